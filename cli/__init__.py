@@ -1,0 +1,1 @@
+"""The `salpipe` command line: every file parses, calls one function of the library and prints its result."""

@@ -1,0 +1,1 @@
+"""salpipe: does knowing where to look help my network learn?"""

@@ -1,0 +1,31 @@
+"""The errors salpipe raises on purpose: each message is one line that names the thing and the remedy.
+
+The command line prints a `SalpipeError` as that one line and exits with its `exit_code`; any other exception is a
+defect of salpipe and keeps its traceback.
+"""
+
+
+class SalpipeError(Exception):
+    """Something the user can put right. The message names the thing and what to do about it."""
+
+    exit_code = 1
+
+
+class BadImageError(SalpipeError):
+    """One image cannot be used. The message is the reason alone, for `rejects.jsonl`; a run goes on without it."""
+
+
+class PlanMismatchError(SalpipeError):
+    """The output folder holds the shards of a different plan."""
+
+
+class TooManyRejectsError(SalpipeError):
+    """More images were rejected than `--max-rejects` allows."""
+
+    exit_code = 3
+
+
+class IntegrityError(SalpipeError):
+    """A shard, manifest or receipt is damaged, missing or not what it claims to be."""
+
+    exit_code = 4

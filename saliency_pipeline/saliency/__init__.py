@@ -1,0 +1,1 @@
+"""How a source model explains a batch of frames."""

@@ -1,0 +1,1 @@
+"""The paired image and saliency HDF5 format: schema, writer, reader, verification."""
