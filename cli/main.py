@@ -1,0 +1,147 @@
+"""The `salpipe` group: which commands there are, and what a failed one leaves on the terminal.
+
+A command's file is imported when that command is called, so that `salpipe --help` imports none of them (and neither
+torch nor NumPy).
+"""
+
+import errno
+import signal
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from saliency_pipeline.errors import SalpipeError
+
+COMMANDS = {
+    "generate": ("saliency_pipeline.cli.generate:command", "Explain a folder of images and store paired shards."),
+    "inspect": ("saliency_pipeline.cli.inspect:command", "Say what a folder of shards, or one shard, holds."),
+    "verify": ("saliency_pipeline.cli.verify:command", "Check shards and name every damaged one."),
+    "show": ("saliency_pipeline.cli.show:command", "Draw a gallery and a contact sheet of overlays."),
+    "models": ("saliency_pipeline.cli.models:command", "List the source models that can be used."),
+}
+"""Name of a command: where it is, as `module:attribute`, and its line in `salpipe --help`, in that order."""
+
+INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports the one that is called."""
+
+    def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of the table."""
+        return list(self.lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; None where the name is unknown."""
+        if cmd_name not in self.lazy:
+            return None
+        place, short_help = self.lazy[cmd_name]
+        module, attribute = place.split(":")
+        command = getattr(import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{place} is not a click command")
+        command.short_help = short_help
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it, but an unknown name is answered with the nearest one."""
+        if args and args[0] not in self.lazy and not args[0].startswith("-"):
+            import difflib  # slower to import than the rest of this file
+
+            near = difflib.get_close_matches(args[0], self.lazy, n=1)
+            ctx.fail(
+                f"no such command '{args[0]}'; "
+                + (f"did you mean '{near[0]}'?" if near else f"there are {', '.join(self.lazy)}")
+            )
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands from the table alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, short_help) for name, (_, short_help) in self.lazy.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what the user can put right, and an interruption, become one line and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except SalpipeError as error:
+            fail(ctx, f"error: {error}", error.exit_code)
+        except KeyboardInterrupt:
+            if sys.stderr.isatty():
+                click.echo(err=True)  # off the line where the terminal wrote ^C
+            fail(ctx, "interrupted; run the same command again to go on", INTERRUPTED)
+        except (OSError, RuntimeError) as error:
+            if not is_disk_full(error):
+                raise
+            where = f" while writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
+            fail(ctx, f"error: disk full{where}; free space and run the same command again", 1)
+
+
+def fail(ctx: click.Context, message: str, exit_code: int) -> NoReturn:
+    """End the command: one line on standard error, and the exit code."""
+    click.echo("salpipe: " + " ".join(message.splitlines()), err=True)
+    ctx.exit(exit_code)
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether an error says that the disk, or the user's share of it, is full.
+
+    HDF5 reports some failed writes as a RuntimeError that carries the reason in its text alone.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return "No space left on device" in str(error) or "Disk quota exceeded" in str(error)
+
+
+def print_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    """Answer `--version`; importlib.metadata is slow to import, so only then."""
+    if not wanted or ctx.resilient_parsing:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        click.echo(f"salpipe {version('saliency-pipeline')}")
+    except PackageNotFoundError:
+        click.echo("salpipe (a checkout that is not installed)")
+    ctx.exit()
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=print_version,
+    help="Show the version and exit.",
+)
+def salpipe() -> None:
+    """Does knowing where to look help a network learn, on my data?
+
+    salpipe explains labelled images with a source model and stores every image beside its saliency maps, ready to train
+    on.
+
+    \b
+    Examples:
+      salpipe generate photos -o shards
+      salpipe show shards -o gallery
+
+    Exit codes: 0 done, 1 an error that the message says how to put right, 2 wrong usage, 3 too many images rejected,
+    4 a damaged shard, 130 interrupted; the same command then goes on where it stopped.
+    """  # noqa: D301 - click reads \b
+
+
+def main() -> None:
+    """Run the command line: the entry point of the `salpipe` script. Never returns."""
+    # a job scheduler's TERM ends a run as Ctrl-C does: files closed, one line, resumable
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    salpipe.main(prog_name="salpipe")

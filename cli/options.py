@@ -1,0 +1,116 @@
+"""Options that several commands share, each written once, and how a command prints its result."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from saliency_pipeline.cli import config
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+"""`--json`, delivered as `as_json`."""
+
+quiet_option = click.option(
+    "-q", "--quiet", is_flag=True, help="No progress bar and no notes; errors are still printed."
+)
+"""`--quiet`, delivered as `quiet`."""
+
+config_option = click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    callback=config.apply,
+    is_eager=True,
+    expose_value=False,
+    metavar="FILE.toml",
+    help="Take defaults for these options from a TOML file; options given here win.",
+)
+"""`--config`, which delivers nothing: it changes the defaults of the other options."""
+
+shards_argument = click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+"""A folder of shards that exists, delivered as `folder`."""
+
+
+def output_option(help: str, *, required: bool = True) -> Callable[[Any], Any]:
+    """`-o/--output`, delivered as the Path `output`, or None where it is neither given nor required.
+
+    Args:
+        help: what is written there.
+        required: whether the command needs it.
+    """
+    path = click.Path(file_okay=False, path_type=Path)
+    return click.option("-o", "--output", type=path, required=required, metavar="FOLDER", help=help)
+
+
+def seed_option(help: str, *, default: int = 0) -> Callable[[Any], Any]:
+    """`--seed`, delivered as the int `seed` in [0, 2**32).
+
+    Args:
+        help: what is random.
+        default: the seed where none is given.
+    """
+    kind = click.IntRange(0, 2**32 - 1)
+    return click.option("--seed", type=kind, default=default, show_default=True, help=help)
+
+
+def json_echo(value: object) -> None:
+    """Print one JSON document, the result of a command, on standard output.
+
+    Dictionaries, lists, tuples, strings, numbers, paths and NumPy's scalars and arrays may be nested at will. JSON has
+    no word for numbers that are not finite: they become null.
+    """
+    click.echo(json.dumps(_plain(value), indent=2, allow_nan=False))
+
+
+def _plain(value: object) -> object:
+    """The same value in the types that json knows."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def progress_bar(total: int, unit: str, desc: str, *, quiet: bool = False) -> tqdm[Any]:
+    """A progress bar on standard error, drawn only where that is a terminal.
+
+    Args:
+        total: how many steps there are.
+        unit: what a step is, in the singular.
+        desc: what is being done.
+        quiet: draw nothing.
+
+    Returns:
+        A context manager with `update(steps)`. It is erased when it closes.
+
+    Example:
+        >>> with progress_bar(2, "shard", "writing", quiet=True) as bar:
+        ...     for shard in range(2):
+        ...         _ = bar.update(1)
+    """
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total,
+        unit=f" {unit}",
+        desc=desc,
+        disable=quiet or not sys.stderr.isatty(),
+        leave=False,
+        dynamic_ncols=True,
+    )

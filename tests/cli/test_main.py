@@ -1,0 +1,333 @@
+"""The group, `--config` and the shared options, on small commands made here; real commands have their own tests."""
+
+import errno
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from saliency_pipeline import errors
+from saliency_pipeline.cli import options
+from saliency_pipeline.cli.main import COMMANDS, LazyGroup, salpipe
+
+HEAVY = {"torch", "numpy", "h5py", "cv2", "timm", "torchvision", "tqdm", "jinja2", "joblib", "importlib.metadata"}
+
+
+@click.command()
+@options.config_option
+@click.argument("images")
+@options.output_option("where shards go", required=False)
+@click.option("--method", "methods", multiple=True, default=["gradcam"])
+@click.option("--size", type=click.IntRange(min=1), default=224)
+@click.option("--max-rejects", type=float, default=0.01)
+@click.option("--target", default="predicted")
+@click.option("--shuffle/--no-shuffle", default=False)
+@options.seed_option("of the order")
+@options.quiet_option
+@options.json_option
+def toy(**settings: object) -> None:
+    """Print what it was given."""
+    settings["output"] = settings["output"] and str(settings["output"])
+    click.echo(json.dumps(settings))
+
+
+@click.command()
+@click.argument("kind")
+def broken(kind: str) -> None:
+    """Fail in the way that is asked for."""
+    if kind == "disk":
+        raise OSError(errno.ENOSPC, "No space left on device", "shards/shard-00000.h5")
+    if kind == "hdf5":
+        raise RuntimeError("Can't decrement id ref count (file write failed: No space left on device)")
+    if kind == "pipe":
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+    if kind == "interrupt":
+        raise KeyboardInterrupt
+    if kind == "defect":
+        raise ValueError("a defect of salpipe")
+    raise getattr(errors, kind)("shard-00003.h5: 128 images but 127 maps;\nrun 'salpipe verify'")
+
+
+@click.command()
+def sleepy() -> None:
+    """Wait to be interrupted."""
+    click.echo("ready")
+    time.sleep(60)
+
+
+HERE = "tests.cli.test_main"
+GROUP = LazyGroup(
+    "salpipe",
+    lazy={name: (f"{HERE}:{name}", f"The {name} one.") for name in ("toy", "broken", "sleepy")},
+)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(GROUP, arguments, prog_name="salpipe")
+
+
+def run_toy(tmp_path: Path, toml: str, *arguments: str) -> Result:
+    file = tmp_path / "run.toml"
+    file.write_text(toml, encoding="utf-8")
+    return run("toy", "--config", str(file), *arguments)
+
+
+def test_help_imports_no_command_and_nothing_heavy() -> None:
+    code = (
+        "import sys; from saliency_pipeline.cli.main import salpipe\n"
+        "salpipe.main(['--help'], prog_name='salpipe', standalone_mode=False)\n"
+        "print(*sorted(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = set(done.stderr.split())
+    assert not imported & HEAVY
+    assert not imported & {place.split(":")[0] for place, _ in COMMANDS.values()}
+    for name, (_, short_help) in COMMANDS.items():
+        assert f"{name} " in done.stdout
+        assert short_help in done.stdout
+
+
+def test_help_takes_at_most_three_times_importing_click() -> None:
+    def seconds(*command: str) -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *command], stdout=subprocess.DEVNULL, check=True)
+        return time.perf_counter() - start
+
+    click_alone, help_page = [], []
+    for _ in range(9):  # taken in turns, so that a busy moment of the machine meets both
+        click_alone.append(seconds("-c", "import click"))
+        help_page.append(seconds("-m", "saliency_pipeline.cli", "--help"))
+    assert statistics.median(help_page) <= 3 * statistics.median(click_alone)
+
+
+def test_commands_are_listed_in_the_order_of_their_table() -> None:
+    page = CliRunner().invoke(salpipe, ["--help"]).output
+    listed = [line.split()[0] for line in page.split("Commands:")[1].splitlines() if line.strip()]
+    assert listed == ["generate", "inspect", "verify", "show", "models"]
+
+
+def test_a_command_is_imported_when_called(tmp_path: Path) -> None:
+    result = run("toy", "photos")
+    assert json.loads(result.output)["images"] == "photos"
+    assert result.exit_code == 0
+
+
+def test_version_is_printed() -> None:
+    result = CliRunner().invoke(salpipe, ["--version"])
+    assert result.exit_code == 0
+    assert result.output.startswith("salpipe ")
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"), [("tpy", "did you mean 'toy'?"), ("zzz", "there are toy, broken, sleepy")]
+)
+def test_an_unknown_command_is_a_usage_error_that_names_the_nearest(typed: str, answer: str) -> None:
+    result = run(typed)
+    assert result.exit_code == 2
+    assert answer in result.stderr
+
+
+def test_a_wrong_option_is_a_usage_error() -> None:
+    result = run("toy", "photos", "--size", "0")
+    assert result.exit_code == 2
+    assert "--size" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        ("SalpipeError", 1),
+        ("BadImageError", 1),
+        ("PlanMismatchError", 1),
+        ("TooManyRejectsError", 3),
+        ("IntegrityError", 4),
+    ],
+)
+def test_an_expected_error_is_one_line_and_its_code(kind: str, code: int) -> None:
+    result = run("broken", kind)
+    assert result.exit_code == code
+    assert result.stderr == "salpipe: error: shard-00003.h5: 128 images but 127 maps; run 'salpipe verify'\n"
+    assert result.stdout == ""
+
+
+def test_a_full_disk_is_one_line_that_names_the_file_and_the_remedy() -> None:
+    result = run("broken", "disk")
+    assert result.exit_code == 1
+    line = "disk full while writing shards/shard-00000.h5; free space and run the same command again"
+    assert result.stderr == f"salpipe: error: {line}\n"
+
+
+def test_a_full_disk_reported_by_hdf5_is_recognised() -> None:
+    result = run("broken", "hdf5")
+    assert result.exit_code == 1
+    assert result.stderr == "salpipe: error: disk full; free space and run the same command again\n"
+
+
+def test_a_reader_that_went_away_is_not_worth_a_message() -> None:
+    result = run("broken", "pipe")
+    assert result.exit_code == 1
+    assert result.output == ""
+
+
+def test_a_defect_keeps_its_traceback() -> None:
+    result = run("broken", "defect")
+    assert isinstance(result.exception, ValueError)
+
+
+def test_an_interruption_says_how_to_go_on() -> None:
+    result = run("broken", "interrupt")
+    assert result.exit_code == 130
+    assert result.stderr == "salpipe: interrupted; run the same command again to go on\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_process_with_one_line(number: signal.Signals) -> None:
+    code = (
+        f"from saliency_pipeline.cli import main\nmain.salpipe.lazy = {{'sleepy': ('{HERE}:sleepy', '')}}\nmain.main()"
+    )
+    command = [sys.executable, "-c", code, "sleepy"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "ready\n"
+        os.kill(process.pid, number)
+        assert process.wait(timeout=30) == 130
+        assert process.stderr.read() == "salpipe: interrupted; run the same command again to go on\n"
+
+
+def test_config_supplies_defaults_of_every_kind(tmp_path: Path) -> None:
+    toml = """
+        images = "photos"
+        output = "shards"
+        method = ["gradcam", "gradient"]
+        size = 64
+        max-rejects = 1e-3
+        target = 7
+        shuffle = true
+        json = true
+    """
+    result = run_toy(tmp_path, toml)
+    assert json.loads(result.stdout) == {
+        "images": "photos",
+        "output": "shards",
+        "methods": ["gradcam", "gradient"],
+        "size": 64,
+        "max_rejects": 0.001,
+        "target": "7",
+        "shuffle": True,
+        "seed": 0,
+        "quiet": False,
+        "as_json": True,
+    }
+
+
+def test_what_is_typed_wins_over_the_file(tmp_path: Path) -> None:
+    toml = 'images = "photos"\nsize = 64\nshuffle = true\nmethod = ["gradient"]'
+    typed = ("others", "--size", "32", "--no-shuffle", "--method", "gradcam")
+    settings = json.loads(run_toy(tmp_path, toml, *typed).stdout)
+    assert settings["images"] == "others"
+    assert settings["size"] == 32
+    assert settings["shuffle"] is False
+    assert settings["methods"] == ["gradcam"]
+
+
+def test_the_commands_own_table_wins_and_other_tables_are_ignored(tmp_path: Path) -> None:
+    toml = "size = 64\nseed = 3\n[toy]\nsize = 32\n[broken]\nno-such-key = 1"
+    settings = json.loads(run_toy(tmp_path, toml, "photos").stdout)
+    assert settings["size"] == 32
+    assert settings["seed"] == 3
+
+
+def test_a_key_may_be_spelt_with_underscores_and_a_single_value_may_stand_for_a_list(tmp_path: Path) -> None:
+    settings = json.loads(run_toy(tmp_path, 'max_rejects = 0.5\nmethod = "gradient"', "photos").stdout)
+    assert settings["max_rejects"] == 0.5
+    assert settings["methods"] == ["gradient"]
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("max-reject = 1", "unknown key 'max-reject' for 'salpipe toy'; did you mean 'max-rejects'?"),
+        ("zzz = 1", "unknown key 'zzz' for 'salpipe toy'; known are images, json, max-rejects,"),
+        ("config = 'a'", "unknown key 'config'"),
+        ("help = true", "unknown key 'help'"),
+        ("[tyo]\nsize = 1", "unknown key 'tyo'"),
+        ("size = 2.5", "size: '2.5' is not a valid"),
+        ("size = 0", "size: 0 is not in the range"),
+        ("size = [1, 2]", "size: expected a string or a number, got [1, 2]"),
+        ("size = true", "size: expected a string or a number, got True"),
+        ("shuffle = 1", "shuffle: expected true or false, got 1"),
+        ("method = [['a']]", "method: expected a list of strings or numbers, got [['a']]"),
+        ("size = ", "cannot be read as TOML"),
+    ],
+)
+def test_a_mistake_in_the_file_is_one_line(tmp_path: Path, toml: str, message: str) -> None:
+    result = run_toy(tmp_path, toml, "photos")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"salpipe: error: {tmp_path / 'run.toml'}: ")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_missing_config_file_is_a_usage_error() -> None:
+    result = run("toy", "--config", "nowhere.toml", "photos")
+    assert result.exit_code == 2
+    assert "nowhere.toml" in result.stderr
+
+
+def test_json_is_printed_in_plain_types(capsys: pytest.CaptureFixture[str]) -> None:
+    options.json_echo(
+        {
+            "count": np.int64(3),
+            "mean": np.float32(0.5),
+            "size": (224, 224),
+            "histogram": np.arange(2),
+            "undefined": float("nan"),
+            "undefined too": np.float32("inf"),
+            "where": Path("shards"),
+            "done": True,
+            1: None,
+            "chat": "été",
+        }
+    )
+    assert json.loads(capsys.readouterr().out) == {
+        "count": 3,
+        "mean": 0.5,
+        "size": [224, 224],
+        "histogram": [0, 1],
+        "undefined": None,
+        "undefined too": None,
+        "where": "shards",
+        "done": True,
+        "1": None,
+        "chat": "été",
+    }
+
+
+def test_json_refuses_what_it_does_not_know() -> None:
+    with pytest.raises(TypeError, match="object has no JSON form"):
+        options.json_echo({"x": object()})
+
+
+def test_a_bar_is_drawn_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with options.progress_bar(2, "shard", "writing") as bar:
+        bar.update(1)
+    assert capsys.readouterr().err == ""
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with options.progress_bar(2, "shard", "writing") as bar:
+        bar.update(2)
+    assert "writing" in capsys.readouterr().err
+
+    with options.progress_bar(2, "shard", "writing", quiet=True) as bar:
+        bar.update(2)
+    assert capsys.readouterr().err == ""
