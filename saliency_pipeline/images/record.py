@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
+
+MAX_FILE_BYTES = 2**30
+"""A file above this is no photograph, and reading it could take all memory."""
 
 
 class Split(IntEnum):
@@ -36,8 +40,11 @@ class ImageRecord:
     box: tuple[int, int, int, int] | None = None
 
     def read(self) -> bytes:
-        """The bytes of the image file. Raises OSError where it cannot be read."""
-        return Path(self.path).read_bytes()
+        """The bytes of the image file. Raises OSError where it cannot be read or exceeds `MAX_FILE_BYTES`."""
+        with open(self.path, "rb") as file:
+            if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), self.path)
+            return file.read()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,192 @@
+"""Catalogues of plain folders: a folder a class, or one flat folder. Named data sets have readers of their own."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
+
+SUFFIXES = frozenset({"bmp", "gif", "jpe", "jpeg", "jpg", "png", "tif", "tiff", "webp"})
+"""What an image file's name ends with, in any case. What it really holds is seen when it is decoded."""
+
+SPLIT_FOLDERS = {
+    "train": Split.TRAIN,
+    "val": Split.VALIDATION,
+    "valid": Split.VALIDATION,
+    "validation": Split.VALIDATION,
+    "test": Split.TEST,
+}
+"""Names, in any case, of folders that hold one part of a data set."""
+
+_SYSTEM_FOLDERS = frozenset({"$RECYCLE.BIN", "@eaDir", "System Volume Information", "__MACOSX", "lost+found"})
+
+_DIGITS = re.compile(r"[0-9]+")
+
+
+class _Folder(NamedTuple):
+    """One folder: its path, its names in the key from the root down, and the names of the images directly in it."""
+
+    path: str
+    parts: tuple[str, ...]
+    images: list[str]
+
+
+def read_folder(root: str | os.PathLike[str], *, label_level: int = 1) -> Catalogue:
+    r"""Lists the images in a folder and everything below it, labelled by the folders they lie in.
+
+    Images are the files whose names end with one of `SUFFIXES`. Links are followed, also those to nowhere: such an
+    image cannot be read and is rejected later, not overlooked. A link back to a folder that contains it is passed
+    over, as are hidden files and folders (".name") and what operating systems put among the data (lost+found,
+    @eaDir, __MACOSX, ...).
+
+    Where all folders directly in `root` that hold images are called train, val, valid, validation or test, they are
+    splits and the levels are counted below them. One folder of another name beside them and they are folders like
+    any other, since "test" may well be a class.
+
+    Args:
+        root: the folder; or one image file, which becomes a catalogue of one.
+        label_level: which level of folders names the class: 1 is the first below the root (or below the split), 0
+            leaves every image unlabelled. Images that lie higher up are unlabelled; folders of the same name are
+            the same class, wherever they lie.
+
+    Returns:
+        The catalogue: records and classes in natural order ("img2" before "img10"), which is the same on every
+        machine. A key is the path relative to `root`; in names that are not valid UTF-8 the odd bytes stand as
+        \xNN, and a backslash in a name is doubled, so that keys differ whenever paths do.
+
+    Raises:
+        SalpipeError: `root` is missing, holds no image or no folder at `label_level`, or a folder cannot be read.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as root:
+        ...     for name in ("cat/10.jpg", "cat/9.jpg", "dog/1.PNG"):
+        ...         Path(root, name).parent.mkdir(exist_ok=True)
+        ...         Path(root, name).touch()
+        ...     catalogue = read_folder(root)
+        >>> catalogue.classes, [(record.key, record.label) for record in catalogue.records]
+        (('cat', 'dog'), [('cat/9.jpg', 0), ('cat/10.jpg', 0), ('dog/1.PNG', 1)])
+    """
+    if label_level < 0:
+        raise SalpipeError(f"label level {label_level}: use 0 for unlabelled images, 1 for the first level of folders")
+    # Absolute, because the records are read by worker processes that may run elsewhere.
+    top = os.path.abspath(root)
+    if os.path.isfile(top):
+        if not _has_image_suffix(top):
+            raise SalpipeError(f"{_shown(top)}: not a folder; give one, or a file ending in {_suffixes()}")
+        return Catalogue(top, [ImageRecord(_key_part(os.path.basename(top)), top)])
+    folders = [folder for folder in _walk(top) if folder.images]
+    if not folders:
+        raise SalpipeError(f"{_shown(top)}: no images found; they must end in {_suffixes()} and not be hidden")
+
+    splits = _splits(folders)
+    depth = max(len(folder.parts) for folder in folders) - bool(splits)
+    if label_level > max(depth, 1):
+        raise SalpipeError(
+            f"{_shown(top)}: label level {label_level} is too deep; the deepest images lie at level {depth}"
+            f"{', counted below the splits' if splits else ''}"
+        )
+    labelled = [(folder, *_split_and_class(folder, splits, label_level)) for folder in folders]
+    classes = sorted({name for _, _, name in labelled if name is not None}, key=_natural)
+    labels: dict[str | None, int] = {name: label for label, name in enumerate(classes)}
+    records = [
+        ImageRecord("/".join((*folder.parts, _key_part(image))), os.path.join(folder.path, image), label, split)
+        for folder, split, name in labelled
+        for label in (labels.get(name, -1),)
+        for image in folder.images
+    ]
+    records.sort(key=lambda record: _natural(record.key))
+    return Catalogue(top, records, tuple(classes))
+
+
+def _walk(top: str) -> Iterator[_Folder]:
+    """All visible folders from the top down, each with the images in it, in no particular order."""
+    # A loop is a folder met again on its own way down; one reached by two ways is no loop and read twice. The way
+    # down is told by device and inode, since the same folder has many names.
+    waiting: list[tuple[str, tuple[str, ...], frozenset[tuple[int, int]]]] = [(top, (), frozenset())]
+    while waiting:
+        path, parts, above = waiting.pop()
+        images = []
+        try:
+            status = os.stat(path)
+            identity = status.st_dev, status.st_ino
+            if identity in above:
+                continue
+            within = above | {identity}
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if _is_folder(entry):
+                        if entry.name not in _SYSTEM_FOLDERS:
+                            waiting.append((entry.path, (*parts, _key_part(entry.name)), within))
+                    elif _has_image_suffix(entry.name) and _is_file_or_dangling(entry):
+                        images.append(entry.name)
+        except FileNotFoundError:
+            raise SalpipeError(f"{_shown(path)}: no such folder; check the path") from None
+        except OSError as error:
+            raise SalpipeError(f"{_shown(path)}: {error.strerror}; make it a folder one can read, or move it") from None
+        yield _Folder(path, parts, images)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _is_file_or_dangling(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is worth reading: not a pipe or socket, which would block for ever."""
+    try:
+        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
+    except OSError:
+        return True
+
+
+def _has_image_suffix(name: str) -> bool:
+    return name.rpartition(".")[2].lower() in SUFFIXES
+
+
+def _suffixes() -> str:
+    return ", ".join(f".{suffix}" for suffix in sorted(SUFFIXES))
+
+
+def _shown(path: str) -> str:
+    """A path as it may stand in a message of one line."""
+    return path if path.isprintable() else ascii(path)
+
+
+def _key_part(name: str) -> str:
+    """A file's or folder's name as valid UTF-8, different for different names."""
+    return os.fsencode(name).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+
+
+def _natural(key: str) -> tuple[str, str]:
+    """Sorts runs of digits by value and folder by folder; the key itself decides between "1" and "01"."""
+
+    def by_length(digits: re.Match[str]) -> str:
+        number = digits[0].lstrip("0")
+        return f"{len(number):03d}{number}"
+
+    return _DIGITS.sub(by_length, key).replace("/", "\0"), key
+
+
+def _splits(folders: list[_Folder]) -> dict[str, Split]:
+    """The splits by the name of their folder; none where a folder of another name stands beside them."""
+    names = {folder.parts[0] for folder in folders if folder.parts}
+    if not all(name.lower() in SPLIT_FOLDERS for name in names):
+        return {}
+    return {name: SPLIT_FOLDERS[name.lower()] for name in names}
+
+
+def _split_and_class(folder: _Folder, splits: dict[str, Split], label_level: int) -> tuple[Split, str | None]:
+    """The split and the class, if any, of the images directly in a folder."""
+    split = splits.get(folder.parts[0], Split.NONE) if folder.parts else Split.NONE
+    below = folder.parts[1:] if folder.parts and splits else folder.parts
+    return split, below[label_level - 1] if 0 < label_level <= len(below) else None
