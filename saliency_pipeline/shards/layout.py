@@ -1,0 +1,223 @@
+"""Where everything lies in a shard file, and what is wrong with its structure. Values are read and judged elsewhere.
+
+A shard may come from a stranger: only hard links to contiguous data sets inside the file are followed, and every size
+is compared with the file's before anything of that size is made.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from saliency_pipeline.errors import IntegrityError
+from saliency_pipeline.shards.schema import (
+    FORMAT,
+    Column,
+    Encoding,
+    MapShape,
+    ShardHeader,
+    columns,
+    is_method_name,
+)
+
+# what h5py raises, or lets its caller raise, when a file is not what it says
+_DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, NotImplementedError, MemoryError)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A shard's header and the place of every data set.
+
+    Attributes:
+        header: what all rows share.
+        rows: number of images.
+        places: for each data set its offset in the file and its type and shape.
+        identity: device, inode, size and time of change of the file that was looked at.
+    """
+
+    header: ShardHeader
+    rows: int
+    places: dict[str, tuple[int, Column]]
+    identity: tuple[int, int, int, int]
+
+    def map(self, path: Path) -> mmap.mmap:
+        """Map the file into memory, read-only.
+
+        Raises:
+            IntegrityError: it is not the file that was looked at any more.
+        """
+        try:
+            with open(path, "rb") as file:
+                if _identity(file.fileno()) == self.identity:
+                    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise IntegrityError(f"{path}: {error.strerror}; run 'salpipe verify'") from error
+        raise IntegrityError(f"{path} was replaced while it was being read; run the same command again")
+
+    def array(self, mapped: mmap.mmap, name: str) -> npt.NDArray[Any]:
+        """A data set as a read-only view of the mapped file."""
+        offset, column = self.places[name]
+        if not column.nbytes:
+            return np.empty(column.shape, column.dtype)
+        count = column.nbytes // column.dtype.itemsize
+        return np.frombuffer(mapped, column.dtype, count, offset).reshape(column.shape)
+
+
+def read_layout(path: Path) -> tuple[Layout | None, list[str]]:
+    """Look at a shard's structure: attributes, data sets, types, shapes and storage, but no values.
+
+    Returns:
+        The layout, or None where the header cannot be read, and all problems found, each a line without the file's
+        name. Only a layout without problems may be used to read.
+    """
+    if not path.exists():
+        return None, ["missing"]
+    if not path.is_file():
+        return None, ["not a file"]
+    try:
+        # never locked: a published shard is never written again, and some network file systems have no locks
+        with h5py.File(path, "r", locking=False) as file:
+            return _read(file)
+    except _DAMAGE as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        return None, [f"not a readable shard ({reason})"]
+
+
+def _read(file: h5py.File) -> tuple[Layout | None, list[str]]:
+    if "format" not in file.attrs or _attribute(file, "format") != FORMAT:
+        return None, ["not a shard of salpipe"]
+    version = _attribute(file, "format_version")
+    if not isinstance(version, str) or not re.fullmatch(r"[1-9][0-9]{0,5}\.[0-9]{1,6}", version):
+        return None, [f"format_version is {version!r:.40}"]
+    if int(version.split(".")[0]) > 1:
+        return None, [f"format {version} is newer than this salpipe can read; upgrade salpipe"]
+    if _attribute(file, "complete") != 1:
+        return None, ["unfinished: it was never completed"]
+    identity = _identity(file.id.get_vfd_handle())
+    problems: list[str] = []
+    header = ShardHeader(
+        plan=_text(file, "plan"),
+        provenance=json.loads(_text(file, "provenance")),
+        classes=tuple(json.loads(_text(file, "classes"))),
+        size=int(_attribute(file, "size")),
+        encoding=cast(Encoding, _text(file, "encoding")),
+        maps=_methods(file, problems),
+    )
+    places: dict[str, tuple[int, Column]] = {}
+
+    def place(name: str, expected: Column | None = None) -> Column | None:
+        """Note where a data set lies, or what is wrong with it."""
+        try:
+            offset, column = _place(file, name, identity[2])
+            if expected is not None:
+                _compare(name, column, expected)
+        except ValueError as error:
+            problems.append(str(error))
+            return None
+        places[name] = offset, column
+        return column
+
+    key = place("key")
+    if key is None:
+        return None, problems
+    if key.dtype.kind != "S" or len(key.shape) != 1:
+        return None, [f"key is {key.dtype} {key.shape}, not fixed-length strings (N,)"]
+    rows = key.shape[0]
+    for name, column in columns(header, rows).items():
+        place(name, column)
+    if header.encoding == "jpeg":
+        place("image_offset", Column(np.dtype("<u8"), (rows + 1,)))
+        stream = place("image_bytes")
+        if stream is not None and (stream.dtype != np.uint8 or len(stream.shape) != 1):
+            problems.append(f"image_bytes is {stream.dtype} {stream.shape}, not uint8 (total,)")
+    return Layout(header, rows, places, identity), problems
+
+
+def _methods(file: h5py.File, problems: list[str]) -> dict[str, MapShape]:
+    if "saliency" not in file:
+        return {}
+    found = {}
+    for method in _member(file, "saliency", h5py.Group):
+        shape = _member(file, f"saliency/{method}/map", h5py.Dataset).shape
+        if not is_method_name(method) or len(shape) != 4 or min(shape[1:]) < 1:
+            problems.append(f"saliency/{method!r:.60} is not what a method's maps look like")
+        else:
+            found[method] = MapShape(*shape[1:])
+    return found
+
+
+def _member(file: h5py.File, name: str, kind: type) -> Any:
+    """A group or data set, reached through hard links alone: any other kind could lead out of the file."""
+    here = file
+    for part in name.split("/"):
+        if part not in here:
+            raise ValueError(f"{name} is missing")
+        if not isinstance(here.get(part, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name} is reached through a link, which is not allowed")
+        here = here[part]
+    if not isinstance(here, kind):
+        raise ValueError(f"{name} is not a {kind.__name__.lower()}")
+    return here
+
+
+def _place(file: h5py.File, name: str, file_size: int) -> tuple[int, Column]:
+    """Offset, type and shape of a data set whose storage is one piece inside the file."""
+    data = _member(file, name, h5py.Dataset)
+    properties = data.id.get_create_plist()
+    if properties.get_layout() != h5py.h5d.CONTIGUOUS or properties.get_external_count():
+        raise ValueError(f"{name} is not stored in one piece in this file")
+    string = h5py.check_string_dtype(data.dtype)
+    if string is not None and (string.length is None or string.encoding != "utf-8"):
+        raise ValueError(f"{name} is not of fixed-length UTF-8 strings")
+    dtype = np.dtype(f"S{string.length}") if string is not None else data.dtype
+    if dtype.hasobject or dtype.kind not in "Siuf" or data.shape is None:
+        raise ValueError(f"{name} is of an unexpected type, {dtype}")
+    column = Column(dtype, tuple(map(int, data.shape)))
+    offset = data.id.get_offset()
+    if column.nbytes and (offset is None or offset + column.nbytes > file_size):
+        raise ValueError(f"{name} does not fit into the file")
+    return offset or 0, column
+
+
+def _compare(name: str, column: Column, expected: Column) -> None:
+    if column == expected:
+        return
+    if column.dtype == expected.dtype and column.shape[1:] == expected.shape[1:] and column.shape:
+        rows = expected.shape[0] - (name == "image_offset")
+        raise ValueError(f"{rows} images but {column.shape[0]} rows in {name}")
+    raise ValueError(f"{name} is {column.dtype} {column.shape}, not {expected.dtype} {expected.shape}")
+
+
+def _attribute(file: h5py.File, name: str) -> Any:
+    """A scalar attribute, a number or a string; None where there is none."""
+    if name not in file.attrs:
+        return None
+    attribute = h5py.h5a.open(file.id, name.encode())
+    kind = attribute.get_type().get_class()
+    if attribute.shape != () or kind not in (h5py.h5t.STRING, h5py.h5t.INTEGER):
+        raise ValueError(f"attribute {name} is not a number or a string")
+    if attribute.get_storage_size() > os.fstat(file.id.get_vfd_handle()).st_size:
+        raise ValueError(f"attribute {name} does not fit into the file")
+    value = file.attrs[name]
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _text(file: h5py.File, name: str) -> str:
+    value = _attribute(file, name)
+    if not isinstance(value, str):
+        raise ValueError(f"attribute {name} is missing or not a string")
+    return value
+
+
+def _identity(file: int) -> tuple[int, int, int, int]:
+    status = os.fstat(file)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,0 +1,175 @@
+"""`manifest.json`, which makes a folder of shards a finished one: what it says, and how it is read and written."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from saliency_pipeline.errors import IntegrityError, SalpipeError
+from saliency_pipeline.files import write_atomically
+from saliency_pipeline.shards.schema import Encoding, MapShape, ShardHeader, is_shard_name
+
+MANIFEST = "manifest.json"
+REJECTS = "rejects.jsonl"
+FORMAT = "salpipe-manifest"
+FORMAT_VERSION = "1.0"
+
+_Kind = TypeVar("_Kind")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One shard of a finished folder: file name, number of images, size in bytes, SHA-256 in hexadecimal."""
+
+    name: str
+    images: int
+    bytes: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if not is_shard_name(self.name):
+            raise ValueError(f"{self.name!r} is not the name of a shard")
+        if self.images < 0 or self.bytes < 0 or not _SHA256.fullmatch(self.sha256):
+            raise ValueError(f"the entry of {self.name} is impossible")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a finished folder holds. The first six fields are those of every shard's `ShardHeader`.
+
+    Attributes:
+        plan: hash of everything that decides the bytes.
+        provenance: how the maps were made.
+        classes: class names in label order.
+        size: S, height and width of every frame in pixels.
+        encoding: "raw" or "jpeg".
+        maps: for each method the shape of its maps.
+        rejects: number of images that could not be used, the lines of `rejects.jsonl`.
+        shards: the shards in order.
+    """
+
+    plan: str
+    provenance: dict[str, Any]
+    classes: tuple[str, ...]
+    size: int
+    encoding: Encoding
+    maps: Mapping[str, MapShape]
+    rejects: int
+    shards: tuple[ShardEntry, ...]
+
+    def __post_init__(self) -> None:
+        header = self.header
+        object.__setattr__(self, "provenance", header.provenance)
+        object.__setattr__(self, "classes", header.classes)
+        object.__setattr__(self, "maps", header.maps)
+        object.__setattr__(self, "shards", tuple(self.shards))
+        if len({entry.name for entry in self.shards}) < len(self.shards):
+            raise ValueError("a shard is listed twice")
+
+    @property
+    def images(self) -> int:
+        """Number of images in all shards."""
+        return sum(entry.images for entry in self.shards)
+
+    @property
+    def header(self) -> ShardHeader:
+        """What every shard must say of itself."""
+        return ShardHeader(self.plan, self.provenance, self.classes, self.size, self.encoding, self.maps)
+
+    @classmethod
+    def read(cls, folder: Path | str) -> Manifest:
+        """Read the manifest of a finished folder.
+
+        Raises:
+            SalpipeError: there is none, or a newer salpipe wrote it.
+            IntegrityError: it is damaged.
+        """
+        path = Path(folder) / MANIFEST
+        try:
+            text = path.read_bytes()
+        except FileNotFoundError:
+            raise SalpipeError(
+                f"{folder}: not a finished salpipe folder; run 'salpipe generate' again to finish it"
+            ) from None
+        except OSError as error:
+            raise SalpipeError(f"cannot read {path}: {error.strerror}") from error
+        try:
+            data = json.loads(text)
+            if not isinstance(data, dict) or data.get("format") != FORMAT:
+                raise ValueError("not a manifest of salpipe")
+            version = _field(data, "format_version", str)
+            if not re.fullmatch(r"[1-9][0-9]{0,5}\.[0-9]{1,6}", version):
+                raise ValueError(f"format_version is {version!r}")
+            if int(version.split(".")[0]) > 1:
+                raise SalpipeError(f"{path}: format {version} is newer than this salpipe can read; upgrade salpipe")
+            return cls._parse(data)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise IntegrityError(
+                f"{path}: damaged ({error}); remove it and run 'salpipe generate' again to write it anew"
+            ) from error
+
+    def write(self, folder: Path | str) -> None:
+        """Write the manifest, atomically and with bytes that depend on what it says alone.
+
+        Raises:
+            SalpipeError: the disk is full or cannot be written.
+        """
+        data = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "images": self.images,
+            **{name: getattr(self, name) for name in ("plan", "provenance", "classes", "size", "encoding", "rejects")},
+            "maps": {method: asdict(shape) for method, shape in self.maps.items()},
+            "shards": [asdict(entry) for entry in self.shards],
+        }
+        text = json.dumps(data, sort_keys=True, ensure_ascii=True, allow_nan=False, indent=2)
+        write_atomically(Path(folder) / MANIFEST, text + "\n")
+
+    @classmethod
+    def _parse(cls, data: dict[str, Any]) -> Manifest:
+        manifest = cls(
+            plan=_field(data, "plan", str),
+            provenance=_field(data, "provenance", dict),
+            classes=tuple(_each(_field(data, "classes", list), str)),
+            size=_field(data, "size", int),
+            encoding=cast(Encoding, _field(data, "encoding", str)),
+            maps={
+                method: MapShape(*(_field(_of(shape, dict), name, int) for name in ("targets", "height", "width")))
+                for method, shape in _field(data, "maps", dict).items()
+            },
+            rejects=_field(data, "rejects", int),
+            shards=tuple(
+                ShardEntry(
+                    _field(entry, "name", str),
+                    _field(entry, "images", int),
+                    _field(entry, "bytes", int),
+                    _field(entry, "sha256", str),
+                )
+                for entry in _each(_field(data, "shards", list), dict)
+            ),
+        )
+        if manifest.images != _field(data, "images", int):
+            raise ValueError(f"{data['images']} images but {manifest.images} in its shards")
+        return manifest
+
+
+def _of(value: object, kind: type[_Kind]) -> _Kind:
+    # a bool is an int to Python, but not to the format
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{value!r:.40} is not a {kind.__name__}")
+    return value
+
+
+def _each(values: list[Any], kind: type[_Kind]) -> list[_Kind]:
+    return [_of(value, kind) for value in values]
+
+
+def _field(data: dict[str, Any], name: str, kind: type[_Kind]) -> _Kind:
+    if name not in data:
+        raise ValueError(f"'{name}' is missing")
+    return _of(data[name], kind)

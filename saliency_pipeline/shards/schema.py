@@ -1,0 +1,204 @@
+"""Shard format 1: which data sets and attributes a shard holds, and how a map is stored. No file is opened here."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+FORMAT = "salpipe-shard"
+FORMAT_VERSION = "1.0"
+ALL_ZERO, CONSTANT, NON_FINITE = 1, 2, 4
+TOP = 5
+
+Encoding = Literal["raw", "jpeg"]
+_METHOD_NAME = re.compile(r"[a-z0-9_-]+")
+_SHARD_NAME = re.compile(r"shard-[0-9]{5,}\.h5")
+
+
+def shard_name(index: int) -> str:
+    """File name of a shard.
+
+    >>> shard_name(7)
+    'shard-00007.h5'
+    """
+    return f"shard-{index:05d}.h5"
+
+
+def is_shard_name(name: str) -> bool:
+    """Whether a file name is one that `shard_name` gives."""
+    return _SHARD_NAME.fullmatch(name) is not None
+
+
+def is_method_name(name: str) -> bool:
+    """Whether a method may be called so: lower-case ASCII letters, digits, '_' and '-'."""
+    return _METHOD_NAME.fullmatch(name) is not None
+
+
+@dataclass(frozen=True)
+class MapShape:
+    """The maps of one method: how many targets an image has, and the maps' native height and width in cells."""
+
+    targets: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class ShardHeader:
+    """What all images of a shard share; the same in every shard of a plan.
+
+    Attributes:
+        plan: hash of everything that decides the bytes.
+        provenance: how the maps were made; what JSON can hold.
+        classes: class names in label order.
+        size: S, height and width of every frame in pixels.
+        encoding: "raw" (uint8 frames) or "jpeg" (one byte stream).
+        maps: for each method the shape of its maps.
+    """
+
+    plan: str
+    provenance: dict[str, Any]
+    classes: tuple[str, ...]
+    size: int
+    encoding: Encoding
+    maps: Mapping[str, MapShape]
+
+    def __post_init__(self) -> None:
+        if self.encoding not in ("raw", "jpeg"):
+            raise ValueError(f"encoding is {self.encoding!r}, not 'raw' or 'jpeg'")
+        if self.size < 1:
+            raise ValueError(f"size is {self.size}, not a positive number of pixels")
+        for method, shape in self.maps.items():
+            if not is_method_name(method):
+                raise ValueError(f"method {method!r}: only a-z, 0-9, '_' and '-' may stand in a method's name")
+            if min(shape.targets, shape.height, shape.width) < 1:
+                raise ValueError(f"method {method!r}: {shape} has no cells")
+        # as it comes back from a file, so that a written header equals the one that was read
+        object.__setattr__(self, "provenance", json.loads(to_json(self.provenance)))
+        object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "maps", dict(sorted(self.maps.items())))
+
+    def differences(self, other: ShardHeader) -> list[str]:
+        """Names of the fields in which two headers differ."""
+        return [name for name in self.__dataclass_fields__ if getattr(self, name) != getattr(other, name)]
+
+
+@dataclass
+class ShardRows:
+    """Images with all that is stored beside them: B rows of a shard.
+
+    Attributes:
+        keys: B unique names, '/' separated, valid UTF-8.
+        labels: int64 (B,), index into the classes, -1 unlabelled.
+        splits: int8 (B,), 0 train, 1 validation, 2 test, -1 none.
+        images: uint8 (B, S, S, 3) RGB where the encoding is raw, or B JPEG files.
+        sha256: uint8 (B, 32), of the original files.
+        source_size: int32 (B, 2), height and width of the original images in pixels.
+        prediction_class: int32 (B, 5), the source model's classes by falling score; -1 where it has fewer.
+        prediction_score: float32 (B, 5), their softmax, in [0, 1]; 0 where it has fewer.
+        maps: for each method its raw maps, float32 (B, T, h, w), any range.
+        targets: for each method the class explained, int32 (B, T).
+    """
+
+    keys: list[str]
+    labels: npt.NDArray[np.int64]
+    splits: npt.NDArray[np.int8]
+    images: npt.NDArray[np.uint8] | list[bytes]
+    sha256: npt.NDArray[np.uint8]
+    source_size: npt.NDArray[np.int32]
+    prediction_class: npt.NDArray[np.int32]
+    prediction_score: npt.NDArray[np.float32]
+    maps: dict[str, npt.NDArray[np.float32]]
+    targets: dict[str, npt.NDArray[np.int32]]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One data set of a shard: element type as stored (little endian) and shape."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of storage it takes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def columns(header: ShardHeader, rows: int) -> dict[str, Column]:
+    """The data sets whose shape follows from the header, in the order in which they lie in the file.
+
+    `key` and, for JPEG, `image_bytes` and `image_offset` are not among them: their sizes depend on what is stored.
+    """
+
+    def column(dtype: str, *shape: int) -> Column:
+        return Column(np.dtype(dtype), (rows, *shape))
+
+    found = {
+        "label": column("<i8"),
+        "split": column("i1"),
+        "source/sha256": column("u1", 32),
+        "source/size": column("<i4", 2),
+        "prediction/class": column("<i4", TOP),
+        "prediction/score": column("<f4", TOP),
+    }
+    for method, shape in header.maps.items():
+        found[f"saliency/{method}/map"] = column("<f2", shape.targets, shape.height, shape.width)
+        found[f"saliency/{method}/scale"] = column("<f4", shape.targets)
+        found[f"saliency/{method}/target"] = column("<i4", shape.targets)
+        found[f"saliency/{method}/flag"] = column("u1", shape.targets)
+    if header.encoding == "raw":
+        found["image"] = column("u1", header.size, header.size, 3)
+    return found
+
+
+def encode_maps(
+    raw: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    """Bring raw maps into the form that is stored; raw value = map × scale.
+
+    Each flag states one fact: an all-zero map is constant too, and one that is all NaN bears all three.
+
+    Args:
+        raw: (B, T, h, w) float32, any range; non-finite values are replaced by 0 before anything else.
+
+    Returns:
+        map: float16 (B, T, h, w) in [-1, 1], the raw map divided by its scale, off by at most 2**-12.
+        scale: float32 (B, T), the greatest absolute value of each map; 0 where the map is all zero.
+        flag: uint8 (B, T), bits `ALL_ZERO`, `CONSTANT`, `NON_FINITE`.
+
+    >>> stored, scale, flag = encode_maps(np.array([[[[0.0, -4.0], [1.0, 2.0]]]], dtype=np.float32))
+    >>> stored[0, 0].tolist(), scale.tolist(), flag.tolist()
+    ([[0.0, -1.0], [0.25, 0.5]], [[4.0]], [[0]])
+    """
+    raw = np.asarray(raw, dtype=np.float32)
+    finite = np.isfinite(raw)
+    all_finite = finite.all(axis=(2, 3))
+    clean = raw if all_finite.all() else np.where(finite, raw, np.float32(0))
+    high, low = clean.max(axis=(2, 3)), clean.min(axis=(2, 3))
+    scale = np.maximum(high, -low)
+    zero = scale == 0
+    # a division, not a product with 1/scale: the reciprocal of a subnormal scale overflows
+    ratio = clean / np.where(zero, np.float32(1), scale)[:, :, None, None]
+    flag = ALL_ZERO * zero + CONSTANT * (high == low) + NON_FINITE * ~all_finite
+    return ratio.astype(np.float16), np.where(zero, np.float32(0), scale), flag.astype(np.uint8)
+
+
+def decode_maps(stored: npt.NDArray[np.float16], scale: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Raw maps float32 (B, T, h, w) from stored maps (B, T, h, w) in [-1, 1] and their scales (B, T)."""
+    return stored.astype(np.float32) * scale[:, :, None, None].astype(np.float32)
+
+
+def to_json(value: object) -> str:
+    """JSON on one line that depends on the value alone: sorted keys, ASCII, finite numbers only."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))

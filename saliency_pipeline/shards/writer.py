@@ -1,0 +1,312 @@
+"""Writes one shard: rows in, an HDF5 file out whose bytes depend on the rows alone. Who publishes it stands elsewhere."""
+
+from __future__ import annotations
+
+import io
+import os
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from saliency_pipeline.files import disk_errors_explained, temporary_name
+from saliency_pipeline.shards.schema import (
+    FORMAT,
+    FORMAT_VERSION,
+    Column,
+    ShardHeader,
+    ShardRows,
+    columns,
+    encode_maps,
+    to_json,
+)
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+# one version of the file format whatever library writes it; the first with checksums on all metadata and a mark
+# in the superblock while a file is being written
+_LIBRARY_VERSION = ("v110", "v110")
+_COPY_BYTES = 8 * 2**20
+
+
+class ShardWriter:
+    """Writes a shard to a temporary name; leaving the block without `finish` removes it.
+
+    The bytes depend on the header and the rows alone: not on how the rows were split into calls of `append`, not on
+    the capacity, not on the clock.
+
+    Args:
+        path: file to write, a temporary name (`saliency_pipeline.files.temporary_name`) that the caller publishes.
+        header: what all rows share.
+        capacity: the most rows that may come; fewer make `finish` copy the file once.
+
+    >>> import tempfile
+    >>> from saliency_pipeline.shards.reader import Shard
+    >>> from saliency_pipeline.shards.schema import MapShape
+    >>> header = ShardHeader("plan", {}, ("cat", "dog"), 2, "raw", {"gradcam": MapShape(1, 1, 2)})
+    >>> rows = ShardRows(
+    ...     keys=["cat/1.jpg"],
+    ...     labels=np.array([0]),
+    ...     splits=np.array([-1], dtype=np.int8),
+    ...     images=np.full((1, 2, 2, 3), 9, dtype=np.uint8),
+    ...     sha256=np.zeros((1, 32), dtype=np.uint8),
+    ...     source_size=np.array([[480, 640]], dtype=np.int32),
+    ...     prediction_class=np.array([[4, 3, 2, 1, 0]], dtype=np.int32),
+    ...     prediction_score=np.array([[0.5, 0.2, 0.1, 0.1, 0.1]], dtype=np.float32),
+    ...     maps={"gradcam": np.array([[[[0.0, 3.0]]]], dtype=np.float32)},
+    ...     targets={"gradcam": np.array([[4]], dtype=np.int32)},
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "shard-00000.h5"
+    ...     with ShardWriter(path, header, capacity=1) as writer:
+    ...         writer.append(rows)
+    ...         written = writer.finish()
+    ...     Shard(path).maps("gradcam").tolist()
+    [[[[0.0, 3.0]]]]
+    """
+
+    def __init__(self, path: Path, header: ShardHeader, capacity: int) -> None:
+        self.path = Path(path)
+        self.header = header
+        self.capacity = capacity
+        self.rows = 0
+        self._keys: list[bytes] = []
+        self._jpegs: list[bytes] = []
+        self._file: _File | None = None
+
+    def __enter__(self) -> ShardWriter:
+        with disk_errors_explained(self.path):
+            self._file = _File(self.path, self.header, self.capacity)
+        return self
+
+    def append(self, rows: ShardRows) -> None:
+        """Add rows behind those already there; their raw maps are encoded here.
+
+        Raises:
+            SalpipeError: the disk is full or cannot be written.
+            ValueError: shapes, types or the number of rows do not fit the header.
+        """
+        file = self._opened()
+        arrays = self._arrays(rows)
+        start, stop = self.rows, self.rows + len(rows)
+        with disk_errors_explained(self.path):
+            for name, array in arrays.items():
+                file.put(name, start, array)
+            file.check()
+        self._keys += [key.encode() for key in rows.keys]
+        if isinstance(rows.images, list):
+            self._jpegs += rows.images
+        self.rows = stop
+
+    def finish(self) -> int:
+        """Complete and close the file; nothing can be appended after.
+
+        Returns:
+            The number of rows in it.
+
+        Raises:
+            SalpipeError: the disk is full or cannot be written; the file is removed when the block is left.
+        """
+        with disk_errors_explained(self.path):
+            if self.rows < self.capacity:
+                self._compact()
+            file = self._opened()
+            file.add_keys(self._keys)
+            if self.header.encoding == "jpeg":
+                file.add_jpegs(self._jpegs)
+            file.complete()
+            self._file = None
+            file.close()
+        return self.rows
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            file, self._file = self._file, None
+            file.discard()
+
+    def _opened(self) -> _File:
+        if self._file is None:
+            raise ValueError(f"{self.path}: the writer is closed")
+        return self._file
+
+    def _arrays(self, rows: ShardRows) -> dict[str, npt.NDArray[np.generic]]:
+        """The rows as the data sets take them, checked: HDF5 would broadcast and cast what does not fit."""
+        if self.rows + len(rows) > self.capacity:
+            raise ValueError(f"{self.path}: {self.rows + len(rows)} rows do not fit the capacity of {self.capacity}")
+        if set(rows.maps) != set(self.header.maps) or set(rows.targets) != set(self.header.maps):
+            raise ValueError(f"maps of {sorted(rows.maps)}, the shard holds {sorted(self.header.maps)}")
+        if any("\0" in key or not key for key in rows.keys):
+            raise ValueError("a key is empty or holds a NUL character")
+        arrays: dict[str, npt.NDArray[np.generic]] = {
+            "label": rows.labels,
+            "split": rows.splits,
+            "source/sha256": rows.sha256,
+            "source/size": rows.source_size,
+            "prediction/class": rows.prediction_class,
+            "prediction/score": rows.prediction_score,
+        }
+        for method, raw in rows.maps.items():
+            stored, scale, flag = encode_maps(raw)
+            arrays[f"saliency/{method}/map"] = stored
+            arrays[f"saliency/{method}/scale"] = scale
+            arrays[f"saliency/{method}/target"] = rows.targets[method]
+            arrays[f"saliency/{method}/flag"] = flag
+        if isinstance(rows.images, list) != (self.header.encoding == "jpeg"):
+            raise ValueError(f"images are {type(rows.images).__name__}, the encoding is {self.header.encoding}")
+        if not isinstance(rows.images, list):
+            arrays["image"] = rows.images
+        elif len(rows.images) != len(rows):
+            raise ValueError(f"{len(rows)} keys but {len(rows.images)} images")
+        for name, column in columns(self.header, len(rows)).items():
+            array = arrays[name]
+            if array.shape != column.shape or array.dtype != column.dtype:
+                raise ValueError(f"{name} is {array.dtype} {array.shape}, not {column.dtype} {column.shape}")
+        return arrays
+
+    def _compact(self) -> None:
+        """Copy what there is into a file that was made for just so many rows: contiguous data sets cannot shrink."""
+        full = self._opened()
+        fitting = _File(temporary_name(self.path), self.header, self.rows)
+        try:
+            for name, column in columns(self.header, self.rows).items():
+                step = max(1, _COPY_BYTES * self.rows // max(1, column.nbytes))
+                for start in range(0, self.rows, step):
+                    fitting.put(name, start, full.get(name, start, min(start + step, self.rows)))
+                    fitting.check()
+            full.discard()
+            os.replace(fitting.path, self.path)
+        except BaseException:
+            fitting.discard()
+            raise
+        fitting.path = self.path
+        self._file = fitting
+
+
+class _Disk(io.FileIO):
+    """The file below HDF5, which keeps the first error to itself until `check`.
+
+    A write that fails inside HDF5 leaves the library with state that it can neither flush nor drop: closing the file
+    then raises again, and the process ends in a segmentation fault. So HDF5 never learns of it.
+    """
+
+    error: BaseException | None = None
+
+    def write(self, data: ReadableBuffer) -> int:
+        view = memoryview(data).cast("B")
+        try:
+            done = 0 if self.error is None else view.nbytes
+            while done < view.nbytes:
+                done += super().write(view[done:]) or 0
+        except BaseException as error:
+            self.error = error
+        return view.nbytes
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            if self.error is None:
+                return super().truncate(size)
+        except BaseException as error:
+            self.error = error
+        return size or 0
+
+    def check(self) -> None:
+        """Raise the error that HDF5 was not told of."""
+        if self.error is not None:
+            raise self.error
+
+
+class _File:
+    """One HDF5 file with room for a fixed number of rows."""
+
+    def __init__(self, path: Path, header: ShardHeader, rows: int) -> None:
+        self.path = path
+        self._disk = _Disk(path, "w+")
+        self._hdf = h5py.File(self._disk, "w", libver=_LIBRARY_VERSION)
+        try:
+            self._hdf.attrs["format"] = FORMAT
+            self._hdf.attrs["format_version"] = FORMAT_VERSION
+            self._hdf.attrs["plan"] = header.plan
+            self._hdf.attrs["provenance"] = to_json(header.provenance)
+            self._hdf.attrs["classes"] = to_json(header.classes)
+            self._hdf.attrs["size"] = np.int64(header.size)
+            self._hdf.attrs["encoding"] = header.encoding
+            self._hdf.attrs["complete"] = np.uint8(0)
+            self._data = {name: self._create(name, column) for name, column in columns(header, rows).items()}
+            self.check()
+        except BaseException:
+            self.discard()
+            raise
+
+    def _create(self, name: str, column: Column) -> h5py.Dataset:
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_layout(h5py.h5d.CONTIGUOUS)
+        # its place in the file is settled now, and nothing is written there but the data
+        properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        properties.set_obj_track_times(False)
+        links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+        links.set_create_intermediate_group(True)
+        space = h5py.h5s.create_simple(column.shape)
+        kind = h5py.h5t.py_create(column.dtype, logical=True)
+        return h5py.Dataset(h5py.h5d.create(self._hdf.id, name.encode(), kind, space, properties, lcpl=links))
+
+    def put(self, name: str, start: int, array: npt.NDArray[np.generic]) -> None:
+        """Write rows from `start` on."""
+        if len(array):
+            self._data[name][start : start + len(array)] = array
+
+    def get(self, name: str, start: int, stop: int) -> npt.NDArray[np.generic]:
+        """Rows `start` to `stop` as stored."""
+        found: npt.NDArray[np.generic] = self._data[name][start:stop]
+        return found
+
+    def add_keys(self, keys: list[bytes]) -> None:
+        """`key`: of fixed length, as long as the longest, filled with NUL; that depends on nothing but the keys."""
+        width = max((len(key) for key in keys), default=1)
+        column = Column(h5py.string_dtype("utf-8", width), (len(keys),))
+        self._data["key"] = self._create("key", column)
+        self.put("key", 0, np.array(keys, dtype=column.dtype))
+
+    def add_jpegs(self, jpegs: list[bytes]) -> None:
+        """`image_offset` and `image_bytes`: JPEG i lies at image_bytes[image_offset[i]:image_offset[i + 1]]."""
+        offsets = np.cumsum([0, *map(len, jpegs)], dtype=np.uint64)
+        stream = np.frombuffer(b"".join(jpegs), dtype=np.uint8)
+        for name, array in (("image_offset", offsets), ("image_bytes", stream)):
+            self._data[name] = self._create(name, Column(array.dtype.newbyteorder("<"), array.shape))
+            self.put(name, 0, array)
+
+    def check(self) -> None:
+        """Raise what went wrong on the disk since the file was made."""
+        self._disk.check()
+
+    def complete(self) -> None:
+        """Mark the file complete once all else is on its way to the disk."""
+        self._hdf.flush()
+        self.check()
+        self._hdf.attrs.modify("complete", np.uint8(1))
+
+    def close(self) -> None:
+        """Close the file; where that fails it is removed."""
+        try:
+            self._hdf.close()
+            self._disk.close()
+            self.check()
+        except BaseException:
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """Close and remove the file, whatever state it is in."""
+        # an error in place keeps HDF5 from writing anything more
+        self._disk.error = self._disk.error or OSError("discarded")
+        self._hdf.close()
+        with suppress(OSError):
+            self._disk.close()
+        self.path.unlink(missing_ok=True)
