@@ -1,0 +1,67 @@
+# Everything is done in a virtual environment that the first call makes: .venv, or VENV=folder. Nothing but Python 3.11
+# or later, pip and make has to be there. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+comma := ,
+SHELL := /bin/sh
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check docs bench wheel clean
+.DELETE_ON_ERROR:
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
+		printf '%-12s %s\n' "$$name" "$$what"; done
+
+demo: $(VENV)/.with-openvino+demo  ## explain photographs that scikit-image ships, and draw a gallery
+	$(BIN)/python docs/demo_photos.py demo/photos
+	$(BIN)/salpipe generate demo/photos -o demo/shards
+	$(BIN)/salpipe show demo/shards -o demo/gallery
+	@echo "Open $(CURDIR)/demo/gallery/gallery.html in a browser."
+
+test: $(VENV)/.with-openvino+test  ## run the whole suite; TESTS='tests/cli -k config' runs a part of it
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(VENV)/.with-openvino+test $(VENV)/.with-check  ## lint, formatting, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.with-docs  ## build the documentation into docs/_build/html; warnings are errors
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "Open $(CURDIR)/docs/_build/html/index.html in a browser."
+
+bench: $(VENV)/.with-openvino+test  ## run every benchmark of tests/benchmarks
+	@set -e; for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+# The wheel is tried in an environment that holds nothing else: what it depends on is borrowed from $(VENV) by a path
+# file, which brings in the libraries but not the checkout (path files of borrowed folders are not read).
+WHEEL := .cache/wheel
+wheel: $(VENV)/.with-openvino+test $(VENV)/.with-check  ## build the wheel, and run the suite against it installed
+	rm -rf build/lib build/bdist.* dist $(WHEEL)
+	$(BIN)/python -m build --wheel --outdir dist .
+	$(BIN)/python .ci/check_wheel.py dist/*.whl
+	$(BIN)/python -m venv --without-pip $(WHEEL)/venv
+	$(BIN)/python -m pip --python $(WHEEL)/venv/bin/python install --no-deps dist/*.whl
+	site='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+		$(BIN)/python -c "$$site" > "$$($(WHEEL)/venv/bin/python -c "$$site")/borrowed.pth"
+	mkdir -p $(WHEEL)/tree/.ci
+	cp -R tests docs *.md *.cfg *.toml CITATION.cff Makefile $(WHEEL)/tree
+	cd $(WHEEL)/tree && ../venv/bin/python -m pytest -c setup.cfg --rootdir . -m 'not slow' tests --pyargs saliency_pipeline
+
+clean:  ## remove everything that these targets made, the environment included
+	rm -rf $(VENV) .cache build dist demo docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than Python 3.11; name another: make PYTHON=python3.12" >&2; exit 1; }
+	@# a Python without ensurepip (Debian's, unless python3-venv is installed) lends its own pip instead
+	$(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --clear --without-pip $(VENV) && \
+		$(PYTHON) -m pip --python $(BIN)/python install pip; }
+
+# .with-openvino+test: the checkout is installed with these extras; done again when its metadata change
+$(VENV)/.with-%: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -e '.[$(subst +,$(comma),$*)]'
+	@touch $@

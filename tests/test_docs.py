@@ -1,0 +1,136 @@
+"""The documentation against what it documents: commands, options, code, files and links."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+
+import saliency_pipeline
+from saliency_pipeline.cli.main import salpipe
+from saliency_pipeline.shards.schema import MapShape, ShardHeader, ShardRows
+from saliency_pipeline.shards.writer import ShardWriter
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = Path(saliency_pipeline.__file__).parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PROSE = [page for page in PAGES if page.name != "commands.md"]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def commands() -> dict[str, click.Command]:
+    with click.Context(salpipe) as ctx:
+        found = {name: salpipe.get_command(ctx, name) for name in salpipe.list_commands(ctx)}
+    return {name: command for name, command in found.items() if command is not None}
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_commands", ROOT / "docs" / "commands.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_command_reference_is_what_help_prints(generator: ModuleType) -> None:
+    written = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert written.split() == generator.page().split(), "run: python docs/commands.py"
+
+
+def test_the_configuration_in_the_reference_is_accepted(generator: ModuleType, tmp_path: Path) -> None:
+    (toml,) = re.findall(r"```toml\n(.*?)```", generator.INTRODUCTION, re.DOTALL)
+    (tmp_path / "run.toml").write_text(toml, encoding="utf-8")
+    command = commands()["generate"]
+    arguments = ["--config", str(tmp_path / "run.toml"), str(tmp_path), "-o", str(tmp_path / "shards")]
+    with command.make_context("generate", arguments, parent=click.Context(salpipe, info_name="salpipe")) as ctx:
+        (method,) = (parameter.name for parameter in command.params if "--method" in parameter.opts)
+        assert list(ctx.params[method]) == ["gradcam", "gradient"]
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: page.name)
+def test_commands_shown_exist_with_their_options(page: Path) -> None:
+    known = commands()
+    for line in (line for block in blocks(page, "sh") for line in block.splitlines()):
+        words = line.partition("#")[0].split()
+        if words[:1] != ["salpipe"]:
+            continue
+        assert words[1] in known, line
+        options = {
+            name for parameter in known[words[1]].params for name in [*parameter.opts, *parameter.secondary_opts]
+        }
+        assert {word for word in words[2:] if word.startswith("-")} <= options, line
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: page.name)
+def test_options_named_in_the_text_exist(page: Path) -> None:
+    known = {name for command in commands().values() for parameter in command.params for name in parameter.opts}
+    named = set(re.findall(r"`(--[a-z][a-z-]*)", page.read_text(encoding="utf-8")))
+    assert named <= known | {"--help", "--version"}
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: page.name)
+def test_make_targets_shown_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    text = page.read_text(encoding="utf-8")
+    assert set(re.findall(r"`make ([a-z]+)", text)) | set(re.findall(r"^make ([a-z]+)", text, re.MULTILINE)) <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_files_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: page.name)
+def test_files_of_the_source_named_in_the_text_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"`((?:saliency_pipeline|models|cli|tests|docs)/[a-z_/.-]*)`", text):
+        installed = PACKAGE / name.removeprefix("saliency_pipeline/")
+        assert (ROOT / name).exists() or installed.exists(), f"{page.name} names {name}"
+
+
+def test_the_code_that_reads_shards_without_salpipe_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    maps = random.standard_normal((3, 2, 2, 4), dtype=np.float32)
+    rows = ShardRows(
+        keys=["chat/été.jpg", "chat/2.jpg", "dog/1.jpg"],
+        labels=np.array([0, 0, 1]),
+        splits=np.zeros(3, np.int8),
+        images=images,
+        sha256=np.zeros((3, 32), np.uint8),
+        source_size=np.full((3, 2), 8, np.int32),
+        prediction_class=np.zeros((3, 5), np.int32),
+        prediction_score=np.zeros((3, 5), np.float32),
+        maps={"gradcam": maps},
+        targets={"gradcam": np.zeros((3, 2), np.int32)},
+    )
+    header = ShardHeader("plan", {"seed": 1}, ("chat", "dog"), 8, "raw", {"gradcam": MapShape(2, 2, 4)})
+    with ShardWriter(tmp_path / "shard-00000.h5", header, capacity=3) as writer:
+        writer.append(rows)
+        writer.finish()
+
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in blocks(ROOT / "docs" / "shard-format.md", "python"):
+        exec(block, names)
+
+    assert names["classes"] == ["chat", "dog"]
+    assert names["provenance"] == {"seed": 1}
+    assert list(names["keys"]) == rows.keys
+    np.testing.assert_array_equal(names["labels"], [0, 0, 1])
+    np.testing.assert_array_equal(names["images"], images)
+    np.testing.assert_allclose(names["maps"], maps, atol=np.abs(maps).max() * 2**-11)
+    np.testing.assert_array_equal(names["frames"], images)
+    np.testing.assert_array_equal(names["batch"], images[[2, 0, 1]])
+    assert names["cells"].shape == maps.shape
