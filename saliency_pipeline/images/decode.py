@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Iterator
 from io import BytesIO
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -45,17 +45,35 @@ _ORIENTATION_TAG = 0x0112
 _TILE_WIDTH_TAG, _TILE_LENGTH_TAG = 322, 323
 _PHOTOMETRIC_TAG, _BITS_TAG = 262, 258
 
-_TRANSPOSES = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+# EXIF orientation: whether rows and columns change places, and which of the two then run backwards.
+_TURNS = {
+    1: (False, False, False),
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
 }
 
 Pixels = npt.NDArray[np.uint8]
+
+
+class _Stored(NamedTuple):
+    """An image as its file holds it, before it is turned upright.
+
+    Attributes:
+        pixels: (h, w, 3) RGB.
+        size: (height, width) according to the file; a multiple of (h, w) where a JPEG was decoded at a fraction.
+        extent: the rows and columns of `pixels` that the image covers: a fraction of a JPEG may end within a pixel.
+        orientation: as in EXIF, 1 to 8.
+    """
+
+    pixels: Pixels
+    size: tuple[int, int]
+    extent: tuple[float, float]
+    orientation: int
 
 
 class _JpegFile(JpegImagePlugin.JpegImageFile):
@@ -138,7 +156,7 @@ def decode_frame(
         raise BadImageError("not an image that can be read (JPEG, PNG, WebP, GIF, TIFF or BMP)")
     try:
         with _pillow_switches():
-            pixels, source_size = _decode(reader, data, size, fit, max_pixels)
+            stored = _decode(reader, data, size, fit, max_pixels)
     except BadImageError:
         raise
     except MemoryError:
@@ -147,7 +165,8 @@ def decode_frame(
     # zlib.error, KeyError, OverflowError ... One bad file must never stop a run, so all of them are the file's fault.
     except Exception as error:
         raise BadImageError(f"damaged or unsupported {reader.format} ({_one_line(error)})") from None
-    return _fit(pixels, source_size, size, fit, interpolation), source_size
+    height, width = stored.size
+    return _fit(stored, size, fit, interpolation), (width, height) if stored.orientation >= 5 else (height, width)
 
 
 _switches_lock = threading.Lock()
@@ -177,26 +196,23 @@ def _pillow_switches() -> Iterator[None]:
                 ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = _found
 
 
-def _decode(
-    reader: type[ImageFile.ImageFile], data: bytes, size: int, fit: str, max_pixels: int
-) -> tuple[Pixels, tuple[int, int]]:
-    """The first frame as upright RGB (h, w, 3), and the (height, width) it has in the file, upright."""
+def _decode(reader: type[ImageFile.ImageFile], data: bytes, size: int, fit: str, max_pixels: int) -> _Stored:
+    """All of a file's first frame, a large JPEG at the fraction that suffices for the frame wanted."""
     image = reader(BytesIO(data))
     width, height = image.size
     _check_pixels(width, height, max_pixels)
+    extent: tuple[float, float] = height, width
     if isinstance(image, _JpegFile):
         resized_height, resized_width = _resized_size(height, width, size, fit)
-        image.draft(None, (2 * resized_width, 2 * resized_height))
+        drafted = image.draft(None, (2 * resized_width, 2 * resized_height))
+        if drafted is not None:
+            extent = drafted[1][3], drafted[1][2]
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
         # A tile may be larger than its image, and is decoded whole.
         _check_pixels(image.tag_v2.get(_TILE_WIDTH_TAG, 1), image.tag_v2.get(_TILE_LENGTH_TAG, 1), max_pixels)
     image.load()
-    rgb = _rgb(image)
-    # Pillow turns TIFFs upright by itself: their orientation is no EXIF block but a tag of the file.
-    orientation = _exif_orientation(image.info.get("exif", b""))
-    if orientation in _TRANSPOSES:
-        rgb = rgb.transpose(_TRANSPOSES[orientation])
-    return np.array(rgb), (width, height) if orientation >= 5 else (height, width)
+    # A TIFF keeps its orientation in a tag of its own, and Pillow has already turned it upright.
+    return _Stored(np.array(_rgb(image)), (height, width), extent, _exif_orientation(image.info.get("exif", b"")))
 
 
 def _check_pixels(width: int, height: int, max_pixels: int) -> None:
@@ -216,7 +232,7 @@ def _exif_orientation(exif: bytes) -> int:
     for entry in range(first, min(first + 12 * number(first - 2, 2), len(tiff)), 12):
         if number(entry, 2) == _ORIENTATION_TAG:
             value = number(entry + 8, 2)
-            return value if value in _TRANSPOSES else 1
+            return value if value in _TURNS else 1
     return 1
 
 
@@ -254,7 +270,8 @@ def _eight_bits(image: ImageFile.ImageFile) -> Pixels:
 
 def _one_line(error: Exception) -> str:
     """What went wrong in a file, as one short printable line that is the same in every process."""
-    cause = error.__cause__ or error
+    # Pillow wraps what went wrong while it read a header: SyntaxError(IndexError("..."))
+    cause = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
     text = " ".join(re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "object", str(cause)).split())
     printable = "".join(letter if letter.isprintable() else "?" for letter in text)[:200]
     return f"{type(cause).__name__}: {printable}" if printable else type(cause).__name__
@@ -272,24 +289,24 @@ def _resized_size(height: int, width: int, size: int, fit: str) -> tuple[int, in
     return (other, size) if height < width else (size, other)
 
 
-def _fit(pixels: Pixels, source_size: tuple[int, int], size: int, fit: str, interpolation: str) -> Pixels:
-    """An image (h, w, 3), which a JPEG decoder may have reduced from its source size, as a frame (S, S, 3)."""
-    # The source's proportions: those of a reduced image are rounded and would shift the crop.
-    height, width = source_size
+def _fit(stored: _Stored, size: int, fit: str, interpolation: str) -> Pixels:
+    """An image as an upright frame (S, S, 3), see `decode_frame`."""
+    pixels, (height, width), extent, orientation = stored
     short, long = min(pixels.shape[:2]), max(pixels.shape[:2])
     if fit == "crop" and long > _BAND * short:
         # Resizing all of a 1 x 100,000 image would take 15 GB. The parity keeps the middle in the middle.
         band = _BAND * short + (long - _BAND * short) % 2
         pixels = _centre(pixels, min(pixels.shape[0], band), min(pixels.shape[1], band))
-        height, width = pixels.shape[:2]
-    resized = _resize(pixels, *_resized_size(height, width, size, fit), interpolation)
-    if fit == "crop":
-        return np.ascontiguousarray(_centre(resized, size, size))
-    if fit == "squash":
-        return resized
-    frame = np.full((size, size, 3), PAD_VALUE, np.uint8)
-    _centre(frame, *resized.shape[:2])[:] = resized
-    return frame
+        extent = height, width = pixels.shape[:2]
+    resized = _resize(pixels, extent, *_resized_size(height, width, size, fit), interpolation)
+    turned, rows_backwards, columns_backwards = _TURNS[orientation]
+    upright = resized.transpose(1, 0, 2) if turned else resized
+    upright = upright[:: -1 if rows_backwards else 1, :: -1 if columns_backwards else 1]
+    if fit == "pad":
+        frame = np.full((size, size, 3), PAD_VALUE, np.uint8)
+        _centre(frame, *upright.shape[:2])[:] = upright
+        return frame
+    return np.ascontiguousarray(_centre(upright, size, size))
 
 
 def _centre(pixels: Pixels, height: int, width: int) -> Pixels:
@@ -298,13 +315,20 @@ def _centre(pixels: Pixels, height: int, width: int) -> Pixels:
     return pixels[top : top + height, left : left + width]
 
 
-def _resize(pixels: Pixels, height: int, width: int, interpolation: str) -> Pixels:
-    """An image (h, w, 3) resized with anti-aliasing to (height, width, 3), contiguous."""
+def _resize(pixels: Pixels, extent: tuple[float, float], height: int, width: int, interpolation: str) -> Pixels:
+    """The first `extent` rows and columns of an image (h, w, 3), resized with anti-aliasing to (height, width, 3)."""
     if pixels.shape[:2] == (height, width):
-        return np.ascontiguousarray(pixels)
+        return pixels
+    whole = extent == pixels.shape[:2]
     # Seen as channels_last uint8, torch has a vectorised kernel for this: four times as fast as Pillow's.
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     resized = functional.interpolate(
-        image, size=(height, width), mode=interpolation, align_corners=False, antialias=True
+        image,
+        size=(height, width) if whole else None,
+        # torch rounds the size that follows from the factors down: rounding errors must not take it below.
+        scale_factor=None if whole else (height / extent[0] * (1 + 1e-9), width / extent[1] * (1 + 1e-9)),
+        mode=interpolation,
+        align_corners=False,
+        antialias=True,
     )
-    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
+    return resized[0].permute(1, 2, 0).numpy()
