@@ -47,9 +47,11 @@ wheel: $(VENV)/.with-openvino+test $(VENV)/.with-check  ## build the wheel, and 
 	$(BIN)/python -m pip --python $(WHEEL)/venv/bin/python install --no-deps dist/*.whl
 	site='import sysconfig; print(sysconfig.get_path("purelib"))'; \
 		$(BIN)/python -c "$$site" > "$$($(WHEEL)/venv/bin/python -c "$$site")/borrowed.pth"
-	mkdir -p $(WHEEL)/tree/.ci
+	$(WHEEL)/venv/bin/python -m pip check
+	mkdir -p $(WHEEL)/tree
 	cp -R tests docs *.md *.cfg *.toml CITATION.cff Makefile $(WHEEL)/tree
-	cd $(WHEEL)/tree && ../venv/bin/python -m pytest -c setup.cfg --rootdir . -m 'not slow' tests --pyargs saliency_pipeline
+	cd $(WHEEL)/tree && ../venv/bin/python -m pytest -c setup.cfg --rootdir . -m 'not slow' \
+		$(or $(TESTS),tests --pyargs saliency_pipeline)
 
 clean:  ## remove everything that these targets made, the environment included
 	rm -rf $(VENV) .cache build dist demo docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
