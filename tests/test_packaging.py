@@ -105,7 +105,7 @@ def test_what_is_imported_is_declared(setup: ConfigParser, place: str, extras: t
     provides = packages_distributions()
     for folder in set(folders().values()) if place == "package" else [ROOT / place]:
         for name, path in imported(folder).items():
-            if name in sys.stdlib_module_names or name in {"saliency_pipeline", "tests"}:
+            if name in sys.stdlib_module_names or name in {"saliency_pipeline", "tests", "_typeshed"}:
                 continue
             distributions = {each.lower().replace("_", "-") for each in provides.get(name, [])}
             assert distributions & declared, f"{path} imports {name}, which setup.cfg does not declare"
