@@ -33,7 +33,7 @@ INTERPOLATIONS = ("bilinear", "bicubic")
 """The resampling kernels, both anti-aliased."""
 
 DEFAULT_MAX_PIXELS = 128_000_000
-"""Width times height above which an image is refused: beyond any camera's, and decoded in about 1 GB."""
+"""Width times height above which an image is refused: beyond nearly all cameras', and decoded in 1 to 2 GB."""
 
 PAD_VALUE = 128
 """The grey level around a padded image. Mid-grey is near 0 after any usual normalisation, black is an edge."""
@@ -242,7 +242,7 @@ def _rgb(image: ImageFile.ImageFile) -> Image.Image:
         return Image.fromarray(_eight_bits(image)).convert("RGB")
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
-    rgba = image.convert("RGBA")
+    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
     white = Image.new("RGB", image.size, "white")
     white.paste(rgba, mask=rgba)
     return white
