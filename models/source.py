@@ -1,0 +1,206 @@
+"""The networks that explain images: building one by name, with its weights, preprocessing and classes.
+
+Which layer is explained, and how, is in saliency/. The names are in `registry`, networks are put together in `build`,
+and `weights` reads files.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.models.build import from_file, pretrained, untrained
+from saliency_pipeline.models.registry import EMBEDDED, find_source, square_size, timm_config
+from saliency_pipeline.models.weights import file_sha256, one_line, state_sha256
+
+# A head of this many outputs is taken for the ImageNet subset of that size. 1001 is ImageNet-1k after TensorFlow's
+# custom, with a background class before it.
+_IMAGENETS = {
+    1000: "imagenet-1k",
+    1001: "imagenet-1k",
+    11221: "imagenet-21k-miil",
+    11821: "imagenet-12k",
+    21841: "imagenet-22k",
+    21842: "imagenet-22k-ms",
+    21843: "imagenet-21k-goog",
+}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a network expects of its input.
+
+    Attributes:
+        size: Side of the square RGB input in pixels.
+        mean: Subtracted from each channel of an image in [0, 1].
+        std: Divides each channel after that.
+        interpolation: `bilinear` or `bicubic`, for resizing to `size`.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+
+
+@dataclass(frozen=True, eq=False)
+class SourceModel:
+    """A classifier that explains images.
+
+    Attributes:
+        name: As `load_source` was given it, without a needless `timm/`.
+        module: From images (N, 3, size, size) float32, normalised, to logits (N, classes) float32. On the CPU, in
+            eval mode, parameters frozen.
+        preprocessing: How images become that input.
+        classes: A name for each logit, synonyms separated by commas; `class 0`, `class 1`, … where nothing is known.
+        wnids: The WordNet id of each logit (`n02123045`) where the head is one of ImageNet's, else empty. The
+            background class of a 1001-class head has the empty id.
+        weights: `embedded`, `default` (the library's pretrained), `none` (random) or the name of a file.
+        weights_sha256: In hexadecimal; of the file's bytes where a file was given, else `state_sha256(module)`.
+    """
+
+    name: str
+    module: nn.Module
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    wnids: tuple[str, ...]
+    weights: str
+    weights_sha256: str
+
+    def class_index(self, name_or_index: str) -> int:
+        """The index of a class given as its index, WordNet id, or name.
+
+        Case does not matter in a name, an underscore equals a space, and any one of the synonyms will do. A whole
+        name goes before a synonym: `maillot` is class 638, not 639 (`maillot, tank suit`).
+
+        Raises:
+            SalpipeError: No such class, or several of that name.
+
+        Example:
+            >>> source = load_source()
+            >>> source.class_index("tiger_cat"), source.class_index("n02123045"), source.class_index("967")
+            (282, 281, 967)
+        """
+        wanted = _plain(name_or_index)
+        if wanted.removeprefix("-").isdecimal():
+            if 0 <= (index := int(wanted)) < len(self.classes):
+                return index
+            raise SalpipeError(f"class {wanted}: {self.name} has classes 0 to {len(self.classes) - 1}")
+        if wanted and wanted in self.wnids:
+            return self.wnids.index(wanted)
+        whole = [_plain(name) for name in self.classes]
+        synonyms = [[part.strip() for part in name.split(",")] for name in whole]
+        found = [i for i, name in enumerate(whole) if name == wanted]
+        found = found or [i for i, names in enumerate(synonyms) if wanted in names]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            several = ", ".join(self.wnids[i] if self.wnids else str(i) for i in found)
+            raise SalpipeError(f"class {name_or_index!r}: {len(found)} classes have that name; give one of {several}")
+        close = difflib.get_close_matches(wanted, dict.fromkeys(name for names in synonyms for name in names), n=3)
+        remedy = f"did you mean {', '.join(close)}?" if close else "give an index, a WordNet id or another name"
+        raise SalpipeError(f"class {name_or_index!r}: not one of {self.name}'s {len(self.classes)} classes; {remedy}")
+
+
+def load_source(name: str = EMBEDDED, weights: str = "default") -> SourceModel:
+    """Build a source model.
+
+    The caller's random state is left as found. A head of 1,000 classes is taken for ImageNet-1k's, also in a file
+    of the user's own; nothing in such a file says what its classes are.
+
+    Args:
+        name: `efficientnet_lite0` (comes with the installation), any timm classifier (`resnet50`,
+            `resnet50.a1_in1k`), or `torchvision/` and any torchvision classifier (`torchvision/resnet50`).
+        weights: `default`: the library's pretrained ones, from its cache or else downloaded. `none`: random, the
+            same every time. Otherwise the path of a file (see `weights.read_state_dict`), which must fit the network
+            in every name and shape; only its number of classes may be another, and the network is then built with
+            that many.
+
+    Returns:
+        The model on the CPU, in eval mode, float32, frozen.
+
+    Raises:
+        SalpipeError: Unknown name, weights that cannot be had or do not fit, or a network that does not turn one
+            square RGB image into class scores.
+    """
+    library, bare = find_source(name)
+    preprocessing = _preprocessing(name, library, bare)
+    with _own_random_state():
+        if weights == "none":
+            module = untrained(name, library, bare)
+        elif weights == "default":
+            module = pretrained(name, library, bare)
+        else:
+            module = from_file(name, library, bare, Path(weights))
+        module = module.float().eval().requires_grad_(False)
+        count = _logit_count(name, module, preprocessing.size)
+    classes, wnids = _class_names(count)
+    if weights in ("default", "none"):
+        sha256 = state_sha256(module)
+        label = "embedded" if library == "embedded" and weights == "default" else weights
+    else:
+        sha256, label = file_sha256(Path(weights)), Path(weights).name
+    # timm has another network of the embedded one's name, which keeps its prefix
+    shown = name if name == f"timm/{EMBEDDED}" else name.removeprefix("timm/")
+    return SourceModel(shown, module, preprocessing, classes, wnids, label, sha256)
+
+
+@contextmanager
+def _own_random_state() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        # torch.manual_seed would seed the accelerators as well, which the caller would notice
+        torch.default_generator.manual_seed(0)
+        yield
+
+
+def _preprocessing(name: str, library: str, bare: str) -> Preprocessing:
+    if library == "torchvision":
+        from torchvision import models
+
+        preset = models.get_model_weights(bare).DEFAULT.transforms()
+        size, mean, std, interpolation = preset.crop_size[0], preset.mean, preset.std, preset.interpolation.value
+    else:
+        config = timm_config(bare)
+        size, mean, std, interpolation = square_size(config.input_size), config.mean, config.std, config.interpolation
+        if size == 0:
+            raise SalpipeError(f"{name}: takes {config.input_size} inputs; use a model of square RGB images")
+    # timm's other values, 'random' and 'lanczos', have no antialiased twin in every back end
+    interpolation = "bilinear" if interpolation == "bilinear" else "bicubic"
+    (r, g, b), (sr, sg, sb) = (tuple(map(float, values)) for values in (mean, std))
+    return Preprocessing(size, (r, g, b), (sr, sg, sb), interpolation)
+
+
+def _logit_count(name: str, module: nn.Module, size: int) -> int:
+    try:
+        # no_grad, not inference_mode: what a module caches here (attention masks, positions) is used under autograd
+        with torch.no_grad():
+            output = module(torch.zeros(1, 3, size, size, dtype=torch.float32))
+    except (RuntimeError, ValueError, TypeError, AssertionError, ImportError) as error:
+        reason = one_line(error)
+        raise SalpipeError(f"{name}: cannot classify one {size}x{size} image ({reason}); use another model") from error
+    if not isinstance(output, Tensor) or output.ndim != 2 or output.shape[1] == 0:
+        raise SalpipeError(f"{name}: does not give one score a class; use an image classifier, see 'salpipe models'")
+    return int(output.shape[1])
+
+
+def _class_names(count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names and WordNet ids of a head's classes, as `SourceModel` has them."""
+    from timm.data.imagenet_info import ImageNetInfo
+
+    if count not in _IMAGENETS:
+        return tuple(f"class {i}" for i in range(count)), ()
+    info: Any = ImageNetInfo(_IMAGENETS[count])
+    names, wnids = tuple(info.label_descriptions()), tuple(info.label_names())
+    return (("background", *names), ("", *wnids)) if count == 1001 else (names, wnids)
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.replace("_", " ").casefold().split())
