@@ -43,7 +43,7 @@ def generator() -> ModuleType:
 
 def test_the_command_reference_is_what_help_prints(generator: ModuleType) -> None:
     written = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
-    assert written.split() == generator.page().split(), "run: python docs/commands.py"
+    assert written.split() == generator.page().split(), "run: .venv/bin/python docs/commands.py"
 
 
 def test_the_configuration_in_the_reference_is_accepted(generator: ModuleType, tmp_path: Path) -> None:
