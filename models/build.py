@@ -85,7 +85,7 @@ def from_file(name: str, library: str, bare: str, path: Path) -> nn.Module:
         return module
     if library != "torchvision" and (mismatch.missing or mismatch.unexpected):
         with suppress(Exception):  # whatever timm makes of a foreign file, the mismatch says it better
-            return _timm_load(bare, path)
+            return _timm_load(bare, path, pretrained_strict=True)
     raise SalpipeError(f"{path}: does not fit {name}: {mismatch}; give --model the architecture these weights are of")
 
 
@@ -122,10 +122,10 @@ def _embedded(bare: str) -> nn.Module:
     return module
 
 
-def _timm_load(bare: str, path: Path) -> nn.Module:
+def _timm_load(bare: str, path: Path, **strict: Any) -> nn.Module:
     """A timm network with a file's weights in any layout timm knows for it: their authors', or its own older ones.
 
-    Strict, and an error otherwise: timm leaves tensors out only where another number of classes is asked for.
+    Without `pretrained_strict=True` timm leaves tensors out in a few architectures, as their published files need.
     """
     import timm
 
@@ -134,7 +134,8 @@ def _timm_load(bare: str, path: Path) -> nn.Module:
     else:
         # not left to timm, some versions of which would run the code in a local pickle
         source = {"state_dict": read_state_dict(path)}
-    module: Any = timm.create_model(bare, pretrained=True, pretrained_cfg_overlay=source | {"custom_load": False})
+    overlay = source | {"custom_load": False}
+    module: Any = timm.create_model(bare, pretrained=True, pretrained_cfg_overlay=overlay, **strict)
     module.pretrained_cfg.pop("state_dict", None)
     return module  # type: ignore[no-any-return]
 

@@ -118,8 +118,9 @@ def test_what_does_not_fit_is_named_and_counted(tmp_path: Path, fitted: State) -
     assert "1 unexpected: extra.weight" in message
 
 
-def test_long_lists_are_cut(tmp_path: Path) -> None:
-    message = refused(TINY, save({"a": torch.ones(1)}, tmp_path / "other.safetensors"))
+@pytest.mark.parametrize("name", [TINY, "dla46_c", "test_vit.r160_in1k", "test_convnext.r160_in1k"])
+def test_nothing_loads_in_part_and_long_lists_are_cut(tmp_path: Path, name: str) -> None:
+    message = refused(name, save({"a": torch.ones(1)}, tmp_path / "other.safetensors"))
     assert re.search(r"\d\d missing: [^ ]+, [^ ]+, [^ ]+, …; 1 unexpected: a;", message)
 
 
