@@ -22,6 +22,9 @@ from saliency_pipeline.errors import SalpipeError
 
 _counter = itertools.count()
 
+# tmp.<host>.<process>.<counter>.
+_TEMPORARY = re.compile(r"^tmp\.([A-Za-z0-9-]+)\.([0-9]+)\.[0-9]+\.(?=.)")
+
 # file systems that cannot lock or cannot sync a folder answer with one of these
 _UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF}
 
@@ -30,12 +33,15 @@ _UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, err
 def disk_errors_explained(path: Path) -> Iterator[None]:
     """Turn an OSError met while writing into one line that names the file and the remedy.
 
+    Where the path is a temporary one the line names the file it is to become.
+
     Raises:
         SalpipeError: the disk is full, a quota or size limit is reached, or the file cannot be written.
     """
     try:
         yield
     except OSError as error:
+        path = path.with_name(_TEMPORARY.sub("", path.name))
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             message = f"disk full while writing {path}; free space and run the same command again"
         elif error.errno == errno.EFBIG:
@@ -116,11 +122,10 @@ def remove_stale_temporaries(folder: Path) -> list[Path]:
     Returns:
         The files that were removed, sorted.
     """
-    pattern = re.compile(rf"tmp\.{re.escape(_host())}\.(\d+)\.\d+\..+", re.DOTALL)
     removed = []
     for path in sorted(folder.iterdir()):
-        match = pattern.fullmatch(path.name)
-        if match and not _alive(int(match[1])) and stat.S_ISREG(path.lstat().st_mode):
+        match = _TEMPORARY.match(path.name)
+        if match and match[1] == _host() and not _alive(int(match[2])) and stat.S_ISREG(path.lstat().st_mode):
             path.unlink(missing_ok=True)
             removed.append(path)
     return removed

@@ -79,20 +79,21 @@ def read_layout(path: Path) -> tuple[Layout | None, list[str]]:
         The layout, or None where the header cannot be read, and all problems found, each a line without the file's
         name. Only a layout without problems may be used to read.
     """
-    if not path.exists():
-        return None, ["missing"]
-    if not path.is_file():
-        return None, ["not a file"]
     try:
-        # never locked: a published shard is never written again, and some network file systems have no locks
-        with h5py.File(path, "r", locking=False) as file:
-            return _read(file)
+        if not path.exists():
+            return None, ["missing"]
+        if not path.is_file():
+            return None, ["not a file"]
+        # through a file of our own: HDF5 would lock it, which some network file systems refuse, and would not open it
+        # where the process has it open already with other options
+        with open(path, "rb") as opened, h5py.File(opened, "r") as file:
+            return _read(file, _identity(opened.fileno()))
     except _DAMAGE as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         return None, [f"not a readable shard ({reason})"]
 
 
-def _read(file: h5py.File) -> tuple[Layout | None, list[str]]:
+def _read(file: h5py.File, identity: tuple[int, int, int, int]) -> tuple[Layout | None, list[str]]:
     if "format" not in file.attrs or _attribute(file, "format") != FORMAT:
         return None, ["not a shard of salpipe"]
     version = _attribute(file, "format_version")
@@ -102,16 +103,18 @@ def _read(file: h5py.File) -> tuple[Layout | None, list[str]]:
         return None, [f"format {version} is newer than this salpipe can read; upgrade salpipe"]
     if _attribute(file, "complete") != 1:
         return None, ["unfinished: it was never completed"]
-    identity = _identity(file.id.get_vfd_handle())
     problems: list[str] = []
-    header = ShardHeader(
-        plan=_text(file, "plan"),
-        provenance=json.loads(_text(file, "provenance")),
-        classes=tuple(json.loads(_text(file, "classes"))),
-        size=int(_attribute(file, "size")),
-        encoding=cast(Encoding, _text(file, "encoding")),
-        maps=_methods(file, problems),
-    )
+    provenance, classes = json.loads(_text(file, "provenance")), json.loads(_text(file, "classes"))
+    if not isinstance(provenance, dict):
+        raise ValueError("attribute provenance is not a dictionary")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError("attribute classes is not a list of names")
+    size = _attribute(file, "size")
+    if not isinstance(size, np.integer):
+        raise ValueError("attribute size is not a number")
+    encoding = cast(Encoding, _text(file, "encoding"))
+    maps = _methods(file, problems)
+    header = ShardHeader(_text(file, "plan"), provenance, tuple(classes), int(size), encoding, maps)
     places: dict[str, tuple[int, Column]] = {}
 
     def place(name: str, expected: Column | None = None) -> Column | None:
@@ -149,7 +152,7 @@ def _methods(file: h5py.File, problems: list[str]) -> dict[str, MapShape]:
     for method in _member(file, "saliency", h5py.Group):
         shape = _member(file, f"saliency/{method}/map", h5py.Dataset).shape
         if not is_method_name(method) or len(shape) != 4 or min(shape[1:]) < 1:
-            problems.append(f"saliency/{method!r:.60} is not what a method's maps look like")
+            problems.append(f"saliency/{method!r:.60} does not look like a method's maps")
         else:
             found[method] = MapShape(*shape[1:])
     return found
@@ -192,8 +195,9 @@ def _compare(name: str, column: Column, expected: Column) -> None:
     if column == expected:
         return
     if column.dtype == expected.dtype and column.shape[1:] == expected.shape[1:] and column.shape:
-        rows = expected.shape[0] - (name == "image_offset")
-        raise ValueError(f"{rows} images but {column.shape[0]} rows in {name}")
+        if name == "image_offset":
+            raise ValueError(f"{expected.shape[0] - 1} images but {column.shape[0]} offsets, not one more")
+        raise ValueError(f"{expected.shape[0]} images but {column.shape[0]} rows in {name}")
     raise ValueError(f"{name} is {column.dtype} {column.shape}, not {expected.dtype} {expected.shape}")
 
 
@@ -202,10 +206,11 @@ def _attribute(file: h5py.File, name: str) -> Any:
     if name not in file.attrs:
         return None
     attribute = h5py.h5a.open(file.id, name.encode())
-    kind = attribute.get_type().get_class()
-    if attribute.shape != () or kind not in (h5py.h5t.STRING, h5py.h5t.INTEGER):
-        raise ValueError(f"attribute {name} is not a number or a string")
-    if attribute.get_storage_size() > os.fstat(file.id.get_vfd_handle()).st_size:
+    kind = attribute.get_type()
+    fixed = kind.get_class() == h5py.h5t.STRING and not kind.is_variable_str()
+    if attribute.shape != () or not (fixed or kind.get_class() == h5py.h5t.INTEGER):
+        raise ValueError(f"attribute {name} is not a number or a string of fixed length")
+    if attribute.get_storage_size() > file.id.get_filesize():
         raise ValueError(f"attribute {name} does not fit into the file")
     value = file.attrs[name]
     return value.decode() if isinstance(value, bytes) else value

@@ -180,7 +180,10 @@ class Shard:
     @property
     def splits(self) -> npt.NDArray[np.int8]:
         """0 train, 1 validation, 2 test, -1 none; int8 (N,)."""
-        return self._column("split")
+        splits: npt.NDArray[np.int8] = self._column("split")
+        if splits.size and (splits.min() < -1 or splits.max() > 2):
+            raise self._damaged("a split is none of -1, 0, 1 and 2")
+        return splits
 
     @property
     def predictions(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:

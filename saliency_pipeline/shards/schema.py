@@ -181,17 +181,21 @@ def encode_maps(
     >>> stored[0, 0].tolist(), scale.tolist(), flag.tolist()
     ([[0.0, -1.0], [0.25, 0.5]], [[4.0]], [[0]])
     """
-    raw = np.asarray(raw, dtype=np.float32)
-    finite = np.isfinite(raw)
-    all_finite = finite.all(axis=(2, 3))
-    clean = raw if all_finite.all() else np.where(finite, raw, np.float32(0))
-    high, low = clean.max(axis=(2, 3)), clean.min(axis=(2, 3))
+    clean = np.asarray(raw, dtype=np.float32)
+    with np.errstate(invalid="ignore"):
+        high, low = clean.max(axis=(2, 3)), clean.min(axis=(2, 3))
+    finite = np.isfinite(high) & np.isfinite(low)
+    if not finite.all():
+        clean = np.where(np.isfinite(clean), clean, np.float32(0))
+        high, low = clean.max(axis=(2, 3)), clean.min(axis=(2, 3))
     scale = np.maximum(high, -low)
     zero = scale == 0
     # a division, not a product with 1/scale: the reciprocal of a subnormal scale overflows
-    ratio = clean / np.where(zero, np.float32(1), scale)[:, :, None, None]
-    flag = ALL_ZERO * zero + CONSTANT * (high == low) + NON_FINITE * ~all_finite
-    return ratio.astype(np.float16), np.where(zero, np.float32(0), scale), flag.astype(np.uint8)
+    divisor = np.where(zero, np.float32(1), scale)[:, :, None, None]
+    stored = np.empty(clean.shape, dtype=np.float16)
+    np.divide(clean, divisor, out=stored, dtype=np.float32, casting="unsafe")
+    flag = ALL_ZERO * zero + CONSTANT * (high == low) + NON_FINITE * ~finite
+    return stored, np.where(zero, np.float32(0), scale), flag.astype(np.uint8)
 
 
 def decode_maps(stored: npt.NDArray[np.float16], scale: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

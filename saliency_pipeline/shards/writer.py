@@ -1,8 +1,9 @@
-"""Writes one shard: rows in, an HDF5 file out whose bytes depend on the rows alone. Who publishes it stands elsewhere."""
+"""Writes one shard: rows in, an HDF5 file out whose bytes depend on the rows alone. Publishing it is the caller's."""
 
 from __future__ import annotations
 
 import io
+import math
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 # in the superblock while a file is being written
 _LIBRARY_VERSION = ("v110", "v110")
 _COPY_BYTES = 8 * 2**20
+# data sets with rows this small wait in memory for one write: a write costs some 0.1 ms, however little it writes
+_SMALL_BYTES = 1024
 
 
 class ShardWriter:
@@ -77,6 +80,11 @@ class ShardWriter:
         self.rows = 0
         self._keys: list[bytes] = []
         self._jpegs: list[bytes] = []
+        self._small: dict[str, list[npt.NDArray[np.generic]]] = {
+            name: [np.empty(column.shape, column.dtype)]
+            for name, column in columns(header, 0).items()
+            if math.prod(column.shape[1:]) * column.dtype.itemsize <= _SMALL_BYTES
+        }
         self._file: _File | None = None
 
     def __enter__(self) -> ShardWriter:
@@ -92,16 +100,18 @@ class ShardWriter:
             ValueError: shapes, types or the number of rows do not fit the header.
         """
         file = self._opened()
-        arrays = self._arrays(rows)
-        start, stop = self.rows, self.rows + len(rows)
+        arrays, keys = self._arrays(rows), [key.encode() for key in rows.keys]
         with disk_errors_explained(self.path):
             for name, array in arrays.items():
-                file.put(name, start, array)
+                if name in self._small:
+                    self._small[name].append(array.copy())
+                else:
+                    file.put(name, self.rows, array)
             file.check()
-        self._keys += [key.encode() for key in rows.keys]
+        self._keys += keys
         if isinstance(rows.images, list):
             self._jpegs += rows.images
-        self.rows = stop
+        self.rows += len(rows)
 
     def finish(self) -> int:
         """Complete and close the file; nothing can be appended after.
@@ -116,6 +126,8 @@ class ShardWriter:
             if self.rows < self.capacity:
                 self._compact()
             file = self._opened()
+            for name, arrays in self._small.items():
+                file.put(name, 0, np.concatenate(arrays))
             file.add_keys(self._keys)
             if self.header.encoding == "jpeg":
                 file.add_jpegs(self._jpegs)
@@ -176,6 +188,8 @@ class ShardWriter:
         fitting = _File(temporary_name(self.path), self.header, self.rows)
         try:
             for name, column in columns(self.header, self.rows).items():
+                if name in self._small:
+                    continue
                 step = max(1, _COPY_BYTES * self.rows // max(1, column.nbytes))
                 for start in range(0, self.rows, step):
                     fitting.put(name, start, full.get(name, start, min(start + step, self.rows)))
@@ -230,13 +244,20 @@ class _File:
         self._disk = _Disk(path, "w+")
         self._hdf = h5py.File(self._disk, "w", libver=_LIBRARY_VERSION)
         try:
-            self._hdf.attrs["format"] = FORMAT
-            self._hdf.attrs["format_version"] = FORMAT_VERSION
-            self._hdf.attrs["plan"] = header.plan
-            self._hdf.attrs["provenance"] = to_json(header.provenance)
-            self._hdf.attrs["classes"] = to_json(header.classes)
+            texts = {
+                "format": FORMAT,
+                "format_version": FORMAT_VERSION,
+                "plan": header.plan,
+                "provenance": to_json(header.provenance),
+                "classes": to_json(header.classes),
+                "encoding": header.encoding,
+            }
+            for name, text in texts.items():
+                # of fixed length: strings of variable length lie in a heap without checksums, and the library can be
+                # sent round that in circles by one damaged byte
+                data = text.encode()
+                self._hdf.attrs.create(name, data, dtype=h5py.string_dtype("utf-8", max(1, len(data))))
             self._hdf.attrs["size"] = np.int64(header.size)
-            self._hdf.attrs["encoding"] = header.encoding
             self._hdf.attrs["complete"] = np.uint8(0)
             self._data = {name: self._create(name, column) for name, column in columns(header, rows).items()}
             self.check()

@@ -1,0 +1,295 @@
+"""What a finished folder or one shard holds, counted: images, classes, splits, sizes, scores, maps, rejects."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from saliency_pipeline.shards.manifest import REJECTS
+from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE, MapShape
+
+# in the order of the columns of counts
+SPLITS = ("none", "train", "validation", "test")
+
+_SHOWN = 10
+_SHOWN_CLASSES = 40
+
+
+@dataclass(frozen=True)
+class Range:
+    """Smallest, middle and greatest of some values; None where there are none."""
+
+    min: float | None
+    median: float | None
+    max: float | None
+
+    @classmethod
+    def of(cls, values: npt.NDArray[Any]) -> Range:
+        """The range of all values of an array, non-finite ones left out."""
+        values = values[np.isfinite(values)]
+        if not values.size:
+            return cls(None, None, None)
+        return cls(float(values.min()), float(np.median(values)), float(values.max()))
+
+    def __str__(self) -> str:
+        if self.min is None:
+            return "no values"
+        return f"{self.min:.4g} … {self.median:.4g} … {self.max:.4g}"
+
+
+@dataclass(frozen=True)
+class MapStatistics:
+    """The maps of one method.
+
+    Attributes:
+        shape: targets an image, native height and width in cells.
+        scale: greatest absolute raw value of each map.
+        all_zero: share of maps that are zero everywhere, in [0, 1].
+        constant: share of maps with one value everywhere that is not zero.
+        non_finite: share of maps in which values were not finite and became 0.
+    """
+
+    shape: MapShape
+    scale: Range
+    all_zero: float
+    constant: float
+    non_finite: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `inspect` found; the fields are plain enough for JSON by `as_dict`, and readable by `as_text`.
+
+    Attributes:
+        path: folder or shard that was looked at.
+        images: number of images.
+        shards: number of shard files.
+        bytes: their size on disk.
+        size: S, height and width of every frame in pixels.
+        encoding: "raw" or "jpeg".
+        plan: hash of the plan.
+        splits: images of each split, those without any left out.
+        classes: for each class its name, its images and how many are in each split, in label order.
+        unlabelled: number of images without a label.
+        source_height: heights of the original images in pixels.
+        source_width: widths of the original images in pixels.
+        score: softmax of the source model's first class.
+        predicted: the source model's first classes that are most frequent: class, name and images.
+        maps: for each method what its maps are like.
+        rejects: images that could not be used, by reason; None for a single shard, which does not know.
+        provenance: how the maps were made.
+    """
+
+    path: str
+    images: int
+    shards: int
+    bytes: int
+    size: int
+    encoding: str
+    plan: str
+    splits: dict[str, int]
+    classes: list[dict[str, Any]]
+    unlabelled: int
+    source_height: Range
+    source_width: Range
+    score: Range
+    predicted: list[dict[str, Any]]
+    maps: dict[str, MapStatistics]
+    rejects: dict[str, int] | None
+    provenance: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The summary as JSON can hold it."""
+        return asdict(self)
+
+    def as_text(self) -> str:
+        """The summary for people, several lines."""
+        lines = [
+            f"{self.path}: {self.images:,} images in {_plural(self.shards, 'shard')}, {_bytes(self.bytes)}",
+            f"frames     {self.size}×{self.size}, {self.encoding}",
+            f"originals  height {self.source_height}, width {self.source_width} (min … median … max)",
+            f"splits     {_listing(self.splits)}",
+        ]
+        if self.rejects is not None:
+            lines.append(f"rejects    {sum(self.rejects.values()):,}")
+            lines += [f"  {count:7,}  {reason}" for reason, count in list(self.rejects.items())[:_SHOWN]]
+        lines += ["", *self._class_table(), "", f"top-1 score {self.score}; most frequent predictions:"]
+        lines += [f"  {entry['images']:7,}  {entry['name']}" for entry in self.predicted]
+        for method, maps in self.maps.items():
+            shape = maps.shape
+            lines += [
+                "",
+                f"maps of {method}: {shape.height}×{shape.width}, {_plural(shape.targets, 'target')} an image",
+                f"  scale {maps.scale}; all zero {maps.all_zero:.2%}, constant {maps.constant:.2%}, "
+                f"non-finite {maps.non_finite:.2%}",
+            ]
+        lines += ["", "provenance", *_outline(self.provenance, "  ")]
+        return "\n".join(map(_printable, lines))
+
+    def _class_table(self) -> list[str]:
+        splits = list(self.splits)
+        rows = [["class", "images", *splits]]
+        shown = self.classes[:_SHOWN_CLASSES]
+        rows += [
+            [c["name"], f"{c['images']:,}", *(f"{c['splits'].get(split, 0):,}" for split in splits)] for c in shown
+        ]
+        if self.unlabelled:
+            rows.append(["(unlabelled)", f"{self.unlabelled:,}", *("" for _ in splits)])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                [name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))]
+            )
+            for name, *cells in rows
+        ]
+        if len(self.classes) > len(shown):
+            lines.append(f"and {len(self.classes) - len(shown):,} more classes (all of them with --json)")
+        return [line.rstrip() for line in lines]
+
+
+def inspect(path: Path | str) -> Summary:
+    """Count what a finished folder, or one shard by itself, holds.
+
+    Shards are read one after the other; what is kept of each image is a few numbers.
+
+    Args:
+        path: a folder that `salpipe generate` finished, or one shard file.
+
+    Raises:
+        SalpipeError: there is no such folder or it is not finished.
+        IntegrityError: a file is damaged.
+    """
+    folder = ShardFolder(path)
+    classes = folder.classes
+    counts = np.zeros((len(classes) + 1, len(SPLITS)), dtype=np.int64)
+    predicted: Counter[int] = Counter()
+    size_on_disk = 0
+    # each list begins with an empty array, for folders without any shard
+    sizes = [np.empty((0, 2), dtype=np.int32)]
+    scores = [np.empty(0, dtype=np.float32)]
+    shapes = folder.header.maps
+    scales = {method: [np.empty((0, shape.targets), dtype=np.float32)] for method, shape in shapes.items()}
+    flags = {method: [np.empty((0, shape.targets), dtype=np.uint8)] for method, shape in shapes.items()}
+    for number in range(len(folder.shards)):
+        shard = folder.shard(number)
+        size_on_disk += shard.path.stat().st_size
+        np.add.at(counts, (shard.labels + 1, shard.splits + 1), 1)
+        sizes.append(shard.source_sizes)
+        first, score = shard.predictions
+        predicted.update(first[:, 0].tolist())
+        scores.append(score[:, 0])
+        for method in folder.methods:
+            scales[method].append(shard.scales(method))
+            flags[method].append(shard.flags(method))
+        shard.close()
+    size = np.concatenate(sizes)
+    by_split = counts.sum(axis=0)
+    return Summary(
+        path=str(path),
+        images=len(folder),
+        shards=len(folder.shards),
+        bytes=size_on_disk,
+        size=folder.header.size,
+        encoding=folder.header.encoding,
+        plan=folder.header.plan,
+        splits=_named(by_split),
+        classes=[
+            {"name": name, "images": int(row.sum()), "splits": _named(row)}
+            for name, row in zip(classes, counts[1:], strict=True)
+        ],
+        unlabelled=int(counts[0].sum()),
+        source_height=Range.of(size[:, 0]),
+        source_width=Range.of(size[:, 1]),
+        score=Range.of(np.concatenate(scores)),
+        predicted=_most_frequent(predicted, folder.provenance),
+        maps={
+            method: _map_statistics(shape, np.concatenate(scales[method]), np.concatenate(flags[method]))
+            for method, shape in shapes.items()
+        },
+        rejects=_rejects(folder.path) if folder.path.is_dir() else None,
+        provenance=folder.provenance,
+    )
+
+
+def _map_statistics(shape: MapShape, scale: npt.NDArray[np.float32], flag: npt.NDArray[np.uint8]) -> MapStatistics:
+    zero = flag & ALL_ZERO != 0
+    maps = max(1, flag.size)
+    return MapStatistics(
+        shape=shape,
+        scale=Range.of(scale),
+        all_zero=float(zero.sum() / maps),
+        constant=float(((flag & CONSTANT != 0) & ~zero).sum() / maps),
+        non_finite=float((flag & NON_FINITE != 0).sum() / maps),
+    )
+
+
+def _most_frequent(predicted: Counter[int], provenance: dict[str, Any]) -> list[dict[str, Any]]:
+    source = provenance.get("source")
+    names = source.get("classes") if isinstance(source, dict) else None
+    if not isinstance(names, list):
+        names = []
+    ranked = sorted(predicted.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN]
+    return [
+        {"class": index, "name": str(names[index]) if 0 <= index < len(names) else f"class {index}", "images": count}
+        for index, count in ranked
+    ]
+
+
+def _rejects(folder: Path) -> dict[str, int]:
+    """How many images were rejected for each reason, most frequent first."""
+    reasons: Counter[str] = Counter()
+    try:
+        with open(folder / REJECTS, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                try:
+                    reasons[str(json.loads(line)["reason"])] += 1
+                except (ValueError, KeyError, TypeError):
+                    reasons[f"unreadable line of {REJECTS}"] += 1
+    except FileNotFoundError:
+        pass
+    return dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _named(counts: npt.NDArray[np.int64]) -> dict[str, int]:
+    return {name: int(count) for name, count in zip(SPLITS, counts, strict=True) if count}
+
+
+def _listing(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
+
+
+def _printable(line: str) -> str:
+    """The line with control characters escaped: names come from strangers and go to a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def _outline(value: dict[str, Any], indent: str) -> list[str]:
+    """A dictionary as indented lines; long lists as their length."""
+    lines = []
+    for name, entry in value.items():
+        if isinstance(entry, dict):
+            lines += [f"{indent}{name}", *_outline(entry, indent + "  ")]
+        elif isinstance(entry, list) and len(entry) > _SHOWN:
+            lines.append(f"{indent}{name}: {len(entry):,} entries")
+        else:
+            lines.append(f"{indent}{name}: {entry if isinstance(entry, str) else json.dumps(entry)}")
+    return lines

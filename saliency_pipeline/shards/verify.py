@@ -1,0 +1,223 @@
+"""Tells which shards of a folder are damaged, and how. Nothing is written here; `salpipe generate` repairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from saliency_pipeline.errors import IntegrityError, SalpipeError
+from saliency_pipeline.files import sha256_of
+from saliency_pipeline.shards.layout import read_layout
+from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, Manifest, ShardEntry
+from saliency_pipeline.shards.reader import Shard
+from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE, ShardHeader, is_shard_name
+
+_CHUNK_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with one file, which `shard` names."""
+
+    shard: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.shard}: {self.message}"
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What was looked at and what is wrong with it.
+
+    Attributes:
+        shards: number of shards looked at, missing ones included.
+        images: number of images in those whose structure could be read.
+        deep: whether hashes and values were looked at too.
+        problems: all that is wrong, shard by shard.
+    """
+
+    shards: int
+    images: int
+    deep: bool
+    problems: tuple[Problem, ...]
+
+    @property
+    def damaged(self) -> tuple[str, ...]:
+        """Names of the files with problems, each once, in order."""
+        return tuple(dict.fromkeys(problem.shard for problem in self.problems))
+
+
+def verify(path: Path | str, *, deep: bool = False, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
+    """Check a finished folder, or one shard by itself. Damage is reported, never raised.
+
+    Every shard's structure is checked (it opens, is complete, has all data sets with the right types and as many rows
+    as keys) and compared with the manifest (plan, classes, frame size, methods, number of images, bytes).
+
+    Args:
+        path: a folder of shards with its `manifest.json`, or one shard file.
+        deep: also compute every SHA-256 and check all values: maps finite and in [-1, 1], classes, labels, targets
+            and scores within range, stored JPEGs decodable, keys unique across shards.
+        progress: called with (shards done, shards in all) after each shard.
+
+    Returns:
+        The report; the files are sound where it has no problems.
+
+    Raises:
+        SalpipeError: there is nothing at `path` that could be verified, or a newer salpipe wrote it.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise SalpipeError(f"{path}: no such file or folder")
+    problems: list[Problem] = []
+    manifest = None
+    if path.is_dir():
+        manifest = _read_manifest(path, problems)
+        present = sorted(entry.name for entry in path.iterdir() if is_shard_name(entry.name))
+        listed = {entry.name: entry for entry in manifest.shards} if manifest else {}
+        if not manifest and not present:
+            raise SalpipeError(f"{path}: holds no shards; give a folder that 'salpipe generate' wrote")
+        if manifest:
+            problems += _check_rejects(path, manifest)
+            problems += [
+                Problem(name, f"not listed in {MANIFEST}; move it away") for name in present if name not in listed
+            ]
+        files = [path / name for name in (listed or present)]
+    else:
+        listed, files = {}, [path]
+    keys: dict[bytes, str] | None = {} if deep else None
+    images = 0
+    for done, file in enumerate(files, start=1):
+        found, rows = _check_shard(file, listed.get(file.name), manifest.header if manifest else None, keys)
+        problems += [Problem(file.name, message) for message in found]
+        images += rows
+        if progress is not None:
+            progress(done, len(files))
+    return VerifyReport(len(files), images, deep, tuple(problems))
+
+
+def _read_manifest(folder: Path, problems: list[Problem]) -> Manifest | None:
+    if not (folder / MANIFEST).exists():
+        problems.append(Problem(MANIFEST, "missing: the folder is not finished; run 'salpipe generate' again"))
+        return None
+    try:
+        return Manifest.read(folder)
+    except IntegrityError as error:
+        problems.append(Problem(MANIFEST, str(error).removeprefix(f"{folder / MANIFEST}: ")))
+        return None
+
+
+def _check_rejects(folder: Path, manifest: Manifest) -> Iterator[Problem]:
+    try:
+        with open(folder / REJECTS, "rb") as file:
+            lines = sum(1 for _ in file)
+    except FileNotFoundError:
+        lines = 0
+    except OSError as error:
+        yield Problem(REJECTS, f"not readable ({error.strerror})")
+        return
+    if lines != manifest.rejects:
+        yield Problem(REJECTS, f"{lines} lines but {manifest.rejects} rejected images in {MANIFEST}")
+
+
+def _check_shard(
+    path: Path, entry: ShardEntry | None, header: ShardHeader | None, keys: dict[bytes, str] | None
+) -> tuple[list[str], int]:
+    """What is wrong with one shard, and its number of images. Values are looked at where `keys` is given."""
+    layout, problems = read_layout(path)
+    if entry is not None and path.is_file():
+        size = path.stat().st_size
+        if size != entry.bytes:
+            problems.append(f"{size} bytes but {entry.bytes} in {MANIFEST}")
+        elif keys is not None:
+            problems += _check_hash(path, entry)
+    if layout is None:
+        return problems, 0
+    if header is not None and (names := layout.header.differences(header)):
+        problems.append(f"not of this plan: {', '.join(names)} differ from {MANIFEST}")
+    if entry is not None and layout.rows != entry.images:
+        problems.append(f"{layout.rows} images but {entry.images} in {MANIFEST}")
+    if keys is not None and not problems:
+        try:
+            problems += _check_values(Shard(path), keys)
+        except IntegrityError as error:
+            problems.append(str(error).removeprefix(f"{path}: ").partition("; run ")[0])
+    return problems, layout.rows
+
+
+def _check_hash(path: Path, entry: ShardEntry) -> Iterator[str]:
+    try:
+        if sha256_of(path) != entry.sha256:
+            yield f"its SHA-256 is not the one in {MANIFEST}: bytes have changed"
+    except OSError as error:
+        yield f"not readable ({error.strerror})"
+
+
+def _check_values(shard: Shard, keys: dict[bytes, str]) -> Iterator[str]:
+    for key in shard.keys:
+        digest = blake2b(key.encode(), digest_size=16).digest()
+        if not key:
+            yield "a key is empty"
+        elif digest in keys:
+            yield f"key '{key}' is in {keys[digest]} too"
+        keys[digest] = shard.path.name
+    known = shard.provenance.get("source")
+    names = known.get("classes") if isinstance(known, dict) else None
+    most = len(names) if isinstance(names, list) and names else 2**31
+    predicted, score = shard.predictions
+    checks: list[tuple[str, npt.NDArray[Any], float, float]] = [
+        ("label", shard.view("label"), -1, len(shard.classes) - 1),
+        ("split", shard.view("split"), -1, 2),
+        ("source/size", shard.source_sizes, 1, np.inf),
+        ("prediction/class", predicted, -1, most - 1),
+        ("prediction/score", score, 0, 1.0001),
+    ]
+    for method in shard.methods:
+        checks += [
+            (f"saliency/{method}/scale", shard.scales(method), 0, float(np.finfo(np.float32).max)),
+            (f"saliency/{method}/target", shard.targets(method), -1, most - 1),
+            (f"saliency/{method}/flag", shard.flags(method), 0, ALL_ZERO | CONSTANT | NON_FINITE),
+        ]
+        yield from _check_maps(shard, method)
+    for name, values, low, high in checks:
+        yield from _outside(name, values, low, high)
+    if shard.header.encoding == "jpeg":
+        yield from _check_jpegs(shard)
+
+
+def _check_maps(shard: Shard, method: str) -> Iterator[str]:
+    name = f"saliency/{method}/map"
+    stored = shard.view(name)
+    step = max(1, _CHUNK_BYTES // max(1, stored[:1].nbytes))
+    for start in range(0, len(stored), step):
+        found = list(_outside(name, stored[start : start + step], -1, 1, start))
+        if found:
+            yield from found
+            return
+    zero = shard.scales(method) == 0
+    if not np.array_equal(zero, shard.flags(method) & ALL_ZERO != 0):
+        yield f"saliency/{method}: flags of all-zero maps do not agree with the scales"
+
+
+def _check_jpegs(shard: Shard) -> Iterator[str]:
+    offsets = shard.view("image_offset")
+    if offsets[0] != 0 or (offsets[1:] < offsets[:-1]).any() or offsets[-1] != len(shard.view("image_bytes")):
+        yield "image_offset does not run from 0 to the end of image_bytes"
+        return
+    for row in range(len(shard)):
+        shard.images([row])
+
+
+def _outside(name: str, values: npt.NDArray[Any], low: float, high: float, first: int = 0) -> Iterator[str]:
+    """A line where a value is not finite or not in [low, high]; `first` is the row of the first value."""
+    # written so that NaN, which compares false with everything, counts as outside
+    bad = ~((values >= low) & (values <= high))
+    if bad.any():
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        yield f"{name} of image {where[0] + first} is {values[where]}, outside [{low:g}, {high:g}]"

@@ -1,0 +1,302 @@
+"""What a writer leaves behind: the same bytes whatever the batches, and nothing readable unless it finished."""
+
+import os
+import resource
+import subprocess
+import sys
+import textwrap
+import time
+import warnings
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.files import temporary_name
+from saliency_pipeline.shards import writer as writer_module
+from saliency_pipeline.shards.layout import read_layout
+from saliency_pipeline.shards.reader import Shard
+from saliency_pipeline.shards.schema import MapShape, columns, decode_maps, encode_maps
+from saliency_pipeline.shards.writer import ShardWriter
+from tests.shards.examples import MAPS, SIZE, header, part, rows, write
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+@pytest.mark.parametrize("count", [0, 1, 13])
+def test_what_was_written_is_read(tmp_path, encoding, count):
+    whole = rows(count, encoding)
+    shard = Shard(write(tmp_path / "a.h5", header(encoding), whole))
+    assert len(shard) == count
+    assert shard.header == header(encoding)
+    assert shard.keys == whole.keys
+    np.testing.assert_array_equal(shard.labels, whole.labels)
+    np.testing.assert_array_equal(shard.splits, whole.splits)
+    np.testing.assert_array_equal(shard.source_sha256, whole.sha256)
+    np.testing.assert_array_equal(shard.source_sizes, whole.source_size)
+    np.testing.assert_array_equal(shard.predictions[0], whole.prediction_class)
+    np.testing.assert_array_equal(shard.predictions[1], whole.prediction_score)
+    for method in MAPS:
+        stored, scale, flag = encode_maps(whole.maps[method])
+        np.testing.assert_array_equal(shard.maps(method), decode_maps(stored, scale))
+        np.testing.assert_array_equal(shard.scales(method), scale)
+        np.testing.assert_array_equal(shard.flags(method), flag)
+        np.testing.assert_array_equal(shard.targets(method), whole.targets[method])
+    if encoding == "raw":
+        np.testing.assert_array_equal(shard.images(), whole.images)
+    else:
+        assert [shard.jpeg(row) for row in range(count)] == whole.images
+        assert shard.images().shape == (count, SIZE, SIZE, 3)
+
+
+def test_other_hdf5_readers_find_format_1(tmp_path):
+    whole = rows(3)
+    path = write(tmp_path / "a.h5", header(), whole)
+    with h5py.File(path) as file:
+        assert file.attrs["format"] == b"salpipe-shard"
+        assert file.attrs["format_version"] == b"1.0"
+        assert file.attrs["complete"] == 1
+        assert list(file["key"].asstr()) == whole.keys
+        for name, column in columns(header(), 3).items():
+            assert (file[name].dtype, file[name].shape) == (column.dtype, column.shape)
+        np.testing.assert_array_equal(file["image"], whole.images)
+        assert file["image"].chunks is None
+        mapped = np.memmap(path, np.uint8, "r", file["image"].id.get_offset(), (3, SIZE, SIZE, 3))
+        np.testing.assert_array_equal(mapped, whole.images)
+    path = write(tmp_path / "b.h5", header("jpeg"), rows(3, "jpeg"))
+    with h5py.File(path) as file:
+        start, stop = file["image_offset"][1:3]
+        assert file["image_bytes"][start:stop].tobytes() == rows(3, "jpeg").images[1]
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_bytes_depend_on_the_rows_alone(tmp_path, encoding):
+    whole, head = rows(29, encoding), header(encoding)
+    expected = write(tmp_path / "a.h5", head, whole).read_bytes()
+    time.sleep(1.1)
+    for batches in ([1] * 29, [7, 0, 21, 1], [28, 1]):
+        for capacity in (29, 30, 500):
+            written = write(tmp_path / "b.h5", head, whole, batches, capacity)
+            assert written.read_bytes() == expected
+    assert sorted(os.listdir(tmp_path)) == ["a.h5", "b.h5"]
+
+
+def test_bytes_do_not_depend_on_the_process(tmp_path):
+    expected = write(tmp_path / "a.h5", header(), rows(5), [2, 3]).read_bytes()
+    script = """
+        from pathlib import Path
+        from tests.shards.examples import header, rows, write
+        for name in ("b.h5", "c.h5"):
+            write(Path(name), header(), rows(5), [4, 1], 6)
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "b.h5").read_bytes() == (tmp_path / "c.h5").read_bytes() == expected
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_a_shard_all_of_whose_images_were_rejected(tmp_path, encoding):
+    expected = write(tmp_path / "a.h5", header(encoding), rows(0, encoding), [])
+    path = write(tmp_path / "b.h5", header(encoding), rows(0, encoding), [0], capacity=9)
+    assert path.read_bytes() == expected.read_bytes()
+    shard = Shard(path)
+    assert (len(shard), shard.keys, shard.images().shape) == (0, [], (0, SIZE, SIZE, 3))
+    assert shard.maps("gradcam").shape == (0, 1, 7, 5)
+
+
+def test_large_provenance_and_many_methods(tmp_path):
+    maps = {f"m{number}": MapShape(1, 1, 1) for number in range(30)}
+    head = header(provenance={"names": ["é" * 50] * 2000}, classes=("c",) * 30_000, maps=maps)
+    whole = rows(2)
+    whole.maps = {name: np.full((2, 1, 1, 1), number, np.float32) for number, name in enumerate(maps)}
+    whole.targets = {name: np.zeros((2, 1), np.int32) for name in maps}
+    path = write(tmp_path / "a.h5", head, whole)
+    assert Shard(path).header == head
+    assert Shard(path).maps("m7").tolist() == [[[[7.0]]]] * 2
+    assert write(tmp_path / "b.h5", head, whole, [1, 1], 3).read_bytes() == path.read_bytes()
+
+
+def test_compaction_takes_bounded_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer_module, "_COPY_BYTES", 5 * SIZE * SIZE * 3)
+    taken = []
+    get = writer_module._File.get
+
+    def count(self, *where):
+        found = get(self, *where)
+        taken.append(found.nbytes)
+        return found
+
+    monkeypatch.setattr(writer_module._File, "get", count)
+    path = write(tmp_path / "a.h5", header(), rows(33), capacity=40)
+    assert len(taken) > 10
+    assert max(taken) <= 5 * SIZE * SIZE * 3
+    np.testing.assert_array_equal(Shard(path).images(), rows(33).images)
+
+
+def test_leaving_the_block_without_finish_leaves_nothing(tmp_path):
+    with ShardWriter(tmp_path / "a.h5", header(), 4) as writer:
+        writer.append(rows(4))
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="do not fit"), ShardWriter(tmp_path / "a.h5", header(), 4) as writer:
+        writer.append(rows(5))
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_that_do_not_fit_are_refused_whole(tmp_path):
+    def changed(**changes):
+        whole = rows(2)
+        for name, value in changes.items():
+            setattr(whole, name, value)
+        return whole
+
+    wrong = [
+        rows(5),
+        rows(2, "jpeg"),
+        changed(labels=np.zeros(1, np.int64)),
+        changed(labels=np.zeros(2, np.float32)),
+        changed(prediction_class=np.zeros((2, 1), np.int32)),
+        changed(images=np.zeros((2, SIZE, SIZE + 1, 3), np.uint8)),
+        changed(images=np.zeros((2, SIZE, SIZE, 3), np.float32)),
+        changed(maps={}),
+        changed(targets={"gradcam": np.zeros((2, 1), np.int32)}),
+        changed(maps={**rows(2).maps, "gradcam": np.zeros((2, 1, 7, 6), np.float32)}),
+        changed(keys=["a", ""]),
+        changed(keys=["a", "b\0c"]),
+        changed(keys=["a", "\udc80"]),
+    ]
+    with ShardWriter(tmp_path / "a.h5", header(), 4) as writer:
+        for bad in wrong:
+            with pytest.raises(ValueError, match=r"."):
+                writer.append(bad)
+        writer.append(rows(3))
+        assert writer.finish() == 3
+        with pytest.raises(ValueError, match="closed"):
+            writer.append(rows(1))
+    assert (tmp_path / "a.h5").read_bytes() == write(tmp_path / "b.h5", header(), rows(3)).read_bytes()
+
+
+def _in_child(act) -> int:
+    """Exit status of a forked child that runs `act`; it never returns into the test."""
+    with warnings.catch_warnings():
+        # newer Pythons warn of a fork beside threads; the child writes a file and exits
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        try:
+            act()
+        except BaseException:
+            os._exit(99)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("capacity", [6, 8])
+def test_killed_at_any_write_it_never_reads_as_complete(tmp_path, capacity):
+    """The process ends in the middle of its n-th write, for every n until one run comes through."""
+    path = tmp_path / "a.h5"
+    finished = write(tmp_path / "b.h5", header(), rows(6)).read_bytes()
+
+    def write_until(last: int) -> None:
+        write_whole, count = writer_module._Disk.write, 0
+
+        def write_some(self, data):
+            nonlocal count
+            count += 1
+            if count == last:
+                write_whole(self, memoryview(data).cast("B")[: memoryview(data).nbytes // 2])
+                os._exit(7)
+            return write_whole(self, data)
+
+        writer_module._Disk.write = write_some
+        write(path, header(), rows(6), [2, 4], capacity)
+
+    for last in range(1, 1000):
+        path.unlink(missing_ok=True)
+        status = _in_child(lambda last=last: write_until(last))
+        if status == 0:
+            break
+        assert status == 7
+        # in the very last writes nothing changes any more
+        assert read_layout(path)[1] or path.read_bytes() == finished, f"killed in write {last}, it reads as complete"
+    assert last > 20
+    assert path.read_bytes() == finished
+
+
+def test_a_failing_disk_is_one_line_at_whatever_write(tmp_path, monkeypatch):
+    """Every write in turn is the first to fail; each time the writer raises once and leaves nothing."""
+    state, seen = {"left": 0}, set()
+
+    class FullDisk(writer_module._Disk):
+        def write(self, data):
+            if state["left"] <= 0:
+                self.error = self.error or OSError(28, "No space left on device")
+            state["left"] -= 1
+            return super().write(data)
+
+    monkeypatch.setattr(writer_module, "_Disk", FullDisk)
+    final = tmp_path / "shard-00000.h5"
+    message = f"disk full while writing {final}; free space and run the same command again"
+    for left in range(1000):
+        state["left"] = left
+        tmp = temporary_name(final)
+        try:
+            write(tmp, header("jpeg"), rows(6, "jpeg"), [2, 4], capacity=8)
+            break
+        except SalpipeError as error:
+            seen.add(str(error))
+            assert not list(tmp_path.iterdir())
+    assert seen == {message}
+    assert left > 20
+    assert read_layout(tmp)[1] == []
+
+
+@pytest.mark.parametrize("limit", [100, 5000, 40_000, 200_000])
+def test_file_size_limit_ends_in_one_line_and_no_crash(tmp_path, limit):
+    script = f"""
+        import resource
+        from pathlib import Path
+        from saliency_pipeline.errors import SalpipeError
+        from saliency_pipeline.files import temporary_name
+        from tests.shards.examples import header, rows, write
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))
+        for attempt in range(2):
+            try:
+                write(temporary_name(Path("shard-00003.h5")), header(), rows(300), [100] * 3)
+            except SalpipeError as error:
+                print(error)
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    line = "file size limit reached while writing shard-00003.h5; raise it (ulimit -f) and run the same command again\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, line * 2, "")
+    assert not list(tmp_path.iterdir())
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+def test_an_interrupt_inside_a_write_is_raised(tmp_path, monkeypatch):
+    class Interrupted(writer_module._Disk):
+        def write(self, data):
+            if memoryview(data).nbytes > 1000:
+                self.error = KeyboardInterrupt()
+            return super().write(data)
+
+    monkeypatch.setattr(writer_module, "_Disk", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "a.h5", header(), rows(6))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(SalpipeError, match=r"cannot write .*gone/a\.h5: No such file"):
+        write(tmp_path / "gone" / "a.h5", header(), rows(1))
+
+
+def test_an_open_shard_does_not_hinder_other_readers(tmp_path):
+    path = write(tmp_path / "a.h5", header(), part(rows(4), 0, 2))
+    with h5py.File(path):
+        assert len(Shard(path)) == 2
