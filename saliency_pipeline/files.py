@@ -49,7 +49,10 @@ def disk_errors_explained(path: Path) -> Iterator[None]:
                 f"file size limit reached while writing {path}; raise it (ulimit -f) and run the same command again"
             )
         else:
-            message = f"cannot write {path}: {error.strerror or error}; put that right and run the same command again"
+            # HDF5 writes several lines, of which the first says what happened
+            reason = error.strerror or str(error)
+            reason = reason.partition("\n")[0].strip()
+            message = f"cannot write {path}: {reason}; put that right and run the same command again"
         raise SalpipeError(message) from error
 
 
@@ -125,9 +128,12 @@ def remove_stale_temporaries(folder: Path) -> list[Path]:
     removed = []
     for path in sorted(folder.iterdir()):
         match = _TEMPORARY.match(path.name)
-        if match and match[1] == _host() and not _alive(int(match[2])) and stat.S_ISREG(path.lstat().st_mode):
-            path.unlink(missing_ok=True)
-            removed.append(path)
+        if match and match[1] == _host() and not _alive(int(match[2])):
+            # another job may be cleaning up as well, or the file be somebody else's
+            with suppress(FileNotFoundError, PermissionError):
+                if stat.S_ISREG(path.lstat().st_mode):
+                    path.unlink()
+                    removed.append(path)
     return removed
 
 

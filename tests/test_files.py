@@ -278,3 +278,20 @@ def test_a_file_system_without_locks_is_no_reason_to_stop(tmp_path, monkeypatch)
 def test_a_folder_that_cannot_be_locked_is_named(tmp_path):
     with pytest.raises(SalpipeError, match=r"cannot write .*gone/\.lock: No such file"), FolderLock(tmp_path / "gone"):
         raise AssertionError
+
+
+def test_cleaning_up_at_the_same_time_does_no_harm(tmp_path, monkeypatch):
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    child.wait()
+    for number in range(4):
+        (tmp_path / f"tmp.{files._host()}.{child.pid}.{number}.a").write_bytes(b"x")
+    lstat = Path.lstat
+
+    def lost(self):
+        if self.name.endswith(".2.a"):
+            self.unlink()
+        return lstat(self)
+
+    monkeypatch.setattr(Path, "lstat", lost)
+    assert len(remove_stale_temporaries(tmp_path)) == 3
+    assert os.listdir(tmp_path) == []
