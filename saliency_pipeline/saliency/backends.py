@@ -1,0 +1,182 @@
+"""What runs the trunk: PyTorch eager, torch.compile or OpenVINO, each from uint8 frames to float32 activations."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import sys
+import threading
+import warnings
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.models.source import Preprocessing
+from saliency_pipeline.saliency.rounding import rounded_to_bf16
+
+BACKENDS = ("torch", "compile", "openvino")
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and how numbers are computed.
+
+    Attributes:
+        backend: `torch`, `compile` or `openvino`.
+        precision: `fp32` or `bf16` for the trunk's weights and activations.
+        device: `cpu`, `cuda` or `cuda:N`.
+        streams: batches computed at the same time, on the CPU with one thread each.
+    """
+
+    backend: str = "torch"
+    precision: str = "fp32"
+    device: str = "cpu"
+    streams: int = 1
+
+
+class Trunk(Protocol):
+    """Runs the network up to the explained layer; called from several threads at once."""
+
+    def __call__(self, frames: np.ndarray) -> Tensor:
+        """Frames (N, S, S, 3) uint8 RGB to activations float32, valid until the thread's next call."""
+
+
+def make_trunk(graph: fx.GraphModule, preprocessing: Preprocessing, batch: int, placement: Placement) -> Trunk:
+    """The trunk `graph` (normalised (N, 3, S, S) to the layer's output) on the back end of `placement`.
+
+    Raises:
+        SalpipeError: where the back end is not installed or cannot run on the device.
+    """
+    if placement.backend == "openvino":
+        if not openvino_installed():
+            raise SalpipeError("--backend openvino: not installed; run pip install 'saliency-pipeline[openvino]'")
+        if placement.device != "cpu":
+            raise SalpipeError(f"--backend openvino runs on the CPU, not on {placement.device}; use --backend torch")
+        return OpenVinoTrunk(graph, preprocessing, batch, placement)
+    return TorchTrunk(graph, preprocessing, placement)
+
+
+def openvino_installed() -> bool:
+    """Whether the OpenVINO back end can be used."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+class Normalise:
+    """Frames (N, S, S, 3) uint8 to (N, 3, S, S) in channels_last order: (frame / 255 - mean) / std."""
+
+    def __init__(self, preprocessing: Preprocessing, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        self.dtype = dtype
+        self.device = torch.device(device)
+        mean, std = (torch.tensor(v, dtype=torch.float64) for v in (preprocessing.mean, preprocessing.std))
+        # One multiplication and one addition a value.
+        self.scale = (1 / (255 * std)).float().to(self.device)
+        self.shift = (-mean / std).float().to(self.device)
+
+    def __call__(self, frames: np.ndarray) -> Tensor:
+        """Normalise on the device; the frames' own memory is only read."""
+        raw = torch.from_numpy(frames)
+        if self.device.type == "cuda":
+            raw = raw.pin_memory().to(self.device, non_blocking=True)
+        values = torch.addcmul(self.shift, raw.float(), self.scale)
+        return values.to(self.dtype).permute(0, 3, 1, 2)
+
+
+class TorchTrunk:
+    """The trunk in PyTorch: folded, channels_last, in fp32 or bf16, optionally compiled."""
+
+    def __init__(self, graph: fx.GraphModule, preprocessing: Preprocessing, placement: Placement) -> None:
+        dtype = PRECISIONS[placement.precision]
+        module = rounded_to_bf16(graph) if placement.precision == "bf16" else copy.deepcopy(graph)
+        reuse_buffers(module)
+        module = module.to(device=placement.device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.normalise = Normalise(preprocessing, placement.device, dtype)
+        # Freezing makes the weights constants, so that they are laid out for the kernels once.
+        self.run: Any = torch.compile(module, options={"freezing": True}) if placement.backend == "compile" else module
+
+    def __call__(self, frames: np.ndarray) -> Tensor:
+        """Frames (N, S, S, 3) uint8 to the layer's output, float32."""
+        with torch.inference_mode():
+            activations: Tensor = self.run(self.normalise(frames))
+            return activations.float()
+
+
+def reuse_buffers(module: fx.GraphModule) -> None:
+    """Let activation functions overwrite a convolution's or sum's result that nothing else reads; forward only."""
+    aten = torch.ops.aten
+    in_place = {
+        aten.relu.default: aten.relu_.default,
+        aten.hardtanh.default: aten.hardtanh_.default,
+        aten.silu.default: aten.silu_.default,
+        aten.hardswish.default: aten.hardswish_.default,
+    }
+    for node in module.graph.nodes:
+        if node.target in in_place:
+            source = node.args[0]
+            if source.target in (aten.conv2d.default, aten.add.Tensor) and len(source.users) == 1:
+                node.target = in_place[node.target]
+    module.recompile()
+
+
+class OpenVinoTrunk:
+    """The trunk in OpenVINO on the CPU: each calling thread has its own request, each request one core."""
+
+    def __init__(self, graph: fx.GraphModule, preprocessing: Preprocessing, batch: int, placement: Placement) -> None:
+        exact = placement.precision == "fp32"
+        model = _converted(graph if exact else rounded_to_bf16(graph), preprocessing, batch)
+        self.compiled = (
+            import_openvino()
+            .Core()
+            .compile_model(
+                model,
+                "CPU",
+                {
+                    # One thread a request: no waiting for one another, and the same sums whatever --jobs is.
+                    "NUM_STREAMS": str(placement.streams),
+                    "INFERENCE_NUM_THREADS": str(placement.streams),
+                    "INFERENCE_PRECISION_HINT": "f32" if exact else "bf16",
+                    "ENABLE_CPU_PINNING": False,
+                },
+            )
+        )
+        self.local = threading.local()
+
+    def __call__(self, frames: np.ndarray) -> Tensor:
+        """Frames (N, S, S, 3) uint8 to the layer's output, float32, valid until the thread's next call."""
+        if not hasattr(self.local, "request"):
+            self.local.request = self.compiled.create_infer_request()
+        results = self.local.request.infer({0: frames}, share_inputs=True, share_outputs=True)
+        return torch.from_numpy(results[0])
+
+
+def import_openvino() -> Any:
+    """The openvino module. It would report its use over the network on import: salpipe reports nothing to anybody."""
+    if "openvino" not in sys.modules and "openvino_telemetry" not in sys.modules:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+        try:
+            import openvino
+        finally:
+            del sys.modules["openvino_telemetry"]
+    import openvino
+
+    return openvino
+
+
+def _converted(graph: fx.GraphModule, preprocessing: Preprocessing, batch: int) -> Any:
+    """The trunk as an OpenVINO model that starts from uint8 frames (batch, S, S, 3)."""
+    ov = import_openvino()
+    size = preprocessing.size
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        model = ov.convert_model(torch.export.export(graph, (torch.zeros(batch, 3, size, size),), strict=False))
+    frames = ov.preprocess.PrePostProcessor(model)
+    frames.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+    frames.input().model().set_layout(ov.Layout("NCHW"))
+    steps = frames.input().preprocess().convert_element_type(ov.Type.f32)
+    steps.mean([255 * v for v in preprocessing.mean]).scale([255 * v for v in preprocessing.std])
+    frames.output().tensor().set_element_type(ov.Type.f32)
+    return frames.build()

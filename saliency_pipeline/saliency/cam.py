@@ -1,0 +1,41 @@
+"""Class activation maps: what a layer's activations and their gradients say about a class. Formulas only."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Grad-CAM: ReLU(sum_k mean_ij(dy/dA_k) A_k) on the logit y (Selvaraju et al., arXiv 1610.02391, equations 1-2).
+
+    Args:
+        activations: (N, C, h, w), the explained layer's output A.
+        gradients: (N, C, h, w), gradient of each image's logit with respect to A.
+
+    Returns:
+        (N, h, w), >= 0, in logits per cell times h w; neither up-sampled nor normalised.
+
+    >>> a = torch.tensor([[[[1.0, 2.0]], [[3.0, -4.0]]]])
+    >>> grad_cam(a, torch.tensor([[[[1.0, 1.0]], [[0.5, 0.5]]]]))
+    tensor([[[2.5000, 0.0000]]])
+    """
+    weights = gradients.mean((2, 3), keepdim=True)
+    return (weights * activations).sum(1).relu()
+
+
+def linear_grad_cam(activations: Tensor, weights: Tensor) -> Tensor:
+    """Grad-CAM of a network whose head is average pooling and one linear layer: no gradient has to be computed.
+
+    There dy_c/dA_k = w_ck / (h w) at every cell, so the map is the class activation map divided by h w
+    (Zhou et al., arXiv 1512.04150; Selvaraju et al., arXiv 1610.02391, section 3.1).
+
+    Args:
+        activations: (N, C, h, w).
+        weights: (N, T, C), the linear layer's rows for each image's T targets.
+
+    Returns:
+        (N, T, h, w), >= 0, equal to `grad_cam` for each target.
+    """
+    n, _, h, w = activations.shape
+    return torch.bmm(weights, activations.flatten(2)).relu_().div_(h * w).view(n, -1, h, w)

@@ -1,0 +1,223 @@
+"""The engine: batches of uint8 frames in, predictions and raw saliency maps out. Choosing a placement is not here."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saliency_pipeline.models.source import SourceModel
+from saliency_pipeline.saliency.backends import Normalise, Placement, make_trunk
+from saliency_pipeline.saliency.layers import Layer
+from saliency_pipeline.saliency.methods import Method
+from saliency_pipeline.saliency.mixed import MixedNetwork
+from saliency_pipeline.saliency.split import SplitNetwork, split_network
+from saliency_pipeline.saliency.targets import Target
+
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What the source model says about N frames.
+
+    Attributes:
+        prediction_class: (N, 5) int32, the source model's top classes; -1 where it has fewer than five.
+        prediction_score: (N, 5) float32, their softmax; 0 where it has fewer than five.
+        targets: (N, T) int32, the classes explained.
+        maps: method name to raw maps (N, T, h, w) float32.
+    """
+
+    prediction_class: np.ndarray
+    prediction_score: np.ndarray
+    targets: np.ndarray
+    maps: dict[str, np.ndarray]
+
+
+class Explainer:
+    """Explains frames with one source model, one layer and one placement; safe to call from several threads.
+
+    A map never depends on its batch neighbours: every batch has the same shape (a short one is filled with black
+    frames whose results are dropped) and nothing in an eval-mode network mixes images.
+    """
+
+    def __init__(
+        self,
+        source: SourceModel,
+        layer: Layer,
+        methods: Sequence[Method],
+        target: Target,
+        batch: int,
+        placement: Placement,
+        split: SplitNetwork | None = None,
+    ) -> None:
+        """Prepare the network. Takes seconds; the source model is left as found.
+
+        Args:
+            source: the network that explains.
+            layer: the explained layer, from `choose_layer`.
+            methods: what to compute, all in one pass.
+            target: the classes explained.
+            batch: frames per batch.
+            placement: back end, precision, device and streams.
+            split: the network cut at `layer` for this batch size, where it was cut before.
+
+        Raises:
+            SalpipeError: where the back end is not installed or does not fit the device.
+        """
+        self.source, self.layer, self.methods, self.target = source, layer, tuple(methods), target
+        self.batch, self.placement = batch, placement
+        self.size = source.preprocessing.size
+        self.split = split = split or split_network(source.module, layer, self.size, batch)
+        self.needs_pixels = any(method.level == "pixels" for method in methods)
+        self.differentiates = self.needs_pixels or split.trunk is None
+        if self.differentiates:
+            self.whole = _differentiable(split, placement)
+            self.normalise = Normalise(source.preprocessing, placement.device)
+        else:
+            self.trunk = make_trunk(split.trunk, source.preprocessing, batch, placement)
+            self.head = _placed(split.head, placement) if split.head else None
+        if split.linear:
+            self.weight = split.linear.weight.to(placement.device)
+            self.bias = split.linear.bias.to(placement.device)
+
+    def map_shapes(self) -> dict[str, tuple[int, int, int]]:
+        """(T, h, w) of every method's maps."""
+        count, pixels = self.target.count, (self.size, self.size)
+        return {m.name: (count, *(self.layer.grid if m.level == "layer" else pixels)) for m in self.methods}
+
+    def explain(self, frames: np.ndarray, labels: np.ndarray | None = None) -> Explanation:
+        """Explain frames.
+
+        Args:
+            frames: (N, S, S, 3) uint8 RGB, any N.
+            labels: (N,) data set labels, needed where the target is `label`.
+
+        Returns:
+            The explanation, in the frames' order.
+        """
+        parts = []
+        for start in range(0, len(frames), self.batch):
+            chunk = np.ascontiguousarray(frames[start : start + self.batch])
+            given = None if labels is None else torch.as_tensor(labels[start : start + self.batch])
+            count = len(chunk)
+            if count < self.batch:
+                chunk = np.concatenate([chunk, np.zeros((self.batch - count, *chunk.shape[1:]), chunk.dtype)])
+                given = None if given is None else torch.nn.functional.pad(given, (0, self.batch - count))
+            parts.append(_first(self._explain_batch(chunk, given), count))
+        return parts[0] if len(parts) == 1 else _join(parts)
+
+    def _explain_batch(self, frames: np.ndarray, labels: Tensor | None) -> Explanation:
+        with _own_stream(self.placement.device):
+            if self.differentiates:
+                logits, targets, maps = self._differentiate(frames, labels)
+            else:
+                activations = self.trunk(frames)
+                logits, targets, maps = (
+                    self._closed_form(activations, labels)
+                    if self.split.linear
+                    else self._head_gradient(activations, labels)
+                )
+            return _explanation(logits, targets, maps)
+
+    @torch.inference_mode()
+    def _closed_form(self, activations: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        activations = self.layer.to_grid(activations)
+        logits = torch.addmm(self.bias, activations.mean((2, 3)), self.weight.t())
+        targets = self.target.classes(logits, labels)
+        weights = self.weight[targets]
+        return logits, targets, {m.name: m.closed_form(activations, weights) for m in self.methods if m.closed_form}
+
+    def _head_gradient(self, activations: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        with torch.enable_grad():
+            leaf = activations.clone().requires_grad_()
+            assert self.head is not None
+            logits = self.head(leaf)
+        return self._gradients(logits, labels, layer=leaf)
+
+    def _differentiate(self, frames: np.ndarray, labels: Tensor | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        with torch.enable_grad():
+            pixels = self.normalise(frames).requires_grad_()
+            output, logits = self.whole(pixels)
+        return self._gradients(logits, labels, pixels, output)
+
+    def _gradients(
+        self, logits: Tensor, labels: Tensor | None, pixels: Tensor | None = None, layer: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """One backward pass per target, to the pixels and the layer at once, as the methods need them."""
+        targets = self.target.classes(logits.detach(), labels)
+        of = {
+            "pixels": pixels if self.needs_pixels else None,
+            "layer": layer if any(m.level == "layer" for m in self.methods) else None,
+        }
+        wanted = {level: tensor for level, tensor in of.items() if tensor is not None}
+        maps: dict[str, list[Tensor]] = {method.name: [] for method in self.methods}
+        for t in range(targets.shape[1]):
+            score = logits.gather(1, targets[:, t : t + 1]).sum()
+            last = t == targets.shape[1] - 1
+            gradients = torch.autograd.grad(score, list(wanted.values()), retain_graph=not last)
+            gradient = dict(zip(wanted, gradients, strict=True))
+            with torch.no_grad():
+                for method in self.methods:
+                    if method.level == "pixels":
+                        maps[method.name].append(method.explain(gradient["pixels"]))
+                    else:
+                        grid = self.layer.to_grid(wanted["layer"].detach()), self.layer.to_grid(gradient["layer"])
+                        maps[method.name].append(method.explain(*grid))
+        return logits.detach(), targets, {name: torch.stack(parts, 1) for name, parts in maps.items()}
+
+
+def _placed(module: torch.nn.Module, placement: Placement) -> torch.nn.Module:
+    """A copy of the module for differentiation on the placement's device; weights stay fp32."""
+    # On the CPU convolutions want channels_last too; linear layers do not mind.
+    return copy.deepcopy(module).to(device=placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _differentiable(split: SplitNetwork, placement: Placement) -> torch.nn.Module:
+    """The whole network for backward passes; bf16 means the backward pass alone, never the forward pass."""
+    if placement.precision == "bf16" and split.trunk is not None and split.head is not None:
+        return _placed(MixedNetwork(split.trunk, split.head), placement)
+    return _placed(split.whole, placement)
+
+
+def _explanation(logits: Tensor, targets: Tensor, maps: dict[str, Tensor]) -> Explanation:
+    scores = logits.float().softmax(1)
+    k = min(TOP, scores.shape[1])
+    score, index = scores.sort(dim=1, descending=True, stable=True)
+    filler = (0, TOP - k)
+    return Explanation(
+        torch.nn.functional.pad(index[:, :k], filler, value=-1).to("cpu", torch.int32).numpy(),
+        torch.nn.functional.pad(score[:, :k], filler).cpu().numpy(),
+        targets.to("cpu", torch.int32).numpy(),
+        {name: m.float().cpu().numpy() for name, m in maps.items()},
+    )
+
+
+def _first(e: Explanation, count: int) -> Explanation:
+    maps = {name: m[:count] for name, m in e.maps.items()}
+    return Explanation(e.prediction_class[:count], e.prediction_score[:count], e.targets[:count], maps)
+
+
+def _join(parts: Sequence[Explanation]) -> Explanation:
+    return Explanation(
+        np.concatenate([p.prediction_class for p in parts]),
+        np.concatenate([p.prediction_score for p in parts]),
+        np.concatenate([p.targets for p in parts]),
+        {name: np.concatenate([p.maps[name] for p in parts]) for name in parts[0].maps},
+    )
+
+
+@contextmanager
+def _own_stream(device: str) -> Iterator[None]:
+    """On a GPU every calling thread computes in a stream of its own, so that copies and kernels overlap."""
+    if not device.startswith("cuda"):
+        yield
+        return
+    with torch.cuda.stream(torch.cuda.Stream(device)):
+        yield
+        torch.cuda.current_stream().synchronize()

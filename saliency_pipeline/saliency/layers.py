@@ -1,0 +1,183 @@
+"""The explained layer: which one, and how its output lies on the frame's grid. Splitting the network there is not here."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saliency_pipeline.errors import SalpipeError
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer whose output lies on a grid over the frame.
+
+    Attributes:
+        name: the module's dotted name in the network.
+        layout: `nchw`, `nhwc` (Swin) or `tokens` (N, prefix + h * w, C).
+        channels: C.
+        grid: (h, w); cell (i, j) covers the frame's region [i S/h, (i+1) S/h) x [j S/w, (j+1) S/w).
+        prefix: tokens before the first grid token (class and register tokens); 0 for the other layouts.
+        clean: whether the network's output depends on its input only through this layer, so that the network
+            can be cut here.
+    """
+
+    name: str
+    layout: str
+    channels: int
+    grid: tuple[int, int]
+    prefix: int
+    clean: bool
+
+    def to_grid(self, output: Tensor) -> Tensor:
+        """The layer's output as (N, C, h, w), without prefix tokens; a view where the layout allows."""
+        if self.layout == "nchw":
+            return output
+        if self.layout == "nhwc":
+            return output.permute(0, 3, 1, 2)
+        tokens = output[:, self.prefix :]
+        return tokens.transpose(1, 2).unflatten(2, self.grid)
+
+
+@contextmanager
+def replaced_output(module: nn.Module, replace: Any) -> Iterator[None]:
+    """Within the block `module` returns `replace(output)` (or its own output where that is None)."""
+    handle = module.register_forward_hook(lambda _module, _inputs, output: replace(output))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def grid_of(output: object, batch: int, prefix: int | None = None) -> tuple[str, int, tuple[int, int], int] | None:
+    """Layout, channels, (h, w) and prefix of a layer's output, or None where it lies on no grid of at least 2 x 2.
+
+    Frames are square, so grids are: that tells NCHW from NHWC, and grid tokens from the tokens before them.
+    """
+    if not isinstance(output, Tensor) or not output.is_floating_point() or output.shape[:1] != (batch,):
+        return None
+    if output.ndim == 4:
+        _, a, b, c = output.shape
+        if b == c and b > 1:
+            return "nchw", a, (b, c), 0
+        if a == b and a > 1:
+            return "nhwc", c, (a, b), 0
+    if output.ndim == 3:
+        _, length, channels = output.shape
+        # A network may carry its class token beside the grid tokens until the last layers (CaiT): then none comes first.
+        for before in (length - math.isqrt(length) ** 2,) if prefix is None else (prefix, 0):
+            side = math.isqrt(max(length - before, 0))
+            if side > 1 and before <= 8 and side * side == length - before:
+                return "tokens", channels, (side, side), before
+    return None
+
+
+def grid_layers(module: nn.Module, size: int) -> dict[str, tuple[Layer, Tensor]]:
+    """Every layer on a grid, in the order they run, with its output for one probe frame; `clean` is still False.
+
+    Of modules that return the very same tensor (a stage and its last block) the outermost stands for all.
+    """
+    outputs: dict[int, tuple[str, Tensor]] = {}
+    handles = []
+
+    def keep(name: str) -> Any:
+        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+            if isinstance(output, Tensor):
+                known = outputs.get(id(output))
+                if known is None or name.count(".") < known[0].count("."):
+                    outputs[id(output)] = (name, output)
+
+        return hook
+
+    for name, child in module.named_modules():
+        # An adaptive pool before the classifier only copies the grid (VGG's 7 x 7 to 7 x 7).
+        if name and not isinstance(child, nn.AdaptiveAvgPool2d):
+            handles.append(child.register_forward_hook(keep(name)))
+    frame = probe_frames(size, 2).requires_grad_()
+    # Some networks start with a classifier of zeros (torchvision's ViT), which would hide every gradient.
+    generator = torch.Generator().manual_seed(0)
+    blank = {
+        name: torch.randn(p.shape, generator=generator)
+        for name, p in module.named_parameters()
+        if p.ndim == 2 and not p.any()
+    }
+    try:
+        with torch.enable_grad():
+            logits = torch.func.functional_call(module, blank, (frame * 1.0,))
+            kept = list(outputs.values())
+            target = logits.argmax(1, keepdim=True)
+            gradients = torch.autograd.grad(
+                logits.gather(1, target).sum(), [t for _, t in kept if t.requires_grad], allow_unused=True
+            )
+    finally:
+        for handle in handles:
+            handle.remove()
+    found: dict[str, tuple[Layer, Tensor]] = {}
+    prefix = getattr(module, "num_prefix_tokens", None)
+    for (name, output), gradient in zip([k for k in kept if k[1].requires_grad], gradients, strict=True):
+        on_grid = grid_of(output, 2, prefix)
+        if on_grid and gradient is not None:
+            layout, channels, grid, before = on_grid
+            found[name] = Layer(name, layout, channels, grid, before, clean=False), gradient
+    return found
+
+
+def probe_frames(size: int, count: int) -> Tensor:
+    """Reproducible noise shaped like normalised frames, (count, 3, size, size) float32."""
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def is_clean_cut(module: nn.Module, name: str, size: int) -> bool:
+    """Whether the logits depend on the input through layer `name` only: cut there, no gradient reaches the input."""
+    frame = probe_frames(size, 1).requires_grad_()
+    with torch.enable_grad(), replaced_output(module.get_submodule(name), lambda output: output.detach()):
+        return not module(frame * 1.0).requires_grad
+
+
+def choose_layer(module: nn.Module, size: int, name: str | None = None) -> Layer:
+    """The layer to explain: `name`, or the last one on a grid that carries the whole signal and a gradient everywhere.
+
+    For a CNN that is the output of the last stage; for a ViT with a class token the input of the last block, since
+    the last block's own output has a gradient at the class token only.
+
+    Args:
+        module: network in eval mode with frozen parameters, (N, 3, size, size) to logits (N, classes).
+        size: side of the frame in pixels.
+        name: dotted module name, or None to choose.
+
+    Raises:
+        SalpipeError: where `name` is no layer on a grid, or the network has none.
+    """
+    layers = grid_layers(module, size)
+    if name is not None:
+        return _named_layer(module, size, name, layers)
+    for layer, gradient in reversed(layers.values()):
+        if layer.to_grid(gradient).abs().amax() > 0 and is_clean_cut(module, layer.name, size):
+            return Layer(**{**vars(layer), "clean": True})
+    raise SalpipeError(f"{type(module).__name__} has no layer whose output lies on a grid; choose a network with one")
+
+
+def _named_layer(module: nn.Module, size: int, name: str, layers: dict[str, tuple[Layer, Tensor]]) -> Layer:
+    if name in layers:
+        return Layer(**{**vars(layers[name][0]), "clean": is_clean_cut(module, name, size)})
+    modules = dict(module.named_modules())
+    if name in modules:
+        # A container whose last child stands for it, or the child: the same tensor under another name.
+        seen: list[object] = []
+        with torch.no_grad(), replaced_output(modules[name], seen.append):
+            module(probe_frames(size, 2))
+        on_grid = grid_of(seen[-1], 2, getattr(module, "num_prefix_tokens", None)) if seen else None
+        if on_grid:
+            return Layer(name, *on_grid, clean=is_clean_cut(module, name, size))
+    close = difflib.get_close_matches(name, layers, n=3, cutoff=0.5)
+    last = list(layers)[-8:]
+    candidates = ", ".join(dict.fromkeys([*close, *last]))
+    reason = "has no output on a grid" if name in modules else "is no layer of this network"
+    raise SalpipeError(f"--layer {name}: {reason}; candidates: {candidates}")

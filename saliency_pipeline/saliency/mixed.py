@@ -1,0 +1,179 @@
+"""Pixel gradients at half the cost: an fp32 forward pass whose backward pass runs in bf16.
+
+A bf16 forward pass ruins pixel gradients, because rounding flips ReLU masks and pooling choices; rounding the
+gradient alone does not, since the backward pass is linear in it. Autograd insists that a gradient has the dtype of
+what it belongs to, so the trunk is differentiated here, node by node over its flat graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+aten = torch.ops.aten
+Pull = Callable[[Tensor], tuple[Tensor | None, ...]]
+HALF = torch.bfloat16
+
+
+class MixedTrunk(nn.Module):
+    """A trunk (N, 3, S, S) -> activations whose gradient with respect to the frames is computed in bf16."""
+
+    def __init__(self, trunk: fx.GraphModule) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.half: dict[str, Tensor] = {}
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames (N, 3, S, S) float32 to activations float32, differentiable."""
+        activations: Tensor = _Differentiated.apply(frames, self)  # type: ignore[no-untyped-call]
+        return activations
+
+    def half_weight(self, node: fx.Node) -> Tensor:
+        """The bf16 copy of a constant of the graph, made at first use."""
+        name = str(node.target)
+        if name not in self.half:
+            self.half[name] = getattr(self.trunk, name).to(HALF)
+        return self.half[name]
+
+
+class MixedNetwork(nn.Module):
+    """`whole` of a split network with the trunk's backward pass in bf16 and the head's in fp32."""
+
+    def __init__(self, trunk: fx.GraphModule, head: nn.Module) -> None:
+        super().__init__()
+        self.trunk = MixedTrunk(trunk)
+        self.head = head
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised frames (N, 3, S, S) to (the explained layer's output, logits (N, classes))."""
+        output = self.trunk(frames)
+        return output, self.head(output)
+
+
+class _Differentiated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, frames: Tensor, mixed: MixedTrunk) -> Tensor:
+        record = _Record(mixed, frames)
+        ctx.record = record
+        return record.result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.record.pull_back(gradient), None
+
+
+class _Record:
+    """One forward pass over the graph: the result, and for each node on the way how to pull a gradient back."""
+
+    def __init__(self, mixed: MixedTrunk, frames: Tensor) -> None:
+        self.steps: list[tuple[fx.Node, tuple[fx.Node, ...], Pull]] = []
+        values: dict[fx.Node, Any] = {}
+        active: set[fx.Node] = set()
+        last_use = {source: node for node in mixed.trunk.graph.nodes for source in node.all_input_nodes}
+        for node in mixed.trunk.graph.nodes:
+            if node.op == "placeholder":
+                values[node] = frames
+                active.add(node)
+                self.start = node
+            elif node.op == "get_attr":
+                values[node] = getattr(mixed.trunk, node.target)
+            elif node.op == "output":
+                self.end = node.args[0]
+            else:
+                sources = tuple(s for s in node.all_input_nodes if s in active)
+                values[node], pull = _run(mixed, node, sources, values)
+                if pull:
+                    self.steps.append((node, sources, pull))
+                    active.add(node)
+            for source in node.all_input_nodes:
+                if last_use[source] is node and source is not self.start and node.op != "output":
+                    del values[source]
+        self.result: Tensor = values[self.end]
+
+    def pull_back(self, gradient: Tensor) -> Tensor:
+        """The gradient with respect to the frames, float32, for `gradient` with respect to the result."""
+        pending: dict[fx.Node, Tensor] = {self.end: gradient.to(HALF)}
+        for node, sources, pull in reversed(self.steps):
+            given = pending.pop(node, None)
+            if given is None:
+                continue
+            for source, part in zip(sources, pull(given), strict=True):
+                if part is not None:
+                    pending[source] = pending[source] + part if source in pending else part
+        return pending[self.start].float()
+
+
+def _run(
+    mixed: MixedTrunk, node: fx.Node, sources: tuple[fx.Node, ...], values: Mapping[fx.Node, Any]
+) -> tuple[Any, Pull | None]:
+    """A node's value, and how to pull its gradient back to `sources` (None where it depends on no frame)."""
+    rule = _RULES.get(node.target)
+    arguments = fx.node.map_arg(node.args, values.__getitem__)
+    if not sources:
+        return node.target(*arguments, **fx.node.map_arg(node.kwargs, values.__getitem__)), None  # type: ignore[operator]
+    if rule and not node.kwargs and {n for n in node.all_input_nodes if n.op != "get_attr"} == set(sources):
+        with torch.no_grad():
+            result = rule(mixed, node, *arguments)
+        if result is not None:
+            return result
+    return _by_autograd(node, sources, values)
+
+
+def _by_autograd(node: fx.Node, sources: tuple[fx.Node, ...], values: Mapping[fx.Node, Any]) -> tuple[Any, Pull]:
+    """Any other operator: its own autograd formula, in fp32, between bf16 gradients."""
+    leaves = {s: values[s].detach().requires_grad_() if isinstance(values[s], Tensor) else values[s] for s in sources}
+    with torch.enable_grad():
+        value = node.target(*fx.node.map_arg(node.args, lambda n: leaves.get(n, values[n])), **dict(node.kwargs))  # type: ignore[operator]
+
+    def pull(gradient: Tensor) -> tuple[Tensor | None, ...]:
+        parts = torch.autograd.grad(value, list(leaves.values()), gradient.to(value.dtype), allow_unused=True)
+        return tuple(None if part is None else part.to(HALF) for part in parts)
+
+    return value.detach(), pull
+
+
+def _conv2d(
+    mixed: MixedTrunk, node: fx.Node, x: Tensor, weight: Tensor, bias: Tensor | None = None,
+    stride: Any = (1, 1), padding: Any = (0, 0), dilation: Any = (1, 1), groups: int = 1,
+) -> tuple[Tensor, Pull] | None:  # fmt: skip
+    if isinstance(padding, str):
+        return None
+    half, shape, device = mixed.half_weight(node.args[1]), x.shape, x.device
+
+    def pull(gradient: Tensor) -> tuple[Tensor]:
+        # Only the input's shape matters to its own gradient.
+        like = torch.empty(shape, dtype=HALF, device=device, memory_format=torch.channels_last)
+        mask = [True, False, False]
+        rest = (list(stride), list(padding), list(dilation), False, [0, 0], groups, mask)
+        return (aten.convolution_backward(gradient, like, half, None, *rest)[0],)
+
+    return aten.conv2d(x, weight, bias, stride, padding, dilation, groups), pull
+
+
+def _relu(_mixed: MixedTrunk, node: fx.Node, x: Tensor) -> tuple[Tensor, Pull]:
+    value = x.relu()
+    return value, lambda gradient: (gradient * (value > 0),)
+
+
+def _hardtanh(
+    _mixed: MixedTrunk, node: fx.Node, x: Tensor, low: float = -1.0, high: float = 1.0
+) -> tuple[Tensor, Pull]:
+    value = torch.nn.functional.hardtanh(x, low, high)
+    return value, lambda gradient: (gradient * ((value > low) & (value < high)),)
+
+
+def _add(_mixed: MixedTrunk, node: fx.Node, x: Any, y: Any) -> tuple[Tensor, Pull] | None:
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor) and x.shape == y.shape and len(node.all_input_nodes) == 2):
+        return None
+    return x + y, lambda gradient: (gradient, gradient)
+
+
+_RULES: dict[Any, Callable[..., tuple[Tensor, Pull] | None]] = {
+    aten.conv2d.default: _conv2d,
+    aten.relu.default: _relu,
+    aten.hardtanh.default: _hardtanh,
+    aten.add.Tensor: _add,
+}

@@ -1,0 +1,248 @@
+"""The network cut at the explained layer: a trunk that runs forward only, and a head small enough for autograd.
+
+The network is exported once to a flat graph (`torch.export`), BatchNorm is folded into it, and the graph is cut at the
+layer's output. Where the head is average pooling and one linear layer, Grad-CAM needs no backward pass at all: the
+gradient at every cell is the class's weight vector divided by h w (Selvaraju et al., arXiv 1610.02391, section 3.1).
+That is decided by comparing gradients, never by the head's shape.
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from saliency_pipeline.saliency.layers import Layer, probe_frames, replaced_output
+
+aten = torch.ops.aten
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """Global average pooling and one linear layer: logits = mean_hw(A) weight^T + bias.
+
+    Attributes:
+        weight: (classes, C) float32.
+        bias: (classes,) float32.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class SplitNetwork:
+    """A network with one layer laid open, every part in eval mode with frozen weights.
+
+    Attributes:
+        layer: the explained layer.
+        batch: N, the batch size the graphs were made for.
+        whole: normalised frames (N, 3, S, S) to (the layer's output, logits (N, classes)); differentiable.
+        trunk: normalised frames to the layer's output, to be run forward only; None where the network could not be
+            exported or the layer is no clean cut, so that only `whole` explains it.
+        head: the layer's output to logits; differentiable; None as `trunk`.
+        linear: the head in closed form where that was proved equal, else None.
+    """
+
+    layer: Layer
+    batch: int
+    whole: nn.Module
+    trunk: fx.GraphModule | None = None
+    head: fx.GraphModule | None = None
+    linear: LinearHead | None = None
+
+
+class Observed(nn.Module):
+    """A network that returns (the output of one of its layers, its logits), as it stands: nothing folded or cut."""
+
+    def __init__(self, network: nn.Module, layer: str) -> None:
+        super().__init__()
+        self.network = network
+        self.layer = layer
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        seen: list[Tensor] = []
+
+        def observe(output: Tensor) -> Tensor:
+            # Cloned twice, because the next layer may work in place on what it is given.
+            seen.append(output.clone())
+            return seen[0].clone()
+
+        with replaced_output(self.network.get_submodule(self.layer), observe):
+            logits = self.network(frames)
+        return seen[0], logits
+
+
+def split_network(network: nn.Module, layer: Layer, size: int, batch: int) -> SplitNetwork:
+    """Cut `network` at `layer` for batches of `batch` frames of `size` x `size` pixels.
+
+    Args:
+        network: eval mode, frozen, float32, on the CPU: (N, 3, size, size) to (N, classes). It is left as found.
+        layer: from `choose_layer`.
+        size: side of the frame.
+        batch: N.
+
+    Returns:
+        The cut network; one with `whole` alone where it cannot be cut or its export does not reproduce it.
+    """
+    frames = probe_frames(size, batch)
+    observed = Observed(network, layer.name).eval()
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            whole = _flat(torch.export.export(observed, (frames,), strict=False))
+            same = all(close(a, b, 1e-4) for a, b in zip(whole(frames), observed(frames), strict=True))
+    except Exception as error:  # export runs the network's own code and raises whatever that raises
+        logger.info("%s is explained uncut: %s", type(network).__name__, error)
+        return SplitNetwork(layer, batch, observed)
+    if not same or not layer.clean:
+        return SplitNetwork(layer, batch, whole if same else observed)
+    nodes = list(whole.graph.nodes)
+    start = next(node for node in nodes if node.op == "placeholder")
+    cut, logits = nodes[-1].args[0]
+    trunk = _subgraph(whole, start, cut)
+    head = _subgraph(whole, cut, logits)
+    with torch.no_grad():
+        activations, _ = whole(frames)
+    return SplitNetwork(layer, batch, whole, trunk, head, linear_head(layer, head, activations))
+
+
+def _flat(exported: torch.export.ExportedProgram) -> fx.GraphModule:
+    """The exported graph in functional form with BatchNorm folded, without input checks and clones, frozen."""
+    module = exported.run_decompositions({}).module()
+    assert isinstance(module, fx.GraphModule)
+    for node in list(module.graph.nodes):
+        if node.op == "call_module" and not node.users:
+            module.graph.erase_node(node)
+        elif node.target is aten.clone.default and not node.kwargs:
+            # Nothing works in place any more, so nothing needs its own copy.
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+    module.graph.set_codegen(fx.graph.CodeGen())
+    fold_batchnorm(module)
+    module.requires_grad_(False)
+    module.recompile()
+    return module
+
+
+def _subgraph(module: fx.GraphModule, start: fx.Node, end: fx.Node) -> fx.GraphModule:
+    """The part of the graph that computes `end` from `start`; it shares the weights."""
+    needed: set[fx.Node] = {end}
+    for node in reversed(module.graph.nodes):
+        if node in needed and node is not start:
+            needed.update(node.all_input_nodes)
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {start: graph.placeholder("x")}
+    for node in module.graph.nodes:
+        if node in needed and node is not start:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(copies[end])
+    graph.lint()
+    part = fx.GraphModule(module, graph)
+    part.eval()
+    return part
+
+
+def fold_batchnorm(module: fx.GraphModule) -> None:
+    """Fold every BatchNorm of an exported graph into the convolution before it, in place.
+
+    One that follows no convolution of its own (DenseNet) becomes an affine map of constants.
+    """
+    graph = module.graph
+    for node in list(graph.nodes):
+        if node.target is not aten._native_batch_norm_legit_no_training.default:
+            continue
+        source, *names = node.args[:5]
+        weight, bias, mean, variance = (None if n is None else constant(module, n).double() for n in names)
+        scale = (variance + node.args[6]).rsqrt()
+        scale = scale if weight is None else scale * weight
+        shift = -mean * scale if bias is None else bias - mean * scale
+        with graph.inserting_before(node):
+            if source.target is aten.conv2d.default and len(source.users) == 1:
+                kernel = constant(module, source.args[1]).double()
+                old = constant(module, source.args[2]).double() if len(source.args) > 2 and source.args[2] else 0.0
+                arguments = list(source.args) + [None] * (3 - len(source.args))
+                shape = (-1,) + (1,) * (kernel.ndim - 1)
+                arguments[1] = _buffer(module, node.name + "_kernel", (kernel * scale.view(shape)).float())
+                arguments[2] = _buffer(module, node.name + "_bias", (old * scale + shift).float())
+                folded = graph.call_function(aten.conv2d.default, tuple(arguments), dict(source.kwargs))
+            else:
+                one = _buffer(module, node.name + "_scale", scale.float().view(-1, 1, 1))
+                two = _buffer(module, node.name + "_shift", shift.float().view(-1, 1, 1))
+                folded = graph.call_function(aten.addcmul.default, (two, source, one))
+        for user in list(node.users):
+            assert user.target is operator.getitem
+            user.replace_all_uses_with(folded)
+            graph.erase_node(user)
+        graph.erase_node(node)
+    graph.eliminate_dead_code()
+    module.delete_all_unused_submodules()
+    module.recompile()
+
+
+def constant(module: fx.GraphModule, node: fx.Node) -> Tensor:
+    """The tensor a `get_attr` node of the graph stands for."""
+    value: Tensor = operator.attrgetter(str(node.target))(module)
+    return value
+
+
+def _buffer(module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
+    module.register_buffer(name, value)
+    return module.graph.get_attr(name)
+
+
+def linear_head(layer: Layer, head: fx.GraphModule, seen: Tensor, tolerance: float = 1e-5) -> LinearHead | None:
+    """The head as `LinearHead` where it equals one, found by its last linear node and proved by gradients and logits.
+
+    Gradients of several logits at two different activations must equal weight / (h w) at every cell, and the logits
+    must come out, to `tolerance` relative to their largest value; ConvNeXt, whose norm stands between pooling and the
+    linear layer, has the right shapes and fails this.
+
+    Args:
+        layer: the layer the head starts from.
+        head: the layer's output to logits (N, classes).
+        seen: the layer's output for some frames.
+        tolerance: largest difference allowed, relative to the largest value.
+    """
+    found = _last_linear(head)
+    if found is None or found.weight.shape[1] != layer.channels or not found.weight.any():
+        return None
+    cells = layer.grid[0] * layer.grid[1]
+    for scale in (1.0, 0.5):
+        activations = (seen * scale).detach().requires_grad_()
+        with torch.enable_grad():
+            logits = head(activations)
+        grid = layer.to_grid(activations.detach())
+        want = torch.nn.functional.linear(grid.mean((2, 3)), found.weight, found.bias)
+        if not close(want, logits.detach(), tolerance):
+            return None
+        for target in _spread(logits.shape[1]):
+            (gradient,) = torch.autograd.grad(logits[:, target].sum(), activations, retain_graph=True)
+            constant = (found.weight[target] / cells).view(1, -1, 1, 1)
+            if not close(constant.expand_as(grid), layer.to_grid(gradient), tolerance):
+                return None
+    return found
+
+
+def _last_linear(head: fx.GraphModule) -> LinearHead | None:
+    for node in reversed(head.graph.nodes):
+        if node.target in (aten.linear.default, aten.conv2d.default):
+            weight = constant(head, node.args[1]).flatten(1)
+            bias = constant(head, node.args[2]) if len(node.args) > 2 and node.args[2] else None
+            return LinearHead(weight, weight.new_zeros(len(weight)) if bias is None else bias)
+    return None
+
+
+def _spread(classes: int) -> Sequence[int]:
+    return sorted({0, classes // 3, classes // 2, classes - 1})
+
+
+def close(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    """Whether a equals b to `tolerance` of b's largest value; never where either is not finite."""
+    return bool((a - b).abs().max() <= tolerance * b.abs().max())

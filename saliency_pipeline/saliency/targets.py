@@ -1,0 +1,78 @@
+"""Which class of the source model a map explains."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from saliency_pipeline.errors import SalpipeError
+
+
+@dataclass(frozen=True)
+class Target:
+    """The classes explained for each image.
+
+    Attributes:
+        kind: `predicted` (the highest logits), `label` (the data set's own class) or `fixed` (one class for all).
+        count: T, how many classes are explained per image.
+        index: the class of a `fixed` target.
+        label_index: for `label`, the source class of each data set class.
+    """
+
+    kind: Literal["predicted", "label", "fixed"]
+    count: int = 1
+    index: int = -1
+    label_index: tuple[int, ...] = ()
+
+    def classes(self, logits: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The explained classes (N, T) int64 for logits (N, classes) and, for `label`, the data set labels (N,)."""
+        if self.kind == "predicted":
+            # Not topk: among equal logits the lowest class must win on every device.
+            return logits.sort(dim=1, descending=True, stable=True).indices[:, : self.count]
+        if self.kind == "fixed":
+            return torch.full((len(logits), 1), self.index, device=logits.device)
+        if labels is None:
+            raise SalpipeError("--target label needs the images' labels; use --target predicted")
+        table = torch.tensor(self.label_index, device=logits.device)
+        return table[labels.to(logits.device)].unsqueeze(1)
+
+
+def parse_target(
+    text: str, classes: int, class_index: Callable[[str], int], data_classes: Sequence[str] = (), unlabelled: int = 0
+) -> Target:
+    """Read `predicted`, `label`, `top:K`, a class index or a class name.
+
+    Args:
+        text: what the user wrote.
+        classes: how many classes the source model tells apart.
+        class_index: resolves an index, a WordNet id or a name to a class, or raises SalpipeError.
+        data_classes: class names of the data set, for `label`.
+        unlabelled: how many images have no label, for `label`.
+
+    Raises:
+        SalpipeError: for anything else, or where the data set's classes are not the source model's.
+    """
+    if text == "predicted":
+        return Target("predicted")
+    if match := re.fullmatch(r"top:(\d+)", text):
+        count = int(match[1])
+        if not 1 <= count <= classes:
+            raise SalpipeError(f"--target {text}: the source model has {classes} classes; use top:1 to top:{classes}")
+        return Target("predicted", count)
+    if text != "label":
+        return Target("fixed", index=class_index(text))
+    remedy = "use --target predicted, top:K or a class name"
+    if not data_classes or unlabelled:
+        what = f"{unlabelled} images have no label" if data_classes else "the images have no labels"
+        raise SalpipeError(f"--target label: {what}; {remedy}")
+    try:
+        return Target("label", label_index=tuple(class_index(name) for name in data_classes))
+    except SalpipeError as error:
+        raise SalpipeError(
+            f"--target label: the data set's classes are not the source model's ({error}); {remedy}"
+        ) from None
