@@ -1,4 +1,4 @@
-"""The explained layer: which one, and how its output lies on the frame's grid. Splitting the network there is not here."""
+"""The explained layer: which one, and how its output lies on the frame's grid. Cutting the network is in `split`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Layer:
         if self.layout == "nhwc":
             return output.permute(0, 3, 1, 2)
         tokens = output[:, self.prefix :]
-        return tokens.transpose(1, 2).unflatten(2, self.grid)
+        return tokens.transpose(1, 2).reshape(len(tokens), self.channels, *self.grid)
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def grid_of(output: object, batch: int, prefix: int | None = None) -> tuple[str,
             return "nhwc", c, (a, b), 0
     if output.ndim == 3:
         _, length, channels = output.shape
-        # A network may carry its class token beside the grid tokens until the last layers (CaiT): then none comes first.
+        # CaiT carries its class token beside the grid tokens until the last layers: then none comes first.
         for before in (length - math.isqrt(length) ** 2,) if prefix is None else (prefix, 0):
             side = math.isqrt(max(length - before, 0))
             if side > 1 and before <= 8 and side * side == length - before:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import operator
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,6 +67,7 @@ class Observed(nn.Module):
         self.layer = layer
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised frames (N, 3, S, S) to (the layer's output, logits (N, classes)); differentiable."""
         seen: list[Tensor] = []
 
         def observe(output: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ import logging
 import os
 import platform
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
