@@ -1,1 +1,52 @@
-"""salpipe: does knowing where to look help my network learn?"""
+"""salpipe: does knowing where to look help my network learn?
+
+The functions below are the commands of the same name; they are imported when first used, so that importing the
+package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from saliency_pipeline.errors import SalpipeError
+    from saliency_pipeline.gallery.page import show
+    from saliency_pipeline.generation.run import generate
+    from saliency_pipeline.models.registry import list_sources
+    from saliency_pipeline.models.source import load_source
+    from saliency_pipeline.shards.reader import ShardFolder
+    from saliency_pipeline.shards.summary import inspect
+    from saliency_pipeline.shards.verify import verify
+
+__all__ = [
+    "SalpipeError",
+    "ShardFolder",
+    "generate",
+    "inspect",
+    "list_sources",
+    "load_source",
+    "show",
+    "verify",
+]
+
+_PLACES = {
+    "SalpipeError": "errors",
+    "ShardFolder": "shards.reader",
+    "generate": "generation.run",
+    "inspect": "shards.summary",
+    "list_sources": "models.registry",
+    "load_source": "models.source",
+    "show": "gallery.page",
+    "verify": "shards.verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,225 @@
+"""`salpipe generate`: parse, call `saliency_pipeline.generate`, print the report."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from saliency_pipeline.cli.options import (
+    config_option,
+    json_echo,
+    json_option,
+    output_option,
+    progress_bar,
+    quiet_option,
+)
+from saliency_pipeline.errors import TooManyRejectsError
+
+
+class Part(click.ParamType[tuple[int, int]]):
+    """`I/N`: the I-th of N slices."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Read `I/N` with 1 <= I <= N."""
+        if isinstance(value, tuple):
+            return value
+        first, _, count = str(value).partition("/")
+        if not (first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
+            self.fail(f"{value!r} is not I/N with I from 1 to N, such as 1/8", param, ctx)
+        return int(first), int(count)
+
+
+class Share(click.ParamType[tuple[float, bool]]):
+    """`N%` of the images, or a number of images."""
+
+    name = "N%|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, bool]:
+        """The number, and whether it is a percentage."""
+        if isinstance(value, tuple):
+            return value
+        text = str(value).strip()
+        try:
+            number = float(text.removesuffix("%"))
+        except ValueError:
+            number = -1.0
+        if not 0 <= number < float("inf") or (not text.endswith("%") and number != int(number)):
+            self.fail(f"{value!r} is neither a percentage, such as 1%, nor a number of images", param, ctx)
+        return number, text.endswith("%")
+
+
+@click.command()
+@click.argument("images", type=click.Path(exists=True, path_type=Path))
+@output_option("Folder for the shards; run the same command again to go on where it stopped.")
+@click.option("--model", default="efficientnet_lite0", show_default=True, help="Source model; see 'salpipe models'.")
+@click.option(
+    "--weights",
+    default="default",
+    show_default=True,
+    metavar="default|none|PATH",
+    help="Its weights: pretrained, random, or a safetensors or weights-only file.",
+)
+@click.option("--layer", metavar="NAME", help="Explained layer.  [default: the last one that carries the whole signal]")
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    default=("gradcam",),
+    show_default=True,
+    help="gradcam, gradient or gradient-smilkov; give it again for several in one pass.",
+)
+@click.option(
+    "--target",
+    default="predicted",
+    show_default=True,
+    metavar="predicted|label|top:K|CLASS",
+    help="Explained class of the source model: the predicted one, the image's own label, the K highest, or "
+    "one class for all by index, WordNet id or name.",
+)
+@click.option("--size", type=int, help="Side of the square frame in pixels.  [default: the source model's own]")
+@click.option(
+    "--fit",
+    type=click.Choice(["crop", "pad", "squash"]),
+    default="crop",
+    show_default=True,
+    help="How an image becomes square: centre crop of the short side, padding of the long one, or distortion.",
+)
+@click.option(
+    "--label-level",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Folder level that names the class; 0 for unlabelled images.",
+)
+@click.option(
+    "--encoding",
+    type=click.Choice(["raw", "jpeg"]),
+    default="raw",
+    show_default=True,
+    help="How frames are stored: raw reads fastest, jpeg is a tenth of the size.",
+)
+@click.option("--jpeg-quality", type=int, default=95, show_default=True)
+@click.option("--shard-size", type=int, default=1024, show_default=True, help="Images a shard.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    default="auto",
+    show_default=True,
+    help="auto measures and takes bf16 where it is faster and keeps the maps.",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "torch", "compile", "openvino"]),
+    default="auto",
+    show_default=True,
+    help="What runs the network up to the explained layer.",
+)
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]")
+@click.option("--batch-size", type=int, help="Frames computed together.  [default: 4 on a CPU, 32 or 64 on a GPU]")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Worker processes, each with its share of the cores. One already uses all cores.",
+)
+@click.option(
+    "--shards",
+    "part",
+    type=Part(),
+    default="1/1",
+    show_default=True,
+    help="Write only every N-th shard from the I-th on: one slice of a job array.",
+)
+@click.option(
+    "--max-rejects",
+    type=Share(),
+    default="1%",
+    show_default=True,
+    help="More unusable images than this end the command with exit code 3, after all others are stored.",
+)
+@click.option(
+    "--max-pixels",
+    type=int,
+    default=128_000_000,
+    show_default=True,
+    help="Images with more pixels are rejected unread.",
+)
+@config_option
+@json_option
+@quiet_option
+def command(
+    images: Path,
+    output: Path,
+    label_level: int,
+    jobs: int,
+    part: tuple[int, int],
+    max_rejects: tuple[float, bool],
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Explain the images of a folder and store each beside its saliency maps.
+
+    IMAGES is a folder: its subfolders are the classes (below train, val, validation or test where there are such), or
+    it holds unlabelled images. Images that cannot be used are listed in rejects.jsonl and never stop a run. A run
+    that was interrupted, even by a power cut, goes on when the same command is given again.
+
+    \b
+    Examples:
+      salpipe generate photos -o shards
+      salpipe generate photos -o shards --model resnet50 --method gradcam --method gradient
+      salpipe generate photos -o shards --target label --precision fp32
+      salpipe generate photos -o shards --shards 3/16      (one task of a job array)
+    """  # noqa: D301 - click reads \b
+    from saliency_pipeline.generation.run import generate
+
+    progress = TerminalProgress(quiet)
+    report = generate(images, output, label_level=label_level, jobs=jobs, part=part, progress=progress, **options)
+    if as_json:
+        json_echo(asdict(report))
+    else:
+        state = "complete" if report.complete else "this slice is done; others are not"
+        click.echo(
+            f"{report.folder}: {report.images:,} images in {report.shards:,} shards ({report.written:,} written now), "
+            f"{report.rejects:,} rejected; {state}"
+        )
+        if report.images_per_second:
+            speed = f"{report.images_per_second:,.1f} images/s, {report.backend} {report.precision}"
+            click.echo(f"layer {report.layer}; {speed}; {report.seconds:,.1f} s in all")
+    limit, percent = max_rejects
+    planned = report.images + report.rejects
+    if report.rejects > (limit * planned / 100 if percent else limit):
+        raise TooManyRejectsError(
+            f"{report.rejects:,} of {planned:,} images were rejected, more than --max-rejects "
+            f"{limit:g}{'%' if percent else ''}: see rejects.jsonl in {output}; all others are stored"
+        )
+
+
+# click passes what it parsed by name; the library's class is only imported when the command runs
+def TerminalProgress(quiet: bool) -> Any:  # noqa: N802
+    """Bars and notes of a run on standard error."""
+    from saliency_pipeline.generation.run import Progress
+
+    class Terminal(Progress):
+        bar: Any = None
+
+        def note(self, text: str) -> None:
+            if not quiet:
+                click.echo(f"salpipe: {text}", err=True)
+
+        def start(self, total: int, unit: str, what: str) -> None:
+            self.bar = progress_bar(total, unit, what, quiet=quiet)
+
+        def advance(self, count: int) -> None:
+            self.bar.update(count)
+
+        def stop(self) -> None:
+            self.bar.close()
+
+    return Terminal()

@@ -1,0 +1,31 @@
+"""`salpipe inspect`: parse, call `saliency_pipeline.inspect`, print the summary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from saliency_pipeline.cli.options import json_echo, json_option
+
+
+@click.command()
+@click.argument("shards", type=click.Path(exists=True, path_type=Path))
+@json_option
+def command(shards: Path, as_json: bool) -> None:
+    """Say what SHARDS, a finished folder of shards or one shard file, holds.
+
+    Counts by class and split, sizes, how the maps were made, statistics of scores and maps, rejected images.
+
+    \b
+    Examples:
+      salpipe inspect shards
+      salpipe inspect shards/shard-00000.h5 --json
+    """  # noqa: D301 - click reads \b
+    from saliency_pipeline.shards.summary import inspect
+
+    summary = inspect(shards)
+    if as_json:
+        json_echo(summary.as_dict())
+    else:
+        click.echo(summary.as_text())

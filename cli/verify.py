@@ -1,0 +1,58 @@
+"""`salpipe verify`: parse, call `saliency_pipeline.verify`, print every problem."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from saliency_pipeline.cli.options import json_echo, json_option, progress_bar, quiet_option
+from saliency_pipeline.errors import IntegrityError
+
+
+@click.command()
+@click.argument("shards", type=click.Path(exists=True, path_type=Path))
+@click.option("--deep", is_flag=True, help="Also recompute every hash and look at every value.")
+@json_option
+@quiet_option
+def command(shards: Path, deep: bool, as_json: bool, quiet: bool) -> None:
+    """Check SHARDS, a finished folder of shards or one shard file, and name every damaged one.
+
+    Nothing is changed. Exit code 4 where something is wrong; 'salpipe generate' then writes the damaged shards, and
+    only those, again.
+
+    \b
+    Examples:
+      salpipe verify shards
+      salpipe verify shards --deep --json
+    """  # noqa: D301 - click reads \b
+    from saliency_pipeline.shards.verify import verify
+
+    with progress_bar(0, "shard", "verifying", quiet=quiet) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        report = verify(shards, deep=deep, progress=advance)
+    if as_json:
+        json_echo(
+            {
+                "shards": report.shards,
+                "images": report.images,
+                "deep": report.deep,
+                "damaged": list(report.damaged),
+                "problems": [{"shard": p.shard, "message": p.message} for p in report.problems],
+            }
+        )
+    else:
+        for problem in report.problems:
+            click.echo(str(problem))
+        if not report.problems:
+            how = "hashes and values" if report.deep else "structure"
+            click.echo(f"{shards}: {report.images:,} images in {report.shards:,} shards, {how} in order")
+    if report.problems:
+        names = ", ".join(report.damaged[:5]) or "the folder"
+        raise IntegrityError(
+            f"{shards}: {len(report.problems)} problems in {names}; run the same 'salpipe generate' again to mend them"
+        )

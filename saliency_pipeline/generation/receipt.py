@@ -1,0 +1,112 @@
+"""The receipt a finished shard leaves: what was written and what was rejected. Resume = plan - valid receipts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from saliency_pipeline.files import sha256_of, write_atomically
+from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, Manifest, ShardEntry
+from saliency_pipeline.shards.schema import ShardHeader
+
+RECEIPTS = "receipts"
+
+
+@dataclass(frozen=True)
+class Reject:
+    """An image that could not be used, and why."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """One finished shard.
+
+    Attributes:
+        plan: hash of the plan it belongs to.
+        shard: the shard's entry in the manifest.
+        rejects: the planned images that are not in it.
+    """
+
+    plan: str
+    shard: ShardEntry
+    rejects: tuple[Reject, ...]
+
+    def write(self, folder: Path) -> None:
+        """Write it into the folder of receipts below `folder`, atomically."""
+        text = json.dumps(asdict(self), sort_keys=True, indent=1) + "\n"
+        write_atomically(_path(folder, self.shard.name), text)
+
+
+def read_receipt(folder: Path, name: str) -> Receipt | None:
+    """The receipt of the shard `name`, or None where there is none that can be read."""
+    try:
+        data = json.loads(_path(folder, name).read_bytes())
+        receipt = Receipt(
+            str(data["plan"]), ShardEntry(**data["shard"]), tuple(Reject(**reject) for reject in data["rejects"])
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return receipt if receipt.shard.name == name else None
+
+
+def valid_receipt(folder: Path, name: str, plan: str, *, deep: bool = True) -> Receipt | None:
+    """The receipt of a shard that is there as the receipt says, or None.
+
+    Args:
+        folder: the output folder.
+        name: the shard's file name.
+        plan: hash the receipt must bear.
+        deep: compare the file's SHA-256 and not its size alone.
+    """
+    receipt = read_receipt(folder, name)
+    if receipt is None or receipt.plan != plan:
+        return None
+    path = folder / name
+    try:
+        if path.stat().st_size != receipt.shard.bytes or (deep and sha256_of(path) != receipt.shard.sha256):
+            return None
+    except OSError:
+        return None
+    return receipt
+
+
+def merge(folder: Path, header: ShardHeader, receipts: Sequence[Receipt]) -> Manifest:
+    """Write `rejects.jsonl` and the manifest from the receipts of all shards, each atomically, if it changed."""
+    rejects = [reject for receipt in receipts for reject in receipt.rejects]
+    _write_if_new(folder / REJECTS, "".join(json.dumps(asdict(reject)) + "\n" for reject in rejects))
+    manifest = Manifest(
+        header.plan,
+        header.provenance,
+        header.classes,
+        header.size,
+        header.encoding,
+        header.maps,
+        len(rejects),
+        tuple(receipt.shard for receipt in receipts),
+    )
+    if not (folder / MANIFEST).exists() or Manifest.read(folder) != manifest:
+        manifest.write(folder)
+    return manifest
+
+
+def reject_count(receipts: Iterable[Receipt]) -> int:
+    """How many images the shards of these receipts rejected."""
+    return sum(len(receipt.rejects) for receipt in receipts)
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / RECEIPTS / Path(name).with_suffix(".json").name
+
+
+def _write_if_new(path: Path, text: str) -> None:
+    try:
+        if path.read_text() == text:
+            return
+    except (OSError, ValueError):
+        pass
+    write_atomically(path, text)

@@ -1,0 +1,218 @@
+"""From a request to a job: what the user left open is chosen, once per output folder, and becomes the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+
+from saliency_pipeline.errors import BadImageError, SalpipeError
+from saliency_pipeline.generation.job import Job, sized
+from saliency_pipeline.generation.plan import Plan, Request, check_same_plan, plan_fields, store_plan, stored_plan
+from saliency_pipeline.images.decode import FITS, decode_frame
+from saliency_pipeline.images.record import Catalogue
+from saliency_pipeline.models.source import SourceModel, load_source
+from saliency_pipeline.saliency.backends import Placement
+from saliency_pipeline.saliency.layers import Layer, choose_layer
+from saliency_pipeline.saliency.methods import Method, find_methods
+from saliency_pipeline.saliency.targets import Target, parse_target
+from saliency_pipeline.saliency.tuning import FRAMES, choose_placement, default_batch
+from saliency_pipeline.shards.schema import MapShape, ShardHeader
+
+Note = Callable[[str], None]
+
+
+def resolve(folder: Path, request: Request, catalogue: Catalogue, jobs: int, note: Note) -> Job:
+    """The job that `request` means for `catalogue`.
+
+    A folder that has a plan already goes on with what was chosen then; its choices are made afresh only once.
+
+    Args:
+        folder: the output folder, locked.
+        request: what to compute, from `checked`.
+        catalogue: the images.
+        jobs: worker processes that will share the cores.
+        note: told what is being done.
+
+    Raises:
+        PlanMismatchError: the folder holds the shards of another plan.
+        SalpipeError: the source model, layer, target, back end or device cannot be had.
+    """
+    note(f"{len(catalogue):,} images in {len(catalogue.classes)} classes; loading {request.model}")
+    source = load_source(request.model, request.weights)
+    source = sized(source, request.size or source.preprocessing.size)
+    methods = find_methods(request.methods)
+    request = replace(request, device=_device(request.device), methods=tuple(method.name for method in methods))
+    target = _target(request, source, catalogue)
+    fields = plan_fields(request, catalogue, source.weights_sha256)
+    plan = stored_plan(folder)
+    if plan is None:
+        plan = store_plan(folder, _choose(fields, request, catalogue, source, methods, note))
+    check_same_plan(folder, plan, fields)
+    return _job(folder, request, catalogue, source, target, methods, plan, jobs)
+
+
+def checked(request: Request) -> Request:
+    """The request, its numbers and choices looked over.
+
+    Raises:
+        SalpipeError: naming the option that cannot be.
+    """
+    for name, low, high in (("shard_size", 1, 1 << 20), ("jpeg_quality", 1, 100), ("max_pixels", 1, 1 << 40)):
+        if not low <= getattr(request, name) <= high:
+            flag = name.replace("_", "-")
+            raise SalpipeError(f"--{flag} {getattr(request, name)}: use a number from {low} to {high}")
+    for name in ("size", "batch_size"):
+        value = getattr(request, name)
+        if value is not None and not 1 <= value <= 1 << 14:
+            raise SalpipeError(f"--{name.replace('_', '-')} {value}: use a number from 1 to {1 << 14}")
+    for name, choices in (("fit", FITS), ("encoding", ("raw", "jpeg"))):
+        if getattr(request, name) not in choices:
+            raise SalpipeError(f"--{name} {getattr(request, name)}: choose from {', '.join(choices)}")
+    return request
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name != "cpu" and not (name.startswith("cuda") and torch.cuda.is_available()):
+        raise SalpipeError(f"--device {name}: not available here; use --device cpu")
+    return name
+
+
+def _target(request: Request, source: SourceModel, catalogue: Catalogue) -> Target:
+    unlabelled = sum(record.label < 0 for record in catalogue.records)
+    return parse_target(request.target, len(source.classes), source.class_index, catalogue.classes, unlabelled)
+
+
+def _job(
+    folder: Path,
+    request: Request,
+    catalogue: Catalogue,
+    source: SourceModel,
+    target: Target,
+    methods: Sequence[Method],
+    plan: Plan,
+    jobs: int,
+) -> Job:
+    chosen = plan.resolved
+    layer = Layer(**{**chosen["layer"], "grid": tuple(chosen["layer"]["grid"])})
+    size = source.preprocessing.size
+    shapes = {m.name: layer.grid if m.level == "layer" else (size, size) for m in methods}
+    header = ShardHeader(
+        plan.hash,
+        plan.provenance,
+        catalogue.classes,
+        size,
+        "jpeg" if request.encoding == "jpeg" else "raw",
+        {name: MapShape(target.count, *shape) for name, shape in shapes.items()},
+    )
+    streams = max(1, joblib.cpu_count() // jobs) if request.device == "cpu" else 2
+    placement = Placement(chosen["backend"], chosen["precision"], request.device, streams)
+    return Job(
+        str(folder),
+        request.model,
+        request.weights,
+        size,
+        layer,
+        request.methods,
+        target,
+        placement,
+        chosen["batch_size"],
+        header,
+        request.fit,
+        request.max_pixels,
+        request.jpeg_quality,
+    )
+
+
+def _choose(
+    fields: dict[str, Any],
+    request: Request,
+    catalogue: Catalogue,
+    source: SourceModel,
+    methods: Sequence[Method],
+    note: Note,
+) -> Plan:
+    """Choose what the request leaves open. Nothing here depends on how many jobs will run."""
+    try:
+        layer = choose_layer(source.module, source.preprocessing.size, request.layer)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        if request.size is None:
+            raise
+        raise SalpipeError(
+            f"--size {request.size}: {request.model} does not take such frames ({str(error).splitlines()[0]:.80})"
+        ) from error
+    batch = request.batch_size or default_batch(methods, request.device)
+    note("choosing back end and precision on the first images")
+    frames = _first_frames(catalogue, request, source, FRAMES)
+    placement = choose_placement(
+        source,
+        layer,
+        methods,
+        frames,
+        backend=request.backend,
+        precision=request.precision,
+        device=request.device,
+        streams=joblib.cpu_count() if request.device == "cpu" else 2,
+        batch=batch,
+    )
+    resolved = {
+        "layer": {**vars(layer), "grid": list(layer.grid)},
+        "backend": placement.backend,
+        "precision": placement.precision,
+        "batch_size": batch,
+    }
+    versions = dict(fields["versions"])
+    if placement.backend == "openvino":
+        versions["openvino"] = version("openvino")
+    p = source.preprocessing
+    provenance = {
+        "salpipe": versions.pop("salpipe"),
+        "source": {
+            "model": source.name,
+            "weights": source.weights,
+            "weights_sha256": source.weights_sha256,
+            "layer": layer.name,
+            "size": p.size,
+            "mean": list(p.mean),
+            "std": list(p.std),
+            "interpolation": p.interpolation,
+            "classes": list(source.classes),
+        },
+        "methods": {m.name: m.describe() for m in methods},
+        "target": request.target,
+        "fit": request.fit,
+        "max_pixels": request.max_pixels,
+        "precision": placement.precision,
+        "backend": placement.backend,
+        "device": request.device,
+        "batch_size": batch,
+        "versions": versions,
+    }
+    if request.encoding == "jpeg":
+        provenance["jpeg_quality"] = request.jpeg_quality
+    return Plan(fields, resolved, provenance)
+
+
+def _first_frames(catalogue: Catalogue, request: Request, source: SourceModel, count: int) -> np.ndarray:
+    """Frames spread evenly over the catalogue, to try placements on; grey ones where no image can be used."""
+    p = source.preprocessing
+    frames = []
+    for record in catalogue.records[:: max(1, len(catalogue) // count)]:
+        try:
+            frame, _ = decode_frame(
+                record.read(), p.size, fit=request.fit, interpolation=p.interpolation, max_pixels=request.max_pixels
+            )
+        except (BadImageError, OSError):
+            continue
+        frames.append(frame)
+        if len(frames) == count:
+            break
+    return np.stack(frames) if frames else np.full((1, p.size, p.size, 3), 128, np.uint8)

@@ -1,0 +1,250 @@
+"""`generate`: from a folder of images to verified shards: it drives the shard jobs and merges their receipts."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.files import FolderLock, disk_errors_explained, remove_stale_temporaries
+from saliency_pipeline.generation.job import Job, make_explainer, write_shard, write_shards
+from saliency_pipeline.generation.plan import Request, ShardTask, shard_tasks
+from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, merge, reject_count, valid_receipt
+from saliency_pipeline.generation.resolve import checked, resolve
+from saliency_pipeline.images.folder import read_folder
+from saliency_pipeline.images.record import Catalogue
+from saliency_pipeline.saliency.allocator import keep_large_blocks
+from saliency_pipeline.shards.schema import ShardHeader
+
+# How often a run goes on after a worker process died: the memory killer may strike once without meaning it.
+ATTEMPTS = 3
+
+
+class Progress:
+    """What a run tells about itself; the command line draws it. Every method may be left as it is."""
+
+    def note(self, text: str) -> None:
+        """One line of news."""
+
+    def start(self, total: int, unit: str, what: str) -> None:
+        """A stage of `total` units begins."""
+
+    def advance(self, count: int) -> None:
+        """So many units more are done."""
+
+    def stop(self) -> None:
+        """The stage is over."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a run ended.
+
+    Attributes:
+        folder: the output folder.
+        images: images in the shards of this run's slice.
+        rejects: images that could not be used, in the same shards.
+        shards: shards of the slice; all of them where the run was no slice.
+        written: shards written by this run, the others were there.
+        complete: whether the whole plan is finished and its manifest written.
+        seconds: duration of the run.
+        images_per_second: rate of the images this run explained, while it did; 0 where it explained none.
+        layer: the explained layer.
+        backend: what computed the maps.
+        precision: `fp32` or `bf16`.
+    """
+
+    folder: str
+    images: int
+    rejects: int
+    shards: int
+    written: int
+    complete: bool
+    seconds: float
+    images_per_second: float
+    layer: str
+    backend: str
+    precision: str
+
+
+def generate(
+    data: str | os.PathLike[str] | Catalogue,
+    output: str | os.PathLike[str],
+    request: Request | None = None,
+    *,
+    label_level: int = 1,
+    jobs: int = 1,
+    part: tuple[int, int] = (1, 1),
+    progress: Progress | None = None,
+    **options: Any,
+) -> Report:
+    """Explain every image of a folder and store the pairs as shards; run again, it goes on where it stopped.
+
+    Args:
+        data: a folder of images, or a catalogue of any other origin.
+        output: folder of the shards, outside the image folder; made where it is missing.
+        request: what to compute.
+        label_level: folder level that names the class; 0 for unlabelled images.
+        jobs: worker processes; each gets its share of the cores.
+        part: (I, N): write only every N-th shard from the I-th on, so that N runs, here or on other machines that
+            share the folder, do the work between them. The last to finish writes the manifest.
+        progress: told how far the run is.
+        **options: fields of `Request`, instead of `request`.
+
+    Returns:
+        How the run ended. Rejected images do not raise: see `Report.rejects` and `rejects.jsonl`.
+
+    Raises:
+        SalpipeError: anything the user can put right; what is already written stays.
+
+    >>> import tempfile
+    >>> from skimage import data, io
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "photos" / "cat").mkdir(parents=True)
+    >>> io.imsave(folder / "photos" / "cat" / "chelsea.png", data.chelsea())
+    >>> report = generate(folder / "photos", folder / "shards", backend="torch", precision="fp32")
+    >>> report.images, report.layer, report.complete
+    (1, 'bn2', True)
+    """
+    began = time.perf_counter()
+    if request is not None and options:
+        raise TypeError("give a request or its fields, not both")
+    request = checked(request or Request(**options))
+    progress = progress or Progress()
+    folder = Path(output).absolute()
+    if not 1 <= part[0] <= part[1]:
+        raise SalpipeError(f"--shards {part[0]}/{part[1]}: use I/N with I from 1 to N")
+    if jobs < 1:
+        raise SalpipeError(f"--jobs {jobs}: use 1 or more")
+    catalogue = data if isinstance(data, Catalogue) else read_folder(data, label_level=label_level)
+    _refuse_nesting(Path(catalogue.root), folder)
+    keep_large_blocks()
+    with ExitStack() as locks:
+        _open_folder(folder, part, locks)
+        job = resolve(folder, request, catalogue, jobs, progress.note)
+        placement = job.placement
+        progress.note(
+            f"{job.model}, layer {job.layer.name}, {placement.backend} {placement.precision} on {placement.device}"
+        )
+        tasks = shard_tasks(catalogue, request.shard_size)
+        mine = tasks[part[0] - 1 :: part[1]]
+        done = _valid_receipts(folder, mine, job.header.plan, progress)
+        pending = [task for task in mine if task.name not in done]
+        written, worked = _run(job, pending, jobs, progress)
+        done |= {receipt.shard.name: receipt for receipt in written}
+        complete = _merged(folder, job.header, tasks, done)
+    fresh = sum(receipt.shard.images for receipt in written)
+    return Report(
+        str(folder),
+        sum(receipt.shard.images for receipt in done.values()),
+        reject_count(done.values()),
+        len(mine),
+        len(written),
+        complete,
+        round(time.perf_counter() - began, 3),
+        round(fresh / worked, 1) if fresh else 0.0,
+        job.layer.name,
+        job.placement.backend,
+        job.placement.precision,
+    )
+
+
+def _refuse_nesting(root: Path, folder: Path) -> None:
+    if root.is_dir() and folder.resolve().is_relative_to(root.resolve()):
+        raise SalpipeError(f"{folder} lies inside the image folder {root}; choose an output folder outside")
+
+
+def _open_folder(folder: Path, part: tuple[int, int], locks: ExitStack) -> None:
+    """Make the folder and lock it: a whole run alone, slices of an array beside one another."""
+    with disk_errors_explained(folder):
+        (folder / RECEIPTS).mkdir(parents=True, exist_ok=True)
+    locks.enter_context(FolderLock(folder, shared=part[1] > 1))
+    if part[1] > 1:
+        own = folder / RECEIPTS / f"part-{part[0]}-of-{part[1]}"
+        with disk_errors_explained(own):
+            own.mkdir(exist_ok=True)
+        locks.enter_context(FolderLock(own))
+    for place in (folder, folder / RECEIPTS):
+        remove_stale_temporaries(place)
+
+
+def _valid_receipts(folder: Path, tasks: Sequence[ShardTask], plan: str, progress: Progress) -> dict[str, Receipt]:
+    """The shards that are there and whole; every byte of them is read, because a disk may have lied."""
+    there = [task for task in tasks if (folder / task.name).exists()]
+    if not there:
+        return {}
+    progress.start(len(there), "shard", "checking")
+    found: dict[str, Receipt] = {}
+    with ThreadPoolExecutor(joblib.cpu_count()) as pool:
+        for task, receipt in zip(there, pool.map(lambda t: valid_receipt(folder, t.name, plan), there), strict=True):
+            progress.advance(1)
+            if receipt is not None:
+                found[task.name] = receipt
+    progress.stop()
+    if damaged := [task.name for task in there if task.name not in found]:
+        progress.note(f"{len(damaged)} damaged shards are written again: {', '.join(damaged[:5])}")
+    return found
+
+
+def _run(job: Job, pending: Sequence[ShardTask], jobs: int, progress: Progress) -> tuple[list[Receipt], float]:
+    """Write the pending shards; also the seconds it took once the engine stood."""
+    if not pending:
+        return [], 0.0
+    explainer = make_explainer(job) if jobs == 1 else None
+    started = time.perf_counter()
+    progress.start(sum(len(task.records) for task in pending), "image", "explaining")
+    try:
+        if explainer:
+            written = write_shards(job, pending, explainer, progress.advance)
+        else:
+            written = _parallel(job, list(pending), jobs, progress)
+    finally:
+        progress.stop()
+    return written, time.perf_counter() - started
+
+
+def _parallel(job: Job, pending: list[ShardTask], jobs: int, progress: Progress) -> list[Receipt]:
+    """Shards over worker processes. One that dies takes the others with it, so the rest is planned anew."""
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    written: list[Receipt] = []
+    for attempt in range(ATTEMPTS):
+        left = [task for task in pending if task.name not in {receipt.shard.name for receipt in written}]
+        try:
+            with joblib.parallel_config("loky", inner_max_num_threads=job.placement.streams):
+                parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
+                for receipt in parallel(joblib.delayed(write_shard)(job, task) for task in left):
+                    written.append(receipt)
+                    progress.advance(receipt.shard.images + len(receipt.rejects))
+            return written
+        except BrokenProcessPool:
+            progress.note(f"a worker process died; attempt {attempt + 2} of {ATTEMPTS}")
+            # What it had published by then counts.
+            known = {receipt.shard.name for receipt in written}
+            folder, plan = Path(job.folder), job.header.plan
+            for task in left:
+                if task.name not in known and (found := valid_receipt(folder, task.name, plan)):
+                    written.append(found)
+    raise SalpipeError(
+        f"worker processes died {ATTEMPTS} times, perhaps for want of memory; run the same command with fewer --jobs"
+    )
+
+
+def _merged(folder: Path, header: ShardHeader, tasks: Sequence[ShardTask], done: dict[str, Receipt]) -> bool:
+    """Write manifest and rejects where every shard of the plan has its receipt, whoever wrote it."""
+    receipts: list[Receipt] = []
+    for task in tasks:
+        receipt = done.get(task.name) or valid_receipt(folder, task.name, header.plan, deep=False)
+        if receipt is None:
+            return False
+        receipts.append(receipt)
+    merge(folder, header, receipts)
+    return True
