@@ -8,11 +8,11 @@ import sys
 import threading
 import warnings
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.source import Preprocessing
@@ -20,6 +20,7 @@ from saliency_pipeline.saliency.rounding import rounded_to_bf16
 
 BACKENDS = ("torch", "compile", "openvino")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,8 @@ class TorchTrunk:
 
     def __init__(self, graph: fx.GraphModule, preprocessing: Preprocessing, placement: Placement) -> None:
         dtype = PRECISIONS[placement.precision]
-        module = rounded_to_bf16(graph) if placement.precision == "bf16" else copy.deepcopy(graph)
+        module = placed(rounded_to_bf16(graph) if placement.precision == "bf16" else graph, placement.device, dtype)
         reuse_buffers(module)
-        module = module.to(device=placement.device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.normalise = Normalise(preprocessing, placement.device, dtype)
         # Freezing makes the weights constants, so that they are laid out for the kernels once.
         self.run: Any = torch.compile(module, options={"freezing": True}) if placement.backend == "compile" else module
@@ -103,6 +103,16 @@ class TorchTrunk:
         with torch.inference_mode():
             activations: Tensor = self.run(self.normalise(frames))
             return activations.float()
+
+
+def placed(module: M, device: str, dtype: torch.dtype = torch.float32) -> M:
+    """A copy of a network on another device, in eval mode, its convolution weights in channels_last."""
+    module = copy.deepcopy(module).eval().to(device=device, dtype=dtype)
+    # Not by `to`, which would have five-dimensional constants in channels_last as well and fails.
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return module
 
 
 def reuse_buffers(module: fx.GraphModule) -> None:

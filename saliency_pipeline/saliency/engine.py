@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from saliency_pipeline.models.source import SourceModel
-from saliency_pipeline.saliency.backends import Normalise, Placement, make_trunk
+from saliency_pipeline.saliency.backends import Normalise, Placement, make_trunk, placed
 from saliency_pipeline.saliency.layers import Layer
 from saliency_pipeline.saliency.methods import Method
 from saliency_pipeline.saliency.mixed import MixedNetwork
@@ -76,12 +75,12 @@ class Explainer:
         self.split = split = split or split_network(source.module, layer, self.size, batch)
         self.needs_pixels = any(method.level == "pixels" for method in methods)
         self.differentiates = self.needs_pixels or split.trunk is None
-        if self.differentiates:
+        if self.needs_pixels or split.trunk is None:
             self.whole = _differentiable(split, placement)
             self.normalise = Normalise(source.preprocessing, placement.device)
         else:
             self.trunk = make_trunk(split.trunk, source.preprocessing, batch, placement)
-            self.head = _placed(split.head, placement) if split.head else None
+            self.head = placed(split.head, placement.device) if split.head else None
         if split.linear:
             self.weight = split.linear.weight.to(placement.device)
             self.bias = split.linear.bias.to(placement.device)
@@ -172,17 +171,11 @@ class Explainer:
         return logits.detach(), targets, {name: torch.stack(parts, 1) for name, parts in maps.items()}
 
 
-def _placed(module: torch.nn.Module, placement: Placement) -> torch.nn.Module:
-    """A copy of the module for differentiation on the placement's device; weights stay fp32."""
-    # On the CPU convolutions want channels_last too; linear layers do not mind.
-    return copy.deepcopy(module).to(device=placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-
 def _differentiable(split: SplitNetwork, placement: Placement) -> torch.nn.Module:
     """The whole network for backward passes; bf16 means the backward pass alone, never the forward pass."""
     if placement.precision == "bf16" and split.trunk is not None and split.head is not None:
-        return _placed(MixedNetwork(split.trunk, split.head), placement)
-    return _placed(split.whole, placement)
+        return placed(MixedNetwork(split.trunk, split.head), placement.device)
+    return placed(split.whole, placement.device)
 
 
 def _explanation(logits: Tensor, targets: Tensor, maps: dict[str, Tensor]) -> Explanation:

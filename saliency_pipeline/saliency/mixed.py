@@ -7,11 +7,14 @@ what it belongs to, so the trunk is differentiated here, node by node over its f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
+
+from saliency_pipeline.saliency.split import call, constant
 
 aten = torch.ops.aten
 Pull = Callable[[Tensor], tuple[Tensor | None, ...]]
@@ -24,19 +27,18 @@ class MixedTrunk(nn.Module):
     def __init__(self, trunk: fx.GraphModule) -> None:
         super().__init__()
         self.trunk = trunk
-        self.half: dict[str, Tensor] = {}
+        self.rounded: dict[str, Tensor] = {}
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames (N, 3, S, S) float32 to activations float32, differentiable."""
-        activations: Tensor = _Differentiated.apply(frames, self)  # type: ignore[no-untyped-call]
-        return activations
+        return cast(Tensor, _Differentiated.apply(frames, self))
 
     def half_weight(self, node: fx.Node) -> Tensor:
         """The bf16 copy of a constant of the graph, made at first use."""
         name = str(node.target)
-        if name not in self.half:
-            self.half[name] = getattr(self.trunk, name).to(HALF)
-        return self.half[name]
+        if name not in self.rounded:
+            self.rounded[name] = constant(self.trunk, node).to(HALF)
+        return self.rounded[name]
 
 
 class MixedNetwork(nn.Module):
@@ -58,7 +60,8 @@ class _Differentiated(torch.autograd.Function):
     def forward(ctx: Any, frames: Tensor, mixed: MixedTrunk) -> Tensor:
         record = _Record(mixed, frames)
         ctx.record = record
-        return record.result
+        # A tensor of its own: one that the record holds would keep the record, and so itself, alive.
+        return record.result.detach()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -79,14 +82,17 @@ class _Record:
                 active.add(node)
                 self.start = node
             elif node.op == "get_attr":
-                values[node] = getattr(mixed.trunk, node.target)
+                values[node] = constant(mixed.trunk, node)
             elif node.op == "output":
                 self.end = node.args[0]
             else:
                 sources = tuple(s for s in node.all_input_nodes if s in active)
                 values[node], pull = _run(mixed, node, sources, values)
-                if pull:
-                    self.steps.append((node, sources, pull))
+                if isinstance(values[node], _Several):
+                    active.add(node)
+                elif pull:
+                    whole = values[sources[0]]
+                    self.steps.append((node, tuple(whole.leaves) if isinstance(whole, _Several) else sources, pull))
                     active.add(node)
             for source in node.all_input_nodes:
                 if last_use[source] is node and source is not self.start and node.op != "output":
@@ -106,30 +112,49 @@ class _Record:
         return pending[self.start].float()
 
 
+@dataclass(frozen=True)
+class _Several:
+    """The results of an operator that has several (a split), attached to the leaves they were computed from."""
+
+    outputs: Sequence[Tensor]
+    leaves: dict[fx.Node, Tensor]
+
+
 def _run(
     mixed: MixedTrunk, node: fx.Node, sources: tuple[fx.Node, ...], values: Mapping[fx.Node, Any]
 ) -> tuple[Any, Pull | None]:
     """A node's value, and how to pull its gradient back to `sources` (None where it depends on no frame)."""
     rule = _RULES.get(node.target)
-    arguments = fx.node.map_arg(node.args, values.__getitem__)
     if not sources:
-        return node.target(*arguments, **fx.node.map_arg(node.kwargs, values.__getitem__)), None  # type: ignore[operator]
+        return call(node, values), None
+    # A rule knows how to pull a gradient back to everything that is no weight.
     if rule and not node.kwargs and {n for n in node.all_input_nodes if n.op != "get_attr"} == set(sources):
         with torch.no_grad():
-            result = rule(mixed, node, *arguments)
+            result = rule(mixed, node, *fx.node.map_arg(node.args, values.__getitem__))
         if result is not None:
             return result
     return _by_autograd(node, sources, values)
 
 
-def _by_autograd(node: fx.Node, sources: tuple[fx.Node, ...], values: Mapping[fx.Node, Any]) -> tuple[Any, Pull]:
+def _by_autograd(node: fx.Node, sources: tuple[fx.Node, ...], values: Mapping[fx.Node, Any]) -> tuple[Any, Pull | None]:
     """Any other operator: its own autograd formula, in fp32, between bf16 gradients."""
-    leaves = {s: values[s].detach().requires_grad_() if isinstance(values[s], Tensor) else values[s] for s in sources}
-    with torch.enable_grad():
-        value = node.target(*fx.node.map_arg(node.args, lambda n: leaves.get(n, values[n])), **dict(node.kwargs))  # type: ignore[operator]
+    whole = values[sources[0]]
+    if isinstance(whole, _Several):
+        value, leaves = whole.outputs[node.args[1]], whole.leaves  # type: ignore[index]
+    else:
+        leaves = {source: values[source].detach().requires_grad_() for source in sources}
+        with torch.enable_grad():
+            value = call(node, {**values, **leaves})
+        if not isinstance(value, Tensor):
+            return _Several(value, leaves), None
+    if not value.requires_grad:
+        return value, None
 
     def pull(gradient: Tensor) -> tuple[Tensor | None, ...]:
-        parts = torch.autograd.grad(value, list(leaves.values()), gradient.to(value.dtype), allow_unused=True)
+        # Kept, because every target pulls its own gradient back.
+        parts = torch.autograd.grad(
+            value, list(leaves.values()), gradient.to(value.dtype), retain_graph=True, allow_unused=True
+        )
         return tuple(None if part is None else part.to(HALF) for part in parts)
 
     return value.detach(), pull
@@ -139,9 +164,10 @@ def _conv2d(
     mixed: MixedTrunk, node: fx.Node, x: Tensor, weight: Tensor, bias: Tensor | None = None,
     stride: Any = (1, 1), padding: Any = (0, 0), dilation: Any = (1, 1), groups: int = 1,
 ) -> tuple[Tensor, Pull] | None:  # fmt: skip
-    if isinstance(padding, str):
+    kernel = node.args[1]
+    if isinstance(padding, str) or not isinstance(kernel, fx.Node) or kernel.op != "get_attr":
         return None
-    half, shape, device = mixed.half_weight(node.args[1]), x.shape, x.device
+    half, shape, device = mixed.half_weight(kernel), x.shape, x.device
 
     def pull(gradient: Tensor) -> tuple[Tensor]:
         # Only the input's shape matters to its own gradient.
@@ -166,7 +192,8 @@ def _hardtanh(
 
 
 def _add(_mixed: MixedTrunk, node: fx.Node, x: Any, y: Any) -> tuple[Tensor, Pull] | None:
-    if not (isinstance(x, Tensor) and isinstance(y, Tensor) and x.shape == y.shape and len(node.all_input_nodes) == 2):
+    terms = [n for n in node.all_input_nodes if n.op != "get_attr"]
+    if len(terms) != 2 or not (isinstance(x, Tensor) and isinstance(y, Tensor) and x.shape == y.shape):
         return None
     return x + y, lambda gradient: (gradient, gradient)
 

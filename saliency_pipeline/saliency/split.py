@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 import operator
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -115,7 +116,7 @@ def split_network(network: nn.Module, layer: Layer, size: int, batch: int) -> Sp
 
 
 def _flat(exported: torch.export.ExportedProgram) -> fx.GraphModule:
-    """The exported graph in functional form with BatchNorm folded, without input checks and clones, frozen."""
+    """The exported graph in functional form, BatchNorm and all that no frame changes folded, without input checks."""
     module = exported.run_decompositions({}).module()
     assert isinstance(module, fx.GraphModule)
     for node in list(module.graph.nodes):
@@ -126,10 +127,31 @@ def _flat(exported: torch.export.ExportedProgram) -> fx.GraphModule:
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
     module.graph.set_codegen(fx.graph.CodeGen())
+    fold_constants(module)
     fold_batchnorm(module)
-    module.requires_grad_(False)
+    # What export made counts itself as the user's network: it cannot be put into eval mode.
+    return fx.GraphModule(module, module.graph).eval()
+
+
+def fold_constants(module: fx.GraphModule) -> None:
+    """Compute what depends on no input (a ViT's resized positions, Swin's position bias) once, in place.
+
+    Afterwards every constant of the graph is a buffer of the module itself; weights are shared, not copied.
+    """
+    graph = module.graph
+    known: dict[fx.Node, object] = {}
+    for node in list(graph.nodes):
+        if node.op == "get_attr":
+            known[node] = constant(module, node).detach()
+        elif node.op == "call_function" and all(source in known for source in node.all_input_nodes):
+            known[node] = call(node, known)
+    for node, value in known.items():
+        if isinstance(value, Tensor) and any(user not in known for user in node.users):
+            with graph.inserting_before(node):
+                buffer = _buffer(module, f"constant_{node.name}", value)
+            node.replace_all_uses_with(buffer, delete_user_cb=lambda user: user not in known)
+    graph.eliminate_dead_code()
     module.recompile()
-    return module
 
 
 def _subgraph(module: fx.GraphModule, start: fx.Node, end: fx.Node) -> fx.GraphModule:
@@ -145,9 +167,7 @@ def _subgraph(module: fx.GraphModule, start: fx.Node, end: fx.Node) -> fx.GraphM
             copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output(copies[end])
     graph.lint()
-    part = fx.GraphModule(module, graph)
-    part.eval()
-    return part
+    return fx.GraphModule(module, graph).eval()
 
 
 def fold_batchnorm(module: fx.GraphModule) -> None:
@@ -160,10 +180,9 @@ def fold_batchnorm(module: fx.GraphModule) -> None:
         if node.target is not aten._native_batch_norm_legit_no_training.default:
             continue
         source, *names = node.args[:5]
-        weight, bias, mean, variance = (None if n is None else constant(module, n).double() for n in names)
-        scale = (variance + node.args[6]).rsqrt()
-        scale = scale if weight is None else scale * weight
-        shift = -mean * scale if bias is None else bias - mean * scale
+        weight, bias, mean, variance = (0.0 if n is None else constant(module, n).double() for n in names)
+        scale = (variance + node.args[6]).rsqrt() * (1.0 if names[0] is None else weight)
+        shift = bias - mean * scale
         with graph.inserting_before(node):
             if source.target is aten.conv2d.default and len(source.users) == 1:
                 kernel = constant(module, source.args[1]).double()
@@ -183,14 +202,19 @@ def fold_batchnorm(module: fx.GraphModule) -> None:
             graph.erase_node(user)
         graph.erase_node(node)
     graph.eliminate_dead_code()
-    module.delete_all_unused_submodules()
     module.recompile()
+
+
+def call(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
+    """What an operator of a flat graph gives for the values of the nodes it reads."""
+    target: Any = node.target
+    arguments: Any = fx.node.map_arg((node.args, dict(node.kwargs)), values.__getitem__)
+    return target(*arguments[0], **arguments[1])
 
 
 def constant(module: fx.GraphModule, node: fx.Node) -> Tensor:
     """The tensor a `get_attr` node of the graph stands for."""
-    value: Tensor = operator.attrgetter(str(node.target))(module)
-    return value
+    return cast(Tensor, operator.attrgetter(str(node.target))(module))
 
 
 def _buffer(module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
