@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.source import Preprocessing
+from saliency_pipeline.models.weights import one_line
 from saliency_pipeline.saliency.rounding import rounded_to_bf16
 
 BACKENDS = ("torch", "compile", "openvino")
@@ -58,8 +59,17 @@ def make_trunk(graph: fx.GraphModule, preprocessing: Preprocessing, batch: int, 
             raise SalpipeError("--backend openvino: not installed; run pip install 'saliency-pipeline[openvino]'")
         if placement.device != "cpu":
             raise SalpipeError(f"--backend openvino runs on the CPU, not on {placement.device}; use --backend torch")
-        return OpenVinoTrunk(graph, preprocessing, batch, placement)
+        try:
+            return OpenVinoTrunk(graph, preprocessing, batch, placement)
+        except Exception as error:  # an operator it does not know, a kernel it does not have, no memory
+            raise cannot_run(placement, error) from error
     return TorchTrunk(graph, preprocessing, placement)
+
+
+def cannot_run(placement: Placement, error: Exception) -> SalpipeError:
+    """What to say where a back end fails on a network."""
+    reason = one_line(error)
+    return SalpipeError(f"--backend {placement.backend}: cannot run this network ({reason}); use --backend torch")
 
 
 def openvino_installed() -> bool:
@@ -97,15 +107,23 @@ class TorchTrunk:
         self.normalise = Normalise(preprocessing, placement.device, dtype)
         # Freezing makes the weights constants, so that they are laid out for the kernels once.
         self.run: Any = torch.compile(module, options={"freezing": True}) if placement.backend == "compile" else module
+        self.placement, self.has_run = placement, placement.backend == "torch"
 
     def __call__(self, frames: np.ndarray) -> Tensor:
         """Frames (N, S, S, 3) uint8 to the layer's output, float32."""
         with torch.inference_mode():
-            activations: Tensor = self.run(self.normalise(frames))
+            try:
+                activations: Tensor = self.run(self.normalise(frames))
+            except Exception as error:
+                # Compiling happens in the first call, and needs a C++ compiler for one.
+                if self.has_run:
+                    raise
+                raise cannot_run(self.placement, error) from error
+            self.has_run = True
             return activations.float()
 
 
-def placed(module: M, device: str, dtype: torch.dtype = torch.float32) -> M:
+def placed(module: M, device: str, dtype: torch.dtype | None = None) -> M:
     """A copy of a network on another device, in eval mode, its convolution weights in channels_last."""
     module = copy.deepcopy(module).eval().to(device=device, dtype=dtype)
     # Not by `to`, which would have five-dimensional constants in channels_last as well and fails.

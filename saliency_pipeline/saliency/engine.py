@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ class Explainer:
         self.source, self.layer, self.methods, self.target = source, layer, tuple(methods), target
         self.batch, self.placement = batch, placement
         self.size = source.preprocessing.size
+        self.local = threading.local()
         self.split = split = split or split_network(source.module, layer, self.size, batch)
         self.needs_pixels = any(method.level == "pixels" for method in methods)
         self.differentiates = self.needs_pixels or split.trunk is None
@@ -84,6 +86,9 @@ class Explainer:
         if split.linear:
             self.weight = split.linear.weight.to(placement.device)
             self.bias = split.linear.bias.to(placement.device)
+        if placement.device.startswith("cuda"):
+            # Other streams read the weights.
+            torch.cuda.synchronize(placement.device)
 
     def map_shapes(self) -> dict[str, tuple[int, int, int]]:
         """(T, h, w) of every method's maps."""
@@ -111,8 +116,21 @@ class Explainer:
             parts.append(_first(self._explain_batch(chunk, given), count))
         return parts[0] if len(parts) == 1 else _join(parts)
 
+    @contextmanager
+    def _own_stream(self) -> Iterator[None]:
+        """On a GPU every calling thread computes in a stream of its own, so that copies and kernels overlap."""
+        if not self.placement.device.startswith("cuda"):
+            yield
+            return
+        if not hasattr(self.local, "stream"):
+            # One a thread, not one a call: freed memory is kept for the stream that used it.
+            self.local.stream = torch.cuda.Stream(self.placement.device)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(self.local.stream):
+            yield
+            self.local.stream.synchronize()
+
     def _explain_batch(self, frames: np.ndarray, labels: Tensor | None) -> Explanation:
-        with _own_stream(self.placement.device):
+        with self._own_stream():
             if self.differentiates:
                 logits, targets, maps = self._differentiate(frames, labels)
             else:
@@ -203,14 +221,3 @@ def _join(parts: Sequence[Explanation]) -> Explanation:
         np.concatenate([p.targets for p in parts]),
         {name: np.concatenate([p.maps[name] for p in parts]) for name in parts[0].maps},
     )
-
-
-@contextmanager
-def _own_stream(device: str) -> Iterator[None]:
-    """On a GPU every calling thread computes in a stream of its own, so that copies and kernels overlap."""
-    if not device.startswith("cuda"):
-        yield
-        return
-    with torch.cuda.stream(torch.cuda.Stream(device)):
-        yield
-        torch.cuda.current_stream().synchronize()

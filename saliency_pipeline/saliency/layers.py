@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -47,13 +47,30 @@ class Layer:
 
 
 @contextmanager
-def replaced_output(module: nn.Module, replace: Any) -> Iterator[None]:
-    """Within the block `module` returns `replace(output)` (or its own output where that is None)."""
-    handle = module.register_forward_hook(lambda _module, _inputs, output: replace(output))
+def replaced_output(module: nn.Module, change: Callable[[Any], Any]) -> Iterator[None]:
+    """Within the block `module` returns `change(output)` (or its own output where that is None)."""
+    handle = module.register_forward_hook(lambda _module, _inputs, output: change(output))
     try:
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Within the block the network is in eval mode and frozen; afterwards every part of it is as it was."""
+    training = [(m, m.training) for m in module.modules()]
+    learning = [p for p in module.parameters() if p.requires_grad]
+    try:
+        module.eval()
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for part, mode in training:
+            part.training = mode
+        for parameter in learning:
+            parameter.requires_grad_()
 
 
 def grid_of(output: object, batch: int, prefix: int | None = None) -> tuple[str, int, tuple[int, int], int] | None:
@@ -148,25 +165,27 @@ def choose_layer(module: nn.Module, size: int, name: str | None = None) -> Layer
     the last block's own output has a gradient at the class token only.
 
     Args:
-        module: network in eval mode with frozen parameters, (N, 3, size, size) to logits (N, classes).
+        module: (N, 3, size, size) to logits (N, classes), on the CPU; left as found.
         size: side of the frame in pixels.
         name: dotted module name, or None to choose.
 
     Raises:
         SalpipeError: where `name` is no layer on a grid, or the network has none.
     """
-    layers = grid_layers(module, size)
-    if name is not None:
-        return _named_layer(module, size, name, layers)
-    for layer, gradient in reversed(layers.values()):
-        if layer.to_grid(gradient).abs().amax() > 0 and is_clean_cut(module, layer.name, size):
-            return Layer(**{**vars(layer), "clean": True})
+    with evaluating(module):
+        layers = grid_layers(module, size)
+        if name is not None:
+            return _named_layer(module, size, name, layers)
+        for layer, gradient in reversed(layers.values()):
+            # Not `> 0`: a damaged network's gradient is NaN, and its maps are to say so.
+            if layer.to_grid(gradient).abs().amax() != 0 and is_clean_cut(module, layer.name, size):
+                return replace(layer, clean=True)
     raise SalpipeError(f"{type(module).__name__} has no layer whose output lies on a grid; choose a network with one")
 
 
 def _named_layer(module: nn.Module, size: int, name: str, layers: dict[str, tuple[Layer, Tensor]]) -> Layer:
     if name in layers:
-        return Layer(**{**vars(layers[name][0]), "clean": is_clean_cut(module, name, size)})
+        return replace(layers[name][0], clean=is_clean_cut(module, name, size))
     modules = dict(module.named_modules())
     if name in modules:
         # A container whose last child stands for it, or the child: the same tensor under another name.

@@ -27,18 +27,17 @@ class MixedTrunk(nn.Module):
     def __init__(self, trunk: fx.GraphModule) -> None:
         super().__init__()
         self.trunk = trunk
-        self.rounded: dict[str, Tensor] = {}
+        for node in trunk.graph.nodes:
+            if node.op == "get_attr" and any(user.target is aten.conv2d.default for user in node.users):
+                self.register_buffer(f"half_{node.target}", constant(trunk, node).to(HALF))
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames (N, 3, S, S) float32 to activations float32, differentiable."""
         return cast(Tensor, _Differentiated.apply(frames, self))
 
     def half_weight(self, node: fx.Node) -> Tensor:
-        """The bf16 copy of a constant of the graph, made at first use."""
-        name = str(node.target)
-        if name not in self.rounded:
-            self.rounded[name] = constant(self.trunk, node).to(HALF)
-        return self.rounded[name]
+        """The bf16 copy of a convolution's weight."""
+        return cast(Tensor, getattr(self, f"half_{node.target}"))
 
 
 class MixedNetwork(nn.Module):

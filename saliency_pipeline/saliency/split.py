@@ -18,7 +18,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from saliency_pipeline.saliency.layers import Layer, probe_frames, replaced_output
+from saliency_pipeline.saliency.layers import Layer, evaluating, probe_frames, replaced_output
 
 aten = torch.ops.aten
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def split_network(network: nn.Module, layer: Layer, size: int, batch: int) -> Sp
     """Cut `network` at `layer` for batches of `batch` frames of `size` x `size` pixels.
 
     Args:
-        network: eval mode, frozen, float32, on the CPU: (N, 3, size, size) to (N, classes). It is left as found.
+        network: float32, on the CPU: (N, 3, size, size) to (N, classes). It is left as found.
         layer: from `choose_layer`.
         size: side of the frame.
         batch: N.
@@ -94,9 +94,9 @@ def split_network(network: nn.Module, layer: Layer, size: int, batch: int) -> Sp
         The cut network; one with `whole` alone where it cannot be cut or its export does not reproduce it.
     """
     frames = probe_frames(size, batch)
-    observed = Observed(network, layer.name).eval()
+    observed = Observed(network, layer.name)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with evaluating(observed), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             whole = _flat(torch.export.export(observed, (frames,), strict=False))
             same = all(close(a, b, 1e-4) for a, b in zip(whole(frames), observed(frames), strict=True))

@@ -22,7 +22,7 @@ from saliency_pipeline.files import write_atomically
 from saliency_pipeline.models.source import SourceModel
 from saliency_pipeline.saliency.backends import BACKENDS, PRECISIONS, Normalise, Placement, openvino_installed
 from saliency_pipeline.saliency.engine import Explainer
-from saliency_pipeline.saliency.layers import Layer
+from saliency_pipeline.saliency.layers import Layer, evaluating
 from saliency_pipeline.saliency.methods import Method
 from saliency_pipeline.saliency.split import Observed
 from saliency_pipeline.saliency.targets import Target
@@ -82,7 +82,8 @@ def choose_placement(
     """The fastest placement whose maps agree with captum's fp32 maps on `frames`.
 
     Speeds are measured once per machine, network and library versions and kept in the user's cache folder, so that
-    the same machine always chooses alike; fidelity is measured on the frames given, every time.
+    the same machine always chooses alike; fidelity is measured on the frames given, every time. Where no candidate
+    is faithful enough, PyTorch in fp32 is chosen, or what comes nearest to it among what is asked for.
 
     Args:
         source: the network that explains.
@@ -105,7 +106,8 @@ def choose_placement(
     make = _explainers(source, layer, methods, batch)
     frames = frames[: max(1, min(FRAMES, len(frames)))]
     rates = _rates(_speed_key(source, layer, methods, batch, candidates), candidates, make, frames)
-    by_speed = sorted(candidates, key=lambda c: -rates[c] * (1 if c.precision == "bf16" else WORTHWHILE))
+    running = [c for c in candidates if rates[c] > 0] or candidates
+    by_speed = sorted(running, key=lambda c: -rates[c] * (1 if c.precision == "bf16" else WORTHWHILE))
     reference = reference_maps(source, layer, methods, frames)
     for candidate in by_speed:
         fidelity = _fidelity(make(candidate), methods, frames, reference)
@@ -113,7 +115,10 @@ def choose_placement(
         logger.info("%s: %s: %s", candidate, fidelity, "taken" if accepted else "refused")
         if accepted:
             return candidate
-    return Placement("torch", "fp32", device, streams)
+    exact = [c for c in running if c.precision == "fp32"]
+    chosen = (exact or running)[-1]
+    logger.warning("no back end's maps come within the bounds of fp32; %s %s it is", chosen.backend, chosen.precision)
+    return chosen
 
 
 def _candidates(backend: str, precision: str, device: str, streams: int, pixels: bool) -> list[Placement]:
@@ -164,7 +169,7 @@ def _rates(
     names = [f"{c.backend} {c.precision}" for c in candidates]
     rates = known.get(key)
     if not isinstance(rates, dict) or any(not isinstance(rates.get(name), int | float) for name in names):
-        measured = [measure_rate(make(c), frames) for c in candidates]
+        measured = [_rate_or_zero(c, make, frames) for c in candidates]
         rates = dict(zip(names, (round(r, 2) for r in measured), strict=True))
         try:
             cache.parent.mkdir(parents=True, exist_ok=True)
@@ -172,6 +177,15 @@ def _rates(
         except (OSError, SalpipeError) as error:
             logger.info("speeds are not remembered: %s", error)
     return {c: float(rates[name]) for c, name in zip(candidates, names, strict=True)}
+
+
+def _rate_or_zero(candidate: Placement, make: Callable[[Placement], Explainer], frames: np.ndarray) -> float:
+    """Frames per second, 0 where the back end cannot run this network."""
+    try:
+        return measure_rate(make(candidate), frames)
+    except SalpipeError as error:
+        logger.info("%s: %s", candidate, error)
+        return 0.0
 
 
 def _read_json(path: Path) -> dict[str, object]:
@@ -217,24 +231,25 @@ def reference_maps(
     network, normalise = source.module, Normalise(source.preprocessing)
     classes: list[np.ndarray] = []
     maps: list[list[np.ndarray]] = [[] for _ in methods]
-    observed = Observed(network, layer.name).eval()
-    for start in range(0, len(frames), 4):
-        pixels = normalise(frames[start : start + 4]).contiguous()
-        with torch.no_grad():
-            target = network(pixels).argmax(1)
-        classes.append(target.numpy())
-        for method, parts in zip(methods, maps, strict=True):
-            if method.name == "gradcam" and layer.layout == "nchw":
-                cam = LayerGradCam(network, network.get_submodule(layer.name))
-                parts.append(cam.attribute(pixels, target, relu_attributions=True)[:, 0].detach().numpy())
-            elif method.level == "pixels":
-                gradient = Saliency(network).attribute(pixels.clone().requires_grad_(), target, abs=False)
-                parts.append(method.explain(gradient.detach()).numpy())
-            else:
-                output, logits = observed(pixels.clone().requires_grad_())
-                (gradient,) = torch.autograd.grad(logits.gather(1, target[:, None]).sum(), output)
-                grid = layer.to_grid(output.detach()), layer.to_grid(gradient)
-                parts.append(method.explain(*grid).numpy())
+    with evaluating(network):
+        observed = Observed(network, layer.name)
+        for start in range(0, len(frames), 4):
+            pixels = normalise(frames[start : start + 4]).contiguous()
+            with torch.no_grad():
+                target = network(pixels).argmax(1)
+            classes.append(target.numpy())
+            for method, parts in zip(methods, maps, strict=True):
+                if method.name == "gradcam" and layer.layout == "nchw":
+                    cam = LayerGradCam(network, network.get_submodule(layer.name))
+                    parts.append(cam.attribute(pixels, target, relu_attributions=True)[:, 0].detach().numpy())
+                elif method.level == "pixels":
+                    gradient = Saliency(network).attribute(pixels.clone().requires_grad_(), target, abs=False)
+                    parts.append(method.explain(gradient.detach()).numpy())
+                else:
+                    output, logits = observed(pixels.clone().requires_grad_())
+                    (gradient,) = torch.autograd.grad(logits.gather(1, target[:, None]).sum(), output)
+                    grid = layer.to_grid(output.detach()), layer.to_grid(gradient)
+                    parts.append(method.explain(*grid).numpy())
     return np.concatenate(classes), [np.concatenate(parts) for parts in maps]
 
 
@@ -258,6 +273,12 @@ def _fidelity(
 def fidelity(maps: np.ndarray, reference: np.ndarray) -> Fidelity:
     """How near `maps` (N, h, w) come to `reference` (N, h, w)."""
     got, want = (m.reshape(len(m), -1).astype(np.float64) for m in (maps, reference))
+    finite, wanted = (np.isfinite(m).all(1) for m in (got, want))
+    if (finite != wanted).any():
+        return Fidelity(0.0, np.inf)
+    got, want = got[finite], want[finite]
+    if not len(want):
+        return Fidelity(1.0, 0.0)
     peaks = np.abs(want).max(1)
     # A map that is all but zero beside the others holds rounding only.
     peaks = np.maximum(peaks, 1e-3 * np.median(peaks) + 1e-30)
