@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,40 +18,46 @@ from saliency_pipeline.cli.options import (
     quiet_option,
 )
 from saliency_pipeline.errors import TooManyRejectsError
+from saliency_pipeline.generation.progress import Progress
 
 
-class Part(click.ParamType[tuple[int, int]]):
-    """`I/N`: the I-th of N slices."""
-
-    name = "I/N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """Read `I/N` with 1 <= I <= N."""
-        if isinstance(value, tuple):
-            return value
-        first, _, count = str(value).partition("/")
-        if not (first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
-            self.fail(f"{value!r} is not I/N with I from 1 to N, such as 1/8", param, ctx)
-        return int(first), int(count)
+def part(text: str) -> tuple[int, int]:
+    """`I/N`, the I-th of N slices, as (I, N) with 1 <= I <= N."""
+    if not (match := re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text)) or not 1 <= int(match[1]) <= int(match[2]):
+        raise click.BadParameter(f"{text!r} is not I/N with I from 1 to N, such as 1/8")
+    return int(match[1]), int(match[2])
 
 
-class Share(click.ParamType[tuple[float, bool]]):
-    """`N%` of the images, or a number of images."""
+def share(text: str) -> tuple[float, bool]:
+    """`N%` of the images, or a number of images, as that number and whether it is a percentage."""
+    if not re.fullmatch(r"[0-9]{1,9}|[0-9]{1,3}(\.[0-9]+)?%", text):
+        raise click.BadParameter(f"{text!r} is neither a percentage, such as 1%, nor a number of images")
+    return float(text.removesuffix("%")), text.endswith("%")
 
-    name = "N%|N"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, bool]:
-        """The number, and whether it is a percentage."""
-        if isinstance(value, tuple):
-            return value
-        text = str(value).strip()
-        try:
-            number = float(text.removesuffix("%"))
-        except ValueError:
-            number = -1.0
-        if not 0 <= number < float("inf") or (not text.endswith("%") and number != int(number)):
-            self.fail(f"{value!r} is neither a percentage, such as 1%, nor a number of images", param, ctx)
-        return number, text.endswith("%")
+class TerminalProgress(Progress):
+    """Bars and notes of a run on standard error."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.bar: Any = None
+
+    def note(self, text: str) -> None:
+        """A line, unless all is to be quiet."""
+        if not self.quiet:
+            click.echo(f"salpipe: {text}", err=True)
+
+    def start(self, total: int, unit: str, what: str) -> None:
+        """A new bar."""
+        self.bar = progress_bar(total, unit, what, quiet=self.quiet)
+
+    def advance(self, count: int) -> None:
+        """The bar grows."""
+        self.bar.update(count)
+
+    def stop(self) -> None:
+        """The bar goes."""
+        self.bar.close()
 
 
 @click.command()
@@ -81,7 +88,12 @@ class Share(click.ParamType[tuple[float, bool]]):
     help="Explained class of the source model: the predicted one, the image's own label, the K highest, or "
     "one class for all by index, WordNet id or name.",
 )
-@click.option("--size", type=int, help="Side of the square frame in pixels.  [default: the source model's own]")
+@click.option(
+    "--size",
+    type=click.IntRange(min=1),
+    metavar="PIXELS",
+    help="Side of the square frame in pixels.  [default: the source model's own]",
+)
 @click.option(
     "--fit",
     type=click.Choice(["crop", "pad", "squash"]),
@@ -91,7 +103,8 @@ class Share(click.ParamType[tuple[float, bool]]):
 )
 @click.option(
     "--label-level",
-    type=int,
+    type=click.IntRange(min=0),
+    metavar="N",
     default=1,
     show_default=True,
     help="Folder level that names the class; 0 for unlabelled images.",
@@ -103,8 +116,10 @@ class Share(click.ParamType[tuple[float, bool]]):
     show_default=True,
     help="How frames are stored: raw reads fastest, jpeg is a tenth of the size.",
 )
-@click.option("--jpeg-quality", type=int, default=95, show_default=True)
-@click.option("--shard-size", type=int, default=1024, show_default=True, help="Images a shard.")
+@click.option("--jpeg-quality", type=click.IntRange(1, 100), metavar="1-100", default=95, show_default=True)
+@click.option(
+    "--shard-size", type=click.IntRange(min=1), metavar="N", default=1024, show_default=True, help="Images a shard."
+)
 @click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16"]),
@@ -120,10 +135,16 @@ class Share(click.ParamType[tuple[float, bool]]):
     help="What runs the network up to the explained layer.",
 )
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]")
-@click.option("--batch-size", type=int, help="Frames computed together.  [default: 4 on a CPU, 32 or 64 on a GPU]")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Frames computed together.  [default: 4 on a CPU, 32 or 64 on a GPU]",
+)
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
+    metavar="N",
     default=1,
     show_default=True,
     help="Worker processes, each with its share of the cores. One already uses all cores.",
@@ -131,21 +152,24 @@ class Share(click.ParamType[tuple[float, bool]]):
 @click.option(
     "--shards",
     "part",
-    type=Part(),
+    type=part,
+    metavar="I/N",
     default="1/1",
     show_default=True,
     help="Write only every N-th shard from the I-th on: one slice of a job array.",
 )
 @click.option(
     "--max-rejects",
-    type=Share(),
+    type=share,
+    metavar="N%|N",
     default="1%",
     show_default=True,
     help="More unusable images than this end the command with exit code 3, after all others are stored.",
 )
 @click.option(
     "--max-pixels",
-    type=int,
+    type=click.IntRange(min=1),
+    metavar="N",
     default=128_000_000,
     show_default=True,
     help="Images with more pixels are rejected unread.",
@@ -199,27 +223,3 @@ def command(
             f"{report.rejects:,} of {planned:,} images were rejected, more than --max-rejects "
             f"{limit:g}{'%' if percent else ''}: see rejects.jsonl in {output}; all others are stored"
         )
-
-
-# click passes what it parsed by name; the library's class is only imported when the command runs
-def TerminalProgress(quiet: bool) -> Any:  # noqa: N802
-    """Bars and notes of a run on standard error."""
-    from saliency_pipeline.generation.run import Progress
-
-    class Terminal(Progress):
-        bar: Any = None
-
-        def note(self, text: str) -> None:
-            if not quiet:
-                click.echo(f"salpipe: {text}", err=True)
-
-        def start(self, total: int, unit: str, what: str) -> None:
-            self.bar = progress_bar(total, unit, what, quiet=quiet)
-
-        def advance(self, count: int) -> None:
-            self.bar.update(count)
-
-        def stop(self) -> None:
-            self.bar.close()
-
-    return Terminal()

@@ -28,12 +28,14 @@ def command(pattern: str | None, as_json: bool) -> None:
 
     found = list_sources(pattern)
     if as_json:
-        json_echo([asdict(source) for source in found])
+        json_echo({"models": [asdict(source) for source in found]})
         return
     rows = [("name", "library", "weights", "size", "shortcut")]
     rows += [(s.name, s.library, s.weights, str(s.size or "?"), s.closed_form) for s in found]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if not found:
+        click.echo(f"salpipe: no model matches {pattern!r}", err=True)
     if pattern is None:
         click.echo("\nMore: salpipe models 'resnet*', salpipe models 'torchvision/*', salpipe models '*'", err=True)

@@ -52,7 +52,8 @@ def command(shards: Path, deep: bool, as_json: bool, quiet: bool) -> None:
             how = "hashes and values" if report.deep else "structure"
             click.echo(f"{shards}: {report.images:,} images in {report.shards:,} shards, {how} in order")
     if report.problems:
-        names = ", ".join(report.damaged[:5]) or "the folder"
+        more = f" and {len(report.damaged) - 5:,} more" if len(report.damaged) > 5 else ""
         raise IntegrityError(
-            f"{shards}: {len(report.problems)} problems in {names}; run the same 'salpipe generate' again to mend them"
+            f"{shards}: damaged are {', '.join(report.damaged[:5])}{more}; run the same 'salpipe generate' again to "
+            "mend them"
         )

@@ -33,7 +33,7 @@ are for that one alone. An option that may be repeated takes a list.
 [generate]
 method = ["gradcam", "gradient"]
 size = 224
-max-rejects = 0.05
+max-rejects = "5%"
 ```
 """
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from saliency_pipeline.errors import BadImageError
+from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.files import publish, temporary_name
 from saliency_pipeline.generation.plan import ShardTask
 from saliency_pipeline.generation.receipt import Receipt, Reject
@@ -265,8 +265,9 @@ def write_shard(job: Job, task: ShardTask) -> Receipt:
 
 def make_explainer(job: Job) -> Explainer:
     """The job's engine; the last one made is kept."""
+    sha256 = job.header.provenance["source"]["weights_sha256"]
     return _kept_explainer(
-        job.model, job.weights, job.size, job.layer, job.methods, job.target, job.batch, job.placement
+        job.model, job.weights, sha256, job.size, job.layer, job.methods, job.target, job.batch, job.placement
     )
 
 
@@ -274,6 +275,7 @@ def make_explainer(job: Job) -> Explainer:
 def _kept_explainer(
     model: str,
     weights: str,
+    sha256: str,
     size: int,
     layer: Layer,
     methods: tuple[str, ...],
@@ -282,6 +284,8 @@ def _kept_explainer(
     placement: Placement,
 ) -> Explainer:
     source = sized(load_source(model, weights), size)
+    if source.weights_sha256 != sha256:
+        raise SalpipeError(f"--weights {weights}: not the weights that the run began with; put them back")
     return Explainer(source, layer, find_methods(methods), target, batch, placement)
 
 

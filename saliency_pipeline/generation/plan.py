@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,7 @@ def plan_fields(request: Request, catalogue: Catalogue, weights_sha256: str) -> 
     """Everything that identifies a plan before anything is chosen.
 
     Images are known by key, label, split and size in bytes: an image that changed its content without changing its
-    size is not noticed.
+    size is not noticed. Weights are known by their hash, whatever their file is called.
     """
     digest = hashlib.sha256()
     for record in catalogue.records:
@@ -117,7 +117,7 @@ def plan_fields(request: Request, catalogue: Catalogue, weights_sha256: str) -> 
             size = -1
         digest.update(to_json([record.key, record.label, record.split, record.box, size]).encode() + b"\n")
     return {
-        **{name: list(v) if isinstance(v, tuple) else v for name, v in asdict(request).items()},
+        **{name: list(v) if isinstance(v, tuple) else v for name, v in asdict(request).items() if name != "weights"},
         "weights_sha256": weights_sha256,
         "classes": list(catalogue.classes),
         "images": len(catalogue),
@@ -132,6 +132,17 @@ def library_versions() -> dict[str, str]:
     return {name: version(distribution) for name, distribution in names.items()}
 
 
+def with_backend_version(fields: dict[str, Any], backend: str) -> dict[str, Any]:
+    """The fields with the version of the chosen back end's library where that is one more: it decides the maps too."""
+    if backend != "openvino":
+        return fields
+    try:
+        found = version("openvino")
+    except PackageNotFoundError:
+        found = "not installed"
+    return {**fields, "versions": {**fields["versions"], "openvino": found}}
+
+
 def stored_plan(folder: Path) -> Plan | None:
     """The plan of a folder, or None where there is none.
 
@@ -143,11 +154,17 @@ def stored_plan(folder: Path) -> Plan | None:
         data = json.loads(path.read_bytes())
         if data["format"] != FORMAT:
             raise ValueError("not a plan of salpipe")
-        return Plan(data["fields"], data["resolved"], data["provenance"])
+        plan = Plan(data["fields"], data["resolved"], data["provenance"])
+        if data["plan"] != plan.hash:
+            raise ValueError("its hash is not that of its contents")
+        return plan
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SalpipeError(f"{path}: cannot be read ({error!r:.80}); choose another output folder") from error
+        raise SalpipeError(
+            f"{path}: damaged or not a plan ({type(error).__name__}: {error!s:.80}); choose another output folder, or "
+            "remove it and run the command that made the folder again"
+        ) from error
 
 
 def check_same_plan(folder: Path, stored: Plan, fields: Mapping[str, Any]) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import sha256_of, write_atomically
-from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, Manifest, ShardEntry
+from saliency_pipeline.shards.manifest import REJECTS, Manifest, ShardEntry
 from saliency_pipeline.shards.schema import ShardHeader
 
 RECEIPTS = "receipts"
@@ -89,7 +90,11 @@ def merge(folder: Path, header: ShardHeader, receipts: Sequence[Receipt]) -> Man
         len(rejects),
         tuple(receipt.shard for receipt in receipts),
     )
-    if not (folder / MANIFEST).exists() or Manifest.read(folder) != manifest:
+    try:
+        there = Manifest.read(folder)
+    except SalpipeError:
+        there = None
+    if there != manifest:
         manifest.write(folder)
     return manifest
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,15 @@ import torch
 
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.generation.job import Job, sized
-from saliency_pipeline.generation.plan import Plan, Request, check_same_plan, plan_fields, store_plan, stored_plan
+from saliency_pipeline.generation.plan import (
+    Plan,
+    Request,
+    check_same_plan,
+    plan_fields,
+    store_plan,
+    stored_plan,
+    with_backend_version,
+)
 from saliency_pipeline.images.decode import FITS, decode_frame
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.models.source import SourceModel, load_source
@@ -48,13 +56,14 @@ def resolve(folder: Path, request: Request, catalogue: Catalogue, jobs: int, not
     source = load_source(request.model, request.weights)
     source = sized(source, request.size or source.preprocessing.size)
     methods = find_methods(request.methods)
-    request = replace(request, device=_device(request.device), methods=tuple(method.name for method in methods))
+    device = _device(request.device)
+    request = replace(request, model=source.name, device=device, methods=tuple(method.name for method in methods))
     target = _target(request, source, catalogue)
     fields = plan_fields(request, catalogue, source.weights_sha256)
     plan = stored_plan(folder)
     if plan is None:
         plan = store_plan(folder, _choose(fields, request, catalogue, source, methods, note))
-    check_same_plan(folder, plan, fields)
+    check_same_plan(folder, plan, with_backend_version(fields, plan.resolved["backend"]))
     return _job(folder, request, catalogue, source, target, methods, plan, jobs)
 
 
@@ -81,7 +90,8 @@ def checked(request: Request) -> Request:
 def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if name != "cpu" and not (name.startswith("cuda") and torch.cuda.is_available()):
+    number = re.fullmatch(r"cuda(?::([0-9]+))?", name)
+    if name != "cpu" and not (number and int(number[1] or 0) < torch.cuda.device_count()):
         raise SalpipeError(f"--device {name}: not available here; use --device cpu")
     return name
 
@@ -169,9 +179,8 @@ def _choose(
         "precision": placement.precision,
         "batch_size": batch,
     }
+    fields = with_backend_version(fields, placement.backend)
     versions = dict(fields["versions"])
-    if placement.backend == "openvino":
-        versions["openvino"] = version("openvino")
     p = source.preprocessing
     provenance = {
         "salpipe": versions.pop("salpipe"),

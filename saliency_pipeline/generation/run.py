@@ -16,32 +16,17 @@ import joblib
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import FolderLock, disk_errors_explained, remove_stale_temporaries
 from saliency_pipeline.generation.job import Job, make_explainer, write_shard, write_shards
-from saliency_pipeline.generation.plan import Request, ShardTask, shard_tasks
+from saliency_pipeline.generation.plan import PLAN, Request, ShardTask, shard_tasks
+from saliency_pipeline.generation.progress import Progress
 from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, merge, reject_count, valid_receipt
 from saliency_pipeline.generation.resolve import checked, resolve
 from saliency_pipeline.images.folder import read_folder
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.saliency.allocator import keep_large_blocks
-from saliency_pipeline.shards.schema import ShardHeader
+from saliency_pipeline.shards.schema import ShardHeader, is_shard_name
 
 # How often a run goes on after a worker process died: the memory killer may strike once without meaning it.
 ATTEMPTS = 3
-
-
-class Progress:
-    """What a run tells about itself; the command line draws it. Every method may be left as it is."""
-
-    def note(self, text: str) -> None:
-        """One line of news."""
-
-    def start(self, total: int, unit: str, what: str) -> None:
-        """A stage of `total` units begins."""
-
-    def advance(self, count: int) -> None:
-        """So many units more are done."""
-
-    def stop(self) -> None:
-        """The stage is over."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +157,9 @@ def _open_folder(folder: Path, part: tuple[int, int], locks: ExitStack) -> None:
         with disk_errors_explained(own):
             own.mkdir(exist_ok=True)
         locks.enter_context(FolderLock(own))
+    elif not any(is_shard_name(path.name) for path in folder.iterdir()):
+        # A plan that no shard follows yet binds nobody.
+        (folder / PLAN).unlink(missing_ok=True)
     for place in (folder, folder / RECEIPTS):
         remove_stale_temporaries(place)
 
@@ -189,8 +177,9 @@ def _valid_receipts(folder: Path, tasks: Sequence[ShardTask], plan: str, progres
             if receipt is not None:
                 found[task.name] = receipt
     progress.stop()
-    if damaged := [task.name for task in there if task.name not in found]:
-        progress.note(f"{len(damaged)} damaged shards are written again: {', '.join(damaged[:5])}")
+    if again := [task.name for task in there if task.name not in found]:
+        more = f" and {len(again) - 5:,} more" if len(again) > 5 else ""
+        progress.note(f"damaged or without a receipt, to be written again: {', '.join(again[:5])}{more}")
     return found
 
 
@@ -215,24 +204,26 @@ def _parallel(job: Job, pending: list[ShardTask], jobs: int, progress: Progress)
     """Shards over worker processes. One that dies takes the others with it, so the rest is planned anew."""
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
-    written: list[Receipt] = []
-    for attempt in range(ATTEMPTS):
-        left = [task for task in pending if task.name not in {receipt.shard.name for receipt in written}]
+    written: dict[str, Receipt] = {}
+
+    def count(receipt: Receipt) -> None:
+        written[receipt.shard.name] = receipt
+        progress.advance(receipt.shard.images + len(receipt.rejects))
+
+    for attempt in range(1, ATTEMPTS + 1):
+        left = [task for task in pending if task.name not in written]
         try:
             with joblib.parallel_config("loky", inner_max_num_threads=job.placement.streams):
                 parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
                 for receipt in parallel(joblib.delayed(write_shard)(job, task) for task in left):
-                    written.append(receipt)
-                    progress.advance(receipt.shard.images + len(receipt.rejects))
-            return written
+                    count(receipt)
+            return list(written.values())
         except BrokenProcessPool:
-            progress.note(f"a worker process died; attempt {attempt + 2} of {ATTEMPTS}")
+            progress.note(f"a worker process died in attempt {attempt} of {ATTEMPTS}")
             # What it had published by then counts.
-            known = {receipt.shard.name for receipt in written}
-            folder, plan = Path(job.folder), job.header.plan
             for task in left:
-                if task.name not in known and (found := valid_receipt(folder, task.name, plan)):
-                    written.append(found)
+                if task.name not in written and (found := valid_receipt(Path(job.folder), task.name, job.header.plan)):
+                    count(found)
     raise SalpipeError(
         f"worker processes died {ATTEMPTS} times, perhaps for want of memory; run the same command with fewer --jobs"
     )
