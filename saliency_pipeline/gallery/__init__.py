@@ -1,0 +1,1 @@
+"""A page and a contact sheet to look at what shards hold."""
