@@ -34,7 +34,7 @@ _PAGE_BYTES = 2_200_000
 _BYTES_PER_PIXEL = 0.3
 _SIDES = (112, 320)
 _SHEET_PIXELS = 6_000_000
-_SHEET_SIDES = (64, 160)
+_SHEET_SIDES = (32, 160)
 
 _FLAGS = (
     (ALL_ZERO, "the map is zero everywhere"),

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.shards.reader import ShardFolder
 
-# opening a shard takes about 3 ms, so of a data set with thousands not all are opened to fill one page
+# opening a shard takes some milliseconds, so of a data set with thousands not all are opened to fill one page
 _SHARDS_LOOKED_AT = 64
 # comparing with every key of a large data set would take longer than correcting the name
 _KEYS_COMPARED = 20_000
