@@ -77,7 +77,8 @@ class Explainer:
         self.split = split = split or split_network(source.module, layer, self.size, batch)
         self.needs_pixels = any(method.level == "pixels" for method in methods)
         self.differentiates = self.needs_pixels or split.trunk is None
-        if self.needs_pixels or split.trunk is None:
+        self.closed_form = split.linear is not None and all(method.closed_form for method in methods)
+        if self.differentiates:
             self.whole = _differentiable(split, placement)
             self.normalise = Normalise(source.preprocessing, placement.device)
         else:
@@ -137,7 +138,7 @@ class Explainer:
                 activations = self.trunk(frames)
                 logits, targets, maps = (
                     self._closed_form(activations, labels)
-                    if self.split.linear
+                    if self.closed_form
                     else self._head_gradient(activations, labels)
                 )
             return _explanation(logits, targets, maps)
