@@ -1,14 +1,13 @@
-"""For all tests: what salpipe remembers of this machine goes to a folder of the session's own, not to the user's."""
+"""What every test shares: a cache folder that is not the user's."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
 
-@pytest.fixture(scope="session", autouse=True)
-def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A temporary `XDG_CACHE_HOME`, also for the processes that tests start."""
+@pytest.fixture(autouse=True, scope="session")
+def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Speeds measured on a busy test machine are not the user's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", os.fspath(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield

@@ -126,6 +126,9 @@ def _flat(exported: torch.export.ExportedProgram) -> fx.GraphModule:
             # Nothing works in place any more, so nothing needs its own copy.
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
+        elif node.target is aten.view.default:
+            # Exported with contiguous frames; in channels_last a view may have to be a copy.
+            node.target = aten.reshape.default
     module.graph.set_codegen(fx.graph.CodeGen())
     fold_constants(module)
     fold_batchnorm(module)
