@@ -1,0 +1,1 @@
+"""Tests of plans, shard jobs and the run that drives them."""

@@ -1,0 +1,210 @@
+"""What makes a plan another plan, and how one is kept."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import save_file
+
+from saliency_pipeline.errors import PlanMismatchError, SalpipeError
+from saliency_pipeline.generation import plan as plan_module
+from saliency_pipeline.generation.plan import (
+    Plan,
+    Request,
+    plan_fields,
+    shard_tasks,
+    store_plan,
+    stored_plan,
+    with_backend_version,
+)
+from saliency_pipeline.images.folder import read_folder
+from saliency_pipeline.images.record import Catalogue, ImageRecord
+from saliency_pipeline.models.source import load_source
+from tests.generation.examples import kept, photographs, run
+
+PLAN = Plan({"model": "tiny", "versions": {"torch": "2.9"}}, {"backend": "torch"}, {"salpipe": "0.1"})
+
+
+@pytest.fixture
+def own_images(images: Path, tmp_path: Path) -> Path:
+    """A copy of the images to be changed."""
+    return Path(shutil.copytree(images, tmp_path / "images"))
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"precision": "bf16"}, "precision fp32 -> bf16"),
+        ({"size": 32}, "size 64 -> 32"),
+        ({"methods": ("gradcam", "gradient")}, "methods ['gradcam'] -> ['gradcam', 'gradient']"),
+        ({"model": "test_efficientnet"}, "model test_resnet -> test_efficientnet"),
+        ({"target": "top:2", "encoding": "jpeg"}, "(encoding raw -> jpeg; target predicted -> top:2)"),
+        ({"shard_size": 5}, "shard_size 4 -> 5"),
+        ({"max_pixels": 10}, "max_pixels 128000000 -> 10"),
+        ({"label_level": 0}, "classes ['cat', 'dog', 'owl'] -> []; records "),
+    ],
+)
+def test_other_options_are_another_plan(
+    images: Path, finished: Path, copied: Path, options: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(PlanMismatchError) as caught:
+        run(images, copied, **options)
+    message = str(caught.value)
+    assert message.startswith(f"{copied} holds the shards of another plan (")
+    assert named in message
+    assert message.endswith("); choose another output folder")
+    assert "\n" not in message
+    assert kept(copied) == kept(finished)
+
+
+def add(root: Path) -> None:
+    photographs(root / "train" / "dog", ["99.jpg"])
+
+
+def grow(root: Path) -> None:
+    with open(root / "train/cat/1.jpg", "ab") as file:
+        file.write(b"\0")
+
+
+def relabel(root: Path) -> None:
+    os.rename(root / "train/cat/1.jpg", root / "train/dog/1.jpg")
+
+
+def move_to_another_split(root: Path) -> None:
+    os.rename(root / "train/cat/1.jpg", root / "test/1.jpg")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (add, "images 14 -> 15; records "),
+        (grow, "(records "),
+        (relabel, "(records "),
+        (move_to_another_split, "(records "),
+        (lambda root: os.rename(root / "train/cat", root / "train/kitten"), "-> ['cat', 'dog', 'kitten', 'owl']"),
+        (lambda root: (root / "train/cat/1.jpg").unlink(), "images 14 -> 13; records "),
+    ],
+)
+def test_other_images_are_another_plan(
+    own_images: Path, copied: Path, change: Callable[[Path], None], named: str
+) -> None:
+    assert run(own_images, copied).written == 0  # the same images elsewhere are the same plan
+    change(own_images)
+    with pytest.raises(PlanMismatchError) as caught:
+        run(own_images, copied)
+    assert named in str(caught.value)
+
+
+def test_other_versions_are_another_plan(images: Path, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = plan_module.library_versions()
+    monkeypatch.setattr(plan_module, "library_versions", lambda: {**found, "salpipe": "9.9"})
+    with pytest.raises(PlanMismatchError, match=rf"\(versions\.salpipe {found['salpipe']} -> 9\.9\)"):
+        run(images, copied)
+
+
+def test_the_back_ends_version_counts_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = {"versions": {"torch": "2.9"}}
+    assert with_backend_version(fields, "torch") == fields
+    assert "openvino" in with_backend_version(fields, "openvino")["versions"]
+
+    def missing(name: str) -> str:
+        raise plan_module.PackageNotFoundError(name)
+
+    monkeypatch.setattr(plan_module, "version", missing)
+    assert with_backend_version(fields, "openvino")["versions"]["openvino"] == "not installed"
+
+
+def test_weights_are_known_by_what_they_hold(images: Path, tmp_path: Path) -> None:
+    network = load_source("test_resnet", "none").module
+    save_file(network.state_dict(), tmp_path / "a.safetensors")
+    run(images, tmp_path / "shards", weights=str(tmp_path / "a.safetensors"))
+    os.rename(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert run(images, tmp_path / "shards", weights=str(tmp_path / "b.safetensors")).written == 0
+
+    other = {name: tensor + 1 if name == "fc.bias" else tensor for name, tensor in network.state_dict().items()}
+    save_file(other, tmp_path / "b.safetensors")
+    with pytest.raises(PlanMismatchError, match=r"\(weights_sha256 [0-9a-f]{8} -> [0-9a-f]{8}\)"):
+        run(images, tmp_path / "shards", weights=str(tmp_path / "b.safetensors"))
+    # The engine of the last run is kept, but not for other weights of the same name.
+    run(images, tmp_path / "others", weights=str(tmp_path / "b.safetensors"))
+    assert kept(tmp_path / "others")["shard-00000.h5"] != kept(tmp_path / "shards")["shard-00000.h5"]
+
+
+def test_a_plan_that_no_shard_follows_binds_nobody(images: Path, finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    shutil.copy(finished / "plan.json", tmp_path / "shards")
+    assert run(images, tmp_path / "shards", size=32).complete
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:100],
+        lambda text: "",
+        lambda text: "[]",
+        lambda text: '{"format": "something else"}',
+        lambda text: text.replace('"size": 64', '"size": 32'),
+        lambda text: text.replace('"layer4"', '"layer3"'),
+    ],
+)
+def test_a_damaged_plan_is_named_and_can_be_made_anew(
+    images: Path, finished: Path, copied: Path, damage: Callable[[str], str]
+) -> None:
+    path = copied / "plan.json"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(SalpipeError, match=r"plan\.json: damaged or not a plan .*; choose another output folder, or"):
+        run(images, copied)
+    path.unlink()
+    assert run(images, copied).written == 0
+    assert kept(copied) == kept(finished)
+    assert (copied / "plan.json").read_bytes() == (finished / "plan.json").read_bytes()
+
+
+def test_the_plan_that_is_stored_first_stays(tmp_path: Path) -> None:
+    other = Plan({**PLAN.fields, "model": "other"}, PLAN.resolved, PLAN.provenance)
+    assert stored_plan(tmp_path) is None
+    assert store_plan(tmp_path, PLAN) == PLAN
+    assert store_plan(tmp_path, other) == PLAN
+    assert stored_plan(tmp_path) == PLAN
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_a_file_system_without_links_keeps_a_plan_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*paths: object) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", link)
+    other = Plan({**PLAN.fields, "model": "other"}, PLAN.resolved, PLAN.provenance)
+    assert store_plan(tmp_path, PLAN) == store_plan(tmp_path, other) == PLAN
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_the_hash_covers_all_of_a_plan() -> None:
+    others = [
+        Plan({**PLAN.fields, "model": "other"}, PLAN.resolved, PLAN.provenance),
+        Plan(PLAN.fields, {"backend": "openvino"}, PLAN.provenance),
+        Plan(PLAN.fields, PLAN.resolved, {"salpipe": "0.2"}),
+    ]
+    assert len({PLAN.hash, *(other.hash for other in others)}) == 4
+    assert Plan(*json.loads(json.dumps([PLAN.fields, PLAN.resolved, PLAN.provenance]))).hash == PLAN.hash
+
+
+def test_shards_are_cut_from_the_records_in_order() -> None:
+    records = [ImageRecord(f"{number}.jpg", f"/{number}.jpg") for number in range(7)]
+    tasks = shard_tasks(Catalogue("/", records), 3)
+    assert [task.name for task in tasks] == ["shard-00000.h5", "shard-00001.h5", "shard-00002.h5"]
+    assert [len(task.records) for task in tasks] == [3, 3, 1]
+    assert [record for task in tasks for record in task.records] == records
+
+
+def test_every_request_of_another_kind_is_another_plan(images: Path) -> None:
+    catalogue = read_folder(images)
+    first = plan_fields(Request(), catalogue, "0" * 64)
+    assert first["images"] == 14
+    assert {"model", "methods", "target", "precision", "backend", "device", "records", "versions"} <= set(first)
+    assert plan_fields(Request(), catalogue, "0" * 64) == first
+    assert plan_fields(Request(fit="pad"), catalogue, "0" * 64) == {**first, "fit": "pad"}

@@ -1,0 +1,214 @@
+"""Runs that were killed, interrupted or damaged, and what the same command makes of them."""
+
+import json
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.shards.verify import verify
+from tests.generation.examples import COMMAND, flat, kept, run, salpipe, temporaries
+
+
+def shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("shard-*.h5"))
+
+
+def receipt(folder: Path, number: int) -> Path:
+    return folder / "receipts" / f"shard-{number:05d}.json"
+
+
+def unfinished(folder: Path, whole: int) -> None:
+    """As after a kill when so many shards, and nothing behind them, were done."""
+    for number, path in enumerate(shards(folder)):
+        if number >= whole:
+            path.unlink()
+            receipt(folder, number).unlink()
+    (folder / "manifest.json").unlink()
+    (folder / "rejects.jsonl").unlink()
+
+
+def between_shard_and_receipt(folder: Path) -> None:
+    unfinished(folder, 2)
+    receipt(folder, 1).unlink()
+
+
+def with_temporaries_of_the_dead(folder: Path) -> None:
+    unfinished(folder, 1)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    for place in (folder / "shard-00001.h5", folder / "plan.json", receipt(folder, 1)):
+        place.with_name(f"tmp.{socket.gethostname()}.{dead.pid}.0.{place.name}").write_bytes(b"half")
+
+
+@pytest.mark.parametrize(
+    ("state", "written"),
+    [
+        pytest.param(lambda folder: unfinished(folder, 0), 4, id="right after the plan"),
+        pytest.param(between_shard_and_receipt, 3, id="after a shard, before its receipt"),
+        pytest.param(lambda folder: unfinished(folder, 3), 1, id="between two shards"),
+        pytest.param(lambda folder: unfinished(folder, 4), 0, id="after all receipts, before the manifest"),
+        pytest.param(lambda folder: (folder / "manifest.json").unlink(), 0, id="between rejects and manifest"),
+        pytest.param(with_temporaries_of_the_dead, 3, id="amid a shard"),
+    ],
+)
+def test_a_killed_run_is_finished_by_the_same_command(
+    images: Path, finished: Path, copied: Path, state: Callable[[Path], object], written: int
+) -> None:
+    state(copied)
+    before = {path.name: path.stat().st_mtime_ns for path in shards(copied)}
+    report = run(images, copied)
+    assert (report.written, report.complete, report.images, report.rejects) == (written, True, 12, 2)
+    assert kept(copied) == kept(finished)
+    assert temporaries(copied) == []
+    untouched = [path.name for path in shards(copied) if before.get(path.name) == path.stat().st_mtime_ns]
+    assert len(untouched) == 4 - written
+
+
+def flip(path: Path, position: float = 0.9) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * position)] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+SHARD = "shard-00001.h5"
+
+
+@pytest.mark.parametrize(
+    ("damage", "named", "written"),
+    [
+        pytest.param(lambda f: flip(f / SHARD), SHARD, 1, id="a bit of the frames"),
+        pytest.param(lambda f: flip(f / SHARD, 0.001), SHARD, 1, id="a bit of the structure"),
+        pytest.param(lambda f: truncate(f / SHARD), SHARD, 1, id="a truncated shard"),
+        pytest.param(lambda f: (f / SHARD).write_bytes(b""), SHARD, 1, id="an empty shard"),
+        pytest.param(lambda f: (f / SHARD).unlink(), SHARD, 1, id="a missing shard"),
+        pytest.param(lambda f: shutil.copy(f / "shard-00000.h5", f / SHARD), SHARD, 1, id="another shard in its place"),
+        pytest.param(lambda f: truncate(f / "manifest.json"), "manifest.json", 0, id="a truncated manifest"),
+        pytest.param(lambda f: (f / "manifest.json").write_text("[]"), "manifest.json", 0, id="another manifest"),
+        pytest.param(lambda f: (f / "rejects.jsonl").unlink(), "rejects.jsonl", 0, id="missing rejects"),
+        # Receipts are for resuming alone: nothing that is read later depends on them.
+        pytest.param(lambda f: receipt(f, 1).unlink(), None, 1, id="a missing receipt"),
+        pytest.param(lambda f: truncate(receipt(f, 1)), None, 1, id="a truncated receipt"),
+        pytest.param(lambda f: receipt(f, 1).write_text("{}"), None, 1, id="an empty receipt"),
+        pytest.param(lambda f: shutil.copy(receipt(f, 0), receipt(f, 1)), None, 1, id="another receipt in its place"),
+    ],
+)
+def test_only_what_is_damaged_is_written_again(
+    images: Path, finished: Path, copied: Path, damage: Callable[[Path], object], named: str | None, written: int
+) -> None:
+    damage(copied)
+    assert verify(copied, deep=True).damaged == ((named,) if named else ())
+    before = {path.name: path.stat().st_mtime_ns for path in shards(copied) if path.name != SHARD}
+    report = run(images, copied)
+    assert (report.written, report.complete) == (written, True)
+    assert kept(copied) == kept(finished)
+    assert before == {path.name: path.stat().st_mtime_ns for path in shards(copied) if path.name != SHARD}
+    assert verify(copied, deep=True).problems == ()
+
+
+def test_a_finished_folder_is_only_read(images: Path, copied: Path) -> None:
+    def times() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in copied.rglob("*") if path.is_file()}
+
+    before = times()
+    assert run(images, copied).written == 0
+    assert times() == before
+
+
+def killed_at_random(images: Path, output: Path, dice: random.Random) -> int:
+    """Start a run and kill it at any moment, or shortly after it finished its next shards. How many it finished."""
+    there = len(list((output / "receipts").glob("*.json")))
+    process = salpipe(*arguments(images, output))
+    started = time.monotonic()
+    at = dice.uniform(0, 5) if dice.random() < 0.3 else 600
+    after = there + dice.randrange(4)
+    while process.poll() is None and time.monotonic() < started + at:
+        if len(list((output / "receipts").glob("*.json"))) > after:
+            time.sleep(dice.uniform(0, 0.02))
+            break
+        time.sleep(0.001)
+    process.kill()
+    process.communicate()
+    return len(list((output / "receipts").glob("*.json"))) - there
+
+
+def arguments(images: Path, output: Path) -> list[object]:
+    return ["generate", images, "-o", output, *COMMAND, "--shard-size", 1, "--quiet", "--json"]
+
+
+@pytest.mark.parametrize(
+    ("seed", "kills"),
+    [(1, 6), pytest.param(2, 30, marks=pytest.mark.slow), pytest.param(3, 30, marks=pytest.mark.slow)],
+)
+def test_any_number_of_kills_leave_the_bytes_of_an_undisturbed_run(tmp_path: Path, seed: int, kills: int) -> None:
+    images = flat(tmp_path / "images", 6 * kills)
+    run(images, tmp_path / "undisturbed", shard_size=1)
+
+    dice = random.Random(seed)
+    progress = [killed_at_random(images, tmp_path / "shards", dice) for _ in range(kills)]
+    assert any(0 < count < 6 * kills for count in progress)
+
+    last = salpipe(*arguments(images, tmp_path / "shards"))
+    stdout, stderr = last.communicate()
+    assert (last.returncode, stderr) == (0, "")
+    report = json.loads(stdout)
+    assert report["complete"]
+    assert (report["images"], report["written"]) == (6 * kills, 6 * kills - sum(progress))
+    assert kept(tmp_path / "shards") == kept(tmp_path / "undisturbed")
+    assert temporaries(tmp_path / "shards") == []
+
+
+def started(images: Path, output: Path) -> subprocess.Popen[str]:
+    """A run that has finished its first shard."""
+    process = salpipe(*arguments(images, output))
+    while not list(output.glob("receipts/*.json")):
+        assert process.poll() is None
+        time.sleep(0.001)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_so_and_can_be_resumed(tmp_path: Path, number: signal.Signals) -> None:
+    images, output = flat(tmp_path / "images", 150), tmp_path / "shards"
+    process = started(images, output)
+    if number == signal.SIGTERM:  # a second run into the same folder harms neither
+        with pytest.raises(SalpipeError, match="another run is writing there; wait until it ends"):
+            run(images, output, shard_size=1)
+        with pytest.raises(SalpipeError, match="another run is writing there"):
+            run(images, output, shard_size=1, part=(1, 2))
+    assert process.poll() is None
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (130, "")
+    assert stderr == "salpipe: interrupted; run the same command again to go on\n"
+    assert temporaries(output) == []
+
+    there = len(shards(output))
+    assert run(images, output, shard_size=1).written == 150 - there > 0
+    run(images, tmp_path / "undisturbed", shard_size=1)
+    assert kept(output) == kept(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_while_a_second_one_is_refused(tmp_path: Path) -> None:
+    images, output = flat(tmp_path / "images", 200), tmp_path / "shards"
+    first = started(images, output)
+    with pytest.raises(SalpipeError, match="another run is writing there"):
+        run(images, output, shard_size=1)
+    assert first.poll() is None
+    first.communicate()
+    assert first.returncode == 0
+    assert run(images, output, shard_size=1).written == 0
+    assert verify(output, deep=True).problems == ()
