@@ -1,0 +1,153 @@
+"""Images that cannot be used, and disks that are full: nothing of it stops more than it must."""
+
+import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from saliency_pipeline.cli.main import salpipe
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.generation.progress import Progress
+from saliency_pipeline.images.folder import read_folder
+from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.shards.summary import inspect
+from saliency_pipeline.shards.verify import verify
+from tests.broken_images import build_broken_folder
+from tests.generation.examples import COMMAND, flat, kept, photographs, run, temporaries
+
+
+def rejects(folder: Path) -> dict[str, str]:
+    lines = [json.loads(line) for line in (folder / "rejects.jsonl").read_text().splitlines()]
+    return {line["key"]: line["reason"] for line in lines}
+
+
+def test_every_file_of_a_broken_folder_is_stored_or_rejected_with_a_reason(tmp_path: Path) -> None:
+    count = build_broken_folder(tmp_path / "images")
+    command = ["generate", str(tmp_path / "images"), "-o", str(tmp_path / "shards"), *COMMAND, "--shard-size", "32"]
+    result = CliRunner().invoke(salpipe, [*command, "--quiet"])
+    assert result.exit_code == 3, result.output
+    stored, rejected = ShardFolder(tmp_path / "shards").keys(), rejects(tmp_path / "shards")
+    assert result.stderr.splitlines() == [
+        f"salpipe: error: {len(rejected)} of {count} images were rejected, more than --max-rejects 1%: see "
+        f"rejects.jsonl in {tmp_path / 'shards'}; all others are stored"
+    ]
+    assert len(stored) + len(rejected) == count >= 200
+    assert {*stored, *rejected} == {record.key for record in read_folder(tmp_path / "images").records}
+    assert all(reason and reason.isprintable() and len(reason) < 300 for reason in rejected.values())
+    assert all(key.startswith(("unusual", "renamed", "names", "overwritten", "unreadable", "x.jpg")) for key in stored)
+    assert verify(tmp_path / "shards", deep=True).problems == ()
+
+    before = kept(tmp_path / "shards")
+    for limit, code in (("100%", 0), (str(len(rejected)), 0), (str(len(rejected) - 1), 3)):
+        again = CliRunner().invoke(salpipe, [*command, "--max-rejects", limit])
+        assert again.exit_code == code
+        assert f"({0} written now), {len(rejected)} rejected" in again.stdout
+    assert kept(tmp_path / "shards") == before
+
+
+def test_a_folder_of_nothing_but_rejects_is_finished_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(5):
+        (tmp_path / "images" / f"{number}.jpg").touch()
+    report = run(tmp_path / "images", tmp_path / "shards")
+    assert (report.images, report.rejects, report.shards, report.complete) == (0, 5, 2, True)
+    assert rejects(tmp_path / "shards") == {f"{number}.jpg": "empty file" for number in range(5)}
+    assert len(ShardFolder(tmp_path / "shards")) == 0
+    assert verify(tmp_path / "shards", deep=True).problems == ()
+    assert "0 images" in inspect(tmp_path / "shards").as_text()
+    assert run(tmp_path / "images", tmp_path / "shards").written == 0
+
+
+def test_a_folder_of_one_image(tmp_path: Path) -> None:
+    images = photographs(tmp_path / "images", ["cat/1.jpg"])
+    assert run(images, tmp_path / "shards").images == 1
+    assert run(images / "cat" / "1.jpg", tmp_path / "one").images == 1
+    assert ShardFolder(tmp_path / "one").keys() == ["1.jpg"]
+
+
+def test_a_shard_may_lose_all_its_images(tmp_path: Path) -> None:
+    images = flat(tmp_path / "images", 12)
+    for number in (5, 6, 7, 8, 12):
+        (images / f"{number}.jpg").write_bytes(b"\xff\xd8\xff")
+    run(images, tmp_path / "shards")
+    folder = ShardFolder(tmp_path / "shards")
+    assert [len(shard) for shard in folder.shards] == [4, 0, 3]
+    assert list(rejects(tmp_path / "shards")) == [f"{number}.jpg" for number in (5, 6, 7, 8, 12)]
+    assert verify(tmp_path / "shards", deep=True).problems == ()
+
+
+def test_a_rejected_image_changes_nothing_about_the_others(tmp_path: Path) -> None:
+    images = flat(tmp_path / "images", 8)
+    run(images, tmp_path / "whole", shard_size=8)
+    (images / "3.jpg").write_bytes(b"")
+    run(images, tmp_path / "shards", shard_size=8)
+    (whole,), (shard,) = ShardFolder(tmp_path / "whole").shards, ShardFolder(tmp_path / "shards").shards
+    rows = [row for row, key in enumerate(whole.keys) if key != "3.jpg"]
+    assert shard.keys == [whole.keys[row] for row in rows]
+    peak = abs(whole.maps("gradcam")).max()
+    assert abs(shard.maps("gradcam") - whole.maps("gradcam", rows)).max() <= peak * 2**-10
+    assert (shard.images() == whole.images(rows)).all()
+
+
+class Vanishing(Progress):
+    """Takes an image away once the plan stands."""
+
+    def __init__(self, image: Path) -> None:
+        self.image = image
+
+    def start(self, total: int, unit: str, what: str) -> None:
+        self.image.unlink()
+
+
+def test_an_image_that_vanishes_during_the_run_is_rejected(tmp_path: Path) -> None:
+    images = flat(tmp_path / "images", 5)
+    report = run(images, tmp_path / "shards", progress=Vanishing(images / "3.jpg"))
+    assert (report.images, report.rejects) == (4, 1)
+    assert rejects(tmp_path / "shards") == {"3.jpg": "cannot be read: No such file or directory"}
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond `size` bytes: to a writer, that is a disk that fills up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_disk_that_is_full_ends_in_one_line_and_can_be_resumed(tmp_path: Path, jobs: int) -> None:
+    images = flat(tmp_path / "images", 24)
+    command = ["generate", str(images), "-o", str(tmp_path / "shards"), *COMMAND, "--shard-size", "12", "--quiet"]
+    if jobs == 2:
+        # Workers started before keep their own limit; the folder cannot be written for another reason here.
+        (tmp_path / "shards" / "shard-00001.h5").mkdir(parents=True)
+        result = CliRunner().invoke(salpipe, [*command, "--jobs", "2"])
+        line = f"cannot write {tmp_path}/shards/shard-00001.h5: Is a directory; put that right and run"
+    else:
+        with largest_file(100_000):
+            result = CliRunner().invoke(salpipe, command)
+        line = f"file size limit reached while writing {tmp_path}/shards/shard-00000.h5; raise it (ulimit -f) and run"
+    assert result.exit_code == 1
+    assert result.stderr == f"salpipe: error: {line} the same command again\n"
+    assert not [path for path in (tmp_path / "shards").glob("shard-00001.h5") if path.is_file()]
+    assert temporaries(tmp_path / "shards") == []
+
+    for folder in (tmp_path / "shards").glob("shard-*.h5"):
+        if folder.is_dir():
+            folder.rmdir()
+    run(images, tmp_path / "shards", shard_size=12)
+    run(images, tmp_path / "whole", shard_size=12)
+    assert kept(tmp_path / "shards") == kept(tmp_path / "whole")
+
+
+def test_a_plan_that_does_not_fit_on_the_disk_leaves_nothing(images: Path, tmp_path: Path) -> None:
+    with largest_file(1000), pytest.raises(SalpipeError, match=r"file size limit reached while writing .*plan\.json"):
+        run(images, tmp_path / "shards")
+    assert [path.name for path in (tmp_path / "shards").rglob("*") if path.is_file()] == [".lock"]
