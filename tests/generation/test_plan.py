@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def test_the_back_ends_version_counts_where_it_is_used(monkeypatch: pytest.Monke
     assert "openvino" in with_backend_version(fields, "openvino")["versions"]
 
     def missing(name: str) -> str:
-        raise plan_module.PackageNotFoundError(name)
+        raise PackageNotFoundError(name)
 
     monkeypatch.setattr(plan_module, "version", missing)
     assert with_backend_version(fields, "openvino")["versions"]["openvino"] == "not installed"
