@@ -90,7 +90,8 @@ class Normalise:
 
     def __call__(self, frames: np.ndarray) -> Tensor:
         """Normalise on the device; the frames' own memory is only read."""
-        raw = torch.from_numpy(frames)
+        # torch reads no memory that may not be written, such as a file mapped for reading.
+        raw = torch.from_numpy(np.require(frames, requirements="W"))
         if self.device.type == "cuda":
             raw = raw.pin_memory().to(self.device, non_blocking=True)
         values = torch.addcmul(self.shift, raw.float(), self.scale)

@@ -78,7 +78,7 @@ class Explainer:
         self.needs_pixels = any(method.level == "pixels" for method in methods)
         self.differentiates = self.needs_pixels or split.trunk is None
         self.closed_form = split.linear is not None and all(method.closed_form for method in methods)
-        if self.differentiates:
+        if split.trunk is None or self.differentiates:
             self.whole = _differentiable(split, placement)
             self.normalise = Normalise(source.preprocessing, placement.device)
         else:

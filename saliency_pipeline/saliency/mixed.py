@@ -28,7 +28,9 @@ class MixedTrunk(nn.Module):
         super().__init__()
         self.trunk = trunk
         for node in trunk.graph.nodes:
-            if node.op == "get_attr" and any(user.target is aten.conv2d.default for user in node.users):
+            if node.op == "get_attr" and any(
+                user.target is aten.conv2d.default and user.args[1] is node for user in node.users
+            ):
                 self.register_buffer(f"half_{node.target}", constant(trunk, node).to(HALF))
 
     def forward(self, frames: Tensor) -> Tensor:

@@ -1,0 +1,87 @@
+"""The explained classes: predicted, top:K, label, index and name; ties; errors in one line."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.saliency.targets import Target, parse_target
+from tests.saliency.networks import Tiny, own_source
+
+LOGITS = torch.tensor([[0.1, 3.0, 2.0], [5.0, 5.0, 1.0]])
+NAMES = ("cat", "dog", "tea pot")
+
+
+def index_of(name: str) -> int:
+    if name.isdecimal() and int(name) < len(NAMES):
+        return int(name)
+    if name in NAMES:
+        return NAMES.index(name)
+    raise SalpipeError(f"class {name!r}: not one of 3")
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("predicted", Target("predicted", 1)),
+        ("top:1", Target("predicted", 1)),
+        ("top:3", Target("predicted", 3)),
+        ("2", Target("fixed", index=2)),
+        ("tea pot", Target("fixed", index=2)),
+        ("label", Target("label", label_index=(1, 0))),
+    ],
+)
+def test_targets_are_read(text: str, wanted: Target) -> None:
+    assert parse_target(text, 3, index_of, data_classes=("dog", "cat")) == wanted
+
+
+@pytest.mark.parametrize(
+    ("target", "classes"),
+    [
+        (Target("predicted"), [[1], [0]]),
+        (Target("predicted", 3), [[1, 2, 0], [0, 1, 2]]),
+        (Target("fixed", index=2), [[2], [2]]),
+        (Target("label", label_index=(2, 1)), [[1], [2]]),
+    ],
+)
+def test_the_explained_classes(target: Target, classes: list[list[int]]) -> None:
+    found = target.classes(LOGITS, torch.tensor([1, 0]))
+    assert found.tolist() == classes
+    assert found.dtype == torch.int64
+
+
+def test_among_many_equal_logits_the_lowest_classes_come_first() -> None:
+    assert Target("predicted", 5).classes(torch.zeros(2, 1000)).tolist() == [[0, 1, 2, 3, 4]] * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("top:0", {}, ["top:1 to top:3"]),
+        ("top:4", {}, ["3 classes", "top:1 to top:3"]),
+        ("3", {"data_classes": NAMES}, ["class '3'"]),
+        ("bird", {}, ["class 'bird'"]),
+        ("top:", {}, ["class 'top:'"]),
+        ("label", {}, ["no labels", "--target predicted"]),
+        ("label", {"data_classes": NAMES, "unlabelled": 4}, ["4 images have no label", "--target predicted"]),
+        ("label", {"data_classes": ("cat", "bird")}, ["not the source model's", "'bird'", "--target predicted"]),
+    ],
+)
+def test_what_cannot_be_explained_is_refused_in_one_line(text: str, options: dict, words: list[str]) -> None:
+    with pytest.raises(SalpipeError) as caught:
+        parse_target(text, 3, index_of, **options)
+    assert "\n" not in str(caught.value)
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_labels_are_needed_for_label() -> None:
+    with pytest.raises(SalpipeError, match="needs the images' labels"):
+        Target("label", label_index=(0,)).classes(LOGITS)
+
+
+def test_a_source_model_resolves_names(tmp_path: Path) -> None:
+    source = own_source(Tiny(), 8, 7)
+    assert parse_target("class_3", 7, source.class_index) == Target("fixed", index=3)
+    with pytest.raises(SalpipeError, match="class 7"):
+        parse_target("7", 7, source.class_index)

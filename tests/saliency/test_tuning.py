@@ -1,0 +1,316 @@
+"""Choosing a placement: speed measured once and remembered, fidelity proved every time, what cannot run refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.saliency import tuning
+from saliency_pipeline.saliency.backends import Placement
+from saliency_pipeline.saliency.methods import find_methods
+from saliency_pipeline.saliency.tuning import (
+    BOUNDS,
+    Fidelity,
+    choose_placement,
+    default_batch,
+    fidelity,
+    measure_rate,
+    reference_maps,
+)
+from tests import reference
+from tests.saliency.networks import (
+    BATCH,
+    Tiny,
+    captum_grad_cam,
+    captum_gradient,
+    library_explainer,
+    library_layer,
+    library_source,
+    noise,
+    relative_error,
+)
+
+NAME = "test_resnet"
+Rates = dict[tuple[str, str], float]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "salpipe" / "speeds.json"
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[[Rates], list[tuple[str, str]]]:
+    """Lets rates be dictated; the list tells which placements were measured."""
+
+    def dictate(rates: Rates) -> list[tuple[str, str]]:
+        asked: list[tuple[str, str]] = []
+
+        def rate(explainer: object, _frames: np.ndarray) -> float:
+            asked.append((explainer.placement.backend, explainer.placement.precision))
+            return rates[asked[-1]]
+
+        monkeypatch.setattr(tuning, "measure_rate", rate)
+        return asked
+
+    return dictate
+
+
+FAST_BF16 = {("openvino", "fp32"): 200.0, ("openvino", "bf16"): 400.0, ("torch", "fp32"): 50.0, ("torch", "bf16"): 90.0}
+
+
+def choose(methods: tuple[str, ...] = ("gradcam",), frames: int = 4, **options: object) -> Placement:
+    source, layer = library_source(NAME), library_layer(NAME)
+    return choose_placement(source, layer, find_methods(methods), noise(frames), batch=BATCH, **options)
+
+
+@pytest.mark.parametrize(
+    ("rates", "options", "wanted"),
+    [
+        ({}, {}, ("openvino", "bf16")),
+        ({("openvino", "fp32"): 395.0}, {}, ("openvino", "fp32")),
+        ({("torch", "bf16"): 900.0}, {}, ("torch", "bf16")),
+        ({("torch", "fp32"): 900.0}, {}, ("torch", "fp32")),
+        ({}, {"precision": "fp32"}, ("openvino", "fp32")),
+        ({("torch", "fp32"): 900.0}, {"precision": "fp32"}, ("torch", "fp32")),
+        ({}, {"backend": "torch"}, ("torch", "bf16")),
+        ({}, {"precision": "bf16", "backend": "openvino"}, ("openvino", "bf16")),
+    ],
+)
+def test_the_fastest_faithful_placement_is_chosen(
+    rates: Rates, options: dict, wanted: tuple[str, str], measured: Callable
+) -> None:
+    measured({**FAST_BF16, **rates})
+    chosen = choose(**options)
+    assert (chosen.backend, chosen.precision) == wanted
+
+
+@pytest.mark.parametrize(
+    ("unfaithful", "options", "wanted"),
+    [
+        ([("openvino", "bf16")], {}, ("openvino", "fp32")),
+        ([("openvino", "bf16"), ("openvino", "fp32")], {}, ("torch", "bf16")),
+        ([*FAST_BF16], {}, ("torch", "fp32")),
+        ([*FAST_BF16], {"backend": "openvino"}, ("openvino", "fp32")),
+        ([*FAST_BF16], {"precision": "bf16"}, ("torch", "bf16")),
+    ],
+)
+def test_what_is_not_faithful_is_refused(
+    unfaithful: list, options: dict, wanted: tuple[str, str], measured: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured(FAST_BF16)
+    true = tuning._fidelity
+
+    def doubted(explainer: object, *rest: object) -> list[Fidelity]:
+        bad = (explainer.placement.backend, explainer.placement.precision) in unfaithful
+        return [Fidelity(0.9, 0.5)] if bad else true(explainer, *rest)
+
+    monkeypatch.setattr(tuning, "_fidelity", doubted)
+    chosen = choose(**options)
+    assert (chosen.backend, chosen.precision) == wanted
+
+
+def test_broken_maps_are_noticed(measured: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured(FAST_BF16)
+    true = tuning.Explainer.explain
+
+    def upside_down(explainer: object, *rest: object) -> object:
+        explanation = true(explainer, *rest)
+        if explainer.placement.precision == "bf16":
+            explanation.maps["gradcam"] = explanation.maps["gradcam"][:, :, ::-1]
+        return explanation
+
+    monkeypatch.setattr(tuning.Explainer, "explain", upside_down)
+    assert choose().precision == "fp32"
+
+
+def test_wrong_predictions_are_noticed() -> None:
+    explainer, frames = library_explainer(NAME, ("gradcam",)), noise(4)
+    scores, maps = reference_maps(explainer.source, explainer.layer, explainer.methods, frames)
+    assert tuning._fidelity(explainer, explainer.methods, frames, (scores, maps))[0].within(0.9999, 1e-4)
+    sure = np.zeros_like(scores)
+    sure[:, (scores.argmax(1)[0] + 1) % 1000] = 1.0
+    assert tuning._fidelity(explainer, explainer.methods, frames, (sure, maps)) == [Fidelity(0.0, np.inf)]
+
+
+def test_pixel_gradients_stay_on_torch(measured: Callable) -> None:
+    asked = measured({("torch", "fp32"): 10.0, ("torch", "bf16"): 14.0})
+    assert choose(("gradcam", "gradient")) == Placement("torch", "bf16")
+    assert {backend for backend, _ in asked} == {"torch"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"backend": "tensorrt"}, "choose from auto, torch, compile, openvino"),
+        ({"precision": "fp16"}, "choose from auto, fp32, bf16"),
+        ({"backend": "openvino", "methods": ("gradient",)}, "forward only; pixel gradients need --backend torch"),
+        ({"backend": "compile", "methods": ("gradient",)}, "forward only; pixel gradients need --backend torch"),
+        ({"backend": "openvino", "device": "cuda"}, "runs on the CPU, not on cuda; use --backend torch"),
+    ],
+)
+def test_what_does_not_exist_is_refused_in_one_line(options: dict, words: str) -> None:
+    with pytest.raises(SalpipeError, match=words) as caught:
+        choose(**options)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_openvino_torch_is_measured_alone(measured: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "openvino_installed", lambda: False)
+    asked = measured(FAST_BF16)
+    assert choose().backend == "torch"
+    assert asked == [("torch", "fp32"), ("torch", "bf16")]
+    with pytest.raises(SalpipeError, match=r"pip install 'saliency-pipeline\[openvino\]'"):
+        choose(backend="openvino")
+
+
+def failing(name: str) -> Callable:
+    def measure(explainer: object, _frames: np.ndarray) -> float:
+        if explainer.placement.backend == name:
+            raise SalpipeError(f"--backend {name}: cannot run this network (why)")
+        return 10.0
+
+    return measure
+
+
+def test_a_back_end_that_cannot_run_the_network_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "measure_rate", failing("openvino"))
+    assert choose() == Placement("torch", "fp32")
+
+
+def test_a_back_end_asked_for_that_cannot_run_the_network_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> object:
+        raise SalpipeError("--backend openvino: cannot run this network (why)")
+
+    monkeypatch.setattr(tuning, "Explainer", refuse)
+    with pytest.raises(SalpipeError, match="cannot run this network"):
+        choose(backend="openvino")
+
+
+def test_speeds_are_remembered(cache: Path, measured: Callable) -> None:
+    asked = measured(FAST_BF16)
+    first = choose()
+    assert len(asked) == 4
+    (rates,) = json.loads(cache.read_text()).values()
+    assert rates == {f"{backend} {precision}": rate for (backend, precision), rate in FAST_BF16.items()}
+    assert choose() == first
+    assert len(asked) == 4
+    choose(streams=2)
+    assert len(asked) == 8
+    assert len(json.loads(cache.read_text())) == 2
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"key": 3}', "\0"])
+def test_a_damaged_memory_is_measured_anew(content: str, cache: Path, measured: Callable) -> None:
+    cache.parent.mkdir(parents=True)
+    cache.write_text(content)
+    asked = measured(FAST_BF16)
+    choose()
+    assert len(asked) == 4
+    choose()
+    assert len(asked) == 4
+
+
+def test_a_memory_that_cannot_be_written_stops_nothing(
+    tmp_path: Path, measured: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = tmp_path / "a file"
+    blocked.write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    asked = measured(FAST_BF16)
+    assert choose() == choose() == Placement("openvino", "bf16")
+    assert len(asked) == 8
+
+
+def test_a_true_measurement_ends_with_a_faithful_placement(cache: Path) -> None:
+    chosen = choose(frames=40)
+    assert chosen.backend in ("torch", "openvino")
+    (rates,) = json.loads(cache.read_text()).values()
+    assert all(rate > 0 for rate in rates.values())
+
+
+def test_a_rate_counts_frames_per_second() -> None:
+    explainer = library_explainer(NAME, ("gradcam",), Placement("torch", "fp32", streams=2))
+    calls = 0
+    explain = explainer.explain
+
+    def counted(frames: np.ndarray) -> object:
+        nonlocal calls
+        calls += 1
+        assert frames.shape == (BATCH, 64, 64, 3)
+        return explain(frames)
+
+    explainer.explain = counted
+    rate = measure_rate(explainer, noise(1), seconds=0.1)
+    assert 0 < rate <= calls * BATCH / 0.1
+
+
+def test_reference_maps_are_captums() -> None:
+    source, layer, frames = library_source(NAME), library_layer(NAME), noise(5)
+    scores, maps = reference_maps(source, layer, find_methods(["gradient", "gradcam"]), frames)
+    classes = scores.argmax(1)
+    np.testing.assert_allclose(scores.sum(1), 1, rtol=1e-5)
+    gradient = captum_gradient(source, frames, classes)
+    assert relative_error(maps[0], np.abs(gradient).max(1)) <= 1e-5
+    assert relative_error(maps[1], captum_grad_cam(source, layer.name, frames, classes)) <= 1e-5
+
+
+def test_fidelity_is_the_worst_maps() -> None:
+    rng = np.random.default_rng(0)
+    want = rng.random((3, 4, 4))
+    got = want + rng.normal(0, 0.01, want.shape)
+    found = fidelity(got, want)
+    assert found.correlation == pytest.approx(min(reference.pearson(a, b) for a, b in zip(got, want, strict=True)))
+    assert found.error == pytest.approx(max(np.abs(a - b).max() / b.max() for a, b in zip(got, want, strict=True)))
+    assert fidelity(want, want) == Fidelity(pytest.approx(1.0), 0.0)
+    assert fidelity(-want, want).correlation == pytest.approx(-1.0)
+
+
+ZERO, FLAT, SLOPE = np.zeros((4, 4)), np.full((4, 4), 2.0), np.arange(16.0).reshape(4, 4)
+HOLE, PEAK = np.where(SLOPE == 3, np.nan, SLOPE), np.where(SLOPE == 3, np.inf, SLOPE)
+
+
+@pytest.mark.parametrize(
+    ("got", "want", "faithful"),
+    [
+        ([ZERO], [ZERO], True),
+        ([FLAT], [FLAT], True),
+        ([ZERO], [SLOPE], False),
+        ([FLAT], [SLOPE], False),
+        ([SLOPE], [ZERO], False),
+        ([ZERO + 1e-9, SLOPE], [ZERO, SLOPE], True),
+        ([ZERO + 1, SLOPE], [ZERO, SLOPE], False),
+        ([HOLE, SLOPE], [HOLE, SLOPE], True),
+        ([HOLE], [HOLE], True),
+        ([PEAK], [PEAK], True),
+        ([HOLE, SLOPE], [SLOPE, SLOPE], False),
+        ([SLOPE], [PEAK], False),
+    ],
+)
+def test_fidelity_of_odd_maps(got: list[np.ndarray], want: list[np.ndarray], faithful: bool) -> None:
+    found = fidelity(np.stack(got), np.stack(want))
+    assert found.within(*BOUNDS["layer", "fp32"]) is faithful
+    assert not np.isnan(found.error)
+
+
+@pytest.mark.parametrize("damage", [float("nan"), float("inf")])
+def test_a_damaged_network_still_gets_a_placement(damage: float, measured: Callable) -> None:
+    from saliency_pipeline.saliency.layers import choose_layer
+    from tests.saliency.networks import own_source
+
+    network = Tiny()
+    network.conv.weight[0, 0, 0, 0] = damage
+    measured(FAST_BF16)
+    source = own_source(network, 8, 7)
+    chosen = choose_placement(source, choose_layer(network, 8), find_methods(["gradcam"]), noise(3, 8), batch=BATCH)
+    assert chosen.device == "cpu"
+
+
+def test_batches_are_small_on_a_cpu_and_large_on_a_gpu() -> None:
+    cams, pixels = find_methods(["gradcam"]), find_methods(["gradient"])
+    assert default_batch(cams, "cpu") == default_batch(pixels, "cpu") == 4
+    assert default_batch(cams, "cuda:1") > default_batch(pixels, "cuda") > 4
