@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.files import publish, temporary_name
@@ -257,10 +261,31 @@ def _rows(job: Job, batch: _Batch, explanation: Explanation) -> ShardRows:
     )
 
 
-def write_shard(job: Job, task: ShardTask) -> Receipt:
-    """One shard in a worker process, whose engine is built for its first shard and kept for the next."""
-    keep_large_blocks()
+def write_shard(job: Job, task: ShardTask, run: int) -> Receipt:
+    """One shard in a worker process, whose engine is built for its first shard and kept for the next.
+
+    Args:
+        job: what the shards have in common.
+        task: the shard to write.
+        run: process id of the run that started this worker, which ends with it.
+    """
+    _become_worker(run)
     return write_shards(job, [task], make_explainer(job))[0]
+
+
+@cache
+def _become_worker(run: int) -> None:
+    keep_large_blocks()
+    # tqdm's own lock is a semaphore of the system, and its guard writes to the terminal when a worker is ended.
+    tqdm.set_lock(threading.RLock())
+    threading.Thread(target=_end_with, args=(run,), daemon=True).start()
+
+
+def _end_with(run: int) -> None:
+    """End this worker when its run is gone: one that was killed can no longer tell it to."""
+    while os.getppid() == run:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def make_explainer(job: Job) -> Explainer:

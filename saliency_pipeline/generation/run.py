@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -215,7 +217,9 @@ def _parallel(job: Job, pending: list[ShardTask], jobs: int, progress: Progress)
         try:
             with joblib.parallel_config("loky", inner_max_num_threads=job.placement.streams):
                 parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-                for receipt in parallel(joblib.delayed(write_shard)(job, task) for task in left):
+                with _interrupts_ignored():
+                    receipts = parallel(joblib.delayed(write_shard)(job, task, os.getpid()) for task in left)
+                for receipt in receipts:
                     count(receipt)
             return list(written.values())
         except BrokenProcessPool:
@@ -224,9 +228,25 @@ def _parallel(job: Job, pending: list[ShardTask], jobs: int, progress: Progress)
             for task in left:
                 if task.name not in written and (found := valid_receipt(Path(job.folder), task.name, job.header.plan)):
                     count(found)
+        finally:
+            # Of workers that died or were ended in the midst of a shard.
+            remove_stale_temporaries(Path(job.folder))
     raise SalpipeError(
         f"worker processes died {ATTEMPTS} times, perhaps for want of memory; run the same command with fewer --jobs"
     )
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes started meanwhile never hear Ctrl-C, which a terminal sends to all: the run alone answers it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _merged(folder: Path, header: ShardHeader, tasks: Sequence[ShardTask], done: dict[str, Receipt]) -> bool:

@@ -143,7 +143,7 @@ def test_images_and_output_are_needed(images: Path, tmp_path: Path) -> None:
         (["--weights", "nowhere.pt"], "nowhere.pt"),
         (["--layer", "layer9"], "layer4"),
         (["--method", "gradcma"], "choose from gradcam, gradient, gradient-smilkov"),
-        (["--target", "tabi"], "did you mean tabby"),
+        (["--target", "tabbby"], "did you mean tabby"),
         (["--target", "label"], "use --target predicted, top:K or a class name"),
         (["--backend", "openvino", "--method", "gradient"], "need --backend torch"),
         (["--device", "tpu"], "use --device cpu"),

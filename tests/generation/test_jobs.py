@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -107,6 +108,7 @@ def test_a_run_survives_the_death_of_a_worker(tmp_path: Path) -> None:
     assert (report.written, killer.done) == (60, 60)
     run(images, tmp_path / "whole", shard_size=1)
     assert kept(tmp_path / "shards") == kept(tmp_path / "whole")
+    assert temporaries(tmp_path / "shards") == []
 
 
 @pytest.mark.slow
@@ -126,3 +128,27 @@ def test_workers_that_keep_dying_end_the_run_in_one_line(images: Path, tmp_path:
     finally:
         stop.set()
         thread.join()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_their_run_and_say_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    images, output = flat(tmp_path / "images", 400), tmp_path / "shards"
+    command = ["generate", images, "-o", output, *COMMAND, "--shard-size", 1, "--jobs", 2, "--quiet"]
+    process = salpipe(*command, start_new_session=True)
+    while not list(output.glob("receipts/*.json")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    if number == signal.SIGINT:  # a terminal sends it to all processes
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    # The workers hold the other ends of the pipes as long as they live.
+    _, stderr = process.communicate(timeout=60)
+    if number != signal.SIGKILL:
+        assert process.returncode == 130
+        assert stderr == "salpipe: interrupted; run the same command again to go on\n"
+    run(images, output, shard_size=1)
+    run(images, tmp_path / "whole", shard_size=1)
+    assert kept(output) == kept(tmp_path / "whole")
+    assert temporaries(output) == []
