@@ -120,7 +120,7 @@ def _flat(exported: torch.export.ExportedProgram) -> fx.GraphModule:
     module = exported.run_decompositions({}).module()
     assert isinstance(module, fx.GraphModule)
     for node in list(module.graph.nodes):
-        if node.op == "call_module" and not node.users:
+        if node.target is aten._assert_tensor_metadata.default or (node.op == "call_module" and not node.users):
             module.graph.erase_node(node)
         elif node.target is aten.clone.default and not node.kwargs:
             # Nothing works in place any more, so nothing needs its own copy.

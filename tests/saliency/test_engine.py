@@ -36,7 +36,7 @@ NETWORKS = [
     ("convnext_atto", 64),
     pytest.param("densenet121", 64, marks=pytest.mark.slow),
     pytest.param("vgg11", 64, marks=pytest.mark.slow),
-    ("torchvision/vgg11_bn", 64),
+    pytest.param("torchvision/vgg11_bn", 64, marks=pytest.mark.slow),
     ("regnetx_002", 64),
 ]
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.saliency import tuning
 from saliency_pipeline.saliency.backends import Placement
-from saliency_pipeline.saliency.methods import find_methods
+from saliency_pipeline.saliency.engine import Explainer
+from saliency_pipeline.saliency.layers import choose_layer
+from saliency_pipeline.saliency.methods import Method, find_methods
 from saliency_pipeline.saliency.tuning import (
     BOUNDS,
     Fidelity,
@@ -30,6 +33,7 @@ from tests.saliency.networks import (
     library_layer,
     library_source,
     noise,
+    own_source,
     relative_error,
 )
 
@@ -38,7 +42,7 @@ Rates = dict[tuple[str, str], float]
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path / "salpipe" / "speeds.json"
 
@@ -55,9 +59,19 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[[Rates], list[tuple[st
             return rates[asked[-1]]
 
         monkeypatch.setattr(tuning, "measure_rate", rate)
+        monkeypatch.setattr(tuning, "_explainers", shared_explainers)
         return asked
 
     return dictate
+
+
+@cache
+def shared_explainer(methods: tuple[str, ...], placement: Placement) -> Explainer:
+    return library_explainer(NAME, methods, placement)
+
+
+def shared_explainers(_source: object, _layer: object, methods: tuple[Method, ...], _batch: int) -> Callable:
+    return lambda placement: shared_explainer(tuple(m.name for m in methods), placement)
 
 
 FAST_BF16 = {("openvino", "fp32"): 200.0, ("openvino", "bf16"): 400.0, ("torch", "fp32"): 50.0, ("torch", "bf16"): 90.0}
@@ -191,23 +205,23 @@ def test_a_back_end_asked_for_that_cannot_run_the_network_is_an_error(monkeypatc
         choose(backend="openvino")
 
 
-def test_speeds_are_remembered(cache: Path, measured: Callable) -> None:
+def test_speeds_are_remembered(memory: Path, measured: Callable) -> None:
     asked = measured(FAST_BF16)
     first = choose()
     assert len(asked) == 4
-    (rates,) = json.loads(cache.read_text()).values()
+    (rates,) = json.loads(memory.read_text()).values()
     assert rates == {f"{backend} {precision}": rate for (backend, precision), rate in FAST_BF16.items()}
     assert choose() == first
     assert len(asked) == 4
     choose(streams=2)
     assert len(asked) == 8
-    assert len(json.loads(cache.read_text())) == 2
+    assert len(json.loads(memory.read_text())) == 2
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"key": 3}', "\0"])
-def test_a_damaged_memory_is_measured_anew(content: str, cache: Path, measured: Callable) -> None:
-    cache.parent.mkdir(parents=True)
-    cache.write_text(content)
+def test_a_damaged_memory_is_measured_anew(content: str, memory: Path, measured: Callable) -> None:
+    memory.parent.mkdir(parents=True)
+    memory.write_text(content)
     asked = measured(FAST_BF16)
     choose()
     assert len(asked) == 4
@@ -226,10 +240,10 @@ def test_a_memory_that_cannot_be_written_stops_nothing(
     assert len(asked) == 8
 
 
-def test_a_true_measurement_ends_with_a_faithful_placement(cache: Path) -> None:
+def test_a_true_measurement_ends_with_a_faithful_placement(memory: Path) -> None:
     chosen = choose(frames=40)
     assert chosen.backend in ("torch", "openvino")
-    (rates,) = json.loads(cache.read_text()).values()
+    (rates,) = json.loads(memory.read_text()).values()
     assert all(rate > 0 for rate in rates.values())
 
 
@@ -298,13 +312,10 @@ def test_fidelity_of_odd_maps(got: list[np.ndarray], want: list[np.ndarray], fai
 
 
 @pytest.mark.parametrize("damage", [float("nan"), float("inf")])
-def test_a_damaged_network_still_gets_a_placement(damage: float, measured: Callable) -> None:
-    from saliency_pipeline.saliency.layers import choose_layer
-    from tests.saliency.networks import own_source
-
+def test_a_damaged_network_still_gets_a_placement(damage: float, monkeypatch: pytest.MonkeyPatch) -> None:
     network = Tiny()
     network.conv.weight[0, 0, 0, 0] = damage
-    measured(FAST_BF16)
+    monkeypatch.setattr(tuning, "measure_rate", lambda _explainer, _frames: 10.0)
     source = own_source(network, 8, 7)
     chosen = choose_placement(source, choose_layer(network, 8), find_methods(["gradcam"]), noise(3, 8), batch=BATCH)
     assert chosen.device == "cpu"
