@@ -19,7 +19,7 @@ progress bars are drawn on a terminal only. Every command ends with one of these
 | 1 | an error; its one line says what to do about it |
 | 2 | wrong usage |
 | 3 | more images were rejected than `--max-rejects` allows |
-| 4 | a shard, manifest or receipt is damaged |
+| 4 | a shard or the manifest is damaged |
 | 130 | interrupted; the same command goes on where it stopped |
 
 ## Settings from a file

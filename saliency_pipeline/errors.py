@@ -26,6 +26,6 @@ class TooManyRejectsError(SalpipeError):
 
 
 class IntegrityError(SalpipeError):
-    """A shard, manifest or receipt is damaged, missing or not what it claims to be."""
+    """A shard or manifest is damaged, missing or not what it claims to be."""
 
     exit_code = 4
