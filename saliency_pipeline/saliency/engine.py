@@ -91,11 +91,6 @@ class Explainer:
             # Other streams read the weights.
             torch.cuda.synchronize(placement.device)
 
-    def map_shapes(self) -> dict[str, tuple[int, int, int]]:
-        """(T, h, w) of every method's maps."""
-        count, pixels = self.target.count, (self.size, self.size)
-        return {m.name: (count, *(self.layer.grid if m.level == "layer" else pixels)) for m in self.methods}
-
     def explain(self, frames: np.ndarray, labels: np.ndarray | None = None) -> Explanation:
         """Explain frames.
 
