@@ -11,11 +11,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TypeVar
 
+import joblib
 import numpy as np
 import torch
 from PIL import Image
@@ -30,13 +31,16 @@ from saliency_pipeline.images.record import ImageRecord
 from saliency_pipeline.models.source import SourceModel, load_source
 from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.saliency.backends import Placement
-from saliency_pipeline.saliency.engine import Explainer, Explanation
+from saliency_pipeline.saliency.engine import Explainer
 from saliency_pipeline.saliency.layers import Layer
 from saliency_pipeline.saliency.methods import find_methods
 from saliency_pipeline.saliency.targets import Target
 from saliency_pipeline.shards.manifest import ShardEntry
 from saliency_pipeline.shards.schema import ShardHeader, ShardRows
 from saliency_pipeline.shards.writer import ShardWriter
+
+# Images a worker takes at a time: enough that handing over and writing cost little beside them.
+CHUNK = 16
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -77,26 +81,22 @@ class Job:
     jpeg_quality: int
 
 
-@dataclass
-class _Decoded:
-    """One record after decoding: a frame, or the reason why there is none."""
-
-    record: ImageRecord
-    reason: str = ""
-    sha256: bytes = b""
-    source_size: tuple[int, int] = (0, 0)
-    frame: np.ndarray | None = None
-    jpeg: bytes = b""
-
-
-@dataclass
-class _Batch:
-    """Frames of one shard that are explained together; a shard's last batch carries its rejects and may be empty."""
+@dataclass(frozen=True)
+class _Chunk:
+    """Records of one shard that one worker takes at a time, so that a shard's bytes depend on its own images alone."""
 
     task: ShardTask
-    images: list[_Decoded] = field(default_factory=list)
-    rejects: tuple[Reject, ...] = ()
-    last: bool = False
+    records: Sequence[ImageRecord]
+    last: bool
+
+
+@dataclass(frozen=True)
+class _Explained:
+    """What became of a chunk: rows for the shard, none where every record was rejected, and the rejects."""
+
+    chunk: _Chunk
+    rows: ShardRows | None
+    rejects: list[Reject]
 
 
 def write_shards(
@@ -116,28 +116,23 @@ def write_shards(
     Raises:
         SalpipeError: the disk is full or cannot be written; finished shards stay.
     """
-    streams = job.placement.streams
-    threads = torch.get_num_threads()
+    workers, threads = _worker_count(job.placement), torch.get_num_threads()
+    work = _Worker(job, explainer)
     receipts: list[Future[Receipt]] = []
     shard: _OpenShard | None = None
-    with (
-        _pool(streams, "decode") as decoders,
-        _pool(streams, "explain") as explainers,
-        _pool(1, "publish") as publisher,
-    ):
+    with _pool(workers, "explain") as pool, _pool(1, "publish") as publisher:
         try:
-            batches = _batches(job, tasks, decoders)
-            for batch, explanation in _ordered(explainers, lambda b: (b, _explain(explainer, b)), batches, streams + 1):
-                shard = shard or _OpenShard(job, batch.task)
-                if explanation is not None:
-                    shard.writer.append(_rows(job, batch, explanation))
-                if batch.last:
+            for explained in _ordered(pool, work, _chunks(job, tasks), 2 * workers):
+                chunk = explained.chunk
+                shard = shard or _OpenShard(job, chunk.task)
+                shard.add(explained)
+                if chunk.last:
                     if receipts:
                         receipts[-1].result()
-                    receipts.append(publisher.submit(shard.publish, batch.rejects))
+                    receipts.append(publisher.submit(shard.publish))
                     shard = None
                 if progress:
-                    progress(len(batch.images) + len(batch.rejects))
+                    progress(len(chunk.records))
             return [receipt.result() for receipt in receipts]
         finally:
             if shard is not None:
@@ -151,11 +146,18 @@ class _OpenShard:
 
     def __init__(self, job: Job, task: ShardTask) -> None:
         self.job, self.task = job, task
+        self.rejects: list[Reject] = []
         self.entered = ExitStack()
         path = temporary_name(Path(job.folder) / task.name)
         self.writer = self.entered.enter_context(ShardWriter(path, job.header, len(task.records)))
 
-    def publish(self, rejects: tuple[Reject, ...]) -> Receipt:
+    def add(self, explained: _Explained) -> None:
+        """Write the rows of the next chunk."""
+        self.rejects += explained.rejects
+        if explained.rows is not None:
+            self.writer.append(explained.rows)
+
+    def publish(self) -> Receipt:
         """Complete the file, move it to its name and leave the receipt."""
         folder = Path(self.job.folder)
         with self.entered:
@@ -163,7 +165,7 @@ class _OpenShard:
         path = self.writer.path
         size = path.stat().st_size
         digest = publish(path, folder / self.task.name)
-        receipt = Receipt(self.job.header.plan, ShardEntry(self.task.name, images, size, digest), rejects)
+        receipt = Receipt(self.job.header.plan, ShardEntry(self.task.name, images, size, digest), tuple(self.rejects))
         receipt.write(folder)
         return receipt
 
@@ -190,75 +192,80 @@ def _ordered(
             future.cancel()
 
 
-def _batches(job: Job, tasks: Sequence[ShardTask], pool: ThreadPoolExecutor) -> Iterator[_Batch]:
-    """Decoded frames in batches that never cross a shard, so that a shard's bytes depend on its own images alone."""
-    pairs = ((task, i) for task in tasks for i in range(len(task.records)))
-    decode = _Decoder(job)
-    ahead = 2 * job.batch * (job.placement.streams + 1)
-    batch: _Batch | None = None
-    rejects: list[Reject] = []
-    for task, i, decoded in _ordered(pool, lambda p: (*p, decode(p[0].records[p[1]])), pairs, ahead):
-        batch = batch or _Batch(task)
-        if decoded.reason:
-            rejects.append(Reject(decoded.record.key, decoded.reason))
-        else:
-            batch.images.append(decoded)
-        last = i == len(task.records) - 1
-        if last or len(batch.images) == job.batch:
-            yield replace(batch, last=last, rejects=tuple(rejects) if last else ())
-            batch, rejects = None, [] if last else rejects
+def _chunks(job: Job, tasks: Sequence[ShardTask]) -> Iterator[_Chunk]:
+    size = -(-CHUNK // job.batch) * job.batch
+    for task in tasks:
+        for start in range(0, len(task.records), size):
+            yield _Chunk(task, task.records[start : start + size], start + size >= len(task.records))
 
 
-class _Decoder:
-    """Reads and decodes one record; called from many threads."""
+def _worker_count(placement: Placement) -> int:
+    """On the CPU a worker a stream: one that decodes beside one that computes throws it out of the core's cache."""
+    return placement.streams if placement.device == "cpu" else max(placement.streams, joblib.cpu_count())
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+
+class _Worker:
+    """Takes a chunk from files to rows: reads, decodes, explains. Called from as many threads as there are workers."""
+
+    def __init__(self, job: Job, explainer: Explainer) -> None:
+        self.job, self.explainer = job, explainer
         self.interpolation = job.header.provenance["source"]["interpolation"]
+        # A GPU's memory holds the batches of its streams, not of all workers.
+        self.computing = threading.BoundedSemaphore(job.placement.streams)
 
-    def __call__(self, record: ImageRecord) -> _Decoded:
-        job = self.job
-        try:
-            data = record.read()
-            frame, size = decode_frame(
-                data, job.size, fit=job.fit, interpolation=self.interpolation, max_pixels=job.max_pixels
-            )
-        except BadImageError as error:
-            return _Decoded(record, str(error))
-        except OSError as error:
-            return _Decoded(record, f"cannot be read: {error.strerror or type(error).__name__}")
-        jpeg = b""
-        if job.header.encoding == "jpeg":
-            # The model must see what is stored.
-            buffer = io.BytesIO()
-            Image.fromarray(frame).save(buffer, "JPEG", quality=job.jpeg_quality, subsampling=0)
-            jpeg = buffer.getvalue()
-            frame = np.asarray(Image.open(io.BytesIO(jpeg)))
-        return _Decoded(record, "", hashlib.sha256(data).digest(), size, frame, jpeg)
+    def __call__(self, chunk: _Chunk) -> _Explained:
+        job, rejects = self.job, []
+        records: list[ImageRecord] = []
+        digests: list[bytes] = []
+        sizes: list[tuple[int, int]] = []
+        jpegs: list[bytes] = []
+        frames = np.empty((len(chunk.records), job.size, job.size, 3), np.uint8)
+        for record in chunk.records:
+            try:
+                data = record.read()
+                frame, size = decode_frame(
+                    data, job.size, fit=job.fit, interpolation=self.interpolation, max_pixels=job.max_pixels
+                )
+            except BadImageError as error:
+                rejects.append(Reject(record.key, str(error)))
+                continue
+            except OSError as error:
+                reason = f"cannot be read: {error.strerror or type(error).__name__}"
+                rejects.append(Reject(record.key, reason))
+                continue
+            if job.header.encoding == "jpeg":
+                # The model must see what is stored.
+                jpegs.append(encoded := _jpeg(frame, job.jpeg_quality))
+                frame = np.asarray(Image.open(io.BytesIO(encoded)))
+            frames[len(records)] = frame
+            records.append(record)
+            digests.append(hashlib.sha256(data).digest())
+            sizes.append(size)
+        if not records:
+            return _Explained(chunk, None, rejects)
+        frames = frames[: len(records)]
+        labels = np.array([record.label for record in records], np.int64)
+        with self.computing:
+            explanation = self.explainer.explain(frames, labels)
+        rows = ShardRows(
+            keys=[record.key for record in records],
+            labels=labels,
+            splits=np.array([record.split for record in records], np.int8),
+            images=jpegs or frames,
+            sha256=np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32),
+            source_size=np.array(sizes, np.int32),
+            prediction_class=explanation.prediction_class,
+            prediction_score=explanation.prediction_score,
+            maps=explanation.maps,
+            targets=dict.fromkeys(explanation.maps, explanation.targets),
+        )
+        return _Explained(chunk, rows, rejects)
 
 
-def _explain(explainer: Explainer, batch: _Batch) -> Explanation | None:
-    if not batch.images:
-        return None
-    frames = np.stack([image.frame for image in batch.images if image.frame is not None])
-    return explainer.explain(frames, np.array([image.record.label for image in batch.images]))
-
-
-def _rows(job: Job, batch: _Batch, explanation: Explanation) -> ShardRows:
-    images = batch.images
-    raw = job.header.encoding == "raw"
-    return ShardRows(
-        keys=[image.record.key for image in images],
-        labels=np.array([image.record.label for image in images], np.int64),
-        splits=np.array([image.record.split for image in images], np.int8),
-        images=np.stack([i.frame for i in images if i.frame is not None]) if raw else [i.jpeg for i in images],
-        sha256=np.frombuffer(b"".join(image.sha256 for image in images), np.uint8).reshape(-1, 32),
-        source_size=np.array([image.source_size for image in images], np.int32),
-        prediction_class=explanation.prediction_class,
-        prediction_score=explanation.prediction_score,
-        maps=explanation.maps,
-        targets=dict.fromkeys(explanation.maps, explanation.targets),
-    )
+def _jpeg(frame: np.ndarray, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
 
 
 def write_shard(job: Job, task: ShardTask, run: int) -> Receipt:

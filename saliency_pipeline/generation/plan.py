@@ -19,7 +19,7 @@ from saliency_pipeline.shards.schema import shard_name, to_json
 
 PLAN = "plan.json"
 FORMAT = "salpipe-plan"
-LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "h5py")
+LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg", "h5py")
 
 
 @dataclass(frozen=True)

@@ -202,6 +202,8 @@ def _converted(graph: fx.GraphModule, preprocessing: Preprocessing, batch: int) 
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         model = ov.convert_model(torch.export.export(graph, (torch.zeros(batch, 3, size, size),), strict=False))
+    # What it makes of an exported network takes batches of any size, and plans its memory anew for every one.
+    model.reshape([batch, 3, size, size])
     frames = ov.preprocess.PrePostProcessor(model)
     frames.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     frames.input().model().set_layout(ov.Layout("NCHW"))

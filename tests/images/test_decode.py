@@ -10,10 +10,11 @@ import skimage.data
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
 from saliency_pipeline.errors import BadImageError, SalpipeError
+from saliency_pipeline.images import decode
 from saliency_pipeline.images.decode import FITS, INTERPOLATIONS, PAD_VALUE, decode_frame
 from tests.broken_images import encode, good_files, photo
 
@@ -134,18 +135,23 @@ def test_a_large_jpeg_decoded_at_a_fraction_looks_the_same(name, orientation):
     ],
 )
 def test_a_jpeg_is_never_decoded_below_twice_the_size_wanted(shape, fit, reduced, monkeypatch):
-    sizes = []
-    load = ImageFile.ImageFile.load
+    decoded = []
+    fitted = decode._fit
 
-    def spy(image):
-        sizes.append((image.height, image.width))
-        return load(image)
+    def spy(stored, *options):
+        decoded.append(stored.pixels.shape[:2])
+        return fitted(stored, *options)
 
-    monkeypatch.setattr(ImageFile.ImageFile, "load", spy)
-    data = encode(photo(*shape), "JPEG")
-    sizes.clear()
-    assert decode_frame(data, 64, fit=fit)[1] == shape
-    assert set(sizes) == {reduced}
+    monkeypatch.setattr(decode, "_fit", spy)
+    assert decode_frame(encode(photo(*shape), "JPEG"), 64, fit=fit)[1] == shape
+    assert decoded == [reduced]
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1, "quality": 30}])
+def test_the_fast_jpeg_decoder_gives_pillows_pixels(options):
+    data = encode(photo(201, 301), "JPEG", **options)
+    image = Image.open(io.BytesIO(data))
+    np.testing.assert_array_equal(decode._plain_jpeg(image, data), np.asarray(image))
 
 
 def test_threads_give_the_same_frames():
