@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -41,6 +41,8 @@ from saliency_pipeline.shards.writer import ShardWriter
 
 # Images a worker takes at a time: enough that handing over and writing cost little beside them.
 CHUNK = 16
+
+_kept: dict[tuple[str, Placement], Explainer] = {}
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -107,7 +109,7 @@ def write_shards(
     Args:
         job: what the shards have in common.
         tasks: the shards to write.
-        explainer: the job's engine, from `make_explainer`.
+        explainer: the job's engine, from `build_explainer`.
         progress: called with the number of images done since the last call.
 
     Returns:
@@ -200,8 +202,8 @@ def _chunks(job: Job, tasks: Sequence[ShardTask]) -> Iterator[_Chunk]:
 
 
 def _worker_count(placement: Placement) -> int:
-    """On the CPU a worker a stream: one that decodes beside one that computes throws it out of the core's cache."""
-    return placement.streams if placement.device == "cpu" else max(placement.streams, joblib.cpu_count())
+    """On the CPU one more than compute: several more that decode beside them throw them out of the cores' caches."""
+    return placement.streams + 1 if placement.device == "cpu" else max(placement.streams + 1, joblib.cpu_count())
 
 
 class _Worker:
@@ -210,7 +212,7 @@ class _Worker:
     def __init__(self, job: Job, explainer: Explainer) -> None:
         self.job, self.explainer = job, explainer
         self.interpolation = job.header.provenance["source"]["interpolation"]
-        # A GPU's memory holds the batches of its streams, not of all workers.
+        # As many as there are cores, or batches in a GPU's memory.
         self.computing = threading.BoundedSemaphore(job.placement.streams)
 
     def __call__(self, chunk: _Chunk) -> _Explained:
@@ -277,7 +279,7 @@ def write_shard(job: Job, task: ShardTask, run: int) -> Receipt:
         run: process id of the run that started this worker, which ends with it.
     """
     _become_worker(run)
-    return write_shards(job, [task], make_explainer(job))[0]
+    return write_shards(job, [task], _kept_explainer(job))[0]
 
 
 @cache
@@ -295,30 +297,22 @@ def _end_with(run: int) -> None:
     os._exit(1)
 
 
-def make_explainer(job: Job) -> Explainer:
-    """The job's engine; the last one made is kept."""
-    sha256 = job.header.provenance["source"]["weights_sha256"]
-    return _kept_explainer(
-        job.model, job.weights, sha256, job.size, job.layer, job.methods, job.target, job.batch, job.placement
-    )
+def build_explainer(job: Job, source: SourceModel) -> Explainer:
+    """The job's engine, from its source model."""
+    return Explainer(source, job.layer, find_methods(job.methods), job.target, job.batch, job.placement)
 
 
-@lru_cache(maxsize=1)
-def _kept_explainer(
-    model: str,
-    weights: str,
-    sha256: str,
-    size: int,
-    layer: Layer,
-    methods: tuple[str, ...],
-    target: Target,
-    batch: int,
-    placement: Placement,
-) -> Explainer:
-    source = sized(load_source(model, weights), size)
-    if source.weights_sha256 != sha256:
-        raise SalpipeError(f"--weights {weights}: not the weights that the run began with; put them back")
-    return Explainer(source, layer, find_methods(methods), target, batch, placement)
+def _kept_explainer(job: Job) -> Explainer:
+    """A worker's engine; the last one made is kept."""
+    # What is not in the plan's hash changes no explainer.
+    key = job.header.plan, job.placement
+    if key not in _kept:
+        _kept.clear()
+        source = sized(load_source(job.model, job.weights), job.size)
+        if source.weights_sha256 != job.header.provenance["source"]["weights_sha256"]:
+            raise SalpipeError(f"--weights {job.weights}: not the weights that the run began with; put them back")
+        _kept[key] = build_explainer(job, source)
+    return _kept[key]
 
 
 def sized(source: SourceModel, size: int) -> SourceModel:

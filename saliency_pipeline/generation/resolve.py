@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from saliency_pipeline.errors import BadImageError, SalpipeError
-from saliency_pipeline.generation.job import Job, sized
+from saliency_pipeline.generation.job import Job, build_explainer, sized
 from saliency_pipeline.generation.plan import (
     Plan,
     Request,
@@ -27,6 +27,7 @@ from saliency_pipeline.images.decode import FITS, decode_frame
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.models.source import SourceModel, load_source
 from saliency_pipeline.saliency.backends import Placement
+from saliency_pipeline.saliency.engine import Explainer
 from saliency_pipeline.saliency.layers import Layer, choose_layer
 from saliency_pipeline.saliency.methods import Method, find_methods
 from saliency_pipeline.saliency.targets import Target, parse_target
@@ -36,7 +37,28 @@ from saliency_pipeline.shards.schema import MapShape, ShardHeader
 Note = Callable[[str], None]
 
 
-def resolve(folder: Path, request: Request, catalogue: Catalogue, jobs: int, note: Note) -> Job:
+@dataclass(frozen=True)
+class Resolved:
+    """A job and what had to be made to settle it.
+
+    Attributes:
+        job: the job.
+        source: its source model.
+        tried: the explainer of the chosen placement where several were tried.
+    """
+
+    job: Job
+    source: SourceModel
+    tried: Explainer | None
+
+    def explainer(self) -> Explainer:
+        """The job's engine in this process."""
+        if self.tried and self.tried.placement == self.job.placement:
+            return self.tried.with_target(self.job.target)
+        return build_explainer(self.job, self.source)
+
+
+def resolve(folder: Path, request: Request, catalogue: Catalogue, jobs: int, note: Note) -> Resolved:
     """The job that `request` means for `catalogue`.
 
     A folder that has a plan already goes on with what was chosen then; its choices are made afresh only once.
@@ -60,11 +82,12 @@ def resolve(folder: Path, request: Request, catalogue: Catalogue, jobs: int, not
     request = replace(request, model=source.name, device=device, methods=tuple(method.name for method in methods))
     target = _target(request, source, catalogue)
     fields = plan_fields(request, catalogue, source.weights_sha256)
-    plan = stored_plan(folder)
+    plan, tried = stored_plan(folder), None
     if plan is None:
-        plan = store_plan(folder, _choose(fields, request, catalogue, source, methods, note))
+        plan, tried = _choose(fields, request, catalogue, source, methods, note)
+        plan = store_plan(folder, plan)
     check_same_plan(folder, plan, with_backend_version(fields, plan.resolved["backend"]))
-    return _job(folder, request, catalogue, source, target, methods, plan, jobs)
+    return Resolved(_job(folder, request, catalogue, source, target, methods, plan, jobs), source, tried)
 
 
 def checked(request: Request) -> Request:
@@ -149,7 +172,7 @@ def _choose(
     source: SourceModel,
     methods: Sequence[Method],
     note: Note,
-) -> Plan:
+) -> tuple[Plan, Explainer | None]:
     """Choose what the request leaves open. Nothing here depends on how many jobs will run."""
     try:
         layer = choose_layer(source.module, source.preprocessing.size, request.layer)
@@ -162,7 +185,7 @@ def _choose(
     batch = request.batch_size or default_batch(methods, request.device)
     note("choosing back end and precision on the first images")
     frames = _first_frames(catalogue, request, source, FRAMES)
-    placement = choose_placement(
+    placement, tried = choose_placement(
         source,
         layer,
         methods,
@@ -207,7 +230,7 @@ def _choose(
     }
     if request.encoding == "jpeg":
         provenance["jpeg_quality"] = request.jpeg_quality
-    return Plan(fields, resolved, provenance)
+    return Plan(fields, resolved, provenance), tried
 
 
 def _first_frames(catalogue: Catalogue, request: Request, source: SourceModel, count: int) -> np.ndarray:

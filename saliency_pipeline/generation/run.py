@@ -17,11 +17,11 @@ import joblib
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import FolderLock, disk_errors_explained, remove_stale_temporaries
-from saliency_pipeline.generation.job import Job, make_explainer, write_shard, write_shards
+from saliency_pipeline.generation.job import Job, write_shard, write_shards
 from saliency_pipeline.generation.plan import PLAN, Request, ShardTask, shard_tasks
 from saliency_pipeline.generation.progress import Progress
 from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, merge, reject_count, valid_receipt
-from saliency_pipeline.generation.resolve import checked, resolve
+from saliency_pipeline.generation.resolve import Resolved, checked, resolve
 from saliency_pipeline.images.folder import read_folder
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.saliency.allocator import keep_large_blocks
@@ -116,7 +116,8 @@ def generate(
     keep_large_blocks()
     with ExitStack() as locks:
         _open_folder(folder, part, locks)
-        job = resolve(folder, request, catalogue, jobs, progress.note)
+        resolved = resolve(folder, request, catalogue, jobs, progress.note)
+        job = resolved.job
         placement = job.placement
         progress.note(
             f"{job.model}, layer {job.layer.name}, {placement.backend} {placement.precision} on {placement.device}"
@@ -125,7 +126,7 @@ def generate(
         mine = tasks[part[0] - 1 :: part[1]]
         done = _valid_receipts(folder, mine, job.header.plan, progress)
         pending = [task for task in mine if task.name not in done]
-        written, worked = _run(job, pending, jobs, progress)
+        written, worked = _run(resolved, pending, jobs, progress)
         done |= {receipt.shard.name: receipt for receipt in written}
         complete = _merged(folder, job.header, tasks, done)
     fresh = sum(receipt.shard.images for receipt in written)
@@ -185,11 +186,13 @@ def _valid_receipts(folder: Path, tasks: Sequence[ShardTask], plan: str, progres
     return found
 
 
-def _run(job: Job, pending: Sequence[ShardTask], jobs: int, progress: Progress) -> tuple[list[Receipt], float]:
+def _run(
+    resolved: Resolved, pending: Sequence[ShardTask], jobs: int, progress: Progress
+) -> tuple[list[Receipt], float]:
     """Write the pending shards; also the seconds it took once the engine stood."""
     if not pending:
         return [], 0.0
-    explainer = make_explainer(job) if jobs == 1 else None
+    job, explainer = resolved.job, resolved.explainer() if jobs == 1 else None
     started = time.perf_counter()
     progress.start(sum(len(task.records) for task in pending), "image", "explaining")
     try:

@@ -337,7 +337,7 @@ def _resize(pixels: Pixels, extent: tuple[float, float], height: int, width: int
     if pixels.shape[:2] == (height, width):
         return pixels
     whole = extent == pixels.shape[:2]
-    # Channels_last in every stride, the batch's too, takes torch's vectorised uint8 kernel: six times as fast as Pillow's.
+    # Channels_last in every stride, the batch's too, gets torch's vectorised kernel: six times as fast as Pillow's.
     image = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
     resized = functional.interpolate(
         image,

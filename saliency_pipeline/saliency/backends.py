@@ -45,7 +45,7 @@ class Trunk(Protocol):
     """Runs the network up to the explained layer; called from several threads at once."""
 
     def __call__(self, frames: np.ndarray) -> Tensor:
-        """Frames (N, S, S, 3) uint8 RGB to activations float32, valid until the thread's next call."""
+        """Frames (N, S, S, 3) uint8 RGB, N a multiple of the batch size, to activations (N, ...) float32."""
 
 
 def make_trunk(graph: fx.GraphModule, preprocessing: Preprocessing, batch: int, placement: Placement) -> Trunk:
@@ -63,7 +63,7 @@ def make_trunk(graph: fx.GraphModule, preprocessing: Preprocessing, batch: int, 
             return OpenVinoTrunk(graph, preprocessing, batch, placement)
         except Exception as error:  # an operator it does not know, a kernel it does not have, no memory
             raise cannot_run(placement, error) from error
-    return TorchTrunk(graph, preprocessing, placement)
+    return TorchTrunk(graph, preprocessing, batch, placement)
 
 
 def cannot_run(placement: Placement, error: Exception) -> SalpipeError:
@@ -101,27 +101,31 @@ class Normalise:
 class TorchTrunk:
     """The trunk in PyTorch: folded, channels_last, in fp32 or bf16, optionally compiled."""
 
-    def __init__(self, graph: fx.GraphModule, preprocessing: Preprocessing, placement: Placement) -> None:
+    def __init__(self, graph: fx.GraphModule, preprocessing: Preprocessing, batch: int, placement: Placement) -> None:
         dtype = PRECISIONS[placement.precision]
         module = placed(rounded_to_bf16(graph) if placement.precision == "bf16" else graph, placement.device, dtype)
         reuse_buffers(module)
         self.normalise = Normalise(preprocessing, placement.device, dtype)
         # Freezing makes the weights constants, so that they are laid out for the kernels once.
         self.run: Any = torch.compile(module, options={"freezing": True}) if placement.backend == "compile" else module
-        self.placement, self.has_run = placement, placement.backend == "torch"
+        self.batch, self.placement, self.has_run = batch, placement, placement.backend == "torch"
 
     def __call__(self, frames: np.ndarray) -> Tensor:
         """Frames (N, S, S, 3) uint8 to the layer's output, float32."""
         with torch.inference_mode():
-            try:
-                activations: Tensor = self.run(self.normalise(frames))
-            except Exception as error:
-                # Compiling happens in the first call, and needs a C++ compiler for one.
-                if self.has_run:
-                    raise
-                raise cannot_run(self.placement, error) from error
-            self.has_run = True
-            return activations.float()
+            parts = [self._batch(frames[i : i + self.batch]).float() for i in range(0, len(frames), self.batch)]
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _batch(self, frames: np.ndarray) -> Tensor:
+        try:
+            activations: Tensor = self.run(self.normalise(frames))
+        except Exception as error:
+            # Compiling happens in the first call, and needs a C++ compiler for one.
+            if self.has_run:
+                raise
+            raise cannot_run(self.placement, error) from error
+        self.has_run = True
+        return activations
 
 
 def placed(module: M, device: str, dtype: torch.dtype | None = None) -> M:
@@ -172,14 +176,21 @@ class OpenVinoTrunk:
                 },
             )
         )
+        self.batch, self.shape = batch, tuple(self.compiled.output(0).shape[1:])
         self.local = threading.local()
 
     def __call__(self, frames: np.ndarray) -> Tensor:
-        """Frames (N, S, S, 3) uint8 to the layer's output, float32, valid until the thread's next call."""
+        """Frames (N, S, S, 3) uint8 to the layer's output, float32."""
         if not hasattr(self.local, "request"):
             self.local.request = self.compiled.create_infer_request()
-        results = self.local.request.infer({0: frames}, share_inputs=True, share_outputs=True)
-        return torch.from_numpy(results[0])
+        tensor, request = import_openvino().Tensor, self.local.request
+        activations = np.empty((len(frames), *self.shape), np.float32)
+        for i in range(0, len(frames), self.batch):
+            # It reads and writes our memory: nothing is copied.
+            request.set_input_tensor(tensor(frames[i : i + self.batch], shared_memory=True))
+            request.set_output_tensor(tensor(activations[i : i + self.batch], shared_memory=True))
+            request.infer()
+        return torch.from_numpy(activations)
 
 
 def import_openvino() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,9 +18,12 @@ from saliency_pipeline.saliency.layers import Layer
 from saliency_pipeline.saliency.methods import Method
 from saliency_pipeline.saliency.mixed import MixedNetwork
 from saliency_pipeline.saliency.split import SplitNetwork, split_network
-from saliency_pipeline.saliency.targets import Target
+from saliency_pipeline.saliency.targets import Target, top_classes
 
 TOP = 5
+
+# Logits (N, classes), the classes explained (N, T) and each method's maps (N, T, h, w).
+_Result = tuple[Tensor, Tensor, dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -101,16 +105,27 @@ class Explainer:
         Returns:
             The explanation, in the frames' order.
         """
-        parts = []
-        for start in range(0, len(frames), self.batch):
-            chunk = np.ascontiguousarray(frames[start : start + self.batch])
-            given = None if labels is None else torch.as_tensor(labels[start : start + self.batch])
-            count = len(chunk)
-            if count < self.batch:
-                chunk = np.concatenate([chunk, np.zeros((self.batch - count, *chunk.shape[1:]), chunk.dtype)])
-                given = None if given is None else torch.nn.functional.pad(given, (0, self.batch - count))
-            parts.append(_first(self._explain_batch(chunk, given), count))
-        return parts[0] if len(parts) == 1 else _join(parts)
+        count, missing = len(frames), -len(frames) % self.batch
+        frames = np.ascontiguousarray(frames)
+        given = None if labels is None else torch.as_tensor(labels)
+        if missing:
+            frames = np.concatenate([frames, np.zeros((missing, *frames.shape[1:]), frames.dtype)])
+            given = None if given is None else torch.nn.functional.pad(given, (0, missing))
+        with self._own_stream():
+            if self.closed_form:
+                logits, targets, maps = self._closed_form(self.trunk(frames), given)
+            else:
+                batches = [slice(i, i + self.batch) for i in range(0, len(frames), self.batch)]
+                logits, targets, maps = _joined(
+                    [self._differentiated(frames[b], None if given is None else given[b]) for b in batches]
+                )
+            return _explanation(logits[:count], targets[:count], {name: m[:count] for name, m in maps.items()})
+
+    def with_target(self, target: Target) -> Explainer:
+        """The same engine, network and all, for other classes."""
+        other = copy.copy(self)
+        other.target = target
+        return other
 
     @contextmanager
     def _own_stream(self) -> Iterator[None]:
@@ -125,43 +140,28 @@ class Explainer:
             yield
             self.local.stream.synchronize()
 
-    def _explain_batch(self, frames: np.ndarray, labels: Tensor | None) -> Explanation:
-        with self._own_stream():
-            if self.differentiates:
-                logits, targets, maps = self._differentiate(frames, labels)
-            else:
-                activations = self.trunk(frames)
-                logits, targets, maps = (
-                    self._closed_form(activations, labels)
-                    if self.closed_form
-                    else self._head_gradient(activations, labels)
-                )
-            return _explanation(logits, targets, maps)
-
     @torch.inference_mode()
-    def _closed_form(self, activations: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def _closed_form(self, activations: Tensor, labels: Tensor | None) -> _Result:
         activations = self.layer.to_grid(activations)
         logits = torch.addmm(self.bias, activations.mean((2, 3)), self.weight.t())
         targets = self.target.classes(logits, labels)
         weights = self.weight[targets]
         return logits, targets, {m.name: m.closed_form(activations, weights) for m in self.methods if m.closed_form}
 
-    def _head_gradient(self, activations: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def _differentiated(self, frames: np.ndarray, labels: Tensor | None) -> _Result:
+        """One batch through as much of the network as has to be differentiated."""
         with torch.enable_grad():
-            leaf = activations.clone().requires_grad_()
+            if self.differentiates:
+                pixels = self.normalise(frames).requires_grad_()
+                output, logits = self.whole(pixels)
+                return self._gradients(logits, labels, pixels, output)
             assert self.head is not None
-            logits = self.head(leaf)
-        return self._gradients(logits, labels, layer=leaf)
-
-    def _differentiate(self, frames: np.ndarray, labels: Tensor | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        with torch.enable_grad():
-            pixels = self.normalise(frames).requires_grad_()
-            output, logits = self.whole(pixels)
-        return self._gradients(logits, labels, pixels, output)
+            output = self.trunk(frames).clone().requires_grad_()
+            return self._gradients(self.head(output), labels, layer=output)
 
     def _gradients(
         self, logits: Tensor, labels: Tensor | None, pixels: Tensor | None = None, layer: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    ) -> _Result:
         """One backward pass per target, to the pixels and the layer at once, as the methods need them."""
         targets = self.target.classes(logits.detach(), labels)
         of = {
@@ -192,28 +192,20 @@ def _differentiable(split: SplitNetwork, placement: Placement) -> torch.nn.Modul
     return placed(split.whole, placement.device)
 
 
+def _joined(parts: Sequence[_Result]) -> _Result:
+    if len(parts) == 1:
+        return parts[0]
+    logits, targets, maps = zip(*parts, strict=True)
+    return torch.cat(logits), torch.cat(targets), {name: torch.cat([m[name] for m in maps]) for name in maps[0]}
+
+
 def _explanation(logits: Tensor, targets: Tensor, maps: dict[str, Tensor]) -> Explanation:
-    scores = logits.float().softmax(1)
-    k = min(TOP, scores.shape[1])
-    score, index = scores.sort(dim=1, descending=True, stable=True)
-    filler = (0, TOP - k)
+    classes = top_classes(logits, min(TOP, logits.shape[1]))
+    scores = logits.float().softmax(1).gather(1, classes)
+    filler = (0, TOP - classes.shape[1])
     return Explanation(
-        torch.nn.functional.pad(index[:, :k], filler, value=-1).to("cpu", torch.int32).numpy(),
-        torch.nn.functional.pad(score[:, :k], filler).cpu().numpy(),
+        torch.nn.functional.pad(classes, filler, value=-1).to("cpu", torch.int32).numpy(),
+        torch.nn.functional.pad(scores, filler).cpu().numpy(),
         targets.to("cpu", torch.int32).numpy(),
         {name: m.float().cpu().numpy() for name, m in maps.items()},
-    )
-
-
-def _first(e: Explanation, count: int) -> Explanation:
-    maps = {name: m[:count] for name, m in e.maps.items()}
-    return Explanation(e.prediction_class[:count], e.prediction_score[:count], e.targets[:count], maps)
-
-
-def _join(parts: Sequence[Explanation]) -> Explanation:
-    return Explanation(
-        np.concatenate([p.prediction_class for p in parts]),
-        np.concatenate([p.prediction_score for p in parts]),
-        np.concatenate([p.targets for p in parts]),
-        {name: np.concatenate([p.maps[name] for p in parts]) for name in parts[0].maps},
     )

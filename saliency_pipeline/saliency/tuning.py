@@ -80,8 +80,8 @@ def choose_placement(
     device: str = "cpu",
     streams: int = 1,
     batch: int = 4,
-) -> Placement:
-    """The fastest placement whose maps agree with captum's fp32 maps on `frames`.
+) -> tuple[Placement, Explainer | None]:
+    """The fastest placement whose maps agree with captum's fp32 maps on `frames`, and its explainer if one was made.
 
     Speeds are measured once per machine, network and library versions and kept in the user's cache folder, so that
     the same machine always chooses alike; fidelity is measured on the frames given, every time. Where no candidate
@@ -104,7 +104,7 @@ def choose_placement(
     pixels = any(m.level == "pixels" for m in methods)
     candidates = _candidates(backend, precision, device, streams, pixels)
     if len(candidates) == 1:
-        return candidates[0]
+        return candidates[0], None
     make = _explainers(source, layer, methods, batch)
     frames = frames[: max(1, min(FRAMES, len(frames)))]
     rates = _rates(_speed_key(source, layer, methods, batch, candidates), candidates, make, frames)
@@ -116,11 +116,11 @@ def choose_placement(
         accepted = all(f.within(*BOUNDS[m.level, candidate.precision]) for m, f in zip(methods, fidelity, strict=True))
         logger.info("%s: %s: %s", candidate, fidelity, "taken" if accepted else "refused")
         if accepted:
-            return candidate
+            return candidate, make(candidate)
     exact = [c for c in running if c.precision == "fp32"]
     chosen = (exact or running)[-1]
     logger.warning("no back end's maps come within the bounds of fp32; %s %s it is", chosen.backend, chosen.precision)
-    return chosen
+    return chosen, make(chosen)
 
 
 def _candidates(backend: str, precision: str, device: str, streams: int, pixels: bool) -> list[Placement]:

@@ -62,7 +62,6 @@ def salpipe(images: Path, work: Path, options: dict[str, Any]) -> dict[str, Any]
 
 def forward(images: Path, work: Path, options: dict[str, Any]) -> dict[str, Any]:
     """The engine's network alone, up to the explained layer, all streams busy."""
-    from saliency_pipeline.generation.job import make_explainer
     from saliency_pipeline.generation.plan import Request
     from saliency_pipeline.generation.resolve import checked, resolve
     from saliency_pipeline.images.folder import read_folder
@@ -71,8 +70,8 @@ def forward(images: Path, work: Path, options: dict[str, Any]) -> dict[str, Any]
     keep_large_blocks()
     folder = work / f"plan-{time.time_ns()}"
     folder.mkdir()
-    job = resolve(folder, checked(Request(**options)), read_folder(images), 1, lambda _: None)
-    explainer = make_explainer(job)
+    resolved = resolve(folder, checked(Request(**options)), read_folder(images), 1, lambda _: None)
+    job, explainer = resolved.job, resolved.explainer()
     frames = frames_of(images, job.size, job.batch)
     run: Callable[[], object] = lambda: explainer.trunk(frames)  # noqa: E731
     if explainer.differentiates:
