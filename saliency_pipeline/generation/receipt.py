@@ -80,16 +80,7 @@ def merge(folder: Path, header: ShardHeader, receipts: Sequence[Receipt]) -> Man
     """Write `rejects.jsonl` and the manifest from the receipts of all shards, each atomically, if it changed."""
     rejects = [reject for receipt in receipts for reject in receipt.rejects]
     _write_if_new(folder / REJECTS, "".join(json.dumps(asdict(reject)) + "\n" for reject in rejects))
-    manifest = Manifest(
-        header.plan,
-        header.provenance,
-        header.classes,
-        header.size,
-        header.encoding,
-        header.maps,
-        len(rejects),
-        tuple(receipt.shard for receipt in receipts),
-    )
+    manifest = Manifest(header, len(rejects), tuple(receipt.shard for receipt in receipts))
     try:
         there = Manifest.read(folder)
     except SalpipeError:

@@ -74,7 +74,10 @@ def parse_target(
             raise SalpipeError(f"--target {text}: the source model has {classes} classes; use top:1 to top:{classes}")
         return Target("predicted", count)
     if text != "label":
-        return Target("fixed", index=class_index(text))
+        try:
+            return Target("fixed", index=class_index(text))
+        except SalpipeError as error:
+            raise SalpipeError(f"--target: {error}") from None
     remedy = "use --target predicted, top:K or a class name"
     if not data_classes or unlabelled:
         what = f"{unlabelled} images have no label" if data_classes else "the images have no labels"

@@ -63,10 +63,14 @@ BOUNDS = {
 
 
 def default_batch(methods: Sequence[Method], device: str) -> int:
-    """Frames per batch: small ones keep activations in the CPU's cache; a GPU wants many."""
+    """Frames per batch: small ones keep activations in the CPU's cache; a GPU wants many.
+
+    Backward passes keep all activations anyway, and on the CPU lay a convolution's weights out anew for every batch.
+    """
+    pixels = any(m.level == "pixels" for m in methods)
     if device.startswith("cuda"):
-        return 32 if any(m.level == "pixels" for m in methods) else 64
-    return 4
+        return 32 if pixels else 64
+    return 16 if pixels else 2
 
 
 def choose_placement(

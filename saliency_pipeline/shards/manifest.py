@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -40,34 +39,19 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a finished folder holds. The first six fields are those of every shard's `ShardHeader`.
+    """What a finished folder holds.
 
     Attributes:
-        plan: hash of everything that decides the bytes.
-        provenance: how the maps were made.
-        classes: class names in label order.
-        size: S, height and width of every frame in pixels.
-        encoding: "raw" or "jpeg".
-        maps: for each method the shape of its maps.
+        header: what every shard must say of itself.
         rejects: number of images that could not be used, the lines of `rejects.jsonl`.
         shards: the shards in order.
     """
 
-    plan: str
-    provenance: dict[str, Any]
-    classes: tuple[str, ...]
-    size: int
-    encoding: Encoding
-    maps: Mapping[str, MapShape]
+    header: ShardHeader
     rejects: int
     shards: tuple[ShardEntry, ...]
 
     def __post_init__(self) -> None:
-        header = self.header
-        object.__setattr__(self, "provenance", header.provenance)
-        object.__setattr__(self, "classes", header.classes)
-        object.__setattr__(self, "maps", header.maps)
-        object.__setattr__(self, "shards", tuple(self.shards))
         if len({entry.name for entry in self.shards}) < len(self.shards):
             raise ValueError("a shard is listed twice")
 
@@ -75,11 +59,6 @@ class Manifest:
     def images(self) -> int:
         """Number of images in all shards."""
         return sum(entry.images for entry in self.shards)
-
-    @property
-    def header(self) -> ShardHeader:
-        """What every shard must say of itself."""
-        return ShardHeader(self.plan, self.provenance, self.classes, self.size, self.encoding, self.maps)
 
     @classmethod
     def read(cls, folder: Path | str) -> Manifest:
@@ -123,8 +102,9 @@ class Manifest:
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "images": self.images,
-            **{name: getattr(self, name) for name in ("plan", "provenance", "classes", "size", "encoding", "rejects")},
-            "maps": {method: asdict(shape) for method, shape in self.maps.items()},
+            **{name: getattr(self.header, name) for name in ("plan", "provenance", "classes", "size", "encoding")},
+            "maps": {method: asdict(shape) for method, shape in self.header.maps.items()},
+            "rejects": self.rejects,
             "shards": [asdict(entry) for entry in self.shards],
         }
         text = json.dumps(data, sort_keys=True, ensure_ascii=True, allow_nan=False, indent=2)
@@ -132,7 +112,7 @@ class Manifest:
 
     @classmethod
     def _parse(cls, data: dict[str, Any]) -> Manifest:
-        manifest = cls(
+        header = ShardHeader(
             plan=_field(data, "plan", str),
             provenance=_field(data, "provenance", dict),
             classes=tuple(_each(_field(data, "classes", list), str)),
@@ -142,6 +122,9 @@ class Manifest:
                 method: MapShape(*(_field(_of(shape, dict), name, int) for name in ("targets", "height", "width")))
                 for method, shape in _field(data, "maps", dict).items()
             },
+        )
+        manifest = cls(
+            header,
             rejects=_field(data, "rejects", int),
             shards=tuple(
                 ShardEntry(

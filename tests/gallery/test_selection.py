@@ -27,9 +27,7 @@ def labelled(path: Path, *shards: list[int], classes: int = 3) -> ShardFolder:
         digest = publish(examples.write(temporary_name(final), head, rows), final)
         entries.append(ShardEntry(final.name, len(labels), final.stat().st_size, digest))
         first += len(labels)
-    Manifest(head.plan, head.provenance, head.classes, head.size, head.encoding, head.maps, 0, tuple(entries)).write(
-        path
-    )
+    Manifest(head, 0, tuple(entries)).write(path)
     return ShardFolder(path)
 
 

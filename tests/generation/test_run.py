@@ -134,7 +134,7 @@ def test_manifest_receipts_and_rejects_account_for_every_image(finished: Path) -
         path = finished / entry.name
         assert (entry.bytes, entry.sha256) == (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
         receipt = json.loads((finished / "receipts" / f"{path.stem}.json").read_text())
-        assert receipt["plan"] == manifest.plan
+        assert receipt["plan"] == manifest.header.plan
         assert receipt["shard"] == vars(entry)
         rejected += receipt["rejects"]
     assert rejected == lines

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.saliency.targets import Target, parse_target
+from saliency_pipeline.saliency.targets import Target, parse_target, top_classes
 from tests.saliency.networks import Tiny, own_source
 
 LOGITS = torch.tensor([[0.1, 3.0, 2.0], [5.0, 5.0, 1.0]])
@@ -53,6 +55,20 @@ def test_the_explained_classes(target: Target, classes: list[list[int]]) -> None
 
 def test_among_many_equal_logits_the_lowest_classes_come_first() -> None:
     assert Target("predicted", 5).classes(torch.zeros(2, 1000)).tolist() == [[0, 1, 2, 3, 4]] * 2
+
+
+@given(st.lists(st.sampled_from([-1.0, 0.0, 0.5, 2.0, float("inf"), float("nan")]), min_size=1, max_size=9), st.data())
+def test_top_classes_are_those_of_a_stable_sort(values: list[float], data: st.DataObject) -> None:
+    logits = torch.tensor([values, values[::-1]])
+    count = data.draw(st.integers(1, len(values)))
+    wanted = logits.sort(dim=1, descending=True, stable=True).indices[:, :count]
+    assert torch.equal(top_classes(logits, count), wanted)
+
+
+def test_top_classes_of_different_logits() -> None:
+    logits = torch.randn(16, 1000, generator=torch.Generator().manual_seed(0))
+    wanted = logits.sort(dim=1, descending=True, stable=True).indices[:, :5]
+    assert torch.equal(top_classes(logits, 5), wanted)
 
 
 @pytest.mark.parametrize(

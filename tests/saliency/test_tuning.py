@@ -321,7 +321,7 @@ def test_a_damaged_network_still_gets_a_placement(damage: float, monkeypatch: py
     assert chosen.device == "cpu"
 
 
-def test_batches_are_small_on_a_cpu_and_large_on_a_gpu() -> None:
+def test_batches_are_small_on_a_cpu_and_larger_on_a_gpu() -> None:
     cams, pixels = find_methods(["gradcam"]), find_methods(["gradient"])
-    assert default_batch(cams, "cpu") == default_batch(pixels, "cpu") == 4
+    assert default_batch(cams, "cpu") < default_batch(pixels, "cpu") <= 16
     assert default_batch(cams, "cuda:1") > default_batch(pixels, "cuda") > 4

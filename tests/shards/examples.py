@@ -88,7 +88,5 @@ def folder(path: Path, counts: Iterable[int] = (4, 3, 5), encoding: str = "raw",
         first += count
     lines = [f'{{"key": "bad {i}.jpg", "reason": "truncated"}}\n' for i in range(rejects)]
     (path / "rejects.jsonl").write_text("".join(lines))
-    Manifest(head.plan, head.provenance, head.classes, head.size, encoding, head.maps, rejects, tuple(entries)).write(
-        path
-    )
+    Manifest(head, rejects, tuple(entries)).write(path)
     return path

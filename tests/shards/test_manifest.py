@@ -13,9 +13,8 @@ DIGEST = "ab" * 32
 
 
 def manifest(**changes) -> Manifest:
-    fields = {field.name: getattr(header(), field.name) for field in dataclasses.fields(header())}
     shards = (ShardEntry("shard-00000.h5", 3, 999, DIGEST), ShardEntry("shard-00001.h5", 0, 50, DIGEST))
-    return Manifest(**{**fields, "rejects": 1, "shards": shards, **changes})
+    return Manifest(dataclasses.replace(header(), **changes), 1, shards)
 
 
 def test_what_was_written_is_read(tmp_path):
