@@ -139,7 +139,7 @@ class TerminalProgress(Progress):
     "--batch-size",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Frames computed together.  [default: 4 on a CPU, 32 or 64 on a GPU]",
+    help="Frames computed together.  [default: 2 or 16 on a CPU, 32 or 64 on a GPU]",
 )
 @click.option(
     "--jobs",

@@ -57,8 +57,9 @@ class Fidelity:
 BOUNDS = {
     ("layer", "fp32"): (0.9999, 1e-3),
     ("layer", "bf16"): (0.995, 0.08),
-    ("pixels", "fp32"): (0.999, 0.1),
-    ("pixels", "bf16"): (0.999, 0.1),
+    # fp32 itself comes 0.11 from fp32 computed in another order: a ReLU near 0 decides a pixel. The error bounds scale.
+    ("pixels", "fp32"): (0.999, 0.25),
+    ("pixels", "bf16"): (0.999, 0.25),
 }
 
 
