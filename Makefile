@@ -22,7 +22,7 @@ demo: $(VENV)/.with-openvino+demo  ## explain photographs that scikit-image ship
 	@echo "Open $(CURDIR)/demo/gallery/gallery.html in a browser."
 
 test: $(VENV)/.with-openvino+test  ## run the whole suite; TESTS='tests/cli -k config' runs a part of it
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n 2 $(TESTS)
 
 check: $(VENV)/.with-openvino+test $(VENV)/.with-check  ## lint, formatting, types
 	$(BIN)/ruff check .
@@ -50,7 +50,7 @@ wheel: $(VENV)/.with-openvino+test $(VENV)/.with-check  ## build the wheel, and 
 	$(WHEEL)/venv/bin/python -m pip check
 	mkdir -p $(WHEEL)/tree
 	cp -R tests docs *.md *.cfg *.toml CITATION.cff Makefile $(WHEEL)/tree
-	cd $(WHEEL)/tree && ../venv/bin/python -m pytest -c setup.cfg --rootdir . -m 'not slow' \
+	cd $(WHEEL)/tree && ../venv/bin/python -m pytest -n 2 -c setup.cfg --rootdir . -m 'not slow' \
 		$(or $(TESTS),tests --pyargs saliency_pipeline)
 
 clean:  ## remove everything that these targets made, the environment included
