@@ -183,6 +183,7 @@ def started(images: Path, output: Path) -> subprocess.Popen[str]:
 def test_an_interrupted_run_says_so_and_can_be_resumed(tmp_path: Path, number: signal.Signals) -> None:
     images, output = flat(tmp_path / "images", 150), tmp_path / "shards"
     process = started(images, output)
+    process.send_signal(signal.SIGSTOP)  # or it might be done before the signal comes
     if number == signal.SIGTERM:  # a second run into the same folder harms neither
         with pytest.raises(SalpipeError, match="another run is writing there; wait until it ends"):
             run(images, output, shard_size=1)
@@ -190,6 +191,7 @@ def test_an_interrupted_run_says_so_and_can_be_resumed(tmp_path: Path, number: s
             run(images, output, shard_size=1, part=(1, 2))
     assert process.poll() is None
     process.send_signal(number)
+    process.send_signal(signal.SIGCONT)
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (130, "")
     assert stderr == "salpipe: interrupted; run the same command again to go on\n"
@@ -205,9 +207,11 @@ def test_an_interrupted_run_says_so_and_can_be_resumed(tmp_path: Path, number: s
 def test_a_run_goes_on_while_a_second_one_is_refused(tmp_path: Path) -> None:
     images, output = flat(tmp_path / "images", 200), tmp_path / "shards"
     first = started(images, output)
+    first.send_signal(signal.SIGSTOP)
     with pytest.raises(SalpipeError, match="another run is writing there"):
         run(images, output, shard_size=1)
     assert first.poll() is None
+    first.send_signal(signal.SIGCONT)
     first.communicate()
     assert first.returncode == 0
     assert run(images, output, shard_size=1).written == 0
