@@ -44,7 +44,7 @@ class Resolved:
     Attributes:
         job: the job.
         source: its source model.
-        tried: the explainer of the chosen placement where several were tried.
+        tried: the explainer of the job's placement where several were tried and it fits.
     """
 
     job: Job
@@ -53,7 +53,7 @@ class Resolved:
 
     def explainer(self) -> Explainer:
         """The job's engine in this process."""
-        if self.tried and self.tried.placement == self.job.placement:
+        if self.tried:
             return self.tried.with_target(self.job.target)
         return build_explainer(self.job, self.source)
 
@@ -87,7 +87,9 @@ def resolve(folder: Path, request: Request, catalogue: Catalogue, jobs: int, not
         plan, tried = _choose(fields, request, catalogue, source, methods, note)
         plan = store_plan(folder, plan)
     check_same_plan(folder, plan, with_backend_version(fields, plan.resolved["backend"]))
-    return Resolved(_job(folder, request, catalogue, source, target, methods, plan, jobs), source, tried)
+    job = _job(folder, request, catalogue, source, target, methods, plan, jobs)
+    # With several workers it fits none of them, and would only take up memory.
+    return Resolved(job, source, tried if tried and tried.placement == job.placement else None)
 
 
 def checked(request: Request) -> Request:

@@ -47,7 +47,8 @@ class Explainer:
     """Explains frames with one source model, one layer and one placement; safe to call from several threads.
 
     A map never depends on its batch neighbours: every batch has the same shape (a short one is filled with black
-    frames whose results are dropped) and nothing in an eval-mode network mixes images.
+    frames whose results are dropped) and nothing in an eval-mode network mixes images. Only the closed form takes all
+    batches of a call at once: their number may change the rounding of the scores.
     """
 
     def __init__(

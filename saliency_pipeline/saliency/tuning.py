@@ -84,7 +84,7 @@ def choose_placement(
     precision: str = "auto",
     device: str = "cpu",
     streams: int = 1,
-    batch: int = 4,
+    batch: int,
 ) -> tuple[Placement, Explainer | None]:
     """The fastest placement whose maps agree with captum's fp32 maps on `frames`, and its explainer if one was made.
 
