@@ -15,16 +15,22 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
 		printf '%-12s %s\n' "$$name" "$$what"; done
 
-demo: $(VENV)/.with-openvino+demo  ## explain photographs that scikit-image ships, and draw a gallery
-	$(BIN)/python docs/demo_photos.py demo/photos
+demo: $(VENV)/.with-openvino+demo  ## explain and train on photographs that scikit-image ships; a gallery and curves
+	$(BIN)/python docs/demo_photos.py demo/photos demo/tiles
 	$(BIN)/salpipe generate demo/photos -o demo/shards
 	$(BIN)/salpipe show demo/shards -o demo/gallery
+	$(BIN)/salpipe generate demo/tiles -o demo/tile-shards --size 96
+	$(BIN)/salpipe train demo/tile-shards -o demo/baseline --arch baseline $(DEMO_TRAINING)
+	$(BIN)/salpipe train demo/tile-shards -o demo/modulated --arch modulated $(DEMO_TRAINING)
+	$(BIN)/salpipe evaluate demo/modulated demo/tile-shards
 	@echo "Open $(CURDIR)/demo/gallery/gallery.html in a browser."
+	@echo "Curves: $(CURDIR)/demo/baseline/curves.png and $(CURDIR)/demo/modulated/curves.png"
+DEMO_TRAINING := --epochs 6 --lr 0.01 --schedule cosine
 
-test: $(VENV)/.with-openvino+test  ## run the whole suite; TESTS='tests/cli -k config' runs a part of it
-	$(BIN)/python -m pytest -n 2 $(TESTS)
+test: $(VENV)/.with-openvino+onnx+tensorboard+test  ## run the whole suite; TESTS='tests/cli -k config' runs a part of it
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(TESTS)
 
-check: $(VENV)/.with-openvino+test $(VENV)/.with-check  ## lint, formatting, types
+check: $(VENV)/.with-openvino+onnx+tensorboard+test $(VENV)/.with-check  ## lint, formatting, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -33,13 +39,13 @@ docs: $(VENV)/.with-docs  ## build the documentation into docs/_build/html; warn
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "Open $(CURDIR)/docs/_build/html/index.html in a browser."
 
-bench: $(VENV)/.with-openvino+test  ## run every benchmark of tests/benchmarks
+bench: $(VENV)/.with-openvino+onnx+tensorboard+test $(VENV)/.with-bench  ## run every benchmark of tests/benchmarks
 	@set -e; for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
 
 # The wheel is tried in an environment that holds nothing else: what it depends on is borrowed from $(VENV) by a path
 # file, which brings in the libraries but not the checkout (path files of borrowed folders are not read).
 WHEEL := .cache/wheel
-wheel: $(VENV)/.with-openvino+test $(VENV)/.with-check  ## build the wheel, and run the suite against it installed
+wheel: $(VENV)/.with-openvino+onnx+tensorboard+test $(VENV)/.with-check  ## build the wheel, and run the suite against it installed
 	rm -rf build/lib build/bdist.* dist $(WHEEL)
 	$(BIN)/python -m build --wheel --outdir dist .
 	$(BIN)/python .ci/check_wheel.py dist/*.whl
@@ -50,7 +56,7 @@ wheel: $(VENV)/.with-openvino+test $(VENV)/.with-check  ## build the wheel, and 
 	$(WHEEL)/venv/bin/python -m pip check
 	mkdir -p $(WHEEL)/tree
 	cp -R tests docs *.md *.cfg *.toml CITATION.cff Makefile $(WHEEL)/tree
-	cd $(WHEEL)/tree && ../venv/bin/python -m pytest -n 2 -c setup.cfg --rootdir . -m 'not slow' \
+	cd $(WHEEL)/tree && OMP_NUM_THREADS=1 ../venv/bin/python -m pytest -n 2 -c setup.cfg --rootdir . -m 'not slow' \
 		$(or $(TESTS),tests --pyargs saliency_pipeline)
 
 clean:  ## remove everything that these targets made, the environment included

@@ -14,11 +14,10 @@ from saliency_pipeline.cli.options import (
     json_echo,
     json_option,
     output_option,
-    progress_bar,
     quiet_option,
 )
+from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.errors import TooManyRejectsError
-from saliency_pipeline.generation.progress import Progress
 
 
 def part(text: str) -> tuple[int, int]:
@@ -33,31 +32,6 @@ def share(text: str) -> tuple[float, bool]:
     if not re.fullmatch(r"[0-9]{1,9}|[0-9]{1,3}(\.[0-9]+)?%", text):
         raise click.BadParameter(f"{text!r} is neither a percentage, such as 1%, nor a number of images")
     return float(text.removesuffix("%")), text.endswith("%")
-
-
-class TerminalProgress(Progress):
-    """Bars and notes of a run on standard error."""
-
-    def __init__(self, quiet: bool) -> None:
-        self.quiet = quiet
-        self.bar: Any = None
-
-    def note(self, text: str) -> None:
-        """A line, unless all is to be quiet."""
-        if not self.quiet:
-            click.echo(f"salpipe: {text}", err=True)
-
-    def start(self, total: int, unit: str, what: str) -> None:
-        """A new bar."""
-        self.bar = progress_bar(total, unit, what, quiet=self.quiet)
-
-    def advance(self, count: int) -> None:
-        """The bar grows."""
-        self.bar.update(count)
-
-    def stop(self) -> None:
-        """The bar goes."""
-        self.bar.close()
 
 
 @click.command()

@@ -20,6 +20,10 @@ COMMANDS = {
     "inspect": ("saliency_pipeline.cli.inspect:command", "Say what a folder of shards, or one shard, holds."),
     "verify": ("saliency_pipeline.cli.verify:command", "Check shards and name every damaged one."),
     "show": ("saliency_pipeline.cli.show:command", "Draw a gallery and a contact sheet of overlays."),
+    "train": ("saliency_pipeline.cli.train:command", "Train a network on pairs, modulated by the maps or not."),
+    "evaluate": ("saliency_pipeline.cli.evaluate:command", "Measure a trained network on labelled images."),
+    "predict": ("saliency_pipeline.cli.predict:command", "Classify plain images with a trained network."),
+    "export": ("saliency_pipeline.cli.export:command", "Write a trained network as an ONNX model."),
     "models": ("saliency_pipeline.cli.models:command", "List the source models that can be used."),
 }
 """Name of a command: where it is, as `module:attribute`, and its line in `salpipe --help`, in that order."""
@@ -127,13 +131,15 @@ def print_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) 
 def salpipe() -> None:
     """Does knowing where to look help a network learn, on my data?
 
-    salpipe explains labelled images with a source model and stores every image beside its saliency maps, ready to train
-    on.
+    salpipe explains labelled images with a source model and stores every image beside its saliency maps, and trains
+    networks on the pairs, modulated by the maps or not.
 
     \b
     Examples:
       salpipe generate photos -o shards
       salpipe show shards -o gallery
+      salpipe train shards -o run
+      salpipe evaluate run shards
 
     Exit codes: 0 done, 1 an error that the message says how to put right, 2 wrong usage, 3 too many images rejected,
     4 a damaged shard, 130 interrupted; the same command then goes on where it stopped.

@@ -32,6 +32,17 @@ def untrained(name: str, library: str, bare: str) -> nn.Module:
     return _network(library, bare)
 
 
+def untrained_with(library: str, bare: str, classes: int) -> nn.Module:
+    """A network with so many classes and random weights, drawn from torch's default generator."""
+    return _network(library, bare, classes)
+
+
+def head_tensors(library: str, bare: str) -> tuple[str, ...]:
+    """Names of the tensors whose shape follows the number of classes: those of the last linear layer."""
+    two, three = (_network(library, bare, classes).state_dict() for classes in (2, 3))
+    return tuple(name for name, value in two.items() if value.shape != three[name].shape)
+
+
 def pretrained(name: str, library: str, bare: str) -> nn.Module:
     """A classifier with its library's own weights, from the cache or else downloaded; for the embedded one its own.
 

@@ -115,6 +115,15 @@ def find_source(name: str) -> tuple[str, str]:
     raise SalpipeError(f"model {name!r} is unknown; {guess}'salpipe models PATTERN' searches the names")
 
 
+def is_source(name: str) -> bool:
+    """Whether a name is one of a model; such a name goes before a folder of the same name."""
+    try:
+        find_source(name)
+    except SalpipeError:
+        return False
+    return True
+
+
 def timm_config(name: str) -> Any:
     """The `PretrainedCfg` of a timm name, with or without a tag."""
     import timm

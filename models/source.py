@@ -7,9 +7,7 @@ and `weights` reads files.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,10 @@ from torch import Tensor, nn
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.build import from_file, pretrained, untrained
-from saliency_pipeline.models.registry import EMBEDDED, find_source, square_size, timm_config
+from saliency_pipeline.models.preprocessing import Preprocessing, preprocessing_of
+from saliency_pipeline.models.probe import own_random_state
+from saliency_pipeline.models.registry import EMBEDDED, find_source, is_source
+from saliency_pipeline.models.trained import load_trained, trained_file
 from saliency_pipeline.models.weights import file_sha256, one_line, state_sha256
 
 # A head of this many outputs is taken for the ImageNet subset of that size. 1001 is ImageNet-1k after TensorFlow's
@@ -32,23 +33,6 @@ _IMAGENETS = {
     21842: "imagenet-22k-ms",
     21843: "imagenet-21k-goog",
 }
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What a network expects of its input.
-
-    Attributes:
-        size: Side of the square RGB input in pixels.
-        mean: Subtracted from each channel of an image in [0, 1].
-        std: Divides each channel after that.
-        interpolation: `bilinear` or `bicubic`, for resizing to `size`.
-    """
-
-    size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +102,8 @@ def load_source(name: str = EMBEDDED, weights: str = "default") -> SourceModel:
 
     Args:
         name: `efficientnet_lite0` (comes with the installation), any timm classifier (`resnet50`,
-            `resnet50.a1_in1k`), or `torchvision/` and any torchvision classifier (`torchvision/resnet50`).
+            `resnet50.a1_in1k`), `torchvision/` and any torchvision classifier (`torchvision/resnet50`), or the folder
+            of a run of `salpipe train`, which knows its own classes.
         weights: `default`: the library's pretrained ones, from its cache or else downloaded. `none`: random, the
             same every time. Otherwise the path of a file (see `weights.read_state_dict`), which must fit the network
             in every name and shape; only its number of classes may be another, and the network is then built with
@@ -131,9 +116,11 @@ def load_source(name: str = EMBEDDED, weights: str = "default") -> SourceModel:
         SalpipeError: Unknown name, weights that cannot be had or do not fit, or a network that does not turn one
             square RGB image into class scores.
     """
+    if trained_file(name) and not is_source(name):
+        return _from_run(name, weights)
     library, bare = find_source(name)
-    preprocessing = _preprocessing(name, library, bare)
-    with _own_random_state():
+    preprocessing = preprocessing_of(name, library, bare)
+    with own_random_state():
         if weights == "none":
             module = untrained(name, library, bare)
         elif weights == "default":
@@ -153,29 +140,18 @@ def load_source(name: str = EMBEDDED, weights: str = "default") -> SourceModel:
     return SourceModel(shown, module, preprocessing, classes, wnids, label, sha256)
 
 
-@contextmanager
-def _own_random_state() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        # torch.manual_seed would seed the accelerators as well, which the caller would notice
-        torch.default_generator.manual_seed(0)
-        yield
-
-
-def _preprocessing(name: str, library: str, bare: str) -> Preprocessing:
-    if library == "torchvision":
-        from torchvision import models
-
-        preset = models.get_model_weights(bare).DEFAULT.transforms()
-        size, mean, std, interpolation = preset.crop_size[0], preset.mean, preset.std, preset.interpolation.value
-    else:
-        config = timm_config(bare)
-        size, mean, std, interpolation = square_size(config.input_size), config.mean, config.std, config.interpolation
-        if size == 0:
-            raise SalpipeError(f"{name}: takes {config.input_size} inputs; use a model of square RGB images")
-    # timm's other values, 'random' and 'lanczos', have no antialiased twin in every back end
-    interpolation = "bilinear" if interpolation == "bilinear" else "bicubic"
-    (r, g, b), (sr, sg, sb) = (tuple(map(float, values)) for values in (mean, std))
-    return Preprocessing(size, (r, g, b), (sr, sg, sb), interpolation)
+def _from_run(name: str, weights: str) -> SourceModel:
+    """A network that `salpipe train` made, which knows its own classes."""
+    trained = load_trained(name)
+    if trained.spec.needs_maps:
+        raise SalpipeError(f"{name}: needs maps itself; a source model is a run of --arch baseline or learned")
+    if weights != "default":
+        raise SalpipeError(f"{name}: brings its weights; leave out --weights")
+    preprocessing = replace(trained.preprocessing, size=trained.spec.size, interpolation=trained.interpolation)
+    # a source model is called with images alone; hooks of a two-branch network stay in force
+    module = trained.network.backbone if trained.spec.arch == "baseline" else trained.network
+    assert isinstance(module, nn.Module)
+    return SourceModel(name, module, preprocessing, trained.spec.classes, (), "trained", trained.sha256)
 
 
 def _logit_count(name: str, module: nn.Module, size: int) -> int:

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from saliency_pipeline.errors import SalpipeError
+    from saliency_pipeline.evaluation.evaluate import evaluate
+    from saliency_pipeline.evaluation.export import export
+    from saliency_pipeline.evaluation.predict import predict
     from saliency_pipeline.gallery.page import show
     from saliency_pipeline.generation.run import generate
     from saliency_pipeline.models.registry import list_sources
@@ -18,26 +21,38 @@ if TYPE_CHECKING:
     from saliency_pipeline.shards.reader import ShardFolder
     from saliency_pipeline.shards.summary import inspect
     from saliency_pipeline.shards.verify import verify
+    from saliency_pipeline.training.config import TrainConfig
+    from saliency_pipeline.training.run import train
 
 __all__ = [
     "SalpipeError",
     "ShardFolder",
+    "TrainConfig",
+    "evaluate",
+    "export",
     "generate",
     "inspect",
     "list_sources",
     "load_source",
+    "predict",
     "show",
+    "train",
     "verify",
 ]
 
 _PLACES = {
     "SalpipeError": "errors",
     "ShardFolder": "shards.reader",
+    "TrainConfig": "training.config",
+    "evaluate": "evaluation.evaluate",
+    "export": "evaluation.export",
     "generate": "generation.run",
     "inspect": "shards.summary",
     "list_sources": "models.registry",
     "load_source": "models.source",
+    "predict": "evaluation.predict",
     "show": "gallery.page",
+    "train": "training.run",
     "verify": "shards.verify",
 }
 

@@ -9,12 +9,42 @@ import pytest
 import saliency_pipeline
 
 PACKAGE = Path(saliency_pipeline.__file__).parent
-LAYERS = ("errors", "files", "images", "models", "saliency", "shards", "generation", "gallery", "cli")
+LAYERS = (
+    "errors",
+    "files",
+    "devices",
+    "progress",
+    "speeds",
+    "images",
+    "models",
+    "saliency",
+    "shards",
+    "generation",
+    "gallery",
+    "training",
+    "evaluation",
+    "cli",
+)
 """In the order in which data moves; a layer imports itself and what stands to its left."""
 
 TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 LONGEST = 400
-SLOW_TO_IMPORT = {"torch", "torchvision", "timm", "captum", "numpy", "cv2", "PIL", "h5py", "joblib", "openvino"}
+SLOW_TO_IMPORT = {
+    "torch",
+    "torchvision",
+    "timm",
+    "captum",
+    "numpy",
+    "cv2",
+    "PIL",
+    "h5py",
+    "joblib",
+    "openvino",
+    "scipy",
+    "sklearn",
+    "matplotlib",
+    "lightning_fabric",
+}
 
 
 def sources() -> list[Path]:

@@ -14,6 +14,7 @@ import saliency_pipeline
 from saliency_pipeline.cli.main import salpipe
 from saliency_pipeline.shards.schema import MapShape, ShardHeader, ShardRows
 from saliency_pipeline.shards.writer import ShardWriter
+from tests.training.examples import labelled
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(saliency_pipeline.__file__).parent
@@ -134,3 +135,15 @@ def test_the_code_that_reads_shards_without_salpipe_reads_them(tmp_path: Path, m
     np.testing.assert_array_equal(names["frames"], images)
     np.testing.assert_array_equal(names["batch"], images[[2, 0, 1]])
     assert names["cells"].shape == maps.shape
+
+
+def test_the_code_that_reads_batches_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labelled(tmp_path / "shards")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in blocks(ROOT / "docs" / "training.md", "python"):
+        exec(block.replace("num_workers=2", "num_workers=0"), names)
+    shapes = {name: (tuple(value.shape), str(value.dtype)) for name, value in names["batch"].items()}
+    assert shapes["images"] == ((32, 32, 32, 3), "torch.uint8")
+    assert shapes["maps"] == ((32, 7, 7), "torch.float32")
+    assert shapes["labels"] == ((32,), "torch.int64")

@@ -6,7 +6,7 @@ import base64
 import io
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -35,6 +35,9 @@ _BYTES_PER_PIXEL = 0.3
 _SIDES = (112, 320)
 _SHEET_PIXELS = 6_000_000
 _SHEET_SIDES = (32, 160)
+
+Predictions = tuple[tuple[str, float], ...]
+"""Names of classes and their scores in [0, 1], the highest first."""
 
 _FLAGS = (
     (ALL_ZERO, "the map is zero everywhere"),
@@ -73,7 +76,7 @@ class Overlay:
 
     Attributes:
         picture: the map over the image, a data URI.
-        explains: the class explained, where it is not the predicted one.
+        explains: the class explained, where it is not the prediction shown.
         signed: whether the map has negative values.
         flags: what is odd about the map.
     """
@@ -92,7 +95,7 @@ class Card:
     label: str | None
     split: str | None
     source_size: str
-    predictions: tuple[tuple[str, float], ...]
+    predictions: Predictions
     photo: str
     overlays: tuple[Overlay, ...]
 
@@ -107,6 +110,8 @@ def show(
     method: str | None = None,
     random: bool = False,
     seed: int = 0,
+    predictions: Callable[[int], Predictions] | None = None,
+    title: str | None = None,
 ) -> Gallery:
     """Draw a gallery of a data set: `gallery.html`, one file that needs nothing else, and `contact-sheet.png`.
 
@@ -122,6 +127,9 @@ def show(
         method: show the maps of this method only; all that are stored by default.
         random: draw the images, each equally likely.
         seed: of that draw.
+        predictions: what to show as the prediction for the image at a position of the data set; what the source model
+            predicted by default.
+        title: of the page; the folder's name by default.
 
     Returns:
         Where the gallery is.
@@ -170,13 +178,15 @@ def show(
         shard = data.shard(number)
         pair = shard[row]
         overlays = [overlay(pair.image, _map(pair, view)) for view in views]
-        cards.append(_card(shard, row, pair, views, overlays, side))
+        cards.append(_card(shard, row, pair, views, overlays, side, predictions and predictions(position)))
         tiles.append(np.hstack([_resized(pair.image, sheet_side), _resized(overlays[0], sheet_side)]))
 
     gallery = Gallery(output / PAGE, output / CONTACT_SHEET, len(cards))
     write_atomically(gallery.contact_sheet, _contact_sheet(tiles, cards))
     # names from a stranger's file may hold what UTF-8 cannot
-    write_atomically(gallery.page, _html(data, views, cards).encode("utf-8", "replace"))
+    write_atomically(
+        gallery.page, _html(data, views, cards, title or data.path.resolve().name).encode("utf-8", "replace")
+    )
     return gallery
 
 
@@ -201,10 +211,21 @@ def _map(pair: Pair, view: View) -> npt.NDArray[np.float32]:
 
 
 def _card(
-    shard: Shard, row: int, pair: Pair, views: Sequence[View], pictures: Sequence[npt.NDArray[np.uint8]], side: int
+    shard: Shard,
+    row: int,
+    pair: Pair,
+    views: Sequence[View],
+    pictures: Sequence[npt.NDArray[np.uint8]],
+    side: int,
+    given: Predictions | None,
 ) -> Card:
     names = _source_classes(shard.provenance)
     first = int(pair.prediction_class[0])
+    predicted = tuple(
+        (_class_name(names, index), score if math.isfinite(score) else 0.0)
+        for index, score in zip(pair.prediction_class.tolist(), pair.prediction_score.tolist(), strict=True)
+        if index >= 0
+    )
     overlays = []
     for view, picture in zip(views, pictures, strict=True):
         explained = int(pair.targets[view.method][view.target])
@@ -212,26 +233,24 @@ def _card(
         flags = [text for bit, text in _FLAGS if bits & bit]
         # an all-zero map is constant as well, which goes without saying
         shown = tuple(flags[:1] if bits == ALL_ZERO | CONSTANT else flags)
-        explains = _class_name(names, explained) if explained != first else None
+        name = _class_name(names, explained)
+        # another network numbers its classes in its own way
+        same = explained == first if given is None else name in {text.partition(",")[0] for text, _ in given[:1]}
         signed = bool((_map(pair, view) < 0).any())
-        overlays.append(Overlay(_data_uri(_resized(picture, side)), explains, signed, shown))
+        overlays.append(Overlay(_data_uri(_resized(picture, side)), None if same else name, signed, shown))
     height, width = pair.source_size
     return Card(
         key=pair.key,
         label=pair.class_name,
         split=Split(pair.split).name.lower() if pair.split in (0, 1, 2) else None,
         source_size=f"{width} × {height}",
-        predictions=tuple(
-            (_class_name(names, index), score if math.isfinite(score) else 0.0)
-            for index, score in zip(pair.prediction_class.tolist(), pair.prediction_score.tolist(), strict=True)
-            if index >= 0
-        ),
+        predictions=predicted if given is None else given,
         photo=_data_uri(_resized(pair.image, side)),
         overlays=tuple(overlays),
     )
 
 
-def _html(data: ShardFolder, views: Sequence[View], cards: Sequence[Card]) -> str:
+def _html(data: ShardFolder, views: Sequence[View], cards: Sequence[Card], title: str) -> str:
     labelled = any(card.label is not None for card in cards)
     groups = [_group(card, labelled) for card in cards]
     found = Counter(groups)
@@ -242,7 +261,7 @@ def _html(data: ShardFolder, views: Sequence[View], cards: Sequence[Card]) -> st
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files(__package__) / PAGE).read_text(encoding="utf-8"))
     return template.render(
-        title=data.path.resolve().name,
+        title=title,
         total=len(data),
         facts=_facts(data, views),
         cards=list(zip(cards, groups, strict=True)),

@@ -292,6 +292,8 @@ def _become_worker(run: int) -> None:
 
 def _end_with(run: int) -> None:
     """End this worker when its run is gone: one that was killed can no longer tell it to."""
+    if os.getpid() == run:  # joblib does a single job, or all where it may not fork, in the run itself
+        return
     while os.getppid() == run:
         time.sleep(0.5)
     os._exit(1)

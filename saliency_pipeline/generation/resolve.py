@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 
 import joblib
 import numpy as np
-import torch
 
+from saliency_pipeline.devices import find_device
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.generation.job import Job, build_explainer, sized
 from saliency_pipeline.generation.plan import (
@@ -78,7 +77,7 @@ def resolve(folder: Path, request: Request, catalogue: Catalogue, jobs: int, not
     source = load_source(request.model, request.weights)
     source = sized(source, request.size or source.preprocessing.size)
     methods = find_methods(request.methods)
-    device = _device(request.device)
+    device = str(find_device(request.device))
     request = replace(request, model=source.name, device=device, methods=tuple(method.name for method in methods))
     target = _target(request, source, catalogue)
     fields = plan_fields(request, catalogue, source.weights_sha256)
@@ -110,15 +109,6 @@ def checked(request: Request) -> Request:
         if getattr(request, name) not in choices:
             raise SalpipeError(f"--{name} {getattr(request, name)}: choose from {', '.join(choices)}")
     return request
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    number = re.fullmatch(r"cuda(?::([0-9]+))?", name)
-    if name != "cpu" and not (number and int(number[1] or 0) < torch.cuda.device_count()):
-        raise SalpipeError(f"--device {name}: not available here; use --device cpu")
-    return name
 
 
 def _target(request: Request, source: SourceModel, catalogue: Catalogue) -> Target:

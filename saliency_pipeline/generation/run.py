@@ -19,11 +19,11 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import FolderLock, disk_errors_explained, remove_stale_temporaries
 from saliency_pipeline.generation.job import Job, write_shard, write_shards
 from saliency_pipeline.generation.plan import PLAN, Request, ShardTask, shard_tasks
-from saliency_pipeline.generation.progress import Progress
 from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, merge, reject_count, valid_receipt
 from saliency_pipeline.generation.resolve import Resolved, checked, resolve
 from saliency_pipeline.images.folder import read_folder
 from saliency_pipeline.images.record import Catalogue
+from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.schema import ShardHeader, is_shard_name
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.models.source import Preprocessing
+from saliency_pipeline.models.preprocessing import Preprocessing
 from saliency_pipeline.models.weights import one_line
 from saliency_pipeline.saliency.rounding import rounded_to_bf16
 

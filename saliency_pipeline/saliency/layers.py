@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.models.probe import evaluating, is_clean_cut, probe_frames, replaced_output
 
 
 @dataclass(frozen=True)
@@ -44,33 +43,6 @@ class Layer:
             return output.permute(0, 3, 1, 2)
         tokens = output[:, self.prefix :]
         return tokens.transpose(1, 2).reshape(len(tokens), self.channels, *self.grid)
-
-
-@contextmanager
-def replaced_output(module: nn.Module, change: Callable[[Any], Any]) -> Iterator[None]:
-    """Within the block `module` returns `change(output)` (or its own output where that is None)."""
-    handle = module.register_forward_hook(lambda _module, _inputs, output: change(output))
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Within the block the network is in eval mode and frozen; afterwards every part of it is as it was."""
-    training = [(m, m.training) for m in module.modules()]
-    learning = [p for p in module.parameters() if p.requires_grad]
-    try:
-        module.eval()
-        for parameter in learning:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for part, mode in training:
-            part.training = mode
-        for parameter in learning:
-            parameter.requires_grad_()
 
 
 def grid_of(output: object, batch: int, prefix: int | None = None) -> tuple[str, int, tuple[int, int], int] | None:
@@ -144,18 +116,6 @@ def grid_layers(module: nn.Module, size: int) -> dict[str, tuple[Layer, Tensor]]
             layout, channels, grid, before = on_grid
             found[name] = Layer(name, layout, channels, grid, before, clean=False), gradient
     return found
-
-
-def probe_frames(size: int, count: int) -> Tensor:
-    """Reproducible noise shaped like normalised frames, (count, 3, size, size) float32."""
-    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
-
-
-def is_clean_cut(module: nn.Module, name: str, size: int) -> bool:
-    """Whether the logits depend on the input through layer `name` only: cut there, no gradient reaches the input."""
-    frame = probe_frames(size, 1).requires_grad_()
-    with torch.enable_grad(), replaced_output(module.get_submodule(name), lambda output: output.detach()):
-        return not module(frame * 1.0).requires_grad
 
 
 def choose_layer(module: nn.Module, size: int, name: str | None = None) -> Layer:

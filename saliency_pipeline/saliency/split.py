@@ -18,7 +18,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from saliency_pipeline.saliency.layers import Layer, evaluating, probe_frames, replaced_output
+from saliency_pipeline.models.probe import evaluating, probe_frames, replaced_output
+from saliency_pipeline.saliency.layers import Layer
 
 aten = torch.ops.aten
 logger = logging.getLogger(__name__)

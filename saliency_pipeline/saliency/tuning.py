@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import torch
-from platformdirs import user_cache_path
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.files import write_atomically
+from saliency_pipeline.models.probe import evaluating
 from saliency_pipeline.models.source import SourceModel
 from saliency_pipeline.saliency.backends import BACKENDS, PRECISIONS, Normalise, Placement, openvino_installed
 from saliency_pipeline.saliency.engine import Explainer
-from saliency_pipeline.saliency.layers import Layer, evaluating
+from saliency_pipeline.saliency.layers import Layer
 from saliency_pipeline.saliency.methods import Method
 from saliency_pipeline.saliency.split import Observed
 from saliency_pipeline.saliency.targets import Target
+from saliency_pipeline.speeds import cpu_name, remembered_speeds
 
 logger = logging.getLogger(__name__)
 
@@ -171,18 +168,8 @@ def _rates(
     frames: np.ndarray,
 ) -> dict[Placement, float]:
     """Frames per second of each candidate, from the cache or measured now."""
-    cache = user_cache_path("salpipe") / "speeds.json"
-    known = _read_json(cache)
     names = [f"{c.backend} {c.precision}" for c in candidates]
-    rates = known.get(key)
-    if not isinstance(rates, dict) or any(not isinstance(rates.get(name), int | float) for name in names):
-        measured = [_rate_or_zero(c, make, frames) for c in candidates]
-        rates = dict(zip(names, (round(r, 2) for r in measured), strict=True))
-        try:
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(cache, json.dumps({**_read_json(cache), key: rates}, indent=1, sort_keys=True) + "\n")
-        except (OSError, SalpipeError) as error:
-            logger.info("speeds are not remembered: %s", error)
+    rates = remembered_speeds(key, names, lambda: [_rate_or_zero(c, make, frames) for c in candidates])
     return {c: float(rates[name]) for c, name in zip(candidates, names, strict=True)}
 
 
@@ -193,14 +180,6 @@ def _rate_or_zero(candidate: Placement, make: Callable[[Placement], Explainer], 
     except SalpipeError as error:
         logger.info("%s: %s", candidate, error)
         return 0.0
-
-
-def _read_json(path: Path) -> dict[str, object]:
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def measure_rate(explainer: Explainer, frames: np.ndarray, seconds: float = 0.6) -> float:
@@ -307,15 +286,7 @@ def _speed_key(
 ) -> str:
     libraries = ["torch", "timm", *(["openvino"] if any(c.backend == "openvino" for c in candidates) else [])]
     placement = candidates[0]
-    device = _cpu_name() if placement.device == "cpu" else torch.cuda.get_device_name(placement.device)
+    device = cpu_name() if placement.device == "cpu" else torch.cuda.get_device_name(placement.device)
     parts = [source.name, str(source.preprocessing.size), layer.name, *(m.name for m in methods)]
     parts += [f"batch {batch}", f"streams {placement.streams}", device, f"{os.cpu_count()} cores"]
     return "; ".join(parts + [f"{name} {version(name)}" for name in libraries])
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -13,7 +13,7 @@ import pytest
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import FolderLock
-from saliency_pipeline.generation.progress import Progress
+from saliency_pipeline.progress import Progress
 from tests.generation.examples import COMMAND, flat, kept, run, salpipe, temporaries
 
 

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from saliency_pipeline.cli.main import salpipe
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.generation.progress import Progress
 from saliency_pipeline.images.folder import read_folder
+from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.summary import inspect
 from saliency_pipeline.shards.verify import verify

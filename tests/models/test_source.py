@@ -11,7 +11,8 @@ from torch import nn
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models import build
-from saliency_pipeline.models.source import Preprocessing, SourceModel, _class_names, load_source
+from saliency_pipeline.models.preprocessing import Preprocessing
+from saliency_pipeline.models.source import SourceModel, _class_names, load_source
 from saliency_pipeline.models.weights import state_sha256
 
 TINY = "test_resnet.r160_in1k"

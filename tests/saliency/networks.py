@@ -8,7 +8,8 @@ import skimage.data
 import torch
 from torch import Tensor, nn
 
-from saliency_pipeline.models.source import Preprocessing, SourceModel, load_source
+from saliency_pipeline.models.preprocessing import Preprocessing
+from saliency_pipeline.models.source import SourceModel, load_source
 from saliency_pipeline.saliency.backends import Placement
 from saliency_pipeline.saliency.engine import Explainer
 from saliency_pipeline.saliency.layers import Layer, choose_layer

@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.models.source import Preprocessing
+from saliency_pipeline.models.preprocessing import Preprocessing
 from saliency_pipeline.saliency import backends
 from saliency_pipeline.saliency.backends import Normalise, Placement, import_openvino, make_trunk, placed, reuse_buffers
 from saliency_pipeline.saliency.split import close

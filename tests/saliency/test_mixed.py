@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from saliency_pipeline.models.probe import probe_frames
 from saliency_pipeline.saliency import mixed
 from saliency_pipeline.saliency.backends import Placement
-from saliency_pipeline.saliency.layers import choose_layer, probe_frames
+from saliency_pipeline.saliency.layers import choose_layer
 from saliency_pipeline.saliency.mixed import MixedNetwork, MixedTrunk
 from saliency_pipeline.saliency.split import close, split_network
 from saliency_pipeline.saliency.targets import Target

@@ -1,0 +1,65 @@
+"""`salpipe evaluate`: parse, call `saliency_pipeline.evaluation.evaluate`, print the figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from saliency_pipeline.cli.options import config_option, json_echo, json_option, output_option, quiet_option
+from saliency_pipeline.cli.progress import TerminalProgress
+
+
+@click.command()
+@click.argument("run", type=click.Path(exists=True, path_type=Path))
+@click.argument("shards", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test", "all"]),
+    default="validation",
+    show_default=True,
+    help="Which images; train and validation as the run had them, with its own fold where it was trained with --folds.",
+)
+@output_option("Where tables and pictures go; by default RUN/evaluation-SPLIT.", required=False)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), default=32, show_default=True, metavar="N", help="Images at a time."
+)
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]")
+@config_option
+@json_option
+@quiet_option
+def command(
+    run: Path, shards: Path, split: str, output: Path | None, batch_size: int, device: str, as_json: bool, quiet: bool
+) -> None:
+    """Evaluate a trained network: accuracy, F1, calibration, and every image's answer.
+
+    RUN is a folder of 'salpipe train', whose best network is taken, or the file of a network; SHARDS hold the run's
+    classes. The best epoch was chosen by the validation images, so the test split is the honest one. Frames of
+    another size than in training are taken, with a note, where the network runs on them. Writes evaluation.json,
+    per-class.csv, predictions.csv, confusion.png and reliability.png.
+
+    \b
+    Examples:
+      salpipe evaluate runs/half shards
+      salpipe evaluate runs/half shards --split test --json
+      salpipe evaluate runs/half/best.safetensors other-shards --split all -o evaluation
+    """  # noqa: D301 - click reads \b
+    from saliency_pipeline.evaluation.evaluate import evaluate
+
+    found = evaluate(run, shards, split, output, batch_size=batch_size, device=device, progress=TerminalProgress(quiet))
+    if as_json:
+        json_echo({"folder": found.folder, **found.metrics})
+        return
+    m = found.metrics
+    low, high = m["intervals"]["top1"]
+    click.echo(f"{split}: {m['images']:,} images of {m['classes']:,} classes")
+    click.echo(f"top-1 {m['top1']:.1%} ({m['intervals']['level']:.0%} interval {low:.1%} to {high:.1%})")
+    click.echo(f"top-5 {m['top5']:.1%}, macro F1 {m['macro_f1']:.3f}, ECE {m['calibration']['ece']:.1%}")
+    if worst := [f"{shown(row['class'])} {row['f1']:.2f} ({row['support']})" for row in found.worst()]:
+        click.echo(f"lowest F1 (images): {', '.join(worst)}")
+    click.echo(f"tables and pictures are in {found.folder}")
+
+
+def shown(name: str) -> str:
+    """A class name as it may stand on a terminal."""
+    return name if name.isprintable() else ascii(name)

@@ -1,0 +1,47 @@
+"""How an image becomes a network's input: size and normalisation. Decoding and resizing stand in images/."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.models.registry import square_size, timm_config
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a network expects of its input.
+
+    Attributes:
+        size: Side of the square RGB input in pixels.
+        mean: Subtracted from each channel of an image in [0, 1].
+        std: Divides each channel after that.
+        interpolation: `bilinear` or `bicubic`, for resizing to `size`.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+
+
+def preprocessing_of(name: str, library: str, bare: str) -> Preprocessing:
+    """What a network of `registry.find_source` expects, as its library says.
+
+    Raises:
+        SalpipeError: It does not take square RGB images.
+    """
+    if library == "torchvision":
+        from torchvision import models
+
+        preset = models.get_model_weights(bare).DEFAULT.transforms()
+        size, mean, std, interpolation = preset.crop_size[0], preset.mean, preset.std, preset.interpolation.value
+    else:
+        config = timm_config(bare)
+        size, mean, std, interpolation = square_size(config.input_size), config.mean, config.std, config.interpolation
+        if size == 0:
+            raise SalpipeError(f"{name}: takes {config.input_size} inputs; use a model of square RGB images")
+    # timm's other values, 'random' and 'lanczos', have no antialiased twin in every back end
+    interpolation = "bilinear" if interpolation == "bilinear" else "bicubic"
+    (r, g, b), (sr, sg, sb) = (tuple(map(float, values)) for values in (mean, std))
+    return Preprocessing(size, (r, g, b), (sr, sg, sb), interpolation)

@@ -1,0 +1,107 @@
+"""Running a network once to see how it is built, and leaving it as it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def replaced_output(module: nn.Module, change: Callable[[Any], Any]) -> Iterator[None]:
+    """Within the block `module` returns `change(output)` (or its own output where that is None)."""
+    handle = module.register_forward_hook(lambda _module, _inputs, output: change(output))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Within the block the network is in eval mode and frozen; afterwards every part of it is as it was."""
+    training = [(m, m.training) for m in module.modules()]
+    learning = [p for p in module.parameters() if p.requires_grad]
+    try:
+        module.eval()
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for part, mode in training:
+            part.training = mode
+        for parameter in learning:
+            parameter.requires_grad_()
+
+
+def probe_frames(size: int, count: int) -> Tensor:
+    """Reproducible noise shaped like normalised frames, (count, 3, size, size) float32."""
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def is_clean_cut(module: nn.Module, name: str, size: int) -> bool:
+    """Whether the logits depend on the input through layer `name` only: cut there, no gradient reaches the input."""
+    frame = probe_frames(size, 1).requires_grad_()
+    with torch.enable_grad(), replaced_output(module.get_submodule(name), lambda output: output.detach()):
+        return not module(frame * 1.0).requires_grad
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer as it ran: its dotted name, the module, and what it returned."""
+
+    name: str
+    module: nn.Module
+    output: Tensor
+
+
+def layers_in_order(module: nn.Module, size: int) -> list[Step]:
+    """The layers of a network in the order in which they run on one probe frame; left as found.
+
+    A layer is a module without parts, or a norm with whatever activation it carries. One that runs twice is listed
+    twice; modules that are never called (fused or functional ones) are not.
+    """
+    steps: list[Step] = []
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(part: nn.Module, _inputs: object, output: object) -> None:
+            if isinstance(output, Tensor):
+                steps.append(Step(name, part, output.clone()))  # the next activation may work in place
+
+        return hook
+
+    handles = [part.register_forward_hook(keep(name)) for name, part in _layers(module, "")]
+    try:
+        with evaluating(module), torch.no_grad():
+            module(probe_frames(size, 1))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return steps
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module normalises activations: by the libraries' custom it is named so, and scales channels alone."""
+    return "norm" in type(module).__name__.lower() and all(p.ndim <= 1 for p in module.parameters())
+
+
+def _layers(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+    children = list(module.named_children())
+    if name and (not children or is_norm(module)):
+        yield name, module
+        return
+    for child, part in children:
+        yield from _layers(part, f"{name}.{child}" if name else child)
+
+
+@contextmanager
+def own_random_state() -> Iterator[None]:
+    """Within the block what is drawn is the same every time; the caller's random state is left as found."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        # torch.manual_seed would seed the accelerators as well, which the caller would notice
+        torch.default_generator.manual_seed(0)
+        yield

@@ -1,0 +1,155 @@
+"""A trained network in one safetensors file that says what it is: written, read and recognised here."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.files import write_atomically
+from saliency_pipeline.models.preprocessing import Preprocessing, preprocessing_of
+from saliency_pipeline.models.registry import find_source
+from saliency_pipeline.models.two_branch import NetworkSpec, build_network
+from saliency_pipeline.models.weights import compare, file_sha256, fill, one_line
+
+BEST = "best.safetensors"
+FORMAT = "salpipe-network"
+FORMAT_VERSION = 1
+_KEY = "salpipe"
+LARGEST = 4096
+"""Pixels a side: a stranger's file is not to fill the memory with one frame."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained network.
+
+    Attributes:
+        path: the file it was read from.
+        spec: what it is.
+        network: called as `network(images, maps)`, see `two_branch`; in eval mode, parameters frozen, on the CPU.
+        preprocessing: how frames become images.
+        about: what else the file says: how it was trained and on what.
+        sha256: of the file, in hexadecimal.
+    """
+
+    path: Path
+    spec: NetworkSpec
+    network: nn.Module
+    preprocessing: Preprocessing
+    about: dict[str, Any]
+    sha256: str
+
+    @property
+    def interpolation(self) -> str:
+        """How the frames it was trained on were resized; the backbone's own way where its file does not say."""
+        found: Any = self.about
+        for name in ("shards", "provenance", "source", "interpolation"):
+            found = found.get(name) if isinstance(found, dict) else None
+        return found if found in ("bilinear", "bicubic") else self.preprocessing.interpolation
+
+
+def trained_file(path: Path | str) -> Path | None:
+    """The file of a trained network that a path means: a run's best one, or the file itself; None for neither."""
+    path = Path(path)
+    if path.is_dir() and (path / BEST).is_file():
+        return path / BEST
+    return path if path.suffix == ".safetensors" and path.is_file() else None
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], format: str, description: dict[str, Any]) -> None:
+    """Write tensors and a description of them as one file, atomically, with bytes that depend on them alone.
+
+    Raises:
+        SalpipeError: the disk is full or cannot be written; an older file is untouched then.
+    """
+    text = json.dumps({"format": format, "format_version": FORMAT_VERSION, **description}, sort_keys=True)
+    # one entry: the library writes several in no fixed order
+    write_atomically(path, save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, {_KEY: text}))
+
+
+def read_tensors(path: Path, format: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `write_tensors` wrote; nothing in the file is run.
+
+    Raises:
+        SalpipeError: no such file, damaged, or of another format.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            description = json.loads((file.metadata() or {}).get(_KEY, "null"))
+            if not isinstance(description, dict) or description.get("format") != format:
+                raise SalpipeError(f"{path}: not a {format} file; give a run that 'salpipe train' made")
+            if description.get("format_version") != FORMAT_VERSION:
+                raise SalpipeError(f"{path}: written by a newer salpipe; upgrade salpipe")
+            return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118 - not a dict
+    except FileNotFoundError as error:
+        raise SalpipeError(f"{path}: no such file") from error
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+        raise SalpipeError(f"{path}: damaged ({one_line(error)}); train again, or use a copy") from error
+
+
+def write_trained(path: Path, network: nn.Module, spec: NetworkSpec, about: dict[str, Any]) -> None:
+    """Write a network with its specification; see `write_tensors`."""
+    preprocessing = preprocessing_of(spec.backbone, *find_source(spec.backbone))
+    description = {"spec": asdict(spec), "preprocessing": asdict(preprocessing), "about": about}
+    write_tensors(path, network.state_dict(), FORMAT, description)
+
+
+def load_trained(path: Path | str) -> Trained:
+    """Read a trained network.
+
+    Args:
+        path: a run of `salpipe train`, whose best network is taken, or a file of one.
+
+    Raises:
+        SalpipeError: there is none, or it is damaged.
+    """
+    file = trained_file(path)
+    if file is None:
+        raise SalpipeError(f"{path}: holds no trained network; give a run that 'salpipe train' made")
+    tensors, description = read_tensors(file, FORMAT)
+    try:
+        spec = _spec(description["spec"])
+        preprocessing = _preprocessing(description["preprocessing"])
+        about = dict(description["about"])
+        if not any(value.shape[:1] == (len(spec.classes),) for value in tensors.values()):
+            raise ValueError(f"none of its tensors is for {len(spec.classes)} classes")
+    except (KeyError, TypeError, ValueError) as error:
+        raise SalpipeError(f"{file}: damaged ({one_line(error)}); train again, or use a copy") from error
+    network = build_network(spec)
+    if mismatch := compare(network, tensors):
+        raise SalpipeError(f"{file}: damaged, or timm has changed {spec.backbone}: {mismatch}")
+    fill(network, tensors)
+    network.eval().requires_grad_(False)
+    return Trained(file, spec, network, preprocessing, about, file_sha256(file))
+
+
+def _spec(data: dict[str, Any]) -> NetworkSpec:
+    kinds = {f.name: str if f.type == "str" else bool if f.type == "bool" else None for f in fields(NetworkSpec)}
+    if set(data) != set(kinds):
+        raise ValueError("its specification is incomplete")
+    wrong = [name for name, kind in kinds.items() if kind and not isinstance(data[name], kind)]
+    if wrong or type(data["size"]) is not int or type(data["alpha"]) not in (int, float):
+        raise ValueError(f"its specification is of other types ({', '.join(wrong) or 'numbers'})")
+    if not 1 <= data["size"] <= LARGEST:
+        raise ValueError(f"its frames are of {data['size']} pixels")
+    classes = tuple(data["classes"])
+    if not classes or not all(isinstance(name, str) for name in classes):
+        raise ValueError("its classes are not names")
+    return NetworkSpec(**{**data, "classes": classes})
+
+
+def _preprocessing(data: dict[str, Any]) -> Preprocessing:
+    mean, std = (tuple(map(float, data[name])) for name in ("mean", "std"))
+    if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        raise ValueError("its normalisation is impossible")
+    if data["interpolation"] not in ("bilinear", "bicubic") or type(data["size"]) is not int:
+        raise ValueError("its preprocessing is impossible")
+    return Preprocessing(data["size"], mean, std, data["interpolation"])

@@ -1,0 +1,227 @@
+"""`salpipe evaluate`: how good a trained network is on a part of a data set, as numbers, tables and pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.evaluation import metrics
+from saliency_pipeline.evaluation.answers import (
+    BATCH,
+    Positions,
+    Probabilities,
+    answer,
+    highest,
+    others,
+    others_header,
+    recorded_config,
+    write_table,
+)
+from saliency_pipeline.evaluation.figures import draw_confusion, draw_reliability
+from saliency_pipeline.files import disk_errors_explained, write_atomically
+from saliency_pipeline.models.trained import Trained, load_trained
+from saliency_pipeline.progress import Progress
+from saliency_pipeline.saliency.allocator import keep_large_blocks
+from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.parts import labels_and_splits
+from saliency_pipeline.training.split import evaluation_rows
+
+EVALUATION = "evaluation.json"
+PER_CLASS = "per-class.csv"
+PREDICTIONS = "predictions.csv"
+CONFUSION = "confusion.png"
+RELIABILITY = "reliability.png"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a trained network did.
+
+    Attributes:
+        folder: what was written.
+        split: the images that were asked for.
+        metrics: everything that `evaluation.json` holds: what `metrics.evaluate` returns, and which network, images
+            and maps it is about.
+    """
+
+    folder: Path
+    split: str
+    metrics: dict[str, Any]
+
+    def worst(self, count: int = 3) -> list[dict[str, Any]]:
+        """The classes of the lowest F1 below 1, the worst first, as `metrics.per_class` has them."""
+        wrong = [row for row in self.metrics["per_class"] if row["f1"] is not None and row["f1"] < 1]
+        return sorted(wrong, key=lambda row: float(row["f1"]))[:count]
+
+
+def evaluate(
+    run: Path | str,
+    shards: Path | str,
+    split: str = "validation",
+    output: Path | str | None = None,
+    *,
+    batch_size: int = BATCH,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Evaluate a trained network on the labelled images of one part of a data set, in fp32.
+
+    The best epoch was chosen by its validation images, so that figures of `validation` are slightly too good; `test`
+    is the honest part. A network that was trained in bf16 may differ from its own `metrics.csv` by rounding.
+
+    Args:
+        run: a folder of `salpipe train`, whose best network is taken, or the file of a network.
+        shards: the images; with the run's classes, and with maps of its method where it needs maps. Frames of
+            another size than in training are noted and taken, as far as the network runs on them.
+        split: `train` and `validation` as the run had them, with its own fold where it was trained with `--folds`;
+            `test`, or `all`.
+        output: where `evaluation.json`, `per-class.csv`, `predictions.csv`, `confusion.png` and `reliability.png` go,
+            replacing what is there; `evaluation-SPLIT` in the run by default, which the file of a network has not.
+        batch_size: images at a time.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        progress: is told how far it is, and what is to be kept in mind about the figures.
+
+    Raises:
+        SalpipeError: no such network, shards that do not fit it, an empty split or a full disk.
+        IntegrityError: a shard is damaged.
+    """
+    progress = progress or Progress()
+    keep_large_blocks()
+    trained, pairs = load_trained(run), ShardFolder(shards)
+    if output is None and not Path(run).is_dir():
+        raise SalpipeError(f"{run}: a network outside a run; say with -o where its evaluation goes")
+    folder = Path(run) / f"evaluation-{split}" if output is None else Path(output)
+    config = recorded_config(trained)
+    _check_classes(trained, pairs)
+    labels, splits = labels_and_splits(pairs)
+    rows = evaluation_rows(
+        labels, splits, split, classes=pairs.classes, folds=config.folds, fold=config.fold, seed=config.seed
+    )
+    for note in _caveats(trained, config, pairs, split):
+        progress.note(note)
+    probabilities = answer(trained, pairs, rows, batch_size=batch_size, device=device, progress=progress)
+    about = {
+        "run": str(run),
+        "network_sha256": trained.sha256,
+        "arch": config.arch,
+        "backbone": config.backbone,
+        "epoch": _part(trained.about, "scores").get("epoch"),
+        "shards": str(shards),
+        "plan": pairs.header.plan,
+        "split": split,
+        "fold": f"{config.fold}/{config.folds}" if config.folds and split in ("train", "validation") else None,
+        "method": config.method if trained.spec.needs_maps else None,
+        "size": pairs.header.size,
+    }
+    found = about | metrics.evaluate(labels[rows], probabilities, pairs.classes)
+    _write(folder, found, pairs, rows, labels[rows], probabilities)
+    return Evaluation(folder, split, found)
+
+
+def _check_classes(trained: Trained, pairs: ShardFolder) -> None:
+    """Refuse shards whose labels mean something else than the network's outputs.
+
+    Raises:
+        SalpipeError: naming the first class that differs.
+    """
+    own, given = trained.spec.classes, pairs.classes
+    for number, (a, b) in enumerate(zip_longest(own, given)):
+        if a != b:
+            have, want = ("no such class" if name is None else repr(name) for name in (b, a))
+            raise SalpipeError(
+                f"{pairs.path}: class {number + 1} is {have}, of the run {want} ({len(given)} and {len(own)} classes); "
+                "evaluate shards of the classes that the run was trained on"
+            )
+
+
+def _caveats(trained: Trained, config: TrainConfig, pairs: ShardFolder, split: str) -> Iterator[str]:
+    """What is to be kept in mind about the figures."""
+    shards = _part(trained.about, "shards")
+    same = shards.get("plan") == pairs.header.plan
+    if same and split in ("train", "all"):
+        which = "these images" if split == "train" else "some of these images"
+        yield f"the network was trained on {which}: the figures say what it remembers, not what it has learnt"
+    if not same and config.folds and split in ("train", "validation"):
+        yield f"not the shards of training: fold {config.fold} of {config.folds} may hold images that it was trained on"
+    if pairs.header.size != trained.spec.size:
+        yield f"frames of {pairs.header.size} pixels, but the network was trained on {trained.spec.size}"
+    if not same and trained.spec.needs_maps:
+        there, here = (_origin(p) for p in (_part(shards, "provenance"), pairs.provenance))
+        if differing := [f"{name} {there[name]} -> {here[name]}" for name in there if there[name] != here[name]]:
+            yield f"maps from elsewhere than in training: {'; '.join(differing)}"
+
+
+def _origin(provenance: dict[str, Any]) -> dict[str, str]:
+    """What decides what a map shows, from the provenance of shards."""
+    source = _part(provenance, "source")
+    return {
+        "model": str(source.get("model")),
+        "weights": str(source.get("weights_sha256"))[:8],
+        "layer": str(source.get("layer")),
+        "target": str(provenance.get("target")),
+    }
+
+
+def _part(told: dict[str, Any], name: str) -> dict[str, Any]:
+    """An entry of what a file tells; an empty one where it tells nothing of the kind."""
+    found = told.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _write(
+    folder: Path,
+    found: dict[str, Any],
+    pairs: ShardFolder,
+    rows: Positions,
+    labels: Positions,
+    probabilities: Probabilities,
+) -> None:
+    """Write the tables and pictures, and the numbers last."""
+    classes = pairs.classes
+    with disk_errors_explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_table(
+        folder / PER_CLASS,
+        ("class", "precision", "recall", "f1", "support"),
+        [list(row.values()) for row in found["per_class"]],
+    )
+    best, scores = highest(probabilities)
+    write_table(
+        folder / PREDICTIONS,
+        ("key", "label", "predicted", "score", "label_score", "correct", *others_header(best.shape[1])),
+        (
+            (
+                key,
+                classes[label],
+                classes[top[0]],
+                score[0],
+                row[label],
+                int(top[0] == label),
+                *others(top, score, classes),
+            )
+            for key, label, row, top, score in zip(
+                _keys(pairs, rows), labels.tolist(), probabilities.tolist(), best.tolist(), scores.tolist(), strict=True
+            )
+        ),
+    )
+    draw_confusion(np.array(found["confusion"]), classes, folder / CONFUSION)
+    calibration = found["calibration"]
+    draw_reliability(calibration["bins"], calibration["ece"], folder / RELIABILITY)
+    write_atomically(folder / EVALUATION, json.dumps(found, indent=2) + "\n")
+
+
+def _keys(pairs: ShardFolder, rows: Positions) -> list[str]:
+    keys = np.empty(len(rows), object)
+    for shard, places, own in pairs.group(rows):
+        known = shard.keys
+        keys[places] = [known[row] for row in own.tolist()]
+    found: list[str] = keys.tolist()
+    return found

@@ -1,0 +1,234 @@
+"""`salpipe export`: a trained network as an ONNX model that needs nothing of salpipe, checked before it is written."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.evaluation.answers import recorded_config
+from saliency_pipeline.files import disk_errors_explained, write_atomically
+from saliency_pipeline.models.preprocessing import Preprocessing
+from saliency_pipeline.models.trained import Trained, load_trained
+from saliency_pipeline.models.weights import one_line
+from saliency_pipeline.progress import Progress
+from saliency_pipeline.training.batches import Batch
+from saliency_pipeline.training.inputs import Inputs
+
+OPSET = 18
+"""The lowest that PyTorch writes directly, which the most programs read."""
+
+TOLERANCE = 1e-4
+"""Of the range of the logits."""
+
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+# one by one as well: a fixed batch of 2, as the network is traced with, must not go unnoticed
+_CHECKED = (1, 5)
+
+
+@dataclass(frozen=True)
+class Export:
+    """An ONNX model and how near it comes to the network.
+
+    Attributes:
+        file: the model.
+        inputs: names and shapes of its inputs, as people write them.
+        classes: number of its outputs.
+        opset: version of the operators.
+        error: largest difference of a logit from PyTorch's, relative to the range of the logits.
+    """
+
+    file: Path
+    inputs: dict[str, str]
+    classes: int
+    opset: int
+    error: float
+
+
+class Deployed(nn.Module):
+    """A trained network with the normalisation of its images inside.
+
+    Args:
+        network: called as `network(images, maps)`.
+        preprocessing: mean and standard deviation of images in [0, 1].
+    """
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.network = network
+        mean, std = (torch.tensor(v, dtype=torch.float64) for v in (preprocessing.mean, preprocessing.std))
+        self.scale: Tensor
+        self.shift: Tensor
+        self.register_buffer("scale", (1 / std).float().view(1, 3, 1, 1))
+        self.register_buffer("shift", (-mean / std).float().view(1, 3, 1, 1))
+
+    def forward(self, image: Tensor, map: Tensor | None = None) -> Tensor:
+        """RGB images (N, 3, S, S) in [0, 1] and maps (N, 1, S, S) to logits (N, classes), all float32."""
+        logits: Tensor = self.network(image * self.scale + self.shift, map)
+        return logits
+
+
+def export(run: Path | str, output: Path | str, *, opset: int = OPSET, progress: Progress | None = None) -> Export:
+    """Write a trained network as ONNX, after comparing it with PyTorch in ONNX Runtime for two batch sizes.
+
+    The model takes `image`, float32 (N, 3, S, S), RGB in [0, 1] (normalisation happens inside), and, where the network
+    needs maps, `map`, float32 (N, 1, S, S), brought to the size of the image (bilinear) and normalised as in training;
+    it gives `logits`, float32 (N, classes). N is free. Its metadata hold `classes` (a JSON list in the order of the
+    logits), `method` (whose maps, or nothing), `normalisation` (JSON: `mean` and `std`, which the graph applies,
+    `interpolation` of the frames, `map`: how maps are normalised), `arch`, `backbone`, `network_sha256` and `salpipe`.
+
+    Args:
+        run: a folder of `salpipe train`, whose best network is taken, or the file of a network.
+        output: the file to write; one that is there is replaced.
+        opset: version of the operators, 18 or higher.
+        progress: is told what is being done.
+
+    Raises:
+        SalpipeError: ONNX is not installed, the network cannot be exported in this version, or the model does not
+            agree with it. No file is written then.
+    """
+    if missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]:
+        raise SalpipeError(f"{', '.join(missing)}: not installed; run pip install 'saliency-pipeline[onnx]'")
+    if opset < OPSET:
+        raise SalpipeError(f"--opset {opset}: PyTorch exports {OPSET} and higher")
+    progress, path, trained = progress or Progress(), Path(output), load_trained(run)
+    if path.is_dir():
+        raise SalpipeError(f"{path}: is a folder; name the file to write, such as {path / 'model.onnx'}")
+    progress.note(f"exporting {trained.spec.arch} {trained.spec.backbone}")
+    model = _model(trained, opset)
+    for entry, text in _metadata(trained).items():
+        model.metadata_props.add(key=entry, value=text)
+    data = model.SerializeToString()
+    progress.note("comparing with PyTorch")
+    error = _error(trained, data)
+    if not error <= TOLERANCE:
+        raise SalpipeError(
+            f"{run}: the exported model differs from PyTorch by {error:.1e} of the range of the logits, more than "
+            f"{TOLERANCE:g}; no file was written, try another --opset or version of onnxruntime"
+        )
+    with disk_errors_explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, data)
+    size = trained.spec.size
+    shapes = {"image": f"N x 3 x {size} x {size}"} | (
+        {"map": f"N x 1 x {size} x {size}"} if trained.spec.needs_maps else {}
+    )
+    return Export(path, shapes, len(trained.spec.classes), opset, error)
+
+
+def _model(trained: Trained, opset: int) -> Any:
+    """The network as an ONNX ModelProto, without the exporter's notes on where in the source a node came from."""
+    size, names = trained.spec.size, ["image", "map"] if trained.spec.needs_maps else ["image"]
+    network = Deployed(trained.network, trained.preprocessing).eval()
+    # of one example the exporter would make a fixed batch
+    examples = tuple(torch.rand(2, 3 if name == "image" else 1, size, size) for name in names)
+    free = tuple({0: torch.export.Dim("N", min=1)} for _ in names)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                network,
+                examples,
+                dynamo=True,
+                input_names=names,
+                output_names=["logits"],
+                dynamic_shapes=free,
+                opset_version=opset,
+                verbose=False,
+            )
+            assert program is not None
+            model = program.model_proto
+    except Exception as error:  # the exporter runs the network's own code, and raises whatever that or ONNX raises
+        raise SalpipeError(
+            f"{trained.path}: cannot be exported with --opset {opset} ({one_line(error)}); try --opset {OPSET}"
+        ) from error
+    if [entry.version for entry in model.opset_import if entry.domain == ""] != [opset]:
+        raise SalpipeError(f"--opset {opset}: this version of onnx cannot export {trained.spec.backbone} in it")
+    graph = model.graph
+    for part in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer, graph):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    return model
+
+
+def _metadata(trained: Trained) -> dict[str, str]:
+    config, p = recorded_config(trained), trained.preprocessing
+    mapped = trained.spec.needs_maps
+    normalisation = {
+        "mean": p.mean,
+        "std": p.std,
+        "interpolation": p.interpolation,
+        "map": config.normalise if mapped else None,
+    }
+    return {
+        "classes": json.dumps(trained.spec.classes),
+        "method": config.method or "" if mapped else "",
+        "normalisation": json.dumps(normalisation),
+        "arch": trained.spec.arch,
+        "backbone": trained.spec.backbone,
+        "network_sha256": trained.sha256,
+        "salpipe": version("saliency-pipeline"),
+    }
+
+
+def _error(trained: Trained, model: bytes) -> float:
+    """The largest difference between ONNX Runtime's logits and PyTorch's, relative to the range of the latter.
+
+    PyTorch is given bytes as in training, so that the normalisation is compared as well.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors share no other class
+        raise SalpipeError(
+            f"{trained.path}: onnxruntime cannot load the exported model ({one_line(error)}); try --opset {OPSET}"
+        ) from error
+    random, size = np.random.default_rng(0), trained.spec.size
+    inputs, differences, values = Inputs(trained.preprocessing, torch.device("cpu")), [0.0], []
+    for count in _CHECKED:
+        frames = random.integers(0, 256, (count, 3, size, size), np.uint8)
+        maps = random.random((count, 1, size, size), np.float32) if trained.spec.needs_maps else None
+        batch = Batch(
+            torch.from_numpy(frames),
+            None if maps is None else torch.from_numpy(maps),
+            torch.zeros(count),
+            np.arange(count),
+        )
+        with torch.inference_mode():
+            expected = trained.network(*inputs(batch)[:2]).numpy()
+        given = {"image": frames.astype(np.float32) / 255} | ({} if maps is None else {"map": maps})
+        found = session.run(["logits"], given)[0]
+        if found.shape != expected.shape:
+            return float("inf")
+        differences.append(float(abs(found - expected).max()))
+        values.append(expected.ravel())
+    spread = float(np.ptp(np.concatenate(values)))
+    # no number stays no number, and is refused
+    return float(np.max(differences)) / spread if spread else float(np.max(differences))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's warnings and logs, of which none is about the user's network."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

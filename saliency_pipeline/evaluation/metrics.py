@@ -1,0 +1,225 @@
+"""How good a trained network's answers are: accuracy, F1, likelihood, calibration, and how sure of that one can be.
+
+Conventions
+    labels (N,) int64 in [0, C); probabilities (N, C) float32 or float64, each row summing to 1; N >= 1. `validate`
+    refuses anything else; the metrics themselves take it for granted.
+    The answer is the class of the highest probability, of equal ones the lowest class. A label is in the top K where
+    fewer than K classes come before it in that order.
+    Precision without an answer of the class, recall without an image of it, and F1 with neither are not defined:
+    None in `per_class`, and left out of `macro_f1`.
+    Probabilities count as at least 1.2e-38, the smallest normal float32, so that the likelihood stays finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import precision_recall_fscore_support
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.training.scores import TOP, label_ranks
+from saliency_pipeline.training.scores import macro_f1 as macro_f1_of
+
+Labels = npt.NDArray[np.int64]
+Probabilities = npt.NDArray[np.floating]
+
+BINS = 15
+RESAMPLES = 2000
+LEVEL = 0.95
+
+_TOLERANCE = 1e-3
+_SMALLEST = float(np.finfo(np.float32).tiny)
+
+
+def validate(labels: Labels, probabilities: Probabilities) -> None:
+    """Refuse what the metrics cannot be computed from.
+
+    Raises:
+        SalpipeError: there is no image, a label is out of range, or a row is no distribution over the classes.
+    """
+    if labels.ndim != 1 or probabilities.ndim != 2 or len(labels) != len(probabilities):
+        raise SalpipeError(
+            f"labels of shape {labels.shape} and probabilities of shape {probabilities.shape} do not belong together; "
+            "give (N,) and (N, C)"
+        )
+    if not len(labels):
+        raise SalpipeError("there is no image to evaluate; choose a split that has labelled images")
+    classes = probabilities.shape[1]
+    if len(wrong := np.flatnonzero((labels < 0) | (labels >= classes))):
+        raise SalpipeError(
+            f"image {wrong[0]} has label {labels[wrong[0]]}, but the probabilities are of {classes} classes; "
+            "evaluate labelled images of the classes that the run was trained on"
+        )
+    if len(wrong := np.flatnonzero(~np.isfinite(probabilities).all(axis=1))):
+        raise SalpipeError(f"image {wrong[0]} has a probability that is not finite; predict with --precision fp32")
+    sums = probabilities.sum(axis=1, dtype=np.float64)
+    if len(wrong := np.flatnonzero((abs(sums - 1) > _TOLERANCE) | (probabilities < 0).any(axis=1))):
+        raise SalpipeError(
+            f"the values of image {wrong[0]} are no probabilities (smallest {probabilities[wrong[0]].min():g}, "
+            f"sum {sums[wrong[0]]:g}); apply a softmax to the logits first"
+        )
+
+
+def top1(labels: Labels, probabilities: Probabilities) -> float:
+    """Share of images whose label has the highest probability, in [0, 1]."""
+    return float((label_ranks(labels, probabilities) < 1).mean())
+
+
+def top5(labels: Labels, probabilities: Probabilities) -> float:
+    """Share of images whose label is among the five highest, in [0, 1]; 1 with five classes or fewer."""
+    return float((label_ranks(labels, probabilities) < TOP).mean())
+
+
+def macro_f1(labels: Labels, probabilities: Probabilities) -> float:
+    """Mean F1 of the classes that occur among labels or answers, in [0, 1]."""
+    return macro_f1_of(labels, probabilities.argmax(axis=1))
+
+
+def nll(labels: Labels, probabilities: Probabilities) -> float:
+    """Mean negative log-likelihood of the labels in nats, >= 0."""
+    own = np.take_along_axis(probabilities, labels[:, None], axis=1).astype(np.float64)
+    # a row may sum to a little more than 1
+    return float(-np.log(own.clip(_SMALLEST, 1.0)).mean())
+
+
+def confusion(labels: Labels, probabilities: Probabilities) -> npt.NDArray[np.int64]:
+    """Counts (C, C) int64: rows are the true classes, columns the answers."""
+    classes = probabilities.shape[1]
+    # scikit-learn's warns where all images and answers are of one class
+    pairs = labels * classes + probabilities.argmax(axis=1)
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def per_class(labels: Labels, probabilities: Probabilities, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """For each class its name, precision, recall, F1 (in [0, 1] or None) and support, the number of its images."""
+    columns = precision_recall_fscore_support(
+        labels, probabilities.argmax(axis=1), labels=np.arange(len(classes)), zero_division=np.nan
+    )
+    return [
+        {
+            "class": name,
+            "precision": _defined(precision),
+            "recall": _defined(recall),
+            "f1": _defined(f1),
+            "support": int(support),
+        }
+        for name, precision, recall, f1, support in zip(classes, *columns, strict=True)
+    ]
+
+
+def calibration(labels: Labels, probabilities: Probabilities, bins: int = BINS) -> dict[str, Any]:
+    """Expected calibration error and the bins it is made of (Guo et al. 2017, arXiv:1706.04599, equation 3).
+
+    The confidence of an image is the probability of its answer. Bin m of M holds the images with a confidence in
+    ((m - 1) / M, m / M]; the error is the mean of |accuracy - confidence| over the bins, weighted by their images.
+
+    Returns:
+        `ece` in [0, 1] and `bins`, each with `low`, `high`, `count`, mean `confidence` and `accuracy`, both None
+        where the bin is empty.
+    """
+    edges = np.linspace(0, 1, bins + 1)
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = (label_ranks(labels, probabilities) < 1).astype(np.float64)
+    where = np.digitize(confidence, edges[1:-1], right=True)
+    counts = np.bincount(where, minlength=bins)
+    confidences = np.bincount(where, confidence, bins)
+    hits = np.bincount(where, right, bins)
+    return {
+        "ece": float(abs(hits - confidences).sum() / len(labels)),
+        "bins": [
+            {
+                "low": float(edges[i]),
+                "high": float(edges[i + 1]),
+                "count": int(counts[i]),
+                "confidence": float(confidences[i] / counts[i]) if counts[i] else None,
+                "accuracy": float(hits[i] / counts[i]) if counts[i] else None,
+            }
+            for i in range(bins)
+        ],
+    }
+
+
+def intervals(
+    labels: Labels, probabilities: Probabilities, *, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
+) -> dict[str, list[float]]:
+    """Bootstrap percentile intervals of top-1, top-5 and macro F1 (Efron and Tibshirani 1993, section 13.3).
+
+    Each resample draws N of the N images with replacement. What varies is therefore the images evaluated, not the
+    training: two runs differ by more than these intervals say. With one image, or none right or wrong, an interval
+    is a point. A class that a resample leaves out is left out of its macro F1.
+
+    Args:
+        labels: (N,) int64.
+        probabilities: (N, C).
+        seed: of the draws.
+        resamples: how many.
+        level: share of the resamples between the ends, in (0, 1).
+
+    Returns:
+        Lower and upper end of `top1`, `top5` and `macro_f1`.
+    """
+    generator = np.random.default_rng(seed)
+    ranks, answers = label_ranks(labels, probabilities), probabilities.argmax(axis=1)
+    # Images alike in label, answer and top 5 are one kind. How often each kind is drawn is multinomial, which takes
+    # as long for a million images as for a thousand.
+    triples = np.stack([labels, answers, ranks < TOP], axis=1)
+    kinds, counts = np.unique(triples, axis=0, return_counts=True)
+    label, answer, in_top5 = kinds[:, 0], kinds[:, 1], kinds[:, 2].astype(bool)
+    right = label == answer
+    classes = probabilities.shape[1]
+    values = np.empty((resamples, 3))
+    for i in range(resamples):
+        drawn = generator.multinomial(len(labels), counts / len(labels)).astype(np.float64)
+        hits = np.bincount(label[right], drawn[right], classes)
+        occurrences = np.bincount(label, drawn, classes) + np.bincount(answer, drawn, classes)
+        occurs = occurrences > 0
+        values[i] = (
+            drawn[right].sum() / len(labels),
+            drawn[in_top5].sum() / len(labels),
+            (2 * hits[occurs] / occurrences[occurs]).mean(),
+        )
+    ends = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return {name: ends[:, i].tolist() for i, name in enumerate(("top1", "top5", "macro_f1"))}
+
+
+def evaluate(labels: Labels, probabilities: Probabilities, classes: Sequence[str], *, seed: int = 0) -> dict[str, Any]:
+    """All metrics of this module as plain numbers, strings, lists and dicts, ready for JSON.
+
+    Args:
+        labels: (N,) int64 in [0, C).
+        probabilities: (N, C) float32 or float64, rows summing to 1.
+        classes: the C class names.
+        seed: of the bootstrap.
+
+    Raises:
+        SalpipeError: the arrays are not what `validate` asks for, or the names are not as many as the columns.
+
+    >>> found = evaluate(np.array([0, 1]), np.array([[0.9, 0.1], [0.6, 0.4]]), ("cat", "dog"))
+    >>> found["top1"], found["confusion"]
+    (0.5, [[1, 0], [1, 0]])
+    """
+    validate(labels, probabilities)
+    if len(classes) != probabilities.shape[1]:
+        raise SalpipeError(
+            f"there are {len(classes)} class names, but probabilities of {probabilities.shape[1]} classes; "
+            "evaluate shards with the classes that the run was trained on"
+        )
+    return {
+        "images": len(labels),
+        "classes": len(classes),
+        "top1": top1(labels, probabilities),
+        "top5": top5(labels, probabilities),
+        "macro_f1": macro_f1(labels, probabilities),
+        "nll": nll(labels, probabilities),
+        "intervals": {"level": LEVEL, "resamples": RESAMPLES, **intervals(labels, probabilities, seed=seed)},
+        "calibration": calibration(labels, probabilities),
+        "per_class": per_class(labels, probabilities, classes),
+        "confusion": confusion(labels, probabilities).tolist(),
+    }
+
+
+def _defined(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,57 @@
+"""Speeds measured on this machine, remembered in the user's cache folder so that it always chooses alike."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.files import write_atomically
+
+logger = logging.getLogger(__name__)
+
+
+def remembered_speeds(key: str, names: Sequence[str], measure: Callable[[], Sequence[float]]) -> dict[str, float]:
+    """The speed of each of several ways to do one thing, measured the first time and remembered.
+
+    Args:
+        key: what is done, with what versions, on what machine.
+        names: the ways to do it.
+        measure: gives their speeds, in the same order and any one unit.
+
+    Returns:
+        Speed by name.
+    """
+    cache = user_cache_path("salpipe") / "speeds.json"
+    known = _read_json(cache).get(key)
+    if isinstance(known, dict) and all(isinstance(known.get(name), int | float) for name in names):
+        return {name: float(known[name]) for name in names}
+    speeds = dict(zip(names, (float(f"{speed:.4g}") for speed in measure()), strict=True))
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(cache, json.dumps({**_read_json(cache), key: speeds}, indent=1, sort_keys=True) + "\n")
+    except (OSError, SalpipeError) as error:
+        logger.info("speeds are not remembered: %s", error)
+    return speeds
+
+
+def cpu_name() -> str:
+    """What the processor calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _read_json(path: Path) -> dict[str, object]:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

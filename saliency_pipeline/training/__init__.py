@@ -1,0 +1,1 @@
+"""From shards to a trained network: batches, the training loop, the run folder."""

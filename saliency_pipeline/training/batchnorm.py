@@ -1,0 +1,76 @@
+"""BatchNorm over the batch of all processes together, so that two processes train as one does."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+from torch.nn import functional
+
+
+def synchronise(network: nn.Module, device: torch.device) -> nn.Module:
+    """Let every BatchNorm of a network see the whole batch; names and tensors stay what they are.
+
+    On a GPU these are PyTorch's own; PyTorch has none for the CPU, so there they are `SynchronisedBatchNorm`.
+    """
+    if device.type == "cuda":
+        from timm.layers.norm_act import convert_sync_batchnorm
+
+        converted: nn.Module = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        return converted
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d | nn.BatchNorm1d):
+                setattr(parent, name, SynchronisedBatchNorm(child))
+    return network
+
+
+class SynchronisedBatchNorm(nn.Module):
+    """BatchNorm (Ioffe & Szegedy 2015) with the moments of the batches of all processes.
+
+    Args:
+        norm: the layer that it stands for, whose parameters and running statistics it takes over; also one that
+            carries an activation with it, as timm's do.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d | nn.BatchNorm1d) -> None:
+        super().__init__()
+        self.eps, self.momentum = norm.eps, norm.momentum
+        self.weight, self.bias = norm.weight, norm.bias
+        for name, value in norm.named_buffers(recurse=False):
+            self.register_buffer(name, value)
+        self.drop, self.act = getattr(norm, "drop", nn.Identity()), getattr(norm, "act", nn.Identity())
+        self.training = norm.training
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(N, C, ...) to the same shape and dtype."""
+        mean, variance = self.get_buffer("running_mean"), self.get_buffer("running_var")
+        if not self.training:
+            normed = functional.batch_norm(values, mean, variance, self.weight, self.bias, False, 0.0, self.eps)
+            return self._carried(normed)
+        axes = [axis for axis in range(values.ndim) if axis != 1]
+        shape = [1, -1, *[1] * (values.ndim - 2)]
+        wide = values.float()
+        count = torch.full_like(mean[:1], values.numel() / values.shape[1])
+        sums = torch.cat([wide.sum(axes), count])
+        sums = all_reduce(sums)  # type: ignore[no-untyped-call]
+        total = sums[-1]
+        batch_mean = sums[:-1] / total
+        centred = wide - batch_mean.view(shape)
+        # around the common mean, in a second exchange: a difference of two large sums would lose digits
+        batch_variance = all_reduce((centred * centred).sum(axes)) / total  # type: ignore[no-untyped-call]
+        self._remember(batch_mean.detach(), batch_variance.detach() * total.detach() / (total.detach() - 1))
+        scale = self.weight * torch.rsqrt(batch_variance + self.eps)
+        return self._carried((centred * scale.view(shape) + self.bias.view(shape)).to(values.dtype))
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        seen = self.get_buffer("num_batches_tracked")
+        seen += 1
+        weight = 1 / float(seen) if self.momentum is None else self.momentum
+        self.get_buffer("running_mean").lerp_(mean, weight)
+        self.get_buffer("running_var").lerp_(variance, weight)
+
+    def _carried(self, values: Tensor) -> Tensor:
+        carried: Tensor = self.act(self.drop(values))
+        return carried

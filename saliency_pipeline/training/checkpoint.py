@@ -1,0 +1,114 @@
+"""Where a run stands, in one file: weights, the optimiser's state, and how far it came.
+
+One file, because a crash between two would leave weights and state that do not belong together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.models.trained import read_tensors, write_tensors
+from saliency_pipeline.models.weights import one_line
+
+LAST = "last.safetensors"
+FORMAT = "salpipe-checkpoint"
+
+
+@dataclass
+class State:
+    """How far a run came; it goes on with step `step` of epoch `epoch`, both counted from 0.
+
+    Attributes:
+        epoch: finished epochs.
+        step: finished steps of the next one.
+        loss_sum: sum of the training losses over those steps' images.
+        correct: how many of them were answered right.
+        seen: how many images they had.
+        seconds: time they took.
+        waited: seconds of it that the loop waited for data.
+        rows: metrics of every finished epoch.
+        best: row of the best one so far.
+        stale: epochs since then.
+        elapsed: seconds of all finished epochs.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    seen: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+    rows: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, float] | None = None
+    stale: int = 0
+    elapsed: float = 0.0
+
+    def next_epoch(self) -> None:
+        """Begin the next epoch's sums."""
+        self.epoch, self.step = self.epoch + 1, 0
+        self.loss_sum, self.correct, self.seen, self.seconds, self.waited = 0.0, 0, 0, 0.0, 0.0
+
+
+def save_last(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
+    """Write the checkpoint, atomically.
+
+    Raises:
+        SalpipeError: the disk is full or cannot be written; the one before stays.
+    """
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    for number, slots in optimizer.state_dict()["state"].items():
+        for name, value in slots.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{number}.{name}"] = value
+    write_tensors(folder / LAST, tensors, FORMAT, {"state": asdict(state)})
+
+
+def load_last(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> State:
+    """Put a run back to where it stood: the network's and the optimiser's tensors in place.
+
+    Returns:
+        The state; a new one where there is no checkpoint yet.
+
+    Raises:
+        SalpipeError: the checkpoint is damaged or of another network.
+    """
+    path = folder / LAST
+    if not path.exists():
+        return State()
+    tensors, description = read_tensors(path, FORMAT)
+    slots: dict[int, dict[str, Tensor]] = {}
+    weights = {}
+    try:
+        for name, value in tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind == "network":
+                weights[rest] = value
+            else:
+                number, _, slot = rest.partition(".")
+                slots.setdefault(int(number), {})[slot] = value
+        network.load_state_dict(weights)
+        state = State(**_checked(description["state"]))
+        described = optimizer.state_dict()
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        for place, parameter in enumerate(parameters):
+            for slot, value in slots.get(place, {}).items():
+                if value.shape == parameter.shape:
+                    # in the parameter's strides, as it was: kernels may round otherwise over others
+                    slots[place][slot] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+        optimizer.load_state_dict({"state": slots, "param_groups": described["param_groups"]})
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise SalpipeError(f"{path}: damaged ({one_line(error)}); remove it to begin the run anew") from error
+    return state
+
+
+def _checked(state: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(state["epoch"], int) or len(state["rows"]) != state["epoch"] or state["step"] < 0:
+        raise ValueError("its state contradicts itself")
+    return state

@@ -1,0 +1,139 @@
+"""The learning-rate range test: how the loss answers to rising rates, before any training (Smith 2017)."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from saliency_pipeline.devices import find_device
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.files import disk_errors_explained
+from saliency_pipeline.progress import Progress
+from saliency_pipeline.saliency.allocator import keep_large_blocks
+from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.curves import draw_lr_find
+from saliency_pipeline.training.order import epoch_batches, epoch_order
+from saliency_pipeline.training.parts import assemble, class_weights, make_optimizer
+from saliency_pipeline.training.precision import autocast, choose_precision
+from saliency_pipeline.training.runlog import write_json
+from saliency_pipeline.training.trainer import seed_step
+
+PICTURE, DATA = "lr-find.png", "lr-find.json"
+LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 100
+# How far the smoothed loss may rise above its lowest value before the test ends, and over how much it is smoothed.
+DIVERGED, SMOOTHING = 4.0, 0.9
+PASSED_OVER = 10
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """What the test found.
+
+    Attributes:
+        picture: the PNG of it.
+        rates: rates tried, rising.
+        losses: smoothed loss at each.
+        suggestion: the rate at which the loss falls fastest; None where it never falls.
+    """
+
+    picture: str
+    rates: list[float]
+    losses: list[float]
+    suggestion: float | None
+
+
+def find_learning_rate(
+    shards: Path | str, output: Path | str, config: TrainConfig, *, progress: Progress | None = None
+) -> LearningRates:
+    """Raise the learning rate with every step until the loss diverges (arXiv 1506.01186, section 3.3).
+
+    Args:
+        shards: a folder that `salpipe generate` finished.
+        output: folder for `lr-find.png` and `lr-find.json`.
+        config: the training that is meant; its `lr`, `schedule` and `epochs` are not looked at.
+        progress: is told how far the test is.
+
+    Raises:
+        SalpipeError: as `train` does.
+    """
+    folder, progress = Path(output), progress or Progress()
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise SalpipeError("--find-lr: runs in one process; start it without torchrun")
+    with disk_errors_explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    keep_large_blocks()
+    device = find_device(config.device)
+    parts = assemble(config, ShardFolder(shards), device)
+    config, train, network = parts.config, parts.train, parts.network
+    if config.precision == "auto":
+        first = next(_batches(len(train.dataset), config))
+        choice = choose_precision(network, parts.spec, parts.inputs(train.prepare(first, 0)))
+        config = replace(config, precision=choice)
+    weights = class_weights(config, train, len(parts.spec.classes), device)
+    optimizer = make_optimizer(config, network)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+    rates: list[float] = []
+    losses: list[float] = []
+    average = 0.0
+    progress.start(STEPS, "step", "trying learning rates")
+    batches = _batches(len(train.dataset), config)
+    wanted = [next(batches) for _ in range(STEPS)]
+    for step, batch in enumerate(train.run(wanted, 0)):
+        seed_step(config.seed, 0, step, 0)
+        rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        images, maps, labels = parts.inputs(batch)
+        with autocast(config.precision, device):
+            logits = network(images, maps)
+        loss = functional.cross_entropy(logits.float(), labels, weights, label_smoothing=config.label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if config.clip is not None:
+            torch.nn.utils.clip_grad_norm_(trained, config.clip)
+        optimizer.step()
+        progress.advance(1)
+        value = float(loss.detach())
+        average = SMOOTHING * average + (1 - SMOOTHING) * value
+        smooth = average / (1 - SMOOTHING ** (step + 1))
+        if not math.isfinite(smooth) and not rates:
+            raise SalpipeError("the loss is not finite at the first step; use --precision fp32, or look at the maps")
+        if not math.isfinite(smooth) or (losses and smooth > DIVERGED * min(losses)):
+            break
+        rates.append(rate)
+        losses.append(smooth)
+    progress.stop()
+    found = LearningRates(str(folder / PICTURE), rates, losses, steepest(rates, losses))
+    draw_lr_find(rates, losses, found.suggestion, folder / PICTURE)
+    write_json(folder / DATA, {"rates": rates, "losses": losses, "suggestion": found.suggestion})
+    return found
+
+
+def steepest(rates: Sequence[float], losses: Sequence[float]) -> float | None:
+    """The rate, before the lowest loss, at which the loss falls fastest over the logarithm of the rate.
+
+    The first steps are passed over: their average is of few losses and falls or rises by chance.
+    """
+    lowest = int(np.argmin(losses)) if losses else 0
+    if lowest < PASSED_OVER + 2:
+        return None
+    slopes = np.gradient(np.array(losses[: lowest + 1]), np.log(rates[: lowest + 1]))[PASSED_OVER:]
+    place = int(np.argmin(slopes))
+    return float(rates[PASSED_OVER + place]) if slopes[place] < 0 else None
+
+
+def _batches(images: int, config: TrainConfig) -> Iterator[npt.NDArray[np.integer]]:
+    """The batches of one epoch after the other."""
+    for epoch in count():
+        yield from epoch_batches(epoch_order(images, config.seed, epoch), config.batch_size)

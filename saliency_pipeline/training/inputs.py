@@ -1,0 +1,35 @@
+"""The last step before the network: a batch on its device, images normalised."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from saliency_pipeline.models.preprocessing import Preprocessing
+from saliency_pipeline.training.batches import Batch
+
+
+class Inputs:
+    """Moves batches to a device and normalises them there: a byte a value is moved, not four.
+
+    Args:
+        preprocessing: mean and standard deviation of images in [0, 1].
+        device: where the network is.
+    """
+
+    def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
+        self.device = device
+        mean, std = (torch.tensor(v, dtype=torch.float64) for v in (preprocessing.mean, preprocessing.std))
+        self.scale = (1 / (255 * std)).float().view(1, 3, 1, 1).to(device)
+        self.shift = (-mean / std).float().view(1, 3, 1, 1).to(device)
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Images float32 (B, 3, S, S) in channels_last strides, maps float32 (B, 1, S, S) or None, labels int64."""
+        images, labels = self._moved(batch.images), self._moved(batch.labels)
+        maps = None if batch.maps is None else self._moved(batch.maps)
+        return torch.addcmul(self.shift, images.float(), self.scale), maps, labels
+
+    def _moved(self, values: Tensor) -> Tensor:
+        if self.device.type != "cuda":
+            return values
+        return values.pin_memory().to(self.device, non_blocking=True)

@@ -1,0 +1,172 @@
+"""The parts of a run that its configuration and its shards decide: network, data sets, optimiser, class weights."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.models.freeze import freeze, training_mode
+from saliency_pipeline.models.initialise import InitReport, initialise
+from saliency_pipeline.models.preprocessing import preprocessing_of
+from saliency_pipeline.models.registry import find_source
+from saliency_pipeline.models.trained import load_trained
+from saliency_pipeline.models.two_branch import NetworkSpec, build_network
+from saliency_pipeline.models.weights import state_sha256
+from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.training.batches import Batches, PairDataset, Preparation
+from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.inputs import Inputs
+from saliency_pipeline.training.split import choose_split
+
+BLOCK = 64
+"""Rows that are read one after the other where the frames do not fit into memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What training begins with.
+
+    Attributes:
+        config: the options, `method` and `device` chosen.
+        spec: what the network is.
+        network: with its first weights, on the device.
+        initialisation: where they came from.
+        initial_sha256: of those weights, in hexadecimal.
+        frozen: names of the layers that stay as they are.
+        inputs: batches to tensors on the device.
+        train: training images, augmented.
+        validation: validation images as they are.
+    """
+
+    config: TrainConfig
+    spec: NetworkSpec
+    network: nn.Module
+    initialisation: InitReport
+    initial_sha256: str
+    frozen: tuple[str, ...]
+    inputs: Inputs
+    train: Batches
+    validation: Batches
+
+
+def assemble(config: TrainConfig, pairs: ShardFolder, device: torch.device) -> Parts:
+    """Build the network, give it its first weights, and choose the images.
+
+    Raises:
+        SalpipeError: an option that cannot be, or shards that do not serve.
+    """
+    spec = network_spec(config, pairs)
+    config = replace(config, method=chosen_method(config, pairs), device=device.type)
+    train, validation = datasets(config, spec, pairs)
+    network = build_network(spec)
+    start = load_trained(config.start) if config.start else None
+    report = initialise(network, spec, config.init, weights=config.weights, checkpoint=start, seed=config.seed)
+    initial = state_sha256(network)
+    frozen = freeze(network, spec, config.freeze) if config.freeze else ()
+    training_mode(network, frozen)
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    inputs = Inputs(preprocessing_of(spec.backbone, *find_source(spec.backbone)), device)
+    return Parts(config, spec, network, report, initial, frozen, inputs, train, validation)
+
+
+def network_spec(config: TrainConfig, pairs: ShardFolder) -> NetworkSpec:
+    """The network that a configuration asks for on some shards."""
+    return NetworkSpec(
+        config.backbone,
+        pairs.classes,
+        pairs.header.size,
+        config.arch,
+        config.fusion,
+        config.fuse_at,
+        config.alpha,
+        config.learn_alpha,
+    )
+
+
+def chosen_method(config: TrainConfig, pairs: ShardFolder) -> str | None:
+    """The method whose maps are read; None where the network reads none.
+
+    Raises:
+        SalpipeError: maps are needed and the shards hold none.
+    """
+    if config.arch != "modulated":
+        return None
+    if config.method is None and not pairs.methods:
+        raise SalpipeError(f"{pairs.path} holds no maps; make them with 'salpipe generate', or use --arch baseline")
+    return config.method or pairs.methods[0]
+
+
+def datasets(config: TrainConfig, spec: NetworkSpec, pairs: ShardFolder) -> tuple[Batches, Batches]:
+    """Training images, augmented, and validation images as they are."""
+    split = choose_split(
+        *labels_and_splits(pairs),
+        pairs.classes,
+        folds=config.folds,
+        fold=config.fold,
+        per_class=config.per_class,
+        limit=config.limit,
+        seed=config.seed,
+    )
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    images = len(split.train)
+    if images // -(-images // config.batch_size) < world:
+        raise SalpipeError(
+            f"{images} training images in steps of --batch-size {config.batch_size}: fewer in some step than {world} "
+            "processes; use fewer processes or larger steps"
+        )
+    method = config.method if spec.needs_maps else None
+    train, validation = (
+        PairDataset(pairs, rows, method, config.map_target) for rows in (split.train, split.validation)
+    )
+    return (
+        Batches(train, Preparation(config.normalise, config.augment, config.seed)),
+        Batches(validation, Preparation(config.normalise)),
+    )
+
+
+def labels_and_splits(pairs: ShardFolder) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int8]]:
+    """Label int64 (N,) and split int8 (N,) of every image of a folder."""
+    shards = [pairs.shard(number) for number in range(len(pairs.shards))]
+    labels = [shard.labels for shard in shards] or [np.zeros(0, np.int64)]
+    splits = [shard.splits for shard in shards] or [np.zeros(0, np.int8)]
+    return np.concatenate(labels), np.concatenate(splits)
+
+
+def choose_shuffle(pairs: ShardFolder, images: int) -> tuple[int, int] | None:
+    """Rows of a block and blocks of a window for `epoch_order`; None where half the memory holds all frames.
+
+    Blocks are small beside classes, and a window is as many as a quarter of the memory holds: disks read on within a
+    block, and a batch mixes thousands of them.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    frame = pairs.header.size**2 * 3 * (1 if pairs.header.encoding == "raw" else 0.15)
+    if images * frame <= memory / 2:
+        return None
+    return BLOCK, max(8, int(memory / 4 / (BLOCK * frame)))
+
+
+def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
+    """SGD or AdamW; weight decay is for weights alone, not for biases and norms."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+
+
+def class_weights(config: TrainConfig, train: Batches, classes: int, device: torch.device) -> Tensor | None:
+    """Inverse frequencies, of mean 1 over the images."""
+    if config.class_weights == "none":
+        return None
+    counts = np.bincount(train.dataset.labels, minlength=classes)
+    return torch.tensor(len(train.dataset) / (classes * counts), dtype=torch.float32, device=device)

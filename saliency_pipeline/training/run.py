@@ -1,0 +1,280 @@
+"""`salpipe train`: from a folder of shards to a run folder, resumable at any moment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+from saliency_pipeline.devices import find_device
+from saliency_pipeline.errors import PlanMismatchError, SalpipeError
+from saliency_pipeline.files import FolderLock, disk_errors_explained, remove_stale_temporaries
+from saliency_pipeline.models.trained import BEST, write_trained
+from saliency_pipeline.progress import Progress
+from saliency_pipeline.saliency.allocator import keep_large_blocks
+from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.training.batchnorm import synchronise
+from saliency_pipeline.training.checkpoint import LAST, State, load_last, save_last
+from saliency_pipeline.training.config import CONFIG, TrainConfig, check_same
+from saliency_pipeline.training.order import epoch_batches, epoch_order
+from saliency_pipeline.training.parts import assemble, choose_shuffle, class_weights, make_optimizer
+from saliency_pipeline.training.precision import choose_precision
+from saliency_pipeline.training.runlog import (
+    PROVENANCE,
+    SUMMARY,
+    Board,
+    environment,
+    read_json,
+    write_curves,
+    write_json,
+    write_metrics,
+)
+from saliency_pipeline.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a run came to.
+
+    Attributes:
+        folder: the run.
+        epochs: epochs that were trained.
+        stopped_early: whether `--patience` ended it.
+        best: metrics of the best epoch.
+        last: metrics of the last epoch.
+        seconds: of all epochs together.
+        precision: `fp32` or `bf16`.
+        initialisation: what the first weights were.
+    """
+
+    folder: str
+    epochs: int
+    stopped_early: bool
+    best: dict[str, float]
+    last: dict[str, float]
+    seconds: float
+    precision: str
+    initialisation: str
+
+
+def train(
+    shards: Path | str,
+    output: Path | str,
+    config: TrainConfig | None = None,
+    *,
+    tensorboard: bool = False,
+    save_seconds: float = 600.0,
+    progress: Progress | None = None,
+) -> RunReport:
+    """Train a network on pairs of image and map.
+
+    The same call goes on where an interrupted one stopped, and on a CPU ends with the same weights to the bit. More
+    `epochs` may be asked for; any other change is refused.
+
+    Args:
+        shards: a folder that `salpipe generate` finished.
+        output: the run: `config.toml`, `metrics.jsonl`, `metrics.csv`, `curves.png`, `summary.json`,
+            `provenance.json`, `best.safetensors` and `last.safetensors`.
+        config: all options; the article's by default.
+        tensorboard: also write scalars for TensorBoard.
+        save_seconds: the most seconds of training that a kill can cost.
+        progress: is told how far the run is.
+
+    Returns:
+        The report, as it is kept in `summary.json`.
+
+    Raises:
+        SalpipeError: an option that cannot be, shards that do not serve, another run in the folder, a loss that is
+            not finite, or a full disk. What was written stays.
+    """
+    config, folder, progress = config or TrainConfig(), Path(output), progress or Progress()
+    keep_large_blocks()
+    fabric = _fabric(config.device)
+    leads = fabric.global_rank == 0
+    progress = progress if leads else Progress()
+    pairs = ShardFolder(shards)
+    with disk_errors_explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with FolderLock(folder) if leads else nullcontext():
+        if leads:
+            remove_stale_temporaries(folder)
+        stored: TrainConfig | None = fabric.broadcast(TrainConfig.read(folder) if leads else None)
+        if stored is None and (folder / LAST).exists():
+            raise SalpipeError(f"{folder}: holds a run without its {CONFIG}; choose another output folder")
+        if stored is not None:
+            check_same(folder, stored, config)
+            if stored.device != fabric.device.type:
+                raise PlanMismatchError(
+                    f"{folder} holds a run on {stored.device}; give --device {stored.device}, or choose another folder"
+                )
+            if stored.schedule == "cosine" and stored.epochs != config.epochs:
+                progress.note("the cosine now ends with another epoch: not what a run of so many from the start gives")
+            config = replace(stored, epochs=config.epochs)
+        return _train(pairs, folder, config, fabric, progress, tensorboard, save_seconds, new=stored is None)
+
+
+def is_leading() -> bool:
+    """Whether this process is the one that writes and speaks, of all that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _fabric(device: str) -> Fabric:
+    """One process, or as many as torchrun started; Fabric, left to search, would take any SLURM job for a launcher."""
+    found = find_device(device)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    launcher = TorchElasticEnvironment() if world > 1 else LightningEnvironment()
+    strategy = "ddp" if world > 1 else "auto"
+    if world > 1 and found.index is not None:
+        raise SalpipeError(f"--device {device}: torchrun shares the GPUs out; use --device cuda")
+    devices = local if found.index is None else [found.index]
+    fabric = Fabric(
+        accelerator=found.type, strategy=strategy, devices=devices, num_nodes=world // local, plugins=launcher
+    )
+    fabric.launch()
+    return fabric
+
+
+def _train(
+    pairs: ShardFolder,
+    folder: Path,
+    config: TrainConfig,
+    fabric: Fabric,
+    progress: Progress,
+    tensorboard: bool,
+    save_seconds: float,
+    *,
+    new: bool,
+) -> RunReport:
+    """A run from its options to its report."""
+    leads, device = fabric.global_rank == 0, fabric.device
+    parts = assemble(config, pairs, device)
+    config, spec, network, train, validation = parts.config, parts.spec, parts.network, parts.train, parts.validation
+    report = str(parts.initialisation)
+    shuffle = choose_shuffle(pairs, len(train.dataset))
+    about: dict[str, Any] = {
+        "shards": {"path": str(pairs.path.resolve()), "plan": pairs.header.plan, "provenance": pairs.provenance},
+        "images": {"train": len(train.dataset), "validation": len(validation.dataset)},
+        "initialisation": {**asdict(parts.initialisation), "report": report, "sha256": parts.initial_sha256},
+    }
+    if not new:
+        shuffle = _same_beginning(folder, about)
+    if config.precision == "auto":
+        first = epoch_batches(epoch_order(len(train.dataset), config.seed, 0, *(shuffle or ())), config.batch_size)[0]
+        progress.note("choosing the precision on the first batch")
+        choice = choose_precision(network, spec, parts.inputs(train.prepare(first, 0))) if leads else ""
+        config = replace(config, precision=fabric.broadcast(choice))
+    board = Board(folder, wanted=tensorboard and leads)
+    if leads:
+        if new:
+            write_json(
+                folder / PROVENANCE, about | {"shuffle": shuffle, "environment": environment(device, fabric.world_size)}
+            )
+        progress.note(f"{len(train.dataset):,} images train, {len(validation.dataset):,} validate; {config.precision}")
+        progress.note(report)
+    if fabric.world_size > 1:
+        network = synchronise(network, device)
+    model, optimizer = fabric.setup(network, make_optimizer(config, network))
+    state = load_last(folder, network, optimizer.optimizer)
+    if config.epochs < state.epoch:
+        raise SalpipeError(f"--epochs {config.epochs}: {folder} has {state.epoch} epochs already; use that or more")
+    if leads:
+        config.write(folder)
+    saved_about = {"config": asdict(config), **{name: about[name] for name in ("shards", "initialisation")}}
+
+    def save(state: State) -> None:
+        if leads:
+            save_last(folder, network, optimizer.optimizer, state)
+
+    def finished(state: State, better: bool) -> None:
+        if not leads:
+            return
+        row = state.rows[-1]
+        if better:
+            scores = {name: value for name, value in row.items() if name.startswith("validation_") or name == "epoch"}
+            write_trained(folder / BEST, network, spec, saved_about | {"scores": scores})
+        save(state)
+        write_metrics(folder, state.rows)
+        board.add(row)
+        progress.note(
+            f"epoch {row['epoch']}/{config.epochs}: train {row['train_loss']:.3f} {row['train_top1']:.1%}, validation "
+            f"{row['validation_loss']:.3f} {row['validation_top1']:.1%}{' (best)' if better else ''}, "
+            f"{row['images_per_second']:.1f} images/s"
+        )
+
+    trainer = Trainer(
+        config=config,
+        fabric=fabric,
+        network=network,
+        model=model,
+        optimizer=optimizer,
+        inputs=parts.inputs,
+        train=train,
+        validation=validation,
+        weights=class_weights(config, train, len(pairs.classes), device),
+        frozen=parts.frozen,
+        shuffle=shuffle,
+        progress=progress,
+        save=save,
+        finished=finished,
+        save_seconds=save_seconds,
+    )
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            trainer.fit(state)
+    finally:
+        board.close()
+        if leads and state.rows:
+            # once more: a kill may have come between the last checkpoint and its metrics
+            write_metrics(folder, state.rows)
+            write_curves(folder, state.rows, f"{config.arch} {config.backbone}")
+    result = _report(folder, config, state, report)
+    if leads:
+        parameters = sum(p.numel() for p in network.parameters())
+        write_json(folder / SUMMARY, asdict(result) | {"classes": len(pairs.classes), "parameters": parameters})
+    return result
+
+
+def _same_beginning(folder: Path, about: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Compare what a run began with, which its options alone do not say; the way it shuffles is kept.
+
+    Raises:
+        PlanMismatchError: the shards are others, or the weights it began with.
+    """
+    stored = read_json(folder / PROVENANCE)
+    try:
+        if stored["shards"]["plan"] != about["shards"]["plan"] or stored["images"] != about["images"]:
+            raise PlanMismatchError(f"{folder} holds a run on other shards; choose another output folder")
+        if stored["initialisation"]["sha256"] != about["initialisation"]["sha256"]:
+            raise PlanMismatchError(
+                f"{folder} holds a run that began with other weights (--weights or --from has changed); choose "
+                "another output folder"
+            )
+        shuffle = None if stored["shuffle"] is None else (int(stored["shuffle"][0]), int(stored["shuffle"][1]))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise SalpipeError(f"{folder / PROVENANCE}: damaged; choose another output folder") from error
+    return shuffle
+
+
+def _report(folder: Path, config: TrainConfig, state: State, initialisation: str) -> RunReport:
+    if state.best is None:
+        raise SalpipeError(f"{folder}: no epoch was trained; use --epochs 1 or more")
+    stopped = state.epoch < config.epochs
+    return RunReport(
+        str(folder),
+        state.epoch,
+        stopped,
+        state.best,
+        state.rows[-1],
+        state.elapsed,
+        config.precision,
+        initialisation,
+    )

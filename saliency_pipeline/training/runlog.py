@@ -1,0 +1,131 @@
+"""What a run leaves beside its weights: metrics of every epoch, curves, a summary, where it came from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.files import write_atomically
+from saliency_pipeline.speeds import cpu_name
+from saliency_pipeline.training.curves import draw_curves
+
+METRICS, TABLE, CURVES, SUMMARY, PROVENANCE = (
+    "metrics.jsonl",
+    "metrics.csv",
+    "curves.png",
+    "summary.json",
+    "provenance.json",
+)
+_LIBRARIES = ("saliency-pipeline", "torch", "torchvision", "timm", "numpy", "lightning-fabric", "h5py", "safetensors")
+
+
+COLUMNS = (
+    "epoch",
+    "train_loss",
+    "train_top1",
+    "validation_loss",
+    "validation_top1",
+    "validation_top5",
+    "validation_macro_f1",
+    "lr",
+    "seconds",
+    "images_per_second",
+    "wait_share",
+)
+
+
+def write_metrics(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """All epochs so far as JSON lines and as CSV, each file written whole: a kill leaves no torn line."""
+    rows = [{name: row[name] for name in COLUMNS} for row in rows]
+    write_atomically(folder / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(folder / TABLE, table.getvalue())
+
+
+def write_curves(folder: Path, rows: Sequence[Mapping[str, float]], title: str) -> None:
+    """The curves of all epochs so far."""
+    draw_curves(rows, folder / CURVES, title)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """A JSON document for people and machines."""
+    write_atomically(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON document that a run wrote.
+
+    Raises:
+        SalpipeError: there is none, or it is damaged.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise SalpipeError(f"{path}: no such file; give a run that 'salpipe train' made") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise SalpipeError(f"{path}: damaged ({error}); run the same 'salpipe train' again") from error
+    if not isinstance(value, dict):
+        raise SalpipeError(f"{path}: damaged; run the same 'salpipe train' again")
+    return value
+
+
+def environment(device: torch.device, world: int) -> dict[str, Any]:
+    """What the run was computed with."""
+    return {
+        "versions": {name: version(name) for name in _LIBRARIES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": cpu_name() if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "processes": world,
+    }
+
+
+class Board:
+    """Scalars for TensorBoard, where that is asked for.
+
+    Args:
+        folder: the run.
+        wanted: whether to write any.
+
+    Raises:
+        SalpipeError: TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path, *, wanted: bool) -> None:
+        self.writer: Any = None
+        if wanted:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise SalpipeError(
+                    "--tensorboard: not installed; run pip install 'saliency-pipeline[tensorboard]'"
+                ) from error
+            self.writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def add(self, row: Mapping[str, float]) -> None:
+        """The metrics of an epoch."""
+        if self.writer is not None:
+            for name, value in row.items():
+                if name != "epoch":
+                    self.writer.add_scalar(name.replace("_", "/", 1), value, int(row["epoch"]))
+            self.writer.flush()
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self.writer is not None:
+            self.writer.close()

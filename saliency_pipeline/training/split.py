@@ -1,0 +1,246 @@
+"""Which images train, which validate and which are evaluated. In which order they come stands elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.model_selection import StratifiedKFold
+
+from saliency_pipeline.errors import IntegrityError, SalpipeError
+from saliency_pipeline.images.record import Split as Part
+
+Labels = npt.NDArray[np.int64]
+Positions = npt.NDArray[np.int64]
+
+PARTS = ("train", "validation", "test", "all")
+"""What can be evaluated."""
+
+# -1 to 2, as the shards store them
+_STORED = ("without a split", "train", "validation", "test")
+
+_MAX_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images of one training run, as positions in the data set.
+
+    Attributes:
+        train: (n,) int64, ascending.
+        validation: (m,) int64, ascending; no position is in both.
+    """
+
+    train: Positions
+    validation: Positions
+
+
+def choose_split(
+    labels: Labels,
+    splits: npt.NDArray[np.int8],
+    classes: Sequence[str],
+    *,
+    folds: int | None = None,
+    fold: int | None = None,
+    per_class: int | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Split:
+    """Choose the images that train and those that validate.
+
+    Without `folds` the splits stored in the shards hold, and images without one stay out. With `folds` all images
+    but those of the test split are dealt into that many stratified folds, of which one validates. Images without a
+    label are in neither part.
+
+    `per_class` and `limit` make training data scarce and leave the validation images alone. Both take the first of
+    one seeded order in which an image's place depends on nothing but the seed and its position, so that the draw for
+    K is contained in the draw for K + 1, and all arms of a comparison see the same images. `limit` gives each class
+    one image and shares the rest in proportion to the class sizes; it comes after `per_class`.
+
+    Args:
+        labels: (N,) int64, -1 where unlabelled.
+        splits: (N,) int8, 0 train, 1 validation, 2 test, -1 none.
+        classes: names in label order.
+        folds: how many folds to deal, >= 2.
+        fold: which of them validates, 1 to `folds`.
+        per_class: at most so many training images of each class.
+        limit: at most so many training images.
+        seed: of the folds and the draws, 0 to 2**32 - 1.
+
+    Raises:
+        SalpipeError: the options contradict each other, or a part or a class of the training part would be empty.
+    """
+    _check_options(per_class, limit, seed)
+    train, validation = _parts(labels, splits, classes, folds, fold, seed)
+    if not len(train):
+        raise SalpipeError("the shards have no labelled image in a training split; use --folds 5 --fold 1 to make one")
+    if not len(validation):
+        raise SalpipeError(
+            "the shards have no labelled image in a validation split; use --folds 5 --fold 1 to make one"
+        )
+    counts = np.bincount(labels[train], minlength=len(classes))
+    if (empty := np.flatnonzero(counts == 0)).size:
+        raise SalpipeError(_without_training(classes, empty))
+    if len(classes) == 1:
+        raise SalpipeError(f"all labelled images are of class {classes[0]!r}; training needs at least two classes")
+    if limit is not None and limit < len(classes):
+        raise SalpipeError(
+            f"--limit {limit}: each of the {len(classes)} classes needs an image to train on; "
+            f"use {len(classes)} or more"
+        )
+    order = _seeded_order(len(labels), seed)
+    if per_class is not None:
+        train = train[_rank_in_class(labels[train], order[train]) < per_class]
+    if limit is not None:
+        train = train[_proportional_rank(labels[train], order[train]) < limit]
+    return Split(train, validation)
+
+
+def evaluation_rows(
+    labels: Labels,
+    splits: npt.NDArray[np.int8],
+    name: str,
+    *,
+    classes: Sequence[str],
+    folds: int | None = None,
+    fold: int | None = None,
+    seed: int = 0,
+) -> Positions:
+    """The labelled images of one part of the data set, for evaluation.
+
+    Args:
+        labels: (N,) int64, -1 where unlabelled.
+        splits: (N,) int8, 0 train, 1 validation, 2 test, -1 none.
+        name: `train` and `validation` as `choose_split` makes them from the same options (never reduced), `test` for
+            the shards' test split, or `all`.
+        classes: names in label order.
+        folds: as in training; `None` for the shards' own splits.
+        fold: as in training.
+        seed: as in training.
+
+    Returns:
+        (n,) int64, ascending, never empty.
+
+    Raises:
+        SalpipeError: no such part, or it holds no labelled image.
+    """
+    if name not in PARTS:
+        raise SalpipeError(f"--split {name}: unknown; choose one of {', '.join(PARTS)}")
+    labelled = _labelled(labels, splits, classes)
+    if name in ("train", "validation"):
+        _check_options(None, None, seed)
+        train, validation = _parts(labels, splits, classes, folds, fold, seed)
+        rows = train if name == "train" else validation
+    else:
+        # shards of test images alone have too few for the folds of training, and need none
+        rows = labelled if name == "all" else labelled[splits[labelled] == Part.TEST]
+    if not len(rows):
+        stored = np.bincount(splits[labelled] + 1, minlength=4)
+        found = ", ".join(f"{count} {part}" for part, count in zip(_STORED, stored, strict=True) if count)
+        raise SalpipeError(
+            f"--split {name}: the shards have no labelled image there (they have {found}); choose another or 'all'"
+        )
+    return rows
+
+
+def _labelled(labels: Labels, splits: npt.NDArray[np.int8], classes: Sequence[str]) -> Positions:
+    """Positions of the labelled images, of which there is one at least."""
+    if labels.ndim != 1 or labels.shape != splits.shape:
+        raise ValueError(f"labels {labels.shape} and splits {splits.shape}: wanted (N,) twice")
+    if len(wrong := np.flatnonzero((labels < -1) | (labels >= len(classes)))):
+        raise IntegrityError(
+            f"image {wrong[0]} has label {labels[wrong[0]]}, but there are {len(classes)} classes; run 'salpipe verify'"
+        )
+    labelled: Positions = np.flatnonzero(labels >= 0)
+    if not len(labelled):
+        raise SalpipeError("no image has a label; generate the shards from a folder with one sub-folder per class")
+    return labelled
+
+
+def _parts(
+    labels: Labels,
+    splits: npt.NDArray[np.int8],
+    classes: Sequence[str],
+    folds: int | None,
+    fold: int | None,
+    seed: int,
+) -> tuple[Positions, Positions]:
+    """Training and validation positions, ascending, before any check that they suffice."""
+    labelled = _labelled(labels, splits, classes)
+    if folds is None:
+        if fold is not None:
+            raise SalpipeError(f"--fold {fold} needs the number of folds; add --folds 5")
+        stored = splits[labelled]
+        return labelled[stored == Part.TRAIN], labelled[stored == Part.VALIDATION]
+    if folds < 2:
+        raise SalpipeError(f"--folds {folds}: there must be at least 2, one to train on and one to validate")
+    if fold is None:
+        raise SalpipeError(f"--folds {folds} needs the fold that validates; add --fold 1 (to {folds})")
+    if not 1 <= fold <= folds:
+        raise SalpipeError(f"--fold {fold}: there are {folds} folds; use 1 to {folds}")
+    pool = labelled[splits[labelled] != Part.TEST]
+    _check_folds(labels[pool], classes, folds)
+    dealer = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    train, validation = list(dealer.split(pool, labels[pool]))[fold - 1]
+    return pool[train], pool[validation]
+
+
+def _check_options(per_class: int | None, limit: int | None, seed: int) -> None:
+    if per_class is not None and per_class < 1:
+        raise SalpipeError(f"--per-class {per_class}: must be at least 1")
+    if limit is not None and limit < 1:
+        raise SalpipeError(f"--limit {limit}: must be at least 1")
+    if not 0 <= seed <= _MAX_SEED:
+        raise SalpipeError(f"--seed {seed}: must be 0 to {_MAX_SEED}")
+
+
+def _check_folds(labels: Labels, classes: Sequence[str], folds: int) -> None:
+    """Refuse what StratifiedKFold would only warn of: a class that cannot be in every fold."""
+    counts = np.bincount(labels, minlength=len(classes))
+    if (empty := np.flatnonzero(counts == 0)).size:
+        raise SalpipeError(_without_training(classes, empty))
+    rarest = int(counts.argmin())
+    if (count := int(counts[rarest])) < folds:
+        remedy = f"use --folds {count} or fewer" if count > 1 else "give it more images or leave the class out"
+        raise SalpipeError(
+            f"class {classes[rarest]!r} has {count} image{'s'[: count > 1]}, too few for {folds} folds; {remedy}"
+        )
+
+
+def _without_training(classes: Sequence[str], empty: npt.NDArray[np.intp]) -> str:
+    more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
+    return (
+        f"class {classes[empty[0]]!r}{more} has no image to train on; "
+        "add some, or generate the shards again without the class"
+    )
+
+
+def _seeded_order(count: int, seed: int) -> npt.NDArray[np.int64]:
+    """A permutation (count,) int64: the place of each position in the seeded order.
+
+    It sorts the raw numbers of PCG64, whose stream NumPy promises never to change; its shuffles may.
+    """
+    numbers = np.random.PCG64(seed).random_raw(count)
+    order = np.empty(count, np.int64)
+    order[np.argsort(numbers, kind="stable")] = np.arange(count)
+    return order
+
+
+def _rank_in_class(labels: Labels, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """For each image how many of its class come before it in the seeded order."""
+    by_class = np.lexsort((order, labels))
+    first = np.searchsorted(labels[by_class], labels[by_class])
+    ranks = np.empty(len(labels), np.int64)
+    ranks[by_class] = np.arange(len(labels)) - first
+    return ranks
+
+
+def _proportional_rank(labels: Labels, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """A permutation of which every beginning holds the classes in proportion, after one image of each."""
+    ranks = _rank_in_class(labels, order)
+    share = np.where(ranks == 0, 0.0, (ranks + 0.5) / np.bincount(labels)[labels])
+    places = np.empty(len(labels), np.int64)
+    places[np.lexsort((order, share))] = np.arange(len(labels))
+    return places

@@ -1,0 +1,54 @@
+"""The walkthrough of docs/training.md, command by command, on tiles of photographs."""
+
+import csv
+import importlib.util
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from saliency_pipeline.cli.main import salpipe
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def commands() -> list[str]:
+    text = (DOCS / "training.md").read_text(encoding="utf-8")
+    block = re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)[0]
+    return [line for line in block.splitlines() if line]
+
+
+def test_every_command_of_the_walkthrough_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location("demo_photos", DOCS / "demo_photos.py")
+    assert spec is not None
+    assert spec.loader is not None
+    photos = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(photos)
+    monkeypatch.setattr(photos, "TRAIN", 4)
+    monkeypatch.setattr(photos, "VALIDATION", 2)
+    monkeypatch.chdir(tmp_path)
+    photos.write_tiles(tmp_path / "tiles")
+
+    said: dict[str, str] = {}
+    for line in commands():
+        program, *arguments = shlex.split(line)
+        assert program == "salpipe"
+        result = CliRunner().invoke(salpipe, arguments, catch_exceptions=False)
+        assert result.exit_code == 0, f"{line}\n{result.stderr}"
+        said[line] = result.stdout
+    assert len({line.split()[1] for line in said}) == 5
+
+    for run in ("baseline", "half", "full"):
+        assert json.loads((tmp_path / "runs" / run / "summary.json").read_text())["epochs"] in (1, 2)
+        assert (tmp_path / "runs" / run / "curves.png").stat().st_size > 10_000
+    assert (tmp_path / "lr" / "lr-find.png").stat().st_size > 10_000
+    assert (tmp_path / "half.onnx").stat().st_size > 10_000
+    assert (tmp_path / "runs/half/evaluation-validation/confusion.png").exists()
+    with open(tmp_path / "predictions" / "predictions.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 24
+    assert (tmp_path / "predictions" / "gallery.html").exists()
+    manifest = json.loads((tmp_path / "own-shards" / "manifest.json").read_text())
+    assert manifest["provenance"]["source"]["classes"] == manifest["classes"]

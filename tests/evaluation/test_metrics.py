@@ -1,0 +1,295 @@
+"""Metrics: perfect and worst answers, slow twins, scikit-learn, intervals, edge cases, what is refused."""
+
+import json
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import confusion_matrix, f1_score, log_loss, top_k_accuracy_score
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.evaluation import metrics
+from saliency_pipeline.evaluation.metrics import calibration, confusion, evaluate, intervals, per_class, validate
+
+METRICS: list[Callable[[np.ndarray, np.ndarray], float]] = [metrics.top1, metrics.top5, metrics.macro_f1]
+
+
+def example(seed: int, images: int = 150, classes: int = 7, dtype: Any = np.float32) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(classes, size=images)
+    logits = 2 * generator.normal(size=(images, classes))
+    logits[np.arange(images), labels] += 2
+    probabilities = np.exp(logits)
+    return labels, (probabilities / probabilities.sum(axis=1, keepdims=True)).astype(dtype)
+
+
+def names(classes: int) -> list[str]:
+    return [f"class {i}" for i in range(classes)]
+
+
+def answers(probabilities: np.ndarray) -> list[int]:
+    return [max(range(len(row)), key=lambda c: (row[c], -c)) for row in probabilities.tolist()]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_perfect_answers_score_one(metric: Callable[[np.ndarray, np.ndarray], float]) -> None:
+    labels = np.array([2, 0, 6, 6])
+    assert metric(labels, np.eye(8)[labels]) == 1.0
+    assert metrics.nll(labels, np.eye(8)[labels]) == 0.0
+    assert calibration(labels, np.eye(8)[labels])["ece"] == 0.0
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_answers_that_are_never_right_score_zero(metric: Callable[[np.ndarray, np.ndarray], float]) -> None:
+    # by falling class: the label, class 0, comes last of eight
+    row = np.arange(8) / 28
+    assert metric(np.zeros(3, np.int64), np.tile(row, (3, 1))) == 0.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("classes", [2, 7])
+def test_metrics_are_those_of_scikit_learn(seed: int, classes: int) -> None:
+    labels, probabilities = example(seed, classes=classes, dtype=np.float64)
+    every, predicted = np.arange(classes), probabilities.argmax(1)
+    assert metrics.top1(labels, probabilities) == pytest.approx((labels == predicted).mean())
+    if classes > 5:
+        assert metrics.top5(labels, probabilities) == top_k_accuracy_score(labels, probabilities, k=5, labels=every)
+    assert metrics.macro_f1(labels, probabilities) == pytest.approx(f1_score(labels, predicted, average="macro"))
+    assert metrics.nll(labels, probabilities) == pytest.approx(log_loss(labels, probabilities, labels=every))
+    assert (confusion(labels, probabilities) == confusion_matrix(labels, predicted, labels=every)).all()
+
+
+def test_confusion_counts_one_by_one() -> None:
+    labels, probabilities = example(4)
+    wanted = np.zeros((7, 7), int)
+    for label, answer in zip(labels, answers(probabilities), strict=True):
+        wanted[label, answer] += 1
+    assert (confusion(labels, probabilities) == wanted).all()
+
+
+def test_per_class_follows_from_the_confusion() -> None:
+    labels, probabilities = example(5)
+    counts = confusion(labels, probabilities)
+    for i, row in enumerate(per_class(labels, probabilities, names(7))):
+        assert row["class"] == f"class {i}"
+        assert row["support"] == counts[i].sum()
+        assert row["recall"] == pytest.approx(counts[i, i] / counts[i].sum())
+        assert row["precision"] == pytest.approx(counts[i, i] / counts[:, i].sum())
+        assert row["f1"] == pytest.approx(2 / (1 / row["recall"] + 1 / row["precision"]))
+    assert metrics.macro_f1(labels, probabilities) == pytest.approx(
+        np.mean([row["f1"] for row in per_class(labels, probabilities, names(7))])
+    )
+
+
+def test_what_is_not_defined_is_none() -> None:
+    # class 1 is never answered, class 2 has no image, class 3 neither
+    rows = per_class(np.array([0, 1, 1]), np.eye(4)[[0, 0, 2]], names(4))
+    assert rows == [
+        {"class": "class 0", "precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "support": 1},
+        {"class": "class 1", "precision": None, "recall": 0.0, "f1": 0.0, "support": 2},
+        {"class": "class 2", "precision": 0.0, "recall": None, "f1": 0.0, "support": 0},
+        {"class": "class 3", "precision": None, "recall": None, "f1": None, "support": 0},
+    ]
+    assert metrics.macro_f1(np.array([0, 1, 1]), np.eye(4)[[0, 0, 2]]) == pytest.approx(2 / 9)
+
+
+def test_an_impossible_label_keeps_the_likelihood_finite() -> None:
+    found = metrics.nll(np.array([0]), np.array([[0.0, 1.0]], np.float32))
+    assert found == pytest.approx(-math.log(np.finfo(np.float32).tiny))
+
+
+def slow_calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> tuple[float, list[int]]:
+    edges = np.linspace(0, 1, bins + 1)
+    error, counts = 0.0, []
+    for low, high in pairwise(edges):
+        inside = [
+            (float(max(row)), label == answer)
+            for label, answer, row in zip(labels, answers(probabilities), probabilities, strict=True)
+            if low < max(row) <= high
+        ]
+        counts.append(len(inside))
+        if inside:
+            accuracy = sum(right for _, right in inside) / len(inside)
+            confidence = sum(value for value, _ in inside) / len(inside)
+            error += len(inside) / len(labels) * abs(accuracy - confidence)
+    return error, counts
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("bins", [1, 10, 15])
+def test_calibration_is_that_of_the_slow_way(seed: int, bins: int) -> None:
+    labels, probabilities = example(seed, dtype=np.float64)
+    found = calibration(labels, probabilities, bins)
+    error, counts = slow_calibration(labels, probabilities, bins)
+    assert found["ece"] == pytest.approx(error)
+    assert [b["count"] for b in found["bins"]] == counts
+    assert found["bins"][0]["low"] == 0
+    assert found["bins"][-1]["high"] == 1
+
+
+def test_calibration_by_hand() -> None:
+    # three at 0.9 of which one is right, one at 0.6 that is right
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.4, 0.6]])
+    found = calibration(np.array([0, 1, 1, 1]), probabilities, bins=2)
+    assert found["bins"][0] == {"low": 0, "high": 0.5, "count": 0, "confidence": None, "accuracy": None}
+    assert found["bins"][1]["confidence"] == pytest.approx(0.825)
+    assert found["bins"][1]["accuracy"] == 0.5
+    assert found["ece"] == pytest.approx(0.325)
+
+
+def test_a_confidence_on_an_edge_belongs_to_the_lower_bin() -> None:
+    found = calibration(np.array([0, 0]), np.array([[0.5, 0.5], [1.0, 0.0]]), bins=2)
+    assert [b["count"] for b in found["bins"]] == [1, 1]
+
+
+def slow_bootstrap(labels: np.ndarray, probabilities: np.ndarray, resamples: int) -> np.ndarray:
+    """Percentile ends by drawing images one by one, in the order top-1, top-5, macro F1."""
+    generator = np.random.default_rng(99)
+    values = []
+    for _ in range(resamples):
+        rows = [int(generator.integers(len(labels))) for _ in labels]
+        values.append([metric(labels[rows], probabilities[rows]) for metric in METRICS])
+    return np.percentile(values, [2.5, 97.5], axis=0)
+
+
+def test_intervals_are_those_of_drawing_images_one_by_one() -> None:
+    labels, probabilities = example(6, images=80)
+    wanted = slow_bootstrap(labels, probabilities, 1000)
+    for i, (low, high) in enumerate(intervals(labels, probabilities).values()):
+        # a thousand resamples place an end within about a tenth of the interval's width
+        tolerance = 0.15 * (high - low)
+        assert low == pytest.approx(wanted[0, i], abs=tolerance)
+        assert high == pytest.approx(wanted[1, i], abs=tolerance)
+
+
+def test_intervals_of_top1_are_those_of_scipy_and_of_the_binomial() -> None:
+    labels, probabilities = example(7, images=400)
+    right = (labels == probabilities.argmax(1)).astype(float)
+    low, high = intervals(labels, probabilities)["top1"]
+    drawn = scipy.stats.bootstrap(
+        (right,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert (low, high) == pytest.approx((drawn.low, drawn.high), abs=0.008)
+    wanted = scipy.stats.binom(400, right.mean()).ppf([0.025, 0.975]) / 400
+    assert (low, high) == pytest.approx(tuple(wanted), abs=0.008)
+
+
+def test_intervals_hold_the_value_and_widen_with_the_level() -> None:
+    labels, probabilities = example(8)
+    narrow, wide = (intervals(labels, probabilities, level=level) for level in (0.5, 0.99))
+    for metric, name in zip(METRICS, ("top1", "top5", "macro_f1"), strict=True):
+        assert wide[name][0] < narrow[name][0] <= metric(labels, probabilities) <= narrow[name][1] < wide[name][1]
+
+
+def test_intervals_depend_on_the_seed_and_not_on_the_order_of_the_images() -> None:
+    labels, probabilities = example(9)
+    order = np.random.default_rng(0).permutation(len(labels))
+    assert intervals(labels, probabilities, seed=3) == intervals(labels[order], probabilities[order], seed=3)
+    assert intervals(labels, probabilities, seed=3) != intervals(labels, probabilities, seed=4)
+
+
+def test_evaluate_is_plain_json_and_says_what_the_metrics_say() -> None:
+    labels, probabilities = example(10)
+    found = evaluate(labels, probabilities, names(7), seed=2)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["images"] == 150
+    assert found["classes"] == 7
+    for metric, name in zip(METRICS, ("top1", "top5", "macro_f1"), strict=True):
+        assert found[name] == metric(labels, probabilities)
+    assert found["nll"] == metrics.nll(labels, probabilities)
+    assert found["calibration"] == calibration(labels, probabilities)
+    assert found["intervals"] == {"level": 0.95, "resamples": 2000, **intervals(labels, probabilities, seed=2)}
+    assert found["confusion"] == confusion(labels, probabilities).tolist()
+
+
+def test_one_image() -> None:
+    found = evaluate(np.array([1]), np.array([[0.2, 0.8, 0.0]], np.float32), names(3))
+    assert (found["top1"], found["macro_f1"]) == (1.0, 1.0)
+    assert found["intervals"]["top1"] == [1.0, 1.0]
+    assert found["calibration"]["ece"] == pytest.approx(0.2)
+    json.dumps(found, allow_nan=False)
+
+
+def test_one_class() -> None:
+    found = evaluate(np.zeros(4, np.int64), np.ones((4, 1), np.float32), ["only"])
+    assert (found["top1"], found["top5"], found["macro_f1"], found["nll"]) == (1.0, 1.0, 1.0, 0.0)
+    assert found["confusion"] == [[4]]
+    assert found["per_class"] == [{"class": "only", "precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 4}]
+
+
+@settings(max_examples=40, deadline=None)
+@given(images=st.integers(1, 12), classes=st.integers(1, 9), seed=st.integers(0, 10**6), steps=st.integers(1, 4))
+def test_small_and_tied_data_agree_with_counting(images: int, classes: int, seed: int, steps: int) -> None:
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(classes, size=images)
+    weights = generator.integers(1, 1 + steps, size=(images, classes)).astype(np.float64)
+    probabilities = weights / weights.sum(axis=1, keepdims=True)
+    predicted = np.array(answers(probabilities))
+    assert metrics.top1(labels, probabilities) == (labels == predicted).mean()
+    for i, row in enumerate(per_class(labels, probabilities, names(classes))):
+        both, images_of, answers_of = ((labels == i) & (predicted == i)).sum(), (labels == i).sum(), sum(predicted == i)
+        assert row["recall"] == (pytest.approx(both / images_of) if images_of else None)
+        assert row["precision"] == (pytest.approx(both / answers_of) if answers_of else None)
+        either = images_of + answers_of
+        assert row["f1"] == (pytest.approx(2 * both / either) if either else None)
+    ends = intervals(labels, probabilities, resamples=20)
+    assert all(0 <= low <= high <= 1 for low, high in ends.values())
+
+
+def refused(change: str) -> tuple[np.ndarray, np.ndarray]:
+    labels, probabilities = example(0, images=5, classes=3)
+    if change == "label":
+        labels[2] = 3
+    elif change == "unlabelled":
+        labels[1] = -1
+    elif change == "sum":
+        probabilities[4] *= 1.1
+    elif change == "logits":
+        probabilities[0] = (2.0, -2.0, 1.0)
+    elif change == "nan":
+        probabilities[3, 1] = np.nan
+    elif change == "shapes":
+        labels = labels[:4]
+    elif change == "flat":
+        probabilities = probabilities[:, 0]
+    elif change == "empty":
+        labels, probabilities = labels[:0], probabilities[:0]
+    return labels, probabilities
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("label", r"image 2 has label 3, but the probabilities are of 3 classes"),
+        ("unlabelled", r"image 1 has label -1"),
+        ("sum", r"the values of image 4 are no probabilities .*sum 1\.1\); apply a softmax"),
+        ("logits", r"the values of image 0 are no probabilities \(smallest -2"),
+        ("nan", r"image 3 has a probability that is not finite; predict with --precision fp32"),
+        ("shapes", r"labels of shape \(4,\) and probabilities of shape \(5, 3\) do not belong together"),
+        ("flat", r"probabilities of shape \(5,\)"),
+        ("empty", r"there is no image to evaluate; choose a split"),
+    ],
+)
+def test_what_is_refused(change: str, message: str) -> None:
+    labels, probabilities = refused(change)
+    with pytest.raises(SalpipeError, match=message) as caught:
+        validate(labels, probabilities)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(SalpipeError, match=message):
+        evaluate(labels, probabilities, names(3))
+
+
+def test_names_that_are_not_as_many_as_the_classes_are_refused() -> None:
+    with pytest.raises(SalpipeError, match=r"there are 2 class names, but probabilities of 3 classes"):
+        evaluate(*example(0, classes=3), names(2))
+
+
+def test_softmax_in_low_precision_is_accepted() -> None:
+    labels, probabilities = example(0, classes=1000)
+    validate(labels, probabilities.astype(np.float16).astype(np.float32))

@@ -1,0 +1,130 @@
+"""The options of a run: kept as TOML that the command line reads, checked, compared."""
+
+import dataclasses
+from pathlib import Path
+
+import click
+import pytest
+
+from saliency_pipeline.cli.main import salpipe
+from saliency_pipeline.errors import PlanMismatchError, SalpipeError
+from saliency_pipeline.models.fusion import FUSIONS
+from saliency_pipeline.models.initialise import INITS
+from saliency_pipeline.models.two_branch import ARCHS
+from saliency_pipeline.training.augment import AUGMENTATIONS
+from saliency_pipeline.training.config import (
+    CLASS_WEIGHTS,
+    CONFIG,
+    OPTIMIZERS,
+    PRECISIONS,
+    TrainConfig,
+    check_same,
+    option,
+)
+from saliency_pipeline.training.maps import NORMALISATIONS
+from saliency_pipeline.training.schedule import SCHEDULES
+
+ODD = TrainConfig(
+    arch="modulated",
+    init="full",
+    start='runs/"quoted" \\ é',
+    augment=("colour",),
+    clip=0.5,
+    learn_alpha=True,
+    folds=5,
+    fold=2,
+    lr=3e-4,
+    freeze="layer2",
+)
+
+
+@pytest.mark.parametrize("config", [TrainConfig(), ODD, TrainConfig(augment=())])
+def test_what_was_written_comes_back(tmp_path: Path, config: TrainConfig) -> None:
+    config.write(tmp_path)
+    assert TrainConfig.read(tmp_path) == config
+
+
+def test_there_may_be_none(tmp_path: Path) -> None:
+    assert TrainConfig.read(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["[train", "", "[train]\nepochs = 'many'\naugment = []", "[train]\naugment = []\nx = 1"]
+)
+def test_a_damaged_file_names_itself(tmp_path: Path, text: str) -> None:
+    (tmp_path / CONFIG).write_text(text)
+    with pytest.raises(SalpipeError, match=r"config\.toml: damaged"):
+        TrainConfig.read(tmp_path)
+
+
+def test_the_command_line_reads_it(tmp_path: Path) -> None:
+    ODD.write(tmp_path)
+    with click.Context(salpipe, info_name="salpipe") as parent:
+        command = salpipe.get_command(parent, "train")
+    assert command is not None
+    arguments = [str(tmp_path), "-o", str(tmp_path / "run"), "--config", str(tmp_path / CONFIG), "--lr", "0.5"]
+    with command.make_context("train", arguments, parent=click.Context(salpipe, info_name="salpipe")) as ctx:
+        for field in dataclasses.fields(TrainConfig):
+            expected = 0.5 if field.name == "lr" else getattr(ODD, field.name)
+            assert ctx.params[field.name] == expected, field.name
+
+
+def test_every_option_has_the_same_default_on_the_command_line(tmp_path: Path) -> None:
+    with click.Context(salpipe, info_name="salpipe") as parent:
+        command = salpipe.get_command(parent, "train")
+    assert command is not None
+    arguments = [str(tmp_path), "-o", str(tmp_path / "run")]
+    with command.make_context("train", arguments, parent=click.Context(salpipe, info_name="salpipe")) as ctx:
+        for field in dataclasses.fields(TrainConfig):
+            assert ctx.params[field.name] == getattr(TrainConfig(), field.name), field.name
+    spelled = {name for parameter in command.params for name in parameter.opts}
+    assert {option(field.name) for field in dataclasses.fields(TrainConfig)} <= spelled
+
+
+def test_every_choice_of_the_command_line_is_one_of_the_library() -> None:
+    with click.Context(salpipe, info_name="salpipe") as parent:
+        command = salpipe.get_command(parent, "train")
+    assert command is not None
+    offered = {p.name: tuple(p.type.choices) for p in command.params if isinstance(p.type, click.Choice)}
+    assert offered == {
+        "arch": ARCHS,
+        "init": INITS,
+        "fusion": FUSIONS,
+        "normalise": NORMALISATIONS,
+        "augment": (*AUGMENTATIONS, "none"),
+        "optimizer": OPTIMIZERS,
+        "schedule": SCHEDULES,
+        "class_weights": CLASS_WEIGHTS,
+        "precision": PRECISIONS,
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": float("nan")}, "--lr nan: use a number from"),
+        ({"lr": 0.0}, "--lr 0.0: use a number"),
+        ({"batch_size": 0}, "--batch-size 0"),
+        ({"optimizer": "lion"}, "--optimizer lion: choose from sgd, adamw"),
+        ({"class_weights": "some"}, "--class-weights some"),
+        ({"start": "x", "init": "half"}, "--from x: is for --init full"),
+        ({"folds": 1}, "--folds 1"),
+        ({"warmup": 60.0}, "--warmup 60: must be .* less than the 50 epochs"),
+        ({"schedule": "step", "gamma": 0.0}, "--gamma 0"),
+        ({"schedule": "linear"}, "--schedule linear"),
+        ({"alpha": float("nan")}, "--alpha nan"),
+    ],
+)
+def test_what_cannot_be_names_its_option(options: dict[str, object], message: str) -> None:
+    with pytest.raises(SalpipeError, match=message):
+        TrainConfig(**options)  # type: ignore[arg-type]
+
+
+def test_only_epochs_may_change(tmp_path: Path) -> None:
+    stored = dataclasses.replace(TrainConfig(), precision="bf16", device="cpu", method="gradcam")
+    check_same(tmp_path, stored, dataclasses.replace(TrainConfig(), epochs=99))
+    with pytest.raises(PlanMismatchError, match=r"--precision bf16 -> fp32"):
+        check_same(tmp_path, stored, TrainConfig(precision="fp32"))
+    check_same(tmp_path, dataclasses.replace(stored, device="cuda"), TrainConfig(device="cuda:1"))
+    with pytest.raises(PlanMismatchError, match=r"--clip 1\.0 -> none"):
+        check_same(tmp_path, dataclasses.replace(stored, clip=1.0), TrainConfig())

@@ -1,0 +1,377 @@
+"""Training runs: what they leave, exact resume after kills, refusals, and two processes against one."""
+
+import csv
+import dataclasses
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from saliency_pipeline.errors import PlanMismatchError, SalpipeError
+from saliency_pipeline.models.trained import load_trained
+from saliency_pipeline.progress import Progress
+from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.run import train
+from tests.training.examples import labelled
+
+QUICK = TrainConfig(
+    backbone="resnet18", init="scratch", epochs=2, batch_size=8, lr=0.01, precision="fp32", device="cpu"
+)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return labelled(tmp_path_factory.mktemp("shards") / "labelled")
+
+
+def tensors(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    with safe_open(run / f"{name}.safetensors", framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(value, b[name]) for name, value in a.items())
+
+
+def lines(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "undisturbed"
+    train(shards, run, QUICK)
+    return run
+
+
+def test_a_run_leaves_what_it_promises(shards: Path, undisturbed: Path) -> None:
+    assert {path.name for path in undisturbed.iterdir()} == {
+        ".lock",
+        "config.toml",
+        "metrics.jsonl",
+        "metrics.csv",
+        "curves.png",
+        "summary.json",
+        "provenance.json",
+        "best.safetensors",
+        "last.safetensors",
+    }
+    rows = lines(undisturbed)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert list(rows[0]) == [
+        "epoch",
+        "train_loss",
+        "train_top1",
+        "validation_loss",
+        "validation_top1",
+        "validation_top5",
+        "validation_macro_f1",
+        "lr",
+        "seconds",
+        "images_per_second",
+        "wait_share",
+    ]
+    with open(undisturbed / "metrics.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [{name: float(value) for name, value in row.items()} for row in table] == rows
+    summary = json.loads((undisturbed / "summary.json").read_text())
+    assert summary["best"] == max(rows, key=lambda row: row["validation_top1"])
+    assert summary["last"] == rows[-1]
+    provenance = json.loads((undisturbed / "provenance.json").read_text())
+    assert provenance["shards"]["plan"] == "plan-labelled"
+    assert provenance["images"] == {"train": 48, "validation": 24}
+    assert torch.__version__.startswith(provenance["environment"]["versions"]["torch"])
+    assert TrainConfig.read(undisturbed) == dataclasses.replace(QUICK, method="gradcam")
+    assert (undisturbed / "curves.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    trained = load_trained(undisturbed)
+    assert trained.spec.classes == ("circle", "square", "stripe")
+    assert trained.about["scores"]["epoch"] == summary["best"]["epoch"]
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    """Figures that differ by colour and form are told apart within a few epochs, from nothing."""
+    folder = labelled(tmp_path / "shards", images=320)
+    report = train(folder, tmp_path / "run", dataclasses.replace(QUICK, epochs=5, optimizer="adamw", lr=1e-3))
+    rows = lines(tmp_path / "run")
+    assert report.best["validation_top1"] >= 0.9
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"] / 2
+
+
+def test_the_same_run_again_changes_nothing(shards: Path, undisturbed: Path) -> None:
+    before = (undisturbed / "last.safetensors").read_bytes()
+    report = train(shards, undisturbed, QUICK)
+    assert report.epochs == 2
+    assert (undisturbed / "last.safetensors").read_bytes() == before
+
+
+class Interrupting(Progress):
+    """Raises KeyboardInterrupt after so many steps of training or validation."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def advance(self, count: int) -> None:
+        self.steps -= count
+        if self.steps < 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("steps", "save_seconds"), [(2, 0.0), (5, 600.0), (8, 0.0), (11, 600.0), (14, 0.0)])
+def test_an_interrupted_run_ends_with_the_same_weights(
+    shards: Path, undisturbed: Path, tmp_path: Path, steps: int, save_seconds: float
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(shards, tmp_path / "run", QUICK, save_seconds=save_seconds, progress=Interrupting(steps))
+    train(shards, tmp_path / "run", QUICK)
+    assert same(tensors(tmp_path / "run"), tensors(undisturbed))
+    assert same(tensors(tmp_path / "run", "best"), tensors(undisturbed, "best"))
+    timeless = ("seconds", "images_per_second", "wait_share")
+    for ours, theirs in zip(lines(tmp_path / "run"), lines(undisturbed), strict=True):
+        assert {k: v for k, v in ours.items() if k not in timeless} == {
+            k: v for k, v in theirs.items() if k not in timeless
+        }
+
+
+def test_more_epochs_go_on(shards: Path, tmp_path: Path) -> None:
+    train(shards, tmp_path / "whole", dataclasses.replace(QUICK, epochs=3))
+    train(shards, tmp_path / "pieces", dataclasses.replace(QUICK, epochs=1))
+    train(shards, tmp_path / "pieces", dataclasses.replace(QUICK, epochs=3))
+    assert same(tensors(tmp_path / "pieces"), tensors(tmp_path / "whole"))
+    stored = TrainConfig.read(tmp_path / "pieces")
+    assert stored is not None
+    assert stored.epochs == 3
+
+
+def test_other_options_are_refused_by_name(shards: Path, undisturbed: Path) -> None:
+    other = dataclasses.replace(QUICK, lr=0.5, augment=(), per_class=3)
+    with pytest.raises(PlanMismatchError) as error:
+        train(shards, undisturbed, other)
+    for part in ("--lr 0.01 -> 0.5", "--augment crop,flip -> none", "--per-class none -> 3", "another output folder"):
+        assert part in str(error.value)
+
+
+def test_other_shards_are_refused(undisturbed: Path, tmp_path: Path) -> None:
+    with pytest.raises(PlanMismatchError, match="on other shards"):
+        train(labelled(tmp_path / "other", images=80), undisturbed, QUICK)
+
+
+def test_other_first_weights_are_refused(shards: Path, undisturbed: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(QUICK, init="full", start=str(tmp_path / "start"), epochs=1)
+    train(shards, tmp_path / "start", dataclasses.replace(QUICK, epochs=1, seed=5))
+    train(shards, tmp_path / "run", config)
+    (tmp_path / "start" / "best.safetensors").write_bytes((undisturbed / "best.safetensors").read_bytes())
+    with pytest.raises(PlanMismatchError, match="began with other weights"):
+        train(shards, tmp_path / "run", config)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_images_and_the_remedy(shards: Path, tmp_path: Path) -> None:
+    wild = dataclasses.replace(QUICK, lr=1e4, epochs=9, momentum=0.99)
+    with pytest.raises(SalpipeError, match=r"not finite at epoch \d+, step \d+") as error:
+        train(shards, tmp_path / "run", wild)
+    assert "lower --lr" in str(error.value)
+    assert "circle" in str(error.value) or "square" in str(error.value) or "validation" in str(error.value)
+    if (tmp_path / "run" / "last.safetensors").exists():
+        assert all(value.isfinite().all() for value in tensors(tmp_path / "run").values())
+
+
+def test_bf16_has_the_same_curve_within_noise(shards: Path, undisturbed: Path, tmp_path: Path) -> None:
+    train(shards, tmp_path / "run", dataclasses.replace(QUICK, precision="bf16"))
+    for ours, theirs in zip(lines(tmp_path / "run"), lines(undisturbed), strict=True):
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=0.05)
+    assert not same(tensors(tmp_path / "run"), tensors(undisturbed))
+
+
+def test_scalars_for_tensorboard(shards: Path, tmp_path: Path) -> None:
+    accumulator = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
+    train(shards, tmp_path / "run", QUICK, tensorboard=True)
+    events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    written = [event.value for event in events.Scalars("validation/top1")]
+    assert written == pytest.approx([row["validation_top1"] for row in lines(tmp_path / "run")])
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_a_checkpoint(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finite loss may have a gradient that is none: the weights must not learn of it."""
+    real, steps = torch.nn.utils.get_total_norm, []
+
+    def fails_at_the_ninth(gradients: list[torch.Tensor]) -> torch.Tensor:
+        steps.append(len(gradients))
+        return real(gradients) if len(steps) < 9 else torch.tensor(float("nan"))
+
+    monkeypatch.setattr(torch.nn.utils, "get_total_norm", fails_at_the_ninth)
+    with pytest.raises(SalpipeError, match=r"its gradient is not finite at epoch 2, step 3 \(images "):
+        train(shards, tmp_path / "run", QUICK, save_seconds=0.0)
+    assert all(value.isfinite().all() for value in tensors(tmp_path / "run").values())
+    assert len(lines(tmp_path / "run")) == 1
+
+
+def test_a_run_without_its_options_is_not_gone_on_with(shards: Path, tmp_path: Path) -> None:
+    once = dataclasses.replace(QUICK, epochs=1)
+    train(shards, tmp_path / "run", once)
+    (tmp_path / "run" / "config.toml").unlink()
+    with pytest.raises(SalpipeError, match=r"a run without its config\.toml"):
+        train(shards, tmp_path / "run", once)
+
+
+def test_fewer_epochs_than_there_are_is_refused(shards: Path, undisturbed: Path) -> None:
+    with pytest.raises(SalpipeError, match=r"--epochs 1: .* has 2 epochs already"):
+        train(shards, undisturbed, dataclasses.replace(QUICK, epochs=1))
+    stored = TrainConfig.read(undisturbed)
+    assert stored is not None
+    assert stored.epochs == 2
+
+
+def test_metrics_lost_to_a_kill_are_written_again(shards: Path, tmp_path: Path) -> None:
+    once = dataclasses.replace(QUICK, epochs=1)
+    train(shards, tmp_path / "run", once)
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    train(shards, tmp_path / "run", once)
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_the_callers_random_state_is_left_as_found(shards: Path, tmp_path: Path) -> None:
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    train(shards, tmp_path / "run", dataclasses.replace(QUICK, epochs=1, limit=8))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_early_stopping(shards: Path, tmp_path: Path) -> None:
+    still = dataclasses.replace(QUICK, lr=1e-12, epochs=50, patience=2)
+    report = train(shards, tmp_path / "run", still)
+    assert report.stopped_early
+    assert report.epochs == report.best["epoch"] + 2 < 50
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"arch": "baseline", "optimizer": "adamw", "weight_decay": 0.1, "schedule": "cosine", "warmup": 0.5},
+        {"arch": "learned", "label_smoothing": 0.1, "clip": 1.0, "class_weights": "balanced"},
+        {"fusion": "concat", "fuse_at": "layer2", "schedule": "step", "step_epochs": 1, "normalise": "p99"},
+        {"fusion": "input", "folds": 3, "fold": 2, "per_class": 5, "method": "gradient-simonyan", "map_target": 1},
+        {"freeze": "layer3", "learn_alpha": True, "limit": 20, "augment": ("crop", "flip", "colour")},
+    ],
+)
+def test_options_train_and_resume(shards: Path, tmp_path: Path, options: dict[str, object]) -> None:
+    config = dataclasses.replace(QUICK, **options)
+    whole = train(shards, tmp_path / "whole", config)
+    assert np.isfinite(whole.last["train_loss"])
+    with pytest.raises(KeyboardInterrupt):
+        train(shards, tmp_path / "run", config, save_seconds=0.0, progress=Interrupting(4))
+    train(shards, tmp_path / "run", config)
+    assert same(tensors(tmp_path / "run"), tensors(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "lime"}, "holds no maps of 'lime'"),
+        ({"map_target": 5}, "target"),
+        ({"epochs": 0}, "--epochs 0: use a number from 1"),
+        ({"start": "x"}, "--from x: is for --init full"),
+        ({"init": "full"}, "--init full needs --from"),
+        ({"fold": 1}, "--folds"),
+        ({"device": "tpu"}, "--device tpu: not available"),
+        ({"freeze": "layer7"}, "--freeze layer7"),
+        ({"backbone": "resnet19"}, "'resnet19' is unknown"),
+    ],
+)
+def test_what_cannot_be_is_one_line(shards: Path, tmp_path: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(SalpipeError, match=message) as error:
+        train(shards, tmp_path / "run", dataclasses.replace(QUICK, **options))
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_checkpoint_names_itself(shards: Path, tmp_path: Path) -> None:
+    train(shards, tmp_path / "run", dataclasses.replace(QUICK, epochs=1))
+    path = tmp_path / "run" / "last.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(SalpipeError, match=r"last\.safetensors: damaged"):
+        train(shards, tmp_path / "run", QUICK)
+
+
+def test_a_second_run_in_the_same_folder_is_refused(shards: Path, tmp_path: Path) -> None:
+    class Second(Progress):
+        refused = ""
+
+        def start(self, total: int, unit: str, what: str) -> None:
+            if not self.refused:
+                with pytest.raises(SalpipeError) as error:
+                    train(shards, tmp_path / "run", QUICK)
+                self.refused = str(error.value)
+
+    second = Second()
+    train(shards, tmp_path / "run", dataclasses.replace(QUICK, epochs=1), progress=second)
+    assert "another run is writing there" in second.refused
+
+
+def command(shards: Path, run: Path, *options: str) -> list[str]:
+    quick = ["--backbone", "resnet18", "--init", "scratch", "--epochs", "2", "--batch-size", "8", "--lr", "0.01"]
+    return ["train", str(shards), "-o", str(run), *quick, "--precision", "fp32", "--device", "cpu", *options]
+
+
+def until(happened: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    while not happened() and process.poll() is None:
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+def test_kills_at_any_moment_cost_nothing(shards: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """SIGKILL at random moments, again and again, until the run is through."""
+    run, random, kills = tmp_path / "run", np.random.default_rng(0), 0
+    arguments = [sys.executable, "-m", "saliency_pipeline.cli", *command(shards, run, "--save-every", "0")]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    while kills < 6:
+        process = subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        seen = (run / "last.safetensors").stat().st_mtime_ns if (run / "last.safetensors").exists() else 0
+
+        def saved(seen: int = seen) -> bool:
+            path = run / "last.safetensors"
+            return path.exists() and path.stat().st_mtime_ns != seen
+
+        until(saved, process)
+        time.sleep(float(random.uniform(0, 0.3)))
+        process.send_signal(signal.SIGKILL)
+        if process.wait() == 0:
+            break
+        kills += 1
+    assert kills >= 1
+    assert subprocess.run(arguments, env=environment, check=False).returncode == 0
+    assert same(tensors(run), tensors(undisturbed))
+    assert same(tensors(run, "best"), tensors(undisturbed, "best"))
+    assert not list(run.glob("tmp.*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("--freeze", "layer2", "--clip", "1", "--save-every", "0")])
+def test_two_processes_train_as_one_does(shards: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    extra = {"freeze": "layer2", "clip": 1.0} if options else {}
+    train(shards, one, dataclasses.replace(QUICK, **extra))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = [*torchrun, "-m", "saliency_pipeline.cli", *command(shards, two, "--json", *options)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["epochs"] == 2
+    for ours, theirs in zip(lines(two), lines(one), strict=True):
+        for name in ("train_loss", "validation_loss"):
+            assert ours[name] == pytest.approx(theirs[name], rel=2e-3), name
+        assert ours["train_top1"] == pytest.approx(theirs["train_top1"], abs=0.05)
+    if options:
+        kept = [name for name in tensors(one) if ".layer1." in name]
+        assert kept
+        assert all(torch.equal(tensors(one)[name], tensors(two)[name]) for name in kept)
