@@ -6,7 +6,16 @@ from pathlib import Path
 
 import click
 
-from saliency_pipeline.cli.options import config_option, json_echo, json_option, output_option, quiet_option
+from saliency_pipeline.cli.options import (
+    batch_size_option,
+    config_option,
+    device_option,
+    json_echo,
+    json_option,
+    output_option,
+    quiet_option,
+    shown,
+)
 from saliency_pipeline.cli.progress import TerminalProgress
 
 
@@ -21,10 +30,8 @@ from saliency_pipeline.cli.progress import TerminalProgress
     help="Which images; train and validation as the run had them, with its own fold where it was trained with --folds.",
 )
 @output_option("Where tables and pictures go; by default RUN/evaluation-SPLIT.", required=False)
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), default=32, show_default=True, metavar="N", help="Images at a time."
-)
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]")
+@batch_size_option
+@device_option
 @config_option
 @json_option
 @quiet_option
@@ -58,8 +65,3 @@ def command(
     if worst := [f"{shown(row['class'])} {row['f1']:.2f} ({row['support']})" for row in found.worst()]:
         click.echo(f"lowest F1 (images): {', '.join(worst)}")
     click.echo(f"tables and pictures are in {found.folder}")
-
-
-def shown(name: str) -> str:
-    """A class name as it may stand on a terminal."""
-    return name if name.isprintable() else ascii(name)

@@ -11,6 +11,7 @@ import click
 
 from saliency_pipeline.cli.options import (
     config_option,
+    device_option,
     json_echo,
     json_option,
     output_option,
@@ -108,7 +109,7 @@ def share(text: str) -> tuple[float, bool]:
     show_default=True,
     help="What runs the network up to the explained layer.",
 )
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]")
+@device_option
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),

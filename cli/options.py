@@ -35,6 +35,14 @@ config_option = click.option(
 )
 """`--config`, which delivers nothing: it changes the defaults of the other options."""
 
+batch_size_option = click.option(
+    "--batch-size", type=click.IntRange(min=1), default=32, show_default=True, metavar="N", help="Images at a time."
+)
+"""`--batch-size`, delivered as the int `batch_size`."""
+
+device_option = click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]")
+"""`--device`, delivered as `device`."""
+
 shards_argument = click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 """A folder of shards that exists, delivered as `folder`."""
 
@@ -59,6 +67,23 @@ def seed_option(help: str, *, default: int = 0) -> Callable[[Any], Any]:
     """
     kind = click.IntRange(0, 2**32 - 1)
     return click.option("--seed", type=kind, default=default, show_default=True, help=help)
+
+
+def beside(path: Path, what: str) -> Path:
+    """Where results go by default: beside `photos/cat.jpg` they go to `photos/cat-gallery`.
+
+    Args:
+        path: what a command is given; it exists.
+        what: what it makes of it.
+    """
+    # "." and ".." name a folder without saying its name
+    named = path if path.name not in ("", "..") else path.resolve()
+    return named.parent / f"{named.stem if path.is_file() else named.name}-{what}"
+
+
+def shown(name: str) -> str:
+    """A class name as it may stand on a terminal."""
+    return name if name.isprintable() else ascii(name)
 
 
 def json_echo(value: object) -> None:

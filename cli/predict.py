@@ -7,8 +7,17 @@ from pathlib import Path
 
 import click
 
-from saliency_pipeline.cli.evaluate import shown
-from saliency_pipeline.cli.options import config_option, json_echo, json_option, output_option, quiet_option
+from saliency_pipeline.cli.options import (
+    batch_size_option,
+    beside,
+    config_option,
+    device_option,
+    json_echo,
+    json_option,
+    output_option,
+    quiet_option,
+    shown,
+)
 from saliency_pipeline.cli.progress import TerminalProgress
 
 NAMED = 8
@@ -31,10 +40,8 @@ NAMED = 8
     help="The source model's weights, where they were a file of your own; or the run that it was, if that has moved.",
 )
 @click.option("-n", "--count", type=click.IntRange(1, 10_000), default=48, show_default=True, help="Gallery's images.")
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), default=32, show_default=True, metavar="N", help="Images at a time."
-)
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]")
+@batch_size_option
+@device_option
 @config_option
 @json_option
 @quiet_option
@@ -67,7 +74,7 @@ def command(
     found = predict(
         images,
         run,
-        output or _beside(images),
+        output or beside(images, "predictions"),
         weights=weights,
         count=count,
         batch_size=batch_size,
@@ -82,10 +89,3 @@ def command(
     more = len(found.classes) - len(named)
     click.echo(", ".join(named) + (f" and {more:,} more class{'es'[: 2 * (more > 1)]}" if more else ""))
     click.echo(found.page)
-
-
-def _beside(images: Path) -> Path:
-    """`photos` gives `photos-predictions`, `photos/cat.jpg` gives `photos/cat-predictions`."""
-    # "." and ".." name a folder without saying its name
-    named = images if images.name not in ("", "..") else images.resolve()
-    return named.parent / f"{named.stem if images.is_file() else named.name}-predictions"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from saliency_pipeline.cli.options import config_option, json_echo, json_option, output_option, seed_option
+from saliency_pipeline.cli.options import beside, config_option, json_echo, json_option, output_option, seed_option
 
 
 @click.command(name="show")
@@ -48,7 +48,7 @@ def command(
 
     gallery = show(
         folder,
-        output or _beside(folder),
+        output or beside(folder, "gallery"),
         count=count,
         keys=keys,
         class_name=class_name,
@@ -60,10 +60,3 @@ def command(
         json_echo(vars(gallery))
     else:
         click.echo(gallery.page)
-
-
-def _beside(folder: Path) -> Path:
-    """`shards` gives `shards-gallery`, `shards/shard-00000.h5` gives `shards/shard-00000-gallery`."""
-    # "." and ".." name a folder without saying its name
-    named = folder if folder.name not in ("", "..") else folder.resolve()
-    return named.parent / f"{named.stem if folder.is_file() else named.name}-gallery"

@@ -10,6 +10,7 @@ import click
 
 from saliency_pipeline.cli.options import (
     config_option,
+    device_option,
     json_echo,
     json_option,
     output_option,
@@ -125,7 +126,7 @@ AUGMENTATIONS = ("crop", "flip", "colour", "none")
     show_default=True,
     help="auto measures and takes bf16 where it is faster and keeps the gradient.",
 )
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]")
+@device_option
 @seed_option("Of the first weights, the order, the augmentations and the folds.")
 @click.option(
     "--save-every",

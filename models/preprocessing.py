@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.registry import square_size, timm_config
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,20 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str
+
+    def scale_and_shift(self, white: float) -> tuple[Tensor, Tensor]:
+        """Normalisation as one multiplication and one addition: `value * scale + shift`.
+
+        Args:
+            white: the greatest value of a channel, 255 for bytes.
+
+        Returns:
+            Scale and shift, float32 (3,) each.
+        """
+        import torch
+
+        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (self.mean, self.std))
+        return (1 / (white * std)).float(), (-mean / std).float()
 
 
 def preprocessing_of(name: str, library: str, bare: str) -> Preprocessing:

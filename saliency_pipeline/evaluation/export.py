@@ -68,11 +68,10 @@ class Deployed(nn.Module):
     def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.network = network
-        mean, std = (torch.tensor(v, dtype=torch.float64) for v in (preprocessing.mean, preprocessing.std))
         self.scale: Tensor
         self.shift: Tensor
-        self.register_buffer("scale", (1 / std).float().view(1, 3, 1, 1))
-        self.register_buffer("shift", (-mean / std).float().view(1, 3, 1, 1))
+        for name, values in zip(("scale", "shift"), preprocessing.scale_and_shift(1), strict=True):
+            self.register_buffer(name, values.view(1, 3, 1, 1))
 
     def forward(self, image: Tensor, map: Tensor | None = None) -> Tensor:
         """RGB images (N, 3, S, S) in [0, 1] and maps (N, 1, S, S) to logits (N, classes), all float32."""

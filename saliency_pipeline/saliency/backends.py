@@ -83,10 +83,7 @@ class Normalise:
     def __init__(self, preprocessing: Preprocessing, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
         self.dtype = dtype
         self.device = torch.device(device)
-        mean, std = (torch.tensor(v, dtype=torch.float64) for v in (preprocessing.mean, preprocessing.std))
-        # One multiplication and one addition a value.
-        self.scale = (1 / (255 * std)).float().to(self.device)
-        self.shift = (-mean / std).float().to(self.device)
+        self.scale, self.shift = (values.to(self.device) for values in preprocessing.scale_and_shift(255))
 
     def __call__(self, frames: np.ndarray) -> Tensor:
         """Normalise on the device; the frames' own memory is only read."""

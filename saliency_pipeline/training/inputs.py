@@ -19,9 +19,7 @@ class Inputs:
 
     def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
         self.device = device
-        mean, std = (torch.tensor(v, dtype=torch.float64) for v in (preprocessing.mean, preprocessing.std))
-        self.scale = (1 / (255 * std)).float().view(1, 3, 1, 1).to(device)
-        self.shift = (-mean / std).float().view(1, 3, 1, 1).to(device)
+        self.scale, self.shift = (v.view(1, 3, 1, 1).to(device) for v in preprocessing.scale_and_shift(255))
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
         """Images float32 (B, 3, S, S) in channels_last strides, maps float32 (B, 1, S, S) or None, labels int64."""

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import signal
 import threading
 import time
 import warnings
@@ -108,7 +109,16 @@ def test_what_is_not_stored_is_answered_with_what_is(tmp_path, rows, method, tar
         PairDataset(pairs, np.array(rows), method, target)
 
 
+@pytest.fixture
+def children_die_unheard():
+    """A DataLoader with workers handles SIGCHLD ever after: the death of any later child would run its handler."""
+    before = signal.getsignal(signal.SIGCHLD)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
 @pytest.mark.parametrize("context", [None, "fork", "spawn"])
+@pytest.mark.usefixtures("children_die_unheard")
 def test_every_worker_gives_the_same(folder, context):
     dataset = PairDataset(folder, np.arange(len(folder))[::-1], "gradcam")
     # in use before it is handed on
