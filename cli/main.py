@@ -21,6 +21,7 @@ COMMANDS = {
     "verify": ("saliency_pipeline.cli.verify:command", "Check shards and name every damaged one."),
     "show": ("saliency_pipeline.cli.show:command", "Draw a gallery and a contact sheet of overlays."),
     "train": ("saliency_pipeline.cli.train:command", "Train a network on pairs, modulated by the maps or not."),
+    "compare": ("saliency_pipeline.cli.compare:command", "Train arms in pairs and say how they differ."),
     "evaluate": ("saliency_pipeline.cli.evaluate:command", "Measure a trained network on labelled images."),
     "predict": ("saliency_pipeline.cli.predict:command", "Classify plain images with a trained network."),
     "export": ("saliency_pipeline.cli.export:command", "Write a trained network as an ONNX model."),

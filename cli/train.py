@@ -10,16 +10,13 @@ import click
 
 from saliency_pipeline.cli.options import (
     config_option,
-    device_option,
     json_echo,
     json_option,
     output_option,
     quiet_option,
-    seed_option,
 )
 from saliency_pipeline.cli.progress import TerminalProgress
-
-AUGMENTATIONS = ("crop", "flip", "colour", "none")
+from saliency_pipeline.cli.training import augmentations, learning_options, network_options
 
 
 @click.command()
@@ -33,20 +30,11 @@ AUGMENTATIONS = ("crop", "flip", "colour", "none")
     help="baseline: plain transfer. modulated: a second branch reads the map. learned: it reads the image instead.",
 )
 @click.option(
-    "--backbone", default="efficientnet_lite0", show_default=True, help="What is fine-tuned; see 'salpipe models'."
-)
-@click.option(
-    "--weights", default="default", show_default=True, metavar="default|PATH", help="The backbone's, for --init half."
-)
-@click.option(
     "--init",
     type=click.Choice(["scratch", "half", "full"]),
     default="half",
     show_default=True,
     help="First weights: all drawn; the backbone pretrained and the rest drawn; or all but the head from --from.",
-)
-@click.option(
-    "--from", "start", metavar="RUN", help="The run, or file of a trained network, that --init full begins with."
 )
 @click.option(
     "--fusion",
@@ -56,78 +44,20 @@ AUGMENTATIONS = ("crop", "flip", "colour", "none")
     help="How branches become one: rgb*sal + alpha*rgb, rgb*sal, rgb + sal, a 1x1 convolution of both, or the map as a "
     "fourth channel.",
 )
+@network_options
 @click.option(
-    "--fuse-at",
-    default="stem",
+    "--maps",
+    type=click.Choice(["own", "mismatched", "center-prior", "uniform", "shuffled-pixels"]),
+    default="own",
     show_default=True,
-    metavar="stem|NAME",
-    help="Where: after the stem or a stage of the backbone, such as layer2.",
-)
-@click.option("--alpha", type=float, default=1.0, show_default=True, help="Weight of the skip of multiply-skip.")
-@click.option("--learn-alpha", is_flag=True, help="Train that weight too.")
-@click.option("--method", metavar="NAME", help="Whose maps modulate.  [default: the first that the shards hold]")
-@click.option(
-    "--map-target", type=int, default=0, show_default=True, metavar="N", help="Which of an image's maps, from 0."
-)
-@click.option(
-    "--normalise",
-    type=click.Choice(["minmax", "max", "p99", "none"]),
-    default="minmax",
-    show_default=True,
-    help="How every map is brought into [0, 1]; none leaves raw values.",
-)
-@click.option(
-    "--augment",
-    type=click.Choice(AUGMENTATIONS),
-    multiple=True,
-    default=("crop", "flip"),
-    show_default=True,
-    help="Drawn for every training image, for image and map alike; give it again for several.",
+    help="own: each image's. The others are controls: a map of another class's image, a bump in the middle, the same "
+    "everywhere, or its own in disorder.",
 )
 @click.option("--folds", type=int, metavar="K", help="Split into K stratified folds instead of the shards' own splits.")
 @click.option("--fold", type=int, metavar="I", help="The fold that validates, from 1 to K.")
 @click.option("--per-class", type=int, metavar="K", help="Train on at most K images a class: scarce data.")
 @click.option("--limit", type=int, metavar="N", help="Train on at most N images.")
-@click.option("--epochs", type=int, default=50, show_default=True, help="May be raised later to go on.")
-@click.option("--batch-size", type=int, default=16, show_default=True, help="Images a step, of all processes together.")
-@click.option("--optimizer", type=click.Choice(["sgd", "adamw"]), default="sgd", show_default=True)
-@click.option("--lr", type=float, default=1e-4, show_default=True, help="Highest learning rate.")
-@click.option("--momentum", type=float, default=0.9, show_default=True, help="Of SGD.")
-@click.option("--weight-decay", type=float, default=0.0, show_default=True, help="Not for biases and norms.")
-@click.option(
-    "--schedule",
-    type=click.Choice(["constant", "cosine", "step"]),
-    default="constant",
-    show_default=True,
-    help="How the learning rate falls.",
-)
-@click.option("--warmup", type=float, default=0.0, show_default=True, metavar="EPOCHS", help="Linear rise to --lr.")
-@click.option("--step-epochs", type=int, default=15, show_default=True, help="Of --schedule step: epochs a step.")
-@click.option("--gamma", type=float, default=0.1, show_default=True, help="Of --schedule step: factor of a step.")
-@click.option("--label-smoothing", type=float, default=0.0, show_default=True)
-@click.option("--clip", type=float, metavar="NORM", help="Largest norm of the gradient.")
-@click.option(
-    "--class-weights",
-    type=click.Choice(["none", "balanced"]),
-    default="none",
-    show_default=True,
-    help="balanced weighs classes by the inverse of their frequency.",
-)
-@click.option(
-    "--freeze",
-    metavar="stem|NAME|features",
-    help="Keep the backbone up to a stage as it is; features: train the head (and the branch) alone.",
-)
-@click.option("--patience", type=int, metavar="EPOCHS", help="Stop after so many epochs without a better validation.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "bf16"]),
-    default="auto",
-    show_default=True,
-    help="auto measures and takes bf16 where it is faster and keeps the gradient.",
-)
-@device_option
-@seed_option("Of the first weights, the order, the augmentations and the folds.")
+@learning_options("Of the folds; with the fold, of the first weights, the order and the augmentations.")
 @click.option(
     "--save-every",
     type=click.FloatRange(min=0),
@@ -171,9 +101,7 @@ def command(
     from saliency_pipeline.training.find_lr import find_learning_rate
     from saliency_pipeline.training.run import is_leading, train
 
-    if "none" in augment and len(augment) > 1:
-        raise click.UsageError("--augment none: leave out the others")
-    config = TrainConfig(augment=() if augment == ("none",) else tuple(dict.fromkeys(augment)), **options)
+    config = TrainConfig(augment=augmentations(augment), **options)
     progress = TerminalProgress(quiet)
     if find_lr:
         found = find_learning_rate(shards, output, config, progress=progress)

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from saliency_pipeline.comparison.compare import compare, compare_runs
     from saliency_pipeline.errors import SalpipeError
     from saliency_pipeline.evaluation.evaluate import evaluate
     from saliency_pipeline.evaluation.export import export
@@ -28,6 +29,8 @@ __all__ = [
     "SalpipeError",
     "ShardFolder",
     "TrainConfig",
+    "compare",
+    "compare_runs",
     "evaluate",
     "export",
     "generate",
@@ -44,6 +47,8 @@ _PLACES = {
     "SalpipeError": "errors",
     "ShardFolder": "shards.reader",
     "TrainConfig": "training.config",
+    "compare": "comparison.compare",
+    "compare_runs": "comparison.compare",
     "evaluate": "evaluation.evaluate",
     "export": "evaluation.export",
     "generate": "generation.run",

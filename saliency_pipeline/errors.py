@@ -19,6 +19,10 @@ class PlanMismatchError(SalpipeError):
     """The output folder holds the shards of a different plan."""
 
 
+class FolderInUseError(SalpipeError):
+    """Another run is writing in the output folder."""
+
+
 class TooManyRejectsError(SalpipeError):
     """More images were rejected than `--max-rejects` allows."""
 

@@ -5,20 +5,22 @@ What a file holds is decided elsewhere; here stands only how it reaches its name
 
 from __future__ import annotations
 
+import csv
 import errno
 import fcntl
 import hashlib
+import io
 import itertools
 import os
 import re
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
-from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.errors import FolderInUseError, SalpipeError
 
 _counter = itertools.count()
 
@@ -117,6 +119,22 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         _sync_folder(path.parent)
 
 
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file in UTF-8, whole or not at all.
+
+    Names are written as they are, quoted where they must be; of numbers six digits, about what float32 can answer for.
+
+    Raises:
+        SalpipeError: the disk is full or cannot be written.
+    """
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
+    # names from a stranger's file may hold what UTF-8 cannot
+    write_atomically(path, table.getvalue().encode("utf-8", "replace"))
+
+
 def remove_stale_temporaries(folder: Path) -> list[Path]:
     """Remove what killed processes of this host left in a folder.
 
@@ -149,7 +167,8 @@ class FolderLock:
         shared: hold it together with other shared holders.
 
     Raises:
-        SalpipeError: on entry, when somebody else holds it or the folder cannot be written.
+        FolderInUseError: on entry, when somebody else holds it.
+        SalpipeError: the folder cannot be written.
     """
 
     def __init__(self, folder: Path, *, shared: bool = False) -> None:
@@ -164,7 +183,7 @@ class FolderLock:
                 fcntl.flock(file, (fcntl.LOCK_SH if self.shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(file)
-                raise SalpipeError(
+                raise FolderInUseError(
                     f"{self.folder}: another run is writing there; wait until it ends or choose another folder"
                 ) from None
             except OSError as error:

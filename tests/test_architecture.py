@@ -15,6 +15,7 @@ LAYERS = (
     "devices",
     "progress",
     "speeds",
+    "workers",
     "images",
     "models",
     "saliency",
@@ -23,6 +24,7 @@ LAYERS = (
     "gallery",
     "training",
     "evaluation",
+    "comparison",
     "cli",
 )
 """In the order in which data moves; a layer imports itself and what stands to its left."""

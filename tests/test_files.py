@@ -1,7 +1,9 @@
 """Files are whole or absent, locks exclude, and only the dead are cleaned up after."""
 
+import csv
 import errno
 import hashlib
+import io
 import multiprocessing
 import os
 import signal
@@ -22,6 +24,7 @@ from saliency_pipeline.files import (
     sha256_of,
     temporary_name,
     write_atomically,
+    write_table,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -295,3 +298,12 @@ def test_cleaning_up_at_the_same_time_does_no_harm(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "lstat", lost)
     assert len(remove_stale_temporaries(tmp_path)) == 3
     assert os.listdir(tmp_path) == []
+
+
+def test_a_table_holds_any_name(tmp_path: Path) -> None:
+    names = ["a,b", 'say "no"', "two\nlines", "=1+1", "@x", "Vögel", ""]
+    write_table(tmp_path / "t.csv", ("name", "number", "none"), [(name, 1 / 3, None) for name in names])
+    rows = list(csv.reader(io.StringIO((tmp_path / "t.csv").read_text(encoding="utf-8"), newline="")))
+    assert rows == [["name", "number", "none"], *([name, "0.333333", ""] for name in names)]
+    write_table(tmp_path / "t.csv", ("name",), [("\ud800",)])
+    assert (tmp_path / "t.csv").read_bytes() == b"name\n?\n"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +11,6 @@ from scipy.special import softmax
 
 from saliency_pipeline.devices import find_device
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.files import write_atomically
 from saliency_pipeline.models.trained import Trained
 from saliency_pipeline.models.weights import one_line
 from saliency_pipeline.progress import Progress
@@ -83,7 +79,7 @@ def answer(
             f"{pairs.path} holds no maps of '{method}', which {trained.path} was trained with (it holds "
             f"{', '.join(pairs.methods) or 'none'}); make them with 'salpipe generate --method {method}'"
         )
-    dataset = PairDataset(pairs, rows, method, config.map_target)
+    dataset = PairDataset(pairs, rows, method, config.map_target, config.maps, config.run_seed)
     network = trained.network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     inputs = Inputs(trained.preprocessing, where)
     logits = np.empty((len(rows), len(trained.spec.classes)), np.float32)
@@ -137,19 +133,3 @@ def others_header(count: int) -> list[str]:
 def others(top: Sequence[int], scores: Sequence[float], classes: Sequence[str]) -> list[object]:
     """Names and scores of an image's highest classes after the first, in turn."""
     return [value for index, score in zip(top[1:], scores[1:], strict=True) for value in (classes[index], score)]
-
-
-def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file in UTF-8, whole or not at all.
-
-    Names are written as they are, quoted where they must be; of numbers six digits, about what float32 can answer for.
-
-    Raises:
-        SalpipeError: the disk is full or cannot be written.
-    """
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
-    # names from a stranger's file may hold what UTF-8 cannot
-    write_atomically(path, table.getvalue().encode("utf-8", "replace"))

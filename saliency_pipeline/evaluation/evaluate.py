@@ -22,10 +22,9 @@ from saliency_pipeline.evaluation.answers import (
     others,
     others_header,
     recorded_config,
-    write_table,
 )
 from saliency_pipeline.evaluation.figures import draw_confusion, draw_reliability
-from saliency_pipeline.files import disk_errors_explained, write_atomically
+from saliency_pipeline.files import disk_errors_explained, write_atomically, write_table
 from saliency_pipeline.models.trained import Trained, load_trained
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.allocator import keep_large_blocks
@@ -208,7 +207,12 @@ def _write(
                 *others(top, score, classes),
             )
             for key, label, row, top, score in zip(
-                _keys(pairs, rows), labels.tolist(), probabilities.tolist(), best.tolist(), scores.tolist(), strict=True
+                pairs.keys_at(rows),
+                labels.tolist(),
+                probabilities.tolist(),
+                best.tolist(),
+                scores.tolist(),
+                strict=True,
             )
         ),
     )
@@ -216,12 +220,3 @@ def _write(
     calibration = found["calibration"]
     draw_reliability(calibration["bins"], calibration["ece"], folder / RELIABILITY)
     write_atomically(folder / EVALUATION, json.dumps(found, indent=2) + "\n")
-
-
-def _keys(pairs: ShardFolder, rows: Positions) -> list[str]:
-    keys = np.empty(len(rows), object)
-    for shard, places, own in pairs.group(rows):
-        known = shard.keys
-        keys[places] = [known[row] for row in own.tolist()]
-    found: list[str] = keys.tolist()
-    return found

@@ -22,9 +22,8 @@ from saliency_pipeline.evaluation.answers import (
     others,
     others_header,
     recorded_config,
-    write_table,
 )
-from saliency_pipeline.files import write_atomically
+from saliency_pipeline.files import write_atomically, write_table
 from saliency_pipeline.gallery.page import show
 from saliency_pipeline.generation.plan import Request
 from saliency_pipeline.generation.run import generate

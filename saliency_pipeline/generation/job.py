@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +17,6 @@ import joblib
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.files import publish, temporary_name
@@ -38,6 +34,7 @@ from saliency_pipeline.saliency.targets import Target
 from saliency_pipeline.shards.manifest import ShardEntry
 from saliency_pipeline.shards.schema import ShardHeader, ShardRows
 from saliency_pipeline.shards.writer import ShardWriter
+from saliency_pipeline.workers import become_worker
 
 # Images a worker takes at a time: enough that handing over and writing cost little beside them.
 CHUNK = 16
@@ -278,25 +275,9 @@ def write_shard(job: Job, task: ShardTask, run: int) -> Receipt:
         task: the shard to write.
         run: process id of the run that started this worker, which ends with it.
     """
-    _become_worker(run)
-    return write_shards(job, [task], _kept_explainer(job))[0]
-
-
-@cache
-def _become_worker(run: int) -> None:
+    become_worker(run)
     keep_large_blocks()
-    # tqdm's own lock is a semaphore of the system, and its guard writes to the terminal when a worker is ended.
-    tqdm.set_lock(threading.RLock())
-    threading.Thread(target=_end_with, args=(run,), daemon=True).start()
-
-
-def _end_with(run: int) -> None:
-    """End this worker when its run is gone: one that was killed can no longer tell it to."""
-    if os.getpid() == run:  # joblib does a single job, or all where it may not fork, in the run itself
-        return
-    while os.getppid() == run:
-        time.sleep(0.5)
-    os._exit(1)
+    return write_shards(job, [task], _kept_explainer(job))[0]
 
 
 def build_explainer(job: Job, source: SourceModel) -> Explainer:

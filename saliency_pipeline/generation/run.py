@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +24,7 @@ from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.schema import ShardHeader, is_shard_name
-
-# How often a run goes on after a worker process died: the memory killer may strike once without meaning it.
-ATTEMPTS = 3
+from saliency_pipeline.workers import ATTEMPTS, interrupts_ignored
 
 
 @dataclass(frozen=True)
@@ -220,7 +216,7 @@ def _parallel(job: Job, pending: list[ShardTask], jobs: int, progress: Progress)
         try:
             with joblib.parallel_config("loky", inner_max_num_threads=job.placement.streams):
                 parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-                with _interrupts_ignored():
+                with interrupts_ignored():
                     receipts = parallel(joblib.delayed(write_shard)(job, task, os.getpid()) for task in left)
                 for receipt in receipts:
                     count(receipt)
@@ -237,19 +233,6 @@ def _parallel(job: Job, pending: list[ShardTask], jobs: int, progress: Progress)
     raise SalpipeError(
         f"worker processes died {ATTEMPTS} times, perhaps for want of memory; run the same command with fewer --jobs"
     )
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes started meanwhile never hear Ctrl-C, which a terminal sends to all: the run alone answers it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
 
 
 def _merged(folder: Path, header: ShardHeader, tasks: Sequence[ShardTask], done: dict[str, Receipt]) -> bool:

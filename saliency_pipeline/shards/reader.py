@@ -334,6 +334,15 @@ class ShardFolder(Sequence[Pair]):
         """Names of all images in order."""
         return [key for number in range(len(self.shards)) for key in self.shard(number).keys]
 
+    def keys_at(self, positions: npt.NDArray[np.int64]) -> list[str]:
+        """Names of the images at some positions, in their order."""
+        keys = np.empty(len(positions), object)
+        for shard, places, rows in self.group(positions):
+            known = shard.keys
+            keys[places] = [known[row] for row in rows.tolist()]
+        found: list[str] = keys.tolist()
+        return found
+
     def find(self, key: str) -> int:
         """Position of the image called `key`.
 

@@ -22,6 +22,16 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.shards.reader import Shard, ShardFolder
 from saliency_pipeline.training import augment as augmentation
 from saliency_pipeline.training.augment import augment
+from saliency_pipeline.training.controls import (
+    CENTER_PRIOR,
+    MISMATCHED,
+    OWN,
+    SHUFFLED,
+    UNIFORM,
+    center_prior,
+    partners,
+    shuffle_cells,
+)
 from saliency_pipeline.training.maps import NORMALISATIONS, normalise, upsample
 
 Item = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32] | None, int]
@@ -74,6 +84,8 @@ class PairDataset(Dataset[Item]):
         rows: (N,) positions in the folder, in any order; they may repeat.
         method: whose maps to read, None for no maps.
         target: which of the maps that the method stored for each image.
+        maps: `own`, or those of a control, see `training.controls`, in the shape of the method's.
+        seed: of the control.
 
     Raises:
         SalpipeError: the folder has no such method, target or position.
@@ -86,7 +98,13 @@ class PairDataset(Dataset[Item]):
     """
 
     def __init__(
-        self, folder: ShardFolder, rows: npt.NDArray[np.integer[Any]], method: str | None, target: int = 0
+        self,
+        folder: ShardFolder,
+        rows: npt.NDArray[np.integer[Any]],
+        method: str | None,
+        target: int = 0,
+        maps: str = OWN,
+        seed: int = 0,
     ) -> None:
         if method is not None:
             if method not in folder.header.maps:
@@ -104,6 +122,7 @@ class PairDataset(Dataset[Item]):
                 f"{folder.path} holds {len(folder)} images, not those from {positions.min()} to {positions.max()}"
             )
         self.folder, self.rows, self.method, self.target = folder, positions, method, target
+        self.maps, self.seed = maps, seed
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -120,8 +139,13 @@ class PairDataset(Dataset[Item]):
             labels[places] = shard.labels[rows]
         return labels
 
+    @cached_property
+    def map_rows(self) -> npt.NDArray[np.int64]:
+        """Positions in the folder of the images whose maps are read, int64 (N,)."""
+        return self.rows[partners(self.labels, self.seed)] if self.maps == MISMATCHED else self.rows
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "labels"}
+        return {name: value for name, value in vars(self).items() if name not in ("labels", "map_rows")}
 
     def __getitem__(self, index: int) -> Item:
         """The image uint8 (S, S, 3), its raw map float32 (h, w) or None, and its label."""
@@ -138,10 +162,6 @@ class PairDataset(Dataset[Item]):
         header = self.folder.header
         positions: npt.NDArray[np.int64] = self.rows[indices]
         images = np.empty((len(positions), header.size, header.size, 3), np.uint8)
-        maps = None
-        if self.method is not None:
-            shape = header.maps[self.method]
-            maps = np.empty((len(positions), shape.height, shape.width), np.float32)
         for shard, places, rows in self.folder.group(positions):
             if header.encoding == "raw":
                 frames = shard.view("image")
@@ -149,10 +169,22 @@ class PairDataset(Dataset[Item]):
                     images[place] = frames[row]
             else:
                 _decode(shard, rows, images, places)
-            if maps is not None:
-                maps[places] = shard.view(f"saliency/{self.method}/map")[rows, self.target]
-                maps[places] *= shard.view(f"saliency/{self.method}/scale")[rows, self.target, None, None]
+        maps = None if self.method is None else self._maps(self.method, indices)
         return PairRows(positions, images, maps, self.labels[indices])
+
+    def _maps(self, method: str, indices: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
+        """The maps at some indices, or what a control puts in their place: float32 (B, h, w)."""
+        shape = self.folder.header.maps[method]
+        maps = np.ones((len(indices), shape.height, shape.width), np.float32)
+        if self.maps == UNIFORM:
+            return maps
+        if self.maps == CENTER_PRIOR:
+            maps[:] = center_prior(shape.height, shape.width)
+            return maps
+        for shard, places, rows in self.folder.group(self.map_rows[indices]):
+            maps[places] = shard.view(f"saliency/{method}/map")[rows, self.target]
+            maps[places] *= shard.view(f"saliency/{method}/scale")[rows, self.target, None, None]
+        return shuffle_cells(maps, self.rows[indices], self.seed) if self.maps == SHUFFLED else maps
 
     @staticmethod
     def collate(rows: PairRows) -> dict[str, Tensor]:

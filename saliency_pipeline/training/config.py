@@ -12,6 +12,8 @@ import tomli_w
 
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.files import write_atomically
+from saliency_pipeline.training.controls import MAPS, OWN
+from saliency_pipeline.training.order import run_seed
 from saliency_pipeline.training.schedule import learning_rate
 
 CONFIG = "config.toml"
@@ -59,6 +61,7 @@ class TrainConfig:
         alpha: weight of the skip connection.
         learn_alpha: whether it is trained.
         method: whose maps modulate; None for the first that the shards hold.
+        maps: `own`, or those of a control; see `training.controls`.
         map_target: which of an image's maps, from 0.
         normalise: `minmax`, `max`, `p99` or `none`; see `training.maps`.
         augment: some of `crop`, `flip` and `colour`.
@@ -83,7 +86,7 @@ class TrainConfig:
         patience: stop after so many epochs without a better validation top-1; None to go on.
         precision: `auto`, `fp32` or `bf16`.
         device: `auto`, `cpu` or `cuda`.
-        seed: of the initial weights, the order, the augmentations and the folds.
+        seed: of the folds; with the fold also of the first weights, the order and the augmentations.
     """
 
     arch: str = "modulated"
@@ -96,6 +99,7 @@ class TrainConfig:
     alpha: float = 1.0
     learn_alpha: bool = False
     method: str | None = None
+    maps: str = OWN
     map_target: int = 0
     normalise: str = "minmax"
     augment: tuple[str, ...] = ("crop", "flip")
@@ -131,6 +135,7 @@ class TrainConfig:
             ("optimizer", OPTIMIZERS),
             ("precision", PRECISIONS),
             ("class_weights", CLASS_WEIGHTS),
+            ("maps", MAPS),
         ):
             if getattr(self, name) not in choices:
                 raise SalpipeError(f"{option(name)} {getattr(self, name)}: choose from {', '.join(choices)}")
@@ -144,8 +149,15 @@ class TrainConfig:
             step_epochs=self.step_epochs,
             gamma=self.gamma,
         )
+        if self.maps != OWN and self.arch != "modulated":
+            raise SalpipeError(f"--maps {self.maps}: --arch {self.arch} reads no maps; use --arch modulated")
         if self.start is not None and self.init != "full":
             raise SalpipeError(f"--from {self.start}: is for --init full")
+
+    @property
+    def run_seed(self) -> int:
+        """The seed of whatever this run draws but its folds."""
+        return run_seed(self.seed, self.fold)
 
     def write(self, folder: Path) -> None:
         """Keep it as `config.toml`, which `salpipe train --config` reads."""

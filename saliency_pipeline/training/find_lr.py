@@ -90,7 +90,7 @@ def find_learning_rate(
     batches = _batches(len(train.dataset), config)
     wanted = [next(batches) for _ in range(STEPS)]
     for step, batch in enumerate(train.run(wanted, 0)):
-        seed_step(config.seed, 0, step, 0)
+        seed_step(config.run_seed, 0, step, 0)
         rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -136,4 +136,4 @@ def steepest(rates: Sequence[float], losses: Sequence[float]) -> float | None:
 def _batches(images: int, config: TrainConfig) -> Iterator[npt.NDArray[np.integer]]:
     """The batches of one epoch after the other."""
     for epoch in count():
-        yield from epoch_batches(epoch_order(images, config.seed, epoch), config.batch_size)
+        yield from epoch_batches(epoch_order(images, config.run_seed, epoch), config.batch_size)

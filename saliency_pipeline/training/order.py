@@ -12,6 +12,20 @@ from saliency_pipeline.errors import SalpipeError
 Indices = npt.NDArray[np.int64]
 
 
+def run_seed(seed: int, fold: int | None) -> int:
+    """The seed of what one run draws: the images where they are scarce, first weights, order and augmentations.
+
+    The folds of one data set are dealt with `seed` itself. Were all else drawn with it as well, the runs of one
+    cross-validation would share luck that no other run has, and their spread would say too little.
+
+    >>> run_seed(7, None), run_seed(7, 1) != run_seed(7, 2)
+    (7, True)
+    """
+    if fold is None:
+        return seed
+    return int(np.random.SeedSequence([seed, fold]).generate_state(1, np.uint32)[0])
+
+
 def epoch_order(count: int, seed: int, epoch: int, block: int | None = None, window: int = 8) -> Indices:
     """The order of an epoch: a permutation that depends on the arguments alone, so that (epoch, step) says it all.
 

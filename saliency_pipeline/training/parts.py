@@ -42,6 +42,7 @@ class Parts:
         inputs: batches to tensors on the device.
         train: training images, augmented.
         validation: validation images as they are.
+        pool: how many images the training images were drawn from.
     """
 
     config: TrainConfig
@@ -53,6 +54,7 @@ class Parts:
     inputs: Inputs
     train: Batches
     validation: Batches
+    pool: int
 
 
 def assemble(config: TrainConfig, pairs: ShardFolder, device: torch.device) -> Parts:
@@ -63,16 +65,16 @@ def assemble(config: TrainConfig, pairs: ShardFolder, device: torch.device) -> P
     """
     spec = network_spec(config, pairs)
     config = replace(config, method=chosen_method(config, pairs), device=device.type)
-    train, validation = datasets(config, spec, pairs)
+    train, validation, pool = datasets(config, spec, pairs)
     network = build_network(spec)
     start = load_trained(config.start) if config.start else None
-    report = initialise(network, spec, config.init, weights=config.weights, checkpoint=start, seed=config.seed)
+    report = initialise(network, spec, config.init, weights=config.weights, checkpoint=start, seed=config.run_seed)
     initial = state_sha256(network)
     frozen = freeze(network, spec, config.freeze) if config.freeze else ()
     training_mode(network, frozen)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     inputs = Inputs(preprocessing_of(spec.backbone, *find_source(spec.backbone)), device)
-    return Parts(config, spec, network, report, initial, frozen, inputs, train, validation)
+    return Parts(config, spec, network, report, initial, frozen, inputs, train, validation, pool)
 
 
 def network_spec(config: TrainConfig, pairs: ShardFolder) -> NetworkSpec:
@@ -102,8 +104,8 @@ def chosen_method(config: TrainConfig, pairs: ShardFolder) -> str | None:
     return config.method or pairs.methods[0]
 
 
-def datasets(config: TrainConfig, spec: NetworkSpec, pairs: ShardFolder) -> tuple[Batches, Batches]:
-    """Training images, augmented, and validation images as they are."""
+def datasets(config: TrainConfig, spec: NetworkSpec, pairs: ShardFolder) -> tuple[Batches, Batches, int]:
+    """Training images, augmented, validation images as they are, and how many the former were drawn from."""
     split = choose_split(
         *labels_and_splits(pairs),
         pairs.classes,
@@ -122,11 +124,13 @@ def datasets(config: TrainConfig, spec: NetworkSpec, pairs: ShardFolder) -> tupl
         )
     method = config.method if spec.needs_maps else None
     train, validation = (
-        PairDataset(pairs, rows, method, config.map_target) for rows in (split.train, split.validation)
+        PairDataset(pairs, rows, method, config.map_target, config.maps, config.run_seed)
+        for rows in (split.train, split.validation)
     )
     return (
-        Batches(train, Preparation(config.normalise, config.augment, config.seed)),
+        Batches(train, Preparation(config.normalise, config.augment, config.run_seed)),
         Batches(validation, Preparation(config.normalise)),
+        split.pool,
     )
 
 

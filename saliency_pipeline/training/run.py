@@ -33,11 +33,12 @@ from saliency_pipeline.training.runlog import (
     Board,
     environment,
     read_json,
+    write_answers,
     write_curves,
     write_json,
     write_metrics,
 )
-from saliency_pipeline.training.trainer import Trainer
+from saliency_pipeline.training.trainer import Logits, Trainer
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,9 @@ def train(
 
     Args:
         shards: a folder that `salpipe generate` finished.
-        output: the run: `config.toml`, `metrics.jsonl`, `metrics.csv`, `curves.png`, `summary.json`,
-            `provenance.json`, `best.safetensors` and `last.safetensors`.
+        output: the run: `config.toml`, `metrics.jsonl`, `metrics.csv`, `validation.csv` (what the last epoch's network
+            said of every validation image), `curves.png`, `summary.json`, `provenance.json`, `best.safetensors` and
+            `last.safetensors`.
         config: all options; the article's by default.
         tensorboard: also write scalars for TensorBoard.
         save_seconds: the most seconds of training that a kill can cost.
@@ -162,13 +164,15 @@ def _train(
     shuffle = choose_shuffle(pairs, len(train.dataset))
     about: dict[str, Any] = {
         "shards": {"path": str(pairs.path.resolve()), "plan": pairs.header.plan, "provenance": pairs.provenance},
-        "images": {"train": len(train.dataset), "validation": len(validation.dataset)},
+        "images": {"train": len(train.dataset), "validation": len(validation.dataset), "pool": parts.pool},
         "initialisation": {**asdict(parts.initialisation), "report": report, "sha256": parts.initial_sha256},
     }
     if not new:
         shuffle = _same_beginning(folder, about)
     if config.precision == "auto":
-        first = epoch_batches(epoch_order(len(train.dataset), config.seed, 0, *(shuffle or ())), config.batch_size)[0]
+        first = epoch_batches(epoch_order(len(train.dataset), config.run_seed, 0, *(shuffle or ())), config.batch_size)[
+            0
+        ]
         progress.note("choosing the precision on the first batch")
         choice = choose_precision(network, spec, parts.inputs(train.prepare(first, 0))) if leads else ""
         config = replace(config, precision=fabric.broadcast(choice))
@@ -194,10 +198,11 @@ def _train(
         if leads:
             save_last(folder, network, optimizer.optimizer, state)
 
-    def finished(state: State, better: bool) -> None:
+    def finished(state: State, better: bool, logits: Logits) -> None:
         if not leads:
             return
-        row = state.rows[-1]
+        row, shown = state.rows[-1], validation.dataset
+        write_answers(folder, pairs.keys_at(shown.rows), shown.labels, logits, pairs.classes)
         if better:
             scores = {name: value for name, value in row.items() if name.startswith("validation_") or name == "epoch"}
             write_trained(folder / BEST, network, spec, saved_about | {"scores": scores})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import platform
@@ -12,16 +10,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from scipy.special import softmax
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.files import write_atomically
+from saliency_pipeline.files import write_atomically, write_table
 from saliency_pipeline.speeds import cpu_name
 from saliency_pipeline.training.curves import draw_curves
 
-METRICS, TABLE, CURVES, SUMMARY, PROVENANCE = (
+METRICS, TABLE, ANSWERS, CURVES, SUMMARY, PROVENANCE = (
     "metrics.jsonl",
     "metrics.csv",
+    "validation.csv",
     "curves.png",
     "summary.json",
     "provenance.json",
@@ -48,11 +50,24 @@ def write_metrics(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """All epochs so far as JSON lines and as CSV, each file written whole: a kill leaves no torn line."""
     rows = [{name: row[name] for name in COLUMNS} for row in rows]
     write_atomically(folder / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
-    table = io.StringIO()
-    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(folder / TABLE, table.getvalue())
+    write_table(folder / TABLE, COLUMNS, [[str(row[name]) for name in COLUMNS] for row in rows])
+
+
+def write_answers(
+    folder: Path,
+    keys: Sequence[str],
+    labels: npt.NDArray[np.int64],
+    logits: npt.NDArray[np.float32],
+    classes: Sequence[str],
+) -> None:
+    """What the network said of every validation image after its last epoch: key, label, predicted class, its score."""
+    scores = softmax(logits.astype(np.float64), axis=1)
+    rows = zip(keys, labels.tolist(), scores.argmax(1).tolist(), scores.max(1).tolist(), strict=True)
+    write_table(
+        folder / ANSWERS,
+        ("key", "label", "predicted", "score"),
+        [(key, classes[label], classes[said], score) for key, label, said, score in rows],
+    )
 
 
 def write_curves(folder: Path, rows: Sequence[Mapping[str, float]], title: str) -> None:

@@ -11,6 +11,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.images.record import Split as Part
+from saliency_pipeline.training.order import run_seed
 
 Labels = npt.NDArray[np.int64]
 Positions = npt.NDArray[np.int64]
@@ -31,10 +32,12 @@ class Split:
     Attributes:
         train: (n,) int64, ascending.
         validation: (m,) int64, ascending; no position is in both.
+        pool: how many images `train` was drawn from.
     """
 
     train: Positions
     validation: Positions
+    pool: int
 
 
 def choose_split(
@@ -55,8 +58,8 @@ def choose_split(
     label are in neither part.
 
     `per_class` and `limit` make training data scarce and leave the validation images alone. Both take the first of
-    one seeded order in which an image's place depends on nothing but the seed and its position, so that the draw for
-    K is contained in the draw for K + 1, and all arms of a comparison see the same images. `limit` gives each class
+    one seeded order in which an image's place depends on nothing but seed, fold and its position, so that the draw
+    for K is contained in the draw for K + 1, and all arms of a comparison see the same images. `limit` gives each class
     one image and shares the rest in proportion to the class sizes; it comes after `per_class`.
 
     Args:
@@ -90,12 +93,12 @@ def choose_split(
             f"--limit {limit}: each of the {len(classes)} classes needs an image to train on; "
             f"use {len(classes)} or more"
         )
-    order = _seeded_order(len(labels), seed)
+    order, pool = _seeded_order(len(labels), run_seed(seed, fold)), len(train)
     if per_class is not None:
         train = train[_rank_in_class(labels[train], order[train]) < per_class]
     if limit is not None:
         train = train[_proportional_rank(labels[train], order[train]) < limit]
-    return Split(train, validation)
+    return Split(train, validation, pool)
 
 
 def evaluation_rows(

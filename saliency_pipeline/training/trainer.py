@@ -47,7 +47,8 @@ class Trainer:
         shuffle: rows of a block and blocks of a window; None where all rows fit into memory.
         progress: is told how far the run is.
         save: keeps a checkpoint of the state, called now and then within an epoch.
-        finished: keeps metrics and checkpoints, called after each epoch with whether it is the best so far.
+        finished: keeps metrics and checkpoints, called after each epoch with whether it is the best so far
+            and its logits of the validation images.
         save_seconds: the longest time between two checkpoints.
     """
 
@@ -64,7 +65,7 @@ class Trainer:
     shuffle: tuple[int, int] | None
     progress: Progress
     save: Callable[[State], None]
-    finished: Callable[[State, bool], None]
+    finished: Callable[[State, bool, Logits], None]
     save_seconds: float = 600.0
 
     def fit(self, state: State) -> State:
@@ -73,10 +74,10 @@ class Trainer:
         try:
             while state.epoch < self.config.epochs and not (patience and state.stale >= patience):
                 self.train_epoch(state)
-                row = self.close_epoch(state)
+                row, logits = self.close_epoch(state)
                 better = state.best is None or row["validation_top1"] > state.best["validation_top1"]
                 state.best, state.stale = (row, 0) if better else (state.best, state.stale + 1)
-                self.finished(state, better)
+                self.finished(state, better, logits)
         finally:
             self.progress.stop()
         return state
@@ -84,7 +85,7 @@ class Trainer:
     def train_epoch(self, state: State) -> None:
         """The steps of an epoch that are still to be done."""
         config, labels = self.config, self.train.dataset.labels
-        order = epoch_order(len(labels), config.seed, state.epoch, *(self.shuffle or ()))
+        order = epoch_order(len(labels), config.run_seed, state.epoch, *(self.shuffle or ()))
         batches = epoch_batches(order, config.batch_size)
         training_mode(self.network, self.frozen)
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
@@ -95,7 +96,7 @@ class Trainer:
         own = [rank_slice(batch, self.fabric.global_rank, self.fabric.world_size) for batch in batches[state.step :]]
         for batch in self.train.run(own, state.epoch):
             everyone = batches[state.step]
-            seed_step(config.seed, state.epoch, state.step, self.fabric.global_rank)
+            seed_step(config.run_seed, state.epoch, state.step, self.fabric.global_rank)
             self.set_rate(state.epoch * len(batches) + state.step, len(batches))
             images, maps, targets = self.inputs(batch)
 
@@ -135,8 +136,8 @@ class Trainer:
         state.waited += self.train.waited
         self.progress.stop()
 
-    def close_epoch(self, state: State) -> dict[str, float]:
-        """Validate, and turn the sums of an epoch into its row of metrics."""
+    def close_epoch(self, state: State) -> tuple[dict[str, float], Logits]:
+        """Validate, and turn the sums of an epoch into its row of metrics; also the logits of the validation images."""
         rate = float(self.optimizer.param_groups[0]["lr"])
         begun = time.perf_counter()
         logits = self.evaluate(self.validation, "validating")
@@ -160,7 +161,7 @@ class Trainer:
         state.rows.append(row)
         state.elapsed += seconds
         state.next_epoch()
-        return row
+        return row, logits
 
     @torch.inference_mode()
     def evaluate(self, batches: Batches, what: str) -> Logits:

@@ -1,7 +1,5 @@
 """What a network answers: the probabilities it would give by itself, whatever the batches, and what is refused."""
 
-import csv
-import io
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from torch.nn import functional
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.evaluation.answers import answer, find_device, highest, recorded_config, write_table
+from saliency_pipeline.evaluation.answers import answer, find_device, highest, recorded_config
 from saliency_pipeline.models.trained import load_trained
 from saliency_pipeline.shards.reader import ShardFolder
 from tests.evaluation.runs import TINY, rewrite
@@ -97,12 +95,3 @@ def test_the_highest_come_first_and_of_equals_the_lower_class(values: np.ndarray
     for row, own, score in zip(values.tolist(), classes.tolist(), scores.tolist(), strict=True):
         assert own == sorted(range(len(row)), key=lambda i: (-row[i], i))[:5]
         assert score == [row[i] for i in own]
-
-
-def test_a_table_holds_any_name(tmp_path: Path) -> None:
-    names = ["a,b", 'say "no"', "two\nlines", "=1+1", "@x", "Vögel", ""]
-    write_table(tmp_path / "t.csv", ("name", "number", "none"), [(name, 1 / 3, None) for name in names])
-    rows = list(csv.reader(io.StringIO((tmp_path / "t.csv").read_text(encoding="utf-8"), newline="")))
-    assert rows == [["name", "number", "none"], *([name, "0.333333", ""] for name in names)]
-    write_table(tmp_path / "t.csv", ("name",), [("\ud800",)])
-    assert (tmp_path / "t.csv").read_bytes() == b"name\n?\n"

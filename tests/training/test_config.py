@@ -21,6 +21,7 @@ from saliency_pipeline.training.config import (
     check_same,
     option,
 )
+from saliency_pipeline.training.controls import MAPS
 from saliency_pipeline.training.maps import NORMALISATIONS
 from saliency_pipeline.training.schedule import SCHEDULES
 
@@ -90,6 +91,7 @@ def test_every_choice_of_the_command_line_is_one_of_the_library() -> None:
         "arch": ARCHS,
         "init": INITS,
         "fusion": FUSIONS,
+        "maps": MAPS,
         "normalise": NORMALISATIONS,
         "augment": (*AUGMENTATIONS, "none"),
         "optimizer": OPTIMIZERS,

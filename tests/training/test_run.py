@@ -60,6 +60,7 @@ def test_a_run_leaves_what_it_promises(shards: Path, undisturbed: Path) -> None:
         "config.toml",
         "metrics.jsonl",
         "metrics.csv",
+        "validation.csv",
         "curves.png",
         "summary.json",
         "provenance.json",

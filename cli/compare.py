@@ -1,0 +1,172 @@
+"""`salpipe compare`: parse, call `saliency_pipeline.comparison`, print the verdict."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from saliency_pipeline.cli.options import config_option, json_echo, json_option, output_option, quiet_option, shown
+from saliency_pipeline.cli.progress import TerminalProgress
+from saliency_pipeline.cli.training import augmentations, learning_options, network_options
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, type=click.Path(exists=True, path_type=Path), metavar="SHARDS | RUN RUN...")
+@output_option("Folder of the comparison; run the same command again to go on where it stopped.")
+@click.option(
+    "--arm",
+    "arms",
+    multiple=True,
+    metavar="NAME|NAME=ARM",
+    help="An arm: baseline, half (modulated), full, learned; a fusion: multiply, add, concat, input; or a control: "
+    "mismatched, center-prior, uniform, shuffled-pixels; may be given another name. Give it again for each.  "
+    "[default: baseline, half, mismatched, center-prior]",
+)
+@click.option(
+    "--arms",
+    "arms_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE.toml",
+    help="Arms of your own: a table [arm.NAME] each, of options of 'salpipe train'; like = an arm to begin with.",
+)
+@click.option("--reference", metavar="ARM", help="What others are held against.  [default: baseline]")
+@click.option("--folds", type=int, default=5, show_default=True, metavar="K", help="0 for the shards' own splits.")
+@click.option("--repeats", type=int, default=2, show_default=True, help="How often the folds are dealt anew.")
+@click.option(
+    "--per-class",
+    default="all",
+    show_default=True,
+    metavar="N,N,all",
+    help="Training images a class; several numbers compare scarce data with plenty.",
+)
+@click.option(
+    "--pretrain",
+    type=click.Path(exists=True, path_type=Path),
+    metavar="SHARDS",
+    help="Source pairs, on which the arm 'full' is trained first.",
+)
+@click.option(
+    "--pretrain-size",
+    default="all",
+    show_default=True,
+    metavar="N,N,all",
+    help="Source images; of several numbers each is an arm.",
+)
+@network_options
+@learning_options("Of the first deal; every repeat takes the next.")
+@click.option("--jobs", type=int, metavar="N", help="Runs at a time.  [default: one a core, or one on a GPU]")
+@click.option(
+    "--engine",
+    type=click.Choice(["loky", "dask", "ray"]),
+    default="loky",
+    show_default=True,
+    help="What runs them: this machine, or a cluster that shares the folders.",
+)
+@click.option("--address", help="Of the cluster's scheduler, such as tcp://10.0.0.1:8786.")
+@click.option("--dry-run", is_flag=True, help="Write nothing: list the runs, and say how long they take.")
+@click.option("--report-only", is_flag=True, help="Write the report of OUTPUT again from its results.json.")
+@config_option
+@json_option
+@quiet_option
+def command(
+    inputs: tuple[Path, ...],
+    output: Path,
+    arms: tuple[str, ...],
+    arms_file: Path | None,
+    reference: str | None,
+    folds: int,
+    repeats: int,
+    per_class: str,
+    pretrain: Path | None,
+    pretrain_size: str,
+    augment: tuple[str, ...],
+    start: str | None,
+    jobs: int | None,
+    engine: str,
+    address: str | None,
+    dry_run: bool,
+    report_only: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Did saliency help, and can the answer be trusted?
+
+    Trains every arm on the same folds, from the same first weights, with the same images in the same order, and says
+    how they differ: report.html, results.json, results.csv, figures, and the runs themselves. Give RUNs that 'salpipe
+    train' finished instead, and those are compared. Options of 'salpipe train' hold for all arms.
+
+    \b
+    Examples:
+      salpipe compare shards -o comparison --epochs 12 --lr 0.005 --per-class 15
+      salpipe compare shards -o comparison --epochs 12 --dry-run
+      salpipe compare shards -o fusions --arm baseline --arm half --arm add --arm concat
+      salpipe compare shards -o scarce --per-class 5,10,20,all --jobs 2
+      salpipe compare faces -o transfer --arm baseline --arm full --pretrain imagenet --pretrain-size 1000,3000,all
+      salpipe compare runs/baseline runs/half -o two-runs
+      salpipe compare -o comparison --report-only
+    """  # noqa: D301 - click reads \b
+    from saliency_pipeline.comparison.arms import choose_arms
+    from saliency_pipeline.comparison.compare import compare, compare_runs, plan_only, rebuild
+    from saliency_pipeline.comparison.plan import Pretraining
+    from saliency_pipeline.training.config import CONFIG, TrainConfig
+
+    progress = TerminalProgress(quiet)
+    if report_only:
+        found = rebuild(output, inputs[0] if inputs else None)
+    elif not inputs:
+        raise click.UsageError("give SHARDS, or two RUNs or more")
+    elif len(inputs) > 1 or (inputs[0] / CONFIG).is_file():
+        found = compare_runs(inputs, output, reference=reference, progress=progress)
+    else:
+        chosen = choose_arms(arms, arms_file, reference=reference, start=start)
+        shared = TrainConfig(augment=augmentations(augment), **options)
+        pretraining = Pretraining(str(pretrain.resolve()), tuple(pretrain_size.split(","))) if pretrain else None
+        what: dict[str, Any] = {
+            "folds": folds,
+            "repeats": repeats,
+            "per_class": tuple(per_class.split(",")),
+            "pretraining": pretraining,
+            "jobs": jobs,
+            "progress": progress,
+        }
+        if dry_run:
+            tasks, estimate = plan_only(inputs[0], output, chosen, shared, **what)
+            _say_plan(tasks, estimate, as_json)
+            return
+        found = compare(inputs[0], output, chosen, shared, engine=engine, address=address, **what)
+    verdict = found.results["verdict"]
+    if as_json:
+        json_echo({"folder": found.folder, "page": found.page, "runs": found.runs, "failed": found.failed, **verdict})
+        return
+    click.echo(verdict["sentence"])
+    for line in verdict["details"]:
+        click.echo(f"  {line}")
+    for warning in found.results["warnings"]:
+        click.echo(f"  note: {shown(warning)}")
+    click.echo(found.page)
+
+
+def _say_plan(tasks: Any, estimate: Any, as_json: bool) -> None:
+    """The runs, and how long they take."""
+    from dataclasses import asdict
+
+    if as_json:
+        json_echo({"runs": [task.folder for task in tasks], **asdict(estimate)})
+        return
+    for (arm, setting), count in Counter((task.arm or "pretraining", task.setting) for task in tasks).items():
+        step = estimate.seconds_per_step.get(arm)
+        told = f", {1000 * step:.0f} ms a step" if step else ""
+        click.echo(f"{arm}{f', {setting}' if setting else ''}: {count} runs{told}")
+    click.echo(
+        f"{estimate.runs:,} runs to train, {estimate.steps:,} steps, about {_duration(estimate.seconds)}; "
+        "without --dry-run they are trained"
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,201 @@
+"""The training runs of a comparison, fanned out over processes here or on a cluster; each can be killed and goes on."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import joblib
+import torch
+
+from saliency_pipeline.comparison.plan import Task
+from saliency_pipeline.comparison.runs import TEST, is_finished
+from saliency_pipeline.errors import FolderInUseError, SalpipeError
+from saliency_pipeline.evaluation.evaluate import EVALUATION, evaluate
+from saliency_pipeline.progress import Progress
+from saliency_pipeline.training.run import train
+from saliency_pipeline.workers import ATTEMPTS, become_worker, interrupts_ignored
+
+ENGINES = ("loky", "dask", "ray")
+PATIENCE = 10.0
+"""Seconds to wait for a worker that has lost its comparison and still holds a run's folder."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: `error` is the one line that says what stopped it, or empty."""
+
+    folder: str
+    error: str
+
+
+def do_tasks(
+    tasks: Sequence[Task],
+    folder: Path,
+    *,
+    jobs: int,
+    threads: int,
+    engine: str = "loky",
+    address: str | None = None,
+    what: str = "training",
+    progress: Progress,
+) -> list[Outcome]:
+    """Train what is not trained yet.
+
+    A run that cannot be trained does not stop the others. A worker that dies costs what its run had done since its
+    last checkpoint: the run is begun again, by another worker.
+
+    Args:
+        tasks: the runs; those that are finished are passed over.
+        folder: of the comparison.
+        jobs: runs at a time; with 1 they are trained in this process, unless another engine is asked for.
+        threads: of every run.
+        engine: `loky` for processes of this machine, `dask` or `ray` for a cluster that shares the file system.
+        address: of the cluster's scheduler; by default one of `jobs` workers is started here.
+        what: they do, for the progress bar.
+        progress: is told how far it is.
+
+    Returns:
+        The runs that are not finished.
+
+    Raises:
+        SalpipeError: workers die again and again, or the engine is not installed.
+    """
+    left = [task for task in tasks if not is_done(task, folder)]
+    if not left:
+        return []
+    progress.start(len(tasks), "run", what)
+    progress.advance(len(tasks) - len(left))
+    failed: dict[str, Outcome] = {}
+    dead: tuple[type[BaseException], ...] = ()
+    try:
+        for attempt in range(1, ATTEMPTS + 1):
+            left = [task for task in left if task.folder not in failed and not is_done(task, folder)]
+            try:
+                with _workers(engine, jobs, address) as (calls, dead):
+                    for outcome in calls(left, folder, threads):
+                        if outcome.error:
+                            failed[outcome.folder] = outcome
+                            progress.note(f"{outcome.folder}: {outcome.error}")
+                        progress.advance(1)
+                break
+            except dead as error:
+                progress.note(f"a worker died in attempt {attempt} of {ATTEMPTS} ({type(error).__name__})")
+        else:
+            raise SalpipeError(
+                f"workers died {ATTEMPTS} times, perhaps for want of memory; run the same command with fewer --jobs"
+            )
+    finally:
+        progress.stop()
+    return list(failed.values())
+
+
+def is_done(task: Task, folder: Path) -> bool:
+    """Whether a run is trained, and evaluated on the test images where it is to be."""
+    run = folder / task.folder
+    return is_finished(run, task.config) and (not task.test or (run / TEST / EVALUATION).is_file())
+
+
+def do_task(task: Task, folder: str, threads: int, parent: int | None) -> Outcome:
+    """One run, in whatever process.
+
+    Args:
+        task: the run.
+        folder: of the comparison.
+        threads: of the run.
+        parent: process id of the comparison whose worker this is and ends with; None where somebody else sees to it.
+    """
+    if parent is not None:
+        become_worker(parent)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    run = Path(folder) / task.folder
+    try:
+        for waited in range(int(PATIENCE)):
+            try:
+                train(task.shards, run, task.config)
+                break
+            except FolderInUseError:
+                if waited == PATIENCE - 1:
+                    raise
+                time.sleep(1)
+        if task.test:
+            evaluate(run, task.shards, "test", run / TEST, device=task.config.device)
+        return Outcome(task.folder, "")
+    except SalpipeError as error:
+        return Outcome(task.folder, str(error))
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _workers(engine: str, jobs: int, address: str | None) -> Iterator[tuple[Any, tuple[type[BaseException], ...]]]:
+    """What runs tasks, and the exceptions that say that a worker died."""
+    if address is not None and engine == "loky":
+        raise SalpipeError(f"--address {address}: loky works on this machine alone; use --engine dask or ray")
+    with ExitStack() as stack:
+        if engine == "dask":
+            dead = _dask(jobs, address, stack)
+        elif engine == "ray":
+            dead = _ray(jobs, address, stack)
+        elif jobs == 1:
+            yield lambda tasks, folder, threads: (do_task(t, str(folder), threads, None) for t in tasks), ()
+            return
+        else:
+            from joblib.externals.loky.process_executor import BrokenProcessPool
+
+            dead = (BrokenProcessPool,)
+            stack.enter_context(joblib.parallel_config("loky", n_jobs=jobs))
+        parent = os.getpid() if engine == "loky" else None
+
+        def calls(tasks: Sequence[Task], folder: Path, threads: int) -> Iterable[Outcome]:
+            # ray's pool knows no generator
+            how = {"return_as": "list" if engine == "ray" else "generator_unordered", "batch_size": 1}
+            parallel = joblib.Parallel(pre_dispatch="all", **how)
+            with interrupts_ignored():
+                outcomes: Iterable[Outcome] = parallel(
+                    joblib.delayed(do_task)(task, str(folder), threads, parent) for task in tasks
+                )
+            return outcomes
+
+        yield calls, dead
+
+
+def _dask(jobs: int, address: str | None, stack: ExitStack) -> tuple[type[BaseException], ...]:
+    try:
+        distributed: Any = import_module("distributed")
+    except ImportError as error:
+        raise SalpipeError("--engine dask: not installed; run pip install 'saliency-pipeline[dask]'") from error
+    if address is None:
+        address = stack.enter_context(
+            distributed.LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
+        ).scheduler_address
+    try:
+        stack.enter_context(distributed.Client(address, timeout=30))
+    except (OSError, ValueError) as error:
+        raise SalpipeError(
+            f"--address {address}: no dask scheduler answers there; start one with 'dask scheduler'"
+        ) from error
+    stack.enter_context(joblib.parallel_config("dask", n_jobs=jobs))
+    return (distributed.KilledWorker,)
+
+
+def _ray(jobs: int, address: str | None, stack: ExitStack) -> tuple[type[BaseException], ...]:
+    try:
+        ray: Any = import_module("ray")
+        import_module("ray.util.joblib").register_ray()
+    except ImportError as error:
+        raise SalpipeError("--engine ray: not installed; run pip install 'saliency-pipeline[ray]'") from error
+    try:
+        ray.init(address, **({} if address else {"num_cpus": jobs, "include_dashboard": False}))
+    except ConnectionError as error:
+        raise SalpipeError(f"--address {address}: no ray cluster answers there; start one with 'ray start'") from error
+    stack.callback(ray.shutdown)
+    stack.enter_context(joblib.parallel_config("ray", n_jobs=jobs))
+    return (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError)

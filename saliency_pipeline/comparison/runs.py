@@ -1,0 +1,155 @@
+"""Finished training runs as a comparison sees them: which arm, which pair, the curves, the answers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.evaluation.evaluate import PREDICTIONS
+from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.runlog import ANSWERS, METRICS, PROVENANCE, SUMMARY, read_json
+
+TEST = "evaluation-test"
+"""Folder of a run's evaluation on the held-out test split."""
+
+Pair = tuple[int, int | None]
+"""What two runs of a pair share: seed and fold."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a network said of some images.
+
+    Attributes:
+        keys: (N,) names of the images.
+        labels: (N,) their classes.
+        predicted: (N,) the classes that the network took them for.
+    """
+
+    keys: tuple[str, ...]
+    labels: tuple[str, ...]
+    predicted: tuple[str, ...]
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Which of the images it got right, bool (N,)."""
+        return np.array([label == said for label, said in zip(self.labels, self.predicted, strict=True)], np.bool_)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished training run.
+
+    Attributes:
+        arm: which arm of the comparison it belongs to.
+        setting: under which data budget it was trained, such as `15 a class`.
+        folder: where it is.
+        config: its options.
+        curves: float64 (E,) by the name of a metric, such as `validation_top1`.
+        images: how many images trained (`train`), validated (`validation`), and training was drawn from (`pool`).
+        plan: hash of the shards' plan.
+        shards: folder of the shards.
+        initial_sha256: of the first weights.
+        validation: answers of the last epoch; None for a run that kept none.
+        test: answers of the best epoch to the held-out test split; None where there is none.
+    """
+
+    arm: str
+    setting: str
+    folder: Path
+    config: TrainConfig
+    curves: dict[str, npt.NDArray[np.float64]]
+    images: dict[str, int]
+    plan: str
+    shards: Path
+    initial_sha256: str
+    validation: Answers | None
+    test: Answers | None
+
+    @property
+    def pair(self) -> Pair:
+        """What it shares with the other run of a pair."""
+        return self.config.seed, self.config.fold
+
+    @property
+    def final(self) -> float:
+        """Validation top-1 after the last epoch."""
+        return float(self.curves["validation_top1"][-1])
+
+
+def read_run(folder: Path, arm: str, setting: str) -> Run:
+    """Read what a run left.
+
+    Raises:
+        SalpipeError: it is not finished, or damaged.
+    """
+    config = TrainConfig.read(folder)
+    if config is None or not (folder / SUMMARY).is_file():
+        raise SalpipeError(f"{folder}: not a finished run; finish it with the same 'salpipe train'")
+    provenance = read_json(folder / PROVENANCE)
+    try:
+        rows = [json.loads(line) for line in (folder / METRICS).read_text(encoding="utf-8").splitlines()]
+        names = [name for name in rows[0] if name != "epoch"]
+        curves = {name: np.array([row[name] for row in rows], np.float64) for name in names}
+        if not np.isfinite(curves["validation_top1"]).all():
+            raise ValueError("its accuracy is not finite")
+        images = {name: int(count) for name, count in provenance["images"].items()}
+        return Run(
+            arm,
+            setting,
+            folder,
+            config,
+            curves,
+            {"pool": images["train"], **images},
+            str(provenance["shards"]["plan"]),
+            Path(provenance["shards"]["path"]),
+            str(provenance["initialisation"]["sha256"]),
+            _read_answers(folder / ANSWERS),
+            _read_answers(folder / TEST / PREDICTIONS),
+        )
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise SalpipeError(f"{folder}: damaged ({error}); train it again in another folder") from error
+
+
+def is_finished(folder: Path, config: TrainConfig) -> bool:
+    """Whether a folder holds a run that has all epochs asked for, or stopped early."""
+    stored = TrainConfig.read(folder)
+    if stored is None or not (folder / SUMMARY).is_file():
+        return False
+    summary = read_json(folder / SUMMARY)
+    return stored.epochs == config.epochs and (summary.get("epochs") == config.epochs or bool(summary["stopped_early"]))
+
+
+def shared_keys(first: Answers, second: Answers) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Where the images that both were asked about are in each, int64 (n,) twice, in the first's order."""
+    places = {key: place for place, key in enumerate(second.keys)}
+    found = [(own, places[key]) for own, key in enumerate(first.keys) if key in places]
+    both = np.array(found, np.int64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
+def recalls(answers: Sequence[Answers], classes: Sequence[str]) -> list[float | None]:
+    """The share of each class's images that were got right, over all answers; None for a class without images."""
+    counts: dict[str, list[int]] = {name: [0, 0] for name in classes}
+    for found in answers:
+        for label, right in zip(found.labels, found.right.tolist(), strict=True):
+            counts[label][0] += 1
+            counts[label][1] += right
+    return [right / images if images else None for images, right in counts.values()]
+
+
+def _read_answers(path: Path) -> Answers | None:
+    if not path.is_file():
+        return None
+    with open(path, newline="", encoding="utf-8") as file:
+        rows: list[dict[str, Any]] = list(csv.DictReader(file))
+    keys, labels, predicted = (tuple(str(row[name]) for row in rows) for name in ("key", "label", "predicted"))
+    return Answers(keys, labels, predicted)
