@@ -36,14 +36,18 @@ def labelled(
     the figure stands: `gradcam` 7 × 7 with values from 0 to about 4, `gradient-simonyan` 32 × 32 for two targets, the
     second the negative of the first. The last `unlabelled` images have label -1.
     """
-    path.mkdir()
     whole = labelled_rows(images, classes, seed)
     whole.labels[images - unlabelled :] = -1
     if encoding == "jpeg":
         whole = dataclasses.replace(whole, images=[jpeg(image) for image in whole.images])
-    head = ShardHeader("plan-labelled", PROVENANCE, CLASSES[:classes], SIZE, encoding, MAPS)
+    return store(path, ShardHeader("plan-labelled", PROVENANCE, CLASSES[:classes], SIZE, encoding, MAPS), whole, shards)
+
+
+def store(path: Path, head: ShardHeader, whole: ShardRows, shards: int = 1) -> Path:
+    """A finished folder of some rows."""
+    path.mkdir()
     entries = []
-    for number, places in enumerate(np.array_split(np.arange(images), shards)):
+    for number, places in enumerate(np.array_split(np.arange(len(whole)), shards)):
         final = path / shard_name(number)
         rows = part(whole, places[0], places[-1] + 1)
         digest = publish(write(temporary_name(final), head, rows), final)
