@@ -155,7 +155,7 @@ def _say_plan(tasks: Any, estimate: Any, as_json: bool) -> None:
     from dataclasses import asdict
 
     if as_json:
-        json_echo({"runs": [task.folder for task in tasks], **asdict(estimate)})
+        json_echo(asdict(estimate) | {"runs": [task.folder for task in tasks]})
         return
     for (arm, setting), count in Counter((task.arm or "pretraining", task.setting) for task in tasks).items():
         step = estimate.seconds_per_step.get(arm)

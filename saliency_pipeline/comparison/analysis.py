@@ -5,6 +5,7 @@ No figure of time is in it: how long a run took is different every time, and sta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -172,13 +173,14 @@ def _contrast(
     found: dict[str, Any] = {"arm": arm, "against": against, "pairs": len(pairs)}
     for measure in MEASURES:
         a, b = (np.array([_score(pair[side], measure) for pair in pairs], np.float64) for side in (0, 1))
-        told = asdict(statistics.evaluate(a, b, ratio)) if len(pairs) > 1 else None
+        told = statistics.evaluate(a, b, ratio) if len(pairs) > 1 else None
         found[measure] = {
             "differences": [
                 {"seed": run.config.seed, "fold": run.config.fold, "value": value}
                 for (_, run), value in zip(pairs, (b - a).tolist(), strict=True)
             ],
-            "statistics": told,
+            # t is infinite where all differences are the same, and JSON knows no such number
+            "statistics": told and asdict(told) | {"t": told.t if math.isfinite(told.t) else None},
             "p_holm": None,
             "verdict": statistics.UNDERPOWERED,
         }

@@ -201,6 +201,8 @@ def rebuild(output: Path | str, shards: Path | str | None = None) -> Comparison:
         SalpipeError: it holds no results, or they are damaged.
     """
     folder = Path(output)
+    if not (folder / RESULTS).exists():
+        raise SalpipeError(f"{folder}: holds no {RESULTS}; make one with 'salpipe compare SHARDS -o {folder}'")
     results, costs = read_json(folder / RESULTS), read_json(folder / COSTS)
     place = shards or costs.get("shards")
     pairs = ShardFolder(place) if place and Path(place).exists() else None

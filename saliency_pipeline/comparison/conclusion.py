@@ -7,9 +7,9 @@ from typing import Any
 
 from saliency_pipeline.comparison.arms import CANDIDATE, CONTROL, REFERENCE
 from saliency_pipeline.comparison.statistics import (
+    ALPHA,
     BETTER,
     EQUIVALENT,
-    LEVEL,
     NO_DIFFERENCE,
     POWER,
     UNDECIDED,
@@ -125,7 +125,7 @@ def _single(contrast: Told) -> str:
         amount = points(difference[0]["value"]) if difference else "an unknown number of"
         return f"Underpowered: a single pair of runs allows no verdict; {arm} ended {amount} points from {against}"
     amount = f"{points(told['mean'])} points (95 % interval {points(told['low'])} to {points(told['high'])})"
-    surer = "differ on these images" if told["p_holm"] < 1 - LEVEL else "are not shown to differ on these images"
+    surer = "differ on these images" if told["p_holm"] < ALPHA else "are not shown to differ on these images"
     return (
         f"Underpowered: a single pair of runs says nothing of training again; the two networks {surer}: {arm} is right "
         f"{amount} more often than {against} (McNemar p = {told['p_holm']:.2g})"

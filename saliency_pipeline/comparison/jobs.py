@@ -67,6 +67,8 @@ def do_tasks(
     Raises:
         SalpipeError: workers die again and again, or the engine is not installed.
     """
+    if address is not None and engine == "loky":
+        raise SalpipeError(f"--address {address}: loky works on this machine alone; use --engine dask or ray")
     left = [task for task in tasks if not is_done(task, folder)]
     if not left:
         return []
@@ -137,8 +139,6 @@ def do_task(task: Task, folder: str, threads: int, parent: int | None) -> Outcom
 @contextmanager
 def _workers(engine: str, jobs: int, address: str | None) -> Iterator[tuple[Any, tuple[type[BaseException], ...]]]:
     """What runs tasks, and the exceptions that say that a worker died."""
-    if address is not None and engine == "loky":
-        raise SalpipeError(f"--address {address}: loky works on this machine alone; use --engine dask or ray")
     with ExitStack() as stack:
         if engine == "dask":
             dead = _dask(jobs, address, stack)

@@ -26,7 +26,7 @@ from saliency_pipeline.errors import SalpipeError
 Scores = npt.NDArray[np.float64]
 Right = npt.NDArray[np.bool_]
 
-LEVEL = 0.95
+LEVEL, ALPHA = 0.95, 0.05
 ROPE = 0.01
 MINIMUM_PAIRS = 6
 EARLY_EPOCHS = 10
@@ -196,7 +196,7 @@ def verdict(found: Contrast, p: float, *, minimum: int = MINIMUM_PAIRS) -> str:
         return NO_DIFFERENCE
     if found.same >= LEVEL:
         return EQUIVALENT
-    if p < 1 - LEVEL:
+    if p < ALPHA:
         return BETTER if found.mean > 0 else WORSE
     return UNDECIDED
 

@@ -1,4 +1,4 @@
-"""The walkthrough of docs/training.md, command by command, on tiles of photographs."""
+"""The walkthroughs of docs/training.md and docs/comparison.md, command by command, on tiles of photographs."""
 
 import csv
 import importlib.util
@@ -15,13 +15,14 @@ from saliency_pipeline.cli.main import salpipe
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def commands() -> list[str]:
-    text = (DOCS / "training.md").read_text(encoding="utf-8")
+def commands(page: str) -> list[str]:
+    text = (DOCS / page).read_text(encoding="utf-8")
     block = re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)[0]
     return [line for line in block.splitlines() if line]
 
 
-def test_every_command_of_the_walkthrough_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     spec = importlib.util.spec_from_file_location("demo_photos", DOCS / "demo_photos.py")
     assert spec is not None
     assert spec.loader is not None
@@ -31,14 +32,24 @@ def test_every_command_of_the_walkthrough_runs(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(photos, "VALIDATION", 2)
     monkeypatch.chdir(tmp_path)
     photos.write_tiles(tmp_path / "tiles")
+    return tmp_path
 
+
+def walked(page: str) -> dict[str, str]:
+    """What every command of a page says."""
     said: dict[str, str] = {}
-    for line in commands():
+    for line in commands(page):
         program, *arguments = shlex.split(line)
         assert program == "salpipe"
         result = CliRunner().invoke(salpipe, arguments, catch_exceptions=False)
         assert result.exit_code == 0, f"{line}\n{result.stderr}"
         said[line] = result.stdout
+    return said
+
+
+@pytest.mark.usefixtures("tiles")
+def test_every_command_of_the_training_page_runs(tmp_path: Path) -> None:
+    said = walked("training.md")
     assert len({line.split()[1] for line in said}) == 5
 
     for run in ("baseline", "half", "full"):
@@ -52,3 +63,18 @@ def test_every_command_of_the_walkthrough_runs(tmp_path: Path, monkeypatch: pyte
     assert (tmp_path / "predictions" / "gallery.html").exists()
     manifest = json.loads((tmp_path / "own-shards" / "manifest.json").read_text())
     assert manifest["provenance"]["source"]["classes"] == manifest["classes"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiles")
+def test_every_command_of_the_comparison_page_runs(tmp_path: Path) -> None:
+    said = walked("comparison.md")
+    assert len([line for line in said if " compare " in line]) == 6
+    told = {name: json.loads((tmp_path / name / "results.json").read_text()) for name in ("comparison", "aa", "scarce")}
+    assert [arm["name"] for arm in told["comparison"]["arms"]] == ["baseline", "half", "mismatched", "center-prior"]
+    assert told["comparison"]["verdict"]["word"] == "underpowered"
+    differences = told["aa"]["settings"][0]["contrasts"][0]["final"]["differences"]
+    assert [difference["value"] for difference in differences] == [0.0, 0.0]
+    assert [setting["name"] for setting in told["scarce"]["settings"]] == ["2 a class", "all images"]
+    assert "McNemar" in json.loads((tmp_path / "two-runs" / "results.json").read_text())["verdict"]["sentence"]
+    assert (tmp_path / "comparison" / "report.html").stat().st_size > 10_000

@@ -1,0 +1,82 @@
+"""`salpipe compare`: what it prints, and what it answers to options that cannot be."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from saliency_pipeline.cli.main import salpipe
+from tests.training.examples import labelled
+
+ARMS = """
+[arm.baseline]
+arch = "baseline"
+init = "scratch"
+[arm.half]
+like = "half"
+init = "scratch"
+"""
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compare")
+    (folder / "arms.toml").write_text(ARMS)
+    return labelled(folder / "shards", 48)
+
+
+def compare(*arguments: object) -> Result:
+    return CliRunner().invoke(salpipe, ["compare", *map(str, arguments)], catch_exceptions=False)
+
+
+def quick(shards: Path) -> list[object]:
+    network = ["--backbone", "resnet18", "--epochs", 1, "--lr", 0.01, "--precision", "fp32", "--device", "cpu"]
+    return [shards, "--arms", shards.parent / "arms.toml", *network, "--folds", 2, "--repeats", 1, "--jobs", 1]
+
+
+def test_it_prints_the_verdict_first_and_the_page_last(shards: Path, tmp_path: Path) -> None:
+    result = compare(*quick(shards), "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("Underpowered: 2 pairs of runs allow no verdict; half ended ")
+    assert lines[-1] == str(tmp_path / "out" / "report.html")
+    assert "4 runs: 2 arms, 2 folds x 1 repeats; fp32" in result.stderr
+    again = compare("-o", tmp_path / "out", "--report-only", "--json")
+    told = json.loads(again.stdout)
+    assert (told["word"], told["runs"], told["sentence"]) == ("underpowered", 4, lines[0])
+
+
+def test_a_dry_run_lists_and_writes_nothing(shards: Path, tmp_path: Path) -> None:
+    result = compare(*quick(shards), "-o", tmp_path / "out", "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert [line.split(",")[0] for line in lines[:2]] == ["baseline", "half"]
+    assert lines[-1].startswith("4 runs to train, 8 steps, about 1 min")
+    told = json.loads(compare(*quick(shards), "-o", tmp_path / "out", "--dry-run", "--json").stdout)
+    assert told["runs"] == [
+        f"runs/all-images/{arm}/seed-0-fold-{fold}" for fold in (1, 2) for arm in ("baseline", "half")
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "give SHARDS, or two RUNs or more"),
+        (["SHARDS", "--arm", "basline"], 1, "no arm 'basline'; there are baseline"),
+        (["SHARDS", "--arm", "half"], 1, "two arms or more; add --arm baseline"),
+        (["SHARDS", "--from", "somewhere"], 1, "--from somewhere: no arm begins with it; add --arm full"),
+        (["SHARDS", "--augment", "none", "--augment", "flip"], 2, "--augment none: leave out the others"),
+        (["SHARDS", "--address", "tcp://localhost:1"], 1, "use --engine dask or ray"),
+        (["--report-only"], 1, "holds no results.json; make one with"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(
+    shards: Path, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    given = [str(shards) if argument == "SHARDS" else argument for argument in arguments]
+    result = compare(*given, "-o", tmp_path / "out", "--precision", "fp32", "--device", "cpu", "-q")
+    assert result.exit_code == code
+    assert message in result.stderr
+    assert code == 2 or len(result.stderr.splitlines()) == 1

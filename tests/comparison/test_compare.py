@@ -1,0 +1,371 @@
+"""Comparisons from shards to results: what is trained, what is kept, what is refused, and what a kill costs."""
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from saliency_pipeline.comparison import jobs
+from saliency_pipeline.comparison.arms import Arm, choose_arms
+from saliency_pipeline.comparison.compare import compare, compare_runs, plan_only, rebuild
+from saliency_pipeline.comparison.plan import Pretraining
+from saliency_pipeline.errors import PlanMismatchError, SalpipeError
+from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.run import train
+from tests.comparison.marked import marked
+from tests.training.examples import labelled
+
+QUICK = TrainConfig(backbone="resnet18", epochs=2, batch_size=16, lr=0.01, precision="fp32", device="cpu")
+SCRATCH = {"init": "scratch"}
+BASELINE = Arm("baseline", {"arch": "baseline", **SCRATCH}, "reference")
+MODULATED = Arm("half", {"arch": "modulated", **SCRATCH})
+MISMATCHED = Arm("mismatched", {"arch": "modulated", "maps": "mismatched", **SCRATCH}, "control")
+ARMS = (BASELINE, MODULATED, MISMATCHED)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return labelled(tmp_path_factory.mktemp("shards") / "labelled")
+
+
+@pytest.fixture(scope="module")
+def compared(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("comparisons") / "compared"
+    compare(shards, folder, ARMS, QUICK, folds=2, repeats=1, jobs=1)
+    return folder
+
+
+def runs(folder: Path) -> dict[str, int]:
+    """When each run's weights were written, by its folder."""
+    found = sorted(folder.glob("runs/*/*/*/last.safetensors"))
+    return {str(path.parent.relative_to(folder)): path.stat().st_mtime_ns for path in found}
+
+
+def answers(path: Path) -> list[list[str]]:
+    """Rows of a table of answers: key, label, predicted class and more."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))[1:]
+
+
+def results(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_every_arm_is_trained_on_every_fold(compared: Path) -> None:
+    assert list(runs(compared)) == [
+        f"runs/all-images/{arm}/seed-0-fold-{fold}" for arm in ("baseline", "half", "mismatched") for fold in (1, 2)
+    ]
+    told = results(compared)["settings"][0]
+    assert told["images"] == {"train": [36, 36], "validation": [36, 36], "pool": [36, 36]}
+    assert told["ratio"] == 1
+    for arm in ("baseline", "half", "mismatched"):
+        config = TrainConfig.read(compared / "runs" / "all-images" / arm / "seed-0-fold-2")
+        assert (config.folds, config.fold, config.seed, config.maps == "mismatched") == (2, 2, 0, arm == "mismatched")
+
+
+def test_pairs_share_split_and_first_weights(compared: Path) -> None:
+    tables = {}
+    for arm in ("baseline", "half"):
+        run = compared / "runs" / "all-images" / arm / "seed-0-fold-1"
+        tables[arm] = [row[:2] for row in answers(run / "validation.csv")]
+    assert tables["baseline"] == tables["half"]
+    # scores of the last epoch agree with the answers that are kept
+    row = json.loads((compared / "runs/all-images/half/seed-0-fold-1/metrics.jsonl").read_text().splitlines()[-1])
+    rows = answers(compared / "runs/all-images/half/seed-0-fold-1/validation.csv")
+    assert np.mean([label == said for _, label, said, _ in rows]) == pytest.approx(row["validation_top1"])
+
+
+def test_the_held_out_images_are_answered_by_every_run_and_by_no_other_means(compared: Path) -> None:
+    for run in runs(compared):
+        assert json.loads((compared / run / "evaluation-test" / "evaluation.json").read_text())["images"] == 24
+        validated, held_out = (
+            {row[0] for row in answers(compared / run / name)}
+            for name in ("validation.csv", "evaluation-test/predictions.csv")
+        )
+        assert len(held_out) == 24
+        assert not validated & held_out
+    contrast = results(compared)["settings"][0]["contrasts"][0]
+    assert contrast["test"]["images"] == 24
+    assert contrast["test"]["low"] <= contrast["test"]["mean"] <= contrast["test"]["high"]
+
+
+def test_the_same_again_trains_nothing_and_says_the_same(shards: Path, compared: Path) -> None:
+    before, told = runs(compared), (compared / "results.json").read_bytes()
+    again = compare(shards, compared, ARMS, QUICK, folds=2, repeats=1, jobs=1)
+    assert runs(compared) == before
+    assert (compared / "results.json").read_bytes() == told
+    assert again.runs == 6
+
+
+def test_too_few_pairs_are_no_verdict(compared: Path) -> None:
+    told = results(compared)
+    assert told["verdict"]["word"] == "underpowered"
+    assert told["verdict"]["sentence"].startswith("Underpowered")
+    assert any("too few for a verdict" in warning for warning in told["warnings"])
+
+
+def test_the_report_is_written_again_from_the_results(shards: Path, compared: Path) -> None:
+    page = (compared / "report.html").read_bytes()
+    (compared / "report.html").unlink()
+    assert rebuild(compared).page.read_bytes() == page
+
+
+def test_an_arm_against_itself_differs_by_nothing(shards: Path, tmp_path: Path) -> None:
+    arms = (BASELINE, Arm("again", BASELINE.options))
+    found = compare(shards, tmp_path, arms, dataclasses.replace(QUICK, epochs=1), folds=3, repeats=2, jobs=1)
+    told = found.results["settings"][0]["contrasts"][0]
+    assert told["pairs"] == 6
+    for measure in ("final", "area"):
+        assert [difference["value"] for difference in told[measure]["differences"]] == [0.0] * 6
+        assert told[measure]["verdict"] == "no difference"
+    assert found.results["verdict"]["word"] == "no difference"
+
+
+def test_other_options_are_refused_and_named_and_more_arms_are_not(
+    shards: Path, compared: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(PlanMismatchError, match=r"--lr 0.01 -> 0.1"):
+        compare(shards, compared, ARMS, dataclasses.replace(QUICK, lr=0.1), folds=2, repeats=1, jobs=1)
+    with pytest.raises(PlanMismatchError, match=r"folds 2 -> 3"):
+        compare(shards, compared, ARMS, QUICK, folds=3, repeats=1, jobs=1)
+    other = dataclasses.replace(MODULATED, options={**MODULATED.options, "fusion": "add"})
+    with pytest.raises(PlanMismatchError, match="arm half"):
+        compare(shards, compared, (BASELINE, other), QUICK, folds=2, repeats=1, jobs=1)
+    before = runs(compared)
+    more = (*ARMS, Arm("uniform", {"arch": "modulated", "maps": "uniform", **SCRATCH}, "control"))
+    found = compare(shards, compared, more, QUICK, folds=2, repeats=1, jobs=1)
+    assert found.runs == 8
+    assert before.items() <= runs(compared).items()
+    # as it was, for the tests that follow
+    compare(shards, compared, ARMS, QUICK, folds=2, repeats=1, jobs=1)
+
+
+def test_a_run_that_cannot_be_trained_is_a_warning_and_stops_no_other(shards: Path, tmp_path: Path) -> None:
+    broken = Arm("broken", {**BASELINE.options, "lr": 1e4})
+    found = compare(shards, tmp_path, (BASELINE, broken), QUICK, folds=2, repeats=1, jobs=1)
+    assert (found.runs, found.failed) == (2, 2)
+    assert sum("not finite" in warning for warning in found.results["warnings"]) == 2
+    assert (tmp_path / "report.html").exists()
+    with pytest.raises(SalpipeError, match=r"no run could be trained; the first said: .* not finite"):
+        compare(shards, tmp_path / "all", (broken, Arm("worse", broken.options, "reference")), QUICK, folds=2, jobs=1)
+
+
+def test_budgets_and_pretraining_sizes_are_swept(shards: Path, tmp_path: Path) -> None:
+    arms = choose_arms(["baseline", "full"])
+    arms = (dataclasses.replace(arms[0], options=BASELINE.options), arms[1])
+    source = labelled(tmp_path / "source", 48, seed=1)
+    quick = dataclasses.replace(QUICK, epochs=1, init="scratch")
+    found = compare(
+        shards,
+        tmp_path / "out",
+        arms,
+        quick,
+        folds=2,
+        repeats=1,
+        per_class=("4", "all"),
+        pretraining=Pretraining(str(source), ("12", "all")),
+        jobs=1,
+    )
+    assert [setting["name"] for setting in found.results["settings"]] == ["4 a class", "all images"]
+    assert found.results["settings"][0]["images"]["train"] == [12, 12]
+    assert found.results["settings"][0]["ratio"] == 1  # drawn from 36, validated on 36
+    assert [arm["name"] for arm in found.results["arms"]] == ["baseline", "full-12", "full-all"]
+    assert TrainConfig.read(tmp_path / "out" / "pretrained" / "12").limit == 12
+    begun = TrainConfig.read(tmp_path / "out/runs/all-images/full-12/seed-0-fold-1").start
+    assert Path(begun) == (tmp_path / "out" / "pretrained" / "12").resolve()
+    assert found.runs == 12
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"folds": 1}, "--folds 1: use 2 or more, or 0"),
+        ({"repeats": 0}, "--repeats 0: use 1 or more"),
+        ({"per_class": ("5", "many")}, "--per-class many: use numbers of images, or 'all'"),
+        ({"per_class": ("5", "5")}, "--per-class 5,5: names a number twice"),
+        ({"jobs": 0}, "--jobs 0: use 1 or more"),
+        ({"engine": "loky", "address": "tcp://nowhere:1"}, "loky works on this machine alone"),
+        ({"arms": choose_arms(["baseline", "full"])}, "arm full begins with a trained two-branch network"),
+        ({"pretraining": Pretraining("x")}, "--pretrain: no arm begins with its result"),
+    ],
+)
+def test_what_cannot_be_is_one_line(shards: Path, tmp_path: Path, options: dict, message: str) -> None:
+    arms = options.pop("arms", ARMS)
+    with pytest.raises(SalpipeError, match=message) as error:
+        compare(shards, tmp_path / "out", arms, QUICK, **{"jobs": 1, "folds": 2, **options})
+    assert "\n" not in str(error.value)
+
+
+def test_a_dry_run_counts_measures_and_writes_nothing(shards: Path, tmp_path: Path) -> None:
+    tasks, estimate = plan_only(shards, tmp_path / "out", ARMS, QUICK, folds=2, repeats=3, jobs=1)
+    assert (len(tasks), estimate.runs, estimate.steps) == (18, 18, 18 * 2 * 3)
+    assert set(estimate.seconds_per_step) == {"baseline", "half", "mismatched"}
+    assert estimate.seconds > estimate.steps * min(estimate.seconds_per_step.values())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def trained(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("trained")
+    options = {"baseline": BASELINE.options, "half": MODULATED.options, "add": {**MODULATED.options, "fusion": "add"}}
+    for name, own in options.items():
+        train(shards, folder / name, dataclasses.replace(QUICK, **own))
+    train(shards, folder / "other-seed", dataclasses.replace(QUICK, seed=1, **BASELINE.options))
+    return {path.name: path for path in folder.iterdir()}
+
+
+def test_two_finished_runs_are_compared_image_by_image(trained: dict[str, Path], tmp_path: Path) -> None:
+    found = compare_runs([trained["half"], trained["baseline"]], tmp_path)
+    assert [(arm["name"], arm["kind"]) for arm in found.results["arms"]] == [
+        ("scratch", "candidate"),
+        ("baseline", "reference"),
+    ]
+    contrast = found.results["settings"][0]["contrasts"][0]
+    assert contrast["pairs"] == 1
+    assert contrast["images"]["images"] == 24
+    right = {
+        name: [label == said for _, label, said, _ in answers(trained[name] / "validation.csv")]
+        for name in ("half", "baseline")
+    }
+    assert contrast["images"]["only_arm"] == sum(
+        a and not b for a, b in zip(right["half"], right["baseline"], strict=True)
+    )
+    assert found.results["verdict"]["word"] == "underpowered"
+    assert "McNemar" in found.results["verdict"]["sentence"]
+    assert found.page.exists()
+
+
+def test_arms_are_read_off_what_runs_differ_in(trained: dict[str, Path], tmp_path: Path) -> None:
+    found = compare_runs([trained["baseline"], trained["half"], trained["add"]], tmp_path)
+    assert [arm["name"] for arm in found.results["arms"]] == [
+        "baseline",
+        "scratch,fusion=multiply-skip",
+        "scratch,fusion=add",
+    ]
+    with pytest.raises(SalpipeError, match="differ in seed or fold alone"):
+        compare_runs([trained["baseline"], trained["other-seed"]], tmp_path / "a")
+    with pytest.raises(SalpipeError, match="arm baseline has two runs of seed 0"):
+        compare_runs([trained["baseline"], trained["baseline"], trained["half"]], tmp_path / "b")
+    with pytest.raises(SalpipeError, match="--reference nothing: no such arm"):
+        compare_runs([trained["baseline"], trained["half"]], tmp_path / "c", reference="nothing")
+    with pytest.raises(SalpipeError, match="two runs or more"):
+        compare_runs([trained["baseline"]], tmp_path / "d")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SalpipeError, match="not a finished run"):
+        compare_runs([tmp_path / "empty", trained["half"]], tmp_path / "e")
+
+
+ARMS_FILE = """
+[arm.baseline]
+arch = "baseline"
+init = "scratch"
+[arm.half]
+like = "half"
+init = "scratch"
+[arm.mismatched]
+like = "mismatched"
+init = "scratch"
+"""
+
+
+def command(shards: Path, folder: Path, *options: str) -> list[str]:
+    (folder.parent / "arms.toml").write_text(ARMS_FILE)
+    quick = ["--backbone", "resnet18", "--epochs", "2", "--lr", "0.01", "--precision", "fp32", "--device", "cpu"]
+    shape = ["--folds", "2", "--repeats", "1", "--jobs", "2", "--arms", str(folder.parent / "arms.toml")]
+    return [
+        sys.executable,
+        "-m",
+        "saliency_pipeline.cli",
+        "compare",
+        str(shards),
+        "-o",
+        str(folder),
+        *quick,
+        *shape,
+        *options,
+    ]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.slow
+def test_kills_at_any_moment_change_no_result(shards: Path, tmp_path: Path) -> None:
+    whole, killed, random = tmp_path / "whole", tmp_path / "killed", np.random.default_rng(0)
+    subprocess.run(command(shards, whole), env=environment(), check=True, capture_output=True)
+    for _ in range(3):
+        process = subprocess.Popen(command(shards, killed), env=environment(), stderr=subprocess.DEVNULL)
+        before, end = len(runs(killed)), time.monotonic() + 60
+        while len(runs(killed)) == before and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(float(random.uniform(0, 0.5)))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = subprocess.run(command(shards, killed), env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (killed / "results.json").read_bytes() == (whole / "results.json").read_bytes()
+    assert not list(killed.rglob("tmp.*"))
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_a_worker_gives_the_same_results(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    subprocess.run(command(shards, tmp_path / "here"), env=environment(), check=True, capture_output=True)
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        process = subprocess.Popen(
+            command(shards, tmp_path / "there", "--engine", "dask", "--address", cluster.scheduler_address),
+            env=environment(),
+            stderr=subprocess.PIPE,
+        )
+        end = time.monotonic() + 120
+        while not runs(tmp_path / "there") and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        os.kill(cluster.workers[0].pid, signal.SIGKILL)
+        _, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert (tmp_path / "there" / "results.json").read_bytes() == (tmp_path / "here" / "results.json").read_bytes()
+
+
+def test_workers_that_keep_dying_end_in_one_line(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    class Dying:
+        def __init__(self, **_: object) -> None:
+            pass
+
+        def __call__(self, tasks: object) -> object:
+            raise BrokenProcessPool("gone")
+
+    monkeypatch.setattr(jobs.joblib, "Parallel", Dying)
+    with pytest.raises(SalpipeError, match="workers died 3 times"):
+        compare(shards, tmp_path, ARMS, QUICK, folds=2, repeats=1, jobs=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "word"), [("truth", "better"), ("nothing", "undecided")])
+def test_maps_that_mark_the_evidence_are_found_to_help_and_others_are_not(
+    tmp_path: Path, method: str, word: str
+) -> None:
+    """The positive control: nothing but the map says which of four patches an image is about."""
+    shared = dataclasses.replace(QUICK, epochs=8, optimizer="adamw", lr=2e-3, augment=(), method=method, batch_size=16)
+    found = compare(marked(tmp_path / "shards"), tmp_path / "out", ARMS, shared, folds=3, repeats=2, jobs=1)
+    told = {(c["arm"], c["against"]): c["final"] for c in found.results["settings"][0]["contrasts"]}
+    if word == "better":
+        assert told["half", "baseline"]["verdict"] == "better"
+        assert told["half", "mismatched"]["verdict"] == "better"
+        assert told["mismatched", "baseline"]["verdict"] != "better"
+        assert "where the maps point did help" in found.results["verdict"]["sentence"]
+    else:
+        assert told["half", "baseline"]["verdict"] != "better"
+        assert told["half", "mismatched"]["verdict"] != "better"
