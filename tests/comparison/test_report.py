@@ -1,0 +1,175 @@
+"""The page of a comparison: complete, self-contained, escaped, the same every time, and fit for a telephone."""
+
+import csv
+import io
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from saliency_pipeline.comparison.figures import FIGURES
+from saliency_pipeline.comparison.report import write_report
+from tests.comparison.examples import results
+from tests.gallery.test_page import Page
+from tests.gallery.test_show import CHROMIUM
+
+EFFECT = {"half": 0.04}
+
+
+def picture(key: str) -> tuple[bytes, bytes] | None:
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32), (90, 120, 160)).save(file, "JPEG")
+    return file.getvalue(), file.getvalue()
+
+
+def costs(told: dict[str, Any]) -> dict[str, Any]:
+    paid = {
+        arm["name"]: {"runs": 10, "seconds": 24.0, "seconds_per_epoch": 2.0, "reads_maps": arm["name"] != "baseline"}
+        for arm in told["arms"]
+    }
+    return {"settings": {s["name"]: paid for s in told["settings"]}, "maps": {"images": 300, "seconds": 3.0}}
+
+
+def written(folder: Path, told: dict[str, Any]) -> Page:
+    return Page(write_report(folder, told, costs(told), picture))
+
+
+def test_the_verdict_comes_first_and_every_part_is_there(tmp_path: Path) -> None:
+    told = results(effects=EFFECT)
+    page = written(tmp_path, told)
+    words = page.text
+    assert words.index(told["verdict"]["sentence"]) < words.index("Learning curves")
+    for title in (
+        "To be kept in mind",
+        "The first epochs",
+        "Paired differences",
+        "95 % intervals",
+        "Contrasts",
+        "Final accuracies",
+        "Epochs to the threshold",
+        "Over-fitting",
+        "Per class",
+        "Confusion",
+        "What it cost",
+        "Where the arms disagree",
+        "How to read this",
+        "Provenance",
+    ):
+        assert title in words, title
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
+        f"{name}.{ending}" for name in FIGURES for ending in ("png", "svg")
+    }
+    for contrast in told["settings"][0]["contrasts"]:
+        assert f"{contrast['arm']} − {contrast['against']}" in words
+
+
+def test_a_difference_that_is_there_is_found_and_one_that_is_not_is_not() -> None:
+    assert results(effects=EFFECT)["verdict"]["word"] == "better"
+    assert "where the maps point did help" in results(effects=EFFECT)["verdict"]["sentence"]
+    both = results(effects={"half": 0.04, "mismatched": 0.04, "center-prior": 0.04})["verdict"]
+    assert both["word"] == "better"
+    assert "may not be where the maps point that helped" in both["sentence"]
+    assert results()["verdict"]["word"] in ("undecided", "equivalent")
+    assert results(effects={"half": -0.05})["verdict"]["word"] == "worse"
+
+
+def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
+    told = results(effects=EFFECT)
+    for name in ("one", "two"):
+        write_report(tmp_path / name, json.loads(json.dumps(told)), costs(told), picture)
+    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
+    assert len(files) == 2 + 2 * len(FIGURES)
+    for name in files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+def test_the_table_holds_every_run(tmp_path: Path) -> None:
+    told = results()
+    written(tmp_path, told)
+    with open(tmp_path / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    runs = [(name, run) for name, arm in told["settings"][0]["arms"].items() for run in arm["runs"]]
+    assert len(rows) == len(runs) == 40
+    for row, (name, run) in zip(rows, runs, strict=True):
+        assert (row["arm"], int(row["seed"]), int(row["fold"])) == (name, run["seed"], run["fold"])
+        assert float(row["final"]) == pytest.approx(run["final"], rel=1e-5)
+
+
+def test_names_are_text_wherever_they_stand(tmp_path: Path) -> None:
+    page = written(tmp_path, results(effects=EFFECT))
+    assert not page.all("b")
+    assert not page.all("i")
+    assert not page.all("u")
+    assert "<b>shirt</b>" in page.text
+    assert "<u>2 images</u> are copies" in page.text
+    assert "<i>efficientnet</i>" in page.text
+
+
+def test_nothing_is_asked_of_the_network(tmp_path: Path) -> None:
+    page = written(tmp_path, results(settings=("5 a class", "all images")))
+    for tag, attribute in (("img", "src"), ("link", "href")):
+        assert all((element[attribute] or "").startswith("data:") for element in page.all(tag))
+    assert not page.all("script")
+    assert not re.findall(r"url\((?!#)", page.source)
+    assert "Accuracy by data budget" in page.text
+    assert (tmp_path / "figures" / "final-by-setting.svg").exists()
+    assert (tmp_path / "figures" / "forest-5-a-class.png").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"folds": 0, "repeats": 1},
+        {"folds": 2, "repeats": 1},
+        {"answered": False},
+        {"names": ("baseline", "half")},
+        {"names": ("uniform", "center-prior")},
+        {"epochs": 1},
+    ],
+)
+def test_what_is_not_known_is_left_out(tmp_path: Path, options: dict[str, Any]) -> None:
+    told = results(**options)
+    page = Page(write_report(tmp_path, told, {"settings": {}, "maps": None}, lambda key: None))
+    assert told["verdict"]["sentence"] in page.text
+    assert "What it cost" not in page.text
+    assert ("McNemar" in page.text) == (options == {"folds": 0, "repeats": 1})
+    assert ("Confusion" in page.text) == ("answered" not in options)
+
+
+MEASURE = """<script>
+const outside = [...document.querySelectorAll("body *")].filter(element =>
+  element.getBoundingClientRect().right > WIDTH + 1 && !element.closest(".scroll, figure, pre"));
+document.body.dataset.seen = JSON.stringify(
+  {title: document.title, outside: outside.map(element => element.outerHTML.slice(0, 80)),
+   broken: [...document.images].filter(image => !image.naturalWidth).length});
+</script></body>"""
+
+
+if CHROMIUM:  # pages are checked by parsing them in any case
+
+    @pytest.mark.parametrize("width", [1280, 400])
+    def test_it_fits_the_window_and_the_console_is_silent(tmp_path: Path, width: int) -> None:
+        page = written(tmp_path, results(effects=EFFECT, settings=("5 a class", "all images")))
+        source = page.source.replace("style-src", "script-src 'unsafe-inline'; style-src")
+        # a window is never as narrow as a telephone
+        source = source.replace("<style>", f"<style>html {{ width: {width}px }}")
+        acted = tmp_path / "acted.html"
+        acted.write_text(source.replace("</body>", MEASURE.replace("WIDTH", str(width))), encoding="utf-8")
+        command = [
+            *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+            *("--disable-dev-shm-usage", f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},1000"),
+            *("--enable-logging=stderr", "--dump-dom", acted.as_uri()),
+        ]
+        result = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120)
+        assert result.returncode == 0, result.stderr
+        assert "CONSOLE" not in result.stderr
+        dom = tmp_path / "dom.html"
+        dom.write_text(result.stdout, encoding="utf-8")
+        (body,) = Page(dom).all("body")
+        seen = json.loads(body["data-seen"] or "{}")
+        assert seen == {"title": "Did saliency help? · salpipe comparison", "outside": [], "broken": 0}
