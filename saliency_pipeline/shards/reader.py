@@ -338,10 +338,8 @@ class ShardFolder(Sequence[Pair]):
         """Names of the images at some positions, in their order."""
         keys = np.empty(len(positions), object)
         for shard, places, rows in self.group(positions):
-            known = shard.keys
-            keys[places] = [known[row] for row in rows.tolist()]
-        found: list[str] = keys.tolist()
-        return found
+            keys[places] = np.array(shard.keys, object)[rows]
+        return list(keys)
 
     def find(self, key: str) -> int:
         """Position of the image called `key`.
