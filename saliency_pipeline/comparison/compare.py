@@ -15,7 +15,8 @@ from PIL import Image
 
 from saliency_pipeline.comparison.analysis import analyse
 from saliency_pipeline.comparison.arms import Arm
-from saliency_pipeline.comparison.estimate import Estimate, choose_shared_precision, estimate, maps_seconds
+from saliency_pipeline.comparison.costs import paid
+from saliency_pipeline.comparison.estimate import Estimate, choose_shared_precision, estimate
 from saliency_pipeline.comparison.grouping import grouped
 from saliency_pipeline.comparison.jobs import do_tasks
 from saliency_pipeline.comparison.plan import ALL, Plan, Pretraining, Task, chosen_before, make_plan, store
@@ -29,7 +30,6 @@ from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.saliency.render import overlay
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.controls import OWN
 from saliency_pipeline.training.parts import chosen_method
 from saliency_pipeline.training.runlog import read_json
 
@@ -120,7 +120,7 @@ def compare(
         results = analyse(
             runs, plan.arms, plan.settings, pairs.classes, about=about, warnings=[*warnings, *_duplicates(pairs)]
         )
-        costs = _costs(runs, pairs, plan.shared, folder)
+        costs = paid(runs, pairs, plan.shared, _maps_known(folder))
         page = _write(folder, results, costs, _pictures(pairs, plan.shared))
     return Comparison(folder, page, len(runs), len(failed), results)
 
@@ -172,7 +172,8 @@ def compare_runs(
     """
     folder = Path(output)
     found, arms = grouped([read_run(Path(run), "", "all images") for run in runs], reference)
-    classes = sorted({label for run in found if run.validation for label in run.validation.labels})
+    named = [name for run in found if run.validation for name in (*run.validation.labels, *run.validation.predicted)]
+    classes = sorted(set(named))
     plans, warnings = {run.plan for run in found}, []
     if len(plans) > 1:
         warnings.append("the runs were trained on different shards: pairs share fewer images than they seem to")
@@ -185,7 +186,7 @@ def compare_runs(
         folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder):
         remove_stale_temporaries(folder)
-        costs = _costs(found, pairs, found[0].config, folder)
+        costs = paid(found, pairs, found[0].config, _maps_known(folder))
         page = _write(folder, results, costs, _pictures(pairs, found[0].config))
     return Comparison(folder, page, len(found), 0, results)
 
@@ -293,25 +294,12 @@ def _shards(run: Run) -> ShardFolder | None:
         return None  # gone, and needed for pictures alone
 
 
-def _costs(runs: Sequence[Run], pairs: ShardFolder | None, config: TrainConfig, folder: Path) -> dict[str, Any]:
-    """What was paid in time: of every arm's runs, and of the maps that arms read."""
-    settings: dict[str, dict[str, Any]] = {}
-    for setting, arm in dict.fromkeys((run.setting, run.arm) for run in runs):
-        own = [run for run in runs if (run.setting, run.arm) == (setting, arm)]
-        seconds = [float(run.curves["seconds"].sum()) for run in own]
-        epochs = sum(len(run.curves["seconds"]) for run in own)
-        settings.setdefault(setting, {})[arm] = {
-            "runs": len(own),
-            "seconds": float(np.mean(seconds)),
-            "seconds_per_epoch": sum(seconds) / epochs,
-            "reads_maps": own[0].config.arch == "modulated"
-            and own[0].config.maps in (OWN, "mismatched", "shuffled-pixels"),
-        }
-    maps = read_json(folder / COSTS).get("maps") if (folder / COSTS).exists() else None
-    if maps is None and pairs is not None and pairs.methods:
-        each = maps_seconds(pairs, config)
-        maps = None if each is None else {"images": len(pairs), "seconds": each * len(pairs)}
-    return {"settings": settings, "maps": maps, "shards": None if pairs is None else str(pairs.path.resolve())}
+def _maps_known(folder: Path) -> dict[str, Any] | None:
+    """What making the maps was found to cost before."""
+    if not (folder / COSTS).exists():
+        return None
+    known: dict[str, Any] | None = read_json(folder / COSTS).get("maps")
+    return known
 
 
 def _pictures(pairs: ShardFolder | None, config: TrainConfig) -> Pictures:

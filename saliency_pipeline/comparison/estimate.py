@@ -1,36 +1,26 @@
-"""How long a comparison will take, from a few measured steps of every arm; and what making its maps costs."""
+"""How long a comparison will take, from a few measured steps of every arm; and the precision of its runs."""
 
 from __future__ import annotations
 
-import logging
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch.nn import functional
 
 from saliency_pipeline.comparison.plan import Plan, Task
 from saliency_pipeline.devices import find_device
-from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.generation.run import generate
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.order import epoch_batches, epoch_order
 from saliency_pipeline.training.parts import Parts, assemble, chosen_method, datasets, make_optimizer, network_spec
 from saliency_pipeline.training.precision import autocast, choose_precision
 
-logger = logging.getLogger(__name__)
-
 STEPS = 3
 BEGIN = 4.0
 """Seconds that a run takes to load its network and to write what it leaves, roughly."""
-FRAMES = 64
 
 
 @dataclass(frozen=True)
@@ -87,29 +77,6 @@ def choose_shared_precision(config: TrainConfig, pairs: ShardFolder, threads: in
         return choose_precision(parts.network, parts.spec, parts.inputs(_first_batch(parts)))
     finally:
         torch.set_num_threads(before)
-
-
-def maps_seconds(pairs: ShardFolder, config: TrainConfig) -> float | None:
-    """Seconds that one image's map takes to make, measured on some of the images; None where they cannot be made here.
-
-    Reading, decoding and writing are in it, start-up is not. The source model is the shards' own.
-    """
-    source, method = pairs.provenance.get("source", {}), chosen_method(replace(config, arch="modulated"), pairs)
-    if source.get("weights") not in ("embedded", "default"):
-        return None
-    options: dict[str, Any] = {"model": source.get("model"), "layer": source.get("layer"), "size": pairs.header.size}
-    rows = np.linspace(0, len(pairs) - 1, min(FRAMES, len(pairs))).astype(np.int64)
-    try:
-        with tempfile.TemporaryDirectory(prefix="salpipe-") as temporary:
-            images = Path(temporary, "images")
-            images.mkdir()
-            for row in rows.tolist():
-                Image.fromarray(pairs[row].image).save(images / f"{row}.jpg", quality=95)
-            report = generate(images, Path(temporary, "shards"), label_level=0, methods=(str(method),), **options)
-    except SalpipeError as error:
-        logger.info("the maps' cost is not known: %s", error)
-        return None
-    return 1 / report.images_per_second if report.images_per_second else None
 
 
 def _measure(config: TrainConfig, pairs: ShardFolder) -> tuple[float, float]:

@@ -1,0 +1,81 @@
+"""What a comparison costs in time. None of it decides a verdict, and no two comparisons pay the same."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from saliency_pipeline.comparison.runs import Run
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.generation.run import generate
+from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.controls import MISMATCHED, OWN, SHUFFLED
+from saliency_pipeline.training.parts import chosen_method
+
+logger = logging.getLogger(__name__)
+
+FRAMES = 64
+"""Images whose maps are made to see what that costs."""
+
+
+def paid(
+    runs: Sequence[Run], pairs: ShardFolder | None, config: TrainConfig, maps: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Time that was paid: for every arm's runs, and for the maps that arms read.
+
+    Args:
+        runs: finished ones.
+        pairs: their shards, None where they are gone.
+        config: says whose maps they read.
+        maps: what making them was found to cost before, None to measure it.
+
+    Returns:
+        `settings`: by setting and arm `runs`, mean `seconds` of training, `seconds_per_epoch` and `reads_maps`; `maps`:
+        `seconds` for all `images`, or None; `shards`: where they are.
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    for setting, arm in dict.fromkeys((run.setting, run.arm) for run in runs):
+        own = [run for run in runs if (run.setting, run.arm) == (setting, arm)]
+        seconds = [float(run.curves["seconds"].sum()) for run in own]
+        epochs = sum(len(run.curves["seconds"]) for run in own)
+        settings.setdefault(setting, {})[arm] = {
+            "runs": len(own),
+            "seconds": float(np.mean(seconds)),
+            "seconds_per_epoch": sum(seconds) / epochs,
+            "reads_maps": own[0].config.arch == "modulated" and own[0].config.maps in (OWN, MISMATCHED, SHUFFLED),
+        }
+    if maps is None and pairs is not None and pairs.methods:
+        each = maps_seconds(pairs, config)
+        maps = None if each is None else {"images": len(pairs), "seconds": each * len(pairs)}
+    return {"settings": settings, "maps": maps, "shards": None if pairs is None else str(pairs.path.resolve())}
+
+
+def maps_seconds(pairs: ShardFolder, config: TrainConfig) -> float | None:
+    """Seconds that one image's map takes to make, measured on some of the images; None where they cannot be made here.
+
+    Reading, decoding and writing are in it, start-up is not. The source model is the shards' own.
+    """
+    source, method = pairs.provenance.get("source", {}), chosen_method(replace(config, arch="modulated"), pairs)
+    if source.get("weights") not in ("embedded", "default"):
+        return None
+    options: dict[str, Any] = {"model": source.get("model"), "layer": source.get("layer"), "size": pairs.header.size}
+    rows = np.linspace(0, len(pairs) - 1, min(FRAMES, len(pairs))).astype(np.int64)
+    try:
+        with tempfile.TemporaryDirectory(prefix="salpipe-") as temporary:
+            images = Path(temporary, "images")
+            images.mkdir()
+            for row in rows.tolist():
+                Image.fromarray(pairs[row].image).save(images / f"{row}.jpg", quality=95)
+            report = generate(images, Path(temporary, "shards"), label_level=0, methods=(str(method),), **options)
+    except SalpipeError as error:
+        logger.info("the maps' cost is not known: %s", error)
+        return None
+    return 1 / report.images_per_second if report.images_per_second else None
