@@ -85,10 +85,13 @@ def first_epochs(results: Told, setting: Told) -> Figure | None:
     axes.set_ylim(min(low, threshold - 0.02), max(high, min(1.02, threshold + 0.04)))
     axes.annotate(
         f"threshold {threshold:.1%}: {THRESHOLD_SHARE:.0%} of the reference's median final accuracy",
-        (0, threshold),
+        (1, threshold),
         xycoords=axes.get_yaxis_transform(),
-        xytext=(4, 3),
+        # below and at the end, where curves that rise are above
+        xytext=(-4, -4),
         textcoords="offset points",
+        ha="right",
+        va="top",
         color=GREY,
         fontsize=9.5,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -151,6 +152,9 @@ def _workers(engine: str, jobs: int, address: str | None) -> Iterator[tuple[Any,
             from joblib.externals.loky.process_executor import BrokenProcessPool
 
             dead = (BrokenProcessPool,)
+            # loky ends a worker that has grown between two runs, starts another, and says so as if it were a fault
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
             stack.enter_context(joblib.parallel_config("loky", n_jobs=jobs))
         parent = os.getpid() if engine == "loky" else None
 
