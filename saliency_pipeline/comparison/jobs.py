@@ -30,10 +30,11 @@ PATIENCE = 10.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: `error` is the one line that says what stopped it, or empty."""
+    """How a run ended: with its final validation top-1, or with the one line that says what stopped it."""
 
     folder: str
-    error: str
+    final: float = 0.0
+    error: str = ""
 
 
 def do_tasks(
@@ -85,7 +86,7 @@ def do_tasks(
                     for outcome in calls(left, folder, threads):
                         if outcome.error:
                             failed[outcome.folder] = outcome
-                            progress.note(f"{outcome.folder}: {outcome.error}")
+                        progress.note(f"{outcome.folder}: {outcome.error or f'{outcome.final:.1%}'}")
                         progress.advance(1)
                 break
             except dead as error:
@@ -122,7 +123,7 @@ def do_task(task: Task, folder: str, threads: int, parent: int | None) -> Outcom
     try:
         for waited in range(int(PATIENCE)):
             try:
-                train(task.shards, run, task.config)
+                report = train(task.shards, run, task.config)
                 break
             except FolderInUseError:
                 if waited == PATIENCE - 1:
@@ -130,9 +131,9 @@ def do_task(task: Task, folder: str, threads: int, parent: int | None) -> Outcom
                 time.sleep(1)
         if task.test:
             evaluate(run, task.shards, "test", run / TEST, device=task.config.device)
-        return Outcome(task.folder, "")
+        return Outcome(task.folder, report.last["validation_top1"])
     except SalpipeError as error:
-        return Outcome(task.folder, str(error))
+        return Outcome(task.folder, error=str(error))
     finally:
         torch.set_num_threads(before)
 
