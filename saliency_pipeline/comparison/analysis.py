@@ -5,6 +5,7 @@ No figure of time is in it: how long a run took is different every time, and sta
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -275,6 +276,9 @@ def _disagreements(by_arm: Mapping[str, Sequence[Run]], arms: Sequence[Arm], ref
         own, other = first.right[i], second.right[j]
         if own != other:
             (gained if other else lost).append(_example(first, second, i, j))
+    # as they are stored they would be of one class first
+    for examples in (gained, lost):
+        examples.sort(key=lambda example: hashlib.sha256(example["key"].encode("utf-8", "replace")).digest())
     turns = [example for both in zip(gained, lost, strict=False) for example in both]
     rest = gained[len(lost) :] + lost[len(gained) :]
     named = {"against": reference, "arm": pair[1].arm, "seed": pair[1].config.seed, "fold": pair[1].config.fold}

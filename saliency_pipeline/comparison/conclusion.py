@@ -92,8 +92,8 @@ def _sentence(setting: Told, contrast: Told, controls: list[str]) -> str:
         )
     if word == UNDECIDED:
         return (
-            f"No effect was shown: {arm} ended {amount} from {against}, and a difference below "
-            f"{points(told['detectable']).lstrip('+')} points would likely have been missed{speed}"
+            f"No effect was shown: {arm} ended {amount} from {against}, p = {final['p_holm']:.2g} over all contrasts; "
+            f"a difference below {points(told['detectable']).lstrip('+')} points would likely have been missed{speed}"
         )
     beaten = [c for c in controls if (held := find(setting, arm, c)) and held["final"]["verdict"] == BETTER]
     missed = [c for c in controls if c not in beaten]
