@@ -153,6 +153,12 @@ def test_more_epochs_go_on(shards: Path, tmp_path: Path) -> None:
     assert stored.epochs == 3
 
 
+def test_a_network_that_reads_no_maps_goes_on_whosever_they_were_to_be(shards: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(QUICK, arch="baseline", method="gradcam", epochs=1)
+    train(shards, tmp_path / "run", config)
+    assert train(shards, tmp_path / "run", dataclasses.replace(config, epochs=2)).epochs == 2
+
+
 def test_other_options_are_refused_by_name(shards: Path, undisturbed: Path) -> None:
     other = dataclasses.replace(QUICK, lr=0.5, augment=(), per_class=3)
     with pytest.raises(PlanMismatchError) as error:
