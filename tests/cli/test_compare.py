@@ -31,7 +31,7 @@ def compare(*arguments: object) -> Result:
 
 
 def quick(shards: Path) -> list[object]:
-    network = ["--backbone", "resnet18", "--epochs", 1, "--lr", 0.01, "--precision", "fp32", "--device", "cpu"]
+    network = ["--backbone", "test_resnet", "--epochs", 1, "--lr", 0.01, "--precision", "fp32", "--device", "cpu"]
     return [shards, "--arms", shards.parent / "arms.toml", *network, "--folds", 2, "--repeats", 1, "--jobs", 1]
 
 
