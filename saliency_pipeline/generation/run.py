@@ -159,6 +159,11 @@ def _open_folder(folder: Path, part: tuple[int, int], locks: ExitStack) -> None:
     elif not any(is_shard_name(path.name) for path in folder.iterdir()):
         # A plan that no shard follows yet binds nobody.
         (folder / PLAN).unlink(missing_ok=True)
+    _remove_temporaries(folder)
+
+
+def _remove_temporaries(folder: Path) -> None:
+    """Of workers that died or were ended in the midst of a shard or a receipt."""
     for place in (folder, folder / RECEIPTS):
         remove_stale_temporaries(place)
 
@@ -228,8 +233,7 @@ def _parallel(job: Job, pending: list[ShardTask], jobs: int, progress: Progress)
                 if task.name not in written and (found := valid_receipt(Path(job.folder), task.name, job.header.plan)):
                     count(found)
         finally:
-            # Of workers that died or were ended in the midst of a shard.
-            remove_stale_temporaries(Path(job.folder))
+            _remove_temporaries(Path(job.folder))
     raise SalpipeError(
         f"worker processes died {ATTEMPTS} times, perhaps for want of memory; run the same command with fewer --jobs"
     )

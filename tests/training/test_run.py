@@ -90,7 +90,7 @@ def test_a_run_leaves_what_it_promises(shards: Path, undisturbed: Path) -> None:
     assert summary["last"] == rows[-1]
     provenance = json.loads((undisturbed / "provenance.json").read_text())
     assert provenance["shards"]["plan"] == "plan-labelled"
-    assert provenance["images"] == {"train": 48, "validation": 24}
+    assert provenance["images"] == {"train": 48, "validation": 24, "pool": 48}
     assert torch.__version__.startswith(provenance["environment"]["versions"]["torch"])
     assert TrainConfig.read(undisturbed) == dataclasses.replace(QUICK, method="gradcam")
     assert (undisturbed / "curves.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
