@@ -31,10 +31,10 @@ demo: $(VENV)/.with-openvino+demo  ## explain photographs that scikit-image ship
 DEMO_TRAINING := --epochs 6 --lr 0.01 --schedule cosine
 DEMO_COMPARISON := --epochs 4 --lr 0.01 --schedule cosine
 
-test: $(VENV)/.with-openvino+onnx+tensorboard+dask+test  ## run the whole suite; TESTS='tests/cli -k config' runs a part of it
+test: $(VENV)/.with-openvino+onnx+tensorboard+dask+parquet+fetch+test  ## run the whole suite; TESTS='tests/cli -k config' runs a part of it
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(TESTS)
 
-check: $(VENV)/.with-openvino+onnx+tensorboard+dask+test $(VENV)/.with-check  ## lint, formatting, types
+check: $(VENV)/.with-openvino+onnx+tensorboard+dask+parquet+fetch+test $(VENV)/.with-check  ## lint, formatting, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -43,13 +43,13 @@ docs: $(VENV)/.with-docs  ## build the documentation into docs/_build/html; warn
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "Open $(CURDIR)/docs/_build/html/index.html in a browser."
 
-bench: $(VENV)/.with-openvino+onnx+tensorboard+dask+test $(VENV)/.with-bench  ## run every benchmark of tests/benchmarks
+bench: $(VENV)/.with-openvino+onnx+tensorboard+dask+parquet+fetch+test $(VENV)/.with-bench  ## run every benchmark of tests/benchmarks
 	@set -e; for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
 
 # The wheel is tried in an environment that holds nothing else: what it depends on is borrowed from $(VENV) by a path
 # file, which brings in the libraries but not the checkout (path files of borrowed folders are not read).
 WHEEL := .cache/wheel
-wheel: $(VENV)/.with-openvino+onnx+tensorboard+dask+test $(VENV)/.with-check  ## build the wheel, and run the suite against it installed
+wheel: $(VENV)/.with-openvino+onnx+tensorboard+dask+parquet+fetch+test $(VENV)/.with-check  ## build the wheel, and run the suite against it installed
 	rm -rf build/lib build/bdist.* dist $(WHEEL)
 	$(BIN)/python -m build --wheel --outdir dist .
 	$(BIN)/python .ci/check_wheel.py dist/*.whl

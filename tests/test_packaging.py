@@ -98,8 +98,8 @@ def imported(folder: Path) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("place", "extras"),
     [
-        ("package", ("openvino", "onnx", "tensorboard")),
-        ("tests", ("openvino", "onnx", "bench", "test")),
+        ("package", ("openvino", "onnx", "tensorboard", "parquet", "fetch")),
+        ("tests", ("openvino", "onnx", "bench", "parquet", "fetch", "test")),
         ("docs", ("docs", "demo")),
     ],
 )

@@ -111,11 +111,7 @@ def plan_fields(request: Request, catalogue: Catalogue, weights_sha256: str) -> 
     """
     digest = hashlib.sha256()
     for record in catalogue.records:
-        try:
-            size = os.stat(record.path).st_size
-        except OSError:
-            size = -1
-        digest.update(to_json([record.key, record.label, record.split, record.box, size]).encode() + b"\n")
+        digest.update(to_json([record.key, record.label, record.split, record.box, record.size()]).encode() + b"\n")
     return {
         **{name: list(v) if isinstance(v, tuple) else v for name, v in asdict(request).items() if name != "weights"},
         "weights_sha256": weights_sha256,

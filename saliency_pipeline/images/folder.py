@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.keys import SUFFIXES, has_image_suffix, key_part, natural, shown
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
-
-SUFFIXES = frozenset({"bmp", "gif", "jpe", "jpeg", "jpg", "png", "tif", "tiff", "webp"})
-"""What an image file's name ends with, in any case. What it really holds is seen when it is decoded."""
 
 SPLIT_FOLDERS = {
     "train": Split.TRAIN,
@@ -23,8 +20,6 @@ SPLIT_FOLDERS = {
 """Names, in any case, of folders that hold one part of a data set."""
 
 _SYSTEM_FOLDERS = frozenset({"$RECYCLE.BIN", "@eaDir", "System Volume Information", "__MACOSX", "lost+found"})
-
-_DIGITS = re.compile(r"[0-9]+")
 
 
 class _Folder(NamedTuple):
@@ -77,30 +72,30 @@ def read_folder(root: str | os.PathLike[str], *, label_level: int = 1) -> Catalo
     # Absolute, because the records are read by worker processes that may run elsewhere.
     top = os.path.abspath(root)
     if os.path.isfile(top):
-        if not _has_image_suffix(top):
-            raise SalpipeError(f"{_shown(top)}: not a folder; give one, or a file ending in {_suffixes()}")
-        return Catalogue(top, [ImageRecord(_key_part(os.path.basename(top)), top)])
+        if not has_image_suffix(top):
+            raise SalpipeError(f"{shown(top)}: not a folder; give one, or a file ending in {_suffixes()}")
+        return Catalogue(top, [ImageRecord(key_part(os.path.basename(top)), top)])
     folders = [folder for folder in _walk(top) if folder.images]
     if not folders:
-        raise SalpipeError(f"{_shown(top)}: no images found; they must end in {_suffixes()} and not be hidden")
+        raise SalpipeError(f"{shown(top)}: no images found; they must end in {_suffixes()} and not be hidden")
 
     splits = _splits(folders)
     depth = max(len(folder.parts) for folder in folders) - bool(splits)
     if label_level > max(depth, 1):
         raise SalpipeError(
-            f"{_shown(top)}: label level {label_level} is too deep; the deepest images lie at level {depth}"
+            f"{shown(top)}: label level {label_level} is too deep; the deepest images lie at level {depth}"
             f"{', counted below the splits' if splits else ''}"
         )
     labelled = [(folder, *_split_and_class(folder, splits, label_level)) for folder in folders]
-    classes = sorted({name for _, _, name in labelled if name is not None}, key=_natural)
+    classes = sorted({name for _, _, name in labelled if name is not None}, key=natural)
     labels: dict[str | None, int] = {name: label for label, name in enumerate(classes)}
     records = [
-        ImageRecord("/".join((*folder.parts, _key_part(image))), os.path.join(folder.path, image), label, split)
+        ImageRecord("/".join((*folder.parts, key_part(image))), os.path.join(folder.path, image), label, split)
         for folder, split, name in labelled
         for label in (labels.get(name, -1),)
         for image in folder.images
     ]
-    records.sort(key=lambda record: _natural(record.key))
+    records.sort(key=lambda record: natural(record.key))
     return Catalogue(top, records, tuple(classes))
 
 
@@ -124,13 +119,13 @@ def _walk(top: str) -> Iterator[_Folder]:
                         continue
                     if _is_folder(entry):
                         if entry.name not in _SYSTEM_FOLDERS:
-                            waiting.append((entry.path, (*parts, _key_part(entry.name)), within))
-                    elif _has_image_suffix(entry.name) and _is_file_or_dangling(entry):
+                            waiting.append((entry.path, (*parts, key_part(entry.name)), within))
+                    elif has_image_suffix(entry.name) and _is_file_or_dangling(entry):
                         images.append(entry.name)
         except FileNotFoundError:
-            raise SalpipeError(f"{_shown(path)}: no such folder; check the path") from None
+            raise SalpipeError(f"{shown(path)}: no such folder; check the path") from None
         except OSError as error:
-            raise SalpipeError(f"{_shown(path)}: {error.strerror}; make it a folder one can read, or move it") from None
+            raise SalpipeError(f"{shown(path)}: {error.strerror}; make it a folder one can read, or move it") from None
         yield _Folder(path, parts, images)
 
 
@@ -149,32 +144,8 @@ def _is_file_or_dangling(entry: os.DirEntry[str]) -> bool:
         return True
 
 
-def _has_image_suffix(name: str) -> bool:
-    return name.rpartition(".")[2].lower() in SUFFIXES
-
-
 def _suffixes() -> str:
     return ", ".join(f".{suffix}" for suffix in sorted(SUFFIXES))
-
-
-def _shown(path: str) -> str:
-    """A path as it may stand in a message of one line."""
-    return path if path.isprintable() else ascii(path)
-
-
-def _key_part(name: str) -> str:
-    """A file's or folder's name as valid UTF-8, different for different names."""
-    return os.fsencode(name).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
-
-
-def _natural(key: str) -> tuple[str, str]:
-    """Sorts runs of digits by value and folder by folder; the key itself decides between "1" and "01"."""
-
-    def by_length(digits: re.Match[str]) -> str:
-        number = digits[0].lstrip("0")
-        return f"{len(number):03d}{number}"
-
-    return _DIGITS.sub(by_length, key).replace("/", "\0"), key
 
 
 def _splits(folders: list[_Folder]) -> dict[str, Split]:

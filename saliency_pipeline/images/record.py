@@ -1,4 +1,4 @@
-"""One labelled image of a data set, and the catalogue that lists them. How a folder is read stands elsewhere."""
+"""One labelled image of a data set, and the catalogue that lists them. How a data set is read stands elsewhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from enum import IntEnum
 
 MAX_FILE_BYTES = 2**30
 """A file above this is no photograph, and reading it could take all memory."""
+
+Box = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in pixels of the original image as its file holds it, before it is turned upright; x1, y1 excluded."""
 
 
 class Split(IntEnum):
@@ -27,24 +30,47 @@ class ImageRecord:
 
     Attributes:
         key: unique in its catalogue: the path relative to the data set's root, '/' separated, always valid UTF-8.
+            The same image has the same key in every layout of a data set.
         path: the file that holds the image, as the operating system spells it.
         label: index into the catalogue's classes; -1 where the image is unlabelled.
         split: the part of the data set.
-        box: x0, y0, x1, y1 in pixels of the original image where only a region of it is meant.
+        box: the region that is meant, where that is not the whole image; it may reach beyond the image's borders.
+        boxes: where in the image objects of its class are, as far as the data set says.
+        offset: where in the file the image begins: 0 but in archives.
+        length: how many bytes it has; None where it is the whole file.
     """
 
     key: str
     path: str
     label: int = -1
     split: Split = Split.NONE
-    box: tuple[int, int, int, int] | None = None
+    box: Box | None = None
+    boxes: tuple[Box, ...] = ()
+    offset: int = 0
+    length: int | None = None
 
     def read(self) -> bytes:
-        """The bytes of the image file. Raises OSError where it cannot be read or exceeds `MAX_FILE_BYTES`."""
+        """The bytes of the image. Raises OSError where they cannot be read or exceed `MAX_FILE_BYTES`."""
         with open(self.path, "rb") as file:
-            if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+            length = os.fstat(file.fileno()).st_size if self.length is None else self.length
+            if length > MAX_FILE_BYTES:
                 raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), self.path)
-            return file.read()
+            if self.length is None:
+                return file.read()
+            file.seek(self.offset)
+            data = file.read(length)
+            if len(data) < length:
+                raise OSError(errno.EIO, "the archive ends within the image", self.path)
+            return data
+
+    def size(self) -> int:
+        """How many bytes it has; -1 where that cannot be told."""
+        if self.length is not None:
+            return self.length
+        try:
+            return os.stat(self.path).st_size
+        except OSError:
+            return -1
 
 
 @dataclass(frozen=True)
@@ -54,12 +80,18 @@ class Catalogue:
     Attributes:
         root: the folder or archive the data set was read from.
         records: the images, sorted by key in natural order; keys are unique.
-        classes: class names in label order; empty for an unlabelled data set.
+        classes: class names in label order, each another one; empty for an unlabelled data set.
+        ids: WordNet ids of the classes, in the same order, sorted; empty where the classes are none of WordNet's.
+        layout: name of the layout it was read as.
+        notes: what was passed over and why, a line each.
     """
 
     root: str
     records: Sequence[ImageRecord]
     classes: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+    layout: str = "folders"
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.records)

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.folder import SUFFIXES, _key_part, _natural, read_folder
+from saliency_pipeline.images.folder import read_folder
+from saliency_pipeline.images.keys import SUFFIXES, key_part, natural
 from saliency_pipeline.images.record import Catalogue, Split
 
 
@@ -186,13 +187,13 @@ def test_order_is_natural(tmp_path):
 @given(st.lists(st.text("01290aZ-_ é²٣", min_size=1), unique=True), st.randoms())
 def test_natural_order_is_total(names, random):
     shuffled = random.sample(names, len(names))
-    assert sorted(names, key=_natural) == sorted(shuffled, key=_natural)
-    assert len({_natural(name) for name in names}) == len(names)
+    assert sorted(names, key=natural) == sorted(shuffled, key=natural)
+    assert len({natural(name) for name in names}) == len(names)
 
 
 @given(st.integers(0, 10**200), st.integers(0, 10**200))
 def test_natural_order_of_numbers_is_theirs(first, second):
-    assert (_natural(f"img{first}.jpg") < _natural(f"img{second}.jpg")) == (first < second)
+    assert (natural(f"img{first}.jpg") < natural(f"img{second}.jpg")) == (first < second)
 
 
 # names
@@ -223,7 +224,7 @@ def test_a_folder_name_that_is_not_utf8_is_a_class(tmp_path):
 
 @given(st.lists(st.binary(min_size=1), unique=True))
 def test_different_names_have_different_keys(names):
-    parts = {_key_part(os.fsdecode(name)) for name in names}
+    parts = {key_part(os.fsdecode(name)) for name in names}
     assert len(parts) == len(names)
     assert all(part.encode() for part in parts)
 
