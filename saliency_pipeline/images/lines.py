@@ -1,0 +1,79 @@
+"""Lines of text files from outside, one after the other and none without end. What a line means stands elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NoReturn
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.keys import shown
+
+MAX_LINE_BYTES = 2**16
+"""A longer line is none of a list: the most boxes of one image take a tenth of this."""
+
+Opener = Callable[[], BinaryIO]
+"""Opens the file anew for reading bytes."""
+
+
+class Lines:
+    """The lines of a text file in UTF-8, numbered; nothing of it is kept.
+
+    Args:
+        path: the file, as messages name it.
+        opener: how it is opened; from `path` where left out.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], opener: Opener | None = None) -> None:
+        self.path = os.fspath(path)
+        self._opener = opener
+
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        """Number, from 1, and text of each line that is not blank, without the white space at its end.
+
+        Raises:
+            SalpipeError: the file cannot be read, or a line is no UTF-8 or longer than `MAX_LINE_BYTES`.
+        """
+        try:
+            with self._opener() if self._opener else open(self.path, "rb") as file:
+                number = 0
+                while line := file.readline(MAX_LINE_BYTES + 1):
+                    number += 1
+                    if len(line) > MAX_LINE_BYTES:
+                        self.fail(number, f"longer than {MAX_LINE_BYTES:,} bytes; give the list as it was published")
+                    try:
+                        text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip()
+                    except UnicodeDecodeError:
+                        self.fail(number, "not UTF-8; save the file as UTF-8 text")
+                    if text:
+                        yield number, text
+        except OSError as error:
+            raise SalpipeError(f"{shown(self.path)}: {error.strerror}; make it a file one can read") from None
+
+    def fail(self, number: int, reason: str) -> NoReturn:
+        """Raise the SalpipeError of one line."""
+        raise SalpipeError(f"{shown(self.path)}:{number}: {reason}")
+
+    def rows(self, *columns: str) -> Iterator[tuple[int, dict[str, str]]]:
+        """Number and cells of each row of a CSV file whose first line names its columns.
+
+        Raises:
+            SalpipeError: as for the lines; or one of `columns` is not in the header, or a row ends before them.
+        """
+        header: list[str] = []
+        for number, line in self:
+            try:
+                (cells,) = csv.reader([line], strict=True)
+            except (csv.Error, ValueError):
+                self.fail(number, "not a row of a CSV file")
+            if not header:
+                header = [cell.strip() for cell in cells]
+                for column in columns:
+                    if column not in header:
+                        self.fail(number, f"no column {column}; its first line must name the columns")
+                continue
+            row = dict(zip(header, cells, strict=False))
+            if any(column not in row for column in columns):
+                self.fail(number, f"{len(cells)} columns, not {len(header)}")
+            yield number, row
