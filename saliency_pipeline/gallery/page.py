@@ -22,8 +22,9 @@ from saliency_pipeline.files import disk_errors_explained, write_atomically
 from saliency_pipeline.gallery.selection import choose
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.saliency.render import colours, contact_sheet, overlay
-from saliency_pipeline.shards.reader import Pair, Shard, ShardFolder
+from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE
+from saliency_pipeline.shards.shard import Pair, Shard
 
 PAGE = "gallery.html"
 CONTACT_SHEET = "contact-sheet.png"

@@ -223,7 +223,12 @@ class _Worker:
             try:
                 data = record.read()
                 frame, size = decode_frame(
-                    data, job.size, fit=job.fit, interpolation=self.interpolation, max_pixels=job.max_pixels
+                    data,
+                    job.size,
+                    fit=job.fit,
+                    interpolation=self.interpolation,
+                    max_pixels=job.max_pixels,
+                    box=record.box,
                 )
             except BadImageError as error:
                 rejects.append(Reject(record.key, str(error)))
@@ -257,6 +262,7 @@ class _Worker:
             prediction_score=explanation.prediction_score,
             maps=explanation.maps,
             targets=dict.fromkeys(explanation.maps, explanation.targets),
+            boxes=[record.boxes for record in records] if job.header.boxes else (),
         )
         return _Explained(chunk, rows, rejects)
 

@@ -111,7 +111,8 @@ def plan_fields(request: Request, catalogue: Catalogue, weights_sha256: str) -> 
     """
     digest = hashlib.sha256()
     for record in catalogue.records:
-        digest.update(to_json([record.key, record.label, record.split, record.box, record.size()]).encode() + b"\n")
+        known = [record.key, record.label, record.split, record.box, record.size()]
+        digest.update(to_json([*known, record.boxes] if record.boxes else known).encode() + b"\n")
     return {
         **{name: list(v) if isinstance(v, tuple) else v for name, v in asdict(request).items() if name != "weights"},
         "weights_sha256": weights_sha256,

@@ -113,7 +113,9 @@ def checked(request: Request) -> Request:
 
 def _target(request: Request, source: SourceModel, catalogue: Catalogue) -> Target:
     unlabelled = sum(record.label < 0 for record in catalogue.records)
-    return parse_target(request.target, len(source.classes), source.class_index, catalogue.classes, unlabelled)
+    return parse_target(
+        request.target, len(source.classes), source.class_index, catalogue.ids or catalogue.classes, unlabelled
+    )
 
 
 def _job(
@@ -137,6 +139,7 @@ def _job(
         size,
         "jpeg" if request.encoding == "jpeg" else "raw",
         {name: MapShape(target.count, *shape) for name, shape in shapes.items()},
+        any(record.boxes for record in catalogue.records),
     )
     streams = max(1, joblib.cpu_count() // jobs) if request.device == "cpu" else 2
     placement = Placement(chosen["backend"], chosen["precision"], request.device, streams)
@@ -232,7 +235,12 @@ def _first_frames(catalogue: Catalogue, request: Request, source: SourceModel, c
     for record in catalogue.records[:: max(1, len(catalogue) // count)]:
         try:
             frame, _ = decode_frame(
-                record.read(), p.size, fit=request.fit, interpolation=p.interpolation, max_pixels=request.max_pixels
+                record.read(),
+                p.size,
+                fit=request.fit,
+                interpolation=p.interpolation,
+                max_pixels=request.max_pixels,
+                box=record.box,
             )
         except (BadImageError, OSError):
             continue

@@ -26,6 +26,7 @@ from PIL import (
 from torch.nn import functional
 
 from saliency_pipeline.errors import BadImageError, SalpipeError
+from saliency_pipeline.images.record import Box
 
 FITS = ("crop", "pad", "squash")
 """How an image that is no square becomes a square frame; `decode_frame` says what each does."""
@@ -103,8 +104,9 @@ def decode_frame(
     fit: str = "crop",
     interpolation: str = "bilinear",
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    box: Box | None = None,
 ) -> tuple[Pixels, tuple[int, int]]:
-    """Decodes an image file and fits its first frame into a square.
+    """Decodes an image file and fits its first frame, or a region of it, into a square.
 
     The content decides what the file is, never its name: JPEG, PNG, WebP, GIF, TIFF or BMP. The EXIF orientation is
     applied. CMYK, grey, palette, 1-bit and 16-bit images become 8-bit RGB (of 16 bits the upper 8); what is
@@ -126,13 +128,16 @@ def decode_frame(
         fit: one of `FITS`.
         interpolation: one of `INTERPOLATIONS`.
         max_pixels: width times height the image may have; compared with its header before any pixel is decoded.
+        box: the region that is meant, in pixels of the image as its file holds it; what lies beyond the image's
+            borders is not part of it. It is decoded at full resolution.
 
     Returns:
         The frame, (S, S, 3) uint8 RGB in [0, 255], C-contiguous and writable; and the (height, width) of the image
         in the file, upright.
 
     Raises:
-        BadImageError: the bytes cannot be decoded in full, or the image is too large. The message is the reason.
+        BadImageError: the bytes cannot be decoded in full, the image is too large, or no pixel of it lies in the box.
+            The message is the reason.
         SalpipeError: `size`, `fit`, `interpolation` or `max_pixels` is none of the values above.
 
     Example:
@@ -157,7 +162,7 @@ def decode_frame(
         raise BadImageError("not an image that can be read (JPEG, PNG, WebP, GIF, TIFF or BMP)")
     try:
         with _pillow_switches():
-            stored = _decode(reader, data, size, fit, max_pixels)
+            stored = _decode(reader, data, size, None if box else fit, max_pixels)
     except BadImageError:
         raise
     except MemoryError:
@@ -167,6 +172,8 @@ def decode_frame(
     except Exception as error:
         raise BadImageError(f"damaged or unsupported {reader.format} ({_one_line(error)})") from None
     height, width = stored.size
+    if box:
+        stored = _cut(stored, box)
     return _fit(stored, size, fit, interpolation), (width, height) if stored.orientation >= 5 else (height, width)
 
 
@@ -197,17 +204,18 @@ def _pillow_switches() -> Iterator[None]:
                 ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = _found
 
 
-def _decode(reader: type[ImageFile.ImageFile], data: bytes, size: int, fit: str, max_pixels: int) -> _Stored:
-    """All of a file's first frame, a large JPEG at the fraction that suffices for the frame wanted."""
+def _decode(reader: type[ImageFile.ImageFile], data: bytes, size: int, fit: str | None, max_pixels: int) -> _Stored:
+    """All of a file's first frame, a large JPEG at the fraction that suffices for the frame wanted, if one is told."""
     image = reader(BytesIO(data))
     width, height = image.size
     _check_pixels(width, height, max_pixels)
     extent: tuple[float, float] = height, width
     if isinstance(image, _JpegFile):
-        resized_height, resized_width = _resized_size(height, width, size, fit)
-        drafted = image.draft(None, (2 * resized_width, 2 * resized_height))
-        if drafted is not None:
-            extent = drafted[1][3], drafted[1][2]
+        if fit is not None:
+            resized_height, resized_width = _resized_size(height, width, size, fit)
+            drafted = image.draft(None, (2 * resized_width, 2 * resized_height))
+            if drafted is not None:
+                extent = drafted[1][3], drafted[1][2]
         if image.size == (width, height) and (pixels := _plain_jpeg(image, data)) is not None:
             return _Stored(pixels, (height, width), extent, _exif_orientation(image.info.get("exif", b"")))
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -304,6 +312,16 @@ def _resized_size(height: int, width: int, size: int, fit: str) -> tuple[int, in
         return (size, other) if height < width else (other, size)
     other = max(1, round(size * short / long))
     return (other, size) if height < width else (size, other)
+
+
+def _cut(stored: _Stored, box: Box) -> _Stored:
+    """The part of an image, decoded at full size, that lies in the box."""
+    height, width = stored.pixels.shape[:2]
+    left, top, right, bottom = max(0, box[0]), max(0, box[1]), min(width, box[2]), min(height, box[3])
+    if left >= right or top >= bottom:
+        raise BadImageError(f"its box {', '.join(map(str, box))} lies outside the {width} x {height} image")
+    pixels = stored.pixels[top:bottom, left:right]
+    return _Stored(pixels, (bottom - top, right - left), (bottom - top, right - left), stored.orientation)
 
 
 def _fit(stored: _Stored, size: int, fit: str, interpolation: str) -> Pixels:

@@ -27,6 +27,7 @@ from saliency_pipeline.shards.schema import (
     ShardHeader,
     columns,
     is_method_name,
+    ragged,
 )
 
 # what h5py raises, or lets its caller raise, when a file is not what it says
@@ -114,7 +115,8 @@ def _read(file: h5py.File, identity: tuple[int, int, int, int]) -> tuple[Layout 
         raise ValueError("attribute size is not a number")
     encoding = cast(Encoding, _text(file, "encoding"))
     maps = _methods(file, problems)
-    header = ShardHeader(_text(file, "plan"), provenance, tuple(classes), int(size), encoding, maps)
+    boxes = _has(file, "source/box")
+    header = ShardHeader(_text(file, "plan"), provenance, tuple(classes), int(size), encoding, maps, boxes)
     places: dict[str, tuple[int, Column]] = {}
 
     def place(name: str, expected: Column | None = None) -> Column | None:
@@ -137,11 +139,12 @@ def _read(file: h5py.File, identity: tuple[int, int, int, int]) -> tuple[Layout 
     rows = key.shape[0]
     for name, column in columns(header, rows).items():
         place(name, column)
-    if header.encoding == "jpeg":
-        place("image_offset", Column(np.dtype("<u8"), (rows + 1,)))
-        stream = place("image_bytes")
-        if stream is not None and (stream.dtype != np.uint8 or len(stream.shape) != 1):
-            problems.append(f"image_bytes is {stream.dtype} {stream.shape}, not uint8 (total,)")
+    for name, (offsets, each) in ragged(header).items():
+        place(offsets, Column(np.dtype("<u8"), (rows + 1,)))
+        stream = place(name)
+        if stream is not None and (stream.dtype != each.dtype or stream.shape[1:] != each.shape or not stream.shape):
+            wanted = f"{each.dtype} (total,{''.join(f' {side}' for side in each.shape)})"
+            problems.append(f"{name} is {stream.dtype} {stream.shape}, not {wanted}")
     return Layout(header, rows, places, identity), problems
 
 
@@ -156,6 +159,15 @@ def _methods(file: h5py.File, problems: list[str]) -> dict[str, MapShape]:
         else:
             found[method] = MapShape(*shape[1:])
     return found
+
+
+def _has(file: h5py.File, name: str) -> bool:
+    """Whether there is such a member, without following a link that may lead out of the file."""
+    try:
+        _member(file, name, h5py.Dataset)
+    except ValueError:
+        return False
+    return True
 
 
 def _member(file: h5py.File, name: str, kind: type) -> Any:
@@ -195,7 +207,7 @@ def _compare(name: str, column: Column, expected: Column) -> None:
     if column == expected:
         return
     if column.dtype == expected.dtype and column.shape[1:] == expected.shape[1:] and column.shape:
-        if name == "image_offset":
+        if name.endswith("_offset"):
             raise ValueError(f"{expected.shape[0] - 1} images but {column.shape[0]} offsets, not one more")
         raise ValueError(f"{expected.shape[0]} images but {column.shape[0]} rows in {name}")
     raise ValueError(f"{name} is {column.dtype} {column.shape}, not {expected.dtype} {expected.shape}")

@@ -15,7 +15,7 @@ from saliency_pipeline.shards.schema import Encoding, MapShape, ShardHeader, is_
 MANIFEST = "manifest.json"
 REJECTS = "rejects.jsonl"
 FORMAT = "salpipe-manifest"
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 
 _Kind = TypeVar("_Kind")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -102,7 +102,10 @@ class Manifest:
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "images": self.images,
-            **{name: getattr(self.header, name) for name in ("plan", "provenance", "classes", "size", "encoding")},
+            **{
+                name: getattr(self.header, name)
+                for name in ("plan", "provenance", "classes", "size", "encoding", "boxes")
+            },
             "maps": {method: asdict(shape) for method, shape in self.header.maps.items()},
             "rejects": self.rejects,
             "shards": [asdict(entry) for entry in self.shards],
@@ -122,6 +125,8 @@ class Manifest:
                 method: MapShape(*(_field(_of(shape, dict), name, int) for name in ("targets", "height", "width")))
                 for method, shape in _field(data, "maps", dict).items()
             },
+            # 1.0 had none
+            boxes=data.get("boxes", False) is True,
         )
         manifest = cls(
             header,

@@ -1,287 +1,27 @@
-"""Reads shards: one file as `Shard`, a finished folder as `ShardFolder`. Whether the values are sane is verify's part.
-
-HDF5 is asked once per file where everything lies, and closed again; the data are read through a memory map. So no
-HDF5 handle is ever carried into a forked worker, where it would give silently wrong data.
-"""
+"""Reads a finished folder of shards as `ShardFolder`. One file stands in `shard.py`."""
 
 from __future__ import annotations
 
-import io
-import mmap
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import simplejpeg
-from PIL import Image
 
 from saliency_pipeline.errors import IntegrityError, SalpipeError
-from saliency_pipeline.shards.layout import Layout, read_layout
 from saliency_pipeline.shards.manifest import Manifest
-from saliency_pipeline.shards.schema import ShardHeader, decode_maps
-
-Rows = Sequence[int] | slice | npt.NDArray[np.integer[Any]] | None
+from saliency_pipeline.shards.schema import ShardHeader
+from saliency_pipeline.shards.shard import Described, Pair, Shard
 
 # each mapped shard keeps one file descriptor, and many systems allow 1,024 a process
 _MAPPED_SHARDS = 256
 
 
-@dataclass(frozen=True)
-class Pair:
-    """One image with its maps.
-
-    Attributes:
-        key: unique name in the data set.
-        image: uint8 (S, S, 3) RGB, the frame that the source model saw.
-        label: index into the classes, -1 unlabelled.
-        class_name: name of that class; None where unlabelled.
-        split: 0 train, 1 validation, 2 test, -1 none.
-        prediction_class: the source model's top 5, int32 (5,), -1 where it has fewer classes.
-        prediction_score: their softmax, float32 (5,) in [0, 1].
-        maps: for each method raw maps, float32 (T, h, w).
-        targets: for each method the class explained, int32 (T,).
-        source_size: height and width of the original image in pixels.
-    """
-
-    key: str
-    image: npt.NDArray[np.uint8]
-    label: int
-    class_name: str | None
-    split: int
-    prediction_class: npt.NDArray[np.int32]
-    prediction_score: npt.NDArray[np.float32]
-    maps: dict[str, npt.NDArray[np.float32]]
-    targets: dict[str, npt.NDArray[np.int32]]
-    source_size: tuple[int, int]
-
-
-class Shard:
-    """One shard file, opened when first asked for something; safe to pickle and to use in forked workers.
-
-    Args:
-        path: the file.
-
-    Raises:
-        IntegrityError: on first use, when the file is damaged, unfinished or not a shard.
-    """
-
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        self._layout: Layout | None = None
-        self._map: mmap.mmap | None = None
-
-    def __reduce__(self) -> tuple[type[Shard], tuple[Path]]:
-        return Shard, (self.path,)
-
-    @property
-    def mapped(self) -> bool:
-        """Whether the file is mapped into memory at the moment."""
-        return self._map is not None
-
-    def close(self) -> None:
-        """Unmap the file; the next use maps it again."""
-        self._map = None
-
-    @property
-    def layout(self) -> Layout:
-        """Where everything lies in the file."""
-        if self._layout is None:
-            layout, problems = read_layout(self.path)
-            if layout is None or problems:
-                raise IntegrityError(
-                    f"{self.path}: {problems[0]}; run 'salpipe verify', then 'salpipe generate' again to repair it"
-                )
-            self._layout = layout
-        return self._layout
-
-    def agree(self, rows: int, header: ShardHeader) -> bool:
-        """Whether the shard has so many rows under such a header, of which it then keeps no copy of its own."""
-        if len(self) != rows or self.header != header:
-            return False
-        self._layout = replace(self.layout, header=header)
-        return True
-
-    def view(self, name: str) -> npt.NDArray[Any]:
-        """A data set as it is stored, read-only and not yet copied from the file."""
-        mapped = self._map
-        if mapped is None:
-            self._map = mapped = self.layout.map(self.path)
-        return self.layout.array(mapped, name)
-
-    def __len__(self) -> int:
-        return self.layout.rows
-
-    def __getitem__(self, row: int) -> Pair:
-        if not 0 <= row < len(self):
-            raise IndexError(f"row {row} of {len(self)}")
-        label = int(self.view("label")[row])
-        if not -1 <= label < len(self.classes):
-            raise self._damaged(f"'{self.keys[row]}' has label {label} of {len(self.classes)} classes")
-        return Pair(
-            key=self.keys[row],
-            image=self.images([row])[0],
-            label=label,
-            class_name=self.classes[label] if label >= 0 else None,
-            split=int(self.view("split")[row]),
-            prediction_class=self._column("prediction/class", row),
-            prediction_score=self._column("prediction/score", row),
-            maps={method: self.maps(method, [row])[0] for method in self.methods},
-            targets={method: self.targets(method, [row])[0] for method in self.methods},
-            source_size=(int(self.view("source/size")[row, 0]), int(self.view("source/size")[row, 1])),
-        )
-
-    @property
-    def header(self) -> ShardHeader:
-        """What all images of the shard share."""
-        return self.layout.header
-
-    @property
-    def size(self) -> int:
-        """S, height and width of the frames in pixels."""
-        return self.header.size
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in label order."""
-        return self.header.classes
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """How the maps were made."""
-        return self.header.provenance
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """Names of the saliency methods, sorted."""
-        return tuple(self.header.maps)
-
-    @cached_property
-    def keys(self) -> list[str]:
-        """Unique names of the images, in the order stored."""
-        try:
-            return [key.decode() for key in self.view("key").tolist()]
-        except UnicodeDecodeError as error:
-            raise self._damaged("a key is not UTF-8") from error
-
-    @property
-    def labels(self) -> npt.NDArray[np.int64]:
-        """Index into the classes, int64 (N,); -1 unlabelled."""
-        labels = self._column("label")
-        if labels.size and (labels.min() < -1 or labels.max() >= len(self.classes)):
-            raise self._damaged(f"a label is outside the {len(self.classes)} classes")
-        return labels
-
-    @property
-    def splits(self) -> npt.NDArray[np.int8]:
-        """0 train, 1 validation, 2 test, -1 none; int8 (N,)."""
-        splits: npt.NDArray[np.int8] = self._column("split")
-        if splits.size and (splits.min() < -1 or splits.max() > 2):
-            raise self._damaged("a split is none of -1, 0, 1 and 2")
-        return splits
-
-    @property
-    def predictions(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        """The source model's top 5: classes int32 (N, 5), -1 where it has fewer, and softmax float32 (N, 5)."""
-        return self._column("prediction/class"), self._column("prediction/score")
-
-    @property
-    def source_sizes(self) -> npt.NDArray[np.int32]:
-        """Height and width of the original images in pixels, int32 (N, 2)."""
-        return self._column("source/size")
-
-    @property
-    def source_sha256(self) -> npt.NDArray[np.uint8]:
-        """SHA-256 of the original files, uint8 (N, 32)."""
-        return self._column("source/sha256")
-
-    def images(self, rows: Rows = None) -> npt.NDArray[np.uint8]:
-        """Frames of the given rows (default all): uint8 (B, S, S, 3) RGB.
-
-        Raises:
-            IntegrityError: a stored JPEG cannot be decoded.
-        """
-        if self.header.encoding == "raw":
-            return self._column("image", rows)
-        chosen = np.arange(len(self))[slice(None) if rows is None else rows]
-        frames = np.empty((len(chosen), self.size, self.size, 3), dtype=np.uint8)
-        for frame, row in zip(frames, chosen.tolist(), strict=True):
-            frame[:] = self.frame(row)
-        return frames
-
-    def frame(self, row: int) -> npt.NDArray[np.uint8]:
-        """One decoded frame, uint8 (S, S, 3) RGB, where the encoding is jpeg; many threads may decode at a time.
-
-        Raises:
-            IntegrityError: it cannot be decoded.
-        """
-        data = self.jpeg(row)
-        try:
-            # the same pixels as Pillow's and two copies fewer, but Pillow can say what is wrong
-            if simplejpeg.decode_jpeg_header(data)[:3] == (self.size, self.size, "YCbCr"):
-                pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB")
-                return pixels
-        except ValueError:
-            pass
-        return self._decode(row, data)
-
-    def jpeg(self, row: int) -> bytes:
-        """The JPEG file stored for a row, where the encoding is jpeg."""
-        start, stop = self.view("image_offset")[row : row + 2].tolist()
-        stream = self.view("image_bytes")
-        if not start <= stop <= len(stream):
-            raise self._damaged("image offsets do not fit the image bytes")
-        return stream[start:stop].tobytes()
-
-    def maps(self, method: str, rows: Rows = None) -> npt.NDArray[np.float32]:
-        """Raw maps of the given rows (default all) at native resolution: float32 (B, T, h, w), any range."""
-        return decode_maps(self._column(self._of(method, "map"), rows), self.scales(method, rows))
-
-    def scales(self, method: str, rows: Rows = None) -> npt.NDArray[np.float32]:
-        """Greatest absolute value of each map, float32 (B, T)."""
-        return self._column(self._of(method, "scale"), rows)
-
-    def targets(self, method: str, rows: Rows = None) -> npt.NDArray[np.int32]:
-        """The source model's class that each map explains, int32 (B, T)."""
-        return self._column(self._of(method, "target"), rows)
-
-    def flags(self, method: str, rows: Rows = None) -> npt.NDArray[np.uint8]:
-        """Bits of `schema.ALL_ZERO`, `CONSTANT` and `NON_FINITE`, uint8 (B, T)."""
-        return self._column(self._of(method, "flag"), rows)
-
-    def _of(self, method: str, part: str) -> str:
-        if method not in self.header.maps:
-            raise SalpipeError(
-                f"{self.path} holds no maps of '{method}'; it holds {', '.join(self.methods) or 'none at all'}"
-            )
-        return f"saliency/{method}/{part}"
-
-    def _column(self, name: str, rows: Rows | int = None) -> npt.NDArray[Any]:
-        """A copy, so that what the caller does with it never meets the read-only map."""
-        return np.array(self.view(name)[slice(None) if rows is None else rows])
-
-    def _damaged(self, what: str) -> IntegrityError:
-        return IntegrityError(
-            f"{self.path}: {what}; run 'salpipe verify --deep', then 'salpipe generate' again to repair it"
-        )
-
-    def _decode(self, row: int, data: bytes) -> npt.NDArray[np.uint8]:
-        try:
-            with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-                if image.size != (self.size, self.size):
-                    raise ValueError(f"it measures {image.size[0]}×{image.size[1]}")
-                return np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise self._damaged(f"the image of '{self.keys[row]}' cannot be decoded ({error})") from error
-
-
-class ShardFolder(Sequence[Pair]):
+class ShardFolder(Described, Sequence[Pair]):
     """The images of a finished folder (or of a single shard file) as one sequence; shards are opened when needed.
 
     Args:
@@ -298,12 +38,12 @@ class ShardFolder(Sequence[Pair]):
             raise SalpipeError(f"{self.path}: no such file or folder")
         if self.path.is_dir():
             manifest = Manifest.read(self.path)
-            self.header = manifest.header
+            self._header = manifest.header
             self.shards = tuple(Shard(self.path / entry.name) for entry in manifest.shards)
             counts = [entry.images for entry in manifest.shards]
         else:
             self.shards = (Shard(self.path),)
-            self.header = self.shards[0].header
+            self._header = self.shards[0].header
             counts = [len(self.shards[0])]
         self._starts = list(accumulate(counts, initial=0))
         self._mapped: deque[int] = deque()
@@ -313,19 +53,9 @@ class ShardFolder(Sequence[Pair]):
         return ShardFolder, (self.path,)
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in label order."""
-        return self.header.classes
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """How the maps were made."""
-        return self.header.provenance
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """Names of the saliency methods, sorted."""
-        return tuple(self.header.maps)
+    def header(self) -> ShardHeader:
+        """What all images of the folder share."""
+        return self._header
 
     def __len__(self) -> int:
         return self._starts[-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 FORMAT = "salpipe-shard"
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 ALL_ZERO, CONSTANT, NON_FINITE = 1, 2, 4
 TOP = 5
 
@@ -61,6 +61,7 @@ class ShardHeader:
         size: S, height and width of every frame in pixels.
         encoding: "raw" (uint8 frames) or "jpeg" (one byte stream).
         maps: for each method the shape of its maps.
+        boxes: whether the data set says where in its images the objects are.
     """
 
     plan: str
@@ -69,6 +70,7 @@ class ShardHeader:
     size: int
     encoding: Encoding
     maps: Mapping[str, MapShape]
+    boxes: bool = False
 
     def __post_init__(self) -> None:
         if self.encoding not in ("raw", "jpeg"):
@@ -105,6 +107,7 @@ class ShardRows:
         prediction_score: float32 (B, 5), their softmax, in [0, 1]; 0 where it has fewer.
         maps: for each method its raw maps, float32 (B, T, h, w), any range.
         targets: for each method the class explained, int32 (B, T).
+        boxes: for each image its boxes, x0, y0, x1, y1 in pixels of the original, where the header has boxes.
     """
 
     keys: list[str]
@@ -117,6 +120,7 @@ class ShardRows:
     prediction_score: npt.NDArray[np.float32]
     maps: dict[str, npt.NDArray[np.float32]]
     targets: dict[str, npt.NDArray[np.int32]]
+    boxes: Sequence[Sequence[tuple[int, int, int, int]]] = ()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -138,7 +142,7 @@ class Column:
 def columns(header: ShardHeader, rows: int) -> dict[str, Column]:
     """The data sets whose shape follows from the header, in the order in which they lie in the file.
 
-    `key` and, for JPEG, `image_bytes` and `image_offset` are not among them: their sizes depend on what is stored.
+    `key` and what is ragged (see `ragged`) are not among them: their sizes depend on what is stored.
     """
 
     def column(dtype: str, *shape: int) -> Column:
@@ -159,6 +163,19 @@ def columns(header: ShardHeader, rows: int) -> dict[str, Column]:
         found[f"saliency/{method}/flag"] = column("u1", shape.targets)
     if header.encoding == "raw":
         found["image"] = column("u1", header.size, header.size, 3)
+    return found
+
+
+def ragged(header: ShardHeader) -> dict[str, tuple[str, Column]]:
+    """The data sets of which an image has any number of rows: the name of their offsets, type and shape of a row.
+
+    Rows of image i are those from offset[i] up to offset[i + 1]; the offsets are uint64 (N + 1).
+    """
+    found = {}
+    if header.boxes:
+        found["source/box"] = "source/box_offset", Column(np.dtype("<i4"), (4,))
+    if header.encoding == "jpeg":
+        found["image_bytes"] = "image_offset", Column(np.dtype("u1"), ())
     return found
 
 

@@ -15,8 +15,8 @@ from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.files import sha256_of
 from saliency_pipeline.shards.layout import read_layout
 from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, Manifest, ShardEntry
-from saliency_pipeline.shards.reader import Shard
-from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE, ShardHeader, is_shard_name
+from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE, ShardHeader, is_shard_name, ragged
+from saliency_pipeline.shards.shard import Shard
 
 _CHUNK_BYTES = 8 * 2**20
 
@@ -187,8 +187,12 @@ def _check_values(shard: Shard, keys: dict[bytes, str]) -> Iterator[str]:
         yield from _check_maps(shard, method)
     for name, values, low, high in checks:
         yield from _outside(name, values, low, high)
-    if shard.header.encoding == "jpeg":
-        yield from _check_jpegs(shard)
+    for name, (offsets, _) in ragged(shard.header).items():
+        if not _fits(shard.view(offsets), len(shard.view(name))):
+            yield f"{offsets} does not run from 0 to the end of {name}"
+        elif name == "image_bytes":
+            for row in range(len(shard)):
+                shard.images([row])
 
 
 def _check_maps(shard: Shard, method: str) -> Iterator[str]:
@@ -205,13 +209,9 @@ def _check_maps(shard: Shard, method: str) -> Iterator[str]:
         yield f"saliency/{method}: flags of all-zero maps do not agree with the scales"
 
 
-def _check_jpegs(shard: Shard) -> Iterator[str]:
-    offsets = shard.view("image_offset")
-    if offsets[0] != 0 or (offsets[1:] < offsets[:-1]).any() or offsets[-1] != len(shard.view("image_bytes")):
-        yield "image_offset does not run from 0 to the end of image_bytes"
-        return
-    for row in range(len(shard)):
-        shard.images([row])
+def _fits(offsets: npt.NDArray[np.uint64], rows: int) -> bool:
+    """Whether the offsets of a ragged data set rise from 0 to its number of rows."""
+    return bool(offsets[0] == 0 and not (offsets[1:] < offsets[:-1]).any() and offsets[-1] == rows)
 
 
 def _outside(name: str, values: npt.NDArray[Any], low: float, high: float, first: int = 0) -> Iterator[str]:

@@ -23,6 +23,7 @@ from saliency_pipeline.shards.schema import (
     ShardRows,
     columns,
     encode_maps,
+    ragged,
     to_json,
 )
 
@@ -49,7 +50,7 @@ class ShardWriter:
         capacity: the most rows that may come; fewer make `finish` copy the file once.
 
     >>> import tempfile
-    >>> from saliency_pipeline.shards.reader import Shard
+    >>> from saliency_pipeline.shards.shard import Shard
     >>> from saliency_pipeline.shards.schema import MapShape
     >>> header = ShardHeader("plan", {}, ("cat", "dog"), 2, "raw", {"gradcam": MapShape(1, 1, 2)})
     >>> rows = ShardRows(
@@ -79,7 +80,7 @@ class ShardWriter:
         self.capacity = capacity
         self.rows = 0
         self._keys: list[bytes] = []
-        self._jpegs: list[bytes] = []
+        self._ragged: dict[str, list[npt.NDArray[np.generic]]] = {name: [] for name in ragged(header)}
         self._small: dict[str, list[npt.NDArray[np.generic]]] = {
             name: [np.empty(column.shape, column.dtype)]
             for name, column in columns(header, 0).items()
@@ -100,7 +101,7 @@ class ShardWriter:
             ValueError: shapes, types or the number of rows do not fit the header.
         """
         file = self._opened()
-        arrays, keys = self._arrays(rows), [key.encode() for key in rows.keys]
+        arrays, pieces, keys = self._arrays(rows), self._pieces(rows), [key.encode() for key in rows.keys]
         with disk_errors_explained(self.path):
             for name, array in arrays.items():
                 if name in self._small:
@@ -109,8 +110,8 @@ class ShardWriter:
                     file.put(name, self.rows, array)
             file.check()
         self._keys += keys
-        if isinstance(rows.images, list):
-            self._jpegs += rows.images
+        for name, new in pieces.items():
+            self._ragged[name] += new
         self.rows += len(rows)
 
     def finish(self) -> int:
@@ -129,8 +130,8 @@ class ShardWriter:
             for name, arrays in self._small.items():
                 file.put(name, 0, np.concatenate(arrays))
             file.add_keys(self._keys)
-            if self.header.encoding == "jpeg":
-                file.add_jpegs(self._jpegs)
+            for name, (offsets, each) in ragged(self.header).items():
+                file.add_ragged(name, offsets, each, self._ragged[name])
             file.complete()
             self._file = None
             file.close()
@@ -174,13 +175,25 @@ class ShardWriter:
             raise ValueError(f"images are {type(rows.images).__name__}, the encoding is {self.header.encoding}")
         if not isinstance(rows.images, list):
             arrays["image"] = rows.images
-        elif len(rows.images) != len(rows):
-            raise ValueError(f"{len(rows)} keys but {len(rows.images)} images")
         for name, column in columns(self.header, len(rows)).items():
             array = arrays[name]
             if array.shape != column.shape or array.dtype != column.dtype:
                 raise ValueError(f"{name} is {array.dtype} {array.shape}, not {column.dtype} {column.shape}")
         return arrays
+
+    def _pieces(self, rows: ShardRows) -> dict[str, list[npt.NDArray[np.generic]]]:
+        """The rows' ragged data sets, an array an image."""
+        found: dict[str, list[npt.NDArray[np.generic]]] = {}
+        if self.header.boxes:
+            found["source/box"] = [np.array(boxes, np.int32).reshape(-1, 4) for boxes in rows.boxes]
+        if isinstance(rows.images, list):
+            found["image_bytes"] = [np.frombuffer(jpeg, np.uint8) for jpeg in rows.images]
+        for name, arrays in found.items():
+            if len(arrays) != len(rows):
+                raise ValueError(f"{len(rows)} keys but {len(arrays)} images in {name}")
+        if len(rows.boxes) and not self.header.boxes:
+            raise ValueError("boxes for a shard without boxes")
+        return found
 
     def _compact(self) -> None:
         """Copy what there is into a file that was made for just so many rows: contiguous data sets cannot shrink."""
@@ -295,13 +308,13 @@ class _File:
         self._data["key"] = self._create("key", column)
         self.put("key", 0, np.array(keys, dtype=column.dtype))
 
-    def add_jpegs(self, jpegs: list[bytes]) -> None:
-        """`image_offset` and `image_bytes`: JPEG i lies at image_bytes[image_offset[i]:image_offset[i + 1]]."""
-        offsets = np.cumsum([0, *map(len, jpegs)], dtype=np.uint64)
-        stream = np.frombuffer(b"".join(jpegs), dtype=np.uint8)
-        for name, array in (("image_offset", offsets), ("image_bytes", stream)):
-            self._data[name] = self._create(name, Column(array.dtype.newbyteorder("<"), array.shape))
-            self.put(name, 0, array)
+    def add_ragged(self, name: str, offsets: str, each: Column, pieces: list[npt.NDArray[np.generic]]) -> None:
+        """A data set of which image i has the rows `offsets[i]` to `offsets[i + 1]`, and those offsets."""
+        where = np.cumsum([0, *map(len, pieces)], dtype=np.uint64)
+        rows = np.concatenate([np.empty((0, *each.shape), each.dtype), *pieces])
+        for called, array in ((offsets, where), (name, rows)):
+            self._data[called] = self._create(called, Column(array.dtype.newbyteorder("<"), array.shape))
+            self.put(called, 0, array)
 
     def check(self) -> None:
         """Raise what went wrong on the disk since the file was made."""

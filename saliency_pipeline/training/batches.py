@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.shards.reader import Shard, ShardFolder
+from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.shards.shard import Shard
 from saliency_pipeline.training import augment as augmentation
 from saliency_pipeline.training.augment import augment
 from saliency_pipeline.training.controls import (

@@ -14,8 +14,9 @@ from PIL import Image
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.gallery.page import show
-from saliency_pipeline.shards.reader import Shard, ShardFolder
+from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import MapShape, ShardHeader, ShardRows
+from saliency_pipeline.shards.shard import Shard
 from tests.shards import examples
 
 EVIL = [

@@ -28,7 +28,8 @@ from saliency_pipeline.saliency.layers import choose_layer
 from saliency_pipeline.saliency.methods import find_methods
 from saliency_pipeline.saliency.targets import Target
 from saliency_pipeline.shards.manifest import Manifest
-from saliency_pipeline.shards.reader import Shard, ShardFolder
+from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.shards.shard import Shard
 from saliency_pipeline.shards.verify import verify
 from tests.generation.conftest import BROKEN, NAMES
 from tests.generation.examples import OPTIONS, flat, kept, photographs, run, temporaries

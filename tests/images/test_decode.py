@@ -227,3 +227,37 @@ def test_wrong_arguments_are_the_callers_fault_not_the_files(arguments, reason):
     with pytest.raises(SalpipeError, match=reason) as caught:
         decode_frame(good_files()["plain.png"], **{"size": 32, **arguments})
     assert not isinstance(caught.value, BadImageError)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("fit", FITS)
+def test_a_box_is_decoded_as_if_it_had_been_cut_out(kind, fit):
+    image = photo(600, 400)
+    stored = np.asarray(Image.open(io.BytesIO(encode(image, kind))).convert("RGB"))
+    frame, source_size = decode_frame(encode(image, kind), 32, fit=fit, box=(50, 30, 250, 180))
+    cut, _ = decode_frame(encode(stored[30:180, 50:250], "PNG"), 32, fit=fit)
+    np.testing.assert_array_equal(frame, cut)
+    assert source_size == (600, 400)
+
+
+def test_a_box_ends_where_the_image_ends():
+    image = photo(60, 40)
+    beyond, _ = decode_frame(encode(image, "PNG"), 16, box=(-7, -9, 30, 20))
+    within, _ = decode_frame(encode(image, "PNG"), 16, box=(0, 0, 30, 20))
+    np.testing.assert_array_equal(beyond, within)
+    whole, _ = decode_frame(encode(image, "PNG"), 16, box=(-1, -1, 4000, 6000))
+    np.testing.assert_array_equal(whole, decode_frame(encode(image, "PNG"), 16)[0])
+
+
+@pytest.mark.parametrize("box", [(40, 0, 50, 10), (-9, 0, 0, 10), (5, 5, 5, 9), (9, 9, 5, 5)])
+def test_a_box_without_a_pixel_of_the_image_is_named(box):
+    with pytest.raises(BadImageError, match=f"its box {', '.join(map(str, box))} lies outside the 40 x 60 image"):
+        decode_frame(encode(photo(60, 40), "PNG"), 16, box=box)
+
+
+def test_a_box_is_meant_in_the_image_as_it_lies_in_its_file():
+    image = photo(60, 40)
+    turned = encode(image, "PNG", exif=exif(6))
+    frame, source_size = decode_frame(turned, 10, box=(5, 10, 15, 20))
+    np.testing.assert_array_equal(frame, np.rot90(image[10:20, 5:15], -1))
+    assert source_size == (40, 60)

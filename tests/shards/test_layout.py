@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from saliency_pipeline.shards.layout import read_layout
-from saliency_pipeline.shards.reader import Shard
+from saliency_pipeline.shards.shard import Shard
 from tests.shards.examples import SIZE, header, rows, write
 
 

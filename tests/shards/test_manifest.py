@@ -35,7 +35,7 @@ def test_bytes_depend_on_what_it_says_alone(tmp_path):
     assert first.isascii()
     assert first.endswith(b"}\n")
     data = json.loads(first)
-    assert (data["format"], data["format_version"], data["images"]) == ("salpipe-manifest", "1.0", 3)
+    assert (data["format"], data["format_version"], data["images"]) == ("salpipe-manifest", "1.1", 3)
     assert data["maps"]["gradcam"] == {"targets": 1, "height": 7, "width": 5}
     assert data["shards"][0] == {"name": "shard-00000.h5", "images": 3, "bytes": 999, "sha256": DIGEST}
 
@@ -96,7 +96,7 @@ def test_what_is_not_json_is_damaged(tmp_path, text):
 
 def test_a_newer_format_asks_for_an_upgrade(tmp_path):
     path = folder(tmp_path / "f") / "manifest.json"
-    path.write_text(path.read_text().replace('"format_version": "1.0"', '"format_version": "1.7"'))
+    path.write_text(path.read_text().replace('"format_version": "1.1"', '"format_version": "1.7"'))
     assert Manifest.read(path.parent).images == 12
     path.write_text(path.read_text().replace('"format_version": "1.7"', '"format_version": "2.0"'))
     with pytest.raises(SalpipeError, match=r"format 2\.0 is newer than this salpipe can read; upgrade salpipe"):

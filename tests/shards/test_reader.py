@@ -14,8 +14,9 @@ from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.files import temporary_name
 from saliency_pipeline.shards import reader
 from saliency_pipeline.shards.manifest import Manifest
-from saliency_pipeline.shards.reader import Shard, ShardFolder
+from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import decode_maps, encode_maps
+from saliency_pipeline.shards.shard import Shard
 from tests.shards.examples import MAPS, SIZE, folder, header, jpeg, rows, write
 
 
@@ -236,7 +237,7 @@ def test_damaged_offsets_are_refused(tmp_path):
     path = write(tmp_path / "a.h5", header("jpeg"), rows(2, "jpeg"))
     for value in (2**63, 10**6):
         _overwrite(path, "image_offset", 1, value)
-        with pytest.raises(IntegrityError, match="image offsets do not fit"):
+        with pytest.raises(IntegrityError, match="image_offset does not fit image_bytes"):
             Shard(path).images()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.shards.manifest import Manifest
-from saliency_pipeline.shards.reader import Shard
+from saliency_pipeline.shards.shard import Shard
 from saliency_pipeline.shards.verify import Problem, verify
 from tests.shards.examples import folder, header, jpeg, rows, write
 
@@ -199,7 +199,7 @@ def test_a_damaged_manifest_is_a_problem(sound):
 
 def test_a_newer_manifest_is_no_damage(sound):
     manifest = sound / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format_version": "1.0"', '"format_version": "3.0"'))
+    manifest.write_text(manifest.read_text().replace('"format_version": "1.1"', '"format_version": "3.0"'))
     with pytest.raises(SalpipeError, match="upgrade salpipe"):
         verify(sound)
 

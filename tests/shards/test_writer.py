@@ -17,8 +17,8 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import temporary_name
 from saliency_pipeline.shards import writer as writer_module
 from saliency_pipeline.shards.layout import read_layout
-from saliency_pipeline.shards.reader import Shard
 from saliency_pipeline.shards.schema import MapShape, columns, decode_maps, encode_maps
+from saliency_pipeline.shards.shard import Shard
 from saliency_pipeline.shards.writer import ShardWriter
 from tests.shards.examples import MAPS, SIZE, header, part, rows, write
 
@@ -57,7 +57,7 @@ def test_other_hdf5_readers_find_format_1(tmp_path):
     path = write(tmp_path / "a.h5", header(), whole)
     with h5py.File(path) as file:
         assert file.attrs["format"] == b"salpipe-shard"
-        assert file.attrs["format_version"] == b"1.0"
+        assert file.attrs["format_version"] == b"1.1"
         assert file.attrs["complete"] == 1
         assert list(file["key"].asstr()) == whole.keys
         for name, column in columns(header(), 3).items():

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 
 from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.shards import reader
-from saliency_pipeline.shards.reader import Shard, ShardFolder
+from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.shards.shard import Shard
 from saliency_pipeline.training.augment import AUGMENTATIONS, augment
 from saliency_pipeline.training.batches import Batches, PairDataset, Preparation
 from saliency_pipeline.training.maps import normalise, upsample
