@@ -1,0 +1,145 @@
+"""How much of a PubFig list is there: present, damaged, another file, missing. Nothing is downloaded or changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from saliency_pipeline.errors import BadImageError
+from saliency_pipeline.images.keys import natural
+from saliency_pipeline.images.notes import Notes
+from saliency_pipeline.images.pubfig import numbered
+from saliency_pipeline.images.pubfig_list import ListedFace
+from saliency_pipeline.images.record import ImageRecord
+from saliency_pipeline.progress import Progress
+
+FEW = 10
+"""People with fewer images than this are named: fewer cannot be split into training, validation and test."""
+
+_NAMED = 12
+
+
+@dataclass(frozen=True)
+class PresenceReport:
+    """What a tree holds of a list; the first four add up to `listed`.
+
+    Attributes:
+        listed: rows of the list.
+        present: their file is there, with the md5 of the list, or decodes where the list has none.
+        wrong_md5: an image is there, but of another md5: another picture, or the same saved anew.
+        damaged: a file is there that cannot be read or decoded.
+        missing: no file is there.
+        duplicated: rows among those present whose file has the content of an earlier one's.
+        unlisted: files of the tree that the list does not name.
+        people: people of the list.
+        few_below: the number that `few` is about.
+        few: people with fewer images present than that, and how many they have.
+    """
+
+    listed: int
+    present: int
+    wrong_md5: int
+    damaged: int
+    missing: int
+    duplicated: int
+    unlisted: int
+    people: int
+    few_below: int = FEW
+    few: dict[str, int] = field(default_factory=dict)
+
+    def as_text(self) -> str:
+        """Two lines, or one where everybody has images enough."""
+        counts = (
+            f"{self.listed:,} listed: {self.present:,} present ({self.duplicated:,} duplicated), {self.wrong_md5:,} "
+            f"wrong md5, {self.damaged:,} damaged, {self.missing:,} missing"
+        )
+        return "\n".join([counts, *([few_text(self.few, self.few_below, self.people)] if self.few else [])])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The attributes by name."""
+        return asdict(self)
+
+
+def presence(
+    rows: Sequence[ListedFace],
+    folder: str | os.PathLike[str],
+    *,
+    few_below: int = FEW,
+    progress: Progress | None = None,
+) -> PresenceReport:
+    """Compares a tree with the list it was downloaded from.
+
+    Every file is read and hashed; a file of the right md5 is the original and is not decoded.
+
+    Args:
+        rows: as `read_list` returns them.
+        folder: holds `<person>/<imagenum>.<suffix>`.
+        few_below: people with fewer images present are named.
+        progress: told how far it is.
+
+    Raises:
+        SalpipeError: a folder of the tree cannot be read.
+    """
+    progress = progress or Progress()
+    files = numbered(folder, Notes())
+    found: Counter[str] = Counter()
+    had = dict.fromkeys(sorted({row.person for row in rows}, key=natural), 0)
+    contents: set[str] = set()
+    progress.start(len(rows), "image", "checking")
+    try:
+        for row in rows:
+            state, md5 = _state(row, files.pop((row.person, row.number), None))
+            found[state] += 1
+            if state == "present":
+                had[row.person] += 1
+                found["duplicated"] += md5 in contents
+                contents.add(md5)
+            progress.advance(1)
+    finally:
+        progress.stop()
+    return PresenceReport(
+        listed=len(rows),
+        present=found["present"],
+        wrong_md5=found["wrong_md5"],
+        damaged=found["damaged"],
+        missing=found["missing"],
+        duplicated=found["duplicated"],
+        unlisted=len(files),
+        people=len(had),
+        few_below=few_below,
+        few=too_few(had, few_below),
+    )
+
+
+def too_few(had: dict[str, int], below: int) -> dict[str, int]:
+    """The people with fewer than so many images."""
+    return {person: count for person, count in had.items() if count < below}
+
+
+def few_text(few: dict[str, int], below: int, people: int) -> str:
+    """One line that says who has too few images."""
+    named = ", ".join(f"{person} {count}" for person, count in list(few.items())[:_NAMED])
+    more = f" and {len(few) - _NAMED:,} more" if len(few) > _NAMED else ""
+    return f"{len(few):,} of {people:,} people have fewer than {below:,} images: {named}{more}"
+
+
+def _state(row: ListedFace, path: str | None) -> tuple[str, str]:
+    """What a row's file is, and its md5."""
+    if path is None:
+        return "missing", ""
+    try:
+        data = ImageRecord("", path).read()
+        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        if row.md5 == md5:
+            return "present", md5
+        # loads torch, which originals have no need of
+        from saliency_pipeline.images.decode import decode_frame
+
+        decode_frame(data, 8)
+    except (OSError, BadImageError):
+        return "damaged", ""
+    return ("wrong_md5" if row.md5 else "present"), md5

@@ -1,0 +1,270 @@
+"""Trees of PubFig, its Kaggle copy and PubFig83, a folder a person. Lists stand in `pubfig_list.py`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from fnmatch import fnmatch
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.folder import SPLIT_FOLDERS
+from saliency_pipeline.images.keys import has_image_suffix, key_part, natural, shown
+from saliency_pipeline.images.layout import Layout, ReadOptions
+from saliency_pipeline.images.notes import Notes
+from saliency_pipeline.images.pubfig_list import (
+    ListedFace,
+    duplicates_in_list,
+    is_list,
+    person_name,
+    read_list,
+    read_people,
+)
+from saliency_pipeline.images.record import Box, Catalogue, ImageRecord, Split
+
+__all__ = ["LAYOUTS", "ListedFace", "duplicates_in_list", "is_list", "read_list", "read_people"]
+
+LIST_NAMES, PEOPLE_NAMES = "*_urls*.txt", "*_people*.txt"
+"""What lists and files of people are called: `dev_urls.txt`, `eval_urls_truncated.txt`, `dev_people.txt`."""
+
+_KAGGLE = "CelebDataProcessed"
+_PUBFIG83_PEOPLE = 83
+_MANY = 1000
+"""A folder of more entries than this is none of people, and need not be read to its end to be recognised."""
+
+
+class FaceFile(NamedTuple):
+    """An image in a tree.
+
+    Attributes:
+        person: the folder's name as `person_name` gives it, valid UTF-8.
+        name: of the file, as the operating system spells it.
+        path: of the file.
+    """
+
+    person: str
+    name: str
+    path: str
+
+
+def files(folder: str | os.PathLike[str]) -> Iterator[FaceFile]:
+    """The images of a tree, a folder a person, in natural order of folders and files.
+
+    Raises:
+        SalpipeError: a folder cannot be read.
+    """
+    for person, path in _people(folder):
+        with _listed(path) as entries:
+            names = [entry.name for entry in entries if _is_image(entry)]
+        for name in sorted(names, key=natural):
+            yield FaceFile(person, name, os.path.join(path, name))
+
+
+def numbered(folder: str | os.PathLike[str], notes: Notes) -> dict[tuple[str, int], str]:
+    """The images of a tree whose names are numbers: (person, number) to path.
+
+    Args:
+        folder: holds a folder a person, its words separated by ' ' or '_'.
+        notes: told of names that are no numbers, and of a second file of one number.
+
+    Raises:
+        SalpipeError: a folder cannot be read.
+    """
+    found: dict[tuple[str, int], str] = {}
+    for person, name, path in files(folder):
+        stem = name.rpartition(".")[0]
+        if not (stem.isascii() and stem.isdigit() and len(stem) < 10):
+            notes.add(_short(path), "its name is no image number")
+        elif found.setdefault((person, int(stem)), path) != path:
+            notes.add(_short(path), "another file has this person's image of this number")
+    return found
+
+
+def lists_of(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """The lists in a folder; without any, those in the folder above it."""
+    return _beside(Path(folder), LIST_NAMES, is_list)
+
+
+def _read_pubfig(path: Path, options: ReadOptions) -> Catalogue:
+    notes = Notes()
+    lists = (options.list,) if options.list else lists_of(path)
+    rows = _merged(lists, notes)
+    people = {row.person for row in rows.values()}
+    if not rows:
+        people = {name for each in _beside(path, PEOPLE_NAMES, os.path.isfile) for name in read_people(each)}
+    if not people:
+        raise SalpipeError(
+            f"{shown(path)}: neither dev_urls.txt nor eval_urls.txt nor a list of people in it or above it; put one "
+            "there or name it (--list)"
+        )
+    records = []
+    for (person, number), file in numbered(path, notes).items():
+        if person not in people:
+            notes.add(_short(file), "its folder is nobody's in the list")
+        elif rows and (person, number) not in rows:
+            notes.add(_short(file), "not in the list")
+        else:
+            row = rows.get((person, number))
+            box = _widened(row.box, options.margin) if row and row.box and options.crop else None
+            suffix = file.rpartition(".")[2]
+            records.append((person, ImageRecord(f"{person}/{number}.{suffix}", file, box=box)))
+    return _catalogue(path, records, "pubfig", notes)
+
+
+def _read_kaggle(path: Path, options: ReadOptions) -> Catalogue:
+    notes = Notes()
+    return _catalogue(path, _plain(path / _KAGGLE if (path / _KAGGLE).is_dir() else path), "pubfig-kaggle", notes)
+
+
+def _read_pubfig83(path: Path, options: ReadOptions) -> Catalogue:
+    notes = Notes()
+    records = []
+    splits = _splits(path)
+    for folder, split in splits.items():
+        records += [(person, replace(record, split=split)) for person, record in _plain(folder)]
+    # an image has the same key in both kinds of tree, unless train and test number theirs each from 1
+    if len({record.key for _, record in records}) < len(records) and len(splits) > 1:
+        top = len(os.fspath(path)) + 1
+        records = [(p, replace(r, key=f"{key_part(r.path[top:].partition('/')[0])}/{r.key}")) for p, r in records]
+    return _catalogue(path, records, "pubfig83", notes)
+
+
+def _plain(folder: Path) -> list[tuple[str, ImageRecord]]:
+    return [(person, ImageRecord(f"{person}/{key_part(name)}", path)) for person, name, path in files(folder)]
+
+
+def _catalogue(path: Path, records: Iterable[tuple[str, ImageRecord]], layout: str, notes: Notes) -> Catalogue:
+    """A catalogue of the people who have images; of two images of one key the first is taken."""
+    first: dict[str, tuple[str, ImageRecord]] = {}
+    for person, record in records:
+        if first.setdefault(record.key, (person, record))[1] is not record:
+            notes.add(_short(record.path), "another folder has this person's image of this name")
+    if not first:
+        more = f"; {notes.lines()[0]}" if len(notes) else ""
+        raise SalpipeError(f"{shown(path)}: no images found; each person needs a folder of them{more}")
+    classes = tuple(sorted({person for person, _ in first.values()}, key=natural))
+    labels = {person: label for label, person in enumerate(classes)}
+    kept = [replace(record, label=labels[person]) for person, record in first.values()]
+    kept.sort(key=lambda record: natural(record.key))
+    return Catalogue(os.path.abspath(path), kept, classes, layout=layout, notes=notes.lines())
+
+
+def _merged(lists: Sequence[Path], notes: Notes) -> dict[tuple[str, int], ListedFace]:
+    """The rows of one list, or of the development and the evaluation list together, by person and number."""
+    rows: dict[tuple[str, int], ListedFace] = {}
+    for path in lists:
+        for row in read_list(path, notes):
+            rows.setdefault((row.person, row.number), row)
+    return rows
+
+
+def _widened(box: Box, margin: float) -> Box:
+    """A box with a fraction of its width added left and right, and of its height above and below."""
+    x, y = round(margin * (box[2] - box[0])), round(margin * (box[3] - box[1]))
+    return box[0] - x, box[1] - y, box[2] + x, box[3] + y
+
+
+def _beside(folder: Path, pattern: str, wanted: Callable[[Path], bool]) -> tuple[Path, ...]:
+    """The files of a name in a folder; without any, those in the one above."""
+    folder = Path(os.path.abspath(folder))
+    for place in (folder, folder.parent):
+        with suppress(OSError):
+            names = sorted(name for name in os.listdir(place) if fnmatch(name, pattern))
+            if found := tuple(place / name for name in names if wanted(place / name)):
+                return found
+    return ()
+
+
+def _people(folder: str | os.PathLike[str]) -> list[tuple[str, str]]:
+    """Name and path of each visible folder in a folder."""
+    with _listed(folder) as entries:
+        found = [(entry.name, entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    found.sort(key=lambda each: natural(each[0]))
+    return [(person_name(key_part(name)) or key_part(name), path) for name, path in found]
+
+
+@contextmanager
+def _listed(folder: str | os.PathLike[str]) -> Iterator[Iterator[os.DirEntry[str]]]:
+    try:
+        with os.scandir(os.path.abspath(folder)) as entries:
+            yield entries
+    except OSError as error:
+        raise SalpipeError(f"{shown(folder)}: {error.strerror}; make it a folder one can read, or move it") from None
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is worth reading: a link to nowhere is rejected later, a pipe would block for ever."""
+    if not has_image_suffix(entry.name) or entry.name.startswith("."):
+        return False
+    return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
+
+
+def _splits(path: Path) -> dict[Path, Split]:
+    """The folders of people: those of the splits, or `path` itself."""
+    named = [Path(folder) for _, folder in _people(path)]
+    if named and all(folder.name.lower() in SPLIT_FOLDERS for folder in named):
+        return {folder: SPLIT_FOLDERS[folder.name.lower()] for folder in named}
+    return {path: Split.NONE}
+
+
+def _short(path: str) -> str:
+    """A file as `<folder>/<name>`."""
+    return "/".join(path.rsplit("/", 2)[-2:])
+
+
+def _folders(path: Path) -> list[Path]:
+    """The folders in a folder, if they can be people: none where there are very many entries."""
+    try:
+        with os.scandir(path) as entries:
+            few = list(islice(entries, _MANY + 1))
+    except OSError:
+        return []
+    return [Path(entry.path) for entry in few if entry.is_dir()] if len(few) <= _MANY else []
+
+
+def _is_pubfig(path: Path) -> bool:
+    """A list in the folder is enough; a list above it, or a file of people, has to name most of its folders."""
+    if not (folders := _folders(path)):
+        return False
+    lists = lists_of(path)
+    if any(each.parent == path for each in lists):
+        return True
+    try:
+        people = {row.person for row in _merged(lists, Notes()).values()}
+        people.update(name for each in _beside(path, PEOPLE_NAMES, os.path.isfile) for name in read_people(each))
+    except SalpipeError:
+        return False
+    return 2 * sum(person_name(folder.name) in people for folder in folders) > len(folders)
+
+
+def _is_kaggle(path: Path) -> bool:
+    return path.is_dir() and (path.name == _KAGGLE or (path / _KAGGLE).is_dir())
+
+
+def _is_pubfig83(path: Path) -> bool:
+    """By the root's name; or 83 folders that are nearly all called by two words or more, and numbers in them."""
+    folders = _folders(path)
+    if path.name.lower().startswith("pubfig83"):
+        return bool(folders)
+    if folders and all(folder.name.lower() in SPLIT_FOLDERS for folder in folders):
+        folders = _folders(folders[0])
+    if len(folders) != _PUBFIG83_PEOPLE:
+        return False
+    if sum(" " in person_name(folder.name) for folder in folders) < 0.9 * _PUBFIG83_PEOPLE:
+        return False
+    names: list[str] = []
+    for folder in folders[:3]:
+        with suppress(OSError):
+            names += [name for name in os.listdir(folder) if has_image_suffix(name)]
+    return bool(names) and all(name.rpartition(".")[0].isdigit() for name in names)
+
+
+LAYOUTS: tuple[Layout, ...] = (
+    Layout("pubfig", "dev_urls.txt or eval_urls.txt, <person>/<imagenum>.jpg", _is_pubfig, _read_pubfig),
+    Layout("pubfig-kaggle", "CelebDataProcessed/<person>/<number>.jpg", _is_kaggle, _read_kaggle),
+    Layout("pubfig83", "83 folders <person>/<number>.jpg, or those in train and test", _is_pubfig83, _read_pubfig83),
+)
