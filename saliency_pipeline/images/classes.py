@@ -1,0 +1,140 @@
+"""Which of a data set's classes a user's words mean: names, WordNet ids, patterns, files of them. No images here."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import os
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.keys import shown
+from saliency_pipeline.images.lines import Lines
+from saliency_pipeline.images.synsets import is_wnid
+
+_COMMENT = re.compile(r"(^|\s)#.*")
+_ID_IN_BRACKETS = re.compile(r" \(n[0-9]{8}\)$")
+_WILD = re.compile(r"[*?[]")
+
+
+class _Word(NamedTuple):
+    """One word of the user's: what it says, whether that is left out, and where it stands."""
+
+    text: str
+    out: bool
+    where: str
+
+
+def classes_meant(words: Sequence[str], classes: Sequence[str], ids: Sequence[str] = ()) -> tuple[int, ...]:
+    """The classes that words mean.
+
+    A word is a class's name or WordNet id, or a pattern with `*`, `?` or `[...]` over both; upper and lower case and
+    '_' and ' ' count as the same, unless a class is called exactly so. `!word` leaves out what the word means: of the
+    classes that the other words mean, or of all where there are none. `@file` stands for the words in a text file, one
+    a line, with comments from '#' on; after a WordNet id the rest of a line is not read, since published lists
+    have the names there. Without the '@' a file counts where no class is called like it.
+
+    Args:
+        words: as `--classes` takes them.
+        classes: names in label order, each another one.
+        ids: their WordNet ids in the same order, or none.
+
+    Returns:
+        Labels, ascending, without repetition.
+
+    Raises:
+        SalpipeError: a word means no class, a name means several, a file cannot be read, or no class is left.
+
+    >>> classes_meant(["great *", "TENCH"], ["tench", "great white shark", "great auk"], ["n0", "n1", "n2"])
+    (0, 1, 2)
+    >>> classes_meant(["!great_auk"], ["tench", "great white shark", "great auk"])
+    (0, 1)
+    """
+    index = _Index(classes, ids)
+    included: set[int] = set()
+    left_out: set[int] = set()
+    only_left_out = True
+    for word in _words(words, index):
+        (left_out if word.out else included).update(index.find(word))
+        only_left_out &= word.out
+    found = (set(range(len(classes))) if only_left_out else included) - left_out
+    if not found:
+        raise SalpipeError("--classes: no class is left; leave fewer out")
+    return tuple(sorted(found))
+
+
+class _Index:
+    """A data set's classes by everything they are called."""
+
+    def __init__(self, classes: Sequence[str], ids: Sequence[str]) -> None:
+        self._called = ids or classes
+        self._exact = {name: {label} for names in (classes, ids) for label, name in enumerate(names)}
+        self._folded: dict[str, set[int]] = {}
+        self._short: dict[str, set[int]] = {}
+        for names in (classes, ids):
+            for label, name in enumerate(names):
+                self._folded.setdefault(_folded(name), set()).add(label)
+                # "crane (n02012849)" and "crane (n03126707)" are both cranes
+                self._short.setdefault(_folded(_ID_IN_BRACKETS.sub("", name)), set()).add(label)
+
+    def named(self, name: str) -> set[int]:
+        """The classes of a name: more than one where it is ambiguous."""
+        folded = _folded(name)
+        return self._exact.get(name) or self._folded.get(folded) or self._short.get(folded) or set()
+
+    def find(self, word: _Word) -> set[int]:
+        """The classes that a word means, one at least."""
+        found = self.named(word.text)
+        if len(found) > 1:
+            ids = ", ".join(shown(self._called[label]) for label in sorted(found))
+            raise SalpipeError(f"{word.where}: {len(found)} classes are called {shown(word.text)!r}; say which: {ids}")
+        if found:
+            return found
+        if _WILD.search(word.text):
+            matches = re.compile(fnmatch.translate(_folded(word.text))).match
+            found = {label for name, labels in self._folded.items() if matches(name) for label in labels}
+            if not found:
+                raise SalpipeError(f"{word.where}: no class matches {shown(word.text)!r}; there are {self._some()}")
+            return found
+        near = difflib.get_close_matches(_folded(word.text), self._short, n=1)
+        hint = f"did you mean {shown(near[0])!r}?" if near else f"there are {self._some()}"
+        raise SalpipeError(f"{word.where}: no class {shown(word.text)!r}; {hint}")
+
+    def _some(self) -> str:
+        first = ", ".join(map(shown, self._called[:5]))
+        more = len(self._called) - 5
+        return f"{first} and {more:,} more" if more > 0 else first
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.replace("_", " ").casefold().split())
+
+
+def _words(words: Sequence[str], index: _Index) -> Iterator[_Word]:
+    """All words, with those of files in place of the files."""
+    for given in words:
+        word = _word(given, "--classes")
+        is_file = word.text.startswith("@") or os.path.isfile(word.text)
+        if is_file and not index.named(word.text):
+            yield from _words_of_file(word.text.removeprefix("@"), word.out)
+        else:
+            yield word
+
+
+def _words_of_file(path: str, out: bool) -> Iterator[_Word]:
+    empty = True
+    for number, line in Lines(path):
+        if text := _COMMENT.sub("", line).strip():
+            empty = False
+            first = text.split()[0].lower()
+            word = _word(first if is_wnid(first) else text, f"{shown(path)}:{number}")
+            yield word._replace(out=word.out != out)
+    if empty:
+        raise SalpipeError(f"{shown(path)}: no classes in it; write one a line")
+
+
+def _word(text: str, where: str) -> _Word:
+    text = text.strip()
+    return _Word(text.removeprefix("!").strip(), text.startswith("!"), where)

@@ -1,0 +1,296 @@
+"""Which classes and images of a catalogue are taken. How they are dealt to splits stands in `deal.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.classes import classes_meant
+from saliency_pipeline.images.deal import deal, deal_stable, fractions, part_totals, written
+from saliency_pipeline.images.keys import shown
+from saliency_pipeline.images.lots import Lots, lots, ranks
+from saliency_pipeline.images.notes import Notes
+from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
+
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+PARTS = ("training", "validation", "test")
+"""What the numbers of `--split` are of; their positions are the values of `Split`."""
+
+_MAX_SEED = 2**32 - 1
+_NAMED = 10
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is taken of a data set, and how it is split. Everything that is drawn is drawn by lot, see `lots.py`.
+
+    The order is that of the attributes: first the classes, then the images, then their splits.
+
+    Attributes:
+        classes: words for classes, see `classes_meant`; empty for all.
+        min_per_class: classes with fewer images, all splits together, are left out.
+        num_classes: so many of these classes, drawn; those for N are among those for N + 1.
+        per_class: at most so many images of a class, drawn; those for K are among those for K + 1. They are so many
+            in each of the data set's splits, or altogether where `splits` deals new ones.
+        splits: sizes of training and validation, or of training, validation and test: fractions that sum to 100 or to
+            1, or counts. Of counts every class gives the same number of images, or one less. Empty: the splits of the
+            data set stay.
+        stable: an image's split depends on its key and the seed alone, so that it stays when images are added or
+            taken away; the fractions then hold on average only.
+        seed: of all that is drawn, 0 to 2**32 - 1.
+
+    Raises:
+        SalpipeError: the values are out of range or contradict each other.
+    """
+
+    classes: tuple[str, ...] = ()
+    min_per_class: int | None = None
+    num_classes: int | None = None
+    per_class: int | None = None
+    splits: tuple[float, ...] = ()
+    stable: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("min_per_class", "num_classes", "per_class"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise SalpipeError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+        if not 0 <= self.seed <= _MAX_SEED:
+            raise SalpipeError(f"--seed {self.seed}: must be 0 to {_MAX_SEED}")
+        if self.counts is not None and self.per_class is not None:
+            raise SalpipeError(
+                f"--per-class {self.per_class}: --split {written(self.splits)} already says how many; leave one out"
+            )
+        if self.stable and self.shares is None:
+            raise SalpipeError("--stable-split: holds fractions only; add --split 72/18/10 or leave it out")
+
+    @property
+    def shares(self) -> tuple[Fraction, ...] | None:
+        """The fraction of each part, where `splits` are fractions."""
+        return fractions(self.splits) if self.splits else None
+
+    @property
+    def counts(self) -> tuple[int, ...] | None:
+        """The images of each part, where `splits` are counts."""
+        return tuple(map(int, self.splits)) if self.splits and self.shares is None else None
+
+
+def select(catalogue: Catalogue, selection: Selection, groups: Sequence[int] | None = None) -> Catalogue:
+    """Takes some classes and images of a catalogue and splits them anew, as far as a selection says so.
+
+    The same seed takes the same images on every machine and from every layout of a data set, since layouts give an
+    image the same key and classes are drawn by WordNet id where they have one.
+
+    Args:
+        catalogue: what there is. Where it has classes, images without a label are left out of any selection.
+        selection: what is wanted. One that wants nothing gives the catalogue back.
+        groups: (n,) a number for each record, equal for images that are duplicates of one another: new splits never
+            divide them. All are different where left out.
+
+    Returns:
+        A catalogue of the records taken, in their order. Labels count the classes taken, in their order; a class that
+        `classes`, `num_classes` or `min_per_class` do not leave out stays also without images, unless counts are
+        wanted. What was left out unasked is noted.
+
+    Raises:
+        SalpipeError: a class is not there, there are fewer classes or images than wanted, or nothing is left.
+
+    >>> records = [ImageRecord(f"{name}/{n}", "", label) for label, name in enumerate("ab") for n in range(10)]
+    >>> found = select(Catalogue("", records, ("a", "b")), Selection(classes=("b",), splits=(80, 20)))
+    >>> found.classes, len(found), sum(record.split is Split.VALIDATION for record in found.records)
+    (('b',), 10, 2)
+    """
+    if selection == Selection(seed=selection.seed):
+        return catalogue
+    notes = Notes()
+    records = catalogue.records
+    labels = np.fromiter((record.label for record in records), np.int64, len(records))
+    splits = np.fromiter((record.split for record in records), np.int8, len(records))
+    chosen = _chosen_classes(catalogue, selection, labels, notes)
+    kept = _chosen_images(catalogue, selection, labels, splits, chosen, notes)
+    if not len(kept):
+        raise SalpipeError(f"{shown(catalogue.root)}: no image is left; ask for other classes, or fewer conditions")
+    if selection.splits:
+        leaders = _leaders(len(records), groups)[kept]
+        splits[kept] = _dealt(catalogue, selection, labels[kept], leaders, notes)
+
+    new_labels = np.append(np.cumsum(chosen) - 1, -1)  # -1 stays -1
+    taken = [
+        _changed(records[position], label, Split(split))
+        for position, label, split in zip(
+            kept.tolist(), new_labels[labels[kept]].tolist(), splits[kept].tolist(), strict=True
+        )
+    ]
+    labels_taken = np.flatnonzero(chosen).tolist()
+    return replace(
+        catalogue,
+        records=taken,
+        classes=tuple(catalogue.classes[label] for label in labels_taken),
+        ids=tuple(catalogue.ids[label] for label in labels_taken) if catalogue.ids else (),
+        notes=(*catalogue.notes, *notes.lines()),
+    )
+
+
+def _chosen_classes(catalogue: Catalogue, selection: Selection, labels: Ints, notes: Notes) -> Mask:
+    """Which classes are taken, (k,) bool."""
+    classes = catalogue.classes
+    chosen = np.ones(len(classes), bool)
+    wanted = {
+        "--classes": selection.classes,
+        "--min-per-class": selection.min_per_class,
+        "--num-classes": selection.num_classes,
+        "--per-class": selection.per_class,
+    }
+    if not classes:
+        if flags := [flag for flag, value in wanted.items() if value]:
+            raise SalpipeError(f"{flags[0]}: the images of {shown(catalogue.root)} have no classes")
+        return chosen
+    if selection.classes:
+        chosen[:] = False
+        chosen[list(classes_meant(selection.classes, classes, catalogue.ids))] = True
+    if selection.classes or selection.num_classes or selection.min_per_class or selection.counts:
+        least = selection.min_per_class or 1
+        images = np.bincount(labels[labels >= 0], minlength=len(classes))
+        few = chosen & (images < least)
+        for label in np.flatnonzero(few):
+            reason = f"left out, it has fewer than {least:,} images" if least > 1 else "left out, it has no images"
+            notes.add(f"class {classes[label]} ({images[label]:,})" if least > 1 else f"class {classes[label]}", reason)
+        if (few == chosen).all():
+            flag = "--min-per-class" if selection.min_per_class else "--classes"
+            raise SalpipeError(
+                f"{flag}: the largest of the classes has {images[chosen].max():,} images; ask for others"
+            )
+        chosen &= ~few
+    if (number := selection.num_classes) is not None:
+        if number > (there := int(chosen.sum())):
+            raise SalpipeError(f"--num-classes {number}: there are {there:,} to draw from; ask for so many or fewer")
+        by_lot = np.lexsort((_class_lots(catalogue, selection, "class"), ~chosen))
+        chosen[by_lot[number:]] = False
+    return chosen
+
+
+def _chosen_images(
+    catalogue: Catalogue, selection: Selection, labels: Ints, splits: npt.NDArray[np.int8], chosen: Mask, notes: Notes
+) -> Ints:
+    """Which images of the chosen classes are taken, as positions, ascending."""
+    if catalogue.classes:
+        if unlabelled := int((labels < 0).sum()):
+            notes.add(f"{unlabelled:,} images", "left out, they have no label")
+        kept = np.flatnonzero(np.append(chosen, False)[labels])
+    else:
+        kept = np.arange(len(labels))
+    if selection.counts is not None:
+        quotas = _quotas(catalogue, selection, labels[kept], chosen)
+        return _drawn(catalogue, selection, kept, labels[kept] if catalogue.classes else np.zeros_like(kept), quotas)
+    if selection.per_class is not None:
+        pools = labels[kept] if selection.splits else labels[kept] * len(Split) + splits[kept] + 1
+        return _drawn(catalogue, selection, kept, pools, np.full(int(pools.max(initial=0)) + 1, selection.per_class))
+    return kept
+
+
+def _drawn(catalogue: Catalogue, selection: Selection, kept: Ints, pools: Ints, quotas: Ints) -> Ints:
+    """Those of the images whose lots are the lowest of their pool, as many as its quota says."""
+    stays = np.ones(len(kept), bool)
+    # lots are drawn only where they decide
+    large = np.flatnonzero((np.bincount(pools, minlength=len(quotas)) > quotas)[pools])
+    drawn = lots(selection.seed, "draw", (catalogue.records[position].key for position in kept[large].tolist()))
+    stays[large] = ranks(pools[large], drawn) < quotas[pools[large]]
+    return kept[stays]
+
+
+def _quotas(catalogue: Catalogue, selection: Selection, labels: Ints, chosen: Mask) -> Ints:
+    """How many images each class gives where counts are wanted, (k,) int64: the same number, or one less."""
+    wanted = sum(selection.counts or ())
+    if not catalogue.classes:
+        if wanted > len(labels):
+            raise SalpipeError(
+                f"--split {written(selection.splits)}: {wanted:,} images are wanted, there are {len(labels):,}; "
+                "ask for fewer"
+            )
+        return np.array([wanted])
+    quotas = np.zeros(len(chosen), np.int64)
+    classes = np.flatnonzero(chosen)
+    if wanted < len(classes):
+        raise SalpipeError(
+            f"--split {written(selection.splits)}: {wanted:,} images for {len(classes):,} classes; ask for more, or "
+            f"for fewer classes with --num-classes {wanted}"
+        )
+    by_lot = classes[np.argsort(_class_lots(catalogue, selection, "quota")[classes], kind="stable")]
+    quotas[by_lot] = wanted // len(classes) + (np.arange(len(classes)) < wanted % len(classes))
+    images = np.bincount(labels, minlength=len(chosen))
+    if len(short := np.flatnonzero(images < quotas)):
+        named = ", ".join(
+            f"{shown(catalogue.classes[label])} {images[label]:,} of {quotas[label]:,}" for label in short[:_NAMED]
+        )
+        more = f" and {len(short) - _NAMED:,} more" if len(short) > _NAMED else ""
+        raise SalpipeError(
+            f"--split {written(selection.splits)}: {len(short):,} of {len(classes):,} classes have too few images: "
+            f"{named}{more}; {_remedy(wanted, images[classes])}"
+        )
+    return quotas
+
+
+def _remedy(wanted: int, images: Ints) -> str:
+    """What to do where classes have too few images: the most classes that have enough, so many there are."""
+    sizes = np.sort(images)[::-1]
+    enough = np.flatnonzero(-(-wanted // np.arange(1, len(sizes) + 1)) <= sizes)
+    if not len(enough):
+        return f"there are {int(images.sum()):,} images in these classes: ask for fewer"
+    last = enough[-1]
+    return f"leave them out with --min-per-class {sizes[last]}, which keeps {last + 1:,}, or --classes '!NAME'"
+
+
+def _leaders(images: int, groups: Sequence[int] | None) -> Ints:
+    """The position of the first image of each image's group, (n,) int64."""
+    if groups is None:
+        return np.arange(images)
+    if len(groups) != images:
+        raise ValueError(f"{len(groups)} groups for {images} records")
+    _, first, group = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
+    return first[group]
+
+
+def _dealt(
+    catalogue: Catalogue, selection: Selection, labels: Ints, leaders: Ints, notes: Notes
+) -> npt.NDArray[np.int8]:
+    """The new split of each image taken: its group's."""
+    shares = selection.shares
+    totals = list(selection.counts or part_totals(len(labels), shares or ()))
+    leader, first, unit, sizes = np.unique(leaders, return_index=True, return_inverse=True, return_counts=True)
+    drawn = lots(selection.seed, "deal", (catalogue.records[position].key for position in leader.tolist()))
+    if selection.stable and shares is not None:
+        parts = deal_stable(drawn, shares)[unit]
+    else:
+        class_lots = _class_lots(catalogue, selection, "quota") if catalogue.classes else np.zeros(1, np.uint64)
+        parts = deal(labels[first] if catalogue.classes else np.zeros_like(first), sizes, drawn, totals, class_lots)[
+            unit
+        ]
+    found = np.bincount(parts, minlength=len(totals)).tolist()
+    for part, size in enumerate(selection.splits):
+        if size and not found[part]:
+            raise SalpipeError(
+                f"--split {written(selection.splits)}: of {len(labels):,} images none falls to {PARTS[part]}; "
+                "take more images or other numbers"
+            )
+    if found != totals and not selection.stable:
+        notes.add(
+            f"{written(found)} images instead of {written(totals)}", "splits are uneven to keep duplicates together"
+        )
+    return parts
+
+
+def _class_lots(catalogue: Catalogue, selection: Selection, purpose: str) -> Lots:
+    return lots(selection.seed, purpose, catalogue.ids or catalogue.classes)
+
+
+def _changed(record: ImageRecord, label: int, split: Split) -> ImageRecord:
+    if record.label == label and record.split is split:
+        return record
+    return replace(record, label=label, split=split)
