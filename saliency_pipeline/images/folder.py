@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import SUFFIXES, has_image_suffix, key_part, natural, shown
+from saliency_pipeline.images.layout import Layout
+from saliency_pipeline.images.listing import folder_errors_explained, listing
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 
 SPLIT_FOLDERS = {
@@ -18,8 +20,6 @@ SPLIT_FOLDERS = {
     "test": Split.TEST,
 }
 """Names, in any case, of folders that hold one part of a data set."""
-
-_SYSTEM_FOLDERS = frozenset({"$RECYCLE.BIN", "@eaDir", "System Volume Information", "__MACOSX", "lost+found"})
 
 
 class _Folder(NamedTuple):
@@ -106,42 +106,15 @@ def _walk(top: str) -> Iterator[_Folder]:
     waiting: list[tuple[str, tuple[str, ...], frozenset[tuple[int, int]]]] = [(top, (), frozenset())]
     while waiting:
         path, parts, above = waiting.pop()
-        images = []
-        try:
+        with folder_errors_explained(path):
             status = os.stat(path)
-            identity = status.st_dev, status.st_ino
-            if identity in above:
-                continue
-            within = above | {identity}
-            with os.scandir(path) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if _is_folder(entry):
-                        if entry.name not in _SYSTEM_FOLDERS:
-                            waiting.append((entry.path, (*parts, key_part(entry.name)), within))
-                    elif has_image_suffix(entry.name) and _is_file_or_dangling(entry):
-                        images.append(entry.name)
-        except FileNotFoundError:
-            raise SalpipeError(f"{shown(path)}: no such folder; check the path") from None
-        except OSError as error:
-            raise SalpipeError(f"{shown(path)}: {error.strerror}; make it a folder one can read, or move it") from None
+        identity = status.st_dev, status.st_ino
+        if identity in above:
+            continue
+        within = above | {identity}
+        folders, images, _ = listing(path)
+        waiting += [(os.path.join(path, name), (*parts, key_part(name)), within) for name in folders]
         yield _Folder(path, parts, images)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def _is_file_or_dangling(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is worth reading: not a pipe or socket, which would block for ever."""
-    try:
-        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
-    except OSError:
-        return True
 
 
 def _suffixes() -> str:
@@ -161,3 +134,13 @@ def _split_and_class(folder: _Folder, splits: dict[str, Split], label_level: int
     split = splits.get(folder.parts[0], Split.NONE) if folder.parts else Split.NONE
     below = folder.parts[1:] if folder.parts and splits else folder.parts
     return split, below[label_level - 1] if 0 < label_level <= len(below) else None
+
+
+LAYOUTS = (
+    Layout(
+        "folders",
+        "a folder a class, below train, val and test where there are such, or one flat folder",
+        lambda path: True,
+        lambda path, options: read_folder(path, label_level=options.label_level),
+    ),
+)
