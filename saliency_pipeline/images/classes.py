@@ -6,7 +6,7 @@ import difflib
 import fnmatch
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from saliency_pipeline.errors import SalpipeError
@@ -20,10 +20,9 @@ _WILD = re.compile(r"[*?[]")
 
 
 class _Word(NamedTuple):
-    """One word of the user's: what it says, whether that is left out, and where it stands."""
+    """A word, and where it stands."""
 
     text: str
-    out: bool
     where: str
 
 
@@ -32,8 +31,8 @@ def classes_meant(words: Sequence[str], classes: Sequence[str], ids: Sequence[st
 
     A word is a class's name or WordNet id, or a pattern with `*`, `?` or `[...]` over both; upper and lower case and
     '_' and ' ' count as the same, unless a class is called exactly so. `!word` leaves out what the word means: of the
-    classes that the other words mean, or of all where there are none. `@file` stands for the words in a text file, one
-    a line, with comments from '#' on; after a WordNet id the rest of a line is not read, since published lists
+    classes that the other words mean, or of all where there are none. `@file` means what the words in a text file mean,
+    one a line, with comments from '#' on; after a WordNet id the rest of a line is not read, since published lists
     have the names there. Without the '@' a file counts where no class is called like it.
 
     Args:
@@ -52,23 +51,47 @@ def classes_meant(words: Sequence[str], classes: Sequence[str], ids: Sequence[st
     >>> classes_meant(["!great_auk"], ["tench", "great white shark", "great auk"])
     (0, 1)
     """
-    index = _Index(classes, ids)
-    included: set[int] = set()
-    left_out: set[int] = set()
-    only_left_out = True
-    for word in _words(words, index):
-        (left_out if word.out else included).update(index.find(word))
-        only_left_out &= word.out
-    found = (set(range(len(classes))) if only_left_out else included) - left_out
+    found = _meant((_Word(text, "--classes") for text in words), _Index(classes, ids), files=True)
     if not found:
         raise SalpipeError("--classes: no class is left; leave fewer out")
     return tuple(sorted(found))
+
+
+def _meant(words: Iterable[_Word], index: _Index, *, files: bool) -> set[int]:
+    """The labels that words mean together; may be empty."""
+    included: set[int] = set()
+    left_out: set[int] = set()
+    only_left_out = True
+    for text, where in words:
+        name = text.strip().removeprefix("!").strip()
+        if files and not index.named(name) and (name.startswith("@") or os.path.isfile(name)):
+            found = _meant(_words_of_file(name.removeprefix("@")), index, files=False)
+        else:
+            found = index.find(_Word(name, where))
+        if text.strip().startswith("!"):
+            left_out |= found
+        else:
+            included |= found
+            only_left_out = False
+    return (index.all if only_left_out else included) - left_out
+
+
+def _words_of_file(path: str) -> Iterator[_Word]:
+    empty = True
+    for number, line in Lines(path):
+        if text := _COMMENT.sub("", line).strip():
+            first = text.split()[0].lower()
+            yield _Word(first if is_wnid(first) else text, f"{shown(path)}:{number}")
+            empty = False
+    if empty:
+        raise SalpipeError(f"{shown(path)}: no classes in it; write one a line")
 
 
 class _Index:
     """A data set's classes by everything they are called."""
 
     def __init__(self, classes: Sequence[str], ids: Sequence[str]) -> None:
+        self.all = set(range(len(classes)))
         self._called = ids or classes
         self._exact = {name: {label} for names in (classes, ids) for label, name in enumerate(names)}
         self._folded: dict[str, set[int]] = {}
@@ -89,18 +112,18 @@ class _Index:
         found = self.named(word.text)
         if len(found) > 1:
             ids = ", ".join(shown(self._called[label]) for label in sorted(found))
-            raise SalpipeError(f"{word.where}: {len(found)} classes are called {shown(word.text)!r}; say which: {ids}")
+            raise SalpipeError(f"{word.where}: {len(found)} classes are called {word.text!r}; say which: {ids}")
         if found:
             return found
         if _WILD.search(word.text):
             matches = re.compile(fnmatch.translate(_folded(word.text))).match
             found = {label for name, labels in self._folded.items() if matches(name) for label in labels}
             if not found:
-                raise SalpipeError(f"{word.where}: no class matches {shown(word.text)!r}; there are {self._some()}")
+                raise SalpipeError(f"{word.where}: no class matches {word.text!r}; there are {self._some()}")
             return found
         near = difflib.get_close_matches(_folded(word.text), self._short, n=1)
-        hint = f"did you mean {shown(near[0])!r}?" if near else f"there are {self._some()}"
-        raise SalpipeError(f"{word.where}: no class {shown(word.text)!r}; {hint}")
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {self._some()}"
+        raise SalpipeError(f"{word.where}: no class {word.text!r}; {hint}")
 
     def _some(self) -> str:
         first = ", ".join(map(shown, self._called[:5]))
@@ -110,31 +133,3 @@ class _Index:
 
 def _folded(name: str) -> str:
     return " ".join(name.replace("_", " ").casefold().split())
-
-
-def _words(words: Sequence[str], index: _Index) -> Iterator[_Word]:
-    """All words, with those of files in place of the files."""
-    for given in words:
-        word = _word(given, "--classes")
-        is_file = word.text.startswith("@") or os.path.isfile(word.text)
-        if is_file and not index.named(word.text):
-            yield from _words_of_file(word.text.removeprefix("@"), word.out)
-        else:
-            yield word
-
-
-def _words_of_file(path: str, out: bool) -> Iterator[_Word]:
-    empty = True
-    for number, line in Lines(path):
-        if text := _COMMENT.sub("", line).strip():
-            empty = False
-            first = text.split()[0].lower()
-            word = _word(first if is_wnid(first) else text, f"{shown(path)}:{number}")
-            yield word._replace(out=word.out != out)
-    if empty:
-        raise SalpipeError(f"{shown(path)}: no classes in it; write one a line")
-
-
-def _word(text: str, where: str) -> _Word:
-    text = text.strip()
-    return _Word(text.removeprefix("!").strip(), text.startswith("!"), where)
