@@ -1,0 +1,172 @@
+"""Samples of packed data sets: what their names and the numbers that label them mean. No archives or tables here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import NamedTuple
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.keys import natural, shown
+from saliency_pipeline.images.notes import Notes
+from saliency_pipeline.images.record import Catalogue, ImageRecord
+from saliency_pipeline.images.synsets import imagenet_names, is_wnid, readable
+
+_ORIGINAL = re.compile(
+    r"(?:(?:.*/)?(?P<train>(?P<wnid>n[0-9]{8})_[0-9]+)(?:_(?P=wnid))?"
+    r"|(?:(?:.*/)?(?P<before>n[0-9]{8})[/_]|.*/|)(?P<rest>ILSVRC2012_(?P<part>val|test)_[0-9]{8})"
+    r"(?:_(?P<behind>n[0-9]{8}))?)(?:\.[^/]*)?"
+)
+
+
+class Original(NamedTuple):
+    """An image of ILSVRC 2012 by its name: its key, the same in every layout, and its class where the name tells it."""
+
+    key: str
+    wnid: str | None
+
+
+def original(name: str) -> Original | None:
+    """Which image of ILSVRC 2012 a file name means; None where it means none.
+
+    Train images are called by their class and a number. Copies on the Hugging Face Hub put the class behind the
+    name, of validation images as well.
+
+    >>> original("n01440764/n01440764_10026.JPEG")
+    Original(key='train/n01440764/n01440764_10026.JPEG', wnid='n01440764')
+    >>> original("ILSVRC2012_val_00000001_n01751748.JPEG")
+    Original(key='val/ILSVRC2012_val_00000001.JPEG', wnid='n01751748')
+    """
+    match = _ORIGINAL.fullmatch(name)
+    if match is None:
+        return None
+    train, wnid, before, rest, part, behind = match.groups()
+    if train:
+        return Original(f"train/{wnid}/{train}.JPEG", wnid)
+    return Original(f"{part}/{rest}.JPEG", behind or before)
+
+
+class Classes(NamedTuple):
+    """The classes of a data set and where among them each number that stands for one belongs."""
+
+    names: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+    order: Mapping[int, int] = MappingProxyType({})
+
+
+class Labels:
+    """The numbers a data set has for labels, and the WordNet ids in the names of the images so labelled."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, int] = {}
+        self._wnids: dict[int, tuple[str, str]] = {}
+
+    def add(self, label: int, wnid: str | None, file: str, name: str | int) -> int:
+        """Take note of a label.
+
+        Args:
+            label: the number, at least 0.
+            wnid: the id in the image's name, if any.
+            file: the archive or table the image lies in, for messages.
+            name: what it is called there, or its row.
+
+        Returns:
+            The label, for each number one object.
+
+        Raises:
+            SalpipeError: an image with the same label has another id in its name.
+        """
+        if wnid is not None:
+            known = self._wnids.get(label)
+            if known is None:
+                self._wnids[label] = wnid, f"{file}: {name}"
+            elif known[0] != wnid:
+                where = shown(f"{file}: {name}")
+                raise SalpipeError(f"{where}: labelled {label}, which is {known[0]} in {shown(known[1])}; relabel them")
+        return self._seen.setdefault(label, label)
+
+    def classes(self, names: Sequence[str] = (), source: str = "", *, imagenet: bool = False) -> Classes:
+        """What the numbers mean.
+
+        They are ImageNet's 1,000 classes, sorted by id, where ids in names say so, or `imagenet` does and no name
+        says otherwise. The ids of other classes in the names of images make a data set of WordNet's as well. Else the
+        classes are those of `names`, or called by their numbers.
+
+        Args:
+            names: what the data set itself calls its classes, in the order of its numbers: WordNet ids or others.
+            source: where the names stand, for messages.
+            imagenet: whether the data set calls itself ImageNet-1k.
+
+        Raises:
+            SalpipeError: an image's label is not the one its name's id has, and the message names the image; or there
+                are fewer names than classes.
+        """
+        if not self._seen:
+            return Classes()
+        if names and max(self._seen) >= len(names):
+            raise SalpipeError(
+                f"{shown(source)}: names {len(names):,} classes, but there is a label {max(self._seen)}; complete it"
+            )
+        if names and all(map(is_wnid, names)) and len(set(names)) == len(names):
+            self._check({wnid: label for label, wnid in enumerate(names)})
+            return _wordnet(dict(enumerate(names)))
+        if not names or len(names) == len(imagenet_names()):
+            found = self._by_wnid(imagenet)
+            if found is not None:
+                return found
+        if names:
+            return Classes(_unique(names), (), {label: label for label in self._seen})
+        order = {label: place for place, label in enumerate(sorted(self._seen))}
+        return Classes(tuple(map(str, order)), (), order)
+
+    def _by_wnid(self, imagenet: bool) -> Classes | None:
+        known = {wnid: label for label, (wnid, _) in enumerate(imagenet_names())}
+        own = {label: wnid for label, (wnid, _) in sorted(self._wnids.items())}
+        if all(wnid in known for wnid in own.values()):
+            # a part of ImageNet that is numbered anew, in the same order
+            anew = list(own) == list(range(len(self._seen))) and list(own.values()) == sorted(set(own.values()))
+            if own and anew and not imagenet:
+                return _wordnet(own)
+            self._check(known)
+            if (own or imagenet) and max(self._seen) < len(known):
+                return Classes(tuple(name for _, name in imagenet_names()), tuple(known), {n: n for n in self._seen})
+            return None
+        self._check({wnid: label for label, wnid in own.items()})
+        return _wordnet(own) if own.keys() == self._seen.keys() else None
+
+    def _check(self, labels: dict[str, int]) -> None:
+        """That no image is called by the id of one class and labelled as another."""
+        for label, (wnid, where) in sorted(self._wnids.items()):
+            if labels.get(wnid) != label:
+                right = f"{labels[wnid]} by the order of ids" if wnid in labels else "none of its classes"
+                raise SalpipeError(f"{shown(where)}: labelled {label}, but {wnid} is {right}; relabel the data set")
+
+
+def _wordnet(own: dict[int, str]) -> Classes:
+    """Classes numbered in an order of their own, in that of their ids."""
+    wnids = sorted(own.values())
+    places = {wnid: place for place, wnid in enumerate(wnids)}
+    return Classes(readable(wnids), tuple(wnids), {label: places[wnid] for label, wnid in own.items()})
+
+
+def _unique(names: Sequence[str]) -> tuple[str, ...]:
+    if len(set(names)) == len(names):
+        return tuple(names)
+    return tuple(f"{name} ({label})" for label, name in enumerate(names))
+
+
+def catalogue(root: str, layout: str, records: Iterable[ImageRecord], classes: Classes, notes: Notes) -> Catalogue:
+    """The catalogue of records labelled by a data set's own numbers; the second of a key is noted and left out."""
+    order = classes.order
+    if any(label != place for label, place in order.items()):
+        records = (replace(record, label=order.get(record.label, -1)) for record in records)
+    ordered = sorted(records, key=lambda record: natural(record.key))
+    first: list[ImageRecord] = []
+    for record in ordered:
+        if first and first[-1].key == record.key:
+            notes.add(record.key, "an image met before")
+        else:
+            first.append(record)
+    return Catalogue(root, first, classes.names, classes.ids, layout, notes.lines())
