@@ -24,6 +24,17 @@ def numbers(text: str) -> tuple[float, ...]:
     return tuple(float(part) if "." in part else int(part) for part in parts)
 
 
+def share(text: str) -> float:
+    """A share of a side, 0 to 10: beyond that a face is lost in its surroundings, and 'nan' is no number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 10:
+        raise click.BadParameter(f"{text!r} is not a number from 0 to 10")
+    return value
+
+
 _READING = (
     click.option(
         "--layout",
@@ -62,7 +73,7 @@ _READING = (
     ),
     click.option(
         "--margin",
-        type=click.FloatRange(min=0),
+        type=share,
         metavar="SHARE",
         default=0.0,
         show_default=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
@@ -111,7 +112,8 @@ def select(catalogue: Catalogue, selection: Selection, groups: Sequence[int] | N
         return catalogue
     notes = Notes()
     records = catalogue.records
-    labels = np.fromiter((record.label for record in records), np.int64, len(records))
+    # without classes all images are of one that has no name
+    labels = np.fromiter((record.label if catalogue.classes else 0 for record in records), np.int64, len(records))
     splits = np.fromiter((record.split for record in records), np.int8, len(records))
     chosen = _chosen_classes(catalogue, selection, labels, notes)
     kept = _chosen_images(catalogue, selection, labels, splits, chosen, notes)
@@ -121,19 +123,13 @@ def select(catalogue: Catalogue, selection: Selection, groups: Sequence[int] | N
         leaders = _leaders(len(records), groups)[kept]
         splits[kept] = _dealt(catalogue, selection, labels[kept], leaders, notes)
 
-    new_labels = np.append(np.cumsum(chosen) - 1, -1)  # -1 stays -1
-    taken = [
-        _changed(records[position], label, Split(split))
-        for position, label, split in zip(
-            kept.tolist(), new_labels[labels[kept]].tolist(), splits[kept].tolist(), strict=True
-        )
-    ]
-    labels_taken = np.flatnonzero(chosen).tolist()
+    new_labels = np.cumsum(chosen) - 1 if catalogue.classes else np.array([-1])
+    wanted = zip(kept.tolist(), new_labels[labels[kept]].tolist(), splits[kept].tolist(), strict=True)
     return replace(
         catalogue,
-        records=taken,
-        classes=tuple(catalogue.classes[label] for label in labels_taken),
-        ids=tuple(catalogue.ids[label] for label in labels_taken) if catalogue.ids else (),
+        records=[_changed(records[position], label, Split(split)) for position, label, split in wanted],
+        classes=tuple(compress(catalogue.classes, chosen)),
+        ids=tuple(compress(catalogue.ids, chosen)),
         notes=(*catalogue.notes, *notes.lines()),
     )
 
@@ -141,7 +137,7 @@ def select(catalogue: Catalogue, selection: Selection, groups: Sequence[int] | N
 def _chosen_classes(catalogue: Catalogue, selection: Selection, labels: Ints, notes: Notes) -> Mask:
     """Which classes are taken, (k,) bool."""
     classes = catalogue.classes
-    chosen = np.ones(len(classes), bool)
+    chosen = np.ones(max(len(classes), 1), bool)
     wanted = {
         "--classes": selection.classes,
         "--min-per-class": selection.min_per_class,
@@ -163,9 +159,9 @@ def _chosen_classes(catalogue: Catalogue, selection: Selection, labels: Ints, no
             reason = f"left out, it has fewer than {least:,} images" if least > 1 else "left out, it has no images"
             notes.add(f"class {classes[label]} ({images[label]:,})" if least > 1 else f"class {classes[label]}", reason)
         if (few == chosen).all():
-            flag = "--min-per-class" if selection.min_per_class else "--classes"
+            what = "--min-per-class" if selection.min_per_class else shown(catalogue.root)
             raise SalpipeError(
-                f"{flag}: the largest of the classes has {images[chosen].max():,} images; ask for others"
+                f"{what}: the largest of the classes has {images[chosen].max():,} images; ask for others"
             )
         chosen &= ~few
     if (number := selection.num_classes) is not None:
@@ -180,15 +176,11 @@ def _chosen_images(
     catalogue: Catalogue, selection: Selection, labels: Ints, splits: npt.NDArray[np.int8], chosen: Mask, notes: Notes
 ) -> Ints:
     """Which images of the chosen classes are taken, as positions, ascending."""
-    if catalogue.classes:
-        if unlabelled := int((labels < 0).sum()):
-            notes.add(f"{unlabelled:,} images", "left out, they have no label")
-        kept = np.flatnonzero(np.append(chosen, False)[labels])
-    else:
-        kept = np.arange(len(labels))
+    if unlabelled := int((labels < 0).sum()):
+        notes.add(f"{unlabelled:,} images", "left out, they have no label")
+    kept = np.flatnonzero(np.append(chosen, False)[labels])  # the label -1 finds the last
     if selection.counts is not None:
-        quotas = _quotas(catalogue, selection, labels[kept], chosen)
-        return _drawn(catalogue, selection, kept, labels[kept] if catalogue.classes else np.zeros_like(kept), quotas)
+        return _drawn(catalogue, selection, kept, labels[kept], _quotas(catalogue, selection, labels[kept], chosen))
     if selection.per_class is not None:
         pools = labels[kept] if selection.splits else labels[kept] * len(Split) + splits[kept] + 1
         return _drawn(catalogue, selection, kept, pools, np.full(int(pools.max(initial=0)) + 1, selection.per_class))
@@ -208,13 +200,11 @@ def _drawn(catalogue: Catalogue, selection: Selection, kept: Ints, pools: Ints, 
 def _quotas(catalogue: Catalogue, selection: Selection, labels: Ints, chosen: Mask) -> Ints:
     """How many images each class gives where counts are wanted, (k,) int64: the same number, or one less."""
     wanted = sum(selection.counts or ())
-    if not catalogue.classes:
-        if wanted > len(labels):
-            raise SalpipeError(
-                f"--split {written(selection.splits)}: {wanted:,} images are wanted, there are {len(labels):,}; "
-                "ask for fewer"
-            )
-        return np.array([wanted])
+    if not catalogue.classes and wanted > len(labels):
+        raise SalpipeError(
+            f"--split {written(selection.splits)}: {wanted:,} images are wanted, there are {len(labels):,}; "
+            "ask for fewer"
+        )
     quotas = np.zeros(len(chosen), np.int64)
     classes = np.flatnonzero(chosen)
     if wanted < len(classes):
@@ -268,10 +258,7 @@ def _dealt(
     if selection.stable and shares is not None:
         parts = deal_stable(drawn, shares)[unit]
     else:
-        class_lots = _class_lots(catalogue, selection, "quota") if catalogue.classes else np.zeros(1, np.uint64)
-        parts = deal(labels[first] if catalogue.classes else np.zeros_like(first), sizes, drawn, totals, class_lots)[
-            unit
-        ]
+        parts = deal(labels[first], sizes, drawn, totals, _class_lots(catalogue, selection, "quota"))[unit]
     found = np.bincount(parts, minlength=len(totals)).tolist()
     for part, size in enumerate(selection.splits):
         if size and not found[part]:
@@ -287,7 +274,7 @@ def _dealt(
 
 
 def _class_lots(catalogue: Catalogue, selection: Selection, purpose: str) -> Lots:
-    return lots(selection.seed, purpose, catalogue.ids or catalogue.classes)
+    return lots(selection.seed, purpose, catalogue.ids or catalogue.classes or ("",))
 
 
 def _changed(record: ImageRecord, label: int, split: Split) -> ImageRecord:

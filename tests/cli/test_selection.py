@@ -96,7 +96,17 @@ def test_help_shows_every_option_in_its_place():
     assert places == sorted(places)
 
 
-@pytest.mark.parametrize("arguments", [("--margin", "-1"), ("--noise", "2"), ("--seed", "-1"), ("--num-classes", "0")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--margin", "-1"),
+        ("--margin", "nan"),
+        ("--margin", "wide"),
+        ("--noise", "2"),
+        ("--seed", "-1"),
+        ("--num-classes", "0"),
+    ],
+)
 def test_values_out_of_range_are_wrong_usage(arguments):
     with pytest.raises(click.BadParameter):
         given(*arguments)

@@ -47,7 +47,7 @@ def test_what_cannot_be_had_is_named(selection, reason):
 
 
 def test_classes_without_images_cannot_be_chosen():
-    with pytest.raises(SalpipeError, match="--classes: the largest of the classes has 0 images"):
+    with pytest.raises(SalpipeError, match="/data: the largest of the classes has 0 images; ask for others"):
         select(catalogue({"bee": 0, "cat": 3}), Selection(classes=("bee",)))
     with pytest.raises(SalpipeError, match="/data: no image is left"):
         select(catalogue({"bee": 0}, unlabelled=3), Selection(per_class=2))
