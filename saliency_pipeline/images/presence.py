@@ -6,14 +6,14 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from saliency_pipeline.errors import BadImageError
 from saliency_pipeline.images.keys import natural
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.pubfig import numbered
-from saliency_pipeline.images.pubfig_list import ListedFace
+from saliency_pipeline.images.pubfig_list import ListedFace, of_people, read_list
 from saliency_pipeline.images.record import ImageRecord
 from saliency_pipeline.progress import Progress
 
@@ -38,6 +38,7 @@ class PresenceReport:
         people: people of the list.
         few_below: the number that `few` is about.
         few: people with fewer images present than that, and how many they have.
+        notes: what was passed over in the list, a line each.
     """
 
     listed: int
@@ -50,6 +51,7 @@ class PresenceReport:
     people: int
     few_below: int = FEW
     few: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def as_text(self) -> str:
         """Two lines, or one where everybody has images enough."""
@@ -113,6 +115,31 @@ def presence(
         few_below=few_below,
         few=too_few(had, few_below),
     )
+
+
+def check_list(
+    listed: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    people: Sequence[str] = (),
+    few_below: int = FEW,
+    progress: Progress | None = None,
+) -> PresenceReport:
+    """`presence` of a list that is read from its file.
+
+    Args:
+        listed: `dev_urls.txt` or `eval_urls.txt`, of any version.
+        folder: holds `<person>/<imagenum>.<suffix>`.
+        people: names; empty for all.
+        few_below: people with fewer images present are named.
+        progress: told how far it is.
+
+    Raises:
+        SalpipeError: the list or a folder cannot be read, or a name is not in the list.
+    """
+    notes = Notes()
+    rows = of_people(read_list(listed, notes), people, listed)
+    return replace(presence(rows, folder, few_below=few_below, progress=progress), notes=notes.lines())
 
 
 def too_few(had: dict[str, int], below: int) -> dict[str, int]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import shown
@@ -101,8 +102,7 @@ def read_list(path: str | os.PathLike[str], notes: Notes) -> tuple[ListedFace, .
         rows.append(ListedFace(person, image, cells[2].strip(), _box(cells[3], where, notes), md5, number))
     if not rows:
         raise SalpipeError(
-            f"{shown(os.fspath(path))}: no row of a PubFig list in it; rows are person, imagenum, url and rect, "
-            "separated by tabs"
+            f"{shown(path)}: no row of a PubFig list in it; rows are person, imagenum, url and rect, separated by tabs"
         )
     return tuple(rows)
 
@@ -131,8 +131,29 @@ def read_people(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """
     names = dict.fromkeys(person_name(line) for _, line in _lines(path) if _is_name(person_name(line)))
     if not names:
-        raise SalpipeError(f"{shown(os.fspath(path))}: no names in it; a file of people has a name a line")
+        raise SalpipeError(f"{shown(path)}: no names in it; a file of people has a name a line")
     return tuple(names)
+
+
+def of_people(
+    rows: Sequence[ListedFace], people: Iterable[str], listed: str | os.PathLike[str]
+) -> Sequence[ListedFace]:
+    """The rows of some people.
+
+    Args:
+        rows: of a list.
+        people: their names; all rows if there are none.
+        listed: the list, for messages.
+
+    Raises:
+        SalpipeError: somebody is not in the list.
+    """
+    wanted, known = {person_name(name) for name in people}, {row.person for row in rows}
+    for name in sorted(wanted - known):
+        near = get_close_matches(name, known, n=1)
+        remedy = f"did you mean '{near[0]}'?" if near else "give the name as it stands there"
+        raise SalpipeError(f"{shown(listed)}: nobody called '{shown(name)}' in it; {remedy}")
+    return [row for row in rows if row.person in wanted] if wanted else rows
 
 
 def duplicates_in_list(rows: Iterable[ListedFace]) -> tuple[tuple[ListedFace, ...], ...]:
@@ -160,9 +181,9 @@ def _lines(path: str | os.PathLike[str], most: int | None = None) -> Iterator[tu
         with open(path, "rb") as file:
             data = file.read(most or MAX_LIST_BYTES + 1)
     except OSError as error:
-        raise SalpipeError(f"{shown(os.fspath(path))}: {error.strerror}; give a list of PubFig") from None
+        raise SalpipeError(f"{shown(path)}: {error.strerror}; give a list of PubFig") from None
     if len(data) > MAX_LIST_BYTES:
-        raise SalpipeError(f"{shown(os.fspath(path))}: more than 64 MB; no list of PubFig is so long, check the path")
+        raise SalpipeError(f"{shown(path)}: more than 64 MB; no list of PubFig is so long, check the path")
     # only at line feeds: str.splitlines would also cut at what Latin-1 names and URLs may hold
     for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         line = _decoded(raw).rstrip("\r")

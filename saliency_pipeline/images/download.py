@@ -1,0 +1,261 @@
+"""One image from a stranger's server into a temporary file. Whose connections: `session.py`; which: `fetch.py`.
+
+Nothing a server says is believed: it may stall, drip, redirect for ever or into the user's own network, announce a
+wrong length or type and send without end. Whatever it does becomes one of a few outcomes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import re
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saliency_pipeline.files import disk_errors_explained, temporary_name
+from saliency_pipeline.images.keys import shown
+from saliency_pipeline.images.session import REFUSED, Limits
+
+if TYPE_CHECKING:
+    import aiohttp
+    import yarl
+
+LONGEST_WAIT = 60.0
+"""Seconds beyond which neither back-off nor a server's Retry-After goes."""
+
+_CHUNK = 2**16
+_REDIRECTS = (301, 302, 303, 307, 308)
+_BUSY = (408, 425, 429)
+_TYPES = ("application/octet-stream", "binary/octet-stream")
+_HEAD = 16
+_KINDS: tuple[tuple[re.Pattern[bytes], str], ...] = (
+    (re.compile(rb"\xff\xd8\xff"), "jpg"),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "png"),
+    (re.compile(rb"GIF8[79]a"), "gif"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), "webp"),
+    (re.compile(rb"(?:II[*+]\0|MM\0[*+])"), "tif"),
+    (re.compile(rb"BM....\0\0\0\0", re.DOTALL), "bmp"),
+)
+
+
+@dataclass(frozen=True)
+class Download:
+    """An image that arrived whole.
+
+    Attributes:
+        path: a temporary file, the caller's to move or remove.
+        suffix: what its content is: jpg, png, gif, webp, tif or bmp.
+        bytes: its length.
+        md5: 32 hexadecimal digits.
+        status: of the reply.
+        attempts: how many it took.
+    """
+
+    path: Path
+    suffix: str
+    bytes: int
+    md5: str
+    status: int
+    attempts: int
+
+
+class DownloadError(Exception):
+    """An image could not be downloaded.
+
+    Attributes:
+        outcome: not-found, gone, http-error, time-out, connection-error, refused-address, redirect-loop,
+            too-many-redirects, wrong-type, too-large, truncated, not-an-image or bad-url.
+        detail: one short printable line.
+        status: of the last reply; None where there was none.
+        passing: trying again may help.
+        wait: seconds the server asked to wait.
+        unreachable: it was the URL's own host that could not be reached.
+        md5: of an image that is another one.
+        attempts: how many there were.
+    """
+
+    def __init__(
+        self,
+        outcome: str,
+        detail: str = "",
+        *,
+        status: int | None = None,
+        passing: bool = False,
+        wait: float = 0.0,
+        unreachable: bool = False,
+        md5: str | None = None,
+        attempts: int = 1,
+    ) -> None:
+        super().__init__(outcome)
+        self.outcome, self.detail, self.status = outcome, shown(detail)[:200], status
+        self.passing, self.wait, self.unreachable = passing, wait, unreachable
+        self.md5, self.attempts = md5, attempts
+
+
+async def download(
+    session: aiohttp.ClientSession,
+    url: str,
+    final: Path,
+    limits: Limits,
+    *,
+    slots: asyncio.Semaphore,
+    attempted: Callable[[DownloadError | None], bool],
+) -> Download:
+    """Downloads one image, trying again with growing waits where a failure may pass.
+
+    Args:
+        session: from `new_session`.
+        url: as the list has it.
+        final: what the file is to be called, but for its suffix; a temporary one is made beside it.
+        limits: what the server may take.
+        slots: held during an attempt, not while waiting for the next.
+        attempted: told of each attempt, with None where it succeeded; says whether another makes sense.
+
+    Raises:
+        DownloadError: it could not be had.
+        SalpipeError: the file cannot be written.
+    """
+    attempts = 0
+    while True:
+        attempts += 1
+        try:
+            async with slots:
+                found = await _attempt(session, url, final, limits, attempts)
+            attempted(None)
+            return found
+        except DownloadError as error:
+            error.attempts = attempts
+            if not attempted(error) or not error.passing or attempts > limits.retries:
+                raise
+            wait = error.wait or limits.backoff * 2 ** (attempts - 1) * random.uniform(0.5, 1.5)
+        await asyncio.sleep(min(wait, LONGEST_WAIT))
+
+
+async def _attempt(session: aiohttp.ClientSession, url: str, final: Path, limits: Limits, attempts: int) -> Download:
+    """One attempt, redirects followed by hand."""
+    import aiohttp
+
+    here = _parsed(url)
+    host, been = here.host, set()
+    try:
+        for _ in range(limits.max_redirects + 1):
+            if here in been:
+                raise DownloadError("redirect-loop", f"back at {here}")
+            been.add(here)
+            async with session.get(here, allow_redirects=False) as response:
+                target = response.headers.get("Location")
+                if response.status not in _REDIRECTS or not target:
+                    return await _receive(response, final, limits, attempts)
+                here = _parsed(target, here)
+        raise DownloadError("too-many-redirects", f"the next would be to {here}")
+    except (aiohttp.ClientError, OSError) as error:
+        raise _failure(error, here, own=here.host == host) from None
+
+
+def _parsed(url: str, base: yarl.URL | None = None) -> yarl.URL:
+    """A URL of http or https, without its fragment; relative to `base`, from where it is a redirect."""
+    import yarl
+
+    with suppress(ValueError):
+        found = (base.join(yarl.URL(url)) if base else yarl.URL(url)).with_fragment(None)
+        if found.scheme in ("http", "https") and found.host and found.port:
+            return found
+    raise DownloadError("bad-url", f"redirected to {url}" if base else url)
+
+
+def _failure(error: aiohttp.ClientError | OSError, url: yarl.URL, *, own: bool) -> DownloadError:
+    """What went wrong short of a reply; `own` where it did so at the list's own host, not a redirect's."""
+    import aiohttp
+
+    if isinstance(error, aiohttp.ClientConnectorError):
+        detail = f"{url.host}: {error.os_error.strerror or error.os_error}"
+        if error.os_error.errno == REFUSED:
+            return DownloadError("refused-address", detail)
+        if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+            return DownloadError("connection-error", detail)
+        # a name that does not exist will not exist in a second
+        passing = not isinstance(error, aiohttp.ClientConnectorDNSError) or error.os_error.errno == socket.EAI_AGAIN
+        return DownloadError("connection-error", detail, passing=passing, unreachable=own)
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return DownloadError("time-out", f"{url.host}: no connection", passing=True, unreachable=own)
+    if isinstance(error, TimeoutError):
+        return DownloadError("time-out", f"{url.host}: stalled, or too slow", passing=True)
+    if isinstance(error, aiohttp.InvalidURL):
+        return DownloadError("bad-url", str(url))
+    if isinstance(error, aiohttp.ClientResponseError):
+        return DownloadError("http-error", f"{url.host}: {error.message}", passing=True)
+    return DownloadError("connection-error", f"{url.host}: {error or type(error).__name__}", passing=True)
+
+
+async def _receive(response: aiohttp.ClientResponse, final: Path, limits: Limits, attempts: int) -> Download:
+    """The body of a reply, if it is an image."""
+    import aiohttp
+
+    _check_head(response, limits)
+    status = response.status
+    tmp = temporary_name(final)
+    digest = hashlib.md5(usedforsecurity=False)
+    size, head = 0, b""
+    try:
+        with disk_errors_explained(final):
+            final.parent.mkdir(exist_ok=True)
+            file = open(tmp, "xb", buffering=0)  # noqa: SIM115 - what the network does within is no disk error
+        with file:
+            async for chunk in response.content.iter_chunked(_CHUNK):
+                if (size := size + len(chunk)) > limits.max_bytes:
+                    raise DownloadError("too-large", f"more than {limits.max_bytes:,} bytes", status=status)
+                if len(head) < _HEAD:
+                    head += chunk[:_HEAD]
+                    if len(head) >= _HEAD and not suffix_of(head):
+                        raise DownloadError("not-an-image", f"begins with {head[:_HEAD]!r}", status=status)
+                digest.update(chunk)
+                with disk_errors_explained(final):
+                    written = 0
+                    while written < len(chunk):  # a disk that is nearly full takes a part
+                        written += file.write(chunk[written:])
+        if not (suffix := suffix_of(head)):
+            raise DownloadError("not-an-image", f"begins with {head[:_HEAD]!r}", status=status)
+        return Download(tmp, suffix, size, digest.hexdigest(), status, attempts)
+    except aiohttp.ClientPayloadError:
+        tmp.unlink(missing_ok=True)
+        said = f" of {response.content_length:,}" if response.content_length is not None else ""
+        raise DownloadError("truncated", f"{size:,}{said} bytes", status=status, passing=True) from None
+    except BaseException:
+        tmp.unlink(missing_ok=True)
+        raise
+
+
+def _check_head(response: aiohttp.ClientResponse, limits: Limits) -> None:
+    """Refuses a reply of which the head says already that it is no image, or too large a one."""
+    status = response.status
+    if status != 200:
+        outcome = {404: "not-found", 410: "gone"}.get(status, "http-error")
+        passing = status in _BUSY or status >= 500
+        wait = _retry_after(response.headers.get("Retry-After", "")) if passing else 0.0
+        raise DownloadError(outcome, response.reason or "", status=status, passing=passing, wait=wait)
+    kind = response.content_type.lower()
+    if "Content-Type" in response.headers and not kind.startswith("image/") and kind not in _TYPES:
+        raise DownloadError("wrong-type", kind, status=status)
+    if (length := response.content_length) is not None and length > limits.max_bytes:
+        raise DownloadError("too-large", f"{length:,} bytes", status=status)
+
+
+def suffix_of(head: bytes) -> str | None:
+    """What an image file is to be called by its first 16 bytes: jpg, png, gif, webp, tif or bmp; None if it is none."""
+    return next((suffix for pattern, suffix in _KINDS if pattern.match(head)), None)
+
+
+def _retry_after(value: str) -> float:
+    """Seconds a server asks to wait, given as such or as a date; 0 where it says nothing sensible."""
+    if re.fullmatch(r"\s*[0-9]{1,9}\s*", value):
+        return float(value)
+    with suppress(ValueError, TypeError, OverflowError):
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    return 0.0

@@ -1,0 +1,114 @@
+"""Fetching PubFig: the images of a list into a folder a person. How one is downloaded stands in `download.py`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saliency_pipeline.files import (
+    FolderLock,
+    disk_errors_explained,
+    remove_stale_temporaries,
+    write_atomically,
+)
+from saliency_pipeline.images.fetch_log import FetchLog, FetchReport
+from saliency_pipeline.images.keys import natural
+from saliency_pipeline.images.notes import Notes
+from saliency_pipeline.images.presence import FEW, too_few
+from saliency_pipeline.images.pubfig import LIST_NAMES
+from saliency_pipeline.images.pubfig_list import of_people, read_list
+from saliency_pipeline.images.retrieval import Retrieval
+from saliency_pipeline.images.session import Limits, import_aiohttp
+from saliency_pipeline.progress import Progress
+
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractResolver
+
+
+def fetch(
+    listed: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    jobs: int = 32,
+    per_host: int = 2,
+    limits: Limits | None = None,
+    people: Sequence[str] = (),
+    limit_per_person: int | None = None,
+    retry_failed: bool = False,
+    progress: Progress | None = None,
+    resolver: AbstractResolver | None = None,
+) -> FetchReport:
+    """Downloads the images of a list of PubFig to `<output>/<person>/<imagenum>.<suffix>`; run again, it goes on.
+
+    No host is asked for more than `per_host` images at a time, and none that is slow keeps the others waiting. An
+    image has to have the list's md5 (where it has one) and to be an image by its first bytes, which decide its
+    suffix; it replaces one of another md5 that is there. What is listed several times is downloaded once and linked
+    or copied. `fetch.jsonl` in `output` gets a line for every row's outcome; rows that failed for good are not tried
+    again, those that may succeed are. The list is copied to `output`, so that the folder reads as layout `pubfig`.
+
+    Args:
+        listed: `dev_urls.txt` or `eval_urls.txt`, of any version.
+        output: the folder; made if need be.
+        jobs: downloads at a time.
+        per_host: downloads at a time from one host.
+        limits: what a server may take of us.
+        people: names; empty for all.
+        limit_per_person: images a person is to have; rows are tried in the list's order until so many succeeded.
+        retry_failed: try also what failed for good.
+        progress: told how far it is, in rows of the list.
+        resolver: what turns names into addresses; the system's if None.
+
+    Returns:
+        The outcomes counted, and people with too few images.
+
+    Raises:
+        SalpipeError: the list cannot be read, a name is not in it, the folder cannot be written or is in use, or
+            aiohttp is missing.
+    """
+    import_aiohttp()
+    started, notes, progress = time.monotonic(), Notes(), progress or Progress()
+    listed, folder = Path(listed), Path(output)
+    rows = of_people(read_list(listed, notes), people, listed)
+    with disk_errors_explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with FolderLock(folder):
+        _copy_list(listed, folder)
+        for each in (folder, *(folder / person for person in {row.person for row in rows})):
+            if each.is_dir():
+                remove_stale_temporaries(each)
+        with FetchLog(folder) as log:
+            run = Retrieval(rows, folder, log, limits or Limits(), per_host, limit_per_person, progress)
+            progress.start(len(rows), "image", "fetching")
+            try:
+                run.take_stock(retry_failed)
+                run.download(jobs, resolver)
+            finally:
+                progress.stop()
+    had = {person: run.had[person] for person in sorted({row.person for row in rows}, key=natural)}
+    few_below = FEW if limit_per_person is None else min(FEW, limit_per_person)
+    outcomes = Counter(run.settled.get((row.person, row.number), "not-tried") for row in rows)
+    return FetchReport(
+        folder=str(folder),
+        listed=len(rows),
+        images=sum(had.values()),
+        downloaded=run.downloaded,
+        bytes=run.bytes,
+        outcomes=dict(outcomes.most_common()),
+        people=len(had),
+        few_below=few_below,
+        few=too_few(had, few_below),
+        seconds=time.monotonic() - started,
+        notes=notes.lines(),
+    )
+
+
+def _copy_list(listed: Path, folder: Path) -> None:
+    """The list in the folder makes it a tree that explains itself."""
+    name = listed.name if listed.match(LIST_NAMES) else f"{listed.stem}_urls.txt"
+    copy = folder / name
+    if not (copy.exists() and copy.samefile(listed)):
+        write_atomically(copy, listed.read_bytes())

@@ -1,0 +1,156 @@
+"""What became of each row of a list that was fetched: the log, a line an outcome, and the report over all."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from saliency_pipeline.files import disk_errors_explained
+from saliency_pipeline.images.pubfig_list import ListedFace
+
+LOG_NAME = "fetch.jsonl"
+
+HAD = ("ok", "copied")
+"""Outcomes of rows whose image is there."""
+
+PASSING = ("time-out", "connection-error", "host-unreachable", "truncated")
+"""Outcomes after which the next run tries again; also `http-error` where the server was busy or broken."""
+
+_PASSING_STATUS = (408, 425, 429)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a row.
+
+    Attributes:
+        person, imagenum, url: the row.
+        outcome: `ok`; `copied` from another row of the same content; `host-unreachable`, not tried since its host
+            answered nobody; `md5-mismatch`; or an outcome of `DownloadError`.
+        detail: one short printable line.
+        status: of the last reply; None where there was none.
+        bytes: of the image; None where there is none.
+        md5: of what was downloaded, also where that is the wrong one.
+        attempts: how often it was tried in that run.
+    """
+
+    person: str
+    imagenum: int
+    url: str
+    outcome: str
+    detail: str = ""
+    status: int | None = None
+    bytes: int | None = None
+    md5: str | None = None
+    attempts: int = 0
+
+    @property
+    def had(self) -> bool:
+        """Whether the image is there."""
+        return self.outcome in HAD
+
+    @property
+    def final(self) -> bool:
+        """Whether another run would fail as well."""
+        if self.outcome == "http-error" and self.status is not None:
+            return self.status < 500 and self.status not in _PASSING_STATUS
+        return not self.had and self.outcome not in (*PASSING, "http-error")
+
+
+class FetchLog:
+    """`fetch.jsonl` of a folder: what it says, and a line more for every outcome, written at once.
+
+    A killed process leaves at most its last line torn. A line that is none is passed over; of several lines about
+    one row the last one counts.
+
+    Attributes:
+        last: the last outcome by person, number and URL.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOG_NAME
+        self.last: dict[tuple[str, int, str], Outcome] = {}
+
+    def __enter__(self) -> FetchLog:
+        with disk_errors_explained(self.path):
+            self._file = open(self.path, "a+b", buffering=0)
+            self._file.seek(0)
+            torn = False
+            for line in self._file:
+                torn = not line.endswith(b"\n")
+                if outcome := _parsed(line):
+                    self.last[outcome.person, outcome.imagenum, outcome.url] = outcome
+            if torn:
+                self._file.write(b"\n")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def add(self, outcome: Outcome) -> None:
+        """Write a line. Raises SalpipeError where the disk is full."""
+        with disk_errors_explained(self.path):
+            self._file.write(json.dumps(asdict(outcome)).encode() + b"\n")
+        self.last[outcome.person, outcome.imagenum, outcome.url] = outcome
+
+    def of(self, row: ListedFace) -> Outcome | None:
+        """The last outcome of a row."""
+        return self.last.get((row.person, row.number, row.url))
+
+
+@dataclass(frozen=True)
+class FetchReport:
+    """What a fetch came to.
+
+    Attributes:
+        folder: where the images are.
+        listed: rows asked for.
+        images: rows whose image is there now.
+        downloaded: images this run downloaded; copies are not counted.
+        bytes: of those.
+        outcomes: the rows by outcome, the most frequent first; `not-tried` are those beyond the limit per person.
+        people: how many people were asked for.
+        few_below: the number that `few` is about.
+        few: people with fewer images than that, and how many they have.
+        seconds: how long it took.
+        notes: what was passed over in the list, a line each.
+    """
+
+    folder: str
+    listed: int
+    images: int
+    downloaded: int
+    bytes: int
+    outcomes: dict[str, int]
+    people: int
+    few_below: int
+    few: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    def as_text(self) -> str:
+        """Two lines: what is there, and the outcomes. Who has too few images `PresenceReport` says."""
+        outcomes = ", ".join(f"{outcome} {count:,}" for outcome, count in self.outcomes.items())
+        return (
+            f"{self.folder}: {self.images:,} of {self.listed:,} images there, {self.downloaded:,} downloaded now "
+            f"({self.bytes / 1e6:,.1f} MB in {self.seconds:,.0f} s)\n{outcomes}"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The attributes by name."""
+        return asdict(self)
+
+
+def _parsed(line: bytes) -> Outcome | None:
+    try:
+        value = json.loads(line)
+        outcome = Outcome(**value)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    sound = isinstance(outcome.person, str) and isinstance(outcome.imagenum, int) and isinstance(outcome.url, str)
+    return outcome if sound and isinstance(outcome.outcome, str) and isinstance(outcome.status, int | None) else None

@@ -1,0 +1,314 @@
+"""One run of a fetch: which rows are settled, which wait for which download. Before and after it stands `fetch.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+from collections import Counter, deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.files import disk_errors_explained, temporary_name
+from saliency_pipeline.images.download import Download, DownloadError, download, suffix_of
+from saliency_pipeline.images.fetch_log import FetchLog, Outcome
+from saliency_pipeline.images.notes import Notes
+from saliency_pipeline.images.pubfig import numbered
+from saliency_pipeline.images.pubfig_list import ListedFace
+from saliency_pipeline.images.session import Limits, new_session
+from saliency_pipeline.progress import Progress
+
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractResolver
+
+GIVE_UP = 5
+"""Attempts in a row to reach a host, all in vain, after which it is not asked again in this run."""
+
+
+class _Content(NamedTuple):
+    """An image that is there: a file of it, its length and md5."""
+
+    path: Path
+    bytes: int
+    md5: str
+
+
+class Retrieval:
+    """A row is settled when its image is there, or when it is known why not.
+
+    Everything but the downloads themselves happens between two awaits, so that nothing here needs a lock.
+
+    Args:
+        rows: what is wanted.
+        folder: where it goes; locked by the caller.
+        log: open; told of every outcome.
+        limits: what a server may take.
+        per_host: downloads at a time from one host.
+        limit_per_person: images a person is to have; None for all.
+        progress: told of every row that is settled.
+
+    Attributes:
+        settled: the outcome of each row that is settled, by person and number.
+        had: images that are there, by person.
+        downloaded, bytes: how many images this run downloaded, and their bytes.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[ListedFace],
+        folder: Path,
+        log: FetchLog,
+        limits: Limits,
+        per_host: int,
+        limit_per_person: int | None,
+        progress: Progress,
+    ) -> None:
+        self.settled: dict[tuple[str, int], str] = {}
+        self.had: Counter[str] = Counter()
+        self.downloaded = self.bytes = 0
+        self._rows, self._folder, self._log, self._limits = rows, folder, log, limits
+        self._per_host, self._limit, self._progress = per_host, limit_per_person, progress
+        self._files = numbered(folder, Notes())
+        # rows: not begun, by person; begun and not settled, counted; failed, by the content they want
+        self._untried: dict[str, deque[ListedFace]] = {row.person: deque() for row in rows}
+        self._begun: Counter[str] = Counter()
+        self._failed: dict[str, list[ListedFace]] = {}
+        self._there: dict[str, _Content] = {}
+        # URLs: the rows that wait for each that is queued or on its way, what each is expected to bring, how it failed
+        self._waiting: dict[str, list[ListedFace]] = {}
+        self._bringing: dict[str, str] = {}
+        self._lost: dict[str, DownloadError] = {}
+        # hosts: URLs to be asked for, how many are being asked for, attempts in a row that did not reach it
+        self._queues: dict[str, deque[str]] = {}
+        self._lanes: Counter[str] = Counter()
+        self._misses: Counter[str] = Counter()
+
+    def take_stock(self, retry_failed: bool) -> None:
+        """Settle the rows whose image is there, and those that an earlier run found to fail for good.
+
+        Args:
+            retry_failed: leave the latter to be tried again.
+
+        Raises:
+            SalpipeError: a file cannot be read, or the log not be written.
+        """
+        for row in self._rows:
+            path = self._files.get((row.person, row.number))
+            if path is not None and (outcome := self._found(row, Path(path))):
+                self._settle(row, outcome)
+                assert outcome.bytes is not None
+                assert outcome.md5 is not None
+                self._there.setdefault(_content(row), _Content(Path(path), outcome.bytes, outcome.md5))
+        for row in self._rows:
+            if (row.person, row.number) in self.settled:
+                continue
+            last = self._log.of(row)
+            if last and last.final and not retry_failed and _content(row) not in self._there:
+                self._settle(row, last)
+            else:
+                self._untried[row.person].append(row)
+
+    def download(self, jobs: int, resolver: AbstractResolver | None) -> None:
+        """Settle the other rows, or as many as the limit for each person asks for.
+
+        Args:
+            jobs: downloads at a time.
+            resolver: what turns names into addresses; the system's if None.
+
+        Raises:
+            SalpipeError: a file cannot be written.
+        """
+        if not any(self._untried.values()):
+            return
+        try:
+            asyncio.run(self._download(jobs, resolver))
+        except ExceptionGroup as group:
+            error: Exception = group.subgroup(SalpipeError) or group
+            while isinstance(error, ExceptionGroup):
+                error = error.exceptions[0]
+            raise error from None
+
+    async def _download(self, jobs: int, resolver: AbstractResolver | None) -> None:
+        # names are looked up in threads, and of a list this old most lookups take long to fail
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(jobs))
+        self._slots = asyncio.Semaphore(jobs)
+        async with (
+            new_session(self._limits, per_host=self._per_host, resolver=resolver) as self._session,
+            asyncio.TaskGroup() as self._tasks,
+        ):
+            for person in self._untried:
+                self._begin(person)
+
+    def _begin(self, person: str) -> None:
+        """Begins as many of a person's rows as may still be needed."""
+        rows = self._untried[person]
+        while rows and (self._limit is None or self.had[person] + self._begun[person] < self._limit):
+            row = rows.popleft()
+            self._begun[person] += 1
+            self._get(row)
+
+    def _get(self, row: ListedFace) -> None:
+        """Settles a row at once, or lets it wait for a download: its own, or one that will bring the same."""
+        content = _content(row)
+        if content in self._there:
+            self._copy(row)
+        elif row.url in self._lost:
+            self._fail(row, self._lost[row.url])
+        elif (url := row.url if row.url in self._waiting else self._bringing.get(content)) is not None:
+            self._waiting[url].append(row)
+        else:
+            self._waiting[row.url] = [row]
+            self._bringing[content] = row.url
+            host = _host(row.url)
+            self._queues.setdefault(host, deque()).append(row.url)
+            if self._lanes[host] < self._per_host:
+                self._lanes[host] += 1
+                self._tasks.create_task(self._lane(host))
+
+    async def _lane(self, host: str) -> None:
+        """Asks a host for one image after the other. The slots are given in turn: a slow host takes only its own."""
+        queue = self._queues[host]
+        while queue:
+            await self._ask(queue.popleft(), host)
+        self._lanes[host] -= 1
+
+    async def _ask(self, url: str, host: str) -> None:
+        def attempted(error: DownloadError | None) -> bool:
+            if error is None or not error.unreachable:
+                self._misses[host] = 0
+            else:
+                self._misses[host] += 1 if error.passing else GIVE_UP
+            return self._misses[host] < GIVE_UP
+
+        row = self._waiting[url][0]
+        try:
+            if self._misses[host] >= GIVE_UP:
+                raise DownloadError("host-unreachable", f"{host} was not reached before", attempts=0)
+            final = self._folder / row.person / str(row.number)
+            arrived = await download(self._session, url, final, self._limits, slots=self._slots, attempted=attempted)
+        except DownloadError as error:
+            self._close(url, error, None)
+        else:
+            mismatch = DownloadError("md5-mismatch", status=arrived.status, md5=arrived.md5, attempts=arrived.attempts)
+            self._close(url, mismatch, arrived)
+
+    def _close(self, url: str, error: DownloadError, arrived: Download | None) -> None:
+        """Ends a URL: a row takes what arrived, others copy it; whose own URL it was fail; the rest look further."""
+        rows = self._waiting.pop(url)
+        for row in rows:
+            if self._bringing.get(_content(row)) == url:
+                del self._bringing[_content(row)]
+        persons = {row.person for row in rows}
+        self._lost[url] = error
+        if arrived is not None:
+            wants_it = next((row for row in rows if row.md5 in (None, arrived.md5)), None)
+            if wants_it is None:
+                arrived.path.unlink(missing_ok=True)
+            else:
+                self._keep(wants_it, arrived)
+                rows.remove(wants_it)
+                for other in self._failed.pop(_content(wants_it), ()):
+                    if self._limit is None or self.had[other.person] + self._begun[other.person] < self._limit:
+                        self._begun[other.person] += 1
+                        rows.append(other)
+        for row in rows:
+            self._get(row)
+        for person in persons:
+            self._begin(person)
+
+    def _keep(self, row: ListedFace, arrived: Download) -> None:
+        """A row's image to its name. Not synced, as thousands would take their time: the log knows its length."""
+        final = arrived.path.with_name(f"{row.number}.{arrived.suffix}")
+        with disk_errors_explained(final):
+            os.replace(arrived.path, final)
+            before = self._files.get((row.person, row.number))
+            if before is not None and Path(before) != final:
+                os.unlink(before)
+        self.downloaded += 1
+        self.bytes += arrived.bytes
+        self._there[_content(row)] = _Content(final, arrived.bytes, arrived.md5)
+        self._begun[row.person] -= 1
+        self._settle(
+            row,
+            _outcome(row, "ok", status=arrived.status, bytes=arrived.bytes, md5=arrived.md5, attempts=arrived.attempts),
+        )
+
+    def _copy(self, row: ListedFace) -> None:
+        """A link to the file that has a row's content already, or a copy where there are no links."""
+        path, length, md5 = self._there[_content(row)]
+        final = self._folder / row.person / f"{row.number}{path.suffix}"
+        tmp = temporary_name(final)
+        with disk_errors_explained(final):
+            final.parent.mkdir(exist_ok=True)
+            try:
+                os.link(path, tmp)
+            except OSError:
+                shutil.copyfile(path, tmp)
+            os.replace(tmp, final)
+            tmp.unlink(missing_ok=True)  # it stays where both are links to one file
+        self._begun[row.person] -= 1
+        source = f"{path.parent.name}/{path.name}"
+        self._settle(row, _outcome(row, "copied", source, bytes=length, md5=md5))
+
+    def _fail(self, row: ListedFace, error: DownloadError) -> None:
+        self._begun[row.person] -= 1
+        self._settle(
+            row,
+            _outcome(row, error.outcome, error.detail, status=error.status, md5=error.md5, attempts=error.attempts),
+        )
+
+    def _settle(self, row: ListedFace, outcome: Outcome) -> None:
+        if outcome != self._log.of(row):
+            self._log.add(outcome)
+        if outcome.had:
+            self.had[row.person] += 1
+        else:
+            self._failed.setdefault(_content(row), []).append(row)
+        if (row.person, row.number) not in self.settled:  # a row that failed may get its image from another after all
+            self._progress.advance(1)
+        self.settled[row.person, row.number] = outcome.outcome
+
+    def _found(self, row: ListedFace, path: Path) -> Outcome | None:
+        """The outcome of a row of which a file is there; None where that is not its image."""
+        last = self._log.of(row)
+        with disk_errors_explained(path):
+            length = path.stat().st_size
+            if last and last.had and last.bytes == length and last.md5 and row.md5 in (None, last.md5):
+                return last
+            with open(path, "rb") as file:
+                image = suffix_of(file.read(16)) is not None
+                file.seek(0)
+                md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        if row.md5 not in (None, md5) or not image:
+            return None
+        return _outcome(row, "ok", "was in the folder", bytes=length, md5=md5)
+
+
+def _content(row: ListedFace) -> str:
+    """What a row wants: its md5; its URL in lists that have none."""
+    return row.md5 or row.url
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _outcome(
+    row: ListedFace,
+    outcome: str,
+    detail: str = "",
+    *,
+    status: int | None = None,
+    bytes: int | None = None,
+    md5: str | None = None,
+    attempts: int = 0,
+) -> Outcome:
+    return Outcome(row.person, row.number, row.url, outcome, detail, status, bytes, md5, attempts)

@@ -1,0 +1,119 @@
+"""Connections to strangers' servers: what these may take of us, and that none leads into the user's own network."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from saliency_pipeline.errors import SalpipeError
+
+if TYPE_CHECKING:
+    import aiohttp
+    from aiohttp.abc import AbstractResolver
+
+REFUSED = -77
+"""In an OSError, where the system has its own numbers: the address is none of the public Internet's."""
+
+_TOTAL = 10
+"""How many times the time-out one attempt may take in all: a server that drips bytes never times out otherwise."""
+
+_IDLE = 2.0
+"""Seconds a connection waits for its next request: with thousands of hosts the open ones would exceed the limit."""
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server may take of us.
+
+    Attributes:
+        timeout: seconds to connect and between two pieces of a reply; an attempt takes at most ten times as long.
+        retries: attempts after the first, where a failure may pass.
+        max_bytes: of one image.
+        max_redirects: that are followed.
+        allow_private: connect also to private, loopback and other addresses that are none of the public Internet's.
+        backoff: seconds before the first retry, on average; each further one waits twice as long.
+    """
+
+    timeout: float = 20.0
+    retries: int = 3
+    max_bytes: int = 20_000_000
+    max_redirects: int = 5
+    allow_private: bool = False
+    backoff: float = 1.0
+
+
+def new_session(limits: Limits, *, per_host: int, resolver: AbstractResolver | None = None) -> aiohttp.ClientSession:
+    """A session that keeps no cookies, takes no proxies from the environment and connects to public addresses only.
+
+    Addresses are looked at when a socket is made, after names were resolved: for every redirect, for addresses in
+    URLs, and whatever a name server answers the second time. A proxy would see names instead, and is never used.
+
+    Raises:
+        SalpipeError: aiohttp is not installed.
+    """
+    import_aiohttp()
+    import aiohttp
+
+    def make_socket(address: tuple[Any, ...]) -> socket.socket:
+        family, kind, protocol, _, (host, *_) = address
+        if not limits.allow_private and not is_public(host):
+            raise OSError(REFUSED, f"{host} is not an address of the public Internet")
+        return socket.socket(family, kind, protocol)
+
+    # the threaded resolver, since where aiodns is installed its errors would not tell a name that does not exist
+    resolver = resolver or aiohttp.ThreadedResolver()
+    connector = aiohttp.TCPConnector(
+        limit=0,
+        limit_per_host=per_host,
+        socket_factory=make_socket,
+        resolver=resolver,
+        keepalive_timeout=_IDLE,
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        timeout=aiohttp.ClientTimeout(
+            total=_TOTAL * limits.timeout, sock_connect=limits.timeout, sock_read=limits.timeout
+        ),
+        headers={"User-Agent": user_agent(), "Accept": "image/*", "Accept-Encoding": "identity"},
+    )
+
+
+def import_aiohttp() -> None:
+    """Raises SalpipeError where aiohttp is not installed."""
+    try:
+        import aiohttp  # noqa: F401
+    except ImportError:
+        raise SalpipeError("fetching needs aiohttp; pip install 'saliency-pipeline[fetch]'") from None
+
+
+def user_agent() -> str:
+    """What servers are told about who asks."""
+    try:
+        return f"salpipe/{version('saliency-pipeline')} (research data set retrieval)"
+    except PackageNotFoundError:
+        return "salpipe (research data set retrieval)"
+
+
+def is_public(host: str) -> bool:
+    """Whether an address is of the public Internet, looking through those that wrap an IPv4 address.
+
+    >>> is_public("93.184.216.34"), is_public("127.0.0.1"), is_public("::ffff:10.0.0.1"), is_public("64:ff9b::7f00:1")
+    (True, False, False, False)
+    """
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+        if address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        address = inner or address
+    return address.is_global and not address.is_multicast and not address.is_reserved
