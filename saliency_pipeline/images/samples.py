@@ -110,9 +110,9 @@ class Labels:
                 f"{shown(source)}: names {len(names):,} classes, but there is a label {max(self._seen)}; complete it"
             )
         if names and all(map(is_wnid, names)) and len(set(names)) == len(names):
-            self._check({wnid: label for label, wnid in enumerate(names)})
+            self._check({wnid: label for label, wnid in enumerate(names)}, source)
             return _wordnet(dict(enumerate(names)))
-        if not names or len(names) == len(imagenet_names()):
+        if len(names) in (0, 1000):
             found = self._by_wnid(imagenet)
             if found is not None:
                 return found
@@ -122,26 +122,36 @@ class Labels:
         return Classes(tuple(map(str, order)), (), order)
 
     def _by_wnid(self, imagenet: bool) -> Classes | None:
-        known = {wnid: label for label, (wnid, _) in enumerate(imagenet_names())}
         own = {label: wnid for label, (wnid, _) in sorted(self._wnids.items())}
-        if all(wnid in known for wnid in own.values()):
-            # a part of ImageNet that is numbered anew, in the same order
-            anew = list(own) == list(range(len(self._seen))) and list(own.values()) == sorted(set(own.values()))
-            if own and anew and not imagenet:
-                return _wordnet(own)
-            self._check(known)
-            if (own or imagenet) and max(self._seen) < len(known):
-                return Classes(tuple(name for _, name in imagenet_names()), tuple(known), {n: n for n in self._seen})
+        if not own and not imagenet:
             return None
-        self._check({wnid: label for label, wnid in own.items()})
-        return _wordnet(own) if own.keys() == self._seen.keys() else None
+        known = {wnid: label for label, (wnid, _) in enumerate(imagenet_names())}
+        if any(wnid not in known for wnid in own.values()):
+            self._check({wnid: label for label, wnid in own.items()}, "other images")
+            return _wordnet(own) if own.keys() == self._seen.keys() else None
+        if not imagenet and self._is_numbered_anew(own, known):
+            return _wordnet(own)
+        self._check(known, "ImageNet")
+        if max(self._seen) >= len(known):
+            return None
+        return Classes(
+            tuple(name for _, name in imagenet_names()), tuple(known), {label: label for label in self._seen}
+        )
 
-    def _check(self, labels: dict[str, int]) -> None:
+    def _is_numbered_anew(self, own: dict[int, str], known: dict[str, int]) -> bool:
+        """Whether the classes are a part of ImageNet's in the same order, numbered without gaps."""
+        ascending = sorted(set(own.values())) == list(own.values())
+        without_gaps = own.keys() == self._seen.keys() == set(range(len(own)))
+        return ascending and without_gaps and any(known[wnid] != label for label, wnid in own.items())
+
+    def _check(self, labels: dict[str, int], source: str) -> None:
         """That no image is called by the id of one class and labelled as another."""
         for label, (wnid, where) in sorted(self._wnids.items()):
             if labels.get(wnid) != label:
-                right = f"{labels[wnid]} by the order of ids" if wnid in labels else "none of its classes"
-                raise SalpipeError(f"{shown(where)}: labelled {label}, but {wnid} is {right}; relabel the data set")
+                right = f"class {labels[wnid]}" if wnid in labels else "no class"
+                raise SalpipeError(
+                    f"{shown(where)}: labelled {label}, but {wnid} is {right} in {shown(source)}; relabel the data set"
+                )
 
 
 def _wordnet(own: dict[int, str]) -> Classes:
