@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from io import BytesIO
 from typing import BinaryIO, NoReturn
 
 from saliency_pipeline.errors import SalpipeError
@@ -13,21 +14,18 @@ from saliency_pipeline.images.keys import shown
 MAX_LINE_BYTES = 2**16
 """A longer line is none of a list: the most boxes of one image take a tenth of this."""
 
-Opener = Callable[[], BinaryIO]
-"""Opens the file anew for reading bytes."""
-
 
 class Lines:
     """The lines of a text file in UTF-8, numbered; nothing of it is kept.
 
     Args:
         path: the file, as messages name it.
-        opener: how it is opened; from `path` where left out.
+        data: what it holds, where it lies in an archive; read from `path` where left out.
     """
 
-    def __init__(self, path: str | os.PathLike[str], opener: Opener | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], data: bytes | None = None) -> None:
         self.path = os.fspath(path)
-        self._opener = opener
+        self._data = data
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
         """Number, from 1, and text of each line that is not blank, without the white space at its end.
@@ -36,7 +34,7 @@ class Lines:
             SalpipeError: the file cannot be read, or a line is no UTF-8 or longer than `MAX_LINE_BYTES`.
         """
         try:
-            with self._opener() if self._opener else open(self.path, "rb") as file:
+            with self._open() as file:
                 number = 0
                 while line := file.readline(MAX_LINE_BYTES + 1):
                     number += 1
@@ -49,7 +47,25 @@ class Lines:
                     if text:
                         yield number, text
         except OSError as error:
-            raise SalpipeError(f"{shown(self.path)}: {error.strerror}; make it a file one can read") from None
+            raise self._unreadable(error) from None
+
+    def read(self, limit: int) -> bytes:
+        """The first bytes of the file, one more than `limit` where there are more.
+
+        Raises:
+            SalpipeError: the file cannot be read.
+        """
+        try:
+            with self._open() as file:
+                return file.read(limit + 1)
+        except OSError as error:
+            raise self._unreadable(error) from None
+
+    def _open(self) -> BinaryIO:
+        return open(self.path, "rb") if self._data is None else BytesIO(self._data)
+
+    def _unreadable(self, error: OSError) -> SalpipeError:
+        return SalpipeError(f"{shown(self.path)}: {error.strerror}; make it a file one can read")
 
     def fail(self, number: int, reason: str) -> NoReturn:
         """Raise the SalpipeError of one line."""

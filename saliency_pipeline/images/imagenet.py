@@ -1,0 +1,253 @@
+"""ILSVRC 2012 as it is unpacked, as it is downloaded, and as Kaggle has it. Subsets made of it have a module of theirs.
+
+Labels are indices into the sorted WordNet ids of the classes that have images, and keys are the same in every layout:
+`train/<wnid>/<name>`, `val/ILSVRC2012_val_00000001.JPEG`, `test/ILSVRC2012_test_00000001.JPEG`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.annotations import Boxes, validation_number
+from saliency_pipeline.images.archive import members
+from saliency_pipeline.images.class_folders import CLASS_TAR, Found, in_folder, in_tar
+from saliency_pipeline.images.draft import Draft
+from saliency_pipeline.images.keys import shown
+from saliency_pipeline.images.layout import Layout, ReadOptions
+from saliency_pipeline.images.listing import listing
+from saliency_pipeline.images.notes import Notes
+from saliency_pipeline.images.record import Catalogue
+from saliency_pipeline.images.synsets import is_wnid
+from saliency_pipeline.images.truth import DEVKITS, GROUND_TRUTH, TRAIN_SOLUTION, VAL_SOLUTION, Lists, Truth
+
+FOLDERS = {
+    "train": ("train", "ILSVRC2012_img_train"),
+    "val": ("val", "validation", "valid", "ILSVRC2012_img_val"),
+    "test": ("test", "ILSVRC2012_img_test", "ILSVRC2012_img_test_v10102019"),
+}
+"""What the folder of a part of the data set is called; the first that is there counts."""
+
+_TAR = re.compile(r"ILSVRC2012_img_(train|val|test)\w*\.tar")
+_NAMED = re.compile(r"(?:(n[0-9]{8})_[0-9]+|ILSVRC2012_(?:val|test)_[0-9]{8})\.[A-Za-z]+")
+_GLANCE = 4096
+"""How many entries of a folder are looked at to recognise it; the thousand classes may lie in it."""
+
+
+def read_ilsvrc(path: Path, options: ReadOptions) -> Catalogue:
+    """ILSVRC 2012 in folders and tars, in any mixture; or one of its tars alone.
+
+    Of each part the first of these is read, tars in place: `train/`, ILSVRC2012_img_train.tar; `val/`, flat or a
+    folder a class, ILSVRC2012_img_val.tar; `test/`, ILSVRC2012_img_test_v10102019.tar. Where there are no parts, the
+    classes' folders may lie in the folder itself. A folder of tars, one a class, does for a folder of folders.
+
+    The classes of flat validation images are in the devkit, Kaggle's LOC_val_solution.csv or Caffe's val.txt with
+    synsets.txt; where several lists are there they have to agree.
+
+    Args:
+        path: the folder or tar, absolute.
+        options: the noise has to be 0.
+
+    Raises:
+        SalpipeError: there are no images, or nothing tells the validation images' classes; a list is damaged; lists
+            or folders contradict each other.
+    """
+    root = str(path)
+    check_no_noise(path, options)
+    draft = Draft(root, "ilsvrc")
+    if path.is_dir():
+        return read_parts(draft, root, Lists([root]), _remedy(root))
+    part = _part_of_tar(root)
+    if part is None:
+        raise SalpipeError(f"{shown(root)}: none of ILSVRC's tars; they are called ILSVRC2012_img_train.tar and so on")
+    lists = Lists([os.path.dirname(root)])
+    return _finished(draft, lists, add_part(draft, part, in_tar(root, draft.notes), lists, _remedy(path.parent)))
+
+
+def read_kaggle(path: Path, options: ReadOptions) -> Catalogue:
+    """Kaggle's tree of ILSVRC 2012: ILSVRC/Data/CLS-LOC/{train,val,test} and LOC_*.csv with boxes.
+
+    Args:
+        path: the folder that holds ILSVRC, or ILSVRC, Data or CLS-LOC itself; absolute.
+        options: the noise has to be 0.
+
+    Raises:
+        SalpipeError: as for `read_ilsvrc`.
+    """
+    check_no_noise(path, options)
+    found = _kaggle(path)
+    if found is None:
+        raise SalpipeError(f"{shown(path)}: no ILSVRC/Data/CLS-LOC there; unpack imagenet_object_localization")
+    top, images = found
+    lists = Lists(list(dict.fromkeys(map(str, (top, path, images)))))
+    remedy = f"put {VAL_SOLUTION} in {shown(top)}"
+    return read_parts(Draft(str(path), "kaggle"), str(images), lists, remedy)
+
+
+def read_parts(draft: Draft, root: str, lists: Lists, remedy: str) -> Catalogue:
+    """The catalogue of a folder that holds train, val and test, or the folders of classes."""
+    boxes: Boxes = {}
+    folders, _, files = listing(root)
+    for part, names in FOLDERS.items():
+        called = [folder for name in names for folder in folders if folder.lower() == name.lower()]
+        tars = sorted(name for name in files if (match := _TAR.fullmatch(name)) and match[1] == part)
+        taken = ""
+        for name in (*called, *tars):
+            place = os.path.join(root, name)
+            if taken:
+                draft.notes.add(place, f"not read, since {part} images lie in {taken}")
+                continue
+            before = len(draft)
+            images = in_tar(place, draft.notes) if name in tars else in_folder(place, draft.notes, own=part)
+            boxes |= add_part(draft, part, images, lists, remedy)
+            taken = name if len(draft) > before else ""
+    if not len(draft):
+        boxes |= _add_classes(draft, root, lists, remedy)
+    return _finished(draft, lists, boxes)
+
+
+def add_part(draft: Draft, part: str, images: Iterable[Found], lists: Lists, remedy: str) -> Boxes:
+    """Put the images of one part in a draft.
+
+    Args:
+        draft: takes them.
+        part: train, val or test.
+        images: what lies in it.
+        lists: asked for the classes of flat validation images.
+        remedy: what would tell them, for the error.
+
+    Returns:
+        The boxes of this part.
+    """
+    truth: Truth | None = None
+    if part == "train":
+        for wnid, name, path, offset, length in images:
+            if wnid := wnid or _wnid_of(name):
+                draft.add(f"train/{wnid}", name, wnid, path, offset, length)
+            else:
+                draft.notes.add(f"{path}: {name}" if length is not None else path, "a training image of no class")
+        return lists.train_boxes()
+    for wnid, name, path, offset, length in images:
+        number = validation_number(name) if part == "val" else None
+        if number is not None:
+            truth = truth or Truth(lists, remedy)
+            wnid = truth.of(number, f"val/{name}", wnid)
+            draft.add("val", name, wnid, path, offset, length)
+        elif wnid or part == "test":
+            draft.add(f"{part}/{wnid}" if wnid else part, name, wnid, path, offset, length)
+        else:
+            draft.notes.add(f"{path}: {name}" if length is not None else path, "no validation image of ILSVRC 2012")
+    return truth.boxes if truth else {}
+
+
+def _add_classes(draft: Draft, root: str, lists: Lists, remedy: str) -> Boxes:
+    """The classes' folders without train and val above: an image's name tells its part, or else the folder's does."""
+    base = os.path.basename(root).lower()
+    usual = next((part for part, names in FOLDERS.items() if base in [name.lower() for name in names]), "train")
+    parts: dict[str, list[Found]] = {}
+    for image in in_folder(root, draft.notes):
+        part = "val" if validation_number(image.name) is not None else usual
+        parts.setdefault(part, []).append(image)
+    boxes: Boxes = {}
+    for part, images in parts.items():
+        boxes |= add_part(draft, part, images, lists, remedy)
+    return boxes
+
+
+def _finished(draft: Draft, lists: Lists, boxes: Boxes) -> Catalogue:
+    if not len(draft):
+        raise SalpipeError(
+            f"{shown(draft.root)}: no images of ImageNet; put ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, or "
+            "what they hold as train and val, there"
+        )
+    return draft.catalogue(lists.names(draft.wnids()), boxes)
+
+
+def check_no_noise(path: Path, options: ReadOptions) -> None:
+    """Raise SalpipeError where wrong labels are asked for and no list of Imagenette's is there to give them."""
+    if options.noise:
+        raise SalpipeError(f"{shown(path)}: noise {options.noise} needs noisy_imagenette.csv or noisy_imagewoof.csv")
+
+
+def _remedy(root: str | Path) -> str:
+    return (
+        f"put {DEVKITS[0]}, {VAL_SOLUTION}, or val.txt and synsets.txt in {shown(root)}, or use the layout folders, "
+        "which leaves images unlabelled"
+    )
+
+
+def _wnid_of(name: str) -> str:
+    """The class that a training image's own name gives."""
+    match = _NAMED.fullmatch(name)
+    return (match[1] or "") if match else ""
+
+
+# recognising
+
+
+def is_ilsvrc(path: Path) -> bool:
+    """Whether a folder or tar looks like ILSVRC 2012 or a part of it."""
+    if not path.is_dir():
+        return _part_of_tar(str(path)) is not None
+    folders, _, files = listing(str(path), _GLANCE)
+    if any(_TAR.fullmatch(name) or name in (*DEVKITS, GROUND_TRUTH) for name in files):
+        return True
+    parts = {name.lower() for names in FOLDERS.values() for name in names}
+    if any(name.lower() in parts and _holds_classes(str(path / name)) for name in folders):
+        return True
+    tars = [name for name in files if CLASS_TAR.fullmatch(name)]
+    others = [name for name in folders if not is_wnid(name)]
+    return len(folders) - len(others) + len(tars) >= 2 and not any(_has_images(str(path / name)) for name in others)
+
+
+def is_kaggle(path: Path) -> bool:
+    """Whether a folder looks like Kaggle's tree, or like its lists without the tree."""
+    if not path.is_dir():
+        return False
+    solutions = any((path / name).is_file() for name in (TRAIN_SOLUTION, VAL_SOLUTION))
+    return _kaggle(path) is not None or (solutions and not is_ilsvrc(path))
+
+
+def _kaggle(path: Path) -> tuple[Path, Path] | None:
+    """The folder that holds the lists and the one that holds train, val and test."""
+    for tail in ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC", ""):
+        images = path / tail
+        if images.name == "CLS-LOC" and images.is_dir():
+            whole = images.parts[-3:] == ("ILSVRC", "Data", "CLS-LOC")
+            return (images.parents[2] if whole else path), images
+    return None
+
+
+def _part_of_tar(path: str) -> str | None:
+    """Which part of ILSVRC 2012 a tar holds, by its name or by what lies first in it."""
+    if match := _TAR.fullmatch(os.path.basename(path)):
+        return match[1]
+    if not path.lower().endswith(".tar"):
+        return None
+    try:
+        first = next(members(path, Notes()), None)
+    except SalpipeError:
+        return None
+    return "train" if first is not None and CLASS_TAR.fullmatch(os.path.basename(first.name)) else None
+
+
+def _holds_classes(path: str) -> bool:
+    """Whether a part's folder holds classes of ImageNet, or images named as ILSVRC's are."""
+    folders, images, files = listing(path, _GLANCE)
+    if any(map(is_wnid, folders)) or any(CLASS_TAR.fullmatch(name) for name in files):
+        return all(map(is_wnid, folders))
+    return any(_NAMED.fullmatch(name) for name in islice(images, 64))
+
+
+def _has_images(path: str) -> bool:
+    return bool(listing(path, _GLANCE).images)
+
+
+LAYOUTS = (
+    Layout("kaggle", "ILSVRC/Data/CLS-LOC with train, val and test, and LOC_*.csv", is_kaggle, read_kaggle),
+    Layout("ilsvrc", "ILSVRC 2012 in folders of WordNet ids or in its tars", is_ilsvrc, read_ilsvrc),
+)

@@ -1,0 +1,203 @@
+"""Data sets made of ImageNet: Tiny-ImageNet, Imagenette with its kin, ImageNet-100. ILSVRC itself is in `imagenet.py`.
+
+Labels and keys are made as there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.annotations import Boxes, read_boxes
+from saliency_pipeline.images.class_folders import Found, in_folder
+from saliency_pipeline.images.draft import Draft
+from saliency_pipeline.images.imagenet import add_part, check_no_noise
+from saliency_pipeline.images.keys import key_part, shown
+from saliency_pipeline.images.layout import Layout, ReadOptions
+from saliency_pipeline.images.lines import Lines
+from saliency_pipeline.images.listing import listing
+from saliency_pipeline.images.record import Catalogue
+from saliency_pipeline.images.synsets import is_wnid, read_labels, read_wnids
+from saliency_pipeline.images.truth import Lists
+
+NOISY_LISTS = ("noisy_imagenette.csv", "noisy_imagewoof.csv", "noisy_imagewang.csv")
+
+_ANNOTATIONS = "val_annotations.txt"
+_NOISY_COLUMN = re.compile(r"noisy_labels_([0-9]+)")
+_PART_OF_100 = re.compile(r"(train|val)\.X([0-9]*)")
+
+
+# Tiny-ImageNet
+
+
+def read_tiny(path: Path, options: ReadOptions) -> Catalogue:
+    """Tiny-ImageNet: train/<wnid>/images, val/images with val_annotations.txt, test/images without labels.
+
+    Trees in which the validation images were moved to folders of their classes, with or without `images` below, and
+    those without `images` in train are read as well. Labels follow the sorted ids, not wnids.txt, whose order is
+    another. Names come from words.txt, boxes from the lists beside the images.
+
+    Raises:
+        SalpipeError: val_annotations.txt is missing though validation images lie in no class, contradicts their
+            folders or is damaged; there are no images.
+    """
+    check_no_noise(path, options)
+    draft, boxes = Draft(str(path), "tiny-imagenet"), Boxes()
+    for image in _tiny_images(path / "train", draft):
+        if image.wnid:
+            draft.add(f"train/{image.wnid}", image.name, image.wnid, image.path)
+        else:
+            draft.notes.add(image.path, "a training image of no class")
+    for wnid in draft.wnids():
+        if (table := path / "train" / wnid / f"{wnid}_boxes.txt").is_file():
+            boxes |= {_stem(name): (box,) for name, _, box in read_boxes(Lines(table), labelled=False)}
+    known: dict[str, str] = {}
+    if (annotations := path / "val" / _ANNOTATIONS).is_file():
+        for name, wnid, box in read_boxes(Lines(annotations), labelled=True):
+            known[name] = wnid
+            boxes[_stem(name)] = (box,)
+    for image in _tiny_images(path / "val", draft):
+        wnid = known.get(image.name, image.wnid)
+        if not wnid:
+            reason = "does not list it" if known else "not there"
+            raise SalpipeError(f"{shown(image.path)}: its class is not known; {shown(annotations)}: {reason}")
+        if image.wnid not in ("", wnid):
+            raise SalpipeError(f"{shown(image.path)}: {wnid} according to {_ANNOTATIONS}; remove what is wrong")
+        draft.add("val", image.name, wnid, image.path)
+    for image in _tiny_images(path / "test", draft):
+        draft.add("test", image.name, image.wnid, image.path)
+    wnids = draft.wnids()
+    if (table := path / "wnids.txt").is_file():
+        for wnid in sorted({*read_wnids(Lines(table))} - {*wnids}):
+            draft.notes.add(f"{table}: {wnid}", "a class without images")
+    return draft.catalogue(Lists([str(path)]).names(wnids), boxes)
+
+
+def is_tiny(path: Path) -> bool:
+    """Whether a folder looks like Tiny-ImageNet."""
+    train = path / "train"
+    if (path / "val" / _ANNOTATIONS).is_file() or ((path / "wnids.txt").is_file() and train.is_dir()):
+        return True
+    first = next((name for name in listing(str(train), 64).folders if is_wnid(name)), "") if train.is_dir() else ""
+    return bool(first) and (train / first / "images").is_dir()
+
+
+def _tiny_images(part: Path, draft: Draft) -> Iterator[Found]:
+    """The images of a part, wherever `images` stands between the folders or does not."""
+    waiting = [(part, "")] if part.is_dir() else []
+    while waiting:
+        folder, wnid = waiting.pop()
+        found = listing(str(folder))
+        for name in found.images:
+            yield Found(wnid, key_part(name), f"{folder}/{name}")
+        for name in found.folders:
+            if name == "images" and folder.name != "images":
+                waiting.append((folder / name, wnid))
+            elif is_wnid(name) and not wnid:
+                waiting.append((folder / name, name))
+            else:
+                draft.notes.add(str(folder / name), "a folder of no class such as n01440764")
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+# Imagenette, Imagewoof, Imagewang
+
+
+def read_imagenette(path: Path, options: ReadOptions) -> Catalogue:
+    """Imagenette, Imagewoof and Imagewang: {train,val}/<wnid>, unsup, and labels of which some are wrong in a CSV file.
+
+    With `noise` the training labels are those of the CSV file's column of that percentage; labels of validation
+    images are always right. Images of Imagewang's `unsup` are unlabelled and belong to no split.
+
+    Source: https://github.com/fastai/imagenette
+
+    Raises:
+        SalpipeError: there is no CSV file, it has no such percentage, lacks an image or is damaged; no images.
+    """
+    draft, root = Draft(str(path), "imagenette"), str(path)
+    labels = _noisy_labels(path, options.noise) if options.noise else None
+    for image in in_folder(f"{root}/train", draft.notes, others=["unsup"]) if (path / "train").is_dir() else ():
+        if not image.wnid:
+            draft.notes.add(image.path, "a training image of no class")
+            continue
+        wnid = labels.get(f"{image.wnid}/{image.name}", "") if labels is not None else image.wnid
+        if not wnid:
+            raise SalpipeError(f"{shown(image.path)}: not in the CSV file of noisy labels; remove one or the other")
+        draft.add(f"train/{image.wnid}", image.name, wnid, image.path, image.offset, image.length)
+    lists = Lists([root])
+    if (path / "val").is_dir():
+        add_part(draft, "val", in_folder(f"{root}/val", draft.notes), lists, "put it in the folder of its class")
+    for folder in (path / "unsup", path / "train" / "unsup"):
+        for image in in_folder(str(folder), draft.notes) if folder.is_dir() else ():
+            draft.add("unsup", image.name, "", image.path, image.offset, image.length)
+    return draft.catalogue(lists.names(draft.wnids()), {})
+
+
+def is_imagenette(path: Path) -> bool:
+    """Whether a folder has Imagenette's list of noisy labels or Imagewang's unlabelled images."""
+    if any((path / name).is_file() for name in NOISY_LISTS):
+        return True
+    train = path / "train"
+    unlabelled = train.is_dir() and any((folder / "unsup").is_dir() for folder in (path, train))
+    return unlabelled and any(map(is_wnid, listing(str(train), 64).folders))
+
+
+def _noisy_labels(path: Path, noise: int) -> dict[str, str]:
+    """WordNet ids of training images by their path below train, a percentage of them wrong."""
+    found = next((path / name for name in NOISY_LISTS if (path / name).is_file()), None)
+    if found is None:
+        raise SalpipeError(f"{shown(path)}: noise {noise} needs one of {', '.join(NOISY_LISTS[:2])} there")
+    lines, column = Lines(found), f"noisy_labels_{noise}"
+    labels = {}
+    for number, row in lines.rows("path"):
+        if column not in row:
+            there = [match[1] for name in row if (match := _NOISY_COLUMN.fullmatch(name))]
+            raise SalpipeError(f"{shown(found)}: no noise of {noise} %; choose from {', '.join(there)}")
+        part, _, image = row["path"].strip().partition("/")
+        if part == "train":
+            labels[image] = wnid = row[column].strip()
+            if not is_wnid(wnid):
+                lines.fail(number, f"{shown(wnid[:40])} is no WordNet id such as n01440764")
+    return labels
+
+
+# ImageNet-100
+
+
+def read_100(path: Path, options: ReadOptions) -> Catalogue:
+    """ImageNet-100 as on Kaggle: the hundred classes dealt out to train.X1 to train.X4; val.X; names in Labels.json.
+
+    Raises:
+        SalpipeError: Labels.json is damaged; there are no images.
+    """
+    check_no_noise(path, options)
+    draft, lists = Draft(str(path), "imagenet-100"), Lists([str(path)])
+    folders = listing(str(path)).folders
+    for name in sorted(folders):
+        if match := _PART_OF_100.fullmatch(name):
+            images = in_folder(str(path / name), draft.notes)
+            add_part(draft, match[1], images, lists, "put it in the folder of its class")
+    for name in ("train.X1", "train.X2", "train.X3", "train.X4", "val.X"):
+        if name not in folders:
+            draft.notes.add(str(path / name), "not there, so that its images are missing")
+    labels = path / "Labels.json"
+    return draft.catalogue(read_labels(labels) if labels.is_file() else {}, {})
+
+
+def is_100(path: Path) -> bool:
+    """Whether a folder has one of ImageNet-100's folders."""
+    return path.is_dir() and any(map(_PART_OF_100.fullmatch, listing(str(path), 64).folders))
+
+
+LAYOUTS = (
+    Layout("tiny-imagenet", "train/<wnid>/images, val/images and val_annotations.txt", is_tiny, read_tiny),
+    Layout(
+        "imagenette", "train and val, and noisy_imagenette.csv or noisy_imagewoof.csv", is_imagenette, read_imagenette
+    ),
+    Layout("imagenet-100", "train.X1 to train.X4, val.X and Labels.json", is_100, read_100),
+)

@@ -1,0 +1,144 @@
+"""What the lists beside ImageNet's images say: classes of the flat validation images, boxes, names. No images here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.annotations import (
+    Boxes,
+    is_caffe,
+    read_caffe,
+    read_ground_truth,
+    read_map,
+    read_meta,
+    read_solution,
+    validation_number,
+)
+from saliency_pipeline.images.archive import read_small
+from saliency_pipeline.images.keys import shown
+from saliency_pipeline.images.lines import Lines
+from saliency_pipeline.images.synsets import read_wnids, read_words
+
+GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+VAL_SOLUTION, TRAIN_SOLUTION = "LOC_val_solution.csv", "LOC_train_solution.csv"
+DEVKITS = ("ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12.tar")
+
+_META, _MAP = "meta.mat", "map_clsloc.txt"
+_CAFFE, _SYNSETS = "val.txt", "synsets.txt"
+_NAMES = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")
+
+
+class Lists:
+    """Where the lists of a data set are looked for.
+
+    Args:
+        folders: the data set's folder and those around it, the first that has a file counts; each is searched also in
+            its `data`, and in a devkit that lies in it, be it packed or not.
+    """
+
+    def __init__(self, folders: Sequence[str]) -> None:
+        self.folders = tuple(folders)
+        below = ("", "data", "ILSVRC2012_devkit_t12/data", "devkit/data", "caffe_ilsvrc12")
+        self._places = [os.path.join(folder, name) for folder in folders for name in below]
+
+    def find(self, name: str) -> Lines | None:
+        """A list by its name; those of the devkit (`meta.mat`, the ground truth) also in its archive."""
+        for place in self._places:
+            if os.path.isfile(path := os.path.join(place, name)):
+                return Lines(path)
+        if name not in (GROUND_TRUTH, _META):
+            return None
+        for folder in self.folders:
+            for devkit in DEVKITS:
+                if os.path.isfile(path := os.path.join(folder, devkit)):
+                    return Lines(os.path.join(path, name), read_small(path, name))
+        return None
+
+    def names(self, wnids: Collection[str]) -> dict[str, str]:
+        """What the data set calls classes, synonyms separated by commas; only those that a list of it names."""
+        for name in _NAMES:
+            if (lines := self.find(name)) is not None:
+                return read_words(lines, wnids)
+        if (lines := self.find(_META)) is not None:
+            return {synset.wnid: synset.words for synset in read_meta(lines) if synset.wnid in wnids}
+        return {}
+
+    def train_boxes(self) -> Boxes:
+        """The boxes of the training images, where LOC_train_solution.csv is there."""
+        if (lines := self.find(TRAIN_SOLUTION)) is None:
+            return {}
+        return {image: boxes for _, image, _, boxes in read_solution(lines)}
+
+
+class Truth:
+    """The classes of the flat validation images according to every list there is.
+
+    Attributes:
+        boxes: of validation images, where LOC_val_solution.csv is there.
+
+    Args:
+        lists: where to look.
+        remedy: what is missing where there is no list at all, as the error says it.
+
+    Raises:
+        SalpipeError: a list is damaged; the message gives file and line.
+    """
+
+    def __init__(self, lists: Lists, remedy: str) -> None:
+        self.boxes: Boxes = {}
+        self._sources: dict[str, dict[int, str]] = {}
+        self._remedy = remedy
+        if (lines := lists.find(VAL_SOLUTION)) is not None:
+            known = self._sources[lines.path] = {}
+            for line, image, wnid, boxes in read_solution(lines):
+                number = validation_number(image)
+                if number is None:
+                    lines.fail(line, f"{shown(image[:40])} is no validation image such as ILSVRC2012_val_00000001")
+                if known.setdefault(number, wnid) != wnid:
+                    lines.fail(line, f"{image} is in the list twice, with two classes")
+                self.boxes[image] = boxes
+        if (lines := lists.find(GROUND_TRUTH)) is not None:
+            ids: list[tuple[str, dict[int, str]]] = []
+            if (meta := lists.find(_META)) is not None:
+                ids.append((meta.path, {synset.number: synset.wnid for synset in read_meta(meta)}))
+            if (table := lists.find(_MAP)) is not None:
+                ids.append((table.path, read_map(table)))
+            for path, wnids in ids:
+                self._sources[f"{lines.path} with {os.path.basename(path)}"] = read_ground_truth(lines, path, wnids)
+            if not ids:
+                self._remedy = (
+                    f"{shown(lines.path)} gives ids that only {_META} or {_MAP} of the devkit explain; put one of them "
+                    "beside it"
+                )
+        if (lines := lists.find(_CAFFE)) is not None and is_caffe(lines):
+            if (synsets := lists.find(_SYNSETS)) is not None:
+                self._sources[lines.path] = read_caffe(lines, synsets.path, read_wnids(synsets))
+            elif not self._sources:
+                self._remedy = f"{shown(lines.path)} gives indices that only {_SYNSETS} explains; put it beside"
+
+    def of(self, number: int, name: str, folder: str) -> str:
+        """The WordNet id of a validation image.
+
+        Args:
+            number: of the image.
+            name: of its file, for messages.
+            folder: WordNet id of the folder it lies in; empty where it lies in none.
+
+        Raises:
+            SalpipeError: no list has the image, or two say different things of it.
+        """
+        answers = {source: known[number] for source, known in self._sources.items() if number in known}
+        if folder:
+            answers["the folder it is in"] = folder
+        if len(set(answers.values())) == 1:
+            return next(iter(answers.values()))
+        if not self._sources:
+            raise SalpipeError(f"{shown(name)}: its class is not known; {self._remedy}")
+        if not answers:
+            raise SalpipeError(
+                f"{shown(name)}: not in {shown(' or '.join(self._sources))}; use the whole list, or remove the image"
+            )
+        said = ", ".join(f"{wnid} according to {shown(source)}" for source, wnid in answers.items())
+        raise SalpipeError(f"{shown(name)}: {said}; remove what is wrong")
