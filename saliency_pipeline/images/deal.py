@@ -109,9 +109,9 @@ def deal(strata: Counts, sizes: Counts, lots: Lots, totals: Sequence[int], class
     Single images go by the order of their lots: the first of every class to the last part, and so on to training.
     Before them the units of several images are dealt, the larger first, each to a part drawn by its lot with the odds
     of what the parts still lack, or, where that part lacks less than the unit, to the one that lacks most. So every
-    part has exactly the images `class_totals` says where there are single images enough to fill up; elsewhere a part
-    has too many of a class by less than the size of its largest unit. A unit of images of several classes counts as a
-    whole for the class that `strata` gives it.
+    part has exactly the images of a class that `class_totals` says where the class has single images enough to fill
+    up: as many as there are parts, times one less than its largest unit has. Of other classes it has too many by less
+    than that unit's size. A unit of images of several classes counts as a whole for the class `strata` gives it.
 
     Args:
         strata: (n,) int64 class of each unit, 0 to k - 1.

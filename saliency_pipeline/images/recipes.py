@@ -38,11 +38,7 @@ def follow(recipe: str, selection: Selection) -> Selection:
     """
     if recipe not in RECIPES:
         raise SalpipeError(f"--recipe {recipe}: unknown; choose one of {', '.join(RECIPES)}")
-    contradicting = {
-        "--split": selection.splits,
-        "--stable-split": selection.stable,
-        "--per-class": selection.per_class,
-    }
+    contradicting = {"--split": selection.splits, "--per-class": selection.per_class}
     if given := [flag for flag, value in contradicting.items() if value]:
         raise SalpipeError(
             f"--recipe {recipe} is {written(RECIPES[recipe])} images, evenly from all classes; leave {given[0]} out"

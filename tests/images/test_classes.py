@@ -47,6 +47,8 @@ def test_classes_without_ids_are_meant_by_name():
 def test_a_name_spelt_exactly_wins():
     assert classes_meant(["cat"], ["Cat", "cat"]) == (1,)
     assert classes_meant(["a*"], ["a*", "ab"]) == (0,)
+    assert classes_meant(["crane"], ["crane", "crane (n03126707)"]) == (0,)
+    assert classes_meant(["Crane"], ["crane", "crane (n03126707)"]) == (0,)
     assert classes_meant(["@home"], ["@home", "work"]) == (0,)
 
 

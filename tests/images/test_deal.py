@@ -149,12 +149,24 @@ def test_units_of_several_images_spoil_the_counts_by_less_than_their_size(found,
         largest = int(sizes[strata == label].max(initial=1))
         assert (counts[label] - wanted[label] < largest).all()
         assert (wanted[label] - counts[label] <= (len(shares) - 1) * (largest - 1)).all()
+        if ((strata == label) & (sizes == 1)).sum() >= len(shares) * (largest - 1):
+            assert counts[label].tolist() == wanted[label].tolist()
 
 
 def test_single_images_make_up_for_the_units_dealt_before_them():
     sizes = whole(*[3] * 10, *[1] * 70)
     parts = deal(np.zeros(80, np.int64), sizes, np.arange(80, dtype=np.uint64) * 2**57, [72, 18, 10], drawn(0))
     assert np.bincount(parts, sizes).tolist() == [72, 18, 10]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_larger_units_are_dealt_before_smaller_ones_take_their_place(seed):
+    lots = np.random.default_rng(seed).integers(0, 2**64, 2, np.uint64)
+    assert deal(whole(0, 0), whole(2, 4), lots, [4, 2], drawn(0)).tolist() == [1, 0]
+
+
+def test_what_one_part_has_too_many_training_has_too_few():
+    assert deal(whole(0, 0), whole(3, 1), drawn(0, 0), [1, 1, 2], drawn(0)).tolist() == [2, 1]
 
 
 def test_units_of_several_images_go_to_every_part_with_its_odds():
@@ -174,6 +186,11 @@ def test_a_stable_part_is_an_interval_of_lots():
     edges = [0, int(0.72 * 2**64) - 2**12, int(0.72 * 2**64) + 2**12, int(0.9 * 2**64) + 2**12, 2**64 - 1]
     assert deal_stable(drawn(*edges), ARTICLE).tolist() == [0, 0, 1, 2, 2]
     assert deal_stable(drawn(*edges), [ARTICLE[0], 1 - ARTICLE[0]]).tolist() == [0, 0, 1, 1, 1]
+
+
+def test_the_last_lot_of_a_stable_part_is_the_last_below_its_fraction():
+    thirds = [Fraction(1, 3), Fraction(2, 3)]
+    assert deal_stable(drawn(2 * (2**63 // 3), 2 * (2**63 // 3 + 1)), thirds).tolist() == [0, 1]
 
 
 def test_a_stable_part_of_size_0_is_empty_to_the_last_lot():
