@@ -15,7 +15,10 @@ _SYSTEM_FOLDERS = frozenset({"$RECYCLE.BIN", "@eaDir", "System Volume Informatio
 
 
 class Listing(NamedTuple):
-    """Names of the folders, of the files called like images, and of other files, in no particular order."""
+    """Names of the folders, of the files called like images, and of other files.
+
+    They are sorted, so that errors and notes that name the first of them are the same on every machine.
+    """
 
     folders: list[str]
     images: list[str]
@@ -45,6 +48,8 @@ def listing(path: str, most: int | None = None) -> Listing:
                 found.others.append(name)
             elif _is_file_or_dangling(entry):
                 found.images.append(name)
+    for names in found:
+        names.sort()
     return found
 
 

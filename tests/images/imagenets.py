@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +133,9 @@ def ground_truth() -> list[str]:
     return [str(IDS[wnid]) for wnid in VAL.values()]
 
 
-def meta_bytes(ids: dict[str, int] | None = None) -> bytes:
+def meta_bytes(ids: Mapping[str, float] = IDS, *, words: Mapping[str, str] = WORDS) -> bytes:
     """A meta.mat: the classes in the order of their ids, then an ancestor, which is none."""
-    synsets = [(number, wnid, WORDS[wnid], 0, np.zeros((1, 0))) for wnid, number in (ids or IDS).items()]
+    synsets = [(number, wnid, words[wnid], 0, np.zeros((1, 0))) for wnid, number in ids.items()]
     synsets.append((1001, "n02083346", WORDS["n02083346"], 3, np.array([[1.0, 2.0, 3.0]])))
     fields = ("ILSVRC2012_ID", "WNID", "words", "num_children", "children")
     table = np.array(synsets, [(field, "O") for field in fields]).reshape(-1, 1)
