@@ -1,0 +1,180 @@
+"""Images that a data set holds twice: pairs, groups, what is wrong with them, and the data set without them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.fingerprint import Fingerprints
+from saliency_pipeline.images.near import crops, same_frames, with_structure
+from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
+
+THRESHOLD = 0.01
+"""The greatest distance of near duplicates. Copies lie below 0.005 as a rule, crops below 0.01, other photographs of
+the same thing on the same ground above 0.01."""
+
+POLICIES = ("keep-first", "drop-conflicts")
+
+Places = npt.NDArray[np.int64]
+Policy = Literal["keep-first", "drop-conflicts"]
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Pairs of images of a catalogue that are the same picture.
+
+    Attributes:
+        pairs: (p, 2) int64, places in the catalogue, i < j, sorted.
+        exact: (p,) bool, whether their files are the same byte for byte.
+        distances: (p,) float64 in [0, 1], 1 - correlation of their grey levels, laid over each other; 0 where exact.
+    """
+
+    pairs: Places
+    exact: npt.NDArray[np.bool_]
+    distances: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+
+def find_duplicates(fingerprints: Fingerprints, *, threshold: float = THRESHOLD) -> Duplicates:
+    """Exact and near duplicates, in time that grows with n log n.
+
+    Exact duplicates are files of the same bytes. Near duplicates are re-encodings, rescalings and crops by up to
+    about a tenth on each side, whatever became of their colours. A mirrored image is no duplicate, nor is another
+    photograph of the same thing. An image without any structure, such as a white page, has exact duplicates only.
+
+    Not all pairs are named, but images that hang together by pairs do so by those named: an exact duplicate is paired
+    with the first of its kind, of many copies each with a few others, and a crop with the first of the copies that
+    show the same section.
+
+    Args:
+        fingerprints: of a catalogue; with hashed bytes alone only exact duplicates are found.
+        threshold: the greatest distance of near duplicates, in [0, 0.1].
+
+    Raises:
+        SalpipeError: the threshold is none.
+    """
+    if not 0 <= threshold <= 0.1:
+        raise SalpipeError(f"threshold {threshold:g}: use 0 to 0.1; 0.01 keeps copies and different photographs apart")
+    readable = np.flatnonzero(fingerprints.readable)
+    exact, single = _exact(fingerprints.sha256, readable)
+    near, distances = np.zeros((0, 2), np.int64), np.zeros(0)
+    if len(fingerprints.frames):
+        frames, hashes = fingerprints.frames, fingerprints.hashes
+        single = with_structure(frames, single)
+        near, distances = same_frames(frames, hashes, single, threshold)
+        first = single[group(near, len(fingerprints))[single] == single]
+        cropped, further = crops(frames, hashes, first, threshold)
+        near, distances = np.concatenate([near, cropped]), np.concatenate([distances, further])
+    pairs = np.concatenate([exact, near])
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    return Duplicates(
+        pairs[order],
+        (np.arange(len(pairs)) < len(exact))[order],
+        np.concatenate([np.zeros(len(exact)), distances])[order],
+    )
+
+
+def _exact(sha256: npt.NDArray[np.uint8], among: Places) -> tuple[Places, Places]:
+    """Pairs of each file with the first of the same bytes; and the places of all first ones."""
+    contents = np.ascontiguousarray(sha256[among]).view("V32").ravel()
+    _, first, which = np.unique(contents, return_index=True, return_inverse=True)
+    earliest = among[first[which]]
+    again = earliest != among
+    return np.stack([earliest[again], among[again]], axis=1), among[~again]
+
+
+def group(pairs: Places, images: int) -> Places:
+    """Groups of images that hang together by pairs: what is in one group never straddles a split.
+
+    Chains are followed, since a pair across two groups would leak: two members may resemble each other only by way of
+    a third.
+
+    Args:
+        pairs: (p, 2) places.
+        images: how many images there are.
+
+    Returns:
+        (images,) the place of the first member of each image's group: its own where it has no duplicate before it.
+
+    Example:
+        >>> group(np.array([[1, 3], [3, 4]]), 6).tolist()
+        [0, 1, 2, 1, 1, 5]
+    """
+    links = coo_array((np.ones(len(pairs), np.bool_), (pairs[:, 0], pairs[:, 1])), shape=(images, images))
+    _, component = connected_components(links, directed=False)
+    _, first, which = np.unique(component, return_index=True, return_inverse=True)
+    groups: Places = first[which].astype(np.int64)
+    return groups
+
+
+def members(groups: Sequence[int] | Places) -> tuple[Places, ...]:
+    """The groups of at least two images: the places of each one's members, in order; groups by their first member."""
+    numbers = np.asarray(groups, np.int64)
+    order = np.argsort(numbers, kind="stable")
+    starts = np.flatnonzero(np.diff(numbers[order], prepend=-1))
+    found = [places for places in np.split(order, starts[1:]) if len(places) > 1]
+    return tuple(sorted(found, key=lambda places: int(places[0])))
+
+
+def in_conflict(records: Sequence[ImageRecord]) -> bool:
+    """Whether images of one group are labelled differently. Unlabelled ones agree with all."""
+    return len({record.label for record in records} - {-1}) > 1
+
+
+def leaks(records: Sequence[ImageRecord]) -> bool:
+    """Whether images of one group lie in different splits. Those in none agree with all."""
+    return len({record.split for record in records} - {Split.NONE}) > 1
+
+
+def dedupe(catalogue: Catalogue, groups: Sequence[int] | Places, policy: Policy) -> Catalogue:
+    """The catalogue without duplicates.
+
+    Args:
+        catalogue: the images.
+        groups: (n,) equal numbers for duplicates, as `group` gives them.
+        policy: `keep-first` keeps of each group the image that comes first in the catalogue, whatever its split;
+            `drop-conflicts` does so too, but keeps none of a group whose labels differ.
+
+    Returns:
+        The catalogue; its notes say how many images went. Classes stay, also those left without an image. Which images
+        went `dropped` tells.
+
+    Raises:
+        SalpipeError: no such policy.
+
+    Example:
+        >>> records = [ImageRecord(key, key, label) for key, label in (("a", 0), ("b", 1), ("c", 0), ("d", 0))]
+        >>> catalogue = Catalogue("photos", records, ("cat", "dog"))
+        >>> [record.key for record in dedupe(catalogue, [0, 0, 2, 2], "keep-first").records]
+        ['a', 'c']
+        >>> [record.key for record in dedupe(catalogue, [0, 0, 2, 2], "drop-conflicts").records]
+        ['c']
+    """
+    gone = dropped(catalogue, groups, policy)
+    records = [record for record, drop in zip(catalogue.records, gone, strict=True) if not drop]
+    notes = catalogue.notes
+    if gone.any():
+        notes += (f"{gone.sum():,} duplicates left out ({policy}), {len(records):,} images kept",)
+    return replace(catalogue, records=records, notes=notes)
+
+
+def dropped(catalogue: Catalogue, groups: Sequence[int] | Places, policy: Policy) -> npt.NDArray[np.bool_]:
+    """Which images `dedupe` leaves out: (n,) bool."""
+    if policy not in POLICIES:
+        raise SalpipeError(f"dedupe {policy!r}: use one of {', '.join(POLICIES)}")
+    if len(groups) != len(catalogue):
+        raise ValueError(f"{len(groups)} groups for {len(catalogue)} images")
+    gone = np.zeros(len(catalogue), np.bool_)
+    for places in members(groups):
+        conflict = policy == "drop-conflicts" and in_conflict([catalogue.records[place] for place in places])
+        gone[places if conflict else places[1:]] = True
+    return gone

@@ -1,0 +1,213 @@
+"""What an image looks like in 4 KB: its bytes' hash, perceptual hashes, a small frame. Comparing stands elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import imagehash
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from saliency_pipeline.errors import BadImageError
+from saliency_pipeline.images.decode import decode_frame
+from saliency_pipeline.images.fingerprint_cache import FingerprintCache
+from saliency_pipeline.images.record import Catalogue, ImageRecord
+from saliency_pipeline.progress import Progress
+
+SIDE = 64
+"""Of the frame, in pixels."""
+
+WINDOWS: tuple[tuple[float, float, float, float], ...] = (
+    (0.0, 0.0, 1.0, 1.0),
+    *((x, y, x + 0.9, y + 0.9) for y in (0.0, 0.05, 0.1) for x in (0.0, 0.05, 0.1)),
+    (0.1, 0.1, 0.9, 0.9),
+)
+"""The parts of an image that are hashed: x0, y0, x1, y1 as fractions. The first is all of it; the others are near
+whatever a crop by up to a tenth on each side leaves."""
+
+ROW = np.dtype([("sha256", "u1", 32), ("hashes", "<u8", len(WINDOWS)), ("frame", "u1", (SIDE, SIDE))])
+"""The fingerprint of one image; `fingerprint` says what is in it."""
+
+VERSION = 1
+"""Raised whenever the same image would get another fingerprint, so that none is taken from an older cache."""
+
+_TOGETHER = 512
+_FLUSH_ROWS, _FLUSH_SECONDS = 4096, 30.0
+
+Row = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """The fingerprints of a catalogue's n images, in its order.
+
+    Attributes:
+        sha256: (n, 32) uint8, the hash of each file's bytes.
+        hashes: (n, 11) uint64, a perceptual hash of each of `WINDOWS`; (0, 11) where only bytes were hashed.
+        frames: (n, 64, 64) uint8, the images in grey; (0, 64, 64) where only bytes were hashed.
+        readable: (n,) bool; the other arrays are zero where an image is not.
+        reasons: why an image is not readable, by its place in the catalogue.
+    """
+
+    sha256: npt.NDArray[np.uint8]
+    hashes: npt.NDArray[np.uint64]
+    frames: npt.NDArray[np.uint8]
+    readable: npt.NDArray[np.bool_]
+    reasons: dict[int, str]
+
+    def __len__(self) -> int:
+        return len(self.readable)
+
+
+def fingerprint(data: bytes) -> Row:
+    """The fingerprint of one image file.
+
+    The frame is the whole image, upright, squashed to 64 x 64, in grey, and blurred a little (sigma 0.8 pixels), so
+    that frames of two copies can be laid over each other by fractions of a pixel. Colour is not looked at: a copy in
+    black and white is a copy. The perceptual hashes are those of imagehash.phash (signs of the 64 lowest frequencies
+    of the discrete cosine transform, http://www.hackerfactor.com/blog/index.php?/archives/432-Looks-Like-It.html).
+
+    Args:
+        data: the file's bytes.
+
+    Returns:
+        A scalar array of dtype `ROW`.
+
+    Raises:
+        BadImageError: the image cannot be decoded.
+
+    Example:
+        >>> from io import BytesIO
+        >>> file = BytesIO()
+        >>> Image.linear_gradient("L").save(file, "png")
+        >>> row = fingerprint(file.getvalue())
+        >>> int(row["frame"][0, 0]) < int(row["frame"][-1, 0]), row["hashes"].shape
+        (True, (11,))
+    """
+    rgb, _ = decode_frame(data, SIDE, fit="squash")
+    frame: npt.NDArray[np.uint8] = np.asarray(
+        cv2.GaussianBlur(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), (0, 0), 0.8), np.uint8
+    )
+    row = np.zeros((), ROW)
+    row["sha256"] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+    row["hashes"] = _hashes(frame)
+    row["frame"] = frame
+    return row
+
+
+def _hashes(frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
+    image = Image.fromarray(frame)
+    bits = []
+    for x0, y0, x1, y1 in WINDOWS:
+        # phash resizes to 32 x 32 itself, but all of an image only
+        part = image.resize((32, 32), Image.Resampling.LANCZOS, box=(SIDE * x0, SIDE * y0, SIDE * x1, SIDE * y1))
+        bits.append(imagehash.phash(part).hash.ravel())
+    return np.packbits(np.stack(bits), axis=1).view("<u8").ravel().astype(np.uint64)
+
+
+def fingerprints(
+    catalogue: Catalogue,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    *,
+    bytes_only: bool = False,
+    threads: int | None = None,
+) -> Fingerprints:
+    """The fingerprints of a catalogue's images, a few milliseconds and 4.2 KB of memory each.
+
+    A record's whole image counts, also where only a region of it is meant: the whole image is what leaks.
+
+    Args:
+        catalogue: the images.
+        cache: a folder, made where it is missing: what is in it is not computed again, and what is computed is put
+            there every half minute. An image is known there by its key, size and time of change. None: nowhere.
+        progress: told how far it is.
+        bytes_only: hash the files' bytes and decode nothing; the cache is not used.
+        threads: how many images are worked on at once; as many as there are cores by default.
+
+    Returns:
+        The fingerprints; an image that cannot be read has a reason instead.
+
+    Raises:
+        SalpipeError: the cache cannot be written.
+    """
+    progress = progress or Progress()
+    records, count = catalogue.records, len(catalogue)
+    seen = 0 if bytes_only else count
+    found = Fingerprints(
+        np.zeros((count, 32), np.uint8),
+        np.zeros((seen, len(WINDOWS)), np.uint64),
+        np.zeros((seen, SIDE, SIDE), np.uint8),
+        np.zeros(count, np.bool_),
+        {},
+    )
+
+    def keep(place: int, row: Row) -> None:
+        found.sha256[place], found.readable[place] = row["sha256"], True
+        if not bytes_only:
+            found.hashes[place], found.frames[place] = row["hashes"], row["frame"]
+
+    store = FingerprintCache(cache, ROW, VERSION) if cache and not bytes_only else None
+    missing = list(range(count))
+    if store:
+        identities = list(store.identities(records))
+        known = store.load(identities, keep)
+        missing = [place for place in missing if place not in known]
+
+    new: list[tuple[bytes, Row]] = []
+    flushed = time.monotonic()
+    progress.start(count, "image", "looking at images")
+    progress.advance(count - len(missing))
+    try:
+        for place, row in _rows(records, missing, bytes_only, threads):
+            progress.advance(1)
+            if isinstance(row, str):
+                found.reasons[place] = row
+                continue
+            keep(place, row)
+            if store:
+                new.append((identities[place], row))
+                if len(new) >= _FLUSH_ROWS or time.monotonic() - flushed > _FLUSH_SECONDS:
+                    store.add(new)
+                    new, flushed = [], time.monotonic()
+    finally:
+        progress.stop()
+        # after Ctrl-C too
+        if store and new:
+            store.add(new)
+    return found
+
+
+def _rows(records: Any, places: list[int], bytes_only: bool, threads: int | None) -> Iterator[tuple[int, Row | str]]:
+    """Place and fingerprint of the records at some places, or the reason why there is none, in order."""
+
+    def row(place: int) -> Row | str:
+        record: ImageRecord = records[place]
+        try:
+            data = record.read()
+            return _bytes_hashed(data) if bytes_only else fingerprint(data)
+        except BadImageError as error:
+            return str(error)
+        except OSError as error:
+            return error.strerror or str(error)
+
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        # not all at once: a million waiting jobs take a gigabyte
+        for start in range(0, len(places), _TOGETHER):
+            some = places[start : start + _TOGETHER]
+            yield from zip(some, pool.map(row, some), strict=True)
+
+
+def _bytes_hashed(data: bytes) -> Row:
+    row = np.zeros((), ROW)
+    row["sha256"] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+    return row

@@ -1,0 +1,101 @@
+"""Fingerprints on disk, so that no image is looked at twice. What a fingerprint is stands in `fingerprint.py`."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from saliency_pipeline.files import disk_errors_explained, write_atomically
+from saliency_pipeline.images.record import ImageRecord
+
+_MAX_PART_BYTES = 2**28
+
+
+class FingerprintCache:
+    """A folder of parts, each an array of rows that is written once and named by the SHA-256 of its bytes.
+
+    So a part is whole or absent, a damaged one is known and passed over, and several runs may add to one folder.
+
+    Args:
+        folder: made when something is added.
+        row: dtype of a fingerprint.
+        version: of fingerprints: those of another version are not found.
+    """
+
+    def __init__(self, folder: Path, row: np.dtype[Any], version: int) -> None:
+        self.folder = folder
+        self.version = version
+        self.dtype = np.dtype([("identity", "S32"), ("row", row)])
+
+    def identities(self, records: Sequence[ImageRecord]) -> Iterator[bytes]:
+        """What each record is known by, as 32 bytes: its key, size and place, and when its file was changed."""
+
+        @lru_cache(maxsize=256)  # many records lie in one archive
+        def status(path: str) -> tuple[int, int]:
+            try:
+                found = os.stat(path)
+            except OSError:
+                return -1, -1
+            return found.st_size, found.st_mtime_ns
+
+        for record in records:
+            text = f"{self.version}\0{record.key}\0{record.offset}\0{record.length}\0{status(record.path)}"
+            yield hashlib.blake2b(text.encode(), digest_size=16).hexdigest().encode()
+
+    def load(self, identities: Sequence[bytes], keep: Callable[[int, npt.NDArray[Any]], None]) -> set[int]:
+        """Hand over the fingerprints that are there.
+
+        Args:
+            identities: of the records wanted, as `identities` gives them.
+            keep: called with a place in `identities` and the row.
+
+        Returns:
+            The places that were found.
+        """
+        wanted = {identity: place for place, identity in enumerate(identities)}
+        found: set[int] = set()
+        for path in sorted(self.folder.glob("*.npy")):
+            part = self._part(path)
+            if part is None:
+                continue
+            for index, identity in enumerate(part["identity"].tolist()):
+                if (place := wanted.get(identity)) is not None and place not in found:
+                    keep(place, part["row"][index])
+                    found.add(place)
+        return found
+
+    def add(self, rows: Sequence[tuple[bytes, npt.NDArray[Any]]]) -> None:
+        """Write a part. Raises SalpipeError where it cannot be written."""
+        part = np.empty(len(rows), self.dtype)
+        for index, (identity, row) in enumerate(rows):
+            part[index] = identity, row
+        file = io.BytesIO()
+        np.save(file, part, allow_pickle=False)
+        with disk_errors_explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        data = file.getvalue()
+        write_atomically(self.folder / f"{hashlib.sha256(data).hexdigest()}.npy", data)
+
+    def _part(self, path: Path) -> npt.NDArray[Any] | None:
+        """The rows of a part; None where it is damaged, of another kind or none of ours."""
+        try:
+            if path.stat().st_size > _MAX_PART_BYTES:
+                return None
+            data = path.read_bytes()
+        except OSError:
+            return None
+        if hashlib.sha256(data).hexdigest() != path.stem:
+            return None
+        try:
+            part = np.load(io.BytesIO(data), allow_pickle=False)
+        except (ValueError, EOFError, OSError):
+            return None
+        return part if isinstance(part, np.ndarray) and part.dtype == self.dtype and part.ndim == 1 else None

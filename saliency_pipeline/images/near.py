@@ -1,0 +1,208 @@
+"""Finds pairs of images that look the same, without comparing all with all. What to do with them stands elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from saliency_pipeline.images.fingerprint import SIDE, WINDOWS
+
+SAME_FRAME_BITS, CROP_BITS = 8, 14
+"""How many of 64 bits of two perceptual hashes may differ for the images to be compared at all. Re-encoding and
+rescaling change up to 4; a crop compared with the nearest window up to 14; two photographs differ by 32 on average."""
+
+FLAT = 2.0
+"""Standard deviation, in grey levels, below which an image is empty: it looks like all others that are."""
+
+_TURN, _REACH = 4, 8
+_TOGETHER = 1024
+_COARSE_SIDE, _COARSE_DISTANCE = 16, 0.12
+_MIRRORED = 0.5
+_LEAST_KEPT, _SLACK, _MOST_SHEAR = 0.72, 0.03, 0.03
+_ALL = np.ones((SIDE, SIDE), np.uint8)
+_STEPS = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 50, 1e-4)
+
+Places = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+Frame = Frames = npt.NDArray[np.uint8]
+Distances = npt.NDArray[np.float64]
+
+
+def same_frames(frames: Frames, hashes: Hashes, among: Places, most: float) -> tuple[Places, Distances]:
+    """Pairs of images that show the same section of the same picture: re-encoded, rescaled, or alike to the pixel.
+
+    Args:
+        frames: (n, 64, 64) as fingerprints have them.
+        hashes: (n, 11) uint64 likewise.
+        among: (m,) which of the n are compared.
+        most: the greatest distance of a pair, 1 - correlation of the frames' grey levels.
+
+    Returns:
+        Pairs (p, 2), i < j and sorted, and their distances (p,). Of many that are all alike, each is paired with a
+        few, so that they hang together.
+    """
+    found, _ = _candidates(hashes[among, :1], SAME_FRAME_BITS)
+    pairs = np.unique(np.sort(among[found], axis=1), axis=0)
+    distances = np.empty(len(pairs))
+    for part in _parts(len(pairs)):
+        first, second = (_normalised(frames[pairs[part, side]]) for side in (0, 1))
+        distances[part] = 1 - _correlation(first, second)
+        mirrored = 1 - _correlation(first, second[:, :, ::-1])
+        distances[part][_is_mirrored(distances[part], mirrored)] = np.inf
+    alike = distances <= most
+    return pairs[alike], distances[alike].clip(0)
+
+
+def crops(frames: Frames, hashes: Hashes, among: Places, most: float) -> tuple[Places, Distances]:
+    """Pairs of images of which one is a crop of the other, by up to about a tenth on each side.
+
+    Args:
+        frames: (n, 64, 64) as fingerprints have them.
+        hashes: (n, 11) uint64 likewise.
+        among: (m,) which of the n are compared.
+        most: the greatest distance of a pair, 1 - correlation once one is laid over the other.
+
+    Returns:
+        Pairs (p, 2), i < j and sorted, and their distances (p,).
+    """
+    candidates, windows = _candidates(hashes[among], CROP_BITS)
+    pairs, windows = _roughly_alike(frames, among[candidates], windows)
+    found: dict[tuple[int, int], float] = {}
+    for (whole, crop), window in zip(pairs.tolist(), windows.tolist(), strict=True):
+        distance = _fitted(frames[whole], frames[crop], WINDOWS[window])
+        if distance <= most and not _fits_mirrored(frames[whole], frames[crop], WINDOWS[window], distance):
+            pair = min(whole, crop), max(whole, crop)
+            found[pair] = min(distance, found.get(pair, np.inf))
+    ordered = sorted(found)
+    return np.array(ordered, np.int64).reshape(-1, 2), np.array([found[pair] for pair in ordered])
+
+
+def _candidates(queries: Hashes, most: int) -> tuple[Places, Places]:
+    """Pairs of which a window of the first hashes nearly like the whole second, and which window.
+
+    Two hashes that differ in few bits agree in some run of them. So the hashes are turned by 4 bits again and again
+    and sorted, which puts a hash beside those with which it shares its leading bits: as many as it takes to tell so
+    many images apart, a band that is as wide as need be. Each query is compared with the 8 on either side, whatever
+    else there is, so that the work grows with n log n also where thousands are alike.
+
+    Args:
+        queries: (m, w) hashes of windows, of which the first, the whole image, is what all are compared with.
+        most: the greatest number of bits.
+
+    Returns:
+        Pairs (p, 2) and windows (p,), none twice.
+    """
+    count, width = queries.shape
+    hashes = queries[:, 0]
+    own = np.arange(count)
+    found: list[Places] = []
+    for turn in range(0, 64, _TURN):
+        turned = _turned(hashes, turn)
+        order = np.argsort(turned, kind="stable")
+        turned = turned[order]
+        for window in range(width):
+            query = queries[:, window]
+            place = np.searchsorted(turned, _turned(query, turn))
+            for step in range(-_REACH, _REACH + 1):
+                other = order[(place + step).clip(0, count - 1)]
+                near = (_ones(query ^ hashes[other]) <= most) & (other != own)
+                found.append((own[near] * count + other[near]) * width + window)
+        found = [np.unique(np.concatenate(found))]
+    return np.stack([found[0] // width // count, found[0] // width % count], axis=1), found[0] % width
+
+
+def _turned(hashes: Hashes, bits: int) -> Hashes:
+    turned: Hashes = (hashes << np.uint64(bits)) | (hashes >> np.uint64(64 - bits)) if bits else hashes
+    return turned
+
+
+def _ones(values: Hashes) -> npt.NDArray[np.int64]:
+    """How many bits are set: np.bitwise_count, which NumPy 1 lacks."""
+    pairs = values - ((values >> np.uint64(1)) & np.uint64(0x5555555555555555))
+    fours = (pairs & np.uint64(0x3333333333333333)) + ((pairs >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    eights = (fours + (fours >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    ones: npt.NDArray[np.int64] = ((eights * np.uint64(0x0101010101010101)) >> np.uint64(56)).astype(np.int64)
+    return ones
+
+
+def with_structure(frames: Frames, among: Places) -> Places:
+    """Those images that are not empty: a white page looks like every other."""
+    deviations = [frames[among[part]].astype(np.float32).std(axis=(1, 2)) for part in _parts(len(among))]
+    return among[np.concatenate([np.zeros(0), *deviations]) >= FLAT]
+
+
+def _parts(count: int) -> Iterator[slice]:
+    return (slice(start, start + _TOGETHER) for start in range(0, count, _TOGETHER))
+
+
+def _normalised(frames: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+    """Frames (n, h, w) of mean 0 and norm 1; zero where they are flat."""
+    values = frames.astype(np.float32)
+    values -= values.mean(axis=(1, 2), keepdims=True)
+    norms = np.sqrt(np.square(values).sum(axis=(1, 2), keepdims=True))
+    values /= np.maximum(norms, 1e-6)
+    return values
+
+
+def _correlation(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> Distances:
+    found: Distances = np.einsum("nhw,nhw->n", first, second).astype(np.float64)
+    return found
+
+
+def _is_mirrored(distance: Distances, mirrored: Distances) -> npt.NDArray[np.bool_]:
+    """Whether images are much more alike when one is mirrored; of a symmetric picture both distances are small."""
+    return mirrored < _MIRRORED * distance
+
+
+def _roughly_alike(frames: Frames, pairs: Places, windows: Places) -> tuple[Places, Places]:
+    """Of all pairs and windows those alike at 16 x 16, and of each pair the window where it is most alike."""
+    distances = np.empty(len(pairs))
+    whole = _sampling(0, 1)
+    for window, (x0, y0, x1, y1) in enumerate(WINDOWS):
+        rows, columns = _sampling(y0, y1), _sampling(x0, x1).T
+        places = np.flatnonzero(windows == window)
+        for part in _parts(len(places)):
+            some = places[part]
+            first = _normalised(rows @ frames[pairs[some, 0]].astype(np.float32) @ columns)
+            second = _normalised(whole @ frames[pairs[some, 1]].astype(np.float32) @ whole.T)
+            distances[some] = 1 - _correlation(first, second)
+    order = np.lexsort((distances, pairs[:, 1], pairs[:, 0]))
+    order = order[distances[order] <= _COARSE_DISTANCE]
+    _, best = np.unique(pairs[order], axis=0, return_index=True)
+    return pairs[order[best]], windows[order[best]]
+
+
+def _sampling(start: float, stop: float) -> npt.NDArray[np.float32]:
+    """The matrix (16, 64) that takes means over 16 equal parts of [start, stop], fractions of 64 pixels."""
+    edges = SIDE * np.linspace(start, stop, _COARSE_SIDE + 1)[:, None]
+    pixels = np.arange(SIDE)
+    covered = (np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)).clip(0)
+    means: npt.NDArray[np.float32] = (covered / covered.sum(axis=1, keepdims=True)).astype(np.float32)
+    return means
+
+
+def _fits_mirrored(whole: Frame, crop: Frame, window: tuple[float, ...], distance: float) -> bool:
+    x0, y0, x1, y1 = window
+    mirrored = _fitted(whole, np.ascontiguousarray(crop[:, ::-1]), (1 - x1, y0, 1 - x0, y1))
+    return mirrored < _MIRRORED * distance
+
+
+def _fitted(whole: Frame, crop: Frame, window: tuple[float, ...]) -> float:
+    """The distance of a crop from that part of the whole image that it fits best; infinite where it fits none.
+
+    Fitted by enhanced correlation (Evangelidis and Psarakis, Parametric image alignment using enhanced correlation
+    coefficient maximization, PAMI 2008) from a window on: an affine map, refused where it is more than a crop.
+    """
+    x0, y0, x1, y1 = window
+    start = np.array([[x1 - x0, 0, SIDE * x0], [0, y1 - y0, SIDE * y0]], np.float32)
+    try:
+        correlation, fit = cv2.findTransformECC(crop, whole, start, cv2.MOTION_AFFINE, _STEPS, _ALL, 1)
+    except cv2.error:  # it does not converge
+        return np.inf
+    (width, shear_x, left), (shear_y, height, top) = fit / [[1, 1, SIDE], [1, 1, SIDE]]
+    inside = min(left, top) >= -_SLACK and max(left + width, top + height) <= 1 + _SLACK
+    upright = max(abs(shear_x), abs(shear_y)) <= _MOST_SHEAR and min(width, height) >= _LEAST_KEPT
+    return 1 - float(correlation) if inside and upright else np.inf
