@@ -9,9 +9,10 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.folder import SPLIT_FOLDERS
 from saliency_pipeline.images.keys import natural, shown
 from saliency_pipeline.images.notes import Notes
-from saliency_pipeline.images.record import Catalogue, ImageRecord
+from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 from saliency_pipeline.images.synsets import imagenet_names, is_wnid, readable
 
 _ORIGINAL = re.compile(
@@ -46,6 +47,16 @@ def original(name: str) -> Original | None:
     if train:
         return Original(f"train/{wnid}/{train}.JPEG", wnid)
     return Original(f"{part}/{rest}.JPEG", behind or before)
+
+
+def split_of(name: str, otherwise: Split = Split.NONE) -> Split:
+    """The split that a word in the name of a shard or table tells.
+
+    >>> split_of("imagenet1k-validation-07.tar").name, split_of("trains-00.tar").name
+    ('VALIDATION', 'NONE')
+    """
+    words = re.split(r"[^a-z]+", name.lower())
+    return next((SPLIT_FOLDERS[word] for word in words if word in SPLIT_FOLDERS), otherwise)
 
 
 class Classes(NamedTuple):
@@ -117,7 +128,7 @@ class Labels:
             if found is not None:
                 return found
         if names:
-            return Classes(_unique(names), (), {label: label for label in self._seen})
+            return Classes(_unique(names), (), self._seen)
         order = {label: place for place, label in enumerate(sorted(self._seen))}
         return Classes(tuple(map(str, order)), (), order)
 

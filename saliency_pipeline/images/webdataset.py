@@ -20,7 +20,7 @@ from saliency_pipeline.images.layout import Layout, ReadOptions
 from saliency_pipeline.images.lines import Lines
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
-from saliency_pipeline.images.samples import Labels, Original, catalogue, original
+from saliency_pipeline.images.samples import Labels, Original, catalogue, original, split_of
 
 NAME_FILES = ("classnames.txt", "classes.txt")
 """What files beside the shards are called that name a class a line, in label order."""
@@ -100,14 +100,8 @@ def _shards(root: Path) -> list[_Shard]:
         for name in names:
             path = os.path.join(folder, name)
             if name.lower().endswith(".tar") and not _OTHERS.fullmatch(name) and os.path.isfile(path):
-                found.append(_Shard(path, before + name, _split(name, split)))
+                found.append(_Shard(path, before + name, split_of(name, split)))
     return sorted(found, key=lambda shard: natural(shard.name))
-
-
-def _split(name: str, otherwise: Split) -> Split:
-    """The split that a word in a shard's name tells."""
-    words = re.split(r"[^a-z]+", name.lower())
-    return next((SPLIT_FOLDERS[word] for word in words if word in SPLIT_FOLDERS), otherwise)
 
 
 def _names(root: str) -> tuple[list[str], str]:

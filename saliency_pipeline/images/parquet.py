@@ -1,0 +1,309 @@
+"""Data sets as Hugging Face keeps them: parquet tables with an image and a label in each row. No other tables."""
+
+from __future__ import annotations
+
+import bisect
+import errno
+import itertools
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.keys import has_image_suffix, key_part, natural, shown
+from saliency_pipeline.images.layout import Layout, ReadOptions
+from saliency_pipeline.images.notes import Notes
+from saliency_pipeline.images.record import MAX_FILE_BYTES, Catalogue, ImageRecord
+from saliency_pipeline.images.samples import Labels, catalogue, original, split_of
+
+IMAGE_COLUMNS = ("image", "img")
+LABEL_COLUMNS = ("label", "labels", "fine_label")
+
+_MAX_GROUP_BYTES = 2**31
+_MAX_METADATA_BYTES = 2**24
+_MAX_NAME = 4096
+_MIN_ROW_BYTES = 32
+_BUFFER_BYTES = 2**20
+
+# metadata.parquet tells of image files that lie beside it
+_TABLE = re.compile(r"(?!\.|metadata\.).*\.parquet", re.DOTALL)
+_PART = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})\b.*", re.DOTALL)
+
+_thread = threading.local()
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetRecord(ImageRecord):
+    """An image in a row of a parquet file.
+
+    Attributes:
+        row: which row of the file, from 0.
+        length: how many bytes the images of its row group take on average: what each has stands among their bytes.
+    """
+
+    row: int = 0
+
+    def read(self) -> bytes:
+        """The bytes of the image. Raises OSError where they cannot be read or exceed `MAX_FILE_BYTES`.
+
+        Each thread keeps its last file open. Rows in the order of the file are read once; for others, those before
+        them in their row group are read as well.
+        """
+        rows: _Rows | None = getattr(_thread, "rows", None)
+        if rows is None or not rows.belongs_to(self.path):
+            rows = None
+        _thread.rows = None  # a file that failed once is opened anew
+        with _errors_of_arrow(self.path):
+            rows = rows or _Rows(self.path)
+            data = rows.read(self.row)
+        _thread.rows = rows
+        return data
+
+
+class _Rows:
+    """The images of one file, read forwards."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._process = path, os.getpid()
+        self._file = _open(path)
+        self._columns = _columns(self._file.schema_arrow, path)
+        groups = (self._file.metadata.row_group(group).num_rows for group in range(self._file.num_row_groups))
+        self._starts = list(itertools.accumulate(groups, initial=0))
+        self._group = -1
+        self._next = 0
+        self._batches: Iterator[Any] = iter(())
+
+    def belongs_to(self, path: str) -> bool:
+        return self._path == path and self._process == os.getpid()
+
+    def read(self, row: int) -> bytes:
+        group = bisect.bisect_right(self._starts, row) - 1
+        if group != self._group or row < self._next:
+            if group >= self._file.num_row_groups:
+                raise OSError(errno.EIO, "the file has fewer rows than it had", self._path)
+            # a row at a time: a dictionary can make many large ones of few bytes
+            self._batches = self._file.iter_batches(
+                1, row_groups=[group], columns=[self._columns.bytes], use_threads=False
+            )
+            self._group, self._next = group, self._starts[group]
+        for batch in self._batches:
+            self._next += 1
+            if self._next > row:
+                value = _leaves(batch)[self._columns.bytes][0].as_buffer()
+                if value is None:
+                    break
+                if value.size > MAX_FILE_BYTES:
+                    raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), self._path)
+                return bytes(value)
+        raise OSError(errno.EIO, "the row holds no image", self._path)
+
+
+class _Columns(NamedTuple):
+    """The columns that hold the images, their names and their labels; None where there is none."""
+
+    bytes: str
+    path: str | None
+    label: str | None
+
+
+def _recognise(path: Path) -> bool:
+    with suppress(SalpipeError):
+        return bool(_files(path))
+    return False
+
+
+def _files(root: Path) -> list[str]:
+    """The tables of a data set, directly in its folder or else in its `data`."""
+    if root.is_file():
+        return [str(root)] if _TABLE.fullmatch(root.name) else []
+    for folder in (root, root / "data"):
+        try:
+            names = os.listdir(folder) if folder.is_dir() else []
+        except OSError as error:
+            raise SalpipeError(f"{shown(folder)}: {error.strerror}; make it a folder one can read") from None
+        if found := [os.path.join(folder, name) for name in names if _TABLE.fullmatch(name)]:
+            return sorted(found, key=natural)
+    return []
+
+
+def _read(path: Path, options: ReadOptions) -> Catalogue:
+    """The images of all tables in a folder, or of one; of their bytes none are read."""
+    root = os.path.abspath(path)
+    notes, labels = Notes(), Labels()
+    records: list[ImageRecord] = []
+    names: tuple[str, ...] = ()
+    source = ""
+    files = _files(Path(root))
+    for file in files:
+        try:
+            with _errors_of_arrow(file):
+                opened = _open(file)
+                columns = _columns(opened.schema_arrow, file)
+                found = _class_names(opened.schema_arrow, columns)
+                records.extend(_records(file, opened, columns, labels, notes))
+        except OSError as error:
+            raise SalpipeError(f"{shown(file)}: {error.strerror}; download it again") from None
+        if found and names and found != names:
+            raise SalpipeError(f"{shown(file)}: names other classes than {shown(source)}; give one data set at a time")
+        if found:
+            names, source = found, file
+    if not records:
+        missing = "no images in its tables" if files else "no tables (*.parquet)"
+        raise SalpipeError(f"{shown(root)}: {missing}; give a folder of tables with a column image, or one of them")
+    _note_missing(files, notes)
+    return catalogue(root, "parquet", records, labels.classes(names, source), notes)
+
+
+def _records(path: str, opened: Any, columns: _Columns, labels: Labels, notes: Notes) -> Iterator[ImageRecord]:
+    """The images of one table, with the labels they have there."""
+    file = os.path.basename(path)
+    stem, split = key_part(file[: -len(".parquet")]), split_of(file)
+    rows = sum(opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups))
+    if rows * _MIN_ROW_BYTES > os.path.getsize(path):
+        raise SalpipeError(f"{shown(path)}: claims more rows than there is room for; download it again")
+    if columns.path:
+        opened = _open(path, metadata=opened.metadata, read_dictionary=[columns.path])
+    row = -1
+    for group in range(opened.num_row_groups):
+        chunk = _chunk(opened.metadata.row_group(group), columns.bytes)
+        if max(chunk.total_uncompressed_size, chunk.total_compressed_size) > _MAX_GROUP_BYTES:
+            reason = f"more than {_MAX_GROUP_BYTES:,} bytes in row group {group}; write it with smaller row groups"
+            raise SalpipeError(f"{shown(path)}: {reason}")
+        length = chunk.total_compressed_size // max(opened.metadata.row_group(group).num_rows, 1)
+        for there, name, number in _facts(opened, group, chunk, columns):
+            row += 1
+            if not there:
+                notes.add(f"{file}: row {row}", "no image")
+                continue
+            known, label = original(name), -1
+            if number is not None and number >= 0:
+                label = labels.add(number, known and known.wnid, file, row)
+            key = known.key if known else f"{stem}/{row}"
+            if not known and has_image_suffix(name):
+                key = f"{key}.{name.rpartition('.')[2]}"
+            yield ParquetRecord(key, path, label, split, None, (), 0, length, row)
+
+
+def _facts(opened: Any, group: int, chunk: Any, columns: _Columns) -> Iterator[tuple[bool, str, int | None]]:
+    """Of each row of a group whether there is an image, what it is called, and its number of a class, if any."""
+    light = [column for column in (columns.path, columns.label) if column]
+    statistics = chunk.statistics
+    if statistics is None or not statistics.has_null_count or statistics.null_count:
+        # the images alone tell which rows have one; a row at a time, as in `_Rows`
+        batches = opened.iter_batches(1, row_groups=[group], columns=[columns.bytes, *light], use_threads=False)
+    elif light:
+        batches = opened.read_row_group(group, columns=light, use_threads=False).to_batches()
+    else:
+        yield from itertools.repeat((True, "", None), opened.metadata.row_group(group).num_rows)
+        return
+    for batch in batches:
+        found = _leaves(batch)
+        count = batch.num_rows
+        there = found[columns.bytes].is_valid().to_pylist() if columns.bytes in found else [True] * count
+        names = _texts(found[columns.path]) if columns.path else [""] * count
+        numbers = found[columns.label].to_pylist() if columns.label else [None] * count
+        yield from zip(there, names, numbers, strict=True)
+
+
+def _texts(array: Any) -> list[str]:
+    """The texts of an array that gives each once and then says where it stands; untrusted, and perhaps no UTF-8."""
+    import pyarrow
+
+    known = array.dictionary.cast(pyarrow.large_binary()).to_pylist()
+    texts = [
+        "" if text is None or len(text) > _MAX_NAME else text.decode("utf-8", "backslashreplace") for text in known
+    ]
+    return ["" if place is None else texts[place] for place in array.indices.to_pylist()]
+
+
+def _leaves(batch: Any) -> dict[str, Any]:
+    """The arrays of a batch by the names of their columns, those of a structure as `image.bytes`."""
+    found: dict[str, Any] = {}
+    for name, array in zip(batch.schema.names, batch.columns, strict=True):
+        if hasattr(array, "flatten") and array.type.num_fields:
+            found |= {f"{name}.{field.name}": part for field, part in zip(array.type, array.flatten(), strict=True)}
+        else:
+            found[name] = array
+    return found
+
+
+def _columns(schema: Any, path: str) -> _Columns:
+    from pyarrow import types
+
+    image = next((schema.field(name) for name in IMAGE_COLUMNS if schema.get_field_index(name) >= 0), None)
+    label = next((schema.field(name) for name in LABEL_COLUMNS if schema.get_field_index(name) >= 0), None)
+    if label is not None and not types.is_integer(label.type):
+        raise SalpipeError(f"{shown(path)}: column {label.name} is {label.type}; give the classes as numbers")
+    number = label and label.name
+    if image is not None and _is_bytes(image.type):
+        return _Columns(image.name, None, number)
+    if image is not None and types.is_struct(image.type):
+        kinds = {field.name: field.type for field in image.type}
+        if _is_bytes(kinds.get("bytes")):
+            named = types.is_string(kinds.get("path")) or types.is_large_string(kinds.get("path"))
+            return _Columns(f"{image.name}.bytes", f"{image.name}.path" if named else None, number)
+    raise SalpipeError(f"{shown(path)}: no column image with the bytes of images; give tables that have one")
+
+
+def _is_bytes(kind: Any) -> bool:
+    from pyarrow import types
+
+    return kind is not None and (types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def _class_names(schema: Any, columns: _Columns) -> tuple[str, ...]:
+    """The names of classes that the `datasets` library writes beside the schema; none where there are none."""
+    data = (schema.metadata or {}).get(b"huggingface", b"")
+    try:
+        names = (
+            json.loads(data)["info"]["features"][columns.label]["names"] if len(data) <= _MAX_METADATA_BYTES else None
+        )
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ()
+    return tuple(names) if isinstance(names, list) and all(isinstance(name, str) and name for name in names) else ()
+
+
+def _chunk(group: Any, column: str) -> Any:
+    chunks = (group.column(place) for place in range(group.num_columns))
+    return next(chunk for chunk in chunks if chunk.path_in_schema == column)
+
+
+def _note_missing(files: list[str], notes: Notes) -> None:
+    """Name the parts that files such as train-00000-of-00257.parquet say there are."""
+    parts: dict[tuple[str, str], set[int]] = {}
+    for match in filter(None, (_PART.fullmatch(os.path.basename(file)) for file in files)):
+        parts.setdefault((match[1], match[3]), set()).add(int(match[2]))
+    for (name, count), there in parts.items():
+        for part in range(int(count)):
+            if part not in there:
+                notes.add(f"{name}-{part:05d}-of-{count}.parquet", "a part of the data set that is not there")
+
+
+def _open(path: str, **options: Any) -> Any:
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        raise SalpipeError(f"{shown(path)} needs pyarrow; pip install 'saliency-pipeline[parquet]'") from None
+    # no threads, which a forked process would lack, and no whole column in memory
+    return parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES, **options)
+
+
+@contextmanager
+def _errors_of_arrow(path: str) -> Iterator[None]:
+    """Turn what Arrow raises over a damaged file into OSError with a reason of one line."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.startswith("pyarrow") or (isinstance(error, OSError) and error.errno is None):
+            reason = shown(str(error).partition("\n")[0][:200])
+            raise OSError(errno.EIO, reason, path) from None
+        raise
+
+
+LAYOUTS = (Layout("parquet", "Hugging Face parquet: *.parquet with columns image and label", _recognise, _read),)
