@@ -190,7 +190,7 @@ def _failure(error: aiohttp.ClientError | OSError, url: yarl.URL, *, own: bool) 
     if isinstance(error, aiohttp.InvalidURL):
         return DownloadError("bad-url", str(url))
     if isinstance(error, aiohttp.ClientResponseError):
-        return DownloadError("http-error", f"{url.host}: {error.message}", passing=True)
+        return DownloadError("http-error", f"{url.host}: not HTTP: {error.message.partition(chr(10))[0]}")
     return DownloadError("connection-error", f"{url.host}: {error or type(error).__name__}", passing=True)
 
 
@@ -224,12 +224,18 @@ async def _receive(response: aiohttp.ClientResponse, final: Path, limits: Limits
             raise DownloadError("not-an-image", f"begins with {head[:_HEAD]!r}", status=status)
         return Download(tmp, suffix, size, digest.hexdigest(), status, attempts)
     except aiohttp.ClientPayloadError:
-        tmp.unlink(missing_ok=True)
+        _discard(tmp)
         said = f" of {response.content_length:,}" if response.content_length is not None else ""
         raise DownloadError("truncated", f"{size:,}{said} bytes", status=status, passing=True) from None
     except BaseException:
-        tmp.unlink(missing_ok=True)
+        _discard(tmp)
         raise
+
+
+def _discard(tmp: Path) -> None:
+    """Removes a file, if it can be: what went wrong before is what is told."""
+    with suppress(OSError):
+        tmp.unlink()
 
 
 def _check_head(response: aiohttp.ClientResponse, limits: Limits) -> None:

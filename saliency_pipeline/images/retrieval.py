@@ -295,8 +295,10 @@ def _content(row: ListedFace) -> str:
 
 
 def _host(url: str) -> str:
+    """Who is asked politely, and given up if not there: `host:port`."""
     try:
-        return urlsplit(url).hostname or ""
+        parts = urlsplit(url)
+        return f"{parts.hostname}:{parts.port or parts.scheme}"
     except ValueError:
         return ""
 

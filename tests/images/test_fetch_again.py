@@ -1,0 +1,199 @@
+"""The same fetch once more: after it ended, after it was killed or interrupted, and after files were changed."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("aiohttp")
+
+from saliency_pipeline.images.fetch_log import PASSING, Outcome
+from tests.broken_images import encode, photo
+from tests.images import web as replies
+from tests.images.test_download import closed_port, log_of
+from tests.images.test_fetch import IMAGES, files, md5, outcomes, run, serve, write_list
+from tests.images.web import Web
+
+COMMAND = """
+from saliency_pipeline.cli import main
+main.COMMANDS.setdefault("fetch", ("saliency_pipeline.cli.fetch:command", ""))
+main.main()
+"""
+
+
+@pytest.fixture
+def web():
+    with Web() as server:
+        yield server
+
+
+def test_nothing_is_downloaded_twice(tmp_path, web):
+    listed = write_list(tmp_path, *(("a b", i, *each) for i, each in enumerate(serve(web, 3))))
+    run(listed)
+    before, log = files(tmp_path / "out"), (tmp_path / "out" / "fetch.jsonl").read_bytes()
+    report = run(listed)
+    assert (report.images, report.downloaded, report.outcomes) == (3, 0, {"ok": 3})
+    assert files(tmp_path / "out") == before
+    assert (tmp_path / "out" / "fetch.jsonl").read_bytes() == log
+    assert web.requests == {"/0": 1, "/1": 1, "/2": 1}
+
+
+def test_what_may_pass_is_tried_again_and_what_failed_for_good_is_not(tmp_path, web):
+    (good,) = serve(web, 1)
+    answers = {"dead": replies.status(404), "broken": replies.status(500), "shut": replies.status(403)}
+    rows = [("a b", i, web.page(f"/{name}", answers[name]), good[1]) for i, name in enumerate(answers)]
+    rows.append(("a b", 9, f"http://127.0.0.1:{closed_port()}/", md5(b"")))
+    listed = write_list(tmp_path, *rows)
+    run(listed)
+    assert outcomes(tmp_path / "out") == {
+        ("a b", 0): "not-found",
+        ("a b", 1): "http-error",
+        ("a b", 2): "http-error",
+        ("a b", 9): "connection-error",
+    }
+    for name in answers:
+        web.page(f"/{name}", replies.image(IMAGES[0]))
+    web.requests.clear()
+    # the one that may pass brings what the others wanted as well
+    assert run(listed).outcomes == {"copied": 2, "connection-error": 1, "ok": 1}
+    assert web.requests == {"/broken": 1}
+
+
+def test_what_failed_for_good_is_tried_when_that_is_asked_for(tmp_path, web):
+    listed = write_list(tmp_path, ("a b", 1, web.page("/", replies.status(404)), md5(IMAGES[0])))
+    run(listed)
+    web.page("/", replies.image(IMAGES[0]))
+    assert run(listed).outcomes == {"not-found": 1}
+    assert run(listed, retry_failed=True).outcomes == {"ok": 1}
+    assert run(listed, retry_failed=True).outcomes == {"ok": 1}
+    assert web.requests == {"/": 2}
+
+
+def test_every_outcome_is_either_had_or_passing_or_final():
+    def outcome(name: str, status: int | None = None) -> Outcome:
+        return Outcome("a b", 1, "http://host/", name, status=status)
+
+    assert outcome("ok").had
+    assert outcome("copied").had
+    for name in ("ok", "copied", *PASSING):
+        assert not outcome(name).final
+    for name in ("not-found", "gone", "refused-address", "redirect-loop", "too-many-redirects", "wrong-type"):
+        assert outcome(name).final
+    for name in ("too-large", "md5-mismatch", "not-an-image", "bad-url"):
+        assert outcome(name).final
+    passing = [
+        status for status in (None, 400, 403, 408, 425, 429, 500, 503) if not outcome("http-error", status).final
+    ]
+    assert passing == [None, 408, 425, 429, 500, 503]
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def resave(path: Path) -> None:
+    """The same image under the same number in another file, as a user's own copy might be."""
+    path.unlink()
+    path.with_suffix(".png").write_bytes(encode(photo(), "PNG"))
+
+
+@pytest.mark.parametrize("change", [delete, cut, resave])
+def test_a_changed_file_is_downloaded_again_and_no_other(tmp_path, web, change: Callable[[Path], None]):
+    listed = write_list(tmp_path, *(("a b", i, *each) for i, each in enumerate(serve(web, 3))))
+    run(listed)
+    before = files(tmp_path / "out")
+    change(tmp_path / "out" / "a b" / "1.jpg")
+    assert run(listed).downloaded == 1
+    assert files(tmp_path / "out") == before
+    assert web.requests == {"/0": 1, "/1": 2, "/2": 1}
+
+
+def test_what_is_there_without_a_log_is_logged_not_downloaded(tmp_path, web):
+    listed = write_list(tmp_path, *(("a b", i, *each) for i, each in enumerate(serve(web, 3))))
+    for name, data in {"a_b/0.jpeg": IMAGES[0], "a_b/1.jpg": IMAGES[1][:-1]}.items():
+        path = tmp_path / "out" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    run(listed)
+    assert web.requests == {"/1": 1, "/2": 1}
+    assert log_of(tmp_path / "out")[0].detail == "was in the folder"
+    assert sorted(files(tmp_path / "out")) == ["a b/1.jpg", "a b/2.jpg", "a_b/0.jpeg", "dev_urls.txt"]
+
+
+def test_a_torn_or_strange_log_is_survived(tmp_path, web):
+    listed = write_list(tmp_path, *(("a b", i, *each) for i, each in enumerate(serve(web, 3))))
+    run(listed)
+    log = tmp_path / "out" / "fetch.jsonl"
+    whole = log.read_bytes()
+    log.write_bytes(b'[1]\n{"person": 3}\n' + b"[" * 100_000 + b"\n\xff\n" + whole[:-40])
+    assert run(listed).outcomes == {"ok": 3}
+    assert web.requests.total() == 3
+    assert log.read_bytes().startswith(b"[1]")
+    last = json.loads(log.read_bytes().splitlines()[-1])
+    assert (last["imagenum"], last["outcome"], last["detail"]) == (2, "ok", "was in the folder")
+
+
+# killed and interrupted
+
+
+def start(listed: Path) -> subprocess.Popen[str]:
+    arguments = ["fetch", "pubfig", "--list", str(listed), "-o", str(listed.parent / "out")]
+    arguments += ["--allow-private", "--per-host", "8", "--timeout", "20"]
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not what():
+        assert time.monotonic() < end, "it does not happen"
+        time.sleep(0.02)
+
+
+def half_way(web: Web, folder: Path) -> Path:
+    """A list of which half is served at once, and the other half only to its middle until the gate opens."""
+    for i, data in enumerate(IMAGES):
+        web.page(f"/{i}", replies.image(data) if i % 2 else replies.gated(data))
+    return write_list(folder, *((f"p {i % 3}", i, web.url(f"/{i}"), md5(data)) for i, data in enumerate(IMAGES)))
+
+
+def temporaries(folder: Path) -> list[Path]:
+    return list(folder.rglob("tmp.*"))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_was_ended_goes_on(tmp_path, web, how: signal.Signals):
+    listed, out = half_way(web, tmp_path), tmp_path / "out"
+    process = start(listed)
+    try:
+        wait_for(lambda: web.completed.total() >= 6 and len(temporaries(out)) >= 6)
+        wait_for(lambda: len((out / "fetch.jsonl").read_bytes().splitlines()) >= 6)
+    finally:
+        process.send_signal(how)
+        _, said = process.communicate(timeout=20)
+    if how is signal.SIGKILL:
+        assert process.returncode == -how
+        assert len(temporaries(out)) == 6
+    else:
+        assert (process.returncode, said) == (130, "salpipe: interrupted; run the same command again to go on\n")
+        assert temporaries(out) == []
+    web.abandon()
+    web.gate.set()
+
+    assert run(listed).outcomes == {"ok": 12}
+    assert web.completed == {f"/{i}": 1 for i in range(12)}
+    assert temporaries(out) == []
+    undisturbed = tmp_path / "undisturbed"
+    undisturbed.mkdir()
+    run(write_list(undisturbed, *((f"p {i % 3}", i, web.url(f"/{i}"), md5(data)) for i, data in enumerate(IMAGES))))
+    assert files(out) == files(undisturbed / "out")
