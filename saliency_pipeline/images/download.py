@@ -155,7 +155,8 @@ async def _attempt(session: aiohttp.ClientSession, url: str, final: Path, limits
                     return await _receive(response, final, limits, attempts)
                 here = _parsed(target, here)
         raise DownloadError("too-many-redirects", f"the next would be to {here}")
-    except (aiohttp.ClientError, OSError) as error:
+    # a ValueError is what Python's own look-up has for names that cannot be written in a question
+    except (aiohttp.ClientError, OSError, ValueError) as error:
         raise _failure(error, here, own=here.host == host) from None
 
 
@@ -170,7 +171,7 @@ def _parsed(url: str, base: yarl.URL | None = None) -> yarl.URL:
     raise DownloadError("bad-url", f"redirected to {url}" if base else url)
 
 
-def _failure(error: aiohttp.ClientError | OSError, url: yarl.URL, *, own: bool) -> DownloadError:
+def _failure(error: aiohttp.ClientError | OSError | ValueError, url: yarl.URL, *, own: bool) -> DownloadError:
     """What went wrong short of a reply; `own` where it did so at the list's own host, not a redirect's."""
     import aiohttp
 
@@ -187,7 +188,7 @@ def _failure(error: aiohttp.ClientError | OSError, url: yarl.URL, *, own: bool) 
         return DownloadError("time-out", f"{url.host}: no connection", passing=True, unreachable=own)
     if isinstance(error, TimeoutError):
         return DownloadError("time-out", f"{url.host}: stalled, or too slow", passing=True)
-    if isinstance(error, aiohttp.InvalidURL):
+    if isinstance(error, ValueError):  # aiohttp.InvalidURL is one
         return DownloadError("bad-url", str(url))
     if isinstance(error, aiohttp.ClientResponseError):
         return DownloadError("http-error", f"{url.host}: not HTTP: {error.message.partition(chr(10))[0]}")

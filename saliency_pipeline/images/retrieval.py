@@ -95,7 +95,7 @@ class Retrieval:
             retry_failed: leave the latter to be tried again.
 
         Raises:
-            SalpipeError: a file cannot be read, or the log not be written.
+            SalpipeError: the log cannot be written.
         """
         for row in self._rows:
             path = self._files.get((row.person, row.number))
@@ -222,13 +222,9 @@ class Retrieval:
             self._begin(person)
 
     def _keep(self, row: ListedFace, arrived: Download) -> None:
-        """A row's image to its name. Not synced, as thousands would take their time: the log knows its length."""
         final = arrived.path.with_name(f"{row.number}.{arrived.suffix}")
         with disk_errors_explained(final):
-            os.replace(arrived.path, final)
-            before = self._files.get((row.person, row.number))
-            if before is not None and Path(before) != final:
-                os.unlink(before)
+            self._publish(arrived.path, final, row)
         self.downloaded += 1
         self.bytes += arrived.bytes
         self._there[_content(row)] = _Content(final, arrived.bytes, arrived.md5)
@@ -249,11 +245,18 @@ class Retrieval:
                 os.link(path, tmp)
             except OSError:
                 shutil.copyfile(path, tmp)
-            os.replace(tmp, final)
-            tmp.unlink(missing_ok=True)  # it stays where both are links to one file
+            self._publish(tmp, final, row)
         self._begun[row.person] -= 1
         source = f"{path.parent.name}/{path.name}"
         self._settle(row, _outcome(row, "copied", source, bytes=length, md5=md5))
+
+    def _publish(self, tmp: Path, final: Path, row: ListedFace) -> None:
+        """A row's image gets its name. Not synced, as thousands would take their time: the log knows its length."""
+        os.replace(tmp, final)
+        tmp.unlink(missing_ok=True)  # it stays where both are links to one file
+        before = self._files.get((row.person, row.number))
+        if before is not None and Path(before) != final:
+            os.unlink(before)
 
     def _fail(self, row: ListedFace, error: DownloadError) -> None:
         self._begun[row.person] -= 1
@@ -274,9 +277,9 @@ class Retrieval:
         self.settled[row.person, row.number] = outcome.outcome
 
     def _found(self, row: ListedFace, path: Path) -> Outcome | None:
-        """The outcome of a row of which a file is there; None where that is not its image."""
+        """The outcome of a row of which a file is there; None where that is not its image, or cannot be read."""
         last = self._log.of(row)
-        with disk_errors_explained(path):
+        try:
             length = path.stat().st_size
             if last and last.had and last.bytes == length and last.md5 and row.md5 in (None, last.md5):
                 return last
@@ -284,6 +287,8 @@ class Retrieval:
                 image = suffix_of(file.read(16)) is not None
                 file.seek(0)
                 md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        except OSError:
+            return None
         if row.md5 not in (None, md5) or not image:
             return None
         return _outcome(row, "ok", "was in the folder", bytes=length, md5=md5)

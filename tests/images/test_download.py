@@ -247,6 +247,13 @@ def test_addresses_that_are_public(host):
     assert is_public(host)
 
 
+@pytest.mark.parametrize("host", ["a" * 70 + ".example", "a..example", "xn--\u00fc.example"])
+def test_names_that_cannot_be_looked_up(tmp_path, host):
+    with Web() as web:
+        for url in (f"http://{host}/", web.page("/", replies.redirect(f"http://{host}/"))):
+            assert one(tmp_path, url).outcome == "bad-url"
+
+
 def test_a_wait_that_a_server_asks_for_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr("saliency_pipeline.images.download.LONGEST_WAIT", 0.1)
     with Web() as web:

@@ -106,7 +106,12 @@ def resave(path: Path) -> None:
     path.with_suffix(".png").write_bytes(encode(photo(), "PNG"))
 
 
-@pytest.mark.parametrize("change", [delete, cut, resave])
+def dangle(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("change", [delete, cut, resave, dangle])
 def test_a_changed_file_is_downloaded_again_and_no_other(tmp_path, web, change: Callable[[Path], None]):
     listed = write_list(tmp_path, *(("a b", i, *each) for i, each in enumerate(serve(web, 3))))
     run(listed)
