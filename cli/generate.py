@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,7 +18,13 @@ from saliency_pipeline.cli.options import (
     quiet_option,
 )
 from saliency_pipeline.cli.progress import TerminalProgress
+from saliency_pipeline.cli.selection import selection_options
 from saliency_pipeline.errors import TooManyRejectsError
+
+if TYPE_CHECKING:
+    from saliency_pipeline.images.duplicates import Policy
+    from saliency_pipeline.images.layout import ReadOptions
+    from saliency_pipeline.images.select import Selection
 
 
 def part(text: str) -> tuple[int, int]:
@@ -38,6 +44,21 @@ def share(text: str) -> tuple[float, bool]:
 @click.command()
 @click.argument("images", type=click.Path(exists=True, path_type=Path))
 @output_option("Folder for the shards; run the same command again to go on where it stopped.")
+@selection_options
+@click.option(
+    "--dedupe",
+    "policy",
+    type=click.Choice(["keep-first", "drop-conflicts"]),
+    help="Leave out duplicates, exact and near: keep the first of each group, and of groups whose labels differ it or "
+    "none. 'salpipe audit' shows them.",
+)
+@click.option(
+    "--group-duplicates/--no-group-duplicates",
+    "together",
+    default=True,
+    show_default=True,
+    help="Keep duplicates together where --split deals new splits.",
+)
 @click.option("--model", default="efficientnet_lite0", show_default=True, help="Source model; see 'salpipe models'.")
 @click.option(
     "--weights",
@@ -75,14 +96,6 @@ def share(text: str) -> tuple[float, bool]:
     default="crop",
     show_default=True,
     help="How an image becomes square: centre crop of the short side, padding of the long one, or distortion.",
-)
-@click.option(
-    "--label-level",
-    type=click.IntRange(min=0),
-    metavar="N",
-    default=1,
-    show_default=True,
-    help="Folder level that names the class; 0 for unlabelled images.",
 )
 @click.option(
     "--encoding",
@@ -149,37 +162,65 @@ def share(text: str) -> tuple[float, bool]:
     show_default=True,
     help="Images with more pixels are rejected unread.",
 )
+@click.option("--dry-run", is_flag=True, help="Say which images would be explained, and do nothing.")
 @config_option
 @json_option
 @quiet_option
 def command(
     images: Path,
     output: Path,
-    label_level: int,
+    layout: str,
+    reading: ReadOptions,
+    selection: Selection,
+    policy: Policy | None,
+    together: bool,
+    shard_size: int,
     jobs: int,
     part: tuple[int, int],
     max_rejects: tuple[float, bool],
+    dry_run: bool,
     as_json: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Explain the images of a folder and store each beside its saliency maps.
+    """Explain the images of a data set and store each beside its saliency maps.
 
-    IMAGES is a folder: its subfolders are the classes (below train, val, validation or test where there are such), or
-    it holds unlabelled images. Images that cannot be used are listed in rejects.jsonl and never stop a run. A run
-    that was interrupted, even by a power cut, goes on when the same command is given again.
+    IMAGES is a folder whose subfolders are the classes (below train, val, validation or test where there are such), or
+    that holds unlabelled images; or ImageNet or PubFig in any of their usual shapes, which the documentation lists.
+    Images that cannot be used are listed in rejects.jsonl and never stop a run. A run that was interrupted, even by a
+    power cut, goes on when the same command is given again.
 
     \b
     Examples:
       salpipe generate photos -o shards
       salpipe generate photos -o shards --model resnet50 --method gradcam --method gradient
       salpipe generate photos -o shards --target label --precision fp32
+      salpipe generate photos -o shards --split 72/18/10 --dedupe drop-conflicts
+      salpipe generate imagenet -o shards --num-classes 100 --per-class 50 --dry-run
+      salpipe generate ILSVRC2012_img_train.tar -o shards --classes 'n0208*' --classes tench
       salpipe generate photos -o shards --shards 3/16      (one task of a job array)
     """  # noqa: D301 - click reads \b
-    from saliency_pipeline.generation.run import generate
+    from saliency_pipeline.generation.outline import outline
+    from saliency_pipeline.generation.run import generate, refuse_nesting
+    from saliency_pipeline.images.prepare import prepare
 
     progress = TerminalProgress(quiet)
-    report = generate(images, output, label_level=label_level, jobs=jobs, part=part, progress=progress, **options)
+    refuse_nesting(images, output)
+    catalogue = prepare(
+        images,
+        layout,
+        reading,
+        selection,
+        policy=policy,
+        together=together,
+        cache=output / "fingerprints",
+        progress=progress,
+    )
+    if dry_run:
+        found = outline(catalogue, shard_size)
+        json_echo(asdict(found)) if as_json else click.echo(found.as_text())
+        return
+    report = generate(catalogue, output, shard_size=shard_size, jobs=jobs, part=part, progress=progress, **options)
     if as_json:
         json_echo(asdict(report))
     else:

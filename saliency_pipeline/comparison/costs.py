@@ -15,6 +15,7 @@ from PIL import Image
 from saliency_pipeline.comparison.runs import Run
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.generation.run import generate
+from saliency_pipeline.images.folder import read_folder
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.controls import MISMATCHED, OWN, SHUFFLED
@@ -74,7 +75,9 @@ def maps_seconds(pairs: ShardFolder, config: TrainConfig) -> float | None:
             images.mkdir()
             for row in rows.tolist():
                 Image.fromarray(pairs[row].image).save(images / f"{row}.jpg", quality=95)
-            report = generate(images, Path(temporary, "shards"), label_level=0, methods=(str(method),), **options)
+            report = generate(
+                read_folder(images, label_level=0), Path(temporary, "shards"), methods=(str(method),), **options
+            )
     except SalpipeError as error:
         logger.info("the maps' cost is not known: %s", error)
         return None

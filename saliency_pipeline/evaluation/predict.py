@@ -27,6 +27,7 @@ from saliency_pipeline.files import write_atomically, write_table
 from saliency_pipeline.gallery.page import show
 from saliency_pipeline.generation.plan import Request
 from saliency_pipeline.generation.run import generate
+from saliency_pipeline.images.folder import read_folder
 from saliency_pipeline.models.source import load_source
 from saliency_pipeline.models.trained import Trained, load_trained, trained_file
 from saliency_pipeline.models.weights import state_sha256
@@ -99,7 +100,7 @@ def predict(
     """
     progress, folder, trained = progress or Progress(), Path(output), load_trained(run)
     request = _request(trained, str(run), weights, str(find_device(device)), progress)
-    report = generate(images, folder / SHARDS, request, label_level=0, progress=progress)
+    report = generate(read_folder(images, label_level=0), folder / SHARDS, request, progress=progress)
     pairs = ShardFolder(folder / SHARDS)
     if not len(pairs):
         raise SalpipeError(

@@ -106,21 +106,28 @@ def shard_tasks(catalogue: Catalogue, shard_size: int) -> list[ShardTask]:
 def plan_fields(request: Request, catalogue: Catalogue, weights_sha256: str) -> dict[str, Any]:
     """Everything that identifies a plan before anything is chosen.
 
-    Images are known by key, label, split and size in bytes: an image that changed its content without changing its
-    size is not noticed. Weights are known by their hash, whatever their file is called.
+    Images are known by their digest, weights by their hash, whatever their file is called.
     """
-    digest = hashlib.sha256()
-    for record in catalogue.records:
-        known = [record.key, record.label, record.split, record.box, record.size()]
-        digest.update(to_json([*known, record.boxes] if record.boxes else known).encode() + b"\n")
     return {
         **{name: list(v) if isinstance(v, tuple) else v for name, v in asdict(request).items() if name != "weights"},
         "weights_sha256": weights_sha256,
         "classes": list(catalogue.classes),
         "images": len(catalogue),
-        "records": digest.hexdigest(),
+        "records": records_digest(catalogue),
         "versions": library_versions(),
     }
+
+
+def records_digest(catalogue: Catalogue) -> str:
+    """SHA-256 of what is known of all images: key, label, split, boxes and size in bytes.
+
+    An image that changed its content without changing its size is not noticed.
+    """
+    digest = hashlib.sha256()
+    for record in catalogue.records:
+        known = [record.key, record.label, record.split, record.box, record.size()]
+        digest.update(to_json([*known, record.boxes] if record.boxes else known).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def library_versions() -> dict[str, str]:

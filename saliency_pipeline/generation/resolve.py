@@ -214,6 +214,7 @@ def _choose(
             "classes": list(source.classes),
         },
         "methods": {m.name: m.describe() for m in methods},
+        "data": {"layout": catalogue.layout, **catalogue.taken},
         "target": request.target,
         "fit": request.fit,
         "max_pixels": request.max_pixels,

@@ -1,4 +1,4 @@
-"""`generate`: from a folder of images to verified shards: it drives the shard jobs and merges their receipts."""
+"""`generate`: from a data set to verified shards: it drives the shard jobs and merges their receipts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from saliency_pipeline.generation.job import Job, write_shard, write_shards
 from saliency_pipeline.generation.plan import PLAN, Request, ShardTask, shard_tasks
 from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, merge, reject_count, valid_receipt
 from saliency_pipeline.generation.resolve import Resolved, checked, resolve
-from saliency_pipeline.images.folder import read_folder
+from saliency_pipeline.images.open import read_images
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.allocator import keep_large_blocks
@@ -63,19 +63,19 @@ def generate(
     output: str | os.PathLike[str],
     request: Request | None = None,
     *,
-    label_level: int = 1,
+    layout: str = "auto",
     jobs: int = 1,
     part: tuple[int, int] = (1, 1),
     progress: Progress | None = None,
     **options: Any,
 ) -> Report:
-    """Explain every image of a folder and store the pairs as shards; run again, it goes on where it stopped.
+    """Explain every image of a data set and store the pairs as shards; run again, it goes on where it stopped.
 
     Args:
-        data: a folder of images, or a catalogue of any other origin.
+        data: a data set in any layout, or a catalogue: from `prepare`, for instance, which selects and splits.
         output: folder of the shards, outside the image folder; made where it is missing.
         request: what to compute.
-        label_level: folder level that names the class; 0 for unlabelled images.
+        layout: name of the data set's layout, or `auto`.
         jobs: worker processes; each gets its share of the cores.
         part: (I, N): write only every N-th shard from the I-th on, so that N runs, here or on other machines that
             share the folder, do the work between them. The last to finish writes the manifest.
@@ -107,8 +107,8 @@ def generate(
         raise SalpipeError(f"--shards {part[0]}/{part[1]}: use I/N with I from 1 to N")
     if jobs < 1:
         raise SalpipeError(f"--jobs {jobs}: use 1 or more")
-    catalogue = data if isinstance(data, Catalogue) else read_folder(data, label_level=label_level)
-    _refuse_nesting(Path(catalogue.root), folder)
+    catalogue = data if isinstance(data, Catalogue) else read_images(data, layout, note=progress.note)
+    refuse_nesting(Path(catalogue.root), folder)
     keep_large_blocks()
     with ExitStack() as locks:
         _open_folder(folder, part, locks)
@@ -141,7 +141,8 @@ def generate(
     )
 
 
-def _refuse_nesting(root: Path, folder: Path) -> None:
+def refuse_nesting(root: Path, folder: Path) -> None:
+    """Raises SalpipeError where an output folder lies among the images."""
     if root.is_dir() and folder.resolve().is_relative_to(root.resolve()):
         raise SalpipeError(f"{folder} lies inside the image folder {root}; choose an output folder outside")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 MAX_FILE_BYTES = 2**30
 """A file above this is no photograph, and reading it could take all memory."""
@@ -84,6 +85,7 @@ class Catalogue:
         ids: WordNet ids of the classes, in the same order, sorted; empty where the classes are none of WordNet's.
         layout: name of the layout it was read as.
         notes: what was passed over and why, a line each.
+        taken: what was asked for where it is not the whole data set as it comes; what JSON can hold.
     """
 
     root: str
@@ -92,6 +94,7 @@ class Catalogue:
     ids: tuple[str, ...] = ()
     layout: str = "folders"
     notes: tuple[str, ...] = ()
+    taken: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records)

@@ -31,7 +31,8 @@ def test_the_result_is_on_standard_output_and_notes_are_not(images: Path, tmp_pa
     assert " images/s, torch fp32; " in second
     notes = result.stderr.splitlines()
     assert all(note.startswith("salpipe: ") for note in notes)
-    assert notes[0] == "salpipe: 9 images in 0 classes; loading test_resnet"
+    assert notes[0].startswith(f"salpipe: {images}: layout folders (")
+    assert notes[1] == "salpipe: 9 images in 0 classes; loading test_resnet"
     assert notes[-1] == "salpipe: test_resnet, layer layer4, torch fp32 on cpu"
 
     again = generate(images, "-o", output, *COMMAND, "--quiet")

@@ -12,6 +12,7 @@ from PIL import Image
 from skimage import data
 
 from saliency_pipeline.generation.run import Report, generate
+from saliency_pipeline.images.record import Catalogue
 
 OPTIONS: dict[str, Any] = {
     "model": "test_resnet",
@@ -55,7 +56,7 @@ def flat(root: Path, count: int) -> Path:
     return photographs(root, (f"{number}.jpg" for number in range(1, count + 1)))
 
 
-def run(images: Path, output: Path, **options: Any) -> Report:
+def run(images: Path | Catalogue, output: Path, **options: Any) -> Report:
     """`generate` with `OPTIONS`."""
     return generate(images, output, **{**OPTIONS, **options})
 

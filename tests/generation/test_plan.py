@@ -46,7 +46,6 @@ def own_images(images: Path, tmp_path: Path) -> Path:
         ({"target": "top:2", "encoding": "jpeg"}, "(encoding raw -> jpeg; target predicted -> top:2)"),
         ({"shard_size": 5}, "shard_size 4 -> 5"),
         ({"max_pixels": 10}, "max_pixels 128000000 -> 10"),
-        ({"label_level": 0}, "classes ['cat', 'dog', 'owl'] -> []; records "),
     ],
 )
 def test_other_options_are_another_plan(
@@ -60,6 +59,11 @@ def test_other_options_are_another_plan(
     assert message.endswith("); choose another output folder")
     assert "\n" not in message
     assert kept(copied) == kept(finished)
+
+
+def test_other_labels_are_another_plan(images: Path, copied: Path) -> None:
+    with pytest.raises(PlanMismatchError, match=r"classes \['cat', 'dog', 'owl'\] -> \[\]; records "):
+        run(read_folder(images, label_level=0), copied)
 
 
 def add(root: Path) -> None:

@@ -180,7 +180,7 @@ def test_a_flat_folder_is_unlabelled(tmp_path: Path) -> None:
 def test_the_level_of_the_label_can_be_chosen(tmp_path: Path) -> None:
     images = photographs(tmp_path / "images", ["a/x/1.jpg", "a/y/2.jpg", "b/x/3.jpg"])
     for level, classes in ((0, ()), (1, ("a", "b")), (2, ("x", "y"))):
-        run(images, tmp_path / f"shards-{level}", label_level=level)
+        run(read_folder(images, label_level=level), tmp_path / f"shards-{level}")
         assert ShardFolder(tmp_path / f"shards-{level}").classes == classes
 
 
@@ -278,7 +278,7 @@ def test_an_output_folder_inside_the_images_is_refused(images: Path, tmp_path: P
         ({"jobs": 0}, "use 1 or more"),
         ({"part": (0, 3)}, "use I/N with I from 1 to N"),
         ({"part": (4, 3)}, "use I/N with I from 1 to N"),
-        ({"label_level": 9}, "too deep"),
+        ({"layout": "foldres"}, "--layout foldres: no such layout; did you mean 'folders'?"),
     ],
 )
 def test_what_cannot_be_is_one_line_that_names_the_remedy(

@@ -1,0 +1,86 @@
+"""What a run would explain, told without loading a source model: the answer of a dry run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from saliency_pipeline.generation.plan import records_digest, shard_tasks
+from saliency_pipeline.images.keys import shown
+from saliency_pipeline.images.record import Catalogue, Split
+
+_NAMED = 10
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A catalogue in numbers.
+
+    Attributes:
+        root: where it was read from.
+        layout: the layout it was read as.
+        images: how many images there are.
+        shards: how many shards they fill.
+        splits: images of each split that has some.
+        classes: images of each class, by name, in label order.
+        unlabelled: images without a label.
+        boxes: images of which is known where their object is.
+        regions: images of which only a region is meant.
+        records: SHA-256 of what is known of all images; the same where and when the same are found again.
+        notes: what was passed over, and why.
+    """
+
+    root: str
+    layout: str
+    images: int
+    shards: int
+    splits: dict[str, int]
+    classes: dict[str, int]
+    unlabelled: int
+    boxes: int
+    regions: int
+    records: str
+    notes: tuple[str, ...]
+
+    def as_text(self) -> str:
+        """A few lines for people."""
+        counts = list(self.classes.values())
+        lines = [
+            f"{shown(self.root)}: layout {self.layout}, {self.images:,} images in {len(counts):,} classes, "
+            f"{self.shards:,} shards",
+            "splits: " + ", ".join(f"{images:,} {split}" for split, images in self.splits.items()),
+        ]
+        if counts:
+            names = [f"{shown(name)} {images:,}" for name, images in list(self.classes.items())[:_NAMED]]
+            more = f", and {len(counts) - _NAMED:,} more" if len(counts) > _NAMED else ""
+            lines.append(f"classes of {min(counts):,} to {max(counts):,} images: {', '.join(names)}{more}")
+        for count, what in (
+            (self.unlabelled, "unlabelled"),
+            (self.boxes, "with boxes of their objects"),
+            (self.regions, "of which a region is cut out"),
+        ):
+            if count:
+                lines.append(f"{count:,} images {what}")
+        return "\n".join([*lines, f"known by {self.records[:16]}"])
+
+
+def outline(catalogue: Catalogue, shard_size: int) -> Outline:
+    """What a catalogue holds, and how many shards of `shard_size` images it fills."""
+    records = catalogue.records
+    labels = np.fromiter((record.label for record in records), np.int64, len(records))
+    splits = np.fromiter((record.split for record in records), np.int64, len(records))
+    counts = np.bincount(labels[labels >= 0], minlength=len(catalogue.classes)).tolist()
+    return Outline(
+        root=catalogue.root,
+        layout=catalogue.layout,
+        images=len(records),
+        shards=len(shard_tasks(catalogue, shard_size)),
+        splits={split.name.lower(): int((splits == split).sum()) for split in Split if (splits == split).any()},
+        classes=dict(zip(catalogue.classes, counts, strict=True)),
+        unlabelled=int((labels < 0).sum()),
+        boxes=sum(bool(record.boxes) for record in records),
+        regions=sum(record.box is not None for record in records),
+        records=records_digest(catalogue),
+        notes=catalogue.notes,
+    )

@@ -1,0 +1,79 @@
+"""From a path to the catalogue of a run: read, freed of duplicates, selected and split. Each step stands elsewhere."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from saliency_pipeline.images.duplicates import Policy, dedupe, find_duplicates, group
+from saliency_pipeline.images.fingerprint import fingerprints
+from saliency_pipeline.images.layout import ReadOptions
+from saliency_pipeline.images.open import read_images
+from saliency_pipeline.images.record import Catalogue
+from saliency_pipeline.images.select import Selection, select
+from saliency_pipeline.progress import Progress
+
+
+def prepare(
+    path: str | os.PathLike[str],
+    layout: str = "auto",
+    reading: ReadOptions | None = None,
+    selection: Selection | None = None,
+    *,
+    policy: Policy | None = None,
+    together: bool = True,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Catalogue:
+    """The catalogue of a run.
+
+    Duplicates, exact and near, are looked for in two cases, at a few milliseconds and 4.2 KB of memory an image. With
+    a `policy` they are left out before anything is drawn, for which all images of the classes wanted are looked at.
+    Without one, where new splits are dealt, they are dealt `together`, for which only the images drawn are.
+
+    Args:
+        path: the data set.
+        layout: its layout's name, or `auto`.
+        reading: how it is read.
+        selection: what is taken of it.
+        policy: which duplicates are left out; None for none.
+        together: whether new splits keep duplicates together.
+        cache: folder where what was seen of images is kept, for the next run of the same command.
+        progress: told what is found and passed over, and how far it is.
+
+    Raises:
+        SalpipeError: the data set cannot be read, or the selection not be made.
+    """
+    progress = progress or Progress()
+    reading, selection = reading or ReadOptions(), selection or Selection()
+    catalogue = whole = read_images(path, layout, reading, progress.note)
+    if policy:
+        # classes are drawn by lot whatever images they have, unless they need a number of them
+        few = None if selection.min_per_class else selection.num_classes
+        catalogue = select(catalogue, Selection(selection.classes, num_classes=few, seed=selection.seed))
+        catalogue = dedupe(catalogue, _groups(catalogue, cache, progress), policy)
+        selection = replace(selection, classes=())
+    catalogue = select(catalogue, selection)
+    if selection.splits and together and not policy:
+        rest = replace(selection, classes=(), min_per_class=None, num_classes=None)
+        catalogue = select(catalogue, rest, _groups(catalogue, cache, progress))
+    for line in catalogue.notes[len(whole.notes) :]:
+        progress.note(line)
+    return replace(catalogue, taken=_taken(reading, selection, policy))
+
+
+def _groups(catalogue: Catalogue, cache: Path | None, progress: Progress) -> Any:
+    found = find_duplicates(fingerprints(catalogue, cache, progress))
+    return group(found.pairs, len(catalogue))
+
+
+def _taken(reading: ReadOptions, selection: Selection, policy: Policy | None) -> dict[str, Any]:
+    """What was asked for besides the defaults, as JSON can hold it. Where a list of URLs lies says nothing."""
+    asked = asdict(reading) | asdict(selection)
+    usual = asdict(ReadOptions()) | asdict(Selection()) | {"list": asked["list"]}
+    found = {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}
+    return {name: value for name, value in found.items() if asked[name] != usual[name]} | (
+        {"dedupe": policy} if policy else {}
+    )
