@@ -56,11 +56,10 @@ class ParquetRecord(ImageRecord):
         them in their row group are read as well.
         """
         rows: _Rows | None = getattr(_thread, "rows", None)
-        if rows is None or not rows.belongs_to(self.path):
-            rows = None
-        _thread.rows = None  # a file that failed once is opened anew
+        _thread.rows = None  # a file that failed is opened anew
         with _errors_of_arrow(self.path):
-            rows = rows or _Rows(self.path)
+            if rows is None or not rows.belongs_to(self.path):
+                rows = _Rows(self.path)
             data = rows.read(self.row)
         _thread.rows = rows
         return data
@@ -127,7 +126,8 @@ def _files(root: Path) -> list[str]:
             names = os.listdir(folder) if folder.is_dir() else []
         except OSError as error:
             raise SalpipeError(f"{shown(folder)}: {error.strerror}; make it a folder one can read") from None
-        if found := [os.path.join(folder, name) for name in names if _TABLE.fullmatch(name)]:
+        found = [os.path.join(folder, name) for name in names if _TABLE.fullmatch(name)]
+        if found := [path for path in found if os.path.isfile(path)]:
             return sorted(found, key=natural)
     return []
 
@@ -148,7 +148,9 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
                 found = _class_names(opened.schema_arrow, columns)
                 records.extend(_records(file, opened, columns, labels, notes))
         except OSError as error:
-            raise SalpipeError(f"{shown(file)}: {error.strerror}; download it again") from None
+            raise SalpipeError(
+                f"{shown(file)}: {error.strerror}; make it a file one can read, or download it again"
+            ) from None
         if found and names and found != names:
             raise SalpipeError(f"{shown(file)}: names other classes than {shown(source)}; give one data set at a time")
         if found:
@@ -224,9 +226,11 @@ def _texts(array: Any) -> list[str]:
 
 def _leaves(batch: Any) -> dict[str, Any]:
     """The arrays of a batch by the names of their columns, those of a structure as `image.bytes`."""
+    from pyarrow import types
+
     found: dict[str, Any] = {}
     for name, array in zip(batch.schema.names, batch.columns, strict=True):
-        if hasattr(array, "flatten") and array.type.num_fields:
+        if types.is_struct(array.type):
             found |= {f"{name}.{field.name}": part for field, part in zip(array.type, array.flatten(), strict=True)}
         else:
             found[name] = array
@@ -241,13 +245,15 @@ def _columns(schema: Any, path: str) -> _Columns:
     if label is not None and not types.is_integer(label.type):
         raise SalpipeError(f"{shown(path)}: column {label.name} is {label.type}; give the classes as numbers")
     number = label and label.name
-    if image is not None and _is_bytes(image.type):
-        return _Columns(image.name, None, number)
-    if image is not None and types.is_struct(image.type):
-        kinds = {field.name: field.type for field in image.type}
+    # Arrow could not tell a column called "image.bytes" from the bytes of the column image
+    if image is not None and not any(name.startswith((f"{image.name}.", f"{number}.")) for name in schema.names):
+        if _is_bytes(image.type):
+            return _Columns(image.name, None, number)
+        kinds = {field.name: field.type for field in image.type} if types.is_struct(image.type) else {}
         if _is_bytes(kinds.get("bytes")):
-            named = types.is_string(kinds.get("path")) or types.is_large_string(kinds.get("path"))
-            return _Columns(f"{image.name}.bytes", f"{image.name}.path" if named else None, number)
+            return _Columns(
+                f"{image.name}.bytes", f"{image.name}.path" if _is_text(kinds.get("path")) else None, number
+            )
     raise SalpipeError(f"{shown(path)}: no column image with the bytes of images; give tables that have one")
 
 
@@ -257,13 +263,18 @@ def _is_bytes(kind: Any) -> bool:
     return kind is not None and (types.is_binary(kind) or types.is_large_binary(kind))
 
 
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    return kind is not None and (types.is_string(kind) or types.is_large_string(kind))
+
+
 def _class_names(schema: Any, columns: _Columns) -> tuple[str, ...]:
     """The names of classes that the `datasets` library writes beside the schema; none where there are none."""
     data = (schema.metadata or {}).get(b"huggingface", b"")
     try:
-        names = (
-            json.loads(data)["info"]["features"][columns.label]["names"] if len(data) <= _MAX_METADATA_BYTES else None
-        )
+        facts = json.loads(data) if len(data) <= _MAX_METADATA_BYTES else {}
+        names = facts["info"]["features"][columns.label]["names"]
     except (ValueError, LookupError, TypeError, RecursionError):
         return ()
     return tuple(names) if isinstance(names, list) and all(isinstance(name, str) and name for name in names) else ()
