@@ -26,6 +26,11 @@ class Found(NamedTuple):
     offset: int = 0
     length: int | None = None
 
+    @property
+    def place(self) -> str:
+        """Where it is, for notes."""
+        return self.path if self.length is None else f"{self.path}: {self.name}"
+
 
 def in_folder(path: str, notes: Notes, *, own: str = "", others: Collection[str] = ()) -> Iterator[Found]:
     """The images in a folder, in the folders of classes within it, and in tars of classes that lie there.

@@ -125,13 +125,15 @@ def add_part(draft: Draft, part: str, images: Iterable[Found], lists: Lists, rem
     """
     truth: Truth | None = None
     if part == "train":
-        for wnid, name, path, offset, length in images:
+        for image in images:
+            wnid, name, path, offset, length = image
             if wnid := wnid or _wnid_of(name):
                 draft.add(f"train/{wnid}", name, wnid, path, offset, length)
             else:
-                draft.notes.add(f"{path}: {name}" if length is not None else path, "a training image of no class")
+                draft.notes.add(image.place, "a training image of no class")
         return lists.train_boxes()
-    for wnid, name, path, offset, length in images:
+    for image in images:
+        wnid, name, path, offset, length = image
         number = validation_number(name) if part == "val" else None
         if number is not None:
             truth = truth or Truth(lists, remedy)
@@ -140,7 +142,7 @@ def add_part(draft: Draft, part: str, images: Iterable[Found], lists: Lists, rem
         elif wnid or part == "test":
             draft.add(f"{part}/{wnid}" if wnid else part, name, wnid, path, offset, length)
         else:
-            draft.notes.add(f"{path}: {name}" if length is not None else path, "no validation image of ILSVRC 2012")
+            draft.notes.add(image.place, "no validation image of ILSVRC 2012")
     return truth.boxes if truth else {}
 
 

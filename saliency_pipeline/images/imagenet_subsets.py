@@ -25,7 +25,7 @@ from saliency_pipeline.images.truth import Lists
 NOISY_LISTS = ("noisy_imagenette.csv", "noisy_imagewoof.csv", "noisy_imagewang.csv")
 
 _ANNOTATIONS = "val_annotations.txt"
-_NOISY_COLUMN = re.compile(r"noisy_labels_([0-9]+)")
+_NOISY_COLUMN = re.compile(r"noisy_labels_[0-9]+")
 _PART_OF_100 = re.compile(r"(train|val)\.X([0-9]*)")
 
 
@@ -123,7 +123,7 @@ def read_imagenette(path: Path, options: ReadOptions) -> Catalogue:
     labels = _noisy_labels(path, options.noise) if options.noise else None
     for image in in_folder(f"{root}/train", draft.notes, others=["unsup"]) if (path / "train").is_dir() else ():
         if not image.wnid:
-            draft.notes.add(image.path, "a training image of no class")
+            draft.notes.add(image.place, "a training image of no class")
             continue
         wnid = labels.get(f"{image.wnid}/{image.name}", "") if labels is not None else image.wnid
         if not wnid:
@@ -153,11 +153,12 @@ def _noisy_labels(path: Path, noise: int) -> dict[str, str]:
     if found is None:
         raise SalpipeError(f"{shown(path)}: noise {noise} needs one of {', '.join(NOISY_LISTS[:2])} there")
     lines, column = Lines(found), f"noisy_labels_{noise}"
+    header = next(iter(lines), (1, ""))[1]
+    if column not in (there := _NOISY_COLUMN.findall(header)):
+        choice = ", ".join(name.rpartition("_")[2] for name in there) or "0"
+        raise SalpipeError(f"{shown(found)}: no noise of {noise} %; choose from {choice}")
     labels = {}
-    for number, row in lines.rows("path"):
-        if column not in row:
-            there = [match[1] for name in row if (match := _NOISY_COLUMN.fullmatch(name))]
-            raise SalpipeError(f"{shown(found)}: no noise of {noise} %; choose from {', '.join(there)}")
+    for number, row in lines.rows("path", column):
         part, _, image = row["path"].strip().partition("/")
         if part == "train":
             labels[image] = wnid = row[column].strip()

@@ -14,6 +14,9 @@ from saliency_pipeline.images.keys import shown
 MAX_LINE_BYTES = 2**16
 """A longer line is none of a list: the most boxes of one image take a tenth of this."""
 
+MAX_LINES, MAX_LIST_BYTES = 2**22, 2**27
+"""What is made of a list stays in memory. The longest, LOC_train_solution.csv, has about 545,000 lines of 45 bytes."""
+
 
 class Lines:
     """The lines of a text file in UTF-8, numbered; nothing of it is kept.
@@ -31,13 +34,17 @@ class Lines:
         """Number, from 1, and text of each line that is not blank, without the white space at its end.
 
         Raises:
-            SalpipeError: the file cannot be read, or a line is no UTF-8 or longer than `MAX_LINE_BYTES`.
+            SalpipeError: the file cannot be read, a line is no UTF-8 or longer than `MAX_LINE_BYTES`, or there are more
+                than `MAX_LINES` or `MAX_LIST_BYTES` of them.
         """
         try:
             with self._open() as file:
-                number = 0
+                number = total = 0
                 while line := file.readline(MAX_LINE_BYTES + 1):
                     number += 1
+                    total += len(line)
+                    if number > MAX_LINES or total > MAX_LIST_BYTES:
+                        self.fail(number, "the list does not end where it should; download it again")
                     if len(line) > MAX_LINE_BYTES:
                         self.fail(number, f"longer than {MAX_LINE_BYTES:,} bytes; give the list as it was published")
                     try:

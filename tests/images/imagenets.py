@@ -44,7 +44,7 @@ def val_name(number: int) -> str:
     return f"ILSVRC2012_val_{number:08d}.JPEG"
 
 
-def test_name(number: int) -> str:
+def unlabelled_name(number: int) -> str:
     return f"ILSVRC2012_test_{number:08d}.JPEG"
 
 
@@ -58,7 +58,9 @@ def expected(*parts: str) -> tuple[Any, ...]:
     """What `described` gives for the parts train, val and test, written down here by the rules alone."""
     images: list[tuple[str, int, Split, bytes]] = []
     if "test" in parts:
-        images += [(f"test/{test_name(number)}", -1, Split.TEST, content(test_name(number))) for number in TEST]
+        images += [
+            (f"test/{unlabelled_name(number)}", -1, Split.TEST, content(unlabelled_name(number))) for number in TEST
+        ]
     if "train" in parts:
         for label, wnid in enumerate(WNIDS):
             images += [(f"train/{wnid}/{name}", label, Split.TRAIN, content(name)) for name in TRAIN[wnid]]
@@ -111,12 +113,12 @@ def val_tar(root: Path) -> Path:
     return write_tar(root / "ILSVRC2012_img_val.tar", files)
 
 
-def test_flat(root: Path) -> Path:
-    return write(root, *map(test_name, TEST))
+def unlabelled_flat(root: Path) -> Path:
+    return write(root, *map(unlabelled_name, TEST))
 
 
-def test_tar(root: Path) -> Path:
-    files = {f"test/{test_name(number)}": content(test_name(number)) for number in TEST}
+def unlabelled_tar(root: Path) -> Path:
+    files = {f"test/{unlabelled_name(number)}": content(unlabelled_name(number)) for number in TEST}
     return write_tar(root / "ILSVRC2012_img_test_v10102019.tar", files)
 
 
@@ -185,7 +187,7 @@ def kaggle(root: Path) -> Path:
     images = root / "ILSVRC/Data/CLS-LOC"
     train_folders(images / "train")
     val_flat(images / "val")
-    test_flat(images / "test")
+    unlabelled_flat(images / "test")
     solution(root, "train")
     solution(root, "val")
     lines(root / "LOC_synset_mapping.txt", *(f"{wnid} {WORDS[wnid]}" for wnid in WNIDS))

@@ -19,20 +19,20 @@ OPTIONS = ReadOptions()
 def folders(root):
     imagenets.train_folders(root / "train")
     imagenets.val_folders(root / "val")
-    imagenets.test_flat(root / "test")
+    imagenets.unlabelled_flat(root / "test")
 
 
 def flat(root):
     imagenets.train_folders(root / "ILSVRC2012_img_train")
     imagenets.val_flat(root / "validation")
-    imagenets.test_flat(root / "ILSVRC2012_img_test_v10102019/test")
+    imagenets.unlabelled_flat(root / "ILSVRC2012_img_test_v10102019/test")
     imagenets.devkit(root / "ILSVRC2012_devkit_t12/data")
 
 
 def tars(root):
     imagenets.train_tar(root)
     imagenets.val_tar(root)
-    imagenets.test_tar(root)
+    imagenets.unlabelled_tar(root)
     imagenets.packed_devkit(root)
 
 
@@ -41,7 +41,7 @@ def half_unpacked(root):
         (root / "train").mkdir(exist_ok=True)
         (root / "train" / name).write_bytes(data)
     imagenets.val_tar(root)
-    imagenets.test_flat(root / "Test")
+    imagenets.unlabelled_flat(root / "Test")
     imagenets.caffe(root)
 
 
@@ -54,7 +54,7 @@ def own_tars(root):
         root / "ILSVRC2012_img_val.tar",
         {f"val/{wnid}/{val_name(number)}": imagenets.content(val_name(number)) for number, wnid in VAL.items()},
     )
-    imagenets.test_tar(root)
+    imagenets.unlabelled_tar(root)
 
 
 SHAPES: dict[str, tuple[str, Callable[[Path], object]]] = {
@@ -124,7 +124,7 @@ def test_classes_folders_in_a_folder_of_validation_images(tmp_path):
 
 @pytest.mark.parametrize(
     ("build", "part"),
-    [(imagenets.train_tar, "train"), (imagenets.val_tar, "val"), (imagenets.test_tar, "test")],
+    [(imagenets.train_tar, "train"), (imagenets.val_tar, "val"), (imagenets.unlabelled_tar, "test")],
 )
 def test_one_tar_alone(tmp_path, build, part):
     path = build(tmp_path)

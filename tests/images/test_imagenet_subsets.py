@@ -177,6 +177,7 @@ def test_noise_is_in_training_labels_alone(tmp_path, name, numbered, valid):
             1,
             r"csv:2: golf ball is no WordNet id such as n01440764$",
         ),
+        ("train/n03417042/n03417042_5.JPEG,n03417042", 25, r"noisy_imagenette\.csv:2: 2 columns, not 5$"),
         (HEADER, 50, r"\.JPEG: not in the CSV file of noisy labels; remove one or the other$"),
     ],
 )
