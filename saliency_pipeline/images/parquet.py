@@ -58,7 +58,7 @@ class ParquetRecord(ImageRecord):
         rows: _Rows | None = getattr(_thread, "rows", None)
         _thread.rows = None  # a file that failed is opened anew
         with _errors_of_arrow(self.path):
-            if rows is None or not rows.belongs_to(self.path):
+            if rows is None or rows.identity != _identity(self.path):
                 rows = _Rows(self.path)
             data = rows.read(self.row)
         _thread.rows = rows
@@ -69,7 +69,8 @@ class _Rows:
     """The images of one file, read forwards."""
 
     def __init__(self, path: str) -> None:
-        self._path, self._process = path, os.getpid()
+        self.identity = _identity(path)
+        self._path = path
         self._file = _open(path)
         self._columns = _columns(self._file.schema_arrow, path)
         groups = (self._file.metadata.row_group(group).num_rows for group in range(self._file.num_row_groups))
@@ -77,9 +78,6 @@ class _Rows:
         self._group = -1
         self._next = 0
         self._batches: Iterator[Any] = iter(())
-
-    def belongs_to(self, path: str) -> bool:
-        return self._path == path and self._process == os.getpid()
 
     def read(self, row: int) -> bytes:
         group = bisect.bisect_right(self._starts, row) - 1
@@ -101,6 +99,12 @@ class _Rows:
                     raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), self._path)
                 return bytes(value)
         raise OSError(errno.EIO, "the row holds no image", self._path)
+
+
+def _identity(path: str) -> tuple[object, ...]:
+    """What a file that stays open is known by: not that of the parent process, and not what has taken its place."""
+    status = os.stat(path)
+    return os.getpid(), path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 class _Columns(NamedTuple):
