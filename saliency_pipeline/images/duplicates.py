@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -125,12 +125,12 @@ def members(groups: Sequence[int] | Places) -> tuple[Places, ...]:
     return tuple(sorted(found, key=lambda places: int(places[0])))
 
 
-def in_conflict(records: Sequence[ImageRecord]) -> bool:
+def in_conflict(records: Iterable[ImageRecord]) -> bool:
     """Whether images of one group are labelled differently. Unlabelled ones agree with all."""
     return len({record.label for record in records} - {-1}) > 1
 
 
-def leaks(records: Sequence[ImageRecord]) -> bool:
+def leaks(records: Iterable[ImageRecord]) -> bool:
     """Whether images of one group lie in different splits. Those in none agree with all."""
     return len({record.split for record in records} - {Split.NONE}) > 1
 

@@ -19,15 +19,15 @@ FLAT = 2.0
 
 _TURN, _REACH = 4, 8
 _TOGETHER = 1024
-_COARSE_SIDE, _COARSE_DISTANCE = 16, 0.12
+_COARSE_SIDE, _COARSE_DISTANCE, _MOST_FITTED = 16, 0.12, 16
 _MIRRORED = 0.5
 _LEAST_KEPT, _SLACK, _MOST_SHEAR = 0.72, 0.03, 0.03
 _ALL = np.ones((SIDE, SIDE), np.uint8)
-_STEPS = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 50, 1e-4)
+_STEPS = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 1e-4)
 
 Places = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
-Frame = Frames = npt.NDArray[np.uint8]
+Frames = npt.NDArray[np.uint8]
 Distances = npt.NDArray[np.float64]
 
 
@@ -172,7 +172,12 @@ def _roughly_alike(frames: Frames, pairs: Places, windows: Places) -> tuple[Plac
     order = np.lexsort((distances, pairs[:, 1], pairs[:, 0]))
     order = order[distances[order] <= _COARSE_DISTANCE]
     _, best = np.unique(pairs[order], axis=0, return_index=True)
-    return pairs[order[best]], windows[order[best]]
+    order = order[best]
+    # the likeliest of each image, whatever else there is: fitting is what takes time
+    order = order[np.lexsort((distances[order], pairs[order, 0]))]
+    _, start, count = np.unique(pairs[order, 0], return_index=True, return_counts=True)
+    order = order[np.arange(len(order)) - np.repeat(start, count) < _MOST_FITTED]
+    return pairs[order], windows[order]
 
 
 def _sampling(start: float, stop: float) -> npt.NDArray[np.float32]:
@@ -184,13 +189,13 @@ def _sampling(start: float, stop: float) -> npt.NDArray[np.float32]:
     return means
 
 
-def _fits_mirrored(whole: Frame, crop: Frame, window: tuple[float, ...], distance: float) -> bool:
+def _fits_mirrored(whole: Frames, crop: Frames, window: tuple[float, ...], distance: float) -> bool:
     x0, y0, x1, y1 = window
     mirrored = _fitted(whole, np.ascontiguousarray(crop[:, ::-1]), (1 - x1, y0, 1 - x0, y1))
     return mirrored < _MIRRORED * distance
 
 
-def _fitted(whole: Frame, crop: Frame, window: tuple[float, ...]) -> float:
+def _fitted(whole: Frames, crop: Frames, window: tuple[float, ...]) -> float:
     """The distance of a crop from that part of the whole image that it fits best; infinite where it fits none.
 
     Fitted by enhanced correlation (Evangelidis and Psarakis, Parametric image alignment using enhanced correlation

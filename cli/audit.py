@@ -1,0 +1,96 @@
+"""`salpipe audit`: parse, call `saliency_pipeline.gallery.audit`, say what was found."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from saliency_pipeline.cli.options import beside, config_option, json_echo, json_option, output_option, quiet_option
+from saliency_pipeline.cli.progress import TerminalProgress
+from saliency_pipeline.cli.selection import selection_options
+from saliency_pipeline.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from saliency_pipeline.images.layout import ReadOptions
+    from saliency_pipeline.images.select import Selection
+
+
+@click.command(name="audit")
+@config_option
+@click.argument("images", type=click.Path(exists=True, path_type=Path))
+@output_option("Where everything goes; by default beside IMAGES, as IMAGES-audit.", required=False)
+@click.option("--exact-only", is_flag=True, help="Compare the files' bytes alone, which needs no decoding.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 0.1),
+    default=0.01,
+    show_default=True,
+    metavar="D",
+    help="The greatest distance of near duplicates, 1 - correlation of their grey levels.",
+)
+@click.option("--fail-on-leak", is_flag=True, help="Exit with 4 where duplicates lie in more than one split.")
+@selection_options
+@json_option
+@quiet_option
+def command(
+    images: Path,
+    output: Path | None,
+    exact_only: bool,
+    threshold: float,
+    fail_on_leak: bool,
+    layout: str,
+    reading: ReadOptions,
+    selection: Selection,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Find duplicates, those with two labels, and those that leak from split to split.
+
+    IMAGES is a data set in any layout; or a list of PubFig (dev_urls.txt), of which the md5 are compared. Exact
+    duplicates are the same bytes; near duplicates are re-encoded, rescaled or cropped a little, but not mirrored.
+    Writes duplicates.html, duplicates.csv, and a folder of fingerprints, so that the same command goes on where it
+    was interrupted. Nothing is changed; 'salpipe generate --dedupe' leaves duplicates out.
+
+    \b
+    Examples:
+      salpipe audit photos
+      salpipe audit imagenette2 -o audit --exact-only
+      salpipe audit photos --split 72/18/10 --fail-on-leak
+      salpipe audit dev_urls.txt --json
+    """  # noqa: D301 - click reads \b
+    from saliency_pipeline.gallery.audit import audit, audit_list
+    from saliency_pipeline.images.open import read_images
+    from saliency_pipeline.images.pubfig_list import is_list
+    from saliency_pipeline.images.select import select
+
+    output = output or beside(images, "audit")
+    progress = TerminalProgress(quiet)
+    if images.is_file() and is_list(images):
+        report = audit_list(images, output)
+    else:
+        catalogue = select(read_images(images, layout, reading, progress.note), selection)
+        report = audit(catalogue, output, threshold=threshold, exact_only=exact_only, progress=progress)
+    if as_json:
+        json_echo(asdict(report))
+    else:
+        unreadable = f", {report.unreadable:,} of them unreadable" if report.unreadable else ""
+        click.echo(f"{images}: {counted(report.images, 'image')}{unreadable}")
+        click.echo(f"{report.exact:,} exact and {report.near:,} near duplicates in {counted(report.groups, 'group')}")
+        click.echo(
+            f"{counted(report.conflicts, 'group')} with different labels, {report.leaks:,} across splits"
+            + (f"; {counted(report.leaked, 'image')} of validation or test in training too" if report.leaked else "")
+        )
+        click.echo(report.page)
+    if fail_on_leak and report.leaks:
+        raise IntegrityError(
+            f"{images}: duplicates in more than one split, {counted(report.leaks, 'group')}; leave them out "
+            "(generate --dedupe keep-first) or deal new splits (generate --split)"
+        )
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things: `1 group`, `1,234 groups`."""
+    return f"{number:,} {what}{'s' if number != 1 else ''}"
