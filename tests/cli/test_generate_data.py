@@ -1,0 +1,127 @@
+"""`salpipe generate` on data sets of several layouts: what is selected, split, cut out and kept reaches the shards."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from saliency_pipeline.cli.main import salpipe
+from saliency_pipeline.images.decode import decode_frame
+from saliency_pipeline.shards.manifest import Manifest
+from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.shards.verify import verify
+from tests.broken_images import encode
+from tests.generation.examples import COMMAND, OPTIONS, cuts, photographs
+from tests.images.archives import tar_bytes, write_tar
+
+WNIDS = ("n02100735", "n02119789")
+
+
+def generate(images: Path, *arguments: object) -> Result:
+    return CliRunner().invoke(salpipe, ["generate", str(images), *map(str, arguments)])
+
+
+def done(images: Path, *arguments: object) -> Result:
+    result = generate(images, *arguments)
+    assert result.exit_code == 0, result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ILSVRC2012_img_train.tar of two classes, with Kaggle's boxes for some of its images."""
+    root = tmp_path_factory.mktemp("imagenet")
+    pieces = [encode(piece, "JPEG") for piece in cuts(10)]
+    classes = {
+        f"{wnid}.tar": tar_bytes({f"{wnid}_{n}.JPEG": pieces[5 * place + n] for n in range(5)})
+        for place, wnid in enumerate(WNIDS)
+    }
+    write_tar(root / "ILSVRC2012_img_train.tar", classes)
+    rows = ["ImageId,PredictionString", f"{WNIDS[0]}_2,{WNIDS[0]} 1 2 30 40 {WNIDS[0]} 5 5 9 9 "]
+    (root / "LOC_train_solution.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def test_a_dry_run_explains_nothing(imagenet: Path, tmp_path: Path) -> None:
+    result = done(imagenet, "-o", tmp_path / "shards", "--dry-run")
+    first, splits, classes, *_ = result.stdout.splitlines()
+    assert first == f"{imagenet}: layout ilsvrc, 10 images in 2 classes, 1 shards"
+    assert splits == "splits: 10 train"
+    assert classes == "classes of 5 to 5 images: English setter 5, kit fox 5"
+    assert not (tmp_path / "shards").exists()
+    told = json.loads(done(imagenet, "-o", tmp_path / "shards", "--dry-run", "--json").stdout)
+    assert (told["images"], told["boxes"], told["classes"]) == (10, 1, {"English setter": 5, "kit fox": 5})
+
+
+def test_a_tar_is_explained_in_place_and_its_boxes_are_kept(imagenet: Path, tmp_path: Path) -> None:
+    target = ("--target", "label", "--jobs", "2")
+    done(imagenet, "-o", tmp_path / "shards", *COMMAND, *target, "--split", "60/40", "--no-group-duplicates")
+    folder = ShardFolder(tmp_path / "shards")
+    assert folder.classes == ("English setter", "kit fox")
+    assert folder.keys()[0] == "train/n02100735/n02100735_0.JPEG"
+    assert Counter(pair.split for pair in folder) == {0: 6, 1: 4}
+    # ImageNet-1k's own numbers for the two classes
+    assert {(pair.label, int(pair.targets["gradcam"][0])) for pair in folder} == {(0, 212), (1, 278)}
+    for position, piece in enumerate(cuts(10)):
+        frame, _ = decode_frame(encode(piece, "JPEG"), int(OPTIONS["size"]))
+        np.testing.assert_array_equal(folder[position].image, frame)
+    number, row = folder.locate(2)
+    assert folder.shard(number).boxes(row).tolist() == [[1, 2, 31, 41], [5, 5, 10, 10]]
+    assert folder.shard(0).boxes(0).shape == (0, 4)
+    assert folder.provenance["data"] == {"layout": "ilsvrc", "splits": [60, 40]}
+    assert verify(tmp_path / "shards", deep=True).problems == ()
+
+
+def test_classes_and_images_are_drawn(imagenet: Path, tmp_path: Path) -> None:
+    arguments = ("-o", tmp_path / "shards", *COMMAND, "--classes", "kit fox", "--per-class", "3")
+    done(imagenet, *arguments)
+    assert Manifest.read(tmp_path / "shards").header.classes == ("kit fox",)
+    assert len(ShardFolder(tmp_path / "shards")) == 3
+    assert "(0 written now)" in done(imagenet, *arguments).stdout
+    other = generate(imagenet, *arguments, "--seed", "1")
+    assert other.exit_code == 1
+    assert "holds the shards of another plan (records " in other.stderr
+
+
+def test_faces_are_cut_out(tmp_path: Path) -> None:
+    (tmp_path / "faces" / "Ada_Lovelace").mkdir(parents=True)
+    piece = cuts(1)[0]
+    (tmp_path / "faces/Ada_Lovelace/1.png").write_bytes(encode(piece, "PNG"))
+    row = f"Ada Lovelace\t1\thttp://example.org/1.png\t10,20,50,60\t{0:032x}"
+    head = "# PubFig Dataset v1.2 - dev_urls.txt\n#\tperson\timagenum\turl\trect\tmd5sum\n"
+    (tmp_path / "faces/dev_urls.txt").write_text(head + row)
+    done(tmp_path / "faces", "-o", tmp_path / "shards", *COMMAND, "--margin", "0.25")
+    folder = ShardFolder(tmp_path / "shards")
+    assert (folder.classes, folder.keys()) == (("Ada Lovelace",), ["Ada Lovelace/1.png"])
+    frame, _ = decode_frame(encode(piece[10:70, 0:60], "PNG"), int(OPTIONS["size"]))
+    np.testing.assert_array_equal(folder[0].image, frame)
+    assert folder.provenance["data"] == {"layout": "pubfig", "margin": 0.25}
+
+
+def test_duplicates_are_left_out_and_a_later_run_sees_them_no_more(tmp_path: Path) -> None:
+    images = photographs(tmp_path / "images", [f"{name}/{n}.jpg" for name in ("a", "b") for n in range(4)])
+    (images / "b" / "again.jpg").write_bytes((images / "a" / "0.jpg").read_bytes())
+    arguments = ("-o", tmp_path / "shards", *COMMAND, "--dedupe", "drop-conflicts")
+    result = done(images, *arguments)
+    assert "salpipe: 2 duplicates left out (drop-conflicts), 7 images kept" in result.stderr
+    keys = ShardFolder(tmp_path / "shards").keys()
+    assert len(keys) == 7
+    assert not {"a/0.jpg", "b/again.jpg"} & set(keys)
+    assert "(0 written now)" in done(images, *arguments).stdout
+
+
+def test_mistakes_are_one_line(imagenet: Path, tmp_path: Path) -> None:
+    for arguments, message in (
+        (("--classes", "kit foxx"), "did you mean"),
+        (("--split", "8/8/8"), "classes have too few images"),
+        (("--layout", "kaggel"), "did you mean 'kaggle'?"),
+        (("--layout", "kaggle"), "no ILSVRC/Data/CLS-LOC there"),
+        (("-o", imagenet / "shards"), "lies inside the image folder"),
+    ):
+        result = generate(imagenet, "-o", tmp_path / "shards", "--dry-run", *arguments)
+        assert (result.exit_code, result.stderr.splitlines()[-1].startswith("salpipe: error: ")) == (1, True)
+        assert message in result.stderr.splitlines()[-1]
+        assert not (imagenet / "shards").exists()

@@ -1,0 +1,45 @@
+"""What a dry run says of a catalogue."""
+
+from saliency_pipeline.generation.outline import outline
+from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
+
+RECORDS = [
+    ImageRecord("a/1.jpg", "/1", 0, Split.TRAIN, boxes=((0, 0, 5, 5),), length=10),
+    ImageRecord("a/2.jpg", "/2", 0, Split.TRAIN, box=(0, 0, 5, 5), length=10),
+    ImageRecord("a/3.jpg", "/3", 0, Split.VALIDATION, length=10),
+    ImageRecord("c/4.jpg", "/4", 2, Split.NONE, length=10),
+    ImageRecord("5.jpg", "/5", -1, Split.TRAIN, length=10),
+]
+CATALOGUE = Catalogue("/data", RECORDS, ("ant", "bee", "cow"), (), "ilsvrc", ("x.tar: a link",))
+
+
+def test_everything_is_counted():
+    found = outline(CATALOGUE, 2)
+    assert (found.root, found.layout, found.images, found.shards) == ("/data", "ilsvrc", 5, 3)
+    assert found.splits == {"none": 1, "train": 3, "validation": 1}
+    assert found.classes == {"ant": 3, "bee": 0, "cow": 1}
+    assert (found.unlabelled, found.boxes, found.regions) == (1, 1, 1)
+    assert found.notes == ("x.tar: a link",)
+
+
+def test_the_text_says_it_for_people():
+    assert outline(CATALOGUE, 2).as_text().splitlines()[:-1] == [
+        "/data: layout ilsvrc, 5 images in 3 classes, 3 shards",
+        "splits: 1 none, 3 train, 1 validation",
+        "classes of 0 to 3 images: ant 3, bee 0, cow 1",
+        "1 images unlabelled",
+        "1 images with boxes of their objects",
+        "1 images of which a region is cut out",
+    ]
+
+
+def test_many_classes_are_not_all_named():
+    records = [ImageRecord(f"{number}", "/x", number, length=1) for number in range(12)]
+    text = outline(Catalogue("/data", records, tuple(map(str, range(12)))), 100).as_text()
+    assert "9 1, and 2 more\n" in text
+
+
+def test_the_same_images_are_known_by_the_same_digest():
+    assert outline(CATALOGUE, 2).records == outline(CATALOGUE, 100).records
+    other = Catalogue("/data", RECORDS[:-1], CATALOGUE.classes)
+    assert outline(other, 2).records != outline(CATALOGUE, 2).records

@@ -1,0 +1,121 @@
+"""From a path to the catalogue of a run: what is left out, drawn and dealt, in which order, and what is told of it."""
+
+import io
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.layout import ReadOptions
+from saliency_pipeline.images.prepare import prepare
+from saliency_pipeline.images.record import Catalogue, Split
+from saliency_pipeline.images.select import Selection
+from saliency_pipeline.progress import Progress
+from tests.generation.examples import cuts
+
+CLASSES = ("cat", "dog", "owl")
+
+
+class Told(Progress):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.stages: list[tuple[int, str]] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def start(self, total: int, unit: str, what: str) -> None:
+        self.stages.append((total, what))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve photographs a class; of four in cat there is a copy of another quality, and one is in dog as well."""
+    root = tmp_path_factory.mktemp("photos")
+    for number, piece in enumerate(cuts(36, seed=7)):
+        save(root, CLASSES[number % 3], f"{number}.jpg", piece, 95)
+        if number in (0, 6, 9, 12):
+            save(root, "cat", f"{number}_again.jpg", piece, 60)
+        if number == 9:
+            save(root, "dog", f"{number}_astray.jpg", piece, 70)
+    return root
+
+
+def save(root: Path, name: str, file: str, piece: object, quality: int) -> None:
+    (root / name).mkdir(exist_ok=True)
+    buffer = io.BytesIO()
+    Image.fromarray(piece).resize((160, 160)).save(buffer, "JPEG", quality=quality)
+    (root / name / file).write_bytes(buffer.getvalue())
+
+
+def keys(catalogue: Catalogue) -> list[str]:
+    return [record.key for record in catalogue.records]
+
+
+def splits(catalogue: Catalogue) -> dict[str, Split]:
+    return {record.key: record.split for record in catalogue.records}
+
+
+def test_without_wishes_it_is_what_lies_there_and_no_image_is_opened(photos):
+    told = Told()
+    catalogue = prepare(photos, progress=told)
+    assert (len(catalogue), catalogue.classes, dict(catalogue.taken)) == (41, CLASSES, {})
+    assert told.stages == []
+
+
+def test_new_splits_keep_duplicates_together(photos):
+    together = splits(prepare(photos, selection=Selection(splits=(50, 50))))
+    for number in (0, 6, 9, 12):
+        assert together[f"cat/{number}.jpg"] == together[f"cat/{number}_again.jpg"]
+    assert together["cat/9.jpg"] == together["dog/9_astray.jpg"]
+    assert Counter(together.values()) == {Split.TRAIN: 21, Split.VALIDATION: 20}
+    apart = splits(prepare(photos, selection=Selection(splits=(50, 50)), together=False))
+    assert any(apart[f"cat/{number}.jpg"] != apart[f"cat/{number}_again.jpg"] for number in (0, 6, 9, 12))
+
+
+def test_only_what_is_drawn_is_looked_at_for_splits(photos):
+    told = Told()
+    prepare(photos, selection=Selection(("dog", "owl"), per_class=5, splits=(50, 50)), progress=told)
+    assert told.stages == [(10, "looking at images")]
+
+
+def test_duplicates_go_before_anything_is_drawn(photos):
+    told = Told()
+    catalogue = prepare(photos, policy="keep-first", selection=Selection(per_class=12), progress=told)
+    assert Counter(record.label for record in catalogue.records) == {0: 12, 1: 12, 2: 12}
+    assert not [key for key in keys(catalogue) if "again" in key or "astray" in key]
+    assert "5 duplicates left out (keep-first), 36 images kept" in told.notes
+    assert told.stages == [(41, "looking at images")]
+
+
+def test_groups_of_two_labels_go_altogether(photos):
+    catalogue = prepare(photos, policy="drop-conflicts")
+    assert "cat/9.jpg" not in keys(catalogue)
+    assert "cat/0.jpg" in keys(catalogue)
+    assert len(catalogue) == 35
+    assert dict(catalogue.taken) == {"dedupe": "drop-conflicts"}
+
+
+def test_classes_drawn_are_the_same_with_and_without_duplicates(photos):
+    selection = Selection(num_classes=2, seed=5)
+    told = Told()
+    with_policy = prepare(photos, policy="keep-first", selection=selection, progress=told)
+    assert with_policy.classes == prepare(photos, selection=selection).classes
+    assert told.stages[0][0] < 41
+    # without the copies no class has more than 12
+    with pytest.raises(SalpipeError, match="--min-per-class"):
+        prepare(photos, policy="keep-first", selection=Selection(min_per_class=13))
+
+
+def test_what_was_asked_for_is_kept(photos):
+    selection = Selection(("cat", "owl"), per_class=4, splits=(50, 25, 25), seed=3)
+    catalogue = prepare(photos, reading=ReadOptions(list=Path("/tmp/list")), selection=selection)
+    assert dict(catalogue.taken) == {"classes": ["cat", "owl"], "per_class": 4, "splits": [50, 25, 25], "seed": 3}
+
+
+def test_what_was_seen_is_not_looked_at_again(photos, tmp_path, monkeypatch):
+    first = prepare(photos, policy="keep-first", cache=tmp_path / "seen")
+    monkeypatch.setattr("saliency_pipeline.images.fingerprint.fingerprint", None)
+    assert prepare(photos, policy="keep-first", cache=tmp_path / "seen") == first
