@@ -12,7 +12,7 @@ import numpy as np
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import disk_errors_explained
-from saliency_pipeline.gallery.pairs import Group, Member, write_pairs
+from saliency_pipeline.gallery.pairs import PAGE, Group, Member, write_pairs
 from saliency_pipeline.images.duplicates import THRESHOLD, Duplicates, find_duplicates, group, members
 from saliency_pipeline.images.fingerprint import fingerprints
 from saliency_pipeline.images.keys import natural, shown
@@ -105,7 +105,9 @@ def audit(
     for place, reason in looked_at.reasons.items():
         notes.add(f"{catalogue.records[place].key} ({reason})", "cannot be read")
     if len(notes):
-        progress.note(f"{len(notes):,} images cannot be read and are compared with none; the page names them")
+        progress.note(
+            f"{len(notes):,} of {len(catalogue):,} images cannot be read and are compared with none; see {PAGE}"
+        )
     progress.start(1, "search", "comparing images")
     found = find_duplicates(looked_at, threshold=threshold)
     progress.stop()
@@ -171,7 +173,7 @@ def _report(
         "Groups": len(groups),
         "With different labels": conflicts,
         "Across splits": leaks,
-        "Leaked from training": leaked,
+        "Seen in training": leaked,
         "Unreadable": unreadable,
     }
     if listed:

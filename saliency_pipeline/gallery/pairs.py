@@ -23,8 +23,8 @@ from saliency_pipeline.images.record import ImageRecord, Split
 PAGE = "duplicates.html"
 TABLE = "duplicates.csv"
 
-SHOWN_GROUPS, SHOWN_MEMBERS = 200, 12
-"""How many groups a page shows, and how many images of each; the table names all."""
+SHOWN_GROUPS, SHOWN_IMAGES, SHOWN_MEMBERS = 200, 600, 12
+"""How many groups and images a page shows at most, and how many of each group; the table names all."""
 
 _TEMPLATE = "pairs.html"
 _SIDE = 192
@@ -86,7 +86,7 @@ def write_pairs(
         output: an existing folder; what it holds of these names is replaced.
         title: of the page.
         facts: names and values of the numbers at its head.
-        groups: all there are; the page shows the first `SHOWN_GROUPS`.
+        groups: all there are; the page shows the first `SHOWN_GROUPS` or fewer.
         notes: lines at its end: what could not be looked at.
         pictures: whether the images are there to be shown.
 
@@ -110,12 +110,17 @@ def write_pairs(
         ("leaks", "Across splits", [each for each in numbered if each[1].leak and not each[1].conflict]),
         ("others", "Other duplicates", [each for each in numbered if not each[1].conflict and not each[1].leak]),
     ]
-    room = SHOWN_GROUPS
+    groups_left, images_left = SHOWN_GROUPS, SHOWN_IMAGES
     shown = []
     for name, heading, found in sections:
-        cards = [_card(number, group, pictures) for number, group in found[:room]]
+        cards = []
+        for number, group in found:
+            if not groups_left or images_left <= 0:
+                break
+            few = _few(group.members)
+            groups_left, images_left = groups_left - 1, images_left - len(few)
+            cards.append(_card(number, group, few, pictures))
         shown.append((name, heading, len(found), cards))
-        room -= len(cards)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files(__package__) / _TEMPLATE).read_text(encoding="utf-8"))
     text = template.render(
@@ -126,8 +131,16 @@ def write_pairs(
     return page, table
 
 
-def _card(number: int, group: Group, pictures: bool) -> dict[str, object]:
-    few = group.members[:SHOWN_MEMBERS]
+def _few(members: Sequence[Member]) -> list[Member]:
+    """The members to show, in order: the first of each label and split before any other."""
+    different: dict[tuple[str | None, str | None], int] = {}
+    for place, member in enumerate(members):
+        different.setdefault((member.label, member.split), place)
+    chosen = list(dict.fromkeys([*different.values(), *range(len(members))]))[:SHOWN_MEMBERS]
+    return [members[place] for place in sorted(chosen)]
+
+
+def _card(number: int, group: Group, few: Sequence[Member], pictures: bool) -> dict[str, object]:
     return {
         "number": number,
         "conflict": group.conflict,

@@ -19,7 +19,7 @@ FLAT = 2.0
 
 _TURN, _REACH = 4, 8
 _TOGETHER = 1024
-_COARSE_SIDE, _COARSE_DISTANCE, _MOST_FITTED = 16, 0.12, 16
+_COARSE_SIDE, _COARSE_DISTANCE, _MOST_FITTED = 8, 0.09, 16
 _MIRRORED = 0.5
 _LEAST_KEPT, _SLACK, _MOST_SHEAR = 0.72, 0.03, 0.03
 _ALL = np.ones((SIDE, SIDE), np.uint8)
@@ -44,7 +44,7 @@ def same_frames(frames: Frames, hashes: Hashes, among: Places, most: float) -> t
         Pairs (p, 2), i < j and sorted, and their distances (p,). Of many that are all alike, each is paired with a
         few, so that they hang together.
     """
-    found, _ = _candidates(hashes[among, :1], SAME_FRAME_BITS)
+    found, _ = _candidates(hashes[among], SAME_FRAME_BITS, windows=1)
     pairs = np.unique(np.sort(among[found], axis=1), axis=0)
     distances = np.empty(len(pairs))
     for part in _parts(len(pairs)):
@@ -68,50 +68,55 @@ def crops(frames: Frames, hashes: Hashes, among: Places, most: float) -> tuple[P
     Returns:
         Pairs (p, 2), i < j and sorted, and their distances (p,).
     """
-    candidates, windows = _candidates(hashes[among], CROP_BITS)
+    candidates, windows = _candidates(hashes[among], CROP_BITS, windows=len(WINDOWS))
     pairs, windows = _roughly_alike(frames, among[candidates], windows)
-    found: dict[tuple[int, int], float] = {}
-    for (whole, crop), window in zip(pairs.tolist(), windows.tolist(), strict=True):
+    distances = np.full(len(pairs), np.inf)
+    for place, ((whole, crop), window) in enumerate(zip(pairs.tolist(), windows.tolist(), strict=True)):
         distance = _fitted(frames[whole], frames[crop], WINDOWS[window])
         if distance <= most and not _fits_mirrored(frames[whole], frames[crop], WINDOWS[window], distance):
-            pair = min(whole, crop), max(whole, crop)
-            found[pair] = min(distance, found.get(pair, np.inf))
-    ordered = sorted(found)
-    return np.array(ordered, np.int64).reshape(-1, 2), np.array([found[pair] for pair in ordered])
+            distances[place] = distance
+    pairs = np.sort(pairs, axis=1)
+    order = np.argsort(distances, kind="stable")
+    order = order[distances[order] <= most]
+    _, first = np.unique(pairs[order], axis=0, return_index=True)
+    return pairs[order[first]], distances[order[first]]
 
 
-def _candidates(queries: Hashes, most: int) -> tuple[Places, Places]:
+def _candidates(queries: Hashes, most: int, windows: int) -> tuple[Places, Places]:
     """Pairs of which a window of the first hashes nearly like the whole second, and which window.
 
     Two hashes that differ in few bits agree in some run of them. So the hashes are turned by 4 bits again and again
     and sorted, which puts a hash beside those with which it shares its leading bits: as many as it takes to tell so
     many images apart, a band that is as wide as need be. Each query is compared with the 8 on either side, whatever
-    else there is, so that the work grows with n log n also where thousands are alike.
+    else there is, so that the work grows with n log n also where thousands are alike; of those that hash alike, the
+    ones whose middle does too lie side by side.
 
     Args:
-        queries: (m, w) hashes of windows, of which the first, the whole image, is what all are compared with.
+        queries: (m, 11) hashes of windows, of which the first, the whole image, is what all are compared with.
         most: the greatest number of bits.
+        windows: how many of the windows are looked up.
 
     Returns:
         Pairs (p, 2) and windows (p,), none twice.
     """
-    count, width = queries.shape
-    hashes = queries[:, 0]
+    count, hashes, middle = len(queries), queries[:, 0], queries[:, -1]
     own = np.arange(count)
     found: list[Places] = []
     for turn in range(0, 64, _TURN):
         turned = _turned(hashes, turn)
-        order = np.argsort(turned, kind="stable")
+        order = np.lexsort((middle, turned))
         turned = turned[order]
-        for window in range(width):
+        rank = np.empty_like(own)
+        rank[order] = own
+        for window in range(windows):
             query = queries[:, window]
-            place = np.searchsorted(turned, _turned(query, turn))
+            place = rank if window == 0 else np.searchsorted(turned, _turned(query, turn))
             for step in range(-_REACH, _REACH + 1):
                 other = order[(place + step).clip(0, count - 1)]
                 near = (_ones(query ^ hashes[other]) <= most) & (other != own)
-                found.append((own[near] * count + other[near]) * width + window)
+                found.append((own[near] * count + other[near]) * windows + window)
         found = [np.unique(np.concatenate(found))]
-    return np.stack([found[0] // width // count, found[0] // width % count], axis=1), found[0] % width
+    return np.stack([found[0] // windows // count, found[0] // windows % count], axis=1), found[0] % windows
 
 
 def _turned(hashes: Hashes, bits: int) -> Hashes:
@@ -158,7 +163,7 @@ def _is_mirrored(distance: Distances, mirrored: Distances) -> npt.NDArray[np.boo
 
 
 def _roughly_alike(frames: Frames, pairs: Places, windows: Places) -> tuple[Places, Places]:
-    """Of all pairs and windows those alike at 16 x 16, and of each pair the window where it is most alike."""
+    """Of all pairs and windows those alike at 8 x 8, and of each pair the window where it is most alike."""
     distances = np.empty(len(pairs))
     whole = _sampling(0, 1)
     for window, (x0, y0, x1, y1) in enumerate(WINDOWS):
@@ -169,7 +174,7 @@ def _roughly_alike(frames: Frames, pairs: Places, windows: Places) -> tuple[Plac
             first = _normalised(rows @ frames[pairs[some, 0]].astype(np.float32) @ columns)
             second = _normalised(whole @ frames[pairs[some, 1]].astype(np.float32) @ whole.T)
             distances[some] = 1 - _correlation(first, second)
-    order = np.lexsort((distances, pairs[:, 1], pairs[:, 0]))
+    order = np.argsort(distances, kind="stable")
     order = order[distances[order] <= _COARSE_DISTANCE]
     _, best = np.unique(pairs[order], axis=0, return_index=True)
     order = order[best]
@@ -181,7 +186,7 @@ def _roughly_alike(frames: Frames, pairs: Places, windows: Places) -> tuple[Plac
 
 
 def _sampling(start: float, stop: float) -> npt.NDArray[np.float32]:
-    """The matrix (16, 64) that takes means over 16 equal parts of [start, stop], fractions of 64 pixels."""
+    """The matrix (8, 64) that takes means over 8 equal parts of [start, stop], fractions of 64 pixels."""
     edges = SIDE * np.linspace(start, stop, _COARSE_SIDE + 1)[:, None]
     pixels = np.arange(SIDE)
     covered = (np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)).clip(0)

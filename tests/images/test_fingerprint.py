@@ -1,0 +1,245 @@
+"""What a fingerprint says of an image, and that no image is looked at twice."""
+
+import hashlib
+import io
+import pickle
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import imagehash
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from saliency_pipeline.errors import BadImageError, SalpipeError
+from saliency_pipeline.images import fingerprint as module
+from saliency_pipeline.images.fingerprint import Fingerprints, fingerprint, fingerprints
+from saliency_pipeline.images.folder import read_folder
+from saliency_pipeline.images.record import Catalogue, ImageRecord
+
+PHOTO = Image.fromarray(data.chelsea())
+
+
+def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Catalogue:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(12):
+        PHOTO.crop((20 * number, 0, 20 * number + 200, 200)).save(folder / f"{number}.jpg")
+    return read_folder(folder)
+
+
+def same(first: Fingerprints, second: Fingerprints) -> bool:
+    return all(
+        np.array_equal(getattr(first, name), getattr(second, name))
+        for name in ("sha256", "hashes", "frames", "readable")
+    )
+
+
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The SHA-256 of every file that is fingerprinted from now on."""
+    seen: list[str] = []
+
+    def counting(file: bytes, real: Callable[[bytes], object] = fingerprint) -> object:
+        seen.append(hashlib.sha256(file).hexdigest())
+        return real(file)
+
+    monkeypatch.setattr(module, "fingerprint", counting)
+    return seen
+
+
+# one image
+
+
+def test_bytes_hashes_and_frame_are_what_they_are_said_to_be() -> None:
+    file = encoded(PHOTO, "PNG")
+    row = fingerprint(file)
+    assert row["sha256"].tobytes() == hashlib.sha256(file).digest()
+    whole = imagehash.phash(Image.fromarray(row["frame"]).resize((32, 32), Image.Resampling.LANCZOS))
+    assert int(row["hashes"][0]).to_bytes(8, "little") == np.packbits(whole.hash.ravel()).tobytes()
+    grey = np.asarray(PHOTO.convert("L").resize((64, 64), Image.Resampling.BOX), np.float32)
+    assert abs(grey - row["frame"]).mean() < 8
+
+
+def test_a_window_hashes_like_the_crop_it_is() -> None:
+    width, height = PHOTO.size
+    crop = PHOTO.crop((round(0.1 * width), round(0.05 * height), width, round(0.95 * height)))
+    window = module.WINDOWS.index((0.1, 0.05, 1.0, 0.9500000000000001))
+    inside, alone = fingerprint(encoded(PHOTO))["hashes"][window], fingerprint(encoded(crop))["hashes"][0]
+    assert int(inside ^ alone).bit_count() <= 6
+
+
+def test_orientation_counts_and_colour_does_not() -> None:
+    upright = fingerprint(encoded(PHOTO, "PNG"))["frame"].astype(int)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encoded(PHOTO.transpose(Image.Transpose.ROTATE_90), exif=exif.tobytes(), quality=95)
+    for copy in (turned, encoded(PHOTO.convert("L"), "PNG")):
+        assert abs(fingerprint(copy)["frame"] - upright).mean() < 1
+
+
+def test_what_is_no_image_is_refused() -> None:
+    with pytest.raises(BadImageError):
+        fingerprint(b"no image")
+
+
+# a catalogue
+
+
+def test_fingerprints_are_in_the_order_of_the_catalogue(photos: Catalogue) -> None:
+    found = fingerprints(photos, threads=3)
+    assert len(found) == 12
+    for place, record in enumerate(photos.records):
+        row = fingerprint(record.read())
+        assert np.array_equal(found.frames[place], row["frame"])
+        assert np.array_equal(found.hashes[place], row["hashes"])
+        assert np.array_equal(found.sha256[place], row["sha256"])
+    assert same(found, fingerprints(photos, threads=1))
+
+
+def test_images_that_cannot_be_read_have_a_reason(photos: Catalogue) -> None:
+    root = Path(photos.root)
+    (root / "3.jpg").write_bytes(b"no image")
+    (root / "5.jpg").unlink()
+    found = fingerprints(photos)
+    assert found.readable.tolist() == [place not in (3, 5) for place in range(12)]
+    assert found.reasons.keys() == {3, 5}
+    assert "not an image" in found.reasons[3]
+    assert found.reasons[5] == "No such file or directory"
+
+
+def test_the_whole_image_counts_also_where_a_region_is_meant(photos: Catalogue) -> None:
+    regions = replace(photos, records=[replace(record, box=(0, 0, 10, 10)) for record in photos.records])
+    assert same(fingerprints(photos), fingerprints(regions))
+
+
+def test_bytes_alone_need_no_decoding(photos: Catalogue, looked_at: list[str]) -> None:
+    (Path(photos.root) / "3.jpg").write_bytes(b"no image")
+    found = fingerprints(photos, bytes_only=True)
+    assert looked_at == []
+    assert found.readable.all()
+    assert found.frames.shape == (0, 64, 64)
+    assert found.sha256[3].tobytes() == hashlib.sha256(b"no image").digest()
+
+
+# the cache
+
+
+def test_nothing_is_looked_at_twice(photos: Catalogue, tmp_path: Path, looked_at: list[str]) -> None:
+    first = fingerprints(photos, tmp_path / "cache")
+    assert len(looked_at) == 12
+    assert same(first, fingerprints(photos, tmp_path / "cache"))
+    assert len(looked_at) == 12
+
+
+def test_what_changed_is_looked_at_again(photos: Catalogue, tmp_path: Path, looked_at: list[str]) -> None:
+    fingerprints(photos, tmp_path / "cache")
+    changed = Path(photos.root) / "4.jpg"
+    changed.write_bytes(encoded(PHOTO))
+    looked_at.clear()
+    found = fingerprints(photos, tmp_path / "cache")
+    assert looked_at == [hashlib.sha256(changed.read_bytes()).hexdigest()]
+    assert same(found, fingerprints(photos))
+
+
+def test_images_of_an_archive_are_told_apart_by_their_place(tmp_path: Path, looked_at: list[str]) -> None:
+    files = [encoded(PHOTO.rotate(angle)) for angle in (0, 30)]
+    archive = tmp_path / "archive.tar"
+    archive.write_bytes(b"".join(files))
+    places = [(0, len(files[0])), (len(files[0]), len(files[1]))]
+    records = [
+        ImageRecord(f"{n}", str(archive), offset=offset, length=length) for n, (offset, length) in enumerate(places)
+    ]
+    first = fingerprints(Catalogue(str(archive), records), tmp_path / "cache")
+    assert same(first, fingerprints(Catalogue(str(archive), records), tmp_path / "cache"))
+    assert len(looked_at) == 2
+    swapped = [replace(records[0], key="1"), replace(records[1], key="0")]
+    again = fingerprints(Catalogue(str(archive), swapped), tmp_path / "cache")
+    assert len(looked_at) == 4
+    assert np.array_equal(again.frames, first.frames)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file[:-1],
+        lambda file: file[:-9] + bytes([file[-9] ^ 1]) + file[-8:],
+        lambda file: b"",
+        lambda file: b"\x93NUMPY\x01\x00",
+    ],
+    ids=["cut", "flipped", "empty", "header"],
+)
+def test_a_damaged_part_is_made_again(
+    photos: Catalogue, tmp_path: Path, looked_at: list[str], damage: Callable[[bytes], bytes]
+) -> None:
+    first = fingerprints(photos, tmp_path / "cache")
+    (part,) = (tmp_path / "cache").iterdir()
+    part.write_bytes(damage(part.read_bytes()))
+    looked_at.clear()
+    assert same(first, fingerprints(photos, tmp_path / "cache"))
+    assert len(looked_at) == 12
+    assert same(first, fingerprints(photos, tmp_path / "cache"))
+    assert len(looked_at) == 12
+
+
+def test_a_strangers_file_in_the_cache_is_not_executed(photos: Catalogue, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str, str]]:
+            return shutil.move, (photos.root, str(tmp_path / "gone"))
+
+    file = io.BytesIO()
+    np.save(file, np.array([Evil()], object), allow_pickle=True)
+    (tmp_path / "cache").mkdir()
+    for stranger in (file.getvalue(), pickle.dumps(Evil())):
+        (tmp_path / "cache" / f"{hashlib.sha256(stranger).hexdigest()}.npy").write_bytes(stranger)
+    assert fingerprints(photos, tmp_path / "cache").readable.all()
+    assert not (tmp_path / "gone").exists()
+
+
+def test_fingerprints_of_another_version_are_not_taken(
+    photos: Catalogue, tmp_path: Path, looked_at: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fingerprints(photos, tmp_path / "cache")
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    fingerprints(photos, tmp_path / "cache")
+    assert len(looked_at) == 24
+
+
+def test_an_interruption_keeps_what_was_done(
+    photos: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [7]
+
+    def interrupted(file: bytes, real: Callable[[bytes], object] = fingerprint) -> object:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return real(file)
+
+    monkeypatch.setattr(module, "fingerprint", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fingerprints(photos, tmp_path / "cache", threads=1)
+    left[0] = 5
+    assert fingerprints(photos, tmp_path / "cache", threads=1).readable.all()
+
+
+def test_a_kill_loses_little(photos: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_FLUSH_ROWS", 5)
+    fingerprints(photos, tmp_path / "cache")
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 3  # 5, 5 and 2
+
+
+def test_a_cache_that_cannot_be_written_is_named(photos: Catalogue, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(SalpipeError, match="cannot write"):
+        fingerprints(photos, tmp_path / "cache")
