@@ -16,7 +16,9 @@ import click
 from saliency_pipeline.errors import SalpipeError
 
 COMMANDS = {
-    "generate": ("saliency_pipeline.cli.generate:command", "Explain a folder of images and store paired shards."),
+    "fetch": ("saliency_pipeline.cli.fetch:command", "Download the images of a list of URLs: PubFig."),
+    "audit": ("saliency_pipeline.cli.audit:command", "Find duplicates, and those with two labels or in two splits."),
+    "generate": ("saliency_pipeline.cli.generate:command", "Explain a data set of images and store paired shards."),
     "inspect": ("saliency_pipeline.cli.inspect:command", "Say what a folder of shards, or one shard, holds."),
     "verify": ("saliency_pipeline.cli.verify:command", "Check shards and name every damaged one."),
     "show": ("saliency_pipeline.cli.show:command", "Draw a gallery and a contact sheet of overlays."),

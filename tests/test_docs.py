@@ -73,7 +73,12 @@ def test_commands_shown_exist_with_their_options(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PROSE, ids=lambda page: page.name)
 def test_options_named_in_the_text_exist(page: Path) -> None:
-    known = {name for command in commands().values() for parameter in command.params for name in parameter.opts}
+    known = {
+        name
+        for command in commands().values()
+        for parameter in command.params
+        for name in [*parameter.opts, *parameter.secondary_opts]
+    }
     named = set(re.findall(r"`(--[a-z][a-z-]*)", page.read_text(encoding="utf-8")))
     assert named <= known | {"--help", "--version"}
 

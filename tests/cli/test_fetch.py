@@ -31,7 +31,6 @@ def listed(tmp_path_factory: pytest.TempPathFactory):
 
 
 def fetch(listed: Path, output: Path, *arguments: object) -> Result:
-    main.COMMANDS.setdefault("fetch", ("saliency_pipeline.cli.fetch:command", ""))
     words = ["fetch", "pubfig", "--list", listed, "-o", output, "--allow-private", *arguments]
     return CliRunner().invoke(main.salpipe, [str(word) for word in words])
 

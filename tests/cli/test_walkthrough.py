@@ -1,4 +1,4 @@
-"""The walkthroughs of docs/training.md and docs/comparison.md, command by command, on tiles of photographs."""
+"""The walkthroughs of docs/training.md, comparison.md and article.md, command by command, on tiles of photographs."""
 
 import csv
 import importlib.util
@@ -78,3 +78,17 @@ def test_every_command_of_the_comparison_page_runs(tmp_path: Path) -> None:
     assert [setting["name"] for setting in told["scarce"]["settings"]] == ["2 a class", "all images"]
     assert "McNemar" in json.loads((tmp_path / "two-runs" / "results.json").read_text())["verdict"]["sentence"]
     assert (tmp_path / "comparison" / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiles")
+def test_every_command_of_the_articles_rehearsal_runs(tmp_path: Path) -> None:
+    said = walked("article.md")
+    assert len({line.split()[1] for line in said}) == 5
+    assert "72" in (tmp_path / "audit" / "duplicates.html").read_text(encoding="utf-8")
+    for name, images, classes in (("source", 40, 8), ("target", 24, 4)):
+        manifest = json.loads((tmp_path / "pairs" / name / "manifest.json").read_text())
+        assert (manifest["images"], len(manifest["classes"])) == (images, classes)
+    told = json.loads((tmp_path / "comparison" / "results.json").read_text())
+    assert [arm["name"] for arm in told["arms"]] == ["baseline", "half", "full"]
+    assert (tmp_path / "runs/target/evaluation-test/confusion.png").exists()

@@ -21,7 +21,6 @@ from tests.images.web import Web
 
 COMMAND = """
 from saliency_pipeline.cli import main
-main.COMMANDS.setdefault("fetch", ("saliency_pipeline.cli.fetch:command", ""))
 main.main()
 """
 
