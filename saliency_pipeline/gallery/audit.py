@@ -206,9 +206,10 @@ def _groups(catalogue: Catalogue, found: Duplicates) -> list[Group]:
     """The groups that the pairs make, and of each image how it is a duplicate of another."""
     nearest = np.full(len(catalogue), np.inf)
     for side in (0, 1):
-        np.minimum.at(nearest, found.pairs[:, side], found.distances)
+        np.minimum.at(nearest, found.pairs[~found.exact, side], found.distances[~found.exact])
     exact = np.zeros(len(catalogue), np.bool_)
     exact[found.pairs[found.exact, 1]] = True
+    nearest[exact] = 0
 
     def member(place: int, first: bool) -> Member:
         record = catalogue.records[place]

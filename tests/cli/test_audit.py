@@ -1,0 +1,108 @@
+"""`salpipe audit` as a user meets it: what is printed where, exit codes, mistakes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from saliency_pipeline.cli.main import salpipe
+from tests.gallery.test_pairs import LIST, copies
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "photos"
+    copies(folder)
+    return folder
+
+
+def audit(images: Path, *arguments: object) -> Result:
+    return CliRunner().invoke(salpipe, ["audit", str(images), *map(str, arguments)])
+
+
+def test_the_result_is_on_standard_output_and_notes_are_not(images: Path, tmp_path: Path) -> None:
+    result = audit(images, "-o", tmp_path / "audit")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        f"{images}: 5 images, 1 of them unreadable",
+        "1 exact and 1 near duplicates in 1 group",
+        "1 group with different labels, 1 across splits; 2 images of validation or test in training too",
+        f"{tmp_path / 'audit' / 'duplicates.html'}",
+    ]
+    assert "1 of 5 images cannot be read" in result.stderr
+    quiet = audit(images, "-o", tmp_path / "audit", "--quiet")
+    assert quiet.stdout == result.stdout
+    assert quiet.stderr == ""
+
+
+def test_it_goes_beside_the_images_by_default(images: Path) -> None:
+    assert audit(images, "-q").exit_code == 0
+    assert sorted(path.name for path in Path(f"{images}-audit").iterdir()) == [
+        "duplicates.csv",
+        "duplicates.html",
+        "fingerprints",
+    ]
+
+
+def test_json_is_one_object(images: Path, tmp_path: Path) -> None:
+    report = json.loads(audit(images, "-o", tmp_path, "--json", "-q").stdout)
+    assert report == {
+        "page": str(tmp_path / "duplicates.html"),
+        "table": str(tmp_path / "duplicates.csv"),
+        "images": 5,
+        "unreadable": 1,
+        "exact": 1,
+        "near": 1,
+        "groups": 1,
+        "largest": 3,
+        "conflicts": 1,
+        "leaks": 1,
+        "leaked": 2,
+        "across": {"train-validation": 1, "train-test": 1, "validation-test": 1},
+    }
+
+
+def test_a_leak_fails_only_where_it_is_told_to(images: Path, tmp_path: Path) -> None:
+    result = audit(images, "-o", tmp_path, "--fail-on-leak", "-q")
+    assert result.exit_code == 4
+    assert len(result.stdout.splitlines()) == 4
+    assert result.stderr == (
+        f"salpipe: error: {images}: duplicates in more than one split, 1 group; leave them out (generate --dedupe "
+        "keep-first) or deal new splits (generate --split)\n"
+    )
+    assert audit(images / "train", "-o", tmp_path, "--fail-on-leak", "-q").exit_code == 0
+
+
+def test_exact_only_threshold_and_selection_are_heeded(images: Path, tmp_path: Path) -> None:
+    def found(*options: object) -> tuple[int, int, int]:
+        report = json.loads(audit(images, "-o", tmp_path, "--json", "-q", *options).stdout)
+        return report["images"], report["exact"], report["near"]
+
+    assert found("--exact-only") == (5, 1, 0)
+    assert found("--threshold", 0) == (5, 1, 0)
+    assert found("--classes", "cat") == (3, 1, 0)
+    (tmp_path / "settings.toml").write_text("exact-only = true\n")
+    assert found("--config", tmp_path / "settings.toml") == (5, 1, 0)
+
+
+def test_a_list_of_urls_is_audited_by_its_md5(tmp_path: Path) -> None:
+    (tmp_path / "dev_urls.txt").write_text(LIST)
+    result = audit(tmp_path / "dev_urls.txt")
+    assert result.stdout.splitlines() == [
+        f"{tmp_path / 'dev_urls.txt'}: 6 images",
+        "3 exact and 0 near duplicates in 2 groups",
+        "1 group with different labels, 0 across splits",
+        f"{tmp_path / 'dev_urls-audit' / 'duplicates.html'}",
+    ]
+
+
+def test_mistakes_are_usage_errors_or_one_line(images: Path, tmp_path: Path) -> None:
+    assert audit(images, "--threshold", 0.5).exit_code == 2
+    assert audit(tmp_path / "nothing").exit_code == 2
+    (tmp_path / "empty").mkdir()
+    result = audit(tmp_path / "empty")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("salpipe: error: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "empty-audit").exists()
