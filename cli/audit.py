@@ -68,7 +68,8 @@ def command(
 
     output = output or beside(images, "audit")
     progress = TerminalProgress(quiet)
-    if images.is_file() and is_list(images):
+    listed = images.is_file() and is_list(images)
+    if listed:
         report = audit_list(images, output)
     else:
         catalogue = select(read_images(images, layout, reading, progress.note), selection)
@@ -77,7 +78,7 @@ def command(
         json_echo(asdict(report))
     else:
         unreadable = f", {report.unreadable:,} of them unreadable" if report.unreadable else ""
-        click.echo(f"{images}: {counted(report.images, 'image')}{unreadable}")
+        click.echo(f"{images}: {counted(report.images, 'row' if listed else 'image')}{unreadable}")
         click.echo(f"{report.exact:,} exact and {report.near:,} near duplicates in {counted(report.groups, 'group')}")
         click.echo(
             f"{counted(report.conflicts, 'group')} with different labels, {report.leaks:,} across splits"

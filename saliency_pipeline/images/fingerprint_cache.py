@@ -36,7 +36,7 @@ class FingerprintCache:
         self.dtype = np.dtype([("identity", "S32"), ("row", row)])
 
     def identities(self, records: Sequence[ImageRecord]) -> Iterator[bytes]:
-        """What each record is known by, as 32 bytes: its key, size and place, and when its file was changed."""
+        """What each record is known by, 32 hexadecimal digits: key, size and place, and when its file was changed."""
 
         @lru_cache(maxsize=256)  # many records lie in one archive
         def status(path: str) -> tuple[int, int]:

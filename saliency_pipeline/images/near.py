@@ -20,7 +20,9 @@ FLAT = 2.0
 _TURN, _REACH = 4, 8
 _TOGETHER = 1024
 _COARSE_SIDE, _COARSE_DISTANCE, _MOST_FITTED = 8, 0.2, 4
+# how much nearer a mirrored image has to be than the image itself
 _MIRRORED = 0.5
+# shares of a side: what a crop leaves of it, how far it may reach beyond, how much it may lean
 _LEAST_KEPT, _SLACK, _MOST_SHEAR = 0.72, 0.03, 0.03
 _ALL = np.ones((SIDE, SIDE), np.uint8)
 _STEPS = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 1e-4)

@@ -90,7 +90,7 @@ def test_a_list_of_urls_is_audited_by_its_md5(tmp_path: Path) -> None:
     (tmp_path / "dev_urls.txt").write_text(LIST)
     result = audit(tmp_path / "dev_urls.txt")
     assert result.stdout.splitlines() == [
-        f"{tmp_path / 'dev_urls.txt'}: 6 images",
+        f"{tmp_path / 'dev_urls.txt'}: 6 rows",
         "3 exact and 0 near duplicates in 2 groups",
         "1 group with different labels, 0 across splits",
         f"{tmp_path / 'dev_urls-audit' / 'duplicates.html'}",
