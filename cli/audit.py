@@ -15,7 +15,7 @@ from saliency_pipeline.errors import IntegrityError
 
 if TYPE_CHECKING:
     from saliency_pipeline.images.layout import ReadOptions
-    from saliency_pipeline.images.select import Selection
+    from saliency_pipeline.subsets.select import Selection
 
 
 @click.command(name="audit")
@@ -64,7 +64,7 @@ def command(
     from saliency_pipeline.gallery.audit import audit, audit_list
     from saliency_pipeline.images.open import read_images
     from saliency_pipeline.images.pubfig_list import is_list
-    from saliency_pipeline.images.select import select
+    from saliency_pipeline.subsets.select import select
 
     output = output or beside(images, "audit")
     progress = TerminalProgress(quiet)

@@ -1,4 +1,4 @@
-"""`salpipe fetch`: parse, call `saliency_pipeline.images.fetch`, print what came of it and what is there."""
+"""`salpipe fetch`: parse, call `saliency_pipeline.fetching.fetch`, print what came of it and what is there."""
 
 from __future__ import annotations
 
@@ -97,9 +97,9 @@ def command(
       salpipe fetch pubfig --list dev_urls.txt -o pubfig --check --json
       salpipe generate pubfig -o shards --layout pubfig
     """  # noqa: D301 - click reads \b
-    from saliency_pipeline.images.fetch import fetch
-    from saliency_pipeline.images.presence import FEW, check_list
-    from saliency_pipeline.images.session import Limits
+    from saliency_pipeline.fetching.fetch import fetch
+    from saliency_pipeline.fetching.presence import FEW, check_list
+    from saliency_pipeline.fetching.session import Limits
 
     progress = TerminalProgress(quiet)
     report = None

@@ -22,9 +22,9 @@ from saliency_pipeline.cli.selection import selection_options
 from saliency_pipeline.errors import TooManyRejectsError
 
 if TYPE_CHECKING:
-    from saliency_pipeline.images.duplicates import Policy
     from saliency_pipeline.images.layout import ReadOptions
-    from saliency_pipeline.images.select import Selection
+    from saliency_pipeline.subsets.duplicates import Policy
+    from saliency_pipeline.subsets.select import Selection
 
 
 def part(text: str) -> tuple[int, int]:
@@ -202,7 +202,7 @@ def command(
     """  # noqa: D301 - click reads \b
     from saliency_pipeline.generation.outline import outline
     from saliency_pipeline.generation.run import generate, refuse_nesting
-    from saliency_pipeline.images.prepare import prepare
+    from saliency_pipeline.subsets.prepare import prepare
 
     progress = TerminalProgress(quiet)
     refuse_nesting(images, output)

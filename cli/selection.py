@@ -141,8 +141,8 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         **options: Any,
     ) -> Any:
         from saliency_pipeline.images.layout import ReadOptions
-        from saliency_pipeline.images.recipes import follow
-        from saliency_pipeline.images.select import Selection
+        from saliency_pipeline.subsets.recipes import follow
+        from saliency_pipeline.subsets.select import Selection
 
         selection = Selection(
             classes, min_per_class, num_classes, per_class, splits=split or (), stable=stable_split, seed=seed

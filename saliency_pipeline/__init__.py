@@ -1,6 +1,6 @@
 """salpipe: does knowing where to look help my network learn?
 
-The functions below are the commands of the same name; they are imported when first used, so that importing the
+The functions below are the commands of the same name, and what they are given; they are imported when first used, so that importing the
 package costs nothing.
 """
 
@@ -15,47 +15,65 @@ if TYPE_CHECKING:
     from saliency_pipeline.evaluation.evaluate import evaluate
     from saliency_pipeline.evaluation.export import export
     from saliency_pipeline.evaluation.predict import predict
+    from saliency_pipeline.fetching.fetch import fetch
+    from saliency_pipeline.gallery.audit import audit
     from saliency_pipeline.gallery.page import show
     from saliency_pipeline.generation.run import generate
+    from saliency_pipeline.images.layout import ReadOptions
+    from saliency_pipeline.images.open import read_images
     from saliency_pipeline.models.registry import list_sources
     from saliency_pipeline.models.source import load_source
     from saliency_pipeline.shards.reader import ShardFolder
     from saliency_pipeline.shards.summary import inspect
     from saliency_pipeline.shards.verify import verify
+    from saliency_pipeline.subsets.prepare import prepare
+    from saliency_pipeline.subsets.select import Selection
     from saliency_pipeline.training.config import TrainConfig
     from saliency_pipeline.training.run import train
 
 __all__ = [
+    "ReadOptions",
     "SalpipeError",
+    "Selection",
     "ShardFolder",
     "TrainConfig",
+    "audit",
     "compare",
     "compare_runs",
     "evaluate",
     "export",
+    "fetch",
     "generate",
     "inspect",
     "list_sources",
     "load_source",
     "predict",
+    "prepare",
+    "read_images",
     "show",
     "train",
     "verify",
 ]
 
 _PLACES = {
+    "ReadOptions": "images.layout",
     "SalpipeError": "errors",
+    "Selection": "subsets.select",
     "ShardFolder": "shards.reader",
     "TrainConfig": "training.config",
+    "audit": "gallery.audit",
     "compare": "comparison.compare",
     "compare_runs": "comparison.compare",
     "evaluate": "evaluation.evaluate",
     "export": "evaluation.export",
+    "fetch": "fetching.fetch",
     "generate": "generation.run",
     "inspect": "shards.summary",
     "list_sources": "models.registry",
     "load_source": "models.source",
     "predict": "evaluation.predict",
+    "prepare": "subsets.prepare",
+    "read_images": "images.open",
     "show": "gallery.page",
     "train": "training.run",
     "verify": "shards.verify",

@@ -17,6 +17,8 @@ LAYERS = (
     "speeds",
     "workers",
     "images",
+    "subsets",
+    "fetching",
     "models",
     "saliency",
     "shards",

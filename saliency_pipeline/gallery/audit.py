@@ -13,13 +13,13 @@ import numpy as np
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import disk_errors_explained
 from saliency_pipeline.gallery.pairs import PAGE, Group, Member, write_pairs
-from saliency_pipeline.images.duplicates import THRESHOLD, Duplicates, find_duplicates, group, members
-from saliency_pipeline.images.fingerprint import fingerprints
 from saliency_pipeline.images.keys import natural, shown
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.pubfig_list import duplicates_in_list, read_list
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.subsets.duplicates import THRESHOLD, Duplicates, find_duplicates, group, members
+from saliency_pipeline.subsets.fingerprint import fingerprints
 
 CACHE = "fingerprints"
 """Folder, within the output, of what need not be looked at again."""

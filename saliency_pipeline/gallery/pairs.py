@@ -17,8 +17,8 @@ from PIL import Image
 from saliency_pipeline.errors import BadImageError
 from saliency_pipeline.files import write_atomically, write_table
 from saliency_pipeline.images.decode import decode_frame
-from saliency_pipeline.images.duplicates import in_conflict, leaks
 from saliency_pipeline.images.record import ImageRecord, Split
+from saliency_pipeline.subsets.duplicates import in_conflict, leaks
 
 PAGE = "duplicates.html"
 TABLE = "duplicates.csv"

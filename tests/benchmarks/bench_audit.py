@@ -31,9 +31,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from saliency_pipeline.images.duplicates import THRESHOLD, find_duplicates, group, members
-from saliency_pipeline.images.fingerprint import fingerprints
 from saliency_pipeline.images.folder import read_folder
+from saliency_pipeline.subsets.duplicates import THRESHOLD, find_duplicates, group, members
+from saliency_pipeline.subsets.fingerprint import fingerprints
 
 
 def encoded(image: Image.Image, kind: str = "JPEG", **options: int) -> bytes:

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 
 from saliency_pipeline.cli import main
 from tests.broken_images import encode, photo
-from tests.images import web as replies
-from tests.images.web import Web
+from tests.fetching import web as replies
+from tests.fetching.web import Web
 
 IMAGE = encode(photo(), "JPEG")
 MD5 = hashlib.md5(IMAGE).hexdigest()

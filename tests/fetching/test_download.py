@@ -13,14 +13,14 @@ pytest.importorskip("aiohttp")
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from saliency_pipeline.images import session
-from saliency_pipeline.images.download import LONGEST_WAIT, _retry_after, suffix_of
-from saliency_pipeline.images.fetch import fetch
-from saliency_pipeline.images.fetch_log import Outcome
-from saliency_pipeline.images.session import Limits, is_public
+from saliency_pipeline.fetching import session
+from saliency_pipeline.fetching.download import LONGEST_WAIT, _retry_after, suffix_of
+from saliency_pipeline.fetching.fetch import fetch
+from saliency_pipeline.fetching.fetch_log import Outcome
+from saliency_pipeline.fetching.session import Limits, is_public
 from tests.broken_images import encode, good_files, photo
-from tests.images import web as replies
-from tests.images.web import Web
+from tests.fetching import web as replies
+from tests.fetching.web import Web
 
 LIMITS = Limits(timeout=0.5, retries=2, max_bytes=60_000, max_redirects=3, allow_private=True, backoff=0.01)
 JPEG = encode(photo(), "JPEG")
@@ -113,7 +113,7 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Ou
     folder = tmp_path_factory.mktemp("faults")
     with Web() as web, pytest.MonkeyPatch.context() as patch:
         # an md5 of its own for each, by not looking at what is there already
-        patch.setattr("saliency_pipeline.images.retrieval._content", lambda row: row.url)
+        patch.setattr("saliency_pipeline.fetching.retrieval._content", lambda row: row.url)
         urls = {name: web.page(f"/{name}", *answers) for name, (answers, *_) in FAULTS.items()}
         web.page("/circle?", replies.redirect("/circle"))
         for step in range(1, 5):
@@ -255,7 +255,7 @@ def test_names_that_cannot_be_looked_up(tmp_path, host):
 
 
 def test_a_wait_that_a_server_asks_for_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr("saliency_pipeline.images.download.LONGEST_WAIT", 0.1)
+    monkeypatch.setattr("saliency_pipeline.fetching.download.LONGEST_WAIT", 0.1)
     with Web() as web:
         url = web.page("/", replies.status(503, Retry_After="3600"), replies.image(JPEG))
         assert one(tmp_path, url).outcome == "ok"

@@ -4,8 +4,8 @@ import pytest
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import Catalogue, Split
-from saliency_pipeline.images.select import Selection, select
-from tests.images.test_select import animals, catalogue, sizes
+from saliency_pipeline.subsets.select import Selection, select
+from tests.subsets.test_select import animals, catalogue, sizes
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.fetching.download import Download, DownloadError, download, suffix_of
+from saliency_pipeline.fetching.fetch_log import FetchLog, Outcome
+from saliency_pipeline.fetching.session import Limits, new_session
 from saliency_pipeline.files import disk_errors_explained, temporary_name
-from saliency_pipeline.images.download import Download, DownloadError, download, suffix_of
-from saliency_pipeline.images.fetch_log import FetchLog, Outcome
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.pubfig import numbered
 from saliency_pipeline.images.pubfig_list import ListedFace
-from saliency_pipeline.images.session import Limits, new_session
 from saliency_pipeline.progress import Progress
 
 if TYPE_CHECKING:

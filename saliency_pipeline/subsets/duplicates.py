@@ -12,9 +12,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.fingerprint import Fingerprints
-from saliency_pipeline.images.near import crops, same_frames, with_structure
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
+from saliency_pipeline.subsets.fingerprint import Fingerprints
+from saliency_pipeline.subsets.near import crops, same_frames, with_structure
 
 THRESHOLD = 0.01
 """The greatest distance of near duplicates. Copies lie below 0.005 as a rule, crops below 0.01, other photographs of

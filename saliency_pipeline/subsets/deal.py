@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.lots import Lots, ranks
+from saliency_pipeline.subsets.lots import Lots, ranks
 
 Counts = npt.NDArray[np.int64]
 Parts = npt.NDArray[np.int8]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saliency_pipeline.images.lots import lots, ranks
+from saliency_pipeline.subsets.lots import lots, ranks
 
 FIRST_RELEASE = [5224297344788543186, 8217667069550049332, 17093286328569828041]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import natural
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
-from saliency_pipeline.images.select import Selection, select
+from saliency_pipeline.subsets.select import Selection, select
 
 ANIMALS = ("bee", "cat", "dog", "emu")
 IDS = ("n00000001", "n00000002", "n00000003", "n00000004")

@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.recipes import RECIPES, follow
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
-from saliency_pipeline.images.select import Selection, select
+from saliency_pipeline.subsets.recipes import RECIPES, follow
+from saliency_pipeline.subsets.select import Selection, select
 
 
 def imagenet(images: int = 18, validation: int = 2) -> Catalogue:

@@ -12,8 +12,9 @@ from PIL import Image, ImageOps
 from skimage import data
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images import near
-from saliency_pipeline.images.duplicates import (
+from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
+from saliency_pipeline.subsets import near
+from saliency_pipeline.subsets.duplicates import (
     Duplicates,
     dedupe,
     dropped,
@@ -23,8 +24,7 @@ from saliency_pipeline.images.duplicates import (
     leaks,
     members,
 )
-from saliency_pipeline.images.fingerprint import ROW, Fingerprints, fingerprint
-from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
+from saliency_pipeline.subsets.fingerprint import ROW, Fingerprints, fingerprint
 
 CAT = Image.fromarray(data.chelsea())
 PHOTOS = [Image.fromarray(getattr(data, name)()) for name in ("astronaut", "coffee", "rocket", "camera")]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.deal import written
-from saliency_pipeline.images.select import Selection
+from saliency_pipeline.subsets.deal import written
+from saliency_pipeline.subsets.select import Selection
 
 RECIPES = {
     "article-imagenet": (8_828, 2_057, 1_143),

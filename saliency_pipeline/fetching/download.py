@@ -19,9 +19,9 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from saliency_pipeline.fetching.session import REFUSED, Limits
 from saliency_pipeline.files import disk_errors_explained, temporary_name
 from saliency_pipeline.images.keys import shown
-from saliency_pipeline.images.session import REFUSED, Limits
 
 if TYPE_CHECKING:
     import aiohttp

@@ -3,7 +3,7 @@
 import pytest
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.classes import classes_meant
+from saliency_pipeline.subsets.classes import classes_meant
 
 NAMES = ("tench", "great white shark", "tiger shark", "crane (n02012849)", "crane (n03126707)", "Ada Lovelace")
 IDS = ("n01440764", "n01484850", "n01491361", "n02012849", "n03126707", "n99999999")

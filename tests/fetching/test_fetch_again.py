@@ -12,12 +12,12 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
-from saliency_pipeline.images.fetch_log import PASSING, Outcome
+from saliency_pipeline.fetching.fetch_log import PASSING, Outcome
 from tests.broken_images import encode, photo
-from tests.images import web as replies
-from tests.images.test_download import closed_port, log_of
-from tests.images.test_fetch import IMAGES, files, md5, outcomes, run, serve, write_list
-from tests.images.web import Web
+from tests.fetching import web as replies
+from tests.fetching.test_download import closed_port, log_of
+from tests.fetching.test_fetch import IMAGES, files, md5, outcomes, run, serve, write_list
+from tests.fetching.web import Web
 
 COMMAND = """
 from saliency_pipeline.cli import main

@@ -11,15 +11,15 @@ import pytest
 pytest.importorskip("aiohttp")
 
 from saliency_pipeline.errors import FolderInUseError, SalpipeError
+from saliency_pipeline.fetching.fetch import fetch
+from saliency_pipeline.fetching.fetch_log import FetchReport
 from saliency_pipeline.files import FolderLock
-from saliency_pipeline.images.fetch import fetch
-from saliency_pipeline.images.fetch_log import FetchReport
 from saliency_pipeline.images.layout import ReadOptions
 from saliency_pipeline.images.pubfig import LAYOUTS
 from tests.broken_images import encode, photo
-from tests.images import web as replies
-from tests.images.test_download import LIMITS, Names, closed_port, log_of
-from tests.images.web import Web
+from tests.fetching import web as replies
+from tests.fetching.test_download import LIMITS, Names, closed_port, log_of
+from tests.fetching.web import Web
 
 IMAGES = [encode(photo(seed=seed), "JPEG") for seed in range(12)]
 

@@ -7,13 +7,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from saliency_pipeline.images.duplicates import Policy, dedupe, find_duplicates, group
-from saliency_pipeline.images.fingerprint import fingerprints
 from saliency_pipeline.images.layout import ReadOptions
 from saliency_pipeline.images.open import read_images
 from saliency_pipeline.images.record import Catalogue
-from saliency_pipeline.images.select import Selection, select
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.subsets.duplicates import Policy, dedupe, find_duplicates, group
+from saliency_pipeline.subsets.fingerprint import fingerprints
+from saliency_pipeline.subsets.select import Selection, select
 
 
 def prepare(

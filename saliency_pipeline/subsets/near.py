@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from saliency_pipeline.images.fingerprint import SIDE, WINDOWS
+from saliency_pipeline.subsets.fingerprint import SIDE, WINDOWS
 
 SAME_FRAME_BITS, CROP_BITS = 8, 14
 """How many of 64 bits of two perceptual hashes may differ for the images to be compared at all. Re-encoding and

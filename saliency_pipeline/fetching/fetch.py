@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from saliency_pipeline.fetching.fetch_log import FetchLog, FetchReport
+from saliency_pipeline.fetching.presence import FEW, too_few
+from saliency_pipeline.fetching.retrieval import Retrieval
+from saliency_pipeline.fetching.session import Limits, import_aiohttp
 from saliency_pipeline.files import (
     FolderLock,
     disk_errors_explained,
     remove_stale_temporaries,
     write_atomically,
 )
-from saliency_pipeline.images.fetch_log import FetchLog, FetchReport
 from saliency_pipeline.images.keys import natural
 from saliency_pipeline.images.notes import Notes
-from saliency_pipeline.images.presence import FEW, too_few
 from saliency_pipeline.images.pubfig import LIST_NAMES
 from saliency_pipeline.images.pubfig_list import of_people, read_list
-from saliency_pipeline.images.retrieval import Retrieval
-from saliency_pipeline.images.session import Limits, import_aiohttp
 from saliency_pipeline.progress import Progress
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.classes import classes_meant
-from saliency_pipeline.images.deal import deal, deal_stable, fractions, part_totals, written
 from saliency_pipeline.images.keys import shown
-from saliency_pipeline.images.lots import Lots, lots, ranks
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
+from saliency_pipeline.subsets.classes import classes_meant
+from saliency_pipeline.subsets.deal import deal, deal_stable, fractions, part_totals, written
+from saliency_pipeline.subsets.lots import Lots, lots, ranks
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]

@@ -9,10 +9,10 @@ from PIL import Image
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.layout import ReadOptions
-from saliency_pipeline.images.prepare import prepare
 from saliency_pipeline.images.record import Catalogue, Split
-from saliency_pipeline.images.select import Selection
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.subsets.prepare import prepare
+from saliency_pipeline.subsets.select import Selection
 from tests.generation.examples import cuts
 
 CLASSES = ("cat", "dog", "owl")
@@ -117,5 +117,5 @@ def test_what_was_asked_for_is_kept(photos):
 
 def test_what_was_seen_is_not_looked_at_again(photos, tmp_path, monkeypatch):
     first = prepare(photos, policy="keep-first", cache=tmp_path / "seen")
-    monkeypatch.setattr("saliency_pipeline.images.fingerprint.fingerprint", None)
+    monkeypatch.setattr("saliency_pipeline.subsets.fingerprint.fingerprint", None)
     assert prepare(photos, policy="keep-first", cache=tmp_path / "seen") == first

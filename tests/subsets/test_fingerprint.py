@@ -15,10 +15,10 @@ from PIL import Image
 from skimage import data
 
 from saliency_pipeline.errors import BadImageError, SalpipeError
-from saliency_pipeline.images import fingerprint as module
-from saliency_pipeline.images.fingerprint import Fingerprints, fingerprint, fingerprints
 from saliency_pipeline.images.folder import read_folder
 from saliency_pipeline.images.record import Catalogue, ImageRecord
+from saliency_pipeline.subsets import fingerprint as module
+from saliency_pipeline.subsets.fingerprint import Fingerprints, fingerprint, fingerprints
 
 PHOTO = Image.fromarray(data.chelsea())
 

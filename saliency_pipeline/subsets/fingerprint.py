@@ -19,9 +19,9 @@ from PIL import Image
 
 from saliency_pipeline.errors import BadImageError
 from saliency_pipeline.images.decode import decode_frame
-from saliency_pipeline.images.fingerprint_cache import FingerprintCache
 from saliency_pipeline.images.record import Catalogue, ImageRecord
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.subsets.fingerprint_cache import FingerprintCache
 
 SIDE = 64
 """Of the frame, in pixels."""

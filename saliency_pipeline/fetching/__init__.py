@@ -1,0 +1,1 @@
+"""Downloading what a data set publishes as a list of URLs: PubFig."""
