@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from saliency_pipeline.errors import SalpipeError
@@ -20,6 +21,10 @@ SPLIT_FOLDERS = {
     "test": Split.TEST,
 }
 """Names, in any case, of folders that hold one part of a data set."""
+
+
+_GLANCE = 256
+"""How many folders are looked into for images before a data set is taken to have none in folders."""
 
 
 class _Folder(NamedTuple):
@@ -97,6 +102,17 @@ def read_folder(root: str | os.PathLike[str], *, label_level: int = 1) -> Catalo
     ]
     records.sort(key=lambda record: natural(record.key))
     return Catalogue(top, records, tuple(classes))
+
+
+def has_class_folders(root: str | os.PathLike[str]) -> bool:
+    """Whether two or more folders below `root` hold images: these are the data set, whatever tables or archives lie
+    beside them. A single one may be pictures of a README.
+
+    Raises:
+        SalpipeError: a folder cannot be read.
+    """
+    below = islice(_walk(os.path.abspath(root)), 1, _GLANCE)
+    return len(list(islice((folder for folder in below if folder.images), 2))) == 2
 
 
 def _walk(top: str) -> Iterator[_Folder]:

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.folder import SPLIT_FOLDERS, has_class_folders
 from saliency_pipeline.images.keys import has_image_suffix, key_part, natural, shown
 from saliency_pipeline.images.layout import Layout, ReadOptions
+from saliency_pipeline.images.listing import folder_errors_explained, listing
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.record import MAX_FILE_BYTES, Catalogue, ImageRecord
 from saliency_pipeline.images.samples import Labels, catalogue, original, split_of
@@ -29,6 +31,7 @@ _MAX_GROUP_BYTES = 2**31
 _MAX_METADATA_BYTES = 2**24
 _MAX_NAME = 4096
 _MIN_ROW_BYTES = 32
+_MANY, _GLANCE = 16, 4096  # of folders that can be configurations, and of entries that are looked at in each
 _BUFFER_BYTES = 2**20
 
 # metadata.parquet tells of image files that lie beside it
@@ -116,24 +119,47 @@ class _Columns(NamedTuple):
 
 
 def _recognise(path: Path) -> bool:
-    with suppress(SalpipeError):
-        return bool(_files(path))
+    try:
+        found = _folders_of_tables(path)
+        if not found or path.is_file():
+            return bool(found)
+        if has_class_folders(path):
+            return False
+        if listing(str(path), _GLANCE).images:  # a README's, or what the tables tell of
+            return _holds_images(found[0][0])
+    except SalpipeError:
+        return False
+    return True
+
+
+def _holds_images(table: str) -> bool:
+    with suppress(OSError, SalpipeError), _errors_of_arrow(table):
+        return bool(_columns(_open(table).schema_arrow, table))
     return False
 
 
-def _files(root: Path) -> list[str]:
-    """The tables of a data set, directly in its folder or else in its `data`."""
+def _folders_of_tables(root: Path) -> list[list[str]]:
+    """The tables in a folder or its `data`; or else those in each of its folders, which the Hub calls after
+    configurations.
+    """
     if root.is_file():
-        return [str(root)] if _TABLE.fullmatch(root.name) else []
+        return [[str(root)]] if _TABLE.fullmatch(root.name) else []
     for folder in (root, root / "data"):
-        try:
-            names = os.listdir(folder) if folder.is_dir() else []
-        except OSError as error:
-            raise SalpipeError(f"{shown(folder)}: {error.strerror}; make it a folder one can read") from None
-        found = [os.path.join(folder, name) for name in names if _TABLE.fullmatch(name)]
-        if found := [path for path in found if os.path.isfile(path)]:
-            return sorted(found, key=natural)
-    return []
+        if folder.is_dir() and (tables := _tables(folder)):
+            return [tables]
+    folders = listing(str(root), _GLANCE).folders if root.is_dir() else []
+    return [tables for name in folders[:_MANY] if (tables := _tables(root / name))]
+
+
+def _tables(folder: Path) -> list[str]:
+    """The tables directly in a folder, or else in its folders of splits."""
+    with folder_errors_explained(str(folder)):
+        names = os.listdir(folder)
+        paths = [folder / name for name in names if _TABLE.fullmatch(name)]
+        if not paths:
+            splits = [folder / name for name in names if name.lower() in SPLIT_FOLDERS]
+            paths = [split / name for split in splits if split.is_dir() for name in os.listdir(split)]
+    return sorted((str(path) for path in paths if _TABLE.fullmatch(path.name) and path.is_file()), key=natural)
 
 
 def _read(path: Path, options: ReadOptions) -> Catalogue:
@@ -143,7 +169,11 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
     records: list[ImageRecord] = []
     names: tuple[str, ...] = ()
     source = ""
-    files = _files(Path(root))
+    folders = _folders_of_tables(Path(root))
+    if len(folders) > 1:
+        there = ", ".join(os.path.relpath(tables[0], root).partition(os.sep)[0] for tables in folders)
+        raise SalpipeError(f"{shown(root)}: tables in several folders, {shown(there)}; give one of them")
+    files = folders[0] if folders else []
     for file in files:
         try:
             with _errors_of_arrow(file):
@@ -168,8 +198,11 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
 
 def _records(path: str, opened: Any, columns: _Columns, labels: Labels, notes: Notes) -> Iterator[ImageRecord]:
     """The images of one table, with the labels they have there."""
-    file = os.path.basename(path)
+    above, file = os.path.split(path)
     stem, split = key_part(file[: -len(".parquet")]), split_of(file)
+    if (part := os.path.basename(above)).lower() in SPLIT_FOLDERS:
+        stem, file = f"{part}/{stem}", f"{part}/{file}"
+        split = split_of(os.path.basename(path), SPLIT_FOLDERS[part.lower()])
     rows = sum(opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups))
     if rows * _MIN_ROW_BYTES > os.path.getsize(path):
         raise SalpipeError(f"{shown(path)}: claims more rows than there is room for; download it again")

@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.archive import Member, members
-from saliency_pipeline.images.folder import SPLIT_FOLDERS
+from saliency_pipeline.images.folder import SPLIT_FOLDERS, has_class_folders
 from saliency_pipeline.images.keys import SUFFIXES, key_part, natural, shown
 from saliency_pipeline.images.layout import Layout, ReadOptions
 from saliency_pipeline.images.lines import Lines
+from saliency_pipeline.images.listing import listing
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 from saliency_pipeline.images.samples import Labels, Original, catalogue, original, split_of
@@ -49,6 +50,8 @@ def _recognise(path: Path) -> bool:
     shards: list[_Shard] = []
     with suppress(SalpipeError):
         shards = _shards(path)
+        if shards and path.is_dir() and has_class_folders(path):
+            return False
         for member in itertools.islice(members(shards[0].path, Notes()), _PEEK) if shards else ():
             endings.add(member.name.rpartition("/")[2].partition(".")[2].lower())
     if endings and endings.isdisjoint(SUFFIXES):
@@ -59,7 +62,8 @@ def _recognise(path: Path) -> bool:
 
 def _is_series(folder: Path, shards: list[_Shard]) -> bool:
     numbered = all(_NUMBERED.fullmatch(os.path.basename(shard.path)) for shard in shards)
-    return numbered and all(name.startswith(".") or name.lower() in SPLIT_FOLDERS for name in next(os.walk(folder))[1])
+    folders, images, _ = listing(str(folder))
+    return numbered and not images and all(name.lower() in SPLIT_FOLDERS for name in folders)
 
 
 def _read(path: Path, options: ReadOptions) -> Catalogue:

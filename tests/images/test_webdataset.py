@@ -9,6 +9,7 @@ import pytest
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.layout import ReadOptions
+from saliency_pipeline.images.open import read_images
 from saliency_pipeline.images.record import Catalogue, Split
 from saliency_pipeline.images.synsets import imagenet_names
 from saliency_pipeline.images.webdataset import LAYOUTS
@@ -321,6 +322,24 @@ def test_other_layouts_are_not_recognised(tmp_path, files):
         (tmp_path / name).write_bytes(data)
         assert not LAYOUT.recognise(tmp_path / name)
     assert not LAYOUT.recognise(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("images", "name", "files"),
+    [
+        (["cat/1.jpg", "dog/1.jpg"], "export.tar", sample("a", 0, size=1)),
+        (["train/cat/1.jpg", "val/cat/2.jpg"], "archive-01.tar", sample("cat/1")),
+        (["train/cat/1.jpg", "val/cat/2.jpg"], "train/2.tar", sample("a", 0)),
+        (["1.jpg", "2.jpg"], "photos-2020.tar", sample("1")),
+    ],
+)
+def test_archives_beside_images_do_not_take_their_place(tmp_path, images, name, files):
+    for image in images:
+        (tmp_path / image).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / image).touch()
+    shard(tmp_path / name, files)
+    catalogue = read_images(tmp_path)
+    assert (catalogue.layout, len(catalogue)) == ("folders", 2)
 
 
 def test_an_archive_under_imagenets_own_name_is_left_to_its_reader(tmp_path):

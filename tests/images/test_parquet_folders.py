@@ -1,0 +1,54 @@
+"""Where Hugging Face's tables lie, and which are none of a data set. What they hold: `test_parquet.py`."""
+
+import pytest
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.open import read_images
+from saliency_pipeline.images.parquet import LAYOUTS
+from saliency_pipeline.images.record import Split
+from tests.images.test_parquet import imagenet, write, write_table
+
+pa = pytest.importorskip("pyarrow")
+
+LAYOUT = LAYOUTS[0]
+
+
+@pytest.mark.parametrize("images", [["cat/1.jpg", "dog/1.jpg"], ["train/cat/1.jpg", "val/cat/2.jpg"], ["1.jpg"]])
+@pytest.mark.parametrize("table", ["features.parquet", "data/features.parquet", "runs/features.parquet"])
+def test_other_tables_beside_images_do_not_take_their_place(tmp_path, images, table):
+    for name in images:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    write_table(tmp_path / table, pa.table({"mean": [0.5]}))
+    assert not LAYOUT.recognise(tmp_path)
+    assert read_images(tmp_path).layout == "folders"
+
+
+def test_pictures_of_a_readme_beside_tables_do_not_take_their_place(tmp_path):
+    imagenet(tmp_path)
+    (tmp_path / "banner.png").touch()
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / "examples.png").touch()
+    assert LAYOUT.recognise(tmp_path)
+
+
+@pytest.mark.parametrize("above", ["", "default/"])
+def test_splits_are_folders_where_the_hub_has_converted_a_data_set(tmp_path, above):
+    for split in ("train", "test"):
+        write(tmp_path / above / split / "0000.parquet", [("a.jpg", 0)])
+    catalogue = read_images(tmp_path)
+    assert [(record.key, record.split) for record in catalogue.records] == [
+        ("test/0000/0.jpg", Split.TEST),
+        ("train/0000/0.jpg", Split.TRAIN),
+    ]
+    (record,) = read_images(tmp_path / above / "test").records
+    assert (record.key, record.split) == ("test/0000/0.jpg", Split.TEST)
+
+
+def test_a_configuration_lies_in_a_folder_of_its_own(tmp_path):
+    write(tmp_path / "plain_text" / "train-00000-of-00001.parquet", [("a.jpg", 0)])
+    (record,) = read_images(tmp_path).records
+    assert (record.key, record.split) == ("train-00000-of-00001/0.jpg", Split.TRAIN)
+    write(tmp_path / "large" / "train" / "0000.parquet", [("a.jpg", 0)])
+    with pytest.raises(SalpipeError, match=r"tables in several folders, large, plain_text; give one of them"):
+        read_images(tmp_path)
