@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatch
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.folder import SPLIT_FOLDERS
 from saliency_pipeline.images.keys import has_image_suffix, key_part, natural, shown
 from saliency_pipeline.images.layout import Layout, ReadOptions
+from saliency_pipeline.images.listing import listing
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.pubfig_list import (
     ListedFace,
@@ -58,9 +58,7 @@ def files(folder: str | os.PathLike[str]) -> Iterator[FaceFile]:
         SalpipeError: a folder cannot be read.
     """
     for person, path in _people(folder):
-        with _listed(path) as entries:
-            names = [entry.name for entry in entries if _is_image(entry)]
-        for name in sorted(names, key=natural):
+        for name in sorted(listing(path).images, key=natural):
             yield FaceFile(person, name, os.path.join(path, name))
 
 
@@ -181,26 +179,9 @@ def _beside(folder: Path, pattern: str, wanted: Callable[[Path], bool]) -> tuple
 
 def _people(folder: str | os.PathLike[str]) -> list[tuple[str, str]]:
     """Name and path of each visible folder in a folder."""
-    with _listed(folder) as entries:
-        found = [(entry.name, entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
-    found.sort(key=lambda each: natural(each[0]))
-    return [(person_name(key_part(name)) or key_part(name), path) for name, path in found]
-
-
-@contextmanager
-def _listed(folder: str | os.PathLike[str]) -> Iterator[Iterator[os.DirEntry[str]]]:
-    try:
-        with os.scandir(os.path.abspath(folder)) as entries:
-            yield entries
-    except OSError as error:
-        raise SalpipeError(f"{shown(folder)}: {error.strerror}; make it a folder one can read, or move it") from None
-
-
-def _is_image(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is worth reading: a link to nowhere is rejected later, a pipe would block for ever."""
-    if not has_image_suffix(entry.name) or entry.name.startswith("."):
-        return False
-    return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
+    top = os.path.abspath(folder)
+    names = sorted(listing(top).folders, key=natural)
+    return [(person_name(key_part(name)) or key_part(name), os.path.join(top, name)) for name in names]
 
 
 def _splits(path: Path) -> dict[Path, Split]:
@@ -219,11 +200,10 @@ def _short(path: str) -> str:
 def _folders(path: Path) -> list[Path]:
     """The folders in a folder, if they can be people: none where there are very many entries."""
     try:
-        with os.scandir(path) as entries:
-            few = list(islice(entries, _MANY + 1))
-    except OSError:
+        found = listing(str(path), _MANY + 1)
+    except SalpipeError:
         return []
-    return [Path(entry.path) for entry in few if entry.is_dir()] if len(few) <= _MANY else []
+    return [path / name for name in found.folders] if sum(map(len, found)) <= _MANY else []
 
 
 def _is_pubfig(path: Path) -> bool:

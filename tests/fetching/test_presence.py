@@ -81,5 +81,5 @@ def test_a_list_is_checked_from_its_file(tmp_path):
     report = check_list(listed, tree, people=["person a"])
     assert (report.listed, report.present) == (1, 1)
     assert report.notes == ("dev_urls.txt:3: not 5 columns separated by tabs",)
-    with pytest.raises(SalpipeError, match="none: No such file or directory; make it a folder one can read"):
+    with pytest.raises(SalpipeError, match="none: no such folder; check the path"):
         check_list(listed, tmp_path / "none")

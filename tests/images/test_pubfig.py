@@ -55,6 +55,17 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
+def test_links_in_a_circle_and_folders_of_the_system_are_passed_over(tmp_path):
+    root = make(tmp_path / "CelebDataProcessed", "Brad Pitt/1.jpg", "__MACOSX/1.jpg", "@eaDir/1.jpg")
+    (root / "circle").symlink_to("circle")
+    (root / "Brad Pitt" / "2.jpg").symlink_to("2.jpg")
+    assert recognised(root) == (False, True, False)
+    assert labelled(read(KAGGLE, root)) == {"Brad Pitt/1.jpg": "Brad Pitt", "Brad Pitt/2.jpg": "Brad Pitt"}
+    plain = make(tmp_path / "plain", "cat/1.jpg")
+    (plain / "circle").symlink_to("circle")
+    assert recognised(plain) == NOTHING
+
+
 # PubFig
 
 
