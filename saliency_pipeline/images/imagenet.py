@@ -50,14 +50,13 @@ def read_ilsvrc(path: Path, options: ReadOptions) -> Catalogue:
 
     Args:
         path: the folder or tar, absolute.
-        options: the noise has to be 0.
+        options: none of them concern it.
 
     Raises:
         SalpipeError: there are no images, or nothing tells the validation images' classes; a list is damaged; lists
             or folders contradict each other.
     """
     root = str(path)
-    check_no_noise(path, options)
     draft = Draft(root, "ilsvrc")
     if path.is_dir():
         return read_parts(draft, root, Lists([root]), _remedy(root))
@@ -73,12 +72,11 @@ def read_kaggle(path: Path, options: ReadOptions) -> Catalogue:
 
     Args:
         path: the folder that holds ILSVRC, or ILSVRC, Data or CLS-LOC itself; absolute.
-        options: the noise has to be 0.
+        options: none of them concern it.
 
     Raises:
         SalpipeError: as for `read_ilsvrc`.
     """
-    check_no_noise(path, options)
     found = _kaggle(path)
     if found is None:
         raise SalpipeError(f"{shown(path)}: no ILSVRC/Data/CLS-LOC there; unpack imagenet_object_localization")
@@ -167,12 +165,6 @@ def _finished(draft: Draft, lists: Lists, boxes: Boxes) -> Catalogue:
             "what they hold as train and val, there"
         )
     return draft.catalogue(lists.names(draft.wnids()), boxes)
-
-
-def check_no_noise(path: Path, options: ReadOptions) -> None:
-    """Raise SalpipeError where wrong labels are asked for and no list of Imagenette's is there to give them."""
-    if options.noise:
-        raise SalpipeError(f"{shown(path)}: noise {options.noise} needs noisy_imagenette.csv or noisy_imagewoof.csv")
 
 
 def _remedy(root: str | Path) -> str:

@@ -13,7 +13,7 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.annotations import Boxes, read_boxes
 from saliency_pipeline.images.class_folders import Found, in_folder
 from saliency_pipeline.images.draft import Draft
-from saliency_pipeline.images.imagenet import add_part, check_no_noise
+from saliency_pipeline.images.imagenet import add_part
 from saliency_pipeline.images.keys import key_part, shown
 from saliency_pipeline.images.layout import Layout, ReadOptions
 from saliency_pipeline.images.lines import Lines
@@ -43,7 +43,6 @@ def read_tiny(path: Path, options: ReadOptions) -> Catalogue:
         SalpipeError: val_annotations.txt is missing though validation images lie in no class, contradicts their
             folders or is damaged; there are no images.
     """
-    check_no_noise(path, options)
     draft, boxes = Draft(str(path), "tiny-imagenet"), Boxes()
     for image in _tiny_images(path / "train", draft):
         if image.wnid:
@@ -151,7 +150,7 @@ def _noisy_labels(path: Path, noise: int) -> dict[str, str]:
     """WordNet ids of training images by their path below train, a percentage of them wrong."""
     found = next((path / name for name in NOISY_LISTS if (path / name).is_file()), None)
     if found is None:
-        raise SalpipeError(f"{shown(path)}: noise {noise} needs one of {', '.join(NOISY_LISTS[:2])} there")
+        raise SalpipeError(f"{shown(path)}: noise {noise} needs {NOISY_LISTS[0]} or {NOISY_LISTS[1]} there")
     lines, column = Lines(found), f"noisy_labels_{noise}"
     header = next(iter(lines), (1, ""))[1]
     if column not in (there := _NOISY_COLUMN.findall(header)):
@@ -176,7 +175,6 @@ def read_100(path: Path, options: ReadOptions) -> Catalogue:
     Raises:
         SalpipeError: Labels.json is damaged; there are no images.
     """
-    check_no_noise(path, options)
     draft, lists = Draft(str(path), "imagenet-100"), Lists([str(path)])
     folders = listing(str(path)).folders
     for name in sorted(folders):

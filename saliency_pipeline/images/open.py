@@ -42,7 +42,7 @@ def read_images(
 
     Args:
         path: folder, archive, parquet file or single image.
-        layout: name of one of `LAYOUTS`, or `auto` to recognise it from its files.
+        layout: name of one of `LAYOUTS`, or `auto` to recognise it from its files; with a list of PubFig, `pubfig`.
         options: what else is said about how it is read.
         note: told which layout it is and what was passed over.
 
@@ -66,8 +66,16 @@ def read_images(
     absolute = Path(os.path.abspath(path))
     if not absolute.exists():
         raise SalpipeError(f"{shown(absolute)}: no such file or folder; check the path")
+    options = options or ReadOptions()
+    if layout == "auto" and options.list:
+        layout = "pubfig"
     found = find_layout(layout) if layout != "auto" else recognise(absolute)
-    catalogue = replace(found.read(absolute, options or ReadOptions()), layout=found.name)
+    if options.noise and found.name != "imagenette":
+        raise SalpipeError(
+            f"{shown(absolute)}: layout {found.name}, but noise {options.noise} needs noisy_imagenette.csv or "
+            "noisy_imagewoof.csv there"
+        )
+    catalogue = replace(found.read(absolute, options), layout=found.name)
     if note:
         note(f"{shown(absolute)}: layout {found.name} ({found.what})")
         for line in catalogue.notes:

@@ -267,12 +267,6 @@ def test_kaggles_missing_list_is_named(tmp_path):
         read_images(tmp_path)
 
 
-def test_noise_is_not_ignored(tmp_path):
-    folders(tmp_path)
-    with pytest.raises(SalpipeError, match=r": noise 25 needs noisy_imagenette\.csv or noisy_imagewoof\.csv$"):
-        read_images(tmp_path, options=ReadOptions(noise=25))
-
-
 def test_a_compressed_tar_says_how_to_unpack_it(tmp_path):
     (tmp_path / "ILSVRC2012_img_train.tar").write_bytes(b"\x1f\x8b" + bytes(600))
     with pytest.raises(SalpipeError, match=r"ILSVRC2012_img_train\.tar: compressed; unpack it with gunzip"):

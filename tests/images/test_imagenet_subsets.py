@@ -1,7 +1,6 @@
 """Tiny-ImageNet, Imagenette with its kin, and ImageNet-100 as they are found, and as people re-arrange them."""
 
 import json
-import re
 
 import pytest
 
@@ -192,9 +191,7 @@ def test_wrong_noise_is_named(tmp_path, row, noise, reason):
 @pytest.mark.parametrize("layout", ["imagenette", "auto"])
 def test_noise_without_its_list_names_it(tmp_path, layout):
     write(tmp_path, *ROWS)
-    with pytest.raises(
-        SalpipeError, match=r"noise 5 needs (one of )?noisy_imagenette\.csv(,| or) noisy_imagewoof\.csv"
-    ):
+    with pytest.raises(SalpipeError, match=r"noise 5 needs noisy_imagenette\.csv or noisy_imagewoof\.csv there"):
         read_images(tmp_path, layout, ReadOptions(noise=5))
 
 
@@ -253,5 +250,3 @@ def test_missing_folders_of_imagenet_100_are_noted(tmp_path):
     catalogue = read(tmp_path)
     assert len(catalogue) == 7
     assert catalogue.notes == (f"{tmp_path}/train.X2: not there, so that its images are missing",)
-    with pytest.raises(SalpipeError, match=re.escape(": noise 1 needs noisy_imagenette.csv")):
-        read_images(tmp_path, options=ReadOptions(noise=1))

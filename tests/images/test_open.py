@@ -152,6 +152,20 @@ def test_options_reach_the_reader(tmp_path):
     assert read_images(tmp_path, "folders", ReadOptions(label_level=0)).classes == ()
 
 
+@pytest.mark.parametrize("build", [folders, unpacked, kaggle, tiny_imagenet, imagenet_100, webdataset, parquet, pubfig])
+def test_noise_is_not_ignored(tmp_path, build):
+    build(tmp_path)
+    with pytest.raises(SalpipeError, match=r"layout .*, but noise 25 needs noisy_imagenette\.csv"):
+        read_images(tmp_path, options=ReadOptions(noise=25))
+
+
+def test_a_list_that_lies_elsewhere_makes_a_tree_pubfig(tmp_path):
+    write(tmp_path / "tree", "Ada Lovelace/1.jpg")
+    listed = lines(tmp_path / "lists" / "dev_urls.txt", ROW.format(1, 1, 1))
+    catalogue = read_images(tmp_path / "tree", options=ReadOptions(list=listed))
+    assert (catalogue.layout, catalogue.records[0].box) == ("pubfig", (1, 2, 30, 40))
+
+
 def test_what_was_passed_over_is_told(tmp_path):
     pubfig(tmp_path)
     write(tmp_path, "Ada_Lovelace/77.jpg")
