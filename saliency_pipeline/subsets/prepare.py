@@ -54,8 +54,9 @@ def prepare(
         few = None if selection.min_per_class else selection.num_classes
         catalogue = select(catalogue, Selection(selection.classes, num_classes=few, seed=selection.seed))
         catalogue = dedupe(catalogue, _groups(catalogue, cache, progress), policy)
-        selection = replace(selection, classes=())
-    catalogue = select(catalogue, selection)
+        catalogue = select(catalogue, replace(selection, classes=()))
+    else:
+        catalogue = select(catalogue, selection)
     if selection.splits and together and not policy:
         rest = replace(selection, classes=(), min_per_class=None, num_classes=None)
         catalogue = select(catalogue, rest, _groups(catalogue, cache, progress))

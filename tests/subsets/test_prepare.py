@@ -111,8 +111,10 @@ def test_classes_drawn_are_the_same_with_and_without_duplicates(photos):
 
 def test_what_was_asked_for_is_kept(photos):
     selection = Selection(("cat", "owl"), per_class=4, splits=(50, 25, 25), seed=3)
-    catalogue = prepare(photos, reading=ReadOptions(list=Path("/tmp/list")), selection=selection)
-    assert dict(catalogue.taken) == {"classes": ["cat", "owl"], "per_class": 4, "splits": [50, 25, 25], "seed": 3}
+    catalogue = prepare(photos, "folders", ReadOptions(list=Path("/tmp/list")), selection)
+    asked = {"classes": ["cat", "owl"], "per_class": 4, "splits": [50, 25, 25], "seed": 3}
+    assert dict(catalogue.taken) == asked
+    assert dict(prepare(photos, selection=selection, policy="keep-first").taken) == asked | {"dedupe": "keep-first"}
 
 
 def test_what_was_seen_is_not_looked_at_again(photos, tmp_path, monkeypatch):
