@@ -81,7 +81,7 @@ def _words_of_file(path: str) -> Iterator[_Word]:
     for number, line in Lines(path):
         if text := _COMMENT.sub("", line).strip():
             first = text.split()[0].lower()
-            yield _Word(first if is_wnid(first) else text, f"{shown(path)}:{number}")
+            yield _Word(first if is_wnid(first.removeprefix("!")) else text, f"{shown(path)}:{number}")
             empty = False
     if empty:
         raise SalpipeError(f"{shown(path)}: no classes in it; write one a line")

@@ -103,6 +103,8 @@ def test_a_file_may_hold_patterns_and_what_is_left_out(tmp_path):
     file.write_text("*shark\n!tiger*\n")
     assert meant(f"@{file}") == (1,)
     assert meant(f"!@{file}", "t*") == (0, 2)
+    file.write_text("*shark\n!n01491361 tiger shark, Galeocerdo cuvieri\n")
+    assert meant(f"@{file}") == (1,)
 
 
 def test_a_class_wins_over_a_file_of_its_name(tmp_path, monkeypatch):
