@@ -43,4 +43,4 @@ def follow(recipe: str, selection: Selection) -> Selection:
         raise SalpipeError(
             f"--recipe {recipe} is {written(RECIPES[recipe])} images, evenly from all classes; leave {given[0]} out"
         )
-    return replace(selection, splits=RECIPES[recipe])
+    return replace(selection, splits=RECIPES[recipe], recipe=recipe)

@@ -46,6 +46,7 @@ class Selection:
         stable: an image's split depends on its key and the seed alone, so that it stays when images are added or
             taken away; the fractions then hold on average only.
         seed: of all that is drawn, 0 to 2**32 - 1.
+        recipe: name of the recipe that `splits` come from, if any.
 
     Raises:
         SalpipeError: the values are out of range or contradict each other.
@@ -58,6 +59,7 @@ class Selection:
     splits: tuple[float, ...] = ()
     stable: bool = False
     seed: int = 0
+    recipe: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("min_per_class", "num_classes", "per_class"):
@@ -66,9 +68,7 @@ class Selection:
         if not 0 <= self.seed <= _MAX_SEED:
             raise SalpipeError(f"--seed {self.seed}: must be 0 to {_MAX_SEED}")
         if self.counts is not None and self.per_class is not None:
-            raise SalpipeError(
-                f"--per-class {self.per_class}: --split {written(self.splits)} already says how many; leave one out"
-            )
+            raise SalpipeError(f"--per-class {self.per_class}: {self.asked_by} already says how many; leave one out")
         if self.stable and self.shares is None:
             raise SalpipeError("--stable-split: holds fractions only; add --split 72/18/10 or leave it out")
 
@@ -76,6 +76,11 @@ class Selection:
     def shares(self) -> tuple[Fraction, ...] | None:
         """The fraction of each part, where `splits` are fractions."""
         return fractions(self.splits) if self.splits else None
+
+    @property
+    def asked_by(self) -> str:
+        """The option that asked for `splits`, as it was typed."""
+        return f"--recipe {self.recipe}" if self.recipe else f"--split {written(self.splits)}"
 
     @property
     def counts(self) -> tuple[int, ...] | None:
@@ -159,10 +164,10 @@ def _chosen_classes(catalogue: Catalogue, selection: Selection, labels: Ints, no
             reason = f"left out, it has fewer than {least:,} images" if least > 1 else "left out, it has no images"
             notes.add(f"class {classes[label]} ({images[label]:,})" if least > 1 else f"class {classes[label]}", reason)
         if (few == chosen).all():
-            what = "--min-per-class" if selection.min_per_class else shown(catalogue.root)
-            raise SalpipeError(
-                f"{what}: the largest of the classes has {images[chosen].max():,} images; ask for others"
-            )
+            most = f"the largest of the classes has {images[chosen].max():,} images"
+            if selection.min_per_class:
+                raise SalpipeError(f"--min-per-class {least}: {most}; ask for so many or fewer")
+            raise SalpipeError(f"{shown(catalogue.root)}: {most}; ask for others")
         chosen &= ~few
     if (number := selection.num_classes) is not None:
         if number > (there := int(chosen.sum())):
@@ -202,14 +207,13 @@ def _quotas(catalogue: Catalogue, selection: Selection, labels: Ints, chosen: Ma
     wanted = sum(selection.counts or ())
     if not catalogue.classes and wanted > len(labels):
         raise SalpipeError(
-            f"--split {written(selection.splits)}: {wanted:,} images are wanted, there are {len(labels):,}; "
-            "ask for fewer"
+            f"{selection.asked_by}: {wanted:,} images are wanted, there are {len(labels):,}; ask for fewer"
         )
     quotas = np.zeros(len(chosen), np.int64)
     classes = np.flatnonzero(chosen)
     if wanted < len(classes):
         raise SalpipeError(
-            f"--split {written(selection.splits)}: {wanted:,} images for {len(classes):,} classes; ask for more, or "
+            f"{selection.asked_by}: {wanted:,} images for {len(classes):,} classes; ask for more, or "
             f"for fewer classes with --num-classes {wanted}"
         )
     by_lot = classes[np.argsort(_class_lots(catalogue, selection, "quota")[classes], kind="stable")]
@@ -221,7 +225,7 @@ def _quotas(catalogue: Catalogue, selection: Selection, labels: Ints, chosen: Ma
         )
         more = f" and {len(short) - _NAMED:,} more" if len(short) > _NAMED else ""
         raise SalpipeError(
-            f"--split {written(selection.splits)}: {len(short):,} of {len(classes):,} classes have too few images: "
+            f"{selection.asked_by}: {len(short):,} of {len(classes):,} classes have too few images: "
             f"{named}{more}; {_remedy(wanted, images[classes])}"
         )
     return quotas
@@ -232,7 +236,7 @@ def _remedy(wanted: int, images: Ints) -> str:
     sizes = np.sort(images)[::-1]
     enough = np.flatnonzero(-(-wanted // np.arange(1, len(sizes) + 1)) <= sizes)
     if not len(enough):
-        return f"there are {int(images.sum()):,} images in these classes: ask for fewer"
+        return f"there are {int(images.sum()):,} images in these classes: ask for fewer with --split"
     last = enough[-1]
     return f"leave them out with --min-per-class {sizes[last]}, which keeps {last + 1:,}, or --classes '!NAME'"
 
@@ -263,7 +267,7 @@ def _dealt(
     for part, size in enumerate(selection.splits):
         if size and not found[part]:
             raise SalpipeError(
-                f"--split {written(selection.splits)}: of {len(labels):,} images none falls to {PARTS[part]}; "
+                f"{selection.asked_by}: of {len(labels):,} images none falls to {PARTS[part]}; "
                 "take more images or other numbers"
             )
     if found != totals and not selection.stable:

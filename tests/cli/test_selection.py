@@ -67,7 +67,7 @@ def test_other_splits_are_wrong_usage(text):
 
 def test_a_recipe_gives_the_splits_and_leaves_the_rest_to_the_other_options():
     found = given("--recipe", "article-pubfig", "--num-classes", "60", "--seed", "3", "--min-per-class", "60")
-    assert found["selection"] == Selection((), 60, 60, None, splits=(2218, 555, 309), seed=3)
+    assert found["selection"] == Selection((), 60, 60, None, splits=(2218, 555, 309), seed=3, recipe="article-pubfig")
     with pytest.raises(SalpipeError, match="leave --per-class out"):
         given("--recipe", "article-pubfig", "--per-class", "3")
 

@@ -74,7 +74,8 @@ def test_people_with_too_few_images_are_named_and_can_be_left_out():
     # 49 people have 63 or more, which is 3,082 / 49, rounded up; 50 have 60 or more, which is not enough
     few = pubfig(60, 30)
     with pytest.raises(
-        SalpipeError, match=r"7 of 60 .* images: Person 0 30 of 5[12], .*--min-per-class 63, which keeps 49"
+        SalpipeError,
+        match=r"^--recipe article-pubfig: 7 of 60 .*: Person 0 30 of 5[12], .*--min-per-class 63, which keeps 49",
     ):
         select(few, follow("article-pubfig", Selection()))
     found = select(few, follow("article-pubfig", Selection(min_per_class=63)))

@@ -33,7 +33,7 @@ def test_contradictions_are_refused_at_once(options, reason):
         (Selection(num_classes=5), "--num-classes 5: there are 4 to draw from; ask for so many or fewer"),
         (
             Selection(classes=("cat",), min_per_class=99),
-            "--min-per-class: the largest of the classes has 20 images; ask for",
+            "--min-per-class 99: the largest of the classes has 20 images; ask for so many or fewer",
         ),
         (Selection(splits=(2, 1)), "--split 2/1: 3 images for 4 classes; ask for more, or .* with --num-classes 3"),
         (Selection(("cat",), per_class=3, splits=(72, 18, 10)), "--split 72/18/10: of 3 images none falls to test"),
