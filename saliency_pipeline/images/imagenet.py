@@ -23,7 +23,7 @@ from saliency_pipeline.images.listing import listing
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.images.synsets import is_wnid
-from saliency_pipeline.images.truth import DEVKITS, GROUND_TRUTH, TRAIN_SOLUTION, VAL_SOLUTION, Lists, Truth
+from saliency_pipeline.images.truth import DEVKITS, GROUND_TRUTHS, TRAIN_SOLUTION, VAL_SOLUTION, Lists, Truth
 
 FOLDERS = {
     "train": ("train", "ILSVRC2012_img_train"),
@@ -81,7 +81,9 @@ def read_kaggle(path: Path, options: ReadOptions) -> Catalogue:
     if found is None:
         raise SalpipeError(f"{shown(path)}: no ILSVRC/Data/CLS-LOC there; unpack imagenet_object_localization")
     top, images = found
-    lists = Lists(list(dict.fromkeys(map(str, (top, path, images)))))
+    # from 2015 on the devkit lies beside Data
+    beside = images.parent.parent if images.parent.name == "Data" else top
+    lists = Lists(list(dict.fromkeys(map(str, (top, path, beside, images)))))
     remedy = f"put {VAL_SOLUTION} in {shown(top)}"
     return read_parts(Draft(str(path), "kaggle"), str(images), lists, remedy)
 
@@ -188,7 +190,7 @@ def is_ilsvrc(path: Path) -> bool:
     if not path.is_dir():
         return _part_of_tar(str(path)) is not None
     folders, _, files = listing(str(path), _GLANCE)
-    if any(_TAR.fullmatch(name) or name in (*DEVKITS, GROUND_TRUTH) for name in files):
+    if any(_TAR.fullmatch(name) or name in (*DEVKITS, *GROUND_TRUTHS) for name in files):
         return True
     parts = {name.lower() for names in FOLDERS.values() for name in names}
     if any(name.lower() in parts and _holds_classes(str(path / name)) for name in folders):

@@ -21,7 +21,13 @@ from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.lines import Lines
 from saliency_pipeline.images.synsets import read_wnids, read_words
 
-GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+GROUND_TRUTHS = (
+    "ILSVRC2012_validation_ground_truth.txt",
+    "ILSVRC2014_clsloc_validation_ground_truth.txt",
+    "ILSVRC2015_clsloc_validation_ground_truth.txt",
+)
+"""One a devkit; the later ones, which explain their ids by map_clsloc.txt, are about the images and classes of 2012."""
+
 VAL_SOLUTION, TRAIN_SOLUTION = "LOC_val_solution.csv", "LOC_train_solution.csv"
 DEVKITS = ("ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12.tar")
 
@@ -40,7 +46,7 @@ class Lists:
 
     def __init__(self, folders: Sequence[str]) -> None:
         self.folders = tuple(folders)
-        below = ("", "data", "ILSVRC2012_devkit_t12/data", "devkit/data", "caffe_ilsvrc12")
+        below = ("", "data", "ILSVRC2012_devkit_t12/data", "ILSVRC2014_devkit/data", "devkit/data", "caffe_ilsvrc12")
         self._places = [os.path.join(folder, name) for folder in folders for name in below]
 
     def find(self, name: str) -> Lines | None:
@@ -48,7 +54,7 @@ class Lists:
         for place in self._places:
             if os.path.isfile(path := os.path.join(place, name)):
                 return Lines(path)
-        if name not in (GROUND_TRUTH, _META):
+        if name not in (GROUND_TRUTHS[0], _META):
             return None
         for folder in self.folders:
             for devkit in DEVKITS:
@@ -99,7 +105,7 @@ class Truth:
                 if known.setdefault(number, wnid) != wnid:
                     lines.fail(line, f"{image} is in the list twice, with two classes")
                 self.boxes[image] = boxes
-        if (lines := lists.find(GROUND_TRUTH)) is not None:
+        for lines in filter(None, map(lists.find, GROUND_TRUTHS)):
             ids: list[tuple[str, dict[int, str]]] = []
             if (meta := lists.find(_META)) is not None:
                 ids.append((meta.path, {synset.number: synset.wnid for synset in read_meta(meta)}))

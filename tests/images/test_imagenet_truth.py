@@ -11,6 +11,7 @@ from saliency_pipeline.images.annotations import read_meta, read_solution
 from saliency_pipeline.images.imagenet import read_ilsvrc
 from saliency_pipeline.images.layout import ReadOptions
 from saliency_pipeline.images.lines import Lines
+from saliency_pipeline.images.open import read_images
 from tests.images import imagenets
 from tests.images.imagenets import IDS, VAL, WNIDS, described, expected, lines, val_name
 
@@ -23,6 +24,17 @@ def read(root):
 
 def with_map(root):
     imagenets.devkit_with_map(root / "devkit/data")
+
+
+def of_2014(root):
+    with_map(root)
+    (root / "devkit/data" / TRUTH).rename(root / "devkit/data/ILSVRC2014_clsloc_validation_ground_truth.txt")
+    (root / "devkit").rename(root / "ILSVRC2014_devkit")
+
+
+def of_2015(root):
+    with_map(root)
+    (root / "devkit/data" / TRUTH).rename(root / "devkit/data/ILSVRC2015_clsloc_validation_ground_truth.txt")
 
 
 def with_both(root):
@@ -47,6 +59,8 @@ SOURCES: dict[str, Callable[[Path], None]] = {
     "devkit unpacked": lambda root: imagenets.devkit(root / "ILSVRC2012_devkit_t12/data"),
     "packed devkit": imagenets.packed_devkit,
     "map_clsloc.txt": with_map,
+    "devkit of 2014": of_2014,
+    "devkit of 2015": of_2015,
     "meta.mat and map_clsloc.txt": with_both,
     "Kaggle": with_kaggles,
     "Caffe": imagenets.caffe,
@@ -60,6 +74,13 @@ def test_every_source_gives_the_same_labels(tmp_path, source, place):
     place(tmp_path / "val" if place is imagenets.val_flat else tmp_path)
     SOURCES[source](tmp_path)
     assert described(read(tmp_path)) == expected("val")
+
+
+def test_the_devkit_beside_kaggles_data(tmp_path):
+    imagenets.val_flat(tmp_path / "ILSVRC/Data/CLS-LOC/val")
+    of_2015(tmp_path / "ILSVRC")
+    for below in ("", "ILSVRC", "ILSVRC/Data", "ILSVRC/Data/CLS-LOC"):
+        assert described(read_images(tmp_path / below)) == expected("val")
 
 
 def test_the_ids_of_the_ground_truth_are_no_labels(tmp_path):
