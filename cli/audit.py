@@ -11,7 +11,7 @@ import click
 from saliency_pipeline.cli.options import beside, config_option, json_echo, json_option, output_option, quiet_option
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.selection import selection_options
-from saliency_pipeline.errors import IntegrityError
+from saliency_pipeline.errors import IntegrityError, SalpipeError
 
 if TYPE_CHECKING:
     from saliency_pipeline.images.layout import ReadOptions
@@ -52,27 +52,30 @@ def command(
     IMAGES is a data set in any layout; or a list of PubFig (dev_urls.txt), of which the md5 are compared. Exact
     duplicates are the same bytes; near duplicates are re-encoded, rescaled or cropped a little, but not mirrored.
     Writes duplicates.html, duplicates.csv, and a folder of fingerprints, so that the same command goes on where it
-    was interrupted. Nothing is changed; 'salpipe generate --dedupe' leaves duplicates out.
+    was interrupted. Nothing is changed; 'salpipe generate --dedupe' leaves duplicates out. With --split, splits are
+    dealt as if there were no duplicates, which 'salpipe generate' keeps together.
 
     \b
     Examples:
       salpipe audit photos
       salpipe audit imagenette2 -o audit --exact-only
-      salpipe audit photos --split 72/18/10 --fail-on-leak
+      salpipe audit pubfig83 --fail-on-leak
       salpipe audit dev_urls.txt --json
     """  # noqa: D301 - click reads \b
     from saliency_pipeline.gallery.audit import audit, audit_list
-    from saliency_pipeline.images.open import read_images
     from saliency_pipeline.images.pubfig_list import is_list
-    from saliency_pipeline.subsets.select import select
+    from saliency_pipeline.subsets.prepare import prepare
+    from saliency_pipeline.subsets.select import Selection
 
     output = output or beside(images, "audit")
     progress = TerminalProgress(quiet)
     listed = images.is_file() and is_list(images)
     if listed:
-        report = audit_list(images, output)
+        if selection != Selection(seed=selection.seed):
+            raise SalpipeError(f"{images}: a list is compared as a whole; leave --classes, --split and their like out")
+        report = audit_list(images, output, progress=progress)
     else:
-        catalogue = select(read_images(images, layout, reading, progress.note), selection)
+        catalogue = prepare(images, layout, reading, selection, together=False, progress=progress)
         report = audit(catalogue, output, threshold=threshold, exact_only=exact_only, progress=progress)
     if as_json:
         json_echo(asdict(report))

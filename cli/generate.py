@@ -162,7 +162,7 @@ def share(text: str) -> tuple[float, bool]:
     show_default=True,
     help="Images with more pixels are rejected unread.",
 )
-@click.option("--dry-run", is_flag=True, help="Say which images would be explained, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Say which images would be explained, and explain none.")
 @config_option
 @json_option
 @quiet_option

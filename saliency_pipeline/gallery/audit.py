@@ -114,13 +114,16 @@ def audit(
     return _report(catalogue, found, output, title, notes)
 
 
-def audit_list(path: Path | str, output: Path | str, *, title: str | None = None) -> AuditReport:
+def audit_list(
+    path: Path | str, output: Path | str, *, title: str | None = None, progress: Progress | None = None
+) -> AuditReport:
     """Look for exact duplicates in a list of PubFig, by its column of md5, without any image.
 
     Args:
         path: `dev_urls.txt` or `eval_urls.txt` of v1.2.
         output: folder to write to, made where it is missing.
         title: of the page; the list's name by default.
+        progress: told of bad rows.
 
     Returns:
         What was found; `images` are rows, keys are `<person>/<imagenum>`.
@@ -132,6 +135,8 @@ def audit_list(path: Path | str, output: Path | str, *, title: str | None = None
     rows = read_list(path, notes)
     if all(row.md5 is None for row in rows):
         raise SalpipeError(f"{shown(os.fspath(path))}: lists no md5; give a list of PubFig v1.2, or a folder of images")
+    for line in notes.lines():
+        (progress or Progress()).note(line)
     people = sorted({row.person for row in rows}, key=natural)
     labels = {person: label for label, person in enumerate(people)}
     records = [ImageRecord(f"{row.person}/{row.number}", row.url, labels[row.person], box=row.box) for row in rows]

@@ -95,6 +95,16 @@ def test_a_list_of_urls_is_audited_by_its_md5(tmp_path: Path) -> None:
         "1 group with different labels, 0 across splits",
         f"{tmp_path / 'dev_urls-audit' / 'duplicates.html'}",
     ]
+    assert result.stderr.startswith("salpipe: dev_urls.txt:9: ")
+    assert audit(tmp_path / "dev_urls.txt", "-q").stderr == ""
+    result = audit(tmp_path / "dev_urls.txt", "--classes", "person one")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+    assert "a list is compared as a whole; leave --classes" in result.stderr
+
+
+def test_what_a_selection_leaves_out_is_told(images: Path, tmp_path: Path) -> None:
+    result = audit(images, "-o", tmp_path, "--min-per-class", "3")
+    assert "salpipe: class dog (2): left out, it has fewer than 3 images\n" in result.stderr
 
 
 def test_mistakes_are_usage_errors_or_one_line(images: Path, tmp_path: Path) -> None:
