@@ -92,8 +92,13 @@ class Draft:
                 there = boxes.get(key[len(folder) + 1 :].rpartition(".")[0], ()) if boxes else ()
                 records.append(ImageRecord(key, path, labels[wnid], split, None, there, offset, length))
         if not records:
-            raise SalpipeError(f"{shown(self.root)}: no images found; check the path and whether they were unpacked")
+            raise SalpipeError(self.empty("no images found; check the path and whether they were unpacked"))
         return Catalogue(self.root, records, readable(wnids, names), wnids, self.layout, self.notes.lines())
+
+    def empty(self, reason: str) -> str:
+        """The message of an error where there are no images: `reason`, and the first thing that was passed over."""
+        more = f"; {self.notes.lines()[0]}" if len(self.notes) else ""
+        return f"{shown(self.root)}: {reason}{more}"
 
     def _twice(self, first: _Entry, second: _Entry) -> None:
         if first.wnid != second.wnid:

@@ -78,7 +78,10 @@ def read_folder(root: str | os.PathLike[str], *, label_level: int = 1) -> Catalo
     top = os.path.abspath(root)
     if os.path.isfile(top):
         if not has_image_suffix(top):
-            raise SalpipeError(f"{shown(top)}: not a folder; give one, or a file ending in {_suffixes()}")
+            raise SalpipeError(
+                f"{shown(top)}: not a folder; give one (unpack it, if it is an archive), or a file ending in "
+                f"{_suffixes()}"
+            )
         return Catalogue(top, [ImageRecord(key_part(os.path.basename(top)), top)])
     folders = [folder for folder in _walk(top) if folder.images]
     if not folders:

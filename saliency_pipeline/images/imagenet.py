@@ -19,7 +19,7 @@ from saliency_pipeline.images.class_folders import CLASS_TAR, Found, in_folder, 
 from saliency_pipeline.images.draft import Draft
 from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.layout import Layout, ReadOptions
-from saliency_pipeline.images.listing import listing
+from saliency_pipeline.images.listing import is_hidden, listing
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.images.synsets import is_wnid
@@ -31,6 +31,8 @@ FOLDERS = {
     "test": ("test", "ILSVRC2012_img_test", "ILSVRC2012_img_test_v10102019"),
 }
 """What the folder of a part of the data set is called; the first that is there counts."""
+
+_PART_FOLDERS = {name.lower() for names in FOLDERS.values() for name in names}
 
 _TAR = re.compile(r"ILSVRC2012_img_(train|val|test)\w*\.tar")
 _NAMED = re.compile(r"(?:(n[0-9]{8})_[0-9]+|ILSVRC2012_(?:val|test)_[0-9]{8})\.[A-Za-z]+")
@@ -163,8 +165,10 @@ def _add_classes(draft: Draft, root: str, lists: Lists, remedy: str) -> Boxes:
 def _finished(draft: Draft, lists: Lists, boxes: Boxes) -> Catalogue:
     if not len(draft):
         raise SalpipeError(
-            f"{shown(draft.root)}: no images of ImageNet; put ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, or "
-            "what they hold as train and val, there"
+            draft.empty(
+                "no images of ImageNet; put ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, or what they hold as "
+                "train and val, there"
+            )
         )
     return draft.catalogue(lists.names(draft.wnids()), boxes)
 
@@ -192,9 +196,10 @@ def is_ilsvrc(path: Path) -> bool:
     folders, _, files = listing(str(path), _GLANCE)
     if any(_TAR.fullmatch(name) or name in (*DEVKITS, *GROUND_TRUTHS) for name in files):
         return True
-    parts = {name.lower() for names in FOLDERS.values() for name in names}
-    if any(name.lower() in parts and _holds_classes(str(path / name)) for name in folders):
-        return True
+    parts = [str(path / name) for name in folders if name.lower() in _PART_FOLDERS]
+    if any(map(_holds_classes, parts)):
+        # where one part has classes of its own they are no mistake
+        return not any(map(_holds_others, parts))
     tars = [name for name in files if CLASS_TAR.fullmatch(name)]
     others = [name for name in folders if not is_wnid(name)]
     return len(folders) - len(others) + len(tars) >= 2 and not any(_has_images(str(path / name)) for name in others)
@@ -225,7 +230,7 @@ def _part_of_tar(path: str) -> str | None:
     if not path.lower().endswith(".tar"):
         return None
     try:
-        first = next(members(path, Notes()), None)
+        first = next((member for member in members(path, Notes()) if not is_hidden(member.name)), None)
     except SalpipeError:
         return None
     return "train" if first is not None and CLASS_TAR.fullmatch(os.path.basename(first.name)) else None
@@ -237,6 +242,12 @@ def _holds_classes(path: str) -> bool:
     if any(map(is_wnid, folders)) or any(CLASS_TAR.fullmatch(name) for name in files):
         return all(map(is_wnid, folders))
     return any(_NAMED.fullmatch(name) for name in islice(images, 64))
+
+
+def _holds_others(path: str) -> bool:
+    """Whether there are classes in a part's folder that are none of ImageNet's."""
+    folders = [os.path.join(path, name) for name in listing(path, _GLANCE).folders if not is_wnid(name)]
+    return any(_has_images(folder) for folder in folders if os.path.basename(folder).lower() not in _PART_FOLDERS)
 
 
 def _has_images(path: str) -> bool:

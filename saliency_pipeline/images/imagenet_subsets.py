@@ -40,9 +40,11 @@ def read_tiny(path: Path, options: ReadOptions) -> Catalogue:
     another. Names come from words.txt, boxes from the lists beside the images.
 
     Raises:
-        SalpipeError: val_annotations.txt is missing though validation images lie in no class, contradicts their
-            folders or is damaged; there are no images.
+        SalpipeError: it is train or val alone; val_annotations.txt is missing though validation images lie in no
+            class, contradicts their folders or is damaged; there are no images.
     """
+    if _is_part_of_tiny(path):
+        raise SalpipeError(f"{shown(path)}: a part of Tiny-ImageNet; give the folder above it, {shown(path.parent)}")
     draft, boxes = Draft(str(path), "tiny-imagenet"), Boxes()
     for image in _tiny_images(path / "train", draft):
         if image.wnid:
@@ -79,8 +81,17 @@ def is_tiny(path: Path) -> bool:
     train = path / "train"
     if (path / "val" / _ANNOTATIONS).is_file() or ((path / "wnids.txt").is_file() and train.is_dir()):
         return True
-    first = next((name for name in listing(str(train), 64).folders if is_wnid(name)), "") if train.is_dir() else ""
-    return bool(first) and (train / first / "images").is_dir()
+    return _has_images_below(train) or _is_part_of_tiny(path)
+
+
+def _is_part_of_tiny(path: Path) -> bool:
+    return (path / _ANNOTATIONS).is_file() or _has_images_below(path)
+
+
+def _has_images_below(part: Path) -> bool:
+    """Whether the classes' folders hold a folder `images`, as none of ILSVRC's do."""
+    first = next((name for name in listing(str(part), 64).folders if is_wnid(name)), "") if part.is_dir() else ""
+    return bool(first) and (part / first / "images").is_dir()
 
 
 def _tiny_images(part: Path, draft: Draft) -> Iterator[Found]:

@@ -295,7 +295,10 @@ def test_what_is_missing_or_empty_is_named(tmp_path):
         read_folder(tmp_path / "nothing")
     with pytest.raises(SalpipeError, match=r"no images found; they must end in \.bmp, \.gif, .*\.webp and not be"):
         read_folder(make(tmp_path, "a.txt", ".b.jpg"))
-    with pytest.raises(SalpipeError, match=r"a\.txt: not a folder; give one, or a file ending in \.bmp"):
+    with pytest.raises(
+        SalpipeError,
+        match=r"a\.txt: not a folder; give one \(unpack it, if it is an archive\), or a file ending in \.bmp",
+    ):
         read_folder(tmp_path / "a.txt")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(SalpipeError, match="pipe: Not a directory"):

@@ -267,6 +267,28 @@ def test_kaggles_missing_list_is_named(tmp_path):
         read_images(tmp_path)
 
 
+def test_hidden_files_first_in_a_tar_hide_nothing(tmp_path):
+    tars = {"._n01440764.tar": b"", **imagenets.class_tars()}
+    assert described(read_images(write_tar(tmp_path / "imagenet.tar", tars))) == expected("train")
+
+
+def test_where_nothing_could_be_used_it_is_named(tmp_path):
+    write_tar(tmp_path / "ILSVRC2012_img_train.tar", {"n01440764.tar": b"\x1f\x8b" + bytes(1000)})
+    with pytest.raises(
+        SalpipeError, match=r"no images of ImageNet; .*: n01440764\.tar: compressed; unpack it with gunzip"
+    ):
+        read_images(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names", [("train/cat/1.jpg", "val/{}/1.jpg"), ("train/{}/1.jpg", "train/cat/1.jpg", "val/{}/1.jpg")]
+)
+def test_classes_of_ones_own_beside_imagenets_are_kept(tmp_path, names):
+    write(tmp_path, *(name.format("n01440764") for name in names))
+    catalogue = read_images(tmp_path)
+    assert (catalogue.layout, catalogue.classes) == ("folders", ("cat", "n01440764"))
+
+
 def test_a_compressed_tar_says_how_to_unpack_it(tmp_path):
     (tmp_path / "ILSVRC2012_img_train.tar").write_bytes(b"\x1f\x8b" + bytes(600))
     with pytest.raises(SalpipeError, match=r"ILSVRC2012_img_train\.tar: compressed; unpack it with gunzip"):

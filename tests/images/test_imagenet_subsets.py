@@ -128,6 +128,13 @@ def test_links_in_circles_are_survived(tmp_path):
     assert labelled(read(tmp_path)) == TINY_LABELS
 
 
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_part_of_tiny_imagenet_is_no_data_set_of_one_class(tmp_path, part):
+    tiny(tmp_path)
+    with pytest.raises(SalpipeError, match=rf"{part}: a part of Tiny-ImageNet; give the folder above it, {tmp_path}$"):
+        read_images(tmp_path / part)
+
+
 # Imagenette
 
 ROWS = {
