@@ -7,6 +7,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.layout import ReadOptions
 from saliency_pipeline.images.open import read_images
 from saliency_pipeline.images.record import Catalogue
@@ -54,6 +56,8 @@ def prepare(
         few = None if selection.min_per_class else selection.num_classes
         catalogue = select(catalogue, Selection(selection.classes, num_classes=few, seed=selection.seed))
         catalogue = dedupe(catalogue, _groups(catalogue, cache, progress), policy)
+        if not len(catalogue):
+            raise SalpipeError(f"{shown(whole.root)}: --dedupe {policy} leaves no image; 'salpipe audit' shows why")
         catalogue = select(catalogue, replace(selection, classes=()))
     else:
         catalogue = select(catalogue, selection)

@@ -98,6 +98,13 @@ def test_groups_of_two_labels_go_altogether(photos):
     assert dict(catalogue.taken) == {"dedupe": "drop-conflicts"}
 
 
+def test_a_data_set_of_conflicts_alone_leaves_nothing(tmp_path):
+    for name in ("cat", "dog"):
+        save(tmp_path, name, "1.jpg", cuts(1)[0], 95)
+    with pytest.raises(SalpipeError, match="--dedupe drop-conflicts leaves no image; 'salpipe audit' shows why"):
+        prepare(tmp_path, policy="drop-conflicts")
+
+
 def test_classes_drawn_are_the_same_with_and_without_duplicates(photos):
     selection = Selection(num_classes=2, seed=5)
     told = Told()
