@@ -46,6 +46,7 @@ def read_tiny(path: Path, options: ReadOptions) -> Catalogue:
     if _is_part_of_tiny(path):
         raise SalpipeError(f"{shown(path)}: a part of Tiny-ImageNet; give the folder above it, {shown(path.parent)}")
     draft, boxes = Draft(str(path), "tiny-imagenet"), Boxes()
+    _note_missing_parts(path, draft)
     for image in _tiny_images(path / "train", draft):
         if image.wnid:
             draft.add(f"train/{image.wnid}", image.name, image.wnid, image.path)
@@ -111,6 +112,15 @@ def _tiny_images(part: Path, draft: Draft) -> Iterator[Found]:
                 draft.notes.add(str(folder / name), "a folder of no class such as n01440764")
 
 
+def _note_missing_parts(path: Path, draft: Draft) -> None:
+    """Raises SalpipeError where lists are all there is."""
+    missing = [part for part in ("train", "val") if not (path / part).is_dir()]
+    if len(missing) == 2:
+        raise SalpipeError(f"{shown(path)}: the folders train and val are missing; put them there")
+    for part in missing:
+        draft.notes.add(str(path / part), "not there")
+
+
 def _stem(name: str) -> str:
     return name.rpartition(".")[0]
 
@@ -130,6 +140,7 @@ def read_imagenette(path: Path, options: ReadOptions) -> Catalogue:
         SalpipeError: there is no CSV file, it has no such percentage, lacks an image or is damaged; no images.
     """
     draft, root = Draft(str(path), "imagenette"), str(path)
+    _note_missing_parts(path, draft)
     labels = _noisy_labels(path, options.noise) if options.noise else None
     for image in in_folder(f"{root}/train", draft.notes, others=["unsup"]) if (path / "train").is_dir() else ():
         if not image.wnid:

@@ -222,7 +222,8 @@ def _is_pubfig(path: Path) -> bool:
 
 
 def _is_kaggle(path: Path) -> bool:
-    return path.is_dir() and (path.name == _KAGGLE or (path / _KAGGLE).is_dir())
+    # beside other folders it is a class or a part like any other
+    return path.is_dir() and (path.name == _KAGGLE or [folder.name for folder in _folders(path)] == [_KAGGLE])
 
 
 def _is_pubfig83(path: Path) -> bool:

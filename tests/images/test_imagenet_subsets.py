@@ -220,7 +220,7 @@ def test_imagewangs_unlabelled_images_are_in_no_split(tmp_path, unsup):
 
 def test_imagenettes_list_without_images_is_recognised(tmp_path):
     lines(tmp_path / "noisy_imagewoof.csv", HEADER)
-    with pytest.raises(SalpipeError, match="no images found; check the path and whether they were unpacked"):
+    with pytest.raises(SalpipeError, match="the folders train and val are missing; put them there"):
         read_images(tmp_path)
 
 
@@ -257,3 +257,11 @@ def test_missing_folders_of_imagenet_100_are_noted(tmp_path):
     catalogue = read(tmp_path)
     assert len(catalogue) == 7
     assert catalogue.notes == (f"{tmp_path}/train.X2: not there, so that its images are missing",)
+
+
+@pytest.mark.parametrize("lists", ["wnids.txt", "noisy_imagenette.csv"])
+def test_a_part_that_is_not_there_is_told(tmp_path, lists):
+    lines(tmp_path / lists, HEADER if lists.endswith("csv") else "n02979186")
+    write(tmp_path, "train/n02979186/images/n02979186_1.JPEG" if lists == "wnids.txt" else next(iter(ROWS)))
+    notes = read(tmp_path).notes
+    assert f"{tmp_path / 'val'}: not there" in notes

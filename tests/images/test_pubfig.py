@@ -208,6 +208,11 @@ def test_kaggles_copy_is_read_from_its_folder_or_the_one_above(tmp_path):
         assert set(boxes(catalogue).values()) == {None}
 
 
+def test_beside_other_folders_kaggles_copy_is_one_of_them(tmp_path):
+    make(tmp_path, "CelebDataProcessed/Alex Rodriguez/1.jpg", "cats/1.jpg")
+    assert recognised(tmp_path) == (False, False, False)
+
+
 # PubFig83
 
 
