@@ -1,7 +1,7 @@
 """salpipe: does knowing where to look help my network learn?
 
-The functions below are the commands of the same name, and what they are given; they are imported when first used, so that importing the
-package costs nothing.
+The functions below are the commands of the same name, and what they are given; they are imported when first used, so
+that importing the package costs nothing.
 """
 
 from __future__ import annotations
