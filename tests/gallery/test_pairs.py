@@ -178,6 +178,8 @@ def test_a_list_needs_no_images(tmp_path: Path) -> None:
     ]
     page = Page(report.page)
     assert page.all("img") == []
+    assert "Rows of the same md5 are the same image" in page.text
+    assert "Near duplicates show" not in page.text
     assert "urls.txt:9" in page.text
     assert "region 5, 6, 70, 80" in page.text
 
