@@ -114,6 +114,8 @@ def plan_fields(request: Request, catalogue: Catalogue, weights_sha256: str) -> 
         "classes": list(catalogue.classes),
         "images": len(catalogue),
         "records": records_digest(catalogue),
+        # so that a refusal says why the images are others; absent where all of a data set is taken as it comes
+        **({"selection": dict(catalogue.taken)} if catalogue.taken else {}),
         "versions": library_versions(),
     }
 

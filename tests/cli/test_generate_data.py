@@ -83,7 +83,7 @@ def test_classes_and_images_are_drawn(imagenet: Path, tmp_path: Path) -> None:
     assert "(0 written now)" in done(imagenet, *arguments).stdout
     other = generate(imagenet, *arguments, "--seed", "1")
     assert other.exit_code == 1
-    assert "holds the shards of another plan (records " in other.stderr
+    assert "selection.seed None -> 1" in other.stderr
 
 
 def test_faces_are_cut_out(tmp_path: Path) -> None:
