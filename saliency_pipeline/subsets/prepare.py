@@ -13,7 +13,7 @@ from saliency_pipeline.images.layout import ReadOptions
 from saliency_pipeline.images.open import read_images
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.subsets.duplicates import Policy, dedupe, find_duplicates, group
+from saliency_pipeline.subsets.duplicates import Places, Policy, dedupe, find_duplicates, group
 from saliency_pipeline.subsets.fingerprint import fingerprints
 from saliency_pipeline.subsets.select import Selection, select
 
@@ -61,15 +61,16 @@ def prepare(
         catalogue = select(catalogue, replace(selection, classes=()))
     else:
         catalogue = select(catalogue, selection)
-    if selection.splits and together and not policy:
-        rest = replace(selection, classes=(), min_per_class=None, num_classes=None)
-        catalogue = select(catalogue, rest, _groups(catalogue, cache, progress))
+        if selection.splits and together:
+            rest = replace(selection, classes=(), min_per_class=None, num_classes=None)
+            catalogue = select(catalogue, rest, _groups(catalogue, cache, progress))
     for line in catalogue.notes[len(whole.notes) :]:
         progress.note(line)
     return replace(catalogue, taken=_taken(reading, selection, policy))
 
 
-def _groups(catalogue: Catalogue, cache: Path | None, progress: Progress) -> Any:
+def _groups(catalogue: Catalogue, cache: Path | None, progress: Progress) -> Places:
+    """A number for each record, equal for duplicates."""
     found = find_duplicates(fingerprints(catalogue, cache, progress))
     return group(found.pairs, len(catalogue))
 

@@ -88,7 +88,7 @@ class Selection:
         return tuple(map(int, self.splits)) if self.splits and self.shares is None else None
 
 
-def select(catalogue: Catalogue, selection: Selection, groups: Sequence[int] | None = None) -> Catalogue:
+def select(catalogue: Catalogue, selection: Selection, groups: Sequence[int] | Ints | None = None) -> Catalogue:
     """Takes some classes and images of a catalogue and splits them anew, as far as a selection says so.
 
     The same seed takes the same images on every machine and from every layout of a data set, since layouts give an
@@ -241,7 +241,7 @@ def _remedy(wanted: int, images: Ints) -> str:
     return f"leave them out with --min-per-class {sizes[last]}, which keeps {last + 1:,}, or --classes '!NAME'"
 
 
-def _leaders(images: int, groups: Sequence[int] | None) -> Ints:
+def _leaders(images: int, groups: Sequence[int] | Ints | None) -> Ints:
     """The position of the first image of each image's group, (n,) int64."""
     if groups is None:
         return np.arange(images)
