@@ -151,6 +151,25 @@ def salpipe() -> None:
 
 def main() -> None:
     """Run the command line: the entry point of the `salpipe` script. Never returns."""
-    # a job scheduler's TERM ends a run as Ctrl-C does: files closed, one line, resumable
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    answer_interruptions()
     salpipe.main(prog_name="salpipe")
+
+
+def answer_interruptions() -> None:
+    """Have a job scheduler's TERM end a command as Ctrl-C does, and let neither get lost.
+
+    Python raises KeyboardInterrupt wherever the main thread happens to be. That may be the callback of a weak reference
+    or a `__del__`, which can pass no exception on (h5py closes its objects there), so the command would go on. It is
+    raised again a moment later, until it arrives.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    say = sys.unraisablehook
+
+    def raise_again(lost: "sys.UnraisableHookArgs") -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+        else:
+            say(lost)
+
+    sys.unraisablehook = raise_again

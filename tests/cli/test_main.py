@@ -64,6 +64,22 @@ def sleepy() -> None:
     time.sleep(60)
 
 
+class Closing:
+    """What is interrupted while it is closed, where Python lets no exception through."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+@click.command()
+def closing() -> None:
+    """Be interrupted where it cannot be told."""
+    handle = Closing()
+    del handle
+    click.echo("went on")
+    time.sleep(60)
+
+
 HERE = "tests.cli.test_main"
 GROUP = LazyGroup(
     "salpipe",
@@ -189,19 +205,28 @@ def test_an_interruption_says_how_to_go_on() -> None:
     assert result.stderr == "salpipe: interrupted; run the same command again to go on\n"
 
 
+def process_of(name: str) -> list[str]:
+    """The command line of a process in which `salpipe` has but one command, of this file."""
+    only = f"{{'{name}': ('{HERE}:{name}', '')}}"
+    code = f"from saliency_pipeline.cli import main\nmain.salpipe.lazy = {only}\nmain.main()"
+    return [sys.executable, "-c", code, name]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_process_with_one_line(number: signal.Signals) -> None:
-    code = (
-        f"from saliency_pipeline.cli import main\nmain.salpipe.lazy = {{'sleepy': ('{HERE}:sleepy', '')}}\nmain.main()"
-    )
-    command = [sys.executable, "-c", code, "sleepy"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(process_of("sleepy"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline() == "ready\n"
         os.kill(process.pid, number)
         assert process.wait(timeout=30) == 130
         assert process.stderr.read() == "salpipe: interrupted; run the same command again to go on\n"
+
+
+def test_an_interruption_that_python_swallows_arrives_all_the_same() -> None:
+    ended = subprocess.run(process_of("closing"), capture_output=True, text=True, timeout=50)
+    assert (ended.returncode, ended.stdout) == (130, "went on\n")
+    assert ended.stderr == "salpipe: interrupted; run the same command again to go on\n"
 
 
 def test_config_supplies_defaults_of_every_kind(tmp_path: Path) -> None:
