@@ -202,6 +202,7 @@ def command(
     """  # noqa: D301 - click reads \b
     from saliency_pipeline.generation.outline import outline
     from saliency_pipeline.generation.run import generate, refuse_nesting
+    from saliency_pipeline.shards.summary import plural
     from saliency_pipeline.subsets.prepare import prepare
 
     progress = TerminalProgress(quiet)
@@ -226,8 +227,8 @@ def command(
     else:
         state = "complete" if report.complete else "this slice is done; others are not"
         click.echo(
-            f"{report.folder}: {report.images:,} images in {report.shards:,} shards ({report.written:,} written now), "
-            f"{report.rejects:,} rejected; {state}"
+            f"{report.folder}: {report.images:,} images in {plural(report.shards, 'shard')} "
+            f"({report.written:,} written now), {report.rejects:,} rejected; {state}"
         )
         if report.images_per_second:
             speed = f"{report.images_per_second:,.1f} images/s, {report.backend} {report.precision}"

@@ -26,6 +26,7 @@ def command(shards: Path, deep: bool, as_json: bool, quiet: bool) -> None:
       salpipe verify shards
       salpipe verify shards --deep --json
     """  # noqa: D301 - click reads \b
+    from saliency_pipeline.shards.summary import plural
     from saliency_pipeline.shards.verify import verify
 
     with progress_bar(0, "shard", "verifying", quiet=quiet) as bar:
@@ -50,7 +51,7 @@ def command(shards: Path, deep: bool, as_json: bool, quiet: bool) -> None:
             click.echo(str(problem))
         if not report.problems:
             how = "hashes and values" if report.deep else "structure"
-            click.echo(f"{shards}: {report.images:,} images in {report.shards:,} shards, {how} in order")
+            click.echo(f"{shards}: {report.images:,} images in {plural(report.shards, 'shard')}, {how} in order")
     if report.problems:
         more = f" and {len(report.damaged) - 5:,} more" if len(report.damaged) > 5 else ""
         raise IntegrityError(

@@ -165,7 +165,7 @@ def _workers(engine: str, jobs: int, address: str | None) -> Iterator[tuple[Any,
             parallel = joblib.Parallel(pre_dispatch="all", **how)
             with interrupts_ignored():
                 outcomes: Iterable[Outcome] = parallel(
-                    joblib.delayed(do_task)(task, str(folder), threads, parent) for task in tasks
+                    joblib.delayed(do_task)(task, os.path.abspath(folder), threads, parent) for task in tasks
                 )
             return outcomes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -95,7 +96,7 @@ class Plan:
         """The runs that arms begin with."""
         if self.pretraining is None:
             return []
-        config = replace(self.shared, arch="modulated", **_source_split(self.pretraining.shards))
+        config = _anchored(replace(self.shared, arch="modulated", **_source_split(self.pretraining.shards)))
         return [
             Task(
                 f"{PRETRAINED}/{size}",
@@ -126,7 +127,7 @@ class Plan:
                             seed=self.shared.seed + repeat,
                             per_class=None if per_class == ALL else int(per_class),
                         )
-                        config = started(arm, folder).config(shared)
+                        config = _anchored(started(arm, folder).config(shared))
                         pair = f"seed-{shared.seed}" + (f"-fold-{fold}" if fold else "")
                         place = f"{RUNS}/{setting.replace(' ', '-')}/{arm.name}/{pair}"
                         found.append(Task(place, self.shards, config, arm.name, setting, self.test))
@@ -236,6 +237,16 @@ def started(arm: Arm, folder: Path) -> Arm:
     if isinstance(start, str) and start.startswith(f"{PRETRAINED}/"):
         return replace(arm, options={**arm.options, "start": str((folder / start).resolve())})
     return arm
+
+
+def _anchored(config: TrainConfig) -> TrainConfig:
+    """The same with absolute paths: the workers of a cluster stand in folders of their own."""
+    start, weights = config.start, config.weights
+    return replace(
+        config,
+        start=None if start is None else os.path.abspath(start),
+        weights=weights if weights in ("default", "none") else os.path.abspath(weights),
+    )
 
 
 def _with_pretrained(arms: Sequence[Arm], pretraining: Pretraining | None) -> tuple[Arm, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 from saliency_pipeline.generation.plan import records_digest, shard_tasks
 from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.record import Catalogue, Split
+from saliency_pipeline.shards.summary import plural
 
 _NAMED = 10
 
@@ -48,7 +49,7 @@ class Outline:
         counts = list(self.classes.values())
         lines = [
             f"{shown(self.root)}: layout {self.layout}, {self.images:,} images in {len(counts):,} classes, "
-            f"{self.shards:,} shards",
+            + plural(self.shards, "shard"),
             "splits: " + ", ".join(f"{images:,} {split}" for split, images in self.splits.items()),
         ]
         if counts:

@@ -112,7 +112,7 @@ class Summary:
     def as_text(self) -> str:
         """The summary for people, several lines."""
         lines = [
-            f"{self.path}: {self.images:,} images in {_plural(self.shards, 'shard')}, {_bytes(self.bytes)}",
+            f"{self.path}: {self.images:,} images in {plural(self.shards, 'shard')}, {_bytes(self.bytes)}",
             f"frames     {self.size}×{self.size}, {self.encoding}",
             f"originals  height {self.source_height}, width {self.source_width} (min … median … max)",
             f"splits     {_listing(self.splits)}",
@@ -126,7 +126,7 @@ class Summary:
             shape = maps.shape
             lines += [
                 "",
-                f"maps of {method}: {shape.height}×{shape.width}, {_plural(shape.targets, 'target')} an image",
+                f"maps of {method}: {shape.height}×{shape.width}, {plural(shape.targets, 'target')} an image",
                 f"  scale {maps.scale}; all zero {maps.all_zero:.2%}, constant {maps.constant:.2%}, "
                 f"non-finite {maps.non_finite:.2%}",
             ]
@@ -270,7 +270,12 @@ def _printable(line: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
-def _plural(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
+    """A count and what is counted.
+
+    >>> plural(1, "shard"), plural(1200, "shard")
+    ('1 shard', '1,200 shards')
+    """
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 

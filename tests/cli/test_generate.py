@@ -65,7 +65,7 @@ def test_a_slice_says_that_others_are_not_done(images: Path, tmp_path: Path) -> 
     result = generate(images, "-o", tmp_path / "shards", *COMMAND, "--shards", "1/2")
     assert "5 images in 2 shards (2 written now), 0 rejected; this slice is done; others are not" in result.stdout
     result = generate(images, "-o", tmp_path / "shards", *COMMAND, "--shards", "2/2")
-    assert "4 images in 1 shards (1 written now), 0 rejected; complete" in result.stdout
+    assert "4 images in 1 shard (1 written now), 0 rejected; complete" in result.stdout
 
 
 def test_a_repair_is_noted(images: Path, tmp_path: Path) -> None:

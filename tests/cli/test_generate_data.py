@@ -48,7 +48,7 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_dry_run_explains_nothing(imagenet: Path, tmp_path: Path) -> None:
     result = done(imagenet, "-o", tmp_path / "shards", "--dry-run")
     first, splits, classes, *_ = result.stdout.splitlines()
-    assert first == f"{imagenet}: layout ilsvrc, 10 images in 2 classes, 1 shards"
+    assert first == f"{imagenet}: layout ilsvrc, 10 images in 2 classes, 1 shard"
     assert splits == "splits: 10 train"
     assert classes == "classes of 5 to 5 images: English setter 5, kit fox 5"
     assert not (tmp_path / "shards").exists()

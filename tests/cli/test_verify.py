@@ -30,7 +30,7 @@ def test_sound_shards_are_said_to_be(shards: Path) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == f"{shards}: 12 images in 3 shards, structure in order\n"
     assert verify(shards, "--deep").stdout == f"{shards}: 12 images in 3 shards, hashes and values in order\n"
-    assert verify(shards / "shard-00001.h5").stdout.endswith(": 3 images in 1 shards, structure in order\n")
+    assert verify(shards / "shard-00001.h5").stdout.endswith(": 3 images in 1 shard, structure in order\n")
 
 
 def test_damage_is_named_with_its_own_code(shards: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from joblib.externals.loky import get_reusable_executor
 
 from saliency_pipeline.cli.main import salpipe
 
@@ -32,8 +31,6 @@ def tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(photos, "TRAIN", 4)
     monkeypatch.setattr(photos, "VALIDATION", 2)
     monkeypatch.chdir(tmp_path)
-    # workers that another test left stand in another folder, where relative paths lead elsewhere
-    get_reusable_executor().shutdown(wait=True)
     photos.write_tiles(tmp_path / "tiles")
     return tmp_path
 

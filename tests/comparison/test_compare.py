@@ -317,14 +317,15 @@ def test_kills_at_any_moment_change_no_result(shards: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_cluster_that_loses_a_worker_gives_the_same_results(
+def test_a_cluster_that_stands_elsewhere_and_loses_a_worker_gives_the_same_results(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     distributed = pytest.importorskip("distributed")
     subprocess.run(command(shards, tmp_path / "here"), env=environment(), check=True, capture_output=True)
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        monkeypatch.chdir(tmp_path)
         process = subprocess.Popen(
-            command(shards, tmp_path / "there", "--engine", "dask", "--address", cluster.scheduler_address),
+            command(shards, Path("there"), "--engine", "dask", "--address", cluster.scheduler_address),
             env=environment(),
             stderr=subprocess.PIPE,
         )
