@@ -32,7 +32,7 @@ DEMO_TRAINING := --epochs 6 --lr 0.01 --schedule cosine
 DEMO_COMPARISON := --epochs 4 --lr 0.01 --schedule cosine
 
 test: $(VENV)/.with-openvino+onnx+tensorboard+dask+parquet+fetch+test  ## run the whole suite; TESTS='tests/cli -k config' runs a part of it
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
 
 check: $(VENV)/.with-openvino+onnx+tensorboard+dask+parquet+fetch+test $(VENV)/.with-check  ## lint, formatting, types
 	$(BIN)/ruff check .
@@ -60,7 +60,7 @@ wheel: $(VENV)/.with-openvino+onnx+tensorboard+dask+parquet+fetch+test $(VENV)/.
 	$(WHEEL)/venv/bin/python -m pip check
 	mkdir -p $(WHEEL)/tree
 	cp -R tests docs *.md *.cfg *.toml CITATION.cff Makefile $(WHEEL)/tree
-	cd $(WHEEL)/tree && OMP_NUM_THREADS=1 ../venv/bin/python -m pytest -n 2 -c setup.cfg --rootdir . -m 'not slow' \
+	cd $(WHEEL)/tree && OMP_NUM_THREADS=1 ../venv/bin/python -m pytest -n 2 --dist worksteal -c setup.cfg --rootdir . -m 'not slow' \
 		$(or $(TESTS),tests --pyargs saliency_pipeline)
 
 clean:  ## remove everything that these targets made, the environment included

@@ -47,6 +47,7 @@ def walked(page: str) -> dict[str, str]:
     return said
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiles")
 def test_every_command_of_the_training_page_runs(tmp_path: Path) -> None:
     said = walked("training.md")

@@ -118,6 +118,7 @@ def test_the_report_is_written_again_from_the_results(shards: Path, compared: Pa
     assert rebuild(compared).page.read_bytes() == page
 
 
+@pytest.mark.slow
 def test_an_arm_against_itself_differs_by_nothing(shards: Path, tmp_path: Path) -> None:
     arms = (BASELINE, Arm("again", BASELINE.options))
     found = compare(shards, tmp_path, arms, dataclasses.replace(QUICK, epochs=1), folds=3, repeats=2, jobs=1)
@@ -158,6 +159,7 @@ def test_a_run_that_cannot_be_trained_is_a_warning_and_stops_no_other(shards: Pa
         compare(shards, tmp_path / "all", (broken, Arm("worse", broken.options, "reference")), QUICK, folds=2, jobs=1)
 
 
+@pytest.mark.slow
 def test_budgets_and_pretraining_sizes_are_swept(shards: Path, tmp_path: Path) -> None:
     arms = choose_arms(["baseline", "full"])
     arms = (dataclasses.replace(arms[0], options=BASELINE.options), arms[1])

@@ -53,6 +53,7 @@ def test_a_slice_runs_once_at_a_time_and_not_beside_a_whole_run(images: Path, tm
         assert run(images, tmp_path / "shards", part=(2, 2)).complete
 
 
+@pytest.mark.slow
 def test_slices_run_beside_one_another(tmp_path: Path) -> None:
     images = flat(tmp_path / "images", 60)
     command = ["generate", images, "-o", tmp_path / "shards", *COMMAND, "--shard-size", 1, "--quiet"]
@@ -101,6 +102,7 @@ class Killer(Progress):
             kill(multiprocessing.active_children()[0])
 
 
+@pytest.mark.slow
 def test_a_run_survives_the_death_of_a_worker(tmp_path: Path) -> None:
     images, killer = flat(tmp_path / "images", 60), Killer(1)
     report = run(images, tmp_path / "shards", shard_size=1, jobs=2, progress=killer)

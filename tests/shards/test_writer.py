@@ -193,6 +193,7 @@ def _in_child(act) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capacity", [6, 8])
 def test_killed_at_any_write_it_never_reads_as_complete(tmp_path, capacity):
     """The process ends in the middle of its n-th write, for every n until one run comes through."""

@@ -99,6 +99,7 @@ def test_a_run_leaves_what_it_promises(shards: Path, undisturbed: Path) -> None:
     assert trained.about["scores"]["epoch"] == summary["best"]["epoch"]
 
 
+@pytest.mark.slow
 def test_it_learns(tmp_path: Path) -> None:
     """Figures that differ by colour and form are told apart within a few epochs, from nothing."""
     folder = labelled(tmp_path / "shards", images=320)
