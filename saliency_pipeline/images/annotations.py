@@ -150,9 +150,23 @@ def read_boxes(lines: Lines, *, labelled: bool) -> Iterator[tuple[str, str, Box]
 
 
 def _box(lines: Lines, line: int, corners: Sequence[str], numbers: dict[str, int]) -> Box:
-    """A box from the texts of its inclusive corners; `numbers` remembers numbers by text, so that boxes share them."""
-    if not all(text in numbers or _COORDINATE.fullmatch(text) for text in corners) or len(corners) != 4:
+    if (found := box_of(corners, numbers)) is None:
         lines.fail(line, f"{shown(' '.join(corners)[:40])} are not the four corners of a box in whole pixels")
+    return found
+
+
+def box_of(corners: Sequence[str], numbers: dict[str, int]) -> Box | None:
+    """A box from the texts of its inclusive corners; None where they are no whole pixels.
+
+    Args:
+        corners: x and y of a corner and of the opposite one, whichever comes first.
+        numbers: remembers numbers by text, so that boxes share them.
+
+    >>> box_of(["499", "272", "85", "1"], {})
+    (85, 1, 500, 273)
+    """
+    if len(corners) != 4 or not all(text in numbers or _COORDINATE.fullmatch(text) for text in corners):
+        return None
     x0, y0, x1, y1 = (numbers.get(text) or numbers.setdefault(text, int(text)) for text in corners)
     left, right, top, bottom = min(x0, x1), max(x0, x1), min(y0, y1), max(y0, y1)
     return left, top, right + 1, bottom + 1

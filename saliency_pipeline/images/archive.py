@@ -13,7 +13,8 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple, TypedDict
+from io import BufferedReader, RawIOBase
+from typing import NamedTuple, TypedDict, cast
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import shown
@@ -41,8 +42,9 @@ _NO_FILE = {b"1": _A_LINK, b"2": _A_LINK, b"3": _A_DEVICE, b"4": _A_DEVICE, b"6"
 
 _ODD_PART = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
 
+_GZIP = b"\x1f\x8b"
 _COMPRESSED = {
-    b"\x1f\x8b": "gunzip",
+    _GZIP: "gunzip",
     b"BZh": "bunzip2",
     b"\xfd7zXZ": "unxz",
     b"\x28\xb5\x2f\xfd": "unzstd",
@@ -120,30 +122,57 @@ def read_small(path: str, name: str, limit: int = MAX_SMALL_BYTES) -> bytes:
     Raises:
         SalpipeError: no such file lies there, it is too large, or the archive cannot be read.
     """
-    try:
-        with open(path, "rb", buffering=0) as file:
-            read, end = _unpacked(path) or (partial(os.pread, file.fileno()), os.fstat(file.fileno()).st_size)
-            if (fault := _fault(read(_BLOCK, 0))) is not None:
-                raise SalpipeError(f"{shown(path)}: {fault}")
-            for member in _members(read, 0, end, "", Notes()):
-                if f"/{member.name}".endswith(f"/{name}"):
-                    if member.size > limit:
-                        raise SalpipeError(f"{shown(path)}: {name} is larger than {limit:,} bytes; download it again")
-                    return read(member.size, member.offset)
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or "damaged"
-        raise SalpipeError(f"{shown(path)}: {reason}; download it again or move it") from None
+    for found, data in small_files(path, Notes(), limit, _MAX_UNPACKED_BYTES):
+        if f"/{found}".endswith(f"/{name}"):
+            if data is None:
+                raise SalpipeError(f"{shown(path)}: {name} is larger than {limit:,} bytes; download it again")
+            return data
     raise SalpipeError(f"{shown(path)}: holds no {name}; download it again")
 
 
-def _unpacked(path: str) -> tuple[_Read, int] | None:
-    """The beginning of a gzipped archive and its length; None where it is not gzipped."""
-    with open(path, "rb") as file:
-        if file.peek(2)[:2] != b"\x1f\x8b":
-            return None
-        with gzip.GzipFile(fileobj=file) as archive:
-            data = archive.read(_MAX_UNPACKED_BYTES)
-    return lambda size, at: data[at : at + size], len(data)
+def small_files(path: str, notes: Notes, limit: int, unpacked: int) -> Iterator[tuple[str, bytes | None]]:
+    """The files in a .tar or .tar.gz, read once from front to back; nothing of them is kept.
+
+    Args:
+        path: the archive.
+        notes: takes what was passed over, as for `members`.
+        limit: the most bytes of a file that are read.
+        unpacked: how much of a compressed archive is unpacked.
+
+    Yields:
+        A member's path as `Member` has it, and its bytes; None where there are more than `limit`.
+
+    Raises:
+        SalpipeError: the archive cannot be read or is damaged; what comes before the damage has been yielded.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            packed = os.pread(file.fileno(), 2, 0) == _GZIP
+            end = unpacked if packed else os.fstat(file.fileno()).st_size
+            stream = BufferedReader(cast(RawIOBase, gzip.GzipFile(fileobj=file)) if packed else file, 2**16)
+            if (fault := _fault(stream.peek(_BLOCK)[:_BLOCK])) is not None:
+                raise SalpipeError(f"{shown(path)}: {fault}")
+            read = _forwards(stream.read)
+            for member in _members(read, 0, end, os.path.basename(path), notes):
+                yield member.name, read(member.size, member.offset) if member.size <= limit else None
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or "damaged"
+        raise SalpipeError(f"{shown(path)}: {reason}; download it again or move it") from None
+
+
+def _forwards(take: Callable[[int], bytes]) -> _Read:
+    """Reads what lies ever further on, so that a compressed file is unpacked once."""
+    here = 0
+
+    def read(size: int, at: int) -> bytes:
+        nonlocal here
+        while here < at and (passed := len(take(min(at - here, 2**16)))):
+            here += passed
+        data = take(size)
+        here += len(data)
+        return data
+
+    return read
 
 
 def _fault(block: bytes) -> str | None:
@@ -174,7 +203,7 @@ class _Change(TypedDict, total=False):
 
 
 def _members(read: _Read, at: int, end: int, called: str, notes: Notes) -> Iterator[Member]:
-    names: set[str] = set()
+    names: set[int] = set()  # hashes: a small file may unpack to any number of names of 4 KB
     extended: _Change = {}
     while (block := read(_BLOCK, at) if at + _BLOCK <= end else b"") != _END:
         if len(block) < _BLOCK:
@@ -207,10 +236,10 @@ def _members(read: _Read, at: int, end: int, called: str, notes: Notes) -> Itera
             fault = _NO_FILE.get(header.kind, "neither file nor folder")
         elif header.size > MAX_FILE_BYTES and not name.lower().endswith(".tar"):
             fault = fault or "too large for an image"
-        elif name in names:
+        elif hash(name) in names:
             fault = fault or "a name met before in the archive"
         if fault is None:
-            names.add(name)
+            names.add(hash(name))
             yield Member(name, offset, header.size)
         else:
             notes.add(f"{called}: {name}", fault)

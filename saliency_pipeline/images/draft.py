@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import natural, shown
+from saliency_pipeline.images.keys import natural, shown, stem
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.record import Box, Catalogue, ImageRecord, Split
 from saliency_pipeline.images.synsets import readable
@@ -67,6 +67,15 @@ class Draft:
         """The classes that have images, sorted: the order of the labels."""
         return tuple(sorted({entry.wnid for entries in self._folders.values() for entry in entries} - {""}))
 
+    def parts(self) -> set[str]:
+        """Which of train, val and test have images."""
+        return {folder.partition("/")[0] for folder in self._folders}
+
+    def classes(self, part: str) -> dict[str, str]:
+        """WordNet ids of the images of a part by their file names without suffix, as boxes are kept by them."""
+        folders = [folder for folder in self._folders if folder.partition("/")[0] == part]
+        return {stem(entry.key): entry.wnid for folder in folders for entry in self._folders[folder]}
+
     def catalogue(self, names: Mapping[str, str], boxes: Mapping[str, tuple[Box, ...]]) -> Catalogue:
         """All that was put in; the draft is empty afterwards.
 
@@ -89,7 +98,7 @@ class Draft:
                     continue
                 last = entry
                 key, wnid, path, offset, length = entry
-                there = boxes.get(key[len(folder) + 1 :].rpartition(".")[0], ()) if boxes else ()
+                there = boxes.get(stem(key), ()) if boxes else ()
                 records.append(ImageRecord(key, path, labels[wnid], split, None, there, offset, length))
         if not records:
             raise SalpipeError(self.empty("no images found; check the path and whether they were unpacked"))

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.annotations import Boxes, validation_number
+from saliency_pipeline.images.annotations import validation_number
 from saliency_pipeline.images.archive import members
+from saliency_pipeline.images.boxes import FOLDERS as BOX_FOLDERS
 from saliency_pipeline.images.class_folders import CLASS_TAR, Found, in_folder, in_tar
 from saliency_pipeline.images.draft import Draft
 from saliency_pipeline.images.keys import shown
@@ -66,7 +67,8 @@ def read_ilsvrc(path: Path, options: ReadOptions) -> Catalogue:
     if part is None:
         raise SalpipeError(f"{shown(root)}: none of ILSVRC's tars; they are called ILSVRC2012_img_train.tar and so on")
     lists = Lists([os.path.dirname(root)])
-    return _finished(draft, lists, add_part(draft, part, in_tar(root, draft.notes), lists, _remedy(path.parent)))
+    add_part(draft, part, in_tar(root, draft.notes), lists, _remedy(path.parent))
+    return _finished(draft, lists)
 
 
 def read_kaggle(path: Path, options: ReadOptions) -> Catalogue:
@@ -92,7 +94,6 @@ def read_kaggle(path: Path, options: ReadOptions) -> Catalogue:
 
 def read_parts(draft: Draft, root: str, lists: Lists, remedy: str) -> Catalogue:
     """The catalogue of a folder that holds train, val and test, or the folders of classes."""
-    boxes: Boxes = {}
     folders, _, files = listing(root)
     for part, names in FOLDERS.items():
         called = [folder for name in names for folder in folders if folder.lower() == name.lower()]
@@ -105,14 +106,14 @@ def read_parts(draft: Draft, root: str, lists: Lists, remedy: str) -> Catalogue:
                 continue
             before = len(draft)
             images = in_tar(place, draft.notes) if name in tars else in_folder(place, draft.notes, own=part)
-            boxes |= add_part(draft, part, images, lists, remedy)
+            add_part(draft, part, images, lists, remedy)
             taken = name if len(draft) > before else ""
     if not len(draft):
-        boxes |= _add_classes(draft, root, lists, remedy)
-    return _finished(draft, lists, boxes)
+        _add_classes(draft, root, lists, remedy)
+    return _finished(draft, lists)
 
 
-def add_part(draft: Draft, part: str, images: Iterable[Found], lists: Lists, remedy: str) -> Boxes:
+def add_part(draft: Draft, part: str, images: Iterable[Found], lists: Lists, remedy: str) -> None:
     """Put the images of one part in a draft.
 
     Args:
@@ -121,9 +122,6 @@ def add_part(draft: Draft, part: str, images: Iterable[Found], lists: Lists, rem
         images: what lies in it.
         lists: asked for the classes of flat validation images.
         remedy: what would tell them, for the error.
-
-    Returns:
-        The boxes of this part.
     """
     truth: Truth | None = None
     if part == "train":
@@ -133,7 +131,7 @@ def add_part(draft: Draft, part: str, images: Iterable[Found], lists: Lists, rem
                 draft.add(f"train/{wnid}", name, wnid, path, offset, length)
             else:
                 draft.notes.add(image.place, "a training image of no class")
-        return lists.train_boxes()
+        return
     for image in images:
         wnid, name, path, offset, length = image
         number = validation_number(name) if part == "val" else None
@@ -145,24 +143,21 @@ def add_part(draft: Draft, part: str, images: Iterable[Found], lists: Lists, rem
             draft.add(f"{part}/{wnid}" if wnid else part, name, wnid, path, offset, length)
         else:
             draft.notes.add(image.place, "no validation image of ILSVRC 2012")
-    return truth.boxes if truth else {}
 
 
-def _add_classes(draft: Draft, root: str, lists: Lists, remedy: str) -> Boxes:
+def _add_classes(draft: Draft, root: str, lists: Lists, remedy: str) -> None:
     """The classes' folders without train and val above: an image's name tells its part, or else the folder's does."""
     base = os.path.basename(root).lower()
     usual = next((part for part, names in FOLDERS.items() if base in [name.lower() for name in names]), "train")
     parts: dict[str, list[Found]] = {}
-    for image in in_folder(root, draft.notes):
+    for image in in_folder(root, draft.notes, others={*chain.from_iterable(BOX_FOLDERS.values())}):
         part = "val" if validation_number(image.name) is not None else usual
         parts.setdefault(part, []).append(image)
-    boxes: Boxes = {}
     for part, images in parts.items():
-        boxes |= add_part(draft, part, images, lists, remedy)
-    return boxes
+        add_part(draft, part, images, lists, remedy)
 
 
-def _finished(draft: Draft, lists: Lists, boxes: Boxes) -> Catalogue:
+def _finished(draft: Draft, lists: Lists) -> Catalogue:
     if not len(draft):
         raise SalpipeError(
             draft.empty(
@@ -170,7 +165,7 @@ def _finished(draft: Draft, lists: Lists, boxes: Boxes) -> Catalogue:
                 "train and val, there"
             )
         )
-    return draft.catalogue(lists.names(draft.wnids()), boxes)
+    return draft.catalogue(lists.names(draft.wnids()), lists.boxes(draft))
 
 
 def _remedy(root: str | Path) -> str:

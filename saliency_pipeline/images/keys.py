@@ -27,6 +27,15 @@ def key_part(name: str) -> str:
     return os.fsencode(name).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
 
 
+def stem(key: str) -> str:
+    """The last part of a key without its suffix.
+
+    >>> stem("val/ILSVRC2012_val_00000001.JPEG")
+    'ILSVRC2012_val_00000001'
+    """
+    return key.rpartition("/")[2].rpartition(".")[0]
+
+
 def natural(key: str) -> tuple[str, str]:
     """Sorts runs of digits by value and folder by folder; the key itself decides between "1" and "01".
 

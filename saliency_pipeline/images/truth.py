@@ -17,6 +17,8 @@ from saliency_pipeline.images.annotations import (
     validation_number,
 )
 from saliency_pipeline.images.archive import read_small
+from saliency_pipeline.images.boxes import find_boxes
+from saliency_pipeline.images.draft import Draft
 from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.lines import Lines
 from saliency_pipeline.images.synsets import read_wnids, read_words
@@ -71,18 +73,28 @@ class Lists:
             return {synset.wnid: synset.words for synset in read_meta(lines) if synset.wnid in wnids}
         return {}
 
-    def train_boxes(self) -> Boxes:
-        """The boxes of the training images, where LOC_train_solution.csv is there."""
-        if (lines := self.find(TRAIN_SOLUTION)) is None:
-            return {}
-        return {image: boxes for _, image, _, boxes in read_solution(lines)}
+    def boxes(self, draft: Draft) -> Boxes:
+        """The boxes of images: Kaggle's lists have them, and for a part of which there is no list ILSVRC's XML files.
+
+        Args:
+            draft: the images; its notes take XML files that cannot be read.
+
+        Raises:
+            SalpipeError: a list is damaged.
+        """
+        found: Boxes = {}
+        for part, name in (("train", TRAIN_SOLUTION), ("val", VAL_SOLUTION)):
+            if part not in draft.parts():
+                continue
+            if (lines := self.find(name)) is None:
+                found |= find_boxes(self.folders, part, draft)
+            else:
+                found |= {image: boxes for _, image, _, boxes in read_solution(lines)}
+        return found
 
 
 class Truth:
     """The classes of the flat validation images according to every list there is.
-
-    Attributes:
-        boxes: of validation images, where LOC_val_solution.csv is there.
 
     Args:
         lists: where to look.
@@ -93,18 +105,16 @@ class Truth:
     """
 
     def __init__(self, lists: Lists, remedy: str) -> None:
-        self.boxes: Boxes = {}
         self._sources: dict[str, dict[int, str]] = {}
         self._remedy = remedy
         if (lines := lists.find(VAL_SOLUTION)) is not None:
             known = self._sources[lines.path] = {}
-            for line, image, wnid, boxes in read_solution(lines):
+            for line, image, wnid, _ in read_solution(lines):
                 number = validation_number(image)
                 if number is None:
                     lines.fail(line, f"{shown(image[:40])} is no validation image such as ILSVRC2012_val_00000001")
                 if known.setdefault(number, wnid) != wnid:
                     lines.fail(line, f"{image} is in the list twice, with two classes")
-                self.boxes[image] = boxes
         for lines in filter(None, map(lists.find, GROUND_TRUTHS)):
             ids: list[tuple[str, dict[int, str]]] = []
             if (meta := lists.find(_META)) is not None:
