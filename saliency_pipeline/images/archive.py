@@ -143,7 +143,7 @@ def small_files(path: str, notes: Notes, limit: int, unpacked: int) -> Iterator[
         A member's path as `Member` has it, and its bytes; None where there are more than `limit`.
 
     Raises:
-        SalpipeError: the archive cannot be read or is damaged; what comes before the damage has been yielded.
+        SalpipeError: the archive cannot be read or is damaged; what lies 64 KiB before the damage was yielded.
     """
     try:
         with open(path, "rb", buffering=0) as file:
@@ -154,7 +154,10 @@ def small_files(path: str, notes: Notes, limit: int, unpacked: int) -> Iterator[
                 raise SalpipeError(f"{shown(path)}: {fault}")
             read = _forwards(stream.read)
             for member in _members(read, 0, end, os.path.basename(path), notes):
-                yield member.name, read(member.size, member.offset) if member.size <= limit else None
+                data = read(member.size, member.offset) if member.size <= limit else None
+                if data is not None and len(data) < member.size:
+                    raise EOFError
+                yield member.name, data
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or "damaged"
         raise SalpipeError(f"{shown(path)}: {reason}; download it again or move it") from None

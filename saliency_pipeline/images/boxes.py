@@ -22,19 +22,17 @@ from saliency_pipeline.images.synsets import is_wnid
 _ARCHIVES = {"train": "ILSVRC2012_bbox_train_v2", "val": "ILSVRC2012_bbox_val_v3"}
 _SUFFIXES = (".tar.gz", ".tgz", ".tar")
 
-FOLDERS = {
-    part: ("Annotations", "Annotation", "bbox", "bboxes", "bounding_boxes", f"bbox_{part}", archive)
-    for part, archive in _ARCHIVES.items()
-}
+_UNPACKED = ("Annotations/CLS-LOC", "Annotations", "Annotation", "bbox", "bboxes", "bounding_boxes")
+FOLDERS = {part: (*_UNPACKED, f"bbox_{part}", archive) for part, archive in _ARCHIVES.items()}
 """What the folder is called into which the files of a part were unpacked."""
 
 MAX_XML_BYTES = 2**18
 """A thousand boxes. Files have 500 bytes and seldom more than a few boxes."""
 
-_MAX_UNPACKED_BYTES, _MAX_FILES = 2**31, 2**20
-"""Of an archive. That of the training images holds 545,000 files in 0.9 GB."""
-
 _USUAL_BYTES = 2**14
+
+_MAX_UNPACKED_BYTES, _MAX_FILES, _MAX_BOXES = 2**32, 2**20, 2**22
+"""Of a part. The training images have 615,299 boxes in 544,546 files, which take about 1 GB in a tar."""
 
 _THREADS, _TOGETHER = 8, 512
 """Threads that read, since a disk has to be asked for several files at once, and how many files lie in memory."""
@@ -47,25 +45,29 @@ _DEPTHS = {"name": 3, **dict.fromkeys(_CORNERS, 4)}
 def find_boxes(folders: Sequence[str], part: str, draft: Draft) -> Boxes:
     """The boxes of the images of a part, from the first place that has any.
 
-    Folders go before archives, and these are read where they lie. A file is about the image of its own name; what it
-    says of the image's name and size does not count, which in some of the files is not filled in or is of another copy.
+    Folders go before archives, and these are read where they lie. A file is about the image that is called as it is:
+    the name in some files is "%s". The size that files give does not count, as it does not in Kaggle's lists.
 
     Args:
         folders: the data set's and those around it.
         part: train or val.
         draft: the images; its notes take the files that cannot be read.
+
+    What is odd in the files is known from tensorflow/models, research/inception, process_bounding_boxes.py.
     """
-    archives = [f"{_ARCHIVES[part]}{suffix}" for suffix in _SUFFIXES]
-    names = ("Annotations/CLS-LOC", *FOLDERS[part], *archives)
-    places = [path for folder in folders for name in names if os.path.exists(path := os.path.join(folder, name))]
+    trees = [path for folder in folders for name in FOLDERS[part] if os.path.isdir(path := os.path.join(folder, name))]
     # unpacked where it lay, the archive of the validation images puts its files beside them
-    places += [folder for folder in folders if part == "val" and os.path.isdir(os.path.join(folder, part))]
-    classes = draft.classes(part) if places else {}
-    for place in places:
-        files = _in_folders(place, part, classes) if os.path.isdir(place) else _in_archive(place, classes, draft.notes)
-        if boxes := _boxes(files, classes, draft.notes):
-            return boxes
-    return {}
+    trees += [folder for folder in folders if part == "val" and os.path.isdir(os.path.join(folder, part))]
+    names = [f"{_ARCHIVES[part]}{suffix}" for suffix in _SUFFIXES]
+    archives = [path for folder in folders for name in names if os.path.isfile(path := os.path.join(folder, name))]
+    if not trees and not archives:
+        return {}
+    classes = draft.classes(part)
+    found = (
+        *(_in_folders(path, part, classes) for path in trees),
+        *(_in_archive(path, classes, draft.notes) for path in archives),
+    )
+    return next(filter(None, (_boxes(files, classes, draft.notes) for files in found)), {})
 
 
 class _File(NamedTuple):
@@ -79,12 +81,17 @@ class _File(NamedTuple):
 def _boxes(files: Iterable[_File], classes: Mapping[str, str], notes: Notes) -> Boxes:
     boxes: Boxes = {}
     numbers: dict[str, int] = {}
+    total = 0
     for image, place, data in files:
         try:
             if found := read_xml(data, classes[image], numbers):
                 boxes[image] = found
+                total += len(found)
         except ValueError as error:
             notes.add(place, str(error))
+        if total > _MAX_BOXES:
+            notes.add(place, "more boxes than ImageNet has, and none read after it")
+            break
     return boxes
 
 
@@ -166,8 +173,10 @@ def read_xml(data: bytes | None, wnid: str, numbers: dict[str, int]) -> tuple[Bo
         name = known.get("name", "")
         if name != wnid and is_wnid(name):
             continue
-        if (box := box_of([known.get(corner, "") for corner in _CORNERS], numbers)) is None:
-            raise ValueError("a box without four corners in whole pixels")
+        # a few are given with decimals
+        corners = [known.get(corner, "").partition(".")[0] for corner in _CORNERS]
+        if (box := box_of(corners, numbers)) is None:
+            raise ValueError("a box without its four corners in pixels")
         boxes.append(box)
     return tuple(boxes)
 

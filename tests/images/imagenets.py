@@ -176,6 +176,35 @@ def solution(root: Path, part: str) -> None:
     lines(root / f"LOC_{part}_solution.csv", "ImageId,PredictionString", *reversed(rows))
 
 
+def annotations() -> dict[str, bytes]:
+    """What Kaggle's lists say as ILSVRC's XML files, by their paths in its archives of boxes."""
+    found = {}
+    for image, text in BOXES.items():
+        words = text.split()
+        objects = [annotated(words[at], *words[at + 1 : at + 5]) for at in range(0, len(words), 5)]
+        folder = "val" if "_val_" in image else image.partition("_")[0]
+        found[f"{folder}/{image}.xml"] = annotation(*objects, name=image, folder=folder)
+    return found
+
+
+def annotated(name: str, *corners: str) -> str:
+    """An object in an annotation; corners are x and y of the first and of the second."""
+    box = "".join(
+        f"\t\t\t<{tag}>{text}</{tag}>\n" for tag, text in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+    )
+    rest = "<pose>Unspecified</pose>\n\t\t<truncated>0</truncated>\n\t\t<difficult>0</difficult>"
+    return f"\t<object>\n\t\t<name>{name}</name>\n\t\t{rest}\n\t\t<bndbox>\n{box}\t\t</bndbox>\n\t</object>\n"
+
+
+def annotation(*objects: str, name: str = "%s", folder: str = "val") -> bytes:
+    size = "<width>500</width>\n\t\t<height>375</height>\n\t\t<depth>3</depth>"
+    return (
+        f"<annotation>\n\t<folder>{folder}</folder>\n\t<filename>{name}</filename>\n\t<source>\n\t\t"
+        f"<database>ILSVRC_2012</database>\n\t</source>\n\t<size>\n\t\t{size}\n\t</size>\n\t<segmented>0</segmented>\n"
+        f"{''.join(objects)}</annotation>\n"
+    ).encode()
+
+
 def caffe(root: Path) -> None:
     """Caffe's lists with synsets.txt in an order that is not sorted, which the indices follow."""
     order = list(reversed(WNIDS))

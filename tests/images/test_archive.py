@@ -309,7 +309,17 @@ def test_no_more_than_the_beginning_is_unpacked(tmp_path, monkeypatch):
     tracemalloc.stop()
 
 
-@pytest.mark.parametrize("data", [gzip.compress(os.urandom(5000))[:-3000], b"\x1f\x8b garbage", b"garbage", b""])
+@pytest.mark.parametrize(
+    "data",
+    [
+        gzip.compress(os.urandom(5000))[:-3000],
+        gzip.compress(tar_bytes({"data/meta.mat": bytes(2000)})[:1000]),
+        b"\x1f\x8b garbage",
+        b"garbage",
+        b"",
+    ],
+    ids=["cut", "cut before it was packed", "no gzip", "no tar", "empty"],
+)
 def test_a_damaged_archive_of_small_files_is_an_error(tmp_path, data):
     (tmp_path / "kit.tar.gz").write_bytes(data)
     with pytest.raises(SalpipeError, match=r"kit\.tar\.gz: .*download it again or move it$"):
