@@ -71,7 +71,7 @@ def fetch(
     """
     import_aiohttp()
     started, notes, progress = time.monotonic(), Notes(), progress or Progress()
-    listed, folder = Path(listed), Path(output)
+    listed, folder = Path(listed), Path(os.path.abspath(output))
     rows = of_people(read_list(listed, notes), people, listed)
     with disk_errors_explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def fetch(
     few_below = FEW if limit_per_person is None else min(FEW, limit_per_person)
     outcomes = Counter(run.settled.get((row.person, row.number), "not-tried") for row in rows)
     return FetchReport(
-        folder=str(folder),
+        folder=os.fspath(output),
         listed=len(rows),
         images=sum(had.values()),
         downloaded=run.downloaded,

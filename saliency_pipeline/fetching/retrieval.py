@@ -45,7 +45,7 @@ class Retrieval:
 
     Args:
         rows: what is wanted.
-        folder: where it goes; locked by the caller.
+        folder: where it goes, an absolute path; locked by the caller.
         log: open; told of every outcome.
         limits: what a server may take.
         per_host: downloads at a time from one host.
@@ -242,7 +242,7 @@ class Retrieval:
         with disk_errors_explained(final):
             final.parent.mkdir(exist_ok=True)
             try:
-                os.link(path, tmp)
+                os.link(os.path.realpath(path), tmp)  # of a link's target: elsewhere the link may lead nowhere
             except OSError:
                 shutil.copyfile(path, tmp)
             self._publish(tmp, final, row)
@@ -255,8 +255,9 @@ class Retrieval:
         os.replace(tmp, final)
         tmp.unlink(missing_ok=True)  # it stays where both are links to one file
         before = self._files.get((row.person, row.number))
-        if before is not None and Path(before) != final:
-            os.unlink(before)
+        # whatever its path looks like: folders and files may be links, and a dangling one is to go as well
+        if before is not None and not (os.path.exists(before) and os.path.samefile(before, final)):
+            Path(before).unlink(missing_ok=True)
 
     def _fail(self, row: ListedFace, error: DownloadError) -> None:
         self._begun[row.person] -= 1

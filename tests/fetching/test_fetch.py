@@ -42,8 +42,8 @@ def serve(web: Web, count: int, delay: float = 0) -> list[tuple[str, str]]:
     return [(web.page(f"/{i}", replies.image(IMAGES[i], delay=delay)), md5(IMAGES[i])) for i in range(count)]
 
 
-def run(listed: Path, **options: object) -> FetchReport:
-    return fetch(listed, listed.parent / "out", **{"limits": LIMITS, "resolver": Names(), **options})
+def run(listed: Path, output: str | Path | None = None, **options: object) -> FetchReport:
+    return fetch(listed, output or listed.parent / "out", **{"limits": LIMITS, "resolver": Names(), **options})
 
 
 def files(folder: Path) -> dict[str, bytes]:

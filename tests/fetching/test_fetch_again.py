@@ -121,6 +121,38 @@ def test_a_changed_file_is_downloaded_again_and_no_other(tmp_path, web, change: 
     assert web.requests == {"/0": 1, "/1": 2, "/2": 1}
 
 
+@pytest.mark.parametrize("output", ["out", "link", "far/../out"])
+@pytest.mark.parametrize("linked_person", [False, True])
+def test_what_replaces_a_file_is_not_removed_with_it(tmp_path, web, monkeypatch, output: str, linked_person: bool):
+    listed = write_list(tmp_path, *(("a b", i, *each) for i, each in enumerate(serve(web, 3))))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x" / "y").mkdir(parents=True)
+    (tmp_path / "far").symlink_to("x/y")
+    (tmp_path / "link").symlink_to("out")
+    run(listed)
+    before = files(tmp_path / "out")
+    cut(tmp_path / "out" / "a b" / "1.jpg")
+    if linked_person:  # by a name that is the same person's and sorts before the folder's own
+        (tmp_path / "out" / "a  b").symlink_to("a b")
+    assert run(listed, output=output).downloaded == 1
+    assert before.items() <= files(tmp_path / "out").items()
+    assert run(listed, output=output).downloaded == 0
+
+
+def test_a_link_in_the_folder_is_not_copied_as_a_link(tmp_path, web):
+    ((url, digest),) = serve(web, 1)
+    folder = tmp_path / "out" / "a b"
+    folder.mkdir(parents=True)
+    (folder / "original").write_bytes(IMAGES[0])
+    (folder / "1.jpg").symlink_to("original")
+    assert run(write_list(tmp_path, ("a b", 1, url, digest), ("c d", 1, url, digest))).outcomes == {
+        "ok": 1,
+        "copied": 1,
+    }
+    assert (tmp_path / "out" / "c d" / "1.jpg").read_bytes() == IMAGES[0]
+    assert not web.requests
+
+
 def test_what_is_there_without_a_log_is_logged_not_downloaded(tmp_path, web):
     listed = write_list(tmp_path, *(("a b", i, *each) for i, each in enumerate(serve(web, 3))))
     for name, data in {"a_b/0.jpeg": IMAGES[0], "a_b/1.jpg": IMAGES[1][:-1]}.items():
