@@ -78,6 +78,7 @@ class DownloadError(Exception):
         wait: seconds the server asked to wait.
         unreachable: it was the URL's own host that could not be reached.
         md5: of an image that is another one.
+        bytes: that a too large image has at least.
         attempts: how many there were.
     """
 
@@ -91,12 +92,13 @@ class DownloadError(Exception):
         wait: float = 0.0,
         unreachable: bool = False,
         md5: str | None = None,
+        bytes: int | None = None,
         attempts: int = 1,
     ) -> None:
         super().__init__(outcome)
         self.outcome, self.detail, self.status = outcome, shown(detail)[:200], status
         self.passing, self.wait, self.unreachable = passing, wait, unreachable
-        self.md5, self.attempts = md5, attempts
+        self.md5, self.bytes, self.attempts = md5, bytes, attempts
 
 
 async def download(
@@ -211,7 +213,8 @@ async def _receive(response: aiohttp.ClientResponse, final: Path, limits: Limits
         with file:
             async for chunk in response.content.iter_chunked(_CHUNK):
                 if (size := size + len(chunk)) > limits.max_bytes:
-                    raise DownloadError("too-large", f"more than {limits.max_bytes:,} bytes", status=status)
+                    detail = f"more than {limits.max_bytes:,} bytes"
+                    raise DownloadError("too-large", detail, status=status, bytes=size)
                 if len(head) < _HEAD:
                     head += chunk[:_HEAD]
                     if len(head) >= _HEAD and not suffix_of(head):
@@ -251,7 +254,7 @@ def _check_head(response: aiohttp.ClientResponse, limits: Limits) -> None:
     if "Content-Type" in response.headers and not kind.startswith("image/") and kind not in _TYPES:
         raise DownloadError("wrong-type", kind, status=status)
     if (length := response.content_length) is not None and length > limits.max_bytes:
-        raise DownloadError("too-large", f"{length:,} bytes", status=status)
+        raise DownloadError("too-large", f"{length:,} bytes", status=status, bytes=length)
 
 
 def suffix_of(head: bytes) -> str | None:

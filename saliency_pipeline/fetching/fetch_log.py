@@ -8,7 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from saliency_pipeline.fetching.session import Limits
 from saliency_pipeline.files import disk_errors_explained
+from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.pubfig_list import ListedFace
 
 LOG_NAME = "fetch.jsonl"
@@ -17,8 +19,9 @@ HAD = ("ok", "copied")
 """Outcomes of rows whose image is there."""
 
 PASSING = ("time-out", "connection-error", "host-unreachable", "truncated")
-"""Outcomes after which the next run tries again; also `http-error` where the server was busy or broken."""
+"""Outcomes after which the next run tries again; others, where `Outcome.final` says so."""
 
+_REMEDIES = {"refused-address": " (--allow-private would connect to them)"}
 _PASSING_STATUS = (408, 425, 429)
 
 
@@ -32,7 +35,7 @@ class Outcome:
             answered nobody; `md5-mismatch`; or an outcome of `DownloadError`.
         detail: one short printable line.
         status: of the last reply; None where there was none.
-        bytes: of the image; None where there is none.
+        bytes: of the image; of one that is too large, that it has at least; None where there is none.
         md5: of what was downloaded, also where that is the wrong one.
         attempts: how often it was tried in that run.
     """
@@ -52,9 +55,12 @@ class Outcome:
         """Whether the image is there."""
         return self.outcome in HAD
 
-    @property
-    def final(self) -> bool:
-        """Whether another run would fail as well."""
+    def final(self, limits: Limits) -> bool:
+        """Whether another run under these limits would fail as well."""
+        if self.outcome == "refused-address":
+            return not limits.allow_private
+        if self.outcome == "too-large":
+            return self.bytes is not None and self.bytes > limits.max_bytes
         if self.outcome == "http-error" and self.status is not None:
             return self.status < 500 and self.status not in _PASSING_STATUS
         return not self.had and self.outcome not in (*PASSING, "http-error")
@@ -135,10 +141,12 @@ class FetchReport:
 
     def as_text(self) -> str:
         """Two lines: what is there, and the outcomes. Who has too few images `PresenceReport` says."""
-        outcomes = ", ".join(f"{outcome} {count:,}" for outcome, count in self.outcomes.items())
+        outcomes = ", ".join(
+            f"{shown(outcome)} {count:,}{_REMEDIES.get(outcome, '')}" for outcome, count in self.outcomes.items()
+        )
         return (
-            f"{self.folder}: {self.images:,} of {self.listed:,} images there, {self.downloaded:,} downloaded now "
-            f"({self.bytes / 1e6:,.1f} MB in {self.seconds:,.0f} s)\n{outcomes}"
+            f"{shown(self.folder)}: {self.images:,} of {self.listed:,} images there, {self.downloaded:,} downloaded "
+            f"now ({self.bytes / 1e6:,.1f} MB in {self.seconds:,.0f} s)\n{outcomes}"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -152,5 +160,7 @@ def _parsed(line: bytes) -> Outcome | None:
         outcome = Outcome(**value)
     except (ValueError, TypeError, RecursionError):
         return None
-    sound = isinstance(outcome.person, str) and isinstance(outcome.imagenum, int) and isinstance(outcome.url, str)
-    return outcome if sound and isinstance(outcome.outcome, str) and isinstance(outcome.status, int | None) else None
+    texts = outcome.person, outcome.url, outcome.outcome
+    numbers = outcome.status, outcome.bytes
+    sound = isinstance(outcome.imagenum, int) and all(isinstance(text, str) for text in texts)
+    return outcome if sound and all(isinstance(number, int | None) for number in numbers) else None

@@ -108,7 +108,7 @@ class Retrieval:
             if (row.person, row.number) in self.settled:
                 continue
             last = self._log.of(row)
-            if last and last.final and not retry_failed and _content(row) not in self._there:
+            if last and last.final(self._limits) and not retry_failed and _content(row) not in self._there:
                 self._settle(row, last)
             else:
                 self._untried[row.person].append(row)
@@ -263,7 +263,15 @@ class Retrieval:
         self._begun[row.person] -= 1
         self._settle(
             row,
-            _outcome(row, error.outcome, error.detail, status=error.status, md5=error.md5, attempts=error.attempts),
+            _outcome(
+                row,
+                error.outcome,
+                error.detail,
+                status=error.status,
+                bytes=error.bytes,
+                md5=error.md5,
+                attempts=error.attempts,
+            ),
         )
 
     def _settle(self, row: ListedFace, outcome: Outcome) -> None:

@@ -1,5 +1,6 @@
 """The same fetch once more: after it ended, after it was killed or interrupted, and after files were changed."""
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -13,9 +14,10 @@ import pytest
 pytest.importorskip("aiohttp")
 
 from saliency_pipeline.fetching.fetch_log import PASSING, Outcome
+from saliency_pipeline.fetching.session import Limits
 from tests.broken_images import encode, photo
 from tests.fetching import web as replies
-from tests.fetching.test_download import closed_port, log_of
+from tests.fetching.test_download import LIMITS, closed_port, log_of
 from tests.fetching.test_fetch import IMAGES, files, md5, outcomes, run, serve, write_list
 from tests.fetching.web import Web
 
@@ -75,20 +77,39 @@ def test_what_failed_for_good_is_tried_when_that_is_asked_for(tmp_path, web):
 
 def test_every_outcome_is_either_had_or_passing_or_final():
     def outcome(name: str, status: int | None = None) -> Outcome:
-        return Outcome("a b", 1, "http://host/", name, status=status)
+        return Outcome("a b", 1, "http://host/", name, status=status, bytes=9)
+
+    def final(name: str, status: int | None = None, **limits: int) -> bool:
+        return outcome(name, status).final(Limits(**{"max_bytes": 8, **limits}))
 
     assert outcome("ok").had
     assert outcome("copied").had
     for name in ("ok", "copied", *PASSING):
-        assert not outcome(name).final
+        assert not final(name)
     for name in ("not-found", "gone", "refused-address", "redirect-loop", "too-many-redirects", "wrong-type"):
-        assert outcome(name).final
+        assert final(name)
     for name in ("too-large", "md5-mismatch", "not-an-image", "bad-url"):
-        assert outcome(name).final
-    passing = [
-        status for status in (None, 400, 403, 408, 425, 429, 500, 503) if not outcome("http-error", status).final
-    ]
+        assert final(name)
+    passing = [status for status in (None, 400, 403, 408, 425, 429, 500, 503) if not final("http-error", status)]
     assert passing == [None, 408, 425, 429, 500, 503]
+    # what a limit decided is tried again once the limit is wide enough
+    assert not final("refused-address", allow_private=True)
+    assert not final("too-large", max_bytes=9)
+    assert not Outcome("a b", 1, "http://host/", "too-large").final(Limits())
+
+
+def test_what_a_limit_forbade_is_tried_again_when_it_allows_it(tmp_path, web):
+    announced, chunked = web.page("/length", replies.image(IMAGES[0])), web.page("/none", replies.cut_chunks(IMAGES[1]))
+    listed = write_list(tmp_path, ("a b", 1, announced, md5(IMAGES[0])), ("a b", 2, chunked, md5(IMAGES[1])))
+    for _ in range(2):
+        report = run(listed, limits=dataclasses.replace(LIMITS, allow_private=False))
+        assert report.outcomes == {"refused-address": 2}
+        assert report.as_text().endswith("\nrefused-address 2 (--allow-private would connect to them)")
+    assert not web.requests
+    for _ in range(2):
+        assert run(listed, limits=dataclasses.replace(LIMITS, max_bytes=99)).outcomes == {"too-large": 2}
+    assert web.requests == {"/length": 1, "/none": 1}
+    assert run(listed, limits=dataclasses.replace(LIMITS, retries=0)).outcomes == {"ok": 1, "truncated": 1}
 
 
 def delete(path: Path) -> None:
@@ -177,6 +198,17 @@ def test_a_torn_or_strange_log_is_survived(tmp_path, web):
     assert log.read_bytes().startswith(b"[1]")
     last = json.loads(log.read_bytes().splitlines()[-1])
     assert (last["imagenum"], last["outcome"], last["detail"]) == (torn, "ok", "was in the folder")
+
+
+def test_a_log_from_a_stranger_is_survived(tmp_path, web):
+    ((url, digest),) = serve(web, 1)
+    row = {"person": "a b", "imagenum": 1, "url": url}
+    (tmp_path / "out").mkdir()
+    strange = [{**row, "outcome": "too-large", "bytes": "9"}, {**row, "imagenum": 2, "outcome": "\x1b[2J"}]
+    (tmp_path / "out" / "fetch.jsonl").write_text("\n".join(map(json.dumps, strange)))
+    report = run(write_list(tmp_path, ("a b", 1, url, digest), ("a b", 2, url, md5(b""))))
+    assert report.outcomes == {"ok": 1, "\x1b[2J": 1}
+    assert "\x1b" not in report.as_text()
 
 
 # killed and interrupted
