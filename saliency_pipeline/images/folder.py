@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
@@ -11,17 +12,29 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import SUFFIXES, has_image_suffix, key_part, natural, shown
 from saliency_pipeline.images.layout import Layout
 from saliency_pipeline.images.listing import folder_errors_explained, listing
+from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 
 SPLIT_FOLDERS = {
     "train": Split.TRAIN,
+    "training": Split.TRAIN,
     "val": Split.VALIDATION,
     "valid": Split.VALIDATION,
     "validation": Split.VALIDATION,
+    "dev": Split.VALIDATION,
     "test": Split.TEST,
+    "testing": Split.TEST,
 }
 """Names, in any case, of folders that hold one part of a data set."""
 
+_NO_IMAGES = {
+    re.compile(r"shard-[0-9]{5,}\.h5"): "a shard that salpipe made of images; give the folder of those images",
+    re.compile(r".*_urls.*\.txt", re.DOTALL): (
+        "a list of PubFig, without its images; download them with salpipe fetch pubfig --list LIST -o FOLDER and give "
+        "that folder"
+    ),
+}
+"""Files that are given in place of images, by their names: what each is, and what to give."""
 
 _GLANCE = 256
 """How many folders are looked into for images before a data set is taken to have none in folders."""
@@ -43,9 +56,10 @@ def read_folder(root: str | os.PathLike[str], *, label_level: int = 1) -> Catalo
     over, as are hidden files and folders (".name") and what operating systems put among the data (lost+found,
     @eaDir, __MACOSX, ...).
 
-    Where all folders directly in `root` that hold images are called train, val, valid, validation or test, they are
-    splits and the levels are counted below them. One folder of another name beside them and they are folders like
-    any other, since "test" may well be a class.
+    Where all folders directly in `root` that hold images are called by names in `SPLIT_FOLDERS`, they are splits and
+    the levels are counted below them. Where folders of other names lie beside them, "train" or "test" may well be a
+    class: they are splits if there is training and validation, or training in folders and test, and the others are
+    then passed over. Either is noted, as are classes and splits without images.
 
     Args:
         root: the folder; or one image file, which becomes a catalogue of one.
@@ -78,16 +92,23 @@ def read_folder(root: str | os.PathLike[str], *, label_level: int = 1) -> Catalo
     top = os.path.abspath(root)
     if os.path.isfile(top):
         if not has_image_suffix(top):
+            _explain(os.path.dirname(top), [os.path.basename(top)])
             raise SalpipeError(
                 f"{shown(top)}: not a folder; give one (unpack it, if it is an archive), or a file ending in "
                 f"{_suffixes()}"
             )
         return Catalogue(top, [ImageRecord(key_part(os.path.basename(top)), top)])
-    folders = [folder for folder in _walk(top) if folder.images]
+    walked = list(_walk(top))
+    folders = [folder for folder in walked if folder.images]
     if not folders:
+        _explain(top, listing(top).others)
         raise SalpipeError(f"{shown(top)}: no images found; they must end in {_suffixes()} and not be hidden")
 
-    splits = _splits(folders)
+    notes = Notes()
+    splits = _splits(folders, notes)
+    if splits:
+        walked, folders = (list(filter(_is_within, those)) for those in (walked, folders))
+    _note_empty(walked, folders, label_level + bool(splits), notes)
     depth = max(len(folder.parts) for folder in folders) - bool(splits)
     if label_level > max(depth, 1):
         raise SalpipeError(
@@ -104,7 +125,7 @@ def read_folder(root: str | os.PathLike[str], *, label_level: int = 1) -> Catalo
         for image in folder.images
     ]
     records.sort(key=lambda record: natural(record.key))
-    return Catalogue(top, records, tuple(classes))
+    return Catalogue(top, records, tuple(classes), notes=notes.lines())
 
 
 def has_class_folders(root: str | os.PathLike[str]) -> bool:
@@ -119,7 +140,10 @@ def has_class_folders(root: str | os.PathLike[str]) -> bool:
 
 
 def _walk(top: str) -> Iterator[_Folder]:
-    """All visible folders from the top down, each with the images in it, in no particular order."""
+    """All visible folders from the top down, each with the images in it, in no particular order.
+
+    A link to nowhere may have been one, and comes as a folder without images.
+    """
     # A loop is a folder met again on its own way down; one reached by two ways is no loop and read twice. The way
     # down is told by device and inode, since the same folder has many names.
     waiting: list[tuple[str, tuple[str, ...], frozenset[tuple[int, int]]]] = [(top, (), frozenset())]
@@ -131,21 +155,59 @@ def _walk(top: str) -> Iterator[_Folder]:
         if identity in above:
             continue
         within = above | {identity}
-        folders, images, _ = listing(path)
+        folders, images, others = listing(path)
         waiting += [(os.path.join(path, name), (*parts, key_part(name)), within) for name in folders]
         yield _Folder(path, parts, images)
+        for name in others:
+            if os.path.islink(link := os.path.join(path, name)) and not os.path.exists(link):
+                yield _Folder(link, (*parts, key_part(name)), [])
 
 
 def _suffixes() -> str:
     return ", ".join(f".{suffix}" for suffix in sorted(SUFFIXES))
 
 
-def _splits(folders: list[_Folder]) -> dict[str, Split]:
-    """The splits by the name of their folder; none where a folder of another name stands beside them."""
-    names = {folder.parts[0] for folder in folders if folder.parts}
-    if not all(name.lower() in SPLIT_FOLDERS for name in names):
-        return {}
-    return {name: SPLIT_FOLDERS[name.lower()] for name in names}
+def _explain(folder: str, names: list[str]) -> None:
+    """Raise SalpipeError where one of the files in a folder tells why there are no images."""
+    for pattern, what in _NO_IMAGES.items():
+        if name := next(filter(pattern.fullmatch, names), None):
+            raise SalpipeError(f"{shown(os.path.join(folder, name))}: {what}")
+
+
+def _splits(folders: list[_Folder], notes: Notes) -> dict[str, Split]:
+    """The splits by the names of their folders, of those that hold images; none where these are classes."""
+    names = sorted({folder.parts[0] for folder in folders if folder.parts}, key=natural)
+    splits = {name: SPLIT_FOLDERS[name.lower()] for name in names if name.lower() in SPLIT_FOLDERS}
+    others = [name for name in names if name not in splits]
+    if not others:
+        return splits
+    there = set(splits.values())
+    in_folders = any(len(folder.parts) > 1 and splits.get(folder.parts[0]) is Split.TRAIN for folder in folders)
+    if Split.TRAIN in there and (Split.VALIDATION in there or (Split.TEST in there and in_folders)):
+        parts = f"{', '.join(list(splits)[:-1])} and {list(splits)[-1]}"
+        for name in others:
+            notes.add(
+                name, f"passed over beside {parts}; move its images into one of them, or call it train, val or test"
+            )
+        return splits
+    for name in splits:
+        notes.add(name, "taken as a class, like the folders beside it; move those away if it is a part of the data set")
+    return {}
+
+
+def _is_within(folder: _Folder) -> bool:
+    """Whether a folder is the root, or is or lies in a split."""
+    return not folder.parts or folder.parts[0].lower() in SPLIT_FOLDERS
+
+
+def _note_empty(walked: list[_Folder], folders: list[_Folder], level: int, notes: Notes) -> None:
+    """Note the splits and classes that have no images, down to a level: a class less, and labels are others."""
+    holding = {folder.parts[:depth] for folder in folders for depth in range(len(folder.parts) + 1)} | {()}
+    empty = [each for each in walked if each.parts not in holding and each.parts[:-1] in holding]
+    for each in sorted(empty, key=lambda folder: natural("/".join(folder.parts))):
+        if len(each.parts) <= level:
+            what = "a folder without images" if os.path.exists(each.path) else "a link to nowhere"
+            notes.add("/".join(each.parts), f"{what}, left out")
 
 
 def _split_and_class(folder: _Folder, splits: dict[str, Split], label_level: int) -> tuple[Split, str | None]:

@@ -86,6 +86,28 @@ def test_folders_without_images_are_no_classes(tmp_path):
     assert read_folder(tmp_path).classes == ("cat",)
 
 
+def test_classes_and_splits_without_images_are_noted(tmp_path):
+    make(tmp_path, "train/cat/deep/1.jpg", "val/cat/2.jpg", "train/cat/bare/notes.txt", "loose.txt", "docs/a.txt")
+    for name in ("train/emu/young", "val/dog", "train/ant", "test/cat"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "train" / "owl").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "train" / "list.txt").symlink_to(tmp_path / "loose.txt")
+    catalogue = read_folder(tmp_path)
+    assert catalogue.classes == ("cat",)
+    assert catalogue.notes == (
+        "test: a folder without images, left out",
+        "train/ant: a folder without images, left out",
+        "train/emu: a folder without images, left out",
+        "val/dog: a folder without images, left out",
+        "train/owl: a link to nowhere, left out",
+    )
+    assert read_folder(tmp_path / "train").notes == (
+        "ant: a folder without images, left out",
+        "emu: a folder without images, left out",
+        "owl: a link to nowhere, left out",
+    )
+
+
 # splits
 
 
@@ -104,10 +126,41 @@ def test_splits_are_recognised_in_any_case_and_share_their_classes(tmp_path):
     assert labelled(catalogue)["test/cat/2.jpg"] == labelled(catalogue)["Train/cat/1.jpg"] == "cat"
 
 
-def test_a_class_called_test_among_others_stays_a_class(tmp_path):
-    catalogue = read_folder(make(tmp_path, "test/1.jpg", "train/1.jpg", "essay/1.jpg"))
-    assert catalogue.classes == ("essay", "test", "train")
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["test/1.jpg", "train/1.jpg", "essay/1.jpg"],
+        ["train/1.jpg", "bus/1.jpg"],
+        ["train/steam/1.jpg", "bus/1.jpg"],
+        ["test/unit/1.jpg", "dev/1.jpg", "essay/1.jpg"],
+    ],
+    ids=["train and test, flat", "train", "train in folders", "no train"],
+)
+def test_classes_called_like_splits_among_others_stay_classes_and_are_noted(tmp_path, names):
+    catalogue = read_folder(make(tmp_path, *names))
+    tops = sorted(name.partition("/")[0] for name in names)
+    assert catalogue.classes == tuple(tops)
     assert {record.split for record in catalogue.records} == {Split.NONE}
+    reason = "taken as a class, like the folders beside it; move those away if it is a part of the data set"
+    assert catalogue.notes == tuple(f"{top}: {reason}" for top in tops if top not in ("essay", "bus"))
+
+
+@pytest.mark.parametrize(
+    ("names", "parts"),
+    [
+        (["train/cat/1.jpg", "validation/cat/1.jpg"], "train and validation"),
+        (["train/1.jpg", "VAL/1.jpg"], "VAL and train"),
+        (["train/cat/1.jpg", "test/1.jpg"], "test and train"),
+        (["Training/cat/1.jpg", "Testing/cat/1.jpg", "dev/cat/1.jpg"], "Testing, Training and dev"),
+    ],
+)
+def test_folders_beside_splits_are_passed_over_with_a_note(tmp_path, names, parts):
+    alone = read_folder(make(tmp_path, *names))
+    assert (alone.notes, {record.split for record in alone.records} & {Split.NONE}) == ((), set())
+    beside = read_folder(make(tmp_path, "samples/1.jpg", "docs/img/logo.png"))
+    assert (beside.classes, beside.records) == (alone.classes, alone.records)
+    reason = f"passed over beside {parts}; move its images into one of them, or call it train, val or test"
+    assert beside.notes == (f"docs: {reason}", f"samples: {reason}")
 
 
 def test_flat_splits_are_unlabelled(tmp_path):
@@ -300,6 +353,13 @@ def test_what_is_missing_or_empty_is_named(tmp_path):
         match=r"a\.txt: not a folder; give one \(unpack it, if it is an archive\), or a file ending in \.bmp",
     ):
         read_folder(tmp_path / "a.txt")
+    for name in ("shard-00000.h5", "dev_urls_truncated.txt"):
+        reason = (
+            f"{name}: a (shard that salpipe made of images; give the|list of PubFig, .* salpipe fetch pubfig --list)"
+        )
+        for path in (root := make(tmp_path / f"of {name}", "manifest.json", name), root / name):
+            with pytest.raises(SalpipeError, match=reason):
+                read_folder(path)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(SalpipeError, match="pipe: Not a directory"):
         read_folder(tmp_path / "pipe")
