@@ -8,6 +8,8 @@ import click
 
 from saliency_pipeline.cli.options import config_option, json_echo, json_option, output_option, quiet_option
 from saliency_pipeline.cli.progress import TerminalProgress
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.keys import shown
 
 
 @click.command()
@@ -116,11 +118,13 @@ def command(
             progress=progress,
         )
     there = check_list(listed, output, people=people, few_below=min(FEW, per_person or FEW), progress=progress)
-    for note in there.notes:
+    for note in (report or there).notes:
         progress.note(note)
     if as_json:
         json_echo({"fetch": report.as_dict() if report else None, "presence": there.as_dict()})
-        return
-    if report:
-        click.echo(report.as_text())
-    click.echo(there.as_text())
+    else:
+        if report:
+            click.echo(report.as_text())
+        click.echo(there.as_text())
+    if report and not report.images:
+        raise SalpipeError(f"{shown(output)}: none of the images is there; fetch.jsonl in it says what became of each")

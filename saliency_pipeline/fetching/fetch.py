@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saliency_pipeline.fetching.fetch_log import FetchLog, FetchReport
+from saliency_pipeline.fetching.fetch_log import LOG_NAME, FetchLog, FetchReport
 from saliency_pipeline.fetching.presence import FEW, too_few
 from saliency_pipeline.fetching.retrieval import Retrieval
 from saliency_pipeline.fetching.session import Limits, import_aiohttp
@@ -22,7 +22,7 @@ from saliency_pipeline.files import (
 from saliency_pipeline.images.keys import natural
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.pubfig import LIST_NAMES
-from saliency_pipeline.images.pubfig_list import of_people, read_list
+from saliency_pipeline.images.pubfig_list import ListedFace, of_people, read_list
 from saliency_pipeline.progress import Progress
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def fetch(
     import_aiohttp()
     started, notes, progress = time.monotonic(), Notes(), progress or Progress()
     listed, folder = Path(listed), Path(os.path.abspath(output))
-    rows = of_people(read_list(listed, notes), people, listed)
+    rows = of_people(_rows(listed, notes), people, listed)
     with disk_errors_explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder):
@@ -104,6 +104,17 @@ def fetch(
         seconds=time.monotonic() - started,
         notes=notes.lines(),
     )
+
+
+def _rows(listed: Path, notes: Notes) -> list[ListedFace]:
+    """The rows of a list, but for those of a person whose folder would stand where the log does."""
+    rows = []
+    for row in read_list(listed, notes):
+        if row.person.lower() == LOG_NAME:
+            notes.add(f"{listed.name}:{row.line}", f"nobody's folder can be called {LOG_NAME}")
+        else:
+            rows.append(row)
+    return rows
 
 
 def _copy_list(listed: Path, folder: Path) -> None:

@@ -69,6 +69,30 @@ def test_json_is_one_object(listed, tmp_path):
     assert report["presence"]["present"] == 1
 
 
+def test_a_run_that_leaves_nothing_is_no_success(listed, tmp_path):
+    result = fetch(listed, tmp_path / "of\nBob", "--person", "Bob")
+    out = f"'{tmp_path}/of\\nBob'"
+    assert result.exit_code == 1
+    first, *rest = result.stdout.splitlines()
+    assert first.startswith(f"{out}: 0 of 1 images there, 0 downloaded now (")
+    assert rest[0] == "not-found 1"
+    assert result.stderr.splitlines()[-1] == (
+        f"salpipe: error: {out}: none of the images is there; fetch.jsonl in it says what became of each"
+    )
+    result = fetch(listed, tmp_path / "of\nBob", "--person", "Bob", "--json", "-q")
+    assert (result.exit_code, json.loads(result.stdout)["fetch"]["images"]) == (1, 0)
+    assert fetch(listed, tmp_path / "of\nBob", "--person", "Bob", "--check").exit_code == 0
+
+
+def test_nobody_takes_the_place_of_the_log(listed, tmp_path):
+    named = tmp_path / "dev_urls.txt"
+    named.write_text(listed.read_text().replace("Bob\t1\t", "Fetch.JSONL\t1\t"))
+    result = fetch(named, tmp_path / "out")
+    assert result.exit_code == 0
+    assert ": 1 of 1 images there" in result.stdout
+    assert "salpipe: dev_urls.txt:2: nobody's folder can be called fetch.jsonl\n" in result.stderr
+
+
 def test_check_downloads_nothing(listed, tmp_path):
     (tmp_path / "Ada").mkdir()
     (tmp_path / "Ada" / "1.jpg").write_bytes(IMAGE[:99])
