@@ -169,6 +169,7 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
     records: list[ImageRecord] = []
     names: tuple[str, ...] = ()
     source = ""
+    unlabelled: dict[str, str] = {}
     folders = _folders_of_tables(Path(root))
     if len(folders) > 1:
         there = ", ".join(os.path.relpath(tables[0], root).partition(os.sep)[0] for tables in folders)
@@ -179,6 +180,9 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
             with _errors_of_arrow(file):
                 opened = _open(file)
                 columns = _columns(opened.schema_arrow, file)
+                others = [name for name in opened.schema_arrow.names if name not in IMAGE_COLUMNS]
+                if others and not columns.label:
+                    unlabelled.setdefault(", ".join(others), file)
                 found = _class_names(opened.schema_arrow, columns)
                 records.extend(_records(file, opened, columns, labels, notes))
         except OSError as error:
@@ -192,6 +196,9 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
     if not records:
         missing = "no images in its tables" if files else "no tables (*.parquet)"
         raise SalpipeError(f"{shown(root)}: {missing}; give a folder of tables with a column image, or one of them")
+    for others_there, file in unlabelled.items():
+        reason = f"no column {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}, so its images are unlabelled"
+        notes.add(f"{os.path.basename(file)}, which has {others_there}", reason)
     _note_missing(files, notes)
     return catalogue(root, "parquet", records, labels.classes(names, source), notes)
 
@@ -226,7 +233,7 @@ def _records(path: str, opened: Any, columns: _Columns, labels: Labels, notes: N
             key = known.key if known else f"{stem}/{row}"
             if not known and has_image_suffix(name):
                 key = f"{key}.{name.rpartition('.')[2]}"
-            yield ParquetRecord(key, path, label, split, None, (), 0, length, row)
+            yield ParquetRecord(key, path, label, split, None, (), 0, length, row=row)
 
 
 def _facts(opened: Any, group: int, chunk: Any, columns: _Columns) -> Iterator[tuple[bool, str, int | None]]:

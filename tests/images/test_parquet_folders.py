@@ -52,3 +52,21 @@ def test_a_configuration_lies_in_a_folder_of_its_own(tmp_path):
     write(tmp_path / "large" / "train" / "0000.parquet", [("a.jpg", 0)])
     with pytest.raises(SalpipeError, match=r"tables in several folders, large, plain_text; give one of them"):
         read_images(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "notes"),
+    [
+        (["img"], ()),
+        (["img", "labels"], ()),
+        (
+            ["img", "y", "z"],
+            ("0.parquet, which has y, z: no column label, labels or fine_label, so its images are unlabelled",),
+        ),
+    ],
+)
+def test_columns_none_of_which_is_a_label_are_noted_once(tmp_path, columns, notes):
+    values = {"img": pa.array([b"pixels"])} | {name: [1] for name in columns[1:]}
+    for name in ("0.parquet", "1.parquet"):
+        write_table(tmp_path / name, pa.table(values))
+    assert read_images(tmp_path).notes == notes
