@@ -46,18 +46,27 @@ class _Shard(NamedTuple):
 
 
 def _recognise(path: Path) -> bool:
-    endings: set[str] = set()
-    shards: list[_Shard] = []
-    with suppress(SalpipeError):
+    try:
         shards = _shards(path)
         if shards and path.is_dir() and has_class_folders(path):
             return False
-        for member in itertools.islice(members(shards[0].path, Notes()), _PEEK) if shards else ():
-            endings.add(member.name.rpartition("/")[2].partition(".")[2].lower())
+    except SalpipeError:
+        return False
+    # the first that is not damaged tells; `_read` names those that are
+    endings = next(filter(None, map(_endings, shards[:_PEEK])), set())
     if endings and endings.isdisjoint(SUFFIXES):
         return False
     # without labels, or damaged, a tar can be anything, but a folder of numbered ones with nothing else cannot
     return not endings.isdisjoint({"cls", "json"}) or (path.is_dir() and bool(shards) and _is_series(path, shards))
+
+
+def _endings(shard: _Shard) -> set[str]:
+    """What the first files in a shard end with; nothing where it is empty or damaged."""
+    endings: set[str] = set()
+    with suppress(SalpipeError):
+        for member in itertools.islice(members(shard.path, Notes()), _PEEK):
+            endings.add(member.name.rpartition("/")[2].partition(".")[2].lower())
+    return endings
 
 
 def _is_series(folder: Path, shards: list[_Shard]) -> bool:

@@ -298,6 +298,14 @@ def test_a_damaged_shard_is_recognised_so_that_it_can_be_named(tmp_path):
     assert LAYOUT.recognise(tmp_path)
 
 
+@pytest.mark.parametrize("damaged", [b"", b"<html>"])
+def test_a_damaged_shard_does_not_hide_the_others(tmp_path, damaged):
+    shard(tmp_path / "shard-0.tar", sample("a", 0))
+    (tmp_path / "empty.tar").write_bytes(damaged)
+    with pytest.raises(SalpipeError, match=r"empty\.tar: no tar archive, or a damaged one; download it again"):
+        read_images(tmp_path)
+
+
 # what is none
 
 
