@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from saliency_pipeline.cli.options import config_option, json_echo, json_option, output_option, quiet_option, shown
+from saliency_pipeline.cli.options import config_option, json_echo, json_option, output_option, quiet_option
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.training import augmentations, learning_options, network_options
+from saliency_pipeline.images.keys import shown
 
 
 @click.command()
@@ -147,12 +148,14 @@ def command(
         click.echo(f"  {line}")
     for warning in found.results["warnings"]:
         click.echo(f"  note: {shown(warning)}")
-    click.echo(found.page)
+    click.echo(shown(found.page))
 
 
 def _say_plan(tasks: Any, estimate: Any, as_json: bool) -> None:
     """The runs, and how long they take."""
     from dataclasses import asdict
+
+    from saliency_pipeline.shards.summary import plural
 
     if as_json:
         json_echo(asdict(estimate) | {"runs": [task.folder for task in tasks]})
@@ -160,10 +163,10 @@ def _say_plan(tasks: Any, estimate: Any, as_json: bool) -> None:
     for (arm, setting), count in Counter((task.arm or "pretraining", task.setting) for task in tasks).items():
         step = estimate.seconds_per_step.get(arm)
         told = f", {1000 * step:.0f} ms a step" if step else ""
-        click.echo(f"{arm}{f', {setting}' if setting else ''}: {count} runs{told}")
+        click.echo(f"{arm}{f', {setting}' if setting else ''}: {plural(count, 'run')}{told}")
     click.echo(
-        f"{estimate.runs:,} runs to train, {estimate.steps:,} steps, about {_duration(estimate.seconds)}; "
-        "without --dry-run they are trained"
+        f"{plural(estimate.runs, 'run')} to train, {plural(estimate.steps, 'step')}, about "
+        f"{_duration(estimate.seconds)}; without --dry-run they are trained"
     )
 
 

@@ -81,11 +81,6 @@ def beside(path: Path, what: str) -> Path:
     return named.parent / f"{named.stem if path.is_file() else named.name}-{what}"
 
 
-def shown(name: str) -> str:
-    """A class name as it may stand on a terminal."""
-    return name if name.isprintable() else ascii(name)
-
-
 def json_echo(value: object) -> None:
     """Print one JSON document, the result of a command, on standard output.
 

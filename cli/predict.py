@@ -16,9 +16,9 @@ from saliency_pipeline.cli.options import (
     json_option,
     output_option,
     quiet_option,
-    shown,
 )
 from saliency_pipeline.cli.progress import TerminalProgress
+from saliency_pipeline.images.keys import shown
 
 NAMED = 8
 """Classes that are named one by one."""
@@ -70,6 +70,7 @@ def command(
       salpipe predict photos --run runs/half --weights resnet50.safetensors --count 12
     """  # noqa: D301 - click reads \b
     from saliency_pipeline.evaluation.predict import predict
+    from saliency_pipeline.shards.summary import plural
 
     found = predict(
         images,
@@ -84,8 +85,8 @@ def command(
     if as_json:
         json_echo(asdict(found))
         return
-    click.echo(f"{found.folder}: {found.images:,} images classified, {found.rejects:,} rejected")
+    click.echo(f"{shown(found.folder)}: {plural(found.images, 'image')} classified, {found.rejects:,} rejected")
     named = [f"{shown(name)} {images:,}" for name, images in list(found.classes.items())[:NAMED]]
     more = len(found.classes) - len(named)
     click.echo(", ".join(named) + (f" and {more:,} more class{'es'[: 2 * (more > 1)]}" if more else ""))
-    click.echo(found.page)
+    click.echo(shown(found.page))

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from saliency_pipeline.cli.options import beside, config_option, json_echo, json_option, output_option, seed_option
+from saliency_pipeline.images.keys import shown
 
 
 @click.command(name="show")
@@ -59,4 +60,4 @@ def command(
     if as_json:
         json_echo(vars(gallery))
     else:
-        click.echo(gallery.page)
+        click.echo(shown(gallery.page))

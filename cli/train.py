@@ -17,6 +17,7 @@ from saliency_pipeline.cli.options import (
 )
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.training import augmentations, learning_options, network_options
+from saliency_pipeline.images.keys import shown
 
 
 @click.command()
@@ -97,6 +98,7 @@ def command(
       salpipe train shards -o lr --find-lr
       torchrun --nproc-per-node 2 -m saliency_pipeline.cli train shards -o runs/half
     """  # noqa: D301 - click reads \b
+    from saliency_pipeline.shards.summary import plural
     from saliency_pipeline.training.config import TrainConfig
     from saliency_pipeline.training.find_lr import find_learning_rate
     from saliency_pipeline.training.run import is_leading, train
@@ -109,7 +111,7 @@ def command(
             json_echo(asdict(found))
         else:
             said = f"--lr {found.suggestion:.1e} is worth a try" if found.suggestion else "no rate made the loss fall"
-            click.echo(f"{found.picture}: {said}")
+            click.echo(f"{shown(found.picture)}: {said}")
         return
     report = train(shards, output, config, tensorboard=tensorboard, save_seconds=60 * save_every, progress=progress)
     if not is_leading():
@@ -120,7 +122,7 @@ def command(
         best = report.best
         ended = "stopped early" if report.stopped_early else "complete"
         click.echo(
-            f"{report.folder}: {report.epochs} epochs, {ended}; best is epoch {best['epoch']}: validation top-1 "
-            f"{best['validation_top1']:.1%}, macro F1 {best['validation_macro_f1']:.3f}"
+            f"{shown(report.folder)}: {plural(report.epochs, 'epoch')}, {ended}; best is epoch {best['epoch']}: "
+            f"validation top-1 {best['validation_top1']:.1%}, macro F1 {best['validation_macro_f1']:.3f}"
         )
-        click.echo(f"{report.precision}, {report.seconds:,.0f} s in all; curves are in {output / 'curves.png'}")
+        click.echo(f"{report.precision}, {report.seconds:,.0f} s in all; curves are in {shown(output / 'curves.png')}")

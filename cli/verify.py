@@ -8,6 +8,7 @@ import click
 
 from saliency_pipeline.cli.options import json_echo, json_option, progress_bar, quiet_option
 from saliency_pipeline.errors import IntegrityError
+from saliency_pipeline.images.keys import shown
 
 
 @click.command()
@@ -51,7 +52,9 @@ def command(shards: Path, deep: bool, as_json: bool, quiet: bool) -> None:
             click.echo(str(problem))
         if not report.problems:
             how = "hashes and values" if report.deep else "structure"
-            click.echo(f"{shards}: {report.images:,} images in {plural(report.shards, 'shard')}, {how} in order")
+            click.echo(
+                f"{shown(shards)}: {plural(report.images, 'image')} in {plural(report.shards, 'shard')}, {how} in order"
+            )
     if report.problems:
         more = f" and {len(report.damaged) - 5:,} more" if len(report.damaged) > 5 else ""
         raise IntegrityError(
