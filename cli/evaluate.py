@@ -14,9 +14,9 @@ from saliency_pipeline.cli.options import (
     json_option,
     output_option,
     quiet_option,
-    shown,
 )
 from saliency_pipeline.cli.progress import TerminalProgress
+from saliency_pipeline.images.keys import shown
 
 
 @click.command()
@@ -29,7 +29,11 @@ from saliency_pipeline.cli.progress import TerminalProgress
     show_default=True,
     help="Which images; train and validation as the run had them, with its own fold where it was trained with --folds.",
 )
-@output_option("Where tables and pictures go; by default RUN/evaluation-SPLIT.", required=False)
+@output_option(
+    "Where tables and pictures go; by default RUN/evaluation-SPLIT, for other shards than those of training with their "
+    "name at its end.",
+    required=False,
+)
 @batch_size_option
 @device_option
 @config_option
@@ -52,6 +56,7 @@ def command(
       salpipe evaluate runs/half/best.safetensors other-shards --split all -o evaluation
     """  # noqa: D301 - click reads \b
     from saliency_pipeline.evaluation.evaluate import evaluate
+    from saliency_pipeline.shards.summary import plural
 
     found = evaluate(run, shards, split, output, batch_size=batch_size, device=device, progress=TerminalProgress(quiet))
     if as_json:
@@ -59,9 +64,9 @@ def command(
         return
     m = found.metrics
     low, high = m["intervals"]["top1"]
-    click.echo(f"{split}: {m['images']:,} images of {m['classes']:,} classes")
+    click.echo(f"{split}: {plural(m['images'], 'image')} of {m['classes']:,} class{'es'[: 2 * (m['classes'] != 1)]}")
     click.echo(f"top-1 {m['top1']:.1%} ({m['intervals']['level']:.0%} interval {low:.1%} to {high:.1%})")
     click.echo(f"top-5 {m['top5']:.1%}, macro F1 {m['macro_f1']:.3f}, ECE {m['calibration']['ece']:.1%}")
     if worst := [f"{shown(row['class'])} {row['f1']:.2f} ({row['support']})" for row in found.worst()]:
         click.echo(f"lowest F1 (images): {', '.join(worst)}")
-    click.echo(f"tables and pictures are in {found.folder}")
+    click.echo(f"tables and pictures are in {shown(found.folder)}")

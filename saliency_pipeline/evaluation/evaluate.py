@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -31,7 +32,7 @@ from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.parts import labels_and_splits
-from saliency_pipeline.training.split import evaluation_rows
+from saliency_pipeline.training.split import choose_split, evaluation_rows
 
 EVALUATION = "evaluation.json"
 PER_CLASS = "per-class.csv"
@@ -83,7 +84,8 @@ def evaluate(
         split: `train` and `validation` as the run had them, with its own fold where it was trained with `--folds`;
             `test`, or `all`.
         output: where `evaluation.json`, `per-class.csv`, `predictions.csv`, `confusion.png` and `reliability.png` go,
-            replacing what is there; `evaluation-SPLIT` in the run by default, which the file of a network has not.
+            replacing what is there. By default `evaluation-SPLIT` in the run, or for other shards than those of
+            training `evaluation-SPLIT-NAME` by the name of theirs; the file of a network has no such place.
         batch_size: images at a time.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         progress: is told how far it is, and what is to be kept in mind about the figures.
@@ -97,14 +99,16 @@ def evaluate(
     trained, pairs = load_trained(run), ShardFolder(shards)
     if output is None and not Path(run).is_dir():
         raise SalpipeError(f"{run}: a network outside a run; say with -o where its evaluation goes")
-    folder = Path(run) / f"evaluation-{split}" if output is None else Path(output)
+    other = _part(trained.about, "shards").get("plan") != pairs.header.plan
+    own = f"evaluation-{split}" + (f"-{pairs.path.resolve().name}" if other else "")
+    folder = Path(run) / own if output is None else Path(output)
     config = recorded_config(trained)
     _check_classes(trained, pairs)
     labels, splits = labels_and_splits(pairs)
     rows = evaluation_rows(
         labels, splits, split, classes=pairs.classes, folds=config.folds, fold=config.fold, seed=config.seed
     )
-    for note in _caveats(trained, config, pairs, split):
+    for note in _caveats(trained, config, pairs, rows):
         progress.note(note)
     probabilities = answer(trained, pairs, rows, batch_size=batch_size, device=device, progress=progress)
     about = {
@@ -141,21 +145,46 @@ def _check_classes(trained: Trained, pairs: ShardFolder) -> None:
             )
 
 
-def _caveats(trained: Trained, config: TrainConfig, pairs: ShardFolder, split: str) -> Iterator[str]:
+def _caveats(trained: Trained, config: TrainConfig, pairs: ShardFolder, rows: Positions) -> Iterator[str]:
     """What is to be kept in mind about the figures."""
     shards = _part(trained.about, "shards")
     same = shards.get("plan") == pairs.header.plan
-    if same and split in ("train", "all"):
-        which = "these images" if split == "train" else "some of these images"
+    known = _trained_on(config, pairs, shards)
+    if known is None:
+        yield "the shards of training are not there any more: some of these images may be among them"
+    elif seen := sum(image in known for image in _files(pairs, rows)):
+        which = "these images" if seen == len(rows) else f"{seen:,} of these {len(rows):,} images"
         yield f"the network was trained on {which}: the figures say what it remembers, not what it has learnt"
-    if not same and config.folds and split in ("train", "validation"):
-        yield f"not the shards of training: fold {config.fold} of {config.folds} may hold images that it was trained on"
     if pairs.header.size != trained.spec.size:
         yield f"frames of {pairs.header.size} pixels, but the network was trained on {trained.spec.size}"
     if not same and trained.spec.needs_maps:
         there, here = (_origin(p) for p in (_part(shards, "provenance"), pairs.provenance))
         if differing := [f"{name} {there[name]} -> {here[name]}" for name in there if there[name] != here[name]]:
             yield f"maps from elsewhere than in training: {'; '.join(differing)}"
+
+
+def _trained_on(config: TrainConfig, pairs: ShardFolder, shards: dict[str, Any]) -> frozenset[bytes] | None:
+    """SHA-256 of the files that the network was trained on; None where its shards are gone."""
+    for path in (pairs.path, Path(str(shards.get("path")))):
+        with suppress(SalpipeError):
+            if (own := ShardFolder(path)).header.plan == shards.get("plan"):
+                split = choose_split(
+                    *labels_and_splits(own),
+                    own.classes,
+                    folds=config.folds,
+                    fold=config.fold,
+                    per_class=config.per_class,
+                    limit=config.limit,
+                    seed=config.seed,
+                )
+                return frozenset(_files(own, split.train))
+    return None
+
+
+def _files(pairs: ShardFolder, rows: Positions) -> Iterator[bytes]:
+    """SHA-256 of the files of some images: copies have the same one whatever they are called."""
+    for shard, _, there in pairs.group(rows):
+        yield from map(bytes, shard.view("source/sha256")[there])
 
 
 def _origin(provenance: dict[str, Any]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.parts import labels_and_splits
 from saliency_pipeline.training.split import choose_split
 from tests.evaluation.runs import Notes, rewrite, run_on, shards_of
-from tests.training.examples import labelled
+from tests.training.examples import labelled, labelled_rows, store
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -78,7 +79,7 @@ def test_the_worst_classes_come_first() -> None:
 
 
 def test_folds_are_those_of_the_run(figures: Path, tmp_path: Path) -> None:
-    run = run_on(figures, tmp_path / "run", folds=4, fold=2, seed=7, arch="baseline")
+    run = run_on(figures, tmp_path / "run", folds=4, fold=2, seed=7, per_class=5, arch="baseline")
     pairs, notes = ShardFolder(figures), Notes()
     split = choose_split(*labels_and_splits(pairs), pairs.classes, folds=4, fold=2, seed=7)
     for name, rows in (("validation", split.validation), ("train", split.train)):
@@ -87,7 +88,7 @@ def test_folds_are_those_of_the_run(figures: Path, tmp_path: Path) -> None:
         assert keys == [pairs[row].key for row in rows.tolist()]
         assert found.metrics["fold"] == "2/4"
     assert notes.find("remembers") == (
-        "the network was trained on these images: the figures say what it remembers, not what it has learnt"
+        "the network was trained on 15 of these 54 images: the figures say what it remembers, not what it has learnt"
     )
     assert evaluate(run, figures, "test", device="cpu").metrics["images"] == 24
 
@@ -97,13 +98,31 @@ def test_folds_are_those_of_the_run(figures: Path, tmp_path: Path) -> None:
     trained = load_trained(run)
     rewrite(trained, tmp_path / "n.safetensors", trained.about | {"shards": {"plan": "another", "provenance": {}}})
     evaluate(tmp_path / "n.safetensors", other, "validation", tmp_path / "out", device="cpu", progress=notes)
-    assert notes.find("fold 2 of 4 may hold images that it was trained on")
+    assert notes.find("shards of training are not there any more: some of these images may be among them")
+
+
+def test_images_of_training_are_known_in_shards_split_anew(figures: Path, figure_run: Path, tmp_path: Path) -> None:
+    rows = labelled_rows(96)
+    rows.keys[:] = [f"copy of {key}" for key in rows.keys]
+    # of those that validate now half were trained on, the others validated
+    rows.splits[:] = np.array([2, 1, 1, 0])[np.arange(96) // 3 % 4]
+    again = store(tmp_path / "again", replace(ShardFolder(figures).header, plan="another"), rows)
+    before = evaluate(figure_run, figures, device="cpu")
+    notes = Notes()
+    found = evaluate(figure_run, again, device="cpu", progress=notes)
+    assert notes.notes == [
+        "the network was trained on 24 of these 48 images: the figures say what it remembers, not what it has learnt"
+    ]
+    assert found.folder == figure_run / "evaluation-validation-again"
+    assert json.loads((before.folder / "evaluation.json").read_text()) == before.metrics
+    assert evaluate(figure_run, again, "train", tmp_path, device="cpu", progress=notes).metrics["images"] == 24
+    assert len(notes.notes) == 1
 
 
 def test_everything_is_partly_remembered(figure_run: Path, figures: Path, tmp_path: Path) -> None:
     notes = Notes()
     assert evaluate(figure_run, figures, "all", tmp_path, device="cpu", progress=notes).metrics["images"] == 96
-    assert notes.find("some of these images")
+    assert notes.find("trained on 48 of these 96 images")
     notes = Notes()
     evaluate(figure_run, figures, "test", tmp_path, device="cpu", progress=notes)
     assert notes.notes == []
@@ -114,8 +133,9 @@ def test_other_frames_and_other_maps_are_said(photos: Path, photo_run: Path, tmp
     notes = Notes()
     found = evaluate(photo_run, shards, "all", tmp_path / "out", device="cpu", progress=notes)
     assert (found.metrics["images"], found.metrics["size"]) == (12, 48)
-    assert notes.notes[0] == "frames of 48 pixels, but the network was trained on 64"
-    assert notes.notes[1].startswith(
+    assert notes.notes[0].startswith("the network was trained on 8 of these 12 images")
+    assert notes.notes[1] == "frames of 48 pixels, but the network was trained on 64"
+    assert notes.notes[2].startswith(
         "maps from elsewhere than in training: model efficientnet_lite0 -> test_resnet; we"
     )
 
