@@ -12,6 +12,7 @@ from saliency_pipeline.cli.options import beside, config_option, json_echo, json
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.selection import selection_options
 from saliency_pipeline.errors import IntegrityError, SalpipeError
+from saliency_pipeline.images.keys import shown
 
 if TYPE_CHECKING:
     from saliency_pipeline.images.layout import ReadOptions
@@ -64,6 +65,7 @@ def command(
     """  # noqa: D301 - click reads \b
     from saliency_pipeline.gallery.audit import audit, audit_list
     from saliency_pipeline.images.pubfig_list import is_list
+    from saliency_pipeline.shards.summary import plural
     from saliency_pipeline.subsets.prepare import prepare
     from saliency_pipeline.subsets.select import Selection
 
@@ -81,20 +83,17 @@ def command(
         json_echo(asdict(report))
     else:
         unreadable = f", {report.unreadable:,} of them unreadable" if report.unreadable else ""
-        click.echo(f"{images}: {counted(report.images, 'row' if listed else 'image')}{unreadable}")
-        click.echo(f"{report.exact:,} exact and {report.near:,} near duplicates in {counted(report.groups, 'group')}")
+        click.echo(f"{shown(images)}: {plural(report.images, 'row' if listed else 'image')}{unreadable}")
+        near = "near ones were not looked for" if report.near is None else f"{report.near:,} near"
+        click.echo(f"{plural(report.groups, 'group')} of duplicates: {report.exact:,} exact, {near}")
         click.echo(
-            f"{counted(report.conflicts, 'group')} with different labels, {report.leaks:,} across splits"
-            + (f"; {counted(report.leaked, 'image')} of validation or test in training too" if report.leaked else "")
+            f"{plural(report.conflicts, 'group')} with different labels"
+            + (f", {report.leaks:,} across splits" if not listed else "")
+            + (f"; {plural(report.leaked, 'image')} of validation or test in training too" if report.leaked else "")
         )
-        click.echo(report.page)
+        click.echo(shown(report.page))
     if fail_on_leak and report.leaks:
         raise IntegrityError(
-            f"{images}: duplicates in more than one split, {counted(report.leaks, 'group')}; leave them out "
+            f"{images}: duplicates in more than one split, {plural(report.leaks, 'group')}; leave them out "
             "(generate --dedupe keep-first) or deal new splits (generate --split)"
         )
-
-
-def counted(number: int, what: str) -> str:
-    """A number of things: `1 group`, `1,234 groups`."""
-    return f"{number:,} {what}{'s' if number != 1 else ''}"

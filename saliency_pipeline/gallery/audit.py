@@ -13,11 +13,13 @@ import numpy as np
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import disk_errors_explained
 from saliency_pipeline.gallery.pairs import PAGE, Group, Member, write_pairs
+from saliency_pipeline.generation.run import refuse_nesting
 from saliency_pipeline.images.keys import natural, shown
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.pubfig_list import duplicates_in_list, read_list
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.shards.schema import is_shard_name
 from saliency_pipeline.subsets.duplicates import THRESHOLD, Duplicates, find_duplicates, group, members
 from saliency_pipeline.subsets.fingerprint import fingerprints
 
@@ -35,7 +37,7 @@ class AuditReport:
         images: how many there are.
         unreadable: how many of them could not be read, and were compared with none.
         exact: how many have the same bytes as one before them.
-        near: how many are duplicates of one before them otherwise.
+        near: how many are duplicates of one before them otherwise; None where bytes alone were compared.
         groups: how many groups of duplicates there are.
         largest: images of the largest group; 0 where there is none.
         conflicts: groups whose labels differ.
@@ -49,7 +51,7 @@ class AuditReport:
     images: int
     unreadable: int
     exact: int
-    near: int
+    near: int | None
     groups: int
     largest: int
     conflicts: int
@@ -84,7 +86,7 @@ def audit(
         What was found.
 
     Raises:
-        SalpipeError: the output cannot be written, or the threshold is none.
+        SalpipeError: the output lies among the images, holds shards or cannot be written, or the threshold is none.
 
     Example:
         >>> import tempfile
@@ -92,13 +94,14 @@ def audit(
         >>> from saliency_pipeline.images.folder import read_folder
         >>> with tempfile.TemporaryDirectory() as root:
         ...     for name in ("cat", "dog"):
-        ...         Path(root, name).mkdir()
-        ...         Image.linear_gradient("L").save(Path(root, name, "1.png"))
-        ...     report = audit(read_folder(root), Path(root, "audit"))
+        ...         Path(root, "photos", name).mkdir(parents=True)
+        ...         Image.linear_gradient("L").save(Path(root, "photos", name, "1.png"))
+        ...     report = audit(read_folder(Path(root, "photos")), Path(root, "audit"))
         >>> report.exact, report.conflicts
         (1, 1)
     """
     output, progress = Path(output), progress or Progress()
+    refuse_nesting(Path(catalogue.root), output)
     _made(output)
     looked_at = fingerprints(catalogue, output / CACHE, progress, bytes_only=exact_only)
     notes = Notes()
@@ -111,7 +114,7 @@ def audit(
     progress.start(1, "search", "comparing images")
     found = find_duplicates(looked_at, threshold=threshold)
     progress.stop()
-    return _report(catalogue, found, output, title, notes)
+    return _report(catalogue, found, output, title, notes, exact_only=exact_only)
 
 
 def audit_list(
@@ -148,20 +151,30 @@ def audit_list(
     catalogue = Catalogue(os.path.abspath(path), records, tuple(people), layout="list")
     output = Path(output)
     _made(output)
-    return _report(catalogue, found, output, title, notes, listed=True)
+    return _report(catalogue, found, output, title, notes, exact_only=True, listed=True)
 
 
 def _made(output: Path) -> None:
     with disk_errors_explained(output):
         output.mkdir(parents=True, exist_ok=True)
+        shards = any(is_shard_name(path.name) for path in output.iterdir())
+    if shards:
+        raise SalpipeError(f"{shown(output)} holds shards; choose another output folder")
 
 
 def _report(
-    catalogue: Catalogue, found: Duplicates, output: Path, title: str | None, notes: Notes, *, listed: bool = False
+    catalogue: Catalogue,
+    found: Duplicates,
+    output: Path,
+    title: str | None,
+    notes: Notes,
+    *,
+    exact_only: bool,
+    listed: bool = False,
 ) -> AuditReport:
     groups = _groups(catalogue, found)
     exact = int(found.exact.sum())
-    again = sum(len(each.members) - 1 for each in groups)
+    near = None if exact_only else sum(len(each.members) - 1 for each in groups) - exact
     conflicts = sum(each.conflict for each in groups)
     leaks = sum(each.leak for each in groups)
     held = [Counter(member.record.split for member in each.members) for each in groups]
@@ -174,7 +187,7 @@ def _report(
     facts = {
         "Rows" if listed else "Images": len(catalogue),
         "Exact duplicates": exact,
-        "Near duplicates": again - exact,
+        "Near duplicates": near,
         "Groups": len(groups),
         "With different labels": conflicts,
         "Across splits": leaks,
@@ -186,10 +199,11 @@ def _report(
     page, table = write_pairs(
         output,
         title or os.path.basename(catalogue.root),
-        [(name, f"{value:,}") for name, value in facts.items()],
+        [(name, "not looked for" if value is None else f"{value:,}") for name, value in facts.items()],
         groups,
         notes.lines(),
-        pictures=not listed,
+        near=not exact_only,
+        listed=listed,
     )
     return AuditReport(
         page=page,
@@ -197,7 +211,7 @@ def _report(
         images=len(catalogue),
         unreadable=unreadable,
         exact=exact,
-        near=again - exact,
+        near=near,
         groups=len(groups),
         largest=max((len(each.members) for each in groups), default=0),
         conflicts=conflicts,

@@ -76,7 +76,8 @@ def write_pairs(
     groups: Sequence[Group],
     notes: Sequence[str] = (),
     *,
-    pictures: bool = True,
+    near: bool = True,
+    listed: bool = False,
 ) -> tuple[Path, Path]:
     """Write `duplicates.html`, one file that needs nothing else, and `duplicates.csv`, a row an image.
 
@@ -88,7 +89,8 @@ def write_pairs(
         facts: names and values of the numbers at its head.
         groups: all there are; the page shows the first `SHOWN_GROUPS` or fewer.
         notes: lines at its end: what could not be looked at.
-        pictures: whether the images are there to be shown.
+        near: whether near duplicates were looked for.
+        listed: whether they are rows of a list, which has no splits, and no images to be shown.
 
     Returns:
         Where page and table are.
@@ -110,6 +112,8 @@ def write_pairs(
         ("leaks", "Across splits", [each for each in numbered if each[1].leak and not each[1].conflict]),
         ("others", "Other duplicates", [each for each in numbered if not each[1].conflict and not each[1].leak]),
     ]
+    if listed:
+        sections = [section for section in sections if section[0] != "leaks"]
     groups_left, images_left = SHOWN_GROUPS, SHOWN_IMAGES
     shown = []
     for name, heading, found in sections:
@@ -119,12 +123,19 @@ def write_pairs(
                 break
             few = _few(group.members)
             groups_left, images_left = groups_left - 1, images_left - len(few)
-            cards.append(_card(number, group, few, pictures))
+            cards.append(_card(number, group, few, not listed))
         shown.append((name, heading, len(found), cards))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files(__package__) / _TEMPLATE).read_text(encoding="utf-8"))
     text = template.render(
-        title=title, facts=facts, sections=shown, table=TABLE, notes=notes, pictures=pictures, total=len(groups)
+        title=title,
+        facts=facts,
+        sections=shown,
+        table=TABLE,
+        notes=notes,
+        near=near,
+        listed=listed,
+        total=len(groups),
     )
     # names from a stranger's file may hold what UTF-8 cannot
     write_atomically(page, text.encode("utf-8", "replace"))

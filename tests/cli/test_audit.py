@@ -26,7 +26,7 @@ def test_the_result_is_on_standard_output_and_notes_are_not(images: Path, tmp_pa
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
         f"{images}: 5 images, 1 of them unreadable",
-        "1 exact and 1 near duplicates in 1 group",
+        "1 group of duplicates: 1 exact, 1 near",
         "1 group with different labels, 1 across splits; 2 images of validation or test in training too",
         f"{tmp_path / 'audit' / 'duplicates.html'}",
     ]
@@ -42,6 +42,15 @@ def test_it_goes_beside_the_images_by_default(images: Path) -> None:
         "duplicates.csv",
         "duplicates.html",
         "fingerprints",
+    ]
+
+
+def test_names_of_folders_stay_in_their_lines(images: Path, tmp_path: Path) -> None:
+    result = audit(images, "-o", tmp_path / "two\nlines", "-q", "--exact-only")
+    assert result.stdout.splitlines()[1:] == [
+        "1 group of duplicates: 1 exact, near ones were not looked for",
+        "0 groups with different labels, 1 across splits; 1 image of validation or test in training too",
+        f"'{tmp_path}/two\\nlines/duplicates.html'",
     ]
 
 
@@ -75,15 +84,15 @@ def test_a_leak_fails_only_where_it_is_told_to(images: Path, tmp_path: Path) -> 
 
 
 def test_exact_only_threshold_and_selection_are_heeded(images: Path, tmp_path: Path) -> None:
-    def found(*options: object) -> tuple[int, int, int]:
+    def found(*options: object) -> tuple[int, int, int | None]:
         report = json.loads(audit(images, "-o", tmp_path, "--json", "-q", *options).stdout)
         return report["images"], report["exact"], report["near"]
 
-    assert found("--exact-only") == (5, 1, 0)
+    assert found("--exact-only") == (5, 1, None)
     assert found("--threshold", 0) == (5, 1, 0)
     assert found("--classes", "cat") == (3, 1, 0)
     (tmp_path / "settings.toml").write_text("exact-only = true\n")
-    assert found("--config", tmp_path / "settings.toml") == (5, 1, 0)
+    assert found("--config", tmp_path / "settings.toml") == (5, 1, None)
 
 
 def test_a_list_of_urls_is_audited_by_its_md5(tmp_path: Path) -> None:
@@ -91,8 +100,8 @@ def test_a_list_of_urls_is_audited_by_its_md5(tmp_path: Path) -> None:
     result = audit(tmp_path / "dev_urls.txt")
     assert result.stdout.splitlines() == [
         f"{tmp_path / 'dev_urls.txt'}: 6 rows",
-        "3 exact and 0 near duplicates in 2 groups",
-        "1 group with different labels, 0 across splits",
+        "2 groups of duplicates: 3 exact, near ones were not looked for",
+        "1 group with different labels",
         f"{tmp_path / 'dev_urls-audit' / 'duplicates.html'}",
     ]
     assert result.stderr.startswith("salpipe: dev_urls.txt:9: ")

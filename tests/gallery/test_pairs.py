@@ -151,8 +151,27 @@ def test_an_audit_counts(tmp_path: Path) -> None:
 
 def test_bytes_alone_find_exact_duplicates(tmp_path: Path) -> None:
     report = audit(copies(tmp_path / "photos"), tmp_path / "audit", exact_only=True)
-    assert (report.exact, report.near, report.unreadable, report.leaked) == (1, 0, 0, 1)
+    assert (report.exact, report.near, report.unreadable, report.leaked) == (1, None, 0, 1)
     assert sorted(path.name for path in (tmp_path / "audit").iterdir()) == ["duplicates.csv", "duplicates.html"]
+    page = Page(report.page)
+    assert "Near duplicates not looked for" in page.text
+    assert "Exact duplicates are the same bytes. duplicates.csv names" in page.text
+
+
+def test_a_page_is_not_written_among_images_or_shards(tmp_path: Path) -> None:
+    catalogue = copies(tmp_path / "photos")
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "shard-00000.h5").touch()
+    (tmp_path / "urls.txt").write_text(LIST)
+    before = sorted(tmp_path.rglob("*"))
+    for output in (tmp_path / "photos", tmp_path / "photos" / "deep" / "audit"):
+        with pytest.raises(SalpipeError, match="lies inside the image folder"):
+            audit(catalogue, output)
+    with pytest.raises(SalpipeError, match="shards holds shards; choose another output folder"):
+        audit(catalogue, tmp_path / "shards")
+    with pytest.raises(SalpipeError, match="shards holds shards; choose another output folder"):
+        audit_list(tmp_path / "urls.txt", tmp_path / "shards")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 LIST = """# PubFig Dataset v1.2 - urls.txt
@@ -170,7 +189,7 @@ a bad row
 def test_a_list_needs_no_images(tmp_path: Path) -> None:
     (tmp_path / "urls.txt").write_text(LIST)
     report = audit_list(tmp_path / "urls.txt", tmp_path / "audit")
-    assert (report.images, report.exact, report.near, report.unreadable) == (6, 3, 0, 0)
+    assert (report.images, report.exact, report.near, report.unreadable) == (6, 3, None, 0)
     assert (report.groups, report.largest, report.conflicts, report.leaks) == (2, 3, 1, 0)
     assert rows(report.table)[1:3] == [
         ["1", "first", "0", "person two/1", "person two", ""],
@@ -179,7 +198,8 @@ def test_a_list_needs_no_images(tmp_path: Path) -> None:
     page = Page(report.page)
     assert page.all("img") == []
     assert "Rows of the same md5 are the same image" in page.text
-    assert "Near duplicates show" not in page.text
+    assert "Near duplicates" not in page.text
+    assert "Across splits" not in page.text
     assert "urls.txt:9" in page.text
     assert "region 5, 6, 70, 80" in page.text
 
