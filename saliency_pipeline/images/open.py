@@ -31,6 +31,16 @@ LAYOUTS: tuple[Layout, ...] = (
 )
 """All layouts. The first that recognises a path is taken: plain folders, which take anything, come last."""
 
+_USUAL = ReadOptions()
+_PARTICULAR = (
+    ("label_level", "--label-level", "folders", "plain folders"),
+    ("noise", "--noise", "imagenette", "noisy_imagenette.csv or noisy_imagewoof.csv there"),
+    ("list", "--list", "pubfig", "the images of a list of PubFig"),
+    ("crop", "--no-crop", "pubfig", "the rectangles of a list of PubFig"),
+    ("margin", "--margin", "pubfig", "the rectangles of a list of PubFig"),
+)
+"""Options that mean something in one layout alone: field, flag, the layout, what it has."""
+
 
 def read_images(
     path: str | os.PathLike[str],
@@ -70,11 +80,9 @@ def read_images(
     if layout == "auto" and options.list:
         layout = "pubfig"
     found = find_layout(layout) if layout != "auto" else recognise(absolute)
-    if options.noise and found.name != "imagenette":
-        raise SalpipeError(
-            f"{shown(absolute)}: layout {found.name}, but noise {options.noise} needs noisy_imagenette.csv or "
-            "noisy_imagewoof.csv there"
-        )
+    for name, flag, only, has in _PARTICULAR:
+        if getattr(options, name) != getattr(_USUAL, name) and found.name != only:
+            raise SalpipeError(f"{shown(absolute)}: layout {found.name}, but {flag} needs {has}; leave it out")
     catalogue = replace(found.read(absolute, options), layout=found.name)
     if note:
         note(f"{shown(absolute)}: layout {found.name} ({found.what})")

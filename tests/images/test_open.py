@@ -155,8 +155,23 @@ def test_options_reach_the_reader(tmp_path):
 @pytest.mark.parametrize("build", [folders, unpacked, kaggle, tiny_imagenet, imagenet_100, webdataset, parquet, pubfig])
 def test_noise_is_not_ignored(tmp_path, build):
     build(tmp_path)
-    with pytest.raises(SalpipeError, match=r"layout .*, but noise 25 needs noisy_imagenette\.csv"):
+    with pytest.raises(SalpipeError, match=r"layout .*, but --noise needs noisy_imagenette\.csv"):
         read_images(tmp_path, options=ReadOptions(noise=25))
+
+
+@pytest.mark.parametrize(("flag", "given"), [("--margin", {"margin": 0.3}), ("--no-crop", {"crop": False})])
+@pytest.mark.parametrize("build", [folders, unpacked, imagenette, pubfig_of_kaggle])
+def test_options_of_faces_are_refused_where_no_list_has_rectangles(tmp_path, build, flag, given):
+    build(tmp_path)
+    with pytest.raises(SalpipeError, match=f"layout .*, but {flag} needs the rectangles of a list of PubFig; leave it"):
+        read_images(tmp_path, options=ReadOptions(**given))
+
+
+@pytest.mark.parametrize(("flag", "given"), [("--label-level", {"label_level": 0}), ("--list", {"list": Path("x")})])
+def test_other_options_of_one_layout_are_refused_elsewhere(tmp_path, flag, given):
+    unpacked(tmp_path)
+    with pytest.raises(SalpipeError, match=f"layout ilsvrc, but {flag} needs "):
+        read_images(tmp_path, "ilsvrc", ReadOptions(**given))
 
 
 def test_a_list_that_lies_elsewhere_makes_a_tree_pubfig(tmp_path):
