@@ -20,6 +20,7 @@ from saliency_pipeline.cli.options import (
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.selection import selection_options
 from saliency_pipeline.errors import TooManyRejectsError
+from saliency_pipeline.images.keys import shown
 
 if TYPE_CHECKING:
     from saliency_pipeline.images.layout import ReadOptions
@@ -200,7 +201,7 @@ def command(
       salpipe generate ILSVRC2012_img_train.tar -o shards --classes 'n0208*' --classes tench
       salpipe generate photos -o shards --shards 3/16      (one task of a job array)
     """  # noqa: D301 - click reads \b
-    from saliency_pipeline.generation.outline import outline
+    from saliency_pipeline.generation.outline import outline, refusal
     from saliency_pipeline.generation.run import generate, refuse_nesting
     from saliency_pipeline.shards.summary import plural
     from saliency_pipeline.subsets.prepare import prepare
@@ -219,6 +220,8 @@ def command(
     )
     if dry_run:
         found = outline(catalogue, shard_size)
+        if refused := refusal(catalogue, found, output):
+            progress.note(f"without --dry-run this is refused: {refused}")
         json_echo(asdict(found)) if as_json else click.echo(found.as_text())
         return
     report = generate(catalogue, output, shard_size=shard_size, jobs=jobs, part=part, progress=progress, **options)
@@ -227,7 +230,7 @@ def command(
     else:
         state = "complete" if report.complete else "this slice is done; others are not"
         click.echo(
-            f"{report.folder}: {report.images:,} images in {plural(report.shards, 'shard')} "
+            f"{shown(report.folder)}: {plural(report.images, 'image')} in {plural(report.shards, 'shard')} "
             f"({report.written:,} written now), {report.rejects:,} rejected; {state}"
         )
         if report.images_per_second:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from saliency_pipeline.generation.plan import records_digest, shard_tasks
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.generation.plan import check_same_plan, records_digest, shard_tasks, stored_plan
 from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.record import Catalogue, Split
+from saliency_pipeline.shards.schema import is_shard_name
 from saliency_pipeline.shards.summary import plural
 
 _NAMED = 10
@@ -47,22 +50,24 @@ class Outline:
     def as_text(self) -> str:
         """A few lines for people."""
         counts = list(self.classes.values())
+        classes = f"class{'es'[: 2 * (len(counts) != 1)]}"
         lines = [
-            f"{shown(self.root)}: layout {self.layout}, {self.images:,} images in {len(counts):,} classes, "
+            f"{shown(self.root)}: layout {self.layout}, {plural(self.images, 'image')} in {len(counts):,} {classes}, "
             + plural(self.shards, "shard"),
             "splits: " + ", ".join(f"{images:,} {split}" for split, images in self.splits.items()),
         ]
         if counts:
             names = [f"{shown(name)} {images:,}" for name, images in list(self.classes.items())[:_NAMED]]
             more = f", and {len(counts) - _NAMED:,} more" if len(counts) > _NAMED else ""
-            lines.append(f"classes of {min(counts):,} to {max(counts):,} images: {', '.join(names)}{more}")
+            least = f"{min(counts):,} to " if min(counts) < max(counts) else ""
+            lines.append(f"{classes} of {least}{plural(max(counts), 'image')}: {', '.join(names)}{more}")
         for count, what in (
             (self.unlabelled, "unlabelled"),
             (self.boxes, "with boxes of their objects"),
             (self.regions, "of which a region is cut out"),
         ):
             if count:
-                lines.append(f"{count:,} images {what}")
+                lines.append(f"{plural(count, 'image')} {what}")
         return "\n".join([*lines, f"known by {self.records[:16]}"])
 
 
@@ -85,3 +90,26 @@ def outline(catalogue: Catalogue, shard_size: int) -> Outline:
         records=records_digest(catalogue),
         notes=catalogue.notes,
     )
+
+
+def refusal(catalogue: Catalogue, outlined: Outline, folder: Path) -> str | None:
+    """Why a run into a folder would be refused, as far as that is known without a model: it holds other images.
+
+    Args:
+        catalogue: the images.
+        outlined: their outline.
+        folder: where the run would write.
+
+    Returns:
+        One line; None where nothing speaks against it.
+    """
+    try:
+        if not any(is_shard_name(path.name) for path in folder.iterdir()) or (stored := stored_plan(folder)) is None:
+            return None
+        known = {"classes": list(catalogue.classes), "images": outlined.images, "records": outlined.records}
+        check_same_plan(folder, stored, {**stored.fields, **known, "selection": catalogue.taken or None})
+    except OSError:
+        return None
+    except SalpipeError as error:
+        return str(error)
+    return None

@@ -50,7 +50,7 @@ def test_a_dry_run_explains_nothing(imagenet: Path, tmp_path: Path) -> None:
     first, splits, classes, *_ = result.stdout.splitlines()
     assert first == f"{imagenet}: layout ilsvrc, 10 images in 2 classes, 1 shard"
     assert splits == "splits: 10 train"
-    assert classes == "classes of 5 to 5 images: English setter 5, kit fox 5"
+    assert classes == "classes of 5 images: English setter 5, kit fox 5"
     assert not (tmp_path / "shards").exists()
     told = json.loads(done(imagenet, "-o", tmp_path / "shards", "--dry-run", "--json").stdout)
     assert (told["images"], told["boxes"], told["classes"]) == (10, 1, {"English setter": 5, "kit fox": 5})
@@ -84,6 +84,23 @@ def test_classes_and_images_are_drawn(imagenet: Path, tmp_path: Path) -> None:
     other = generate(imagenet, *arguments, "--seed", "1")
     assert other.exit_code == 1
     assert "selection.seed None -> 1" in other.stderr
+
+
+def test_a_dry_run_says_where_another_plan_is_in_the_way(imagenet: Path, tmp_path: Path) -> None:
+    arguments = ("-o", tmp_path / "shards", "--per-class", "2")
+    done(imagenet, *arguments, *COMMAND)
+    assert "refused" not in done(imagenet, *arguments, "--dry-run").stderr
+    told = done(imagenet, *arguments, "--seed", "1", "--dry-run").stderr.splitlines()[-1]
+    assert told.startswith("salpipe: without --dry-run this is refused: ")
+    assert "holds the shards of another plan (records " in told
+    (tmp_path / "shards" / "plan.json").write_text("{}")
+    assert "damaged or not a plan" in done(imagenet, *arguments, "--dry-run").stderr
+
+
+def test_the_name_of_a_folder_stays_in_its_line(imagenet: Path, tmp_path: Path) -> None:
+    result = done(imagenet, "-o", tmp_path / "two\nlines", *COMMAND, "--classes", "kit fox", "--per-class", "1")
+    first, *_ = result.stdout.splitlines()
+    assert first == f"'{tmp_path}/two\\nlines': 1 image in 1 shard (1 written now), 0 rejected; complete"
 
 
 def test_faces_are_cut_out(tmp_path: Path) -> None:

@@ -27,10 +27,20 @@ def test_the_text_says_it_for_people():
         "/data: layout ilsvrc, 5 images in 3 classes, 3 shards",
         "splits: 1 none, 3 train, 1 validation",
         "classes of 0 to 3 images: ant 3, bee 0, cow 1",
-        "1 images unlabelled",
-        "1 images with boxes of their objects",
-        "1 images of which a region is cut out",
+        "1 image unlabelled",
+        "1 image with boxes of their objects",
+        "1 image of which a region is cut out",
     ]
+
+
+def test_one_of_a_kind_is_no_plural():
+    records = [ImageRecord("a/1.jpg", "/1", 0, length=10)]
+    assert outline(Catalogue("/data", records, ("ant",), layout="folders"), 2).as_text().splitlines()[::2] == [
+        "/data: layout folders, 1 image in 1 class, 1 shard",
+        "class of 1 image: ant 1",
+    ]
+    two = [*records, ImageRecord("b/1.jpg", "/2", 1, length=10)]
+    assert "classes of 1 image: ant 1, bee 1" in outline(Catalogue("/data", two, ("ant", "bee")), 2).as_text()
 
 
 def test_many_classes_are_not_all_named():
