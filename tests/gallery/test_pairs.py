@@ -54,6 +54,9 @@ def test_conflicts_come_first_then_leaks_then_the_rest(tmp_path: Path, photo: st
     assert "Different labels 2 groups" in found.text
     assert "Across splits 1 group" in found.text
     assert "near · 0.0021" in found.text
+    # the split stands below a name, which has the width of its card
+    assert "cat train · first leak/1 " in found.text
+    assert "unlabelled test · near · 0.0021 leak/2 " in found.text
     assert "bad.jpg: cannot be read" in found.text
     assert len(found.all("span", class_="tag conflict")) == len(found.all("span", class_="tag leak")) == 2
     assert rows(table)[:4] == [
