@@ -40,6 +40,8 @@ _WITHOUT_DATA = {b"1", b"2", b"3", b"4", _FOLDER, b"6"}
 _A_LINK, _A_DEVICE, _A_SPARSE_FILE = "a link", "a device or pipe", "a sparse file"
 _NO_FILE = {b"1": _A_LINK, b"2": _A_LINK, b"3": _A_DEVICE, b"4": _A_DEVICE, b"6": _A_DEVICE, _SPARSE: _A_SPARSE_FILE}
 
+_CUT = "reaches beyond the end of the archive, which is not read any further; download it again"
+
 _ODD_PART = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
 
 _GZIP = b"\x1f\x8b"
@@ -226,7 +228,7 @@ def _members(read: _Read, at: int, end: int, called: str, notes: Notes) -> Itera
         offset = at
         if header.kind not in _WITHOUT_DATA:
             if not 0 <= header.size <= end - at:
-                notes.add(f"{called}: {name}", "reaches beyond the end of the archive, which is not read any further")
+                notes.add(f"{called}: {name}", _CUT)
                 return
             at += -(-header.size // _BLOCK) * _BLOCK
         if header.kind in _EXTENDED:

@@ -50,7 +50,9 @@ def in_folder(path: str, notes: Notes, *, own: str = "", others: Collection[str]
     for name in folders:
         below = os.path.join(path, name)
         if is_wnid(name):
-            for image in listing(below).images:
+            if not (found := listing(below).images):
+                notes.add(below, "a folder without images, left out")
+            for image in found:
                 yield Found(name, key_part(image), f"{below}/{image}")
         elif name == own:
             yield from in_folder(below, notes)

@@ -105,9 +105,9 @@ class Draft:
         return Catalogue(self.root, records, readable(wnids, names), wnids, self.layout, self.notes.lines())
 
     def empty(self, reason: str) -> str:
-        """The message of an error where there are no images: `reason`, and the first thing that was passed over."""
-        more = f"; {self.notes.lines()[0]}" if len(self.notes) else ""
-        return f"{shown(self.root)}: {reason}{more}"
+        """The message of an error where there are no images: the first thing that was passed over, and `reason`."""
+        cause = f"{self.notes.lines()[0]}; that leaves " if len(self.notes) else ""
+        return f"{shown(self.root)}: {cause}{reason}"
 
     def _twice(self, first: _Entry, second: _Entry) -> None:
         if first.wnid != second.wnid:

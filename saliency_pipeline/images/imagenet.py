@@ -159,12 +159,12 @@ def _add_classes(draft: Draft, root: str, lists: Lists, remedy: str) -> None:
 
 def _finished(draft: Draft, lists: Lists) -> Catalogue:
     if not len(draft):
-        raise SalpipeError(
-            draft.empty(
-                "no images of ImageNet; put ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, or what they hold as "
-                "train and val, there"
-            )
+        remedy = (
+            "give another of its tars, or a folder of them"
+            if os.path.isfile(draft.root)
+            else "put ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, or what they hold as train and val, there"
         )
+        raise SalpipeError(draft.empty(f"no images of ImageNet; {remedy}"))
     return draft.catalogue(lists.names(draft.wnids()), lists.boxes(draft))
 
 

@@ -90,7 +90,7 @@ def test_the_length_of_a_tar_in_a_tar_bounds_its_members(tmp_path):
     notes = Notes()
     assert list(members(path, notes, start=first.offset, length=1024, called="x.tar/a.tar")) == []
     assert notes.lines() == (
-        "x.tar/a.tar: 1.jpg: reaches beyond the end of the archive, which is not read any further",
+        "x.tar/a.tar: 1.jpg: reaches beyond the end of the archive, which is not read any further; download it again",
     )
 
 
@@ -164,7 +164,9 @@ def test_sparse_files_of_every_kind_are_passed_over(tmp_path):
 def test_sizes_beyond_the_end_are_not_believed(tmp_path, size):
     names, notes = found(entry(b"1.jpg", b"1") + entry(b"2.jpg", b"2", size=size) + END, tmp_path)
     assert names == {"1.jpg": b"1"}
-    assert notes.lines() == ("x.tar: 2.jpg: reaches beyond the end of the archive, which is not read any further",)
+    assert notes.lines() == (
+        "x.tar: 2.jpg: reaches beyond the end of the archive, which is not read any further; download it again",
+    )
 
 
 def test_sizes_may_come_from_extended_headers_and_in_base_256(tmp_path):

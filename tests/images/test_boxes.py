@@ -295,7 +295,7 @@ def test_a_bomb_takes_no_memory(root, monkeypatch):
     assert tracemalloc.get_traced_memory()[1] < 2**24
     tracemalloc.stop()
     assert list(there) == [f"train/{TRAIN}.JPEG"]
-    reason = "reaches beyond the end of the archive, which is not read any further"
+    reason = "reaches beyond the end of the archive, which is not read any further; download it again"
     assert notes == (f"{path.name}: bomb.xml: {reason}",)
 
 

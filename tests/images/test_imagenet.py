@@ -1,5 +1,6 @@
 """ILSVRC 2012 in folders, in tars and as Kaggle has it: the same images, keys and labels whatever the shape."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -275,7 +276,7 @@ def test_hidden_files_first_in_a_tar_hide_nothing(tmp_path):
 def test_where_nothing_could_be_used_it_is_named(tmp_path):
     write_tar(tmp_path / "ILSVRC2012_img_train.tar", {"n01440764.tar": b"\x1f\x8b" + bytes(1000)})
     with pytest.raises(
-        SalpipeError, match=r"no images of ImageNet; .*: n01440764\.tar: compressed; unpack it with gunzip"
+        SalpipeError, match=r"n01440764\.tar: compressed; unpack it with gunzip.* leaves no images of ImageNet; put ILS"
     ):
         read_images(tmp_path)
 
@@ -322,3 +323,21 @@ def test_a_tar_cut_short_gives_what_lies_before_the_cut(tmp_path):
     catalogue = read_images(tmp_path)
     assert catalogue.ids == ("n02100735", "n02119789")
     assert any("reaches beyond the end of the archive" in note for note in catalogue.notes)
+
+
+def test_a_tar_cut_short_in_its_first_class_is_to_be_downloaded_again(tmp_path):
+    path = imagenets.train_tar(tmp_path)
+    path.write_bytes(path.read_bytes()[:1024])
+    with pytest.raises(SalpipeError) as caught:
+        read_images(path)
+    assert re.fullmatch(
+        rf"{path}: {path.name}: n\d+\.tar: reaches beyond the end of the archive, which is not read any further; "
+        "download it again; that leaves no images of ImageNet; give another of its tars, or a folder of them",
+        str(caught.value),
+    )
+
+
+def test_classes_without_images_are_noted(tmp_path):
+    imagenets.train_folders(tmp_path / "train")
+    (tmp_path / "train" / "n01440764").mkdir()
+    assert read_images(tmp_path).notes == (f"{tmp_path}/train/n01440764: a folder without images, left out",)
