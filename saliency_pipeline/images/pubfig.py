@@ -33,6 +33,7 @@ LIST_NAMES, PEOPLE_NAMES = "*_urls*.txt", "*_people*.txt"
 
 _KAGGLE = "CelebDataProcessed"
 _PUBFIG83_PEOPLE = 83
+_NEEDED = "each person needs a folder of images"
 _MANY = 1000
 """A folder of more entries than this is none of people, and need not be read to its end to be recognised."""
 
@@ -110,7 +111,9 @@ def _read_pubfig(path: Path, options: ReadOptions) -> Catalogue:
             box = _widened(row.box, options.margin) if row and row.box and options.crop else None
             suffix = file.rpartition(".")[2]
             records.append((person, ImageRecord(f"{person}/{number}.{suffix}", file, box=box)))
-    return _catalogue(path, records, "pubfig", notes)
+    named = "--list makes it layout pubfig, in which " if options.list else ""
+    fetch = f"salpipe fetch pubfig --list {shown(lists[0] if lists else 'dev_urls.txt')} -o {shown(path)}"
+    return _catalogue(path, records, "pubfig", notes, f"{named}{_NEEDED}, as {fetch} makes them")
 
 
 def _read_kaggle(path: Path, options: ReadOptions) -> Catalogue:
@@ -121,7 +124,7 @@ def _read_kaggle(path: Path, options: ReadOptions) -> Catalogue:
 def _read_pubfig83(path: Path, options: ReadOptions) -> Catalogue:
     notes = Notes()
     records = []
-    splits = _splits(path)
+    splits = _splits(path, notes)
     for folder, split in splits.items():
         records += [(person, replace(record, split=split)) for person, record in _plain(folder)]
     # an image has the same key in both kinds of tree, unless train and test number theirs each from 1
@@ -135,7 +138,9 @@ def _plain(folder: Path) -> list[tuple[str, ImageRecord]]:
     return [(person, ImageRecord(f"{person}/{key_part(name)}", path)) for person, name, path in files(folder)]
 
 
-def _catalogue(path: Path, records: Iterable[tuple[str, ImageRecord]], layout: str, notes: Notes) -> Catalogue:
+def _catalogue(
+    path: Path, records: Iterable[tuple[str, ImageRecord]], layout: str, notes: Notes, needed: str = _NEEDED
+) -> Catalogue:
     """A catalogue of the people who have images; of two images of one key the first is taken."""
     first: dict[str, tuple[str, ImageRecord]] = {}
     for person, record in records:
@@ -143,7 +148,7 @@ def _catalogue(path: Path, records: Iterable[tuple[str, ImageRecord]], layout: s
             notes.add(_short(record.path), "another folder has this person's image of this name")
     if not first:
         more = f"; {notes.lines()[0]}" if len(notes) else ""
-        raise SalpipeError(f"{shown(path)}: no images found; each person needs a folder of them{more}")
+        raise SalpipeError(f"{shown(path)}: no images found; {needed}{more}")
     classes = tuple(sorted({person for person, _ in first.values()}, key=natural))
     labels = {person: label for label, person in enumerate(classes)}
     kept = [replace(record, label=labels[person]) for person, record in first.values()]
@@ -184,12 +189,20 @@ def _people(folder: str | os.PathLike[str]) -> list[tuple[str, str]]:
     return [(person_name(key_part(name)) or key_part(name), os.path.join(top, name)) for name in names]
 
 
-def _splits(path: Path) -> dict[Path, Split]:
+def _splits(path: Path, notes: Notes) -> dict[Path, Split]:
     """The folders of people: those of the splits, or `path` itself."""
-    named = [Path(folder) for _, folder in _people(path)]
-    if named and all(folder.name.lower() in SPLIT_FOLDERS for folder in named):
-        return {folder: SPLIT_FOLDERS[folder.name.lower()] for folder in named}
-    return {path: Split.NONE}
+    folders = [Path(folder) for _, folder in _people(path)]
+    splits = {folder: SPLIT_FOLDERS[folder.name.lower()] for folder in folders if _is_split(folder)}
+    if splits:
+        parts = " and ".join(folder.name for folder in splits)
+        for other in (folder for folder in folders if folder not in splits):
+            notes.add(other.name, f"passed over beside {parts}; move the people in it into one of them")
+    return splits or {path: Split.NONE}
+
+
+def _is_split(folder: Path) -> bool:
+    """Nobody is called Train or Test."""
+    return folder.name.lower() in SPLIT_FOLDERS
 
 
 def _short(path: str) -> str:
@@ -231,8 +244,8 @@ def _is_pubfig83(path: Path) -> bool:
     folders = _folders(path)
     if path.name.lower().startswith("pubfig83"):
         return bool(folders)
-    if folders and all(folder.name.lower() in SPLIT_FOLDERS for folder in folders):
-        folders = _folders(folders[0])
+    if split := next(filter(_is_split, folders), None):
+        folders = _folders(split)
     if len(folders) != _PUBFIG83_PEOPLE:
         return False
     if sum(" " in person_name(folder.name) for folder in folders) < 0.9 * _PUBFIG83_PEOPLE:

@@ -179,10 +179,14 @@ def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(SalpipeError, match=r"none\.txt: No such file or directory; give a list of PubFig"):
         read(PUBFIG, plain, list=tmp_path / "none.txt")
     lists = tmp_path / "lists"
-    write_list(lists / "dev_urls.txt", *ROWS)
-    with pytest.raises(SalpipeError, match="lists: no images found; each person needs a folder of them"):
+    command = f"salpipe fetch pubfig --list {write_list(lists / 'dev_urls.txt', *ROWS)}"
+    with pytest.raises(
+        SalpipeError, match=rf"lists: no images found; each person needs .*, as {command} -o {lists} makes them$"
+    ):
         read(PUBFIG, lists)
-    with pytest.raises(SalpipeError, match=r"no images found; .*; cat/1\.jpg: its folder is nobody's in the list"):
+    with pytest.raises(
+        SalpipeError, match=r"found; --list makes it layout pubfig, .*; cat/1\.jpg: its folder is nobody's in the list"
+    ):
         read(PUBFIG, plain, list=lists / "dev_urls.txt")
 
 
@@ -240,6 +244,11 @@ def test_its_splits_have_the_same_keys(tmp_path):
         "2.jpg": Split.TEST,
     }
     assert len(catalogue.classes) == 83
+    make(root, "samples/1.jpg")
+    assert recognised(root) == (False, False, True)
+    beside = read(PUBFIG83, root)
+    assert (beside.classes, beside.records) == (catalogue.classes, catalogue.records)
+    assert beside.notes == ("samples: passed over beside test and train; move the people in it into one of them",)
 
 
 def test_splits_that_both_number_from_1_keep_their_images_apart(tmp_path):
