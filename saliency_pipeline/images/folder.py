@@ -30,8 +30,8 @@ SPLIT_FOLDERS = {
 _NO_IMAGES = {
     re.compile(r"shard-[0-9]{5,}\.h5"): "a shard that salpipe made of images; give the folder of those images",
     re.compile(r".*_urls.*\.txt", re.DOTALL): (
-        "a list of PubFig, without its images; download them with salpipe fetch pubfig --list LIST -o FOLDER and give "
-        "that folder"
+        "a list of PubFig, which holds no images; give the folder of its images, which salpipe fetch pubfig --list "
+        "LIST -o FOLDER downloads"
     ),
 }
 """Files that are given in place of images, by their names: what each is, and what to give."""
