@@ -56,9 +56,9 @@ def share(text: str) -> tuple[float, bool]:
 @click.option(
     "--group-duplicates/--no-group-duplicates",
     "together",
-    default=True,
-    show_default=True,
-    help="Keep duplicates together where --split deals new splits.",
+    default=None,
+    help="Look for duplicates and keep them together: in new splits, and in the folds of train and compare.  [default: "
+    "with --split]",
 )
 @click.option("--model", default="efficientnet_lite0", show_default=True, help="Source model; see 'salpipe models'.")
 @click.option(
@@ -174,7 +174,7 @@ def command(
     reading: ReadOptions,
     selection: Selection,
     policy: Policy | None,
-    together: bool,
+    together: bool | None,
     shard_size: int,
     jobs: int,
     part: tuple[int, int],

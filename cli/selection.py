@@ -103,8 +103,8 @@ _TAKING = (
         "--split",
         type=numbers,
         metavar="72/18/10|N/N/N",
-        help="Deal new splits, training/validation/test, class by class: percentages or numbers of images.  [default: "
-        "those of the data set]",
+        help="Deal new splits, training/validation/test, class by class: percentages, which sum to 100, fractions, "
+        "which sum to 1, or else numbers of images.  [default: those of the data set]",
     ),
     click.option(
         "--stable-split",
@@ -141,15 +141,12 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         **options: Any,
     ) -> Any:
         from saliency_pipeline.images.layout import ReadOptions
-        from saliency_pipeline.subsets.recipes import follow
         from saliency_pipeline.subsets.select import Selection
 
-        selection = Selection(
-            classes, min_per_class, num_classes, per_class, splits=split or (), stable=stable_split, seed=seed
-        )
+        selection = Selection(classes, min_per_class, num_classes, per_class, split or (), stable_split, seed, recipe)
         return command(
             reading=ReadOptions(label_level, int(noise), url_list, crop, margin),
-            selection=follow(recipe, selection) if recipe else selection,
+            selection=selection,
             **options,
         )
 

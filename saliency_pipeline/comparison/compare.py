@@ -25,12 +25,13 @@ from saliency_pipeline.comparison.runs import Run, is_finished, read_run
 from saliency_pipeline.devices import find_device
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import FolderLock, disk_errors_explained, remove_stale_temporaries, write_atomically
+from saliency_pipeline.images.record import Split
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.saliency.render import overlay
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.parts import chosen_method
+from saliency_pipeline.training.parts import chosen_method, duplicates, labels_and_splits
 from saliency_pipeline.training.runlog import read_json
 
 RESULTS, COSTS = "results.json", "costs.json"
@@ -118,7 +119,7 @@ def compare(
             **_told(pairs, plan),
         }
         results = analyse(
-            runs, plan.arms, plan.settings, pairs.classes, about=about, warnings=[*warnings, *_duplicates(pairs)]
+            runs, plan.arms, plan.settings, pairs.classes, about=about, warnings=[*warnings, *leaks(pairs, plan.folds)]
         )
         costs = paid(runs, pairs, plan.shared, _maps_known(folder))
         page = _write(folder, results, costs, _pictures(pairs, plan.shared))
@@ -276,14 +277,19 @@ def _told(pairs: ShardFolder, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _duplicates(pairs: ShardFolder) -> list[str]:
-    """A warning where the same file is stored more than once, and so may both train and validate."""
-    hashes = np.concatenate([pairs.shard(number).source_sha256 for number in range(len(pairs.shards))])
-    copies = len(hashes) - len(np.unique(hashes, axis=0))
-    if not copies:
+def leaks(pairs: ShardFolder, folds: int) -> list[str]:
+    """A warning where duplicates of one another lie in different splits; folds of our own never divide them."""
+    labels, splits = labels_and_splits(pairs)
+    used = (labels >= 0) & ((splits >= 0) | bool(folds))
+    parts = splits[used] == Split.TEST if folds else splits[used]
+    groups = duplicates(pairs)[used]
+    both = np.unique(np.stack([groups, parts], axis=1), axis=0)[:, 0]
+    number, lies_in = np.unique(both, return_counts=True)
+    if not (images := int(np.isin(groups, number[lies_in > 1]).sum())):
         return []
     return [
-        f"{copies} images are copies of others, byte for byte: some may train in the fold that their twin validates"
+        f"{images} images have duplicates in another split, so that what is measured on may have been trained on: "
+        "generate the shards again with --dedupe keep-first"
     ]
 
 

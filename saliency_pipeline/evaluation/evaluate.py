@@ -31,8 +31,8 @@ from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.parts import labels_and_splits
-from saliency_pipeline.training.split import choose_split, evaluation_rows
+from saliency_pipeline.training.parts import duplicates, labels_and_splits, split_of
+from saliency_pipeline.training.split import evaluation_rows
 
 EVALUATION = "evaluation.json"
 PER_CLASS = "per-class.csv"
@@ -106,7 +106,14 @@ def evaluate(
     _check_classes(trained, pairs)
     labels, splits = labels_and_splits(pairs)
     rows = evaluation_rows(
-        labels, splits, split, classes=pairs.classes, folds=config.folds, fold=config.fold, seed=config.seed
+        labels,
+        splits,
+        split,
+        classes=pairs.classes,
+        groups=duplicates(pairs),
+        folds=config.folds,
+        fold=config.fold,
+        seed=config.seed,
     )
     for note in _caveats(trained, config, pairs, rows):
         progress.note(note)
@@ -168,16 +175,7 @@ def _trained_on(config: TrainConfig, pairs: ShardFolder, shards: dict[str, Any])
     for path in (pairs.path, Path(str(shards.get("path")))):
         with suppress(SalpipeError):
             if (own := ShardFolder(path)).header.plan == shards.get("plan"):
-                split = choose_split(
-                    *labels_and_splits(own),
-                    own.classes,
-                    folds=config.folds,
-                    fold=config.fold,
-                    per_class=config.per_class,
-                    limit=config.limit,
-                    seed=config.seed,
-                )
-                return frozenset(_files(own, split.train))
+                return frozenset(_files(own, split_of(config, own).train))
     return None
 
 

@@ -263,6 +263,7 @@ class _Worker:
             maps=explanation.maps,
             targets=dict.fromkeys(explanation.maps, explanation.targets),
             boxes=[record.boxes for record in records] if job.header.boxes else (),
+            groups=np.array([record.group for record in records], np.int64) if job.header.groups else (),
         )
         return _Explained(chunk, rows, rejects)
 

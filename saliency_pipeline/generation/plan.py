@@ -121,14 +121,18 @@ def plan_fields(request: Request, catalogue: Catalogue, weights_sha256: str) -> 
 
 
 def records_digest(catalogue: Catalogue) -> str:
-    """SHA-256 of what is known of all images: key, label, split, boxes and size in bytes.
+    """SHA-256 of what is known of all images: key, label, split, boxes, group and size in bytes.
 
     An image that changed its content without changing its size is not noticed.
     """
     digest = hashlib.sha256()
     for record in catalogue.records:
-        known = [record.key, record.label, record.split, record.box, record.size()]
-        digest.update(to_json([*known, record.boxes] if record.boxes else known).encode() + b"\n")
+        known: list[Any] = [record.key, record.label, record.split, record.box, record.size()]
+        if record.boxes:
+            known.append(record.boxes)
+        if record.group >= 0:
+            known.append({"group": record.group})
+        digest.update(to_json(known).encode() + b"\n")
     return digest.hexdigest()
 
 

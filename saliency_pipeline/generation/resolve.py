@@ -140,6 +140,7 @@ def _job(
         "jpeg" if request.encoding == "jpeg" else "raw",
         {name: MapShape(target.count, *shape) for name, shape in shapes.items()},
         any(record.boxes for record in catalogue.records),
+        any(record.group >= 0 for record in catalogue.records),
     )
     streams = max(1, joblib.cpu_count() // jobs) if request.device == "cpu" else 2
     placement = Placement(chosen["backend"], chosen["precision"], request.device, streams)

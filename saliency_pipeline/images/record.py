@@ -39,6 +39,7 @@ class ImageRecord:
         boxes: where in the image objects of its class are, as far as the data set says.
         offset: where in the file the image begins: 0 but in archives.
         length: how many bytes it has; None where it is the whole file.
+        group: equal for images that are duplicates of one another; -1 where it has none, or nobody looked.
     """
 
     key: str
@@ -49,6 +50,7 @@ class ImageRecord:
     boxes: tuple[Box, ...] = ()
     offset: int = 0
     length: int | None = None
+    group: int = -1
 
     def read(self) -> bytes:
         """The bytes of the image. Raises OSError where they cannot be read or exceed `MAX_FILE_BYTES`."""

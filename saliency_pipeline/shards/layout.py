@@ -115,8 +115,8 @@ def _read(file: h5py.File, identity: tuple[int, int, int, int]) -> tuple[Layout 
         raise ValueError("attribute size is not a number")
     encoding = cast(Encoding, _text(file, "encoding"))
     maps = _methods(file, problems)
-    boxes = _has(file, "source/box")
-    header = ShardHeader(_text(file, "plan"), provenance, tuple(classes), int(size), encoding, maps, boxes)
+    boxes, groups = _has(file, "source/box"), _has(file, "source/group")
+    header = ShardHeader(_text(file, "plan"), provenance, tuple(classes), int(size), encoding, maps, boxes, groups)
     places: dict[str, tuple[int, Column]] = {}
 
     def place(name: str, expected: Column | None = None) -> Column | None:

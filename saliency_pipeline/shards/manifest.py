@@ -104,7 +104,7 @@ class Manifest:
             "images": self.images,
             **{
                 name: getattr(self.header, name)
-                for name in ("plan", "provenance", "classes", "size", "encoding", "boxes")
+                for name in ("plan", "provenance", "classes", "size", "encoding", "boxes", "groups")
             },
             "maps": {method: asdict(shape) for method, shape in self.header.maps.items()},
             "rejects": self.rejects,
@@ -127,6 +127,7 @@ class Manifest:
             },
             # 1.0 had none
             boxes=data.get("boxes", False) is True,
+            groups=data.get("groups", False) is True,
         )
         manifest = cls(
             header,

@@ -62,6 +62,7 @@ class ShardHeader:
         encoding: "raw" (uint8 frames) or "jpeg" (one byte stream).
         maps: for each method the shape of its maps.
         boxes: whether the data set says where in its images the objects are.
+        groups: whether some of the images are known to be duplicates of one another.
     """
 
     plan: str
@@ -71,6 +72,7 @@ class ShardHeader:
     encoding: Encoding
     maps: Mapping[str, MapShape]
     boxes: bool = False
+    groups: bool = False
 
     def __post_init__(self) -> None:
         if self.encoding not in ("raw", "jpeg"):
@@ -108,6 +110,8 @@ class ShardRows:
         maps: for each method its raw maps, float32 (B, T, h, w), any range.
         targets: for each method the class explained, int32 (B, T).
         boxes: for each image its boxes, x0, y0, x1, y1 in pixels of the original, where the header has boxes.
+        groups: int64 (B,), equal for duplicates of one another, -1 for an image that has none, where the header has
+            groups.
     """
 
     keys: list[str]
@@ -121,6 +125,7 @@ class ShardRows:
     maps: dict[str, npt.NDArray[np.float32]]
     targets: dict[str, npt.NDArray[np.int32]]
     boxes: Sequence[Sequence[tuple[int, int, int, int]]] = ()
+    groups: npt.NDArray[np.int64] | tuple[()] = ()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -156,6 +161,8 @@ def columns(header: ShardHeader, rows: int) -> dict[str, Column]:
         "prediction/class": column("<i4", TOP),
         "prediction/score": column("<f4", TOP),
     }
+    if header.groups:
+        found["source/group"] = column("<i8")
     for method, shape in header.maps.items():
         found[f"saliency/{method}/map"] = column("<f2", shape.targets, shape.height, shape.width)
         found[f"saliency/{method}/scale"] = column("<f4", shape.targets)

@@ -204,6 +204,11 @@ class Shard(Described):
         """SHA-256 of the original files, uint8 (N, 32)."""
         return self._column("source/sha256")
 
+    @property
+    def groups(self) -> npt.NDArray[np.int64]:
+        """Equal for images of the folder that are duplicates of one another, int64 (N,); -1 where none is known."""
+        return self._column("source/group") if self.header.groups else np.full(len(self), -1, np.int64)
+
     def images(self, rows: Rows = None) -> npt.NDArray[np.uint8]:
         """Frames of the given rows (default all): uint8 (B, S, S, 3) RGB.
 

@@ -175,6 +175,7 @@ def _check_values(shard: Shard, keys: dict[bytes, str]) -> Iterator[str]:
         ("label", shard.view("label"), -1, len(shard.classes) - 1),
         ("split", shard.view("split"), -1, 2),
         ("source/size", shard.source_sizes, 1, np.inf),
+        ("source/group", shard.groups, -1, np.inf),
         ("prediction/class", predicted, -1, most - 1),
         ("prediction/score", score, 0, 1.0001),
     ]

@@ -165,6 +165,10 @@ class ShardWriter:
             "prediction/class": rows.prediction_class,
             "prediction/score": rows.prediction_score,
         }
+        if len(rows.groups) and not self.header.groups:
+            raise ValueError("groups for a shard without groups")
+        if self.header.groups:
+            arrays["source/group"] = np.asarray(rows.groups)
         for method, raw in rows.maps.items():
             stored, scale, flag = encode_maps(raw)
             arrays[f"saliency/{method}/map"] = stored

@@ -116,6 +116,22 @@ def group(pairs: Places, images: int) -> Places:
     return groups
 
 
+def marked(catalogue: Catalogue, groups: Sequence[int] | Places) -> Catalogue:
+    """The catalogue whose records know their duplicates: `record.group` is the place of the first of each group.
+
+    Args:
+        catalogue: the images.
+        groups: (n,) equal numbers for duplicates, as `group` gives them.
+    """
+    if len(groups) != len(catalogue):
+        raise ValueError(f"{len(groups)} groups for {len(catalogue)} images")
+    records = list(catalogue.records)
+    for places in members(groups):
+        for place in places.tolist():
+            records[place] = replace(records[place], group=int(places[0]))
+    return replace(catalogue, records=records)
+
+
 def members(groups: Sequence[int] | Places) -> tuple[Places, ...]:
     """The groups of at least two images: the places of each one's members, in order; groups by their first member."""
     numbers = np.asarray(groups, np.int64)
@@ -163,7 +179,7 @@ def dedupe(catalogue: Catalogue, groups: Sequence[int] | Places, policy: Policy)
     records = [record for record, drop in zip(catalogue.records, gone, strict=True) if not drop]
     notes = catalogue.notes
     if gone.any():
-        notes += (f"{gone.sum():,} duplicates left out ({policy}), {len(records):,} images kept",)
+        notes += (f"duplicates left out ({policy}): {gone.sum():,}, images kept: {len(records):,}",)
     return replace(catalogue, records=records, notes=notes)
 
 

@@ -13,7 +13,7 @@ from saliency_pipeline.images.layout import ReadOptions
 from saliency_pipeline.images.open import read_images
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.subsets.duplicates import Places, Policy, dedupe, find_duplicates, group
+from saliency_pipeline.subsets.duplicates import Places, Policy, dedupe, find_duplicates, group, marked
 from saliency_pipeline.subsets.fingerprint import fingerprints
 from saliency_pipeline.subsets.select import Selection, select
 
@@ -25,7 +25,7 @@ def prepare(
     selection: Selection | None = None,
     *,
     policy: Policy | None = None,
-    together: bool = True,
+    together: bool | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Catalogue:
@@ -33,7 +33,8 @@ def prepare(
 
     Duplicates, exact and near, are looked for in two cases, at a few milliseconds and 4.2 KB of memory an image. With
     a `policy` they are left out before anything is drawn, for which all images of the classes wanted are looked at.
-    Without one, where new splits are dealt, they are dealt `together`, for which only the images drawn are.
+    Without one they are kept `together`, for which only the images drawn are: records know their duplicates, new splits
+    do not divide them, and neither do the folds of training later on.
 
     Args:
         path: the data set.
@@ -41,7 +42,7 @@ def prepare(
         reading: how it is read.
         selection: what is taken of it.
         policy: which duplicates are left out; None for none.
-        together: whether new splits keep duplicates together.
+        together: whether duplicates are kept together; None for where new splits are dealt.
         cache: folder where what was seen of images is kept, for the next run of the same command.
         progress: told what is found and passed over, and how far it is.
 
@@ -61,12 +62,12 @@ def prepare(
         catalogue = select(catalogue, replace(selection, classes=()))
     else:
         catalogue = select(catalogue, selection)
-        if selection.splits and together:
+        if together or (together is None and selection.splits):
             rest = replace(selection, classes=(), min_per_class=None, num_classes=None)
-            catalogue = select(catalogue, rest, _groups(catalogue, cache, progress))
+            catalogue = select(marked(catalogue, _groups(catalogue, cache, progress)), rest)
     for line in catalogue.notes[len(whole.notes) :]:
         progress.note(line)
-    return replace(catalogue, taken=_taken(reading, selection, policy))
+    return replace(catalogue, taken=_taken(reading, selection, policy, together))
 
 
 def _groups(catalogue: Catalogue, cache: Path | None, progress: Progress) -> Places:
@@ -75,11 +76,14 @@ def _groups(catalogue: Catalogue, cache: Path | None, progress: Progress) -> Pla
     return group(found.pairs, len(catalogue))
 
 
-def _taken(reading: ReadOptions, selection: Selection, policy: Policy | None) -> dict[str, Any]:
+def _taken(reading: ReadOptions, selection: Selection, policy: Policy | None, together: bool | None) -> dict[str, Any]:
     """What was asked for besides the defaults, as JSON can hold it. Where a list of URLs lies says nothing."""
     asked = asdict(reading) | asdict(selection)
     usual = asdict(ReadOptions()) | asdict(Selection()) | {"list": asked["list"]}
     found = {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}
-    return {name: value for name, value in found.items() if asked[name] != usual[name]} | (
-        {"dedupe": policy} if policy else {}
-    )
+    taken = {name: value for name, value in found.items() if asked[name] != usual[name]}
+    if policy:
+        taken["dedupe"] = policy
+    elif together is not None and together != bool(selection.splits):
+        taken["group_duplicates"] = together
+    return taken

@@ -17,6 +17,7 @@ from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 from saliency_pipeline.subsets.classes import classes_meant
 from saliency_pipeline.subsets.deal import deal, deal_stable, fractions, part_totals, written
 from saliency_pipeline.subsets.lots import Lots, lots, ranks
+from saliency_pipeline.subsets.recipes import recipe_splits
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -46,7 +47,7 @@ class Selection:
         stable: an image's split depends on its key and the seed alone, so that it stays when images are added or
             taken away; the fractions then hold on average only.
         seed: of all that is drawn, 0 to 2**32 - 1.
-        recipe: name of the recipe that `splits` come from, if any.
+        recipe: name of a recipe, which says the `splits`.
 
     Raises:
         SalpipeError: the values are out of range or contradict each other.
@@ -62,6 +63,8 @@ class Selection:
     recipe: str | None = None
 
     def __post_init__(self) -> None:
+        if self.recipe is not None:
+            self._follow(self.recipe)
         for name in ("min_per_class", "num_classes", "per_class"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise SalpipeError(f"--{name.replace('_', '-')} {value}: must be at least 1")
@@ -70,7 +73,18 @@ class Selection:
         if self.counts is not None and self.per_class is not None:
             raise SalpipeError(f"--per-class {self.per_class}: {self.asked_by} already says how many; leave one out")
         if self.stable and self.shares is None:
-            raise SalpipeError("--stable-split: holds fractions only; add --split 72/18/10 or leave it out")
+            more = "" if self.recipe else "add --split 72/18/10 or "
+            raise SalpipeError(f"--stable-split: holds fractions only; {more}leave it out")
+
+    def _follow(self, recipe: str) -> None:
+        """Take the sizes of the recipe, which leaves nothing more to say about them."""
+        sizes = recipe_splits(recipe)
+        contradicting = {"--split": self.splits not in ((), sizes), "--per-class": self.per_class is not None}
+        if given := [flag for flag, contradicts in contradicting.items() if contradicts]:
+            raise SalpipeError(
+                f"--recipe {recipe} is {written(sizes)} images, evenly from all classes; leave {given[0]} out"
+            )
+        object.__setattr__(self, "splits", sizes)
 
     @property
     def shares(self) -> tuple[Fraction, ...] | None:
@@ -88,17 +102,16 @@ class Selection:
         return tuple(map(int, self.splits)) if self.splits and self.shares is None else None
 
 
-def select(catalogue: Catalogue, selection: Selection, groups: Sequence[int] | Ints | None = None) -> Catalogue:
+def select(catalogue: Catalogue, selection: Selection) -> Catalogue:
     """Takes some classes and images of a catalogue and splits them anew, as far as a selection says so.
 
     The same seed takes the same images on every machine and from every layout of a data set, since layouts give an
     image the same key and classes are drawn by WordNet id where they have one.
 
     Args:
-        catalogue: what there is. Where it has classes, images without a label are left out of any selection.
+        catalogue: what there is. Where it has classes, images without a label are left out of any selection. New
+            splits never divide a group of its records.
         selection: what is wanted. One that wants nothing gives the catalogue back.
-        groups: (n,) a number for each record, equal for images that are duplicates of one another: new splits never
-            divide them. All are different where left out.
 
     Returns:
         A catalogue of the records taken, in their order. Labels count the classes taken, in their order; a class that
@@ -125,7 +138,7 @@ def select(catalogue: Catalogue, selection: Selection, groups: Sequence[int] | I
     if not len(kept):
         raise SalpipeError(f"{shown(catalogue.root)}: no image is left; ask for other classes, or fewer conditions")
     if selection.splits:
-        leaders = _leaders(len(records), groups)[kept]
+        leaders = _leaders(records)[kept]
         splits[kept] = _dealt(catalogue, selection, labels[kept], leaders, notes)
 
     new_labels = np.cumsum(chosen) - 1 if catalogue.classes else np.array([-1])
@@ -185,7 +198,10 @@ def _chosen_images(
         notes.add(f"{unlabelled:,} images", "left out, they have no label")
     kept = np.flatnonzero(np.append(chosen, False)[labels])  # the label -1 finds the last
     if selection.counts is not None:
-        return _drawn(catalogue, selection, kept, labels[kept], _quotas(catalogue, selection, labels[kept], chosen))
+        wanted = sum(selection.counts)
+        if wanted < len(kept) and not selection.recipe:
+            notes.add(selection.asked_by, f"read as numbers of images, {wanted:,} of {len(kept):,} are taken")
+        return _drawn(catalogue, selection, kept, labels[kept], _quotas(catalogue, selection, labels, chosen))
     if selection.per_class is not None:
         pools = labels[kept] if selection.splits else labels[kept] * len(Split) + splits[kept] + 1
         return _drawn(catalogue, selection, kept, pools, np.full(int(pools.max(initial=0)) + 1, selection.per_class))
@@ -205,9 +221,10 @@ def _drawn(catalogue: Catalogue, selection: Selection, kept: Ints, pools: Ints, 
 def _quotas(catalogue: Catalogue, selection: Selection, labels: Ints, chosen: Mask) -> Ints:
     """How many images each class gives where counts are wanted, (k,) int64: the same number, or one less."""
     wanted = sum(selection.counts or ())
-    if not catalogue.classes and wanted > len(labels):
+    images = np.bincount(labels[labels >= 0], minlength=len(chosen))
+    if not catalogue.classes and wanted > images[0]:
         raise SalpipeError(
-            f"{selection.asked_by}: {wanted:,} images are wanted, there are {len(labels):,}; ask for fewer"
+            f"{selection.asked_by}: {wanted:,} images are wanted, there are {images[0]:,}; ask for fewer"
         )
     quotas = np.zeros(len(chosen), np.int64)
     classes = np.flatnonzero(chosen)
@@ -218,7 +235,6 @@ def _quotas(catalogue: Catalogue, selection: Selection, labels: Ints, chosen: Ma
         )
     by_lot = classes[np.argsort(_class_lots(catalogue, selection, "quota")[classes], kind="stable")]
     quotas[by_lot] = wanted // len(classes) + (np.arange(len(classes)) < wanted % len(classes))
-    images = np.bincount(labels, minlength=len(chosen))
     if len(short := np.flatnonzero(images < quotas)):
         named = ", ".join(
             f"{shown(catalogue.classes[label])} {images[label]:,} of {quotas[label]:,}" for label in short[:_NAMED]
@@ -226,28 +242,33 @@ def _quotas(catalogue: Catalogue, selection: Selection, labels: Ints, chosen: Ma
         more = f" and {len(short) - _NAMED:,} more" if len(short) > _NAMED else ""
         raise SalpipeError(
             f"{selection.asked_by}: {len(short):,} of {len(classes):,} classes have too few images: "
-            f"{named}{more}; {_remedy(wanted, images[classes])}"
+            f"{named}{more}; {_remedy(catalogue, selection, wanted, images)}"
         )
     return quotas
 
 
-def _remedy(wanted: int, images: Ints) -> str:
-    """What to do where classes have too few images: the most classes that have enough, so many there are."""
+def _remedy(catalogue: Catalogue, selection: Selection, wanted: int, images: Ints) -> str:
+    """What to do where classes have too few images: the most classes that have enough, as many as there are."""
+    if selection.classes:
+        images = images[list(classes_meant(selection.classes, catalogue.classes, catalogue.ids))]
     sizes = np.sort(images)[::-1]
-    enough = np.flatnonzero(-(-wanted // np.arange(1, len(sizes) + 1)) <= sizes)
+    most = min(selection.num_classes or len(sizes), len(sizes))
+    enough = np.flatnonzero(-(-wanted // np.arange(1, most + 1)) <= sizes[:most])
     if not len(enough):
-        return f"there are {int(images.sum()):,} images in these classes: ask for fewer with --split"
-    last = enough[-1]
+        fewer = "leave the recipe out and ask for fewer" if selection.recipe else "ask for fewer"
+        return f"there are {int(images.sum()):,} images in all: {fewer} with --split"
+    last = int(enough[-1])
+    if selection.num_classes:
+        fewer = "" if last + 1 == selection.num_classes else f" and --num-classes {last + 1}"
+        return f"draw among larger ones with --min-per-class {-(-wanted // (last + 1))}{fewer}"
     return f"leave them out with --min-per-class {sizes[last]}, which keeps {last + 1:,}, or --classes '!NAME'"
 
 
-def _leaders(images: int, groups: Sequence[int] | Ints | None) -> Ints:
-    """The position of the first image of each image's group, (n,) int64."""
-    if groups is None:
-        return np.arange(images)
-    if len(groups) != images:
-        raise ValueError(f"{len(groups)} groups for {images} records")
-    _, first, group = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
+def _leaders(records: Sequence[ImageRecord]) -> Ints:
+    """The position of the first image of each image's group, (n,) int64: its own where it has no duplicate."""
+    groups = np.fromiter((record.group for record in records), np.int64, len(records))
+    own = np.arange(len(records))
+    _, first, group = np.unique(np.where(groups < 0, -1 - own, groups), return_index=True, return_inverse=True)
     return first[group]
 
 

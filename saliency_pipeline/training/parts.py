@@ -22,7 +22,7 @@ from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.batches import Batches, PairDataset, Preparation
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.inputs import Inputs
-from saliency_pipeline.training.split import choose_split
+from saliency_pipeline.training.split import Split, choose_split
 
 BLOCK = 64
 """Rows that are read one after the other where the frames do not fit into memory."""
@@ -106,15 +106,7 @@ def chosen_method(config: TrainConfig, pairs: ShardFolder) -> str | None:
 
 def datasets(config: TrainConfig, spec: NetworkSpec, pairs: ShardFolder) -> tuple[Batches, Batches, int]:
     """Training images, augmented, validation images as they are, and how many the former were drawn from."""
-    split = choose_split(
-        *labels_and_splits(pairs),
-        pairs.classes,
-        folds=config.folds,
-        fold=config.fold,
-        per_class=config.per_class,
-        limit=config.limit,
-        seed=config.seed,
-    )
+    split = split_of(config, pairs)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     images = len(split.train)
     if images // -(-images // config.batch_size) < world:
@@ -134,12 +126,46 @@ def datasets(config: TrainConfig, spec: NetworkSpec, pairs: ShardFolder) -> tupl
     )
 
 
+def split_of(config: TrainConfig, pairs: ShardFolder) -> Split:
+    """The images that train and those that validate.
+
+    Raises:
+        SalpipeError: as `choose_split`.
+    """
+    return choose_split(
+        *labels_and_splits(pairs),
+        pairs.classes,
+        groups=duplicates(pairs),
+        folds=config.folds,
+        fold=config.fold,
+        per_class=config.per_class,
+        limit=config.limit,
+        seed=config.seed,
+    )
+
+
 def labels_and_splits(pairs: ShardFolder) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int8]]:
     """Label int64 (N,) and split int8 (N,) of every image of a folder."""
     shards = [pairs.shard(number) for number in range(len(pairs.shards))]
     labels = [shard.labels for shard in shards] or [np.zeros(0, np.int64)]
     splits = [shard.splits for shard in shards] or [np.zeros(0, np.int8)]
     return np.concatenate(labels), np.concatenate(splits)
+
+
+def duplicates(pairs: ShardFolder) -> npt.NDArray[np.int64]:
+    """A number for every image of a folder, int64 (N,), equal for those that are duplicates of one another.
+
+    Near duplicates are known where `salpipe generate` looked for them; files of the same bytes always.
+    """
+    shards = [pairs.shard(number) for number in range(len(pairs.shards))]
+    if not shards:
+        return np.zeros(0, np.int64)
+    if pairs.header.groups:
+        groups = np.concatenate([shard.groups for shard in shards])
+        return np.where(groups < 0, -1 - np.arange(len(groups)), groups)
+    hashes = np.concatenate([shard.source_sha256 for shard in shards])
+    _, same = np.unique(hashes.view("V32").ravel(), return_inverse=True)
+    return same.astype(np.int64)
 
 
 def choose_shuffle(pairs: ShardFolder, images: int) -> tuple[int, int] | None:

@@ -45,6 +45,7 @@ def choose_split(
     splits: npt.NDArray[np.int8],
     classes: Sequence[str],
     *,
+    groups: Positions | None = None,
     folds: int | None = None,
     fold: int | None = None,
     per_class: int | None = None,
@@ -54,8 +55,8 @@ def choose_split(
     """Choose the images that train and those that validate.
 
     Without `folds` the splits stored in the shards hold, and images without one stay out. With `folds` all images
-    but those of the test split are dealt into that many stratified folds, of which one validates. Images without a
-    label are in neither part.
+    but those of the test split are dealt into that many stratified folds, of which one validates; duplicates of one
+    another lie in one fold. Images without a label are in neither part.
 
     `per_class` and `limit` make training data scarce and leave the validation images alone. Both take the first of
     one seeded order in which an image's place depends on nothing but seed, fold and its position, so that the draw
@@ -66,6 +67,7 @@ def choose_split(
         labels: (N,) int64, -1 where unlabelled.
         splits: (N,) int8, 0 train, 1 validation, 2 test, -1 none.
         classes: names in label order.
+        groups: (N,) int64, equal for duplicates of one another; None where there are none.
         folds: how many folds to deal, >= 2.
         fold: which of them validates, 1 to `folds`.
         per_class: at most so many training images of each class.
@@ -76,7 +78,7 @@ def choose_split(
         SalpipeError: the options contradict each other, or a part or a class of the training part would be empty.
     """
     _check_options(per_class, limit, seed)
-    train, validation = _parts(labels, splits, classes, folds, fold, seed)
+    train, validation = _parts(labels, splits, classes, groups, folds, fold, seed)
     if not len(train):
         raise SalpipeError("the shards have no labelled image in a training split; use --folds 5 --fold 1 to make one")
     if not len(validation):
@@ -107,6 +109,7 @@ def evaluation_rows(
     name: str,
     *,
     classes: Sequence[str],
+    groups: Positions | None = None,
     folds: int | None = None,
     fold: int | None = None,
     seed: int = 0,
@@ -119,6 +122,7 @@ def evaluation_rows(
         name: `train` and `validation` as `choose_split` makes them from the same options (never reduced), `test` for
             the shards' test split, or `all`.
         classes: names in label order.
+        groups: as in training.
         folds: as in training; `None` for the shards' own splits.
         fold: as in training.
         seed: as in training.
@@ -134,7 +138,7 @@ def evaluation_rows(
     labelled = _labelled(labels, splits, classes)
     if name in ("train", "validation"):
         _check_options(None, None, seed)
-        train, validation = _parts(labels, splits, classes, folds, fold, seed)
+        train, validation = _parts(labels, splits, classes, groups, folds, fold, seed)
         rows = train if name == "train" else validation
     else:
         # shards of test images alone have too few for the folds of training, and need none
@@ -166,6 +170,7 @@ def _parts(
     labels: Labels,
     splits: npt.NDArray[np.int8],
     classes: Sequence[str],
+    groups: Positions | None,
     folds: int | None,
     fold: int | None,
     seed: int,
@@ -184,10 +189,21 @@ def _parts(
     if not 1 <= fold <= folds:
         raise SalpipeError(f"--fold {fold}: there are {folds} folds; use 1 to {folds}")
     pool = labelled[splits[labelled] != Part.TEST]
-    _check_folds(labels[pool], classes, folds)
+    leader = _leaders(np.arange(len(pool)) if groups is None else groups[pool])
+    # the first of each group is dealt, and the others follow it
+    dealt = np.unique(leader)
+    _check_folds(labels[pool[dealt]], classes, folds, "image" if len(dealt) == len(pool) else "different image")
     dealer = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    train, validation = list(dealer.split(pool, labels[pool]))[fold - 1]
-    return pool[train], pool[validation]
+    _, validating = list(dealer.split(dealt, labels[pool[dealt]]))[fold - 1]
+    validates = np.isin(leader, dealt[validating])
+    return pool[~validates], pool[validates]
+
+
+def _leaders(groups: Positions) -> Positions:
+    """The place of the first image of each image's group, (n,) int64."""
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    leaders: Positions = first[group]
+    return leaders
 
 
 def _check_options(per_class: int | None, limit: int | None, seed: int) -> None:
@@ -199,7 +215,7 @@ def _check_options(per_class: int | None, limit: int | None, seed: int) -> None:
         raise SalpipeError(f"--seed {seed}: must be 0 to {_MAX_SEED}")
 
 
-def _check_folds(labels: Labels, classes: Sequence[str], folds: int) -> None:
+def _check_folds(labels: Labels, classes: Sequence[str], folds: int, noun: str) -> None:
     """Refuse what StratifiedKFold would only warn of: a class that cannot be in every fold."""
     counts = np.bincount(labels, minlength=len(classes))
     if (empty := np.flatnonzero(counts == 0)).size:
@@ -208,7 +224,7 @@ def _check_folds(labels: Labels, classes: Sequence[str], folds: int) -> None:
     if (count := int(counts[rarest])) < folds:
         remedy = f"use --folds {count} or fewer" if count > 1 else "give it more images or leave the class out"
         raise SalpipeError(
-            f"class {classes[rarest]!r} has {count} image{'s'[: count > 1]}, too few for {folds} folds; {remedy}"
+            f"class {classes[rarest]!r} has {count} {noun}{'s'[: count > 1]}, too few for {folds} folds; {remedy}"
         )
 
 

@@ -31,6 +31,7 @@ from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.shard import Shard
 from saliency_pipeline.shards.verify import verify
+from saliency_pipeline.subsets.duplicates import marked
 from tests.generation.conftest import BROKEN, NAMES
 from tests.generation.examples import OPTIONS, flat, kept, photographs, run, temporaries
 
@@ -175,6 +176,17 @@ def test_a_flat_folder_is_unlabelled(tmp_path: Path) -> None:
     folder = ShardFolder(tmp_path / "shards")
     assert (folder.classes, folder.keys()) == ((), ["1.jpg", "2.jpg", "3.jpg"])
     assert {(pair.label, pair.class_name, pair.split) for pair in folder} == {(-1, None, -1)}
+
+
+def test_images_that_are_known_to_be_duplicates_are_stored_as_such(tmp_path: Path) -> None:
+    images = flat(tmp_path / "images", 6)
+    known = marked(read_folder(images), [0, 1, 2, 3, 1, 5])
+    run(known, tmp_path / "shards")
+    stored = [ShardFolder(tmp_path / "shards").shard(number).groups.tolist() for number in (0, 1)]
+    assert stored == [[-1, 1, -1, -1], [1, -1]]
+    assert verify(tmp_path / "shards", deep=True).problems == ()
+    with pytest.raises(SalpipeError, match="holds the shards of another plan \\(records"):
+        run(images, tmp_path / "shards")
 
 
 def test_the_level_of_the_label_can_be_chosen(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from saliency_pipeline.subsets.duplicates import (
     group,
     in_conflict,
     leaks,
+    marked,
     members,
 )
 from saliency_pipeline.subsets.fingerprint import ROW, Fingerprints, fingerprint
@@ -260,7 +261,7 @@ CATALOGUE = Catalogue(
 def test_the_first_of_each_group_is_kept() -> None:
     kept = dedupe(CATALOGUE, [0, 0, 2, 2, 0, 5], "keep-first")
     assert [each.key for each in kept.records] == ["a", "c", "f"]
-    assert kept.notes == ("a note", "3 duplicates left out (keep-first), 3 images kept")
+    assert kept.notes == ("a note", "duplicates left out (keep-first): 3, images kept: 3")
     assert kept.classes == CATALOGUE.classes
 
 
@@ -278,6 +279,8 @@ def test_without_duplicates_nothing_changes() -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(SalpipeError, match="dedupe 'keep-last': use one of keep-first, drop-conflicts"):
         dedupe(CATALOGUE, range(6), "keep-last")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="5 groups for 6 images"):
+        marked(CATALOGUE, [0, 0, 2, 2, 0])
     with pytest.raises(ValueError, match="5 groups for 6 images"):
         dedupe(CATALOGUE, range(5), "keep-first")
 

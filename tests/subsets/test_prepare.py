@@ -86,7 +86,7 @@ def test_duplicates_go_before_anything_is_drawn(photos):
     catalogue = prepare(photos, policy="keep-first", selection=Selection(per_class=12), progress=told)
     assert Counter(record.label for record in catalogue.records) == {0: 12, 1: 12, 2: 12}
     assert not [key for key in keys(catalogue) if "again" in key or "astray" in key]
-    assert "5 duplicates left out (keep-first), 36 images kept" in told.notes
+    assert "duplicates left out (keep-first): 5, images kept: 36" in told.notes
     assert told.stages == [(41, "looking at images")]
 
 
@@ -118,10 +118,31 @@ def test_classes_drawn_are_the_same_with_and_without_duplicates(photos):
 
 def test_what_was_asked_for_is_kept(photos):
     selection = Selection(("cat", "owl"), per_class=4, splits=(50, 25, 25), seed=3)
-    catalogue = prepare(photos, "folders", ReadOptions(list=Path("/tmp/list")), selection)
+    catalogue = prepare(photos, "folders", ReadOptions(), selection)
     asked = {"classes": ["cat", "owl"], "per_class": 4, "splits": [50, 25, 25], "seed": 3}
     assert dict(catalogue.taken) == asked
     assert dict(prepare(photos, selection=selection, policy="keep-first").taken) == asked | {"dedupe": "keep-first"}
+    apart = prepare(photos, selection=selection, together=False)
+    assert dict(apart.taken) == asked | {"group_duplicates": False}
+
+
+def test_images_know_their_duplicates_where_these_were_looked_for(photos):
+    groups: dict[int, set[str]] = {}
+    for record in prepare(photos, selection=Selection(splits=(50, 50))).records:
+        if record.group >= 0:
+            groups.setdefault(record.group, set()).add(record.key)
+    assert {frozenset(group) for group in groups.values()} == {
+        frozenset({"cat/0.jpg", "cat/0_again.jpg"}),
+        frozenset({"cat/6.jpg", "cat/6_again.jpg"}),
+        frozenset({"cat/9.jpg", "cat/9_again.jpg", "dog/9_astray.jpg"}),
+        frozenset({"cat/12.jpg", "cat/12_again.jpg"}),
+    }
+    assert {record.group for record in prepare(photos).records} == {-1}
+    asked = prepare(photos, selection=Selection(per_class=6), together=True)
+    assert dict(asked.taken) == {"per_class": 6, "group_duplicates": True}
+    assert {record.key for record in asked.records if record.group >= 0} == {
+        key for group in groups.values() for key in group & set(keys(asked)) if len(group & set(keys(asked))) > 1
+    }
 
 
 def test_what_was_seen_is_not_looked_at_again(photos, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
-from saliency_pipeline.subsets.recipes import RECIPES, follow
+from saliency_pipeline.subsets.recipes import RECIPES
 from saliency_pipeline.subsets.select import Selection, select
 
 
@@ -42,7 +42,7 @@ def splits(found: Catalogue) -> list[int]:
 
 
 def test_article_imagenet_has_its_counts_evenly_from_all_classes_and_splits():
-    found = select(imagenet(), follow("article-imagenet", Selection()))
+    found = select(imagenet(), Selection(recipe="article-imagenet"))
     assert splits(found) == [0, 8828, 2057, 1143]
     images = Counter(record.label for record in found.records)
     assert Counter(images.values()) == {12: 972, 13: 28}  # 12,028 images
@@ -54,7 +54,7 @@ def test_article_imagenet_has_its_counts_evenly_from_all_classes_and_splits():
 
 @pytest.mark.parametrize(("people", "least"), [(60, 60), (200, 20)])
 def test_article_pubfig_has_its_counts(people, least):
-    found = select(pubfig(people, least), follow("article-pubfig", Selection(seed=1)))
+    found = select(pubfig(people, least), Selection(seed=1, recipe="article-pubfig"))
     assert splits(found) == [0, 2218, 555, 309]
     images = Counter(record.label for record in found.records)
     assert len(images) == people
@@ -63,7 +63,7 @@ def test_article_pubfig_has_its_counts(people, least):
 
 def test_a_seed_draws_other_images_and_the_same_seed_the_same():
     drawn = [
-        {record.key for record in select(pubfig(60, 60), follow("article-pubfig", Selection(seed=seed))).records}
+        {record.key for record in select(pubfig(60, 60), Selection(seed=seed, recipe="article-pubfig")).records}
         for seed in (0, 0, 1)
     ]
     assert drawn[0] == drawn[1] != drawn[2]
@@ -77,17 +77,17 @@ def test_people_with_too_few_images_are_named_and_can_be_left_out():
         SalpipeError,
         match=r"^--recipe article-pubfig: 7 of 60 .*: Person 0 30 of 5[12], .*--min-per-class 63, which keeps 49",
     ):
-        select(few, follow("article-pubfig", Selection()))
-    found = select(few, follow("article-pubfig", Selection(min_per_class=63)))
+        select(few, Selection(recipe="article-pubfig"))
+    found = select(few, Selection(min_per_class=63, recipe="article-pubfig"))
     assert splits(found) == [0, 2218, 555, 309]
     assert len(found.classes) == 49
 
 
 def test_classes_chosen_besides_a_recipe_are_those_it_draws_from():
-    found = select(imagenet(images=150), follow("article-imagenet", Selection(num_classes=100)))
+    found = select(imagenet(images=150), Selection(num_classes=100, recipe="article-imagenet"))
     assert splits(found) == [0, 8828, 2057, 1143]
     assert len(found.classes) == 100
-    found = select(pubfig(60, 2000), follow("article-pubfig", Selection(classes=("Person 1?",))))
+    found = select(pubfig(60, 2000), Selection(classes=("Person 1?",), recipe="article-pubfig"))
     assert len(found.classes) == 10
 
 
@@ -97,12 +97,12 @@ def test_classes_chosen_besides_a_recipe_are_those_it_draws_from():
 )
 def test_what_contradicts_a_recipe_is_refused(options, flag):
     with pytest.raises(SalpipeError, match=f"--recipe article-pubfig is 2218/555/309 images.*; leave {flag} out"):
-        follow("article-pubfig", Selection(**options))
+        Selection(**options, recipe="article-pubfig")
 
 
 def test_an_unknown_recipe_is_answered_with_those_there_are():
     with pytest.raises(SalpipeError, match="--recipe cake: unknown; choose one of article-imagenet, article-pubfig"):
-        follow("cake", Selection())
+        Selection(recipe="cake")
 
 
 def test_recipes_are_those_of_the_article():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import natural
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
+from saliency_pipeline.subsets.duplicates import marked
 from saliency_pipeline.subsets.select import Selection, select
 
 ANIMALS = ("bee", "cat", "dog", "emu")
@@ -113,7 +114,8 @@ def test_classes_without_images_stay_unless_classes_are_chosen():
     for selection in (Selection(num_classes=2), Selection(splits=(4, 2))):
         found = select(everything, selection)
         assert found.classes == ("bee", "dog")
-        assert found.notes == ("class cat: left out, it has no images",)
+        assert found.notes[0] == "class cat: left out, it has no images"
+    assert found.notes[1:] == ("--split 4/2: read as numbers of images, 6 of 8 are taken",)
 
 
 # images
@@ -177,7 +179,10 @@ def test_counts_are_drawn_evenly_and_dealt_in_proportion():
         assert train in (5, 6, 7)
         assert validation in (2, 3, 4)
         assert test in (1, 2)
-    assert found.notes == ("5 images: left out, they have no label",)
+    assert found.notes == (
+        "5 images: left out, they have no label",
+        "--split 24/12/6: read as numbers of images, 42 of 80 are taken",
+    )
 
 
 def test_counts_for_fewer_images_are_among_those_for_more():
@@ -221,7 +226,7 @@ def test_duplicates_never_straddle_splits(groups, stable, seed):
     everything = animals(12)
     selection = Selection(("!emu",), splits=(60, 30, 10), stable=stable, seed=seed)
     try:
-        found = select(everything, selection, groups)
+        found = select(marked(everything, groups), selection)
     except SalpipeError:
         reject()  # so few and large groups that a split gets none
     splits = split_of(found)
@@ -235,14 +240,15 @@ def test_duplicates_never_straddle_splits(groups, stable, seed):
 
 def test_the_counts_are_exact_in_spite_of_some_duplicates():
     groups = [-1 - position // 2 if position % 40 < 10 else position for position in range(400)]
-    found = select(animals(100), Selection(splits=(72, 18, 10)), groups)
+    found = select(marked(animals(100), groups), Selection(splits=(72, 18, 10)))
     assert [split_sizes(found, name) for name in ANIMALS] == [[72, 18, 10]] * 4
     assert found.notes == ()
 
 
 def test_splits_made_uneven_by_duplicates_are_noted():
     # 7 and 3 images cannot be had of five pairs
-    found = select(animals(10), Selection(("bee",), splits=(7, 3)), [position // 2 for position in range(40)])
+    pairs = [position // 2 for position in range(40)]
+    found = select(marked(animals(10), pairs), Selection(("bee",), splits=(7, 3)))
     assert split_sizes(found) in ([8, 2, 0], [6, 4, 0])
     train, validation, _ = split_sizes(found)
     assert found.notes == (
@@ -256,14 +262,9 @@ def test_duplicates_stay_together_when_some_are_not_taken():
     place = {record.key: position for position, record in enumerate(everything.records)}
     groups = [place[record.key.replace("dog", "bee")] for record in everything.records]
     stable = {"splits": (50, 50), "stable": True}
-    dogs = split_of(select(everything, Selection(("dog",), **stable), groups))
-    bees = split_of(select(everything, Selection(("bee",), **stable), groups))
+    dogs = split_of(select(marked(everything, groups), Selection(("dog",), **stable)))
+    bees = split_of(select(marked(everything, groups), Selection(("bee",), **stable)))
     assert dogs == {key.replace("bee", "dog"): split for key, split in bees.items()}
-
-
-def test_groups_are_one_a_record():
-    with pytest.raises(ValueError, match="3 groups for 80 records"):
-        select(animals(), Selection(splits=(50, 50)), [1, 2, 3])
 
 
 # a promise

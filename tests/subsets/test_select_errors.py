@@ -37,7 +37,10 @@ def test_contradictions_are_refused_at_once(options, reason):
         ),
         (Selection(splits=(2, 1)), "--split 2/1: 3 images for 4 classes; ask for more, or .* with --num-classes 3"),
         (Selection(("cat",), per_class=3, splits=(72, 18, 10)), "--split 72/18/10: of 3 images none falls to test"),
-        (Selection(splits=(50, 40)), "4 of 4 classes have too few images: .*; there are 80 images in these classes"),
+        (
+            Selection(splits=(50, 40)),
+            "4 of 4 classes have too few images: .*; there are 80 images in all: ask for fewer with --split",
+        ),
     ],
 )
 def test_what_cannot_be_had_is_named(selection, reason):
@@ -74,6 +77,25 @@ def test_a_shortfall_names_the_classes_and_a_way_out_that_works():
         "leave them out with --min-per-class 30, which keeps 2, or --classes '!NAME'"
     )
     assert sizes(select(short, Selection(min_per_class=30, splits=(40, 4)))) == {"cat": 22, "two\nlines": 22}
+
+
+def test_a_shortfall_of_classes_drawn_has_a_way_out_among_those_that_were_not():
+    short = catalogue({name: 10 if name < "e" else 30 for name in "abcdefgh"})
+    drawn = {"num_classes": 3, "splits": (40, 20)}
+    with pytest.raises(SalpipeError, match=r"; draw among larger ones with --min-per-class 20$"):
+        select(short, Selection(**drawn))
+    assert set(sizes(select(short, Selection(min_per_class=20, **drawn))).values()) == {20}
+    with pytest.raises(SalpipeError, match=r"; draw among larger ones with --min-per-class 30 and --num-classes 4$"):
+        select(short, Selection(num_classes=6, splits=(100, 20)))
+    assert len(select(short, Selection(num_classes=4, min_per_class=30, splits=(100, 20))).classes) == 4
+
+
+def test_a_recipe_is_not_answered_with_an_option_that_it_refuses():
+    few = catalogue({"bee": 100, "cat": 100})
+    with pytest.raises(SalpipeError, match="there are 200 images in all: leave the recipe out and ask for fewer with"):
+        select(few, Selection(recipe="article-pubfig"))
+    with pytest.raises(SalpipeError, match="--stable-split: holds fractions only; leave it out"):
+        Selection(recipe="article-pubfig", stable=True)
 
 
 def test_a_long_shortfall_is_cut_short():

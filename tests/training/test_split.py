@@ -62,6 +62,40 @@ def test_folds_are_disjoint_whole_and_stratified(counts: list[int], folds: int, 
     assert sorted(validated) == list(range(len(labels)))
 
 
+@settings(max_examples=30, deadline=None)
+@given(pairs=st.lists(st.tuples(st.integers(0, 48), st.integers(0, 48)), max_size=12), seed=st.integers(0, 2**32 - 1))
+def test_duplicates_lie_in_one_fold(pairs: list[tuple[int, int]], seed: int) -> None:
+    labels, splits = shuffled((12, 30, 20))
+    groups = np.arange(len(labels))
+    for one, other in pairs:
+        groups[groups == groups[other]] = groups[one]
+    validated = []
+    for fold in (1, 2):
+        found = choose_split(labels, splits, CLASSES, groups=groups, folds=2, fold=fold, seed=seed)
+        assert not set(groups[found.train]) & set(groups[found.validation])
+        assert evaluation_rows(
+            labels, splits, "validation", classes=CLASSES, groups=groups, folds=2, fold=fold, seed=seed
+        ).tolist() == (found.validation.tolist())
+        validated += found.validation.tolist()
+    assert sorted(validated) == list(range(len(labels)))
+
+
+def test_without_duplicates_folds_are_as_if_nobody_had_looked() -> None:
+    labels, splits = shuffled()
+    groups = np.random.default_rng(1).permutation(len(labels))
+    for fold in (1, 2, 3):
+        looked, not_looked = (
+            choose_split(labels, splits, CLASSES, groups=known, folds=3, fold=fold) for known in (groups, None)
+        )
+        assert looked.validation.tolist() == not_looked.validation.tolist()
+
+
+def test_copies_do_not_fill_folds() -> None:
+    labels, groups = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 2, 3, 4, 5])
+    with pytest.raises(SalpipeError, match="class 'cat' has 2 different images, too few for 3 folds; use --folds 2"):
+        choose_split(labels, np.full(6, -1, np.int8), ("cat", "dog"), groups=groups, folds=3, fold=1)
+
+
 def test_folds_depend_on_the_seed_and_on_nothing_else() -> None:
     labels, splits = shuffled()
 
