@@ -71,7 +71,7 @@ def test_a_tar_is_explained_in_place_and_its_boxes_are_kept(imagenet: Path, tmp_
     number, row = folder.locate(2)
     assert folder.shard(number).boxes(row).tolist() == [[1, 2, 31, 41], [5, 5, 10, 10]]
     assert folder.shard(0).boxes(0).shape == (0, 4)
-    assert folder.provenance["data"] == {"layout": "ilsvrc", "splits": [60, 40]}
+    assert folder.provenance["data"] == {"layout": "ilsvrc", "splits": [60, 40], "group_duplicates": False}
     assert verify(tmp_path / "shards", deep=True).problems == ()
 
 
@@ -123,7 +123,7 @@ def test_duplicates_are_left_out_and_a_later_run_sees_them_no_more(tmp_path: Pat
     (images / "b" / "again.jpg").write_bytes((images / "a" / "0.jpg").read_bytes())
     arguments = ("-o", tmp_path / "shards", *COMMAND, "--dedupe", "drop-conflicts")
     result = done(images, *arguments)
-    assert "salpipe: 2 duplicates left out (drop-conflicts), 7 images kept" in result.stderr
+    assert "salpipe: duplicates left out (drop-conflicts): 2, images kept: 7" in result.stderr
     keys = ShardFolder(tmp_path / "shards").keys()
     assert len(keys) == 7
     assert not {"a/0.jpg", "b/again.jpg"} & set(keys)
