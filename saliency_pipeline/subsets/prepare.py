@@ -65,6 +65,10 @@ def prepare(
         if together or (together is None and selection.splits):
             rest = replace(selection, classes=(), min_per_class=None, num_classes=None)
             catalogue = select(marked(catalogue, _groups(catalogue, cache, progress)), rest)
+            if twins := sum(record.group >= 0 for record in catalogue.records):
+                progress.note(
+                    f"{twins:,} images are duplicates of one another, kept together: 'salpipe audit' shows them"
+                )
     for line in catalogue.notes[len(whole.notes) :]:
         progress.note(line)
     return replace(catalogue, taken=_taken(reading, selection, policy, together))

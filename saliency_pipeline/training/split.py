@@ -79,12 +79,12 @@ def choose_split(
     """
     _check_options(per_class, limit, seed)
     train, validation = _parts(labels, splits, classes, groups, folds, fold, seed)
-    if not len(train):
-        raise SalpipeError("the shards have no labelled image in a training split; use --folds 5 --fold 1 to make one")
-    if not len(validation):
-        raise SalpipeError(
-            "the shards have no labelled image in a validation split; use --folds 5 --fold 1 to make one"
-        )
+    for part, rows in (("training", train), ("validation", validation)):
+        if not len(rows):
+            raise SalpipeError(
+                f"the shards have no labelled image in a {part} split; use --folds 5 --fold 1, or generate them again "
+                "with --split 80/20"
+            )
     counts = np.bincount(labels[train], minlength=len(classes))
     if (empty := np.flatnonzero(counts == 0)).size:
         raise SalpipeError(_without_training(classes, empty))

@@ -138,7 +138,9 @@ def test_images_know_their_duplicates_where_these_were_looked_for(photos):
         frozenset({"cat/12.jpg", "cat/12_again.jpg"}),
     }
     assert {record.group for record in prepare(photos).records} == {-1}
-    asked = prepare(photos, selection=Selection(per_class=6), together=True)
+    told = Told()
+    asked = prepare(photos, selection=Selection(per_class=6), together=True, progress=told)
+    assert told.notes[-1].startswith(f"{sum(record.group >= 0 for record in asked.records)} images are duplicates")
     assert dict(asked.taken) == {"per_class": 6, "group_duplicates": True}
     assert {record.key for record in asked.records if record.group >= 0} == {
         key for group in groups.values() for key in group & set(keys(asked)) if len(group & set(keys(asked))) > 1
