@@ -50,17 +50,17 @@ class Outline:
     def as_text(self) -> str:
         """A few lines for people."""
         counts = list(self.classes.values())
-        classes = f"class{'es'[: 2 * (len(counts) != 1)]}"
         lines = [
-            f"{shown(self.root)}: layout {self.layout}, {plural(self.images, 'image')} in {len(counts):,} {classes}, "
-            + plural(self.shards, "shard"),
+            f"{shown(self.root)}: layout {self.layout}, {plural(self.images, 'image')} in "
+            f"{plural(len(counts), 'class')}, {plural(self.shards, 'shard')}",
             "splits: " + ", ".join(f"{images:,} {split}" for split, images in self.splits.items()),
         ]
         if counts:
             names = [f"{shown(name)} {images:,}" for name, images in list(self.classes.items())[:_NAMED]]
             more = f", and {len(counts) - _NAMED:,} more" if len(counts) > _NAMED else ""
             least = f"{min(counts):,} to " if min(counts) < max(counts) else ""
-            lines.append(f"{classes} of {least}{plural(max(counts), 'image')}: {', '.join(names)}{more}")
+            sizes = f"{least}{plural(max(counts), 'image')}"
+            lines.append(f"class{'es' if len(counts) > 1 else ''} of {sizes}: {', '.join(names)}{more}")
         for count, what in (
             (self.unlabelled, "unlabelled"),
             (self.boxes, "with boxes of their objects"),

@@ -32,6 +32,7 @@ from saliency_pipeline.saliency.methods import Method, find_methods
 from saliency_pipeline.saliency.targets import Target, parse_target
 from saliency_pipeline.saliency.tuning import FRAMES, choose_placement, default_batch
 from saliency_pipeline.shards.schema import MapShape, ShardHeader
+from saliency_pipeline.shards.summary import plural
 
 Note = Callable[[str], None]
 
@@ -73,7 +74,8 @@ def resolve(folder: Path, request: Request, catalogue: Catalogue, jobs: int, not
         PlanMismatchError: the folder holds the shards of another plan.
         SalpipeError: the source model, layer, target, back end or device cannot be had.
     """
-    note(f"{len(catalogue):,} images in {len(catalogue.classes)} classes; loading {request.model}")
+    images, classes = plural(len(catalogue), "image"), plural(len(catalogue.classes), "class")
+    note(f"{images} in {classes}; loading {request.model}")
     source = load_source(request.model, request.weights)
     source = sized(source, request.size or source.preprocessing.size)
     methods = find_methods(request.methods)

@@ -273,10 +273,11 @@ def _printable(line: str) -> str:
 def plural(count: int, noun: str) -> str:
     """A count and what is counted.
 
-    >>> plural(1, "shard"), plural(1200, "shard")
-    ('1 shard', '1,200 shards')
+    >>> plural(1, "shard"), plural(1200, "shard"), plural(0, "class")
+    ('1 shard', '1,200 shards', '0 classes')
     """
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    ending = "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{'' if count == 1 else ending}"
 
 
 def _bytes(count: float) -> str:
