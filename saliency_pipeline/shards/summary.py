@@ -78,6 +78,8 @@ class Summary:
         splits: images of each split, those without any left out.
         classes: for each class its name, its images and how many are in each split, in label order.
         unlabelled: number of images without a label.
+        boxed: number of images of which is known where their object is.
+        duplicates: number of images that are known to be duplicates of others.
         source_height: heights of the original images in pixels.
         source_width: widths of the original images in pixels.
         score: softmax of the source model's first class.
@@ -97,6 +99,8 @@ class Summary:
     splits: dict[str, int]
     classes: list[dict[str, Any]]
     unlabelled: int
+    boxed: int
+    duplicates: int
     source_height: Range
     source_width: Range
     score: Range
@@ -112,11 +116,15 @@ class Summary:
     def as_text(self) -> str:
         """The summary for people, several lines."""
         lines = [
-            f"{self.path}: {self.images:,} images in {plural(self.shards, 'shard')}, {_bytes(self.bytes)}",
+            f"{self.path}: {plural(self.images, 'image')} in {plural(self.shards, 'shard')}, {_bytes(self.bytes)}",
             f"frames     {self.size}×{self.size}, {self.encoding}",
             f"originals  height {self.source_height}, width {self.source_width} (min … median … max)",
             f"splits     {_listing(self.splits)}",
         ]
+        if self.boxed:
+            lines.append(f"boxes      of the objects of {plural(self.boxed, 'image')}")
+        if self.duplicates:
+            lines.append(f"duplicates {plural(self.duplicates, 'image')}, kept together in splits and folds")
         if self.rejects is not None:
             lines.append(f"rejects    {sum(self.rejects.values()):,}")
             lines += [f"  {count:7,}  {reason}" for reason, count in list(self.rejects.items())[:_SHOWN]]
@@ -170,7 +178,7 @@ def inspect(path: Path | str) -> Summary:
     classes = folder.classes
     counts = np.zeros((len(classes) + 1, len(SPLITS)), dtype=np.int64)
     predicted: Counter[int] = Counter()
-    size_on_disk = 0
+    size_on_disk = boxed = duplicates = 0
     # each list begins with an empty array, for folders without any shard
     sizes = [np.empty((0, 2), dtype=np.int32)]
     scores = [np.empty(0, dtype=np.float32)]
@@ -181,6 +189,8 @@ def inspect(path: Path | str) -> Summary:
         shard = folder.shard(number)
         size_on_disk += shard.path.stat().st_size
         np.add.at(counts, (shard.labels + 1, shard.splits + 1), 1)
+        boxed += sum(len(shard.boxes(row)) > 0 for row in range(len(shard))) if folder.header.boxes else 0
+        duplicates += int((shard.groups >= 0).sum())
         sizes.append(shard.source_sizes)
         first, score = shard.predictions
         predicted.update(first[:, 0].tolist())
@@ -205,6 +215,8 @@ def inspect(path: Path | str) -> Summary:
             for name, row in zip(classes, counts[1:], strict=True)
         ],
         unlabelled=int(counts[0].sum()),
+        boxed=boxed,
+        duplicates=duplicates,
         source_height=Range.of(size[:, 0]),
         source_width=Range.of(size[:, 1]),
         score=Range.of(np.concatenate(scores)),

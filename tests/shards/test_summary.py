@@ -1,6 +1,7 @@
 """What inspect counts, against counts made by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +54,19 @@ def test_shares_of_odd_maps(tmp_path):
     whole.maps["gradcam"][4] = np.nan
     found = inspect(write(tmp_path / "a.h5", header(), whole)).maps["gradcam"]
     assert (found.all_zero, found.constant, found.non_finite) == (3 / 8, 1 / 8, 2 / 8)
+
+
+def test_images_with_boxes_and_known_duplicates_are_counted(tmp_path):
+    whole = replace(
+        rows(4), boxes=[((1, 2, 3, 4),), (), ((0, 0, 5, 5), (1, 1, 2, 2)), ()], groups=np.array([-1, 0, 0, -1])
+    )
+    found = inspect(write(tmp_path / "a.h5", header(boxes=True, groups=True), whole))
+    assert (found.boxed, found.duplicates) == (2, 2)
+    assert "boxes      of the objects of 2 images" in found.as_text()
+    assert "duplicates 2 images, kept together" in found.as_text()
+    without = inspect(write(tmp_path / "b.h5", header(), rows(4)))
+    assert (without.boxed, without.duplicates) == (0, 0)
+    assert "duplicates" not in without.as_text()
 
 
 def test_as_dict_is_json(tmp_path):
