@@ -355,7 +355,9 @@ def _errors_of_arrow(path: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if type(error).__module__.startswith("pyarrow") or (isinstance(error, OSError) and error.errno is None):
+        # it decodes names of columns, which may be anything, and lets the error through
+        arrows = type(error).__module__.startswith("pyarrow") or isinstance(error, UnicodeDecodeError)
+        if arrows or (isinstance(error, OSError) and error.errno is None):
             reason = shown(str(error).partition("\n")[0][:200])
             raise OSError(errno.EIO, reason, path) from None
         raise
