@@ -172,10 +172,10 @@ def _caveats(trained: Trained, config: TrainConfig, pairs: ShardFolder, rows: Po
 
 def _trained_on(config: TrainConfig, pairs: ShardFolder, shards: dict[str, Any]) -> frozenset[bytes] | None:
     """SHA-256 of the files that the network was trained on; None where its shards are gone."""
-    for path in (pairs.path, Path(str(shards.get("path")))):
-        with suppress(SalpipeError):
-            if (own := ShardFolder(path)).header.plan == shards.get("plan"):
-                return frozenset(_files(own, split_of(config, own).train))
+    with suppress(SalpipeError):
+        own = pairs if pairs.header.plan == shards.get("plan") else ShardFolder(str(shards.get("path")))
+        if own.header.plan == shards.get("plan"):
+            return frozenset(_files(own, split_of(config, own).train))
     return None
 
 

@@ -14,7 +14,7 @@ from saliency_pipeline.images.annotations import Boxes, read_boxes
 from saliency_pipeline.images.class_folders import Found, in_folder
 from saliency_pipeline.images.draft import Draft
 from saliency_pipeline.images.imagenet import add_part
-from saliency_pipeline.images.keys import key_part, shown
+from saliency_pipeline.images.keys import key_part, shown, stem
 from saliency_pipeline.images.layout import Layout, ReadOptions
 from saliency_pipeline.images.lines import Lines
 from saliency_pipeline.images.listing import listing
@@ -54,12 +54,12 @@ def read_tiny(path: Path, options: ReadOptions) -> Catalogue:
             draft.notes.add(image.path, "a training image of no class")
     for wnid in draft.wnids():
         if (table := path / "train" / wnid / f"{wnid}_boxes.txt").is_file():
-            boxes |= {_stem(name): (box,) for name, _, box in read_boxes(Lines(table), labelled=False)}
+            boxes |= {stem(name): (box,) for name, _, box in read_boxes(Lines(table), labelled=False)}
     known: dict[str, str] = {}
     if (annotations := path / "val" / _ANNOTATIONS).is_file():
         for name, wnid, box in read_boxes(Lines(annotations), labelled=True):
             known[name] = wnid
-            boxes[_stem(name)] = (box,)
+            boxes[stem(name)] = (box,)
     for image in _tiny_images(path / "val", draft):
         wnid = known.get(image.name, image.wnid)
         if not wnid:
@@ -119,10 +119,6 @@ def _note_missing_parts(path: Path, draft: Draft) -> None:
         raise SalpipeError(f"{shown(path)}: the folders train and val are missing; put them there")
     for part in missing:
         draft.notes.add(str(path / part), "not there")
-
-
-def _stem(name: str) -> str:
-    return name.rpartition(".")[0]
 
 
 # Imagenette, Imagewoof, Imagewang

@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 from saliency_pipeline.subsets.fingerprint import Fingerprints
+from saliency_pipeline.subsets.groups import Places, leaders
 from saliency_pipeline.subsets.near import crops, same_frames, with_structure
 
 THRESHOLD = 0.01
@@ -22,7 +23,6 @@ the same thing on the same ground above 0.01."""
 
 POLICIES = ("keep-first", "drop-conflicts")
 
-Places = npt.NDArray[np.int64]
 Policy = Literal["keep-first", "drop-conflicts"]
 
 
@@ -111,9 +111,7 @@ def group(pairs: Places, images: int) -> Places:
     """
     links = coo_array((np.ones(len(pairs), np.bool_), (pairs[:, 0], pairs[:, 1])), shape=(images, images))
     _, component = connected_components(links, directed=False)
-    _, first, which = np.unique(component, return_index=True, return_inverse=True)
-    groups: Places = first[which].astype(np.int64)
-    return groups
+    return leaders(component)
 
 
 def marked(catalogue: Catalogue, groups: Sequence[int] | Places) -> Catalogue:

@@ -13,8 +13,9 @@ from saliency_pipeline.images.layout import ReadOptions
 from saliency_pipeline.images.open import read_images
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.subsets.duplicates import Places, Policy, dedupe, find_duplicates, group, marked
+from saliency_pipeline.subsets.duplicates import Policy, dedupe, find_duplicates, group, marked
 from saliency_pipeline.subsets.fingerprint import fingerprints
+from saliency_pipeline.subsets.groups import Places
 from saliency_pipeline.subsets.select import Selection, select
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import compress
@@ -16,6 +15,7 @@ from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 from saliency_pipeline.subsets.classes import classes_meant
 from saliency_pipeline.subsets.deal import deal, deal_stable, fractions, part_totals, written
+from saliency_pipeline.subsets.groups import leaders
 from saliency_pipeline.subsets.lots import Lots, lots, ranks
 from saliency_pipeline.subsets.recipes import recipe_splits
 
@@ -138,8 +138,8 @@ def select(catalogue: Catalogue, selection: Selection) -> Catalogue:
     if not len(kept):
         raise SalpipeError(f"{shown(catalogue.root)}: no image is left; ask for other classes, or fewer conditions")
     if selection.splits:
-        leaders = _leaders(records)[kept]
-        splits[kept] = _dealt(catalogue, selection, labels[kept], leaders, notes)
+        groups = np.fromiter((record.group for record in records), np.int64, len(records))
+        splits[kept] = _dealt(catalogue, selection, labels[kept], leaders(groups)[kept], notes)
 
     new_labels = np.cumsum(chosen) - 1 if catalogue.classes else np.array([-1])
     wanted = zip(kept.tolist(), new_labels[labels[kept]].tolist(), splits[kept].tolist(), strict=True)
@@ -264,21 +264,13 @@ def _remedy(catalogue: Catalogue, selection: Selection, wanted: int, images: Int
     return f"leave them out with --min-per-class {sizes[last]}, which keeps {last + 1:,}, or --classes '!NAME'"
 
 
-def _leaders(records: Sequence[ImageRecord]) -> Ints:
-    """The position of the first image of each image's group, (n,) int64: its own where it has no duplicate."""
-    groups = np.fromiter((record.group for record in records), np.int64, len(records))
-    own = np.arange(len(records))
-    _, first, group = np.unique(np.where(groups < 0, -1 - own, groups), return_index=True, return_inverse=True)
-    return first[group]
-
-
 def _dealt(
-    catalogue: Catalogue, selection: Selection, labels: Ints, leaders: Ints, notes: Notes
+    catalogue: Catalogue, selection: Selection, labels: Ints, firsts: Ints, notes: Notes
 ) -> npt.NDArray[np.int8]:
     """The new split of each image taken: its group's."""
     shares = selection.shares
     totals = list(selection.counts or part_totals(len(labels), shares or ()))
-    leader, first, unit, sizes = np.unique(leaders, return_index=True, return_inverse=True, return_counts=True)
+    leader, first, unit, sizes = np.unique(firsts, return_index=True, return_inverse=True, return_counts=True)
     drawn = lots(selection.seed, "deal", (catalogue.records[position].key for position in leader.tolist()))
     if selection.stable and shares is not None:
         parts = deal_stable(drawn, shares)[unit]

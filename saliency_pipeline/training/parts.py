@@ -19,6 +19,7 @@ from saliency_pipeline.models.trained import load_trained
 from saliency_pipeline.models.two_branch import NetworkSpec, build_network
 from saliency_pipeline.models.weights import state_sha256
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.subsets.groups import leaders
 from saliency_pipeline.training.batches import Batches, PairDataset, Preparation
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.inputs import Inputs
@@ -153,7 +154,7 @@ def labels_and_splits(pairs: ShardFolder) -> tuple[npt.NDArray[np.int64], npt.ND
 
 
 def duplicates(pairs: ShardFolder) -> npt.NDArray[np.int64]:
-    """A number for every image of a folder, int64 (N,), equal for those that are duplicates of one another.
+    """The place of the first of each image's duplicates, int64 (N,): its own where it has none before it.
 
     Near duplicates are known where `salpipe generate` looked for them; files of the same bytes always.
     """
@@ -161,11 +162,10 @@ def duplicates(pairs: ShardFolder) -> npt.NDArray[np.int64]:
     if not shards:
         return np.zeros(0, np.int64)
     if pairs.header.groups:
-        groups = np.concatenate([shard.groups for shard in shards])
-        return np.where(groups < 0, -1 - np.arange(len(groups)), groups)
+        return leaders(np.concatenate([shard.groups for shard in shards]))
     hashes = np.concatenate([shard.source_sha256 for shard in shards])
     _, same = np.unique(hashes.view("V32").ravel(), return_inverse=True)
-    return same.astype(np.int64)
+    return leaders(same)
 
 
 def choose_shuffle(pairs: ShardFolder, images: int) -> tuple[int, int] | None:

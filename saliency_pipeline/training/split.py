@@ -11,6 +11,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.images.record import Split as Part
+from saliency_pipeline.subsets.groups import leaders
 from saliency_pipeline.training.order import run_seed
 
 Labels = npt.NDArray[np.int64]
@@ -189,7 +190,7 @@ def _parts(
     if not 1 <= fold <= folds:
         raise SalpipeError(f"--fold {fold}: there are {folds} folds; use 1 to {folds}")
     pool = labelled[splits[labelled] != Part.TEST]
-    leader = _leaders(np.arange(len(pool)) if groups is None else groups[pool])
+    leader = np.arange(len(pool)) if groups is None else leaders(groups[pool])
     # the first of each group is dealt, and the others follow it
     dealt = np.unique(leader)
     _check_folds(labels[pool[dealt]], classes, folds, "image" if len(dealt) == len(pool) else "different image")
@@ -197,13 +198,6 @@ def _parts(
     _, validating = list(dealer.split(dealt, labels[pool[dealt]]))[fold - 1]
     validates = np.isin(leader, dealt[validating])
     return pool[~validates], pool[validates]
-
-
-def _leaders(groups: Positions) -> Positions:
-    """The place of the first image of each image's group, (n,) int64."""
-    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
-    leaders: Positions = first[group]
-    return leaders
 
 
 def _check_options(per_class: int | None, limit: int | None, seed: int) -> None:
