@@ -183,6 +183,7 @@ def copy_geometry(module: nn.Module, stem: Stem, channels: int) -> nn.Sequential
     assert isinstance(first, nn.Conv2d)
     first.in_channels = channels
     first.weight = nn.Parameter(first.weight.new_empty(first.out_channels, channels, *first.kernel_size))
+    first.reset_parameters()
     while len(layers) > 1 and not isinstance(layers[-1], nn.Conv2d) and not is_norm(layers[-1]):
         layers.pop()
     if isinstance(getattr(layers[-1], "act", None), nn.Module):

@@ -87,6 +87,7 @@ class FourChannels(nn.Module):
         assert isinstance(conv, nn.Conv2d)
         conv.in_channels = 4
         conv.weight = nn.Parameter(conv.weight.new_empty(conv.out_channels, 4, *conv.kernel_size))
+        conv.reset_parameters()
 
     def forward(self, images: Tensor, maps: Tensor | None = None) -> Tensor:
         """Logits (N, classes)."""

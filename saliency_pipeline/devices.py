@@ -1,9 +1,12 @@
-"""The devices that networks run on, by the names that `--device` takes."""
+"""The devices that networks run on, by the names that `--device` takes, and what their hardware computes in."""
 
 from __future__ import annotations
 
+import platform
 import re
+from pathlib import Path
 
+import joblib
 import torch
 
 from saliency_pipeline.errors import SalpipeError
@@ -21,3 +24,43 @@ def find_device(name: str) -> torch.device:
     if match is None or (name != "cpu" and int(match[1] or 0) >= torch.cuda.device_count()):
         raise SalpipeError(f"--device {name}: not available here; use --device cpu")
     return torch.device(name)
+
+
+def computes_bf16(device: torch.device | str) -> bool:
+    """Whether a device has instructions for bfloat16; without them it is emulated, several times slower than float32.
+
+    For the CPU this is what oneDNN, whose kernels PyTorch runs, may use: `ONEDNN_MAX_CPU_ISA=AVX2` switches it off.
+    """
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    usable: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if not usable or platform.machine() not in ("x86_64", "AMD64"):
+        return usable
+    # oneDNN answers yes on every processor with AVX-512, also where it has to emulate
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def capabilities(device: torch.device | str) -> str:
+    """What decides how fast a device computes, as far as it can be named: "AVX2; 2 cores" or the name of a GPU.
+
+    A processor's name is no part of it: virtual machines of one maker all carry the same, whatever they can do.
+    """
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    bf16 = " bf16" if computes_bf16(device) else ""
+    return f"{torch.backends.cpu.get_cpu_capability()}{bf16}; {joblib.cpu_count()} cores"
+
+
+def device_name(device: torch.device | str) -> str:
+    """The name of a GPU, or what the processor calls itself and can do."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}; {capabilities(device)}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -38,15 +37,6 @@ def remembered_speeds(key: str, names: Sequence[str], measure: Callable[[], Sequ
     except (OSError, SalpipeError) as error:
         logger.info("speeds are not remembered: %s", error)
     return speeds
-
-
-def cpu_name() -> str:
-    """What the processor calls itself."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _read_json(path: Path) -> dict[str, object]:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-# the suite does the same every time; `HYPOTHESIS_PROFILE=default` looks for new examples
-settings.register_profile("suite", derandomize=True)
+# the suite does the same every time, however slow the machine; `HYPOTHESIS_PROFILE=default` looks for new examples
+settings.register_profile("suite", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 

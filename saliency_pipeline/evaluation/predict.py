@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from saliency_pipeline.devices import find_device
+from saliency_pipeline.devices import computes_bf16, find_device
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation.answers import (
     BATCH,
@@ -206,15 +206,19 @@ def _source(trained: Trained, source: dict[str, Any], weights: str | None) -> tu
 
 
 def _placement(provenance: dict[str, Any], device: str, progress: Progress) -> tuple[str, str]:
-    """Back end and precision of training, or PyTorch in fp32 where those are not to be had here."""
+    """Back end and precision of training, or the nearest that this machine has."""
     backend, precision = str(provenance["backend"]), str(provenance["precision"])
     same = str(provenance["device"]).partition(":")[0] == device.partition(":")[0]
     compiler = device != "cpu" or shutil.which(os.environ.get("CXX", "g++")) is not None
     available = {"torch": True, "openvino": device == "cpu" and openvino_installed(), "compile": same and compiler}
-    if available.get(backend):
-        return backend, precision
-    progress.note(f"{backend} {precision}, which made the maps of training, is not available here: torch fp32")
-    return "torch", "fp32"
+    here = (backend, precision) if available.get(backend) else ("torch", "fp32")
+    if here[1] == "bf16" and not computes_bf16(device):
+        here = (here[0], "fp32")
+    if here != (backend, precision):
+        progress.note(
+            f"{backend} {precision}, which made the maps of training, is not available here: {' '.join(here)}"
+        )
+    return here
 
 
 def _write(

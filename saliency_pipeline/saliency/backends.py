@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from saliency_pipeline.devices import computes_bf16
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.preprocessing import Preprocessing
 from saliency_pipeline.models.weights import one_line
@@ -64,6 +65,13 @@ def make_trunk(graph: fx.GraphModule, preprocessing: Preprocessing, batch: int, 
         except Exception as error:  # an operator it does not know, a kernel it does not have, no memory
             raise cannot_run(placement, error) from error
     return TorchTrunk(graph, preprocessing, batch, placement)
+
+
+def computes_bf16_in(backend: str, device: str) -> bool:
+    """Whether a back end computes in bf16 on a device, rather than emulating it or taking fp32 for it."""
+    if not computes_bf16(device):
+        return False
+    return backend != "openvino" or "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def cannot_run(placement: Placement, error: Exception) -> SalpipeError:

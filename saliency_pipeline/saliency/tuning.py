@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,21 +12,31 @@ from importlib.metadata import version
 import numpy as np
 import torch
 
+from saliency_pipeline.devices import capabilities
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.probe import evaluating
 from saliency_pipeline.models.source import SourceModel
-from saliency_pipeline.saliency.backends import BACKENDS, PRECISIONS, Normalise, Placement, openvino_installed
+from saliency_pipeline.saliency.backends import (
+    BACKENDS,
+    PRECISIONS,
+    Normalise,
+    Placement,
+    computes_bf16_in,
+    openvino_installed,
+)
 from saliency_pipeline.saliency.engine import Explainer
 from saliency_pipeline.saliency.layers import Layer
 from saliency_pipeline.saliency.methods import Method
 from saliency_pipeline.saliency.split import Observed
 from saliency_pipeline.saliency.targets import Target
-from saliency_pipeline.speeds import cpu_name, remembered_speeds
+from saliency_pipeline.speeds import remembered_speeds
 
 logger = logging.getLogger(__name__)
 
 # A lower precision has to be worth it.
 WORTHWHILE = 1.1
+# Behind the fastest by this factor after one batch, a candidate is measured no further.
+HOPELESS = 2.0
 FRAMES = 32
 # Softmax scores this near are a tie as far as rounding is concerned.
 NEAR_TIE = 0.05
@@ -85,9 +94,10 @@ def choose_placement(
 ) -> tuple[Placement, Explainer | None]:
     """The fastest placement whose maps agree with captum's fp32 maps on `frames`, and its explainer if one was made.
 
-    Speeds are measured once per machine, network and library versions and kept in the user's cache folder, so that
-    the same machine always chooses alike; fidelity is measured on the frames given, every time. Where no candidate
-    is faithful enough, PyTorch in fp32 is chosen, or what comes nearest to it among what is asked for.
+    Speeds are measured once per kind of machine, network and library versions and kept in the user's cache folder, so
+    that the same machine always chooses alike; fidelity is measured on the frames given, every time. Where no candidate
+    is faithful enough, PyTorch in fp32 is chosen, or what comes nearest to it among what is asked for. bf16 is a
+    candidate only where the device computes in it, or where nothing else is asked for.
 
     Args:
         source: the network that explains.
@@ -142,8 +152,14 @@ def _candidates(backend: str, precision: str, device: str, streams: int, pixels:
         backends = ["openvino", "torch"]
     else:
         backends = ["torch"]
-    precisions = list(PRECISIONS) if precision == "auto" else [precision]
-    return [Placement(b, p, device, streams) for b in backends for p in precisions]
+    # the likely winner first: those behind it need not be measured to the end
+    pairs = [
+        (b, p)
+        for b in backends
+        for p in (("bf16", "fp32") if precision == "auto" else (precision,))
+        if precision != "auto" or p == "fp32" or computes_bf16_in(b, device)
+    ]
+    return [Placement(b, p, device, streams) for b, p in pairs]
 
 
 def _explainers(
@@ -169,21 +185,27 @@ def _rates(
 ) -> dict[Placement, float]:
     """Frames per second of each candidate, from the cache or measured now."""
     names = [f"{c.backend} {c.precision}" for c in candidates]
-    rates = remembered_speeds(key, names, lambda: [_rate_or_zero(c, make, frames) for c in candidates])
+
+    def measure() -> list[float]:
+        measured: list[float] = []
+        for candidate in candidates:
+            try:
+                measured.append(measure_rate(make(candidate), frames, max(measured, default=0.0)))
+            except SalpipeError as error:  # the back end cannot run this network
+                logger.info("%s: %s", candidate, error)
+                measured.append(0.0)
+        return measured
+
+    rates = remembered_speeds(key, names, measure)
     return {c: float(rates[name]) for c, name in zip(candidates, names, strict=True)}
 
 
-def _rate_or_zero(candidate: Placement, make: Callable[[Placement], Explainer], frames: np.ndarray) -> float:
-    """Frames per second, 0 where the back end cannot run this network."""
-    try:
-        return measure_rate(make(candidate), frames)
-    except SalpipeError as error:
-        logger.info("%s: %s", candidate, error)
-        return 0.0
+def measure_rate(explainer: Explainer, frames: np.ndarray, fastest: float = 0.0, seconds: float = 0.6) -> float:
+    """Frames per second of an explainer with all its streams busy; the best of two runs of `seconds` each.
 
-
-def measure_rate(explainer: Explainer, frames: np.ndarray, seconds: float = 0.6) -> float:
-    """Frames per second of an explainer with all its streams busy; the best of two runs of `seconds` each."""
+    Where the first batches show that it cannot come near `fastest`, the rate of another candidate, what they show is
+    returned at once.
+    """
     batch, streams = explainer.batch, explainer.placement.streams
     block = np.resize(frames, (batch, *frames.shape[1:]))
 
@@ -194,9 +216,13 @@ def measure_rate(explainer: Explainer, frames: np.ndarray, seconds: float = 0.6)
             done += batch
         return done
 
-    best = 0.0
     with ThreadPoolExecutor(streams, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         list(pool.map(explainer.explain, [block] * streams))
+        start = time.perf_counter()
+        list(pool.map(explainer.explain, [block] * streams))
+        best = batch * streams / (time.perf_counter() - start)
+        if best * HOPELESS < fastest:
+            return best
         for _ in range(2):
             start = time.perf_counter()
             done = sum(pool.map(work, [start + seconds] * streams))
@@ -286,7 +312,6 @@ def _speed_key(
 ) -> str:
     libraries = ["torch", "timm", *(["openvino"] if any(c.backend == "openvino" for c in candidates) else [])]
     placement = candidates[0]
-    device = cpu_name() if placement.device == "cpu" else torch.cuda.get_device_name(placement.device)
     parts = [source.name, str(source.preprocessing.size), layer.name, *(m.name for m in methods)]
-    parts += [f"batch {batch}", f"streams {placement.streams}", device, f"{os.cpu_count()} cores"]
+    parts += [f"batch {batch}", f"streams {placement.streams}", capabilities(placement.device)]
     return "; ".join(parts + [f"{name} {version(name)}" for name in libraries])

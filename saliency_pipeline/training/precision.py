@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from saliency_pipeline.devices import capabilities, computes_bf16
 from saliency_pipeline.models.two_branch import NetworkSpec
-from saliency_pipeline.speeds import cpu_name, remembered_speeds
+from saliency_pipeline.speeds import remembered_speeds
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 WORTHWHILE = 1.1
 COSINE = 0.95
 LOSS = 0.03
+# Seconds after which no further step is measured.
+LONGEST = 3.0
 
 Prepared = tuple[Tensor, Tensor | None, Tensor]
 
@@ -35,8 +37,9 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Non
 def choose_precision(network: nn.Module, spec: NetworkSpec, batch: Prepared) -> str:
     """`fp32` or `bf16`, whichever trains faster here; bf16 only while loss and gradient agree with fp32's.
 
-    Speeds are measured once per machine, network and batch and kept in the user's cache folder; the gradient is
-    looked at every time. Some processors, and some networks on others, are slower in bf16.
+    Where the device has no instructions for bf16 nothing is measured. Elsewhere speeds are measured once per kind of
+    machine, network and batch and kept in the user's cache folder, since some networks are slower in bf16 all the same;
+    the gradient is looked at every time.
 
     Args:
         network: in training mode; left as found.
@@ -44,13 +47,15 @@ def choose_precision(network: nn.Module, spec: NetworkSpec, batch: Prepared) -> 
         batch: images, maps and labels on the network's device.
     """
     device = batch[0].device
+    if not computes_bf16(device):
+        return "fp32"
     key = "; ".join(
         [
             f"train {spec.backbone} {spec.arch} {spec.fusion} {spec.fuse_at}",
             f"batch {len(batch[0])} of {batch[0].shape[-1]}",
             f"{sum(p.requires_grad for p in network.parameters())} trained tensors",
-            cpu_name() if device.type == "cpu" else torch.cuda.get_device_name(device),
-            f"{os.cpu_count()} cores, {torch.get_num_threads()} threads",
+            capabilities(device),
+            f"{torch.get_num_threads()} threads",
             *(f"{name} {version(name)}" for name in ("torch", "timm")),
         ]
     )
@@ -70,11 +75,13 @@ def choose_precision(network: nn.Module, spec: NetworkSpec, batch: Prepared) -> 
 def _steps_per_second(network: nn.Module, batch: Prepared, precision: str, steps: int = 3) -> float:
     step = _stepper(network, batch, precision)
     step()
-    best = float("inf")
+    best, begun = float("inf"), time.perf_counter()
     for _ in range(steps):
         start = time.perf_counter()
         step()
         best = min(best, time.perf_counter() - start)
+        if time.perf_counter() - begun > LONGEST:
+            break
     return 1 / best
 
 

@@ -15,9 +15,9 @@ import numpy.typing as npt
 import torch
 from scipy.special import softmax
 
+from saliency_pipeline.devices import device_name
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import write_atomically, write_table
-from saliency_pipeline.speeds import cpu_name
 from saliency_pipeline.training.curves import draw_curves
 
 METRICS, TABLE, ANSWERS, CURVES, SUMMARY, PROVENANCE = (
@@ -103,7 +103,7 @@ def environment(device: torch.device, world: int) -> dict[str, Any]:
         "versions": {name: version(name) for name in _LIBRARIES},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": cpu_name() if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "device": device_name(device),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "processes": world,

@@ -189,16 +189,18 @@ def test_frames_and_targets_are_those_recorded(photos: Path, tiny_run: Path, tmp
 
 
 @pytest.mark.parametrize(
-    ("recorded", "here"),
+    ("recorded", "bf16", "here"),
     [
-        ({"backend": "torch", "precision": "bf16"}, ("torch", "bf16")),
-        ({"backend": "openvino", "precision": "bf16"}, ("torch", "fp32")),
-        ({"backend": "compile", "precision": "fp32", "device": "cuda:1"}, ("torch", "fp32")),
-        ({"backend": "unheard", "precision": "fp8"}, ("torch", "fp32")),
+        ({"backend": "torch", "precision": "bf16"}, True, ("torch", "bf16")),
+        ({"backend": "torch", "precision": "bf16"}, False, ("torch", "fp32")),
+        ({"backend": "openvino", "precision": "bf16"}, True, ("torch", "fp32")),
+        ({"backend": "compile", "precision": "fp32", "device": "cuda:1"}, True, ("torch", "fp32")),
+        ({"backend": "unheard", "precision": "fp8"}, True, ("torch", "fp32")),
     ],
 )
 def test_what_is_not_available_becomes_torch_fp32(
     recorded: dict[str, str],
+    bf16: bool,
     here: tuple[str, str],
     photos: Path,
     tiny_run: Path,
@@ -206,6 +208,7 @@ def test_what_is_not_available_becomes_torch_fp32(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "openvino_installed", lambda: False)
+    monkeypatch.setattr(module, "computes_bf16", lambda _device: bf16)
     notes, run = Notes(), altered(tiny_run, tmp_path / "n.safetensors", **recorded)
     found = predict(photos, run, tmp_path / "out", device="cpu", progress=notes)
     provenance = ShardFolder(found.folder / "shards").provenance

@@ -1,5 +1,6 @@
 """Choosing a placement: speed measured once and remembered, fidelity proved every time, what cannot run refused."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from functools import cache
@@ -54,12 +55,13 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[[Rates], list[tuple[st
     def dictate(rates: Rates) -> list[tuple[str, str]]:
         asked: list[tuple[str, str]] = []
 
-        def rate(explainer: object, _frames: np.ndarray) -> float:
+        def rate(explainer: object, _frames: np.ndarray, _fastest: float) -> float:
             asked.append((explainer.placement.backend, explainer.placement.precision))
             return rates[asked[-1]]
 
         monkeypatch.setattr(tuning, "measure_rate", rate)
         monkeypatch.setattr(tuning, "_explainers", shared_explainers)
+        monkeypatch.setattr(tuning, "computes_bf16_in", lambda _backend, _device: True)
         return asked
 
     return dictate
@@ -67,7 +69,10 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[[Rates], list[tuple[st
 
 @cache
 def shared_explainer(methods: tuple[str, ...], placement: Placement) -> Explainer:
-    return library_explainer(NAME, methods, placement)
+    """Computed in fp32 whatever it is called, so that every processor can."""
+    explainer = library_explainer(NAME, methods, dataclasses.replace(placement, precision="fp32"))
+    explainer.placement = placement
+    return explainer
 
 
 def shared_explainers(_source: object, _layer: object, methods: tuple[Method, ...], _batch: int) -> Callable:
@@ -177,13 +182,13 @@ def test_without_openvino_torch_is_measured_alone(measured: Callable, monkeypatc
     monkeypatch.setattr(tuning, "openvino_installed", lambda: False)
     asked = measured(FAST_BF16)
     assert choose().backend == "torch"
-    assert asked == [("torch", "fp32"), ("torch", "bf16")]
+    assert asked == [("torch", "bf16"), ("torch", "fp32")]
     with pytest.raises(SalpipeError, match=r"pip install 'saliency-pipeline\[openvino\]'"):
         choose(backend="openvino")
 
 
 def failing(name: str) -> Callable:
-    def measure(explainer: object, _frames: np.ndarray) -> float:
+    def measure(explainer: object, _frames: np.ndarray, _fastest: float) -> float:
         if explainer.placement.backend == name:
             raise SalpipeError(f"--backend {name}: cannot run this network (why)")
         return 10.0
@@ -201,6 +206,7 @@ def test_a_back_end_asked_for_that_cannot_run_the_network_is_an_error(monkeypatc
         raise SalpipeError("--backend openvino: cannot run this network (why)")
 
     monkeypatch.setattr(tuning, "Explainer", refuse)
+    monkeypatch.setattr(tuning, "computes_bf16_in", lambda _backend, _device: True)
     with pytest.raises(SalpipeError, match="cannot run this network"):
         choose(backend="openvino")
 
@@ -263,6 +269,30 @@ def test_a_rate_counts_frames_per_second() -> None:
     assert 0 < rate <= calls * BATCH / 0.1
 
 
+def test_what_the_first_batches_show_to_be_far_behind_is_not_measured_to_the_end() -> None:
+    explainer = library_explainer(NAME, ("gradcam",))
+    calls, explain = [], explainer.explain
+
+    def counted(frames: np.ndarray) -> object:
+        calls.append(len(frames))
+        return explain(frames)
+
+    explainer.explain = counted
+    assert 0 < measure_rate(explainer, noise(1), fastest=1e9) < 1e9
+    assert len(calls) == 2
+
+
+def test_bf16_is_not_tried_where_the_processor_has_none(monkeypatch: pytest.MonkeyPatch, measured: Callable) -> None:
+    asked = measured(FAST_BF16)
+    monkeypatch.setattr(tuning, "computes_bf16_in", lambda backend, _device: backend == "torch")
+    assert choose() == Placement("openvino", "fp32")
+    assert asked == [("openvino", "fp32"), ("torch", "bf16"), ("torch", "fp32")]
+    monkeypatch.setattr(tuning, "computes_bf16_in", lambda _backend, _device: False)
+    assert choose(backend="torch") == Placement("torch", "fp32")
+    assert choose(backend="torch", precision="bf16") == Placement("torch", "bf16")
+    assert len(asked) == 3
+
+
 def test_reference_maps_are_captums() -> None:
     source, layer, frames = library_source(NAME), library_layer(NAME), noise(5)
     scores, maps = reference_maps(source, layer, find_methods(["gradient", "gradcam"]), frames)
@@ -315,7 +345,7 @@ def test_fidelity_of_odd_maps(got: list[np.ndarray], want: list[np.ndarray], fai
 def test_a_damaged_network_still_gets_a_placement(damage: float, monkeypatch: pytest.MonkeyPatch) -> None:
     network = Tiny()
     network.conv.weight[0, 0, 0, 0] = damage
-    monkeypatch.setattr(tuning, "measure_rate", lambda _explainer, _frames: 10.0)
+    monkeypatch.setattr(tuning, "measure_rate", lambda _explainer, _frames, _fastest: 10.0)
     source = own_source(network, 8, 7)
     chosen, _ = choose_placement(source, choose_layer(network, 8), find_methods(["gradcam"]), noise(3, 8), batch=BATCH)
     assert chosen.device == "cpu"

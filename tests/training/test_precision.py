@@ -30,6 +30,7 @@ def batch() -> Prepared:
 
 
 def speeds(monkeypatch: pytest.MonkeyPatch, fp32: float, bf16: float) -> None:
+    monkeypatch.setattr(precision, "computes_bf16", lambda _device: True)
     monkeypatch.setattr(precision, "remembered_speeds", lambda *_: {"fp32": fp32, "bf16": bf16})
 
 
@@ -87,6 +88,14 @@ def test_speeds_are_measured_once(monkeypatch: pytest.MonkeyPatch, network: nn.M
     choose_precision(network, SPEC, batch)
     monkeypatch.setattr(precision, "_steps_per_second", lambda *_: pytest.fail("measured again"))
     choose_precision(network, SPEC, batch)
+
+
+def test_nothing_is_measured_where_the_device_has_no_bf16(
+    monkeypatch: pytest.MonkeyPatch, network: nn.Module, batch: Prepared
+) -> None:
+    monkeypatch.setattr(precision, "computes_bf16", lambda _device: False)
+    monkeypatch.setattr(precision, "remembered_speeds", lambda *_: pytest.fail("measured"))
+    assert choose_precision(network, SPEC, batch) == "fp32"
 
 
 def test_bf16_trains_weights_in_fp32(network: nn.Module, batch: Prepared) -> None:
