@@ -33,11 +33,11 @@ def computes_bf16(device: torch.device | str) -> bool:
     """
     if torch.device(device).type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    usable: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    usable = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     if not usable or platform.machine() not in ("x86_64", "AMD64"):
         return usable
     # oneDNN answers yes on every processor with AVX-512, also where it has to emulate
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def capabilities(device: torch.device | str) -> str:
