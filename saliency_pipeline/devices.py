@@ -32,7 +32,7 @@ def computes_bf16(device: torch.device | str) -> bool:
     For the CPU this is what oneDNN, whose kernels PyTorch runs, may use: `ONEDNN_MAX_CPU_ISA=AVX2` switches it off.
     """
     if torch.device(device).type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     usable = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     if not usable or platform.machine() not in ("x86_64", "AMD64"):
         return usable

@@ -66,13 +66,15 @@ def plain(options: argparse.Namespace) -> dict[str, float]:
     import torch
     from torch import nn
 
+    from saliency_pipeline.devices import find_device
     from saliency_pipeline.models.build import untrained_with
     from saliency_pipeline.models.registry import find_source
 
     torch.manual_seed(0)
-    network = untrained_with(*find_source(options.backbone), len(CLASSES)).train()
-    images = torch.randn(options.batch, 3, options.size, options.size)
-    labels = torch.arange(options.batch) % len(CLASSES)
+    device = find_device("auto")
+    network = untrained_with(*find_source(options.backbone), len(CLASSES)).train().to(device)
+    images = torch.randn(options.batch, 3, options.size, options.size).to(device)
+    labels = (torch.arange(options.batch) % len(CLASSES)).to(device)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9)
     criterion = nn.CrossEntropyLoss()
     seconds = 0.0
@@ -81,6 +83,8 @@ def plain(options: argparse.Namespace) -> dict[str, float]:
         optimizer.zero_grad()
         criterion(network(images), labels).backward()
         optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
         seconds += time.perf_counter() - start if step >= 2 else 0
     return {"rate": options.batch * options.steps / seconds}
 
