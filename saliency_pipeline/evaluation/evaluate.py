@@ -25,7 +25,12 @@ from saliency_pipeline.evaluation.answers import (
     recorded_config,
 )
 from saliency_pipeline.evaluation.figures import draw_confusion, draw_reliability
-from saliency_pipeline.files import disk_errors_explained, write_atomically, write_table
+from saliency_pipeline.files import (
+    disk_errors_explained,
+    remove_stale_temporaries,
+    write_atomically,
+    write_table,
+)
 from saliency_pipeline.models.trained import Trained, load_trained
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.allocator import keep_large_blocks
@@ -214,6 +219,7 @@ def _write(
     classes = pairs.classes
     with disk_errors_explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        remove_stale_temporaries(folder)
     write_table(
         folder / PER_CLASS,
         ("class", "precision", "recall", "f1", "support"),

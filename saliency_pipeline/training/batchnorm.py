@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 
@@ -53,12 +54,12 @@ class SynchronisedBatchNorm(nn.Module):
         wide = values.float()
         count = torch.full_like(mean[:1], values.numel() / values.shape[1])
         sums = torch.cat([wide.sum(axes), count])
-        sums = all_reduce(sums)  # type: ignore[no-untyped-call]
+        sums = _summed(sums)
         total = sums[-1]
         batch_mean = sums[:-1] / total
         centred = wide - batch_mean.view(shape)
         # around the common mean, in a second exchange: a difference of two large sums would lose digits
-        batch_variance = all_reduce((centred * centred).sum(axes)) / total  # type: ignore[no-untyped-call]
+        batch_variance = _summed((centred * centred).sum(axes)) / total
         self._remember(batch_mean.detach(), batch_variance.detach() * total.detach() / (total.detach() - 1))
         scale = self.weight * torch.rsqrt(batch_variance + self.eps)
         return self._carried((centred * scale.view(shape) + self.bias.view(shape)).to(values.dtype))
@@ -74,3 +75,24 @@ class SynchronisedBatchNorm(nn.Module):
     def _carried(self, values: Tensor) -> Tensor:
         carried: Tensor = self.act(self.drop(values))
         return carried
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes. Every process's result depends on every one's input, so gradients are summed too."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total
+
+
+def _summed(values: Tensor) -> Tensor:
+    total: Tensor = _Sum.apply(values)
+    return total

@@ -13,6 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from torch import distributed
 
 from saliency_pipeline.devices import find_device
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
@@ -120,7 +121,12 @@ def train(
             if stored.schedule == "cosine" and stored.epochs != config.epochs:
                 progress.note("the cosine now ends with another epoch: not what a run of so many from the start gives")
             config = replace(stored, epochs=config.epochs)
-        return _train(pairs, folder, config, fabric, progress, tensorboard, save_seconds, new=stored is None)
+        report = _train(pairs, folder, config, fabric, progress, tensorboard, save_seconds, new=stored is None)
+    if fabric.world_size > 1:
+        # a process that ends with the group's threads still there is aborted now and then, the run with it
+        distributed.barrier()
+        distributed.destroy_process_group()
+    return report
 
 
 def is_leading() -> bool:

@@ -13,7 +13,7 @@ from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.find_lr import HIGHEST, LOWEST, find_learning_rate, steepest
 from tests.training.examples import labelled
 
-QUICK = TrainConfig(backbone="resnet18", init="scratch", batch_size=8, precision="fp32", device="cpu")
+QUICK = TrainConfig(backbone="test_resnet", init="scratch", batch_size=8, precision="fp32", device="cpu")
 
 
 def test_the_loss_falls_before_the_rate_explodes(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from saliency_pipeline.training.run import train
 from tests.training.examples import labelled
 
 QUICK = TrainConfig(
-    backbone="resnet18", init="scratch", epochs=2, batch_size=8, lr=0.01, precision="fp32", device="cpu"
+    backbone="test_resnet", init="scratch", epochs=2, batch_size=8, lr=0.01, precision="fp32", device="cpu"
 )
 
 
@@ -192,11 +192,14 @@ def test_a_loss_that_is_not_finite_stops_with_the_images_and_the_remedy(shards: 
         assert all(value.isfinite().all() for value in tensors(tmp_path / "run").values())
 
 
-def test_bf16_has_the_same_curve_within_noise(shards: Path, undisturbed: Path, tmp_path: Path) -> None:
-    train(shards, tmp_path / "run", dataclasses.replace(QUICK, precision="bf16"))
-    for ours, theirs in zip(lines(tmp_path / "run"), lines(undisturbed), strict=True):
-        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=0.05)
-    assert not same(tensors(tmp_path / "run"), tensors(undisturbed))
+def test_bf16_has_the_same_curve_within_noise(shards: Path, tmp_path: Path) -> None:
+    """At a rate low enough that rounding does not grow from step to step, on whatever processor."""
+    slowly = dataclasses.replace(QUICK, lr=1e-4)
+    for precision in ("fp32", "bf16"):
+        train(shards, tmp_path / precision, dataclasses.replace(slowly, precision=precision))
+    for ours, theirs in zip(lines(tmp_path / "bf16"), lines(tmp_path / "fp32"), strict=True):
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=0.02)
+    assert not same(tensors(tmp_path / "bf16"), tensors(tmp_path / "fp32"))
 
 
 def test_scalars_for_tensorboard(shards: Path, tmp_path: Path) -> None:
@@ -327,7 +330,7 @@ def test_a_second_run_in_the_same_folder_is_refused(shards: Path, tmp_path: Path
 
 
 def command(shards: Path, run: Path, *options: str) -> list[str]:
-    quick = ["--backbone", "resnet18", "--init", "scratch", "--epochs", "2", "--batch-size", "8", "--lr", "0.01"]
+    quick = ["--backbone", "test_resnet", "--init", "scratch", "--epochs", "2", "--batch-size", "8", "--lr", "0.01"]
     return ["train", str(shards), "-o", str(run), *quick, "--precision", "fp32", "--device", "cpu", *options]
 
 
