@@ -8,11 +8,11 @@ comma := ,
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs bench wheel clean
+.PHONY: help demo test test-slow test-all test-cuda check docs bench wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
 		printf '%-12s %s\n' "$$name" "$$what"; done
 
 demo: $(VENV)/.with-openvino+demo  ## explain photographs that scikit-image ships, train on them, compare; pages to look at
@@ -31,10 +31,21 @@ demo: $(VENV)/.with-openvino+demo  ## explain photographs that scikit-image ship
 DEMO_TRAINING := --epochs 6 --lr 0.01 --schedule cosine
 DEMO_COMPARISON := --epochs 4 --lr 0.01 --schedule cosine
 
-test: $(VENV)/.with-openvino+onnx+tensorboard+dask+parquet+fetch+test  ## run the whole suite; TESTS='tests/cli -k config' runs a part of it
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
+# One thread a process. The quick tests of a file stay in one process, since they share networks and trained runs.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations 25 --durations-min 1
+TESTED := $(VENV)/.with-openvino+onnx+tensorboard+dask+parquet+fetch+test
+test: $(TESTED)  ## run the tests but for the slow ones; TESTS='tests/cli -k config' runs a part of them
+	$(PYTEST) --dist loadfile -m "not slow" $(TESTS)
 
-check: $(VENV)/.with-openvino+onnx+tensorboard+dask+parquet+fetch+test $(VENV)/.with-check  ## lint, formatting, types
+test-slow: $(TESTED)  ## run what make test leaves out: many networks, many kills, clusters, the documentation's walkthroughs
+	$(PYTEST) --dist worksteal -m slow $(TESTS)
+
+test-all: test test-slow  ## run the whole suite
+
+test-cuda: $(TESTED)  ## run the tests that need a GPU
+	$(BIN)/python -m pytest -m cuda $(or $(TESTS),tests/test_cuda.py)
+
+check: $(TESTED) $(VENV)/.with-check  ## lint, formatting, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -43,13 +54,16 @@ docs: $(VENV)/.with-docs  ## build the documentation into docs/_build/html; warn
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "Open $(CURDIR)/docs/_build/html/index.html in a browser."
 
-bench: $(VENV)/.with-openvino+onnx+tensorboard+dask+parquet+fetch+test $(VENV)/.with-bench  ## run every benchmark of tests/benchmarks
+bench: $(TESTED) $(VENV)/.with-bench  ## run every benchmark of tests/benchmarks
 	@set -e; for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
 
 # The wheel is tried in an environment that holds nothing else: what it depends on is borrowed from $(VENV) by a path
-# file, which brings in the libraries but not the checkout (path files of borrowed folders are not read).
+# file, which brings in the libraries but not the checkout (path files of borrowed folders are not read). What it runs
+# is what a wheel can lack: modules, templates, the command, and the examples in docstrings.
 WHEEL := .cache/wheel
-wheel: $(VENV)/.with-openvino+onnx+tensorboard+dask+parquet+fetch+test $(VENV)/.with-check  ## build the wheel, and run the suite against it installed
+IN_WHEEL := tests/test_packaging.py tests/test_architecture.py tests/cli tests/gallery tests/evaluation/test_evaluate.py \
+	tests/comparison/test_report.py --pyargs saliency_pipeline
+wheel: $(TESTED) $(VENV)/.with-check  ## build the wheel, and run some of the tests against it installed
 	rm -rf build/lib build/bdist.* dist $(WHEEL)
 	$(BIN)/python -m build --wheel --outdir dist .
 	$(BIN)/python .ci/check_wheel.py dist/*.whl
@@ -60,8 +74,8 @@ wheel: $(VENV)/.with-openvino+onnx+tensorboard+dask+parquet+fetch+test $(VENV)/.
 	$(WHEEL)/venv/bin/python -m pip check
 	mkdir -p $(WHEEL)/tree
 	cp -R tests docs *.md *.cfg *.toml CITATION.cff Makefile $(WHEEL)/tree
-	cd $(WHEEL)/tree && OMP_NUM_THREADS=1 ../venv/bin/python -m pytest -n 2 --dist worksteal -c setup.cfg --rootdir . -m 'not slow' \
-		$(or $(TESTS),tests --pyargs saliency_pipeline)
+	cd $(WHEEL)/tree && OMP_NUM_THREADS=1 ../venv/bin/python -m pytest -n 2 --dist loadfile -c setup.cfg --rootdir . \
+		-m "not slow" $(or $(TESTS),$(IN_WHEEL))
 
 clean:  ## remove everything that these targets made, the environment included
 	rm -rf $(VENV) .cache build dist demo docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -56,6 +56,7 @@ def test_a_dry_run_explains_nothing(imagenet: Path, tmp_path: Path) -> None:
     assert (told["images"], told["boxes"], told["classes"]) == (10, 1, {"English setter": 5, "kit fox": 5})
 
 
+@pytest.mark.slow
 def test_a_tar_is_explained_in_place_and_its_boxes_are_kept(imagenet: Path, tmp_path: Path) -> None:
     target = ("--target", "label", "--jobs", "2")
     done(imagenet, "-o", tmp_path / "shards", *COMMAND, *target, "--split", "60/40", "--no-group-duplicates")

@@ -45,6 +45,7 @@ def test_three_arms_are_not_three_chances_to_err() -> None:
     assert each / 2000 > 0.08
 
 
+@pytest.mark.slow
 def test_a_difference_of_a_whole_point_is_seldom_called_equivalent() -> None:
     """At the edge of the region half the posterior lies outside, on average; 95 % within it is rare."""
     random, words = np.random.default_rng(5), []
@@ -53,6 +54,7 @@ def test_a_difference_of_a_whole_point_is_seldom_called_equivalent() -> None:
     assert words.count("equivalent") / 600 <= 0.075
 
 
+@pytest.mark.slow
 def test_what_is_there_is_found_as_often_as_the_power_says() -> None:
     random, ratio, sd = np.random.default_rng(6), 0.25, 0.015
     # the sample's deviation is that of the part that pairs do not share

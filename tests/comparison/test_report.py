@@ -124,9 +124,9 @@ def test_nothing_is_asked_of_the_network(tmp_path: Path) -> None:
     "options",
     [
         {"folds": 0, "repeats": 1},
-        {"folds": 2, "repeats": 1},
+        pytest.param({"folds": 2, "repeats": 1}, marks=pytest.mark.slow),
         {"answered": False},
-        {"names": ("baseline", "half")},
+        pytest.param({"names": ("baseline", "half")}, marks=pytest.mark.slow),
         {"names": ("uniform", "center-prior")},
         {"epochs": 1},
     ],

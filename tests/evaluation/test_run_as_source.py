@@ -33,6 +33,7 @@ def test_a_modulated_run_is_refused(photos: Path, tiny_run: Path, tmp_path: Path
         shards_of(photos, tmp_path / "shards", model=str(tiny_run), **OWN)
 
 
+@pytest.mark.slow
 def test_a_moved_and_a_changed_run_are_noticed(photos: Path, baseline: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(baseline, tmp_path / "run"))
     source = {"model": str(run), **OWN}

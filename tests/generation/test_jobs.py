@@ -66,7 +66,7 @@ def test_slices_run_beside_one_another(tmp_path: Path) -> None:
     assert temporaries(tmp_path / "shards") == []
 
 
-@pytest.mark.parametrize("backend", ["torch", "openvino"])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_worker_processes_write_the_same_bytes(images: Path, tmp_path: Path, backend: str) -> None:
     if backend == "openvino" and importlib.util.find_spec("openvino") is None:
         backend = "torch"

@@ -121,7 +121,7 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_disk_that_is_full_ends_in_one_line_and_can_be_resumed(tmp_path: Path, jobs: int) -> None:
     images = flat(tmp_path / "images", 24)
     command = ["generate", str(images), "-o", str(tmp_path / "shards"), *COMMAND, "--shard-size", "12", "--quiet"]

@@ -150,7 +150,7 @@ def arguments(images: Path, output: Path) -> list[object]:
 
 @pytest.mark.parametrize(
     ("seed", "kills"),
-    [(1, 6), pytest.param(2, 30, marks=pytest.mark.slow)],
+    [(1, 3), pytest.param(2, 30, marks=pytest.mark.slow)],
 )
 def test_any_number_of_kills_leave_the_bytes_of_an_undisturbed_run(tmp_path: Path, seed: int, kills: int) -> None:
     images = flat(tmp_path / "images", 6 * kills)
@@ -179,7 +179,7 @@ def started(images: Path, output: Path) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_an_interrupted_run_says_so_and_can_be_resumed(tmp_path: Path, number: signal.Signals) -> None:
     images, output = flat(tmp_path / "images", 60), tmp_path / "shards"
     process = started(images, output)

@@ -32,12 +32,12 @@ from tests.saliency.networks import (
 NETWORKS = [
     ("resnet18", 64),
     ("tf_efficientnet_lite0", 64),
-    ("mobilenetv3_small_050", 64),
+    pytest.param("mobilenetv3_small_050", 64, marks=pytest.mark.slow),
     ("convnext_atto", 64),
     pytest.param("densenet121", 64, marks=pytest.mark.slow),
     pytest.param("vgg11", 64, marks=pytest.mark.slow),
     pytest.param("torchvision/vgg11_bn", 64, marks=pytest.mark.slow),
-    ("regnetx_002", 64),
+    pytest.param("regnetx_002", 64, marks=pytest.mark.slow),
 ]
 
 
@@ -136,7 +136,7 @@ def test_a_map_does_not_depend_on_its_company(backend: str, methods: tuple[str, 
 
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
-@pytest.mark.parametrize("batch", [1, 4, 5])
+@pytest.mark.parametrize("batch", [1, pytest.param(4, marks=pytest.mark.slow), 5])
 def test_a_map_does_not_depend_on_the_batch_size(batch: int, backend: str) -> None:
     methods, frames, placement = ("gradcam",), noise(5), Placement(backend, "fp32")
     wanted = library_explainer("test_resnet", methods, placement).explain(frames)

@@ -14,9 +14,9 @@ from tests.saliency.networks import BATCH, Tiny, library_source, library_split
 LINEAR = [
     ("resnet18", 64),
     ("tf_efficientnet_lite0", 64),
-    ("mobilenetv2_050", 64),
+    pytest.param("mobilenetv2_050", 64, marks=pytest.mark.slow),
     pytest.param("densenet121", 64, marks=pytest.mark.slow),
-    ("regnetx_002", 64),
+    pytest.param("regnetx_002", 64, marks=pytest.mark.slow),
     pytest.param("inception_v3", 128, marks=pytest.mark.slow),
     pytest.param("swin_tiny_patch4_window7_224", 224, marks=pytest.mark.slow),
 ]
@@ -24,7 +24,7 @@ OTHER = [
     ("convnext_atto", 64),
     ("mobilenetv3_small_050", 64),
     pytest.param("vgg11", 64, marks=pytest.mark.slow),
-    ("edgenext_xx_small", 64),
+    pytest.param("edgenext_xx_small", 64, marks=pytest.mark.slow),
     ("test_vit", 160),
 ]
 

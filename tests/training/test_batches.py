@@ -118,7 +118,7 @@ def children_die_unheard():
     signal.signal(signal.SIGCHLD, before)
 
 
-@pytest.mark.parametrize("context", [None, "fork", "spawn"])
+@pytest.mark.parametrize("context", [None, "fork", pytest.param("spawn", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("children_die_unheard")
 def test_every_worker_gives_the_same(folder, context):
     dataset = PairDataset(folder, np.arange(len(folder))[::-1], "gradcam")
