@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+# before PyTorch is loaded: several processes share the cores, and threads that wait for one another must not spin on them
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # the suite does the same every time, however slow the machine; `HYPOTHESIS_PROFILE=default` looks for new examples
 settings.register_profile("suite", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
@@ -28,9 +30,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Speeds measured on a busy test machine are not the user's."""
+    """Speeds measured on a busy test machine are not the user's, nor are kernels compiled for limited instructions."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("kernels")))
         yield
 
 
