@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-# before PyTorch is loaded: several processes share the cores, and threads that wait for one another must not spin on them
+# before PyTorch is loaded: processes share the cores, and threads that wait for one another must not spin on them
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # the suite does the same every time, however slow the machine; `HYPOTHESIS_PROFILE=default` looks for new examples
 settings.register_profile("suite", derandomize=True, deadline=None)
