@@ -1,4 +1,4 @@
-"""What a device can compute, and what it is called: by instructions, since virtual machines share one name."""
+"""What a device can compute and what it is called; and that networks keep to one device, seen without a GPU."""
 
 import os
 import subprocess
@@ -6,8 +6,17 @@ import sys
 
 import pytest
 import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from saliency_pipeline.devices import capabilities, computes_bf16, device_name
+from saliency_pipeline.models.fusion import FUSIONS
+from saliency_pipeline.models.preprocessing import Preprocessing
+from saliency_pipeline.models.two_branch import NetworkSpec, build_network
+from saliency_pipeline.saliency.backends import TorchTrunk
+from saliency_pipeline.saliency.targets import Target
+from saliency_pipeline.training.inputs import Inputs
+from tests.saliency.networks import library_explainer
 
 
 @pytest.mark.parametrize(
@@ -43,3 +52,46 @@ def test_a_limit_on_instructions_is_a_processor_without_them() -> None:
 def test_the_name_says_what_the_processor_can_do() -> None:
     assert device_name("cpu").endswith(capabilities("cpu"))
     assert len(device_name(torch.device("cpu"))) > len(capabilities("cpu"))
+
+
+def moved(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
+    """The module with tensors that have the shapes of its own and stand on a GPU that need not be there."""
+    for part in module.modules():
+        for named in (part._parameters, part._buffers):
+            for name, tensor in named.items():
+                if tensor is not None:
+                    named[name] = mode.from_tensor(tensor).detach().to("cuda")
+    return module
+
+
+def test_tensors_of_two_devices_would_be_noticed() -> None:
+    with FakeTensorMode() as mode, pytest.raises(RuntimeError, match="two devices"):
+        moved(nn.Linear(3, 2), mode)(torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize("arch", ["baseline", "modulated", "learned"])
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_networks_forward_pass_stays_on_its_device(arch: str, fusion: str) -> None:
+    if fusion == "input" and arch != "modulated":
+        pytest.skip("a fourth channel needs the map")
+    network = build_network(NetworkSpec("test_resnet", ("a", "b"), 64, arch, fusion))
+    with FakeTensorMode() as mode:
+        inputs = Inputs(Preprocessing(64, (0.5,) * 3, (0.5,) * 3, "bilinear"), torch.device("cuda"))
+        images = torch.addcmul(inputs.shift, torch.zeros(2, 3, 64, 64, device="cuda"), inputs.scale)
+        logits = moved(network, mode)(images, torch.zeros(2, 1, 64, 64, device="cuda"))
+    assert (logits.device.type, logits.shape) == ("cuda", (2, 2))
+
+
+@pytest.mark.parametrize("target", [Target("fixed", index=3), Target("label", label_index=(5, 7))])
+def test_the_engine_stays_on_its_device(target: Target) -> None:
+    explainer = library_explainer("test_resnet", ("gradcam",), target=target)
+    assert explainer.closed_form
+    assert isinstance(explainer.trunk, TorchTrunk)
+    with FakeTensorMode() as mode:
+        trunk = moved(explainer.trunk.run, mode)
+        explainer.weight, explainer.bias = (mode.from_tensor(t).to("cuda") for t in (explainer.weight, explainer.bias))
+        pixels = torch.zeros(2, 3, 64, 64, device="cuda")
+        found = explainer._closed_form(trunk(pixels), torch.zeros(2, dtype=torch.int64))
+    logits, targets, maps = found
+    assert {t.device.type for t in (logits, targets, *maps.values())} == {"cuda"}
+    assert maps["gradcam"].shape == (2, 1, *explainer.layer.grid)
