@@ -91,7 +91,6 @@ def test_the_engine_stays_on_its_device(target: Target) -> None:
         trunk = moved(explainer.trunk.run, mode)
         explainer.weight, explainer.bias = (mode.from_tensor(t).to("cuda") for t in (explainer.weight, explainer.bias))
         pixels = torch.zeros(2, 3, 64, 64, device="cuda")
-        found = explainer._closed_form(trunk(pixels), torch.zeros(2, dtype=torch.int64))
-    logits, targets, maps = found
+        logits, targets, maps = explainer._closed_form(trunk(pixels), torch.zeros(2, dtype=torch.int64))
     assert {t.device.type for t in (logits, targets, *maps.values())} == {"cuda"}
     assert maps["gradcam"].shape == (2, 1, *explainer.layer.grid)

@@ -153,13 +153,13 @@ def _candidates(backend: str, precision: str, device: str, streams: int, pixels:
     else:
         backends = ["torch"]
     # the likely winner first: those behind it need not be measured to the end
-    pairs = [
-        (b, p)
-        for b in backends
-        for p in (("bf16", "fp32") if precision == "auto" else (precision,))
-        if precision != "auto" or p == "fp32" or computes_bf16_in(b, device)
-    ]
-    return [Placement(b, p, device, streams) for b, p in pairs]
+    return [Placement(b, p, device, streams) for b in backends for p in _precisions(precision, b, device)]
+
+
+def _precisions(precision: str, backend: str, device: str) -> list[str]:
+    if precision != "auto":
+        return [precision]
+    return ["bf16", "fp32"] if computes_bf16_in(backend, device) else ["fp32"]
 
 
 def _explainers(

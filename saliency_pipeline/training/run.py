@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -121,12 +122,7 @@ def train(
             if stored.schedule == "cosine" and stored.epochs != config.epochs:
                 progress.note("the cosine now ends with another epoch: not what a run of so many from the start gives")
             config = replace(stored, epochs=config.epochs)
-        report = _train(pairs, folder, config, fabric, progress, tensorboard, save_seconds, new=stored is None)
-    if fabric.world_size > 1:
-        # a process that ends with the group's threads still there is aborted now and then, the run with it
-        distributed.barrier()
-        distributed.destroy_process_group()
-    return report
+        return _train(pairs, folder, config, fabric, progress, tensorboard, save_seconds, new=stored is None)
 
 
 def is_leading() -> bool:
@@ -148,7 +144,15 @@ def _fabric(device: str) -> Fabric:
         accelerator=found.type, strategy=strategy, devices=devices, num_nodes=world // local, plugins=launcher
     )
     fabric.launch()
+    if world > 1:
+        atexit.register(_leave_process_group)
     return fabric
+
+
+def _leave_process_group() -> None:
+    """End the threads of the process group: a process that exits while they run may be aborted."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _train(
