@@ -173,6 +173,13 @@ def stages(module: nn.Module) -> list[str]:
     return found
 
 
+def set_input_channels(conv: nn.Conv2d, channels: int) -> None:
+    """Let a convolution read another number of channels; its weights are drawn anew."""
+    conv.in_channels = channels
+    conv.weight = nn.Parameter(conv.weight.new_empty(conv.out_channels, channels, *conv.kernel_size))
+    conv.reset_parameters()
+
+
 def copy_geometry(module: nn.Module, stem: Stem, channels: int) -> nn.Sequential:
     """The stem's layers once more, for `channels` input channels instead of 3 and without the last activation.
 
@@ -181,9 +188,7 @@ def copy_geometry(module: nn.Module, stem: Stem, channels: int) -> nn.Sequential
     layers = [copy.deepcopy(module.get_submodule(name)) for name in stem.layers]
     first = layers[0]
     assert isinstance(first, nn.Conv2d)
-    first.in_channels = channels
-    first.weight = nn.Parameter(first.weight.new_empty(first.out_channels, channels, *first.kernel_size))
-    first.reset_parameters()
+    set_input_channels(first, channels)
     while len(layers) > 1 and not isinstance(layers[-1], nn.Conv2d) and not is_norm(layers[-1]):
         layers.pop()
     if isinstance(getattr(layers[-1], "act", None), nn.Module):

@@ -18,7 +18,7 @@ from saliency_pipeline.models.build import untrained_with
 from saliency_pipeline.models.fusion import FUSIONS, make_fusion
 from saliency_pipeline.models.probe import evaluating, own_random_state, probe_frames
 from saliency_pipeline.models.registry import find_source
-from saliency_pipeline.models.stem import STEM, Junction, copy_geometry, find_junction, find_stem
+from saliency_pipeline.models.stem import STEM, Junction, copy_geometry, find_junction, find_stem, set_input_channels
 from saliency_pipeline.models.weights import one_line
 
 ARCHS = ("baseline", "modulated", "learned")
@@ -85,9 +85,7 @@ class FourChannels(nn.Module):
         self.backbone = backbone
         conv = backbone.get_submodule(first)
         assert isinstance(conv, nn.Conv2d)
-        conv.in_channels = 4
-        conv.weight = nn.Parameter(conv.weight.new_empty(conv.out_channels, 4, *conv.kernel_size))
-        conv.reset_parameters()
+        set_input_channels(conv, 4)
 
     def forward(self, images: Tensor, maps: Tensor | None = None) -> Tensor:
         """Logits (N, classes)."""

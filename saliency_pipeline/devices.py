@@ -53,9 +53,8 @@ def capabilities(device: torch.device | str) -> str:
 
 def device_name(device: torch.device | str) -> str:
     """The name of a GPU, or what the processor calls itself and can do."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{_processor()}; {capabilities(device)}"
+    named = capabilities(device)
+    return named if torch.device(device).type == "cuda" else f"{_processor()}; {named}"
 
 
 def _processor() -> str:

@@ -16,18 +16,6 @@ settings.register_profile("suite", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs a GPU is skipped without one; torch is imported only where such a test is about to run."""
-    if any("cuda" in item.keywords for item in items):
-        import torch
-
-        if not torch.cuda.is_available():
-            skip = pytest.mark.skip(reason="no GPU here; run 'make test-cuda' where there is one")
-            for item in items:
-                if "cuda" in item.keywords:
-                    item.add_marker(skip)
-
-
 @pytest.fixture(autouse=True, scope="session")
 def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Speeds measured on a busy test machine are not the user's, nor are kernels compiled for limited instructions."""

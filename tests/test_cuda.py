@@ -16,17 +16,20 @@ from saliency_pipeline.evaluation.evaluate import evaluate
 from saliency_pipeline.evaluation.predict import predict
 from saliency_pipeline.generation.run import Report, generate
 from saliency_pipeline.models.trained import load_trained
-from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.backends import Placement
+from saliency_pipeline.saliency.methods import find_methods
 from saliency_pipeline.saliency.tuning import BOUNDS, choose_placement, fidelity
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train
 from tests.generation.examples import OPTIONS, photographs
 from tests.saliency.networks import FP32, library_explainer, library_layer, library_source, photos
-from tests.training.examples import labelled
+from tests.training.examples import Interrupting, labelled
 
-pytestmark = pytest.mark.cuda
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here; run 'make test-cuda' where there is one"),
+]
 
 GPU = Placement("torch", "fp32", "cuda", streams=2)
 QUICK = TrainConfig(backbone="resnet18", init="scratch", epochs=2, batch_size=8, lr=0.01, device="cuda")
@@ -59,7 +62,7 @@ def test_maps_are_the_cpus(name: str, methods: tuple[str, ...], precision: str) 
     assert same.mean() >= 0.75
     for method in methods:
         near = fidelity(explained.maps[method][same, 0], wanted.maps[method][same, 0])
-        # with random weights scores lie close together and maps are weak: what fp32 must keep of them
+        # random weights give weak maps and scores close together, so the bounds are at least these
         level = "layer" if method == "gradcam" and len(methods) == 1 else "pixels"
         correlation, error = BOUNDS[level, precision]
         assert near.within(min(correlation, 0.99), max(error, 0.1)), near
@@ -74,13 +77,8 @@ def test_a_map_does_not_depend_on_its_company() -> None:
 
 @pytest.mark.parametrize("methods", [("gradcam",), ("gradient",)])
 def test_a_placement_is_chosen_that_is_faithful(methods: tuple[str, ...]) -> None:
-    from saliency_pipeline.saliency.methods import find_methods
-
-    source, layer = (
-        library_source("efficientnet_lite0", 224, "default"),
-        library_layer("efficientnet_lite0", 224, "default"),
-    )
-    frames = photos()
+    named, frames = ("efficientnet_lite0", 224, "default"), photos()
+    source, layer = library_source(*named), library_layer(*named)
     placement, explainer = choose_placement(
         source, layer, find_methods(methods), frames, device="cuda", streams=2, batch=8
     )
@@ -115,18 +113,6 @@ def test_two_jobs_share_the_gpu(images: Path, tmp_path: Path) -> None:
     assert report.images == 12
 
 
-class Interrupting(Progress):
-    """Raises KeyboardInterrupt after so many steps."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def advance(self, count: int) -> None:
-        self.steps -= count
-        if self.steps < 0:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("arch", ["baseline", "modulated", "learned"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "auto"])
 def test_training_learns(arch: str, precision: str, shards: Path, tmp_path: Path) -> None:
@@ -148,29 +134,27 @@ def test_an_interrupted_run_goes_on(shards: Path, tmp_path: Path) -> None:
     assert report.last["train_loss"] == pytest.approx(whole.last["train_loss"], rel=0.1)
 
 
+def scores(folder: Path) -> dict[str, float]:
+    """The highest score of every image, by its key."""
+    with open(folder / "predictions.csv", newline="") as file:
+        return {row["key"]: float(row["score"]) for row in csv.DictReader(file)}
+
+
 def test_evaluations_are_the_cpus(shards: Path, tmp_path: Path) -> None:
     train(shards, tmp_path / "run", dataclasses.replace(QUICK, precision="fp32"))
-    tables = []
     for device in ("cuda", "cpu"):
-        folder = evaluate(tmp_path / "run", shards, "validation", tmp_path / device, device=device).folder
-        with open(folder / "predictions.csv", newline="") as file:
-            tables.append(list(csv.DictReader(file)))
-    for gpu, cpu in zip(*tables, strict=True):
-        assert gpu["key"] == cpu["key"]
-        assert float(gpu["score"]) == pytest.approx(float(cpu["score"]), abs=0.02)
+        evaluate(tmp_path / "run", shards, "validation", tmp_path / device, device=device)
+    gpu, cpu = (scores(tmp_path / device) for device in ("cuda", "cpu"))
+    assert gpu == pytest.approx(cpu, abs=0.02)
 
 
 def test_predictions_are_the_cpus(images: Path, tmp_path: Path) -> None:
     generate(images, tmp_path / "shards", **OPTIONS, device="cuda")
     train(tmp_path / "shards", tmp_path / "run", dataclasses.replace(QUICK, backbone="test_resnet", precision="fp32"))
-    tables = []
     for device in ("cuda", "cpu"):
-        predicted = predict(images, tmp_path / "run", tmp_path / device, device=device)
-        with open(predicted.predictions, newline="") as file:
-            tables.append(list(csv.DictReader(file)))
-    for gpu, cpu in zip(*tables, strict=True):
-        assert gpu["key"] == cpu["key"]
-        assert float(gpu["score"]) == pytest.approx(float(cpu["score"]), abs=0.05)
+        predict(images, tmp_path / "run", tmp_path / device, device=device)
+    gpu, cpu = (scores(tmp_path / device) for device in ("cuda", "cpu"))
+    assert gpu == pytest.approx(cpu, abs=0.05)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

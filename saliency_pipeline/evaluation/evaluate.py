@@ -25,12 +25,7 @@ from saliency_pipeline.evaluation.answers import (
     recorded_config,
 )
 from saliency_pipeline.evaluation.figures import draw_confusion, draw_reliability
-from saliency_pipeline.files import (
-    disk_errors_explained,
-    remove_stale_temporaries,
-    write_atomically,
-    write_table,
-)
+from saliency_pipeline.files import disk_errors_explained, remove_stale_temporaries, write_atomically, write_table
 from saliency_pipeline.models.trained import Trained, load_trained
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.allocator import keep_large_blocks

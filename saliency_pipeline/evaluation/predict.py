@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from saliency_pipeline.devices import computes_bf16, find_device
+from saliency_pipeline.devices import find_device
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation.answers import (
     BATCH,
@@ -32,7 +32,7 @@ from saliency_pipeline.models.source import load_source
 from saliency_pipeline.models.trained import Trained, load_trained, trained_file
 from saliency_pipeline.models.weights import state_sha256
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.saliency.backends import openvino_installed
+from saliency_pipeline.saliency.backends import computes_bf16_in, openvino_installed
 from saliency_pipeline.shards.reader import ShardFolder
 
 SHARDS = "shards"
@@ -212,7 +212,7 @@ def _placement(provenance: dict[str, Any], device: str, progress: Progress) -> t
     compiler = device != "cpu" or shutil.which(os.environ.get("CXX", "g++")) is not None
     available = {"torch": True, "openvino": device == "cpu" and openvino_installed(), "compile": same and compiler}
     here = (backend, precision) if available.get(backend) else ("torch", "fp32")
-    if here[1] == "bf16" and not computes_bf16(device):
+    if here[1] == "bf16" and not computes_bf16_in(here[0], device):
         here = (here[0], "fp32")
     if here != (backend, precision):
         progress.note(

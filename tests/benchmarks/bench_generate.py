@@ -81,12 +81,11 @@ def forward(images: Path, work: Path, options: dict[str, Any]) -> dict[str, Any]
     resolved = resolve(folder, checked(Request(**options)), read_folder(images), 1, lambda _: None)
     job, explainer = resolved.job, resolved.explainer()
     frames, device = frames_of(images, job.size, job.batch), job.placement.device
+    pixels = explainer.normalise(frames) if explainer.differentiates else None
 
     def run() -> object:
         with torch.no_grad():
-            output = (
-                explainer.whole(explainer.normalise(frames)) if explainer.differentiates else explainer.trunk(frames)
-            )
+            output = explainer.trunk(frames) if pixels is None else explainer.whole(pixels)
         if device != "cpu":
             torch.cuda.synchronize(device)
         return output
@@ -109,18 +108,17 @@ def captum(images: Path, work: Path, options: dict[str, Any]) -> dict[str, Any]:
     network, size = source.module, source.preprocessing.size
     layer = network.get_submodule(choose_layer(network, size).name)
     network.to(device)
-    normalise, rates = Normalise(source.preprocessing, device), {}
+    rates = {}
     for batch in (1, 4, 16) if device == "cpu" else (16, 64, 256):
-        frames = frames_of(images, size, batch)
+        pixels = Normalise(source.preprocessing, device)(frames_of(images, size, batch)).contiguous()
 
-        def run(frames: Any = frames) -> object:
-            pixels = normalise(frames).contiguous()
+        def run(pixels: torch.Tensor = pixels) -> object:
             with torch.no_grad():
                 target = network(pixels).argmax(1)
             if options["methods"] == ("gradcam",):
                 maps = LayerGradCam(network, layer).attribute(pixels, target, relu_attributions=True)
             else:
-                maps = Saliency(network).attribute(pixels.requires_grad_(), target)
+                maps = Saliency(network).attribute(pixels.clone().requires_grad_(), target)
             return maps.detach().cpu()
 
         rates[batch] = rate_of(run, batch, None, seconds=4.0)

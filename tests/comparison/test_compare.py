@@ -368,9 +368,9 @@ def test_maps_that_mark_the_evidence_are_found_to_help_and_others_are_not(
 ) -> None:
     """The positive control: nothing but the map says which of four patches an image is about."""
     shared = dataclasses.replace(
-        QUICK, backbone="test_resnet", epochs=5, optimizer="adamw", lr=5e-3, augment=(), method=method
+        QUICK, backbone="test_resnet", epochs=6, optimizer="adamw", lr=5e-3, augment=(), method=method
     )
-    found = compare(marked(tmp_path / "shards", 200), tmp_path / "out", ARMS, shared, folds=3, repeats=2, jobs=1)
+    found = compare(marked(tmp_path / "shards", 240), tmp_path / "out", ARMS, shared, folds=3, repeats=2, jobs=1)
     told = {(c["arm"], c["against"]): c["final"]["verdict"] for c in found.results["settings"][0]["contrasts"]}
     if helps:
         assert told["half", "baseline"] == told["half", "mismatched"] == "better"

@@ -208,7 +208,7 @@ def test_what_is_not_available_becomes_torch_fp32(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "openvino_installed", lambda: False)
-    monkeypatch.setattr(module, "computes_bf16", lambda _device: bf16)
+    monkeypatch.setattr(module, "computes_bf16_in", lambda _backend, _device: bf16)
     notes, run = Notes(), altered(tiny_run, tmp_path / "n.safetensors", **recorded)
     found = predict(photos, run, tmp_path / "out", device="cpu", progress=notes)
     provenance = ShardFolder(found.folder / "shards").provenance

@@ -67,6 +67,11 @@ def kept(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(files)}
 
 
+def receipts(folder: Path) -> list[Path]:
+    """Those that are complete: a killed run leaves temporary ones beside them."""
+    return list(folder.glob("receipts/shard-*.json"))
+
+
 def temporaries(folder: Path) -> list[str]:
     """What interrupted writing left behind."""
     return [path.name for path in folder.rglob("tmp.*")]

@@ -14,7 +14,7 @@ import pytest
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import FolderLock
 from saliency_pipeline.progress import Progress
-from tests.generation.examples import COMMAND, flat, kept, run, salpipe, temporaries
+from tests.generation.examples import COMMAND, flat, kept, receipts, run, salpipe, temporaries
 
 
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2)])
@@ -138,7 +138,7 @@ def test_workers_end_with_their_run_and_say_nothing(tmp_path: Path, number: sign
     images, output = flat(tmp_path / "images", 120), tmp_path / "shards"
     command = ["generate", images, "-o", output, *COMMAND, "--shard-size", 1, "--jobs", 2, "--quiet"]
     process = salpipe(*command, start_new_session=True)
-    while not list(output.glob("receipts/shard-*.json")):
+    while not receipts(output):
         assert process.poll() is None
         time.sleep(0.01)
     if number == signal.SIGINT:  # a terminal sends it to all processes

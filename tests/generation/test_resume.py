@@ -14,7 +14,7 @@ import pytest
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.shards.verify import verify
-from tests.generation.examples import COMMAND, flat, kept, run, salpipe, temporaries
+from tests.generation.examples import COMMAND, flat, kept, receipts, run, salpipe, temporaries
 
 
 def shards(folder: Path) -> list[Path]:
@@ -129,19 +129,19 @@ def test_a_finished_folder_is_only_read(images: Path, copied: Path) -> None:
 
 def killed_at_random(images: Path, output: Path, dice: random.Random) -> int:
     """Start a run and kill it at any moment, or shortly after it finished its next shards. How many it finished."""
-    there = len(list((output / "receipts").glob("shard-*.json")))
+    there = len(receipts(output))
     process = salpipe(*arguments(images, output))
     started = time.monotonic()
     at = dice.uniform(0, 5) if dice.random() < 0.3 else 600
     after = there + dice.randrange(4)
     while process.poll() is None and time.monotonic() < started + at:
-        if len(list((output / "receipts").glob("shard-*.json"))) > after:
+        if len(receipts(output)) > after:
             time.sleep(dice.uniform(0, 0.02))
             break
         time.sleep(0.001)
     process.kill()
     process.communicate()
-    return len(list((output / "receipts").glob("shard-*.json"))) - there
+    return len(receipts(output)) - there
 
 
 def arguments(images: Path, output: Path) -> list[object]:
@@ -173,7 +173,7 @@ def test_any_number_of_kills_leave_the_bytes_of_an_undisturbed_run(tmp_path: Pat
 def started(images: Path, output: Path) -> subprocess.Popen[str]:
     """A run that has finished its first shard."""
     process = salpipe(*arguments(images, output))
-    while not list(output.glob("receipts/shard-*.json")):
+    while not receipts(output):
         assert process.poll() is None
         time.sleep(0.001)
     return process

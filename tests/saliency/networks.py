@@ -4,14 +4,13 @@ import dataclasses
 from functools import cache
 
 import numpy as np
-import pytest
 import skimage.data
 import torch
 from torch import Tensor, nn
 
 from saliency_pipeline.models.preprocessing import Preprocessing
 from saliency_pipeline.models.source import SourceModel, load_source
-from saliency_pipeline.saliency.backends import Placement, computes_bf16_in
+from saliency_pipeline.saliency.backends import Placement
 from saliency_pipeline.saliency.engine import Explainer
 from saliency_pipeline.saliency.layers import Layer, choose_layer
 from saliency_pipeline.saliency.methods import find_methods
@@ -138,12 +137,6 @@ def captum_gradient(source: SourceModel, frames: np.ndarray, targets: np.ndarray
     chosen = torch.as_tensor(targets).long()
     pixels = normalised(frames, source).requires_grad_()
     return Saliency(source.module).attribute(pixels, chosen, abs=False).detach().numpy()
-
-
-def skip_where_bf16_is_none(backend: str, precision: str) -> None:
-    """PyTorch emulates bf16 where the processor has none; OpenVINO takes fp32 for it, or refuses."""
-    if backend == "openvino" and precision == "bf16" and not computes_bf16_in(backend, "cpu"):
-        pytest.skip("no bf16 in this processor")
 
 
 def relative_error(got: np.ndarray, want: np.ndarray) -> float:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import fx
 
 from saliency_pipeline.saliency import backends
-from saliency_pipeline.saliency.backends import Placement
+from saliency_pipeline.saliency.backends import Placement, computes_bf16_in
 from saliency_pipeline.saliency.engine import Explainer
 from saliency_pipeline.saliency.methods import find_methods
 from saliency_pipeline.saliency.rounding import round_taps, rounded_to_bf16
@@ -19,15 +19,7 @@ from saliency_pipeline.saliency.split import SplitNetwork
 from saliency_pipeline.saliency.targets import Target
 from saliency_pipeline.saliency.tuning import BOUNDS, fidelity
 from tests import reference
-from tests.saliency.networks import (
-    BATCH,
-    FP32,
-    library_explainer,
-    library_source,
-    library_split,
-    photos,
-    skip_where_bf16_is_none,
-)
+from tests.saliency.networks import BATCH, FP32, library_explainer, library_source, library_split, photos
 
 
 @settings(max_examples=60, deadline=None)
@@ -95,7 +87,8 @@ def test_rounded_weights_alone_cost_half_of_what_they_cost_without_keeping_sums(
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
 def test_grad_cam_in_bf16_is_within_bounds_and_nearer_for_it(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    skip_where_bf16_is_none(backend, "bf16")
+    if backend == "openvino" and not computes_bf16_in(backend, "cpu"):
+        pytest.skip("OpenVINO takes fp32 for bf16 on this processor: there is no rounding to compare")
     split = library_split("efficientnet_lite0", 224, "default")
     wanted = library_explainer("efficientnet_lite0", ("gradcam",), size=224, weights="default").explain(photos())
     classes, reference_map = wanted.targets[:, 0], wanted.maps["gradcam"][:, 0]

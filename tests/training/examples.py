@@ -1,4 +1,4 @@
-"""Small folders of shards from which something can be learnt, made from a seed."""
+"""Small folders of shards from which something can be learnt, made from a seed; and a run that is interrupted."""
 
 import dataclasses
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from saliency_pipeline.files import publish, temporary_name
+from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.manifest import Manifest, ShardEntry
 from saliency_pipeline.shards.schema import MapShape, ShardHeader, ShardRows, shard_name
 from tests.shards.examples import jpeg, part, write
@@ -18,6 +19,18 @@ PROVENANCE = {"salpipe": "0.1.0", "source": {"model": "tiny", "classes": ["a", "
 TRAIN, VALIDATION, TEST = 0, 1, 2
 # of every eight images of a class four are trained on, two validate and two test
 _SPLITS = np.array([TRAIN, VALIDATION, TRAIN, TEST, TRAIN, VALIDATION, TRAIN, TEST], np.int8)
+
+
+class Interrupting(Progress):
+    """Raises KeyboardInterrupt after so many steps of training or validation."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def advance(self, count: int) -> None:
+        self.steps -= count
+        if self.steps < 0:
+            raise KeyboardInterrupt
 
 
 def labelled(

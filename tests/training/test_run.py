@@ -22,7 +22,7 @@ from saliency_pipeline.models.trained import load_trained
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train
-from tests.training.examples import labelled
+from tests.training.examples import Interrupting, labelled
 
 QUICK = TrainConfig(
     backbone="test_resnet", init="scratch", epochs=2, batch_size=8, lr=0.01, precision="fp32", device="cpu"
@@ -114,18 +114,6 @@ def test_the_same_run_again_changes_nothing(shards: Path, undisturbed: Path) -> 
     report = train(shards, undisturbed, QUICK)
     assert report.epochs == 2
     assert (undisturbed / "last.safetensors").read_bytes() == before
-
-
-class Interrupting(Progress):
-    """Raises KeyboardInterrupt after so many steps of training or validation."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def advance(self, count: int) -> None:
-        self.steps -= count
-        if self.steps < 0:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(("steps", "save_seconds"), [(2, 0.0), (5, 600.0), (8, 0.0), (11, 600.0), (14, 0.0)])
