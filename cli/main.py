@@ -4,7 +4,9 @@ A command's file is imported when that command is called, so that `salpipe --hel
 torch nor NumPy).
 """
 
+import atexit
 import errno
+import gc
 import signal
 import sys
 from collections.abc import Mapping
@@ -151,8 +153,18 @@ def salpipe() -> None:
 
 def main() -> None:
     """Run the command line: the entry point of the `salpipe` script. Never returns."""
+    collect_garbage_rarely()
     answer_interruptions()
     salpipe.main(prog_name="salpipe")
+
+
+def collect_garbage_rarely() -> None:
+    """Importing PyTorch makes a million objects that stay, and the collector would look at all of them again and again.
+
+    Measured, that is a quarter of the time until a network is there, and most of the time to leave.
+    """
+    gc.set_threshold(20_000, 20, 50)
+    atexit.register(gc.freeze)
 
 
 def answer_interruptions() -> None:

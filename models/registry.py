@@ -92,10 +92,10 @@ def find_source(name: str) -> tuple[str, str]:
     Raises:
         SalpipeError: No such model, or one that does not classify images.
     """
-    import timm
-
     if name == EMBEDDED:
         return "embedded", EMBEDDED_ARCHITECTURE
+    import timm
+
     library, slash, bare = name.partition("/")
     if library == "torchvision" and slash:
         from torchvision import models

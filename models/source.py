@@ -7,15 +7,20 @@ and `weights` reads files.
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, replace
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from saliency_pipeline.cache import environment, kept
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.models.build import from_file, pretrained, untrained
+from saliency_pipeline.models.build import from_file, pretrained, pretrained_file, untrained
 from saliency_pipeline.models.preprocessing import Preprocessing, preprocessing_of
 from saliency_pipeline.models.probe import own_random_state
 from saliency_pipeline.models.registry import EMBEDDED, find_source, is_source
@@ -41,23 +46,32 @@ class SourceModel:
 
     Attributes:
         name: As `load_source` was given it, without a needless `timm/`.
-        module: From images (N, 3, size, size) float32, normalised, to logits (N, classes) float32. On the CPU, in
-            eval mode, parameters frozen.
-        preprocessing: How images become that input.
+        build: Gives `module`, always the same one.
+        preprocessing: How images become its input.
         classes: A name for each logit, synonyms separated by commas; `class 0`, `class 1`, … where nothing is known.
         wnids: The WordNet id of each logit (`n02123045`) where the head is one of ImageNet's, else empty. The
             background class of a 1001-class head has the empty id.
         weights: `embedded`, `default` (the library's pretrained), `none` (random) or the name of a file.
         weights_sha256: In hexadecimal; of the file's bytes where a file was given, else `state_sha256(module)`.
+        file: What the weights were read from, None where they are random.
     """
 
     name: str
-    module: nn.Module
+    build: Callable[[], nn.Module]
     preprocessing: Preprocessing
     classes: tuple[str, ...]
     wnids: tuple[str, ...]
     weights: str
     weights_sha256: str
+    file: Path | None = None
+
+    @property
+    def module(self) -> nn.Module:
+        """From images (N, 3, size, size) float32, normalised, to logits (N, classes) float32.
+
+        On the CPU, in eval mode, parameters frozen. It is built when it is first asked for, which takes seconds.
+        """
+        return self.build()
 
     def class_index(self, name_or_index: str) -> int:
         """The index of a class given as its index, WordNet id, or name.
@@ -116,17 +130,63 @@ def load_source(name: str = EMBEDDED, weights: str = "default") -> SourceModel:
         SalpipeError: Unknown name, weights that cannot be had or do not fit, or a network that does not turn one
             square RGB image into class scores.
     """
+    given = [name, weights, *(os.path.abspath(text) for text in (name, weights) if os.path.exists(text))]
+    # where the libraries keep what they download
+    folders = [os.environ.get(variable, "") for variable in ("TORCH_HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME")]
+
+    def unpack(data: bytes) -> SourceModel:
+        return _described(json.loads(data), lambda: _load(name, weights))
+
+    return kept("source", [*given, *folders, *environment()], lambda: _load(name, weights), _description, unpack)
+
+
+def _description(source: SourceModel) -> bytes:
+    """All of a source model but its network, and what the file of its weights holds."""
+    about = {**vars(source), "build": None, "preprocessing": asdict(source.preprocessing)}
+    if source.file:
+        about |= {"file": str(source.file), "file_sha256": file_sha256(source.file)}
+    return json.dumps(about).encode()
+
+
+def _described(about: dict[str, Any], load: Callable[[], SourceModel]) -> SourceModel:
+    """The source model of a description, whose network is loaded when it is asked for.
+
+    Raises:
+        Exception: its weights' file is another one by now.
+    """
+    if about["file"] and file_sha256(Path(about["file"])) != about.pop("file_sha256"):
+        raise ValueError(f"{about['file']} has changed")
+    p = about["preprocessing"]
+
+    @cache
+    def build() -> nn.Module:
+        source = load()
+        if source.weights_sha256 != about["weights_sha256"]:
+            raise SalpipeError(f"{about['name']}: its weights were replaced meanwhile; run the same command again")
+        return source.module
+
+    preprocessing = Preprocessing(p["size"], tuple(p["mean"]), tuple(p["std"]), p["interpolation"])
+    classes, wnids, file = tuple(about["classes"]), tuple(about["wnids"]), about["file"] and Path(about["file"])
+    return SourceModel(
+        **{**about, "build": build, "preprocessing": preprocessing, "classes": classes, "wnids": wnids, "file": file}
+    )
+
+
+def _load(name: str, weights: str) -> SourceModel:
     if trained_file(name) and not is_source(name):
         return _from_run(name, weights)
     library, bare = find_source(name)
     preprocessing = preprocessing_of(name, library, bare)
+    file = None
     with own_random_state():
         if weights == "none":
             module = untrained(name, library, bare)
         elif weights == "default":
+            file = pretrained_file(name, library, bare)
             module = pretrained(name, library, bare)
         else:
-            module = from_file(name, library, bare, Path(weights))
+            file = Path(weights)
+            module = from_file(name, library, bare, file)
         module = module.float().eval().requires_grad_(False)
         count = _logit_count(name, module, preprocessing.size)
     classes, wnids = _class_names(count)
@@ -137,7 +197,7 @@ def load_source(name: str = EMBEDDED, weights: str = "default") -> SourceModel:
         sha256, label = file_sha256(Path(weights)), Path(weights).name
     # timm has another network of the embedded one's name, which keeps its prefix
     shown = name if name == f"timm/{EMBEDDED}" else name.removeprefix("timm/")
-    return SourceModel(shown, module, preprocessing, classes, wnids, label, sha256)
+    return SourceModel(shown, lambda: module, preprocessing, classes, wnids, label, sha256, file)
 
 
 def _from_run(name: str, weights: str) -> SourceModel:
@@ -151,7 +211,8 @@ def _from_run(name: str, weights: str) -> SourceModel:
     # a source model is called with images alone; hooks of a two-branch network stay in force
     module = trained.network.backbone if trained.spec.arch == "baseline" else trained.network
     assert isinstance(module, nn.Module)
-    return SourceModel(name, module, preprocessing, trained.spec.classes, (), "trained", trained.sha256)
+    classes, sha256 = trained.spec.classes, trained.sha256
+    return SourceModel(name, lambda: module, preprocessing, classes, (), "trained", sha256, trained.path)
 
 
 def _logit_count(name: str, module: nn.Module, size: int) -> int:

@@ -7,8 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
+from saliency_pipeline.cache import cache_folder
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import write_atomically
 
@@ -26,7 +25,7 @@ def remembered_speeds(key: str, names: Sequence[str], measure: Callable[[], Sequ
     Returns:
         Speed by name.
     """
-    cache = user_cache_path("salpipe") / "speeds.json"
+    cache = cache_folder() / "speeds.json"
     known = _read_json(cache).get(key)
     if isinstance(known, dict) and all(isinstance(known.get(name), int | float) for name in names):
         return {name: float(known[name]) for name in names}

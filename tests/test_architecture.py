@@ -13,6 +13,7 @@ LAYERS = (
     "errors",
     "files",
     "devices",
+    "cache",
     "progress",
     "speeds",
     "workers",

@@ -30,6 +30,7 @@ from saliency_pipeline.saliency.backends import Placement
 from saliency_pipeline.saliency.engine import Explainer
 from saliency_pipeline.saliency.layers import Layer
 from saliency_pipeline.saliency.methods import find_methods
+from saliency_pipeline.saliency.prepared import prepared_split
 from saliency_pipeline.saliency.targets import Target
 from saliency_pipeline.shards.manifest import ShardEntry
 from saliency_pipeline.shards.schema import ShardHeader, ShardRows
@@ -289,7 +290,8 @@ def write_shard(job: Job, task: ShardTask, run: int) -> Receipt:
 
 def build_explainer(job: Job, source: SourceModel) -> Explainer:
     """The job's engine, from its source model."""
-    return Explainer(source, job.layer, find_methods(job.methods), job.target, job.batch, job.placement)
+    split = prepared_split(source, job.layer, job.batch)
+    return Explainer(source, job.layer, find_methods(job.methods), job.target, job.batch, job.placement, split)
 
 
 def _kept_explainer(job: Job) -> Explainer:

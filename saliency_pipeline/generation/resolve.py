@@ -27,8 +27,8 @@ from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.models.source import SourceModel, load_source
 from saliency_pipeline.saliency.backends import Placement
 from saliency_pipeline.saliency.engine import Explainer
-from saliency_pipeline.saliency.layers import Layer, choose_layer
 from saliency_pipeline.saliency.methods import Method, find_methods
+from saliency_pipeline.saliency.prepared import prepared_layer, read_layer
 from saliency_pipeline.saliency.targets import Target, parse_target
 from saliency_pipeline.saliency.tuning import FRAMES, choose_placement, default_batch
 from saliency_pipeline.shards.schema import MapShape, ShardHeader
@@ -131,7 +131,7 @@ def _job(
     jobs: int,
 ) -> Job:
     chosen = plan.resolved
-    layer = Layer(**{**chosen["layer"], "grid": tuple(chosen["layer"]["grid"])})
+    layer = read_layer(chosen["layer"])
     size = source.preprocessing.size
     shapes = {m.name: layer.grid if m.level == "layer" else (size, size) for m in methods}
     header = ShardHeader(
@@ -173,7 +173,7 @@ def _choose(
 ) -> tuple[Plan, Explainer | None]:
     """Choose what the request leaves open. Nothing here depends on how many jobs will run."""
     try:
-        layer = choose_layer(source.module, source.preprocessing.size, request.layer)
+        layer = prepared_layer(source, request.layer)
     except (RuntimeError, AssertionError, ValueError) as error:
         if request.size is None:
             raise

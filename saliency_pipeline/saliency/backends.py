@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import io
 import sys
 import threading
 import warnings
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from saliency_pipeline.cache import kept
 from saliency_pipeline.devices import computes_bf16
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.preprocessing import Preprocessing
@@ -49,8 +51,17 @@ class Trunk(Protocol):
         """Frames (N, S, S, 3) uint8 RGB, N a multiple of the batch size, to activations (N, ...) float32."""
 
 
-def make_trunk(graph: fx.GraphModule, preprocessing: Preprocessing, batch: int, placement: Placement) -> Trunk:
-    """The trunk `graph` (normalised (N, 3, S, S) to the layer's output) on the back end of `placement`.
+def make_trunk(
+    graph: fx.GraphModule, preprocessing: Preprocessing, batch: int, placement: Placement, key: str = ""
+) -> Trunk:
+    """The trunk `graph` on the back end of `placement`.
+
+    Args:
+        graph: normalised (N, 3, S, S) to the layer's output.
+        preprocessing: how frames are normalised.
+        batch: N.
+        placement: back end, precision, device and streams.
+        key: what the graph was made of; what OpenVINO makes of it is kept in the user's cache folder under that.
 
     Raises:
         SalpipeError: where the back end is not installed or cannot run on the device.
@@ -61,7 +72,7 @@ def make_trunk(graph: fx.GraphModule, preprocessing: Preprocessing, batch: int, 
         if placement.device != "cpu":
             raise SalpipeError(f"--backend openvino runs on the CPU, not on {placement.device}; use --backend torch")
         try:
-            return OpenVinoTrunk(graph, preprocessing, batch, placement)
+            return OpenVinoTrunk(graph, preprocessing, batch, placement, key)
         except Exception as error:  # an operator it does not know, a kernel it does not have, no memory
             raise cannot_run(placement, error) from error
     return TorchTrunk(graph, preprocessing, batch, placement)
@@ -163,23 +174,29 @@ def reuse_buffers(module: fx.GraphModule) -> None:
 class OpenVinoTrunk:
     """The trunk in OpenVINO on the CPU: each calling thread has its own request, each request one core."""
 
-    def __init__(self, graph: fx.GraphModule, preprocessing: Preprocessing, batch: int, placement: Placement) -> None:
+    def __init__(
+        self, graph: fx.GraphModule, preprocessing: Preprocessing, batch: int, placement: Placement, key: str
+    ) -> None:
         exact = placement.precision == "fp32"
-        model = _converted(graph if exact else rounded_to_bf16(graph), preprocessing, batch)
-        self.compiled = (
-            import_openvino()
-            .Core()
-            .compile_model(
-                model,
-                "CPU",
-                {
-                    # One thread a request: no waiting for one another, and the same sums whatever --jobs is.
-                    "NUM_STREAMS": str(placement.streams),
-                    "INFERENCE_NUM_THREADS": str(placement.streams),
-                    "INFERENCE_PRECISION_HINT": "f32" if exact else "bf16",
-                    "ENABLE_CPU_PINNING": False,
-                },
-            )
+        core = import_openvino().Core()
+        # One thread a request: no waiting for one another, and the same sums whatever --jobs is.
+        options = {
+            "NUM_STREAMS": str(placement.streams),
+            "INFERENCE_NUM_THREADS": str(placement.streams),
+            "INFERENCE_PRECISION_HINT": "f32" if exact else "bf16",
+            "ENABLE_CPU_PINNING": False,
+        }
+
+        def compiled() -> Any:
+            model = _converted(graph if exact else rounded_to_bf16(graph), preprocessing, batch)
+            return core.compile_model(model, "CPU", options)
+
+        self.compiled = kept(
+            "openvino",
+            (key, repr(options)) if key else (),
+            compiled,
+            lambda model: model.export_model().getvalue(),
+            lambda data: core.import_model(io.BytesIO(data), "CPU", options),
         )
         self.batch, self.shape = batch, tuple(self.compiled.output(0).shape[1:])
         self.local = threading.local()

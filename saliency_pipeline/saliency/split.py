@@ -50,6 +50,7 @@ class SplitNetwork:
             exported or the layer is no clean cut, so that only `whole` explains it.
         head: the layer's output to logits; differentiable; None as `trunk`.
         linear: the head in closed form where that was proved equal, else None.
+        key: what it was made of, in `prepared`; empty where nothing made of it is to be kept.
     """
 
     layer: Layer
@@ -58,6 +59,7 @@ class SplitNetwork:
     trunk: fx.GraphModule | None = None
     head: fx.GraphModule | None = None
     linear: LinearHead | None = None
+    key: str = ""
 
 
 class Observed(nn.Module):
@@ -106,14 +108,18 @@ def split_network(network: nn.Module, layer: Layer, size: int, batch: int) -> Sp
         return SplitNetwork(layer, batch, observed)
     if not same or not layer.clean:
         return SplitNetwork(layer, batch, whole if same else observed)
-    nodes = list(whole.graph.nodes)
-    start = next(node for node in nodes if node.op == "placeholder")
-    cut, logits = nodes[-1].args[0]
-    trunk = _subgraph(whole, start, cut)
-    head = _subgraph(whole, cut, logits)
+    trunk, head = cut(whole)
     with torch.no_grad():
         activations, _ = whole(frames)
     return SplitNetwork(layer, batch, whole, trunk, head, linear_head(layer, head, activations))
+
+
+def cut(whole: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """Trunk and head of a flat graph that returns (the layer's output, logits); they share its weights."""
+    nodes = list(whole.graph.nodes)
+    start = next(node for node in nodes if node.op == "placeholder")
+    output, logits = nodes[-1].args[0]
+    return _subgraph(whole, start, output), _subgraph(whole, output, logits)
 
 
 def _flat(exported: torch.export.ExportedProgram) -> fx.GraphModule:
@@ -239,7 +245,7 @@ def linear_head(layer: Layer, head: fx.GraphModule, seen: Tensor, tolerance: flo
         seen: the layer's output for some frames.
         tolerance: largest difference allowed, relative to the largest value.
     """
-    found = _last_linear(head)
+    found = last_linear(head)
     if found is None or found.weight.shape[1] != layer.channels or not found.weight.any():
         return None
     cells = layer.grid[0] * layer.grid[1]
@@ -259,7 +265,8 @@ def linear_head(layer: Layer, head: fx.GraphModule, seen: Tensor, tolerance: flo
     return found
 
 
-def _last_linear(head: fx.GraphModule) -> LinearHead | None:
+def last_linear(head: fx.GraphModule) -> LinearHead | None:
+    """The weights of a head's last linear layer, whatever else the head does; None where there is none."""
     for node in reversed(head.graph.nodes):
         if node.target in (aten.linear.default, aten.conv2d.default):
             weight = constant(head, node.args[1]).flatten(1)

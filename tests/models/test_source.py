@@ -60,6 +60,7 @@ def test_the_embedded_model_knows_what_it_sees(
     assert len(expected & set(best)) >= 2
 
 
+@pytest.mark.usefixtures("empty_cache")
 def test_embedded_weights_that_do_not_fit_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = build.read_state_dict
     monkeypatch.setattr(build, "read_state_dict", lambda path: dict(list(whole(path).items())[:-1]))
@@ -204,6 +205,7 @@ class Broken(nn.Module):
         return self.output(images)
 
 
+@pytest.mark.usefixtures("empty_cache")
 @pytest.mark.parametrize(
     ("output", "message"),
     [

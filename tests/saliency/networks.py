@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from saliency_pipeline.models.preprocessing import Preprocessing
 from saliency_pipeline.models.source import SourceModel, load_source
+from saliency_pipeline.models.weights import state_sha256
 from saliency_pipeline.saliency.backends import Placement
 from saliency_pipeline.saliency.engine import Explainer
 from saliency_pipeline.saliency.layers import Layer, choose_layer
@@ -57,7 +58,7 @@ def own_source(module: nn.Module, size: int, classes: int) -> SourceModel:
     """A source model around a module, which stays in whatever mode it is."""
     names = tuple(f"class {i}" for i in range(classes))
     preprocessing = Preprocessing(size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear")
-    return SourceModel("tiny", module, preprocessing, names, (), "none", "")
+    return SourceModel("tiny", lambda: module, preprocessing, names, (), "none", state_sha256(module))
 
 
 def own_explainer(

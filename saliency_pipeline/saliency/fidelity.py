@@ -1,0 +1,199 @@
+"""How near an engine's maps come to the reference: captum's on the untouched network in fp32."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+
+from saliency_pipeline.cache import kept
+from saliency_pipeline.models.probe import evaluating
+from saliency_pipeline.models.source import SourceModel
+from saliency_pipeline.saliency.backends import Normalise, Placement
+from saliency_pipeline.saliency.engine import Explainer
+from saliency_pipeline.saliency.layers import Layer
+from saliency_pipeline.saliency.methods import Method
+from saliency_pipeline.saliency.split import Observed
+
+logger = logging.getLogger(__name__)
+
+# Softmax scores this near are a tie as far as rounding is concerned.
+NEAR_TIE = 0.05
+
+# Frames that show whether an engine in fp32 computes what it should.
+PROVING = 8
+
+# The scores (N, classes) of N frames and every method's raw maps (N, h, w) of the predicted class.
+Reference = tuple[np.ndarray, list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How near maps come to the reference.
+
+    Attributes:
+        correlation: the lowest Pearson correlation of any map.
+        error: the largest difference of any map, relative to the reference map's largest value.
+    """
+
+    correlation: float
+    error: float
+
+    def within(self, correlation: float, error: float) -> bool:
+        """Whether it is at least as good as these bounds."""
+        return self.correlation >= correlation and self.error <= error
+
+
+# What maps must keep of the fp32 reference: layer maps and pixel gradients, by the trunk's precision.
+BOUNDS = {
+    ("layer", "fp32"): (0.9999, 1e-3),
+    ("layer", "bf16"): (0.995, 0.08),
+    # fp32 itself comes 0.11 from fp32 computed in another order: a ReLU near 0 decides a pixel. The error bounds scale.
+    ("pixels", "fp32"): (0.999, 0.25),
+    ("pixels", "bf16"): (0.999, 0.25),
+}
+
+
+def judge(
+    source: SourceModel,
+    layer: Layer,
+    methods: Sequence[Method],
+    frames: np.ndarray,
+    candidates: Sequence[Placement],
+    make: Callable[[Placement], Explainer],
+) -> Callable[[Placement], bool]:
+    """Tells of each candidate whether its maps are within the bounds.
+
+    What fp32 computes differs from captum's maps by the order of its sums, whatever the frames: that is proved on the
+    frames of the first run, and remembered with the prepared network. What bf16 rounds depends on the frames: it is
+    measured on those given, every time, against the maps of an fp32 candidate that is proved, or captum's.
+
+    Args:
+        source: the network that explains.
+        layer: the explained layer.
+        methods: what is computed.
+        frames: (N, S, S, 3) uint8.
+        candidates: the placements there are.
+        make: gives a placement's explainer of the predicted class.
+    """
+    few = frames[:PROVING]
+    untouched = cache(lambda: reference_maps(source, layer, methods, frames))
+
+    def within(candidate: Placement, frames: np.ndarray, reference: Reference) -> bool:
+        found = measured_fidelity(make(candidate), methods, frames, reference)
+        accepted = all(f.within(*BOUNDS[m.level, candidate.precision]) for m, f in zip(methods, found, strict=True))
+        logger.info("%s: %s: %s", candidate, found, "taken" if accepted else "refused")
+        return accepted
+
+    @cache
+    def proved(exact: Placement) -> bool:
+        key = make(exact).split.key
+        return kept(
+            "proof",
+            (key, *(method.name for method in methods), exact.backend, exact.device) if key else (),
+            lambda: within(exact, few, reference_maps(source, layer, methods, few)),
+            lambda verdict: json.dumps(verdict).encode(),
+            _verdict,
+        )
+
+    def faithful(candidate: Placement) -> bool:
+        if candidate.precision == "fp32":
+            return proved(candidate)
+        exact = next((c for c in candidates if c.precision == "fp32" and proved(c)), None)
+        return within(candidate, frames, own_maps(make(exact), methods, frames) if exact else untouched())
+
+    return faithful
+
+
+def _verdict(data: bytes) -> bool:
+    verdict = json.loads(data)
+    if not isinstance(verdict, bool):
+        raise ValueError("neither true nor false")
+    return verdict
+
+
+def own_maps(explainer: Explainer, methods: Sequence[Method], frames: np.ndarray) -> Reference:
+    """Scores and maps of an explainer of the predicted class; the scores of all but the highest classes are 0."""
+    explanation = explainer.explain(frames)
+    scores = np.zeros((len(frames), len(explainer.source.classes)), np.float32)
+    known = explanation.prediction_class >= 0
+    rows = np.nonzero(known)[0]
+    scores[rows, explanation.prediction_class[known]] = explanation.prediction_score[known]
+    return scores, [explanation.maps[method.name][:, 0] for method in methods]
+
+
+def reference_maps(source: SourceModel, layer: Layer, methods: Sequence[Method], frames: np.ndarray) -> Reference:
+    """The scores and maps of captum on the untouched fp32 network.
+
+    captum's LayerGradCam reads NCHW layers only; maps of token and NHWC layers come from autograd on the untouched
+    network.
+    """
+    from captum.attr import LayerGradCam, Saliency
+
+    network, normalise = source.module, Normalise(source.preprocessing)
+    scores: list[np.ndarray] = []
+    maps: list[list[np.ndarray]] = [[] for _ in methods]
+    with evaluating(network):
+        observed = Observed(network, layer.name)
+        for start in range(0, len(frames), 4):
+            pixels = normalise(frames[start : start + 4]).contiguous()
+            with torch.no_grad():
+                scored = network(pixels)
+            target = scored.argmax(1)
+            scores.append(scored.softmax(1).numpy())
+            for method, parts in zip(methods, maps, strict=True):
+                if method.name == "gradcam" and layer.layout == "nchw":
+                    cam = LayerGradCam(network, network.get_submodule(layer.name))
+                    parts.append(cam.attribute(pixels, target, relu_attributions=True)[:, 0].detach().numpy())
+                elif method.level == "pixels":
+                    gradient = Saliency(network).attribute(pixels.clone().requires_grad_(), target, abs=False)
+                    parts.append(method.explain(gradient.detach()).numpy())
+                else:
+                    output, logits = observed(pixels.clone().requires_grad_())
+                    (gradient,) = torch.autograd.grad(logits.gather(1, target[:, None]).sum(), output)
+                    grid = layer.to_grid(output.detach()), layer.to_grid(gradient)
+                    parts.append(method.explain(*grid).numpy())
+    return np.concatenate(scores), [np.concatenate(parts) for parts in maps]
+
+
+def measured_fidelity(
+    explainer: Explainer, methods: Sequence[Method], frames: np.ndarray, reference: Reference
+) -> list[Fidelity]:
+    """Each method's fidelity where the predicted class is the reference's; none at all where classes are mistaken.
+
+    Where two classes come out all but equal, rounding may well prefer the other one; that is no mistake.
+    """
+    explanation = explainer.explain(frames)
+    (scores, maps), rows = reference, np.arange(len(frames))
+    predicted = explanation.targets[:, 0]
+    same = predicted == scores.argmax(1)
+    mistaken = scores.max(1) - scores[rows, predicted] > NEAR_TIE
+    if mistaken.mean() > 0.05 or not same.any():
+        return [Fidelity(0.0, np.inf)] * len(methods)
+    return [
+        fidelity(explanation.maps[method.name][same, 0], wanted[same])
+        for method, wanted in zip(methods, maps, strict=True)
+    ]
+
+
+def fidelity(maps: np.ndarray, reference: np.ndarray) -> Fidelity:
+    """How near `maps` (N, h, w) come to `reference` (N, h, w)."""
+    got, want = (m.reshape(len(m), -1).astype(np.float64) for m in (maps, reference))
+    finite, wanted = (np.isfinite(m).all(1) for m in (got, want))
+    if (finite != wanted).any():
+        return Fidelity(0.0, np.inf)
+    got, want = got[finite], want[finite]
+    if not len(want):
+        return Fidelity(1.0, 0.0)
+    peaks = np.abs(want).max(1)
+    # A map that is all but zero beside the others holds rounding only.
+    peaks = np.maximum(peaks, 1e-3 * np.median(peaks) + 1e-30)
+    error = float((np.abs(got - want).max(1) / peaks).max(initial=0.0))
+    varied = (want.std(1) > 1e-3 * peaks) & (got.std(1) > 0)
+    pairs = [np.corrcoef(a, b)[0, 1] for a, b in zip(got[varied], want[varied], strict=True)]
+    return Fidelity(float(min(pairs, default=1.0)), error)
