@@ -20,6 +20,8 @@ from saliency_pipeline.saliency.split import constant
 _METADATA = "graph"
 # values that JSON has no word for, by the type of the object that stands for them
 _NAMED: dict[str, type] = {"dtype": torch.dtype, "memory_format": torch.memory_format, "layout": torch.layout}
+# nodes whose target is a name and no operator
+_NAMING = ("placeholder", "get_attr", "output")
 _CONSTANT = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
 
 
@@ -35,7 +37,7 @@ def to_bytes(graph: fx.GraphModule | None, about: Mapping[str, Any]) -> bytes:
         if graph and node.op == "get_attr":
             constants[str(node.target)] = constant(graph, node).detach()
         nodes.append([node.op, node.name, _target_name(node), _packed(node.args), _packed(dict(node.kwargs))])
-    strides = {name: v.stride() for name, v in constants.items() if v.stride() != v.new_empty(v.shape).stride()}
+    strides = {name: value.stride() for name, value in constants.items() if _is_laid_out_otherwise(value)}
     text = json.dumps({**about, "nodes": nodes, "strides": strides})
     return bytes(save({name: value.contiguous().clone() for name, value in constants.items()}, {_METADATA: text}))
 
@@ -55,23 +57,27 @@ def from_bytes(data: bytes) -> tuple[fx.GraphModule | None, dict[str, Any]]:
     graph = fx.Graph()
     made: dict[str, fx.Node] = {}
     for op, name, target, arguments, options in nodes:
+        if op not in (*_NAMING, "call_function"):
+            raise ValueError(f"{op}: not in a flat graph")
         if op == "get_attr" and not (target in constants and _CONSTANT.fullmatch(target)):
             raise ValueError(f"{target}: no constant of this graph")
-        called = _operator(target) if op == "call_function" else target
+        called = target if op in _NAMING else _operator(target)
         made[name] = graph.create_node(op, called, _unpacked(arguments, made), _unpacked(options, made), name)
     graph.lint()
     return fx.GraphModule(constants, graph).eval(), about
 
 
+def _is_laid_out_otherwise(value: Tensor) -> bool:
+    """Whether a tensor's memory is in another order than a new one's; one that repeats memory (0) becomes a new one."""
+    return value.stride() != value.new_empty(value.shape).stride() and 0 not in value.stride()
+
+
 def _laid_out(value: Tensor, strides: list[int] | None) -> Tensor:
-    """The tensor with the strides it had; one that repeated memory (an expanded one) stays contiguous."""
-    if strides is None or 0 in strides:
-        return value
-    return torch.empty_strided(value.shape, strides, dtype=value.dtype).copy_(value)
+    return value if strides is None else torch.empty_strided(value.shape, strides, dtype=value.dtype).copy_(value)
 
 
 def _target_name(node: fx.Node) -> str:
-    if node.op != "call_function":
+    if node.op in _NAMING:
         return str(node.target)
     if node.target is operator.getitem:
         return "getitem"

@@ -1,0 +1,103 @@
+"""The start of a run: from the second on a prepared network is there; whatever has become of it, bytes are alike."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from saliency_pipeline import cache
+from saliency_pipeline.models.source import load_source
+from tests.generation.examples import COMMAND, OPTIONS, flat, kept, run, salpipe
+
+SLOW_TO_IMPORT = ("timm", "torchvision", "captum", "torch._dynamo", "huggingface_hub", "matplotlib")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return flat(tmp_path_factory.mktemp("photographs"), 5)
+
+
+@pytest.mark.parametrize("options", [{}, {"backend": "openvino"}, {"methods": ("gradcam", "gradient")}])
+def test_every_entry_may_be_cut_in_half(options: dict, images: Path, tmp_path: Path, empty_cache: Path) -> None:
+    if options.get("backend") == "openvino":
+        pytest.importorskip("openvino")
+    run(images, tmp_path / "first", **options)
+    wanted = kept(tmp_path / "first")
+    entries = {path: path.read_bytes() for path in empty_cache.glob("networks/*")}
+    assert len(entries) == 3 + (options.get("backend") == "openvino")
+    for number, path in enumerate(entries):
+        path.write_bytes(entries[path][: len(entries[path]) // 2])
+        run(images, tmp_path / f"again {number}", **options)
+        assert kept(tmp_path / f"again {number}") == wanted
+        # OpenVINO numbers the nodes it makes anew in every process
+        assert path.stat().st_size == pytest.approx(len(entries[path]), rel=0.01)
+    path.write_bytes(b"")
+    run(images, tmp_path / "in workers", jobs=2, **options)
+    assert kept(tmp_path / "in workers") == wanted
+
+
+def test_what_is_chosen_is_the_same_with_and_without_a_cache(images: Path, tmp_path: Path, empty_cache: Path) -> None:
+    options = {"backend": "auto", "precision": "auto"}
+    first = run(images, tmp_path / "first", **options)
+    assert any(path.name.startswith("proof-") for path in empty_cache.glob("networks/*"))
+    second = run(images, tmp_path / "second", **options)
+    assert (second.backend, second.precision, second.layer) == (first.backend, first.precision, first.layer)
+    assert kept(tmp_path / "second") == kept(tmp_path / "first")
+
+
+def test_a_cache_that_cannot_be_written_changes_nothing(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(images, tmp_path / "first")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    run(images, tmp_path / "second")
+    assert kept(tmp_path / "second") == kept(tmp_path / "first")
+
+
+def test_a_user_without_a_home_is_served(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(images, tmp_path / "first")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(cache, "user_cache_path", lambda name: Path("~/.cache") / name)
+    run(images, tmp_path / "second")
+    assert kept(tmp_path / "second") == kept(tmp_path / "first")
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_two_first_runs_at_once(images: Path, tmp_path: Path, empty_cache: Path) -> None:
+    runs = [salpipe("generate", images, "-o", tmp_path / name, *COMMAND, "--json") for name in ("one", "other")]
+    for process in runs:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors
+    assert kept(tmp_path / "one") == kept(tmp_path / "other")
+    names = [path.name.partition("-")[0] for path in empty_cache.glob("networks/*")]
+    assert sorted(names) == ["layer", "network", "source"]
+
+
+def test_a_prepared_network_needs_no_library_of_networks(images: Path, tmp_path: Path) -> None:
+    run(images, tmp_path / "first")
+    code = (
+        "import sys; from saliency_pipeline.generation.run import generate; "
+        f"generate({str(images)!r}, {str(tmp_path / 'second')!r}, **{OPTIONS!r}); "
+        f"print([name for name in {SLOW_TO_IMPORT} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert kept(tmp_path / "second") == kept(tmp_path / "first")
+
+
+def test_other_weights_under_the_same_name_are_noticed(images: Path, tmp_path: Path, empty_cache: Path) -> None:
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        state = {
+            name: torch.rand_like(value) if value.is_floating_point() else value
+            for name, value in load_source("test_resnet", "none").module.state_dict().items()
+        }
+        torch.save(state, tmp_path / "weights.pth")
+        run(images, tmp_path / str(seed), weights=str(tmp_path / "weights.pth"))
+    assert kept(tmp_path / "1")["shard-00000.h5"] != kept(tmp_path / "2")["shard-00000.h5"]
+    cached = load_source("test_resnet", str(tmp_path / "weights.pth"))
+    assert torch.equal(cached.module.state_dict()["conv1.0.weight"], state["conv1.0.weight"])

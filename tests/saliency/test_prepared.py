@@ -1,0 +1,119 @@
+"""Prepared networks: the second time no network is built, and what comes out is the same to the last bit."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from saliency_pipeline.models.source import SourceModel, load_source
+from saliency_pipeline.saliency.backends import Placement
+from saliency_pipeline.saliency.engine import Explainer, Explanation
+from saliency_pipeline.saliency.layers import Layer
+from saliency_pipeline.saliency.methods import find_methods
+from saliency_pipeline.saliency.prepared import prepared_layer, prepared_split
+from saliency_pipeline.saliency.split import Observed
+from tests.saliency.networks import BATCH, PREDICTED, noise
+
+FIRST, SECOND = (16, 16), (8, 8)
+
+
+def sized(name: str, size: int) -> SourceModel:
+    source = load_source(name, "none")
+    return dataclasses.replace(source, preprocessing=dataclasses.replace(source.preprocessing, size=size))
+
+
+def unbuildable(source: SourceModel) -> SourceModel:
+    def refuse() -> nn.Module:
+        raise AssertionError("the network was built")
+
+    return dataclasses.replace(source, build=refuse)
+
+
+def explained(
+    source: SourceModel, layer: str | None, methods: tuple[str, ...], placement: Placement
+) -> tuple[Layer, Explanation]:
+    found = prepared_layer(source, layer)
+    split = prepared_split(source, found, BATCH)
+    explainer = Explainer(source, found, find_methods(methods), PREDICTED, BATCH, placement, split)
+    return found, explainer.explain(noise(3, source.preprocessing.size))
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "methods", "placement"),
+    [
+        ("test_resnet", None, ("gradcam",), Placement("torch", "fp32")),
+        ("test_resnet", None, ("gradcam",), Placement("torch", "bf16")),
+        ("test_resnet", None, ("gradcam",), Placement("openvino", "fp32", streams=2)),
+        ("test_resnet", None, ("gradcam", "gradient"), Placement("torch", "fp32")),
+        ("test_resnet", "layer3.0.conv1", ("gradcam", "gradient"), Placement("torch", "fp32")),
+        ("test_vit", None, ("gradcam",), Placement("openvino", "fp32")),
+        *(
+            pytest.param(name, None, methods, Placement(backend, "fp32"), marks=pytest.mark.slow)
+            for name, methods, backend in (
+                ("resnet18", ("gradcam",), "openvino"),
+                ("mobilenetv3_small_050", ("gradcam",), "openvino"),
+                ("torchvision/swin_t", ("gradcam",), "openvino"),
+                ("convnext_atto", ("gradcam", "gradient"), "torch"),
+            )
+        ),
+    ],
+)
+def test_a_kept_network_explains_to_the_last_bit_alike(
+    name: str, layer: str | None, methods: tuple[str, ...], placement: Placement, empty_cache: Path
+) -> None:
+    if placement.backend == "openvino":
+        pytest.importorskip("openvino")
+    size = 224 if name == "torchvision/swin_t" else 160 if name == "test_vit" else 64
+    source = sized(name, size)
+    wanted_layer, wanted = explained(source, layer, methods, placement)
+    kinds = {"layer", "network", "source", *(["openvino"] if placement.backend == "openvino" else [])}
+    assert {path.name.partition("-")[0] for path in empty_cache.glob("networks/*")} == kinds
+
+    again = sized(name, size)
+    assert {**vars(again), "build": None} == {**vars(source), "build": None}
+    found_layer, found = explained(unbuildable(again), layer, methods, placement)
+    assert found_layer == wanted_layer
+    for field in ("prediction_class", "prediction_score", "targets"):
+        assert np.array_equal(getattr(found, field), getattr(wanted, field))
+    for method in methods:
+        assert np.array_equal(found.maps[method], wanted.maps[method])
+
+
+def test_other_sizes_layers_and_batches_are_other_entries(empty_cache: Path) -> None:
+    def count() -> int:
+        return len([path for path in empty_cache.glob("networks/*") if path.name.startswith(("layer", "network"))])
+
+    source = sized("test_resnet", 64)
+    layer = prepared_layer(source)
+    prepared_split(source, layer, 2)
+    assert count() == 2
+    prepared_split(source, layer, 3)
+    assert count() == 3
+    other = prepared_layer(source, "layer3.0.conv1")
+    assert other != layer
+    prepared_split(source, other, 2)
+    assert count() == 5
+    prepared_layer(sized("test_resnet", 96))
+    assert count() == 6
+
+
+def test_a_network_that_cannot_be_exported_is_remembered_as_such(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = sized("test_resnet", 64)
+    layer = prepared_layer(source)
+
+    def refuse(*_: object, **__: object) -> object:
+        raise RuntimeError("data-dependent")
+
+    monkeypatch.setattr(torch.export, "export", refuse)
+    assert isinstance(prepared_split(source, layer, BATCH).whole, Observed)
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(empty_cache.parent))
+    again = prepared_split(source, layer, BATCH)
+    assert isinstance(again.whole, Observed)
+    assert again.trunk is None
+    assert again.whole.network is source.module

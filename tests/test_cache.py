@@ -1,0 +1,157 @@
+"""The user's cache folder: what is made once is found again, and whatever becomes of it is made again, silently."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from saliency_pipeline import cache
+from saliency_pipeline.cache import cache_folder, kept
+
+
+class Making:
+    """Makes a text from what it is made of, and counts how often."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, *made_of: str, size: int = 1) -> str:
+        def make() -> str:
+            self.count += 1
+            return "+".join(made_of) * size
+
+        return kept("text", made_of, make, str.encode, bytes.decode)
+
+
+@pytest.fixture
+def making(empty_cache: Path) -> Making:
+    assert not empty_cache.exists()
+    return Making()
+
+
+def entries(folder: Path) -> list[Path]:
+    return sorted(folder.glob("networks/*"))
+
+
+def test_what_is_made_of_the_same_is_made_once(making: Making, empty_cache: Path) -> None:
+    assert making("a", "b") == making("a", "b") == "a+b"
+    assert making.count == 1
+    assert making("ab") == "ab"
+    assert making("a", "c") == "a+c"
+    assert making.count == len(entries(empty_cache)) == 3
+
+
+def test_what_is_made_of_nothing_known_is_not_kept(making: Making, empty_cache: Path) -> None:
+    assert making() == making() == ""
+    assert making.count == 2
+    assert not entries(empty_cache)
+
+
+@pytest.mark.parametrize("length", [0, 1, 31, 32, 33, -1])
+def test_an_entry_cut_short_is_made_again(length: int, making: Making, empty_cache: Path) -> None:
+    making("a", size=100)
+    (entry,) = entries(empty_cache)
+    whole = entry.read_bytes()
+    entry.write_bytes(whole[:length])
+    assert making("a", size=100) == "a" * 100
+    assert making.count == 2
+    assert entry.read_bytes() == whole
+
+
+def test_a_changed_byte_is_noticed(making: Making, empty_cache: Path) -> None:
+    making("a", size=100)
+    (entry,) = entries(empty_cache)
+    for position in (0, 40, 131):
+        data = bytearray(entry.read_bytes())
+        data[position] ^= 1
+        entry.write_bytes(data)
+        assert making("a", size=100) == "a" * 100
+    assert making.count == 4
+
+
+def test_what_cannot_be_unpacked_is_made_again(empty_cache: Path) -> None:
+    def refuse(data: bytes) -> str:
+        raise ValueError(data.decode())
+
+    for _ in range(2):
+        assert kept("text", ["a"], lambda: "value", str.encode, refuse) == "value"
+    assert len(entries(empty_cache)) == 1
+
+
+def test_what_cannot_be_packed_is_used_all_the_same(empty_cache: Path) -> None:
+    def refuse(value: str) -> bytes:
+        raise TypeError(value)
+
+    assert kept("text", ["a"], lambda: "value", refuse, bytes.decode) == "value"
+    assert not entries(empty_cache)
+
+
+def test_what_making_raises_is_raised(empty_cache: Path) -> None:
+    def fail() -> str:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        kept("text", ["a"], fail, str.encode, bytes.decode)
+    assert not empty_cache.exists()
+
+
+def test_what_was_unused_for_longest_makes_room(
+    making: Making, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "LARGEST", 500)
+    for number, name in enumerate("abcd"):
+        making(name, size=100)
+        for entry in entries(empty_cache):  # each was used when it was made, a second apart
+            if time.time() - entry.stat().st_mtime < 100:
+                os.utime(entry, (number, number))
+    assert len(entries(empty_cache)) == 3
+    making("b", size=100)  # used again
+    assert making.count == 4
+    making("e", size=200)
+    count = making.count
+    making("b", size=100)
+    assert making.count == count
+    making("c", size=100)
+    assert making.count == count + 1
+    assert sum(entry.stat().st_size for entry in entries(empty_cache)) <= 500
+
+
+def test_what_is_larger_than_everything_else_may_be_is_not_kept(
+    making: Making, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "LARGEST", 500)
+    making("a", size=100)
+    assert making("b", size=501) == "b" * 501
+    assert len(entries(empty_cache)) == 1
+
+
+def test_leftovers_of_killed_processes_are_removed(making: Making, empty_cache: Path) -> None:
+    making("a")
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    (entry,) = entries(empty_cache)
+    left = entry.with_name(f"tmp.{os.uname().nodename}.{child.pid}.0.text-b")
+    left.touch()
+    making("b")
+    assert not left.exists()
+
+
+def test_a_folder_that_cannot_be_made_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    making = Making()
+    assert making("a") == making("a") == "a"
+    assert making.count == 2
+
+
+def test_without_a_home_nothing_is_left_where_the_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "user_cache_path", lambda name: Path("~/.cache") / name)
+    monkeypatch.chdir(tmp_path)
+    making = Making()
+    assert making("a") == making("a") == "a"
+    assert making.count == 2
+    assert not list(tmp_path.iterdir())
+    assert cache_folder().is_absolute()
