@@ -22,7 +22,7 @@ from saliency_pipeline.comparison.jobs import do_tasks
 from saliency_pipeline.comparison.plan import ALL, Plan, Pretraining, Task, chosen_before, make_plan, store
 from saliency_pipeline.comparison.report import write_report
 from saliency_pipeline.comparison.runs import Run, is_finished, read_run
-from saliency_pipeline.devices import find_device
+from saliency_pipeline.devices import computes_bf16, find_device
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import FolderLock, disk_errors_explained, remove_stale_temporaries, write_atomically
 from saliency_pipeline.images.record import Split
@@ -246,7 +246,7 @@ def _planned(
         first = next((task for task in plan.tasks(folder) if task.config.init != "full"), None)
         if before:
             precision = before[0]
-        elif first is None:
+        elif first is None or not computes_bf16(device):
             precision = "fp32"
         else:
             progress.note("choosing the precision of all runs on the first batch")

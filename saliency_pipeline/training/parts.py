@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from saliency_pipeline.devices import computes_bf16
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.freeze import freeze, training_mode
 from saliency_pipeline.models.initialise import InitReport, initialise
@@ -65,7 +66,9 @@ def assemble(config: TrainConfig, pairs: ShardFolder, device: torch.device) -> P
         SalpipeError: an option that cannot be, or shards that do not serve.
     """
     spec = network_spec(config, pairs)
-    config = replace(config, method=chosen_method(config, pairs), device=device.type)
+    # without instructions for bf16 there is nothing to choose from
+    precision = config.precision if config.precision != "auto" or computes_bf16(device) else "fp32"
+    config = replace(config, method=chosen_method(config, pairs), device=device.type, precision=precision)
     train, validation, pool = datasets(config, spec, pairs)
     network = build_network(spec)
     start = load_trained(config.start) if config.start else None

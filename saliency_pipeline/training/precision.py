@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from saliency_pipeline.devices import capabilities, computes_bf16
+from saliency_pipeline.devices import capabilities
 from saliency_pipeline.models.two_branch import NetworkSpec
 from saliency_pipeline.speeds import remembered_speeds
 
@@ -37,9 +37,9 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Non
 def choose_precision(network: nn.Module, spec: NetworkSpec, batch: Prepared) -> str:
     """`fp32` or `bf16`, whichever trains faster here; bf16 only while loss and gradient agree with fp32's.
 
-    Where the device has no instructions for bf16 nothing is measured. Elsewhere speeds are measured once per kind of
-    machine, network and batch and kept in the user's cache folder, since some networks are slower in bf16 all the same;
-    the gradient is looked at every time.
+    Only for a device that has instructions for bf16; some networks are slower in it all the same. Speeds are measured
+    once per kind of machine, network and batch and kept in the user's cache folder; the gradient is looked at every
+    time.
 
     Args:
         network: in training mode; left as found.
@@ -47,8 +47,6 @@ def choose_precision(network: nn.Module, spec: NetworkSpec, batch: Prepared) -> 
         batch: images, maps and labels on the network's device.
     """
     device = batch[0].device
-    if not computes_bf16(device):
-        return "fp32"
     key = "; ".join(
         [
             f"train {spec.backbone} {spec.arch} {spec.fusion} {spec.fuse_at}",

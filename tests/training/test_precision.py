@@ -1,6 +1,7 @@
 """The choice of precision: by speed, and only while the gradient is the same."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,8 +10,12 @@ from torch.nn import functional
 
 from saliency_pipeline.models.initialise import initialise
 from saliency_pipeline.models.two_branch import NetworkSpec, build_network
-from saliency_pipeline.training import precision
+from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.training import parts, precision
+from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.parts import assemble
 from saliency_pipeline.training.precision import Prepared, autocast, choose_precision
+from tests.training.examples import labelled
 
 SPEC = NetworkSpec("resnet18", ("a", "b", "c"), 64, "modulated")
 
@@ -30,7 +35,6 @@ def batch() -> Prepared:
 
 
 def speeds(monkeypatch: pytest.MonkeyPatch, fp32: float, bf16: float) -> None:
-    monkeypatch.setattr(precision, "computes_bf16", lambda _device: True)
     monkeypatch.setattr(precision, "remembered_speeds", lambda *_: {"fp32": fp32, "bf16": bf16})
 
 
@@ -90,12 +94,16 @@ def test_speeds_are_measured_once(monkeypatch: pytest.MonkeyPatch, network: nn.M
     choose_precision(network, SPEC, batch)
 
 
-def test_nothing_is_measured_where_the_device_has_no_bf16(
-    monkeypatch: pytest.MonkeyPatch, network: nn.Module, batch: Prepared
+@pytest.mark.parametrize(
+    ("asked", "bf16", "left"), [("auto", False, "fp32"), ("auto", True, "auto"), ("bf16", False, "bf16")]
+)
+def test_without_instructions_for_bf16_nothing_is_left_to_choose(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: str, bf16: bool, left: str
 ) -> None:
-    monkeypatch.setattr(precision, "computes_bf16", lambda _device: False)
-    monkeypatch.setattr(precision, "remembered_speeds", lambda *_: pytest.fail("measured"))
-    assert choose_precision(network, SPEC, batch) == "fp32"
+    monkeypatch.setattr(parts, "computes_bf16", lambda _device: bf16)
+    config = TrainConfig(backbone="test_resnet", arch="baseline", init="scratch", precision=asked)
+    pairs = ShardFolder(labelled(tmp_path / "shards", 24))
+    assert assemble(config, pairs, torch.device("cpu")).config.precision == left
 
 
 def test_bf16_trains_weights_in_fp32(network: nn.Module, batch: Prepared) -> None:
