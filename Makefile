@@ -19,17 +19,18 @@ demo: $(VENV)/.with-openvino+demo  ## explain photographs that scikit-image ship
 	$(BIN)/python docs/demo_photos.py demo/photos demo/tiles
 	$(BIN)/salpipe generate demo/photos -o demo/shards
 	$(BIN)/salpipe show demo/shards -o demo/gallery
+	@echo "Look: $(CURDIR)/demo/gallery/gallery.html shows where the network looked. What follows trains on such maps."
 	$(BIN)/salpipe generate demo/tiles -o demo/tile-shards --size 96
 	$(BIN)/salpipe train demo/tile-shards -o demo/baseline --arch baseline $(DEMO_TRAINING)
 	$(BIN)/salpipe train demo/tile-shards -o demo/modulated --arch modulated $(DEMO_TRAINING)
 	$(BIN)/salpipe evaluate demo/modulated demo/tile-shards
 	$(BIN)/salpipe compare demo/tile-shards -o demo/comparison --arm baseline --arm half --arm mismatched \
-		--folds 3 --repeats 2 --per-class 6 $(DEMO_COMPARISON)
+		--folds 3 --repeats 2 --per-class 4 $(DEMO_COMPARISON)
 	@echo "Open $(CURDIR)/demo/gallery/gallery.html in a browser."
 	@echo "Open $(CURDIR)/demo/comparison/report.html as well: did the maps help?"
 	@echo "Curves: $(CURDIR)/demo/baseline/curves.png and $(CURDIR)/demo/modulated/curves.png"
-DEMO_TRAINING := --epochs 6 --lr 0.01 --schedule cosine
-DEMO_COMPARISON := --epochs 4 --lr 0.01 --schedule cosine
+DEMO_TRAINING := --epochs 5 --lr 0.01 --schedule cosine
+DEMO_COMPARISON := --epochs 3 --lr 0.01 --schedule cosine
 
 # One thread a process. The quick tests of a file stay in one process, since they share networks and trained runs.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations 25 --durations-min 1

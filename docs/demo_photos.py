@@ -8,7 +8,7 @@ from PIL import Image
 from skimage import data
 
 SIDE = 128
-TRAIN, VALIDATION = 16, 8
+TRAIN, VALIDATION = 8, 4
 
 
 def write_photos(folder: Path) -> None:
