@@ -12,6 +12,8 @@ from hypothesis import settings
 
 # before PyTorch is loaded: processes share the cores, and threads that wait for one another must not spin on them
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# most objects are libraries', made once to stay; looking at them again and again took a fifth of the suite's time
+gc.set_threshold(20_000, 20, 50)
 # the suite does the same every time, however slow the machine; `HYPOTHESIS_PROFILE=default` looks for new examples
 settings.register_profile("suite", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
@@ -33,6 +35,15 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "salpipe"
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training leaves the first bytes of a picture for its curves: to draw them takes longer than a test's epochs."""
+    signature = b"\x89PNG\r\n\x1a\n"
+    monkeypatch.setattr(
+        "saliency_pipeline.training.run.write_curves", lambda folder, *_: (folder / "curves.png").write_bytes(signature)
+    )
+
+
 @pytest.fixture(autouse=True)
 def own_random_numbers() -> None:
     """What a test draws does not depend on those that came before it in the same process."""
@@ -45,5 +56,6 @@ def memory_given_back() -> Iterator[None]:
     """Freed blocks are kept for the next batch, as the engine asks the allocator to; here they add up to gigabytes."""
     yield
     gc.collect()
+    gc.freeze()
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)

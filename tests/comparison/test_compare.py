@@ -23,6 +23,8 @@ from saliency_pipeline.training.run import train
 from tests.comparison.marked import marked
 from tests.training.examples import labelled
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 QUICK = TrainConfig(backbone="test_resnet", epochs=2, batch_size=16, lr=0.01, precision="fp32", device="cpu")
 SCRATCH = {"init": "scratch"}
 BASELINE = Arm("baseline", {"arch": "baseline", **SCRATCH}, "reference")

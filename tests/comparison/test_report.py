@@ -38,9 +38,26 @@ def written(folder: Path, told: dict[str, Any]) -> Page:
     return Page(write_report(folder, told, costs(told), picture))
 
 
-def test_the_verdict_comes_first_and_every_part_is_there(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("report")
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Page:
+    """The page of one setting, and beside it in `folder` what belongs to it."""
+    return written(folder, results(effects=EFFECT))
+
+
+@pytest.fixture(scope="module")
+def budgets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, Path]:
+    """The page of two settings, and its folder."""
+    place = tmp_path_factory.mktemp("budgets")
+    return written(place, results(effects=EFFECT, settings=("5 a class", "all images"))), place
+
+
+def test_the_verdict_comes_first_and_every_part_is_there(page: Page, folder: Path) -> None:
     told = results(effects=EFFECT)
-    page = written(tmp_path, told)
     words = page.text
     assert words.index(told["verdict"]["sentence"]) < words.index("Learning curves")
     for title in (
@@ -60,7 +77,7 @@ def test_the_verdict_comes_first_and_every_part_is_there(tmp_path: Path) -> None
         "Provenance",
     ):
         assert title in words, title
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
+    assert {path.name for path in (folder / "figures").iterdir()} == {
         f"{name}.{ending}" for name in FIGURES for ending in ("png", "svg")
     }
     for contrast in told["settings"][0]["contrasts"]:
@@ -77,20 +94,20 @@ def test_a_difference_that_is_there_is_found_and_one_that_is_not_is_not() -> Non
     assert results(effects={"half": -0.05})["verdict"]["word"] == "worse"
 
 
-def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("page")
+def test_the_same_results_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     told = results(effects=EFFECT)
-    for name in ("one", "two"):
-        write_report(tmp_path / name, json.loads(json.dumps(told)), costs(told), picture)
-    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
+    write_report(tmp_path, json.loads(json.dumps(told)), costs(told), picture)
+    files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.*"))
     assert len(files) == 2 + 2 * len(FIGURES)
     for name in files:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
 
 
-def test_the_table_holds_every_run(tmp_path: Path) -> None:
-    told = results()
-    written(tmp_path, told)
-    with open(tmp_path / "results.csv", newline="") as file:
+@pytest.mark.usefixtures("page")
+def test_the_table_holds_every_run(folder: Path) -> None:
+    told = results(effects=EFFECT)
+    with open(folder / "results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     runs = [(name, run) for name, arm in told["settings"][0]["arms"].items() for run in arm["runs"]]
     assert len(rows) == len(runs) == 40
@@ -99,8 +116,7 @@ def test_the_table_holds_every_run(tmp_path: Path) -> None:
         assert float(row["final"]) == pytest.approx(run["final"], rel=1e-5)
 
 
-def test_names_are_text_wherever_they_stand(tmp_path: Path) -> None:
-    page = written(tmp_path, results(effects=EFFECT))
+def test_names_are_text_wherever_they_stand(page: Page) -> None:
     assert not page.all("b")
     assert not page.all("i")
     assert not page.all("u")
@@ -109,15 +125,15 @@ def test_names_are_text_wherever_they_stand(tmp_path: Path) -> None:
     assert "<i>efficientnet</i>" in page.text
 
 
-def test_nothing_is_asked_of_the_network(tmp_path: Path) -> None:
-    page = written(tmp_path, results(settings=("5 a class", "all images")))
+def test_nothing_is_asked_of_the_network(budgets: tuple[Page, Path]) -> None:
+    page, folder = budgets
     for tag, attribute in (("img", "src"), ("link", "href")):
         assert all((element[attribute] or "").startswith("data:") for element in page.all(tag))
     assert not page.all("script")
     assert not re.findall(r"url\((?!#)", page.source)
     assert "Accuracy by data budget" in page.text
-    assert (tmp_path / "figures" / "final-by-setting.svg").exists()
-    assert (tmp_path / "figures" / "forest-5-a-class.png").exists()
+    assert (folder / "figures" / "final-by-setting.svg").exists()
+    assert (folder / "figures" / "forest-5-a-class.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -152,9 +168,10 @@ document.body.dataset.seen = JSON.stringify(
 if CHROMIUM:  # pages are checked by parsing them in any case
 
     @pytest.mark.parametrize("width", [1280, 400])
-    def test_it_fits_the_window_and_the_console_is_silent(tmp_path: Path, width: int) -> None:
-        page = written(tmp_path, results(effects=EFFECT, settings=("5 a class", "all images")))
-        source = page.source.replace("style-src", "script-src 'unsafe-inline'; style-src")
+    def test_it_fits_the_window_and_the_console_is_silent(
+        budgets: tuple[Page, Path], tmp_path: Path, width: int
+    ) -> None:
+        source = budgets[0].source.replace("style-src", "script-src 'unsafe-inline'; style-src")
         # a window is never as narrow as a telephone
         source = source.replace("<style>", f"<style>html {{ width: {width}px }}")
         acted = tmp_path / "acted.html"

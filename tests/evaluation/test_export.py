@@ -44,11 +44,13 @@ def spec(backbone: str = "test_resnet", size: int = 32, **options: Any) -> Netwo
         spec("test_resnet", 64, arch="baseline"),
         spec("test_resnet", 64, arch="modulated", fusion="input"),
         # 25 cells a side at the stem and 13 after the stage, which divide neither way
-        spec("test_resnet", 100, arch="modulated", fusion="concat", fuse_at="layer2"),
+        pytest.param(
+            spec("test_resnet", 100, arch="modulated", fusion="concat", fuse_at="layer2"), marks=pytest.mark.slow
+        ),
         pytest.param(spec("efficientnet_lite0", 64, arch="modulated", learn_alpha=True), marks=pytest.mark.slow),
         pytest.param(spec("resnet18", 64, arch="baseline"), marks=pytest.mark.slow),
         pytest.param(spec("resnet18", 64, arch="modulated", fusion="input"), marks=pytest.mark.slow),
-        spec("test_resnet", 64, arch="learned", fusion="multiply"),
+        pytest.param(spec("test_resnet", 64, arch="learned", fusion="multiply"), marks=pytest.mark.slow),
     ],
     ids=lambda asked: f"{asked.backbone}-{asked.arch}-{asked.fusion}-{asked.fuse_at}",
 )

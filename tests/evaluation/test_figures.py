@@ -46,6 +46,7 @@ def draw(confusion: np.ndarray, path: Path, names: tuple[str, ...] = ()) -> np.n
     return picture(path)
 
 
+@pytest.mark.slow
 def test_the_picture_grows_with_the_classes(tmp_path: Path) -> None:
     heights = [len(draw(np.eye(count, dtype=np.int64), tmp_path / "c.png")) for count in (1, 10, 25, 26, 60)]
     assert heights[0] < heights[1] < heights[2]
@@ -89,6 +90,7 @@ def test_hostile_names_are_drawn_as_they_are(tmp_path: Path) -> None:
     assert pixels_of(pixels, DARKEST) > 1000
 
 
+@pytest.mark.slow
 def test_the_picture_of_several_hundred_classes_stays_within_its_limit(tmp_path: Path) -> None:
     names = tuple(f"{i} of a rather long kind of name" for i in range(400))
     generator = np.random.default_rng(0)

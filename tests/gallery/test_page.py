@@ -286,6 +286,7 @@ def photographs(path: Path, count: int, size: int) -> Path:
     return shard(path, examples.header(size=size, maps=shapes), rows)
 
 
+@pytest.mark.slow
 def test_a_page_of_48_photographs_is_light(tmp_path: Path) -> None:
     gallery = show(photographs(tmp_path / "s.h5", 48, 256), tmp_path / "g")
     assert gallery.images == 48

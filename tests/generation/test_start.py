@@ -1,5 +1,6 @@
 """The start of a run: from the second on a prepared network is there; whatever has become of it, bytes are alike."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -19,23 +20,27 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return flat(tmp_path_factory.mktemp("photographs"), 5)
 
 
-@pytest.mark.parametrize("options", [{}, {"backend": "openvino"}, {"methods": ("gradcam", "gradient")}])
-def test_every_entry_may_be_cut_in_half(options: dict, images: Path, tmp_path: Path, empty_cache: Path) -> None:
-    if options.get("backend") == "openvino":
-        pytest.importorskip("openvino")
+@pytest.fixture(scope="module")
+def plain(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a run leaves, by the cache that all tests share."""
+    folder = tmp_path_factory.mktemp("run")
+    run(images, folder)
+    return kept(folder)
+
+
+def test_every_entry_may_be_cut_in_half(images: Path, tmp_path: Path, empty_cache: Path) -> None:
+    options = {"backend": "openvino" if importlib.util.find_spec("openvino") else "torch"}
     run(images, tmp_path / "first", **options)
     wanted = kept(tmp_path / "first")
     entries = {path: path.read_bytes() for path in empty_cache.glob("networks/*")}
-    assert len(entries) == 3 + (options.get("backend") == "openvino")
-    for number, path in enumerate(entries):
-        path.write_bytes(entries[path][: len(entries[path]) // 2])
-        run(images, tmp_path / f"again {number}", **options)
-        assert kept(tmp_path / f"again {number}") == wanted
+    kinds = {path.name.partition("-")[0] for path in entries}
+    assert kinds == {"source", "layer", "network"} | ({"openvino"} & set(options.values()))
+    for path, whole in entries.items():
+        path.write_bytes(whole[: len(whole) // 2])
+        run(images, tmp_path / path.name, **options)
+        assert kept(tmp_path / path.name) == wanted
         # OpenVINO numbers the nodes it makes anew in every process
-        assert path.stat().st_size == pytest.approx(len(entries[path]), rel=0.01)
-    path.write_bytes(b"")
-    run(images, tmp_path / "in workers", jobs=2, **options)
-    assert kept(tmp_path / "in workers") == wanted
+        assert path.stat().st_size == pytest.approx(len(whole), rel=0.01)
 
 
 def test_what_is_chosen_is_the_same_with_and_without_a_cache(images: Path, tmp_path: Path, empty_cache: Path) -> None:
@@ -48,25 +53,25 @@ def test_what_is_chosen_is_the_same_with_and_without_a_cache(images: Path, tmp_p
 
 
 def test_a_cache_that_cannot_be_written_changes_nothing(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, plain: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(images, tmp_path / "first")
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    run(images, tmp_path / "second")
-    assert kept(tmp_path / "second") == kept(tmp_path / "first")
+    run(images, tmp_path / "shards")
+    assert kept(tmp_path / "shards") == plain
 
 
-def test_a_user_without_a_home_is_served(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(images, tmp_path / "first")
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
+def test_a_user_without_a_home_is_served(
+    images: Path, plain: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cache, "user_cache_path", lambda name: Path("~/.cache") / name)
-    run(images, tmp_path / "second")
-    assert kept(tmp_path / "second") == kept(tmp_path / "first")
-    assert not list((tmp_path / "here").iterdir())
+    run(images, tmp_path / "shards")
+    assert kept(tmp_path / "shards") == plain
+    assert [path.name for path in tmp_path.iterdir()] == ["shards"]
 
 
+@pytest.mark.slow
 def test_two_first_runs_at_once(images: Path, tmp_path: Path, empty_cache: Path) -> None:
     runs = [salpipe("generate", images, "-o", tmp_path / name, *COMMAND, "--json") for name in ("one", "other")]
     for process in runs:
@@ -77,16 +82,15 @@ def test_two_first_runs_at_once(images: Path, tmp_path: Path, empty_cache: Path)
     assert sorted(names) == ["layer", "network", "source"]
 
 
-def test_a_prepared_network_needs_no_library_of_networks(images: Path, tmp_path: Path) -> None:
-    run(images, tmp_path / "first")
+def test_a_prepared_network_needs_no_library_of_networks(images: Path, plain: dict[str, bytes], tmp_path: Path) -> None:
     code = (
         "import sys; from saliency_pipeline.generation.run import generate; "
-        f"generate({str(images)!r}, {str(tmp_path / 'second')!r}, **{OPTIONS!r}); "
+        f"generate({str(images)!r}, {str(tmp_path / 'shards')!r}, **{OPTIONS!r}); "
         f"print([name for name in {SLOW_TO_IMPORT} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-    assert kept(tmp_path / "second") == kept(tmp_path / "first")
+    assert kept(tmp_path / "shards") == plain
 
 
 def test_other_weights_under_the_same_name_are_noticed(images: Path, tmp_path: Path, empty_cache: Path) -> None:

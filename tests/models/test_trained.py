@@ -14,7 +14,7 @@ from saliency_pipeline.models.source import load_source
 from saliency_pipeline.models.trained import load_trained, trained_file, write_trained
 from saliency_pipeline.models.two_branch import NetworkSpec, build_network
 
-SPEC = NetworkSpec("resnet18", ("cat", "Vögel & <b>"), 64, "modulated", learn_alpha=True)
+SPEC = NetworkSpec("test_resnet", ("cat", "Vögel & <b>"), 64, "modulated", learn_alpha=True)
 
 
 def written(folder: Path, spec: NetworkSpec = SPEC) -> Path:
@@ -31,7 +31,7 @@ def test_what_was_written_comes_back(tmp_path: Path) -> None:
     trained = load_trained(written(tmp_path))
     assert trained.spec == SPEC
     assert trained.about == {"config": {"lr": 0.1}}
-    assert trained.preprocessing.size == 224
+    assert trained.preprocessing.size == 160
     assert not trained.network.training
     assert not any(p.requires_grad for p in trained.network.parameters())
     state = trained.network.state_dict()
@@ -80,7 +80,7 @@ GOOD = {
         (json.dumps(GOOD | {"spec": GOOD["spec"] | {"classes": ["a"] * 10**6}}), "damaged .*1000000 classes"),
         (json.dumps(GOOD | {"preprocessing": {}}), "damaged"),
         (json.dumps(GOOD | {"preprocessing": GOOD["preprocessing"] | {"std": [0, 1, 1]}}), "damaged .*impossible"),
-        (json.dumps(GOOD), "damaged, or timm has changed resnet18: .*missing"),
+        (json.dumps(GOOD), "damaged, or timm has changed test_resnet: .*missing"),
         (json.dumps(GOOD | {"spec": GOOD["spec"] | {"backbone": "os.system"}}), "model 'os.system' is unknown"),
     ],
 )
@@ -117,11 +117,11 @@ def test_a_run_is_a_source_model_that_knows_its_classes(tmp_path: Path, arch: st
 
 
 def test_a_models_name_goes_before_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "resnet18").mkdir()
-    written(tmp_path / "resnet18", dataclasses.replace(SPEC, arch="baseline"))
+    (tmp_path / "test_resnet").mkdir()
+    written(tmp_path / "test_resnet", dataclasses.replace(SPEC, arch="baseline"))
     monkeypatch.chdir(tmp_path)
-    assert len(load_source("resnet18", "none").classes) == 1000
-    assert len(load_source("./resnet18").classes) == 2
+    assert len(load_source("test_resnet", "none").classes) == 1000
+    assert len(load_source("./test_resnet").classes) == 2
 
 
 def test_a_modulated_run_is_no_source_model(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from saliency_pipeline.models.preprocessing import Preprocessing
 from saliency_pipeline.saliency import backends
 from saliency_pipeline.saliency.backends import Normalise, Placement, import_openvino, make_trunk, placed, reuse_buffers
 from saliency_pipeline.saliency.split import close
-from tests.saliency.networks import BATCH, library_source, library_split, noise, normalised
+from tests.saliency.networks import BATCH, library_source, library_split, noise, normalised, rare
 
 UNLIMITED = pytest.mark.skipif(
     "ONEDNN_MAX_CPU_ISA" in os.environ, reason="OpenVINO refuses bf16 under a limit that its processor does not have"
@@ -39,7 +39,7 @@ def test_normalising_reads_frames_that_cannot_be_written() -> None:
     np.testing.assert_array_equal(frames, before)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "convnext_atto"])
+@pytest.mark.parametrize("name", ["test_resnet", *rare("resnet18", "mobilenetv3_small_050", "convnext_atto")])
 @pytest.mark.parametrize(
     ("backend", "precision", "tolerance"),
     [

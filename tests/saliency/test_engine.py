@@ -26,11 +26,12 @@ from tests.saliency.networks import (
     normalised,
     own_explainer,
     own_source,
+    rare,
     relative_error,
 )
 
 NETWORKS = [
-    ("resnet18", 64),
+    pytest.param("resnet18", 64, marks=pytest.mark.slow),
     ("tf_efficientnet_lite0", 64),
     pytest.param("mobilenetv3_small_050", 64, marks=pytest.mark.slow),
     ("convnext_atto", 64),
@@ -51,7 +52,7 @@ def test_grad_cam_equals_captums(name: str, size: int, backend: str) -> None:
     assert relative_error(explanation.maps["gradcam"][:, 0], wanted) <= 1e-4
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "convnext_atto"])
+@pytest.mark.parametrize("name", ["test_resnet", *rare("resnet18", "mobilenetv3_small_050", "convnext_atto")])
 def test_gradients_are_captums_and_no_further_from_float64(name: str) -> None:
     explainer, frames = library_explainer(name, ("gradient", "gradient-smilkov")), noise(2)
     explanation = explainer.explain(frames)
@@ -136,7 +137,7 @@ def test_a_map_does_not_depend_on_its_company(backend: str, methods: tuple[str, 
 
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
-@pytest.mark.parametrize("batch", [1, pytest.param(4, marks=pytest.mark.slow), 5])
+@pytest.mark.parametrize("batch", [5, *rare(1, 4)])
 def test_a_map_does_not_depend_on_the_batch_size(batch: int, backend: str) -> None:
     methods, frames, placement = ("gradcam",), noise(5), Placement(backend, "fp32")
     wanted = library_explainer("test_resnet", methods, placement).explain(frames)

@@ -71,6 +71,7 @@ def lite0_maps(placement: Placement, split: SplitNetwork, classes: np.ndarray) -
     return explainer.explain(photos(), classes).maps["gradcam"][:, 0]
 
 
+@pytest.mark.slow
 def test_rounded_weights_alone_cost_half_of_what_they_cost_without_keeping_sums() -> None:
     split = library_split("efficientnet_lite0", 224, "default")
     assert split.trunk is not None

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from saliency_pipeline.models.probe import evaluating, probe_frames
 from saliency_pipeline.saliency.layers import choose_layer
 from saliency_pipeline.saliency.split import Observed, close, split_network
-from tests.saliency.networks import BATCH, Tiny, library_source, library_split
+from tests.saliency.networks import BATCH, Tiny, library_source, library_split, rare
 
 LINEAR = [
     ("resnet18", 64),
@@ -67,7 +67,7 @@ def operators(part: nn.Module) -> set[str]:
     return {str(node.target) for node in part.graph.nodes if node.op == "call_function"}
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenetv2_050"])
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", *rare("resnet18", "mobilenetv2_050")])
 def test_no_batchnorm_is_left(name: str) -> None:
     split = library_split(name)
     for part in (split.whole, split.trunk):

@@ -136,6 +136,7 @@ def test_memory_layout_does_not_matter(how):
     assert normalise(maps[:0], how).shape == (0, 1, 10, 14)
 
 
+@pytest.mark.slow
 def test_the_percentile_has_no_limit_of_size():
     """torch.quantile refuses more than 2**24 values a map."""
     maps = torch.arange(2**24 + 4096, dtype=torch.float32).view(1, 1, 4097, 4096)

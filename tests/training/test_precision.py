@@ -17,7 +17,7 @@ from saliency_pipeline.training.parts import assemble
 from saliency_pipeline.training.precision import Prepared, autocast, choose_precision
 from tests.training.examples import labelled
 
-SPEC = NetworkSpec("resnet18", ("a", "b", "c"), 64, "modulated")
+SPEC = NetworkSpec("test_resnet", ("a", "b", "c"), 64, "modulated")
 
 
 @pytest.fixture

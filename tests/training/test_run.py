@@ -24,6 +24,8 @@ from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train
 from tests.training.examples import Interrupting, labelled
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 QUICK = TrainConfig(
     backbone="test_resnet", init="scratch", epochs=2, batch_size=8, lr=0.01, precision="fp32", device="cpu"
 )
