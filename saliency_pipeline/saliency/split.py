@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from saliency_pipeline.models.probe import evaluating, probe_frames, replaced_output
+from saliency_pipeline.saliency.functional import make_functional
 from saliency_pipeline.saliency.layers import Layer
 
 aten = torch.ops.aten
@@ -124,8 +125,11 @@ def cut(whole: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
 
 def _flat(exported: torch.export.ExportedProgram) -> fx.GraphModule:
     """The exported graph in functional form, BatchNorm and all that no frame changes folded, without input checks."""
-    module = exported.run_decompositions({}).module()
+    module = exported.module()
     assert isinstance(module, fx.GraphModule)
+    if not make_functional(module.graph):
+        module = exported.run_decompositions({}).module()
+        assert isinstance(module, fx.GraphModule)
     for node in list(module.graph.nodes):
         if node.target is aten._assert_tensor_metadata.default or (node.op == "call_module" and not node.users):
             module.graph.erase_node(node)

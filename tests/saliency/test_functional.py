@@ -1,0 +1,142 @@
+"""Functional graphs: they compute the same bits and change nothing, or are left to the general way."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+from saliency_pipeline.models.probe import evaluating
+from saliency_pipeline.saliency import split
+from saliency_pipeline.saliency.functional import make_functional
+from saliency_pipeline.saliency.split import Observed, split_network
+from tests.saliency.networks import BATCH, library_layer, library_source, rare
+
+FRAMES = torch.linspace(-2, 3, 2 * 3 * 8 * 8).view(2, 3, 8, 8)
+RELU = torch.nn.functional.relu
+
+
+class Doing(nn.Module):
+    """A convolution, and what is done with its result."""
+
+    def __init__(self, doing: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.doing = doing
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        nn.init.normal_(self.conv.weight, generator=torch.Generator().manual_seed(0))
+        nn.init.zeros_(self.conv.bias)
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.doing(self.conv(x))
+
+
+def exported(network: nn.Module, frames: Tensor = FRAMES) -> fx.GraphModule:
+    with evaluating(network), torch.no_grad():
+        return torch.export.export(network, (frames,), strict=False).module()
+
+
+def twice(x: Tensor) -> Tensor:
+    x.add_(1.0)
+    return x.mul_(2.0).sigmoid_() + x
+
+
+def residual(x: Tensor) -> Tensor:
+    y = RELU(x)
+    y += x
+    return RELU(y, inplace=True)
+
+
+def forked(x: Tensor) -> Tensor:
+    before = x * 2
+    RELU(x, inplace=True)
+    return before + x
+
+
+def dropped(x: Tensor) -> Tensor:
+    y = torch.nn.functional.dropout2d(torch.nn.functional.dropout(x, training=False), training=False)
+    y.relu_()
+    return x + y
+
+
+def last_view(x: Tensor) -> Tensor:
+    return x.view(2, 4, 64).relu_().flatten(1)
+
+
+@pytest.mark.parametrize("doing", [twice, residual, forked, dropped, last_view])
+def test_what_is_written_over_is_computed_anew(doing: Callable[[Tensor], Tensor]) -> None:
+    network = Doing(doing)
+    module = exported(network)
+    assert make_functional(module.graph)
+    module.recompile()
+    assert not any(node.target._schema.is_mutable for node in module.graph.nodes if hasattr(node.target, "_schema"))
+    assert torch.equal(module(FRAMES), network(FRAMES))
+
+
+def through_a_view(x: Tensor) -> Tensor:
+    half = x[:, :2]
+    half.relu_()
+    return x
+
+
+def seen_through_a_view(x: Tensor) -> Tensor:
+    flat = x.view(2, -1)
+    RELU(x, inplace=True)
+    return flat
+
+
+def random(x: Tensor) -> Tensor:
+    return torch.nn.functional.dropout(x, 0.5, training=True)
+
+
+def normed(x: Tensor) -> Tensor:
+    return torch.nn.functional.batch_norm(x, None, None, training=True)
+
+
+def filled(x: Tensor) -> Tensor:
+    x[:, 0] = 1.0
+    return x
+
+
+@pytest.mark.parametrize("doing", [through_a_view, seen_through_a_view, random, normed, filled])
+def test_what_takes_more_is_left_alone(doing: Callable[[Tensor], Tensor]) -> None:
+    assert not make_functional(exported(Doing(doing)).graph)
+
+
+class Overwriting(nn.Module):
+    """Writes over the caller's own images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.relu_().mean((2, 3))
+
+
+def test_the_networks_input_is_not_written_over() -> None:
+    assert not make_functional(exported(Overwriting(), FRAMES.clone()).graph)
+
+
+@pytest.mark.parametrize("doing", [through_a_view, seen_through_a_view, filled])
+def test_the_general_way_serves_the_rest(doing: Callable[[Tensor], Tensor]) -> None:
+    class Classifier(Doing):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.norm(self.conv(x))
+            return self.doing(x).view(len(x), 4, -1).mean(2)
+
+    network = Classifier(doing).eval()
+    with torch.no_grad():
+        whole = split._flat(torch.export.export(Observed(network, "conv"), (FRAMES,), strict=False))
+        assert torch.allclose(whole(FRAMES)[1], network(FRAMES), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", *rare("mobilenetv3_small_050", "ghostnet_100", "edgenext_xx_small")])
+def test_library_networks_come_out_as_by_the_general_way(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, layer = library_source(name), library_layer(name)
+    asked: list[bool] = []
+    monkeypatch.setattr(split, "make_functional", lambda graph: asked.append(make_functional(graph)) or asked[-1])
+    direct = split_network(source.module, layer, 64, BATCH)
+    assert asked == [True]
+    monkeypatch.setattr(split, "make_functional", lambda _graph: False)
+    general = split_network(source.module, layer, 64, BATCH)
+    frames = torch.randn(BATCH, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert (direct.linear is None) == (general.linear is None)
+    for ours, theirs in zip(direct.whole(frames), general.whole(frames), strict=True):
+        assert torch.equal(ours, theirs)
