@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 # before PyTorch is loaded: processes share the cores, and threads that wait for one another must not spin on them
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -17,6 +19,20 @@ gc.set_threshold(20_000, 20, 50)
 # the suite does the same every time, however slow the machine; `HYPOTHESIS_PROFILE=default` looks for new examples
 settings.register_profile("suite", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """Beside the tests of a file, those of some folders stay in one process."""
+    return ByNetwork(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+class ByNetwork(LoadFileScheduling):
+    """Keeps together the folders whose files share exported networks or trained runs."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        folder = "/".join(nodeid.split("/")[:2])
+        return folder if folder in ("tests/saliency", "tests/evaluation") else str(super()._split_scope(nodeid))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -37,11 +53,10 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training leaves the first bytes of a picture for its curves: to draw them takes longer than a test's epochs."""
-    signature = b"\x89PNG\r\n\x1a\n"
-    monkeypatch.setattr(
-        "saliency_pipeline.training.run.write_curves", lambda folder, *_: (folder / "curves.png").write_bytes(signature)
-    )
+    """Runs of this test leave their curves undrawn."""
+    from tests.training.examples import leave_undrawn
+
+    leave_undrawn(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

@@ -160,7 +160,7 @@ def _rates(
         # a batch tells apart what is far apart, and most often that is all
         glimpsed = {candidate: rate(candidate, 0) for candidate in candidates}
         near = [c for c in candidates if glimpsed[c] * HOPELESS > max(glimpsed.values())]
-        measured = {c: rate(c, 0.15) for c in near} if len(near) > 1 else {}
+        measured = {c: rate(c, 0.1) for c in near} if len(near) > 1 else {}
         return list({**glimpsed, **measured}.values())
 
     names = [f"{c.backend} {c.precision}" for c in candidates]

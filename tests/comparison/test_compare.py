@@ -21,7 +21,7 @@ from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train
 from tests.comparison.marked import marked
-from tests.training.examples import labelled
+from tests.training.examples import labelled, leave_undrawn
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -41,7 +41,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def compared(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("comparisons") / "compared"
-    compare(shards, folder, ARMS, QUICK, folds=2, repeats=1, jobs=1)
+    with pytest.MonkeyPatch.context() as patch:
+        leave_undrawn(patch)
+        compare(shards, folder, ARMS, QUICK, folds=2, repeats=1, jobs=1)
     return folder
 
 

@@ -141,9 +141,9 @@ def test_nothing_is_asked_of_the_network(budgets: tuple[Page, Path]) -> None:
     [
         {"folds": 0, "repeats": 1},
         pytest.param({"folds": 2, "repeats": 1}, marks=pytest.mark.slow),
-        {"answered": False},
+        pytest.param({"answered": False}, marks=pytest.mark.slow),
         pytest.param({"names": ("baseline", "half")}, marks=pytest.mark.slow),
-        {"names": ("uniform", "center-prior")},
+        pytest.param({"names": ("uniform", "center-prior")}, marks=pytest.mark.slow),
         {"epochs": 1},
     ],
 )

@@ -104,6 +104,7 @@ def test_the_model_says_what_it_takes(tmp_path: Path) -> None:
     assert b".py" not in found.file.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_network_without_maps_names_none(tmp_path: Path) -> None:
     found = export(network(tmp_path / "n.safetensors", spec()), tmp_path / "model.onnx")
     told = session(found.file).get_modelmeta().custom_metadata_map
@@ -111,6 +112,7 @@ def test_a_network_without_maps_names_none(tmp_path: Path) -> None:
     assert json.loads(told["normalisation"])["map"] is None
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_by_its_best_network(figure_run: Path, tmp_path: Path) -> None:
     found = export(figure_run, tmp_path / "model.onnx")
     told = session(found.file).get_modelmeta().custom_metadata_map

@@ -98,6 +98,7 @@ def test_the_picture_of_several_hundred_classes_stays_within_its_limit(tmp_path:
     assert max(pixels.shape) < 3800
 
 
+@pytest.mark.slow
 def test_huge_counts_stay_in_their_cells(tmp_path: Path) -> None:
     pixels = draw(np.full((25, 25), 99_999_999), tmp_path / "c.png")
     assert pixels.shape[0] < 2400

@@ -149,7 +149,7 @@ def test_a_map_does_not_depend_on_the_batch_size(batch: int, backend: str) -> No
     ("placement", "methods"),
     [
         (FP32, ("gradcam", "gradient")),
-        (Placement("torch", "bf16"), ("gradient",)),
+        pytest.param(Placement("torch", "bf16"), ("gradient",), marks=pytest.mark.slow),
         (Placement("torch", "bf16", streams=3), ("gradcam",)),
         (Placement("openvino", "fp32", streams=3), ("gradcam",)),
     ],

@@ -121,7 +121,7 @@ def float64_gradient(module: nn.Module, frames: Tensor, targets: np.ndarray) -> 
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        ("resnet18", 64),
+        pytest.param("resnet18", 64, marks=pytest.mark.slow),
         pytest.param("efficientnet_b0", 64, marks=pytest.mark.slow),
         pytest.param("densenet121", 64, marks=pytest.mark.slow),
         pytest.param("inception_v3", 128, marks=pytest.mark.slow),

@@ -49,10 +49,10 @@ def explained(
         ("test_resnet", None, ("gradcam",), Placement("openvino", "fp32", streams=2)),
         ("test_resnet", None, ("gradcam", "gradient"), Placement("torch", "fp32")),
         ("test_resnet", "layer3.0.conv1", ("gradcam", "gradient"), Placement("torch", "fp32")),
-        ("test_vit", None, ("gradcam",), Placement("openvino", "fp32")),
         *(
             pytest.param(name, None, methods, Placement(backend, "fp32"), marks=pytest.mark.slow)
             for name, methods, backend in (
+                ("test_vit", ("gradcam",), "openvino"),
                 ("resnet18", ("gradcam",), "openvino"),
                 ("mobilenetv3_small_050", ("gradcam",), "openvino"),
                 ("torchvision/swin_t", ("gradcam",), "openvino"),

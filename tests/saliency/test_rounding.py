@@ -86,6 +86,7 @@ def test_rounded_weights_alone_cost_half_of_what_they_cost_without_keeping_sums(
     assert errors[0].max() <= 0.04
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
 def test_grad_cam_in_bf16_is_within_bounds_and_nearer_for_it(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if backend == "openvino" and not computes_bf16_in(backend, "cpu"):

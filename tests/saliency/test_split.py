@@ -12,7 +12,7 @@ from saliency_pipeline.saliency.split import Observed, close, split_network
 from tests.saliency.networks import BATCH, Tiny, library_source, library_split, rare
 
 LINEAR = [
-    ("resnet18", 64),
+    pytest.param("resnet18", 64, marks=pytest.mark.slow),
     ("tf_efficientnet_lite0", 64),
     pytest.param("mobilenetv2_050", 64, marks=pytest.mark.slow),
     pytest.param("densenet121", 64, marks=pytest.mark.slow),
@@ -22,7 +22,7 @@ LINEAR = [
 ]
 OTHER = [
     ("convnext_atto", 64),
-    ("mobilenetv3_small_050", 64),
+    pytest.param("mobilenetv3_small_050", 64, marks=pytest.mark.slow),
     pytest.param("vgg11", 64, marks=pytest.mark.slow),
     pytest.param("edgenext_xx_small", 64, marks=pytest.mark.slow),
     ("test_vit", 160),
