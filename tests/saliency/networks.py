@@ -4,10 +4,8 @@ import dataclasses
 from functools import cache
 
 import numpy as np
-import pytest
 import skimage.data
 import torch
-from _pytest.mark import ParameterSet
 from torch import Tensor, nn
 
 from saliency_pipeline.models.preprocessing import Preprocessing
@@ -23,11 +21,6 @@ from saliency_pipeline.saliency.targets import Target
 BATCH = 2
 FP32 = Placement("torch", "fp32")
 PREDICTED = Target("predicted")
-
-
-def rare(*values: object) -> list[ParameterSet]:
-    """Parameters of a test that only the whole suite tries."""
-    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 @cache

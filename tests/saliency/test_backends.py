@@ -14,7 +14,8 @@ from saliency_pipeline.models.preprocessing import Preprocessing
 from saliency_pipeline.saliency import backends
 from saliency_pipeline.saliency.backends import Normalise, Placement, import_openvino, make_trunk, placed, reuse_buffers
 from saliency_pipeline.saliency.split import close
-from tests.saliency.networks import BATCH, library_source, library_split, noise, normalised, rare
+from tests import rare
+from tests.saliency.networks import BATCH, library_source, library_split, noise, normalised
 
 UNLIMITED = pytest.mark.skipif(
     "ONEDNN_MAX_CPU_ISA" in os.environ, reason="OpenVINO refuses bf16 under a limit that its processor does not have"

@@ -13,7 +13,7 @@ from saliency_pipeline.saliency.engine import Explainer, Explanation
 from saliency_pipeline.saliency.layers import choose_layer
 from saliency_pipeline.saliency.methods import Method, find_methods
 from saliency_pipeline.saliency.targets import Target
-from tests import reference
+from tests import rare, reference
 from tests.saliency.networks import (
     FP32,
     Tiny,
@@ -26,7 +26,6 @@ from tests.saliency.networks import (
     normalised,
     own_explainer,
     own_source,
-    rare,
     relative_error,
 )
 

@@ -10,7 +10,8 @@ from saliency_pipeline.models.probe import evaluating
 from saliency_pipeline.saliency import split
 from saliency_pipeline.saliency.functional import make_functional
 from saliency_pipeline.saliency.split import Observed, split_network
-from tests.saliency.networks import BATCH, library_layer, library_source, rare
+from tests import rare
+from tests.saliency.networks import BATCH, library_layer, library_source
 
 FRAMES = torch.linspace(-2, 3, 2 * 3 * 8 * 8).view(2, 3, 8, 8)
 RELU = torch.nn.functional.relu

@@ -9,7 +9,8 @@ from torch import Tensor, fx, nn
 from saliency_pipeline.models.probe import evaluating, probe_frames
 from saliency_pipeline.saliency.layers import choose_layer
 from saliency_pipeline.saliency.split import Observed, close, split_network
-from tests.saliency.networks import BATCH, Tiny, library_source, library_split, rare
+from tests import rare
+from tests.saliency.networks import BATCH, Tiny, library_source, library_split
 
 LINEAR = [
     pytest.param("resnet18", 64, marks=pytest.mark.slow),
