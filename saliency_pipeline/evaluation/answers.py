@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import softmax
 
 from saliency_pipeline.devices import find_device
 from saliency_pipeline.errors import SalpipeError
@@ -103,7 +104,7 @@ def answer(
             f"{trained.path}: its answer to {len(wrong)} of {len(rows)} images, first of all {key!r}, is not finite; "
             "train again with a lower --lr"
         )
-    probabilities: Probabilities = torch.from_numpy(logits.astype(np.float64)).softmax(1).numpy()
+    probabilities: Probabilities = softmax(logits.astype(np.float64), axis=1)
     return probabilities
 
 

@@ -356,3 +356,13 @@ def test_a_bar_is_drawn_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, caps
     with options.progress_bar(2, "shard", "writing", quiet=True) as bar:
         bar.update(2)
     assert capsys.readouterr().err == ""
+
+
+def test_the_collector_looks_rarely_and_at_nothing_when_the_command_ends() -> None:
+    code = (
+        "import gc\nfrom saliency_pipeline.cli import main\nmain.collect_garbage_rarely()\n"
+        "import atexit\nprint(gc.get_threshold()[0] >= 10_000, gc.isenabled(), gc.get_freeze_count())\n"
+        "atexit._run_exitfuncs()\nprint(gc.get_freeze_count() > 1000)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["True True 0", "True"]
