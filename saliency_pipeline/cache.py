@@ -1,6 +1,6 @@
-"""The user's cache folder, and what is dear to make kept there under what it was made of.
+"""The user's cache folder, and a content-addressed cache of prepared networks in it.
 
-An entry that is damaged, of another version or out of reach is made again; no run fails for want of it.
+A cache entry that is damaged, of another version or unreadable is computed again; no command fails because of it.
 """
 
 from __future__ import annotations
@@ -17,72 +17,83 @@ from typing import TypeVar
 
 from platformdirs import user_cache_path
 
-from saliency_pipeline.devices import capabilities
+from saliency_pipeline.devices import instructions
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.files import remove_stale_temporaries, write_atomically
+from saliency_pipeline.files import remove_stale_temporaries, temporary_name
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LARGEST = 2 << 30
-"""Bytes of all entries together; those unused for longest make room."""
-ENTRIES = "networks"
-_DIGEST = hashlib.sha256().digest_size
+MAX_TOTAL_BYTES = 2 << 30
+"""Size of all entries together; the least recently used ones are removed."""
+SUBFOLDER = "networks"
+_LIBRARIES = ("torch", "torchvision", "timm", "captum", "openvino")
+_DIGEST_SIZE = hashlib.sha256().digest_size
 
 
 def cache_folder() -> Path:
-    """The user's folder for what can be made again (`~/.cache/salpipe`); it may be impossible to write or to make."""
+    """The user's folder for data that can be computed again (`~/.cache/salpipe`); it may not be writable."""
     folder = user_cache_path("salpipe")
-    # who has no home gets a path below a folder called "~", which is not to be made wherever the command is run
+    # without a home directory it is relative, below a folder named "~", which must not be created
     return folder if folder.is_absolute() else Path(os.devnull, "salpipe")
 
 
-def kept(
+def cached(
     kind: str,
-    made_of: Sequence[str],
-    make: Callable[[], T],
-    pack: Callable[[T], bytes],
-    unpack: Callable[[bytes], T],
+    key: Sequence[str],
+    compute: Callable[[], T],
+    serialize: Callable[[T], bytes],
+    deserialize: Callable[[bytes], T],
 ) -> T:
-    """What `make` gives, from the user's cache folder where it was made before.
+    """Return the cached value for a key, or compute and store it.
 
     Args:
-        kind: what it is, for the file's name.
-        made_of: everything that decides it; another value of any is another entry. Where it is empty nothing is kept.
-        make: makes it.
-        pack: to the bytes that are kept; an exception means that it cannot be kept.
-        unpack: from those bytes; an exception means that it is to be made again. It must run nothing they hold.
+        kind: kind of value, part of the file name.
+        key: everything that determines the value. An empty key disables the cache.
+        compute: computes the value.
+        serialize: value to bytes; an exception means that this value is not stored.
+        deserialize: bytes to value; an exception means that it is computed again. It must not execute the bytes.
     """
-    if not made_of:
-        return make()
-    name = hashlib.sha256("\0".join(made_of).encode("utf-8", "surrogateescape")).hexdigest()
-    path = cache_folder() / ENTRIES / f"{kind}-{name}"
+    if not key:
+        return compute()
+    path = _path(kind, key)
     if (data := _read(path)) is not None:
         try:
-            return unpack(data)
-        except Exception as error:  # whatever is wrong with an entry, making it again puts it right
-            logger.info("%s is made again: %s", path.name, error)
-    value = make()
+            return deserialize(data)
+        except Exception as error:  # whatever is wrong with an entry, computing it again repairs it
+            logger.info("%s: computed again: %s", path.name, error)
+    value = compute()
     try:
-        _write(path, pack(value))
-    except Exception as error:  # a full disk, a folder that cannot be written, a network that cannot be packed
-        logger.info("%s is not kept: %s", path.name, error)
+        _write(path, serialize(value))
+    except Exception as error:  # a full disk, a read-only folder, a network that cannot be serialized
+        logger.info("%s: not stored: %s", path.name, error)
     return value
+
+
+def discard(kind: str, key: Sequence[str]) -> None:
+    """Remove the cache entry of a key, if there is one."""
+    with suppress(OSError):
+        _path(kind, key).unlink()
 
 
 @cache
 def environment() -> tuple[str, ...]:
-    """What decides how a network is prepared, beside the network: libraries' versions, salpipe's own code, the CPU."""
+    """The part of a key that is common to all networks: library versions, salpipe's own code, CPU instructions."""
     code = hashlib.sha256()
     for package in ("models", "saliency"):
         for file in sorted((Path(__file__).parent / package).glob("*.py")):
             code.update(file.read_bytes())
-    libraries = []
-    for name in ("torch", "torchvision", "timm", "openvino"):
+    versions = []
+    for name in _LIBRARIES:
         with suppress(PackageNotFoundError):
-            libraries.append(f"{name} {version(name)}")
-    return (*libraries, code.hexdigest(), capabilities("cpu"))
+            versions.append(f"{name} {version(name)}")
+    return (*versions, code.hexdigest(), instructions())
+
+
+def _path(kind: str, key: Sequence[str]) -> Path:
+    digest = hashlib.sha256("\0".join(key).encode("utf-8", "surrogateescape")).hexdigest()
+    return cache_folder() / SUBFOLDER / f"{kind}-{digest}"
 
 
 def _read(path: Path) -> bytes | None:
@@ -90,33 +101,42 @@ def _read(path: Path) -> bytes | None:
         data = path.read_bytes()
     except OSError:
         return None
-    digest, data = data[:_DIGEST], data[_DIGEST:]
+    digest, data = data[:_DIGEST_SIZE], data[_DIGEST_SIZE:]
     if hashlib.sha256(data).digest() != digest:
-        logger.info("%s is damaged", path)
+        logger.info("%s: damaged", path)
         return None
     with suppress(OSError):
-        os.utime(path)  # so that it is known when an entry was last of use
+        os.utime(path)  # the least recently used entries are removed first
     return data
 
 
 def _write(path: Path, data: bytes) -> None:
-    if len(data) > LARGEST:
-        raise SalpipeError(f"{len(data):,} bytes are more than the whole cache may hold")
+    """Write an entry atomically. It is not synced to disk: the checksum reveals what a crash left of it."""
+    if len(data) > MAX_TOTAL_BYTES:
+        raise SalpipeError(f"{len(data):,} bytes exceed the size of the whole cache")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, hashlib.sha256(data).digest() + data)
-    _make_room(path.parent)
+    temporary = temporary_name(path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(hashlib.sha256(data).digest())
+            file.write(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _evict(path.parent)
 
 
-def _make_room(folder: Path) -> None:
-    """Remove the entries that were unused for longest, until the others fit; another process may be at it as well."""
+def _evict(folder: Path) -> None:
+    """Remove least recently used entries until the others fit; other processes may do the same at the same time."""
     remove_stale_temporaries(folder)
     entries = []
     for path in folder.iterdir():
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             entries.append((path.stat().st_mtime, path.stat().st_size, path))
-    size = sum(size for _, size, _ in entries)
-    for _, bytes_, path in sorted(entries):
-        if size <= LARGEST:
+    total = sum(size for _, size, _ in entries)
+    for _, size, path in sorted(entries):
+        if total <= MAX_TOTAL_BYTES:
             break
-        path.unlink(missing_ok=True)
-        size -= bytes_
+        with suppress(OSError):
+            path.unlink()
+            total -= size

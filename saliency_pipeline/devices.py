@@ -40,6 +40,12 @@ def computes_bf16(device: torch.device | str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def instructions() -> str:
+    """The CPU instruction set that PyTorch uses, and whether it includes bfloat16: "AVX2" or "AVX512 bf16"."""
+    bf16 = " bf16" if computes_bf16("cpu") else ""
+    return f"{torch.backends.cpu.get_cpu_capability()}{bf16}"
+
+
 def capabilities(device: torch.device | str) -> str:
     """What decides how fast a device computes, as far as it can be named: "AVX2; 2 cores" or the name of a GPU.
 
@@ -47,8 +53,7 @@ def capabilities(device: torch.device | str) -> str:
     """
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
-    bf16 = " bf16" if computes_bf16(device) else ""
-    return f"{torch.backends.cpu.get_cpu_capability()}{bf16}; {joblib.cpu_count()} cores"
+    return f"{instructions()}; {joblib.cpu_count()} cores"
 
 
 def device_name(device: torch.device | str) -> str:

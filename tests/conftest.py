@@ -14,8 +14,8 @@ from xdist.scheduler import LoadFileScheduling
 
 # before PyTorch is loaded: processes share the cores, and threads that wait for one another must not spin on them
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-# most objects are libraries', made once to stay; looking at them again and again took a fifth of the suite's time
-gc.set_threshold(20_000, 20, 50)
+# most objects are created by imports and never released; collecting them again and again took a fifth of the time
+gc.set_threshold(20_000, 10, 10)
 # the suite does the same every time, however slow the machine; `HYPOTHESIS_PROFILE=default` looks for new examples
 settings.register_profile("suite", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
@@ -41,6 +41,7 @@ def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("kernels")))
+        gc.freeze()  # what was imported stays
         yield
 
 
@@ -52,11 +53,11 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of this test leave their curves undrawn."""
-    from tests.training.examples import leave_undrawn
+def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training does not plot its curves."""
+    from tests.training.examples import disable_plots
 
-    leave_undrawn(monkeypatch)
+    disable_plots(monkeypatch)
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +72,5 @@ def memory_given_back() -> Iterator[None]:
     """Freed blocks are kept for the next batch, as the engine asks the allocator to; here they add up to gigabytes."""
     yield
     gc.collect()
-    gc.freeze()
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from saliency_pipeline import cache
-from saliency_pipeline.cache import cache_folder, kept
+from saliency_pipeline.cache import cache_folder, cached, discard
+from saliency_pipeline.files import temporary_name
 
 
 class Making:
@@ -23,7 +24,7 @@ class Making:
             self.count += 1
             return "+".join(made_of) * size
 
-        return kept("text", made_of, make, str.encode, bytes.decode)
+        return cached("text", made_of, make, str.encode, bytes.decode)
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_what_is_made_of_the_same_is_made_once(making: Making, empty_cache: Path
     assert making.count == len(entries(empty_cache)) == 3
 
 
-def test_what_is_made_of_nothing_known_is_not_kept(making: Making, empty_cache: Path) -> None:
+def test_what_is_made_of_nothing_known_is_not_cached(making: Making, empty_cache: Path) -> None:
     assert making() == making() == ""
     assert making.count == 2
     assert not entries(empty_cache)
@@ -77,7 +78,7 @@ def test_what_cannot_be_unpacked_is_made_again(empty_cache: Path) -> None:
         raise ValueError(data.decode())
 
     for _ in range(2):
-        assert kept("text", ["a"], lambda: "value", str.encode, refuse) == "value"
+        assert cached("text", ["a"], lambda: "value", str.encode, refuse) == "value"
     assert len(entries(empty_cache)) == 1
 
 
@@ -85,7 +86,7 @@ def test_what_cannot_be_packed_is_used_all_the_same(empty_cache: Path) -> None:
     def refuse(value: str) -> bytes:
         raise TypeError(value)
 
-    assert kept("text", ["a"], lambda: "value", refuse, bytes.decode) == "value"
+    assert cached("text", ["a"], lambda: "value", refuse, bytes.decode) == "value"
     assert not entries(empty_cache)
 
 
@@ -94,14 +95,14 @@ def test_what_making_raises_is_raised(empty_cache: Path) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        kept("text", ["a"], fail, str.encode, bytes.decode)
+        cached("text", ["a"], fail, str.encode, bytes.decode)
     assert not empty_cache.exists()
 
 
 def test_what_was_unused_for_longest_makes_room(
     making: Making, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "LARGEST", 500)
+    monkeypatch.setattr(cache, "MAX_TOTAL_BYTES", 500)
     for number, name in enumerate("abcd"):
         making(name, size=100)
         for entry in entries(empty_cache):  # each was used when it was made, a second apart
@@ -119,10 +120,10 @@ def test_what_was_unused_for_longest_makes_room(
     assert sum(entry.stat().st_size for entry in entries(empty_cache)) <= 500
 
 
-def test_what_is_larger_than_everything_else_may_be_is_not_kept(
+def test_what_is_larger_than_everything_else_may_be_is_not_cached(
     making: Making, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "LARGEST", 500)
+    monkeypatch.setattr(cache, "MAX_TOTAL_BYTES", 500)
     making("a", size=100)
     assert making("b", size=501) == "b" * 501
     assert len(entries(empty_cache)) == 1
@@ -133,10 +134,32 @@ def test_leftovers_of_killed_processes_are_removed(making: Making, empty_cache: 
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     (entry,) = entries(empty_cache)
-    left = entry.with_name(f"tmp.{os.uname().nodename}.{child.pid}.0.text-b")
+    name = temporary_name(entry).name.replace(f".{os.getpid()}.", f".{child.pid}.")
+    left = entry.with_name(name)
     left.touch()
     making("b")
     assert not left.exists()
+
+
+def test_an_entry_can_be_discarded(making: Making) -> None:
+    making("a")
+    discard("text", ("a",))
+    discard("text", ("a",))
+    making("a")
+    assert making.count == 2
+
+
+def test_an_entry_that_cannot_be_removed_does_not_keep_others(
+    making: Making, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    making("a", size=300)
+    (empty_cache / "networks" / "a folder").mkdir()
+    os.utime(empty_cache / "networks" / "a folder", (0, 0))
+    monkeypatch.setattr(cache, "MAX_TOTAL_BYTES", 5000)
+    making("b", size=4500)
+    assert [path.name for path in entries(empty_cache) if path.is_file()] == [
+        path.name for path in entries(empty_cache) if path.is_file() and path.stat().st_size > 4500
+    ]
 
 
 def test_a_folder_that_cannot_be_made_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

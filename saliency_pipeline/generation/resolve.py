@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from saliency_pipeline.models.source import SourceModel, load_source
 from saliency_pipeline.saliency.backends import Placement
 from saliency_pipeline.saliency.engine import Explainer
 from saliency_pipeline.saliency.methods import Method, find_methods
-from saliency_pipeline.saliency.prepared import prepared_layer, read_layer
+from saliency_pipeline.saliency.prepared import layer_from_json, prepared_layer
 from saliency_pipeline.saliency.targets import Target, parse_target
 from saliency_pipeline.saliency.tuning import FRAMES, choose_placement, default_batch
 from saliency_pipeline.shards.schema import MapShape, ShardHeader
@@ -86,6 +87,8 @@ def resolve(folder: Path, request: Request, catalogue: Catalogue, jobs: int, not
     plan, tried = stored_plan(folder), None
     if plan is None:
         plan, tried = _choose(fields, request, catalogue, source, methods, note)
+        # a graph and its module refer to each other: the rejected candidates' weights are not freed otherwise
+        gc.collect()
         plan = store_plan(folder, plan)
     check_same_plan(folder, plan, with_backend_version(fields, plan.resolved["backend"]))
     job = _job(folder, request, catalogue, source, target, methods, plan, jobs)
@@ -131,7 +134,7 @@ def _job(
     jobs: int,
 ) -> Job:
     chosen = plan.resolved
-    layer = read_layer(chosen["layer"])
+    layer = layer_from_json(chosen["layer"])
     size = source.preprocessing.size
     shapes = {m.name: layer.grid if m.level == "layer" else (size, size) for m in methods}
     header = ShardHeader(

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from saliency_pipeline.cache import kept
+from saliency_pipeline.cache import cached
 from saliency_pipeline.devices import computes_bf16
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.preprocessing import Preprocessing
@@ -52,7 +52,11 @@ class Trunk(Protocol):
 
 
 def make_trunk(
-    graph: fx.GraphModule, preprocessing: Preprocessing, batch: int, placement: Placement, key: str = ""
+    graph: fx.GraphModule,
+    preprocessing: Preprocessing,
+    batch: int,
+    placement: Placement,
+    cache_key: tuple[str, ...] = (),
 ) -> Trunk:
     """The trunk `graph` on the back end of `placement`.
 
@@ -61,7 +65,7 @@ def make_trunk(
         preprocessing: how frames are normalised.
         batch: N.
         placement: back end, precision, device and streams.
-        key: what the graph was made of; what OpenVINO makes of it is kept in the user's cache folder under that.
+        cache_key: determines the graph's content; under it OpenVINO's compiled model is cached. Empty: not cached.
 
     Raises:
         SalpipeError: where the back end is not installed or cannot run on the device.
@@ -72,7 +76,7 @@ def make_trunk(
         if placement.device != "cpu":
             raise SalpipeError(f"--backend openvino runs on the CPU, not on {placement.device}; use --backend torch")
         try:
-            return OpenVinoTrunk(graph, preprocessing, batch, placement, key)
+            return OpenVinoTrunk(graph, preprocessing, batch, placement, cache_key)
         except Exception as error:  # an operator it does not know, a kernel it does not have, no memory
             raise cannot_run(placement, error) from error
     return TorchTrunk(graph, preprocessing, batch, placement)
@@ -175,7 +179,12 @@ class OpenVinoTrunk:
     """The trunk in OpenVINO on the CPU: each calling thread has its own request, each request one core."""
 
     def __init__(
-        self, graph: fx.GraphModule, preprocessing: Preprocessing, batch: int, placement: Placement, key: str
+        self,
+        graph: fx.GraphModule,
+        preprocessing: Preprocessing,
+        batch: int,
+        placement: Placement,
+        cache_key: tuple[str, ...],
     ) -> None:
         exact = placement.precision == "fp32"
         core = import_openvino().Core()
@@ -187,14 +196,14 @@ class OpenVinoTrunk:
             "ENABLE_CPU_PINNING": False,
         }
 
-        def compiled() -> Any:
+        def compile_model() -> Any:
             model = _converted(graph if exact else rounded_to_bf16(graph), preprocessing, batch)
             return core.compile_model(model, "CPU", options)
 
-        self.compiled = kept(
+        self.compiled = cached(
             "openvino",
-            (key, repr(options)) if key else (),
-            compiled,
+            (*cache_key, repr(options)) if cache_key else (),
+            compile_model,
             lambda model: model.export_model().getvalue(),
             lambda data: core.import_model(io.BytesIO(data), "CPU", options),
         )

@@ -87,7 +87,7 @@ class Explainer:
             self.whole = _differentiable(split, placement)
             self.normalise = Normalise(source.preprocessing, placement.device)
         else:
-            self.trunk = make_trunk(split.trunk, source.preprocessing, batch, placement, split.key)
+            self.trunk = make_trunk(split.trunk, source.preprocessing, batch, placement, split.cache_key)
             self.head = placed(split.head, placement.device) if split.head else None
         if split.linear:
             self.weight = split.linear.weight.to(placement.device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from functools import cache
 import numpy as np
 import torch
 
-from saliency_pipeline.cache import kept
+from saliency_pipeline.cache import cached
+from saliency_pipeline.devices import capabilities
 from saliency_pipeline.models.probe import evaluating
 from saliency_pipeline.models.source import SourceModel
 from saliency_pipeline.saliency.backends import Normalise, Placement
@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 # Softmax scores this near are a tie as far as rounding is concerned.
 NEAR_TIE = 0.05
 
-# Frames that show whether an engine in fp32 computes what it should.
-PROVING = 8
+# Frames on which fp32 candidates are compared with captum.
+PROOF_FRAMES = 8
 
 # The scores (N, classes) of N frames and every method's raw maps (N, h, w) of the predicted class.
 Reference = tuple[np.ndarray, list[np.ndarray]]
@@ -59,7 +59,7 @@ BOUNDS = {
 }
 
 
-def judge(
+def fidelity_check(
     source: SourceModel,
     layer: Layer,
     methods: Sequence[Method],
@@ -67,63 +67,68 @@ def judge(
     candidates: Sequence[Placement],
     make: Callable[[Placement], Explainer],
 ) -> Callable[[Placement], bool]:
-    """Tells of each candidate whether its maps are within the bounds.
+    """Return a function that tells whether a candidate's maps are within the bounds.
 
-    What fp32 computes differs from captum's maps by the order of its sums, whatever the frames: that is proved on the
-    frames of the first run, and remembered with the prepared network. What bf16 rounds depends on the frames: it is
-    measured on those given, every time, against the maps of an fp32 candidate that is proved, or captum's.
+    fp32 maps differ from captum's only in the order of sums, whatever the frames are: they are compared once, on the
+    first frames, and a positive result is cached. What bf16 changes depends on the frames: it is compared on every run,
+    with the maps of an fp32 candidate that passed, or with captum's if none did.
 
     Args:
         source: the network that explains.
         layer: the explained layer.
         methods: what is computed.
         frames: (N, S, S, 3) uint8.
-        candidates: the placements there are.
-        make: gives a placement's explainer of the predicted class.
+        candidates: all placements.
+        make: returns a placement's explainer of the predicted class.
     """
-    few = frames[:PROVING]
-    untouched = cache(lambda: reference_maps(source, layer, methods, frames))
+    proof_frames = frames[:PROOF_FRAMES]
+    captum_maps = cache(lambda: reference_maps(source, layer, methods, frames))
 
-    def within(candidate: Placement, frames: np.ndarray, reference: Reference) -> bool:
-        found = measured_fidelity(make(candidate), methods, frames, reference)
-        accepted = all(f.within(*BOUNDS[m.level, candidate.precision]) for m, f in zip(methods, found, strict=True))
-        logger.info("%s: %s: %s", candidate, found, "taken" if accepted else "refused")
+    def within_bounds(candidate: Placement, frames: np.ndarray, reference: Reference) -> bool:
+        measured = measured_fidelity(make(candidate), methods, frames, reference)
+        accepted = all(f.within(*BOUNDS[m.level, candidate.precision]) for m, f in zip(methods, measured, strict=True))
+        logger.info("%s: %s: %s", candidate, measured, "accepted" if accepted else "rejected")
         return accepted
 
     @cache
-    def proved(exact: Placement) -> bool:
-        key = make(exact).split.key
-        return kept(
-            "proof",
-            (key, *(method.name for method in methods), exact.backend, exact.device) if key else (),
-            lambda: within(exact, few, reference_maps(source, layer, methods, few)),
-            lambda verdict: json.dumps(verdict).encode(),
-            _verdict,
-        )
+    def exact(candidate: Placement) -> bool:
+        split_key = make(candidate).split.cache_key
+        names = [method.name for method in methods]
+        key = (*split_key, *names, candidate.backend, capabilities(candidate.device)) if split_key else ()
+        reference: list[Reference] = []
+
+        def compare() -> bool:
+            reference.append(reference_maps(source, layer, methods, proof_frames))
+            return within_bounds(candidate, proof_frames, reference[0])
+
+        def serialize(accepted: bool) -> bytes:
+            if not accepted or not _is_informative(reference[0]):
+                raise ValueError("nothing was proved")
+            return b"accepted"
+
+        return cached("proof", key, compare, serialize, lambda data: data == b"accepted")
 
     def faithful(candidate: Placement) -> bool:
         if candidate.precision == "fp32":
-            return proved(candidate)
-        exact = next((c for c in candidates if c.precision == "fp32" and proved(c)), None)
-        return within(candidate, frames, own_maps(make(exact), methods, frames) if exact else untouched())
+            return exact(candidate)
+        proved = next((c for c in candidates if c.precision == "fp32" and exact(c)), None)
+        reference = own_maps(make(proved), methods, frames) if proved else captum_maps()
+        return within_bounds(candidate, frames, reference)
 
     return faithful
 
 
-def _verdict(data: bytes) -> bool:
-    verdict = json.loads(data)
-    if not isinstance(verdict, bool):
-        raise ValueError("neither true nor false")
-    return verdict
+def _is_informative(reference: Reference) -> bool:
+    """Whether every method has a finite map that is not constant: others would agree with anything."""
+    return all(any(np.isfinite(m).all() and np.ptp(m) > 0 for m in maps) for maps in reference[1])
 
 
 def own_maps(explainer: Explainer, methods: Sequence[Method], frames: np.ndarray) -> Reference:
-    """Scores and maps of an explainer of the predicted class; the scores of all but the highest classes are 0."""
+    """Scores and maps of an explainer of the predicted class; only the scores of the highest classes are not 0."""
     explanation = explainer.explain(frames)
     scores = np.zeros((len(frames), len(explainer.source.classes)), np.float32)
-    known = explanation.prediction_class >= 0
-    rows = np.nonzero(known)[0]
-    scores[rows, explanation.prediction_class[known]] = explanation.prediction_score[known]
+    rows, places = np.nonzero(explanation.prediction_class >= 0)
+    scores[rows, explanation.prediction_class[rows, places]] = explanation.prediction_score[rows, places]
     return scores, [explanation.maps[method.name][:, 0] for method in methods]
 
 

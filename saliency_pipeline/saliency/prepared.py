@@ -1,6 +1,6 @@
-"""Networks ready to explain, kept in the user's cache folder: the chosen layer and the cut graph.
+"""Cached preparation of a network for explaining: the choice of layer and the split at that layer.
 
-The caller's source model is asked for its network only where an entry has to be made: that is what costs the seconds.
+The source model's network is built only when an entry is missing, since that is what takes seconds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import fx
 
-from saliency_pipeline.cache import environment, kept
+from saliency_pipeline.cache import cached, environment
 from saliency_pipeline.models.source import SourceModel
 from saliency_pipeline.saliency.layers import Layer, choose_layer
 from saliency_pipeline.saliency.split import Observed, SplitNetwork, cut, last_linear, split_network
@@ -19,49 +19,49 @@ from saliency_pipeline.saliency.stored_graph import from_bytes, to_bytes
 
 
 def prepared_layer(source: SourceModel, name: str | None = None) -> Layer:
-    """The layer of `choose_layer`, found once."""
-    return kept(
+    """`choose_layer` for a source model, cached."""
+    return cached(
         "layer",
-        _made_of(source, f"layer {name}"),
+        _key(source, "layer", json.dumps(name)),
         lambda: choose_layer(source.module, source.preprocessing.size, name),
         lambda layer: json.dumps(vars(layer)).encode(),
-        lambda data: read_layer(json.loads(data)),
+        lambda data: layer_from_json(json.loads(data)),
     )
 
 
-def read_layer(data: dict[str, Any]) -> Layer:
-    """A layer from its attributes as JSON has them."""
-    return Layer(**{**data, "grid": tuple(data["grid"])})
+def layer_from_json(attributes: dict[str, Any]) -> Layer:
+    """A layer from its attributes as JSON stores them, with the grid as a list."""
+    return Layer(**{**attributes, "grid": tuple(attributes["grid"])})
 
 
 def prepared_split(source: SourceModel, layer: Layer, batch: int) -> SplitNetwork:
-    """The network of `split_network`, cut once."""
-    made_of = _made_of(source, json.dumps(vars(layer)), f"batch {batch}")
+    """`split_network` for a source model, cached."""
+    key = _key(source, json.dumps(vars(layer)), f"batch {batch}")
 
-    def unpack(data: bytes) -> SplitNetwork:
-        whole, about = from_bytes(data)
+    def deserialize(data: bytes) -> SplitNetwork:
+        whole, description = from_bytes(data)
         if whole is None:
             return SplitNetwork(layer, batch, Observed(source.module, layer.name))
-        if not about["cut"]:
+        if not description["cut"]:
             return SplitNetwork(layer, batch, whole)
         trunk, head = cut(whole)
-        return SplitNetwork(layer, batch, whole, trunk, head, last_linear(head) if about["linear"] else None)
+        return SplitNetwork(layer, batch, whole, trunk, head, last_linear(head) if description["linear"] else None)
 
-    split = kept(
+    split = cached(
         "network",
-        made_of,
+        key,
         lambda: split_network(source.module, layer, source.preprocessing.size, batch),
-        _packed,
-        unpack,
+        _serialize,
+        deserialize,
     )
-    return replace(split, key="\0".join(made_of))
+    return replace(split, cache_key=key)
 
 
-def _packed(split: SplitNetwork) -> bytes:
-    # what could not be exported stays the source's own network
+def _serialize(split: SplitNetwork) -> bytes:
+    # a network that could not be exported is not stored itself, only that fact
     graph = split.whole if isinstance(split.whole, fx.GraphModule) else None
     return to_bytes(graph, {"cut": split.trunk is not None, "linear": split.linear is not None})
 
 
-def _made_of(source: SourceModel, *more: str) -> tuple[str, ...]:
-    return (source.name, source.weights_sha256, str(source.preprocessing), *environment(), *more)
+def _key(source: SourceModel, *parts: str) -> tuple[str, ...]:
+    return (source.name, source.weights_sha256, str(source.preprocessing), *environment(), *parts)

@@ -51,7 +51,7 @@ class SplitNetwork:
             exported or the layer is no clean cut, so that only `whole` explains it.
         head: the layer's output to logits; differentiable; None as `trunk`.
         linear: the head in closed form where that was proved equal, else None.
-        key: what it was made of, in `prepared`; empty where nothing made of it is to be kept.
+        cache_key: determines its content, see `prepared`; empty if nothing derived from it may be cached.
     """
 
     layer: Layer
@@ -60,7 +60,7 @@ class SplitNetwork:
     trunk: fx.GraphModule | None = None
     head: fx.GraphModule | None = None
     linear: LinearHead | None = None
-    key: str = ""
+    cache_key: tuple[str, ...] = ()
 
 
 class Observed(nn.Module):
@@ -99,16 +99,13 @@ def split_network(network: nn.Module, layer: Layer, size: int, batch: int) -> Sp
     """
     frames = probe_frames(size, batch)
     observed = Observed(network, layer.name)
-    try:
-        with evaluating(observed), warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            whole = _flat(torch.export.export(observed, (frames,), strict=False))
-            same = all(close(a, b, 1e-4) for a, b in zip(whole(frames), observed(frames), strict=True))
-    except Exception as error:  # export runs the network's own code and raises whatever that raises
-        logger.info("%s is explained uncut: %s", type(network).__name__, error)
+    with evaluating(observed), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        whole = _exported(observed, frames)
+    if whole is None:
         return SplitNetwork(layer, batch, observed)
-    if not same or not layer.clean:
-        return SplitNetwork(layer, batch, whole if same else observed)
+    if not layer.clean:
+        return SplitNetwork(layer, batch, whole)
     trunk, head = cut(whole)
     with torch.no_grad():
         activations, _ = whole(frames)
@@ -123,13 +120,43 @@ def cut(whole: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
     return _subgraph(whole, start, output), _subgraph(whole, output, logits)
 
 
-def _flat(exported: torch.export.ExportedProgram) -> fx.GraphModule:
-    """The exported graph in functional form, BatchNorm and all that no frame changes folded, without input checks."""
+def _exported(observed: Observed, frames: Tensor) -> fx.GraphModule | None:
+    """The network as a flat graph, None if it cannot be exported or its graph does not reproduce it on `frames`."""
+    try:
+        exported = torch.export.export(observed, (frames,), strict=False)
+    except Exception as error:  # export runs the network's own code and raises whatever that raises
+        logger.info("%s cannot be exported: %s", type(observed.network).__name__, error)
+        return None
+    expected = observed(frames)
+    for functional in (_functional, _decomposed):
+        try:
+            graph = _flat(functional(exported))
+            if all(close(a, b, 1e-4) for a, b in zip(graph(frames), expected, strict=True)):
+                return graph
+            reason: object = "its graph does not reproduce it"
+        except Exception as error:  # an operator that the rewriting does not support, or PyTorch's own failure
+            reason = error
+        logger.info("%s, %s: %s", type(observed.network).__name__, functional.__name__, reason)
+    return None
+
+
+def _functional(exported: torch.export.ExportedProgram) -> fx.GraphModule:
+    """The graph without in-place operators, by `make_functional`, which does not support all graphs but is fast."""
     module = exported.module()
     assert isinstance(module, fx.GraphModule)
-    if not make_functional(module.graph):
-        module = exported.run_decompositions({}).module()
-        assert isinstance(module, fx.GraphModule)
+    make_functional(module.graph)
+    return module
+
+
+def _decomposed(exported: torch.export.ExportedProgram) -> fx.GraphModule:
+    """The graph without in-place operators, by PyTorch's own decomposition."""
+    module = exported.run_decompositions({}).module()
+    assert isinstance(module, fx.GraphModule)
+    return module
+
+
+def _flat(module: fx.GraphModule) -> fx.GraphModule:
+    """A functional graph with BatchNorm and all that no frame changes folded, without input checks."""
     for node in list(module.graph.nodes):
         if node.target is aten._assert_tensor_metadata.default or (node.op == "call_module" and not node.users):
             module.graph.erase_node(node)

@@ -23,7 +23,7 @@ from saliency_pipeline.saliency.backends import (
     openvino_installed,
 )
 from saliency_pipeline.saliency.engine import Explainer
-from saliency_pipeline.saliency.fidelity import judge
+from saliency_pipeline.saliency.fidelity import fidelity_check
 from saliency_pipeline.saliency.layers import Layer
 from saliency_pipeline.saliency.methods import Method
 from saliency_pipeline.saliency.prepared import prepared_split
@@ -65,9 +65,9 @@ def choose_placement(
     """The fastest placement whose maps agree with captum's in fp32, and its explainer if one was made.
 
     Speeds are measured once per kind of machine, network and library versions and kept in the user's cache folder, so
-    that the same machine always chooses alike; fidelity is `judge`'s part. Where no candidate is faithful enough,
-    PyTorch in fp32 is chosen, or what comes nearest to it among what is asked for. bf16 is a candidate only where the
-    device computes in it, or where nothing else is asked for.
+    that the same machine always makes the same choice. Where no candidate passes `fidelity_check`, PyTorch in fp32 is
+    chosen, or what comes nearest to it among what is asked for. bf16 is a candidate only where the device computes in
+    it, or where nothing else is asked for.
 
     Args:
         source: the network that explains.
@@ -91,7 +91,7 @@ def choose_placement(
     frames = frames[: max(1, min(FRAMES, len(frames)))]
     rates = _rates(_speed_key(source, layer, methods, batch, candidates), candidates, make, frames)
     running = [c for c in candidates if rates[c] > 0] or candidates
-    faithful = judge(source, layer, methods, frames, running, make)
+    faithful = fidelity_check(source, layer, methods, frames, running, make)
     for candidate in sorted(running, key=lambda c: -rates[c] * (1 if c.precision == "bf16" else WORTHWHILE)):
         if faithful(candidate):
             return candidate, make(candidate)
@@ -157,11 +157,11 @@ def _rates(
             return 0.0
 
     def measure() -> list[float]:
-        # a batch tells apart what is far apart, and most often that is all
-        glimpsed = {candidate: rate(candidate, 0) for candidate in candidates}
-        near = [c for c in candidates if glimpsed[c] * HOPELESS > max(glimpsed.values())]
-        measured = {c: rate(c, 0.1) for c in near} if len(near) > 1 else {}
-        return list({**glimpsed, **measured}.values())
+        # a few batches are enough to compare candidates that are far apart
+        first_rates = {candidate: rate(candidate, 0) for candidate in candidates}
+        close = [c for c in candidates if first_rates[c] * HOPELESS > max(first_rates.values())]
+        rates = {c: rate(c, 0.1) for c in close} if len(close) > 1 else {}
+        return list({**first_rates, **rates}.values())
 
     names = [f"{c.backend} {c.precision}" for c in candidates]
     rates = remembered_speeds(key, names, measure)
@@ -169,12 +169,12 @@ def _rates(
 
 
 def measure_rate(explainer: Explainer, frames: np.ndarray, seconds: float) -> float:
-    """Frames per second of an explainer with all its streams busy; the best of two runs.
+    """Frames per second of an explainer with all its streams busy: the better of two runs, after a warm-up.
 
     Args:
         explainer: what is measured.
         frames: (N, S, S, 3) uint8, repeated or cut to a batch.
-        seconds: how long each run takes; with 0 each stream explains one batch.
+        seconds: how long each run takes; with 0, as long as one batch per stream takes.
     """
     batch, streams = explainer.batch, explainer.placement.streams
     block = np.resize(frames, (batch, *frames.shape[1:]))

@@ -27,7 +27,7 @@ from saliency_pipeline.training.batchnorm import synchronise
 from saliency_pipeline.training.checkpoint import LAST, State, load_last, save_last
 from saliency_pipeline.training.config import CONFIG, TrainConfig, check_same
 from saliency_pipeline.training.order import epoch_batches, epoch_order
-from saliency_pipeline.training.parts import assemble, choose_shuffle, class_weights, make_optimizer
+from saliency_pipeline.training.parts import Parts, assemble, choose_shuffle, class_weights, make_optimizer
 from saliency_pipeline.training.precision import choose_precision
 from saliency_pipeline.training.runlog import (
     PROVENANCE,
@@ -168,7 +168,7 @@ def _train(
 ) -> RunReport:
     """A run from its options to its report."""
     leads, device = fabric.global_rank == 0, fabric.device
-    parts = assemble(config, pairs, device)
+    parts, automatic = assemble(config, pairs, device), config.precision == "auto"
     config, spec, network, train, validation = parts.config, parts.spec, parts.network, parts.train, parts.validation
     report = str(parts.initialisation)
     shuffle = choose_shuffle(pairs, len(train.dataset))
@@ -179,13 +179,9 @@ def _train(
     }
     if not new:
         shuffle = _same_beginning(folder, about)
-    if config.precision == "auto":
-        first = epoch_batches(epoch_order(len(train.dataset), config.run_seed, 0, *(shuffle or ())), config.batch_size)[
-            0
-        ]
-        progress.note("choosing the precision on the first batch")
-        choice = choose_precision(network, spec, parts.inputs(train.prepare(first, 0))) if leads else ""
-        config = replace(config, precision=fabric.broadcast(choice))
+    if automatic:
+        # the processes of torchrun may run on different hardware: the first one decides for all
+        config = replace(config, precision=fabric.broadcast(_precision(parts, shuffle, progress) if leads else ""))
     board = Board(folder, wanted=tensorboard and leads)
     if leads:
         if new:
@@ -256,6 +252,17 @@ def _train(
         parameters = sum(p.numel() for p in network.parameters())
         write_json(folder / SUMMARY, asdict(result) | {"classes": len(pairs.classes), "parameters": parameters})
     return result
+
+
+def _precision(parts: Parts, shuffle: tuple[int, int] | None, progress: Progress) -> str:
+    """The precision of a run with `--precision auto`."""
+    config, train = parts.config, parts.train
+    if config.precision != "auto":
+        return config.precision
+    order = epoch_order(len(train.dataset), config.run_seed, 0, *(shuffle or ()))
+    first = epoch_batches(order, config.batch_size)[0]
+    progress.note("choosing the precision on the first batch")
+    return choose_precision(parts.network, parts.spec, parts.inputs(train.prepare(first, 0)))
 
 
 def _same_beginning(folder: Path, about: Mapping[str, Any]) -> tuple[int, int] | None:

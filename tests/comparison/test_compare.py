@@ -21,9 +21,9 @@ from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train
 from tests.comparison.marked import marked
-from tests.training.examples import labelled, leave_undrawn
+from tests.training.examples import disable_plots, labelled
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("without_plots")
 
 QUICK = TrainConfig(backbone="test_resnet", epochs=2, batch_size=16, lr=0.01, precision="fp32", device="cpu")
 SCRATCH = {"init": "scratch"}
@@ -42,7 +42,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compared(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("comparisons") / "compared"
     with pytest.MonkeyPatch.context() as patch:
-        leave_undrawn(patch)
+        disable_plots(patch)
         compare(shards, folder, ARMS, QUICK, folds=2, repeats=1, jobs=1)
     return folder
 
@@ -208,6 +208,18 @@ def test_what_cannot_be_is_one_line(shards: Path, tmp_path: Path, options: dict,
     with pytest.raises(SalpipeError, match=message) as error:
         compare(shards, tmp_path / "out", arms, QUICK, **{"jobs": 1, "folds": 2, **options})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_without_bf16_no_network_is_built_to_choose_the_precision(
+    bf16: bool, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    compare_module = "saliency_pipeline.comparison.compare"
+    monkeypatch.setattr(f"{compare_module}.computes_bf16", lambda _device: bf16)
+    monkeypatch.setattr(f"{compare_module}.choose_shared_precision", lambda *given: asked.append(given) or "fp32")
+    plan_only(shards, tmp_path / "out", ARMS, dataclasses.replace(QUICK, precision="auto"), folds=2, repeats=1, jobs=1)
+    assert len(asked) == bf16
 
 
 def test_a_dry_run_counts_measures_and_writes_nothing(shards: Path, tmp_path: Path) -> None:

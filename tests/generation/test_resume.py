@@ -150,7 +150,7 @@ def arguments(images: Path, output: Path) -> list[object]:
 
 @pytest.mark.parametrize(
     ("seed", "kills"),
-    [(1, 2), pytest.param(2, 20, marks=pytest.mark.slow)],
+    [(1, 2), pytest.param(1, 3, marks=pytest.mark.slow), pytest.param(2, 20, marks=pytest.mark.slow)],
 )
 def test_any_number_of_kills_leave_the_bytes_of_an_undisturbed_run(tmp_path: Path, seed: int, kills: int) -> None:
     images = flat(tmp_path / "images", 6 * kills)

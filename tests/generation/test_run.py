@@ -226,6 +226,17 @@ def test_several_methods_come_from_one_pass(images: Path, tmp_path: Path) -> Non
             assert_same_maps(shard, method, expected.maps[method])
 
 
+@pytest.mark.slow
+def test_the_default_model_is_the_embedded_one(tmp_path: Path) -> None:
+    images = photographs(tmp_path / "images", ["n02123045/1.jpg", "n07930864/2.jpg", "n02123045/3.jpg"])
+    generate(images, tmp_path / "shards", target="label", backend="torch", precision="fp32")
+    (shard,) = shards(tmp_path / "shards")
+    assert shard.provenance["source"]["model"] == "efficientnet_lite0"
+    assert shard.targets("gradcam")[:, 0].tolist() == [281, 281, 968]
+    assert shard.maps("gradcam").shape == (3, 1, 7, 7)
+    assert shard.images().shape == (3, 224, 224, 3)
+
+
 def test_labels_that_are_classes_of_the_source_can_be_explained(tmp_path: Path) -> None:
     images = photographs(tmp_path / "images", ["n02123045/1.jpg", "n07930864/2.jpg", "n02123045/3.jpg"])
     run(images, tmp_path / "shards", target="label")

@@ -1,12 +1,30 @@
-"""Fidelity: how near maps come to captum's, as a number, and what fp32 and bf16 are held against."""
+"""Fidelity: how near maps come to captum's, as a number, and what fp32 and bf16 are compared with."""
+
+import dataclasses
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from saliency_pipeline.saliency.fidelity import BOUNDS, Fidelity, fidelity, measured_fidelity, reference_maps
+from saliency_pipeline.models.source import load_source
+from saliency_pipeline.saliency import fidelity as fidelity_module
+from saliency_pipeline.saliency.backends import Placement
+from saliency_pipeline.saliency.engine import Explainer
+from saliency_pipeline.saliency.fidelity import (
+    BOUNDS,
+    Fidelity,
+    fidelity,
+    fidelity_check,
+    measured_fidelity,
+    reference_maps,
+)
 from saliency_pipeline.saliency.methods import find_methods
+from saliency_pipeline.saliency.prepared import prepared_layer, prepared_split
 from tests import reference
 from tests.saliency.networks import (
+    BATCH,
+    PREDICTED,
     captum_grad_cam,
     captum_gradient,
     library_explainer,
@@ -74,3 +92,93 @@ def test_fidelity_of_odd_maps(got: list[np.ndarray], want: list[np.ndarray], fai
     found = fidelity(np.stack(got), np.stack(want))
     assert found.within(*BOUNDS["layer", "fp32"]) is faithful
     assert not np.isnan(found.error)
+
+
+EXACT, ROUNDED = Placement("torch", "fp32"), Placement("torch", "bf16")
+
+
+class Checking:
+    """`fidelity_check` for a tiny network; counts captum's references, and can spoil the maps of a placement."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.references = 0
+        self.spoiled: set[Placement] = set()
+        self.compared_with: list[np.ndarray] = []
+        computed, measured = fidelity_module.reference_maps, fidelity_module.measured_fidelity
+
+        def count(*arguments: object) -> object:
+            self.references += 1
+            return computed(*arguments)
+
+        def note(explainer: Explainer, methods: object, frames: np.ndarray, reference: object) -> list[Fidelity]:
+            self.compared_with.append(reference[1][0])
+            found = measured(explainer, methods, frames, reference)
+            return [Fidelity(0.5, 1.0) for _ in found] if explainer.placement in self.spoiled else found
+
+        monkeypatch.setattr(fidelity_module, "reference_maps", count)
+        monkeypatch.setattr(fidelity_module, "measured_fidelity", note)
+
+    def __call__(self, placement: Placement, frames: int = 3) -> bool:
+        source = load_source(NAME, "none")
+        source = dataclasses.replace(source, preprocessing=dataclasses.replace(source.preprocessing, size=64))
+        layer, methods = prepared_layer(source), find_methods(["gradcam"])
+        split = prepared_split(source, layer, BATCH)
+        self.make = cache(lambda p: Explainer(source, layer, methods, PREDICTED, BATCH, p, split))
+        check = fidelity_check(source, layer, methods, noise(frames), [EXACT, ROUNDED], self.make)
+        return check(placement)
+
+
+@pytest.fixture
+def checking(monkeypatch: pytest.MonkeyPatch, empty_cache: Path) -> Checking:
+    return Checking(monkeypatch)
+
+
+def proofs(folder: Path) -> int:
+    return len(list(folder.glob("networks/proof-*")))
+
+
+def test_fp32_is_compared_with_captum_once(checking: Checking, empty_cache: Path) -> None:
+    assert checking(EXACT)
+    assert (checking.references, proofs(empty_cache)) == (1, 1)
+    assert checking(EXACT, frames=5)
+    assert checking.references == 1
+
+
+def test_a_rejected_engine_is_compared_again(checking: Checking, empty_cache: Path) -> None:
+    checking.spoiled.add(EXACT)
+    assert not checking(EXACT)
+    assert proofs(empty_cache) == 0
+    checking.spoiled.clear()
+    assert checking(EXACT)
+    assert checking.references == 2
+
+
+def test_maps_that_agree_with_anything_prove_nothing(
+    checking: Checking, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fidelity_module, "_is_informative", lambda _reference: False)
+    assert checking(EXACT)
+    assert proofs(empty_cache) == 0
+    flat, varied = np.ones((2, 4, 4)), np.arange(32.0).reshape(2, 4, 4)
+    monkeypatch.undo()
+    for maps, informative in (([flat], False), ([varied], True), ([flat, varied], False), ([varied * np.nan], False)):
+        assert fidelity_module._is_informative((np.ones((2, 3)), maps)) is informative
+
+
+def test_bf16_is_compared_on_every_run_with_the_proved_engine(checking: Checking) -> None:
+    assert checking(EXACT)
+    assert checking(ROUNDED, frames=5)
+    assert checking.references == 1
+    expected = checking.make(EXACT).explain(noise(5)).maps["gradcam"][:, 0]
+    assert np.array_equal(checking.compared_with[-1], expected)
+    checking.spoiled.add(ROUNDED)
+    assert not checking(ROUNDED, frames=5)
+
+
+def test_bf16_is_compared_with_captum_if_no_engine_is_proved(checking: Checking) -> None:
+    checking.spoiled.add(EXACT)
+    assert checking(ROUNDED, frames=5)
+    assert checking.references == 2
+    source, layer = library_source(NAME), library_layer(NAME)
+    expected = captum_grad_cam(source, layer.name, noise(5), checking.make(ROUNDED).explain(noise(5)).targets[:, 0])
+    assert relative_error(checking.compared_with[-1], expected) <= 1e-5

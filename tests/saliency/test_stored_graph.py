@@ -3,6 +3,7 @@
 import json
 import operator
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,7 +53,7 @@ def test_arguments_of_every_kind_survive() -> None:
     def build(graph: fx.Graph, x: fx.Node) -> fx.Node:
         weight, once = graph.get_attr("weight"), graph.get_attr("once")
         options = {"dtype": torch.float64, "device": torch.device("cpu"), "layout": torch.strided}
-        values = graph.call_function(aten.full.default, ([3, 2], float("-inf")), options)
+        values = graph.call_function(aten.full_like.default, (weight, float("-inf")), options)
         kept = graph.call_function(aten.clone.default, (weight,), {"memory_format": torch.preserve_format})
         largest = graph.call_function(aten.max.dim, (values, 0, True))
         first = graph.call_function(operator.getitem, (largest, 0))
@@ -80,37 +81,71 @@ def test_what_has_no_name_is_not_written(build: Callable) -> None:
         to_bytes(graph_of(build), {})
 
 
-def forged(*node: object, tensors: dict[str, torch.Tensor] | None = None) -> bytes:
-    nodes = [["placeholder", "x", "x", {"tuple": []}, {"dict": {}}], [*node, {"dict": {}}]]
-    nodes.append(["output", "output", "output", {"tuple": [{"node": str(node[1])}]}, {"dict": {}}])
+INPUT = ["placeholder", "x", "x", {"tuple": []}, {"dict": {}}]
+
+
+def forged(
+    op: str,
+    target: str,
+    *arguments: object,
+    name: str = "f",
+    options: dict[str, object] | None = None,
+    tensors: dict[str, torch.Tensor] | None = None,
+    first: list[object] = INPUT,
+) -> bytes:
+    """A serialized graph with one node between its input and its output."""
+    nodes = [first, [op, name, target, {"tuple": list(arguments)}, {"dict": options or {}}]]
+    nodes.append(["output", "output", "output", {"tuple": [{"node": name}]}, {"dict": {}}])
     return save(tensors or {"w": torch.zeros(1)}, {"graph": json.dumps({"nodes": nodes, "strides": {}})})
 
 
+X = {"node": "x"}
+
+
 @pytest.mark.parametrize(
-    "data",
+    ("data", "error"),
     [
-        b"",
-        b"\xff" * 64,
-        save({"w": torch.zeros(1)}),
-        forged("call_function", "f", "os.system", {"tuple": ["true"]}),
-        forged("call_function", "f", "posix.system.default", {"tuple": ["true"]}),
-        forged("call_function", "f", "aten.__init__.default", {"tuple": []}),
-        forged("call_function", "f", "aten.relu.__call__", {"tuple": [{"node": "x"}]}),
-        forged("call_method", "f", "numpy", {"tuple": [{"node": "x"}]}),
-        forged("call_module", "f", "w", {"tuple": [{"node": "x"}]}),
-        forged("get_attr", "f", "unknown", {"tuple": []}),
-        forged("get_attr", "f", 'w"); print("', {"tuple": []}, tensors={'w"); print("': torch.zeros(1)}),
-        forged("call_function", "f", "aten.relu.default", {"tuple": [{"node": "later"}]}),
-        forged("call_function", "f", "aten.relu.default", {"tuple": [{"dtype": "load"}]}),
-        forged("call_function", "f", "aten.relu.default", {"tuple": [{"code": "1"}]}),
+        (b"", ValueError),
+        (b"\xff" * 64, ValueError),
+        (save({"w": torch.zeros(1)}), KeyError),
+        (forged("call_function", "os.system", "true"), AttributeError),
+        (forged("call_function", "posix.system.default", "true"), AttributeError),
+        (forged("call_function", "aten.__init__.default", X), AttributeError),
+        (forged("call_function", "aten.relu.__call__", X), ValueError),
+        (forged("call_function", "prims.relu.default", X), ValueError),
+        (forged("call_function", "aten.from_file.default", "/etc/passwd", True, 1), ValueError),
+        (forged("call_function", "aten.full.default", [1], 1.0), ValueError),
+        (forged("call_function", "aten.fill_.Scalar", X, 1.0), ValueError),
+        (forged("call_function", "aten.relu.default", X, options={"self=print(1), b": 1}), ValueError),
+        (forged("call_function", "getitem", X, 0, options={"a": 1}), ValueError),
+        (forged("call_method", "numpy", X), ValueError),
+        (forged("call_module", "w", X), ValueError),
+        (forged("placeholder", "y=print(1)"), ValueError),
+        (forged("placeholder", "lambda"), ValueError),
+        (forged("get_attr", "unknown"), ValueError),
+        (forged("get_attr", 'w"); print("', tensors={'w"); print("': torch.zeros(1)}), ValueError),
+        (forged("call_function", "aten.relu.default", {"node": "later"}), KeyError),
+        (forged("call_function", "aten.relu.default", X, {"dtype": "load"}), ValueError),
+        (forged("call_function", "aten.relu.default", X, {"code": "1"}), (KeyError, TypeError, AttributeError)),
     ],
 )
-def test_bytes_of_another_making_are_refused(data: bytes) -> None:
-    with pytest.raises(Exception, match=r".*"):
+def test_bytes_of_another_making_are_refused(data: bytes, error: type[Exception]) -> None:
+    with pytest.raises(error):
         from_bytes(data)
 
 
-def test_names_are_no_code() -> None:
-    read, _ = from_bytes(forged("call_function", "f(); import os #", "aten.relu.default", {"tuple": [{"node": "x"}]}))
+def test_the_inputs_name_is_no_code(tmp_path: Path) -> None:
+    code = f"x=open({str(tmp_path / 'written')!r}, 'w')"
+    read, _ = from_bytes(
+        forged("call_function", "aten.relu.default", {"node": code}, first=[INPUT[0], code, *INPUT[2:]])
+    )
+    assert read(torch.tensor([-1.0])).item() == 0
+    with pytest.raises(ValueError, match="not allowed in a flat graph"):
+        from_bytes(forged("call_function", "aten.relu.default", X, first=[*INPUT[:2], code, *INPUT[3:]]))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_nodes_name_is_no_code() -> None:
+    read, _ = from_bytes(forged("call_function", "aten.relu.default", X, name="f(); import os #"))
     assert "import os" not in read.code
     assert read(torch.tensor([-1.0])).item() == 0

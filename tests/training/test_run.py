@@ -24,7 +24,7 @@ from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train
 from tests.training.examples import Interrupting, labelled
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("without_plots")
 
 QUICK = TrainConfig(
     backbone="test_resnet", init="scratch", epochs=2, batch_size=8, lr=0.01, precision="fp32", device="cpu"
