@@ -251,13 +251,13 @@ def test_a_rate_counts_frames_per_second() -> None:
 
 
 @pytest.mark.parametrize(
-    ("glimpsed", "longer"), [((100.0, 40.0), []), ((40.0, 100.0), []), ((100.0, 60.0), ["openvino", "torch"])]
+    ("first_rates", "longer"), [((100.0, 40.0), []), ((40.0, 100.0), []), ((100.0, 60.0), ["openvino", "torch"])]
 )
 def test_only_what_the_first_batches_leave_open_is_measured_for_long(
-    glimpsed: tuple[float, float], longer: list[str], measured: Callable, monkeypatch: pytest.MonkeyPatch
+    first_rates: tuple[float, float], longer: list[str], measured: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured({})
-    rates, asked = dict(zip(("openvino", "torch"), glimpsed, strict=True)), []
+    rates, asked = dict(zip(("openvino", "torch"), first_rates, strict=True)), []
 
     def rate(explainer: object, _frames: np.ndarray, seconds: float) -> float:
         if seconds:
@@ -269,7 +269,7 @@ def test_only_what_the_first_batches_leave_open_is_measured_for_long(
     assert asked == longer
 
 
-def test_a_glimpse_is_one_batch_a_stream() -> None:
+def test_zero_seconds_are_one_batch_per_stream_and_run() -> None:
     explainer = library_explainer(NAME, ("gradcam",), Placement("torch", "fp32", streams=2))
     calls, explain = [], explainer.explain
 
