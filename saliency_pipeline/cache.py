@@ -34,9 +34,12 @@ _DIGEST_SIZE = hashlib.sha256().digest_size
 
 def cache_folder() -> Path:
     """The user's folder for data that can be computed again (`~/.cache/salpipe`); it may not be writable."""
-    folder = user_cache_path("salpipe")
-    # without a home directory it is relative, below a folder named "~", which must not be created
-    return folder if folder.is_absolute() else Path(os.devnull, "salpipe")
+    with suppress(RuntimeError):  # there is no home directory
+        folder = user_cache_path("salpipe")
+        # older versions of the library return a path relative to a folder named "~", which must not be created
+        if folder.is_absolute():
+            return folder
+    return Path(os.devnull, "salpipe")
 
 
 def cached(

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -170,8 +171,15 @@ def test_a_folder_that_cannot_be_made_stops_nothing(tmp_path: Path, monkeypatch:
     assert making.count == 2
 
 
-def test_without_a_home_nothing_is_left_where_the_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "user_cache_path", lambda name: Path("~/.cache") / name)
+def raising(_name: str) -> Path:
+    raise RuntimeError("could not determine the home directory")
+
+
+@pytest.mark.parametrize("answer", [raising, lambda name: Path("~/.cache") / name])
+def test_without_a_home_nothing_is_left_where_the_command_runs(
+    answer: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "user_cache_path", answer)
     monkeypatch.chdir(tmp_path)
     making = Making()
     assert making("a") == making("a") == "a"

@@ -70,7 +70,11 @@ def test_a_user_without_a_home_is_served(
     images: Path, plain: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cache, "user_cache_path", lambda name: Path("~/.cache") / name)
+
+    def raising(_name: str) -> Path:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr(cache, "user_cache_path", raising)
     run(images, tmp_path / "shards")
     assert kept(tmp_path / "shards") == plain
     assert [path.name for path in tmp_path.iterdir()] == ["shards"]
