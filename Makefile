@@ -20,12 +20,12 @@ demo: $(VENV)/.with-openvino+demo  ## explain photographs that scikit-image ship
 	$(BIN)/salpipe generate demo/photos -o demo/shards
 	$(BIN)/salpipe show demo/shards -o demo/gallery
 	@echo "Look: $(CURDIR)/demo/gallery/gallery.html shows where the network looked. What follows trains on such maps."
-	$(BIN)/salpipe generate demo/tiles -o demo/tile-shards --size 96
+	$(BIN)/salpipe generate demo/tiles -o demo/tile-shards --size 96 --classes '[a-g]*'
 	$(BIN)/salpipe train demo/tile-shards -o demo/baseline --arch baseline $(DEMO_TRAINING)
 	$(BIN)/salpipe train demo/tile-shards -o demo/modulated --arch modulated $(DEMO_TRAINING)
 	$(BIN)/salpipe evaluate demo/modulated demo/tile-shards
 	$(BIN)/salpipe compare demo/tile-shards -o demo/comparison --arm baseline --arm half --arm mismatched \
-		--folds 3 --repeats 2 --per-class 4 $(DEMO_COMPARISON)
+		--folds 3 --repeats 2 --per-class 5 $(DEMO_COMPARISON)
 	@echo "Open $(CURDIR)/demo/gallery/gallery.html in a browser."
 	@echo "Open $(CURDIR)/demo/comparison/report.html as well: did the maps help?"
 	@echo "Curves: $(CURDIR)/demo/baseline/curves.png and $(CURDIR)/demo/modulated/curves.png"
