@@ -147,7 +147,7 @@ def _serialize(source: SourceModel) -> bytes:
     """All attributes but the network, as JSON, with the hash of the weights' file."""
     attributes = {**vars(source), "build": None, "preprocessing": asdict(source.preprocessing), "file": None}
     if source.file:
-        attributes |= {"file": str(source.file), "file_sha256": file_sha256(source.file)}
+        attributes |= {"file": os.path.abspath(source.file), "file_sha256": file_sha256(source.file)}
     return json.dumps(attributes).encode()
 
 
@@ -174,8 +174,8 @@ def _deserialize(data: bytes, key: Sequence[str], load: Callable[[], SourceModel
         return source.module
 
     preprocessing = attributes["preprocessing"]
-    for pair in (preprocessing, "mean"), (preprocessing, "std"), (attributes, "classes"), (attributes, "wnids"):
-        pair[0][pair[1]] = tuple(pair[0][pair[1]])
+    for owner, field in (preprocessing, "mean"), (preprocessing, "std"), (attributes, "classes"), (attributes, "wnids"):
+        owner[field] = tuple(owner[field])
     return SourceModel(**{**attributes, "build": build, "preprocessing": Preprocessing(**preprocessing)})
 
 

@@ -1,7 +1,9 @@
 """Source models: the embedded one sees cats, names and classes resolve, nothing of the caller's is touched."""
 
+import dataclasses
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from torch import nn
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models import build
+from saliency_pipeline.models import source as source_module
 from saliency_pipeline.models.preprocessing import Preprocessing
 from saliency_pipeline.models.source import SourceModel, _class_names, load_source
 from saliency_pipeline.models.weights import state_sha256
@@ -221,3 +224,34 @@ def test_networks_without_plain_logits_are_refused(
     monkeypatch.setattr(build, "_network", lambda library, bare: Broken(output))
     with pytest.raises(SalpipeError, match=f"{TINY}: {message}"):
         load_source(TINY, "none")
+
+
+def test_a_cached_description_needs_no_network(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load_source(TINY, "none")
+    monkeypatch.setattr(source_module, "_load", lambda *_: pytest.fail("the network was built"))
+    again = load_source(TINY, "none")
+    assert {**vars(again), "build": None} == {**vars(first), "build": None}
+
+
+def test_a_file_of_weights_is_known_from_any_folder(
+    empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(load_source(TINY, "none").module.state_dict(), tmp_path / "weights.pth")
+    monkeypatch.chdir(tmp_path)
+    first = load_source(TINY, "weights.pth")
+    monkeypatch.setattr(source_module, "_load", lambda *_: pytest.fail("the network was built"))
+    assert load_source(TINY, "weights.pth").weights_sha256 == first.weights_sha256
+    assert load_source(TINY, "weights.pth").file == tmp_path / "weights.pth"
+
+
+def test_weights_that_were_replaced_after_all_are_an_error_once(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_source(TINY, "none")
+    described = load_source(TINY, "none")
+    load = source_module._load
+    with monkeypatch.context() as patch:
+        patch.setattr(source_module, "_load", lambda *names: dataclasses.replace(load(*names), weights_sha256="other"))
+        with pytest.raises(SalpipeError, match=f"{TINY}: its weights were replaced; run the same command again"):
+            described.module  # noqa: B018
+    assert load_source(TINY, "none").module is not None
