@@ -64,9 +64,8 @@ def explained(
 def test_a_kept_network_explains_to_the_last_bit_alike(
     name: str, layer: str | None, methods: tuple[str, ...], placement: Placement, empty_cache: Path
 ) -> None:
-    if placement.backend == "openvino":
-        if not openvino_installed():
-            pytest.skip("openvino is not installed")
+    if placement.backend == "openvino" and not openvino_installed():
+        pytest.skip("openvino is not installed")
     size = 224 if name == "torchvision/swin_t" else 160 if name == "test_vit" else 64
     source = sized(name, size)
     wanted_layer, wanted = explained(source, layer, methods, placement)
