@@ -41,7 +41,6 @@ def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("kernels")))
-        gc.freeze()  # what was imported stays
         yield
 
 
@@ -72,5 +71,6 @@ def memory_given_back() -> Iterator[None]:
     """Freed blocks are kept for the next batch, as the engine asks the allocator to; here they add up to gigabytes."""
     yield
     gc.collect()
+    gc.freeze()  # what is still there mostly stays to the end, and is not to be looked at after every module
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
