@@ -101,10 +101,10 @@ def _path(kind: str, key: Sequence[str]) -> Path:
 
 def _read(path: Path) -> bytes | None:
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            digest, data = file.read(_DIGEST_SIZE), file.read()
     except OSError:
         return None
-    digest, data = data[:_DIGEST_SIZE], data[_DIGEST_SIZE:]
     if hashlib.sha256(data).digest() != digest:
         logger.info("%s: damaged", path)
         return None
@@ -135,7 +135,8 @@ def _evict(folder: Path) -> None:
     entries = []
     for path in folder.iterdir():
         with suppress(OSError):
-            entries.append((path.stat().st_mtime, path.stat().st_size, path))
+            if path.is_file():
+                entries.append((path.stat().st_mtime, path.stat().st_size, path))
     total = sum(size for _, size, _ in entries)
     for _, size, path in sorted(entries):
         if total <= MAX_TOTAL_BYTES:

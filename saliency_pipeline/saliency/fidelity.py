@@ -1,4 +1,4 @@
-"""How near an engine's maps come to the reference: captum's on the untouched network in fp32."""
+"""Agreement of an engine's maps with captum's on the unmodified network in fp32."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Reference = tuple[np.ndarray, list[np.ndarray]]
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How near maps come to the reference.
+    """Agreement of maps with reference maps.
 
     Attributes:
         correlation: the lowest Pearson correlation of any map.
@@ -95,18 +95,18 @@ def fidelity_check(
         split_key = make(candidate).split.cache_key
         names = [method.name for method in methods]
         key = (*split_key, *names, candidate.backend, capabilities(candidate.device)) if split_key else ()
-        reference: list[Reference] = []
 
-        def compare() -> bool:
-            reference.append(reference_maps(source, layer, methods, proof_frames))
-            return within_bounds(candidate, proof_frames, reference[0])
+        def compare() -> tuple[bool, bool]:
+            reference = reference_maps(source, layer, methods, proof_frames)
+            return within_bounds(candidate, proof_frames, reference), _is_informative(reference)
 
-        def serialize(accepted: bool) -> bytes:
-            if not accepted or not _is_informative(reference[0]):
+        def serialize(result: tuple[bool, bool]) -> bytes:
+            if not all(result):
                 raise ValueError("nothing was proved")
             return b"accepted"
 
-        return cached("proof", key, compare, serialize, lambda data: data == b"accepted")
+        accepted, _ = cached("proof", key, compare, serialize, lambda data: (data == b"accepted", True))
+        return accepted
 
     def faithful(candidate: Placement) -> bool:
         if candidate.precision == "fp32":
@@ -187,7 +187,7 @@ def measured_fidelity(
 
 
 def fidelity(maps: np.ndarray, reference: np.ndarray) -> Fidelity:
-    """How near `maps` (N, h, w) come to `reference` (N, h, w)."""
+    """Agreement of `maps` (N, h, w) with `reference` (N, h, w)."""
     got, want = (m.reshape(len(m), -1).astype(np.float64) for m in (maps, reference))
     finite, wanted = (np.isfinite(m).all(1) for m in (got, want))
     if (finite != wanted).any():

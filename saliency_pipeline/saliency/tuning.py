@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import version
 
 import numpy as np
@@ -132,11 +132,11 @@ def _explainers(
     source: SourceModel, layer: Layer, methods: Sequence[Method], batch: int
 ) -> Callable[[Placement], Explainer]:
     """Explainers of the predicted class by placement, each made once; they share one export of the network."""
-    split = cache(partial(prepared_split, source, layer, batch))
+    split = prepared_split(source, layer, batch)
 
     @cache
     def make(placement: Placement) -> Explainer:
-        return Explainer(source, layer, methods, Target("predicted"), batch, placement, split())
+        return Explainer(source, layer, methods, Target("predicted"), batch, placement, split)
 
     return make
 

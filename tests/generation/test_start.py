@@ -9,7 +9,6 @@ import torch
 
 from saliency_pipeline import cache
 from saliency_pipeline.models.source import load_source
-from saliency_pipeline.saliency.backends import openvino_installed
 from tests.generation.examples import COMMAND, OPTIONS, flat, kept, run, salpipe
 
 SLOW_TO_IMPORT = ("timm", "torchvision", "captum", "torch._dynamo", "huggingface_hub", "matplotlib")
@@ -29,23 +28,21 @@ def plain(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
 
 
 def test_every_entry_may_be_cut_in_half(images: Path, tmp_path: Path, empty_cache: Path) -> None:
-    options = {"backend": "openvino" if openvino_installed() else "torch"}
+    options = {"backend": "openvino"}
     run(images, tmp_path / "first", **options)
-    wanted = kept(tmp_path / "first")
+    expected = kept(tmp_path / "first")
     entries = {path: path.read_bytes() for path in empty_cache.glob("networks/*")}
     kinds = {path.name.partition("-")[0] for path in entries}
-    assert kinds == {"source", "layer", "network"} | ({"openvino"} & set(options.values()))
+    assert kinds == {"source", "layer", "network", "openvino"}
     for path, whole in entries.items():
         path.write_bytes(whole[: len(whole) // 2])
         run(images, tmp_path / path.name, **options)
-        assert kept(tmp_path / path.name) == wanted
+        assert kept(tmp_path / path.name) == expected
         # OpenVINO numbers the nodes it makes anew in every process
         assert path.stat().st_size == pytest.approx(len(whole), rel=0.01)
 
 
 def test_what_is_chosen_is_the_same_with_and_without_a_cache(images: Path, tmp_path: Path, empty_cache: Path) -> None:
-    if not openvino_installed():
-        pytest.skip("there may be nothing to choose from")
     options = {"backend": "auto", "precision": "auto"}
     first = run(images, tmp_path / "first", **options)
     (proof,) = empty_cache.glob("networks/proof-*")

@@ -1,6 +1,5 @@
 """Networks and frames for the tests of saliency: library networks with random weights, tiny ones, photographs."""
 
-import dataclasses
 from functools import cache
 
 import numpy as np
@@ -8,6 +7,7 @@ import skimage.data
 import torch
 from torch import Tensor, nn
 
+from saliency_pipeline.generation.job import sized
 from saliency_pipeline.models.preprocessing import Preprocessing
 from saliency_pipeline.models.source import SourceModel, load_source
 from saliency_pipeline.models.weights import state_sha256
@@ -23,11 +23,12 @@ FP32 = Placement("torch", "fp32")
 PREDICTED = Target("predicted")
 
 
-@cache
-def library_source(name: str, size: int = 64, weights: str = "none") -> SourceModel:
+def load_sized(name: str, size: int = 64, weights: str = "none") -> SourceModel:
     """A library's network; convolutional ones take frames smaller than they were made for."""
-    source = load_source(name, weights)
-    return dataclasses.replace(source, preprocessing=dataclasses.replace(source.preprocessing, size=size))
+    return sized(load_source(name, weights), size)
+
+
+library_source = cache(load_sized)
 
 
 @cache

@@ -1,13 +1,11 @@
-"""Fidelity: how near maps come to captum's, as a number, and what fp32 and bf16 are compared with."""
+"""Fidelity: agreement of maps with captum's, and which maps those of fp32 and bf16 are compared with."""
 
-import dataclasses
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from saliency_pipeline.models.source import load_source
 from saliency_pipeline.saliency import fidelity as fidelity_module
 from saliency_pipeline.saliency.backends import Placement
 from saliency_pipeline.saliency.engine import Explainer
@@ -30,6 +28,7 @@ from tests.saliency.networks import (
     library_explainer,
     library_layer,
     library_source,
+    load_sized,
     noise,
     relative_error,
 )
@@ -119,8 +118,7 @@ class Checking:
         monkeypatch.setattr(fidelity_module, "measured_fidelity", note)
 
     def __call__(self, placement: Placement, frames: int = 3) -> bool:
-        source = load_source(NAME, "none")
-        source = dataclasses.replace(source, preprocessing=dataclasses.replace(source.preprocessing, size=64))
+        source = load_sized(NAME)
         layer, methods = prepared_layer(source), find_methods(["gradcam"])
         split = prepared_split(source, layer, BATCH)
         self.make = cache(lambda p: Explainer(source, layer, methods, PREDICTED, BATCH, p, split))

@@ -8,21 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from saliency_pipeline.models.source import SourceModel, load_source
-from saliency_pipeline.saliency.backends import Placement, openvino_installed
+from saliency_pipeline.models.source import SourceModel
+from saliency_pipeline.saliency.backends import Placement
 from saliency_pipeline.saliency.engine import Explainer, Explanation
 from saliency_pipeline.saliency.layers import Layer
 from saliency_pipeline.saliency.methods import find_methods
 from saliency_pipeline.saliency.prepared import prepared_layer, prepared_split
 from saliency_pipeline.saliency.split import Observed
-from tests.saliency.networks import BATCH, PREDICTED, noise
-
-FIRST, SECOND = (16, 16), (8, 8)
-
-
-def sized(name: str, size: int) -> SourceModel:
-    source = load_source(name, "none")
-    return dataclasses.replace(source, preprocessing=dataclasses.replace(source.preprocessing, size=size))
+from tests.saliency.networks import BATCH, PREDICTED, load_sized, noise
 
 
 def unbuildable(source: SourceModel) -> SourceModel:
@@ -35,10 +28,10 @@ def unbuildable(source: SourceModel) -> SourceModel:
 def explained(
     source: SourceModel, layer: str | None, methods: tuple[str, ...], placement: Placement
 ) -> tuple[Layer, Explanation]:
-    found = prepared_layer(source, layer)
-    split = prepared_split(source, found, BATCH)
-    explainer = Explainer(source, found, find_methods(methods), PREDICTED, BATCH, placement, split)
-    return found, explainer.explain(noise(3, source.preprocessing.size))
+    chosen = prepared_layer(source, layer)
+    split = prepared_split(source, chosen, BATCH)
+    explainer = Explainer(source, chosen, find_methods(methods), PREDICTED, BATCH, placement, split)
+    return chosen, explainer.explain(noise(3, source.preprocessing.size))
 
 
 @pytest.mark.parametrize(
@@ -64,29 +57,27 @@ def explained(
 def test_a_kept_network_explains_to_the_last_bit_alike(
     name: str, layer: str | None, methods: tuple[str, ...], placement: Placement, empty_cache: Path
 ) -> None:
-    if placement.backend == "openvino" and not openvino_installed():
-        pytest.skip("openvino is not installed")
     size = 224 if name == "torchvision/swin_t" else 160 if name == "test_vit" else 64
-    source = sized(name, size)
-    wanted_layer, wanted = explained(source, layer, methods, placement)
+    source = load_sized(name, size)
+    expected_layer, expected = explained(source, layer, methods, placement)
     kinds = {"layer", "network", "source", *(["openvino"] if placement.backend == "openvino" else [])}
     assert {path.name.partition("-")[0] for path in empty_cache.glob("networks/*")} == kinds
 
-    again = sized(name, size)
+    again = load_sized(name, size)
     assert {**vars(again), "build": None} == {**vars(source), "build": None}
-    found_layer, found = explained(unbuildable(again), layer, methods, placement)
-    assert found_layer == wanted_layer
+    cached_layer, explanation = explained(unbuildable(again), layer, methods, placement)
+    assert cached_layer == expected_layer
     for field in ("prediction_class", "prediction_score", "targets"):
-        assert np.array_equal(getattr(found, field), getattr(wanted, field))
+        assert np.array_equal(getattr(explanation, field), getattr(expected, field))
     for method in methods:
-        assert np.array_equal(found.maps[method], wanted.maps[method])
+        assert np.array_equal(explanation.maps[method], expected.maps[method])
 
 
 def test_other_sizes_layers_and_batches_are_other_entries(empty_cache: Path) -> None:
     def count() -> int:
         return len([path for path in empty_cache.glob("networks/*") if path.name.startswith(("layer", "network"))])
 
-    source = sized("test_resnet", 64)
+    source = load_sized("test_resnet", 64)
     layer = prepared_layer(source)
     prepared_split(source, layer, 2)
     assert count() == 2
@@ -96,14 +87,14 @@ def test_other_sizes_layers_and_batches_are_other_entries(empty_cache: Path) -> 
     assert other != layer
     prepared_split(source, other, 2)
     assert count() == 5
-    prepared_layer(sized("test_resnet", 96))
+    prepared_layer(load_sized("test_resnet", 96))
     assert count() == 6
 
 
 def test_a_network_that_cannot_be_exported_is_remembered_as_such(
     empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = sized("test_resnet", 64)
+    source = load_sized("test_resnet", 64)
     layer = prepared_layer(source)
 
     def refuse(*_: object, **__: object) -> object:
