@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.registry import square_size, timm_config
@@ -63,3 +64,17 @@ def preprocessing_of(name: str, library: str, bare: str) -> Preprocessing:
     interpolation = "bilinear" if interpolation == "bilinear" else "bicubic"
     (r, g, b), (sr, sg, sb) = (tuple(map(float, values)) for values in (mean, std))
     return Preprocessing(size, (r, g, b), (sr, sg, sb), interpolation)
+
+
+def preprocessing_from_json(data: dict[str, Any]) -> Preprocessing:
+    """The preprocessing whose attributes JSON holds.
+
+    Raises:
+        KeyError, TypeError, ValueError: the attributes are incomplete, of other types or impossible.
+    """
+    mean, std = (tuple(map(float, data[name])) for name in ("mean", "std"))
+    if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        raise ValueError("its normalisation is impossible")
+    if data["interpolation"] not in ("bilinear", "bicubic") or type(data["size"]) is not int:
+        raise ValueError("its preprocessing is impossible")
+    return Preprocessing(data["size"], mean, std, data["interpolation"])

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from saliency_pipeline.cache import cached, discard, environment
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.build import from_file, pretrained, untrained
-from saliency_pipeline.models.preprocessing import Preprocessing, preprocessing_of
+from saliency_pipeline.models.preprocessing import Preprocessing, preprocessing_from_json, preprocessing_of
 from saliency_pipeline.models.probe import own_random_state
 from saliency_pipeline.models.registry import EMBEDDED, find_source, is_source
 from saliency_pipeline.models.trained import load_trained, trained_file
@@ -134,13 +134,8 @@ def load_source(name: str = EMBEDDED, weights: str = "default") -> SourceModel:
     # where the libraries store what they download
     folders = [os.environ.get(variable, "") for variable in ("TORCH_HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME")]
     key = (name, weights, *paths, *folders, *environment())
-    return cached(
-        "source",
-        key,
-        lambda: _load(name, weights),
-        _serialize,
-        lambda data: _deserialize(data, key, lambda: _load(name, weights)),
-    )
+    load = partial(_load, name, weights)
+    return cached("source", key, load, _serialize, lambda data: _deserialize(data, key, load))
 
 
 def _serialize(source: SourceModel) -> bytes:
@@ -173,10 +168,9 @@ def _deserialize(data: bytes, key: Sequence[str], load: Callable[[], SourceModel
             raise SalpipeError(f"{name}: its weights were replaced; run the same command again")
         return source.module
 
-    preprocessing = attributes["preprocessing"]
-    for owner, field in (preprocessing, "mean"), (preprocessing, "std"), (attributes, "classes"), (attributes, "wnids"):
-        owner[field] = tuple(owner[field])
-    return SourceModel(**{**attributes, "build": build, "preprocessing": Preprocessing(**preprocessing)})
+    attributes["preprocessing"] = preprocessing_from_json(attributes["preprocessing"])
+    attributes["classes"], attributes["wnids"] = tuple(attributes["classes"]), tuple(attributes["wnids"])
+    return SourceModel(**{**attributes, "build": build})
 
 
 def _load(name: str, weights: str) -> SourceModel:

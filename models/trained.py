@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import write_atomically
-from saliency_pipeline.models.preprocessing import Preprocessing, preprocessing_of
+from saliency_pipeline.models.preprocessing import Preprocessing, preprocessing_from_json, preprocessing_of
 from saliency_pipeline.models.registry import find_source
 from saliency_pipeline.models.two_branch import NetworkSpec, build_network
 from saliency_pipeline.models.weights import compare, file_sha256, fill, one_line
@@ -117,7 +116,7 @@ def load_trained(path: Path | str) -> Trained:
     tensors, description = read_tensors(file, FORMAT)
     try:
         spec = _spec(description["spec"])
-        preprocessing = _preprocessing(description["preprocessing"])
+        preprocessing = preprocessing_from_json(description["preprocessing"])
         about = dict(description["about"])
         if not any(value.shape[:1] == (len(spec.classes),) for value in tensors.values()):
             raise ValueError(f"none of its tensors is for {len(spec.classes)} classes")
@@ -144,12 +143,3 @@ def _spec(data: dict[str, Any]) -> NetworkSpec:
     if not classes or not all(isinstance(name, str) for name in classes):
         raise ValueError("its classes are not names")
     return NetworkSpec(**{**data, "classes": classes})
-
-
-def _preprocessing(data: dict[str, Any]) -> Preprocessing:
-    mean, std = (tuple(map(float, data[name])) for name in ("mean", "std"))
-    if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
-        raise ValueError("its normalisation is impossible")
-    if data["interpolation"] not in ("bilinear", "bicubic") or type(data["size"]) is not int:
-        raise ValueError("its preprocessing is impossible")
-    return Preprocessing(data["size"], mean, std, data["interpolation"])

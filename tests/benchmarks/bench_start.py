@@ -4,8 +4,8 @@
     again    the same into another folder
     predict  one image with a run trained on them, the source model prepared
 
-each in seconds of a whole process, the best of several, and as a multiple of `import torch`, which no command that
-computes goes below. `make bench` runs it; the device is named.
+Printed are the processor and, for each, the shortest wall time of several processes, in seconds and as a multiple of
+the time of `import torch`, which is a lower bound for every command that computes.
 
     python -m tests.benchmarks.bench_start -n 3
 """
@@ -26,7 +26,7 @@ from tests.generation.examples import photographs
 
 
 def seconds(arguments: list[object], cache: Path) -> float:
-    """Of a whole process."""
+    """Wall time of a Python process with these arguments."""
     begun = time.perf_counter()
     subprocess.run(
         [sys.executable, *map(str, arguments)],
@@ -60,11 +60,11 @@ def main() -> None:
             took = seconds([*one, "-o", root / f"predicted-{number}"], cache)
             times["predict"] += [took] if number else []
     best = {name: min(each) for name, each in times.items()}
-    found = {name: {"seconds": round(b, 2), "times": round(b / best["import torch"], 2)} for name, b in best.items()}
+    results = {name: {"seconds": round(b, 2), "times": round(b / best["import torch"], 2)} for name, b in best.items()}
     print(device_name("cpu"))
-    for name, value in found.items():
+    for name, value in results.items():
         print(f"{name:14} {value['seconds']:6.2f} s  {value['times']:5.2f} x import torch")
-    print(json.dumps(found))
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -97,13 +97,17 @@ def run_toy(tmp_path: Path, toml: str, *arguments: str) -> Result:
     return run("toy", "--config", str(file), *arguments)
 
 
+def in_fresh_interpreter(*lines: str) -> subprocess.CompletedProcess[str]:
+    """Run lines of Python in a process of their own."""
+    return subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+
+
 def test_help_imports_no_command_and_nothing_heavy() -> None:
-    code = (
-        "import sys; from saliency_pipeline.cli.main import salpipe\n"
-        "salpipe.main(['--help'], prog_name='salpipe', standalone_mode=False)\n"
-        "print(*sorted(sys.modules), file=sys.stderr)"
+    done = in_fresh_interpreter(
+        "import sys; from saliency_pipeline.cli.main import salpipe",
+        "salpipe.main(['--help'], prog_name='salpipe', standalone_mode=False)",
+        "print(*sorted(sys.modules), file=sys.stderr)",
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     imported = set(done.stderr.split())
     assert not imported & HEAVY
     assert not imported & {place.split(":")[0] for place, _ in COMMANDS.values()}
@@ -358,11 +362,12 @@ def test_a_bar_is_drawn_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, caps
     assert capsys.readouterr().err == ""
 
 
-def test_the_collector_looks_rarely_and_at_nothing_when_the_command_ends() -> None:
-    code = (
-        "import gc\nfrom saliency_pipeline.cli import main\nmain.collect_garbage_rarely()\n"
-        "import atexit\nprint(gc.get_threshold()[0] >= 10_000, gc.isenabled(), gc.get_freeze_count())\n"
-        "atexit._run_exitfuncs()\nprint(gc.get_freeze_count() > 1000)"
+def test_the_collector_runs_rarely_and_ignores_all_objects_at_exit() -> None:
+    done = in_fresh_interpreter(
+        "import atexit, gc; from saliency_pipeline.cli.main import collect_garbage_rarely",
+        "collect_garbage_rarely()",
+        "print(gc.get_threshold()[0] >= 10_000, gc.isenabled(), gc.get_freeze_count())",
+        "atexit._run_exitfuncs()",
+        "print(gc.get_freeze_count() > 1000)",
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["True True 0", "True"]

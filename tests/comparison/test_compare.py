@@ -214,12 +214,12 @@ def test_what_cannot_be_is_one_line(shards: Path, tmp_path: Path, options: dict,
 def test_without_bf16_no_network_is_built_to_choose_the_precision(
     bf16: bool, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[object] = []
+    calls: list[object] = []
     compare_module = "saliency_pipeline.comparison.compare"
     monkeypatch.setattr(f"{compare_module}.computes_bf16", lambda _device: bf16)
-    monkeypatch.setattr(f"{compare_module}.choose_shared_precision", lambda *given: asked.append(given) or "fp32")
+    monkeypatch.setattr(f"{compare_module}.choose_shared_precision", lambda *args: calls.append(args) or "fp32")
     plan_only(shards, tmp_path / "out", ARMS, dataclasses.replace(QUICK, precision="auto"), folds=2, repeats=1, jobs=1)
-    assert len(asked) == bf16
+    assert len(calls) == bf16
 
 
 def test_a_dry_run_counts_measures_and_writes_nothing(shards: Path, tmp_path: Path) -> None:

@@ -248,10 +248,9 @@ def test_weights_that_were_replaced_after_all_are_an_error_once(
     empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load_source(TINY, "none")
-    described = load_source(TINY, "none")
     load = source_module._load
     with monkeypatch.context() as patch:
         patch.setattr(source_module, "_load", lambda *names: dataclasses.replace(load(*names), weights_sha256="other"))
         with pytest.raises(SalpipeError, match=f"{TINY}: its weights were replaced; run the same command again"):
-            described.module  # noqa: B018
+            load_source(TINY, "none").module  # noqa: B018
     assert load_source(TINY, "none").module is not None

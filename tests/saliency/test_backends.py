@@ -18,7 +18,8 @@ from tests import rare
 from tests.saliency.networks import BATCH, library_source, library_split, noise, normalised
 
 UNLIMITED = pytest.mark.skipif(
-    "ONEDNN_MAX_CPU_ISA" in os.environ, reason="OpenVINO refuses bf16 under a limit that its processor does not have"
+    "ONEDNN_MAX_CPU_ISA" in os.environ,
+    reason="ONEDNN_MAX_CPU_ISA is set: OpenVINO then has no bf16 kernels that match the processor",
 )
 PREPROCESSING = Preprocessing(64, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic")
 

@@ -90,7 +90,7 @@ def test_rounded_weights_alone_cost_half_of_what_they_cost_without_keeping_sums(
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
 def test_grad_cam_in_bf16_is_within_bounds_and_nearer_for_it(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if backend == "openvino" and not computes_bf16_in(backend, "cpu"):
-        pytest.skip("OpenVINO takes fp32 for bf16 on this processor: there is no rounding to compare")
+        pytest.skip("no bf16 in this processor: OpenVINO computes in fp32, so there is no rounding error to compare")
     split = library_split("efficientnet_lite0", 224, "default")
     wanted = library_explainer("efficientnet_lite0", ("gradcam",), size=224, weights="default").explain(photos())
     classes, reference_map = wanted.targets[:, 0], wanted.maps["gradcam"][:, 0]

@@ -12,19 +12,19 @@ from torch import fx
 
 from saliency_pipeline.saliency.split import constant
 from saliency_pipeline.saliency.stored_graph import from_bytes, to_bytes
+from tests import rare
 from tests.saliency.networks import BATCH, library_source, library_split, noise, normalised
 
 VIT, SWIN = "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"
-RARE = [pytest.param(name, marks=pytest.mark.slow) for name in ("densenet121", "convnext_atto", VIT, SWIN)]
 SIZES = {VIT: 224, SWIN: 224}
 
 
-@pytest.mark.parametrize("name", ["test_resnet", *RARE])
+@pytest.mark.parametrize("name", ["test_resnet", *rare("densenet121", "convnext_atto", VIT, SWIN)])
 def test_what_is_read_is_what_was_written(name: str) -> None:
     size = SIZES.get(name, 64)
     whole = library_split(name, size).whole
-    read, about = from_bytes(to_bytes(whole, {"note": ["ä", 1.5, None]}))
-    assert about == {"note": ["ä", 1.5, None]}
+    read, description = from_bytes(to_bytes(whole, {"note": ["ä", 1.5, None]}))
+    assert description == {"note": ["ä", 1.5, None]}
     assert read.code == whole.code
     frames = normalised(noise(BATCH, size), library_source(name, size))
     for ours, theirs in zip(read(frames), whole(frames), strict=True):
@@ -34,7 +34,7 @@ def test_what_is_read_is_what_was_written(name: str) -> None:
             ours, theirs = constant(read, node), constant(whole, node)
             assert torch.equal(ours, theirs)
             assert ours.stride() == theirs.stride() or 0 in theirs.stride()
-    assert to_bytes(read, about) == to_bytes(whole, about)
+    assert to_bytes(read, description) == to_bytes(whole, description)
 
 
 def test_there_may_be_no_graph() -> None:
