@@ -12,6 +12,7 @@ PACKAGE = Path(saliency_pipeline.__file__).parent
 LAYERS = (
     "errors",
     "files",
+    "documents",
     "devices",
     "cache",
     "progress",

@@ -1,0 +1,115 @@
+"""JSON and TOML files that anyone may have written: regular files of bounded size and depth. Fields are checked by
+their readers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tomllib
+from pathlib import Path
+from typing import Any
+
+MAX_BYTES = 64 * 2**20
+"""Size limit of a document. A manifest of 100,000 shards has 20 MiB."""
+
+MAX_DEPTH = 64
+"""Nesting limit of a document. No file of salpipe's is nested more than about ten levels deep."""
+
+
+class DocumentError(ValueError):
+    """A document cannot be read. The message is the reason alone; whoever reads it adds the file and the remedy."""
+
+
+def read_regular(path: Path | str, limit: int = MAX_BYTES) -> bytes:
+    """Read a whole file that is a regular one; a pipe or device never blocks or fills memory.
+
+    Args:
+        path: the file; a symbolic link to a regular file is followed.
+        limit: greatest size in bytes.
+
+    Raises:
+        DocumentError: it is no regular file, or larger than the limit.
+        OSError: it cannot be opened or read.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise DocumentError("not a regular file")
+        # files of /proc and /sys say that they are empty, and a file may grow meanwhile
+        data = file.read(limit + 1) if status.st_size <= limit else None
+    if data is None or len(data) > limit:
+        raise DocumentError(f"larger than {limit:,} bytes")
+    return data
+
+
+def parse_json(data: bytes | str) -> Any:
+    """Parse JSON.
+
+    Raises:
+        DocumentError: it is not valid, or nested more than `MAX_DEPTH` levels deep.
+
+    >>> parse_json(b"[" * 100_000)
+    Traceback (most recent call last):
+    saliency_pipeline.documents.DocumentError: nested too deeply
+    """
+    try:
+        value = json.loads(data)
+    except RecursionError:
+        raise DocumentError("nested too deeply") from None
+    except ValueError as error:
+        raise DocumentError(f"not valid JSON: {error}") from None
+    return _of_bounded_depth(value)
+
+
+def parse_toml(data: bytes) -> dict[str, Any]:
+    """Parse TOML in UTF-8.
+
+    Raises:
+        DocumentError: it is not valid, or nested more than `MAX_DEPTH` levels deep.
+    """
+    try:
+        table = tomllib.loads(data.decode("utf-8"))
+    except RecursionError:
+        raise DocumentError("nested too deeply") from None
+    except ValueError as error:
+        raise DocumentError(f"not valid TOML: {error}") from None
+    _of_bounded_depth(table)
+    return table
+
+
+def read_json(path: Path | str, limit: int = MAX_BYTES) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DocumentError: it is no regular file, too large, not valid, or nested too deeply.
+        OSError: it cannot be opened or read.
+    """
+    return parse_json(read_regular(path, limit))
+
+
+def read_toml(path: Path | str, limit: int = MAX_BYTES) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        DocumentError: it is no regular file, too large, not valid, or nested too deeply.
+        OSError: it cannot be opened or read.
+    """
+    return parse_toml(read_regular(path, limit))
+
+
+def _of_bounded_depth(value: Any) -> Any:
+    """The value itself. A depth just below Python's recursion limit would exceed it in the next function."""
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return value
+    raise DocumentError("nested too deeply")
