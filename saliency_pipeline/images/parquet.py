@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import errno
 import itertools
-import json
 import os
 import re
 import threading
@@ -15,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from saliency_pipeline.documents import DocumentError, parse_json
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.folder import SPLIT_FOLDERS, has_class_folders
 from saliency_pipeline.images.keys import has_image_suffix, key_part, natural, shown
 from saliency_pipeline.images.layout import Layout, ReadOptions
 from saliency_pipeline.images.listing import folder_errors_explained, listing
 from saliency_pipeline.images.notes import Notes
+from saliency_pipeline.images.parquet_pages import MAX_THRIFT_ITEMS, check_footer, check_pages
 from saliency_pipeline.images.record import MAX_FILE_BYTES, Catalogue, ImageRecord
 from saliency_pipeline.images.samples import Labels, catalogue, original, split_of
 
@@ -28,8 +29,11 @@ IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 
 _MAX_GROUP_BYTES = 2**31
+_MAX_LIGHT_BYTES = 2**26  # of names or labels in a row group
 _MAX_METADATA_BYTES = 2**24
 _MAX_NAME = 4096
+_MAX_NAMES = 2**20  # of classes
+_LIGHT_ROWS = 2**16
 _MIN_ROW_BYTES = 32
 _MANY, _GLANCE = 16, 4096  # of folders that can be configurations, and of entries that are looked at in each
 _BUFFER_BYTES = 2**20
@@ -87,6 +91,8 @@ class _Rows:
         if group != self._group or row < self._next:
             if group >= self._file.num_row_groups:
                 raise OSError(errno.EIO, "the file has fewer rows than it had", self._path)
+            facts = self._file.metadata.row_group(group)
+            check_pages(self._path, _chunk(facts, self._columns.bytes), facts.num_rows)
             # a row at a time: a dictionary can make many large ones of few bytes
             self._batches = self._file.iter_batches(
                 1, row_groups=[group], columns=[self._columns.bytes], use_threads=False
@@ -210,19 +216,22 @@ def _records(path: str, opened: Any, columns: _Columns, labels: Labels, notes: N
     if (part := os.path.basename(above)).lower() in SPLIT_FOLDERS:
         stem, file = f"{part}/{stem}", f"{part}/{file}"
         split = split_of(os.path.basename(path), SPLIT_FOLDERS[part.lower()])
-    rows = sum(opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups))
-    if rows * _MIN_ROW_BYTES > os.path.getsize(path):
+    counts = [opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)]
+    if min(counts, default=0) < 0 or sum(counts) * _MIN_ROW_BYTES > os.path.getsize(path):
         raise SalpipeError(f"{shown(path)}: claims more rows than there is room for; download it again")
     if columns.path:
         opened = _open(path, metadata=opened.metadata, read_dictionary=[columns.path])
     row = -1
     for group in range(opened.num_row_groups):
-        chunk = _chunk(opened.metadata.row_group(group), columns.bytes)
+        facts = opened.metadata.row_group(group)
+        if not facts.num_rows:
+            continue
+        chunk = _chunk(facts, columns.bytes)
         if max(chunk.total_uncompressed_size, chunk.total_compressed_size) > _MAX_GROUP_BYTES:
             reason = f"more than {_MAX_GROUP_BYTES:,} bytes in row group {group}; write it with smaller row groups"
             raise SalpipeError(f"{shown(path)}: {reason}")
-        length = chunk.total_compressed_size // max(opened.metadata.row_group(group).num_rows, 1)
-        for there, name, number in _facts(opened, group, chunk, columns):
+        length = chunk.total_compressed_size // facts.num_rows
+        for there, name, number in _facts(path, opened, group, columns):
             row += 1
             if not there:
                 notes.add(f"{file}: row {row}", "no image")
@@ -236,17 +245,22 @@ def _records(path: str, opened: Any, columns: _Columns, labels: Labels, notes: N
             yield ParquetRecord(key, path, label, split, None, (), 0, length, row=row)
 
 
-def _facts(opened: Any, group: int, chunk: Any, columns: _Columns) -> Iterator[tuple[bool, str, int | None]]:
+def _facts(path: str, opened: Any, group: int, columns: _Columns) -> Iterator[tuple[bool, str, int | None]]:
     """Of each row of a group whether there is an image, what it is called, and its number of a class, if any."""
     light = [column for column in (columns.path, columns.label) if column]
+    facts = opened.metadata.row_group(group)
+    chunk = _chunk(facts, columns.bytes)
+    for column in light:
+        check_pages(path, _chunk(facts, column), facts.num_rows, _MAX_LIGHT_BYTES)
     statistics = chunk.statistics
     if statistics is None or not statistics.has_null_count or statistics.null_count:
         # the images alone tell which rows have one; a row at a time, as in `_Rows`
+        check_pages(path, chunk, facts.num_rows)
         batches = opened.iter_batches(1, row_groups=[group], columns=[columns.bytes, *light], use_threads=False)
     elif light:
-        batches = opened.read_row_group(group, columns=light, use_threads=False).to_batches()
+        batches = opened.iter_batches(_LIGHT_ROWS, row_groups=[group], columns=light, use_threads=False)
     else:
-        yield from itertools.repeat((True, "", None), opened.metadata.row_group(group).num_rows)
+        yield from itertools.repeat((True, "", None), facts.num_rows)
         return
     for batch in batches:
         found = _leaves(batch)
@@ -261,11 +275,13 @@ def _texts(array: Any) -> list[str]:
     """The texts of an array that gives each once and then says where it stands; untrusted, and perhaps no UTF-8."""
     import pyarrow
 
-    known = array.dictionary.cast(pyarrow.large_binary()).to_pylist()
-    texts = [
-        "" if text is None or len(text) > _MAX_NAME else text.decode("utf-8", "backslashreplace") for text in known
-    ]
-    return ["" if place is None else texts[place] for place in array.indices.to_pylist()]
+    places = array.indices.unique()
+    known = array.dictionary.take(places).cast(pyarrow.large_binary()).to_pylist()
+    texts = {
+        place: "" if text is None or len(text) > _MAX_NAME else text.decode("utf-8", "backslashreplace")
+        for place, text in zip(places.to_pylist(), known, strict=True)
+    }
+    return [texts[place] for place in array.indices.to_pylist()]
 
 
 def _leaves(batch: Any) -> dict[str, Any]:
@@ -317,16 +333,20 @@ def _class_names(schema: Any, columns: _Columns) -> tuple[str, ...]:
     """The names of classes that the `datasets` library writes beside the schema; none where there are none."""
     data = (schema.metadata or {}).get(b"huggingface", b"")
     try:
-        facts = json.loads(data) if len(data) <= _MAX_METADATA_BYTES else {}
+        facts = parse_json(data) if len(data) <= _MAX_METADATA_BYTES else {}
         names = facts["info"]["features"][columns.label]["names"]
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except (DocumentError, LookupError, TypeError):
         return ()
-    return tuple(names) if isinstance(names, list) and all(isinstance(name, str) and name for name in names) else ()
+    known = isinstance(names, list) and len(names) <= _MAX_NAMES
+    return tuple(names) if known and all(isinstance(name, str) and name for name in names) else ()
 
 
 def _chunk(group: Any, column: str) -> Any:
     chunks = (group.column(place) for place in range(group.num_columns))
-    return next(chunk for chunk in chunks if chunk.path_in_schema == column)
+    found = next((chunk for chunk in chunks if chunk.path_in_schema == column), None)
+    if found is None:
+        raise ValueError(f"a row group without the column {column}")
+    return found
 
 
 def _note_missing(files: list[str], notes: Notes) -> None:
@@ -345,8 +365,10 @@ def _open(path: str, **options: Any) -> Any:
         from pyarrow import parquet
     except ImportError:
         raise SalpipeError(f"{shown(path)} needs pyarrow; pip install 'saliency-pipeline[parquet]'") from None
+    check_footer(path)
     # no threads, which a forked process would lack, and no whole column in memory
-    return parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES, **options)
+    options |= {"pre_buffer": False, "buffer_size": _BUFFER_BYTES, "thrift_container_size_limit": MAX_THRIFT_ITEMS}
+    return parquet.ParquetFile(path, **options)
 
 
 @contextmanager
@@ -355,8 +377,8 @@ def _errors_of_arrow(path: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # it decodes names of columns, which may be anything, and lets the error through
-        arrows = type(error).__module__.startswith("pyarrow") or isinstance(error, UnicodeDecodeError)
+        # it decodes names of columns, which may be anything, and lets the error through; ValueErrors are of page checks
+        arrows = type(error).__module__.startswith("pyarrow") or isinstance(error, ValueError)
         if arrows or (isinstance(error, OSError) and error.errno is None):
             reason = shown(str(error).partition("\n")[0][:200])
             raise OSError(errno.EIO, reason, path) from None
