@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
@@ -10,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from saliency_pipeline.documents import DocumentError, read_json
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.lines import Lines
@@ -108,12 +108,10 @@ def read_labels(path: str | os.PathLike[str]) -> dict[str, str]:
         SalpipeError: the file is not of that form, or cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read(_MAX_JSON_BYTES + 1)
-        found = json.loads(data) if len(data) <= _MAX_JSON_BYTES else None
+        found = read_json(os.fspath(path), _MAX_JSON_BYTES)
     except OSError as error:
         raise SalpipeError(f"{shown(path)}: {error.strerror}; make it a file one can read") from None
-    except (ValueError, RecursionError):
+    except DocumentError:
         found = None
     if not isinstance(found, dict) or not all(is_wnid(key) and isinstance(found[key], str) for key in found):
         raise SalpipeError(f"{shown(path)}: not the JSON of names by WordNet id that it should be; download it again")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from saliency_pipeline.documents import DocumentError, parse_json
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.archive import Member, members
 from saliency_pipeline.images.folder import SPLIT_FOLDERS, has_class_folders
@@ -196,8 +196,8 @@ def _facts(
     described = sample.get("json")
     if described and (label is None or known is None):
         try:
-            facts = json.loads(read(described.size, described.offset)) if described.size <= _MAX_JSON_BYTES else None
-        except (ValueError, RecursionError):
+            facts = parse_json(read(described.size, described.offset)) if described.size <= _MAX_JSON_BYTES else None
+        except DocumentError:
             facts = None
         if not isinstance(facts, dict):
             notes.add(f"{shard}: {described.name}", "no description in JSON")

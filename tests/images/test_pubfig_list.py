@@ -1,6 +1,7 @@
 """PubFig's lists as they are found: three versions, and what became of copies."""
 
 import hashlib
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,20 @@ def test_what_is_no_list_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(pubfig_list, "MAX_LIST_BYTES", 50)
     with pytest.raises(SalpipeError, match="more than 64 MB; no list of PubFig is so long"):
         read(tmp_path, HEADER + ROW)
+
+
+def test_lines_without_end_are_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(pubfig_list, "MAX_LIST_BYTES", 2**17)
+    text = ROW + "\n" + "ab\n" * 20_000
+    tracemalloc.start()
+    rows, notes = read(tmp_path, text)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (len(rows), notes[-1]) == (1, "and 19,980 more: not 5 columns separated by tabs")
+    assert peak < 2**19
+    monkeypatch.setattr(pubfig_list, "MAX_LINES", 100)
+    with pytest.raises(SalpipeError, match=r"dev_urls\.txt: more than 100 lines; no list of PubFig is so long"):
+        read(tmp_path, text)
 
 
 def test_lists_are_told_from_other_files(tmp_path):
