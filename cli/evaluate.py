@@ -66,7 +66,9 @@ def command(
     low, high = m["intervals"]["top1"]
     click.echo(f"{split}: {plural(m['images'], 'image')} of {m['classes']:,} class{'es'[: 2 * (m['classes'] != 1)]}")
     click.echo(f"top-1 {m['top1']:.1%} ({m['intervals']['level']:.0%} interval {low:.1%} to {high:.1%})")
-    click.echo(f"top-5 {m['top5']:.1%}, macro F1 {m['macro_f1']:.3f}, ECE {m['calibration']['ece']:.1%}")
+    # of five classes all are among the highest five
+    top5 = "" if m["top5"] is None else f"top-5 {m['top5']:.1%}, "
+    click.echo(f"{top5}macro F1 {m['macro_f1']:.3f}, ECE {m['calibration']['ece']:.1%}")
     if worst := [f"{shown(row['class'])} {row['f1']:.2f} ({row['support']})" for row in found.worst()]:
         click.echo(f"lowest F1 (images): {', '.join(worst)}")
     click.echo(f"tables and pictures are in {shown(found.folder)}")

@@ -18,6 +18,7 @@ from saliency_pipeline.comparison import statistics
 from saliency_pipeline.comparison.arms import CANDIDATE, REFERENCE, Arm, contrasts
 from saliency_pipeline.comparison.conclusion import conclude
 from saliency_pipeline.comparison.runs import Answers, Run, recalls, shared_keys
+from saliency_pipeline.evaluation.confusion import count_pairs, to_json
 
 FORMAT, FORMAT_VERSION = "salpipe-comparison", 1
 MEASURES = ("final", "area")
@@ -245,10 +246,12 @@ def _confusion(
     best = max(runs, key=lambda run: run.final)
     assert best.validation is not None
     index = {name: number for number, name in enumerate(classes)}
-    matrix = np.zeros((len(classes), len(classes)), np.int64)
-    for label, said in zip(best.validation.labels, best.validation.predicted, strict=True):
-        matrix[index[label], index[said]] += 1
-    return {"arm": best.arm, "seed": best.config.seed, "fold": best.config.fold, "matrix": matrix.tolist()}
+    labels, answers = (
+        np.array([index[name] for name in names], np.int64)
+        for names in (best.validation.labels, best.validation.predicted)
+    )
+    matrix = to_json(count_pairs(labels, answers), len(classes))
+    return {"arm": best.arm, "seed": best.config.seed, "fold": best.config.fold, "matrix": matrix}
 
 
 def _shown(by_arm: Mapping[str, Sequence[Run]], arms: Sequence[Arm]) -> list[Run]:

@@ -34,6 +34,7 @@ from saliency_pipeline.comparison.curves import (
     shown,
     styles,
 )
+from saliency_pipeline.evaluation.confusion import excerpt, from_json
 from saliency_pipeline.training.curves import GREY, VERBATIM, drawable
 
 _MEASURES = (("final", "final accuracy"), ("area", "area under the first epochs"))
@@ -173,9 +174,8 @@ def confusion(results: Told, setting: Told) -> Figure | None:
     told = setting["confusion"]
     if told is None:
         return None
-    matrix: npt.NDArray[np.int64] = np.array(told["matrix"], np.int64)
-    count = len(matrix)
-    images = matrix.sum(axis=1, keepdims=True)
+    part = excerpt(from_json(told["matrix"]), len(results["classes"]))
+    matrix, images, count = part.matrix, part.images[:, None], len(part.classes)
     shares = np.divide(matrix, images, out=np.full(matrix.shape, np.nan), where=images > 0)
     side = min(14.0, max(4.6, 1.8 + 0.42 * count))
     figure = Figure(figsize=(side, side), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
@@ -191,7 +191,7 @@ def confusion(results: Told, setting: Told) -> Figure | None:
                 axes.text(column, row, f"{number}", ha="center", va="center", color=colour, fontsize=9)
     every = max(1, -(-count // int(side / 0.16)))
     places = range(0, count, every)
-    names = [drawable(results["classes"][i], 24) for i in places]
+    names = [drawable(results["classes"][part.classes[i]], 24) for i in places]
     size = min(10.0, 40 * side * every / count)
     axes.set_xticks(places, names, rotation=90, fontsize=size, **VERBATIM)
     axes.set_yticks(places, names, fontsize=size, **VERBATIM)
@@ -199,6 +199,8 @@ def confusion(results: Told, setting: Told) -> Figure | None:
     axes.spines[:].set_visible(False)
     axes.set_xlabel("answered")
     axes.set_ylabel("true class")
+    if count < len(results["classes"]):
+        axes.set_title(f"{count:,} of {len(results['classes']):,} classes: those confused most", loc="left")
     return figure
 
 

@@ -26,6 +26,9 @@ Probabilities = npt.NDArray[np.float64]
 
 BATCH = 32
 
+# rows that are sorted at a time
+_ROWS = 1024
+
 
 def recorded_config(trained: Trained) -> TrainConfig:
     """The options that a network was trained with, everything chosen.
@@ -82,13 +85,19 @@ def answer(
     dataset = PairDataset(pairs, rows, method, config.map_target, config.maps, config.run_seed)
     network = trained.network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     inputs = Inputs(trained.preprocessing, where)
-    logits = np.empty((len(rows), len(trained.spec.classes)), np.float32)
+    # never all logits at once besides: with many classes this array is what decides how much memory is taken
+    probabilities = np.empty((len(rows), len(trained.spec.classes)), np.float64)
+    wrong: list[int] = []
     parts = epoch_batches(np.arange(len(rows)), batch_size)
     progress.start(len(rows), "image", "classifying")
     try:
         for part, batch in zip(parts, Batches(dataset, Preparation(config.normalise)).run(parts, 0), strict=True):
             images, maps, _ = inputs(batch)
-            logits[part] = network(images, maps).float().cpu().numpy()
+            logits = network(images, maps).float().cpu().numpy()
+            if not (finite := np.isfinite(logits).all(axis=1)).all():
+                wrong += part[~finite].tolist()
+            else:
+                probabilities[part] = softmax(logits.astype(np.float64), axis=1)
             progress.advance(len(part))
     except RuntimeError as error:
         size, own = pairs.header.size, trained.spec.size
@@ -98,13 +107,12 @@ def answer(
         ) from error
     finally:
         progress.stop()
-    if len(wrong := np.flatnonzero(~np.isfinite(logits).all(axis=1))):
+    if wrong:
         key = pairs[int(rows[wrong[0]])].key
         raise SalpipeError(
             f"{trained.path}: its answer to {len(wrong)} of {len(rows)} images, first of all {key!r}, is not finite; "
             "train again with a lower --lr"
         )
-    probabilities: Probabilities = softmax(logits.astype(np.float64), axis=1)
     return probabilities
 
 
@@ -121,7 +129,8 @@ def highest(probabilities: Probabilities, count: int = TOP) -> tuple[npt.NDArray
     >>> highest(np.array([[0.2, 0.4, 0.4]]), 2)[0].tolist()
     [[1, 2]]
     """
-    classes = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
+    parts = [probabilities[start : start + _ROWS] for start in range(0, max(len(probabilities), 1), _ROWS)]
+    classes = np.concatenate([np.argsort(-part, axis=1, kind="stable")[:, :count] for part in parts])
     return classes, np.take_along_axis(probabilities, classes, axis=1)
 
 

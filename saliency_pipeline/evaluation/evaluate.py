@@ -24,6 +24,7 @@ from saliency_pipeline.evaluation.answers import (
     others_header,
     recorded_config,
 )
+from saliency_pipeline.evaluation.confusion import excerpt, from_json
 from saliency_pipeline.evaluation.figures import draw_confusion, draw_reliability
 from saliency_pipeline.files import disk_errors_explained, remove_stale_temporaries, write_atomically, write_table
 from saliency_pipeline.models.trained import Trained, load_trained
@@ -230,21 +231,23 @@ def _write(
                 classes[label],
                 classes[top[0]],
                 score[0],
-                row[label],
+                label_score,
                 int(top[0] == label),
                 *others(top, score, classes),
             )
-            for key, label, row, top, score in zip(
+            for key, label, label_score, top, score in zip(
                 pairs.keys_at(rows),
                 labels.tolist(),
-                probabilities.tolist(),
+                np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0].tolist(),
                 best.tolist(),
                 scores.tolist(),
                 strict=True,
             )
         ),
     )
-    draw_confusion(np.array(found["confusion"]), classes, folder / CONFUSION)
+    shown = excerpt(from_json(found["confusion"]), len(classes))
+    names = [classes[index] for index in shown.classes.tolist()]
+    draw_confusion(shown.matrix, names, folder / CONFUSION, images=shown.images, of=len(classes))
     calibration = found["calibration"]
     draw_reliability(calibration["bins"], calibration["ece"], folder / RELIABILITY)
     write_atomically(folder / EVALUATION, json.dumps(found, indent=2) + "\n")

@@ -26,7 +26,14 @@ _DPI = 150
 _LIGHT_BLUE = "#8fc1e3"
 
 
-def draw_confusion(confusion: npt.NDArray[np.int64], classes: Sequence[str], path: Path) -> None:
+def draw_confusion(
+    confusion: npt.NDArray[np.int64],
+    classes: Sequence[str],
+    path: Path,
+    *,
+    images: npt.NDArray[np.int64] | None = None,
+    of: int | None = None,
+) -> None:
     """Draw a confusion matrix as a PNG: a row is a true class, a column an answer, the colour the share of the row.
 
     Up to 25 classes the cells hold the counts; beyond it the colours follow the square root of the share, so that
@@ -37,12 +44,14 @@ def draw_confusion(confusion: npt.NDArray[np.int64], classes: Sequence[str], pat
         confusion: (C, C) int64, images of the row's class answered as the column's.
         classes: the C names, drawn as they are; long ones are cut.
         path: the PNG to write, whole or not at all.
+        images: (C,) int64, images of every true class; the sums of the rows where the matrix is whole.
+        of: how many classes there are, where the matrix is a part; see `confusion.excerpt`.
     """
     count = len(classes)
     if confusion.shape != (count, count):
         raise ValueError(f"confusion {confusion.shape}: wanted ({count}, {count}) for {count} classes")
-    images = confusion.sum(axis=1, keepdims=True)
-    shares = np.divide(confusion, images, out=np.full(confusion.shape, np.nan), where=images > 0)
+    totals = (confusion.sum(axis=1) if images is None else images)[:, None]
+    shares = np.divide(confusion, totals, out=np.full(confusion.shape, np.nan), where=totals > 0)
     side = min(_LARGEST, max(2.4, count * (0.5 if count <= _COUNTED else 0.16)))
 
     figure = Figure(figsize=(side, side))
@@ -55,6 +64,8 @@ def draw_confusion(confusion: npt.NDArray[np.int64], classes: Sequence[str], pat
     _name_cells(axes, classes, side)
     axes.set_xlabel("answered", fontsize=11)
     axes.set_ylabel("true class", fontsize=11)
+    if of is not None and of > count:
+        axes.set_title(f"{count:,} of {of:,} classes: those confused most", loc="left", fontsize=11)
     axes.spines[:].set_visible(False)
 
     scale = figure.add_axes((1 + 0.2 / side, 0, 0.14 / side, min(1.0, 3.2 / side)))

@@ -6,7 +6,7 @@ Conventions
     The answer is the class of the highest probability, of equal ones the lowest class. A label is in the top K where
     fewer than K classes come before it in that order.
     Precision without an answer of the class, recall without an image of it, and F1 with neither are not defined:
-    None in `per_class`, and left out of `macro_f1`.
+    None in `per_class`, and left out of `macro_f1`. Top 5 of five classes or fewer is always right: None in `evaluate`.
     Probabilities count as at least 1.2e-38, the smallest normal float32, so that the likelihood stays finite.
 """
 
@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_fscore_support
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.evaluation.confusion import count_pairs, to_json
 from saliency_pipeline.training.scores import TOP, label_ranks
 from saliency_pipeline.training.scores import macro_f1 as macro_f1_of
 
@@ -85,14 +87,6 @@ def nll(labels: Labels, probabilities: Probabilities) -> float:
     return float(-np.log(own.clip(_SMALLEST, 1.0)).mean())
 
 
-def confusion(labels: Labels, probabilities: Probabilities) -> npt.NDArray[np.int64]:
-    """Counts (C, C) int64: rows are the true classes, columns the answers."""
-    classes = probabilities.shape[1]
-    # scikit-learn's warns where all images and answers are of one class
-    pairs = labels * classes + probabilities.argmax(axis=1)
-    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-
-
 def per_class(labels: Labels, probabilities: Probabilities, classes: Sequence[str]) -> list[dict[str, Any]]:
     """For each class its name, precision, recall, F1 (in [0, 1] or None) and support, the number of its images."""
     columns = precision_recall_fscore_support(
@@ -144,45 +138,51 @@ def calibration(labels: Labels, probabilities: Probabilities, bins: int = BINS) 
 
 def intervals(
     labels: Labels, probabilities: Probabilities, *, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
-) -> dict[str, list[float]]:
-    """Bootstrap percentile intervals of top-1, top-5 and macro F1 (Efron and Tibshirani 1993, section 13.3).
+) -> dict[str, list[float] | None]:
+    """Intervals of top-1 and top-5 by Wilson's score (JASA 22, 1927), of macro F1 by bootstrap percentiles.
 
-    Each resample draws N of the N images with replacement. What varies is therefore the images evaluated, not the
-    training: two runs differ by more than these intervals say. With one image, or none right or wrong, an interval
-    is a point. A class that a resample leaves out is left out of its macro F1.
+    What varies is the images evaluated, not the training: two runs differ by more than these intervals say. Wilson's
+    are none of zero width, also where no image or every image is right. Each resample of the bootstrap (Efron and
+    Tibshirani 1993, section 13.3) draws N of the N images with replacement; a class that it leaves out is left out of
+    its macro F1. Where all resamples are alike, as with no image right, they say nothing of the interval.
 
     Args:
         labels: (N,) int64.
         probabilities: (N, C).
         seed: of the draws.
         resamples: how many.
-        level: share of the resamples between the ends, in (0, 1).
+        level: confidence, in (0, 1).
 
     Returns:
-        Lower and upper end of `top1`, `top5` and `macro_f1`.
+        Lower and upper end of `top1`, `top5` and `macro_f1`; None for top-5 of five classes or fewer, and for a macro
+        F1 that is the same in all resamples.
     """
     generator = np.random.default_rng(seed)
     ranks, answers = label_ranks(labels, probabilities), probabilities.argmax(axis=1)
-    # Images alike in label, answer and top 5 are one kind. How often each kind is drawn is multinomial, which takes
-    # as long for a million images as for a thousand.
-    triples = np.stack([labels, answers, ranks < TOP], axis=1)
-    kinds, counts = np.unique(triples, axis=0, return_counts=True)
-    label, answer, in_top5 = kinds[:, 0], kinds[:, 1], kinds[:, 2].astype(bool)
+    # Images alike in label and answer are one kind. How often each kind is drawn is multinomial, which takes as long for
+    # a million images as for a thousand.
+    label, answer, counts = count_pairs(labels, answers).T
     right = label == answer
     classes = probabilities.shape[1]
-    values = np.empty((resamples, 3))
+    values = np.empty(resamples)
     for i in range(resamples):
         drawn = generator.multinomial(len(labels), counts / len(labels)).astype(np.float64)
         hits = np.bincount(label[right], drawn[right], classes)
         occurrences = np.bincount(label, drawn, classes) + np.bincount(answer, drawn, classes)
         occurs = occurrences > 0
-        values[i] = (
-            drawn[right].sum() / len(labels),
-            drawn[in_top5].sum() / len(labels),
-            (2 * hits[occurs] / occurrences[occurs]).mean(),
-        )
-    ends = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return {name: ends[:, i].tolist() for i, name in enumerate(("top1", "top5", "macro_f1"))}
+        values[i] = (2 * hits[occurs] / occurrences[occurs]).mean()
+    ends: list[float] = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    return {
+        "top1": _wilson(int((ranks < 1).sum()), len(ranks), level),
+        "top5": _wilson(int((ranks < TOP).sum()), len(ranks), level) if classes > TOP else None,
+        "macro_f1": ends if np.ptp(values) > 0 else None,
+    }
+
+
+def _wilson(hits: int, count: int, level: float) -> list[float]:
+    interval = binomtest(hits, count).proportion_ci(level, "wilson")
+    # rounding may leave 0 of N a lower end below 0
+    return [min(max(float(interval.low), 0.0), hits / count), max(min(float(interval.high), 1.0), hits / count)]
 
 
 def evaluate(labels: Labels, probabilities: Probabilities, classes: Sequence[str], *, seed: int = 0) -> dict[str, Any]:
@@ -211,13 +211,13 @@ def evaluate(labels: Labels, probabilities: Probabilities, classes: Sequence[str
         "images": len(labels),
         "classes": len(classes),
         "top1": top1(labels, probabilities),
-        "top5": top5(labels, probabilities),
+        "top5": top5(labels, probabilities) if len(classes) > TOP else None,
         "macro_f1": macro_f1(labels, probabilities),
         "nll": nll(labels, probabilities),
         "intervals": {"level": LEVEL, "resamples": RESAMPLES, **intervals(labels, probabilities, seed=seed)},
         "calibration": calibration(labels, probabilities),
         "per_class": per_class(labels, probabilities, classes),
-        "confusion": confusion(labels, probabilities).tolist(),
+        "confusion": to_json(count_pairs(labels, probabilities.argmax(axis=1)), len(classes)),
     }
 
 

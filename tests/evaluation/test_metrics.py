@@ -15,7 +15,8 @@ from sklearn.metrics import confusion_matrix, f1_score, log_loss, top_k_accuracy
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation import metrics
-from saliency_pipeline.evaluation.metrics import calibration, confusion, evaluate, intervals, per_class, validate
+from saliency_pipeline.evaluation.confusion import count_pairs, excerpt
+from saliency_pipeline.evaluation.metrics import calibration, evaluate, intervals, per_class, validate
 
 METRICS: list[Callable[[np.ndarray, np.ndarray], float]] = [metrics.top1, metrics.top5, metrics.macro_f1]
 
@@ -31,6 +32,10 @@ def example(seed: int, images: int = 150, classes: int = 7, dtype: Any = np.floa
 
 def names(classes: int) -> list[str]:
     return [f"class {i}" for i in range(classes)]
+
+
+def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    return excerpt(count_pairs(labels, probabilities.argmax(1)), probabilities.shape[1]).matrix
 
 
 def answers(probabilities: np.ndarray) -> list[int]:
@@ -161,11 +166,12 @@ def slow_bootstrap(labels: np.ndarray, probabilities: np.ndarray, resamples: int
 def test_intervals_are_those_of_drawing_images_one_by_one() -> None:
     labels, probabilities = example(6, images=80)
     wanted = slow_bootstrap(labels, probabilities, 1000)
-    for i, (low, high) in enumerate(intervals(labels, probabilities).values()):
-        # a thousand resamples place an end within about a tenth of the interval's width
-        tolerance = 0.15 * (high - low)
-        assert low == pytest.approx(wanted[0, i], abs=tolerance)
-        assert high == pytest.approx(wanted[1, i], abs=tolerance)
+    for i, (name, ends) in enumerate(intervals(labels, probabilities).items()):
+        assert ends is not None
+        # a thousand resamples place an end within about a tenth of the interval's width; Wilson's interval of a share
+        # lies nearer to one half
+        tolerance = (0.15 if name == "macro_f1" else 0.25) * (ends[1] - ends[0])
+        assert ends == pytest.approx(wanted[:, i].tolist(), abs=tolerance)
 
 
 def test_intervals_of_top1_are_those_of_scipy_and_of_the_binomial() -> None:
@@ -178,6 +184,24 @@ def test_intervals_of_top1_are_those_of_scipy_and_of_the_binomial() -> None:
     assert (low, high) == pytest.approx((drawn.low, drawn.high), abs=0.008)
     wanted = scipy.stats.binom(400, right.mean()).ppf([0.025, 0.975]) / 400
     assert (low, high) == pytest.approx(tuple(wanted), abs=0.008)
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 750), (750, 750), (0, 1), (1, 1), (3, 750), (375, 750)])
+def test_a_share_has_an_interval_also_at_its_ends(hits: int, count: int) -> None:
+    labels = np.zeros(count, np.int64)
+    # by falling class where it is wrong: the label, class 0, comes last of seven
+    probabilities = np.where(np.arange(count)[:, None] < hits, np.eye(7)[0], np.arange(7) / 21)
+    found = intervals(labels, probabilities, resamples=20)
+    # Wilson 1927, solved for the shares that are z standard errors from what was seen
+    z2, share = scipy.stats.norm.ppf(0.975) ** 2, hits / count
+    center, half = share + z2 / (2 * count), math.sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count**2)))
+    wanted = [(center - half) / (1 + z2 / count), (center + half) / (1 + z2 / count)]
+    for name in ("top1", "top5"):
+        low, high = found[name] or (0, 0)
+        assert (low, high) == pytest.approx(wanted, abs=1e-12)
+        assert 0 <= low <= share <= high <= 1
+        assert high - low > 0.004
+    assert (found["macro_f1"] is None) == (hits in (0, count))
 
 
 def test_intervals_hold_the_value_and_widen_with_the_level() -> None:
@@ -211,14 +235,16 @@ def test_evaluate_is_plain_json_and_says_what_the_metrics_say() -> None:
 def test_one_image() -> None:
     found = evaluate(np.array([1]), np.array([[0.2, 0.8, 0.0]], np.float32), names(3))
     assert (found["top1"], found["macro_f1"]) == (1.0, 1.0)
-    assert found["intervals"]["top1"] == [1.0, 1.0]
+    # 1 of 1: Wilson's lower end is 1 / (1 + z²)
+    assert found["intervals"]["top1"] == pytest.approx([1 / (1 + scipy.stats.norm.ppf(0.975) ** 2), 1.0])
+    assert (found["top5"], found["intervals"]["top5"], found["intervals"]["macro_f1"]) == (None, None, None)
     assert found["calibration"]["ece"] == pytest.approx(0.2)
     json.dumps(found, allow_nan=False)
 
 
 def test_one_class() -> None:
     found = evaluate(np.zeros(4, np.int64), np.ones((4, 1), np.float32), ["only"])
-    assert (found["top1"], found["top5"], found["macro_f1"], found["nll"]) == (1.0, 1.0, 1.0, 0.0)
+    assert (found["top1"], found["top5"], found["macro_f1"], found["nll"]) == (1.0, None, 1.0, 0.0)
     assert found["confusion"] == [[4]]
     assert found["per_class"] == [{"class": "only", "precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 4}]
 
@@ -239,7 +265,9 @@ def test_small_and_tied_data_agree_with_counting(images: int, classes: int, seed
         either = images_of + answers_of
         assert row["f1"] == (pytest.approx(2 * both / either) if either else None)
     ends = intervals(labels, probabilities, resamples=20)
-    assert all(0 <= low <= high <= 1 for low, high in ends.values())
+    assert all(0 <= low < high <= 1 for low, high in filter(None, ends.values()))
+    assert ends["top1"][0] <= metrics.top1(labels, probabilities) <= ends["top1"][1]
+    assert (ends["top5"] is None) == (classes <= 5)
 
 
 def refused(change: str) -> tuple[np.ndarray, np.ndarray]:
