@@ -129,8 +129,9 @@ def _arm(runs: Sequence[Run], threshold: float | None, classes: Sequence[str]) -
     }
 
 
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0}
+def _spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean and standard deviation; one value has no standard deviation."""
+    return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None}
 
 
 def _band(curves: Sequence[npt.NDArray[np.float64]]) -> dict[str, list[float]]:
@@ -173,9 +174,10 @@ def _contrast(
     others = {run.pair: run for run in first}
     pairs = [(others[run.pair], run) for run in second if run.pair in others]
     found: dict[str, Any] = {"arm": arm, "against": against, "pairs": len(pairs)}
+    step = 1 / max((run.images["validation"] for _, run in pairs), default=1)
     for measure in MEASURES:
         a, b = (np.array([_score(pair[side], measure) for pair in pairs], np.float64) for side in (0, 1))
-        told = statistics.evaluate(a, b, ratio) if len(pairs) > 1 else None
+        told = statistics.evaluate(a, b, ratio, step=step) if len(pairs) > 1 else None
         found[measure] = {
             "differences": [
                 {"seed": run.config.seed, "fold": run.config.fold, "value": value}

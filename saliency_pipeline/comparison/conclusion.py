@@ -71,6 +71,15 @@ def points(value: float) -> str:
     return f"{100 * value:+.1f}" if round(1000 * value) else "0.0"
 
 
+def p_value(p: float) -> str:
+    """A p value in words; none is 0, and less than 0.001 would be said too exactly by any number.
+
+    >>> p_value(0.0321), p_value(1e-9), p_value(1.0)
+    ('p = 0.032', 'p < 0.001', 'p = 1')
+    """
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
 def _sentence(setting: Told, contrast: Told, controls: list[str]) -> str:
     """What is true of the first candidate, the strongest thing first."""
     arm, against, final = contrast["arm"], contrast["against"], contrast["final"]
@@ -92,7 +101,7 @@ def _sentence(setting: Told, contrast: Told, controls: list[str]) -> str:
         )
     if word == UNDECIDED:
         return (
-            f"No effect was shown: {arm} ended {amount} from {against}, p = {final['p_holm']:.2g} over all contrasts; "
+            f"No effect was shown: {arm} ended {amount} from {against}, {p_value(final['p_holm'])} over all contrasts; "
             f"a difference below {points(told['detectable']).lstrip('+')} points would likely have been missed{speed}"
         )
     beaten = [c for c in controls if (held := find(setting, arm, c)) and held["final"]["verdict"] == BETTER]
@@ -128,7 +137,7 @@ def _single(contrast: Told) -> str:
     surer = "differ on these images" if told["p_holm"] < ALPHA else "are not shown to differ on these images"
     return (
         f"Underpowered: a single pair of runs says nothing of training again; the two networks {surer}: {arm} is right "
-        f"{amount} more often than {against} (McNemar p = {told['p_holm']:.2g})"
+        f"{amount} more often than {against} (McNemar {p_value(told['p_holm'])})"
     )
 
 
@@ -142,7 +151,7 @@ def _detail(setting: Told, arm: str, reference: str, measure: str, several: bool
     more = "no number of pairs here" if needed is None else f"{needed} pairs"
     return (
         f"{where}{arm} {_MEASURED[measure]} {points(told['mean'])} points from {reference}: {word} "
-        f"(p = {contrast[measure]['p_holm']:.2g} after Holm, {contrast['pairs']} pairs; {more} would find "
+        f"({p_value(contrast[measure]['p_holm'])} after Holm, {contrast['pairs']} pairs; {more} would find "
         f"one point with {POWER:.0%} power)"
     )
 

@@ -220,7 +220,7 @@ def by_setting(results: Told) -> Figure | None:
         axes.errorbar(
             [place + shift for place, _ in found],
             [told["mean"] for _, told in found],
-            yerr=[told["sd"] for _, told in found],
+            yerr=[told["sd"] or 0.0 for _, told in found],
             color=style.colour,
             linestyle=style.dashes,
             linewidth=1.6,

@@ -96,14 +96,19 @@ def validate(first: Scores, second: Scores, ratio: float) -> None:
         raise SalpipeError(f"{ratio}: the ratio of validation to training images is a number from 0 on")
 
 
-def evaluate(first: Scores, second: Scores, ratio: float, *, rope: float = ROPE) -> Contrast:
+def evaluate(first: Scores, second: Scores, ratio: float, *, rope: float = ROPE, step: float = 0.0) -> Contrast:
     """Everything about the differences of one score between two arms.
+
+    Accuracies come in steps of one image. Differences that are all the same do not show that nothing varies, only that
+    it varies by less than a step; everything but `sd` then counts the standard deviation of rounding two scores, which
+    is step / sqrt(6).
 
     Args:
         first: (J,) float64, scores of the arm that is compared with.
         second: (J,) float64, scores of the arm in question, pair by pair.
         ratio: validation images over the images that training was drawn from.
         rope: half width of the region of practical equivalence, in units of the score.
+        step: the least that the score can change by: one over the validation images.
 
     Raises:
         SalpipeError: see `validate`.
@@ -118,7 +123,8 @@ def evaluate(first: Scores, second: Scores, ratio: float, *, rope: float = ROPE)
     # equal differences differ by rounding alone
     if sd <= 1e-12 * max(1.0, abs(mean)):
         sd = 0.0
-    error = standard_error(sd, pairs, ratio)
+    counted = sd or step / math.sqrt(6)
+    error = standard_error(counted, pairs, ratio)
     t, p = corrected_t(mean, error, pairs)
     reach = float(stats.t.ppf((1 + LEVEL) / 2, pairs - 1)) * error
     worse, same, better = posterior(mean, error, pairs, rope)
@@ -133,8 +139,8 @@ def evaluate(first: Scores, second: Scores, ratio: float, *, rope: float = ROPE)
         worse,
         same,
         better,
-        detectable(sd, pairs, ratio),
-        pairs_needed(sd, ratio, rope),
+        detectable(counted, pairs, ratio),
+        pairs_needed(counted, ratio, rope),
     )
 
 
@@ -265,7 +271,9 @@ def mcnemar(first: Right, second: Right) -> tuple[int, int, float]:
 def paired_bootstrap(first: Scores, second: Scores, *, seed: int = 0) -> tuple[float, float, float]:
     """The mean difference over images and its 95 % interval, images being drawn again with their pairs.
 
-    It is about other images of the same kind, for the networks at hand; not about other training runs.
+    It is about other images of the same kind, for the networks at hand; not about other training runs. Where all
+    differences are the same no draw differs. The interval then is that of Clopper and Pearson (Biometrika 26, 1934) for
+    how many of all images may differ otherwise, none of N having done so, each by as much as can be.
 
     Args:
         first: (N,) float64, how right the first arm was on each image: 0 or 1, or a share of its runs.
@@ -278,7 +286,8 @@ def paired_bootstrap(first: Scores, second: Scores, *, seed: int = 0) -> tuple[f
     differences = second - first
     mean = float(differences.mean())
     if np.ptp(differences) == 0:
-        return mean, mean, mean
+        others = 1 - ((1 - LEVEL) / 2) ** (1 / len(differences))
+        return mean, mean - others * (1 + mean), mean + others * (1 - mean)
     values, counts = np.unique(differences, return_counts=True)
     draws = np.random.default_rng(seed).multinomial(len(differences), counts / len(differences), RESAMPLES)
     low, high = np.percentile(draws @ values / len(differences), [50 * (1 - LEVEL), 50 * (1 + LEVEL)])

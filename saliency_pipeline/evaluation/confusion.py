@@ -14,7 +14,7 @@ import numpy.typing as npt
 MATRIX_CLASSES = 300
 """Up to so many classes JSON has the whole matrix, and a picture all of it."""
 
-EXCERPT_CLASSES = 100
+EXCERPT_CLASSES = 80
 """So many classes are shown where there are more than `MATRIX_CLASSES`."""
 
 Pairs = npt.NDArray[np.int64]

@@ -159,8 +159,8 @@ def intervals(
     """
     generator = np.random.default_rng(seed)
     ranks, answers = label_ranks(labels, probabilities), probabilities.argmax(axis=1)
-    # Images alike in label and answer are one kind. How often each kind is drawn is multinomial, which takes as long for
-    # a million images as for a thousand.
+    # Images alike in label and answer are one kind. How often each kind is drawn is multinomial, which takes as long
+    # for a million images as for a thousand.
     label, answer, counts = count_pairs(labels, answers).T
     right = label == answer
     classes = probabilities.shape[1]

@@ -1,6 +1,7 @@
 """The page of a comparison: complete, self-contained, escaped, the same every time, and fit for a telephone."""
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from saliency_pipeline.comparison.figures import FIGURES
+from saliency_pipeline.comparison.analysis import analyse
+from saliency_pipeline.comparison.arms import choose_arms
+from saliency_pipeline.comparison.figures import FIGURES, confusion
 from saliency_pipeline.comparison.report import write_report
-from tests.comparison.examples import results
+from tests.comparison.examples import CLASSES, IMAGES, results, runs
 from tests.gallery.test_page import Page
 from tests.gallery.test_show import CHROMIUM
 
@@ -190,3 +193,38 @@ if CHROMIUM:  # pages are checked by parsing them in any case
         (body,) = Page(dom).all("body")
         seen = json.loads(body["data-seen"] or "{}")
         assert seen == {"title": "Did saliency help? · salpipe comparison", "outside": [], "broken": 0}
+
+
+def test_of_many_classes_the_results_hold_pairs_and_the_figure_shows_some(tmp_path: Path) -> None:
+    classes = (*CLASSES, *(f"class {number}" for number in range(400)))
+    arms = choose_arms(())
+    told = analyse(runs(arms, folds=2, repeats=1), arms, ("all images",), classes, about={})
+    setting = told["settings"][0]
+    matrix = setting["confusion"]["matrix"]
+    assert set(matrix) == {"true", "answered", "images"}
+    assert sum(matrix["images"]) == IMAGES
+    assert len(json.dumps(setting["confusion"])) < 500
+    figure = confusion(told, setting)
+    assert figure is not None
+    assert figure.axes[0].get_title(loc="left") == "80 of 403 classes: those confused most"
+    assert {label.get_text() for label in figure.axes[0].get_yticklabels()} >= {"dress", "hat"}
+
+
+def test_one_run_has_no_standard_deviation(tmp_path: Path) -> None:
+    told = results(folds=0, repeats=1)
+    arm = told["settings"][0]["arms"]["baseline"]
+    assert arm["final"]["sd"] is None
+    page = write_report(tmp_path, told, costs(told), picture).read_text(encoding="utf-8")
+    assert f"<td>{arm['final']['mean']:.1%}</td><td>–</td>" in page
+
+
+def test_runs_that_are_all_alike_still_have_intervals() -> None:
+    arms = choose_arms(())
+    first = runs(arms[:1], folds=5, repeats=2)
+    alike = [dataclasses.replace(run, arm=arms[1].name) for run in first]
+    told = analyse([*first, *alike], arms[:2], ("all images",), CLASSES, about={})["settings"][0]["contrasts"][0]
+    for measure in ("final", "area"):
+        found = told[measure]["statistics"]
+        assert (found["mean"], found["p"]) == (0, 1)
+        assert found["low"] < 0 < found["high"]
+        assert told[measure]["verdict"] == "no difference"

@@ -87,6 +87,39 @@ def test_differences_that_are_all_the_same_are_certain():
     assert found.low == found.high == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("pairs", [2, 6, 20])
+@pytest.mark.parametrize("mean", [0.0, 0.1])
+def test_differences_that_are_all_the_same_are_no_surer_than_a_step_of_the_score(pairs, mean):
+    step = 1 / 750
+    found = statistics.evaluate(np.zeros(pairs), np.full(pairs, mean), 0.25, step=step)
+    # twice the rounding of a score to steps, uniform with variance step² / 12
+    error = math.sqrt(2 * step**2 / 12 * (1 / pairs + 0.25))
+    assert (found.mean, found.sd) == pytest.approx((mean, 0.0))
+    assert found.high - found.mean == found.mean - found.low == pytest.approx(stats.t.ppf(0.975, pairs - 1) * error)
+    assert 0 < found.p <= 1
+    assert (found.p == 1) == (mean == 0)
+    assert found.p == pytest.approx(2 * stats.t.sf(mean / error, pairs - 1))
+    assert found.detectable > 0
+    if pairs >= 6:
+        assert statistics.verdict(found, found.p) == ("better" if mean else "no difference")
+
+
+def test_a_step_changes_nothing_where_differences_vary():
+    assert statistics.evaluate(A, B, 0.25, step=0.5) == statistics.evaluate(A, B, 0.25)
+
+
+@pytest.mark.parametrize("count", [1, 5, 750])
+def test_images_that_all_differ_alike_leave_an_interval(count):
+    # with no image of N otherwise, the share that may be has a probability of 2.5 % to be missed
+    others = stats.beta.ppf(0.975, 1, count)
+    for first, second in ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (0.25, 0.5)):
+        mean, low, high = statistics.paired_bootstrap(np.full(count, first), np.full(count, second))
+        assert mean == second - first
+        assert (mean - low, high - mean) == pytest.approx((others * (1 + mean), others * (1 - mean)))
+        assert -1 <= low <= mean <= high <= 1
+        assert low < high
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_only_raises_and_keeps_the_order(p):
     adjusted = statistics.holm(p)
@@ -116,7 +149,6 @@ def test_the_bootstrap_is_that_of_images_drawn_again_with_their_pairs():
     twin = [random.choice(differences, 200).mean() for _ in range(4000)]
     assert (low, high) == pytest.approx(np.percentile(twin, [2.5, 97.5]), abs=0.012)
     assert statistics.paired_bootstrap(first.astype(float), second.astype(float)) == (mean, low, high)
-    assert statistics.paired_bootstrap(np.zeros(5), np.ones(5)) == (1, 1, 1)
 
 
 def test_the_area_is_the_mean_height_of_the_curve():
