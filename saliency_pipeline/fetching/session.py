@@ -23,7 +23,39 @@ _TOTAL = 10
 _IDLE = 2.0
 """Seconds a connection waits for its next request: with thousands of hosts the open ones would exceed the limit."""
 
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Written out, since what `ipaddress` calls global changes from one Python to the next. The IANA registries of
+# special-purpose addresses (RFC 6890 and its updates) say what these are for.
+_NOT_PUBLIC_4 = tuple(
+    map(
+        ipaddress.IPv4Network,
+        (
+            "0.0.0.0/8",
+            "10.0.0.0/8",
+            "100.64.0.0/10",
+            "127.0.0.0/8",
+            "168.63.129.16/32",  # public by its number, and the platform itself on machines of Azure
+            "169.254.0.0/16",
+            "172.16.0.0/12",
+            "192.0.0.0/24",
+            "192.0.2.0/24",
+            "192.88.99.0/24",
+            "192.168.0.0/16",
+            "198.18.0.0/15",
+            "198.51.100.0/24",
+            "203.0.113.0/24",
+            "224.0.0.0/3",
+        ),
+    )
+)
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All that is assigned to networks of the Internet; the rest of IPv6 is reserved, local or multicast."""
+
+_NOT_PUBLIC_6 = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "3fff::/20")))
+_WRAPPED = tuple(
+    (ipaddress.IPv6Network(network), bits)
+    for network, bits in (("::ffff:0:0/96", 0), ("64:ff9b::/96", 0), ("2002::/16", 80))
+)
+"""Networks whose addresses hold an IPv4 address, and how many bits stand behind it: mapped, NAT64, 6to4."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +140,14 @@ def is_public(host: str) -> bool:
     (True, False, False, False)
     """
     try:
-        address = ipaddress.ip_address(host.partition("%")[0])
+        address = ipaddress.ip_address(host)
     except ValueError:
         return False
     if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
-        if address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        address = inner or address
-    return address.is_global and not address.is_multicast and not address.is_reserved
+        if address.scope_id is not None:  # of a network that is this machine's own
+            return False
+        behind = next((bits for network, bits in _WRAPPED if address in network), None)
+        if behind is None:
+            return address in _GLOBAL_UNICAST and not any(address in network for network in _NOT_PUBLIC_6)
+        address = ipaddress.IPv4Address(int(address) >> behind & 0xFFFFFFFF)
+    return not any(address in network for network in _NOT_PUBLIC_4)
