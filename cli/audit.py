@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from saliency_pipeline.cli.options import beside, config_option, json_echo, json_option, output_option, quiet_option
+from saliency_pipeline.cli.options import (
+    beside,
+    config_option,
+    echo,
+    json_echo,
+    json_option,
+    output_option,
+    quiet_option,
+)
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.selection import selection_options
 from saliency_pipeline.errors import IntegrityError, SalpipeError
-from saliency_pipeline.images.keys import shown
+from saliency_pipeline.text import shown
 
 if TYPE_CHECKING:
     from saliency_pipeline.images.layout import ReadOptions
@@ -83,15 +91,15 @@ def command(
         json_echo(asdict(report))
     else:
         unreadable = f", {report.unreadable:,} of them unreadable" if report.unreadable else ""
-        click.echo(f"{shown(images)}: {plural(report.images, 'row' if listed else 'image')}{unreadable}")
+        echo(f"{shown(images)}: {plural(report.images, 'row' if listed else 'image')}{unreadable}")
         near = "near ones were not looked for" if report.near is None else f"{report.near:,} near"
-        click.echo(f"{plural(report.groups, 'group')} of duplicates: {report.exact:,} exact, {near}")
-        click.echo(
+        echo(f"{plural(report.groups, 'group')} of duplicates: {report.exact:,} exact, {near}")
+        echo(
             f"{plural(report.conflicts, 'group')} with different labels"
             + (f", {report.leaks:,} across splits" if not listed else "")
             + (f"; {plural(report.leaked, 'image')} of validation or test in training too" if report.leaked else "")
         )
-        click.echo(shown(report.page))
+        echo(shown(report.page))
     if fail_on_leak and report.leaks:
         raise IntegrityError(
             f"{images}: duplicates in more than one split, {plural(report.leaks, 'group')}; leave them out "

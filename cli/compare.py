@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from saliency_pipeline.cli.options import config_option, json_echo, json_option, output_option, quiet_option
+from saliency_pipeline.cli.options import config_option, echo, json_echo, json_option, output_option, quiet_option
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.training import augmentations, learning_options, network_options
-from saliency_pipeline.images.keys import shown
+from saliency_pipeline.text import shown
 
 
 @click.command()
@@ -143,12 +143,12 @@ def command(
     if as_json:
         json_echo({"folder": found.folder, "page": found.page, "runs": found.runs, "failed": found.failed, **verdict})
         return
-    click.echo(verdict["sentence"])
+    echo(verdict["sentence"])
     for line in verdict["details"]:
-        click.echo(f"  {line}")
+        echo(f"  {line}")
     for warning in found.results["warnings"]:
-        click.echo(f"  note: {shown(warning)}")
-    click.echo(shown(found.page))
+        echo(f"  note: {shown(warning)}")
+    echo(shown(found.page))
 
 
 def _say_plan(tasks: Any, estimate: Any, as_json: bool) -> None:
@@ -163,8 +163,8 @@ def _say_plan(tasks: Any, estimate: Any, as_json: bool) -> None:
     for (arm, setting), count in Counter((task.arm or "pretraining", task.setting) for task in tasks).items():
         step = estimate.seconds_per_step.get(arm)
         told = f", {1000 * step:.0f} ms a step" if step else ""
-        click.echo(f"{arm}{f', {setting}' if setting else ''}: {plural(count, 'run')}{told}")
-    click.echo(
+        echo(f"{arm}{f', {setting}' if setting else ''}: {plural(count, 'run')}{told}")
+    echo(
         f"{plural(estimate.runs, 'run')} to train, {plural(estimate.steps, 'step')}, about "
         f"{_duration(estimate.seconds)}; without --dry-run they are trained"
     )

@@ -10,13 +10,14 @@ from saliency_pipeline.cli.options import (
     batch_size_option,
     config_option,
     device_option,
+    echo,
     json_echo,
     json_option,
     output_option,
     quiet_option,
 )
 from saliency_pipeline.cli.progress import TerminalProgress
-from saliency_pipeline.images.keys import shown
+from saliency_pipeline.text import shown
 
 
 @click.command()
@@ -64,11 +65,11 @@ def command(
         return
     m = found.metrics
     low, high = m["intervals"]["top1"]
-    click.echo(f"{split}: {plural(m['images'], 'image')} of {m['classes']:,} class{'es'[: 2 * (m['classes'] != 1)]}")
-    click.echo(f"top-1 {m['top1']:.1%} ({m['intervals']['level']:.0%} interval {low:.1%} to {high:.1%})")
+    echo(f"{split}: {plural(m['images'], 'image')} of {m['classes']:,} class{'es'[: 2 * (m['classes'] != 1)]}")
+    echo(f"top-1 {m['top1']:.1%} ({m['intervals']['level']:.0%} interval {low:.1%} to {high:.1%})")
     # of five classes all are among the highest five
     top5 = "" if m["top5"] is None else f"top-5 {m['top5']:.1%}, "
-    click.echo(f"{top5}macro F1 {m['macro_f1']:.3f}, ECE {m['calibration']['ece']:.1%}")
+    echo(f"{top5}macro F1 {m['macro_f1']:.3f}, ECE {m['calibration']['ece']:.1%}")
     if worst := [f"{shown(row['class'])} {row['f1']:.2f} ({row['support']})" for row in found.worst()]:
-        click.echo(f"lowest F1 (images): {', '.join(worst)}")
-    click.echo(f"tables and pictures are in {shown(found.folder)}")
+        echo(f"lowest F1 (images): {', '.join(worst)}")
+    echo(f"tables and pictures are in {shown(found.folder)}")

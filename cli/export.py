@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from saliency_pipeline.cli.options import config_option, json_echo, json_option, quiet_option
+from saliency_pipeline.cli.options import config_option, echo, json_echo, json_option, quiet_option
 from saliency_pipeline.cli.progress import TerminalProgress
-from saliency_pipeline.images.keys import shown
+from saliency_pipeline.text import shown
 
 
 @click.command()
@@ -52,5 +52,5 @@ def command(run: Path, output: Path, opset: int, as_json: bool, quiet: bool) -> 
         json_echo(asdict(found))
         return
     inputs = ", ".join(f"{name} ({shape})" for name, shape in found.inputs.items())
-    click.echo(f"{shown(found.file)}: {inputs} to logits (N x {found.classes}), opset {found.opset}")
-    click.echo(f"differs from PyTorch by at most {found.error:.1e} of the range of the logits")
+    echo(f"{shown(found.file)}: {inputs} to logits (N x {found.classes}), opset {found.opset}")
+    echo(f"differs from PyTorch by at most {found.error:.1e} of the range of the logits")

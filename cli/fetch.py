@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from saliency_pipeline.cli.options import config_option, json_echo, json_option, output_option, quiet_option
+from saliency_pipeline.cli.options import config_option, echo, json_echo, json_option, output_option, quiet_option
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import shown
+from saliency_pipeline.text import shown
 
 
 @click.command()
@@ -124,7 +124,7 @@ def command(
         json_echo({"fetch": report.as_dict() if report else None, "presence": there.as_dict()})
     else:
         if report:
-            click.echo(report.as_text())
-        click.echo(there.as_text())
+            echo(report.as_text())
+        echo(there.as_text())
     if report and not report.images:
         raise SalpipeError(f"{shown(output)}: none of the images is there; fetch.jsonl in it says what became of each")

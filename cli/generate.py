@@ -12,6 +12,7 @@ import click
 from saliency_pipeline.cli.options import (
     config_option,
     device_option,
+    echo,
     json_echo,
     json_option,
     output_option,
@@ -20,7 +21,7 @@ from saliency_pipeline.cli.options import (
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.selection import selection_options
 from saliency_pipeline.errors import TooManyRejectsError
-from saliency_pipeline.images.keys import shown
+from saliency_pipeline.text import shown
 
 if TYPE_CHECKING:
     from saliency_pipeline.images.layout import ReadOptions
@@ -222,20 +223,20 @@ def command(
         found = outline(catalogue, shard_size)
         if refused := refusal(catalogue, found, output):
             progress.note(f"without --dry-run this is refused: {refused}")
-        json_echo(asdict(found)) if as_json else click.echo(found.as_text())
+        json_echo(asdict(found)) if as_json else echo(found.as_text())
         return
     report = generate(catalogue, output, shard_size=shard_size, jobs=jobs, part=part, progress=progress, **options)
     if as_json:
         json_echo(asdict(report))
     else:
         state = "complete" if report.complete else "this slice is done; others are not"
-        click.echo(
+        echo(
             f"{shown(report.folder)}: {plural(report.images, 'image')} in {plural(report.shards, 'shard')} "
             f"({report.written:,} written now), {report.rejects:,} rejected; {state}"
         )
         if report.images_per_second:
             speed = f"{report.images_per_second:,.1f} images/s, {report.backend} {report.precision}"
-            click.echo(f"layer {report.layer}; {speed}; {report.seconds:,.1f} s in all")
+            echo(f"layer {report.layer}; {speed}; {report.seconds:,.1f} s in all")
     limit, percent = max_rejects
     planned = report.images + report.rejects
     if report.rejects > (limit * planned / 100 if percent else limit):

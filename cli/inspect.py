@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from saliency_pipeline.cli.options import json_echo, json_option
+from saliency_pipeline.cli.options import echo, json_echo, json_option
 
 
 @click.command()
@@ -28,4 +28,4 @@ def command(shards: Path, as_json: bool) -> None:
     if as_json:
         json_echo(summary.as_dict())
     else:
-        click.echo(summary.as_text())
+        echo(summary.as_text())

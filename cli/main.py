@@ -9,13 +9,15 @@ import errno
 import gc
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.text import printable
 
 COMMANDS = {
     "fetch": ("saliency_pipeline.cli.fetch:command", "Download the images of a list of URLs: PubFig."),
@@ -78,10 +80,16 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, short_help) for name, (_, short_help) in self.lazy.items()])
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does it, but that a wrong argument is repeated as what can be printed."""
+        with usage_errors_escaped():
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what the user can put right, and an interruption, become one line and an exit code."""
         try:
-            return super().invoke(ctx)
+            with usage_errors_escaped():
+                return super().invoke(ctx)
         except SalpipeError as error:
             fail(ctx, f"error: {error}", error.exit_code)
         except KeyboardInterrupt:
@@ -96,9 +104,19 @@ class LazyGroup(click.Group):
 
 
 def fail(ctx: click.Context, message: str, exit_code: int) -> NoReturn:
-    """End the command: one line on standard error, and the exit code."""
-    click.echo("salpipe: " + " ".join(message.splitlines()), err=True)
+    """End the command: one line on standard error, in which names command no terminal, and the exit code."""
+    click.echo("salpipe: " + printable(" ".join(message.splitlines())), err=True)
     ctx.exit(exit_code)
+
+
+@contextmanager
+def usage_errors_escaped() -> Iterator[None]:
+    """Escape what a usage error repeats of the command line: a shell's '*' puts strangers' file names there."""
+    try:
+        yield
+    except click.ClickException as error:
+        vars(error)["message"] = printable(error.message)
+        raise
 
 
 def is_disk_full(error: Exception) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from saliency_pipeline.cli.options import json_echo, json_option
+from saliency_pipeline.cli.options import echo, json_echo, json_option
 
 
 @click.command()
@@ -34,8 +34,8 @@ def command(pattern: str | None, as_json: bool) -> None:
     rows += [(s.name, s.library, s.weights, str(s.size or "?"), s.closed_form) for s in found]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     if not found:
-        click.echo(f"salpipe: no model matches {pattern!r}", err=True)
+        echo(f"salpipe: no model matches {pattern!r}", err=True)
     if pattern is None:
-        click.echo("\nMore: salpipe models 'resnet*', salpipe models 'torchvision/*', salpipe models '*'", err=True)
+        echo("\nMore: salpipe models 'resnet*', salpipe models 'torchvision/*', salpipe models '*'", err=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from saliency_pipeline.cli import config
+from saliency_pipeline.text import printable
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -81,13 +82,19 @@ def beside(path: Path, what: str) -> Path:
     return named.parent / f"{named.stem if path.is_file() else named.name}-{what}"
 
 
+def echo(text: str = "", *, err: bool = False) -> None:
+    """Print lines of text on standard output, or on standard error; names within never command the terminal."""
+    click.echo("\n".join(map(printable, text.split("\n"))), err=err)
+
+
 def json_echo(value: object) -> None:
     """Print one JSON document, the result of a command, on standard output.
 
     Dictionaries, lists, tuples, strings, numbers, paths and NumPy's scalars and arrays may be nested at will. JSON has
     no word for numbers that are not finite: they become null.
     """
-    click.echo(json.dumps(_plain(value), indent=2, allow_nan=False))
+    # json escapes all but this one
+    click.echo(json.dumps(_plain(value), indent=2, allow_nan=False).replace("\x7f", "\\u007f"))
 
 
 def _plain(value: object) -> object:

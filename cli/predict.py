@@ -12,13 +12,14 @@ from saliency_pipeline.cli.options import (
     beside,
     config_option,
     device_option,
+    echo,
     json_echo,
     json_option,
     output_option,
     quiet_option,
 )
 from saliency_pipeline.cli.progress import TerminalProgress
-from saliency_pipeline.images.keys import shown
+from saliency_pipeline.text import shown
 
 NAMED = 8
 """Classes that are named one by one."""
@@ -85,8 +86,8 @@ def command(
     if as_json:
         json_echo(asdict(found))
         return
-    click.echo(f"{shown(found.folder)}: {plural(found.images, 'image')} classified, {found.rejects:,} rejected")
+    echo(f"{shown(found.folder)}: {plural(found.images, 'image')} classified, {found.rejects:,} rejected")
     named = [f"{shown(name)} {images:,}" for name, images in list(found.classes.items())[:NAMED]]
     more = len(found.classes) - len(named)
-    click.echo(", ".join(named) + (f" and {more:,} more class{'es'[: 2 * (more > 1)]}" if more else ""))
-    click.echo(shown(found.page))
+    echo(", ".join(named) + (f" and {more:,} more class{'es'[: 2 * (more > 1)]}" if more else ""))
+    echo(shown(found.page))

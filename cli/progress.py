@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
-from saliency_pipeline.cli.options import progress_bar
+from saliency_pipeline.cli.options import echo, progress_bar
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.text import printable
 
 
 class TerminalProgress(Progress):
@@ -20,11 +19,11 @@ class TerminalProgress(Progress):
     def note(self, text: str) -> None:
         """A line, unless all is to be quiet."""
         if not self.quiet:
-            click.echo(f"salpipe: {text}", err=True)
+            echo(f"salpipe: {' '.join(text.splitlines())}", err=True)
 
     def start(self, total: int, unit: str, what: str) -> None:
         """A new bar."""
-        self.bar = progress_bar(total, unit, what, quiet=self.quiet)
+        self.bar = progress_bar(total, unit, printable(what), quiet=self.quiet)
 
     def advance(self, count: int) -> None:
         """The bar grows."""

@@ -6,8 +6,16 @@ from pathlib import Path
 
 import click
 
-from saliency_pipeline.cli.options import beside, config_option, json_echo, json_option, output_option, seed_option
-from saliency_pipeline.images.keys import shown
+from saliency_pipeline.cli.options import (
+    beside,
+    config_option,
+    echo,
+    json_echo,
+    json_option,
+    output_option,
+    seed_option,
+)
+from saliency_pipeline.text import shown
 
 
 @click.command(name="show")
@@ -60,4 +68,4 @@ def command(
     if as_json:
         json_echo(vars(gallery))
     else:
-        click.echo(shown(gallery.page))
+        echo(shown(gallery.page))

@@ -8,16 +8,10 @@ from typing import Any
 
 import click
 
-from saliency_pipeline.cli.options import (
-    config_option,
-    json_echo,
-    json_option,
-    output_option,
-    quiet_option,
-)
+from saliency_pipeline.cli.options import config_option, echo, json_echo, json_option, output_option, quiet_option
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.training import augmentations, learning_options, network_options
-from saliency_pipeline.images.keys import shown
+from saliency_pipeline.text import shown
 
 
 @click.command()
@@ -111,7 +105,7 @@ def command(
             json_echo(asdict(found))
         else:
             said = f"--lr {found.suggestion:.1e} is worth a try" if found.suggestion else "no rate made the loss fall"
-            click.echo(f"{shown(found.picture)}: {said}")
+            echo(f"{shown(found.picture)}: {said}")
         return
     report = train(shards, output, config, tensorboard=tensorboard, save_seconds=60 * save_every, progress=progress)
     if not is_leading():
@@ -121,8 +115,8 @@ def command(
     else:
         best = report.best
         ended = "stopped early" if report.stopped_early else "complete"
-        click.echo(
+        echo(
             f"{shown(report.folder)}: {plural(report.epochs, 'epoch')}, {ended}; best is epoch {best['epoch']}: "
             f"validation top-1 {best['validation_top1']:.1%}, macro F1 {best['validation_macro_f1']:.3f}"
         )
-        click.echo(f"{report.precision}, {report.seconds:,.0f} s in all; curves are in {shown(output / 'curves.png')}")
+        echo(f"{report.precision}, {report.seconds:,.0f} s in all; curves are in {shown(output / 'curves.png')}")

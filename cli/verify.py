@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from saliency_pipeline.cli.options import json_echo, json_option, progress_bar, quiet_option
+from saliency_pipeline.cli.options import echo, json_echo, json_option, progress_bar, quiet_option
 from saliency_pipeline.errors import IntegrityError
-from saliency_pipeline.images.keys import shown
+from saliency_pipeline.text import shown
 
 
 @click.command()
@@ -49,10 +49,10 @@ def command(shards: Path, deep: bool, as_json: bool, quiet: bool) -> None:
         )
     else:
         for problem in report.problems:
-            click.echo(str(problem))
+            echo(str(problem))
         if not report.problems:
             how = "hashes and values" if report.deep else "structure"
-            click.echo(
+            echo(
                 f"{shown(shards)}: {plural(report.images, 'image')} in {plural(report.shards, 'shard')}, {how} in order"
             )
     if report.problems:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation.evaluate import PREDICTIONS
+from saliency_pipeline.files import read_table
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.runlog import ANSWERS, METRICS, PROVENANCE, SUMMARY, read_json
 
@@ -149,7 +148,6 @@ def recalls(answers: Sequence[Answers], classes: Sequence[str]) -> list[float | 
 def _read_answers(path: Path) -> Answers | None:
     if not path.is_file():
         return None
-    with open(path, newline="", encoding="utf-8") as file:
-        rows: list[dict[str, Any]] = list(csv.DictReader(file))
-    keys, labels, predicted = (tuple(str(row[name]) for row in rows) for name in ("key", "label", "predicted"))
+    rows = read_table(path)
+    keys, labels, predicted = (tuple(row[name] for row in rows) for name in ("key", "label", "predicted"))
     return Answers(keys, labels, predicted)

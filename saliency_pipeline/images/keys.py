@@ -1,9 +1,12 @@
-"""How images are called: names of files and members as parts of keys, the order of keys, names in messages."""
+"""How images are called: names of files and members as parts of keys, and the order of keys."""
 
 from __future__ import annotations
 
 import os
 import re
+
+# part of this module's names: most readers take both from here
+from saliency_pipeline.text import shown as shown
 
 SUFFIXES = frozenset({"bmp", "gif", "jpe", "jpeg", "jpg", "png", "tif", "tiff", "webp"})
 """What an image file's name ends with, in any case. What it really holds is seen when it is decoded."""
@@ -48,9 +51,3 @@ def natural(key: str) -> tuple[str, str]:
         return f"{len(number):03d}{number}"
 
     return _DIGITS.sub(by_length, key).replace("/", "\0"), key
-
-
-def shown(name: str | os.PathLike[str]) -> str:
-    """A path or name as it may stand in a message of one line."""
-    text = os.fspath(name)
-    return text if text.isprintable() else ascii(text)

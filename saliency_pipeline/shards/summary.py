@@ -14,6 +14,7 @@ import numpy.typing as npt
 from saliency_pipeline.shards.manifest import REJECTS
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE, MapShape
+from saliency_pipeline.text import printable
 
 # in the order of the columns of counts
 SPLITS = ("none", "train", "validation", "test")
@@ -139,7 +140,7 @@ class Summary:
                 f"non-finite {maps.non_finite:.2%}",
             ]
         lines += ["", "provenance", *_outline(self.provenance, "  ")]
-        return "\n".join(map(_printable, lines))
+        return "\n".join(map(printable, lines))
 
     def _class_table(self) -> list[str]:
         splits = list(self.splits)
@@ -275,11 +276,6 @@ def _named(counts: npt.NDArray[np.int64]) -> dict[str, int]:
 
 def _listing(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
-
-
-def _printable(line: str) -> str:
-    """The line with control characters escaped: names come from strangers and go to a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def plural(count: int, noun: str) -> str:

@@ -1,0 +1,28 @@
+"""Names and messages as they go to a terminal: what strangers' files hold must not command it. No files, no HTML."""
+
+from __future__ import annotations
+
+import os
+
+
+def shown(name: str | os.PathLike[str]) -> str:
+    r"""A path or name as it may stand in a message of one line.
+
+    >>> print(shown("R\u00e9union/1.jpg"), shown("a\x1b[2J\u202eb"))
+    Réunion/1.jpg 'a\x1b[2J\u202eb'
+    """
+    text = os.fspath(name)
+    return text if text.isprintable() else ascii(text)
+
+
+def printable(line: str) -> str:
+    r"""A line in which control characters, marks of direction and the like are escaped one by one.
+
+    For messages that names may have got into raw; what is printable stays as it is.
+
+    >>> print(printable("a\x1b[2J.jpg: no such\nfile \u202e"))
+    a\x1b[2J.jpg: no such\nfile \u202e
+    """
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
