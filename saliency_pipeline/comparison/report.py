@@ -69,7 +69,8 @@ def write_report(folder: Path, results: Told, costs: Told, pictures: Pictures) -
         about=json.dumps(results["about"], indent=2, sort_keys=True),
         measures=(("final", "final accuracy"), ("area", "area under the first epochs")),
     )
-    write_atomically(folder / PAGE, page)
+    # names from a stranger's file may hold what UTF-8 cannot
+    write_atomically(folder / PAGE, page.encode("utf-8", "replace"))
     return folder / PAGE
 
 

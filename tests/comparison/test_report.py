@@ -228,3 +228,11 @@ def test_runs_that_are_all_alike_still_have_intervals() -> None:
         assert (found["mean"], found["p"]) == (0, 1)
         assert found["low"] < 0 < found["high"]
         assert told[measure]["verdict"] == "no difference"
+
+
+def test_names_that_utf8_cannot_hold_or_that_turn_the_direction_stay_by_themselves(tmp_path: Path) -> None:
+    told = results(effects=EFFECT)
+    told["settings"][0]["disagreements"][0] |= {"label": "\ud800", "key": "\u202egpj.exe", "said_arm": "'><script>"}
+    text = write_report(tmp_path, told, costs(told), picture).read_text(encoding="utf-8")
+    for name in ("?", "\u202egpj.exe", "&#39;&gt;&lt;script&gt;"):
+        assert re.search(rf"<bdi[^>]*>{re.escape(name)}</bdi>", text)
