@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from saliency_pipeline.cli import main
 from saliency_pipeline.cli.main import COMMANDS, salpipe
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.text import printable, shown
@@ -91,3 +92,9 @@ def test_what_can_be_printed_is_left_alone() -> None:
     for name in ("Réunion/猫 ü.jpg", "مرحبا", "a\\b'\""):
         assert printable(name) == shown(name) == name
     assert printable("\udcff") == r"\udcff"
+
+
+def test_commands_print_through_one_function() -> None:
+    own = {"main.py", "options.py"}
+    for path in Path(main.__file__).parent.glob("*.py"):
+        assert path.name in own or "click.echo" not in path.read_text(encoding="utf-8"), path.name
