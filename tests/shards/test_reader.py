@@ -135,13 +135,13 @@ def test_a_shard_replaced_under_an_open_reader_is_noticed(tmp_path):
         shard.images()
 
 
-def test_only_so_many_shards_stay_mapped(tmp_path, monkeypatch):
-    monkeypatch.setattr(reader, "_MAPPED_SHARDS", 2)
+def test_only_so_many_shards_stay_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "_OPEN_SHARDS", 2)
     pairs = ShardFolder(folder(tmp_path / "f", [1] * 6))
     expected = pairs.keys()
     for index in (0, 5, 3, 1, 0, 2, 4, 4, 0):
         assert pairs[index].key == expected[index]
-        assert sum(shard.mapped for shard in pairs.shards) <= 2
+        assert sum(shard.is_open for shard in pairs.shards) <= 2
 
 
 def _checksums(pairs: ShardFolder, order: list[int]) -> list[tuple]:
@@ -217,7 +217,7 @@ def test_labels_and_splits_out_of_range_are_never_handed_on(tmp_path):
 @pytest.mark.parametrize("start", [0, 5, 300])
 def test_a_damaged_jpeg_is_named_by_its_key(tmp_path, start):
     path = write(tmp_path / "a.h5", header("jpeg"), rows(3, "jpeg"))
-    begin, end = Shard(path).view("image_offset")[1:3].tolist()
+    begin, end = Shard(path).read("image_offset")[1:3].tolist()
     _overwrite(path, "image_bytes", slice(begin + start, min(end, begin + start + 400)), 0)
     with pytest.raises(IntegrityError, match=r"image of 'klasse 1/日本/long1\.jpg' cannot be decoded"):
         Shard(path).images()

@@ -79,17 +79,17 @@ def test_what_is_gathered_belongs_to_the_caller(folder):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_shards_may_be_empty_and_more_than_stay_mapped(tmp_path, monkeypatch):
-    monkeypatch.setattr(reader, "_MAPPED_SHARDS", 2)
+def test_shards_may_be_empty_and_more_than_stay_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "_OPEN_SHARDS", 2)
     pairs = ShardFolder(shards.folder(tmp_path / "f", [3, 0, 2, 1, 0, 4]))
     found = PairDataset(pairs, np.arange(10)[::-1], "gradcam").__getitems__(range(10))
     np.testing.assert_array_equal(found.images, [pairs[i].image for i in range(9, -1, -1)])
-    assert sum(shard.mapped for shard in pairs.shards) <= 2
+    assert sum(shard.is_open for shard in pairs.shards) <= 2
 
 
 def test_nothing_is_opened_before_it_is_needed(folder):
     dataset = PairDataset(folder, np.arange(len(folder)), "gradcam")
-    assert not any(shard.mapped for shard in folder.shards)
+    assert not any(shard.is_open for shard in folder.shards)
     assert dataset[0][2] == dataset.labels[0]
     assert len(pickle.dumps(dataset)) < 1500
 
@@ -251,7 +251,7 @@ def test_an_error_comes_to_the_consumer_at_its_batch(tmp_path):
 def test_a_damaged_jpeg_among_many_is_named(tmp_path):
     path = labelled(tmp_path / "f", 12, 1, encoding="jpeg")
     shard = Shard(path / "shard-00000.h5")
-    begin, end = shard.view("image_offset")[5:7].tolist()
+    begin, end = shard.read("image_offset")[5:7].tolist()
     offset, column = shard.layout.places["image_bytes"]
     stream = np.memmap(shard.path, column.dtype, "r+", offset, column.shape)
     stream[begin + (end - begin) // 2 : end] = 0
