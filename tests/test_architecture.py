@@ -19,6 +19,7 @@ LAYERS = (
     "speeds",
     "workers",
     "images",
+    "recognition",
     "subsets",
     "fetching",
     "models",

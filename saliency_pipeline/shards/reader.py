@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from saliency_pipeline.errors import IntegrityError, SalpipeError
+from saliency_pipeline.recognition import is_shards, no_shards
 from saliency_pipeline.shards.file import ShardFile
 from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.schema import ShardHeader
@@ -38,6 +39,8 @@ class ShardFolder(Described, Sequence[Pair]):
         self.path = Path(path)
         if not self.path.exists():
             raise SalpipeError(f"{self.path}: no such file or folder")
+        if not is_shards(self.path):
+            raise no_shards(self.path)
         opened: deque[ShardFile] = deque(maxlen=_most_open())
         if self.path.is_dir():
             manifest = Manifest.read(self.path)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.files import sha256_of
+from saliency_pipeline.recognition import is_shards, no_shards
 from saliency_pipeline.shards.layout import read_layout
 from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, Manifest, ShardEntry, reject_lines
 from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE, ShardHeader, is_shard_name, ragged
@@ -77,6 +78,8 @@ def verify(path: Path | str, *, deep: bool = False, progress: Callable[[int, int
     path = Path(path)
     if not path.exists():
         raise SalpipeError(f"{path}: no such file or folder")
+    if not path.is_dir() and not is_shards(path):
+        raise no_shards(path)
     problems: list[Problem] = []
     manifest = None
     if path.is_dir():
@@ -84,7 +87,7 @@ def verify(path: Path | str, *, deep: bool = False, progress: Callable[[int, int
         present = sorted(entry.name for entry in path.iterdir() if is_shard_name(entry.name))
         listed = {entry.name: entry for entry in manifest.shards} if manifest else {}
         if not manifest and not present:
-            raise SalpipeError(f"{path}: holds no shards; give a folder that 'salpipe generate' wrote")
+            raise no_shards(path)
         if manifest:
             problems += _check_rejects(path, manifest)
             problems += [

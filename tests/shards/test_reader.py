@@ -101,7 +101,7 @@ def test_a_single_shard_opens_like_a_folder(tmp_path):
 def test_what_cannot_be_opened_is_named(tmp_path):
     with pytest.raises(SalpipeError, match="no such file or folder"):
         ShardFolder(tmp_path / "gone")
-    with pytest.raises(SalpipeError, match="not a finished salpipe folder"):
+    with pytest.raises(SalpipeError, match="an empty folder, holds no shards"):
         ShardFolder(tmp_path)
     path = folder(tmp_path / "f")
     (path / "shard-00001.h5").unlink()

@@ -235,7 +235,7 @@ def test_other_entries_where_shards_should_be(sound):
 def test_what_holds_no_shards_is_an_error(tmp_path):
     with pytest.raises(SalpipeError, match="no such file or folder"):
         verify(tmp_path / "gone")
-    with pytest.raises(SalpipeError, match="holds no shards; give a folder that 'salpipe generate' wrote"):
+    with pytest.raises(SalpipeError, match="an empty folder, holds no shards; give a folder that"):
         verify(tmp_path)
 
 
