@@ -136,7 +136,10 @@ class ShardFile:
         except OSError as error:
             raise self._unreadable(error) from error
         if not same:
-            raise IntegrityError(f"{self.path}: was replaced while it was being read; run the same command again")
+            raise IntegrityError(
+                f"{self.path}: was replaced while it was being read; run 'salpipe verify --deep', "
+                "then the same command again"
+            )
 
     def _unreadable(self, error: OSError) -> IntegrityError:
         remedy = "run 'salpipe verify'"

@@ -15,8 +15,9 @@ from saliency_pipeline.files import temporary_name
 from saliency_pipeline.shards import reader
 from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.shards.schema import decode_maps, encode_maps
+from saliency_pipeline.shards.schema import NON_FINITE, decode_maps, encode_maps
 from saliency_pipeline.shards.shard import Shard
+from saliency_pipeline.shards.verify import verify
 from tests.shards.examples import MAPS, SIZE, folder, header, jpeg, rows, write
 
 
@@ -212,6 +213,28 @@ def test_labels_and_splits_out_of_range_are_never_handed_on(tmp_path):
     _overwrite(path, "key", 2, b"\xff\xfe")
     with pytest.raises(IntegrityError, match="a key is not UTF-8"):
         Shard(path).keys  # noqa: B018
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1])
+def test_scales_that_cannot_be_are_named(tmp_path, value):
+    path = write(tmp_path / "a.h5", header(), rows(3))
+    _overwrite(path, "saliency/gradcam/scale", 1, value)
+    for read in (lambda: Shard(path).maps("gradcam"), lambda: Shard(path)[1]):
+        with pytest.raises(IntegrityError, match=r"a\.h5: a scale of gradcam is negative or not finite; run 'salpipe"):
+            read()
+    assert Shard(path).maps("gradcam", [0, 2]).shape == (2, 1, 7, 5)
+
+
+def test_values_that_were_not_finite_are_zeros_and_no_damage(tmp_path):
+    whole = rows(3)
+    whole.maps["gradcam"][1, 0, 2, 2] = np.nan
+    whole.maps["gradcam"][2] = np.inf
+    shard = Shard(write(tmp_path / "a.h5", header(), whole))
+    assert (shard.flags("gradcam")[:, 0] & NON_FINITE != 0).tolist() == [False, True, True]
+    maps = shard.maps("gradcam")
+    assert np.isfinite(maps).all()
+    assert (maps[1, 0, 2, 2], maps[2].any()) == (0, False)
+    assert verify(shard.path, deep=True).problems == ()
 
 
 @pytest.mark.parametrize("start", [0, 5, 300])

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.files import temporary_name
 from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.shard import Shard
 from saliency_pipeline.shards.verify import Problem, verify
+from saliency_pipeline.shards.writer import ShardWriter
 from tests.shards.examples import folder, header, jpeg, rows, write
 
 
@@ -210,6 +212,32 @@ def test_shards_that_no_manifest_lists_are_named(sound):
     (sound / "tmp.host.1.0.shard-00003.h5").write_bytes(b"")
     (sound / "notes.txt").write_text("mine")
     assert found(sound) == ["shard-00009.h5: not listed in manifest.json; move it away"]
+
+
+def test_unlisted_shards_of_another_plan_are_told_from_those_of_this_one(sound):
+    write(sound / "shard-00009.h5", header(plan="another"), rows(1))
+    write(sound / "shard-00001 (copy).h5", header(), rows(1))
+    (sound / "mine.h5").write_bytes(b"no shard")
+    assert found(sound) == [
+        "shard-00001 (copy).h5: not listed in manifest.json; move it away",
+        "shard-00009.h5: not listed in manifest.json and of another plan; move it away",
+    ]
+
+
+def test_reversed_boxes_are_named(tmp_path):
+    whole = rows(2)
+    whole.boxes = [[(1, 2, 30, 40)], [(5, 9, 8, 9)]]
+    path = write(tmp_path / "a.h5", header(boxes=True), whole)
+    assert found(path) == ["a.h5: source/box has a box whose corners are reversed (5, 9, 8, 9)"]
+
+
+def test_a_folder_may_be_verified_while_it_is_written(tmp_path):
+    (tmp_path / "f").mkdir()
+    with ShardWriter(temporary_name(tmp_path / "f" / "shard-00001.h5"), header(), 4) as writer:
+        writer.append(rows(4))
+        write(tmp_path / "f" / "shard-00000.h5", header(), rows(2))
+        (problem,) = found(tmp_path / "f", deep=True)
+        assert problem.startswith("manifest.json: missing: the folder is not finished")
 
 
 def test_rejects_must_agree_with_the_manifest(sound):

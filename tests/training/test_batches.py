@@ -263,6 +263,33 @@ def test_a_damaged_jpeg_among_many_is_named(tmp_path):
     assert len(dataset.__getitems__([4, 6]).images) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "row", "value"),
+    [
+        ("scale", (5, 0), np.nan),
+        ("scale", (5, 0), np.inf),
+        ("scale", (5, 0), -1),
+        ("map", (5, 0, 3, 3), np.nan),
+        ("map", (5, 0, 3, 3), -np.inf),
+    ],
+)
+def test_maps_that_cannot_be_are_damage_of_their_shard(tmp_path, name, row, value):
+    """A loss that is not finite would be put down to the learning rate."""
+    path = labelled(tmp_path / "f", 24, 2)
+    shard = Shard(path / "shard-00001.h5")
+    offset, column = shard.layout.places[f"saliency/gradcam/{name}"]
+    data = np.memmap(shard.path, column.dtype, "r+", offset, column.shape)
+    data[row] = value
+    data.flush()
+    dataset = PairDataset(ShardFolder(path), np.arange(24), "gradcam")
+    with pytest.raises(
+        IntegrityError, match=rf"shard-00001\.h5: a {name} of gradcam .*not finite; run 'salpipe verify"
+    ):
+        dataset.__getitems__(range(24))
+    assert len(dataset.__getitems__([16, 18]).images) == 2
+    assert len(PairDataset(ShardFolder(path), np.arange(24), None).__getitems__(range(24)).images) == 24
+
+
 def test_waiting_is_the_consumers_alone(folder, monkeypatch):
     prepare = Batches.prepare
 
