@@ -17,6 +17,7 @@ from saliency_pipeline.models.preprocessing import Preprocessing, preprocessing_
 from saliency_pipeline.models.registry import find_source
 from saliency_pipeline.models.two_branch import NetworkSpec, build_network
 from saliency_pipeline.models.weights import compare, file_sha256, fill, one_line
+from saliency_pipeline.recognition import no_run
 
 BEST = "best.safetensors"
 FORMAT = "salpipe-network"
@@ -112,7 +113,7 @@ def load_trained(path: Path | str) -> Trained:
     """
     file = trained_file(path)
     if file is None:
-        raise SalpipeError(f"{path}: holds no trained network; give a run that 'salpipe train' made")
+        raise no_run(path)
     tensors, description = read_tensors(file, FORMAT)
     try:
         spec = _spec(description["spec"])

@@ -20,6 +20,7 @@ LAYERS = (
     "speeds",
     "workers",
     "images",
+    "recognition",
     "subsets",
     "fetching",
     "models",

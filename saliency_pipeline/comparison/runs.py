@@ -13,6 +13,7 @@ import numpy.typing as npt
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation.evaluate import PREDICTIONS
 from saliency_pipeline.files import read_table
+from saliency_pipeline.recognition import RUN, recognize
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.runlog import ANSWERS, METRICS, PROVENANCE, SUMMARY, read_json
 
@@ -90,7 +91,9 @@ def read_run(folder: Path, arm: str, setting: str) -> Run:
     Raises:
         SalpipeError: it is not finished, or damaged.
     """
-    config = TrainConfig.read(folder)
+    config = TrainConfig.read(folder) if folder.is_dir() else None
+    if config is None and (kind := recognize(folder)) != RUN:
+        raise SalpipeError(f"{folder}: {kind}, not a finished run; give runs that 'salpipe train' finished")
     if config is None or not (folder / SUMMARY).is_file():
         raise SalpipeError(f"{folder}: not a finished run; finish it with the same 'salpipe train'")
     provenance = read_json(folder / PROVENANCE)

@@ -183,7 +183,7 @@ def _trained_on(config: TrainConfig, pairs: ShardFolder, shards: dict[str, Any])
 def _files(pairs: ShardFolder, rows: Positions) -> Iterator[bytes]:
     """SHA-256 of the files of some images: copies have the same one whatever they are called."""
     for shard, _, there in pairs.group(rows):
-        yield from map(bytes, shard.view("source/sha256")[there])
+        yield from map(bytes, shard.read("source/sha256", there))
 
 
 def _origin(provenance: dict[str, Any]) -> dict[str, str]:

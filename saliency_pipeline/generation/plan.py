@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from saliency_pipeline.documents import read_json
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.files import temporary_name, write_atomically
 from saliency_pipeline.images.decode import DEFAULT_MAX_PIXELS
@@ -161,10 +162,13 @@ def stored_plan(folder: Path) -> Plan | None:
     """
     path = folder / PLAN
     try:
-        data = json.loads(path.read_bytes())
+        data = read_json(path)
         if data["format"] != FORMAT:
             raise ValueError("not a plan of salpipe")
-        plan = Plan(data["fields"], data["resolved"], data["provenance"])
+        parts = [data[name] for name in ("fields", "resolved", "provenance")]
+        if not all(isinstance(part, dict) for part in parts):
+            raise TypeError("a part of it is not a table")
+        plan = Plan(*parts)
         if data["plan"] != plan.hash:
             raise ValueError("its hash is not that of its contents")
         return plan

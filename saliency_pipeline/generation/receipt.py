@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from saliency_pipeline.documents import DocumentError, read_json, read_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import sha256_of, write_atomically
 from saliency_pipeline.shards.manifest import REJECTS, Manifest, ShardEntry
 from saliency_pipeline.shards.schema import ShardHeader
 
 RECEIPTS = "receipts"
+# a shard of the most images, every one of them rejected
+_MAX_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,11 @@ class Receipt:
 def read_receipt(folder: Path, name: str) -> Receipt | None:
     """The receipt of the shard `name`, or None where there is none that can be read."""
     try:
-        data = json.loads(_path(folder, name).read_bytes())
+        data = read_json(_path(folder, name), _MAX_BYTES)
         receipt = Receipt(
-            str(data["plan"]), ShardEntry(**data["shard"]), tuple(Reject(**reject) for reject in data["rejects"])
+            str(data["plan"]),
+            ShardEntry(**data["shard"]),
+            tuple(Reject(str(reject["key"]), str(reject["reason"])) for reject in data["rejects"]),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -69,7 +75,10 @@ def valid_receipt(folder: Path, name: str, plan: str, *, deep: bool = True) -> R
         return None
     path = folder / name
     try:
-        if path.stat().st_size != receipt.shard.bytes or (deep and sha256_of(path) != receipt.shard.sha256):
+        # a pipe has no end, and its size may be what the receipt says
+        if not path.is_file() or path.stat().st_size != receipt.shard.bytes:
+            return None
+        if deep and sha256_of(path) != receipt.shard.sha256:
             return None
     except OSError:
         return None
@@ -100,9 +109,7 @@ def _path(folder: Path, name: str) -> Path:
 
 
 def _write_if_new(path: Path, text: str) -> None:
-    try:
-        if path.read_text() == text:
+    with suppress(OSError, DocumentError):
+        if read_regular(path, len(text)) == text.encode():
             return
-    except (OSError, ValueError):
-        pass
     write_atomically(path, text)

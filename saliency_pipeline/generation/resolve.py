@@ -15,6 +15,7 @@ from saliency_pipeline.devices import find_device
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.generation.job import Job, build_explainer, sized
 from saliency_pipeline.generation.plan import (
+    PLAN,
     Plan,
     Request,
     check_same_plan,
@@ -26,7 +27,7 @@ from saliency_pipeline.generation.plan import (
 from saliency_pipeline.images.decode import FITS, decode_frame
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.models.source import SourceModel, load_source
-from saliency_pipeline.saliency.backends import Placement
+from saliency_pipeline.saliency.backends import BACKENDS, PRECISIONS, Placement
 from saliency_pipeline.saliency.engine import Explainer
 from saliency_pipeline.saliency.methods import Method, find_methods
 from saliency_pipeline.saliency.prepared import layer_from_json, prepared_layer
@@ -90,10 +91,30 @@ def resolve(folder: Path, request: Request, catalogue: Catalogue, jobs: int, not
         # a graph and its module refer to each other: the rejected candidates' weights are not freed otherwise
         gc.collect()
         plan = store_plan(folder, plan)
+    _check_choices(folder, plan)
     check_same_plan(folder, plan, with_backend_version(fields, plan.resolved["backend"]))
     job = _job(folder, request, catalogue, source, target, methods, plan, jobs)
     # With several workers it fits none of them, and would only take up memory.
     return Resolved(job, source, tried if tried and tried.placement == job.placement else None)
+
+
+def _check_choices(folder: Path, plan: Plan) -> None:
+    """Refuse a plan whose choices are none that salpipe makes, though its hash is right."""
+    chosen = plan.resolved
+    try:
+        layer = layer_from_json(chosen["layer"])
+        numbers = (layer.channels, layer.prefix, *layer.grid, chosen["batch_size"])
+        sound = (
+            chosen["backend"] in BACKENDS
+            and chosen["precision"] in PRECISIONS
+            and len(layer.grid) == 2
+            and all(type(number) is int and 0 <= number <= 1 << 20 for number in numbers)
+            and 1 <= chosen["batch_size"] <= 1 << 14
+        )
+    except (KeyError, TypeError):
+        sound = False
+    if not sound:
+        raise SalpipeError(f"{folder / PLAN}: damaged (its choices are impossible); choose another output folder")
 
 
 def checked(request: Request) -> Request:

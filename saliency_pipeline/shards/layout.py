@@ -6,21 +6,22 @@ is compared with the file's before anything of that size is made.
 
 from __future__ import annotations
 
-import json
-import mmap
-import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 
-from saliency_pipeline.errors import IntegrityError
+from saliency_pipeline.documents import parse_json
+from saliency_pipeline.shards.file import Identity, NotRegularError, identity_of, open_regular
 from saliency_pipeline.shards.schema import (
     FORMAT,
+    MAX_ITEM_BYTES,
+    MAX_ROWS,
+    MAX_TEXT_BYTES,
     Column,
     Encoding,
     MapShape,
@@ -29,6 +30,9 @@ from saliency_pipeline.shards.schema import (
     is_method_name,
     ragged,
 )
+
+# twice that of a frame of one single color
+_JPEG_RATIO = 1024
 
 # what h5py raises, or lets its caller raise, when a file is not what it says
 _DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, NotImplementedError, MemoryError)
@@ -48,29 +52,7 @@ class Layout:
     header: ShardHeader
     rows: int
     places: dict[str, tuple[int, Column]]
-    identity: tuple[int, int, int, int]
-
-    def map(self, path: Path) -> mmap.mmap:
-        """Map the file into memory, read-only.
-
-        Raises:
-            IntegrityError: it is not the file that was looked at any more.
-        """
-        try:
-            with open(path, "rb") as file:
-                if _identity(file.fileno()) == self.identity:
-                    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise IntegrityError(f"{path}: {error.strerror}; run 'salpipe verify'") from error
-        raise IntegrityError(f"{path} was replaced while it was being read; run the same command again")
-
-    def array(self, mapped: mmap.mmap, name: str) -> npt.NDArray[Any]:
-        """A data set as a read-only view of the mapped file."""
-        offset, column = self.places[name]
-        if not column.nbytes:
-            return np.empty(column.shape, column.dtype)
-        count = column.nbytes // column.dtype.itemsize
-        return np.frombuffer(mapped, column.dtype, count, offset).reshape(column.shape)
+    identity: Identity
 
 
 def read_layout(path: Path) -> tuple[Layout | None, list[str]]:
@@ -81,20 +63,20 @@ def read_layout(path: Path) -> tuple[Layout | None, list[str]]:
         name. Only a layout without problems may be used to read.
     """
     try:
-        if not path.exists():
-            return None, ["missing"]
-        if not path.is_file():
-            return None, ["not a file"]
         # through a file of our own: HDF5 would lock it, which some network file systems refuse, and would not open it
         # where the process has it open already with other options
-        with open(path, "rb") as opened, h5py.File(opened, "r") as file:
-            return _read(file, _identity(opened.fileno()))
+        with open(path, "rb", opener=open_regular) as opened, h5py.File(opened, "r") as file:
+            return _read(file, identity_of(opened.fileno()))
+    except FileNotFoundError:
+        return None, ["missing"]
+    except (IsADirectoryError, NotRegularError):
+        return None, ["not a file"]
     except _DAMAGE as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         return None, [f"not a readable shard ({reason})"]
 
 
-def _read(file: h5py.File, identity: tuple[int, int, int, int]) -> tuple[Layout | None, list[str]]:
+def _read(file: h5py.File, identity: Identity) -> tuple[Layout | None, list[str]]:
     if "format" not in file.attrs or _attribute(file, "format") != FORMAT:
         return None, ["not a shard of salpipe"]
     version = _attribute(file, "format_version")
@@ -105,7 +87,7 @@ def _read(file: h5py.File, identity: tuple[int, int, int, int]) -> tuple[Layout 
     if _attribute(file, "complete") != 1:
         return None, ["unfinished: it was never completed"]
     problems: list[str] = []
-    provenance, classes = json.loads(_text(file, "provenance")), json.loads(_text(file, "classes"))
+    provenance, classes = parse_json(_text(file, "provenance")), parse_json(_text(file, "classes"))
     if not isinstance(provenance, dict):
         raise ValueError("attribute provenance is not a dictionary")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
@@ -137,6 +119,8 @@ def _read(file: h5py.File, identity: tuple[int, int, int, int]) -> tuple[Layout 
     if key.dtype.kind != "S" or len(key.shape) != 1:
         return None, [f"key is {key.dtype} {key.shape}, not fixed-length strings (N,)"]
     rows = key.shape[0]
+    if rows > MAX_ROWS or key.nbytes > MAX_ITEM_BYTES:
+        return None, [f"key is {key.dtype} {key.shape}, more than a shard holds"]
     for name, column in columns(header, rows).items():
         place(name, column)
     for name, (offsets, each) in ragged(header).items():
@@ -145,7 +129,26 @@ def _read(file: h5py.File, identity: tuple[int, int, int, int]) -> tuple[Layout 
         if stream is not None and (stream.dtype != each.dtype or stream.shape[1:] != each.shape or not stream.shape):
             wanted = f"{each.dtype} (total,{''.join(f' {side}' for side in each.shape)})"
             problems.append(f"{name} is {stream.dtype} {stream.shape}, not {wanted}")
+        elif stream is not None and name == "image_bytes":
+            problems += _too_small(header, rows, stream.nbytes)
+    problems += _overlapping(places)
     return Layout(header, rows, places, identity), problems
+
+
+def _overlapping(places: dict[str, tuple[int, Column]]) -> Iterator[str]:
+    """What is wrong where the same bytes are in several data sets: all of them together could be any size."""
+    end, before = 0, ""
+    for offset, size, name in sorted((offset, column.nbytes, name) for name, (offset, column) in places.items()):
+        if size:
+            if offset < end:
+                yield f"{name} lies over {before}"
+            end, before = max(end, offset + size), name
+
+
+def _too_small(header: ShardHeader, rows: int, stored: int) -> Iterator[str]:
+    """What is wrong where so many bytes of JPEG cannot hold so many frames, which somebody would make room for."""
+    if rows * header.size**2 * 3 > stored * _JPEG_RATIO:
+        yield f"{rows} frames of {header.size}×{header.size} pixels do not fit into {stored:,} bytes of JPEG"
 
 
 def _methods(file: h5py.File, problems: list[str]) -> dict[str, MapShape]:
@@ -222,7 +225,7 @@ def _attribute(file: h5py.File, name: str) -> Any:
     fixed = kind.get_class() == h5py.h5t.STRING and not kind.is_variable_str()
     if attribute.shape != () or not (fixed or kind.get_class() == h5py.h5t.INTEGER):
         raise ValueError(f"attribute {name} is not a number or a string of fixed length")
-    if attribute.get_storage_size() > file.id.get_filesize():
+    if attribute.get_storage_size() > min(MAX_TEXT_BYTES, file.id.get_filesize()):
         raise ValueError(f"attribute {name} does not fit into the file")
     value = file.attrs[name]
     return value.decode() if isinstance(value, bytes) else value
@@ -233,8 +236,3 @@ def _text(file: h5py.File, name: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"attribute {name} is missing or not a string")
     return value
-
-
-def _identity(file: int) -> tuple[int, int, int, int]:
-    status = os.fstat(file)
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from saliency_pipeline.documents import DocumentError, parse_json, read_regular
 from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.files import write_atomically
-from saliency_pipeline.shards.schema import Encoding, MapShape, ShardHeader, is_shard_name
+from saliency_pipeline.shards.file import open_regular
+from saliency_pipeline.shards.layout import read_layout
+from saliency_pipeline.shards.schema import MAX_ROWS, Encoding, MapShape, ShardHeader, is_shard_name
 
 MANIFEST = "manifest.json"
 REJECTS = "rejects.jsonl"
@@ -18,6 +24,8 @@ FORMAT = "salpipe-manifest"
 FORMAT_VERSION = "1.1"
 
 _Kind = TypeVar("_Kind")
+_LINE_BYTES = 2**20
+_REMEDY = "remove it and run 'salpipe generate' again to write it anew"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -33,7 +41,7 @@ class ShardEntry:
     def __post_init__(self) -> None:
         if not is_shard_name(self.name):
             raise ValueError(f"{self.name!r} is not the name of a shard")
-        if self.images < 0 or self.bytes < 0 or not _SHA256.fullmatch(self.sha256):
+        if not 0 <= self.images <= MAX_ROWS or self.bytes < 0 or not _SHA256.fullmatch(self.sha256):
             raise ValueError(f"the entry of {self.name} is impossible")
 
 
@@ -54,6 +62,8 @@ class Manifest:
     def __post_init__(self) -> None:
         if len({entry.name for entry in self.shards}) < len(self.shards):
             raise ValueError("a shard is listed twice")
+        if self.rejects < 0:
+            raise ValueError(f"{self.rejects} rejected images")
 
     @property
     def images(self) -> int:
@@ -70,15 +80,17 @@ class Manifest:
         """
         path = Path(folder) / MANIFEST
         try:
-            text = path.read_bytes()
+            text = read_regular(path)
         except FileNotFoundError:
             raise SalpipeError(
                 f"{folder}: not a finished salpipe folder; run 'salpipe generate' again to finish it"
             ) from None
+        except DocumentError as error:
+            raise IntegrityError(f"{path}: {error}; {_REMEDY}") from error
         except OSError as error:
             raise SalpipeError(f"cannot read {path}: {error.strerror}") from error
         try:
-            data = json.loads(text)
+            data = parse_json(text)
             if not isinstance(data, dict) or data.get("format") != FORMAT:
                 raise ValueError("not a manifest of salpipe")
             version = _field(data, "format_version", str)
@@ -87,10 +99,22 @@ class Manifest:
             if int(version.split(".")[0]) > 1:
                 raise SalpipeError(f"{path}: format {version} is newer than this salpipe can read; upgrade salpipe")
             return cls._parse(data)
-        except (ValueError, TypeError, RecursionError) as error:
-            raise IntegrityError(
-                f"{path}: damaged ({error}); remove it and run 'salpipe generate' again to write it anew"
-            ) from error
+        except (ValueError, TypeError) as error:
+            raise IntegrityError(f"{path}: damaged ({error}); {_REMEDY}") from error
+
+    def unlisted(self, folder: Path) -> dict[str, bool]:
+        """The shards in a folder of which the manifest says nothing: for each file name, whether it is of this plan.
+
+        Files that are being written, and HDF5 files that are no shards, are left out.
+        """
+        listed = {entry.name for entry in self.shards}
+        found = {}
+        for name in sorted(set(os.listdir(folder)) - listed):
+            if name.endswith(".h5") and not name.startswith("tmp."):
+                layout, _ = read_layout(folder / name)
+                if layout is not None or is_shard_name(name):
+                    found[name] = layout is None or layout.header.plan == self.header.plan
+        return found
 
     def write(self, folder: Path | str) -> None:
         """Write the manifest, atomically and with bytes that depend on what it says alone.
@@ -145,6 +169,16 @@ class Manifest:
         if manifest.images != _field(data, "images", int):
             raise ValueError(f"{data['images']} images but {manifest.images} in its shards")
         return manifest
+
+
+def reject_lines(folder: Path) -> Iterator[bytes]:
+    """The lines of a folder's rejects; what is longer than a MiB comes in pieces.
+
+    Raises:
+        OSError: they cannot be read; not where there are none.
+    """
+    with suppress(FileNotFoundError), open(folder / REJECTS, "rb", opener=open_regular) as file:
+        yield from iter(lambda: file.readline(_LINE_BYTES), b"")
 
 
 def _of(value: object, kind: type[_Kind]) -> _Kind:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -13,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from saliency_pipeline.errors import IntegrityError, SalpipeError
+from saliency_pipeline.recognition import is_shards, no_shards
+from saliency_pipeline.shards.file import ShardFile
 from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.schema import ShardHeader
 from saliency_pipeline.shards.shard import Described, Pair, Shard
 
-# each mapped shard keeps one file descriptor, and many systems allow 1,024 a process
-_MAPPED_SHARDS = 256
+# each keeps a file descriptor
+_OPEN_SHARDS = 256
 
 
 class ShardFolder(Described, Sequence[Pair]):
@@ -36,17 +39,19 @@ class ShardFolder(Described, Sequence[Pair]):
         self.path = Path(path)
         if not self.path.exists():
             raise SalpipeError(f"{self.path}: no such file or folder")
+        if not is_shards(self.path):
+            raise no_shards(self.path)
+        opened: deque[ShardFile] = deque(maxlen=_most_open())
         if self.path.is_dir():
             manifest = Manifest.read(self.path)
             self._header = manifest.header
-            self.shards = tuple(Shard(self.path / entry.name) for entry in manifest.shards)
+            self.shards = tuple(Shard(self.path / entry.name, opened) for entry in manifest.shards)
             counts = [entry.images for entry in manifest.shards]
         else:
             self.shards = (Shard(self.path),)
             self._header = self.shards[0].header
             counts = [len(self.shards[0])]
         self._starts = list(accumulate(counts, initial=0))
-        self._mapped: deque[int] = deque()
         self._agreed: set[int] = set()
 
     def __reduce__(self) -> tuple[type[ShardFolder], tuple[Path]]:
@@ -113,10 +118,6 @@ class ShardFolder(Described, Sequence[Pair]):
                     f"{shard.path} is not the one the manifest describes; run 'salpipe verify {self.path}'"
                 )
             self._agreed.add(number)
-        if not shard.mapped:
-            self._mapped.append(number)
-            if len(self._mapped) > _MAPPED_SHARDS:
-                self.shards[self._mapped.popleft()].close()
         return shard
 
     def __getitem__(self, index: int) -> Pair:  # type: ignore[override]
@@ -127,3 +128,9 @@ class ShardFolder(Described, Sequence[Pair]):
     @cached_property
     def _positions(self) -> dict[str, int]:
         return {key: position for position, key in enumerate(self.keys())}
+
+
+def _most_open() -> int:
+    """How many shards of a folder may be open at a time: a quarter of the process's descriptors at the most."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _OPEN_SHARDS if limit == resource.RLIM_INFINITY else max(1, min(_OPEN_SHARDS, limit // 4))

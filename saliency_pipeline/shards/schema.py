@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +16,14 @@ FORMAT = "salpipe-shard"
 FORMAT_VERSION = "1.1"
 ALL_ZERO, CONSTANT, NON_FINITE = 1, 2, 4
 TOP = 5
+
+# of a file from outside: what a header says of sizes is believed up to these, and no further
+MAX_ROWS = 2**20
+MAX_SIDE = 2**14
+MAX_CLASSES = 2**20
+MAX_TEXT_BYTES = 2**24
+MAX_ITEM_BYTES = 2**30
+"""Of what is stored of one image in one data set; and of all keys."""
 
 Encoding = Literal["raw", "jpeg"]
 _METHOD_NAME = re.compile(r"[a-z0-9_-]+")
@@ -79,11 +87,18 @@ class ShardHeader:
             raise ValueError(f"encoding is {self.encoding!r}, not 'raw' or 'jpeg'")
         if self.size < 1:
             raise ValueError(f"size is {self.size}, not a positive number of pixels")
+        if self.size > MAX_SIDE:
+            raise ValueError(f"size is {self.size:,}, more than {MAX_SIDE:,} pixels")
+        if len(self.classes) > MAX_CLASSES:
+            raise ValueError(f"{len(self.classes):,} classes, more than {MAX_CLASSES:,}")
         for method, shape in self.maps.items():
             if not is_method_name(method):
                 raise ValueError(f"method {method!r}: only a-z, 0-9, '_' and '-' may stand in a method's name")
             if min(shape.targets, shape.height, shape.width) < 1:
                 raise ValueError(f"method {method!r}: {shape} has no cells")
+            # as float32, in which maps are handed out
+            if max(shape.height, shape.width) > MAX_SIDE or 4 * math.prod(astuple(shape)) > MAX_ITEM_BYTES:
+                raise ValueError(f"method {method!r}: {shape} has too many cells")
         # as it comes back from a file, so that a written header equals the one that was read
         object.__setattr__(self, "provenance", json.loads(to_json(self.provenance)))
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -225,6 +240,25 @@ def encode_maps(
 def decode_maps(stored: npt.NDArray[np.float16], scale: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Raw maps float32 (B, T, h, w) from stored maps (B, T, h, w) in [-1, 1] and their scales (B, T)."""
     return stored.astype(np.float32) * scale[:, :, None, None].astype(np.float32)
+
+
+def all_finite(stored: npt.NDArray[np.float16]) -> bool:
+    """Whether no value of stored maps is infinite or NaN, told by their exponents: several times as fast as isfinite.
+
+    >>> all_finite(np.array([1, -1], np.float16)), all_finite(np.array([1, -np.inf], np.float16))
+    (True, False)
+    """
+    return bool((stored.view(np.uint16) & 0x7FFF).max(initial=0) < 0x7C00)
+
+
+def are_scales(values: npt.NDArray[np.float32]) -> bool:
+    """Whether no value is infinite, NaN or negative.
+
+    >>> are_scales(np.array([0, 1], np.float32)), are_scales(np.array([0, np.nan], np.float32))
+    (True, False)
+    """
+    # NaN compares false with everything
+    return not values.size or bool(values.min() >= 0 and values.max() < np.inf)
 
 
 def to_json(value: object) -> str:

@@ -1,15 +1,17 @@
 """Reads one shard file as `Shard`. A finished folder of them stands in `reader.py`, judging values in `verify.py`.
 
-HDF5 is asked once per file where everything lies, and closed again; the data are read through a memory map. So no
-HDF5 handle is ever carried into a forked worker, where it would give silently wrong data.
+HDF5 is asked once per file where everything lies, and closed again; the data are read from the plain file. So no HDF5
+handle is ever carried into a forked worker, where it would give silently wrong data.
 """
 
 from __future__ import annotations
 
 import io
-import mmap
+import weakref
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,10 +23,14 @@ import simplejpeg
 from PIL import Image
 
 from saliency_pipeline.errors import IntegrityError, SalpipeError
+from saliency_pipeline.shards.file import ShardFile
 from saliency_pipeline.shards.layout import Layout, read_layout
-from saliency_pipeline.shards.schema import ShardHeader, decode_maps, ragged
+from saliency_pipeline.shards.schema import MAX_ITEM_BYTES, ShardHeader, all_finite, are_scales, decode_maps, ragged
 
 Rows = Sequence[int] | slice | npt.NDArray[np.integer[Any]] | None
+
+# each scan of a progressive JPEG goes over the whole image: a small file of thousands takes minutes
+_SCAN, _MAX_SCANS = b"\xff\xda", 100
 
 
 @dataclass(frozen=True)
@@ -85,27 +91,35 @@ class Shard(Described):
 
     Args:
         path: the file.
+        opened: where open files are kept, of this shard and others: as many as it is long at the most, and the one
+            opened first is closed for the next.
+        layout: of the file, where it was read already.
 
     Raises:
-        IntegrityError: on first use, when the file is damaged, unfinished or not a shard.
+        IntegrityError: on first use, when the file is damaged, unfinished or not a shard; on any, when it is truncated
+            or changed while it is being read.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, opened: deque[ShardFile] | None = None, layout: Layout | None = None) -> None:
         self.path = Path(path)
-        self._layout: Layout | None = None
-        self._map: mmap.mmap | None = None
+        self._layout = layout
+        self._opened: deque[ShardFile] = deque(maxlen=1) if opened is None else opened
+        self._file: weakref.ref[ShardFile] | None = None
 
     def __reduce__(self) -> tuple[type[Shard], tuple[Path]]:
         return Shard, (self.path,)
 
     @property
-    def mapped(self) -> bool:
-        """Whether the file is mapped into memory at the moment."""
-        return self._map is not None
+    def is_open(self) -> bool:
+        """Whether the file is open at the moment."""
+        return self._file is not None and self._file() is not None
 
     def close(self) -> None:
-        """Unmap the file; the next use maps it again."""
-        self._map = None
+        """Close the file as soon as no thread reads from it; the next use opens it again."""
+        file = None if self._file is None else self._file()
+        with suppress(ValueError):
+            if file is not None:
+                self._opened.remove(file)
 
     @property
     def layout(self) -> Layout:
@@ -126,12 +140,46 @@ class Shard(Described):
         self._layout = replace(self.layout, header=header)
         return True
 
-    def view(self, name: str) -> npt.NDArray[Any]:
-        """A data set as it is stored, read-only and not yet copied from the file."""
-        mapped = self._map
-        if mapped is None:
-            self._map = mapped = self.layout.map(self.path)
-        return self.layout.array(mapped, name)
+    def read(self, name: str, rows: Rows | int = None) -> npt.NDArray[Any]:
+        """The given rows (default all) of a data set as they are stored, in memory of their own.
+
+        Raises:
+            IntegrityError: the file was truncated, replaced or changed, or the disk fails.
+        """
+        _, column = self.layout.places[name]
+        if rows is None or (isinstance(rows, slice) and rows.step in (None, 1)):
+            start, stop, _ = (rows or slice(None)).indices(column.shape[0])
+            return self._range(name, start, max(start, stop))
+        chosen = np.arange(column.shape[0])[rows]
+        found = np.empty((chosen.size, *column.shape[1:]), column.dtype)
+        self.gather(name, chosen.ravel(), found, np.arange(chosen.size))
+        return found.reshape((*chosen.shape, *column.shape[1:]))
+
+    def gather(
+        self, name: str, rows: npt.NDArray[np.integer[Any]], out: npt.NDArray[Any], places: npt.NDArray[Any]
+    ) -> None:
+        """Copy rows of a data set into places of an array of its type.
+
+        The rows may be parts of those stored: of maps (N, T, h, w) into an array (B, h, w), those numbered row * T +
+        target. See `ShardFile.gather`.
+        """
+        self._open().gather(self.layout.places[name][0], rows, out, places)
+
+    def _range(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
+        """Rows `start` to `stop` of a data set."""
+        offset, column = self.layout.places[name]
+        found = np.empty((stop - start, *column.shape[1:]), column.dtype)
+        self._open().read(offset + start * found[:1].nbytes, found)
+        return found
+
+    def _open(self) -> ShardFile:
+        # who reads holds the file itself, so that another thread which opens one too many closes it after that
+        file = None if self._file is None else self._file()
+        if file is None:
+            file = ShardFile(self.path, self.layout.identity)
+            self._opened.append(file)
+            self._file = weakref.ref(file)
+        return file
 
     def __len__(self) -> int:
         return self.layout.rows
@@ -139,7 +187,7 @@ class Shard(Described):
     def __getitem__(self, row: int) -> Pair:
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
-        label = int(self.view("label")[row])
+        label = int(self.read("label", row))
         if not -1 <= label < len(self.classes):
             raise self._damaged(f"'{self.keys[row]}' has label {label} of {len(self.classes)} classes")
         return Pair(
@@ -147,12 +195,12 @@ class Shard(Described):
             image=self.images([row])[0],
             label=label,
             class_name=self.classes[label] if label >= 0 else None,
-            split=int(self.view("split")[row]),
-            prediction_class=self._column("prediction/class", row),
-            prediction_score=self._column("prediction/score", row),
+            split=int(self.read("split", row)),
+            prediction_class=self.read("prediction/class", row),
+            prediction_score=self.read("prediction/score", row),
             maps={method: self.maps(method, [row])[0] for method in self.methods},
             targets={method: self.targets(method, [row])[0] for method in self.methods},
-            source_size=(int(self.view("source/size")[row, 0]), int(self.view("source/size")[row, 1])),
+            source_size=tuple(self.read("source/size", row).tolist()),
         )
 
     @property
@@ -169,14 +217,14 @@ class Shard(Described):
     def keys(self) -> list[str]:
         """Unique names of the images, in the order stored."""
         try:
-            return [key.decode() for key in self.view("key").tolist()]
+            return [key.decode() for key in self.read("key").tolist()]
         except UnicodeDecodeError as error:
             raise self._damaged("a key is not UTF-8") from error
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
         """Index into the classes, int64 (N,); -1 unlabelled."""
-        labels = self._column("label")
+        labels = self.read("label")
         if labels.size and (labels.min() < -1 or labels.max() >= len(self.classes)):
             raise self._damaged(f"a label is outside the {len(self.classes)} classes")
         return labels
@@ -184,7 +232,7 @@ class Shard(Described):
     @property
     def splits(self) -> npt.NDArray[np.int8]:
         """0 train, 1 validation, 2 test, -1 none; int8 (N,)."""
-        splits: npt.NDArray[np.int8] = self._column("split")
+        splits: npt.NDArray[np.int8] = self.read("split")
         if splits.size and (splits.min() < -1 or splits.max() > 2):
             raise self._damaged("a split is none of -1, 0, 1 and 2")
         return splits
@@ -192,22 +240,22 @@ class Shard(Described):
     @property
     def predictions(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """The source model's top 5: classes int32 (N, 5), -1 where it has fewer, and softmax float32 (N, 5)."""
-        return self._column("prediction/class"), self._column("prediction/score")
+        return self.read("prediction/class"), self.read("prediction/score")
 
     @property
     def source_sizes(self) -> npt.NDArray[np.int32]:
         """Height and width of the original images in pixels, int32 (N, 2)."""
-        return self._column("source/size")
+        return self.read("source/size")
 
     @property
     def source_sha256(self) -> npt.NDArray[np.uint8]:
         """SHA-256 of the original files, uint8 (N, 32)."""
-        return self._column("source/sha256")
+        return self.read("source/sha256")
 
     @property
     def groups(self) -> npt.NDArray[np.int64]:
         """Equal for images of the folder that are duplicates of one another, int64 (N,); -1 where none is known."""
-        return self._column("source/group") if self.header.groups else np.full(len(self), -1, np.int64)
+        return self.read("source/group") if self.header.groups else np.full(len(self), -1, np.int64)
 
     def images(self, rows: Rows = None) -> npt.NDArray[np.uint8]:
         """Frames of the given rows (default all): uint8 (B, S, S, 3) RGB.
@@ -216,7 +264,7 @@ class Shard(Described):
             IntegrityError: a stored JPEG cannot be decoded.
         """
         if self.header.encoding == "raw":
-            return self._column("image", rows)
+            return self.read("image", rows)
         chosen = np.arange(len(self))[slice(None) if rows is None else rows]
         frames = np.empty((len(chosen), self.size, self.size, 3), dtype=np.uint8)
         for frame, row in zip(frames, chosen.tolist(), strict=True):
@@ -230,6 +278,8 @@ class Shard(Described):
             IntegrityError: it cannot be decoded.
         """
         data = self.jpeg(row)
+        if data.count(_SCAN) > _MAX_SCANS:
+            raise self._damaged(f"the image of '{self.keys[row]}' has more than {_MAX_SCANS} scans")
         try:
             # the same pixels as Pillow's and two copies fewer, but Pillow can say what is wrong
             if simplejpeg.decode_jpeg_header(data)[:3] == (self.size, self.size, "YCbCr"):
@@ -243,38 +293,60 @@ class Shard(Described):
         """The JPEG file stored for a row, where the encoding is jpeg."""
         return self._ragged("image_bytes", row).tobytes()
 
+    @property
+    def box_counts(self) -> npt.NDArray[np.int64]:
+        """How many boxes `boxes` has for each image, int64 (N,)."""
+        if not self.header.boxes:
+            return np.zeros(len(self), np.int64)
+        ends = self.read(ragged(self.header)["source/box"][0]).astype(np.int64)
+        return ends[1:] - ends[:-1]
+
     def boxes(self, row: int) -> npt.NDArray[np.int32]:
         """Where the objects of a row's class are: int32 (M, 4), x0, y0, x1, y1 in pixels of the original image.
 
         As its file holds the image, before it is turned upright; x1 and y1 are excluded. M is 0 where the data set
         does not say.
         """
-        return self._ragged("source/box", row).copy() if self.header.boxes else np.empty((0, 4), np.int32)
+        return self._ragged("source/box", row) if self.header.boxes else np.empty((0, 4), np.int32)
 
     def _ragged(self, name: str, row: int) -> npt.NDArray[Any]:
         """The rows of one image in a data set of which it has any number."""
         offsets, _ = ragged(self.header)[name]
-        start, stop = self.view(offsets)[row : row + 2].tolist()
-        stream = self.view(name)
-        if not start <= stop <= len(stream):
+        start, stop = self._range(offsets, row, row + 2).tolist()
+        column = self.layout.places[name][1]
+        if not start <= stop <= column.shape[0] or (stop - start) * column.nbytes > MAX_ITEM_BYTES * column.shape[0]:
             raise self._damaged(f"{offsets} does not fit {name}")
-        return stream[start:stop]
+        return self._range(name, start, stop)
 
     def maps(self, method: str, rows: Rows = None) -> npt.NDArray[np.float32]:
-        """Raw maps of the given rows (default all) at native resolution: float32 (B, T, h, w), any range."""
-        return decode_maps(self._column(self._of(method, "map"), rows), self.scales(method, rows))
+        """Raw maps of the given rows (default all) at native resolution: float32 (B, T, h, w), any range.
+
+        Raises:
+            IntegrityError: a value is not finite.
+        """
+        stored = self.read(self._of(method, "map"), rows)
+        if not all_finite(stored):
+            raise self._damaged(f"a map of {method} holds values that are not finite")
+        return decode_maps(stored, self.scales(method, rows))
 
     def scales(self, method: str, rows: Rows = None) -> npt.NDArray[np.float32]:
-        """Greatest absolute value of each map, float32 (B, T)."""
-        return self._column(self._of(method, "scale"), rows)
+        """Greatest absolute value of each map, float32 (B, T).
+
+        Raises:
+            IntegrityError: one is negative or not finite.
+        """
+        scales = self.read(self._of(method, "scale"), rows)
+        if not are_scales(scales):
+            raise self._damaged(f"a scale of {method} is negative or not finite")
+        return scales
 
     def targets(self, method: str, rows: Rows = None) -> npt.NDArray[np.int32]:
         """The source model's class that each map explains, int32 (B, T)."""
-        return self._column(self._of(method, "target"), rows)
+        return self.read(self._of(method, "target"), rows)
 
     def flags(self, method: str, rows: Rows = None) -> npt.NDArray[np.uint8]:
         """Bits of `schema.ALL_ZERO`, `CONSTANT` and `NON_FINITE`, uint8 (B, T)."""
-        return self._column(self._of(method, "flag"), rows)
+        return self.read(self._of(method, "flag"), rows)
 
     def _of(self, method: str, part: str) -> str:
         if method not in self.header.maps:
@@ -282,10 +354,6 @@ class Shard(Described):
                 f"{self.path} holds no maps of '{method}'; it holds {', '.join(self.methods) or 'none at all'}"
             )
         return f"saliency/{method}/{part}"
-
-    def _column(self, name: str, rows: Rows | int = None) -> npt.NDArray[Any]:
-        """A copy, so that what the caller does with it never meets the read-only map."""
-        return np.array(self.view(name)[slice(None) if rows is None else rows])
 
     def _damaged(self, what: str) -> IntegrityError:
         return IntegrityError(

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from saliency_pipeline.shards.manifest import REJECTS
+from saliency_pipeline.documents import parse_json
+from saliency_pipeline.errors import IntegrityError
+from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, Manifest, reject_lines
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE, MapShape
 from saliency_pipeline.text import printable
@@ -21,6 +23,7 @@ SPLITS = ("none", "train", "validation", "test")
 
 _SHOWN = 10
 _SHOWN_CLASSES = 40
+_REASON = 500
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class Summary:
         predicted: the source model's first classes that are most frequent: class, name and images.
         maps: for each method what its maps are like.
         rejects: images that could not be used, by reason; None for a single shard, which does not know.
+        unlisted: shards in the folder that are left out because its manifest does not list them: for each file name
+            whether it is of this plan.
         provenance: how the maps were made.
     """
 
@@ -108,6 +113,7 @@ class Summary:
     predicted: list[dict[str, Any]]
     maps: dict[str, MapStatistics]
     rejects: dict[str, int] | None
+    unlisted: dict[str, bool]
     provenance: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
@@ -129,6 +135,11 @@ class Summary:
         if self.rejects is not None:
             lines.append(f"rejects    {sum(self.rejects.values()):,}")
             lines += [f"  {count:7,}  {reason}" for reason, count in list(self.rejects.items())[:_SHOWN]]
+        if self.unlisted:
+            lines.append(f"left out   {plural(len(self.unlisted), 'shard')} not listed in {MANIFEST}; move away:")
+            lines += [
+                f"  {name}{'' if ours else ' (of another plan)'}" for name, ours in list(self.unlisted.items())[:_SHOWN]
+            ]
         lines += ["", *self._class_table(), "", f"top-1 score {self.score}; most frequent predictions:"]
         lines += [f"  {entry['images']:7,}  {entry['name']}" for entry in self.predicted]
         for method, maps in self.maps.items():
@@ -190,7 +201,7 @@ def inspect(path: Path | str) -> Summary:
         shard = folder.shard(number)
         size_on_disk += shard.path.stat().st_size
         np.add.at(counts, (shard.labels + 1, shard.splits + 1), 1)
-        boxed += sum(len(shard.boxes(row)) > 0 for row in range(len(shard))) if folder.header.boxes else 0
+        boxed += int((shard.box_counts > 0).sum())
         duplicates += int((shard.groups >= 0).sum())
         sizes.append(shard.source_sizes)
         first, score = shard.predictions
@@ -200,6 +211,7 @@ def inspect(path: Path | str) -> Summary:
             scales[method].append(shard.scales(method))
             flags[method].append(shard.flags(method))
         shard.close()
+    manifest = Manifest.read(folder.path) if folder.path.is_dir() else None
     size = np.concatenate(sizes)
     by_split = counts.sum(axis=0)
     return Summary(
@@ -226,7 +238,8 @@ def inspect(path: Path | str) -> Summary:
             method: _map_statistics(shape, np.concatenate(scales[method]), np.concatenate(flags[method]))
             for method, shape in shapes.items()
         },
-        rejects=_rejects(folder.path) if folder.path.is_dir() else None,
+        rejects=_rejects(folder.path) if manifest else None,
+        unlisted=manifest.unlisted(folder.path) if manifest else {},
         provenance=folder.provenance,
     )
 
@@ -259,14 +272,13 @@ def _rejects(folder: Path) -> dict[str, int]:
     """How many images were rejected for each reason, most frequent first."""
     reasons: Counter[str] = Counter()
     try:
-        with open(folder / REJECTS, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                try:
-                    reasons[str(json.loads(line)["reason"])] += 1
-                except (ValueError, KeyError, TypeError):
-                    reasons[f"unreadable line of {REJECTS}"] += 1
-    except FileNotFoundError:
-        pass
+        for line in reject_lines(folder):
+            try:
+                reasons[str(parse_json(line.decode("utf-8", "replace"))["reason"])[:_REASON]] += 1
+            except (ValueError, KeyError, TypeError):
+                reasons[f"unreadable line of {REJECTS}"] += 1
+    except OSError as error:
+        raise IntegrityError(f"{folder / REJECTS}: cannot be read ({error.strerror}); run 'salpipe verify'") from error
     return dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
 
 

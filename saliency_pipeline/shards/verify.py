@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import numpy.typing as npt
 
 from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.files import sha256_of
+from saliency_pipeline.recognition import is_shards, no_shards
 from saliency_pipeline.shards.layout import read_layout
-from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, Manifest, ShardEntry
+from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, Manifest, ShardEntry, reject_lines
 from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE, ShardHeader, is_shard_name, ragged
 from saliency_pipeline.shards.shard import Shard
 
@@ -39,7 +41,7 @@ class VerifyReport:
     Attributes:
         shards: number of shards looked at, missing ones included.
         images: number of images in those whose structure could be read.
-        deep: whether hashes and values were looked at too.
+        deep: whether hashes, maps and pictures were looked at too.
         problems: all that is wrong, shard by shard.
     """
 
@@ -58,12 +60,13 @@ def verify(path: Path | str, *, deep: bool = False, progress: Callable[[int, int
     """Check a finished folder, or one shard by itself. Damage is reported, never raised.
 
     Every shard's structure is checked (it opens, is complete, has all data sets with the right types and as many rows
-    as keys) and compared with the manifest (plan, classes, frame size, methods, number of images, bytes).
+    as keys) and compared with the manifest (plan, classes, frame size, methods, number of images, bytes); the numbers
+    beside pictures and maps are within range: labels, splits, sizes, boxes, scores, scales, targets.
 
     Args:
         path: a folder of shards with its `manifest.json`, or one shard file.
-        deep: also compute every SHA-256 and check all values: maps finite and in [-1, 1], classes, labels, targets
-            and scores within range, stored JPEGs decodable, keys unique across shards.
+        deep: also compute every SHA-256 and check all else: maps finite and in [-1, 1], stored JPEGs decodable, keys
+            unique across shards.
         progress: called with (shards done, shards in all) after each shard.
 
     Returns:
@@ -75,6 +78,8 @@ def verify(path: Path | str, *, deep: bool = False, progress: Callable[[int, int
     path = Path(path)
     if not path.exists():
         raise SalpipeError(f"{path}: no such file or folder")
+    if not path.is_dir() and not is_shards(path):
+        raise no_shards(path)
     problems: list[Problem] = []
     manifest = None
     if path.is_dir():
@@ -82,11 +87,12 @@ def verify(path: Path | str, *, deep: bool = False, progress: Callable[[int, int
         present = sorted(entry.name for entry in path.iterdir() if is_shard_name(entry.name))
         listed = {entry.name: entry for entry in manifest.shards} if manifest else {}
         if not manifest and not present:
-            raise SalpipeError(f"{path}: holds no shards; give a folder that 'salpipe generate' wrote")
+            raise no_shards(path)
         if manifest:
             problems += _check_rejects(path, manifest)
             problems += [
-                Problem(name, f"not listed in {MANIFEST}; move it away") for name in present if name not in listed
+                Problem(name, f"not listed in {MANIFEST}{'' if ours else ' and of another plan'}; move it away")
+                for name, ours in manifest.unlisted(path).items()
             ]
         files = [path / name for name in (listed or present)]
     else:
@@ -114,16 +120,17 @@ def _read_manifest(folder: Path, problems: list[Problem]) -> Manifest | None:
 
 
 def _check_rejects(folder: Path, manifest: Manifest) -> Iterator[Problem]:
+    # enough to tell, however large the file is
+    most = max(10_000, 2 * manifest.rejects)
     try:
-        with open(folder / REJECTS, "rb") as file:
-            lines = sum(1 for _ in file)
-    except FileNotFoundError:
-        lines = 0
+        lines = sum(1 for _ in islice(reject_lines(folder), most))
     except OSError as error:
         yield Problem(REJECTS, f"not readable ({error.strerror})")
         return
     if lines != manifest.rejects:
-        yield Problem(REJECTS, f"{lines} lines but {manifest.rejects} rejected images in {MANIFEST}")
+        yield Problem(
+            REJECTS, f"{lines}{' or more' * (lines == most)} lines but {manifest.rejects} rejected images in {MANIFEST}"
+        )
 
 
 def _check_shard(
@@ -143,9 +150,12 @@ def _check_shard(
         problems.append(f"not of this plan: {', '.join(names)} differ from {MANIFEST}")
     if entry is not None and layout.rows != entry.images:
         problems.append(f"{layout.rows} images but {entry.images} in {MANIFEST}")
-    if keys is not None and not problems:
+    if not problems:
+        shard = Shard(path, layout=layout)
         try:
-            problems += _check_values(Shard(path), keys)
+            problems += _check_columns(shard)
+            if keys is not None:
+                problems += _check_bulk(shard, keys)
         except IntegrityError as error:
             problems.append(str(error).removeprefix(f"{path}: ").partition("; run ")[0])
     return problems, layout.rows
@@ -159,7 +169,43 @@ def _check_hash(path: Path, entry: ShardEntry) -> Iterator[str]:
         yield f"not readable ({error.strerror})"
 
 
-def _check_values(shard: Shard, keys: dict[bytes, str]) -> Iterator[str]:
+def _check_columns(shard: Shard) -> Iterator[str]:
+    """What is wrong with the numbers that each image has beside its picture and maps."""
+    known = shard.provenance.get("source")
+    names = known.get("classes") if isinstance(known, dict) else None
+    most = len(names) if isinstance(names, list) and names else 2**31
+    predicted, score = shard.predictions
+    checks: list[tuple[str, npt.NDArray[Any], float, float]] = [
+        ("label", shard.read("label"), -1, len(shard.classes) - 1),
+        ("split", shard.read("split"), -1, 2),
+        ("source/size", shard.source_sizes, 1, np.inf),
+        ("source/group", shard.groups, -1, np.inf),
+        ("prediction/class", predicted, -1, most - 1),
+        ("prediction/score", score, 0, 1.0001),
+    ]
+    for method in shard.methods:
+        scales, flags = shard.read(f"saliency/{method}/scale"), shard.flags(method)
+        checks += [
+            (f"saliency/{method}/scale", scales, 0, float(np.finfo(np.float32).max)),
+            (f"saliency/{method}/target", shard.targets(method), -1, most - 1),
+            (f"saliency/{method}/flag", flags, 0, ALL_ZERO | CONSTANT | NON_FINITE),
+        ]
+        if not np.array_equal(scales == 0, flags & ALL_ZERO != 0):
+            yield f"saliency/{method}: flags of all-zero maps do not agree with the scales"
+    for name, values, low, high in checks:
+        yield from _outside(name, values, low, high)
+    for name, (offsets, _) in ragged(shard.header).items():
+        if not _fits(shard.read(offsets), shard.layout.places[name][1].shape[0]):
+            yield f"{offsets} does not run from 0 to the end of {name}"
+    if shard.header.boxes:
+        boxes = shard.read("source/box")
+        if (reversed_boxes := (boxes[:, :2] >= boxes[:, 2:]).any(axis=1)).any():
+            corners = ", ".join(map(str, boxes[reversed_boxes][0].tolist()))
+            yield f"source/box has a box whose corners are reversed ({corners})"
+
+
+def _check_bulk(shard: Shard, keys: dict[bytes, str]) -> Iterator[str]:
+    """What is wrong with keys, maps and pictures."""
     for key in shard.keys:
         digest = blake2b(key.encode(), digest_size=16).digest()
         if not key:
@@ -167,47 +213,23 @@ def _check_values(shard: Shard, keys: dict[bytes, str]) -> Iterator[str]:
         elif digest in keys:
             yield f"key '{key}' is in {keys[digest]} too"
         keys[digest] = shard.path.name
-    known = shard.provenance.get("source")
-    names = known.get("classes") if isinstance(known, dict) else None
-    most = len(names) if isinstance(names, list) and names else 2**31
-    predicted, score = shard.predictions
-    checks: list[tuple[str, npt.NDArray[Any], float, float]] = [
-        ("label", shard.view("label"), -1, len(shard.classes) - 1),
-        ("split", shard.view("split"), -1, 2),
-        ("source/size", shard.source_sizes, 1, np.inf),
-        ("source/group", shard.groups, -1, np.inf),
-        ("prediction/class", predicted, -1, most - 1),
-        ("prediction/score", score, 0, 1.0001),
-    ]
     for method in shard.methods:
-        checks += [
-            (f"saliency/{method}/scale", shard.scales(method), 0, float(np.finfo(np.float32).max)),
-            (f"saliency/{method}/target", shard.targets(method), -1, most - 1),
-            (f"saliency/{method}/flag", shard.flags(method), 0, ALL_ZERO | CONSTANT | NON_FINITE),
-        ]
         yield from _check_maps(shard, method)
-    for name, values, low, high in checks:
-        yield from _outside(name, values, low, high)
-    for name, (offsets, _) in ragged(shard.header).items():
-        if not _fits(shard.view(offsets), len(shard.view(name))):
-            yield f"{offsets} does not run from 0 to the end of {name}"
-        elif name == "image_bytes":
-            for row in range(len(shard)):
-                shard.images([row])
+    if shard.header.encoding == "jpeg":
+        for row in range(len(shard)):
+            shard.images([row])
 
 
 def _check_maps(shard: Shard, method: str) -> Iterator[str]:
     name = f"saliency/{method}/map"
-    stored = shard.view(name)
-    step = max(1, _CHUNK_BYTES // max(1, stored[:1].nbytes))
-    for start in range(0, len(stored), step):
-        found = list(_outside(name, stored[start : start + step], -1, 1, start))
+    column = shard.layout.places[name][1]
+    rows = len(shard)
+    step = max(1, _CHUNK_BYTES * rows // max(1, column.nbytes))
+    for start in range(0, rows, step):
+        found = list(_outside(name, shard.read(name, slice(start, start + step)), -1, 1, start))
         if found:
             yield from found
             return
-    zero = shard.scales(method) == 0
-    if not np.array_equal(zero, shard.flags(method) & ALL_ZERO != 0):
-        yield f"saliency/{method}: flags of all-zero maps do not agree with the scales"
 
 
 def _fits(offsets: npt.NDArray[np.uint64], rows: int) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NoReturn
 
 import joblib
 import numpy as np
@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.shards.schema import all_finite, are_scales
 from saliency_pipeline.shards.shard import Shard
 from saliency_pipeline.training import augment as augmentation
 from saliency_pipeline.training.augment import augment
@@ -76,9 +77,9 @@ class Batch:
 class PairDataset(Dataset[Item]):
     """Some rows of a folder, one method's maps with them; opened when first asked for something.
 
-    Shards are read through memory maps that fork shares and spawn makes anew, and no HDF5 handle is ever kept, so
-    that a `torch.utils.data.DataLoader` may have any number of workers. (A shard whose data sets do not each lie in
-    one piece is refused when it is opened: there is nothing to read that cannot be mapped.)
+    Shards are read at positions of plain files, which fork shares and spawn opens anew, and no HDF5 handle is ever
+    kept, so that a `torch.utils.data.DataLoader` may have any number of workers. (A shard whose data sets do not each
+    lie in one piece is refused when it is opened: all that there is can be read so.)
 
     Args:
         folder: the pairs.
@@ -154,7 +155,7 @@ class PairDataset(Dataset[Item]):
         return rows.images[0], None if rows.maps is None else rows.maps[0], int(rows.labels[0])
 
     def __getitems__(self, indices: Indices) -> PairRows:
-        """The rows at some indices of this data set, in their order; copied once from the mapped files.
+        """The rows at some indices of this data set, in their order; copied once from the files.
 
         Raises:
             IntegrityError: a shard is damaged.
@@ -165,9 +166,7 @@ class PairDataset(Dataset[Item]):
         images = np.empty((len(positions), header.size, header.size, 3), np.uint8)
         for shard, places, rows in self.folder.group(positions):
             if header.encoding == "raw":
-                frames = shard.view("image")
-                for place, row in zip(places.tolist(), rows.tolist(), strict=True):
-                    images[place] = frames[row]
+                shard.gather("image", rows, images, places)
             else:
                 _decode(shard, rows, images, places)
         maps = None if self.method is None else self._maps(self.method, indices)
@@ -182,10 +181,21 @@ class PairDataset(Dataset[Item]):
         if self.maps == CENTER_PRIOR:
             maps[:] = center_prior(shape.height, shape.width)
             return maps
+        stored, scales = np.empty(maps.shape, "<f2"), np.empty(len(maps), "<f4")
         for shard, places, rows in self.folder.group(self.map_rows[indices]):
-            maps[places] = shard.view(f"saliency/{method}/map")[rows, self.target]
-            maps[places] *= shard.view(f"saliency/{method}/scale")[rows, self.target, None, None]
+            wanted = rows * shape.targets + self.target
+            shard.gather(f"saliency/{method}/map", wanted, stored, places)
+            shard.gather(f"saliency/{method}/scale", wanted, scales, places)
+        if not are_scales(scales) or not all_finite(stored):
+            self._raise_damage(method, self.map_rows[indices])
+        np.multiply(stored, scales[:, None, None], out=maps)
         return shuffle_cells(maps, self.rows[indices], self.seed) if self.maps == SHUFFLED else maps
+
+    def _raise_damage(self, method: str, positions: npt.NDArray[np.int64]) -> NoReturn:
+        """Name the shard of a map that cannot be: a loss that is not finite would be put down to the learning rate."""
+        for shard, _, rows in self.folder.group(positions):
+            shard.maps(method, rows)
+        raise IntegrityError(f"{self.folder.path} was changed while it was being read; run the same command again")
 
     @staticmethod
     def collate(rows: PairRows) -> dict[str, Tensor]:

@@ -65,7 +65,7 @@ def test_of_many_shards_few_are_opened(tmp_path: Path) -> None:
     folder = labelled(tmp_path / "s", *([i % 3, 1] for i in range(80)))
     chosen = choose(folder, 6)
     assert len(chosen) == 6
-    assert sum(shard.mapped for shard in folder.shards) <= 64
+    assert sum(shard.is_open for shard in folder.shards) <= 64
     assert max(chosen) > 120
     assert min(chosen) < 40
     # but all where these do not hold enough
@@ -79,7 +79,7 @@ def test_a_draw_depends_on_the_seed_and_opens_no_shard(tmp_path: Path) -> None:
     assert chosen == choose(folder, 10, random=True, seed=3)
     assert chosen != choose(folder, 10, random=True, seed=4)
     assert len(set(chosen)) == 10
-    assert not any(shard.mapped for shard in folder.shards)
+    assert not any(shard.is_open for shard in folder.shards)
     assert sorted(choose(folder, 1_000, random=True)) == list(range(100))
 
 

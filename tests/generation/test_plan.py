@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,8 @@ def test_a_plan_that_no_shard_follows_binds_nobody(images: Path, finished: Path,
         lambda text: '{"format": "something else"}',
         lambda text: text.replace('"size": 64', '"size": 32'),
         lambda text: text.replace('"layer4"', '"layer3"'),
+        lambda text: "[" * 100_000,
+        lambda text: '{"format": "salpipe-plan", "fields": [], "resolved": [], "provenance": []}',
     ],
 )
 def test_a_damaged_plan_is_named_and_can_be_made_anew(
@@ -167,6 +170,36 @@ def test_a_damaged_plan_is_named_and_can_be_made_anew(
     assert run(images, copied).written == 0
     assert kept(copied) == kept(finished)
     assert (copied / "plan.json").read_bytes() == (finished / "plan.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "resolved",
+    [{}, {"layer": 3}, {"backend": "magic"}, {"precision": "fp8"}, {"batch_size": 10**9}, {"batch_size": "8"}],
+)
+def test_choices_that_cannot_be_are_refused_though_their_hash_is_right(
+    images: Path, copied: Path, resolved: dict[str, Any]
+) -> None:
+    stored = stored_plan(copied)
+    assert stored is not None
+    (copied / "plan.json").unlink()
+    store_plan(copied, replace(stored, resolved=stored.resolved | resolved if resolved else {}))
+    with pytest.raises(SalpipeError, match=r"plan\.json: damaged \(its choices are impossible\)"):
+        run(images, copied)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "hole"])
+def test_a_plan_that_is_no_file_of_a_plans_size_is_refused(images: Path, copied: Path, kind: str) -> None:
+    path = copied / "plan.json"
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.touch()
+        os.truncate(path, 10 * 2**30)
+    with pytest.raises(SalpipeError, match=r"plan\.json: damaged or not a plan .*(regular file|larger than)"):
+        run(images, copied)
 
 
 def test_the_plan_that_is_stored_first_stays(tmp_path: Path) -> None:

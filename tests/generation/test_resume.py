@@ -1,6 +1,7 @@
 """Runs that were killed, interrupted or damaged, and what the same command makes of them."""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -83,6 +84,27 @@ def truncate(path: Path) -> None:
     path.write_bytes(data[: len(data) // 2])
 
 
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def device(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def hole(path: Path) -> None:
+    os.truncate(path, 10 * 2**30)
+
+
+def claims_nothing(folder: Path) -> None:
+    """Let the receipt say that its shard has no bytes, as a pipe does."""
+    data = json.loads(receipt(folder, 1).read_text())
+    data["shard"]["bytes"] = 0
+    receipt(folder, 1).write_text(json.dumps(data))
+
+
 SHARD = "shard-00001.h5"
 
 
@@ -103,6 +125,18 @@ SHARD = "shard-00001.h5"
         pytest.param(lambda f: truncate(receipt(f, 1)), None, 1, id="a truncated receipt"),
         pytest.param(lambda f: receipt(f, 1).write_text("{}"), None, 1, id="an empty receipt"),
         pytest.param(lambda f: shutil.copy(receipt(f, 0), receipt(f, 1)), None, 1, id="another receipt in its place"),
+        # what is no regular file neither blocks nor fills memory, and what is nested without end is no receipt
+        pytest.param(lambda f: receipt(f, 1).write_text("[" * 100_000), None, 1, id="a receipt nested too deeply"),
+        pytest.param(lambda f: pipe(receipt(f, 1)), None, 1, id="a pipe for a receipt"),
+        pytest.param(lambda f: device(receipt(f, 1)), None, 1, id="a device for a receipt"),
+        pytest.param(lambda f: hole(receipt(f, 1)), None, 1, id="a receipt of 10 GB"),
+        pytest.param(lambda f: pipe(f / SHARD), SHARD, 1, id="a pipe for a shard"),
+        pytest.param(lambda f: device(f / SHARD), SHARD, 1, id="a device for a shard"),
+        pytest.param(lambda f: (pipe(f / SHARD), claims_nothing(f)), SHARD, 1, id="a pipe for a shard of no bytes"),
+        pytest.param(lambda f: pipe(f / "rejects.jsonl"), "rejects.jsonl", 0, id="a pipe for rejects"),
+        pytest.param(lambda f: device(f / "rejects.jsonl"), "rejects.jsonl", 0, id="a device for rejects"),
+        pytest.param(lambda f: pipe(f / "manifest.json"), "manifest.json", 0, id="a pipe for a manifest"),
+        pytest.param(lambda f: device(f / "manifest.json"), "manifest.json", 0, id="a device for a manifest"),
     ],
 )
 def test_only_what_is_damaged_is_written_again(

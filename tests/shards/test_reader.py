@@ -15,8 +15,9 @@ from saliency_pipeline.files import temporary_name
 from saliency_pipeline.shards import reader
 from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.shards.schema import decode_maps, encode_maps
+from saliency_pipeline.shards.schema import NON_FINITE, decode_maps, encode_maps
 from saliency_pipeline.shards.shard import Shard
+from saliency_pipeline.shards.verify import verify
 from tests.shards.examples import MAPS, SIZE, folder, header, jpeg, rows, write
 
 
@@ -101,7 +102,7 @@ def test_a_single_shard_opens_like_a_folder(tmp_path):
 def test_what_cannot_be_opened_is_named(tmp_path):
     with pytest.raises(SalpipeError, match="no such file or folder"):
         ShardFolder(tmp_path / "gone")
-    with pytest.raises(SalpipeError, match="not a finished salpipe folder"):
+    with pytest.raises(SalpipeError, match="an empty folder, holds no shards"):
         ShardFolder(tmp_path)
     path = folder(tmp_path / "f")
     (path / "shard-00001.h5").unlink()
@@ -135,13 +136,13 @@ def test_a_shard_replaced_under_an_open_reader_is_noticed(tmp_path):
         shard.images()
 
 
-def test_only_so_many_shards_stay_mapped(tmp_path, monkeypatch):
-    monkeypatch.setattr(reader, "_MAPPED_SHARDS", 2)
+def test_only_so_many_shards_stay_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "_OPEN_SHARDS", 2)
     pairs = ShardFolder(folder(tmp_path / "f", [1] * 6))
     expected = pairs.keys()
     for index in (0, 5, 3, 1, 0, 2, 4, 4, 0):
         assert pairs[index].key == expected[index]
-        assert sum(shard.mapped for shard in pairs.shards) <= 2
+        assert sum(shard.is_open for shard in pairs.shards) <= 2
 
 
 def _checksums(pairs: ShardFolder, order: list[int]) -> list[tuple]:
@@ -214,10 +215,32 @@ def test_labels_and_splits_out_of_range_are_never_handed_on(tmp_path):
         Shard(path).keys  # noqa: B018
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1])
+def test_scales_that_cannot_be_are_named(tmp_path, value):
+    path = write(tmp_path / "a.h5", header(), rows(3))
+    _overwrite(path, "saliency/gradcam/scale", 1, value)
+    for read in (lambda: Shard(path).maps("gradcam"), lambda: Shard(path)[1]):
+        with pytest.raises(IntegrityError, match=r"a\.h5: a scale of gradcam is negative or not finite; run 'salpipe"):
+            read()
+    assert Shard(path).maps("gradcam", [0, 2]).shape == (2, 1, 7, 5)
+
+
+def test_values_that_were_not_finite_are_zeros_and_no_damage(tmp_path):
+    whole = rows(3)
+    whole.maps["gradcam"][1, 0, 2, 2] = np.nan
+    whole.maps["gradcam"][2] = np.inf
+    shard = Shard(write(tmp_path / "a.h5", header(), whole))
+    assert (shard.flags("gradcam")[:, 0] & NON_FINITE != 0).tolist() == [False, True, True]
+    maps = shard.maps("gradcam")
+    assert np.isfinite(maps).all()
+    assert (maps[1, 0, 2, 2], maps[2].any()) == (0, False)
+    assert verify(shard.path, deep=True).problems == ()
+
+
 @pytest.mark.parametrize("start", [0, 5, 300])
 def test_a_damaged_jpeg_is_named_by_its_key(tmp_path, start):
     path = write(tmp_path / "a.h5", header("jpeg"), rows(3, "jpeg"))
-    begin, end = Shard(path).view("image_offset")[1:3].tolist()
+    begin, end = Shard(path).read("image_offset")[1:3].tolist()
     _overwrite(path, "image_bytes", slice(begin + start, min(end, begin + start + 400)), 0)
     with pytest.raises(IntegrityError, match=r"image of 'klasse 1/日本/long1\.jpg' cannot be decoded"):
         Shard(path).images()

@@ -130,6 +130,18 @@ def test_rejects_are_grouped_by_reason(tmp_path):
     assert inspect(path).rejects == {}
 
 
+def test_unlisted_shards_are_mentioned(tmp_path):
+    path = folder(tmp_path / "f")
+    assert inspect(path).unlisted == {}
+    write(path / "shard-00009.h5", header(plan="another"), rows(1))
+    write(path / "shard-00010.h5", header(), rows(1))
+    found = inspect(path)
+    assert (found.images, found.unlisted) == (12, {"shard-00009.h5": False, "shard-00010.h5": True})
+    lines = found.as_text().splitlines()
+    at = lines.index("left out   2 shards not listed in manifest.json; move away:")
+    assert lines[at + 1 : at + 3] == ["  shard-00009.h5 (of another plan)", "  shard-00010.h5"]
+
+
 def test_an_unfinished_folder_says_how_to_finish_it(tmp_path):
     path = folder(tmp_path / "f")
     (path / "manifest.json").unlink()

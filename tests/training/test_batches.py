@@ -79,17 +79,17 @@ def test_what_is_gathered_belongs_to_the_caller(folder):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_shards_may_be_empty_and_more_than_stay_mapped(tmp_path, monkeypatch):
-    monkeypatch.setattr(reader, "_MAPPED_SHARDS", 2)
+def test_shards_may_be_empty_and_more_than_stay_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "_OPEN_SHARDS", 2)
     pairs = ShardFolder(shards.folder(tmp_path / "f", [3, 0, 2, 1, 0, 4]))
     found = PairDataset(pairs, np.arange(10)[::-1], "gradcam").__getitems__(range(10))
     np.testing.assert_array_equal(found.images, [pairs[i].image for i in range(9, -1, -1)])
-    assert sum(shard.mapped for shard in pairs.shards) <= 2
+    assert sum(shard.is_open for shard in pairs.shards) <= 2
 
 
 def test_nothing_is_opened_before_it_is_needed(folder):
     dataset = PairDataset(folder, np.arange(len(folder)), "gradcam")
-    assert not any(shard.mapped for shard in folder.shards)
+    assert not any(shard.is_open for shard in folder.shards)
     assert dataset[0][2] == dataset.labels[0]
     assert len(pickle.dumps(dataset)) < 1500
 
@@ -251,7 +251,7 @@ def test_an_error_comes_to_the_consumer_at_its_batch(tmp_path):
 def test_a_damaged_jpeg_among_many_is_named(tmp_path):
     path = labelled(tmp_path / "f", 12, 1, encoding="jpeg")
     shard = Shard(path / "shard-00000.h5")
-    begin, end = shard.view("image_offset")[5:7].tolist()
+    begin, end = shard.read("image_offset")[5:7].tolist()
     offset, column = shard.layout.places["image_bytes"]
     stream = np.memmap(shard.path, column.dtype, "r+", offset, column.shape)
     stream[begin + (end - begin) // 2 : end] = 0
@@ -261,6 +261,33 @@ def test_a_damaged_jpeg_among_many_is_named(tmp_path):
         dataset.__getitems__(range(12))
     assert not _ours()
     assert len(dataset.__getitems__([4, 6]).images) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "value"),
+    [
+        ("scale", (5, 0), np.nan),
+        ("scale", (5, 0), np.inf),
+        ("scale", (5, 0), -1),
+        ("map", (5, 0, 3, 3), np.nan),
+        ("map", (5, 0, 3, 3), -np.inf),
+    ],
+)
+def test_maps_that_cannot_be_are_damage_of_their_shard(tmp_path, name, row, value):
+    """A loss that is not finite would be put down to the learning rate."""
+    path = labelled(tmp_path / "f", 24, 2)
+    shard = Shard(path / "shard-00001.h5")
+    offset, column = shard.layout.places[f"saliency/gradcam/{name}"]
+    data = np.memmap(shard.path, column.dtype, "r+", offset, column.shape)
+    data[row] = value
+    data.flush()
+    dataset = PairDataset(ShardFolder(path), np.arange(24), "gradcam")
+    with pytest.raises(
+        IntegrityError, match=rf"shard-00001\.h5: a {name} of gradcam .*not finite; run 'salpipe verify"
+    ):
+        dataset.__getitems__(range(24))
+    assert len(dataset.__getitems__([16, 18]).images) == 2
+    assert len(PairDataset(ShardFolder(path), np.arange(24), None).__getitems__(range(24)).images) == 24
 
 
 def test_waiting_is_the_consumers_alone(folder, monkeypatch):

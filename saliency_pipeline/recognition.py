@@ -1,0 +1,140 @@
+"""What a path is, told by the names of files: for errors that say what was given where something else is wanted."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from shlex import quote
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.keys import has_image_suffix
+
+SHARDS, UNFINISHED, RUN = "a finished folder of shards", "an unfinished folder of shards", "a run of 'salpipe train'"
+COMPARISON, IMAGES = "a comparison", "a folder of images"
+ARCHIVES, TABLES, EMPTY = "a folder of archives", "a folder of Parquet files", "an empty folder"
+IMAGE, ARCHIVE, TABLE, NETWORK = "a single image", "an archive", "a Parquet file", "the weights of a network"
+SHARD, FOLDER, FILE, ODD = "a shard", "a folder of other files", "some other file", "no regular file"
+
+# which file tells a folder; the first that is there counts
+_MARKS = {
+    "manifest.json": SHARDS,
+    "plan.json": UNFINISHED,
+    "results.json": COMPARISON,
+    "best.safetensors": RUN,
+    "last.safetensors": RUN,
+    "provenance.json": RUN,
+    "evaluation.json": "an evaluation",
+    "predictions.json": "predictions",
+    "gallery.html": "a gallery",
+}
+_ENDINGS = {
+    ".h5": SHARD,
+    ".hdf5": SHARD,
+    ".safetensors": NETWORK,
+    ".pth": NETWORK,
+    ".pt": NETWORK,
+    ".ckpt": NETWORK,
+    ".parquet": TABLE,
+    ".tar": ARCHIVE,
+    ".tgz": ARCHIVE,
+    ".gz": ARCHIVE,
+    ".zip": ARCHIVE,
+}
+_FOLDERS = {IMAGE: IMAGES, ARCHIVE: ARCHIVES, TABLE: TABLES, SHARD: UNFINISHED}
+_DATA = (IMAGES, ARCHIVES, TABLES, ARCHIVE, TABLE)
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+# class folders lie one to three levels deep, and a few names tell as much as all
+_LEVELS, _NAMES = 3, 2000
+
+
+def recognize(path: Path | str) -> str:
+    """What a path that exists is: one of the constants above, or a word for something else that salpipe writes.
+
+    Raises:
+        SalpipeError: the folder cannot be read.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISDIR(mode):
+            return _of_name(path.name) if stat.S_ISREG(mode) else ODD
+        names = set(os.listdir(path))
+        for name, kind in _MARKS.items():
+            if name in names:
+                return kind
+        kinds = {_of_name(name) for name in islice(_files(path, _LEVELS), _NAMES)}
+    except OSError as error:
+        raise SalpipeError(f"{path}: {error.strerror}; check its permissions") from error
+    for kind, folder in _FOLDERS.items():
+        if kind in kinds:
+            return folder
+    return FOLDER if names else EMPTY
+
+
+def is_shards(path: Path | str) -> bool:
+    """Whether a path that exists claims to be a finished folder of shards or one shard."""
+    if os.path.isdir(path):
+        return os.path.lexists(os.path.join(path, "manifest.json"))
+    kind = recognize(path)
+    return kind == SHARD or (kind == FILE and _is_hdf5(path))
+
+
+def no_shards(path: Path | str) -> SalpipeError:
+    """The error for a path that is given where a finished folder of shards is wanted."""
+    kind = recognize(path)
+    if kind == UNFINISHED:
+        return SalpipeError(f"{path}: not a finished salpipe folder; run 'salpipe generate' again to finish it")
+    if kind in _DATA:
+        wanted = "not of shards" if kind in _FOLDERS.values() else "not shards"
+        return SalpipeError(f"{path}: {kind}, {wanted}; run {f'salpipe generate {quote(str(path))} -o shards'!r} first")
+    remedy = "give a folder that 'salpipe generate' wrote"
+    if kind in (RUN, COMPARISON, NETWORK):
+        remedy = "give the shards that it was trained on"
+    elif kind == SHARDS:
+        remedy = "give the folder itself"
+    return SalpipeError(f"{path}: {kind}, holds no shards; {remedy}")
+
+
+def no_run(path: Path | str) -> SalpipeError:
+    """The error for a path that is given where a run with its trained network is wanted."""
+    kind = recognize(path) if os.path.lexists(path) else "no such file or folder"
+    remedy = "give a run that 'salpipe train' made"
+    if kind == RUN:
+        kind, remedy = "an unfinished run", "finish it with the same 'salpipe train'"
+    elif kind in (SHARDS, SHARD):
+        remedy = f"{remedy}, such as by {f'salpipe train {quote(str(path))} -o run'!r}"
+    elif kind == COMPARISON:
+        remedy = f"{remedy}, such as those in {Path(path) / 'runs'}"
+    return SalpipeError(f"{path}: {kind}, holds no trained network; {remedy}")
+
+
+def _of_name(name: str) -> str:
+    return IMAGE if has_image_suffix(name) else _ENDINGS.get(os.path.splitext(name)[1].lower(), FILE)
+
+
+def _is_hdf5(path: Path | str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_HDF5)) == _HDF5
+    except OSError as error:
+        raise SalpipeError(f"{path}: {error.strerror}; check its permissions") from error
+
+
+def _files(folder: Path, levels: int) -> Iterator[str]:
+    """Names of files in a folder and in those within it; what cannot be read within it is left out."""
+    below = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                below.append(entry.path)
+            else:
+                yield entry.name
+    if levels > 1:
+        for inner in below:
+            try:
+                yield from _files(Path(inner), levels - 1)
+            except OSError:
+                continue

@@ -1,0 +1,148 @@
+"""The open file of a shard: bytes of it in memory of the caller's, or an error that names it. What they mean stands
+elsewhere.
+
+A memory map would be as fast, but where the file behind it is truncated or the disk fails, touching it ends the
+process with a Bus error. A read says so.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from saliency_pipeline.errors import IntegrityError
+
+Identity = tuple[int, int, int, int]
+"""Device, inode, size and time of change of a file."""
+
+
+class NotRegularError(OSError):
+    """What should be opened is a pipe, a socket or a device."""
+
+
+def open_regular(path: Path | str, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a regular file; a pipe, which would block until somebody writes, and a device are refused.
+
+    Raises:
+        IsADirectoryError: it is a folder.
+        NotRegularError: it is neither a file nor a folder.
+        OSError: it cannot be opened.
+    """
+    file = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(file).st_mode
+    if stat.S_ISREG(mode):
+        return file
+    os.close(file)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    raise NotRegularError(errno.EINVAL, "Not a regular file")
+
+
+def identity_of(file: int) -> Identity:
+    """What tells an open file from one that was put in its place or changed since."""
+    status = os.fstat(file)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+class ShardFile:
+    """A shard's file, open as long as somebody holds this; any number of threads and forked processes may read.
+
+    Args:
+        path: the file.
+        identity: of the file whose structure was looked at.
+
+    Raises:
+        IntegrityError: it cannot be opened, or is not that file any more.
+    """
+
+    _file: int | None = None
+
+    def __init__(self, path: Path, identity: Identity) -> None:
+        self.path, self.identity = path, identity
+        try:
+            self._file = open_regular(path)
+        except OSError as error:
+            raise self._unreadable(error) from error
+        self._check()
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+
+    def read(self, offset: int, out: npt.NDArray[Any]) -> None:
+        """Fill a C-contiguous array with the bytes from an offset on.
+
+        Raises:
+            IntegrityError: the file was truncated, replaced or changed, or the disk fails.
+        """
+        if out.size:
+            self._fill(out.reshape(-1).view(np.uint8).data, offset)
+        self._check()
+
+    def gather(
+        self, offset: int, rows: npt.NDArray[np.integer[Any]], out: npt.NDArray[Any], places: npt.NDArray[Any]
+    ) -> None:
+        """Copy rows of equal size, of which the first lies at an offset, into places of a C-contiguous array.
+
+        Args:
+            offset: of row 0.
+            rows: (B,) numbers of rows; they may repeat.
+            out: (M, ...), in which each place is as large as a row.
+            places: (B,) where in `out` they belong.
+
+        Raises:
+            IntegrityError: the file was truncated, replaced or changed, or the disk fails.
+        """
+        each = out[:1].nbytes
+        if len(rows) and each:
+            view = out.reshape(-1).view(np.uint8).data
+            # rows that follow one another in the file and in the array are read with one call
+            first, place, count = int(rows[0]), int(places[0]), 0
+            for row, where in zip(rows.tolist(), places.tolist(), strict=True):
+                if row != first + count or where != place + count:
+                    self._fill(view[place * each : (place + count) * each], offset + first * each)
+                    first, place, count = row, where, 0
+                count += 1
+            self._fill(view[place * each : (place + count) * each], offset + first * each)
+        self._check()
+
+    def _fill(self, buffer: memoryview, offset: int) -> None:
+        assert self._file is not None
+        while len(buffer):
+            try:
+                count = os.preadv(self._file, (buffer,), offset)
+            except OSError as error:
+                raise self._unreadable(error) from error
+            if count == len(buffer):
+                return
+            if not count:
+                raise IntegrityError(
+                    f"{self.path}: was truncated while it was being read; run 'salpipe verify', then 'salpipe "
+                    "generate' again to repair it"
+                )
+            buffer, offset = buffer[count:], offset + count
+
+    def _check(self) -> None:
+        """After reading: whoever writes into a file changes its time before its bytes."""
+        assert self._file is not None
+        try:
+            same = identity_of(self._file) == self.identity
+        except OSError as error:
+            raise self._unreadable(error) from error
+        if not same:
+            raise IntegrityError(
+                f"{self.path}: was replaced while it was being read; run 'salpipe verify --deep', "
+                "then the same command again"
+            )
+
+    def _unreadable(self, error: OSError) -> IntegrityError:
+        remedy = "run 'salpipe verify'"
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            remedy = "allow more open files (ulimit -n)"
+        return IntegrityError(f"{self.path}: cannot be read ({error.strerror or error}); {remedy}")
