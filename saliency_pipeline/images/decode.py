@@ -11,7 +11,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from io import BytesIO
-from typing import NamedTuple
+from types import ModuleType
+from typing import NamedTuple, cast
 
 import simplejpeg
 from PIL import Image, ImageFile
@@ -124,7 +125,8 @@ def _faults_are_reasons(name: str) -> Iterator[None]:
 
 _switches_lock = threading.Lock()
 _decoding = 0
-_restore = ExitStack()
+_found: list[tuple[ModuleType, str, object]] = []
+_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 @contextlib.contextmanager
@@ -146,25 +148,33 @@ def _pillow_switches() -> Iterator[None]:
         with _switches_lock:
             _decoding -= 1
             if _decoding == 0:
-                _restore.close()
+                _restore_switches()
 
 
 def _set_switches() -> None:
-    for module, name, value in (
+    # Loaded with the first AVIF file, since it takes its time.
+    avif = sys.modules.get("PIL.AvifImagePlugin")
+    own: list[tuple[ModuleType, str, object]] = [
         (ImageFile, "LOAD_TRUNCATED_IMAGES", False),
         (Image, "MAX_IMAGE_PIXELS", None),
-        (sys.modules.get("PIL.AvifImagePlugin"), "DEFAULT_MAX_THREADS", 1),
-    ):
-        if module is not None:
-            _restore.callback(setattr, module, name, getattr(module, name))
-            setattr(module, name, value)
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    _restore.callback(_forget, warnings.filters[0])
+        *([(avif, "DEFAULT_MAX_THREADS", 1)] if avif else []),
+    ]
+    _found[:] = [(module, name, getattr(module, name)) for module, name, _ in own]
+    for module, name, value in own:
+        setattr(module, name, value)
+    _warning_filters().insert(0, _QUIET)
 
 
-def _forget(warning_filter: object) -> None:
+def _restore_switches() -> None:
+    for module, name, value in _found:
+        setattr(module, name, value)
     with contextlib.suppress(ValueError):  # the host program may have put back a list of its own
-        warnings.filters.remove(warning_filter)  # type: ignore[attr-defined]
+        _warning_filters().remove(_QUIET)
+
+
+def _warning_filters() -> list[object]:
+    # Not by warnings.filterwarnings, which takes as long as all the rest here and makes every module look again.
+    return cast("list[object]", warnings.filters)
 
 
 class _Header(NamedTuple):

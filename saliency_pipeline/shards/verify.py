@@ -15,7 +15,15 @@ from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.files import sha256_of
 from saliency_pipeline.shards.layout import read_layout
 from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, Manifest, ShardEntry
-from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE, ShardHeader, is_shard_name, ragged
+from saliency_pipeline.shards.schema import (
+    ALL_ZERO,
+    CONSTANT,
+    NON_FINITE,
+    SINGLE_COLOR,
+    ShardHeader,
+    is_shard_name,
+    ragged,
+)
 from saliency_pipeline.shards.shard import Shard
 
 _CHUNK_BYTES = 8 * 2**20
@@ -183,7 +191,7 @@ def _check_values(shard: Shard, keys: dict[bytes, str]) -> Iterator[str]:
         checks += [
             (f"saliency/{method}/scale", shard.scales(method), 0, float(np.finfo(np.float32).max)),
             (f"saliency/{method}/target", shard.targets(method), -1, most - 1),
-            (f"saliency/{method}/flag", shard.flags(method), 0, ALL_ZERO | CONSTANT | NON_FINITE),
+            (f"saliency/{method}/flag", shard.flags(method), 0, ALL_ZERO | CONSTANT | NON_FINITE | SINGLE_COLOR),
         ]
         yield from _check_maps(shard, method)
     for name, values, low, high in checks:
