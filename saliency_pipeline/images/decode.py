@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import NamedTuple, cast
 
 import simplejpeg
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, PngImagePlugin
 
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.images.color import to_rgb
@@ -26,7 +26,8 @@ from saliency_pipeline.images.pixel_budget import DECODING
 from saliency_pipeline.images.record import Box
 
 DEFAULT_MAX_PIXELS = 128_000_000
-"""Width times height above which an image is refused: beyond nearly all cameras', and decoded in 1 to 2 GB."""
+"""Width times height above which an image is refused: beyond nearly all cameras', and decoded in about 1 GB of memory,
+in 2 to 3 GB where the file is a WebP or a JPEG 2000."""
 
 # Where the host program handles no log records, Python would print Pillow's complaints about single files.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -126,6 +127,8 @@ def _faults_are_reasons(name: str) -> Iterator[None]:
 _switches_lock = threading.Lock()
 _decoding = 0
 _found: list[tuple[ModuleType, str, object]] = []
+_TEXT_BYTES = 16 << 20
+_DECODER_THREADS = (("PIL.AvifImagePlugin", "DEFAULT_MAX_THREADS"), ("pillow_heif.options", "DECODE_THREADS"))
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
@@ -133,7 +136,7 @@ _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 def _pillow_switches() -> Iterator[None]:
     """Makes a file's fate depend on the file alone, whatever the host program told Pillow.
 
-    Truncated files are refused, the size limit is ours, warnings are neither shown nor turned into errors, and a
+    Truncated files are refused, the size limits are ours, warnings are neither shown nor turned into errors, and a
     decoder uses one thread. Pillow has these switches only process-wide. The first thread in sets them, the last one
     out puts back what was found, so that the host program finds its settings untouched.
     """
@@ -152,13 +155,15 @@ def _pillow_switches() -> Iterator[None]:
 
 
 def _set_switches() -> None:
-    # Loaded with the first AVIF file, since it takes its time.
-    avif = sys.modules.get("PIL.AvifImagePlugin")
     own: list[tuple[ModuleType, str, object]] = [
         (ImageFile, "LOAD_TRUNCATED_IMAGES", False),
         (Image, "MAX_IMAGE_PIXELS", None),
-        *([(avif, "DEFAULT_MAX_THREADS", 1)] if avif else []),
+        # Color profiles and edit histories of more than 1 MB are rare, but nothing against their images.
+        (PngImagePlugin, "MAX_TEXT_CHUNK", _TEXT_BYTES),
     ]
+    for plugin, setting in _DECODER_THREADS:
+        if loaded := sys.modules.get(plugin):  # with the first file of its kind, since that takes its time
+            own.append((loaded, setting, 1))
     _found[:] = [(module, name, getattr(module, name)) for module, name, _ in own]
     for module, name, value in own:
         setattr(module, name, value)

@@ -69,9 +69,10 @@ class TiffFile(TiffImagePlugin.TiffImageFile):
     def _open(self) -> None:
         super()._open()
         self._size = self._tile_size
-        # Pillow undoes the product with alpha, which loses colors where alpha is 0. Of separate planes it does so
-        # on its own account.
-        if self.tag_v2.get(_EXTRA_SAMPLES_TAG, ())[:1] == (_ASSOCIATED,) and self.tag_v2.get(_PLANAR_TAG, 1) == 1:
+        # Pillow undoes the product with alpha, which loses colors where alpha is 0. With separate planes libtiff's
+        # decoder does so, and cannot be asked not to.
+        kept = not (self.use_load_libtiff and self.tag_v2.get(_PLANAR_TAG, 1) == 2)
+        if kept and self.tag_v2.get(_EXTRA_SAMPLES_TAG, ())[:1] == (_ASSOCIATED,):
             self.premultiplied = True
             self._mode = self.mode.replace("a", "A")
             self.tile = [

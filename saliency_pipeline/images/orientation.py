@@ -22,8 +22,8 @@ TURNS = {
 
 _TAG = 0x0112
 _XMP = rb'tiff:Orientation(?:="|>)([0-9])'
-# TIFF's types of numbers that fit into an entry itself.
-_NUMBERS = {3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 13: "I"}
+# TIFF's types that are one number.
+_NUMBERS = {3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q"}
 
 
 def orientation(image: Image.Image) -> int:
@@ -62,16 +62,23 @@ def _in_exif(exif: bytes) -> float | None:
         (count,) = struct.unpack_from(f"{order}H", tiff, first)
         for entry in range(first + 2, first + 2 + 12 * count, 12):
             tag, kind, length = struct.unpack_from(f"{order}HHI", tiff, entry)
-            if tag == _TAG and entry + 12 <= len(tiff):
-                # The tag is there; what is no single number is no orientation either.
-                found = struct.unpack_from(order + _NUMBERS[kind], tiff, entry + 8)[0] if _single(kind, length) else 0
+            if tag == _TAG and entry + 12 <= len(tiff) and length:
+                # What is no number is no orientation, but it is what the block says.
+                found = _first_number(tiff, order, entry + 8, kind, length)
     except struct.error:  # the block ends before its directory does
         pass
     return found
 
 
-def _single(kind: int, length: int) -> bool:
-    return length == 1 and kind in _NUMBERS
+def _first_number(tiff: bytes, order: str, at: int, kind: int, length: int) -> float:
+    """The first value of an entry; 0 where its type is not one of numbers."""
+    number = _NUMBERS.get(kind)
+    if number is None:
+        return 0
+    if struct.calcsize(f"{order}{number}") * length > 4:  # the values lie elsewhere
+        (at,) = struct.unpack_from(f"{order}I", tiff, at)
+    value: float = struct.unpack_from(order + number, tiff, at)[0]
+    return value
 
 
 def _bytes_of_profile(text: str) -> bytes:
