@@ -127,6 +127,7 @@ def _faults_are_reasons(name: str) -> Iterator[None]:
 _switches_lock = threading.Lock()
 _decoding = 0
 _found: list[tuple[ModuleType, str, object]] = []
+_filters: list[list[object]] = []
 _TEXT_BYTES = 16 << 20
 _DECODER_THREADS = (("PIL.AvifImagePlugin", "DEFAULT_MAX_THREADS"), ("pillow_heif.options", "DECODE_THREADS"))
 _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
@@ -167,19 +168,18 @@ def _set_switches() -> None:
     _found[:] = [(module, name, getattr(module, name)) for module, name, _ in own]
     for module, name, value in own:
         setattr(module, name, value)
-    _warning_filters().insert(0, _QUIET)
+    # Not by warnings.filterwarnings, which takes as long as all the rest here and makes every module look again.
+    _filters.append(cast("list[object]", warnings.filters))
+    _filters[0].insert(0, _QUIET)
 
 
 def _restore_switches() -> None:
     for module, name, value in _found:
         setattr(module, name, value)
-    with contextlib.suppress(ValueError):  # the host program may have put back a list of its own
-        _warning_filters().remove(_QUIET)
-
-
-def _warning_filters() -> list[object]:
-    # Not by warnings.filterwarnings, which takes as long as all the rest here and makes every module look again.
-    return cast("list[object]", warnings.filters)
+    # The host program may have begun or ended a warnings.catch_warnings meanwhile, which swaps the lists.
+    for filters in {id(each): each for each in (_filters.pop(), cast("list[object]", warnings.filters))}.values():
+        with contextlib.suppress(ValueError):
+            filters.remove(_QUIET)
 
 
 class _Header(NamedTuple):
