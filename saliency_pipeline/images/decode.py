@@ -22,7 +22,7 @@ from saliency_pipeline.images.color import to_rgb
 from saliency_pipeline.images.fit import FITS, INTERPOLATIONS, Pixels, Stored, cut, fit_frame, resized_size
 from saliency_pipeline.images.formats import JpegFile, TiffFile, find_format, has_alpha
 from saliency_pipeline.images.orientation import orientation
-from saliency_pipeline.images.pixel_budget import DECODING
+from saliency_pipeline.images.pixel_budget import DECODING, LARGE, return_free_memory
 from saliency_pipeline.images.record import Box
 
 DEFAULT_MAX_PIXELS = 128_000_000
@@ -95,17 +95,26 @@ def decode_frame(
         raise SalpipeError(f"interpolation {interpolation!r}: use one of {', '.join(INTERPOLATIONS)}")
     if not data:
         raise BadImageError("empty file")
-    name, opener = find_format(data)
     with ExitStack() as budget:
-        with _faults_are_reasons(name), _pillow_switches():
-            image = opener(BytesIO(data))
-            header = _check(image, data, max_pixels, None if box else (size, fit))
-            budget.enter_context(DECODING.hold(header.pixels))
-            stored = _load(image, data, header)
-        height, width = stored.size
-        if box:
-            stored = cut(stored, box)
-        frame = fit_frame(stored, size, fit, interpolation)
+        return _decode(data, size, fit, interpolation, max_pixels, box, budget)
+
+
+def _decode(
+    data: bytes, size: int, fit: str, interpolation: str, max_pixels: int, box: Box | None, budget: ExitStack
+) -> tuple[Pixels, tuple[int, int]]:
+    """`decode_frame`; when it returns its images are gone, and what `budget` holds for them can be given back."""
+    name, opener = find_format(data)
+    with _faults_are_reasons(name), _pillow_switches():
+        image = opener(BytesIO(data))
+        header = _check(image, data, max_pixels, None if box else (size, fit))
+        budget.enter_context(DECODING.hold(header.pixels))
+        if header.pixels >= LARGE:
+            budget.callback(return_free_memory)
+        stored = _load(image, data, header)
+    height, width = stored.size
+    if box:
+        stored = cut(stored, box)
+    frame = fit_frame(stored, size, fit, interpolation)
     return frame, (width, height) if stored.orientation >= 5 else (height, width)
 
 

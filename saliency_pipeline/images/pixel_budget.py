@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
 class PixelBudget:
@@ -61,3 +63,25 @@ class PixelBudget:
 
 DECODING = PixelBudget(128_000_000)
 """What decoding takes its pixels from: as many as the largest image that is accepted by default has."""
+
+LARGE = 16_000_000
+"""Pixels from which on an image's memory is given back to the system, instead of being kept for the next."""
+
+
+def return_free_memory() -> None:
+    """Give the system all memory that this process has free; where the C library is not glibc, nothing is done.
+
+    glibc keeps what a thread has freed for that thread, without a bound once `allocator.keep_large_blocks` has been
+    called. Images that are decoded one after the other in many threads would take as much as all of them at once.
+    """
+    if trim := _malloc_trim():
+        trim(0)
+
+
+@functools.cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    try:
+        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):
+        return None
+    return trim

@@ -1,10 +1,13 @@
 """The budget of pixels in flight holds over all threads, serves them in order, and is given back."""
 
+import contextlib
+import gc
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from PIL import Image
 
 from saliency_pipeline.images import decode
 from saliency_pipeline.images.decode import decode_frame
@@ -94,3 +97,25 @@ def test_a_damaged_image_gives_its_pixels_back(monkeypatch):
     with pytest.raises(decode.BadImageError):
         decode_frame(encode(photo(600, 800), "PNG")[:-5000], 64)
     assert budget.free == 10**6
+
+
+@pytest.mark.parametrize(("side", "expected"), [(4000, ["returned", "given back"]), (3999, ["given back"])])
+def test_the_memory_of_a_large_image_is_returned_before_another_gets_its_pixels(side, expected, monkeypatch):
+    events: list[str] = []
+
+    class Watched(PixelBudget):
+        @contextlib.contextmanager
+        def hold(self, pixels):
+            with super().hold(pixels):
+                yield
+            events.append("given back")
+
+    def returned():
+        # Neither the file's pixels nor the image as an array are alive any more.
+        alive = [thing for thing in gc.get_objects() if isinstance(thing, Image.Image) and thing.width == side]
+        events.append("returned" if not alive else "too early")
+
+    monkeypatch.setattr(decode, "DECODING", Watched(10**9))
+    monkeypatch.setattr(decode, "return_free_memory", returned)
+    decode_frame(encode(Image.new("L", (side, 4000)), "PNG", compress_level=1), 8)
+    assert events == expected
