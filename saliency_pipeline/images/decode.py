@@ -139,7 +139,7 @@ _found: list[tuple[ModuleType, str, object]] = []
 _filters: list[list[object]] = []
 _TEXT_BYTES = 16 << 20
 _DECODER_THREADS = (("PIL.AvifImagePlugin", "DEFAULT_MAX_THREADS"), ("pillow_heif.options", "DECODE_THREADS"))
-_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+_QUIET = ("ignore", None, Warning, re.compile(r"PIL\.|pillow_heif\."), 0)
 
 
 @contextlib.contextmanager
