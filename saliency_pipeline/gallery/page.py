@@ -23,7 +23,7 @@ from saliency_pipeline.gallery.selection import choose
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.saliency.render import colours, contact_sheet, overlay
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE
+from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE, SINGLE_COLOR
 from saliency_pipeline.shards.shard import Pair, Shard
 
 PAGE = "gallery.html"
@@ -44,6 +44,7 @@ _FLAGS = (
     (ALL_ZERO, "the map is zero everywhere"),
     (CONSTANT, "the map has one value everywhere"),
     (NON_FINITE, "values that were not finite became 0"),
+    (SINGLE_COLOR, "the image has one color everywhere"),
 )
 
 
@@ -231,9 +232,9 @@ def _card(
     for view, picture in zip(views, pictures, strict=True):
         explained = int(pair.targets[view.method][view.target])
         bits = int(shard.flags(view.method, [row])[0, view.target])
-        flags = [text for bit, text in _FLAGS if bits & bit]
         # an all-zero map is constant as well, which goes without saying
-        shown = tuple(flags[:1] if bits == ALL_ZERO | CONSTANT else flags)
+        said = bits & ~CONSTANT if bits & ~SINGLE_COLOR == ALL_ZERO | CONSTANT else bits
+        shown = tuple(text for bit, text in _FLAGS if said & bit)
         name = _class_name(names, explained)
         # another network numbers its classes in its own way
         same = explained == first if given is None else name in {text.partition(",")[0] for text, _ in given[:1]}

@@ -23,6 +23,7 @@ from saliency_pipeline.files import publish, temporary_name
 from saliency_pipeline.generation.plan import ShardTask
 from saliency_pipeline.generation.receipt import Receipt, Reject
 from saliency_pipeline.images.decode import decode_frame
+from saliency_pipeline.images.fit import is_single_color
 from saliency_pipeline.images.record import ImageRecord
 from saliency_pipeline.models.source import SourceModel, load_source
 from saliency_pipeline.saliency.allocator import keep_large_blocks
@@ -147,6 +148,7 @@ class _OpenShard:
     def __init__(self, job: Job, task: ShardTask) -> None:
         self.job, self.task = job, task
         self.rejects: list[Reject] = []
+        self.single_color = 0
         self.entered = ExitStack()
         path = temporary_name(Path(job.folder) / task.name)
         self.writer = self.entered.enter_context(ShardWriter(path, job.header, len(task.records)))
@@ -156,6 +158,7 @@ class _OpenShard:
         self.rejects += explained.rejects
         if explained.rows is not None:
             self.writer.append(explained.rows)
+            self.single_color += int(np.sum(explained.rows.single_color))
 
     def publish(self) -> Receipt:
         """Complete the file, move it to its name and leave the receipt."""
@@ -165,7 +168,8 @@ class _OpenShard:
         path = self.writer.path
         size = path.stat().st_size
         digest = publish(path, folder / self.task.name)
-        receipt = Receipt(self.job.header.plan, ShardEntry(self.task.name, images, size, digest), tuple(self.rejects))
+        entry = ShardEntry(self.task.name, images, size, digest)
+        receipt = Receipt(self.job.header.plan, entry, tuple(self.rejects), self.single_color)
         receipt.write(folder)
         return receipt
 
@@ -219,6 +223,7 @@ class _Worker:
         digests: list[bytes] = []
         sizes: list[tuple[int, int]] = []
         jpegs: list[bytes] = []
+        single_color: list[bool] = []
         frames = np.empty((len(chunk.records), job.size, job.size, 3), np.uint8)
         for record in chunk.records:
             try:
@@ -238,6 +243,7 @@ class _Worker:
                 reason = f"cannot be read: {error.strerror or type(error).__name__}"
                 rejects.append(Reject(record.key, reason))
                 continue
+            single_color.append(is_single_color(frame, job.fit))
             if job.header.encoding == "jpeg":
                 # The model must see what is stored.
                 jpegs.append(encoded := _jpeg(frame, job.jpeg_quality))
@@ -265,6 +271,7 @@ class _Worker:
             targets=dict.fromkeys(explanation.maps, explanation.targets),
             boxes=[record.boxes for record in records] if job.header.boxes else (),
             groups=np.array([record.group for record in records], np.int64) if job.header.groups else (),
+            single_color=np.array(single_color, np.bool_),
         )
         return _Explained(chunk, rows, rejects)
 

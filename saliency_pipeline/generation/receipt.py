@@ -35,11 +35,13 @@ class Receipt:
         plan: hash of the plan it belongs to.
         shard: the shard's entry in the manifest.
         rejects: the planned images that are not in it.
+        single_color: how many of its images have one color everywhere.
     """
 
     plan: str
     shard: ShardEntry
     rejects: tuple[Reject, ...]
+    single_color: int = 0
 
     def write(self, folder: Path) -> None:
         """Write it into the folder of receipts below `folder`, atomically."""
@@ -55,6 +57,7 @@ def read_receipt(folder: Path, name: str) -> Receipt | None:
             str(data["plan"]),
             ShardEntry(**data["shard"]),
             tuple(Reject(str(reject["key"]), str(reject["reason"])) for reject in data["rejects"]),
+            int(data.get("single_color", 0)),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -24,7 +24,8 @@ from saliency_pipeline.generation.plan import (
     stored_plan,
     with_backend_version,
 )
-from saliency_pipeline.images.decode import FITS, decode_frame
+from saliency_pipeline.images.decode import decode_frame
+from saliency_pipeline.images.fit import FITS
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.models.source import SourceModel, load_source
 from saliency_pipeline.saliency.backends import BACKENDS, PRECISIONS, Placement

@@ -24,6 +24,7 @@ from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.schema import ShardHeader, is_shard_name
+from saliency_pipeline.shards.summary import plural
 from saliency_pipeline.workers import ATTEMPTS, interrupts_ignored
 
 
@@ -35,6 +36,7 @@ class Report:
         folder: the output folder.
         images: images in the shards of this run's slice.
         rejects: images that could not be used, in the same shards.
+        single_color: images that have one color everywhere, in the same shards.
         shards: shards of the slice; all of them where the run was no slice.
         written: shards written by this run, the others were there.
         complete: whether the whole plan is finished and its manifest written.
@@ -48,6 +50,7 @@ class Report:
     folder: str
     images: int
     rejects: int
+    single_color: int
     shards: int
     written: int
     complete: bool
@@ -126,10 +129,16 @@ def generate(
         done |= {receipt.shard.name: receipt for receipt in written}
         complete = _merged(folder, job.header, tasks, done)
     fresh = sum(receipt.shard.images for receipt in written)
+    if single_color := sum(receipt.single_color for receipt in done.values()):
+        progress.note(
+            f"{plural(single_color, 'image')} of one color everywhere, with nothing on it to explain: "
+            "stored with bit 8 of saliency/<method>/flag"
+        )
     return Report(
         str(folder),
         sum(receipt.shard.images for receipt in done.values()),
         reject_count(done.values()),
+        single_color,
         len(mine),
         len(written),
         complete,

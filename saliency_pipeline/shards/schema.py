@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 FORMAT = "salpipe-shard"
 FORMAT_VERSION = "1.1"
-ALL_ZERO, CONSTANT, NON_FINITE = 1, 2, 4
+ALL_ZERO, CONSTANT, NON_FINITE, SINGLE_COLOR = 1, 2, 4, 8
 TOP = 5
 
 # of a file from outside: what a header says of sizes is believed up to these, and no further
@@ -127,6 +127,8 @@ class ShardRows:
         boxes: for each image its boxes, x0, y0, x1, y1 in pixels of the original, where the header has boxes.
         groups: int64 (B,), equal for duplicates of one another, -1 for an image that has none, where the header has
             groups.
+        single_color: bool (B,), whether an image has one color everywhere; flagged with each of its maps. Empty where
+            nobody looked.
     """
 
     keys: list[str]
@@ -141,6 +143,7 @@ class ShardRows:
     targets: dict[str, npt.NDArray[np.int32]]
     boxes: Sequence[Sequence[tuple[int, int, int, int]]] = ()
     groups: npt.NDArray[np.int64] | tuple[()] = ()
+    single_color: npt.NDArray[np.bool_] | tuple[()] = ()
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -15,7 +15,7 @@ from saliency_pipeline.documents import parse_json
 from saliency_pipeline.errors import IntegrityError
 from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, Manifest, reject_lines
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE, MapShape
+from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE, SINGLE_COLOR, MapShape
 from saliency_pipeline.text import printable
 
 # in the order of the columns of counts
@@ -84,6 +84,7 @@ class Summary:
         unlabelled: number of images without a label.
         boxed: number of images of which is known where their object is.
         duplicates: number of images that are known to be duplicates of others.
+        single_color: number of images that have one color everywhere.
         source_height: heights of the original images in pixels.
         source_width: widths of the original images in pixels.
         score: softmax of the source model's first class.
@@ -107,6 +108,7 @@ class Summary:
     unlabelled: int
     boxed: int
     duplicates: int
+    single_color: int
     source_height: Range
     source_width: Range
     score: Range
@@ -132,6 +134,8 @@ class Summary:
             lines.append(f"boxes      of the objects of {plural(self.boxed, 'image')}")
         if self.duplicates:
             lines.append(f"duplicates {plural(self.duplicates, 'image')}, kept together in splits and folds")
+        if self.single_color:
+            lines.append(f"one color  {plural(self.single_color, 'image')}, with nothing on it to explain")
         if self.rejects is not None:
             lines.append(f"rejects    {sum(self.rejects.values()):,}")
             lines += [f"  {count:7,}  {reason}" for reason, count in list(self.rejects.items())[:_SHOWN]]
@@ -230,6 +234,7 @@ def inspect(path: Path | str) -> Summary:
         unlabelled=int(counts[0].sum()),
         boxed=boxed,
         duplicates=duplicates,
+        single_color=_single_colored(flags),
         source_height=Range.of(size[:, 0]),
         source_width=Range.of(size[:, 1]),
         score=Range.of(np.concatenate(scores)),
@@ -242,6 +247,13 @@ def inspect(path: Path | str) -> Summary:
         unlisted=manifest.unlisted(folder.path) if manifest else {},
         provenance=folder.provenance,
     )
+
+
+def _single_colored(flags: dict[str, list[npt.NDArray[np.uint8]]]) -> int:
+    """The images that are flagged so with any of their maps, which are those of any one method."""
+    for parts in flags.values():
+        return int((np.concatenate(parts) & SINGLE_COLOR != 0).any(axis=1).sum())
+    return 0
 
 
 def _map_statistics(shape: MapShape, scale: npt.NDArray[np.float32], flag: npt.NDArray[np.uint8]) -> MapStatistics:

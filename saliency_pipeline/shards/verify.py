@@ -17,7 +17,15 @@ from saliency_pipeline.files import sha256_of
 from saliency_pipeline.recognition import is_shards, no_shards
 from saliency_pipeline.shards.layout import read_layout
 from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, Manifest, ShardEntry, reject_lines
-from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE, ShardHeader, is_shard_name, ragged
+from saliency_pipeline.shards.schema import (
+    ALL_ZERO,
+    CONSTANT,
+    NON_FINITE,
+    SINGLE_COLOR,
+    ShardHeader,
+    is_shard_name,
+    ragged,
+)
 from saliency_pipeline.shards.shard import Shard
 
 _CHUNK_BYTES = 8 * 2**20
@@ -188,7 +196,7 @@ def _check_columns(shard: Shard) -> Iterator[str]:
         checks += [
             (f"saliency/{method}/scale", scales, 0, float(np.finfo(np.float32).max)),
             (f"saliency/{method}/target", shard.targets(method), -1, most - 1),
-            (f"saliency/{method}/flag", flags, 0, ALL_ZERO | CONSTANT | NON_FINITE),
+            (f"saliency/{method}/flag", flags, 0, ALL_ZERO | CONSTANT | NON_FINITE | SINGLE_COLOR),
         ]
         if not np.array_equal(scales == 0, flags & ALL_ZERO != 0):
             yield f"saliency/{method}: flags of all-zero maps do not agree with the scales"

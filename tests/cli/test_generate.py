@@ -52,6 +52,7 @@ def test_json_is_one_object_and_all_of_standard_output(
         "folder": str(tmp_path / "shards"),
         "images": 4,
         "rejects": 0,
+        "single_color": 0,
         "shards": 1,
         "written": 1,
         "complete": False,

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import saliency_pipeline
 from saliency_pipeline.errors import SalpipeError
@@ -22,6 +23,7 @@ from saliency_pipeline.generation.run import generate
 from saliency_pipeline.images.decode import decode_frame
 from saliency_pipeline.images.folder import read_folder
 from saliency_pipeline.models.source import load_source
+from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.backends import Placement
 from saliency_pipeline.saliency.engine import Explainer
 from saliency_pipeline.saliency.layers import choose_layer
@@ -29,7 +31,9 @@ from saliency_pipeline.saliency.methods import find_methods
 from saliency_pipeline.saliency.targets import Target
 from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.shards.schema import SINGLE_COLOR
 from saliency_pipeline.shards.shard import Shard
+from saliency_pipeline.shards.summary import inspect
 from saliency_pipeline.shards.verify import verify
 from saliency_pipeline.subsets.duplicates import marked
 from tests.generation.conftest import BROKEN, NAMES
@@ -152,6 +156,26 @@ def test_the_report_says_how_the_run_ended(images: Path, tmp_path: Path) -> None
         assert report.complete
     assert first.images_per_second > 0
     assert second.images_per_second == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"fit": "pad", "encoding": "jpeg"}])
+def test_images_of_one_color_are_flagged_and_told_once(tmp_path: Path, options: dict[str, str]) -> None:
+    images = flat(tmp_path / "images", 5)
+    for name in ("2.jpg", "7.png"):
+        Image.new("RGB", (90, 60), "white").save(images / name)
+    notes: list[str] = []
+    progress, output = Progress(), tmp_path / "shards"
+    progress.note = notes.append
+    report = run(images, output, progress=progress, **options)
+    assert (report.images, report.rejects, report.single_color) == (6, 0, 2)
+    assert [note for note in notes if "one color" in note] == [
+        "2 images of one color everywhere, with nothing on it to explain: stored with bit 8 of saliency/<method>/flag"
+    ]
+    flags = np.concatenate([shard.flags("gradcam")[:, 0] for shard in shards(output)])
+    assert (flags & SINGLE_COLOR != 0).tolist() == [False, True, False, False, False, True]
+    # A run that finds everything done still tells.
+    assert run(images, output, **options).single_color == 2
+    assert inspect(output).single_color == 2
 
 
 def test_the_same_plan_gives_the_same_bytes_in_another_folder(images: Path, finished: Path, tmp_path: Path) -> None:

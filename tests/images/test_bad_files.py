@@ -29,7 +29,7 @@ def test_truncated_files_are_refused_wherever_they_end(name):
 def test_reasons_name_the_trouble():
     for data, reason in (
         (b"", "^empty file$"),
-        (b"<html>", r"^not an image that can be read \(JPEG, PNG, WebP, GIF, TIFF or BMP\)$"),
+        (b"<html>", r"^not an image that can be read \(JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, HEIC or JPEG 2000\)$"),
         (WHOLE["plain.jpg"][:-99], r"^damaged or unsupported JPEG \(OSError: image file is truncated"),
         (WHOLE["plain.png"][:-99], r"^damaged or unsupported PNG \(OSError: image file is truncated\)$"),
         (b"\xff\xd8\xff\xe0", r"^damaged or unsupported JPEG \(error: unpack_from requires"),

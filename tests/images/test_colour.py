@@ -157,3 +157,118 @@ def test_of_several_frames_the_first_is_taken(name):
     frame, source_size = decode_frame(unusual()[name], 16)
     assert source_size == (30, 20)
     assert np.abs(frame.astype(int) - (255, 0, 0)).max() <= 2
+
+
+# alpha that is no transparency
+
+
+def with_channel(value: int, *, mode: str = "RGB") -> np.ndarray:
+    """A square photo and one channel more, which has one value."""
+    image = np.asarray(Image.fromarray(photo(32, 32)).convert(mode))
+    return np.dstack([image, np.full((32, 32), value, np.uint8)])
+
+
+def bitmap(masks: tuple[int, ...], header: int) -> bytes:
+    """A BMP of 32 bits per pixel whose fourth channel is 0."""
+    image = np.dstack([photo(32, 32)[::-1, :, ::-1], np.zeros((32, 32), np.uint8)]).tobytes()
+    fields = struct.pack("<IiiHHIIiiII", header, 32, 32, 1, 32, 3 if masks else 0, len(image), 0, 0, 0, 0)
+    fields = (fields + struct.pack(f"<{len(masks)}I", *masks)).ljust(header, b"\0")
+    return b"BM" + struct.pack("<IHHI", 14 + len(fields) + len(image), 0, 0, 14 + len(fields)) + fields + image
+
+
+BGRA = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+
+
+@pytest.mark.parametrize(("masks", "header"), [((), 40), (BGRA, 56), (BGRA, 108), (BGRA, 124), ((0, 0, 0, 0), 56)])
+def test_a_bitmap_whose_alpha_is_0_everywhere_has_its_colors(masks, header):
+    np.testing.assert_array_equal(whole_frame(bitmap(masks, header)), photo(32, 32))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True, "exact": True}), ("JPEG2000", {})],
+)
+def test_an_image_whose_alpha_is_0_everywhere_has_its_colors(kind, options):
+    image = with_channel(0)
+    np.testing.assert_array_equal(whole_frame(encode(image, kind, **options)), image[..., :3])
+    # One pixel that can be seen, and all is meant as it stands.
+    image[3, 3, 3] = 255
+    expected = np.full((32, 32, 3), 255, np.uint8)
+    expected[3, 3] = image[3, 3, :3]
+    np.testing.assert_array_equal(whole_frame(encode(image, kind, **options)), expected)
+
+
+def test_other_ways_of_being_transparent_everywhere():
+    gray = with_channel(0, mode="L")
+    np.testing.assert_array_equal(whole_frame(encode(Image.fromarray(gray), "PNG"))[..., 0], gray[..., 0])
+    palette = Image.fromarray(photo(32, 32)).quantize(17)
+    frame = whole_frame(encode(palette, "PNG", transparency=bytes(17)))
+    np.testing.assert_array_equal(frame, np.asarray(palette.convert("RGB")))
+    sixteen = png_bytes(2, 2, depth=16, colour=0, rows=(b"\0" + b"\x07\x01" * 2) * 2, extra=b"\x07\x01")
+    assert (whole_frame(sixteen) == 7).all()
+
+
+def test_alpha_is_looked_for_in_all_of_a_large_image():
+    # Larger than what is converted at a time, and transparent everywhere but in its last row.
+    image = np.zeros((1100, 1100, 4), np.uint8)
+    image[-1] = (10, 20, 30, 255)
+    frame, _ = decode_frame(encode(image, "PNG", compress_level=1), 1100)
+    assert (frame[:-1] == 255).all()
+    assert (frame[-1] == (10, 20, 30)).all()
+    image[-1, :, 3] = 0
+    image[0] = (1, 2, 3, 0)
+    frame, _ = decode_frame(encode(image, "PNG", compress_level=1), 1100)
+    assert (frame[0] == (1, 2, 3)).all()
+    assert (frame[-1] == (10, 20, 30)).all()
+
+
+def channels(image: np.ndarray, extra: tuple[int, ...] | None, **tags: int) -> bytes:
+    """A TIFF whose channels beyond the colors are what `extra` says."""
+    count = image.shape[2]
+    found = {256: 32, 257: 32, 258: (8,) * count, 262: 2, 277: count, **{int(tag[1:]): tags[tag] for tag in tags}}
+    if extra is not None:
+        found[338] = extra if len(extra) > 1 else extra[0]
+    return tiff_bytes(image.tobytes(), found)
+
+
+@pytest.mark.parametrize("extra", [None, (0,)])
+def test_a_fourth_channel_that_is_not_said_to_be_alpha_is_left_out(extra):
+    np.testing.assert_array_equal(whole_frame(channels(with_channel(100), extra)), photo(32, 32))
+
+
+def test_further_channels_are_left_out():
+    five = np.dstack([with_channel(0), photo(32, 32)[..., 1]])
+    five[:16, :, 3] = 255
+    expected = photo(32, 32).copy()
+    np.testing.assert_array_equal(whole_frame(channels(five, (0, 0))), expected)
+    expected[16:] = 255
+    np.testing.assert_array_equal(whole_frame(channels(five, (2, 0))), expected)
+    cmyk = with_channel(100, mode="CMYK")
+    frame = whole_frame(channels(cmyk, (0,), t262=5))
+    np.testing.assert_array_equal(frame, np.asarray(Image.fromarray(cmyk[..., :4], "CMYK").convert("RGB")))
+    # A codestream does not say what its channels are.
+    np.testing.assert_array_equal(whole_frame(encode(with_channel(7), "JPEG2000", no_jp2=True)), photo(32, 32))
+
+
+def test_associated_alpha_is_not_applied_twice():
+    image = with_channel(100)
+    image[..., :3] = image[..., :3] * 100.0 // 255
+    over = (image[..., :3].astype(int) + 155).astype(np.uint8)
+    np.testing.assert_array_equal(whole_frame(channels(image, (1,))), over)
+    gray = np.ascontiguousarray(image[..., 2:])
+    np.testing.assert_array_equal(whole_frame(channels(gray, (1,), t262=1))[..., 0], over[..., 2])
+    np.testing.assert_array_equal(whole_frame(channels(with_channel(0), (1,))), photo(32, 32))
+
+
+def test_colors_are_converted_in_bounded_memory(monkeypatch):
+    converted = []
+    convert = Image.Image.convert
+
+    def spy(image, *arguments, **options):
+        converted.append(image.width * image.height)
+        return convert(image, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "convert", spy)
+    decode_frame(encode(Image.new("L", (3000, 2000)), "PNG"), 32)
+    assert sum(converted) >= 6_000_000
+    assert max(converted) <= 1 << 20

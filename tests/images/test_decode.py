@@ -15,7 +15,8 @@ from torchvision.transforms import v2
 
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.images import decode
-from saliency_pipeline.images.decode import FITS, INTERPOLATIONS, PAD_VALUE, decode_frame
+from saliency_pipeline.images.decode import decode_frame
+from saliency_pipeline.images.fit import FITS, INTERPOLATIONS, PAD_VALUE
 from tests.broken_images import encode, good_files, photo
 
 
@@ -136,13 +137,13 @@ def test_a_large_jpeg_decoded_at_a_fraction_looks_the_same(name, orientation):
 )
 def test_a_jpeg_is_never_decoded_below_twice_the_size_wanted(shape, fit, reduced, monkeypatch):
     decoded = []
-    fitted = decode._fit
+    fitted = decode.fit_frame
 
     def spy(stored, *options):
         decoded.append(stored.pixels.shape[:2])
         return fitted(stored, *options)
 
-    monkeypatch.setattr(decode, "_fit", spy)
+    monkeypatch.setattr(decode, "fit_frame", spy)
     assert decode_frame(encode(photo(*shape), "JPEG"), 64, fit=fit)[1] == shape
     assert decoded == [reduced]
 

@@ -8,7 +8,9 @@ import pytest
 
 from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.shards.schema import SINGLE_COLOR
 from saliency_pipeline.shards.summary import Range, inspect
+from saliency_pipeline.shards.verify import verify
 from tests.shards.examples import MAPS, folder, header, rows, write
 
 
@@ -54,6 +56,20 @@ def test_shares_of_odd_maps(tmp_path):
     whole.maps["gradcam"][4] = np.nan
     found = inspect(write(tmp_path / "a.h5", header(), whole)).maps["gradcam"]
     assert (found.all_zero, found.constant, found.non_finite) == (3 / 8, 1 / 8, 2 / 8)
+
+
+def test_images_of_one_color_are_flagged_and_counted(tmp_path):
+    marked = replace(rows(5), single_color=np.array([False, True, False, True, True]))
+    path = write(tmp_path / "shard-00000.h5", header(), marked)
+    for method in MAPS:
+        flags = ShardFolder(path).shards[0].flags(method)
+        assert (flags & SINGLE_COLOR != 0).tolist() == [[one] * flags.shape[1] for one in marked.single_color.tolist()]
+    assert inspect(path).single_color == 3
+    assert "one color  3 images, with nothing on it to explain" in inspect(path).as_text()
+    assert verify(path, deep=True).problems == ()
+    plain = inspect(write(tmp_path / "shard-00001.h5", header(), rows(5)))
+    assert plain.single_color == 0
+    assert "one color" not in plain.as_text()
 
 
 def test_images_with_boxes_and_known_duplicates_are_counted(tmp_path):

@@ -1,0 +1,160 @@
+"""Which format a file's bytes are, and what opens them: the content decides, never the name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from io import BytesIO
+
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+    features,
+)
+
+from saliency_pipeline.errors import BadImageError
+
+NAMES = "JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, HEIC or JPEG 2000"
+"""What can be read, for messages."""
+
+MAX_SCANS = 100
+"""Passes over all of its pixels that a JPEG may ask of its decoder; files in use have at most some twenty."""
+
+_ASSOCIATED, _UNASSOCIATED, _COREL_DRAW = 1, 2, 999
+_ALPHA_SAMPLES = (_ASSOCIATED, _UNASSOCIATED, _COREL_DRAW)
+_EXTRA_SAMPLES_TAG, _PLANAR_TAG = 338, 284
+_TILE_WIDTH_TAG, _TILE_LENGTH_TAG = 322, 323
+
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+_HEVC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
+_ANY_CODEC_BRANDS = frozenset({b"mif1", b"mif2", b"msf1"})
+
+
+class JpegFile(JpegImagePlugin.JpegImageFile):
+    """A JPEG file whose EXIF block Pillow does not parse: it would look for the dpi and warn about damaged blocks."""
+
+    def getexif(self) -> Image.Exif:
+        """Nothing; `orientation.orientation` reads the block itself."""
+        return Image.Exif()
+
+    def has_scans(self, data: bytes) -> bool:
+        """Whether the pixels come in several passes, which the decoder keeps in memory at full size.
+
+        Raises:
+            BadImageError: so many that a small file would keep its decoder busy for minutes.
+        """
+        assert self.fp is not None
+        # The one scan of an ordinary JPEG has all components; whatever else is in such a file is never decoded.
+        first = data.rfind(b"\xff\xda", 0, self.fp.tell())
+        if "progressive" not in self.info and data[first + 4 : first + 5] == bytes([self.layers]):
+            return False
+        # In compressed data 0xFF is followed by 0 or by the number of a restart.
+        if (scans := data.count(b"\xff\xda", first)) > MAX_SCANS:
+            raise BadImageError(f"a JPEG of {scans:,} scans; at most {MAX_SCANS} are decoded")
+        return True
+
+
+class TiffFile(TiffImagePlugin.TiffImageFile):
+    """A TIFF file that Pillow leaves as it is stored: not turned upright, associated alpha not divided out."""
+
+    premultiplied = False
+
+    def _open(self) -> None:
+        super()._open()
+        self._size = self._tile_size
+        # Pillow undoes the product with alpha, which loses colors where alpha is 0. With separate planes libtiff's
+        # decoder does so, and cannot be asked not to.
+        kept = not (self.use_load_libtiff and self.tag_v2.get(_PLANAR_TAG, 1) == 2)
+        if kept and self.tag_v2.get(_EXTRA_SAMPLES_TAG, ())[:1] == (_ASSOCIATED,):
+            self.premultiplied = True
+            self._mode = self.mode.replace("a", "A")
+            self.tile = [
+                tile._replace(args=(tile.args[0].replace("a", "A"), *tile.args[1:]))  # type: ignore[index]
+                for tile in self.tile
+            ]
+
+    @property
+    def tile_size(self) -> tuple[int, int]:
+        """Width and height of a tile, which is decoded whole and may be larger than the image; (1, 1) without tiles."""
+        return self.tag_v2.get(_TILE_WIDTH_TAG, 1), self.tag_v2.get(_TILE_LENGTH_TAG, 1)
+
+    def load_end(self) -> None:
+        """Pillow would turn the image, and read tags that nobody needs, some of them damaged."""
+
+
+Opener = Callable[[BytesIO], ImageFile.ImageFile]
+
+_MAGICS: tuple[tuple[re.Pattern[bytes], str, Opener], ...] = (
+    (re.compile(rb"\xff\xd8\xff"), "JPEG", JpegFile),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "PNG", PngImagePlugin.PngImageFile),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), "WEBP", WebPImagePlugin.WebPImageFile),
+    (re.compile(rb"GIF8[79]a"), "GIF", GifImagePlugin.GifImageFile),
+    (re.compile(rb"(?:II|MM)(?:[*+]\0|\0[*+])"), "TIFF", TiffFile),
+    (re.compile(rb"BM"), "BMP", BmpImagePlugin.BmpImageFile),
+    (re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"), "JPEG 2000", Jpeg2KImagePlugin.Jpeg2KImageFile),
+)
+
+
+def find_format(data: bytes) -> tuple[str, Opener]:
+    """Name and opener of the format of a file's bytes.
+
+    The openers are Pillow's readers, called directly and not through `Image.open`: no other of its parsers can ever
+    run, and the size limit is ours alone.
+
+    Raises:
+        BadImageError: it is none that can be read, or not without something that is not installed.
+    """
+    for magic, name, opener in _MAGICS:
+        if magic.match(data):
+            return name, opener
+    if data[4:8] == b"ftyp":
+        end = min(int.from_bytes(data[:4], "big"), 4096)
+        brands = [data[8:12], *(data[at : at + 4] for at in range(16, end, 4))]
+        for brand in brands:
+            if brand in _AVIF_BRANDS:
+                return "AVIF", _avif_opener()
+            if brand in _HEVC_BRANDS:
+                return "HEIC", _heif_opener()
+        if not _ANY_CODEC_BRANDS.isdisjoint(brands):
+            return "HEIF", _heif_opener()
+    raise BadImageError(f"not an image that can be read ({NAMES})")
+
+
+def _avif_opener() -> Opener:
+    if not features.check("avif"):
+        raise BadImageError("reading AVIF needs Pillow 11.3 or later, built with libavif; pip install -U pillow")
+    from PIL import AvifImagePlugin
+
+    return AvifImagePlugin.AvifImageFile
+
+
+def _heif_opener() -> Opener:
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError:
+        raise BadImageError("reading HEIC needs the extra heic; pip install 'saliency-pipeline[heic]'") from None
+    opener: Opener = HeifImageFile
+    return opener
+
+
+def has_alpha(image: ImageFile.ImageFile, data: bytes) -> bool:
+    """Whether a channel beyond the colors, if an image has one, is said to be alpha.
+
+    Satellites' and scanners' files have channels that mean something else, near infrared for instance.
+    """
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return image.tag_v2.get(_EXTRA_SAMPLES_TAG, (0,))[:1] in [(kind,) for kind in _ALPHA_SAMPLES]
+    if isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
+        # Channel definitions: their number, and for each its index, its type (1 or 2 for opacity) and its place.
+        start = data.find(b"cdef", 0, max(0, data.find(b"jp2c")))
+        count = int.from_bytes(data[start + 4 : start + 6], "big") if start >= 0 else 0
+        types = (data[start + 8 + 6 * index : start + 10 + 6 * index] for index in range(min(count, 8)))
+        return any(kind in (b"\0\1", b"\0\2") for kind in types)
+    return True

@@ -1,0 +1,201 @@
+"""The content decides what a file is; newer formats are read, or say what they need."""
+
+import io
+import struct
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile, PngImagePlugin, features
+
+from saliency_pipeline.errors import BadImageError
+from saliency_pipeline.images.decode import decode_frame
+from saliency_pipeline.images.formats import MAX_SCANS, find_format
+from tests.broken_images import encode, photo, unusual
+
+
+def boxes(major: bytes, *compatible: bytes) -> bytes:
+    """The beginning of a file of the ISO base media file format."""
+    return struct.pack(">I", 16 + 4 * len(compatible)) + b"ftyp" + major + bytes(4) + b"".join(compatible) + bytes(40)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "tolerance"),
+    [
+        ("AVIF", {"quality": 100, "subsampling": "4:4:4"}, 6),
+        ("JPEG2000", {}, 0),
+        ("JPEG2000", {"no_jp2": True}, 0),
+        ("MPO", {"quality": 100, "subsampling": 0, "save_all": True, "append_images": [Image.new("RGB", (40, 40))]}, 6),
+        (
+            "AVIF",
+            {"quality": 100, "subsampling": "4:4:4", "save_all": True, "append_images": [Image.new("RGB", (40, 40))]},
+            6,
+        ),
+    ],
+)
+def test_newer_formats_and_the_first_of_their_images_are_read(kind, options, tolerance):
+    frame, size = decode_frame(encode(photo(40, 40), kind, **options), 40)
+    assert size == (40, 40)
+    assert np.abs(frame.astype(int) - photo(40, 40)).max() <= tolerance
+
+
+def test_a_jpeg_2000_that_names_itself_jpx_is_read():
+    data = encode(photo(40, 40), "JPEG2000").replace(b"ftypjp2 ", b"ftypjpx ", 1)
+    np.testing.assert_array_equal(decode_frame(data, 40)[0], photo(40, 40))
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (boxes(b"avif", b"mif1"), "AVIF"),
+        (boxes(b"avis", b"msf1"), "AVIF"),
+        (boxes(b"mif1", b"miaf", b"avif"), "AVIF"),
+        (boxes(b"heic", b"mif1"), "HEIC"),
+        (boxes(b"mif1", b"heic"), "HEIC"),
+        (boxes(b"heix", b"mif1", b"avif"), "HEIC"),
+        (boxes(b"msf1", b"hevc"), "HEIC"),
+        (boxes(b"mif1"), "HEIF"),
+    ],
+)
+def test_brands_decide_between_avif_and_heic(data, name, monkeypatch):
+    # Without pillow-heif the answer names what is missing.
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    if name == "AVIF":
+        assert find_format(data)[0] == "AVIF"
+        return
+    with pytest.raises(BadImageError) as caught:
+        find_format(data)
+    assert str(caught.value) == "reading HEIC needs the extra heic; pip install 'saliency-pipeline[heic]'"
+
+
+def test_a_film_is_no_image():
+    with pytest.raises(BadImageError, match=r"^not an image that can be read"):
+        decode_frame(boxes(b"isom", b"iso2", b"mp41"), 8)
+
+
+def test_a_pillow_without_avif_says_what_is_needed(monkeypatch):
+    monkeypatch.setattr(features, "check", lambda feature: False)
+    with pytest.raises(BadImageError, match=r"^reading AVIF needs Pillow 11\.3 or later, built with libavif; pip inst"):
+        decode_frame(encode(photo(), "AVIF"), 8)
+
+
+def test_heic_is_read_with_the_extra():
+    heif = pytest.importorskip("pillow_heif")
+    image = Image.fromarray(photo(64, 48))
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    written = heif.from_pillow(image)
+    written.save(file, quality=-1, exif=exif.tobytes())
+    frame, size = decode_frame(file.getvalue(), 48, fit="pad")
+    opened = heif.open_heif(file.getvalue()).to_pillow()  # turned by libheif already
+    assert size == (opened.height, opened.width)
+    np.testing.assert_array_equal(frame, decode_frame(encode(opened, "PNG"), 48, fit="pad")[0])
+
+
+@pytest.mark.parametrize("name", ["a.avif", "b.jp2", "c.j2k"])
+def test_truncated_files_of_newer_formats_are_refused(name):
+    kind, options = {"a": ("AVIF", {}), "b": ("JPEG2000", {}), "c": ("JPEG2000", {"no_jp2": True})}[name[0]]
+    data = encode(photo(), kind, **options)
+    for length in range(12, len(data) // 2, max(1, len(data) // 40)):
+        with pytest.raises(BadImageError) as caught:
+            decode_frame(data[:length], 32)
+        assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "JPEG2000"])
+def test_newer_formats_are_refused_by_their_header(kind, monkeypatch):
+    def never(image):
+        raise AssertionError("pixels were decoded")
+
+    data = encode(photo(), kind)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", never)
+    with pytest.raises(BadImageError, match="64 x 48 pixels are more than the limit of 3000"):
+        decode_frame(data, 32, max_pixels=3000)
+
+
+def test_a_jpeg_2000_whose_box_lies_about_its_size_is_refused():
+    data = encode(photo(), "JPEG2000")
+    at = data.index(b"ihdr") + 4
+    with pytest.raises(BadImageError, match="JPEG 2000"):
+        decode_frame(data[:at] + struct.pack(">II", 8, 8) + data[at + 8 :], 32)
+
+
+# small files that cost much
+
+
+def many_scans(scans: int, *, progressive: bool) -> bytes:
+    """A JPEG whose pixels come in more passes than any program writes."""
+    data = encode(photo(), "JPEG", progressive=progressive, subsampling=0)
+    if progressive:
+        last = data[data.rindex(b"\xff\xda") : -2]
+        return data[:-2] + last * scans + b"\xff\xd9"
+    one = b"".join(b"\xff\xda\0\x08\x01" + bytes([1 + c, 0x11 * (c > 0)]) + b"\0\x3f\0" for c in range(3))
+    return data[: data.index(b"\xff\xda")] + one * (scans // 3) + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("progressive", [True, False])
+def test_a_jpeg_of_thousands_of_scans_is_refused_undecoded(progressive, monkeypatch):
+    monkeypatch.setattr("simplejpeg.decode_jpeg", None)
+    with pytest.raises(BadImageError, match=rf"^a JPEG of [0-9],[0-9]+ scans; at most {MAX_SCANS} are decoded$"):
+        decode_frame(many_scans(3000, progressive=progressive), 32)
+
+
+def test_ordinary_scans_are_decoded_and_thumbnails_count_for_nothing():
+    assert decode_frame(many_scans(80, progressive=True), 32)[1] == (48, 64)
+    # Marks of scans before the pixels are those of thumbnails; what looks like one behind the only scan is no part.
+    data = encode(photo(), "JPEG")
+    thumbnails = b"\xff\xe5" + struct.pack(">H", 2 + 800) + b"\xff\xda" * 400
+    frame = decode_frame(data[:2] + thumbnails + data[2:] + b"\xff\xda" * 400, 32)[0]
+    np.testing.assert_array_equal(frame, decode_frame(data, 32)[0])
+
+
+def test_a_profile_or_a_text_of_some_megabytes_does_not_cost_a_png_its_image():
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    data = encode(photo(), "PNG")
+    for extra in (b"iCCP", b"zTXt"):
+        large, huge = (chunk(extra, b"name\0\0" + zlib.compress(bytes(count << 20))) for count in (3, 40))
+        np.testing.assert_array_equal(decode_frame(data[:33] + large + data[33:], 32)[0], decode_frame(data, 32)[0])
+        with pytest.raises(BadImageError, match="Decompressed data too large"):
+            decode_frame(data[:33] + huge + data[33:], 32)
+    assert PngImagePlugin.MAX_TEXT_CHUNK == 1 << 20
+
+
+# what Pillow says
+
+
+def test_warnings_of_pillow_neither_appear_nor_matter(recwarn):
+    animation = unusual()["animated.png"]
+    broken = animation.replace(b"acTL" + struct.pack(">I", 2), b"acTL" + bytes(4))
+    at = broken.index(b"acTL")
+    broken = broken[: at + 12] + struct.pack(">I", zlib.crc32(broken[at : at + 12])) + broken[at + 16 :]
+    many = bytearray(encode(photo(), "TIFF", tiffinfo={0x0112: 1}))
+    at = many.index(struct.pack("<HHI", 0x0112, 3, 1))
+    many[at + 4] = 2
+    with pytest.warns(UserWarning, match="Invalid APNG"):  # of Pillow's own opening
+        Image.open(io.BytesIO(broken)).load()
+    for data, size in ((broken, (30, 20)), (bytes(many), (48, 64))):
+        assert decode_frame(data, 16)[1] == size
+    assert not [warning for warning in recwarn if "PIL" in warning.filename]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cannot identify image file <_io.BytesIO object at 0x7f0a1b2c3d40>",
+        "<function open.<locals>.reader at 0x7f0a1b2c3d40> of <PIL.Image.Image image mode=L size=1x1 at 0x7F0A1B2C>",
+        "<weakref at 0x7f0a; to 'Image' at 0x7f0b>",
+    ],
+)
+def test_reasons_hold_no_addresses(text, monkeypatch):
+    def load(image):
+        raise OSError(text)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with pytest.raises(BadImageError) as caught:
+        decode_frame(encode(photo(), "PNG"), 8)
+    assert "0x" not in str(caught.value)
+    assert "damaged or unsupported PNG (OSError: " in str(caught.value)
