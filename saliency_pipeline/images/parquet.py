@@ -22,7 +22,7 @@ from saliency_pipeline.images.layout import Layout, ReadOptions
 from saliency_pipeline.images.listing import folder_errors_explained, listing
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.record import MAX_FILE_BYTES, Catalogue, ImageRecord
-from saliency_pipeline.images.samples import Labels, catalogue, original, split_of
+from saliency_pipeline.images.samples import Labels, catalogue, note_beside, original, split_of
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -198,8 +198,10 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
         raise SalpipeError(f"{shown(root)}: {missing}; give a folder of tables with a column image, or one of them")
     for others_there, file in unlabelled.items():
         reason = f"no column {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}, so its images are unlabelled"
-        notes.add(f"{os.path.basename(file)}, which has {others_there}", reason)
+        notes.remark(f"{os.path.basename(file)}, which has {others_there}", reason)
     _note_missing(files, notes)
+    if os.path.isdir(root):
+        note_beside(root, set(files), notes)
     return catalogue(root, "parquet", records, labels.classes(names, source), notes)
 
 
@@ -337,7 +339,7 @@ def _note_missing(files: list[str], notes: Notes) -> None:
     for (name, count), there in parts.items():
         for part in range(int(count)):
             if part not in there:
-                notes.add(f"{name}-{part:05d}-of-{count}.parquet", "a part of the data set that is not there")
+                notes.remark(f"{name}-{part:05d}-of-{count}.parquet", "a part of the data set that is not there")
 
 
 def _open(path: str, **options: Any) -> Any:
