@@ -44,6 +44,7 @@ class AuditReport:
         leaks: groups that lie in more than one split.
         leaked: images of validation or test of which training holds a duplicate.
         across: for every two splits the groups that lie in both, such as `train-test`.
+        passed_over: how many files and other things of the data set were passed over, by kind and reason.
     """
 
     page: Path
@@ -58,6 +59,7 @@ class AuditReport:
     leaks: int
     leaked: int
     across: dict[str, int]
+    passed_over: dict[str, int]
 
 
 def audit(
@@ -218,6 +220,7 @@ def _report(
         leaks=leaks,
         leaked=leaked,
         across=across,
+        passed_over=dict(catalogue.passed_over),
     )
 
 

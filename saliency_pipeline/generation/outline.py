@@ -33,6 +33,8 @@ class Outline:
         regions: images of which only a region is meant.
         records: SHA-256 of what is known of all images; the same where and when the same are found again.
         notes: what was passed over, and why.
+        passed_over: how many files and other things were passed over, by kind and reason.
+        refused: why a run into the output folder would be refused; None where nothing is known against it.
     """
 
     root: str
@@ -46,6 +48,8 @@ class Outline:
     regions: int
     records: str
     notes: tuple[str, ...]
+    passed_over: dict[str, int]
+    refused: str | None = None
 
     def as_text(self) -> str:
         """A few lines for people."""
@@ -89,6 +93,7 @@ def outline(catalogue: Catalogue, shard_size: int) -> Outline:
         regions=sum(record.box is not None for record in records),
         records=records_digest(catalogue),
         notes=catalogue.notes,
+        passed_over=dict(catalogue.passed_over),
     )
 
 

@@ -19,6 +19,7 @@ from saliency_pipeline.shards.schema import shard_name, to_json
 
 PLAN = "plan.json"
 FORMAT = "salpipe-plan"
+PASSED_OVER = "passed_over"
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg", "h5py")
 
 
@@ -82,6 +83,9 @@ class Plan:
         fields: what was asked and found, by name: a run with any of them different is another plan.
         resolved: what salpipe chose where it was asked to: layer, back end, precision, batch size.
         provenance: what is stored in every shard.
+
+    What was passed over stands in the provenance and identifies nothing: a README put beside the images changes
+    neither images nor maps, so that it must neither refuse the rest of a run nor make another plan of the same images.
     """
 
     fields: dict[str, Any]
@@ -90,8 +94,9 @@ class Plan:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of everything that decides the bytes."""
-        return hashlib.sha256(to_json(asdict(self)).encode()).hexdigest()
+        """SHA-256 of everything that decides images and maps."""
+        decides = {name: value for name, value in self.provenance.items() if name != PASSED_OVER}
+        return hashlib.sha256(to_json({**asdict(self), "provenance": decides}).encode()).hexdigest()
 
 
 def shard_tasks(catalogue: Catalogue, shard_size: int) -> list[ShardTask]:

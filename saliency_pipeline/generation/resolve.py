@@ -15,6 +15,7 @@ from saliency_pipeline.devices import find_device
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.generation.job import Job, build_explainer, sized
 from saliency_pipeline.generation.plan import (
+    PASSED_OVER,
     Plan,
     Request,
     check_same_plan,
@@ -230,6 +231,8 @@ def _choose(
         "batch_size": batch,
         "versions": versions,
     }
+    if catalogue.passed_over:
+        provenance[PASSED_OVER] = dict(catalogue.passed_over)
     if request.encoding == "jpeg":
         provenance["jpeg_quality"] = request.jpeg_quality
     return Plan(fields, resolved, provenance), tried

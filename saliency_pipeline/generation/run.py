@@ -43,6 +43,7 @@ class Report:
         layer: the explained layer.
         backend: what computed the maps.
         precision: `fp32` or `bf16`.
+        passed_over: how many files and other things of the data set were passed over, by kind and reason.
     """
 
     folder: str
@@ -56,6 +57,7 @@ class Report:
     layer: str
     backend: str
     precision: str
+    passed_over: dict[str, int]
 
 
 def generate(
@@ -138,6 +140,7 @@ def generate(
         job.layer.name,
         job.placement.backend,
         job.placement.precision,
+        dict(catalogue.passed_over),
     )
 
 

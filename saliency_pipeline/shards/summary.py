@@ -86,6 +86,7 @@ class Summary:
         predicted: the source model's first classes that are most frequent: class, name and images.
         maps: for each method what its maps are like.
         rejects: images that could not be used, by reason; None for a single shard, which does not know.
+        passed_over: what of the data set was no image or not read when the plan was made, by kind and reason.
         provenance: how the maps were made.
     """
 
@@ -107,6 +108,7 @@ class Summary:
     predicted: list[dict[str, Any]]
     maps: dict[str, MapStatistics]
     rejects: dict[str, int] | None
+    passed_over: dict[str, int]
     provenance: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
@@ -128,6 +130,9 @@ class Summary:
         if self.rejects is not None:
             lines.append(f"rejects    {sum(self.rejects.values()):,}")
             lines += [f"  {count:7,}  {reason}" for reason, count in list(self.rejects.items())[:_SHOWN]]
+        if self.passed_over:
+            lines.append(f"passed over {sum(self.passed_over.values()):,}")
+            lines += [f"  {count:7,}  {kind}" for kind, count in list(self.passed_over.items())[:_SHOWN]]
         lines += ["", *self._class_table(), "", f"top-1 score {self.score}; most frequent predictions:"]
         lines += [f"  {entry['images']:7,}  {entry['name']}" for entry in self.predicted]
         for method, maps in self.maps.items():
@@ -138,7 +143,8 @@ class Summary:
                 f"  scale {maps.scale}; all zero {maps.all_zero:.2%}, constant {maps.constant:.2%}, "
                 f"non-finite {maps.non_finite:.2%}",
             ]
-        lines += ["", "provenance", *_outline(self.provenance, "  ")]
+        provenance = {name: entry for name, entry in self.provenance.items() if name != "passed_over"}
+        lines += ["", "provenance", *_outline(provenance, "  ")]
         return "\n".join(map(_printable, lines))
 
     def _class_table(self) -> list[str]:
@@ -226,6 +232,7 @@ def inspect(path: Path | str) -> Summary:
             for method, shape in shapes.items()
         },
         rejects=_rejects(folder.path) if folder.path.is_dir() else None,
+        passed_over=_passed_over(folder.provenance),
         provenance=folder.provenance,
     )
 
@@ -267,6 +274,13 @@ def _rejects(folder: Path) -> dict[str, int]:
     except FileNotFoundError:
         pass
     return dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _passed_over(provenance: dict[str, Any]) -> dict[str, int]:
+    """The counts as far as the provenance has them: it may come from a stranger's file."""
+    counts = provenance.get("passed_over")
+    found = counts.items() if isinstance(counts, dict) else ()
+    return {kind: number for kind, number in found if isinstance(number, int) and not isinstance(number, bool)}
 
 
 def _named(counts: npt.NDArray[np.int64]) -> dict[str, int]:
