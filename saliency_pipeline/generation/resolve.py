@@ -120,7 +120,12 @@ def checked(request: Request) -> Request:
 def _target(request: Request, source: SourceModel, catalogue: Catalogue) -> Target:
     unlabelled = sum(record.label < 0 for record in catalogue.records)
     return parse_target(
-        request.target, len(source.classes), source.class_index, catalogue.ids or catalogue.classes, unlabelled
+        request.target,
+        len(source.classes),
+        source.class_index,
+        catalogue.ids or catalogue.classes,
+        unlabelled,
+        source.class_named,
     )
 
 
