@@ -28,6 +28,7 @@ from saliency_pipeline.gallery.page import show
 from saliency_pipeline.generation.plan import Request
 from saliency_pipeline.generation.run import generate
 from saliency_pipeline.images.layout import ReadOptions
+from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.images.open import read_images
 from saliency_pipeline.models.source import load_source
 from saliency_pipeline.models.trained import Trained, load_trained, trained_file
@@ -102,6 +103,8 @@ def predict(
             then, no image that can be used, other images in the output, or a full disk.
     """
     progress, folder, trained = progress or Progress(), Path(output), load_trained(run)
+    # beside a single image lie the others
+    refuse_among_images(folder, run, *([images] if Path(images).is_dir() else []))
     request = _request(trained, str(run), weights, str(find_device(device)), progress)
     catalogue = read_images(images, "folders", ReadOptions(label_level=0), progress.note)
     report = generate(catalogue, folder / SHARDS, request, progress=progress)

@@ -20,6 +20,7 @@ from saliency_pipeline.files import (
     write_atomically,
 )
 from saliency_pipeline.images.keys import natural
+from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.pubfig import LIST_NAMES
 from saliency_pipeline.images.pubfig_list import ListedFace, of_people, read_list
@@ -73,6 +74,9 @@ def fetch(
     started, notes, progress = time.monotonic(), Notes(), progress or Progress()
     listed, folder = Path(listed), Path(os.path.abspath(output))
     rows = of_people(_rows(listed, notes), people, listed)
+    # what was fetched before are images too
+    if not any((folder / name).exists() for name in {LOG_NAME, *(row.person for row in rows)}):
+        refuse_among_images(folder, listed)
     with disk_errors_explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder):

@@ -20,6 +20,7 @@ from PIL import Image
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import disk_errors_explained, write_atomically
 from saliency_pipeline.gallery.selection import choose
+from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.saliency.render import colours, contact_sheet, overlay
 from saliency_pipeline.shards.reader import ShardFolder
@@ -166,6 +167,7 @@ def show(
         (['contact-sheet.png', 'gallery.html'], 1)
     """
     data, output = ShardFolder(folder), Path(output)
+    refuse_among_images(output, folder)
     views = _views(data, method)
     chosen = choose(data, count, keys=keys, class_name=class_name, random=random, seed=seed)
     with disk_errors_explained(output):

@@ -108,17 +108,25 @@ def shard_tasks(catalogue: Catalogue, shard_size: int) -> list[ShardTask]:
     ]
 
 
-def plan_fields(request: Request, catalogue: Catalogue, weights_sha256: str) -> dict[str, Any]:
+def plan_fields(
+    request: Request, catalogue: Catalogue, weights_sha256: str, records: str | None = None
+) -> dict[str, Any]:
     """Everything that identifies a plan before anything is chosen.
 
     Images are known by their digest, weights by their hash, whatever their file is called.
+
+    Args:
+        request: what is asked for, with the names that model, methods and device have.
+        catalogue: the images.
+        weights_sha256: of the source model.
+        records: the images' digest, where it is known already.
     """
     return {
         **{name: list(v) if isinstance(v, tuple) else v for name, v in asdict(request).items() if name != "weights"},
         "weights_sha256": weights_sha256,
         "classes": list(catalogue.classes),
         "images": len(catalogue),
-        "records": records_digest(catalogue),
+        "records": records or records_digest(catalogue),
         # so that a refusal says why the images are others; absent where all of a data set is taken as it comes
         **({"selection": dict(catalogue.taken)} if catalogue.taken else {}),
         "versions": library_versions(),
