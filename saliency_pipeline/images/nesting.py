@@ -23,8 +23,8 @@ def refuse_among_images(output: str | os.PathLike[str], *inputs: str | os.PathLi
     """Refuse an output that is an image folder or lies within one.
 
     A folder is one where most of what lies in it are images, or where most of its folders are full of images, the
-    classes of train, val and test among them. The output itself is looked at, and every folder above it but those that hold an
-    input as well, which are places of work, and from the user's own home upwards.
+    classes of train, val and test among them. The output itself is looked at, and every folder above it up to the first
+    that holds an input as well, which is a place of work, or to the user's home.
 
     Args:
         output: the folder, there or not; or a file, of which only the folders above count.

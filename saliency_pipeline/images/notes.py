@@ -92,7 +92,7 @@ class Notes:
 
     def passed_over(self) -> dict[str, int]:
         """How many things were passed over, by kind and reason: few enough entries for every shard to hold them."""
-        named = {reason[:100]: number for reason, number in self._counts.items() if reason not in self._remarks}
+        named = {reason[:160]: number for reason, number in self._counts.items() if reason not in self._remarks}
         found = dict(self._kinds.most_common()) | dict(list(named.items())[:_MAX_KINDS])
         if more := sum(list(named.values())[_MAX_KINDS:]):
             found[_OTHER] = found.get(_OTHER, 0) + more

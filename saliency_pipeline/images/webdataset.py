@@ -188,6 +188,7 @@ def _samples(files: Iterator[Member], shard: str, notes: Notes) -> Iterator[dict
     Where that leaves a sample without an image of its own, since keys have dots, they are the same up to the last.
     """
     waiting: list[dict[str, Member]] = []
+    dots = False
     usual = False  # whether samples here have images that are called by their key and .jpg or the like
     for _, together in itertools.groupby(_visible(files, notes), key=_first_dot):
         sample: dict[str, Member] = {}
@@ -203,13 +204,13 @@ def _samples(files: Iterator[Member], shard: str, notes: Notes) -> Iterator[dict
             own = _own_samples(sample, dotted, shard, notes)
             waiting += [files for files in own if _LABELS.isdisjoint(files)]
             own = [files for files in own if not _LABELS.isdisjoint(files)]
-            if own:
-                notes.remark(shard, _DOTS)
+            dots = dots or bool(own)
             yield from own
         if sample:
             yield sample
-    if waiting and not usual:
+    if dots or (waiting and not usual):
         notes.remark(shard, _DOTS)
+    if not usual:
         yield from waiting
     for files_of in waiting if usual else ():
         notes.add(f"{shard}: {next(iter(files_of.values())).name}", _PART)

@@ -99,8 +99,8 @@ def test_a_dry_run_says_where_another_plan_is_in_the_way(imagenet: Path, tmp_pat
         ("--size", "96", "size 64 -> 96"),
         ("--model", "resnet18", "model test_resnet -> resnet18"),
         ("--method", "gradient", "methods ['gradcam'] -> ['gradient']"),
-        ("--weights", "none", "weights_sha256"),
-        ("--shard-size", "3", "shard_size 1024 -> 3"),
+        ("--weights", "default", "weights_sha256"),
+        ("--shard-size", "3", "shard_size 4 -> 3"),
     ):
         told = done(imagenet, *arguments, *COMMAND, option, value, "--dry-run", "--json").stdout
         assert difference in json.loads(told)["refused"]
