@@ -103,8 +103,7 @@ def predict(
             then, no image that can be used, other images in the output, or a full disk.
     """
     progress, folder, trained = progress or Progress(), Path(output), load_trained(run)
-    # beside a single image lie the others
-    refuse_among_images(folder, run, *([images] if Path(images).is_dir() else []))
+    refuse_among_images(folder, run, images)
     request = _request(trained, str(run), weights, str(find_device(device)), progress)
     catalogue = read_images(images, "folders", ReadOptions(label_level=0), progress.note)
     report = generate(catalogue, folder / SHARDS, request, progress=progress)

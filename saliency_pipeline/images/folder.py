@@ -106,7 +106,9 @@ def read_folder(root: str | os.PathLike[str], *, label_level: int = 1) -> Catalo
         if os.path.isdir(top):
             _explain(top, listing(top).others)
         there = "; ".join(notes.lines()[:3]) or "it is empty"
-        raise SalpipeError(f"{shown(top)}: no images found ({there}); give a folder that holds some, or check the path")
+        raise SalpipeError(
+            f"{shown(top)}: no images found; they must end in .jpg, .png or the like, or begin like an image ({there})"
+        )
     splits = _splits(folders, notes)
     if splits:
         notes.count("images beside the splits", sum(len(each.images) for each in folders if not _is_within(each)))

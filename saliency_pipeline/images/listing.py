@@ -19,6 +19,9 @@ HIDDEN, SYSTEM = "hidden", "of the operating system"
 _SYSTEM_FOLDERS = frozenset({"$RECYCLE.BIN", "@eaDir", "System Volume Information", "__MACOSX", "lost+found"})
 _SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
 
+CONTACT_SHEET, _PAGE, _GALLERY = "contact-sheet.png", "gallery.html", "galleries that salpipe drew"
+"""What `show` and `predict` write: the results of a single image lie beside it, and are no data."""
+
 _TRIED = 32
 """Files of one ending that are looked into in a folder before the rest are taken to be no images either."""
 
@@ -87,6 +90,9 @@ def listing(path: str, most: int | None = None) -> Listing:
             by_content[ending_of(name)] += 1
         else:
             others.append(name)
+    if _PAGE in others and CONTACT_SHEET in images:
+        images.remove(CONTACT_SHEET)
+        skipped[_GALLERY] += 1
     for names in (folders, images, pipes):
         names.sort()
     return Listing(folders, images, others, pipes, skipped, by_content)

@@ -10,9 +10,9 @@ from pathlib import Path
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.folder import SPLIT_FOLDERS
 from saliency_pipeline.images.keys import shown
-from saliency_pipeline.images.listing import Listing, listing
+from saliency_pipeline.images.listing import CONTACT_SHEET, Listing, listing
 
-OWN_PICTURES = frozenset({"contact-sheet.png", "confusion.png", "reliability.png", "curves.png", "lr-find.png"})
+OWN_PICTURES = frozenset({CONTACT_SHEET, "confusion.png", "reliability.png", "curves.png", "lr-find.png"})
 OWN_FOLDERS = frozenset({"figures"})
 """What the commands write that are pictures, and their folders: an output of before is no image folder."""
 

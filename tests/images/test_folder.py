@@ -355,7 +355,9 @@ def test_a_single_image_is_a_catalogue_of_one(tmp_path):
 def test_what_is_missing_or_empty_is_named(tmp_path):
     with pytest.raises(SalpipeError, match="nothing: no such folder; check the path"):
         read_folder(tmp_path / "nothing")
-    with pytest.raises(SalpipeError, match=r"no images found \(passed over: 1 \.txt \(no images\); 1 hidden\); give"):
+    with pytest.raises(
+        SalpipeError, match=r"no images found; they must end in .* \(passed over: 1 \.txt \(no images\); 1 hidden\)"
+    ):
         read_folder(make(tmp_path, "a.txt", ".b.jpg"))
     with pytest.raises(SalpipeError, match=r"a\.txt: neither an image nor an archive of images; give"):
         read_folder(tmp_path / "a.txt")

@@ -8,7 +8,7 @@ import pytest
 from saliency_pipeline.comparison.report import PICTURES
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation.evaluate import CONFUSION, RELIABILITY
-from saliency_pipeline.gallery.page import CONTACT_SHEET
+from saliency_pipeline.images.listing import CONTACT_SHEET
 from saliency_pipeline.images.nesting import OWN_FOLDERS, OWN_PICTURES, refuse_among_images
 from saliency_pipeline.training.find_lr import PICTURE
 from saliency_pipeline.training.runlog import CURVES

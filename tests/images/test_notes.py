@@ -143,7 +143,7 @@ def test_members_without_an_ending_and_hostile_ones(tmp_path: Path) -> None:
         ("photos.7z", b"7z\xbc\xaf\x27\x1c", "compressed; unpack it with 7z x"),
         ("photos.rar", b"Rar!\x1a\x07\0", "compressed; unpack it with unrar x"),
         ("photos.tar", b"text", "no tar archive, or a damaged one"),
-        ("photos.tar", tar_bytes({"a.txt": b""}), r"no images found \(passed over: 1 \.txt"),
+        ("photos.tar", tar_bytes({"a.txt": b""}), r"no images found; .* \(passed over: 1 \.txt"),
     ],
 )
 def test_an_archive_that_is_not_read_says_why(tmp_path: Path, name: str, data: bytes, words: str) -> None:
