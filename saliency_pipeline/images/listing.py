@@ -16,6 +16,7 @@ from saliency_pipeline.images.keys import UNREAD, ending_of, has_image_suffix, s
 HIDDEN, SYSTEM = "hidden", "of the operating system"
 """Kinds of what is passed over besides files of other endings."""
 
+_LOCK = ".lock"  # of `fetch`, in the folder of its images
 _SYSTEM_FOLDERS = frozenset({"$RECYCLE.BIN", "@eaDir", "System Volume Information", "__MACOSX", "lost+found"})
 _SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
 
@@ -68,7 +69,7 @@ def listing(path: str, most: int | None = None) -> Listing:
         for entry in islice(entries, most):
             name = entry.name
             if name.startswith("."):
-                skipped[HIDDEN] += 1
+                skipped[HIDDEN] += name != _LOCK
             elif _is_folder(entry):
                 if name in _SYSTEM_FOLDERS:
                     skipped[SYSTEM] += 1

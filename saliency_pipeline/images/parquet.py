@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.folder import SPLIT_FOLDERS, has_class_folders
-from saliency_pipeline.images.keys import has_image_suffix, key_part, natural, shown
+from saliency_pipeline.images.keys import class_name, has_image_suffix, key_part, natural, shown
 from saliency_pipeline.images.layout import Layout, ReadOptions
 from saliency_pipeline.images.listing import folder_errors_explained, listing
 from saliency_pipeline.images.notes import Notes
@@ -323,7 +323,9 @@ def _class_names(schema: Any, columns: _Columns) -> tuple[str, ...]:
         names = facts["info"]["features"][columns.label]["names"]
     except (ValueError, LookupError, TypeError, RecursionError):
         return ()
-    return tuple(names) if isinstance(names, list) and all(isinstance(name, str) and name for name in names) else ()
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        return ()
+    return tuple(map(class_name, names))
 
 
 def _chunk(group: Any, column: str) -> Any:

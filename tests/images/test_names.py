@@ -123,3 +123,12 @@ def test_classes_that_seem_to_be_other_folders_are_noted(tmp_path: Path, names: 
 def test_usual_folders_are_not_noted(tmp_path: Path, names: tuple[str, ...]) -> None:
     assert read_folder(make(tmp_path, *names)).notes == ()
     assert read_folder(tmp_path, label_level=0).notes == ()
+
+
+def test_class_names_of_tables_are_composed(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    from tests.images.test_parquet import write
+
+    for number, name in enumerate((CAFE, DECOMPOSED)):
+        write(tmp_path / f"train-{number}.parquet", [("a.jpg", 0)], [name, "dog"])
+    assert read_images(tmp_path).classes == (CAFE, "dog")
