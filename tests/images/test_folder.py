@@ -66,15 +66,6 @@ def test_every_suffix_counts_in_any_case(tmp_path, suffix):
     assert keys(read_folder(tmp_path)) == [f"a.{suffix}", f"b.{suffix.upper()}", f"c.{suffix.title()}"]
 
 
-def test_the_default_suffixes_are_those_promised():
-    jpeg, others = "jpg jpeg jpe jfif jfi jif pjpeg pjp", "png apng webp bmp dib gif tif tiff"
-    assert {
-        *jpeg.split(),
-        *others.split(),
-        *["avif", "avifs", "heic", "heif", "hif", "jp2", "j2k", "jpf", "jpx", "j2c", "jpc"],
-    } == SUFFIXES
-
-
 def test_hidden_and_system_files_are_skipped(tmp_path):
     make(tmp_path, "a/1.jpg", "a/.2.jpg", ".b/3.jpg", "a/._1.jpg", "@eaDir/1.jpg", "lost+found/1.jpg", "a/@eaDir/2.jpg")
     assert keys(read_folder(tmp_path)) == ["a/1.jpg"]

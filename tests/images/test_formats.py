@@ -9,7 +9,7 @@ from PIL import Image, features
 from saliency_pipeline.images import listing as listing_module
 from saliency_pipeline.images.folder import read_folder
 from saliency_pipeline.images.formats import FIRST_BYTES, first_bytes, format_of
-from saliency_pipeline.images.keys import ending_of
+from saliency_pipeline.images.keys import SUFFIXES, ending_of
 from saliency_pipeline.images.listing import listing
 
 FORMATS = ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000"] + ["AVIF"] * features.check("avif")
@@ -102,3 +102,12 @@ def test_of_a_million_lists_few_are_looked_into(tmp_path: Path, monkeypatch: pyt
 )
 def test_endings(name: str, ending: str) -> None:
     assert ending_of(name) == ending
+
+
+def test_the_default_suffixes_are_those_promised():
+    jpeg, others = "jpg jpeg jpe jfif jfi jif pjpeg pjp", "png apng webp bmp dib gif tif tiff"
+    assert {
+        *jpeg.split(),
+        *others.split(),
+        *["avif", "avifs", "heic", "heif", "hif", "jp2", "j2k", "jpf", "jpx", "j2c", "jpc"],
+    } == SUFFIXES
