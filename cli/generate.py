@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,12 +203,15 @@ def command(
       salpipe generate photos -o shards --shards 3/16      (one task of a job array)
     """  # noqa: D301 - click reads \b
     from saliency_pipeline.generation.outline import outline, refusal
-    from saliency_pipeline.generation.run import generate, refuse_nesting
+    from saliency_pipeline.generation.plan import Request
+    from saliency_pipeline.generation.run import generate
+    from saliency_pipeline.images.nesting import refuse_among_images, refuse_nesting
     from saliency_pipeline.shards.summary import plural
     from saliency_pipeline.subsets.prepare import prepare
 
     progress = TerminalProgress(quiet)
     refuse_nesting(images, output)
+    refuse_among_images(output, images)
     catalogue = prepare(
         images,
         layout,
@@ -221,8 +224,10 @@ def command(
     )
     if dry_run:
         found = outline(catalogue, shard_size)
-        if refused := refusal(catalogue, found, output):
+        refused = refusal(catalogue, found, output, Request(shard_size=shard_size, **options))
+        if refused:
             progress.note(f"without --dry-run this is refused: {refused}")
+        found = replace(found, refused=refused)
         json_echo(asdict(found)) if as_json else echo(found.as_text())
         return
     report = generate(catalogue, output, shard_size=shard_size, jobs=jobs, part=part, progress=progress, **options)

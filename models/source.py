@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
@@ -88,10 +89,42 @@ class SourceModel:
             (282, 281, 967)
         """
         wanted = _plain(name_or_index)
-        if wanted.removeprefix("-").isdecimal():
-            if 0 <= (index := int(wanted)) < len(self.classes):
-                return index
-            raise SalpipeError(f"class {wanted}: {self.name} has classes 0 to {len(self.classes) - 1}")
+        if _is_number(wanted):
+            index, called = int(wanted), [i for i, name in enumerate(self.classes) if _plain(name) == wanted]
+            if not 0 <= index < len(self.classes):
+                if called:
+                    return called[0]
+                raise SalpipeError(f"class {wanted}: {self.name} has classes 0 to {len(self.classes) - 1}")
+            if called not in ([], [index]):
+                raise SalpipeError(
+                    f"class {wanted}: class {called[0]} is called so, and class {wanted} is called "
+                    f"{self.classes[index]!r}; explain the labels or the predicted classes instead"
+                )
+            return index
+        return self._named(name_or_index)
+
+    def class_named(self, name: str) -> int:
+        """The index of a class given as its WordNet id or name, as for `class_index`; never as an index.
+
+        Numbers that a data set has for class names were counted by its own maker, from 0 or 1 and in any order.
+
+        Raises:
+            SalpipeError: No such class, or several of that name, or the classes have no names.
+        """
+        wanted = _plain(name)
+        if self.classes == tuple(f"class {i}" for i in range(len(self.classes))):
+            raise SalpipeError(f"class {name!r}: {self.name}'s {len(self.classes)} classes have indices and no names")
+        if _is_number(wanted) and wanted not in map(_plain, self.classes):
+            index = int(wanted)
+            meant = f", which would be {self.classes[index]!r}" if 0 <= index < len(self.classes) else ""
+            raise SalpipeError(
+                f"class {name!r}: a number is no name, and not taken for an index{meant}; call classes by WordNet ids "
+                f"or by {self.name}'s names"
+            )
+        return self._named(name)
+
+    def _named(self, name_or_index: str) -> int:
+        wanted = _plain(name_or_index)
         if wanted and wanted in self.wnids:
             return self.wnids.index(wanted)
         whole = [_plain(name) for name in self.classes]
@@ -240,4 +273,8 @@ def _class_names(count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _plain(name: str) -> str:
-    return " ".join(name.replace("_", " ").casefold().split())
+    return " ".join(unicodedata.normalize("NFC", name).replace("_", " ").casefold().split())
+
+
+def _is_number(plain: str) -> bool:
+    return plain.removeprefix("-").isdecimal() and len(plain) < 20

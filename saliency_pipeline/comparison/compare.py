@@ -25,6 +25,7 @@ from saliency_pipeline.comparison.runs import Run, is_finished, read_run
 from saliency_pipeline.devices import computes_bf16, find_device
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import FolderLock, disk_errors_explained, remove_stale_temporaries, write_atomically
+from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.allocator import keep_large_blocks
@@ -94,6 +95,7 @@ def compare(
         SalpipeError: an option that cannot be, no run that could be trained, or a full disk. What is trained stays.
     """
     folder, progress, pairs = Path(output), progress or Progress(), ShardFolder(shards)
+    refuse_among_images(folder, shards)
     keep_large_blocks()
     with disk_errors_explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -172,6 +174,7 @@ def compare_runs(
         SalpipeError: a run that is not finished, fewer than two arms, or a full disk.
     """
     folder = Path(output)
+    refuse_among_images(folder, *runs)
     found, arms = grouped([read_run(Path(run), "", "all images") for run in runs], reference)
     named = [name for run in found if run.validation for name in (*run.validation.labels, *run.validation.predicted)]
     classes = sorted(set(named))

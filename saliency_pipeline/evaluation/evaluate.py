@@ -27,6 +27,7 @@ from saliency_pipeline.evaluation.answers import (
 from saliency_pipeline.evaluation.confusion import excerpt, from_json
 from saliency_pipeline.evaluation.figures import draw_confusion, draw_reliability
 from saliency_pipeline.files import disk_errors_explained, remove_stale_temporaries, write_atomically, write_table
+from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.models.trained import Trained, load_trained
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.allocator import keep_large_blocks
@@ -103,6 +104,7 @@ def evaluate(
     other = _part(trained.about, "shards").get("plan") != pairs.header.plan
     own = f"evaluation-{split}" + (f"-{pairs.path.resolve().name}" if other else "")
     folder = Path(run) / own if output is None else Path(output)
+    refuse_among_images(folder, run, shards)
     config = recorded_config(trained)
     _check_classes(trained, pairs)
     labels, splits = labels_and_splits(pairs)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation.answers import recorded_config
 from saliency_pipeline.files import disk_errors_explained, write_atomically
+from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.models.preprocessing import Preprocessing
 from saliency_pipeline.models.trained import Trained, load_trained
 from saliency_pipeline.models.weights import one_line
@@ -105,6 +106,7 @@ def export(run: Path | str, output: Path | str, *, opset: int = OPSET, progress:
     progress, path, trained = progress or Progress(), Path(output), load_trained(run)
     if path.is_dir():
         raise SalpipeError(f"{path}: is a folder; name the file to write, such as {path / 'model.onnx'}")
+    refuse_among_images(path, run)
     progress.note(f"exporting {trained.spec.arch} {trained.spec.backbone}")
     model = _model(trained, opset)
     for entry, text in _metadata(trained).items():

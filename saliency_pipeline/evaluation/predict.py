@@ -27,7 +27,9 @@ from saliency_pipeline.files import write_atomically, write_table
 from saliency_pipeline.gallery.page import show
 from saliency_pipeline.generation.plan import Request
 from saliency_pipeline.generation.run import generate
-from saliency_pipeline.images.folder import read_folder
+from saliency_pipeline.images.layout import ReadOptions
+from saliency_pipeline.images.nesting import refuse_among_images
+from saliency_pipeline.images.open import read_images
 from saliency_pipeline.models.source import load_source
 from saliency_pipeline.models.trained import Trained, load_trained, trained_file
 from saliency_pipeline.models.weights import state_sha256
@@ -55,6 +57,7 @@ class Predicted:
         classes: how many images were given each class, the most frequent first.
         predictions: the table.
         page: the gallery.
+        passed_over: how many files and other things in the folder of images were passed over, by kind and reason.
     """
 
     folder: Path
@@ -63,6 +66,7 @@ class Predicted:
     classes: dict[str, int]
     predictions: Path
     page: Path
+    passed_over: dict[str, int]
 
 
 def predict(
@@ -99,8 +103,10 @@ def predict(
             then, no image that can be used, other images in the output, or a full disk.
     """
     progress, folder, trained = progress or Progress(), Path(output), load_trained(run)
+    refuse_among_images(folder, run, images)
     request = _request(trained, str(run), weights, str(find_device(device)), progress)
-    report = generate(read_folder(images, label_level=0), folder / SHARDS, request, progress=progress)
+    catalogue = read_images(images, "folders", ReadOptions(label_level=0), progress.note)
+    report = generate(catalogue, folder / SHARDS, request, progress=progress)
     pairs = ShardFolder(folder / SHARDS)
     if not len(pairs):
         raise SalpipeError(
@@ -120,7 +126,15 @@ def predict(
     gallery = show(pairs.path, folder, count=count, predictions=top, title=f"{names[0]}, classified by {names[1]}")
     _write(folder, trained, str(run), pairs, report.rejects, probabilities)
     counts = Counter(classes[index] for index in best[:, 0].tolist())
-    return Predicted(folder, len(pairs), report.rejects, dict(counts.most_common()), folder / TABLE, gallery.page)
+    return Predicted(
+        folder,
+        len(pairs),
+        report.rejects,
+        dict(counts.most_common()),
+        folder / TABLE,
+        gallery.page,
+        report.passed_over,
+    )
 
 
 def _request(trained: Trained, run: str, weights: str | None, device: str, progress: Progress) -> Request:

@@ -20,9 +20,10 @@ from saliency_pipeline.files import (
     write_atomically,
 )
 from saliency_pipeline.images.keys import natural
+from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.pubfig import LIST_NAMES
-from saliency_pipeline.images.pubfig_list import ListedFace, of_people, read_list
+from saliency_pipeline.images.pubfig_list import ListedFace, of_people, person_name, read_list
 from saliency_pipeline.progress import Progress
 
 if TYPE_CHECKING:
@@ -73,6 +74,11 @@ def fetch(
     started, notes, progress = time.monotonic(), Notes(), progress or Progress()
     listed, folder = Path(listed), Path(os.path.abspath(output))
     rows = of_people(_rows(listed, notes), people, listed)
+    # what was fetched before are images too
+    with disk_errors_explained(folder):
+        there = {person_name(name) for name in os.listdir(folder)} if folder.is_dir() else set()
+    if there.isdisjoint({person_name(LOG_NAME), *(row.person for row in rows)}):
+        refuse_among_images(folder, listed)
     with disk_errors_explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder):

@@ -13,8 +13,8 @@ import numpy as np
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import disk_errors_explained
 from saliency_pipeline.gallery.pairs import PAGE, Group, Member, write_pairs
-from saliency_pipeline.generation.run import refuse_nesting
 from saliency_pipeline.images.keys import natural, shown
+from saliency_pipeline.images.nesting import refuse_among_images, refuse_nesting
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.pubfig_list import duplicates_in_list, read_list
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
@@ -44,6 +44,7 @@ class AuditReport:
         leaks: groups that lie in more than one split.
         leaked: images of validation or test of which training holds a duplicate.
         across: for every two splits the groups that lie in both, such as `train-test`.
+        passed_over: how many files and other things of the data set were passed over, by kind and reason.
     """
 
     page: Path
@@ -58,6 +59,7 @@ class AuditReport:
     leaks: int
     leaked: int
     across: dict[str, int]
+    passed_over: dict[str, int]
 
 
 def audit(
@@ -102,7 +104,7 @@ def audit(
     """
     output, progress = Path(output), progress or Progress()
     refuse_nesting(Path(catalogue.root), output)
-    _made(output)
+    _made(output, catalogue.root)
     looked_at = fingerprints(catalogue, output / CACHE, progress, bytes_only=exact_only)
     notes = Notes()
     for place, reason in looked_at.reasons.items():
@@ -150,11 +152,12 @@ def audit_list(
     )
     catalogue = Catalogue(os.path.abspath(path), records, tuple(people), layout="list")
     output = Path(output)
-    _made(output)
+    _made(output, path)
     return _report(catalogue, found, output, title, notes, exact_only=True, listed=True)
 
 
-def _made(output: Path) -> None:
+def _made(output: Path, data: Path | str) -> None:
+    refuse_among_images(output, data)
     with disk_errors_explained(output):
         output.mkdir(parents=True, exist_ok=True)
         shards = any(is_shard_name(path.name) for path in output.iterdir())
@@ -218,6 +221,7 @@ def _report(
         leaks=leaks,
         leaked=leaked,
         across=across,
+        passed_over=dict(catalogue.passed_over),
     )
 
 

@@ -20,6 +20,8 @@ from PIL import Image
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import disk_errors_explained, write_atomically
 from saliency_pipeline.gallery.selection import choose
+from saliency_pipeline.images.listing import CONTACT_SHEET
+from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.saliency.render import colours, contact_sheet, overlay
 from saliency_pipeline.shards.reader import ShardFolder
@@ -27,7 +29,6 @@ from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE, SING
 from saliency_pipeline.shards.shard import Pair, Shard
 
 PAGE = "gallery.html"
-CONTACT_SHEET = "contact-sheet.png"
 
 # of all pictures of a page as JPEG files, of which base64 then makes four thirds
 _PAGE_BYTES = 2_200_000
@@ -167,6 +168,7 @@ def show(
         (['contact-sheet.png', 'gallery.html'], 1)
     """
     data, output = ShardFolder(folder), Path(output)
+    refuse_among_images(output, folder)
     views = _views(data, method)
     chosen = choose(data, count, keys=keys, class_name=class_name, random=random, seed=seed)
     with disk_errors_explained(output):

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.keys import class_name as composed
 from saliency_pipeline.shards.reader import ShardFolder
 
 # opening a shard takes some milliseconds, so of a data set with thousands not all are opened to fill one page
@@ -113,8 +114,9 @@ def _evenly(items: Sequence[int], count: int) -> list[int]:
 
 def _label(folder: ShardFolder, name: str) -> int:
     classes = folder.classes
-    if name in classes:
-        return classes.index(name)
+    for written in (name, composed(name)):
+        if written in classes:
+            return classes.index(written)
     if not classes:
         raise SalpipeError(f"no class '{name}': {folder.path} is not labelled; leave the class out")
     listed = ", ".join(classes[:_NAMES_LISTED])

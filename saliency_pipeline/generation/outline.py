@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from saliency_pipeline.devices import find_device
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.generation.plan import check_same_plan, records_digest, shard_tasks, stored_plan
+from saliency_pipeline.generation.plan import (
+    Plan,
+    Request,
+    check_same_plan,
+    plan_fields,
+    records_digest,
+    shard_tasks,
+    stored_plan,
+    with_backend_version,
+)
 from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.record import Catalogue, Split
+from saliency_pipeline.models.registry import EMBEDDED
+from saliency_pipeline.models.weights import file_sha256
+from saliency_pipeline.saliency.methods import find_methods
 from saliency_pipeline.shards.schema import is_shard_name
 from saliency_pipeline.shards.summary import plural
 
@@ -33,6 +46,8 @@ class Outline:
         regions: images of which only a region is meant.
         records: SHA-256 of what is known of all images; the same where and when the same are found again.
         notes: what was passed over, and why.
+        passed_over: how many files and other things were passed over, by kind and reason.
+        refused: why a run into the output folder would be refused; None where nothing is known against it.
     """
 
     root: str
@@ -46,6 +61,8 @@ class Outline:
     regions: int
     records: str
     notes: tuple[str, ...]
+    passed_over: dict[str, int]
+    refused: str | None = None
 
     def as_text(self) -> str:
         """A few lines for people."""
@@ -89,27 +106,42 @@ def outline(catalogue: Catalogue, shard_size: int) -> Outline:
         regions=sum(record.box is not None for record in records),
         records=records_digest(catalogue),
         notes=catalogue.notes,
+        passed_over=dict(catalogue.passed_over),
     )
 
 
-def refusal(catalogue: Catalogue, outlined: Outline, folder: Path) -> str | None:
-    """Why a run into a folder would be refused, as far as that is known without a model: it holds other images.
+def refusal(catalogue: Catalogue, outlined: Outline, folder: Path, request: Request) -> str | None:
+    """Why a run into a folder would be refused, as far as that is known without a model: it holds another plan.
 
     Args:
         catalogue: the images.
         outlined: their outline.
         folder: where the run would write.
+        request: what it would compute.
 
     Returns:
-        One line; None where nothing speaks against it.
+        One line that names every difference; None where nothing speaks against it.
     """
     try:
         if not any(is_shard_name(path.name) for path in folder.iterdir()) or (stored := stored_plan(folder)) is None:
             return None
-        known = {"classes": list(catalogue.classes), "images": outlined.images, "records": outlined.records}
-        check_same_plan(folder, stored, {**stored.fields, **known, "selection": catalogue.taken or None})
+        model = request.model if request.model == f"timm/{EMBEDDED}" else request.model.removeprefix("timm/")
+        methods = tuple(method.name for method in find_methods(request.methods))
+        named = replace(request, model=model, methods=methods, device=str(find_device(request.device)))
+        fields = plan_fields(named, catalogue, _weights_sha256(request, stored), outlined.records)
+        check_same_plan(folder, stored, with_backend_version(fields, stored.resolved["backend"]))
     except OSError:
         return None
     except SalpipeError as error:
         return str(error)
     return None
+
+
+def _weights_sha256(request: Request, stored: Plan) -> str:
+    """The hash of the weights asked for: that of the plan where nothing says that they are others."""
+    known = str(stored.fields.get("weights_sha256"))
+    if request.weights not in ("default", "none"):
+        return file_sha256(Path(request.weights))
+    then = str(stored.provenance["source"]["weights"])
+    same = then == request.weights or (request.weights == "default" and then in ("embedded", "trained"))
+    return known if same else request.weights

@@ -20,6 +20,7 @@ from saliency_pipeline.shards.schema import shard_name, to_json
 
 PLAN = "plan.json"
 FORMAT = "salpipe-plan"
+PASSED_OVER = "passed_over"
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg", "h5py")
 
 
@@ -83,6 +84,9 @@ class Plan:
         fields: what was asked and found, by name: a run with any of them different is another plan.
         resolved: what salpipe chose where it was asked to: layer, back end, precision, batch size.
         provenance: what is stored in every shard.
+
+    What was passed over stands in the provenance and identifies nothing: a README put beside the images changes
+    neither images nor maps, so that it must neither refuse the rest of a run nor make another plan of the same images.
     """
 
     fields: dict[str, Any]
@@ -91,8 +95,9 @@ class Plan:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of everything that decides the bytes."""
-        return hashlib.sha256(to_json(asdict(self)).encode()).hexdigest()
+        """SHA-256 of everything that decides images and maps."""
+        decides = {name: value for name, value in self.provenance.items() if name != PASSED_OVER}
+        return hashlib.sha256(to_json({**asdict(self), "provenance": decides}).encode()).hexdigest()
 
 
 def shard_tasks(catalogue: Catalogue, shard_size: int) -> list[ShardTask]:
@@ -104,17 +109,25 @@ def shard_tasks(catalogue: Catalogue, shard_size: int) -> list[ShardTask]:
     ]
 
 
-def plan_fields(request: Request, catalogue: Catalogue, weights_sha256: str) -> dict[str, Any]:
+def plan_fields(
+    request: Request, catalogue: Catalogue, weights_sha256: str, records: str | None = None
+) -> dict[str, Any]:
     """Everything that identifies a plan before anything is chosen.
 
     Images are known by their digest, weights by their hash, whatever their file is called.
+
+    Args:
+        request: what is asked for, with the names that model, methods and device have.
+        catalogue: the images.
+        weights_sha256: of the source model.
+        records: the images' digest, where it is known already.
     """
     return {
         **{name: list(v) if isinstance(v, tuple) else v for name, v in asdict(request).items() if name != "weights"},
         "weights_sha256": weights_sha256,
         "classes": list(catalogue.classes),
         "images": len(catalogue),
-        "records": records_digest(catalogue),
+        "records": records or records_digest(catalogue),
         # so that a refusal says why the images are others; absent where all of a data set is taken as it comes
         **({"selection": dict(catalogue.taken)} if catalogue.taken else {}),
         "versions": library_versions(),

@@ -15,6 +15,7 @@ from saliency_pipeline.devices import find_device
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.generation.job import Job, build_explainer, sized
 from saliency_pipeline.generation.plan import (
+    PASSED_OVER,
     PLAN,
     Plan,
     Request,
@@ -141,7 +142,12 @@ def checked(request: Request) -> Request:
 def _target(request: Request, source: SourceModel, catalogue: Catalogue) -> Target:
     unlabelled = sum(record.label < 0 for record in catalogue.records)
     return parse_target(
-        request.target, len(source.classes), source.class_index, catalogue.ids or catalogue.classes, unlabelled
+        request.target,
+        len(source.classes),
+        source.class_index,
+        catalogue.ids or catalogue.classes,
+        unlabelled,
+        source.class_named,
     )
 
 
@@ -252,6 +258,8 @@ def _choose(
         "batch_size": batch,
         "versions": versions,
     }
+    if catalogue.passed_over:
+        provenance[PASSED_OVER] = dict(catalogue.passed_over)
     if request.encoding == "jpeg":
         provenance["jpeg_quality"] = request.jpeg_quality
     return Plan(fields, resolved, provenance), tried

@@ -19,6 +19,7 @@ from saliency_pipeline.generation.job import Job, write_shard, write_shards
 from saliency_pipeline.generation.plan import PLAN, Request, ShardTask, shard_tasks
 from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, merge, reject_count, valid_receipt
 from saliency_pipeline.generation.resolve import Resolved, checked, resolve
+from saliency_pipeline.images.nesting import refuse_among_images, refuse_nesting
 from saliency_pipeline.images.open import read_images
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.progress import Progress
@@ -45,6 +46,7 @@ class Report:
         layer: the explained layer.
         backend: what computed the maps.
         precision: `fp32` or `bf16`.
+        passed_over: how many files and other things of the data set were passed over, by kind and reason.
     """
 
     folder: str
@@ -59,6 +61,7 @@ class Report:
     layer: str
     backend: str
     precision: str
+    passed_over: dict[str, int]
 
 
 def generate(
@@ -112,6 +115,7 @@ def generate(
         raise SalpipeError(f"--jobs {jobs}: use 1 or more")
     catalogue = data if isinstance(data, Catalogue) else read_images(data, layout, note=progress.note)
     refuse_nesting(Path(catalogue.root), folder)
+    refuse_among_images(folder, catalogue.root)
     keep_large_blocks()
     with ExitStack() as locks:
         _open_folder(folder, part, locks)
@@ -147,13 +151,8 @@ def generate(
         job.layer.name,
         job.placement.backend,
         job.placement.precision,
+        dict(catalogue.passed_over),
     )
-
-
-def refuse_nesting(root: Path, folder: Path) -> None:
-    """Raises SalpipeError where an output folder lies among the images."""
-    if root.is_dir() and folder.resolve().is_relative_to(root.resolve()):
-        raise SalpipeError(f"{folder} lies inside the image folder {root}; choose an output folder outside")
 
 
 def _open_folder(folder: Path, part: tuple[int, int], locks: ExitStack) -> None:

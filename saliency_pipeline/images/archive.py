@@ -51,6 +51,8 @@ _COMPRESSED = {
     b"\xfd7zXZ": "unxz",
     b"\x28\xb5\x2f\xfd": "unzstd",
     b"PK\x03\x04": "unzip",
+    b"7z\xbc\xaf\x27\x1c": "7z x",
+    b"Rar!\x1a\x07": "unrar x",
 }
 
 _Read = Callable[[int, int], bytes]
@@ -111,6 +113,16 @@ def members(
                 notes.add(called, fault)
     except OSError as error:
         raise SalpipeError(f"{shown(path)}: {error.strerror}; make it a file one can read, or move it") from None
+
+
+def is_archive(path: str) -> bool:
+    """Whether a file is called .tar, or begins like one or like a compressed file; `members` says what it lacks."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            block = os.pread(file.fileno(), _BLOCK, 0)
+    except OSError:
+        return False
+    return path.lower().endswith(".tar") or block.startswith(tuple(_COMPRESSED)) or _header(block) is not None
 
 
 def read_small(path: str, name: str, limit: int = MAX_SMALL_BYTES) -> bytes:
@@ -212,7 +224,7 @@ def _members(read: _Read, at: int, end: int, called: str, notes: Notes) -> Itera
     extended: _Change = {}
     while (block := read(_BLOCK, at) if at + _BLOCK <= end else b"") != _END:
         if len(block) < _BLOCK:
-            notes.add(called, "has no end mark; where it was cut short, members are missing")
+            notes.remark(called, "has no end mark; where it was cut short, members are missing")
             return
         header = _header(block)
         if header is None:

@@ -26,6 +26,9 @@ _UNPACKED = ("Annotations/CLS-LOC", "Annotations", "Annotation", "bbox", "bboxes
 FOLDERS = {part: (*_UNPACKED, f"bbox_{part}", archive) for part, archive in _ARCHIVES.items()}
 """What the folder is called into which the files of a part were unpacked."""
 
+ARCHIVES = {f"{archive}{suffix}" for archive in _ARCHIVES.values() for suffix in _SUFFIXES}
+"""What the files are called in which boxes are downloaded."""
+
 MAX_XML_BYTES = 2**18
 """A thousand boxes. Files have 500 bytes and seldom more than a few boxes."""
 
@@ -107,7 +110,8 @@ def _in_folders(place: str, part: str, classes: Mapping[str, str]) -> Iterator[_
         below = listing(place).folders
     with ThreadPoolExecutor(_THREADS) as pool:
         for folder in (place, *(f"{place}/{name}" for name in below if is_wnid(name))):
-            paths = [f"{folder}/{name}" for name in listing(folder).others if _image(name) in classes]
+            there = listing(folder)
+            paths = [f"{folder}/{name}" for name in (*there.others, *there.pipes) if _image(name) in classes]
             for at in range(0, len(paths), _TOGETHER):
                 some = paths[at : at + _TOGETHER]
                 each = -(-len(some) // _THREADS)

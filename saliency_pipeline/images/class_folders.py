@@ -8,10 +8,11 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from saliency_pipeline.images.archive import members
-from saliency_pipeline.images.keys import has_image_suffix, key_part
+from saliency_pipeline.images.keys import key_part
 from saliency_pipeline.images.listing import is_hidden, listing
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.synsets import is_wnid
+from saliency_pipeline.images.walk import MemberImages
 
 CLASS_TAR = re.compile(r"(n[0-9]{8})\.tar")
 """The archive of one class, of which ILSVRC2012_img_train.tar holds a thousand."""
@@ -32,7 +33,9 @@ class Found(NamedTuple):
         return self.path if self.length is None else f"{self.path}: {self.name}"
 
 
-def in_folder(path: str, notes: Notes, *, own: str = "", others: Collection[str] = ()) -> Iterator[Found]:
+def in_folder(
+    path: str, notes: Notes, *, own: str = "", others: Collection[str] = (), used: Collection[str] = ()
+) -> Iterator[Found]:
     """The images in a folder, in the folders of classes within it, and in tars of classes that lie there.
 
     Args:
@@ -40,30 +43,35 @@ def in_folder(path: str, notes: Notes, *, own: str = "", others: Collection[str]
         notes: what was passed over.
         own: a folder of this name within it is only its own again, as after unpacking in a folder made for it.
         others: folders within it that somebody else reads.
+        used: files within it that somebody else reads. So are XML files, which hold boxes.
 
     Raises:
         SalpipeError: a folder or tar cannot be read.
     """
-    folders, images, files = listing(path)
-    for name in images:
+    there = listing(path)
+    tars = {name: match[1] for name in there.others if (match := CLASS_TAR.fullmatch(name))}
+    notes.listed(there, {*used, *tars, *(name for name in there.others if name.endswith(".xml"))})
+    for name in there.images:
         yield Found("", key_part(name), os.path.join(path, name))
-    for name in folders:
+    for name in there.folders:
         below = os.path.join(path, name)
         if is_wnid(name):
-            if not (found := listing(below).images):
+            found = listing(below)
+            notes.listed(found, [name for name in found.others if name.endswith(".xml")])
+            notes.count("folders within classes", len(found.folders))
+            if not found.images:
                 notes.add(below, "a folder without images, left out")
-            for image in found:
+            for image in found.images:
                 yield Found(name, key_part(image), f"{below}/{image}")
         elif name == own:
             yield from in_folder(below, notes)
         elif name not in others:
             notes.add(below, "a folder of no class such as n01440764")
-    for name in files:
-        if match := CLASS_TAR.fullmatch(name):
-            if match[1] in folders:
-                notes.add(os.path.join(path, name), "not read, since a folder has its name")
-            else:
-                yield from in_tar(os.path.join(path, name), notes, match[1])
+    for name, wnid in tars.items():
+        if wnid in there.folders:
+            notes.add(os.path.join(path, name), "not read, since a folder has its name")
+        else:
+            yield from in_tar(os.path.join(path, name), notes, wnid)
 
 
 def in_tar(path: str, notes: Notes, wnid: str = "") -> Iterator[Found]:
@@ -77,15 +85,15 @@ def in_tar(path: str, notes: Notes, wnid: str = "") -> Iterator[Found]:
     Raises:
         SalpipeError: the archive cannot be read.
     """
-    for name, offset, length in members(path, notes):
-        if is_hidden(name):
-            continue
+    images = MemberImages(path, notes)
+    for member in members(path, notes):
+        name, offset, length = member
         above, _, base = name.rpartition("/")
-        if match := CLASS_TAR.fullmatch(base):
+        if (match := CLASS_TAR.fullmatch(base)) and not is_hidden(name):
             called = f"{os.path.basename(path)}: {name}"
             for inner in members(path, notes, start=offset, length=length, called=called):
-                if has_image_suffix(inner.name) and not is_hidden(inner.name):
+                if images.takes(inner):
                     yield Found(match[1], inner.name.rpartition("/")[2], path, inner.offset, inner.size)
-        elif has_image_suffix(base):
+        elif images.takes(member):
             folder = above.rpartition("/")[2]
             yield Found(folder if is_wnid(folder) else wnid, base, path, offset, length)

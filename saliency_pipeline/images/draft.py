@@ -102,7 +102,8 @@ class Draft:
                 records.append(ImageRecord(key, path, labels[wnid], split, None, there, offset, length))
         if not records:
             raise SalpipeError(self.empty("no images found; check the path and whether they were unpacked"))
-        return Catalogue(self.root, records, readable(wnids, names), wnids, self.layout, self.notes.lines())
+        notes, passed_over = self.notes.lines(), self.notes.passed_over()
+        return Catalogue(self.root, records, readable(wnids, names), wnids, self.layout, notes, passed_over)
 
     def empty(self, reason: str) -> str:
         """The message of an error where there are no images: the first thing that was passed over, and `reason`."""

@@ -1,19 +1,21 @@
-"""Catalogues of plain folders: a folder a class, or one flat folder. Named data sets have readers of their own."""
+"""Catalogues of plain folders: one folder per class, or one flat folder. Named data sets have readers of their own."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from itertools import islice
-from typing import NamedTuple
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import SUFFIXES, has_image_suffix, key_part, natural, shown
+from saliency_pipeline.images.archive import is_archive
+from saliency_pipeline.images.keys import class_name, ending_of, has_image_suffix, key_part, natural, shown
 from saliency_pipeline.images.layout import Layout
-from saliency_pipeline.images.listing import folder_errors_explained, listing
+from saliency_pipeline.images.listing import listing
+from saliency_pipeline.images.magic import first_bytes, format_of
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
+from saliency_pipeline.images.walk import Folder, walk, walk_tar
 
 SPLIT_FOLDERS = {
     "train": Split.TRAIN,
@@ -33,6 +35,9 @@ _NO_IMAGES = {
         "a list of PubFig, which holds no images; give the folder of its images, which salpipe fetch pubfig --list "
         "LIST -o FOLDER downloads"
     ),
+    re.compile(r".*\.(?:tar\.\w+|tgz|tbz2?|txz|zip|7z|rar)", re.DOTALL | re.IGNORECASE): (
+        "a compressed archive; unpack it, since images are read where they lie"
+    ),
 }
 """Files that are given in place of images, by their names: what each is, and what to give."""
 
@@ -40,21 +45,13 @@ _GLANCE = 256
 """How many folders are looked into for images before a data set is taken to have none in folders."""
 
 
-class _Folder(NamedTuple):
-    """One folder: its path, its names in the key from the root down, and the names of the images directly in it."""
-
-    path: str
-    parts: tuple[str, ...]
-    images: list[str]
-
-
 def read_folder(root: str | os.PathLike[str], *, label_level: int = 1) -> Catalogue:
     r"""Lists the images in a folder and everything below it, labelled by the folders they lie in.
 
-    Images are the files whose names end with one of `SUFFIXES`. Links are followed, also those to nowhere: such an
-    image cannot be read and is rejected later, not overlooked. A link back to a folder that contains it is passed
-    over, as are hidden files and folders (".name") and what operating systems put among the data (lost+found,
-    @eaDir, __MACOSX, ...).
+    Images are the files whose names end with one of `SUFFIXES`, and those of other endings or without one that begin
+    like an image. Links are followed, also those to nowhere: such an image cannot be read and is rejected later, not
+    overlooked. All else is passed over and counted: other files, links back to a folder that contains them, hidden
+    files and folders (".name"), and what operating systems put among the data (lost+found, @eaDir, __MACOSX, ...).
 
     Where all folders directly in `root` that hold images are called by names in `SPLIT_FOLDERS`, they are splits and
     the levels are counted below them. Where folders of other names lie beside them, "train" or "test" may well be a
@@ -62,10 +59,10 @@ def read_folder(root: str | os.PathLike[str], *, label_level: int = 1) -> Catalo
     then passed over. Either is noted, as are classes and splits without images.
 
     Args:
-        root: the folder; or one image file, which becomes a catalogue of one.
+        root: the folder; or an uncompressed tar of it; or one image file, which becomes a catalogue of one.
         label_level: which level of folders names the class: 1 is the first below the root (or below the split), 0
             leaves every image unlabelled. Images that lie higher up are unlabelled; folders of the same name are
-            the same class, wherever they lie.
+            the same class, wherever they lie and in whichever Unicode form they are written.
 
     Returns:
         The catalogue: records and classes in natural order ("img2" before "img10"), which is the same on every
@@ -90,23 +87,31 @@ def read_folder(root: str | os.PathLike[str], *, label_level: int = 1) -> Catalo
         raise SalpipeError(f"label level {label_level}: use 0 for unlabelled images, 1 for the first level of folders")
     # Absolute, because the records are read by worker processes that may run elsewhere.
     top = os.path.abspath(root)
+    notes = Notes()
     if os.path.isfile(top):
-        if not has_image_suffix(top):
+        if has_image_suffix(top) or format_of(first_bytes(top)):
+            if not has_image_suffix(top):
+                notes.take({ending_of(os.path.basename(top)): 1})
+            return Catalogue(top, [ImageRecord(key_part(os.path.basename(top)), top)], notes=notes.lines())
+        if not is_archive(top):
             _explain(os.path.dirname(top), [os.path.basename(top)])
             raise SalpipeError(
-                f"{shown(top)}: not a folder; give one (unpack it, if it is an archive), or a file ending in "
-                f"{_suffixes()}"
+                f"{shown(top)}: neither an image nor an archive of images; give a folder, a tar or an image"
             )
-        return Catalogue(top, [ImageRecord(key_part(os.path.basename(top)), top)])
-    walked = list(_walk(top))
+        walked = _without_wrapper(walk_tar(top, notes), notes)
+    else:
+        walked = list(walk(top, notes))
     folders = [folder for folder in walked if folder.images]
     if not folders:
-        _explain(top, listing(top).others)
-        raise SalpipeError(f"{shown(top)}: no images found; they must end in {_suffixes()} and not be hidden")
-
-    notes = Notes()
+        if os.path.isdir(top):
+            _explain(top, listing(top).others)
+        there = "; ".join(notes.lines()[:3]) or "it is empty"
+        raise SalpipeError(
+            f"{shown(top)}: no images found; they must end in .jpg, .png or the like, or begin like an image ({there})"
+        )
     splits = _splits(folders, notes)
     if splits:
+        notes.count("images beside the splits", sum(len(each.images) for each in folders if not _is_within(each)))
         walked, folders = (list(filter(_is_within, those)) for those in (walked, folders))
     _note_empty(walked, folders, label_level + bool(splits), notes)
     depth = max(len(folder.parts) for folder in folders) - bool(splits)
@@ -115,17 +120,24 @@ def read_folder(root: str | os.PathLike[str], *, label_level: int = 1) -> Catalo
             f"{shown(top)}: label level {label_level} is too deep; the deepest images lie at level {depth}"
             f"{', counted below the splits' if splits else ''}"
         )
+    if label_level:
+        _note_depth([folder.parts[bool(splits) :] for folder in folders], label_level, notes)
     labelled = [(folder, *_split_and_class(folder, splits, label_level)) for folder in folders]
-    classes = sorted({name for _, _, name in labelled if name is not None}, key=natural)
-    labels: dict[str | None, int] = {name: label for label, name in enumerate(classes)}
+    forms: dict[str, set[str]] = {}
+    for _, _, name in labelled:
+        if name is not None:
+            forms.setdefault(class_name(name), set()).add(name)
+    for name in (name for name, written in forms.items() if len(written) > 1):
+        notes.remark(name, "written in two Unicode forms (composed and decomposed letters), taken as one class")
+    classes = sorted(forms, key=natural)
+    labels = {written: label for label, name in enumerate(classes) for written in forms[name]}
     records = [
-        ImageRecord("/".join((*folder.parts, key_part(image))), os.path.join(folder.path, image), label, split)
+        record
         for folder, split, name in labelled
-        for label in (labels.get(name, -1),)
-        for image in folder.images
+        for record in folder.records(-1 if name is None else labels[name], split)
     ]
     records.sort(key=lambda record: natural(record.key))
-    return Catalogue(top, records, tuple(classes), notes=notes.lines())
+    return Catalogue(top, records, tuple(classes), notes=notes.lines(), passed_over=notes.passed_over())
 
 
 def has_class_folders(root: str | os.PathLike[str]) -> bool:
@@ -135,36 +147,8 @@ def has_class_folders(root: str | os.PathLike[str]) -> bool:
     Raises:
         SalpipeError: a folder cannot be read.
     """
-    below = islice(_walk(os.path.abspath(root)), 1, _GLANCE)
+    below = islice(walk(os.path.abspath(root), Notes()), 1, _GLANCE)
     return len(list(islice((folder for folder in below if folder.images), 2))) == 2
-
-
-def _walk(top: str) -> Iterator[_Folder]:
-    """All visible folders from the top down, each with the images in it, in no particular order.
-
-    A link to nowhere may have been one, and comes as a folder without images.
-    """
-    # A loop is a folder met again on its own way down; one reached by two ways is no loop and read twice. The way
-    # down is told by device and inode, since the same folder has many names.
-    waiting: list[tuple[str, tuple[str, ...], frozenset[tuple[int, int]]]] = [(top, (), frozenset())]
-    while waiting:
-        path, parts, above = waiting.pop()
-        with folder_errors_explained(path):
-            status = os.stat(path)
-        identity = status.st_dev, status.st_ino
-        if identity in above:
-            continue
-        within = above | {identity}
-        folders, images, others = listing(path)
-        waiting += [(os.path.join(path, name), (*parts, key_part(name)), within) for name in folders]
-        yield _Folder(path, parts, images)
-        for name in others:
-            if os.path.islink(link := os.path.join(path, name)) and not os.path.exists(link):
-                yield _Folder(link, (*parts, key_part(name)), [])
-
-
-def _suffixes() -> str:
-    return ", ".join(f".{suffix}" for suffix in sorted(SUFFIXES))
 
 
 def _explain(folder: str, names: list[str]) -> None:
@@ -174,7 +158,7 @@ def _explain(folder: str, names: list[str]) -> None:
             raise SalpipeError(f"{shown(os.path.join(folder, name))}: {what}")
 
 
-def _splits(folders: list[_Folder], notes: Notes) -> dict[str, Split]:
+def _splits(folders: list[Folder], notes: Notes) -> dict[str, Split]:
     """The splits by the names of their folders, of those that hold images; none where these are classes."""
     names = sorted({folder.parts[0] for folder in folders if folder.parts}, key=natural)
     splits = {name: SPLIT_FOLDERS[name.lower()] for name in names if name.lower() in SPLIT_FOLDERS}
@@ -191,26 +175,71 @@ def _splits(folders: list[_Folder], notes: Notes) -> dict[str, Split]:
             )
         return splits
     for name in splits:
-        notes.add(name, "taken as a class, like the folders beside it; move those away if it is a part of the data set")
+        notes.remark(
+            name, "taken as a class, like the folders beside it; move those away if it is a part of the data set"
+        )
     return {}
 
 
-def _is_within(folder: _Folder) -> bool:
+def _is_within(folder: Folder) -> bool:
     """Whether a folder is the root, or is or lies in a split."""
     return not folder.parts or folder.parts[0].lower() in SPLIT_FOLDERS
 
 
-def _note_empty(walked: list[_Folder], folders: list[_Folder], level: int, notes: Notes) -> None:
+def _note_empty(walked: list[Folder], folders: list[Folder], level: int, notes: Notes) -> None:
     """Note the splits and classes that have no images, down to a level: a class less, and labels are others."""
     holding = {folder.parts[:depth] for folder in folders for depth in range(len(folder.parts) + 1)} | {()}
     empty = [each for each in walked if each.parts not in holding and each.parts[:-1] in holding]
     for each in sorted(empty, key=lambda folder: natural("/".join(folder.parts))):
+        what = "without images" if os.path.exists(each.path) else "to nowhere"
         if len(each.parts) <= level:
-            what = "a folder without images" if os.path.exists(each.path) else "a link to nowhere"
-            notes.add("/".join(each.parts), f"{what}, left out")
+            notes.add("/".join(each.parts), f"a {'folder' if what == 'without images' else 'link'} {what}, left out")
+        else:
+            notes.count(f"{'folders' if what == 'without images' else 'links'} {what}")
 
 
-def _split_and_class(folder: _Folder, splits: dict[str, Split], label_level: int) -> tuple[Split, str | None]:
+def _note_depth(below: Sequence[tuple[str, ...]], level: int, notes: Notes) -> None:
+    """Note where the folders that name the classes seem to be others: deeper ones, or parts of the data set.
+
+    Args:
+        below: the folders that hold images, by their names below the splits.
+        level: that of the classes, at least 1.
+        notes: takes what is found.
+    """
+    within: dict[str, set[str]] = {}  # classes by the names of the folders in them
+    for parts in below:
+        if len(parts) > level:
+            within.setdefault(parts[level], set()).add(parts[level - 1])
+    classes = {parts[level - 1] for parts in below if len(parts) >= level}
+    if parts_within := [name for name in sorted(within, key=natural) if name.lower() in SPLIT_FOLDERS]:
+        alone = "; give that folder itself if it is the data set" if len(classes) == 1 else ""
+        for name in parts_within:
+            reason = f"a part within a class is no split: arrange the folders as train/cat, val/cat{alone}"
+            notes.remark(f"{min(within[name], key=natural)}/{name}", reason)
+    elif shared := [name for name in sorted(within, key=natural) if len(within[name]) > 1]:
+        reason = f"lies in several classes and is read as part of each; --label-level {level + 1} makes it a class"
+        for name in shared:
+            notes.remark(f"{name} ({len(within[name]):,} of {len(classes):,})", reason)
+    elif classes and all(len(parts) != level for parts in below):
+        first = min((parts for parts in below if len(parts) > level), key=lambda parts: natural("/".join(parts)))
+        reason = f"all images lie deeper than the folders that name the classes; --label-level {level + 1} takes deeper"
+        notes.remark("/".join(first), f"{reason} ones")
+
+
+def _without_wrapper(folders: list[Folder], notes: Notes) -> list[Folder]:
+    """The folders of a tar, counted from the one that holds all folders of images, if there is such."""
+    while (
+        len(tops := {folder.parts[:1] for folder in folders if folder.images}) == 1
+        and (top := next(iter(tops)))
+        and top[0].lower() not in SPLIT_FOLDERS
+        and not any(folder.images for folder in folders if folder.parts == top)
+    ):
+        notes.remark(top[0], "the folder that holds all others in the archive, taken as the root")
+        folders = [folder._replace(parts=folder.parts[1:]) for folder in folders if folder.parts[:1] == top]
+    return folders
+
+
+def _split_and_class(folder: Folder, splits: dict[str, Split], label_level: int) -> tuple[Split, str | None]:
     """The split and the class, if any, of the images directly in a folder."""
     split = splits.get(folder.parts[0], Split.NONE) if folder.parts else Split.NONE
     below = folder.parts[1:] if folder.parts and splits else folder.parts
@@ -220,7 +249,7 @@ def _split_and_class(folder: _Folder, splits: dict[str, Split], label_level: int
 LAYOUTS = (
     Layout(
         "folders",
-        "a folder a class, below train, val and test where there are such, or one flat folder",
+        "one folder per class, below train, val and test where there are such, or one flat folder; also as a tar",
         lambda path: True,
         lambda path, options: read_folder(path, label_level=options.label_level),
     ),

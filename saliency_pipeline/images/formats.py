@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from io import BytesIO
 
@@ -20,6 +19,7 @@ from PIL import (
 )
 
 from saliency_pipeline.errors import BadImageError
+from saliency_pipeline.images.magic import FIRST_BYTES, format_of
 
 NAMES = "JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, HEIC or JPEG 2000"
 """What can be read, for messages."""
@@ -31,10 +31,6 @@ _ASSOCIATED, _UNASSOCIATED, _COREL_DRAW = 1, 2, 999
 _ALPHA_SAMPLES = (_ASSOCIATED, _UNASSOCIATED, _COREL_DRAW)
 _EXTRA_SAMPLES_TAG, _PLANAR_TAG = 338, 284
 _TILE_WIDTH_TAG, _TILE_LENGTH_TAG = 322, 323
-
-_AVIF_BRANDS = frozenset({b"avif", b"avis"})
-_HEVC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
-_ANY_CODEC_BRANDS = frozenset({b"mif1", b"mif2", b"msf1"})
 
 
 class JpegFile(JpegImagePlugin.JpegImageFile):
@@ -91,15 +87,15 @@ class TiffFile(TiffImagePlugin.TiffImageFile):
 
 Opener = Callable[[BytesIO], ImageFile.ImageFile]
 
-_MAGICS: tuple[tuple[re.Pattern[bytes], str, Opener], ...] = (
-    (re.compile(rb"\xff\xd8\xff"), "JPEG", JpegFile),
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), "PNG", PngImagePlugin.PngImageFile),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), "WEBP", WebPImagePlugin.WebPImageFile),
-    (re.compile(rb"GIF8[79]a"), "GIF", GifImagePlugin.GifImageFile),
-    (re.compile(rb"(?:II|MM)(?:[*+]\0|\0[*+])"), "TIFF", TiffFile),
-    (re.compile(rb"BM"), "BMP", BmpImagePlugin.BmpImageFile),
-    (re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"), "JPEG 2000", Jpeg2KImagePlugin.Jpeg2KImageFile),
-)
+_OPENERS: dict[str, Opener] = {
+    "JPEG": JpegFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "TIFF": TiffFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "JPEG 2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
+}
 
 
 def find_format(data: bytes) -> tuple[str, Opener]:
@@ -111,20 +107,16 @@ def find_format(data: bytes) -> tuple[str, Opener]:
     Raises:
         BadImageError: it is none that can be read, or not without something that is not installed.
     """
-    for magic, name, opener in _MAGICS:
-        if magic.match(data):
-            return name, opener
-    if data[4:8] == b"ftyp":
-        end = min(int.from_bytes(data[:4], "big"), 4096)
-        brands = [data[8:12], *(data[at : at + 4] for at in range(16, end, 4))]
-        for brand in brands:
-            if brand in _AVIF_BRANDS:
-                return "AVIF", _avif_opener()
-            if brand in _HEVC_BRANDS:
-                return "HEIC", _heif_opener()
-        if not _ANY_CODEC_BRANDS.isdisjoint(brands):
-            return "HEIF", _heif_opener()
-    raise BadImageError(f"not an image that can be read ({NAMES})")
+    name = format_of(data[:FIRST_BYTES])
+    if name is None and data.startswith(b"BM"):
+        name = "BMP"  # somebody calls it an image, so that two letters are enough
+    if name is None:
+        raise BadImageError(f"not an image that can be read ({NAMES})")
+    if name == "AVIF":
+        return name, _avif_opener()
+    if name in ("HEIC", "HEIF"):
+        return name, _heif_opener()
+    return name, _OPENERS[name]
 
 
 def _avif_opener() -> Opener:

@@ -15,6 +15,7 @@ from pathlib import Path
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.annotations import validation_number
 from saliency_pipeline.images.archive import members
+from saliency_pipeline.images.boxes import ARCHIVES as BOX_ARCHIVES
 from saliency_pipeline.images.boxes import FOLDERS as BOX_FOLDERS
 from saliency_pipeline.images.class_folders import CLASS_TAR, Found, in_folder, in_tar
 from saliency_pipeline.images.draft import Draft
@@ -24,7 +25,15 @@ from saliency_pipeline.images.listing import is_hidden, listing
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.images.synsets import is_wnid
-from saliency_pipeline.images.truth import DEVKITS, GROUND_TRUTHS, TRAIN_SOLUTION, VAL_SOLUTION, Lists, Truth
+from saliency_pipeline.images.truth import (
+    DEVKITS,
+    FILES,
+    GROUND_TRUTHS,
+    TRAIN_SOLUTION,
+    VAL_SOLUTION,
+    Lists,
+    Truth,
+)
 
 FOLDERS = {
     "train": ("train", "ILSVRC2012_img_train"),
@@ -32,6 +41,9 @@ FOLDERS = {
     "test": ("test", "ILSVRC2012_img_test", "ILSVRC2012_img_test_v10102019"),
 }
 """What the folder of a part of the data set is called; the first that is there counts."""
+
+_LIST_FILES = FILES | BOX_ARCHIVES
+_LIST_FOLDERS = {*chain.from_iterable(BOX_FOLDERS.values()), "data", "devkit", "caffe_ilsvrc12", "ImageSets"}
 
 _PART_FOLDERS = {name.lower() for names in FOLDERS.values() for name in names}
 
@@ -94,7 +106,8 @@ def read_kaggle(path: Path, options: ReadOptions) -> Catalogue:
 
 def read_parts(draft: Draft, root: str, lists: Lists, remedy: str) -> Catalogue:
     """The catalogue of a folder that holds train, val and test, or the folders of classes."""
-    folders, _, files = listing(root)
+    there = listing(root)
+    folders, files = there.folders, there.others
     for part, names in FOLDERS.items():
         called = [folder for name in names for folder in folders if folder.lower() == name.lower()]
         tars = sorted(name for name in files if (match := _TAR.fullmatch(name)) and match[1] == part)
@@ -108,7 +121,14 @@ def read_parts(draft: Draft, root: str, lists: Lists, remedy: str) -> Catalogue:
             images = in_tar(place, draft.notes) if name in tars else in_folder(place, draft.notes, own=part)
             add_part(draft, part, images, lists, remedy)
             taken = name if len(draft) > before else ""
-    if not len(draft):
+    if len(draft):
+        draft.notes.listed(there, _LIST_FILES | {name for name in files if _TAR.fullmatch(name)})
+        for name in there.images:
+            draft.notes.add(os.path.join(root, name), "an image beside train, val and test")
+        for name in folders:
+            if name.lower() not in _PART_FOLDERS and name not in _LIST_FOLDERS and not name.startswith("ILSVRC"):
+                draft.notes.add(os.path.join(root, name), "a folder beside train, val and test")
+    else:
         _add_classes(draft, root, lists, remedy)
     return _finished(draft, lists)
 
@@ -150,7 +170,7 @@ def _add_classes(draft: Draft, root: str, lists: Lists, remedy: str) -> None:
     base = os.path.basename(root).lower()
     usual = next((part for part, names in FOLDERS.items() if base in [name.lower() for name in names]), "train")
     parts: dict[str, list[Found]] = {}
-    for image in in_folder(root, draft.notes, others={*chain.from_iterable(BOX_FOLDERS.values())}):
+    for image in in_folder(root, draft.notes, others=_LIST_FOLDERS, used=_LIST_FILES):
         part = "val" if validation_number(image.name) is not None else usual
         parts.setdefault(part, []).append(image)
     for part, images in parts.items():
@@ -188,7 +208,7 @@ def is_ilsvrc(path: Path) -> bool:
     """Whether a folder or tar looks like ILSVRC 2012 or a part of it."""
     if not path.is_dir():
         return _part_of_tar(str(path)) is not None
-    folders, _, files = listing(str(path), _GLANCE)
+    folders, _, files, *_ = listing(str(path), _GLANCE)
     if any(_TAR.fullmatch(name) or name in (*DEVKITS, *GROUND_TRUTHS) for name in files):
         return True
     parts = [str(path / name) for name in folders if name.lower() in _PART_FOLDERS]
@@ -233,7 +253,7 @@ def _part_of_tar(path: str) -> str | None:
 
 def _holds_classes(path: str) -> bool:
     """Whether a part's folder holds classes of ImageNet, or images named as ILSVRC's are."""
-    folders, images, files = listing(path, _GLANCE)
+    folders, images, files, *_ = listing(path, _GLANCE)
     if any(map(is_wnid, folders)) or any(CLASS_TAR.fullmatch(name) for name in files):
         return all(map(is_wnid, folders))
     return any(_NAMED.fullmatch(name) for name in islice(images, 64))

@@ -6,7 +6,7 @@ Labels and keys are made as there.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from saliency_pipeline.errors import SalpipeError
@@ -70,10 +70,11 @@ def read_tiny(path: Path, options: ReadOptions) -> Catalogue:
         draft.add("val", image.name, wnid, image.path)
     for image in _tiny_images(path / "test", draft):
         draft.add("test", image.name, image.wnid, image.path)
+    _note_beside(path, draft, ("train", "val", "test"), ("wnids.txt", "words.txt"))
     wnids = draft.wnids()
     if (table := path / "wnids.txt").is_file():
         for wnid in sorted({*read_wnids(Lines(table))} - {*wnids}):
-            draft.notes.add(f"{table}: {wnid}", "a class without images")
+            draft.notes.remark(f"{table}: {wnid}", "a class without images")
     return draft.catalogue(Lists([str(path)]).names(wnids), boxes)
 
 
@@ -101,6 +102,7 @@ def _tiny_images(part: Path, draft: Draft) -> Iterator[Found]:
     while waiting:
         folder, wnid = waiting.pop()
         found = listing(str(folder))
+        draft.notes.listed(found, {_ANNOTATIONS, f"{wnid}_boxes.txt"})
         for name in found.images:
             yield Found(wnid, key_part(name), f"{folder}/{name}")
         for name in found.folders:
@@ -118,7 +120,18 @@ def _note_missing_parts(path: Path, draft: Draft) -> None:
     if len(missing) == 2:
         raise SalpipeError(f"{shown(path)}: the folders train and val are missing; put them there")
     for part in missing:
-        draft.notes.add(str(path / part), "not there")
+        draft.notes.remark(str(path / part), "not there")
+
+
+def _note_beside(path: Path, draft: Draft, parts: Collection[str], lists: Collection[str]) -> None:
+    """Note what lies in the data set's folder besides its parts and its lists."""
+    found = listing(str(path))
+    draft.notes.listed(found, lists)
+    for name in found.images:
+        draft.notes.add(str(path / name), "an image beside the parts of the data set")
+    for name in found.folders:
+        if name not in parts:
+            draft.notes.add(str(path / name), "a folder beside the parts of the data set")
 
 
 # Imagenette, Imagewoof, Imagewang
@@ -152,6 +165,7 @@ def read_imagenette(path: Path, options: ReadOptions) -> Catalogue:
     for folder in (path / "unsup", path / "train" / "unsup"):
         for image in in_folder(str(folder), draft.notes) if folder.is_dir() else ():
             draft.add("unsup", image.name, "", image.path, image.offset, image.length)
+    _note_beside(path, draft, ("train", "val", "unsup"), NOISY_LISTS)
     return draft.catalogue(lists.names(draft.wnids()), {})
 
 
@@ -201,8 +215,9 @@ def read_100(path: Path, options: ReadOptions) -> Catalogue:
             add_part(draft, match[1], images, lists, "put it in the folder of its class")
     for name in ("train.X1", "train.X2", "train.X3", "train.X4", "val.X"):
         if name not in folders:
-            draft.notes.add(str(path / name), "not there, so that its images are missing")
+            draft.notes.remark(str(path / name), "not there, so that its images are missing")
     labels = path / "Labels.json"
+    _note_beside(path, draft, [name for name in folders if _PART_OF_100.fullmatch(name)], [labels.name])
     return draft.catalogue(read_labels(labels) if labels.is_file() else {}, {})
 
 

@@ -4,13 +4,84 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 
 # part of this module's names: most readers take both from here
 from saliency_pipeline.text import shown as shown
 
-SUFFIXES = frozenset({"bmp", "gif", "jpe", "jpeg", "jpg", "png", "tif", "tiff", "webp"})
+SUFFIXES = frozenset(
+    [
+        "jpg",
+        "jpeg",
+        "jpe",
+        "jfif",
+        "jfi",
+        "jif",
+        "pjpeg",
+        "pjp",
+        "png",
+        "apng",
+        "webp",
+        "gif",
+        "bmp",
+        "dib",
+        "tif",
+        "tiff",
+        "avif",
+        "avifs",
+        "heic",
+        "heif",
+        "hif",
+        "jp2",
+        "j2k",
+        "jpf",
+        "jpx",
+        "j2c",
+        "jpc",
+    ]
+)
 """What an image file's name ends with, in any case. What it really holds is seen when it is decoded."""
 
+NO_ENDING = "without ending"
+
+UNREAD = frozenset(
+    [
+        "3fr",
+        "arw",
+        "cr2",
+        "dcr",
+        "dng",
+        "erf",
+        "fff",
+        "iiq",
+        "kdc",
+        "mef",
+        "mos",
+        "nef",
+        "nrw",
+        "pef",
+        "raw",
+        "rwl",
+        "sr2",
+        "srf",
+        "srw",
+        "mjpeg",
+        "mjpg",
+        "bak",
+        "crdownload",
+        "download",
+        "old",
+        "orig",
+        "part",
+        "partial",
+        "swp",
+        "tmp",
+    ]
+)
+"""Endings of files that may begin like an image and are none to be read: raw photographs, of which that would be the
+thumbnail; films; and what editors and downloads leave beside the image itself."""
+
+_ENDING = re.compile(r"(?=[0-9]*[A-Za-z])[A-Za-z0-9_+-]{1,12}")
 _DIGITS = re.compile(r"[0-9]+")
 
 
@@ -23,6 +94,16 @@ def has_image_suffix(name: str) -> bool:
     return name.rpartition(".")[2].lower() in SUFFIXES
 
 
+def ending_of(name: str) -> str:
+    """What a file's name ends with, as files are counted by it; what only digits or odd characters follow is none.
+
+    >>> ending_of("list.TXT"), ending_of("v1.0"), ending_of("noending")
+    ('.txt', 'without ending', 'without ending')
+    """
+    before, _, ending = name.rpartition(".")
+    return f".{ending.lower()}" if before and _ENDING.fullmatch(ending) else NO_ENDING
+
+
 def key_part(name: str) -> str:
     """A file's or folder's name as valid UTF-8, different for different names."""
     if name.isascii() and "\\" not in name:
@@ -30,13 +111,22 @@ def key_part(name: str) -> str:
     return os.fsencode(name).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
 
 
+def class_name(name: str) -> str:
+    """A class's name in composed letters (NFC): file systems and editors write the same name in either form.
+
+    Keys are not changed: they name files, and two files may differ in nothing else.
+    """
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
 def stem(key: str) -> str:
-    """The last part of a key without its suffix.
+    """The last part of a key without its suffix, if it has one.
 
     >>> stem("val/ILSVRC2012_val_00000001.JPEG")
     'ILSVRC2012_val_00000001'
     """
-    return key.rpartition("/")[2].rpartition(".")[0]
+    name = key.rpartition("/")[2]
+    return name.rpartition(".")[0] or name
 
 
 def natural(key: str) -> tuple[str, str]:

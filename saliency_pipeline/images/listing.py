@@ -3,26 +3,50 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import NamedTuple
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import has_image_suffix, shown
+from saliency_pipeline.images.keys import UNREAD, ending_of, has_image_suffix, shown
+from saliency_pipeline.images.magic import first_bytes, format_of
 
+HIDDEN, SYSTEM = "hidden", "of the operating system"
+"""Kinds of what is passed over besides files of other endings."""
+
+_LOCK = ".lock"  # of `fetch`, in the folder of its images
 _SYSTEM_FOLDERS = frozenset({"$RECYCLE.BIN", "@eaDir", "System Volume Information", "__MACOSX", "lost+found"})
+_SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
+
+CONTACT_SHEET, _PAGE, _GALLERY = "contact-sheet.png", "gallery.html", "galleries that salpipe drew"
+"""What `show` and `predict` write: the results of a single image lie beside it, and are no data."""
+
+_TRIED = 32
+"""Files of one ending that are looked into in a folder before the rest are taken to be no images either."""
 
 
 class Listing(NamedTuple):
-    """Names of the folders, of the files called like images, and of other files.
+    """What lies directly in a folder.
 
-    They are sorted, so that errors and notes that name the first of them are the same on every machine.
+    Names are sorted, so that errors and notes that name the first of them are the same on every machine.
+
+    Attributes:
+        folders: names of the folders.
+        images: of the files that end like images, or that begin like one and have another ending or none.
+        others: of other files.
+        pipes: of pipes, sockets and devices.
+        skipped: how many entries were passed over that are in none of these, by kind.
+        by_content: how many of the images do not end like one, by ending.
     """
 
     folders: list[str]
     images: list[str]
     others: list[str]
+    pipes: list[str]
+    skipped: Counter[str]
+    by_content: Counter[str]
 
 
 def listing(path: str, most: int | None = None) -> Listing:
@@ -35,22 +59,71 @@ def listing(path: str, most: int | None = None) -> Listing:
     Raises:
         SalpipeError: it is missing or cannot be read.
     """
-    found = Listing([], [], [])
+    folders: list[str] = []
+    images: list[str] = []
+    others: list[str] = []
+    unknown: list[str] = []
+    pipes: list[str] = []
+    skipped: Counter[str] = Counter()
     with folder_errors_explained(path), os.scandir(path) as entries:
         for entry in islice(entries, most):
             name = entry.name
             if name.startswith("."):
-                continue
-            if _is_folder(entry):
-                if name not in _SYSTEM_FOLDERS:
-                    found.folders.append(name)
-            elif not has_image_suffix(name):
-                found.others.append(name)
-            elif _is_file_or_dangling(entry):
-                found.images.append(name)
-    for names in found:
+                skipped[HIDDEN] += name != _LOCK
+            elif _is_folder(entry):
+                if name in _SYSTEM_FOLDERS:
+                    skipped[SYSTEM] += 1
+                else:
+                    folders.append(name)
+            elif not _is_file_or_dangling(entry):
+                pipes.append(name)
+            elif has_image_suffix(name):
+                images.append(name)
+            elif name.lower() in _SYSTEM_FILES:
+                skipped[SYSTEM] += 1
+            else:
+                unknown.append(name)
+    by_content: Counter[str] = Counter()
+    looked = ByContent()
+    for name in sorted(unknown):
+        if looked.is_image(name, os.path.join(path, name)):
+            images.append(name)
+            by_content[ending_of(name)] += 1
+        else:
+            others.append(name)
+    if _PAGE in others and CONTACT_SHEET in images:
+        images.remove(CONTACT_SHEET)
+        skipped[_GALLERY] += 1
+    for names in (folders, images, pipes):
         names.sort()
-    return found
+    return Listing(folders, images, others, pipes, skipped, by_content)
+
+
+class ByContent:
+    """Tells images by their first bytes, where names do not end like one.
+
+    Where the first `_TRIED` files of an ending are none, no more of that ending are looked into: a million lists beside
+    the images must not cost a million reads.
+    """
+
+    def __init__(self) -> None:
+        self._misses: Counter[str] = Counter()
+
+    def is_image(self, name: str, path: str, offset: int = 0) -> bool:
+        """Whether a file is an image.
+
+        Args:
+            name: of the file; has to come in an order that is the same everywhere.
+            path: the file, or the archive that holds it.
+            offset: where in the archive it begins.
+        """
+        ending = ending_of(name)
+        if ending[1:] in UNREAD or name.endswith("~") or self._misses[ending] >= _TRIED:
+            return False
+        found = format_of(first_bytes(path, offset)) is not None
+        # where there is one, all are looked into
+        self._misses[ending] += -(2**62) if found else 1
+        return found
 
 
 def is_hidden(key: str) -> bool:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from saliency_pipeline.images.keys import shown
+from collections import Counter
+from collections.abc import Collection, Mapping
+
+from saliency_pipeline.images.keys import NO_ENDING, ending_of, shown
+from saliency_pipeline.images.listing import Listing
 
 KEPT = 20
 """How many things are named for each reason; the rest is counted."""
+
+_MAX_KINDS = 24
+_OTHER = "of other kinds"
 
 
 class Notes:
@@ -14,13 +21,19 @@ class Notes:
     >>> notes = Notes()
     >>> for line in range(25):
     ...     notes.add(f"dev_urls.txt:{line}", "no five columns")
-    >>> len(notes), notes.lines()[0], notes.lines()[-1]
-    (25, 'dev_urls.txt:0: no five columns', 'and 5 more: no five columns')
+    >>> notes.count(".txt", 3)
+    >>> len(notes), notes.lines()[0], notes.lines()[-2:]
+    (25, 'dev_urls.txt:0: no five columns', ('and 5 more: no five columns', 'passed over: 3 .txt (no images)'))
+    >>> notes.passed_over()
+    {'.txt': 3, 'no five columns': 25}
     """
 
     def __init__(self) -> None:
         self._places: dict[str, list[str]] = {}
         self._counts: dict[str, int] = {}
+        self._remarks: set[str] = set()
+        self._kinds: Counter[str] = Counter()
+        self._by_content: Counter[str] = Counter()
 
     def add(self, place: str, reason: str) -> None:
         """Note that something was passed over.
@@ -34,6 +47,42 @@ class Notes:
         if len(places) < KEPT:
             places.append(shown(place)[:300])
 
+    def remark(self, place: str, reason: str) -> None:
+        """Note something about the data set that leaves nothing out; arguments as for `add`."""
+        self._remarks.add(reason)
+        self.add(place, reason)
+
+    def count(self, kind: str, number: int = 1) -> None:
+        """Count things passed over that are not worth naming.
+
+        Args:
+            kind: an ending such as `.txt`, or a word or two that follow a number: `hidden`. All kinds are told in one
+                line, and those beyond the first two dozen together.
+            number: how many there are.
+        """
+        if number:
+            _grow(self._kinds, kind, number)
+
+    def take(self, content: Mapping[str, int]) -> None:
+        """Count images that were taken by their first bytes, by ending."""
+        for kind, number in content.items():
+            _grow(self._by_content, kind, number)
+
+    def listed(self, listing: Listing, used: Collection[str] = ()) -> None:
+        """Count what a folder holds besides folders and images.
+
+        Args:
+            listing: of the folder.
+            used: names of the other files that are read all the same.
+        """
+        for kind, number in listing.skipped.items():
+            self.count(kind, number)
+        self.count("pipes, sockets or devices", len(listing.pipes))
+        for name in listing.others:
+            if name not in used:
+                self.count(ending_of(name))
+        self.take(listing.by_content)
+
     def __len__(self) -> int:
         return sum(self._counts.values())
 
@@ -41,11 +90,41 @@ class Notes:
         """How many things there are for each reason."""
         return dict(self._counts)
 
+    def passed_over(self) -> dict[str, int]:
+        """How many things were passed over, by kind and reason: few enough entries for every shard to hold them."""
+        named = {reason[:160]: number for reason, number in self._counts.items() if reason not in self._remarks}
+        found = dict(self._kinds.most_common()) | dict(list(named.items())[:_MAX_KINDS])
+        if more := sum(list(named.values())[_MAX_KINDS:]):
+            found[_OTHER] = found.get(_OTHER, 0) + more
+        return found
+
     def lines(self) -> tuple[str, ...]:
-        """A line a thing, and a line for those of a reason that are not named."""
+        """A line per thing, a line for those of a reason that are not named, and one for all that is only counted."""
         found = []
         for reason, places in self._places.items():
             found += [f"{place}: {reason}" for place in places]
             if (more := self._counts[reason] - len(places)) > 0:
                 found.append(f"and {more:,} more: {reason}")
+        if self._by_content:
+            found.append(f"taken for images by their first bytes: {counted(self._by_content)}")
+        if self._kinds:
+            files = {kind: number for kind, number in self._kinds.items() if kind.startswith(".") or kind == NO_ENDING}
+            rest = {kind: number for kind, number in self._kinds.items() if kind not in files}
+            told = [f"{counted(files)} (no images)"] if files else []
+            told += [counted(rest)] if rest else []
+            found.append(f"passed over: {'; '.join(told)}")
         return tuple(found)
+
+
+def _grow(counts: Counter[str], kind: str, number: int) -> None:
+    counts[kind if kind in counts or len(counts) < _MAX_KINDS else _OTHER] += number
+
+
+def counted(kinds: Mapping[str, int]) -> str:
+    """Counts by kind in words, the most frequent first.
+
+    >>> counted({".csv": 3, ".txt": 1200})
+    '1,200 .txt, 3 .csv'
+    """
+    ranked = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{number:,} {shown(kind)}" for kind, number in ranked)

@@ -19,6 +19,7 @@ from saliency_pipeline.images import (
 )
 from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.layout import Layout, ReadOptions
+from saliency_pipeline.images.lookalikes import lookalikes
 from saliency_pipeline.images.record import Catalogue
 
 LAYOUTS: tuple[Layout, ...] = (
@@ -83,7 +84,8 @@ def read_images(
     for name, flag, only, has in _PARTICULAR:
         if getattr(options, name) != getattr(_USUAL, name) and found.name != only:
             raise SalpipeError(f"{shown(absolute)}: layout {found.name}, but {flag} needs {has}; leave it out")
-    catalogue = replace(found.read(absolute, options), layout=found.name)
+    catalogue = found.read(absolute, options)
+    catalogue = replace(catalogue, layout=found.name, notes=(*catalogue.notes, *lookalikes(catalogue.classes)))
     if note:
         note(f"{shown(absolute)}: layout {found.name} ({found.what})")
         for line in catalogue.notes:

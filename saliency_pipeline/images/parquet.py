@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 from saliency_pipeline.documents import DocumentError, parse_json
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.folder import SPLIT_FOLDERS, has_class_folders
-from saliency_pipeline.images.keys import has_image_suffix, key_part, natural, shown
+from saliency_pipeline.images.keys import class_name, has_image_suffix, key_part, natural, shown
 from saliency_pipeline.images.layout import Layout, ReadOptions
 from saliency_pipeline.images.listing import folder_errors_explained, listing
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.parquet_pages import MAX_THRIFT_ITEMS, check_footer, check_pages
 from saliency_pipeline.images.record import MAX_FILE_BYTES, Catalogue, ImageRecord
-from saliency_pipeline.images.samples import Labels, catalogue, original, split_of
+from saliency_pipeline.images.samples import Labels, catalogue, note_beside, original, split_of
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -204,8 +204,10 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
         raise SalpipeError(f"{shown(root)}: {missing}; give a folder of tables with a column image, or one of them")
     for others_there, file in unlabelled.items():
         reason = f"no column {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}, so its images are unlabelled"
-        notes.add(f"{os.path.basename(file)}, which has {others_there}", reason)
+        notes.remark(f"{os.path.basename(file)}, which has {others_there}", reason)
     _note_missing(files, notes)
+    if os.path.isdir(root):
+        note_beside(root, set(files), notes)
     return catalogue(root, "parquet", records, labels.classes(names, source), notes)
 
 
@@ -337,8 +339,9 @@ def _class_names(schema: Any, columns: _Columns) -> tuple[str, ...]:
         names = facts["info"]["features"][columns.label]["names"]
     except (DocumentError, LookupError, TypeError):
         return ()
-    known = isinstance(names, list) and len(names) <= _MAX_NAMES
-    return tuple(names) if known and all(isinstance(name, str) and name for name in names) else ()
+    if not isinstance(names, list) or len(names) > _MAX_NAMES:
+        return ()
+    return tuple(map(class_name, names)) if all(isinstance(name, str) and name for name in names) else ()
 
 
 def _chunk(group: Any, column: str) -> Any:
@@ -357,7 +360,7 @@ def _note_missing(files: list[str], notes: Notes) -> None:
     for (name, count), there in parts.items():
         for part in range(int(count)):
             if part not in there:
-                notes.add(f"{name}-{part:05d}-of-{count}.parquet", "a part of the data set that is not there")
+                notes.remark(f"{name}-{part:05d}-of-{count}.parquet", "a part of the data set that is not there")
 
 
 def _open(path: str, **options: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.folder import SPLIT_FOLDERS
-from saliency_pipeline.images.keys import has_image_suffix, key_part, natural, shown
+from saliency_pipeline.images.keys import class_name, has_image_suffix, key_part, natural, shown
 from saliency_pipeline.images.layout import Layout, ReadOptions
 from saliency_pipeline.images.listing import listing
 from saliency_pipeline.images.notes import Notes
@@ -30,6 +30,9 @@ __all__ = ["LAYOUTS", "ListedFace", "duplicates_in_list", "is_list", "read_list"
 
 LIST_NAMES, PEOPLE_NAMES = "*_urls*.txt", "*_people*.txt"
 """What lists and files of people are called: `dev_urls.txt`, `eval_urls_truncated.txt`, `dev_people.txt`."""
+
+FETCH_LOG = "fetch.jsonl"
+"""What `fetch` writes beside the images."""
 
 _KAGGLE = "CelebDataProcessed"
 _PUBFIG83_PEOPLE = 83
@@ -52,14 +55,28 @@ class FaceFile(NamedTuple):
     path: str
 
 
-def files(folder: str | os.PathLike[str]) -> Iterator[FaceFile]:
-    """The images of a tree, a folder a person, in natural order of folders and files.
+def files(folder: str | os.PathLike[str], notes: Notes) -> Iterator[FaceFile]:
+    """The images of a tree, one folder per person, in natural order of folders and files.
+
+    Args:
+        folder: holds the folders.
+        notes: takes what is passed over, but for lists and what `fetch` keeps beside the images.
 
     Raises:
         SalpipeError: a folder cannot be read.
     """
+    top = listing(os.path.abspath(folder))
+    lists = [name for name in top.others if fnmatch(name, LIST_NAMES) or fnmatch(name, PEOPLE_NAMES)]
+    notes.listed(top, [*lists, FETCH_LOG])
+    for name in top.images:
+        notes.add(name, "an image in nobody's folder")
     for person, path in _people(folder):
-        for name in sorted(listing(path).images, key=natural):
+        found = listing(path)
+        notes.listed(found)
+        notes.count("folders within those of people", len(found.folders))
+        if not found.images:
+            notes.add(os.path.basename(path), "a folder without images, left out")
+        for name in sorted(found.images, key=natural):
             yield FaceFile(person, name, os.path.join(path, name))
 
 
@@ -74,8 +91,8 @@ def numbered(folder: str | os.PathLike[str], notes: Notes) -> dict[tuple[str, in
         SalpipeError: a folder cannot be read.
     """
     found: dict[tuple[str, int], str] = {}
-    for person, name, path in files(folder):
-        stem = name.rpartition(".")[0]
+    for person, name, path in files(folder, notes):
+        stem = name.rpartition(".")[0] or name
         if not (stem.isascii() and stem.isdigit() and len(stem) < 10):
             notes.add(_short(path), "its name is no image number")
         elif found.setdefault((person, int(stem)), path) != path:
@@ -109,8 +126,9 @@ def _read_pubfig(path: Path, options: ReadOptions) -> Catalogue:
         else:
             row = rows.get((person, number))
             box = _widened(row.box, options.margin) if row and row.box and options.crop else None
-            suffix = file.rpartition(".")[2]
-            records.append((person, ImageRecord(f"{person}/{number}.{suffix}", file, box=box)))
+            dot, suffix = os.path.basename(file).rpartition(".")[1:]
+            key = f"{person}/{number}" + (f".{suffix}" if dot else "")
+            records.append((person, ImageRecord(key, file, box=box)))
     named = "--list makes it layout pubfig, in which " if options.list else ""
     fetch = f"salpipe fetch pubfig --list {shown(lists[0] if lists else 'dev_urls.txt')} -o {shown(path)}"
     return _catalogue(path, records, "pubfig", notes, f"{named}{_NEEDED}, as {fetch} makes them")
@@ -118,7 +136,8 @@ def _read_pubfig(path: Path, options: ReadOptions) -> Catalogue:
 
 def _read_kaggle(path: Path, options: ReadOptions) -> Catalogue:
     notes = Notes()
-    return _catalogue(path, _plain(path / _KAGGLE if (path / _KAGGLE).is_dir() else path), "pubfig-kaggle", notes)
+    images = _plain(path / _KAGGLE if (path / _KAGGLE).is_dir() else path, notes)
+    return _catalogue(path, images, "pubfig-kaggle", notes)
 
 
 def _read_pubfig83(path: Path, options: ReadOptions) -> Catalogue:
@@ -126,7 +145,7 @@ def _read_pubfig83(path: Path, options: ReadOptions) -> Catalogue:
     records = []
     splits = _splits(path, notes)
     for folder, split in splits.items():
-        records += [(person, replace(record, split=split)) for person, record in _plain(folder)]
+        records += [(person, replace(record, split=split)) for person, record in _plain(folder, notes)]
     # an image has the same key in both kinds of tree, unless train and test number theirs each from 1
     if len({record.key for _, record in records}) < len(records) and len(splits) > 1:
         top = len(os.fspath(path)) + 1
@@ -134,8 +153,8 @@ def _read_pubfig83(path: Path, options: ReadOptions) -> Catalogue:
     return _catalogue(path, records, "pubfig83", notes)
 
 
-def _plain(folder: Path) -> list[tuple[str, ImageRecord]]:
-    return [(person, ImageRecord(f"{person}/{key_part(name)}", path)) for person, name, path in files(folder)]
+def _plain(folder: Path, notes: Notes) -> list[tuple[str, ImageRecord]]:
+    return [(person, ImageRecord(f"{person}/{key_part(name)}", path)) for person, name, path in files(folder, notes)]
 
 
 def _catalogue(
@@ -153,7 +172,9 @@ def _catalogue(
     labels = {person: label for label, person in enumerate(classes)}
     kept = [replace(record, label=labels[person]) for person, record in first.values()]
     kept.sort(key=lambda record: natural(record.key))
-    return Catalogue(os.path.abspath(path), kept, classes, layout=layout, notes=notes.lines())
+    return Catalogue(
+        os.path.abspath(path), kept, classes, layout=layout, notes=notes.lines(), passed_over=notes.passed_over()
+    )
 
 
 def _merged(lists: Sequence[Path], notes: Notes) -> dict[tuple[str, int], ListedFace]:
@@ -186,7 +207,7 @@ def _people(folder: str | os.PathLike[str]) -> list[tuple[str, str]]:
     """Name and path of each visible folder in a folder."""
     top = os.path.abspath(folder)
     names = sorted(listing(top).folders, key=natural)
-    return [(person_name(key_part(name)) or key_part(name), os.path.join(top, name)) for name in names]
+    return [(person_name(key_part(name)) or class_name(key_part(name)), os.path.join(top, name)) for name in names]
 
 
 def _splits(path: Path, notes: Notes) -> dict[Path, Split]:
@@ -216,7 +237,7 @@ def _folders(path: Path) -> list[Path]:
         found = listing(str(path), _MANY + 1)
     except SalpipeError:
         return []
-    return [path / name for name in found.folders] if sum(map(len, found)) <= _MANY else []
+    return [path / name for name in found.folders] if sum(map(len, found[:3])) <= _MANY else []
 
 
 def _is_pubfig(path: Path) -> bool:

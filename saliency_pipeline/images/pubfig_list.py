@@ -239,8 +239,8 @@ def _box(rect: str, where: str, notes: Notes) -> Box | None:
     xa, ya, xb, yb = map(int, match.groups())
     box = min(xa, xb), min(ya, yb), max(xa, xb), max(ya, yb)
     if box[2] <= max(box[0], 0) or box[3] <= max(box[1], 0):
-        notes.add(where, "its rect has no area within the image, which is taken whole")
+        notes.remark(where, "its rect has no area within the image, which is taken whole")
         return None
     if box != (xa, ya, xb, yb):
-        notes.add(where, "its rect's corners are in the wrong order, which was put right")
+        notes.remark(where, "its rect's corners are in the wrong order, which was put right")
     return box

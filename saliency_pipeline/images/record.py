@@ -87,6 +87,7 @@ class Catalogue:
         ids: WordNet ids of the classes, in the same order, sorted; empty where the classes are none of WordNet's.
         layout: name of the layout it was read as.
         notes: what was passed over and why, a line each.
+        passed_over: how many files and other things were passed over, by kind and reason; few entries.
         taken: what was asked for where it is not the whole data set as it comes; what JSON can hold.
     """
 
@@ -96,6 +97,7 @@ class Catalogue:
     ids: tuple[str, ...] = ()
     layout: str = "folders"
     notes: tuple[str, ...] = ()
+    passed_over: Mapping[str, int] = field(default_factory=dict)
     taken: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:

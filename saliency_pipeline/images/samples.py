@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.folder import SPLIT_FOLDERS
-from saliency_pipeline.images.keys import natural, shown
+from saliency_pipeline.images.keys import class_name, natural, shown
+from saliency_pipeline.images.listing import listing
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 from saliency_pipeline.images.synsets import imagenet_names, is_wnid, readable
@@ -116,6 +118,7 @@ class Labels:
         """
         if not self._seen:
             return Classes()
+        names = tuple(map(class_name, names))
         if names and max(self._seen) >= len(names):
             raise SalpipeError(
                 f"{shown(source)}: names {len(names):,} classes, but there is a label {max(self._seen)}; complete it"
@@ -178,6 +181,26 @@ def _unique(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{name} ({label})" for label, name in enumerate(names))
 
 
+def note_beside(root: str, used: Collection[str], notes: Notes) -> None:
+    """Note what lies in a data set's folder, and in those below it that are read, besides the files that are read.
+
+    Args:
+        root: the folder, absolute.
+        used: paths of the files that are read, within it.
+        notes: takes what is passed over.
+    """
+    read = {folder for path in used if (folder := os.path.dirname(path)) != root}
+    above = {os.path.dirname(folder) for folder in read} - {root}
+    for folder in sorted({root} | read | above):
+        found = listing(folder)
+        notes.listed(found, [name for name in found.others if os.path.join(folder, name) in used])
+        for name in found.images:
+            notes.add(os.path.relpath(os.path.join(folder, name), root), "an image beside the data set's own files")
+        for name in found.folders:
+            if os.path.join(folder, name) not in read | above:
+                notes.add(os.path.relpath(os.path.join(folder, name), root), "a folder beside the data set's own files")
+
+
 def catalogue(root: str, layout: str, records: Iterable[ImageRecord], classes: Classes, notes: Notes) -> Catalogue:
     """The catalogue of records labelled by a data set's own numbers; the second of a key is noted and left out."""
     order = classes.order
@@ -190,4 +213,4 @@ def catalogue(root: str, layout: str, records: Iterable[ImageRecord], classes: C
             notes.add(record.key, "an image met before")
         else:
             first.append(record)
-    return Catalogue(root, first, classes.names, classes.ids, layout, notes.lines())
+    return Catalogue(root, first, classes.names, classes.ids, layout, notes.lines(), notes.passed_over())

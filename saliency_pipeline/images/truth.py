@@ -37,6 +37,9 @@ _META, _MAP = "meta.mat", "map_clsloc.txt"
 _CAFFE, _SYNSETS = "val.txt", "synsets.txt"
 _NAMES = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")
 
+FILES = {*GROUND_TRUTHS, VAL_SOLUTION, TRAIN_SOLUTION, *DEVKITS, _META, _MAP, _CAFFE, _SYNSETS, *_NAMES}
+"""What the files are called that `Lists` looks for; those of boxes stand in `boxes.py`."""
+
 
 class Lists:
     """Where the lists of a data set are looked for.

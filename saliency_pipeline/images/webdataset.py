@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -15,13 +16,13 @@ from saliency_pipeline.documents import DocumentError, parse_json
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.archive import Member, members
 from saliency_pipeline.images.folder import SPLIT_FOLDERS, has_class_folders
-from saliency_pipeline.images.keys import SUFFIXES, key_part, natural, shown
+from saliency_pipeline.images.keys import NO_ENDING, SUFFIXES, ending_of, key_part, natural, shown
 from saliency_pipeline.images.layout import Layout, ReadOptions
 from saliency_pipeline.images.lines import Lines
-from saliency_pipeline.images.listing import listing
+from saliency_pipeline.images.listing import HIDDEN, ByContent, is_hidden, listing
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
-from saliency_pipeline.images.samples import Labels, Original, catalogue, original, split_of
+from saliency_pipeline.images.samples import Labels, Original, catalogue, note_beside, original, split_of
 
 NAME_FILES = ("classnames.txt", "classes.txt")
 """What files beside the shards are called that name a class a line, in label order."""
@@ -30,6 +31,10 @@ _MAX_NUMBER_BYTES = 64
 _MAX_JSON_BYTES = 2**20
 _MAX_NAMES = 2**20
 _PEEK = 16
+_LABELS = frozenset({"cls", "json"})
+
+_DOTS = "keys have dots: names of files are taken up to their last dot, by WebDataset itself up to the first"
+_PART = "a picture that its dots make a part of a sample; one with dots in its key needs a .cls or .json of its own"
 
 _NUMBER = re.compile(rb"-?[0-9]{1,9}")
 _NUMBERED = re.compile(r"(?:.*[-_])?[0-9]+\.tar", re.DOTALL)
@@ -57,7 +62,7 @@ def _recognise(path: Path) -> bool:
     if endings and endings.isdisjoint(SUFFIXES):
         return False
     # without labels, or damaged, a tar can be anything, but a folder of numbered ones with nothing else cannot
-    return not endings.isdisjoint({"cls", "json"}) or (path.is_dir() and bool(shards) and _is_series(path, shards))
+    return not endings.isdisjoint(_LABELS) or (path.is_dir() and bool(shards) and _is_series(path, shards))
 
 
 def _endings(shard: _Shard) -> set[str]:
@@ -65,13 +70,13 @@ def _endings(shard: _Shard) -> set[str]:
     endings: set[str] = set()
     with suppress(SalpipeError):
         for member in itertools.islice(members(shard.path, Notes()), _PEEK):
-            endings.add(member.name.rpartition("/")[2].partition(".")[2].lower())
+            endings.add(member.name.rpartition("/")[2].rpartition(".")[2].lower())
     return endings
 
 
 def _is_series(folder: Path, shards: list[_Shard]) -> bool:
     numbered = all(_NUMBERED.fullmatch(os.path.basename(shard.path)) for shard in shards)
-    folders, images, _ = listing(str(folder))
+    folders, images, *_ = listing(str(folder))
     return numbered and not images and all(name.lower() in SPLIT_FOLDERS for name in folders)
 
 
@@ -89,6 +94,9 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
     if not records:
         missing = "no images in its shards" if shards else "no shards (*.tar)"
         raise SalpipeError(f"{shown(root)}: {missing}; give a folder of WebDataset shards, or one of them")
+    if os.path.isdir(root):
+        used = {shard.path for shard in shards} | {os.path.join(root, name) for name in NAME_FILES}
+        note_beside(root, used, notes)
     imagenet = all(_IMAGENET.match(os.path.basename(shard.path)) for shard in shards)
     classes = labels.classes(*_names(root), imagenet=imagenet)
     return catalogue(root, "webdataset", records, classes, notes)
@@ -112,7 +120,8 @@ def _shards(root: Path) -> list[_Shard]:
     for split, before, folder, names in folders:
         for name in names:
             path = os.path.join(folder, name)
-            if name.lower().endswith(".tar") and not _OTHERS.fullmatch(name) and os.path.isfile(path):
+            # a file that is given is tried whatever it is called: `members` says what is wrong with it
+            if not _OTHERS.fullmatch(name) and (name.lower().endswith(".tar") or os.path.samefile(path, root)):
                 found.append(_Shard(path, before + name, split_of(name, split)))
     return sorted(found, key=lambda shard: natural(shard.name))
 
@@ -135,19 +144,29 @@ def _names(root: str) -> tuple[list[str], str]:
 
 def _records(shard: _Shard, labels: Labels, notes: Notes) -> Iterator[ImageRecord]:
     """The images of one shard, with the labels they have there."""
-    before = "/".join(key_part(part) for part in shard.name[: -len(".tar")].split("/"))
+    name = shard.name[: -len(".tar")] if shard.name.lower().endswith(".tar") else shard.name
+    before = "/".join(key_part(part) for part in name.split("/"))
+    looked = ByContent()
     unlabelled: list[str] = []
     count = 0
     with open(shard.path, "rb", buffering=0) as file:
         read = partial(os.pread, file.fileno())
-        for sample in _samples(members(shard.path, notes, called=shard.name)):
+        for sample in _samples(members(shard.path, notes, called=shard.name), shard.name, notes):
             images = [member for ending, member in sample.items() if ending in SUFFIXES]
-            if len(images) != 1:
-                for member in images[1:] or list(sample.values())[:1]:
-                    reason = "the second image of a sample" if images else "a sample without an image"
-                    notes.add(f"{shard.name}: {member.name}", reason)
-                if not images:
-                    continue
+            rest = [member for ending, member in sample.items() if ending not in SUFFIXES and ending not in _LABELS]
+            if not images:
+                images = [each for each in rest if each.size and looked.is_image(each.name, shard.path, each.offset)]
+                notes.take(Counter(ending_of(member.name) for member in images))
+            for member in rest:
+                if member not in images:
+                    notes.count(ending_of(member.name))
+            for member in images[1:]:
+                notes.add(f"{shard.name}: {member.name}", "the second image of a sample")
+            if not images:
+                labels_there = [member for ending, member in sample.items() if ending in _LABELS]
+                if named := labels_there or [member for member in rest if ending_of(member.name) != NO_ENDING]:
+                    notes.add(f"{shard.name}: {named[0].name}", "a sample without an image")
+                continue
             image = images[0]
             known, number = _facts(read, image, sample, shard.name, notes)
             count += 1
@@ -160,26 +179,87 @@ def _records(shard: _Shard, labels: Labels, notes: Notes) -> Iterator[ImageRecor
             yield ImageRecord(key, shard.path, label, shard.split, None, (), image.offset, image.size)
     if len(unlabelled) < count:
         for name in unlabelled:
-            notes.add(f"{shard.name}: {name}", "a sample without a label")
+            notes.remark(f"{shard.name}: {name}", "a sample without a label")
 
 
-def _samples(files: Iterator[Member]) -> Iterator[dict[str, Member]]:
-    """The files of each sample by what their names end with: their names are the same up to the first dot."""
-    sample: dict[str, Member] = {}
-    last = ""
-    for member in files:
-        name = member.name
-        base = name.rfind("/") + 1
-        dot = name.find(".", base)
-        if dot <= base:  # of no kind, or hidden
-            continue
-        if name[:dot] != last and sample:
+def _samples(files: Iterator[Member], shard: str, notes: Notes) -> Iterator[dict[str, Member]]:
+    """The files of each sample by what their names end with: their names are the same up to the first dot.
+
+    Where that leaves a sample without an image of its own, since keys have dots, they are the same up to the last.
+    """
+    waiting: list[dict[str, Member]] = []
+    dots = False
+    usual = False  # whether samples here have images that are called by their key and .jpg or the like
+    for _, together in itertools.groupby(_visible(files, notes), key=_first_dot):
+        sample: dict[str, Member] = {}
+        dotted: dict[str, dict[str, Member]] = {}
+        for member in together:
+            tail = member.name[len(_first_dot(member)) + 1 :]
+            key, _, ending = tail.rpartition(".")
+            there = dotted.setdefault(key, {}) if key else sample
+            if there.setdefault(ending.lower(), member) is not member:
+                notes.add(f"{shard}: {member.name}", "the second file of a sample with this ending")
+        usual = usual or not SUFFIXES.isdisjoint(sample)
+        if dotted:
+            own = _own_samples(sample, dotted, shard, notes)
+            waiting += [files for files in own if _LABELS.isdisjoint(files)]
+            own = [files for files in own if not _LABELS.isdisjoint(files)]
+            dots = dots or bool(own)
+            yield from own
+        if sample:
             yield sample
-            sample = {}
-        last = name[:dot]
-        sample.setdefault(name[dot + 1 :].lower(), member)
-    if sample:
-        yield sample
+    if dots or (waiting and not usual):
+        notes.remark(shard, _DOTS)
+    if not usual:
+        yield from waiting
+    for files_of in waiting if usual else ():
+        notes.add(f"{shard}: {next(iter(files_of.values())).name}", _PART)
+
+
+def _visible(files: Iterator[Member], notes: Notes) -> Iterator[Member]:
+    for member in files:
+        if is_hidden(member.name):
+            notes.count(HIDDEN)
+        else:
+            yield member
+
+
+def _first_dot(member: Member) -> str:
+    """The name of a member up to the first dot of its last part."""
+    name = member.name
+    dot = name.find(".", name.rfind("/") + 1)
+    return name if dot < 0 else name[:dot]
+
+
+def _own_samples(
+    sample: dict[str, Member], dotted: dict[str, dict[str, Member]], shard: str, notes: Notes
+) -> list[dict[str, Member]]:
+    """The samples among files of which the names are the same up to the first dot, and have more dots.
+
+    1.left.jpg beside 1.cls is a part of the sample 1; 1.5.jpg beside 1.5.cls, or without 1.cls, is one itself.
+
+    Args:
+        sample: files with one dot by their endings; gets its image where that is one of the others.
+        dotted: the others, by what stands between the first dot and the last, and by their endings.
+        shard: for notes.
+        notes: takes what is passed over.
+    """
+    own, images = [], []
+    for files in dotted.values():
+        pictures = [(ending, member) for ending, member in files.items() if ending in SUFFIXES]
+        if not sample or (pictures and not _LABELS.isdisjoint(files)):
+            own.append(files)
+            continue
+        images += pictures
+        for ending, member in files.items():
+            if ending not in SUFFIXES:
+                notes.count(ending_of(member.name))
+    if len(images) == 1 and SUFFIXES.isdisjoint(sample):
+        sample.update(images)
+    else:
+        for _, member in images:
+            notes.add(f"{shard}: {member.name}", _PART)
+    return own
 
 
 def _facts(
@@ -192,7 +272,7 @@ def _facts(
         if number.size <= _MAX_NUMBER_BYTES and _NUMBER.fullmatch(text):
             label = int(text)
         else:
-            notes.add(f"{shard}: {number.name}", "no number of a class")
+            notes.remark(f"{shard}: {number.name}", "no number of a class")
     described = sample.get("json")
     if described and (label is None or known is None):
         try:
@@ -200,7 +280,7 @@ def _facts(
         except DocumentError:
             facts = None
         if not isinstance(facts, dict):
-            notes.add(f"{shard}: {described.name}", "no description in JSON")
+            notes.remark(f"{shard}: {described.name}", "no description in JSON")
             return known, label
         number, name = facts.get("label"), facts.get("filename")
         if label is None and type(number) is int and abs(number) < 10**9:

@@ -52,7 +52,12 @@ def top_classes(logits: Tensor, count: int) -> Tensor:
 
 
 def parse_target(
-    text: str, classes: int, class_index: Callable[[str], int], data_classes: Sequence[str] = (), unlabelled: int = 0
+    text: str,
+    classes: int,
+    class_index: Callable[[str], int],
+    data_classes: Sequence[str] = (),
+    unlabelled: int = 0,
+    class_named: Callable[[str], int] | None = None,
 ) -> Target:
     """Read `predicted`, `label`, `top:K`, a class index or a class name.
 
@@ -62,6 +67,8 @@ def parse_target(
         class_index: resolves an index, a WordNet id or a name to a class, or raises SalpipeError.
         data_classes: class names of the data set, for `label`.
         unlabelled: how many images have no label, for `label`.
+        class_named: resolves a WordNet id or a name alone, for `label`: a data set's numbers are not the source
+            model's indices. `class_index` where it is None.
 
     Raises:
         SalpipeError: for anything else, or where the data set's classes are not the source model's.
@@ -83,7 +90,7 @@ def parse_target(
         what = f"{unlabelled} images have no label" if data_classes else "the images have no labels"
         raise SalpipeError(f"--target label: {what}; {remedy}")
     try:
-        return Target("label", label_index=tuple(class_index(name) for name in data_classes))
+        return Target("label", label_index=tuple(map(class_named or class_index, data_classes)))
     except SalpipeError as error:
         raise SalpipeError(
             f"--target label: the data set's classes are not the source model's ({error}); {remedy}"

@@ -93,6 +93,7 @@ class Summary:
         rejects: images that could not be used, by reason; None for a single shard, which does not know.
         unlisted: shards in the folder that are left out because its manifest does not list them: for each file name
             whether it is of this plan.
+        passed_over: what of the data set was no image or not read when the plan was made, by kind and reason.
         provenance: how the maps were made.
     """
 
@@ -116,6 +117,7 @@ class Summary:
     maps: dict[str, MapStatistics]
     rejects: dict[str, int] | None
     unlisted: dict[str, bool]
+    passed_over: dict[str, int]
     provenance: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
@@ -144,6 +146,9 @@ class Summary:
             lines += [
                 f"  {name}{'' if ours else ' (of another plan)'}" for name, ours in list(self.unlisted.items())[:_SHOWN]
             ]
+        if self.passed_over:
+            lines.append(f"passed over {sum(self.passed_over.values()):,}")
+            lines += [f"  {count:7,}  {kind}" for kind, count in list(self.passed_over.items())[:_SHOWN]]
         lines += ["", *self._class_table(), "", f"top-1 score {self.score}; most frequent predictions:"]
         lines += [f"  {entry['images']:7,}  {entry['name']}" for entry in self.predicted]
         for method, maps in self.maps.items():
@@ -154,7 +159,8 @@ class Summary:
                 f"  scale {maps.scale}; all zero {maps.all_zero:.2%}, constant {maps.constant:.2%}, "
                 f"non-finite {maps.non_finite:.2%}",
             ]
-        lines += ["", "provenance", *_outline(self.provenance, "  ")]
+        provenance = {name: entry for name, entry in self.provenance.items() if name != "passed_over"}
+        lines += ["", "provenance", *_outline(provenance, "  ")]
         return "\n".join(map(printable, lines))
 
     def _class_table(self) -> list[str]:
@@ -245,6 +251,7 @@ def inspect(path: Path | str) -> Summary:
         },
         rejects=_rejects(folder.path) if manifest else None,
         unlisted=manifest.unlisted(folder.path) if manifest else {},
+        passed_over=_passed_over(folder.provenance),
         provenance=folder.provenance,
     )
 
@@ -292,6 +299,13 @@ def _rejects(folder: Path) -> dict[str, int]:
     except OSError as error:
         raise IntegrityError(f"{folder / REJECTS}: cannot be read ({error.strerror}); run 'salpipe verify'") from error
     return dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _passed_over(provenance: dict[str, Any]) -> dict[str, int]:
+    """The counts as far as the provenance has them: it may come from a stranger's file."""
+    counts = provenance.get("passed_over")
+    found = counts.items() if isinstance(counts, dict) else ()
+    return {kind: number for kind, number in found if isinstance(number, int) and not isinstance(number, bool)}
 
 
 def _named(counts: npt.NDArray[np.int64]) -> dict[str, int]:

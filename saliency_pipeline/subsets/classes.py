@@ -6,6 +6,7 @@ import difflib
 import fnmatch
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -29,11 +30,12 @@ class _Word(NamedTuple):
 def classes_meant(words: Sequence[str], classes: Sequence[str], ids: Sequence[str] = ()) -> tuple[int, ...]:
     """The classes that words mean.
 
-    A word is a class's name or WordNet id, or a pattern with `*`, `?` or `[...]` over both; upper and lower case and
-    '_' and ' ' count as the same, unless a class is called exactly so. `!word` leaves out what the word means: of the
-    classes that the other words mean, or of all where there are none. `@file` means what the words in a text file mean,
-    one a line, with comments from '#' on; after a WordNet id the rest of a line is not read, since published lists
-    have the names there. Without the '@' a file counts where no class is called like it.
+    A word is a class's name or WordNet id, or a pattern with `*`, `?` or `[...]` over both; upper and lower case,
+    '_' and ' ', and the forms in which Unicode writes a letter count as the same, unless a class is called exactly so.
+    `!word` leaves out what the word means: of the classes that the other words mean, or of all where there are none.
+    `@file` means what the words in a text file mean, one a line, with comments from '#' on; after a WordNet id the rest
+    of a line is not read, since published lists have the names there. Without the '@' a file counts where no class is
+    called like it.
 
     Args:
         words: as `--classes` takes them.
@@ -132,4 +134,5 @@ class _Index:
 
 
 def _folded(name: str) -> str:
+    name = name if name.isascii() else unicodedata.normalize("NFKC", name)
     return " ".join(name.replace("_", " ").casefold().split())

@@ -19,6 +19,7 @@ from torch import distributed
 from saliency_pipeline.devices import find_device
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.files import FolderLock, disk_errors_explained, remove_stale_temporaries
+from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.models.trained import BEST, write_trained
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.allocator import keep_large_blocks
@@ -105,6 +106,7 @@ def train(
     leads = fabric.global_rank == 0
     progress = progress if leads else Progress()
     pairs = ShardFolder(shards)
+    refuse_among_images(folder, shards)
     with disk_errors_explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder) if leads else nullcontext():

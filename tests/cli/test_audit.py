@@ -69,6 +69,7 @@ def test_json_is_one_object(images: Path, tmp_path: Path) -> None:
         "leaks": 1,
         "leaked": 2,
         "across": {"train-validation": 1, "train-test": 1, "validation-test": 1},
+        "passed_over": {},
     }
 
 

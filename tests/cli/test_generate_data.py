@@ -90,10 +90,20 @@ def test_classes_and_images_are_drawn(imagenet: Path, tmp_path: Path) -> None:
 def test_a_dry_run_says_where_another_plan_is_in_the_way(imagenet: Path, tmp_path: Path) -> None:
     arguments = ("-o", tmp_path / "shards", "--per-class", "2")
     done(imagenet, *arguments, *COMMAND)
-    assert "refused" not in done(imagenet, *arguments, "--dry-run").stderr
-    told = done(imagenet, *arguments, "--seed", "1", "--dry-run").stderr.splitlines()[-1]
+    assert "refused" not in done(imagenet, *arguments, *COMMAND, "--dry-run").stderr
+    assert json.loads(done(imagenet, *arguments, *COMMAND, "--dry-run", "--json").stdout)["refused"] is None
+    told = done(imagenet, *arguments, *COMMAND, "--seed", "1", "--dry-run").stderr.splitlines()[-1]
     assert told.startswith("salpipe: without --dry-run this is refused: ")
     assert "holds the shards of another plan (records " in told
+    for option, value, difference in (
+        ("--size", "96", "size 64 -> 96"),
+        ("--model", "resnet18", "model test_resnet -> resnet18"),
+        ("--method", "gradient", "methods ['gradcam'] -> ['gradient']"),
+        ("--weights", "default", "weights_sha256"),
+        ("--shard-size", "3", "shard_size 4 -> 3"),
+    ):
+        told = done(imagenet, *arguments, *COMMAND, option, value, "--dry-run", "--json").stdout
+        assert difference in json.loads(told)["refused"]
     (tmp_path / "shards" / "plan.json").write_text("{}")
     assert "damaged or not a plan" in done(imagenet, *arguments, "--dry-run").stderr
 

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from saliency_pipeline.cli.main import salpipe
+from saliency_pipeline.images.open import read_images
 from tests.evaluation.runs import PHOTOGRAPHS, run_on, shards_of
 from tests.gallery.test_page import Page
 from tests.generation.examples import flat, photographs
@@ -64,7 +65,12 @@ def test_json_and_one_image(run: Path, images: Path) -> None:
         "rejects": 0,
         "predictions": str(folder / "predictions.csv"),
         "page": str(folder / "gallery.html"),
+        "passed_over": {},
     }
+    # the results beside the image are no data of the next run
+    catalogue = read_images(images)
+    assert all("predictions" not in record.key for record in catalogue.records)
+    assert catalogue.passed_over["galleries that salpipe drew"] == 1
 
 
 def test_many_classes_are_not_all_named(

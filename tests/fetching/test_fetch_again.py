@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
+from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.fetching.fetch_log import PASSING, Outcome
 from saliency_pipeline.fetching.session import Limits
 from tests.broken_images import encode, photo
@@ -184,6 +185,16 @@ def test_what_is_there_without_a_log_is_logged_not_downloaded(tmp_path, web):
     assert web.requests == {"/1": 1, "/2": 1}
     assert log_of(tmp_path / "out")[0].detail == "was in the folder"
     assert sorted(files(tmp_path / "out")) == ["a b/1.jpg", "a b/2.jpg", "a_b/0.jpeg", "dev_urls.txt"]
+
+
+def test_another_data_set_is_not_fetched_into(tmp_path, web):
+    listed = write_list(tmp_path, ("a b", 1, *serve(web, 1)[0]))
+    for name in ("cat/1.jpg", "dog/1.jpg"):
+        (tmp_path / "out" / name).parent.mkdir(parents=True)
+        (tmp_path / "out" / name).write_bytes(IMAGES[0])
+    with pytest.raises(SalpipeError, match="a folder of images; choose an output folder outside it"):
+        run(listed)
+    assert not web.requests
 
 
 def test_a_torn_or_strange_log_is_survived(tmp_path, web):

@@ -209,3 +209,15 @@ if CHROMIUM:  # pages are checked by parsing them in any case
         assert seen["all"] == len(EVIL)
         assert seen["found"] == [EVIL[3]]
         assert seen["dialog"] == EVIL[0]
+
+
+def test_a_gallery_does_not_land_among_photographs(folder: Path, tmp_path: Path) -> None:
+    for name in ("cat/1.jpg", "dog/1.jpg"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True)
+        (tmp_path / "photos" / name).touch()
+    before = sorted((tmp_path / "photos").rglob("*"))
+    for output in ("photos", "photos/cat", "photos/gallery"):
+        result = run(folder, "-o", tmp_path / "photos" / output.removeprefix("photos").lstrip("/"))
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "choose an output folder outside" in result.stderr
+    assert sorted((tmp_path / "photos").rglob("*")) == before

@@ -26,6 +26,9 @@ from saliency_pipeline.generation.plan import (
 from saliency_pipeline.images.folder import read_folder
 from saliency_pipeline.images.record import Catalogue, ImageRecord
 from saliency_pipeline.models.source import load_source
+from saliency_pipeline.shards.manifest import Manifest
+from saliency_pipeline.shards.summary import inspect
+from saliency_pipeline.shards.verify import verify
 from tests.generation.examples import kept, photographs, run
 
 PLAN = Plan({"model": "tiny", "versions": {"torch": "2.9"}}, {"backend": "torch"}, {"salpipe": "0.1"})
@@ -246,3 +249,23 @@ def test_every_request_of_another_kind_is_another_plan(images: Path) -> None:
     assert {"model", "methods", "target", "precision", "backend", "device", "records", "versions"} <= set(first)
     assert plan_fields(Request(), catalogue, "0" * 64) == first
     assert plan_fields(Request(fit="pad"), catalogue, "0" * 64) == {**first, "fit": "pad"}
+
+
+def test_what_is_passed_over_is_told_and_identifies_nothing(own_images: Path, tmp_path: Path) -> None:
+    shards, again = tmp_path / "shards", tmp_path / "again"
+    (own_images / "list.txt").touch()
+    assert run(own_images, shards).passed_over == {".txt": 1}
+    before = kept(shards)
+    (own_images / "README.md").touch()
+    (shards / "shard-00000.h5").unlink()
+    # the rest of the run is of the same plan, and so are its bytes
+    assert run(own_images, shards).passed_over == {".md": 1, ".txt": 1}
+    assert kept(shards) == before
+    run(own_images, again)
+    first, second = Manifest.read(shards).header, Manifest.read(again).header
+    assert first.plan == second.plan
+    assert (first.provenance["passed_over"], second.provenance["passed_over"]) == ({".txt": 1}, {".md": 1, ".txt": 1})
+    summary = inspect(shards)
+    assert summary.as_dict()["passed_over"] == {".txt": 1}
+    assert "\npassed over 1\n        1  .txt\n" in summary.as_text()
+    assert verify(again, deep=True).problems == ()

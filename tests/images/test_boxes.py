@@ -41,7 +41,7 @@ def found(root):
     """The boxes of the images that have some, and what was passed over."""
     catalogue = read_images(root)
     assert described(catalogue) == expected("train", "val")
-    return {record.key: record.boxes for record in catalogue.records if record.boxes}, catalogue.notes
+    return {record.key: record.boxes for record in catalogue.records if record.boxes}, imagenets.named(catalogue)
 
 
 def of(part):
@@ -106,7 +106,7 @@ def test_beside_one_tar_and_beside_the_folders_of_classes(tmp_path):
         put(tmp_path / name / "bbox_train", of("train"))
         catalogue = read_images(path)
         assert {record.key: record.boxes for record in catalogue.records if record.boxes} == train
-        assert catalogue.notes == ()
+        assert imagenets.named(catalogue) == ()
 
 
 def test_the_list_goes_before_the_files_and_folders_before_archives(root):

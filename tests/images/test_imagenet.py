@@ -151,7 +151,7 @@ def test_what_was_unpacked_goes_before_its_tar(tmp_path):
     tars(tmp_path)
     catalogue = read_ilsvrc(tmp_path, OPTIONS)
     assert described(catalogue) == expected("train", "val", "test")
-    assert catalogue.notes == tuple(
+    assert imagenets.named(catalogue) == tuple(
         f"{tmp_path / name}: not read, since {part} images lie in {part}"
         for part, name in [
             ("train", "ILSVRC2012_img_train.tar"),
@@ -171,7 +171,7 @@ def test_flat_training_images_are_of_the_class_in_their_names(tmp_path):
     write(tmp_path / "train", *(name for names in TRAIN.values() for name in names), "holiday.JPEG")
     catalogue = read_images(tmp_path)
     assert described(catalogue) == expected("train")
-    assert catalogue.notes == (f"{tmp_path}/train/holiday.JPEG: a training image of no class",)
+    assert imagenets.named(catalogue) == (f"{tmp_path}/train/holiday.JPEG: a training image of no class",)
 
 
 def test_other_folders_and_names_are_noted(tmp_path):
@@ -180,7 +180,7 @@ def test_other_folders_and_names_are_noted(tmp_path):
     write(tmp_path / "val", "holiday.JPEG")
     catalogue = read_ilsvrc(tmp_path, OPTIONS)
     assert described(catalogue) == expected("train", "val", "test")
-    assert catalogue.notes == (
+    assert imagenets.named(catalogue) == (
         f"{tmp_path}/train/cats: a folder of no class such as n01440764",
         f"{tmp_path}/val/holiday.JPEG: no validation image of ILSVRC 2012",
     )
@@ -213,14 +213,14 @@ def test_a_folder_of_a_class_goes_before_its_tar(tmp_path):
     write_tar(tmp_path / "train/n02110185.tar", {"n02110185_2.JPEG": b""})
     catalogue = read_ilsvrc(tmp_path, OPTIONS)
     assert [record.key for record in catalogue.records] == ["train/n02110185/n02110185_1.JPEG"]
-    assert catalogue.notes == (f"{tmp_path}/train/n02110185.tar: not read, since a folder has its name",)
+    assert imagenets.named(catalogue) == (f"{tmp_path}/train/n02110185.tar: not read, since a folder has its name",)
 
 
 def test_an_image_twice_in_one_class_is_used_once(tmp_path):
     write_tar(tmp_path / "ILSVRC2012_img_train.tar", {f"{part}/n02110185/x.JPEG": part.encode() for part in "ab"})
     catalogue = read_ilsvrc(tmp_path, OPTIONS)
     assert [(record.key, record.read()) for record in catalogue.records] == [("train/n02110185/x.JPEG", b"a")]
-    assert catalogue.notes == (f"{tmp_path}/ILSVRC2012_img_train.tar: train/n02110185/x.JPEG: there twice",)
+    assert imagenets.named(catalogue) == (f"{tmp_path}/ILSVRC2012_img_train.tar: train/n02110185/x.JPEG: there twice",)
 
 
 @pytest.mark.parametrize(
@@ -310,9 +310,11 @@ def test_hostile_members_of_inner_and_outer_tars_are_named_and_the_rest_is_read(
         f"train/n02119789/{name}": data,
     }
     for reason in (*HOSTILE, "a name met before in the archive"):
-        places = [note.removesuffix(f": {reason}") for note in catalogue.notes if note.endswith(f": {reason}")]
+        places = [
+            note.removesuffix(f": {reason}") for note in imagenets.named(catalogue) if note.endswith(f": {reason}")
+        ]
         assert any("ILSVRC2012_img_train.tar: n02119789.tar: " in place for place in places), reason
-    assert any("n02110185.tar: no tar archive" in note for note in catalogue.notes)
+    assert any("n02110185.tar: no tar archive" in note for note in imagenets.named(catalogue))
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -322,7 +324,7 @@ def test_a_tar_cut_short_gives_what_lies_before_the_cut(tmp_path):
     path.write_bytes(data[: data.index(b"n02110185_")])
     catalogue = read_images(tmp_path)
     assert catalogue.ids == ("n02100735", "n02119789")
-    assert any("reaches beyond the end of the archive" in note for note in catalogue.notes)
+    assert any("reaches beyond the end of the archive" in note for note in imagenets.named(catalogue))
 
 
 def test_a_tar_cut_short_in_its_first_class_is_to_be_downloaded_again(tmp_path):
@@ -340,4 +342,4 @@ def test_a_tar_cut_short_in_its_first_class_is_to_be_downloaded_again(tmp_path):
 def test_classes_without_images_are_noted(tmp_path):
     imagenets.train_folders(tmp_path / "train")
     (tmp_path / "train" / "n01440764").mkdir()
-    assert read_images(tmp_path).notes == (f"{tmp_path}/train/n01440764: a folder without images, left out",)
+    assert imagenets.named(read_images(tmp_path)) == (f"{tmp_path}/train/n01440764: a folder without images, left out",)

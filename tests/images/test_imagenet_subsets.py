@@ -9,7 +9,7 @@ from saliency_pipeline.images.imagenet_subsets import LAYOUTS
 from saliency_pipeline.images.layout import ReadOptions
 from saliency_pipeline.images.open import read_images
 from saliency_pipeline.images.record import Split
-from tests.images.imagenets import lines, val_name, write
+from tests.images.imagenets import lines, named, val_name, write
 
 
 def read(root, **options):
@@ -98,7 +98,7 @@ def test_tiny_imagenets_contradictions_and_gaps_are_named(tmp_path):
     tiny(tmp_path, moved="")
     lines(tmp_path / "wnids.txt", *TINY, "n07749582")
     write(tmp_path / "train", "cats/images/1.JPEG", "loose.JPEG")
-    assert set(read(tmp_path).notes) == {
+    assert set(named(read(tmp_path))) == {
         f"{tmp_path}/train/cats: a folder of no class such as n01440764",
         f"{tmp_path}/train/loose.JPEG: a training image of no class",
         f"{tmp_path}/wnids.txt: n07749582: a class without images",
@@ -215,7 +215,7 @@ def test_imagewangs_unlabelled_images_are_in_no_split(tmp_path, unsup):
         ("val/n02086240/x.JPEG", 0, Split.VALIDATION),
     ]
     assert catalogue.classes == ("Shih-Tzu", "cassette player")
-    assert catalogue.notes == ()
+    assert named(catalogue) == ()
 
 
 def test_imagenettes_list_without_images_is_recognised(tmp_path):
@@ -246,7 +246,7 @@ def test_the_four_folders_of_imagenet_100_are_one_split(tmp_path):
         **{f"val/{val_name(number)}": wnid for number, wnid in enumerate(HUNDRED, start=1)},
     }
     assert catalogue.classes == ("green mamba", "Doberman", "langur", "bonnet")
-    assert catalogue.notes == ()
+    assert named(catalogue) == ()
     (tmp_path / "Labels.json").unlink()
     assert read(tmp_path).classes == catalogue.classes
 
@@ -256,12 +256,15 @@ def test_missing_folders_of_imagenet_100_are_noted(tmp_path):
     (tmp_path / "train.X2").rename(tmp_path / "set aside")
     catalogue = read(tmp_path)
     assert len(catalogue) == 7
-    assert catalogue.notes == (f"{tmp_path}/train.X2: not there, so that its images are missing",)
+    assert named(catalogue) == (
+        f"{tmp_path}/train.X2: not there, so that its images are missing",
+        f"{tmp_path}/set aside: a folder beside the parts of the data set",
+    )
 
 
 @pytest.mark.parametrize("lists", ["wnids.txt", "noisy_imagenette.csv"])
 def test_a_part_that_is_not_there_is_told(tmp_path, lists):
     lines(tmp_path / lists, HEADER if lists.endswith("csv") else "n02979186")
     write(tmp_path, "train/n02979186/images/n02979186_1.JPEG" if lists == "wnids.txt" else next(iter(ROWS)))
-    notes = read(tmp_path).notes
+    notes = named(read(tmp_path))
     assert f"{tmp_path / 'val'}: not there" in notes

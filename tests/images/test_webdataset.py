@@ -108,7 +108,8 @@ def test_the_key_ends_at_the_first_dot_of_the_last_part(tmp_path):
     files = {"v1.0/a.jpg": b"1", "v1.0/a.cls": b"1", "v1.0/b.PNG": b"2", "v1.0/b.cls": b"0", "b.seg.png": b"mask"}
     catalogue = read(shard(tmp_path / "x-0.tar", files))
     assert labels(catalogue) == {"x-0/v1.0/a.jpg": 1, "x-0/v1.0/b.PNG": 0}
-    assert catalogue.notes == ("x-0.tar: b.seg.png: a sample without an image",)
+    part = "a picture that its dots make a part of a sample; one with dots in its key needs a .cls or .json of its own"
+    assert catalogue.notes == (f"x-0.tar: b.seg.png: {part}",)
 
 
 def test_labels_and_names_may_come_from_json(tmp_path):

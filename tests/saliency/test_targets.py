@@ -1,5 +1,6 @@
 """The explained classes: predicted, top:K, label, index and name; ties; errors in one line."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.models.source import SourceModel
 from saliency_pipeline.saliency.targets import Target, parse_target, top_classes
 from tests.saliency.networks import Tiny, own_source
+
+WNIDS = ("n01440764", "n01443537")
+
+
+def named_source(classes: tuple[str, ...], wnids: tuple[str, ...] = ()) -> SourceModel:
+    return replace(own_source(Tiny(), 8, 3), classes=classes, wnids=wnids)
+
 
 LOGITS = torch.tensor([[0.1, 3.0, 2.0], [5.0, 5.0, 1.0]])
 NAMES = ("cat", "dog", "tea pot")
@@ -101,3 +110,41 @@ def test_a_source_model_resolves_names(tmp_path: Path) -> None:
     assert parse_target("class_3", 7, source.class_index) == Target("fixed", index=3)
     with pytest.raises(SalpipeError, match="class 7"):
         parse_target("7", 7, source.class_index)
+
+
+@pytest.mark.parametrize(("names", "wanted"), [(("cat", "dog"), (0, 1)), (("n01443537", "Goldfish"), (1, 1))])
+def test_labels_are_resolved_by_names(names: tuple[str, ...], wanted: tuple[int, ...]) -> None:
+    source = named_source(("cat", "dog", "2")) if "cat" in names else named_source(("tench", "goldfish"), WNIDS)
+    found = parse_target("label", len(source.classes), source.class_index, names, 0, source.class_named)
+    assert found.label_index == wanted
+
+
+@pytest.mark.parametrize(
+    "names", [("1", "2", "3"), ("0", "1"), ("01", "02"), ("cat", "7"), ("-1", "0"), ("\u0661", "1")]
+)
+def test_numbers_are_no_names_of_classes_and_what_they_would_mean_is_said(names: tuple[str, ...]) -> None:
+    source = named_source(("cat", "dog", "emu", "owl"))
+    with pytest.raises(SalpipeError, match="a number is no name, and not taken for an index") as caught:
+        parse_target("label", 4, source.class_index, names, 0, source.class_named)
+    assert "--target predicted" in str(caught.value)
+    assert ("which would be 'dog'" in str(caught.value)) == (names[0] in ("1", "01", "\u0661"))
+
+
+def test_a_sources_own_numbers_are_names() -> None:
+    source = named_source(("1", "2", "10"))
+    assert parse_target("label", 3, source.class_index, ("10", "1"), 0, source.class_named).label_index == (2, 0)
+    assert parse_target("10", 3, source.class_index) == Target("fixed", index=2)
+    assert parse_target("0", 3, source.class_index) == Target("fixed", index=0)
+    with pytest.raises(SalpipeError, match="class 1: class 0 is called so, and class 1 is called '2'"):
+        parse_target("1", 3, source.class_index)
+
+
+def test_placeholders_are_no_names() -> None:
+    source = own_source(Tiny(), 8, 3)
+    with pytest.raises(SalpipeError, match="3 classes have indices and no names"):
+        parse_target("label", 3, source.class_index, ("class_1", "class_2"), 0, source.class_named)
+
+
+def test_names_are_found_in_whichever_unicode_form() -> None:
+    source = named_source(("cafe\u0301", "dog"))
+    assert source.class_named("CAF\u00c9") == source.class_index("caf\u00e9") == 0

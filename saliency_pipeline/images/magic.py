@@ -1,0 +1,67 @@
+"""Formats of image files, told from the bytes they begin with. Nothing is decoded, and no name is looked at."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+FIRST_BYTES = 64
+"""How many bytes `format_of` needs at most."""
+
+_MAGIC = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+)
+_BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}
+"""Sizes of the header behind a bitmap's file header: "BM" alone begins many a text."""
+
+_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "HEIC"),
+}
+_ANY_CODEC_BRANDS = frozenset({b"mif1", b"mif2", b"msf1"})
+
+
+def format_of(data: bytes) -> str | None:
+    r"""The format of an image by its first bytes; None where they are no image's.
+
+    >>> format_of(b"\xff\xd8\xff\xe0"), format_of(b"\0\0\0\x20ftypavif"), format_of(b"BM is a text")
+    ('JPEG', 'AVIF', None)
+    """
+    for magic, name in _MAGIC:
+        if data.startswith(magic):
+            return name
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[:2] == b"BM" and data[6:10] == bytes(4) and int.from_bytes(data[14:18], "little") in _BMP_HEADERS:
+        return "BMP"
+    if data[4:8] == b"ftyp":
+        end = min(int.from_bytes(data[:4], "big"), FIRST_BYTES)
+        brands = [data[8:12], *(data[start : start + 4] for start in range(16, end, 4))]
+        # the first brand that names a codec counts
+        codec = next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None)
+        return codec or (None if _ANY_CODEC_BRANDS.isdisjoint(brands) else "HEIF")
+    return None
+
+
+def first_bytes(path: str, offset: int = 0) -> bytes:
+    """What a regular file, or a part of it, begins with; nothing where it is none, or cannot be read."""
+    try:
+        # a pipe put there meanwhile must not be waited for
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.pread(file, FIRST_BYTES, offset) if stat.S_ISREG(os.fstat(file).st_mode) else b""
+    except OSError:
+        return b""
+    finally:
+        os.close(file)
