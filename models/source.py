@@ -54,6 +54,7 @@ class SourceModel:
         weights: `embedded`, `default` (the library's pretrained), `none` (random) or the name of a file.
         weights_sha256: In hexadecimal; of the file's bytes where a file was given, else `state_sha256(module)`.
         file: The file that the weights were read from; None for random weights.
+        notes: What is to be said about how that file was read.
     """
 
     name: str
@@ -64,6 +65,7 @@ class SourceModel:
     weights: str
     weights_sha256: str
     file: Path | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def module(self) -> nn.Module:
@@ -119,7 +121,7 @@ def load_source(name: str = EMBEDDED, weights: str = "default") -> SourceModel:
             `resnet50.a1_in1k`), `torchvision/` and any torchvision classifier (`torchvision/resnet50`), or the folder
             of a run of `salpipe train`, which knows its own classes.
         weights: `default`: the library's pretrained ones, from its cache or else downloaded. `none`: random, the
-            same every time. Otherwise the path of a file (see `weights.read_state_dict`), which must fit the network
+            same every time. Otherwise the path of a file (see `weights.open_weights`), which must fit the network
             in every name and shape; only its number of classes may be another, and the network is then built with
             that many.
 
@@ -169,7 +171,7 @@ def _deserialize(data: bytes, key: Sequence[str], load: Callable[[], SourceModel
         return source.module
 
     attributes["preprocessing"] = preprocessing_from_json(attributes["preprocessing"])
-    attributes["classes"], attributes["wnids"] = tuple(attributes["classes"]), tuple(attributes["wnids"])
+    attributes |= {name: tuple(attributes[name]) for name in ("classes", "wnids", "notes")}
     return SourceModel(**{**attributes, "build": build})
 
 
@@ -178,7 +180,8 @@ def _load(name: str, weights: str) -> SourceModel:
         return _from_run(name, weights)
     library, bare = find_source(name)
     preprocessing = preprocessing_of(name, library, bare)
-    file = None
+    file: Path | None = None
+    notes: tuple[str, ...] = ()
     with own_random_state():
         if weights == "none":
             module = untrained(name, library, bare)
@@ -186,7 +189,7 @@ def _load(name: str, weights: str) -> SourceModel:
             module, file = pretrained(name, library, bare)
         else:
             file = Path(weights)
-            module = from_file(name, library, bare, file)
+            module, notes = from_file(name, library, bare, file)
         module = module.float().eval().requires_grad_(False)
         count = _logit_count(name, module, preprocessing.size)
     classes, wnids = _class_names(count)
@@ -197,7 +200,7 @@ def _load(name: str, weights: str) -> SourceModel:
         sha256, label = file_sha256(Path(weights)), Path(weights).name
     # timm has another network of the embedded one's name, which keeps its prefix
     shown = name if name == f"timm/{EMBEDDED}" else name.removeprefix("timm/")
-    return SourceModel(shown, lambda: module, preprocessing, classes, wnids, label, sha256, file)
+    return SourceModel(shown, lambda: module, preprocessing, classes, wnids, label, sha256, file, notes)
 
 
 def _from_run(name: str, weights: str) -> SourceModel:

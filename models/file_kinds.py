@@ -1,0 +1,81 @@
+"""Which kind of weights a file holds, by its first bytes. Nothing here takes long to import or to run: a wrong file is
+told before anything else begins. What the file holds is read in `weights`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from saliency_pipeline.errors import SalpipeError
+
+SAFETENSORS, TORCH = "safetensors", "torch"
+MAX_HEADER_BYTES = 32 << 20
+"""Size limit of the header of a safetensors file; that of a ViT-7B has 60 KB."""
+_HEAD = 512
+_TENSORFLOW_INDEX = bytes.fromhex("57fb808b247547db")
+_USE = "use .safetensors, .pth, .pt, .bin"
+# first bytes of what people give by mistake, what it is, and what to do
+_OTHERS = (
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, of Keras or MATLAB", f"convert it to PyTorch and {_USE}"),
+    (b"model_checkpoint_path", "a TensorFlow checkpoint", f"convert it to PyTorch and {_USE}"),
+    (b"GGUF", "a GGUF file", _USE),
+    (b"\x93NUMPY", "an array of NumPy", _USE),
+    (b"version https://git-lfs", "a pointer of Git LFS instead of the file", "run 'git lfs pull' where it comes from"),
+    (b"\x1f\x8b", "compressed with gzip", "unpack it"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it"),
+    (b"\xfd7zXZ", "compressed with xz", "unpack it"),
+    (b"BZh", "compressed with bzip2", "unpack it"),
+    (b"PK\5\6", "an empty zip archive", "save it again"),
+    (b"{", "text, perhaps the index of several files of weights", f"join these and {_USE}"),
+    (b"<", "a web page or XML instead of weights", "download the file itself"),
+)
+
+
+def weights_kind(path: Path) -> str:
+    """The kind of a file of weights: `SAFETENSORS`, or `TORCH` for what `torch.save` may have written.
+
+    Raises:
+        SalpipeError: there is no such file, or it is of another kind.
+    """
+    try:
+        # a pipe is not waited for
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise SalpipeError(f"{path}: no such file but a device or pipe; give a file of weights")
+            head, size = file.read(_HEAD), status.st_size
+            file.seek(max(0, size - len(_TENSORFLOW_INDEX)))
+            tail = file.read(len(_TENSORFLOW_INDEX))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise SalpipeError(f"{path}: no such file; --weights takes 'default', 'none' or a file of weights") from error
+    except IsADirectoryError as error:
+        raise SalpipeError(f"{path}: no such file but a folder; give the file of weights in it") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a path"
+        raise SalpipeError(f"{path}: cannot be read ({reason}); give a file of weights") from error
+    if not head:
+        raise SalpipeError(f"{path}: empty; download or save it again")
+    if head[8:9] == b"{" and not head.startswith(b"PK"):
+        return _checked_header(path, int.from_bytes(head[:8], "little"), size)
+    if head.startswith(b"PK\3\4") or (head[:1] == b"\x80" and head[1] <= 5):
+        return TORCH
+    for magic, what, remedy in _OTHERS:
+        if head.startswith(magic):
+            raise SalpipeError(f"{path}: {what}; {remedy}")
+    if head[257:262] == b"ustar":
+        raise SalpipeError(
+            f"{path}: a tar archive, as PyTorch wrote before version 0.2; unpack it, or load it there and save it again"
+        )
+    if tail == _TENSORFLOW_INDEX:
+        raise SalpipeError(f"{path}: a TensorFlow checkpoint; convert it to PyTorch and {_USE}")
+    raise SalpipeError(f"{path}: not a kind of weights that is read; {_USE}")
+
+
+def _checked_header(path: Path, length: int, size: int) -> str:
+    if length > size - 8:
+        raise SalpipeError(f"{path}: not a readable .safetensors file (cut short); download or save it again")
+    if length > MAX_HEADER_BYTES:
+        raise SalpipeError(f"{path}: its header is larger than {MAX_HEADER_BYTES:,} bytes; save the weights alone")
+    return SAFETENSORS
