@@ -189,10 +189,10 @@ def _misfit(name: str, library: str, bare: str, path: Path, mismatch: Mismatch) 
     """The error for a file that does not fit, with what can be done about it."""
     head = {tensor.rpartition(".")[0] for tensor in head_tensors(library, bare)}
     remedy = "give --model the architecture these weights are of"
-    if mismatch.missing and all(tensor.rpartition(".")[0] in head for tensor in mismatch.missing):
+    if all(tensor.rpartition(".")[0] in head for tensor in (*mismatch.missing, *mismatch.shapes)):
         remedy = (
-            f"it has no classifier under the names of {name}; give weights of a classifier, or save them from "
-            f"the network as its library builds it (its classifier is called {', '.join(sorted(head))})"
+            f"all but the classifier ({', '.join(sorted(head))}) is there; give weights with it, as the state_dict() "
+            f"of {name} has it"
         )
     return SalpipeError(f"{path}: does not fit {name}: {mismatch}; {remedy}")
 

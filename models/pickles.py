@@ -9,13 +9,13 @@ harmful.
 
 from __future__ import annotations
 
-import math
 import pickletools
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-import torch
+from saliency_pipeline.models.views import Storage, UnreadableWeightsError, View, make_storage, make_view
 
 MAX_OPERATIONS = 2_000_000
 """Length limit of a pickle. A ViT-7B has 20,000, with the optimizer's state 60,000."""
@@ -32,6 +32,7 @@ _TYPES = {
     "datetime": ("date", "datetime", "time", "timedelta", "timezone"),
     "decimal": ("Decimal",),
     "fractions": ("Fraction",),
+    "functools": ("partial",),
     "numpy": ("dtype", "ndarray"),
     # numpy.core is NumPy 1
     **{f"numpy.{core}.multiarray": ("_reconstruct", "scalar") for core in ("_core", "core")},
@@ -51,37 +52,16 @@ _TYPES = {
 DATA = frozenset(f"{module}.{name}" for module, names in _TYPES.items() for name in names)
 """Names whose calls give plain data and nothing else."""
 
-_OBJECTS = {f"{module}.{name}" for module in ("copyreg", "copy_reg") for name in ("__newobj__", "_reconstructor")}
-# as protocol 2, which PyTorch writes, calls them
-_RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+_MAPPINGS = {"builtins.dict", "collections.OrderedDict", "collections.defaultdict"}
+_OBJECTS = {"copyreg.__newobj__", "copyreg._reconstructor"}
 _TENSORS = {f"torch._utils._rebuild_{name}" for name in ("tensor", "tensor_v2", "tensor_v3")}
 _WRAPPED = {
     f"torch._utils._rebuild_{name}"
     for name in ("parameter", "parameter_with_state", "device_tensor_from_cpu_tensor", "xla_tensor")
 }
-_MOST_DIMENSIONS = 64
-_STORAGES = {
-    "Double": torch.float64,
-    "Float": torch.float32,
-    "Half": torch.float16,
-    "BFloat16": torch.bfloat16,
-    "Long": torch.int64,
-    "Int": torch.int32,
-    "Short": torch.int16,
-    "Char": torch.int8,
-    "Byte": torch.uint8,
-    "Bool": torch.bool,
-    "ComplexFloat": torch.complex64,
-    "ComplexDouble": torch.complex128,
-    "Untyped": torch.uint8,
-}
 
 
-class UnreadablePickleError(ValueError):
-    """A pickle is damaged, or holds what no file of weights needs."""
-
-
-class CodeError(UnreadablePickleError):
+class CodeError(UnreadableWeightsError):
     """A pickle calls a function. The message is its name."""
 
 
@@ -107,41 +87,6 @@ class Built:
     entries: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Storage:
-    """Memory that tensors share: the name of its record, and its values' type and number."""
-
-    key: str
-    dtype: torch.dtype
-    count: int
-
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes."""
-        return self.count * self.dtype.itemsize
-
-
-@dataclass(frozen=True)
-class View:
-    """A tensor as a view of a storage, which holds every value of it once.
-
-    Attributes:
-        storage: what it is a view of.
-        dtype: of the values.
-        offset: of the first value, in values.
-        shape: sizes.
-        strides: in values.
-        extent: distance of the last value from the first one, plus one; 0 for an empty tensor.
-    """
-
-    storage: Storage
-    dtype: torch.dtype
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    extent: int
-
-
 @dataclass(eq=False)
 class Contents:
     """What a pickle holds.
@@ -165,19 +110,19 @@ def read_pickle(file: IO[bytes]) -> Contents:
 
     Raises:
         CodeError: it calls a function.
-        UnreadablePickleError: it is damaged, too long, or a tensor is larger than its storage.
+        UnreadableWeightsError: it is damaged, too long, or a tensor is larger than its storage.
     """
     reader = _Reader()
     try:
         for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
             if number == MAX_OPERATIONS:
-                raise UnreadablePickleError(f"its pickle has more than {MAX_OPERATIONS:,} operations")
+                raise UnreadableWeightsError(f"its pickle has more than {MAX_OPERATIONS:,} operations")
             reader.step(opcode.name, argument)
         return Contents(reader.stack.pop(), reader.storages, reader.classes)
-    except UnreadablePickleError:
+    except UnreadableWeightsError:
         raise
     except Exception as error:  # a damaged pickle can make any of its operations fail
-        raise UnreadablePickleError("its pickle is damaged") from error
+        raise UnreadableWeightsError("its pickle is damaged") from error
 
 
 class _Reader:
@@ -197,7 +142,7 @@ class _Reader:
         elif name in _VALUES:
             self.stack.append(argument)
         else:
-            raise UnreadablePickleError(f"its pickle uses {name}, which no file of weights does")
+            raise UnreadableWeightsError(f"its pickle uses {name}, which no file of weights does")
 
     def marked(self) -> list[Any]:
         """What was pushed since the last mark, taken off with it."""
@@ -210,7 +155,7 @@ class _Reader:
         """The uppermost objects, taken off."""
         items = self.stack[-count:]
         if len(items) < count:
-            raise UnreadablePickleError("its pickle is damaged")
+            raise UnreadableWeightsError("its pickle is damaged")
         del self.stack[-count:]
         return items
 
@@ -236,7 +181,9 @@ class _Reader:
         """Push what a function of this name would return, if it is data."""
         name = function.name if isinstance(function, Global) else ""
         if name in _TENSORS:
-            self.stack.append(_tensor(*arguments[:4], *(arguments[6:7] if name.endswith("_v3") else ())))
+            dtype = arguments[6].name if name.endswith("_v3") else None
+            storage, offset, shape, strides = arguments[:4]
+            self.stack.append(make_view(storage, offset, shape, strides, dtype))
         elif name in _WRAPPED and isinstance(arguments[0], View):
             self.stack.append(arguments[0])
         elif name == "torch._tensor._rebuild_from_type_v2":
@@ -246,13 +193,15 @@ class _Reader:
             self.build(arguments[0])
         elif name in DATA:
             self.stack.append(Built(name, known=True))
+            if name in _MAPPINGS and arguments and isinstance(arguments[-1], list):
+                self.entries([item for pair in arguments[-1] for item in pair])  # by Python 2
         else:
             raise CodeError(name or "the result of a call")
 
     def build(self, kind: Any) -> None:
         """Push an object of a class, of which only the name is kept."""
         if not isinstance(kind, Global):
-            raise UnreadablePickleError("its pickle is damaged")
+            raise UnreadableWeightsError("its pickle is damaged")
         if kind.name not in DATA:
             self.classes[kind.name] = self.classes.get(kind.name, 0) + 1
         self.stack.append(Built(kind.name, known=kind.name in DATA))
@@ -261,51 +210,22 @@ class _Reader:
         """Push a storage."""
         kind, storage, key, _, count, *view = identity
         # old versions could store a storage as a part of another one
-        if kind != "storage" or any(view) or type(count) is not int or count < 0:
-            raise UnreadablePickleError("its storages are of a kind that is not read")
-        module, _, name = storage.name.rpartition(".")
-        if not (module == "torch" or module.startswith("torch.")) or not name.endswith("Storage"):
-            raise CodeError(storage.name)
-        if (dtype := _STORAGES.get(name.removesuffix("Storage"))) is None:
-            raise UnreadablePickleError(f"holds values of a kind that is not read ({name})")
-        self.stack.append(self.storages.setdefault(str(key), Storage(str(key), dtype, count)))
-
-
-def _tensor(storage: Storage, offset: int, shape: Any, strides: Any, dtype: Global | None = None) -> View:
-    """A view, every value of which has a place of its own in the storage."""
-    kind = storage.dtype if dtype is None else _dtype(dtype)
-    numbers = (offset, *shape, *strides)
-    if len(shape) != len(strides) or len(shape) > _MOST_DIMENSIONS:
-        raise UnreadablePickleError("its pickle is damaged")
-    if not all(type(n) is int and 0 <= n < 1 << 63 for n in numbers):
-        raise UnreadablePickleError("its pickle is damaged")
-    count = math.prod(shape)
-    extent = 1 + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True)) if count else 0
-    if count > extent or (offset + extent) * kind.itemsize > storage.nbytes:
-        raise UnreadablePickleError(
-            f"a tensor of shape {list(shape)} is larger than what is stored of it; save contiguous tensors"
-        )
-    return View(storage, kind, offset, tuple(shape), tuple(strides), extent)
-
-
-def _dtype(name: Global) -> torch.dtype:
-    found = _DTYPES.get(name.name)
-    if found is None:
-        raise UnreadablePickleError(f"holds values of a kind that is not read ({name.name})")
-    return found
-
-
-_DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
+        if kind != "storage" or any(view):
+            raise UnreadableWeightsError("its storages are of a kind that is not read")
+        key = str(key)
+        self.stack.append(self.storages.setdefault(key, make_storage(storage.name, key, count)))
 
 
 def _named(module: str, name: str) -> Global:
-    return Global(f"{_RENAMED.get(module, module)}.{name}")
+    # protocol 2, which PyTorch writes, has the names of Python 2
+    module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+    return Global(f"{module}.{name}")
 
 
 def _stack_global(reader: _Reader, _: Any) -> None:
     module, name = reader.take(2)
     if not isinstance(module, str) or not isinstance(name, str):
-        raise UnreadablePickleError("its pickle is damaged")
+        raise UnreadableWeightsError("its pickle is damaged")
     reader.stack.append(_named(module, name))
 
 

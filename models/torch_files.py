@@ -17,7 +17,8 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from saliency_pipeline.models.pickles import UnreadablePickleError, View, read_pickle
+from saliency_pipeline.models.pickles import read_pickle
+from saliency_pipeline.models.views import UnreadableWeightsError, View
 
 MAX_PICKLE_BYTES = 64 << 20
 """Size limit of the pickle of an archive; the values of tensors lie outside it."""
@@ -50,7 +51,7 @@ class Located:
 
         Raises:
             OSError: the file cannot be read.
-            UnreadablePickleError: it is shorter than it was.
+            UnreadableWeightsError: it is shorter than it was.
         """
         view = self.view
         if not self.nbytes:
@@ -59,7 +60,7 @@ class Located:
         with self.path.open("rb") as file:
             file.seek(self.begin + view.offset * view.dtype.itemsize)
             if file.readinto(data) < len(data):
-                raise UnreadablePickleError("cut short")
+                raise UnreadableWeightsError("cut short")
         return torch.frombuffer(data, dtype=view.dtype).as_strided(view.shape, view.strides)
 
 
@@ -82,11 +83,11 @@ class TorchFile:
         """Where a tensor lies.
 
         Raises:
-            UnreadablePickleError: its storage is not in the file, or not all of it.
+            UnreadableWeightsError: its storage is not in the file, or not all of it.
         """
         begin, size = self.begins.get(view.storage.key, (0, -1))
         if size < view.storage.nbytes:
-            raise UnreadablePickleError("its tensors are not all in it")
+            raise UnreadableWeightsError("its tensors are not all in it")
         return Located(self.path, view, begin)
 
 
@@ -95,7 +96,7 @@ def open_torch_file(path: Path) -> TorchFile:
 
     Raises:
         CodeError: its pickle calls a function.
-        UnreadablePickleError: it is damaged, compressed, or of a kind that is not read; the message is the reason.
+        UnreadableWeightsError: it is damaged, compressed, or of a kind that is not read; the message is the reason.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
@@ -116,7 +117,7 @@ class _BoundedReads(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         data = self.file.read(size if 0 <= size <= MAX_DIRECTORY_BYTES else MAX_DIRECTORY_BYTES + 1)
         if len(data) > MAX_DIRECTORY_BYTES:
-            raise UnreadablePickleError(f"its zip archive has a directory of more than {MAX_DIRECTORY_BYTES:,} bytes")
+            raise UnreadableWeightsError(f"its zip archive has a directory of more than {MAX_DIRECTORY_BYTES:,} bytes")
         return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -134,26 +135,26 @@ def _open_archive(path: Path, file: IO[bytes]) -> TorchFile:
         with zipfile.ZipFile(_BoundedReads(file)) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, struct.error, UnicodeError) as error:
-        raise UnreadablePickleError("its zip archive is damaged") from error
+        raise UnreadableWeightsError("its zip archive is damaged") from error
     names = {entry.filename: entry for entry in entries}
     root, _, _ = entries[0].filename.partition("/") if entries else ("", "", "")
     if any(name.endswith(".npy") for name in names):
-        raise UnreadablePickleError("holds NumPy arrays; save them as .safetensors, with safetensors.numpy.save_file")
+        raise UnreadableWeightsError("holds NumPy arrays; save them as .safetensors, with safetensors.numpy.save_file")
     if f"{root}/constants.pkl" in names:
-        raise UnreadablePickleError(
+        raise UnreadableWeightsError(
             "a TorchScript program; load it with torch.jit.load and save its state_dict() there instead"
         )
     if (described := names.get(f"{root}/data.pkl")) is None:
-        raise UnreadablePickleError("a zip archive, but not of torch.save; unpack it and give the file of weights")
+        raise UnreadableWeightsError("a zip archive, but not of torch.save; unpack it and give the file of weights")
     size = os.fstat(file.fileno()).st_size
     if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size for entry in entries):
-        raise UnreadablePickleError("its zip archive is compressed, as torch.save never does; save it again")
+        raise UnreadableWeightsError("its zip archive is compressed, as torch.save never does; save it again")
     if any(entry.flag_bits & 1 for entry in entries):
-        raise UnreadablePickleError("its zip archive is encrypted; save it again")
+        raise UnreadableWeightsError("its zip archive is encrypted; save it again")
     if sum(entry.file_size for entry in entries) > size:
-        raise UnreadablePickleError("its zip archive is damaged: its parts are larger than the file")
+        raise UnreadableWeightsError("its zip archive is damaged: its parts are larger than the file")
     if (order := names.get(f"{root}/byteorder")) and _record(file, order, size) not in (b"little", b""):
-        raise UnreadablePickleError("written on a big-endian machine; save it again on another one")
+        raise UnreadableWeightsError("written on a big-endian machine; save it again on another one")
     contents = read_pickle(io.BytesIO(_record(file, described, size)))
     data = f"{root}/data/"
     begins = {
@@ -172,12 +173,12 @@ def _begin(file: IO[bytes], entry: zipfile.ZipInfo, size: int) -> int:
         begin = entry.header_offset + len(header) + sum(_LOCAL_HEADER.unpack(header))
         if begin + entry.file_size <= size:
             return int(begin)
-    raise UnreadablePickleError("its zip archive is damaged")
+    raise UnreadableWeightsError("its zip archive is damaged")
 
 
 def _record(file: IO[bytes], entry: zipfile.ZipInfo, size: int) -> bytes:
     if entry.file_size > MAX_PICKLE_BYTES:
-        raise UnreadablePickleError(f"its pickle is larger than {MAX_PICKLE_BYTES:,} bytes")
+        raise UnreadableWeightsError(f"its pickle is larger than {MAX_PICKLE_BYTES:,} bytes")
     file.seek(_begin(file, entry, size))
     return file.read(entry.file_size)
 
@@ -188,7 +189,7 @@ def _record(file: IO[bytes], entry: zipfile.ZipInfo, size: int) -> bytes:
 def _open_sequence(path: Path, file: IO[bytes]) -> TorchFile:
     """A magic number, the version, the machine, the object, the names of the storages, and these."""
     if read_pickle(file).root != _LEGACY_MAGIC:
-        raise UnreadablePickleError("not a weights-only pickle; save the network's state_dict() there")
+        raise UnreadableWeightsError("not a weights-only pickle; save the network's state_dict() there")
     for _ in ("version", "machine"):
         read_pickle(file)
     contents = read_pickle(file)
@@ -196,8 +197,8 @@ def _open_sequence(path: Path, file: IO[bytes]) -> TorchFile:
     for key in read_pickle(file).root:
         storage, head = contents.storages.get(key), file.read(8)
         if storage is None or len(head) < 8 or int.from_bytes(head, "little") != storage.count:
-            raise UnreadablePickleError("cut short or damaged")
+            raise UnreadableWeightsError("cut short or damaged")
         begins[key] = (file.tell(), storage.nbytes)
         if file.seek(storage.nbytes, os.SEEK_CUR) > size:
-            raise UnreadablePickleError("cut short")
+            raise UnreadableWeightsError("cut short")
     return TorchFile(path, contents.root, contents.classes, begins)

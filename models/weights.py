@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import shown
 from saliency_pipeline.models.file_kinds import SAFETENSORS, weights_kind
-from saliency_pipeline.models.pickles import Built, CodeError, UnreadablePickleError, View
+from saliency_pipeline.models.pickles import Built, CodeError
 from saliency_pipeline.models.torch_files import TorchFile, open_torch_file
+from saliency_pipeline.models.views import UnreadableWeightsError, View
 
 # Where training scripts put the weights inside a checkpoint; averaged weights first, they are the better ones.
 NESTINGS = (
@@ -97,7 +98,7 @@ def open_weights(path: Path) -> WeightsFile:
     try:
         file = open_torch_file(path)
         found = dict(_states(file))
-    except (UnreadablePickleError, OSError) as error:
+    except (UnreadableWeightsError, OSError) as error:
         raise _unreadable(path, error) from error
     if not found:
         raise _without_state(path, file.root)
@@ -134,9 +135,9 @@ def read_state(path: Path, state: State) -> dict[str, Tensor]:
     try:
         # a tied tensor has several names
         if sum(value.nbytes for value in state.values()) > 2 * path.stat().st_size:
-            raise UnreadablePickleError("its tensors share memory and are larger than the file; save clones of them")
+            raise UnreadableWeightsError("its tensors share memory and are larger than the file; save clones of them")
         return {name: value.read() for name, value in state.items()}
-    except (UnreadablePickleError, SafetensorError, OSError) as error:
+    except (UnreadableWeightsError, SafetensorError, OSError) as error:
         raise _unreadable(path, error) from error
 
 
@@ -244,15 +245,16 @@ class Choice:
         name, notes = shown(self.file.path.name), []
         states = [where for where in self.file.states if where != self.where]
         if states:
-            notes.append(f"{name}: weights of {_short(self.where)} taken; it also holds {_first(states)}")
+            notes.append(f"{name}: weights taken from '{_short(self.where)}'; it also holds {_first(states)}")
         if self.prefix:
-            notes.append(f"{name}: prefix {_short(self.prefix)} taken off the names of {len(self.state):,} tensors")
-        if prefixes := [other.prefix for other in others if other.where == self.where]:
-            notes.append(f"{name}: tensors without it or under {_first(prefixes)} fit as well")
+            notes.append(f"{name}: prefix '{_short(self.prefix)}' taken off the names of {_tensors(self.state)}")
+        if prefixes := [f"'{other.prefix}'" for other in others if other.where == self.where]:
+            notes.append(f"{name}: those under {_first(prefixes)} fit as well and were not taken")
         if self.left_out:
-            notes.append(f"{name}: {len(self.left_out):,} other tensors left out ({_first(self.left_out)})")
+            notes.append(f"{name}: left out {_tensors(self.left_out)} of other names ({_first(self.left_out)})")
         if count := sum(self.file.classes.values()):
-            notes.append(f"{name}: {count:,} objects beside the weights not read ({_first(list(self.file.classes))})")
+            objects = f"{count:,} object{'s' * (count != 1)}"
+            notes.append(f"{name}: {objects} beside the weights not read ({_first(list(self.file.classes))})")
         return tuple(notes)
 
 
@@ -328,6 +330,10 @@ def fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     # updated in place, not replaced: modules read the version of their layout from the dict's metadata
     own.update(state)
     module.load_state_dict(own, strict=True)
+
+
+def _tensors(names: Collection[str]) -> str:
+    return f"{len(names):,} tensor{'s' * (len(names) != 1)}"
 
 
 def _first(names: tuple[str, ...] | list[str], most: int = 3) -> str:
