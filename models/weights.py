@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import shown
-from saliency_pipeline.models.file_kinds import SAFETENSORS, weights_kind
+from saliency_pipeline.models.file_kinds import SAFETENSORS, require_safetensors, weights_kind
 from saliency_pipeline.models.pickles import Built, CodeError
 from saliency_pipeline.models.torch_files import TorchFile, open_torch_file
 from saliency_pipeline.models.views import UnreadableWeightsError, View
@@ -94,7 +94,12 @@ def open_weights(path: Path) -> WeightsFile:
         SalpipeError: no such file, of another kind, damaged, in need of code, or without a state dict.
     """
     if weights_kind(path) == SAFETENSORS:
-        return WeightsFile(path, {"": _open_safetensors(path)}, {})
+        try:
+            return WeightsFile(path, {"": open_safetensors(path)[0]}, {})
+        except (SafetensorError, OSError, ValueError) as error:
+            raise SalpipeError(
+                f"{path}: not a readable .safetensors file ({one_line(error)}); save it again"
+            ) from error
     try:
         file = open_torch_file(path)
         found = dict(_states(file))
@@ -155,13 +160,17 @@ class _Safetensor:
         return tensor
 
 
-def _open_safetensors(path: Path) -> State:
-    try:
-        file: Any = safe_open(path, framework="pt")
-        # not a dict
-        return {name: _Safetensor(file, name, tuple(file.get_slice(name).get_shape())) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise SalpipeError(f"{path}: not a readable .safetensors file ({one_line(error)}); save it again") from error
+def open_safetensors(path: Path) -> tuple[State, dict[str, str]]:
+    """The tensors of a safetensors file, unread, and its metadata.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError, SafetensorError: it is no such file, or damaged.
+    """
+    require_safetensors(path)
+    file: Any = safe_open(path, framework="pt")
+    state = {name: _Safetensor(file, name, tuple(file.get_slice(name).get_shape())) for name in file.keys()}  # noqa: SIM118 - not a dict
+    return state, file.metadata() or {}
 
 
 def _states(file: TorchFile) -> Iterator[tuple[str, State]]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.generation.plan import check_same_plan, records_digest, shard_tasks, stored_plan
+from saliency_pipeline.errors import PlanMismatchError
+from saliency_pipeline.generation.plan import Request, check_same_plan, records_digest, shard_tasks, stored_plan
 from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.record import Catalogue, Split
+from saliency_pipeline.saliency.methods import find_methods
 from saliency_pipeline.shards.schema import is_shard_name
 from saliency_pipeline.shards.summary import plural
 
@@ -92,24 +93,37 @@ def outline(catalogue: Catalogue, shard_size: int) -> Outline:
     )
 
 
-def refusal(catalogue: Catalogue, outlined: Outline, folder: Path) -> str | None:
-    """Why a run into a folder would be refused, as far as that is known without a model: it holds other images.
+def conflict(folder: Path, request: Request, catalogue: Catalogue | None = None) -> PlanMismatchError | None:
+    """Why a run into a folder is refused, as far as that is known without a source model.
 
     Args:
-        catalogue: the images.
-        outlined: their outline.
         folder: where the run would write.
+        request: what it would compute.
+        catalogue: the images, where they are known already.
 
     Returns:
-        One line; None where nothing speaks against it.
+        What differs from the plan that the folder holds shards of; None where nothing is known to.
+
+    Raises:
+        SalpipeError: the plan cannot be read, or a method is unknown.
     """
     try:
         if not any(is_shard_name(path.name) for path in folder.iterdir()) or (stored := stored_plan(folder)) is None:
             return None
-        known = {"classes": list(catalogue.classes), "images": outlined.images, "records": outlined.records}
-        check_same_plan(folder, stored, {**stored.fields, **known, "selection": catalogue.taken or None})
     except OSError:
         return None
-    except SalpipeError as error:
-        return str(error)
+    methods = [method.name for method in find_methods(request.methods)]
+    fields = {**stored.fields, **asdict(request), "methods": methods, "model": request.model.removeprefix("timm/")}
+    # what is known only with the model: its weights, and what `auto` means
+    for name in ("weights", "device"):
+        fields.pop(name)
+    if "device" in stored.fields:
+        fields["device"] = stored.fields["device"]
+    if catalogue is not None:
+        fields |= {"classes": list(catalogue.classes), "images": len(catalogue)}
+        fields |= {"records": records_digest(catalogue), "selection": catalogue.taken or None}
+    try:
+        check_same_plan(folder, stored, fields)
+    except PlanMismatchError as error:
+        return error
     return None
