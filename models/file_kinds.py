@@ -11,7 +11,7 @@ from pathlib import Path
 from saliency_pipeline.errors import SalpipeError
 
 SAFETENSORS, TORCH = "safetensors", "torch"
-MAX_HEADER_BYTES = 32 << 20
+MAX_HEADER_BYTES = 16 << 20
 """Size limit of the header of a safetensors file; that of a ViT-7B has 60 KB."""
 _HEAD = 512
 _NEWEST_PICKLE = 5

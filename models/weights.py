@@ -205,7 +205,8 @@ def _without_state(path: Path, root: Any) -> SalpipeError:
         if isinstance(value, Built) and not value.known:
             return _unreadable(path, CodeError(value.name))
         if isinstance(value, Built) and (kind := _NO_TENSORS.get(value.name.rpartition(".")[2])):
-            return SalpipeError(f"{path}: {_short(name)} is {kind}; save it as a dense tensor of floating-point values")
+            what = _short(name) or "its content"
+            return SalpipeError(f"{path}: {what} is {kind}; save dense tensors of floating-point values")
     return SalpipeError(f"{path}: holds no state dict (names and tensors); save the network's state_dict() there")
 
 
