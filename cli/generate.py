@@ -19,7 +19,7 @@ from saliency_pipeline.cli.options import (
 )
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.selection import selection_options
-from saliency_pipeline.errors import TooManyRejectsError
+from saliency_pipeline.errors import PlanMismatchError, SalpipeError, TooManyRejectsError
 from saliency_pipeline.images.keys import shown
 from saliency_pipeline.models.file_kinds import check_weights
 
@@ -204,7 +204,7 @@ def command(
     """  # noqa: D301 - click reads \b
     # before the libraries are imported, which takes seconds
     check_weights(options["weights"])
-    from saliency_pipeline.generation.outline import conflict, outline
+    from saliency_pipeline.generation.outline import check_options, outline, refusal
     from saliency_pipeline.generation.plan import Request
     from saliency_pipeline.generation.resolve import checked
     from saliency_pipeline.generation.run import generate, refuse_nesting
@@ -219,8 +219,14 @@ def command(
     request = checked(Request(shard_size=shard_size, **options))
     check_source(request.model, request.weights)
     find_methods(request.methods)
-    if (refused := conflict(output, request)) and not dry_run:
-        raise refused
+    try:
+        check_options(output, request)
+    except SalpipeError as error:
+        if not dry_run:
+            raise
+        # a plan that cannot be read is told with the images
+        if isinstance(error, PlanMismatchError):
+            progress.note(str(error))
     catalogue = prepare(
         images,
         layout,
@@ -233,7 +239,7 @@ def command(
     )
     if dry_run:
         found = outline(catalogue, shard_size)
-        if refused := conflict(output, request, catalogue):
+        if refused := refusal(catalogue, found, output):
             progress.note(f"without --dry-run this is refused: {refused}")
         json_echo(asdict(found)) if as_json else click.echo(found.as_text())
         return

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from saliency_pipeline.errors import PlanMismatchError
+from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.generation.plan import Request, check_same_plan, records_digest, shard_tasks, stored_plan
 from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.record import Catalogue, Split
@@ -93,37 +93,47 @@ def outline(catalogue: Catalogue, shard_size: int) -> Outline:
     )
 
 
-def conflict(folder: Path, request: Request, catalogue: Catalogue | None = None) -> PlanMismatchError | None:
-    """Why a run into a folder is refused, as far as that is known without a source model.
+def refusal(catalogue: Catalogue, outlined: Outline, folder: Path) -> str | None:
+    """Why a run into a folder would be refused, as far as that is known without a model: it holds other images.
 
     Args:
+        catalogue: the images.
+        outlined: their outline.
         folder: where the run would write.
-        request: what it would compute.
-        catalogue: the images, where they are known already.
 
     Returns:
-        What differs from the plan that the folder holds shards of; None where nothing is known to.
-
-    Raises:
-        SalpipeError: the plan cannot be read, or a method is unknown.
+        One line; None where nothing speaks against it.
     """
     try:
         if not any(is_shard_name(path.name) for path in folder.iterdir()) or (stored := stored_plan(folder)) is None:
             return None
+        known = {"classes": list(catalogue.classes), "images": outlined.images, "records": outlined.records}
+        check_same_plan(folder, stored, {**stored.fields, **known, "selection": catalogue.taken or None})
     except OSError:
         return None
-    methods = [method.name for method in find_methods(request.methods)]
-    fields = {**stored.fields, **asdict(request), "methods": methods, "model": request.model.removeprefix("timm/")}
-    # what is known only with the model: its weights, and what `auto` means
-    for name in ("weights", "device"):
-        fields.pop(name)
-    if "device" in stored.fields:
-        fields["device"] = stored.fields["device"]
-    if catalogue is not None:
-        fields |= {"classes": list(catalogue.classes), "images": len(catalogue)}
-        fields |= {"records": records_digest(catalogue), "selection": catalogue.taken or None}
-    try:
-        check_same_plan(folder, stored, fields)
-    except PlanMismatchError as error:
-        return error
+    except SalpipeError as error:
+        return str(error)
     return None
+
+
+def check_options(folder: Path, request: Request) -> None:
+    """Compare what is asked for with the plan of a folder, as far as that is known without images and source model.
+
+    Args:
+        folder: where the run would write.
+        request: what it would compute.
+
+    Raises:
+        PlanMismatchError: the folder holds shards that were made with other options; they are named.
+        SalpipeError: the plan cannot be read, or a method is unknown.
+    """
+    methods = [method.name for method in find_methods(request.methods)]
+    try:
+        if not any(is_shard_name(path.name) for path in folder.iterdir()) or (stored := stored_plan(folder)) is None:
+            return
+    except OSError:
+        return
+    asked = {**asdict(request), "methods": methods, "model": request.model.removeprefix("timm/")}
+    # only the model says which weights these are, and only the hardware what `auto` is
+    known = {name: value for name, value in asked.items() if name not in ("weights", "device")}
+    check_same_plan(folder, stored, {**stored.fields, **known})
