@@ -11,6 +11,7 @@ import click
 from saliency_pipeline.cli.options import config_option, echo, json_echo, json_option, output_option, quiet_option
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.training import augmentations, learning_options, network_options
+from saliency_pipeline.models.file_kinds import check_weights
 from saliency_pipeline.text import shown
 
 
@@ -110,6 +111,8 @@ def command(
       salpipe compare runs/baseline runs/half -o two-runs
       salpipe compare -o comparison --report-only
     """  # noqa: D301 - click reads \b
+    # before the libraries are imported, which takes seconds
+    check_weights(options["weights"])
     from saliency_pipeline.comparison.arms import choose_arms
     from saliency_pipeline.comparison.compare import compare, compare_runs, plan_only, rebuild
     from saliency_pipeline.comparison.plan import Pretraining

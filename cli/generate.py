@@ -21,6 +21,7 @@ from saliency_pipeline.cli.options import (
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.selection import selection_options
 from saliency_pipeline.errors import TooManyRejectsError
+from saliency_pipeline.models.file_kinds import check_weights
 from saliency_pipeline.text import shown
 
 if TYPE_CHECKING:
@@ -202,16 +203,27 @@ def command(
       salpipe generate ILSVRC2012_img_train.tar -o shards --classes 'n0208*' --classes tench
       salpipe generate photos -o shards --shards 3/16      (one task of a job array)
     """  # noqa: D301 - click reads \b
-    from saliency_pipeline.generation.outline import outline, refusal
+    # before the libraries are imported, which takes seconds
+    check_weights(options["weights"])
+    from saliency_pipeline.generation.outline import check_options, outline, refusal
     from saliency_pipeline.generation.plan import Request
+    from saliency_pipeline.generation.resolve import checked
     from saliency_pipeline.generation.run import generate
     from saliency_pipeline.images.nesting import refuse_among_images, refuse_nesting
+    from saliency_pipeline.models.source import check_source
+    from saliency_pipeline.saliency.methods import find_methods
     from saliency_pipeline.shards.summary import plural
     from saliency_pipeline.subsets.prepare import prepare
 
     progress = TerminalProgress(quiet)
     refuse_nesting(images, output)
     refuse_among_images(output, images)
+    # before images are listed, which may take minutes
+    request = checked(Request(shard_size=shard_size, **options))
+    check_source(request.model, request.weights)
+    find_methods(request.methods)
+    if not dry_run:
+        check_options(output, request)
     catalogue = prepare(
         images,
         layout,
@@ -224,13 +236,13 @@ def command(
     )
     if dry_run:
         found = outline(catalogue, shard_size)
-        refused = refusal(catalogue, found, output, Request(shard_size=shard_size, **options))
+        refused = refusal(catalogue, found, output, request)
         if refused:
             progress.note(f"without --dry-run this is refused: {refused}")
         found = replace(found, refused=refused)
         json_echo(asdict(found)) if as_json else echo(found.as_text())
         return
-    report = generate(catalogue, output, shard_size=shard_size, jobs=jobs, part=part, progress=progress, **options)
+    report = generate(catalogue, output, request, jobs=jobs, part=part, progress=progress)
     if as_json:
         json_echo(asdict(report))
     else:

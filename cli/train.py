@@ -11,6 +11,7 @@ import click
 from saliency_pipeline.cli.options import config_option, echo, json_echo, json_option, output_option, quiet_option
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.training import augmentations, learning_options, network_options
+from saliency_pipeline.models.file_kinds import check_weights
 from saliency_pipeline.text import shown
 
 
@@ -92,6 +93,8 @@ def command(
       salpipe train shards -o lr --find-lr
       torchrun --nproc-per-node 2 -m saliency_pipeline.cli train shards -o runs/half
     """  # noqa: D301 - click reads \b
+    # before the libraries are imported, which takes seconds
+    check_weights(options["weights"])
     from saliency_pipeline.shards.summary import plural
     from saliency_pipeline.training.config import TrainConfig
     from saliency_pipeline.training.find_lr import find_learning_rate

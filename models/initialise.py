@@ -87,9 +87,9 @@ def initialise(
         head = {_PREFIX + name for name in head_tensors(library, bare)}
     if how == "half":
         with own_random_state():
-            source = _pretrained(spec, library, bare, weights)
+            source, notes = _pretrained(spec, library, bare, weights)
         named = "embedded weights" if library == "embedded" and weights == "default" else f"weights '{weights}'"
-        origin = f"{spec.backbone} ({named})"
+        origin = f"{spec.backbone} ({'; '.join((named, *notes))})"
         given = {_PREFIX + name: value for name, value in source.state_dict().items()}
     elif how == "full":
         if checkpoint is None:
@@ -132,11 +132,11 @@ def _is_fourth_channel(own: Tensor, value: Tensor) -> bool:
     return own.ndim == 4 and (own.shape[1], value.shape[1]) == (4, 3) and own[:, :3].shape == value.shape
 
 
-def _pretrained(spec: NetworkSpec, library: str, bare: str, weights: str) -> nn.Module:
+def _pretrained(spec: NetworkSpec, library: str, bare: str, weights: str) -> tuple[nn.Module, tuple[str, ...]]:
     if weights == "none":
         raise SalpipeError("--init half needs pretrained weights; use --weights default, a file, or --init scratch")
     if weights == "default":
-        return pretrained(spec.backbone, library, bare)[0]
+        return pretrained(spec.backbone, library, bare)[0], ()
     return from_file(spec.backbone, library, bare, Path(weights))
 
 

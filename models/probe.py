@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_LARGEST = 1024
+
 
 @contextmanager
 def replaced_output(module: nn.Module, change: Callable[[Any], Any]) -> Iterator[None]:
@@ -36,6 +38,16 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = mode
         for parameter in learning:
             parameter.requires_grad_()
+
+
+def probe_size(size: int) -> int:
+    """Side of the frames with which a network for frames of `size` is probed: no more than 1024 pixels, and the same
+    remainder by every power of two up to 512.
+
+    >>> probe_size(224), probe_size(4096 + 32)
+    (224, 544)
+    """
+    return size if size <= _LARGEST else 512 + size % 512
 
 
 def probe_frames(size: int, count: int) -> Tensor:

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.models.weights import hub_cached, url_cached
+from saliency_pipeline.models.hub import hub_cached, url_cached
 
 EMBEDDED = "efficientnet_lite0"
 EMBEDDED_ARCHITECTURE = "tf_efficientnet_lite0"

@@ -19,13 +19,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saliency_pipeline.cache import cached, discard, environment
+from saliency_pipeline.cache import cached, discard, environment, is_cached
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.models.build import from_file, pretrained, untrained
+from saliency_pipeline.models.build import (
+    compare_file,
+    from_file,
+    pretrained,
+    require_classes,
+    require_pretrained,
+    untrained,
+)
+from saliency_pipeline.models.file_kinds import check_weights
 from saliency_pipeline.models.preprocessing import Preprocessing, preprocessing_from_json, preprocessing_of
 from saliency_pipeline.models.probe import own_random_state
 from saliency_pipeline.models.registry import EMBEDDED, find_source, is_source
-from saliency_pipeline.models.trained import load_trained, trained_file
+from saliency_pipeline.models.trained import load_trained, open_trained, trained_file
+from saliency_pipeline.models.two_branch import NetworkSpec
 from saliency_pipeline.models.weights import file_sha256, one_line, state_sha256
 
 # A head of this many outputs is taken for the ImageNet subset of that size. 1001 is ImageNet-1k after TensorFlow's
@@ -55,6 +64,7 @@ class SourceModel:
         weights: `embedded`, `default` (the library's pretrained), `none` (random) or the name of a file.
         weights_sha256: In hexadecimal; of the file's bytes where a file was given, else `state_sha256(module)`.
         file: The file that the weights were read from; None for random weights.
+        notes: What is to be said about how that file was read.
     """
 
     name: str
@@ -65,6 +75,7 @@ class SourceModel:
     weights: str
     weights_sha256: str
     file: Path | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def module(self) -> nn.Module:
@@ -152,7 +163,7 @@ def load_source(name: str = EMBEDDED, weights: str = "default") -> SourceModel:
             `resnet50.a1_in1k`), `torchvision/` and any torchvision classifier (`torchvision/resnet50`), or the folder
             of a run of `salpipe train`, which knows its own classes.
         weights: `default`: the library's pretrained ones, from its cache or else downloaded. `none`: random, the
-            same every time. Otherwise the path of a file (see `weights.read_state_dict`), which must fit the network
+            same every time. Otherwise the path of a file (see `weights.open_weights`), which must fit the network
             in every name and shape; only its number of classes may be another, and the network is then built with
             that many.
 
@@ -163,12 +174,39 @@ def load_source(name: str = EMBEDDED, weights: str = "default") -> SourceModel:
         SalpipeError: Unknown name, weights that cannot be had or do not fit, or a network that does not turn one
             square RGB image into class scores.
     """
+    key, load = _key(name, weights), partial(_load, name, weights)
+    return cached("source", key, load, _serialize, lambda data: _deserialize(data, key, load))
+
+
+def check_source(name: str = EMBEDDED, weights: str = "default") -> None:
+    """Check what `load_source` is given, before anything long begins: the name, and that a file of weights fits.
+
+    No network is built, and nothing is downloaded. One that was loaded before is taken to be in order.
+
+    Raises:
+        SalpipeError: as `load_source`.
+    """
+    check_weights(weights)
+    if (name == EMBEDDED and weights == "default") or is_cached("source", _key(name, weights)):
+        return
+    if trained_file(name) and not is_source(name):
+        _require_source(name, open_trained(name).spec, weights)
+        return
+    library, bare = find_source(name)
+    preprocessing_of(name, library, bare)
+    if weights == "none":
+        require_classes(name, library, bare)
+    elif weights == "default":
+        require_pretrained(name, library, bare)
+    else:
+        compare_file(name, library, bare, Path(weights))
+
+
+def _key(name: str, weights: str) -> tuple[str, ...]:
     paths = [os.path.abspath(text) for text in (name, weights) if os.path.exists(text)]
     # where the libraries store what they download
     folders = [os.environ.get(variable, "") for variable in ("TORCH_HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME")]
-    key = (name, weights, *paths, *folders, *environment())
-    load = partial(_load, name, weights)
-    return cached("source", key, load, _serialize, lambda data: _deserialize(data, key, load))
+    return (name, weights, *paths, *folders, *environment())
 
 
 def _serialize(source: SourceModel) -> bytes:
@@ -202,7 +240,7 @@ def _deserialize(data: bytes, key: Sequence[str], load: Callable[[], SourceModel
         return source.module
 
     attributes["preprocessing"] = preprocessing_from_json(attributes["preprocessing"])
-    attributes["classes"], attributes["wnids"] = tuple(attributes["classes"]), tuple(attributes["wnids"])
+    attributes |= {name: tuple(attributes[name]) for name in ("classes", "wnids", "notes")}
     return SourceModel(**{**attributes, "build": build})
 
 
@@ -211,7 +249,8 @@ def _load(name: str, weights: str) -> SourceModel:
         return _from_run(name, weights)
     library, bare = find_source(name)
     preprocessing = preprocessing_of(name, library, bare)
-    file = None
+    file: Path | None = None
+    notes: tuple[str, ...] = ()
     with own_random_state():
         if weights == "none":
             module = untrained(name, library, bare)
@@ -219,7 +258,7 @@ def _load(name: str, weights: str) -> SourceModel:
             module, file = pretrained(name, library, bare)
         else:
             file = Path(weights)
-            module = from_file(name, library, bare, file)
+            module, notes = from_file(name, library, bare, file)
         module = module.float().eval().requires_grad_(False)
         count = _logit_count(name, module, preprocessing.size)
     classes, wnids = _class_names(count)
@@ -230,22 +269,26 @@ def _load(name: str, weights: str) -> SourceModel:
         sha256, label = file_sha256(Path(weights)), Path(weights).name
     # timm has another network of the embedded one's name, which keeps its prefix
     shown = name if name == f"timm/{EMBEDDED}" else name.removeprefix("timm/")
-    return SourceModel(shown, lambda: module, preprocessing, classes, wnids, label, sha256, file)
+    return SourceModel(shown, lambda: module, preprocessing, classes, wnids, label, sha256, file, notes)
 
 
 def _from_run(name: str, weights: str) -> SourceModel:
     """A network that `salpipe train` made, which knows its own classes."""
     trained = load_trained(name)
-    if trained.spec.needs_maps:
-        raise SalpipeError(f"{name}: needs maps itself; a source model is a run of --arch baseline or learned")
-    if weights != "default":
-        raise SalpipeError(f"{name}: brings its weights; leave out --weights")
+    _require_source(name, trained.spec, weights)
     preprocessing = replace(trained.preprocessing, size=trained.spec.size, interpolation=trained.interpolation)
     # a source model is called with images alone; hooks of a two-branch network stay in force
     module = trained.network.backbone if trained.spec.arch == "baseline" else trained.network
     assert isinstance(module, nn.Module)
     classes, sha256 = trained.spec.classes, trained.sha256
     return SourceModel(name, lambda: module, preprocessing, classes, (), "trained", sha256, trained.path)
+
+
+def _require_source(name: str, spec: NetworkSpec, weights: str) -> None:
+    if spec.needs_maps:
+        raise SalpipeError(f"{name}: needs maps itself; a source model is a run of --arch baseline or learned")
+    if weights != "default":
+        raise SalpipeError(f"{name}: brings its weights; leave out --weights")
 
 
 def _logit_count(name: str, module: nn.Module, size: int) -> int:

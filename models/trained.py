@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from saliency_pipeline.documents import parse_json
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import write_atomically
+from saliency_pipeline.models.build import skeleton
 from saliency_pipeline.models.preprocessing import Preprocessing, preprocessing_from_json, preprocessing_of
 from saliency_pipeline.models.registry import find_source
 from saliency_pipeline.models.two_branch import NetworkSpec, build_network
-from saliency_pipeline.models.weights import compare, file_sha256, fill, one_line
+from saliency_pipeline.models.weights import (
+    Mismatch,
+    State,
+    compare,
+    file_sha256,
+    fill,
+    one_line,
+    open_safetensors,
+    read_state,
+)
 from saliency_pipeline.recognition import no_run
 
 BEST = "best.safetensors"
 FORMAT = "salpipe-network"
 FORMAT_VERSION = 1
 _KEY = "salpipe"
+_BACKBONE = "backbone."
 LARGEST = 4096
 """Pixels a side: a stranger's file is not to fill the memory with one frame."""
 
@@ -75,24 +87,24 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], format: str, descripti
     write_atomically(path, save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, {_KEY: text}))
 
 
-def read_tensors(path: Path, format: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `write_tensors` wrote; nothing in the file is run.
+def open_tensors(path: Path, format: str) -> tuple[State, dict[str, Any]]:
+    """What `write_tensors` wrote, no tensor of it read yet; nothing in the file is run.
 
     Raises:
         SalpipeError: no such file, damaged, or of another format.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            description = json.loads((file.metadata() or {}).get(_KEY, "null"))
-            if not isinstance(description, dict) or description.get("format") != format:
-                raise SalpipeError(f"{path}: not a {format} file; give a run that 'salpipe train' made")
-            if description.get("format_version") != FORMAT_VERSION:
-                raise SalpipeError(f"{path}: written by a newer salpipe; upgrade salpipe")
-            return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118 - not a dict
+        state, metadata = open_safetensors(path)
+        description = parse_json(metadata.get(_KEY, "null"))
     except FileNotFoundError as error:
         raise SalpipeError(f"{path}: no such file") from error
-    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise SalpipeError(f"{path}: damaged ({one_line(error)}); train again, or use a copy") from error
+    if not isinstance(description, dict) or description.get("format") != format:
+        raise SalpipeError(f"{path}: not a {format} file; give a run that 'salpipe train' made")
+    if description.get("format_version") != FORMAT_VERSION:
+        raise SalpipeError(f"{path}: written by a newer salpipe; upgrade salpipe")
+    return state, description
 
 
 def write_trained(path: Path, network: nn.Module, spec: NetworkSpec, about: dict[str, Any]) -> None:
@@ -111,24 +123,65 @@ def load_trained(path: Path | str) -> Trained:
     Raises:
         SalpipeError: there is none, or it is damaged.
     """
+    opened = open_trained(path)
+    file, spec, state = opened.path, opened.spec, opened.state
+    network = build_network(spec)
+    if mismatch := compare(network, state):
+        raise _misfit(file, spec, mismatch)
+    fill(network, read_state(file, state))
+    network.eval().requires_grad_(False)
+    return Trained(file, spec, network, opened.preprocessing, opened.about, file_sha256(file))
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedRun:
+    """The file of a trained network, no tensor of which is read yet; attributes are those of `Trained`."""
+
+    path: Path
+    spec: NetworkSpec
+    state: State
+    preprocessing: Preprocessing
+    about: dict[str, Any]
+
+
+def open_trained(path: Path | str) -> OpenedRun:
+    """Open a trained network and compare it with its backbone, before memory is allocated for either.
+
+    Raises:
+        SalpipeError: there is none, or it is damaged.
+    """
     file = trained_file(path)
     if file is None:
         raise no_run(path)
-    tensors, description = read_tensors(file, FORMAT)
+    state, description = open_tensors(file, FORMAT)
     try:
         spec = _spec(description["spec"])
         preprocessing = preprocessing_from_json(description["preprocessing"])
         about = dict(description["about"])
-        if not any(value.shape[:1] == (len(spec.classes),) for value in tensors.values()):
+        if not any(value.shape[:1] == (len(spec.classes),) for value in state.values()):
             raise ValueError(f"none of its tensors is for {len(spec.classes)} classes")
+        if len(set(spec.classes)) < len(spec.classes):
+            raise ValueError("some of its classes have the same name")
     except (KeyError, TypeError, ValueError) as error:
         raise SalpipeError(f"{file}: damaged ({one_line(error)}); train again, or use a copy") from error
-    network = build_network(spec)
-    if mismatch := compare(network, tensors):
-        raise SalpipeError(f"{file}: damaged, or timm has changed {spec.backbone}: {mismatch}")
-    fill(network, tensors)
-    network.eval().requires_grad_(False)
-    return Trained(file, spec, network, preprocessing, about, file_sha256(file))
+    if mismatch := _compare_backbone(spec, state):
+        raise _misfit(file, spec, mismatch)
+    return OpenedRun(file, spec, state, preprocessing, about)
+
+
+def _misfit(file: Path, spec: NetworkSpec, mismatch: Mismatch) -> SalpipeError:
+    return SalpipeError(f"{file}: damaged, or timm has changed {spec.backbone}: {mismatch}; train again, or use a copy")
+
+
+def _compare_backbone(spec: NetworkSpec, state: State) -> Mismatch:
+    """Compare a file with the backbone it names, before memory is allocated for it."""
+    own = skeleton(*find_source(spec.backbone), len(spec.classes))
+    mismatch = compare(
+        own, {name.removeprefix(_BACKBONE): v for name, v in state.items() if name.startswith(_BACKBONE)}
+    )
+    # the map may be a fourth channel of the first convolution
+    shapes = {name: pair for name, pair in mismatch.shapes.items() if (pair[0][1:2], pair[1][1:2]) != ((3,), (4,))}
+    return replace(mismatch, shapes=shapes)
 
 
 def _spec(data: dict[str, Any]) -> NetworkSpec:

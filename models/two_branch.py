@@ -16,7 +16,7 @@ from torch.nn import functional
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.build import untrained_with
 from saliency_pipeline.models.fusion import FUSIONS, make_fusion
-from saliency_pipeline.models.probe import evaluating, own_random_state, probe_frames
+from saliency_pipeline.models.probe import evaluating, own_random_state, probe_frames, probe_size
 from saliency_pipeline.models.registry import find_source
 from saliency_pipeline.models.stem import STEM, Junction, copy_geometry, find_junction, find_stem, set_input_channels
 from saliency_pipeline.models.weights import one_line
@@ -182,10 +182,10 @@ def _try(network: nn.Module, spec: NetworkSpec) -> None:
     Raises:
         SalpipeError: it does not take frames of that size, or gives something else than a score a class.
     """
-    maps = torch.zeros(1, 1, spec.size, spec.size)
+    size = probe_size(spec.size)
     try:
         with evaluating(network), torch.no_grad():
-            logits = network(probe_frames(spec.size, 1), maps)
+            logits = network(probe_frames(size, 1), torch.zeros(1, 1, size, size))
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         raise SalpipeError(
             f"{spec.backbone}: does not take frames of {spec.size}x{spec.size} ({one_line(error)}); use another "
@@ -198,14 +198,13 @@ def _try(network: nn.Module, spec: NetworkSpec) -> None:
 def _joined(spec: NetworkSpec, backbone: nn.Module) -> nn.Module:
     if spec.arch == "baseline":
         return Baseline(backbone)
-    stem = find_stem(spec.backbone, backbone, spec.size)
+    size = probe_size(spec.size)
+    stem = find_stem(spec.backbone, backbone, size)
     if spec.fusion == "input":
         return FourChannels(backbone, stem.layers[0])
     at_stem = spec.fuse_at == STEM
     junction = (
-        Junction(stem.end, stem.channels)
-        if at_stem
-        else find_junction(spec.backbone, backbone, spec.size, spec.fuse_at)
+        Junction(stem.end, stem.channels) if at_stem else find_junction(spec.backbone, backbone, size, spec.fuse_at)
     )
     learned = spec.arch == "learned"
     geometry = copy_geometry(backbone, stem, 3 if learned else 1)

@@ -1,194 +1,293 @@
-"""Weights of source models: where pretrained files lie, how a file is read without running it, matched and hashed.
+"""Weights of source models: a file opened by its content, fitted to a network, read and hashed.
 
-What the networks are, and which names they go by, is in `source` and `registry`.
+What the networks are, and which names they go by, is in `source` and `registry`; pretrained files are found in `hub`.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import pickle
 import re
-import sys
-import urllib.request
-import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlparse
+from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.keys import shown
+from saliency_pipeline.models.file_kinds import SAFETENSORS, require_safetensors, weights_kind
+from saliency_pipeline.models.pickles import Built, CodeError
+from saliency_pipeline.models.torch_files import TorchFile, open_torch_file
+from saliency_pipeline.models.views import UnreadableWeightsError, View
 
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-PICKLES = (".pth", ".pt", ".bin")
 # Where training scripts put the weights inside a checkpoint; averaged weights first, they are the better ones.
-NESTINGS = ("state_dict_ema", "model_ema", "state_dict", "model")
+NESTINGS = (
+    *("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema_model", "params_ema", "ema"),
+    *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "params", "weights"),
+)
+_AVERAGED = {"ema", "averaged", "swa"}
 # What DistributedDataParallel and torch.compile put before every name.
 WRAPPERS = ("module.", "_orig_mod.")
-CONNECT_SECONDS = 5.0
+_MOST_PREFIXES = 16
+_LONGEST = 120
+# torch's averaged models count their updates under this name, beside the weights
+_COUNTER = "n_averaged"
+_NO_TENSORS = {
+    "_rebuild_sparse_tensor": "sparse",
+    "_rebuild_sparse_csr_tensor": "sparse",
+    "_rebuild_qtensor": "quantized",
+    "_rebuild_nested_tensor": "nested",
+    "_rebuild_meta_tensor_no_storage": "on the device 'meta', without values",
+    "_rebuild_device_tensor_from_numpy": "of another kind of device",
+    "_reconstruct": "an array of NumPy",
+    "_frombuffer": "an array of NumPy",
+}
 
 
-# ---- pretrained files -------------------------------------------------------------------------------------------
+class StoredTensor(Protocol):
+    """A tensor in a file, which is read when it is asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes."""
+
+    @property
+    def nbytes(self) -> int:
+        """How much of the file is read for it."""
+
+    def read(self) -> Tensor:
+        """The tensor, on the CPU, in the file's dtype."""
 
 
-def hub_cached(repo: str) -> Path | None:
-    """The weights of a Hugging Face repository that are already on this machine, or None."""
-    from huggingface_hub import try_to_load_from_cache
-
-    for file in HUB_FILES:
-        path = try_to_load_from_cache(repo, file)
-        if isinstance(path, str):
-            return Path(path)
-    return None
-
-
-def url_cached(url: str) -> Path | None:
-    """The file that `torch.hub` keeps for a URL if it is already on this machine, or None."""
-    path = _hub_dir_file(url)
-    return path if path.is_file() else None
-
-
-def hub_file(name: str, repo: str) -> Path:
-    """The weights of a Hugging Face repository, from the cache or else downloaded into it.
-
-    A file in the cache is taken without asking the network. Otherwise one short request finds out whether the
-    repository can be reached at all: the library's own download retries for most of a minute.
-
-    Args:
-        name: The model's name, for the error message.
-        repo: The repository, such as `timm/resnet50.a1_in1k`.
-
-    Raises:
-        SalpipeError: The weights are not cached and cannot be downloaded.
-    """
-    import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError
-
-    if cached := hub_cached(repo):
-        return cached
-    try:
-        for file in HUB_FILES:
-            try:
-                huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(repo, file), timeout=CONNECT_SECONDS)
-            except EntryNotFoundError:
-                continue
-            return Path(huggingface_hub.hf_hub_download(repo, file))
-    except Exception as error:  # the HTTP library below, and with it the error, differs between versions
-        raise _unavailable(name, error) from error
-    raise _unavailable(name, f"{repo} holds neither {' nor '.join(HUB_FILES)}")
-
-
-def url_file(name: str, url: str) -> Path:
-    """The weights at a URL, from `torch.hub`'s cache or else downloaded into it.
-
-    Args:
-        name: The model's name, for the error message.
-        url: An address from timm's or torchvision's own tables.
-
-    Raises:
-        SalpipeError: The weights are not cached and cannot be downloaded.
-    """
-    if cached := url_cached(url):
-        return cached
-    path = _hub_dir_file(url)
-    digest = re.search(r"-([0-9a-f]{8,})\.", path.name)
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=CONNECT_SECONDS):
-            pass
-        path.parent.mkdir(parents=True, exist_ok=True)
-        prefix = digest.group(1) if digest else None
-        torch.hub.download_url_to_file(url, str(path), prefix, progress=sys.stderr.isatty())
-    except (OSError, RuntimeError) as error:
-        raise _unavailable(name, error) from error
-    return path
-
-
-def _hub_dir_file(url: str) -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
-
-
-def _unavailable(name: str, reason: object) -> SalpipeError:
-    return SalpipeError(
-        f"{name}: its weights are not cached and cannot be downloaded ({one_line(reason)}); "
-        "use the embedded 'efficientnet_lite0' or --weights PATH"
-    )
+State = Mapping[str, StoredTensor]
 
 
 # ---- a file of weights ------------------------------------------------------------------------------------------
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a file of weights without running anything it holds.
+@dataclass(frozen=True, eq=False)
+class WeightsFile:
+    """What a file of weights holds; no tensor is read yet.
 
-    A `.safetensors` file holds nothing but tensors. A `.pth`, `.pt` or `.bin` file is unpickled with
-    `weights_only=True`: one that needs code is refused, not run. Weights nested under `state_dict`, `model` or
-    their averaged variants (`state_dict_ema`, `model_ema`, which are preferred) are found, and the prefixes of
-    DistributedDataParallel and torch.compile taken off.
+    Attributes:
+        path: the file.
+        states: its state dicts, the preferred one first, by where in the file they stand: `state_dict_ema`; the empty
+            string for one that is all there is.
+        classes: how many objects of other classes stand beside them, which were not built, by the name of the class.
+    """
+
+    path: Path
+    states: dict[str, State]
+    classes: dict[str, int]
+
+
+def open_weights(path: Path) -> WeightsFile:
+    """Open a file of weights; nothing it holds is run, and its ending does not matter.
+
+    Safetensors files and those of `torch.save` are read, the latter without unpickling them: see `pickles`. State
+    dicts that are nested up to two levels deep are found, but for an optimizer's.
+
+    Raises:
+        SalpipeError: no such file, of another kind, damaged, in need of code, or without a state dict.
+    """
+    if weights_kind(path) == SAFETENSORS:
+        try:
+            return WeightsFile(path, {"": open_safetensors(path)[0]}, {})
+        except (SafetensorError, OSError, ValueError) as error:
+            raise SalpipeError(
+                f"{path}: not a readable .safetensors file ({one_line(error)}); save it again"
+            ) from error
+    try:
+        file = open_torch_file(path)
+        found = dict(_states(file))
+    except (UnreadableWeightsError, OSError) as error:
+        raise _unreadable(path, error) from error
+    if not found:
+        raise _without_state(path, file.root)
+    ranks = {name: rank for rank, name in enumerate(NESTINGS)}
+    ordered = sorted(found, key=lambda where: min(ranks.get(part, len(ranks)) for part in where.split("/")))
+    return WeightsFile(path, {where: found[where] for where in ordered}, file.classes)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read the preferred state dict of a file, without the prefixes of DistributedDataParallel and torch.compile.
 
     Args:
-        path: The file.
+        path: The file, see `open_weights`.
 
     Returns:
         Name to tensor, on the CPU, in the file's own order and dtypes.
 
     Raises:
-        SalpipeError: No such file, a kind that is not read, damaged, in need of code, or without tensors.
+        SalpipeError: as `open_weights`; or the tensors are together larger than the file.
     """
-    if not path.is_file():
-        raise SalpipeError(f"{path}: no such file; --weights takes 'default', 'none' or a file of weights")
-    if path.suffix.lower() == ".safetensors":
-        loaded = _read_safetensors(path)
-    elif path.suffix.lower() in PICKLES:
-        loaded = _read_pickle(path)
-    else:
-        raise SalpipeError(f"{path}: not a kind of weights that is read; use .safetensors, {', '.join(PICKLES)}")
-    if isinstance(loaded, dict):
-        nested = next((loaded[key] for key in NESTINGS if isinstance(loaded.get(key), dict)), loaded)
-        # torch's averaged models count their updates under this name, beside the weights
-        state = {key: value for key, value in nested.items() if key != "n_averaged"}
-        if state and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
-            return _unwrapped(state)
-    raise SalpipeError(f"{path}: holds no state dict (names and tensors); save the network's state_dict() there")
-
-
-def _read_safetensors(path: Path) -> object:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise SalpipeError(f"{path}: not a readable .safetensors file ({one_line(error)}); save it again") from error
-
-
-def _read_pickle(path: Path) -> object:
-    try:
-        # training scripts keep their options beside the weights; a Namespace is built without running code
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's hints to programmers; what matters becomes an error below
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if wanted is None:
-            raise SalpipeError(f"{path}: not a weights-only pickle; save the network's state_dict() there") from error
-        raise SalpipeError(
-            f"{path}: refused, it would run code ({wanted.group(1)}); save only the network's state_dict(), "
-            "best as .safetensors"
-        ) from error
-    except Exception as error:  # a damaged pickle can raise almost anything
-        raise SalpipeError(f"{path}: not a readable file of weights ({one_line(error)}); save it again") from error
-
-
-def _unwrapped(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    file = open_weights(path)
+    state = next(iter(file.states.values()))
     while wrapper := next((w for w in WRAPPERS if all(key.startswith(w) for key in state)), None):
         state = {key.removeprefix(wrapper): value for key, value in state.items()}
-    return state
+    return read_state(path, state)
 
 
-# ---- matching a file and a network ------------------------------------------------------------------------------
+def read_state(path: Path, state: State) -> dict[str, Tensor]:
+    """Read tensors of a file.
+
+    Raises:
+        SalpipeError: they are together larger than the file, as tensors that share memory can be, or cannot be read.
+    """
+    try:
+        # a tied tensor has several names
+        if sum(value.nbytes for value in state.values()) > 2 * path.stat().st_size:
+            raise UnreadableWeightsError("its tensors share memory and are larger than the file; save clones of them")
+        return {name: value.read() for name, value in state.items()}
+    except (UnreadableWeightsError, SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+@dataclass(frozen=True)
+class _Safetensor:
+    """A tensor of a safetensors file; the library has checked that the file holds all of it."""
+
+    file: Any
+    name: str
+    shape: tuple[int, ...]
+    nbytes: int = 0  # no two tensors of such a file share bytes
+
+    def read(self) -> Tensor:
+        tensor: Tensor = self.file.get_tensor(self.name)
+        return tensor
+
+
+def open_safetensors(path: Path) -> tuple[State, dict[str, str]]:
+    """The tensors of a safetensors file, unread, and its metadata.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError, SafetensorError: it is no such file, or damaged.
+    """
+    require_safetensors(path)
+    file: Any = safe_open(path, framework="pt")
+    state = {name: _Safetensor(file, name, tuple(file.get_slice(name).get_shape())) for name in file.keys()}  # noqa: SIM118 - not a dict
+    return state, file.metadata() or {}
+
+
+def _states(file: TorchFile) -> Iterator[tuple[str, State]]:
+    """The state dicts in a file of `torch.save`, each once, with where they stand."""
+    level, visited = [("", file.root)], set()
+    for _ in range(3):
+        deeper = []
+        for where, value in level:
+            entries = _entries(value)
+            if not entries or id(entries) in visited:
+                continue
+            visited.add(id(entries))
+            tensors = {name: view for name, view in entries.items() if name != _COUNTER}
+            if tensors and all(isinstance(view, View) for view in tensors.values()):
+                yield where, {name: file.locate(view) for name, view in tensors.items()}
+            else:
+                prefix = f"{where}/" if where else ""
+                deeper += [(prefix + key, inner) for key, inner in entries.items() if "optim" not in key.lower()]
+        level = deeper
+
+
+def _entries(value: Any) -> dict[str, Any] | None:
+    """The entries of a mapping; None for anything else."""
+    return value.entries if isinstance(value, Built) else value if isinstance(value, dict) else None
+
+
+def _without_state(path: Path, root: Any) -> SalpipeError:
+    """Why a file holds no state dict."""
+    outer = _entries(root) or {}
+    nested = [(key, inner) for value in outer.values() for key, inner in (_entries(value) or {}).items()]
+    for name, value in (("", root), *outer.items(), *nested):
+        if isinstance(value, Built) and not value.known:
+            return _unreadable(path, CodeError(value.name))
+        if isinstance(value, Built) and (kind := _NO_TENSORS.get(value.name.rpartition(".")[2])):
+            what = _short(name) or "its content"
+            return SalpipeError(f"{path}: {what} is {kind}; save dense tensors of floating-point values")
+    return SalpipeError(f"{path}: holds no state dict (names and tensors); save the network's state_dict() there")
+
+
+def _unreadable(path: Path, error: Exception) -> SalpipeError:
+    if isinstance(error, CodeError):
+        return SalpipeError(
+            f"{path}: refused, it would run code ({_short(str(error))}); save only the network's state_dict(), "
+            "best as .safetensors"
+        )
+    reason = (error.strerror if isinstance(error, OSError) else None) or one_line(error)
+    return SalpipeError(f"{path}: {reason}" if ";" in reason else f"{path}: {reason}; save it again")
+
+
+# ---- fitting a file to a network --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A file's tensors under names that a network may have.
+
+    Attributes:
+        file: the file.
+        where: which of its state dicts.
+        prefix: what is taken off the names.
+        state: the tensors.
+        left_out: names of tensors without that prefix.
+    """
+
+    file: WeightsFile
+    where: str
+    prefix: str
+    state: State
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def averaged(self) -> bool:
+        """Whether these are weights averaged over training."""
+        return bool(_AVERAGED & set(re.split(r"[^a-z]+", f"{self.where} {self.prefix}".lower())))
+
+    def notes(self, others: list[Choice]) -> tuple[str, ...]:
+        """What is not as in a plain state dict, one sentence per kind.
+
+        Args:
+            others: choices that fit as well.
+        """
+        name, notes = shown(self.file.path.name), []
+        states = [where for where in self.file.states if where != self.where]
+        if states:
+            notes.append(f"{name}: weights taken from '{_short(self.where)}'; it also holds {_first(states)}")
+        if self.prefix:
+            notes.append(f"{name}: prefix '{_short(self.prefix)}' taken off the names of {_tensors(self.state)}")
+        if prefixes := [f"'{other.prefix}'" for other in others if other.where == self.where]:
+            notes.append(f"{name}: those under {_first(prefixes)} fit as well and were not taken")
+        if self.left_out:
+            notes.append(f"{name}: left out {_tensors(self.left_out)} of other names ({_first(self.left_out)})")
+        if count := sum(self.file.classes.values()):
+            objects = f"{count:,} object{'s' * (count != 1)}"
+            notes.append(f"{name}: {objects} beside the weights not read ({_first(list(self.file.classes))})")
+        return tuple(notes)
+
+
+def choices(file: WeightsFile, network: nn.Module) -> Iterator[Choice]:
+    """Every state dict of a file as it is, and without prefixes with which its names end as the network's do."""
+    anchor = next(iter(network.state_dict()), "")
+    for where, state in file.states.items():
+        yield Choice(file, where, "", state)
+        for prefix in _prefixes(state, anchor)[:_MOST_PREFIXES]:
+            under = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            others = tuple(name for name in state if not name.startswith(prefix))
+            yield Choice(file, where, prefix, under, others)
+
+
+def _prefixes(state: State, anchor: str) -> list[str]:
+    """What stands before a network's first name, wherever that is; and what all names have in common."""
+    found = [name.removesuffix(anchor) for name in state if name.endswith(f".{anchor}")]
+    first, last = min(state, default=""), max(state, default="")
+    common = 0
+    while (dot := first.find(".", common)) > 0 and last.startswith(first[: dot + 1]):
+        common = dot + 1
+        found.append(first[:common])
+    return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)
@@ -199,8 +298,8 @@ class Mismatch:
     unexpected: tuple[str, ...]
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
-    def __bool__(self) -> bool:
-        return bool(self.missing or self.unexpected or self.shapes)
+    def __len__(self) -> int:
+        return len(self.missing) + len(self.unexpected) + len(self.shapes)
 
     def __str__(self) -> str:
         shapes = [f"{key} {list(theirs)} instead of {list(ours)}" for key, (ours, theirs) in self.shapes.items()]
@@ -218,7 +317,7 @@ class Mismatch:
         return counts.pop() if len(counts) == 1 else None
 
 
-def compare(module: nn.Module, state: Mapping[str, Tensor]) -> Mismatch:
+def compare(module: nn.Module, state: Mapping[str, Tensor] | State) -> Mismatch:
     """Compare a network's state dict with a file's, by name and shape.
 
     BatchNorm's `num_batches_tracked` may be missing: older files lack it and nothing in eval mode reads it.
@@ -230,7 +329,7 @@ def compare(module: nn.Module, state: Mapping[str, Tensor]) -> Mismatch:
         shapes={
             key: (tuple(value.shape), tuple(state[key].shape))
             for key, value in own.items()
-            if key in state and state[key].shape != value.shape
+            if key in state and tuple(state[key].shape) != tuple(value.shape)
         },
     )
 
@@ -243,8 +342,17 @@ def fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     module.load_state_dict(own, strict=True)
 
 
-def _first(keys: tuple[str, ...] | list[str], most: int = 3) -> str:
-    return ", ".join(keys[:most]) + (", …" if len(keys) > most else "")
+def _tensors(names: Collection[str]) -> str:
+    return f"{len(names):,} tensor{'s' * (len(names) != 1)}"
+
+
+def _first(names: tuple[str, ...] | list[str], most: int = 3) -> str:
+    return ", ".join(_short(name) for name in names[:most]) + (", …" if len(names) > most else "")
+
+
+def _short(name: str) -> str:
+    """A name of a file's as it may stand in a message."""
+    return shown(name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…")
 
 
 # ---- identity ---------------------------------------------------------------------------------------------------

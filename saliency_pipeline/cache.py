@@ -74,6 +74,11 @@ def cached(
     return value
 
 
+def is_cached(kind: str, key: Sequence[str]) -> bool:
+    """Whether there is an entry for a key, which may turn out to be damaged."""
+    return bool(key) and _path(kind, key).is_file()
+
+
 def discard(kind: str, key: Sequence[str]) -> None:
     """Remove the cache entry of a key, if there is one."""
     with suppress(OSError):

@@ -32,7 +32,7 @@ from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.saliency.render import overlay
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.parts import chosen_method, duplicates, labels_and_splits
+from saliency_pipeline.training.parts import check_names, chosen_method, duplicates, labels_and_splits
 from saliency_pipeline.training.runlog import read_json
 
 RESULTS, COSTS = "results.json", "costs.json"
@@ -234,6 +234,9 @@ def _planned(
     progress: Progress,
 ) -> tuple[Plan, int]:
     """The plan with everything chosen that was left open, as it was chosen before where the folder holds one."""
+    configs = [arm.config(shared) for arm in arms]
+    for config in {(c.backbone, c.init, c.weights, c.start): c for c in configs}.values():
+        check_names(config)
     device, before = find_device(shared.device), chosen_before(folder)
     cores = joblib.cpu_count()
     if jobs is None:

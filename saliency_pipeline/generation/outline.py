@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -123,18 +123,48 @@ def refusal(catalogue: Catalogue, outlined: Outline, folder: Path, request: Requ
         One line that names every difference; None where nothing speaks against it.
     """
     try:
-        if not any(is_shard_name(path.name) for path in folder.iterdir()) or (stored := stored_plan(folder)) is None:
+        if (stored := _followed_plan(folder)) is None:
             return None
-        model = request.model if request.model == f"timm/{EMBEDDED}" else request.model.removeprefix("timm/")
-        methods = tuple(method.name for method in find_methods(request.methods))
-        named = replace(request, model=model, methods=methods, device=str(find_device(request.device)))
+        named = replace(_as_stored(request), device=str(find_device(request.device)))
         fields = plan_fields(named, catalogue, _weights_sha256(request, stored), outlined.records)
         check_same_plan(folder, stored, with_backend_version(fields, stored.resolved["backend"]))
-    except OSError:
-        return None
     except SalpipeError as error:
         return str(error)
     return None
+
+
+def check_options(folder: Path, request: Request) -> None:
+    """Compare what is asked for with the plan of a folder, as far as that is known without images and source model.
+
+    Args:
+        folder: where the run would write.
+        request: what it would compute.
+
+    Raises:
+        PlanMismatchError: the folder holds shards that were made with other options; they are named.
+        SalpipeError: the plan cannot be read, or a method is unknown.
+    """
+    if stored := _followed_plan(folder):
+        asked = asdict(_as_stored(request))
+        # only the model says which weights these are, and only the hardware what `auto` is
+        known = {name: value for name, value in asked.items() if name not in ("weights", "device")}
+        check_same_plan(folder, stored, {**stored.fields, **known, "methods": list(known["methods"])})
+
+
+def _followed_plan(folder: Path) -> Plan | None:
+    """The plan of a folder, if there are shards of it."""
+    try:
+        if not any(is_shard_name(path.name) for path in folder.iterdir()):
+            return None
+    except OSError:
+        return None
+    return stored_plan(folder)
+
+
+def _as_stored(request: Request) -> Request:
+    """A request with the names under which its model and methods are stored."""
+    model = request.model if request.model == f"timm/{EMBEDDED}" else request.model.removeprefix("timm/")
+    return replace(request, model=model, methods=tuple(method.name for method in find_methods(request.methods)))
 
 
 def _weights_sha256(request: Request, stored: Plan) -> str:

@@ -81,6 +81,8 @@ def resolve(folder: Path, request: Request, catalogue: Catalogue, jobs: int, not
     images, classes = plural(len(catalogue), "image"), plural(len(catalogue.classes), "class")
     note(f"{images} in {classes}; loading {request.model}")
     source = load_source(request.model, request.weights)
+    for text in source.notes:
+        note(text)
     source = sized(source, request.size or source.preprocessing.size)
     methods = find_methods(request.methods)
     device = str(find_device(request.device))

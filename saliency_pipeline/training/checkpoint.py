@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.models.trained import read_tensors, write_tensors
-from saliency_pipeline.models.weights import one_line
+from saliency_pipeline.models.trained import open_tensors, write_tensors
+from saliency_pipeline.models.weights import compare, one_line, read_state
 
 LAST = "last.safetensors"
 FORMAT = "salpipe-checkpoint"
@@ -82,7 +82,11 @@ def load_last(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer
     path = folder / LAST
     if not path.exists():
         return State()
-    tensors, description = read_tensors(path, FORMAT)
+    stored, description = open_tensors(path, FORMAT)
+    prefix = "network."
+    if mismatch := compare(network, {n.removeprefix(prefix): v for n, v in stored.items() if n.startswith(prefix)}):
+        raise SalpipeError(f"{path}: damaged, or of another network: {mismatch}; remove it to begin the run anew")
+    tensors = read_state(path, stored)
     slots: dict[int, dict[str, Tensor]] = {}
     weights = {}
     try:
@@ -103,12 +107,22 @@ def load_last(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer
                     # in the parameter's strides, as it was: kernels may round otherwise over others
                     slots[place][slot] = torch.empty_like(parameter, requires_grad=False).copy_(value)
         optimizer.load_state_dict({"state": slots, "param_groups": described["param_groups"]})
-    except (RuntimeError, KeyError, TypeError, ValueError) as error:
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise SalpipeError(f"{path}: damaged ({one_line(error)}); remove it to begin the run anew") from error
     return state
 
 
 def _checked(state: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(state["epoch"], int) or len(state["rows"]) != state["epoch"] or state["step"] < 0:
+    """The fields of a `State`, whose types and ranges a stranger may have chosen."""
+    counts = [state[name] for name in ("epoch", "step", "correct", "seen", "stale")]
+    amounts = [state[name] for name in ("loss_sum", "seconds", "waited", "elapsed")]
+    rows = [*state["rows"], *([] if state["best"] is None else [state["best"]])]
+    values = [value for row in rows for value in row.values()]
+    if not (
+        all(type(count) is int and 0 <= count < 1 << 53 for count in counts)
+        and all(isinstance(value, int | float) for value in (*amounts, *values))
+        and len(state["rows"]) == state["epoch"]
+        and (state["best"] is not None or not state["rows"])
+    ):
         raise ValueError("its state contradicts itself")
     return state

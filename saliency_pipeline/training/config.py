@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
+from saliency_pipeline.documents import read_toml
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.training.controls import MAPS, OWN
@@ -177,7 +177,7 @@ class TrainConfig:
         """
         path = folder / CONFIG
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))[TABLE]
+            table = read_toml(path)[TABLE]
             back = {spelled: name for name, spelled in SPELLED.items()}
             values = {back.get(key, key).replace("-", "_"): value for key, value in table.items()}
             values["augment"] = tuple(values["augment"])

@@ -24,7 +24,7 @@ from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.curves import draw_lr_find
 from saliency_pipeline.training.order import epoch_batches, epoch_order
-from saliency_pipeline.training.parts import assemble, class_weights, make_optimizer
+from saliency_pipeline.training.parts import assemble, check_names, class_weights, make_optimizer
 from saliency_pipeline.training.precision import autocast, choose_precision
 from saliency_pipeline.training.runlog import write_json
 from saliency_pipeline.training.trainer import seed_step
@@ -75,6 +75,7 @@ def find_learning_rate(
         folder.mkdir(parents=True, exist_ok=True)
     keep_large_blocks()
     device = find_device(config.device)
+    check_names(config)
     parts = assemble(config, ShardFolder(shards), device)
     config, train, network = parts.config, parts.train, parts.network
     if config.precision == "auto":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +13,12 @@ from torch import Tensor, nn
 
 from saliency_pipeline.devices import computes_bf16
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.models.build import compare_file, require_pretrained
 from saliency_pipeline.models.freeze import freeze, training_mode
 from saliency_pipeline.models.initialise import InitReport, initialise
 from saliency_pipeline.models.preprocessing import preprocessing_of
 from saliency_pipeline.models.registry import find_source
-from saliency_pipeline.models.trained import load_trained
+from saliency_pipeline.models.trained import load_trained, open_trained
 from saliency_pipeline.models.two_branch import NetworkSpec, build_network
 from saliency_pipeline.models.weights import state_sha256
 from saliency_pipeline.shards.reader import ShardFolder
@@ -79,6 +81,22 @@ def assemble(config: TrainConfig, pairs: ShardFolder, device: torch.device) -> P
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     inputs = Inputs(preprocessing_of(spec.backbone, *find_source(spec.backbone)), device)
     return Parts(config, spec, network, report, initial, frozen, inputs, train, validation, pool)
+
+
+def check_names(config: TrainConfig) -> None:
+    """Check that the backbone, the file of weights and the run that a configuration names can serve, before anything
+    long begins.
+
+    Raises:
+        SalpipeError: one of them is not there, of another kind or does not fit.
+    """
+    library, bare = find_source(config.backbone)
+    if config.init == "half" and config.weights == "default":
+        require_pretrained(config.backbone, library, bare)
+    elif config.init == "half" and config.weights != "none":
+        compare_file(config.backbone, library, bare, Path(config.weights))
+    if config.start is not None:
+        open_trained(config.start)
 
 
 def network_spec(config: TrainConfig, pairs: ShardFolder) -> NetworkSpec:

@@ -28,7 +28,7 @@ from saliency_pipeline.training.batchnorm import synchronise
 from saliency_pipeline.training.checkpoint import LAST, State, load_last, save_last
 from saliency_pipeline.training.config import CONFIG, TrainConfig, check_same
 from saliency_pipeline.training.order import epoch_batches, epoch_order
-from saliency_pipeline.training.parts import Parts, assemble, choose_shuffle, class_weights, make_optimizer
+from saliency_pipeline.training.parts import Parts, assemble, check_names, choose_shuffle, class_weights, make_optimizer
 from saliency_pipeline.training.precision import choose_precision
 from saliency_pipeline.training.runlog import (
     PROVENANCE,
@@ -101,6 +101,7 @@ def train(
             not finite, or a full disk. What was written stays.
     """
     config, folder, progress = config or TrainConfig(), Path(output), progress or Progress()
+    check_names(config)
     keep_large_blocks()
     fabric = _fabric(config.device)
     leads = fabric.global_rank == 0

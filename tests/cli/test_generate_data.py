@@ -1,11 +1,14 @@
 """`salpipe generate` on data sets of several layouts: what is selected, split, cut out and kept reaches the shards."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from saliency_pipeline.cli.main import salpipe
@@ -106,6 +109,56 @@ def test_a_dry_run_says_where_another_plan_is_in_the_way(imagenet: Path, tmp_pat
         assert difference in json.loads(told)["refused"]
     (tmp_path / "shards" / "plan.json").write_text("{}")
     assert "damaged or not a plan" in done(imagenet, *arguments, "--dry-run").stderr
+
+
+def test_options_of_another_plan_are_told_before_images_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = photographs(tmp_path / "photos", ["a/1.png"])
+    done(images, "-o", tmp_path / "shards", *COMMAND)
+    assert "another plan" not in done(images, "-o", tmp_path / "shards", *COMMAND, "--dry-run").stderr
+    told = done(images, "-o", tmp_path / "shards", *COMMAND, "--fit", "pad", "--dry-run").stderr
+    assert "holds the shards of another plan (fit crop -> pad); choose another output folder" in told
+    monkeypatch.setattr("saliency_pipeline.subsets.prepare.prepare", lambda *_, **__: pytest.fail("images were listed"))
+    refused = generate(images, "-o", tmp_path / "shards", *COMMAND, "--fit", "pad")
+    assert (refused.exit_code, "(fit crop -> pad)" in refused.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "resnet81"], "model 'resnet81' is unknown; did you mean"),
+        (["--weights", "missing.pth"], "missing.pth: no such file"),
+        (["--weights", "README.md"], "README.md: not a kind of weights that is read"),
+        (["--model", "test_resnet", "--weights", "other.pth"], "other.pth: does not fit test_resnet"),
+        (["--method", "gradcan"], "--method gradcan: unknown"),
+    ],
+)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_what_is_misspelt_is_told_before_images_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str, dry: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "README.md").write_text("# Read me")
+    torch.save({"a": torch.ones(1)}, tmp_path / "other.pth")
+    monkeypatch.setattr("saliency_pipeline.subsets.prepare.prepare", lambda *_, **__: pytest.fail("images were listed"))
+    result = generate(tmp_path / "photos", "-o", tmp_path / "shards", *arguments, *dry)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert not (tmp_path / "shards").exists()
+
+
+def test_an_unusable_file_of_weights_is_told_before_torch_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# Read me")
+    script = (
+        "import sys\nfrom saliency_pipeline.models.file_kinds import check_weights\n"
+        "try:\n    check_weights('README.md')\nexcept Exception as error:\n    print(error)\n"
+        "print('torch' in sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines()[0].startswith("README.md: not a kind of weights")
+    assert told.stdout.splitlines()[1] == "False"
 
 
 def test_the_name_of_a_folder_stays_in_its_line(imagenet: Path, tmp_path: Path) -> None:

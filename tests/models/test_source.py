@@ -15,7 +15,7 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models import build
 from saliency_pipeline.models import source as source_module
 from saliency_pipeline.models.preprocessing import Preprocessing
-from saliency_pipeline.models.source import SourceModel, _class_names, load_source
+from saliency_pipeline.models.source import SourceModel, _class_names, check_source, load_source
 from saliency_pipeline.models.weights import state_sha256
 
 TINY = "test_resnet.r160_in1k"
@@ -254,3 +254,43 @@ def test_weights_that_were_replaced_after_all_are_an_error_once(
         with pytest.raises(SalpipeError, match=f"{TINY}: its weights were replaced; run the same command again"):
             load_source(TINY, "none").module  # noqa: B018
     assert load_source(TINY, "none").module is not None
+
+
+@pytest.mark.usefixtures("empty_cache")
+@pytest.mark.parametrize(
+    ("name", "weights", "message"),
+    [
+        ("resnet5O", "default", "model 'resnet5O' is unknown; did you mean resnet50"),
+        ("resnet5O", "none", "is unknown"),
+        (TINY, "absent.pth", "absent.pth: no such file"),
+        (TINY, "text.pth", "text.pth: not a kind of weights that is read"),
+        (TINY, "other.pth", f"other.pth: does not fit {TINY}: 77 missing"),
+        ("botnet50ts_256", "default", "no pretrained weights of it exist"),
+        ("vit_small_patch14_dinov2.lvd142m", "none", "gives features, not class scores"),
+        ("folder", "default", "model 'folder' is unknown"),
+    ],
+)
+def test_what_cannot_be_loaded_is_known_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, weights: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.pth").write_text("# Read me")
+    torch.save({"a": torch.ones(1)}, tmp_path / "other.pth")
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr(source_module, "_load", lambda *_: pytest.fail("it was loaded"))
+    monkeypatch.setattr(build, "hub_file", lambda *_: pytest.fail("it was downloaded"))
+    with pytest.raises(SalpipeError, match=message):
+        check_source(name, weights)
+
+
+@pytest.mark.parametrize(("name", "weights"), [("efficientnet_lite0", "default"), (TINY, "none"), (TINY, "default")])
+def test_what_can_be_loaded_passes_the_check(name: str, weights: str) -> None:
+    check_source(name, weights)
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_notes_on_a_file_are_kept_with_the_prepared_model(tmp_path: Path) -> None:
+    state = load_source(TINY, "none").module.state_dict()
+    torch.save({f"model.{key}": value for key, value in state.items()}, tmp_path / "last.ckpt")
+    first, again = (load_source(TINY, str(tmp_path / "last.ckpt")) for _ in range(2))
+    assert first.notes == again.notes == (f"last.ckpt: prefix 'model.' taken off the names of {len(state)} tensors",)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import struct
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.models import probe
 from saliency_pipeline.models.initialise import initialise
 from saliency_pipeline.models.source import load_source
 from saliency_pipeline.models.trained import load_trained, trained_file, write_trained
@@ -130,3 +132,53 @@ def test_a_modulated_run_is_no_source_model(tmp_path: Path) -> None:
         load_source(str(tmp_path))
     with pytest.raises(SalpipeError, match="leave out --weights"):
         load_source(str(written(tmp_path, dataclasses.replace(SPEC, arch="baseline"))), "none")
+
+
+def forged(path: Path, tensors: dict[str, list[int]], **spec: object) -> Path:
+    """A run's file with tensors of no values."""
+    text = json.dumps(GOOD | {"spec": dataclasses.asdict(SPEC) | {"arch": "baseline", "learn_alpha": False} | spec})
+    header: dict[str, object] = {"__metadata__": {"salpipe": text}}
+    header |= {name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]} for name, shape in tensors.items()}
+    data = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(data)) + data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("tensors", "spec", "message"),
+    [
+        ({"backbone.head.weight": [2, 0]}, {"backbone": "vit_giant_patch14_224"}, "1 wrong shape: .* missing"),
+        ({"backbone.fc.weight": [900_000, 0]}, {"classes": [str(n) for n in range(900_000)]}, "1 wrong shape"),
+        ({"backbone.fc.weight": [3, 0]}, {"classes": ["", "", ""]}, "some of its classes have the same name"),
+        ({"backbone.fc.weight": [1, 0]}, {"classes": ["a"], "backbone": "torchvision/regnet_y_128gf"}, "missing"),
+    ],
+)
+def test_a_small_file_does_not_ask_for_a_large_network(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tensors: dict[str, list[int]],
+    spec: dict[str, object],
+    message: str,
+) -> None:
+    monkeypatch.setattr("saliency_pipeline.models.trained.build_network", lambda _: pytest.fail("it was built"))
+    with pytest.raises(SalpipeError, match=f"damaged.*{message}"):
+        load_trained(forged(tmp_path / "best.safetensors", tensors, **spec))
+
+
+def test_large_frames_are_not_computed_to_load_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, dataclasses.replace(SPEC, size=4096))
+    sizes: list[int] = []
+
+    def frames(size: int, count: int) -> torch.Tensor:
+        sizes.append(size)
+        return probe.probe_frames(size, count)
+
+    monkeypatch.setattr("saliency_pipeline.models.two_branch.probe_frames", frames)
+    assert load_trained(path).spec.size == 4096
+    assert sizes == [512]
+
+
+def test_deep_descriptions_are_damage(tmp_path: Path) -> None:
+    describe(tmp_path / "best.safetensors", "[" * 100_000)
+    with pytest.raises(SalpipeError, match="nested too deeply"):
+        load_trained(tmp_path)

@@ -1,0 +1,114 @@
+"""Which kind of weights a file holds, by its first bytes. Nothing here takes long to import or to run: a wrong file is
+told before anything else begins. What the file holds is read in `weights`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from saliency_pipeline.errors import SalpipeError
+
+SAFETENSORS, TORCH = "safetensors", "torch"
+MAX_HEADER_BYTES = 16 << 20
+"""Size limit of the header of a safetensors file; that of a ViT-7B has 60 KB."""
+_HEAD = 512
+_NEWEST_PICKLE = 5
+_TENSORFLOW_INDEX = bytes.fromhex("57fb808b247547db")
+_USE = "use .safetensors, .pth, .pt, .bin"
+# first bytes of what people give by mistake, what it is, and what to do
+_OTHERS = (
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, of Keras or MATLAB", f"convert it to PyTorch and {_USE}"),
+    (b"model_checkpoint_path", "a TensorFlow checkpoint", f"convert it to PyTorch and {_USE}"),
+    (b"GGUF", "a GGUF file", _USE),
+    (b"\x93NUMPY", "an array of NumPy", _USE),
+    (b"version https://git-lfs", "a pointer of Git LFS instead of the file", "run 'git lfs pull' where it comes from"),
+    (b"\x1f\x8b", "compressed with gzip", "unpack it"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it"),
+    (b"\xfd7zXZ", "compressed with xz", "unpack it"),
+    (b"BZh", "compressed with bzip2", "unpack it"),
+    (b"PK\5\6", "an empty zip archive", "save it again"),
+    (b"{", "text, perhaps the index of several files of weights", f"join these and {_USE}"),
+    (b"<", "a web page or XML instead of weights", "download the file itself"),
+)
+
+
+def weights_kind(path: Path) -> str:
+    """The kind of a file of weights: `SAFETENSORS`, or `TORCH` for what `torch.save` may have written.
+
+    Raises:
+        SalpipeError: there is no such file, or it is of another kind.
+    """
+    try:
+        head, tail, size = _ends(path)
+        safetensors = _is_safetensors(head, size)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise SalpipeError(f"{path}: no such file; --weights takes 'default', 'none' or a file of weights") from error
+    except IsADirectoryError as error:
+        raise SalpipeError(f"{path}: no such file but a folder; give the file of weights in it") from error
+    except OSError as error:
+        raise SalpipeError(f"{path}: cannot be read ({error.strerror}); give a file of weights") from error
+    except ValueError as error:
+        raise SalpipeError(f"{path}: {error}; give a file of weights, or save it again") from error
+    if safetensors:
+        return SAFETENSORS
+    if head.startswith(b"PK\3\4") or (head[:1] == b"\x80" and head[1] <= _NEWEST_PICKLE):
+        return TORCH
+    for magic, what, remedy in _OTHERS:
+        if head.startswith(magic):
+            raise SalpipeError(f"{path}: {what}; {remedy}")
+    if head[257:262] == b"ustar":
+        raise SalpipeError(
+            f"{path}: a tar archive, as PyTorch wrote before version 0.2; unpack it, or load it there and save it again"
+        )
+    if tail == _TENSORFLOW_INDEX:
+        raise SalpipeError(f"{path}: a TensorFlow checkpoint; convert it to PyTorch and {_USE}")
+    raise SalpipeError(f"{path}: not a kind of weights that is read; {_USE}")
+
+
+def check_weights(weights: str) -> None:
+    """Check what `--weights` was given, before anything else begins: `default`, `none`, or a file of weights.
+
+    Raises:
+        SalpipeError: as `weights_kind`.
+    """
+    if weights not in ("default", "none"):
+        weights_kind(Path(weights))
+
+
+def require_safetensors(path: Path) -> None:
+    """Check that a file is a safetensors file with a header of bounded size, before the library reads it.
+
+    Raises:
+        ValueError: it is not. The message is the reason.
+        OSError: it cannot be read.
+    """
+    head, _, size = _ends(path)
+    if not _is_safetensors(head, size):
+        raise ValueError("not a .safetensors file")
+
+
+def _ends(path: Path) -> tuple[bytes, bytes, int]:
+    """The first bytes of a regular file, the last ones, and its size."""
+    # a pipe is not waited for
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("a device or pipe, no such file as can be read twice")
+        head = file.read(_HEAD)
+        file.seek(max(0, status.st_size - len(_TENSORFLOW_INDEX)))
+        return head, file.read(len(_TENSORFLOW_INDEX)), status.st_size
+
+
+def _is_safetensors(head: bytes, size: int) -> bool:
+    if not head:
+        raise ValueError("empty")
+    if head[8:9] != b"{" or head.startswith(b"PK"):
+        return False
+    length = int.from_bytes(head[:8], "little")
+    if length > size - 8:
+        raise ValueError("not a readable .safetensors file (cut short)")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(f"its header is larger than {MAX_HEADER_BYTES:,} bytes")
+    return True
