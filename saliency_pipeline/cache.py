@@ -19,7 +19,7 @@ from platformdirs import user_cache_path
 
 from saliency_pipeline.devices import instructions
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.files import remove_stale_temporaries, temporary_name
+from saliency_pipeline.temporaries import remove_stale_temporaries, temporary_name
 
 logger = logging.getLogger(__name__)
 

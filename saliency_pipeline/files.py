@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: atomic, durable publication and the lock on a folder.
+"""Files that are either whole or absent: atomic, durable publication.
 
 What a file holds is decided elsewhere; here stands only how it reaches its name without ever being seen half written.
 """
@@ -7,28 +7,31 @@ from __future__ import annotations
 
 import csv
 import errno
-import fcntl
 import hashlib
 import io
-import itertools
 import os
-import re
-import socket
-import stat
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
-from saliency_pipeline.errors import FolderInUseError, SalpipeError
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.temporaries import exclusive, final_name, temporary_name
 
-_counter = itertools.count()
-
-# tmp.<host>.<process>.<counter>.
-_TEMPORARY = re.compile(r"^tmp\.([A-Za-z0-9-]+)\.([0-9]+)\.[0-9]+\.(?=.)")
-
-# file systems that cannot lock or cannot sync a folder answer with one of these
-_UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF}
+# the kernel's own number for what a file system does not support, which NFS and Lustre let through
+_ENOTSUPP = 524
+# file systems that cannot sync (a folder, or anything) answer with one of these: FUSE, SMB, 9p, sandboxes
+_CANNOT_SYNC = {
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.EPERM,
+    errno.EACCES,
+    errno.EBADF,
+    errno.EISDIR,
+    errno.ENOTTY,
+    _ENOTSUPP,
+}
 
 
 @contextmanager
@@ -43,7 +46,7 @@ def disk_errors_explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        path = path.with_name(_TEMPORARY.sub("", path.name))
+        path = final_name(path)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             message = f"disk full while writing {path}; free space and run the same command again"
         elif error.errno == errno.EFBIG:
@@ -64,21 +67,13 @@ def sha256_of(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def temporary_name(final: Path) -> Path:
-    """A name of its own beside `final`, for writing what `publish` then moves there.
-
-    The name is `tmp.<host>.<process>.<counter>.<final name>`, so that what a killed process left behind can be told
-    from what a living one is writing.
-    """
-    return final.with_name(f"tmp.{_host()}.{os.getpid()}.{next(_counter)}.{final.name}")
-
-
-def publish(tmp: Path, final: Path) -> str:
-    """Move a closed file to its final name so that it survives a crash of the machine from then on.
+def publish(tmp: Path, final: Path, *, file: int | None = None) -> str:
+    """Move a complete file to its final name so that it survives a crash of the machine from then on.
 
     Args:
-        tmp: the written and closed file, in the same folder as `final`.
+        tmp: the written file, in the same folder as `final`.
         final: where it belongs; a file already there is replaced.
+        file: the descriptor that holds its lock, where the writer still does; it stays open.
 
     Returns:
         SHA-256 of the file as 64 hexadecimal digits.
@@ -88,9 +83,10 @@ def publish(tmp: Path, final: Path) -> str:
     """
     with disk_errors_explained(final):
         try:
-            with open(tmp, "rb") as file:
-                os.fsync(file.fileno())
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            with open(tmp if file is None else file, "rb", closefd=file is None) as written:
+                written.seek(0)
+                sync(written.fileno())
+                digest = hashlib.file_digest(written, "sha256").hexdigest()
             os.replace(tmp, final)
         except BaseException:
             tmp.unlink(missing_ok=True)
@@ -105,17 +101,37 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     Raises:
         SalpipeError: the disk is full or cannot be written; the old file, if any, is untouched then.
     """
+    _write(path, data, os.replace)
+
+
+def write_if_absent(path: Path, data: bytes | str) -> None:
+    """Write a whole file, as `write_atomically` does, unless somebody else has put one there meanwhile.
+
+    Raises:
+        SalpipeError: the disk is full or cannot be written.
+    """
+
+    def link(tmp: Path, path: Path) -> None:
+        try:
+            os.link(tmp, path)  # unlike a rename it never replaces what is there
+        except OSError:  # something is there, or the file system has no links
+            if not path.exists():
+                os.replace(tmp, path)
+
+    _write(path, data, link)
+
+
+def _write(path: Path, data: bytes | str, move: Callable[[Path, Path], None]) -> None:
     tmp = temporary_name(path)
     with disk_errors_explained(path):
         try:
-            with open(tmp, "wb") as file:
+            with open(tmp, "xb", opener=exclusive) as file:
                 file.write(data.encode() if isinstance(data, str) else data)
                 file.flush()
-                os.fsync(file.fileno())
-            os.replace(tmp, path)
-        except BaseException:
+                sync(file.fileno())
+                move(tmp, path)
+        finally:
             tmp.unlink(missing_ok=True)
-            raise
         _sync_folder(path.parent)
 
 
@@ -135,95 +151,25 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
     write_atomically(path, table.getvalue().encode("utf-8", "replace"))
 
 
-def remove_stale_temporaries(folder: Path) -> list[Path]:
-    """Remove what killed processes of this host left in a folder.
-
-    Files of living processes and of other hosts stay: a shared folder may be written from many machines.
-
-    Returns:
-        The files that were removed, sorted.
-    """
-    removed = []
-    for path in sorted(folder.iterdir()):
-        match = _TEMPORARY.match(path.name)
-        if match and match[1] == _host() and not _alive(int(match[2])):
-            # another job may be cleaning up as well, or the file be somebody else's
-            with suppress(FileNotFoundError, PermissionError):
-                if stat.S_ISREG(path.lstat().st_mode):
-                    path.unlink()
-                    removed.append(path)
-    return removed
-
-
-class FolderLock:
-    """Holds the lock of an output folder while the `with` block runs.
-
-    Any number of runs may hold it shared (the slices of one job array); an exclusive holder is alone. The lock is
-    the kernel's (`flock` on `<folder>/.lock`): it goes with the process that holds it, however that ends. Where the
-    file system has no locks the block runs without one; every file is published atomically all the same.
-
-    Args:
-        folder: an existing folder.
-        shared: hold it together with other shared holders.
+def sync(file: int) -> None:
+    """Have an open file written to the disk, where the file system can tell when that is done.
 
     Raises:
-        FolderInUseError: on entry, when somebody else holds it.
-        SalpipeError: the folder cannot be written.
+        OSError: the disk failed or is full.
     """
-
-    def __init__(self, folder: Path, *, shared: bool = False) -> None:
-        self.folder = Path(folder)
-        self.shared = shared
-        self._file: int | None = None
-
-    def __enter__(self) -> FolderLock:
-        with disk_errors_explained(self.folder / ".lock"):
-            file = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            try:
-                fcntl.flock(file, (fcntl.LOCK_SH if self.shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(file)
-                raise FolderInUseError(
-                    f"{self.folder}: another run is writing there; wait until it ends or choose another folder"
-                ) from None
-            except OSError as error:
-                if error.errno not in _UNSUPPORTED:
-                    os.close(file)
-                    raise
-        self._file = file
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._file is not None:
-            # closing alone would leave the lock to any forked child that inherited the descriptor
-            with suppress(OSError):
-                fcntl.flock(self._file, fcntl.LOCK_UN)
-            os.close(self._file)
-            self._file = None
-
-
-def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname()) or "localhost"
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(file)
     except OSError as error:
-        if error.errno not in _UNSUPPORTED:
+        if error.errno not in _CANNOT_SYNC:
             raise
+
+
+def _sync_folder(folder: Path) -> None:
+    try:
+        file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return  # it may be written to but not listed
+    try:
+        sync(file)
     finally:
         os.close(file)

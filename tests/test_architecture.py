@@ -11,7 +11,10 @@ import saliency_pipeline
 PACKAGE = Path(saliency_pipeline.__file__).parent
 LAYERS = (
     "errors",
+    "locks",
+    "temporaries",
     "files",
+    "folders",
     "documents",
     "devices",
     "cache",

@@ -24,7 +24,8 @@ from saliency_pipeline.comparison.report import write_report
 from saliency_pipeline.comparison.runs import Run, is_finished, read_run
 from saliency_pipeline.devices import computes_bf16, find_device
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.files import FolderLock, disk_errors_explained, remove_stale_temporaries, write_atomically
+from saliency_pipeline.files import write_atomically
+from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.allocator import keep_large_blocks
@@ -95,10 +96,8 @@ def compare(
     """
     folder, progress, pairs = Path(output), progress or Progress(), ShardFolder(shards)
     keep_large_blocks()
-    with disk_errors_explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with FolderLock(folder):
-        remove_stale_temporaries(folder)
+    make_output(folder)
+    with FolderLock(folder, note=progress.note):
         plan, jobs = _planned(
             pairs, folder, arms, shared or TrainConfig(), folds, repeats, per_class, pretraining, jobs, progress
         )
@@ -183,10 +182,8 @@ def compare_runs(
     pairs = _shards(found[0])
     about = {"runs": [str(run.folder) for run in found], "shards": sorted(plans)}
     results = analyse(found, arms, ["all images"], classes, about=about, warnings=warnings)
-    with disk_errors_explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with FolderLock(folder):
-        remove_stale_temporaries(folder)
+    make_output(folder)
+    with FolderLock(folder, note=(progress or Progress()).note):
         costs = paid(found, pairs, found[0].config, _maps_known(folder))
         page = _write(folder, results, costs, _pictures(pairs, found[0].config))
     return Comparison(folder, page, len(found), 0, results)

@@ -24,6 +24,7 @@ from saliency_pipeline.evaluation.answers import (
     recorded_config,
 )
 from saliency_pipeline.files import write_atomically, write_table
+from saliency_pipeline.folders import make_output, make_subfolder
 from saliency_pipeline.gallery.page import show
 from saliency_pipeline.generation.plan import Request
 from saliency_pipeline.generation.run import generate
@@ -100,6 +101,8 @@ def predict(
     """
     progress, folder, trained = progress or Progress(), Path(output), load_trained(run)
     request = _request(trained, str(run), weights, str(find_device(device)), progress)
+    make_output(folder)
+    make_subfolder(folder / SHARDS)
     report = generate(read_folder(images, label_level=0), folder / SHARDS, request, progress=progress)
     pairs = ShardFolder(folder / SHARDS)
     if not len(pairs):
