@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from saliency_pipeline.cli.options import beside, config_option, json_echo, json_option, output_option, quiet_option
+from saliency_pipeline.cli.options import (
+    Number,
+    beside,
+    config_option,
+    json_echo,
+    json_option,
+    output_option,
+    quiet_option,
+)
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.selection import selection_options
 from saliency_pipeline.errors import IntegrityError, SalpipeError
@@ -26,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--exact-only", is_flag=True, help="Compare the files' bytes alone, which needs no decoding.")
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 0.1),
+    type=Number(0, 0.1),
     default=0.01,
     show_default=True,
     metavar="D",

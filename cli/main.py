@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.home import provide_home
 
 COMMANDS = {
     "fetch": ("saliency_pipeline.cli.fetch:command", "Download the images of a list of URLs: PubFig."),
@@ -153,6 +154,7 @@ def salpipe() -> None:
 
 def main() -> None:
     """Run the command line: the entry point of the `salpipe` script. Never returns."""
+    provide_home()
     collect_garbage_rarely()
     answer_interruptions()
     salpipe.main(prog_name="salpipe")

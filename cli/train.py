@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from saliency_pipeline.cli.options import (
+    Number,
     config_option,
     json_echo,
     json_option,
@@ -61,7 +62,7 @@ from saliency_pipeline.images.keys import shown
 @learning_options("Of the folds; with the fold, of the first weights, the order and the augmentations.")
 @click.option(
     "--save-every",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=10.0,
     show_default=True,
     metavar="MINUTES",

@@ -11,6 +11,7 @@ import saliency_pipeline
 PACKAGE = Path(saliency_pipeline.__file__).parent
 LAYERS = (
     "errors",
+    "home",
     "locks",
     "temporaries",
     "files",

@@ -13,7 +13,7 @@ from typing import Any
 
 import joblib
 
-from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.folders import FolderLock, make_output, make_subfolder
 from saliency_pipeline.generation.job import Job, write_shard, write_shards
 from saliency_pipeline.generation.plan import PLAN, Request, ShardTask, shard_tasks
@@ -105,9 +105,9 @@ def generate(
     progress = progress or Progress()
     folder = Path(output).absolute()
     if not 1 <= part[0] <= part[1]:
-        raise SalpipeError(f"--shards {part[0]}/{part[1]}: use I/N with I from 1 to N")
+        raise OptionError(f"--shards {part[0]}/{part[1]}: use I/N with I from 1 to N")
     if jobs < 1:
-        raise SalpipeError(f"--jobs {jobs}: use 1 or more")
+        raise OptionError(f"--jobs {jobs}: use 1 or more")
     catalogue = data if isinstance(data, Catalogue) else read_images(data, layout, note=progress.note)
     refuse_nesting(Path(catalogue.root), folder)
     keep_large_blocks()

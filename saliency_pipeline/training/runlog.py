@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from scipy.special import softmax
 
+from saliency_pipeline import documents
 from saliency_pipeline.devices import device_name
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import write_atomically, write_table
@@ -88,10 +89,10 @@ def read_json(path: Path) -> dict[str, Any]:
         SalpipeError: there is none, or it is damaged.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = documents.read_json(path)
     except FileNotFoundError:
         raise SalpipeError(f"{path}: no such file; give a run that 'salpipe train' made") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, documents.DocumentError) as error:
         raise SalpipeError(f"{path}: damaged ({error}); run the same 'salpipe train' again") from error
     if not isinstance(value, dict):
         raise SalpipeError(f"{path}: damaged; run the same 'salpipe train' again")
