@@ -9,6 +9,7 @@ import pytest
 
 from saliency_pipeline import cache
 from saliency_pipeline.cache import cache_folder, cached, discard
+from saliency_pipeline.speeds import remembered_speeds
 from saliency_pipeline.temporaries import temporary_name
 
 
@@ -180,3 +181,42 @@ def test_without_a_home_nothing_is_left_where_the_command_runs(
     assert making.count == 2
     assert not list(tmp_path.iterdir())
     assert cache_folder().is_absolute()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "sparse", "empty"])
+def test_what_is_no_entry_is_made_again(making: Making, empty_cache: Path, kind: str) -> None:
+    making("a")
+    (entry,) = entries(empty_cache)
+    entry.unlink()
+    if kind == "pipe":
+        os.mkfifo(entry)
+    elif kind == "device":
+        entry.symlink_to("/dev/zero")
+    elif kind == "folder":
+        entry.mkdir()
+    else:
+        with open(entry, "wb") as file:
+            file.truncate(2**40 if kind == "sparse" else 0)
+    assert making("a") == "a"
+    assert making.count == 2
+
+
+SPEEDS = [
+    "[" * 100_000,
+    "[]",
+    '{"key": 1}',
+    '{"key": {"a": NaN}}',
+    '{"key": {"a": 0}}',
+    '{"key": {"a": 1' + "0" * 400 + "}}",
+]
+
+
+@pytest.mark.parametrize("text", SPEEDS)
+def test_speeds_that_cannot_be_are_measured_again(empty_cache: Path, text: str) -> None:
+    empty_cache.mkdir(parents=True)
+    (empty_cache / "speeds.json").write_text(text)
+    for _ in range(2):
+        assert remembered_speeds("key", ["a"], lambda: [2.0]) == {"a": 2.0}
+    (empty_cache / "speeds.json").unlink()
+    os.mkfifo(empty_cache / "speeds.json")
+    assert remembered_speeds("key", ["a"], lambda: [2.0]) == {"a": 2.0}

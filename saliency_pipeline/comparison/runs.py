@@ -7,7 +7,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -101,7 +100,7 @@ def read_run(folder: Path, arm: str, setting: str) -> Run:
     provenance = read_json(folder / PROVENANCE)
     try:
         rows = [parse_json(line) for line in read_regular(folder / METRICS).splitlines()]
-        curves = {name: np.array([row[name] for row in rows], np.float64) for name in COLUMNS if name != "epoch"}
+        curves = {name: np.array([float(row[name]) for row in rows], np.float64) for name in COLUMNS if name != "epoch"}
         if not rows or not np.isfinite(curves["validation_top1"]).all():
             raise ValueError("its accuracy is not finite")
         images = {name: int(count) for name, count in provenance["images"].items()}
@@ -155,6 +154,12 @@ def _read_answers(path: Path) -> Answers | None:
         data = read_regular(path, _MAX_TABLE_BYTES)
     except FileNotFoundError:
         return None
-    rows: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(data.decode("utf-8"), newline="")))
-    keys, labels, predicted = (tuple(str(row[name]) for row in rows) for name in ("key", "label", "predicted"))
+    table = csv.DictReader(io.StringIO(data.decode("utf-8"), newline=""))
+    wanted = ("key", "label", "predicted")
+    if not set(wanted) <= set(table.fieldnames or ()):
+        raise ValueError(f"{path.name} lacks one of the columns {', '.join(wanted)}")
+    rows = [[row[name] for name in wanted] for row in table]
+    if any(cell is None for row in rows for cell in row):
+        raise ValueError(f"a row of {path.name} ends too soon")
+    keys, labels, predicted = zip(*rows, strict=True) if rows else ((), (), ())
     return Answers(keys, labels, predicted)

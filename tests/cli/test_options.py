@@ -15,7 +15,7 @@ LIST = "person\timagenum\turl\trect\tmd5sum\n"
 OTHERS = {
     ("generate", "--shards"): ["0/1", "2/1", "x"],
     ("generate", "--max-rejects"): ["-1", "x", "nan"],
-    ("generate", "--split"): ["x", "50/60", "nan/1", "1/2/3/4"],
+    ("generate", "--split"): ["x", "0.5/0.6", "nan/1", "1/2/3/4"],
     ("generate", "--margin"): ["-1", "nan", "11"],
     ("compare", "--per-class"): ["0", "x", "5,", "5,5"],
     ("compare", "--folds"): ["1"],
@@ -65,7 +65,7 @@ def call(inputs: Path, output: Path, name: str, *arguments: str) -> Result:
     return CliRunner().invoke(salpipe, [name, *given, "-o", str(output), *arguments])
 
 
-@pytest.mark.parametrize(("name", "flag", "value"), numbers(), ids="-".join)
+@pytest.mark.parametrize(("name", "flag", "value"), list(numbers()))
 def test_a_number_that_cannot_be_is_wrong_usage(inputs: Path, tmp_path: Path, name: str, flag: str, value: str) -> None:
     result = call(inputs, tmp_path / "out", name, flag, value)
     assert result.exit_code == 2, result.output
