@@ -145,5 +145,5 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 
 def test_a_file_that_is_not_there_is_named_as_it_was_typed() -> None:
-    with pytest.raises(SalpipeError, match=r"^--classes @nofile: no such file; check the path$"):
+    with pytest.raises(SalpipeError, match=r"^--classes @nofile: No such file or directory; check the path$"):
         meant("@nofile")
