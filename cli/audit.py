@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from saliency_pipeline.cli.options import (
+    Number,
     beside,
     config_option,
     echo,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 @click.option("--exact-only", is_flag=True, help="Compare the files' bytes alone, which needs no decoding.")
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 0.1),
+    type=Number(0, 0.1),
     default=0.01,
     show_default=True,
     metavar="D",

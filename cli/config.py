@@ -6,12 +6,12 @@ A value of the file is read exactly as if it had been typed on the command line;
 from __future__ import annotations
 
 import difflib
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import click
 
+from saliency_pipeline.documents import DocumentError, read_toml
 from saliency_pipeline.errors import SalpipeError
 
 
@@ -34,8 +34,8 @@ def apply(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     if path is None or ctx.resilient_parsing:
         return
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        document = read_toml(path)
+    except (DocumentError, OSError) as error:
         raise SalpipeError(f"{path}: cannot be read as TOML: {error}") from error
 
     command = ctx.info_name or ""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from saliency_pipeline.cli.options import config_option, echo, json_echo, json_option, quiet_option
+from saliency_pipeline.cli.options import OutputPath, config_option, echo, json_echo, json_option, quiet_option
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.text import shown
 
@@ -17,7 +17,7 @@ from saliency_pipeline.text import shown
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=OutputPath(path_type=Path),
     required=True,
     metavar="FILE.onnx",
     help="The file to write; one that is there is replaced.",

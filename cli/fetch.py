@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from saliency_pipeline.cli.options import config_option, echo, json_echo, json_option, output_option, quiet_option
+from saliency_pipeline.cli.options import (
+    Number,
+    config_option,
+    echo,
+    json_echo,
+    json_option,
+    output_option,
+    quiet_option,
+)
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.text import shown
@@ -41,7 +49,7 @@ from saliency_pipeline.text import shown
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, 600, min_open=True),
+    type=Number(0, 600, min_open=True),
     default=20.0,
     show_default=True,
     metavar="SECONDS",

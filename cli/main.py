@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.home import provide_home
 from saliency_pipeline.text import printable
 
 COMMANDS = {
@@ -171,6 +172,7 @@ def salpipe() -> None:
 
 def main() -> None:
     """Run the command line: the entry point of the `salpipe` script. Never returns."""
+    provide_home()
     collect_garbage_rarely()
     answer_interruptions()
     salpipe.main(prog_name="salpipe")

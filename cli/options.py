@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,28 @@ from saliency_pipeline.text import printable
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+
+class Number(click.FloatRange):
+    """A number in a range; "nan", which click lets through, is in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click does it."""
+        converted = super().convert(value, param, ctx)
+        if math.isnan(converted):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return converted
+
+
+class OutputPath(click.Path):
+    """A path to write to; an empty one, which would mean the current folder, is a variable that was not set."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click does it."""
+        if not os.fspath(value):
+            self.fail("is empty; use . for the current folder", param, ctx)
+        return super().convert(value, param, ctx)
+
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 """`--json`, delivered as `as_json`."""
@@ -55,7 +78,7 @@ def output_option(help: str, *, required: bool = True) -> Callable[[Any], Any]:
         help: what is written there.
         required: whether the command needs it.
     """
-    path = click.Path(file_okay=False, path_type=Path)
+    path = OutputPath(file_okay=False, path_type=Path)
     return click.option("-o", "--output", type=path, required=required, metavar="FOLDER", help=help)
 
 

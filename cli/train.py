@@ -8,7 +8,15 @@ from typing import Any
 
 import click
 
-from saliency_pipeline.cli.options import config_option, echo, json_echo, json_option, output_option, quiet_option
+from saliency_pipeline.cli.options import (
+    Number,
+    config_option,
+    echo,
+    json_echo,
+    json_option,
+    output_option,
+    quiet_option,
+)
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.training import augmentations, learning_options, network_options
 from saliency_pipeline.models.file_kinds import check_weights
@@ -56,7 +64,7 @@ from saliency_pipeline.text import shown
 @learning_options("Of the folds; with the fold, of the first weights, the order and the augmentations.")
 @click.option(
     "--save-every",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=10.0,
     show_default=True,
     metavar="MINUTES",

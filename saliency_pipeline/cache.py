@@ -19,7 +19,7 @@ from platformdirs import user_cache_path
 
 from saliency_pipeline.devices import instructions
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.files import remove_stale_temporaries, temporary_name
+from saliency_pipeline.temporaries import exclusive, remove_stale_temporaries, temporary_name
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +106,8 @@ def _path(kind: str, key: Sequence[str]) -> Path:
 
 def _read(path: Path) -> bytes | None:
     try:
+        if not path.is_file() or path.stat().st_size > _DIGEST_SIZE + MAX_TOTAL_BYTES:
+            return None
         with open(path, "rb") as file:
             digest, data = file.read(_DIGEST_SIZE), file.read()
     except OSError:
@@ -125,10 +127,11 @@ def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb", opener=exclusive) as file:
             file.write(hashlib.sha256(data).digest())
             file.write(data)
-        os.replace(temporary, path)
+            file.flush()
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     _evict(path.parent)

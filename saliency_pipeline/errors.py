@@ -11,6 +11,12 @@ class SalpipeError(Exception):
     exit_code = 1
 
 
+class OptionError(SalpipeError):
+    """An option has a value that it can never have, or contradicts another, whatever the files hold."""
+
+    exit_code = 2
+
+
 class BadImageError(SalpipeError):
     """One image cannot be used. The message is the reason alone, for `rejects.jsonl`; a run goes on without it."""
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from saliency_pipeline.cache import cache_folder
+from saliency_pipeline.documents import DocumentError, read_json
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import write_atomically
 
@@ -26,21 +28,25 @@ def remembered_speeds(key: str, names: Sequence[str], measure: Callable[[], Sequ
         Speed by name.
     """
     cache = cache_folder() / "speeds.json"
-    known = _read_json(cache).get(key)
-    if isinstance(known, dict) and all(isinstance(known.get(name), int | float) for name in names):
+    known = _read(cache).get(key)
+    if isinstance(known, dict) and all(_is_speed(known.get(name)) for name in names):
         return {name: float(known[name]) for name in names}
     speeds = dict(zip(names, (float(f"{speed:.4g}") for speed in measure()), strict=True))
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(cache, json.dumps({**_read_json(cache), key: speeds}, indent=1, sort_keys=True) + "\n")
+        write_atomically(cache, json.dumps({**_read(cache), key: speeds}, indent=1, sort_keys=True) + "\n")
     except (OSError, SalpipeError) as error:
         logger.info("speeds are not remembered: %s", error)
     return speeds
 
 
-def _read_json(path: Path) -> dict[str, object]:
+def _is_speed(value: object) -> bool:
+    return isinstance(value, int | float) and 0 < value <= sys.float_info.max
+
+
+def _read(path: Path) -> dict[str, object]:
     try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
+        value = read_json(path)
+    except (OSError, DocumentError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -1,8 +1,6 @@
 """The user's cache folder: what is made once is found again, and whatever becomes of it is made again, silently."""
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +9,8 @@ import pytest
 
 from saliency_pipeline import cache
 from saliency_pipeline.cache import cache_folder, cached, discard
-from saliency_pipeline.files import temporary_name
+from saliency_pipeline.speeds import remembered_speeds
+from saliency_pipeline.temporaries import temporary_name
 
 
 class Making:
@@ -132,11 +131,8 @@ def test_what_is_larger_than_everything_else_may_be_is_not_cached(
 
 def test_leftovers_of_killed_processes_are_removed(making: Making, empty_cache: Path) -> None:
     making("a")
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
     (entry,) = entries(empty_cache)
-    name = temporary_name(entry).name.replace(f".{os.getpid()}.", f".{child.pid}.")
-    left = entry.with_name(name)
+    left = temporary_name(entry)
     left.touch()
     making("b")
     assert not left.exists()
@@ -185,3 +181,42 @@ def test_without_a_home_nothing_is_left_where_the_command_runs(
     assert making.count == 2
     assert not list(tmp_path.iterdir())
     assert cache_folder().is_absolute()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "sparse", "empty"])
+def test_what_is_no_entry_is_made_again(making: Making, empty_cache: Path, kind: str) -> None:
+    making("a")
+    (entry,) = entries(empty_cache)
+    entry.unlink()
+    if kind == "pipe":
+        os.mkfifo(entry)
+    elif kind == "device":
+        entry.symlink_to("/dev/zero")
+    elif kind == "folder":
+        entry.mkdir()
+    else:
+        with open(entry, "wb") as file:
+            file.truncate(2**40 if kind == "sparse" else 0)
+    assert making("a") == "a"
+    assert making.count == 2
+
+
+SPEEDS = [
+    "[" * 100_000,
+    "[]",
+    '{"key": 1}',
+    '{"key": {"a": NaN}}',
+    '{"key": {"a": 0}}',
+    '{"key": {"a": 1' + "0" * 400 + "}}",
+]
+
+
+@pytest.mark.parametrize("text", SPEEDS)
+def test_speeds_that_cannot_be_are_measured_again(empty_cache: Path, text: str) -> None:
+    empty_cache.mkdir(parents=True)
+    (empty_cache / "speeds.json").write_text(text)
+    for _ in range(2):
+        assert remembered_speeds("key", ["a"], lambda: [2.0]) == {"a": 2.0}
+    (empty_cache / "speeds.json").unlink()
+    os.mkfifo(empty_cache / "speeds.json")
+    assert remembered_speeds("key", ["a"], lambda: [2.0]) == {"a": 2.0}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from saliency_pipeline.documents import read_toml
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.fusion import FUSIONS
 from saliency_pipeline.training.config import SPELLED, TrainConfig
@@ -120,7 +120,7 @@ def _arm(name: str, options: Mapping[str, Any], kind: str | None = None) -> Arm:
 
 def _from_file(path: Path) -> list[Arm]:
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))["arm"]
+        tables = read_toml(path)["arm"]
         items = list(tables.items())
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise SalpipeError(f"{path}: holds no tables [arm.NAME] ({error}); see 'salpipe compare --help'") from error
@@ -131,7 +131,7 @@ def _from_file(path: Path) -> list[Arm]:
             raise SalpipeError(f"{path}: [arm.{name}] is no table")
         table = dict(table)
         like, kind = table.pop("like", None), table.pop("kind", None)
-        if like is not None and like not in BUILT_IN:
+        if like is not None and (not isinstance(like, str) or like not in BUILT_IN):
             raise SalpipeError(f"{path}: arm {name}: no arm '{like}' to be like; there are {', '.join(BUILT_IN)}")
         if kind not in (None, CANDIDATE, CONTROL):
             raise SalpipeError(f"{path}: arm {name}: kind {kind!r}; use {CANDIDATE} or {CONTROL}")

@@ -11,6 +11,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+from jinja2 import UndefinedError
 from PIL import Image
 
 from saliency_pipeline.comparison.analysis import analyse
@@ -23,8 +24,9 @@ from saliency_pipeline.comparison.plan import ALL, Plan, Pretraining, Task, chos
 from saliency_pipeline.comparison.report import write_report
 from saliency_pipeline.comparison.runs import Run, is_finished, read_run
 from saliency_pipeline.devices import computes_bf16, find_device
-from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.files import FolderLock, disk_errors_explained, remove_stale_temporaries, write_atomically
+from saliency_pipeline.errors import OptionError, SalpipeError
+from saliency_pipeline.files import write_atomically
+from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.progress import Progress
@@ -97,10 +99,8 @@ def compare(
     folder, progress, pairs = Path(output), progress or Progress(), ShardFolder(shards)
     refuse_among_images(folder, shards)
     keep_large_blocks()
-    with disk_errors_explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with FolderLock(folder):
-        remove_stale_temporaries(folder)
+    make_output(folder)
+    with FolderLock(folder, note=progress.note):
         plan, jobs = _planned(
             pairs, folder, arms, shared or TrainConfig(), folds, repeats, per_class, pretraining, jobs, progress
         )
@@ -186,10 +186,8 @@ def compare_runs(
     pairs = _shards(found[0])
     about = {"runs": [str(run.folder) for run in found], "shards": sorted(plans)}
     results = analyse(found, arms, ["all images"], classes, about=about, warnings=warnings)
-    with disk_errors_explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with FolderLock(folder):
-        remove_stale_temporaries(folder)
+    make_output(folder)
+    with FolderLock(folder, note=(progress or Progress()).note):
         costs = paid(found, pairs, found[0].config, _maps_known(folder))
         page = _write(folder, results, costs, _pictures(pairs, found[0].config))
     return Comparison(folder, page, len(found), 0, results)
@@ -211,11 +209,13 @@ def rebuild(output: Path | str, shards: Path | str | None = None) -> Comparison:
     results, costs = read_json(folder / RESULTS), read_json(folder / COSTS)
     place = shards or costs.get("shards")
     pairs = ShardFolder(place) if place and Path(place).exists() else None
-    method = results.get("about", {}).get("method")
     try:
+        method = results.get("about", {}).get("method")
         page = write_report(folder, results, costs, _pictures(pairs, replace(TrainConfig(), method=method)))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise SalpipeError(f"{folder / RESULTS}: damaged ({error!r}); run the same 'salpipe compare' again") from error
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, UndefinedError) as error:
+        raise SalpipeError(
+            f"{folder / RESULTS}: damaged ({error!r:.200}); run the same 'salpipe compare' again"
+        ) from error
     return Comparison(
         folder, page, sum(len(a["runs"]) for s in results["settings"] for a in s["arms"].values()), 0, results
     )
@@ -242,7 +242,7 @@ def _planned(
     if jobs is None:
         jobs = cores if device.type == "cpu" else 1
     if jobs < 1:
-        raise SalpipeError(f"--jobs {jobs}: use 1 or more")
+        raise OptionError(f"--jobs {jobs}: use 1 or more")
     runs = max(1, (folds or 1) * repeats * len(arms) * len(per_class))
     threads = before[1] if before else max(1, cores // min(jobs, runs))
     shared = replace(shared, device=device.type, method=chosen_method(replace(shared, arch="modulated"), pairs))
@@ -310,8 +310,8 @@ def _maps_known(folder: Path) -> dict[str, Any] | None:
     """What making the maps was found to cost before."""
     if not (folder / COSTS).exists():
         return None
-    known: dict[str, Any] | None = read_json(folder / COSTS).get("maps")
-    return known
+    known = read_json(folder / COSTS).get("maps")
+    return known if isinstance(known, dict) and isinstance(known.get("seconds"), int | float) else None
 
 
 def _pictures(pairs: ShardFolder | None, config: TrainConfig) -> Pictures:

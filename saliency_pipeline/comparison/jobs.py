@@ -19,6 +19,7 @@ from saliency_pipeline.comparison.plan import Task
 from saliency_pipeline.comparison.runs import TEST, is_finished
 from saliency_pipeline.errors import FolderInUseError, SalpipeError
 from saliency_pipeline.evaluation.evaluate import EVALUATION, evaluate
+from saliency_pipeline.folders import make_subfolder
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.training.run import train
 from saliency_pipeline.workers import ATTEMPTS, become_worker, interrupts_ignored
@@ -121,6 +122,7 @@ def do_task(task: Task, folder: str, threads: int, parent: int | None) -> Outcom
     torch.set_num_threads(threads)
     run = Path(folder) / task.folder
     try:
+        make_subfolder(run, inside=Path(folder))
         for waited in range(int(PATIENCE)):
             try:
                 report = train(task.shards, run, task.config)
@@ -130,6 +132,7 @@ def do_task(task: Task, folder: str, threads: int, parent: int | None) -> Outcom
                     raise
                 time.sleep(1)
         if task.test:
+            make_subfolder(run / TEST)
             evaluate(run, task.shards, "test", run / TEST, device=task.config.device)
         return Outcome(task.folder, report.last["validation_top1"])
     except SalpipeError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from saliency_pipeline.comparison.arms import Arm
-from saliency_pipeline.errors import PlanMismatchError, SalpipeError
+from saliency_pipeline.errors import OptionError, PlanMismatchError, SalpipeError
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.shards.reader import ShardFolder
@@ -156,15 +156,15 @@ def make_plan(
         SalpipeError: a number or an arm that cannot be.
     """
     if folds < 0 or folds == 1:
-        raise SalpipeError(f"--folds {folds}: use 2 or more, or 0 for the shards' own splits")
+        raise OptionError(f"--folds {folds}: use 2 or more, or 0 for the shards' own splits")
     if repeats < 1:
-        raise SalpipeError(f"--repeats {repeats}: use 1 or more")
+        raise OptionError(f"--repeats {repeats}: use 1 or more")
     for name, values in (("per-class", per_class), ("pretrain-size", pretraining.sizes if pretraining else ())):
         for text in values:
             if text != ALL and not (text.isascii() and text.isdigit() and int(text) > 0):
-                raise SalpipeError(f"--{name} {text}: use numbers of images, or 'all', with commas between them")
+                raise OptionError(f"--{name} {text}: use numbers of images, or 'all', with commas between them")
         if len(set(values)) < len(values):
-            raise SalpipeError(f"--{name} {','.join(values)}: names a number twice")
+            raise OptionError(f"--{name} {','.join(values)}: names a number twice")
     _, splits = labels_and_splits(pairs)
     return Plan(
         str(pairs.path.resolve()),
@@ -188,27 +188,34 @@ def store(plan: Plan, folder: Path) -> None:
     """
     path, new = folder / PLAN, plan.described()
     if path.exists():
-        old = read_json(path)
-        differing = [
-            f"{name} {old.get(name)} -> {new[name]}"
-            for name in ("hash", "folds", "pretraining", "threads", "seed")
-            if old.get(name) != new[name]
-        ]
-        before = old.get("shared", {})
-        differing += [
-            f"{option(name)} {before.get(name)} -> {value}"
-            for name, value in new["shared"].items()
-            if before.get(name) != value
-        ]
-        known = {arm["name"]: arm for arm in old.get("arms", ())}
-        differing += [
-            f"arm {arm['name']}" for arm in new["arms"] if known.get(arm["name"], arm)["options"] != arm["options"]
-        ]
+        try:
+            differing = _differences(read_json(path), new)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise SalpipeError(f"{path}: damaged; choose another output folder") from error
         if differing:
             raise PlanMismatchError(
                 f"{folder} holds another comparison ({'; '.join(differing)}); choose another output folder"
             )
     write_atomically(path, json.dumps(new, indent=2) + "\n")
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What a stored plan has otherwise, but for arms that are new."""
+    differing = [
+        f"{name} {old.get(name)} -> {new[name]}"
+        for name in ("hash", "folds", "pretraining", "threads", "seed")
+        if old.get(name) != new[name]
+    ]
+    before = old.get("shared", {})
+    differing += [
+        f"{option(name)} {before.get(name)} -> {value}"
+        for name, value in new["shared"].items()
+        if before.get(name) != value
+    ]
+    known = {arm["name"]: arm for arm in old.get("arms", ())}
+    return differing + [
+        f"arm {arm['name']}" for arm in new["arms"] if known.get(arm["name"], arm)["options"] != arm["options"]
+    ]
 
 
 def chosen_before(folder: Path) -> tuple[str, int] | None:
@@ -218,7 +225,7 @@ def chosen_before(folder: Path) -> tuple[str, int] | None:
     told = read_json(folder / PLAN)
     try:
         return str(told["shared"]["precision"]), int(told["threads"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise SalpipeError(f"{folder / PLAN}: damaged; choose another output folder") from error
 
 

@@ -18,7 +18,10 @@ from matplotlib.figure import Figure
 from saliency_pipeline.comparison.conclusion import points
 from saliency_pipeline.comparison.curves import Told
 from saliency_pipeline.comparison.figures import BY_SETTING, FIGURES, by_setting
-from saliency_pipeline.files import disk_errors_explained, write_atomically, write_table
+from saliency_pipeline.files import write_atomically
+from saliency_pipeline.folders import make_output, make_subfolder
+from saliency_pipeline.tables import write_table
+from saliency_pipeline.temporaries import remove_stale_temporaries
 from saliency_pipeline.training.curves import write_figure
 
 PAGE, TABLE, PICTURES = "report.html", "results.csv", "figures"
@@ -45,8 +48,9 @@ def write_report(folder: Path, results: Told, costs: Told, pictures: Pictures) -
     Raises:
         SalpipeError: the disk is full or cannot be written.
     """
-    with disk_errors_explained(folder):
-        (folder / PICTURES).mkdir(parents=True, exist_ok=True)
+    make_output(folder)
+    make_subfolder(folder / PICTURES)
+    remove_stale_temporaries(folder / PICTURES)
     several = len(results["settings"]) > 1
     sections = []
     for setting in results["settings"]:

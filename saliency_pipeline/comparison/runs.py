@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from saliency_pipeline.documents import parse_json, read_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation.evaluate import PREDICTIONS
-from saliency_pipeline.files import read_table
 from saliency_pipeline.recognition import RUN, recognize
+from saliency_pipeline.tables import read_table
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.runlog import ANSWERS, METRICS, PROVENANCE, SUMMARY, read_json
+from saliency_pipeline.training.runlog import ANSWERS, COLUMNS, METRICS, PROVENANCE, SUMMARY, read_json
 
 TEST = "evaluation-test"
 """Folder of a run's evaluation on the held-out test split."""
@@ -98,10 +98,9 @@ def read_run(folder: Path, arm: str, setting: str) -> Run:
         raise SalpipeError(f"{folder}: not a finished run; finish it with the same 'salpipe train'")
     provenance = read_json(folder / PROVENANCE)
     try:
-        rows = [json.loads(line) for line in (folder / METRICS).read_text(encoding="utf-8").splitlines()]
-        names = [name for name in rows[0] if name != "epoch"]
-        curves = {name: np.array([row[name] for row in rows], np.float64) for name in names}
-        if not np.isfinite(curves["validation_top1"]).all():
+        rows = [parse_json(line) for line in read_regular(folder / METRICS).splitlines()]
+        curves = {name: np.array([float(row[name]) for row in rows], np.float64) for name in COLUMNS if name != "epoch"}
+        if not rows or not np.isfinite(curves["validation_top1"]).all():
             raise ValueError("its accuracy is not finite")
         images = {name: int(count) for name, count in provenance["images"].items()}
         return Run(
@@ -117,8 +116,8 @@ def read_run(folder: Path, arm: str, setting: str) -> Run:
             _read_answers(folder / ANSWERS),
             _read_answers(folder / TEST / PREDICTIONS),
         )
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise SalpipeError(f"{folder}: damaged ({error}); train it again in another folder") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise SalpipeError(f"{folder}: damaged ({error!s:.200}); train it again in another folder") from error
 
 
 def is_finished(folder: Path, config: TrainConfig) -> bool:
@@ -127,7 +126,8 @@ def is_finished(folder: Path, config: TrainConfig) -> bool:
     if stored is None or not (folder / SUMMARY).is_file():
         return False
     summary = read_json(folder / SUMMARY)
-    return stored.epochs == config.epochs and (summary.get("epochs") == config.epochs or bool(summary["stopped_early"]))
+    ended = summary.get("epochs") == config.epochs or bool(summary.get("stopped_early"))
+    return ended and stored.epochs == config.epochs
 
 
 def shared_keys(first: Answers, second: Answers) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -149,8 +149,9 @@ def recalls(answers: Sequence[Answers], classes: Sequence[str]) -> list[float | 
 
 
 def _read_answers(path: Path) -> Answers | None:
-    if not path.is_file():
+    try:
+        rows = read_table(path)
+    except FileNotFoundError:
         return None
-    rows = read_table(path)
     keys, labels, predicted = (tuple(row[name] for row in rows) for name in ("key", "label", "predicted"))
     return Answers(keys, labels, predicted)

@@ -39,7 +39,7 @@ def recorded_config(trained: Trained) -> TrainConfig:
     try:
         options = dict(trained.about["config"])
         return TrainConfig(**options | {"augment": tuple(options["augment"])})
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, SalpipeError) as error:
         raise SalpipeError(
             f"{trained.path}: does not say how it was trained ({one_line(error)}); give a run that 'salpipe train' made"
         ) from error

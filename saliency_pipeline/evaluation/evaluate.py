@@ -26,12 +26,14 @@ from saliency_pipeline.evaluation.answers import (
 )
 from saliency_pipeline.evaluation.confusion import excerpt, from_json
 from saliency_pipeline.evaluation.figures import draw_confusion, draw_reliability
-from saliency_pipeline.files import disk_errors_explained, remove_stale_temporaries, write_atomically, write_table
+from saliency_pipeline.files import write_atomically
+from saliency_pipeline.folders import make_output, make_subfolder
 from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.models.trained import Trained, load_trained
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.tables import write_table
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.parts import duplicates, labels_and_splits, split_of
 from saliency_pipeline.training.split import evaluation_rows
@@ -120,6 +122,9 @@ def evaluate(
     )
     for note in _caveats(trained, config, pairs, rows):
         progress.note(note)
+    if output is None:
+        make_subfolder(folder)
+    make_output(folder)
     probabilities = answer(trained, pairs, rows, batch_size=batch_size, device=device, progress=progress)
     about = {
         "run": str(run),
@@ -215,9 +220,6 @@ def _write(
 ) -> None:
     """Write the tables and pictures, and the numbers last."""
     classes = pairs.classes
-    with disk_errors_explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_stale_temporaries(folder)
     write_table(
         folder / PER_CLASS,
         ("class", "precision", "recall", "f1", "support"),

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation.answers import recorded_config
-from saliency_pipeline.files import disk_errors_explained, write_atomically
+from saliency_pipeline.files import write_atomically
+from saliency_pipeline.folders import make_output
 from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.models.preprocessing import Preprocessing
 from saliency_pipeline.models.trained import Trained, load_trained
@@ -119,8 +120,7 @@ def export(run: Path | str, output: Path | str, *, opset: int = OPSET, progress:
             f"{run}: the exported model differs from PyTorch by {error:.1e} of the range of the logits, more than "
             f"{TOLERANCE:g}; no file was written, try another --opset or version of onnxruntime"
         )
-    with disk_errors_explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_output(path.parent)
     write_atomically(path, data)
     size = trained.spec.size
     shapes = {"image": f"N x 3 x {size} x {size}"} | (

@@ -23,7 +23,8 @@ from saliency_pipeline.evaluation.answers import (
     others_header,
     recorded_config,
 )
-from saliency_pipeline.files import write_atomically, write_table
+from saliency_pipeline.files import write_atomically
+from saliency_pipeline.folders import make_output, make_subfolder
 from saliency_pipeline.gallery.page import show
 from saliency_pipeline.generation.plan import Request
 from saliency_pipeline.generation.run import generate
@@ -36,6 +37,7 @@ from saliency_pipeline.models.weights import state_sha256
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.backends import computes_bf16_in, openvino_installed
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.tables import write_table
 
 SHARDS = "shards"
 TABLE = "predictions.csv"
@@ -105,6 +107,8 @@ def predict(
     progress, folder, trained = progress or Progress(), Path(output), load_trained(run)
     refuse_among_images(folder, run, images)
     request = _request(trained, str(run), weights, str(find_device(device)), progress)
+    make_output(folder)
+    make_subfolder(folder / SHARDS)
     catalogue = read_images(images, "folders", ReadOptions(label_level=0), progress.note)
     report = generate(catalogue, folder / SHARDS, request, progress=progress)
     pairs = ShardFolder(folder / SHARDS)

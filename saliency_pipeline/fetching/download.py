@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saliency_pipeline.fetching.session import REFUSED, Limits
-from saliency_pipeline.files import disk_errors_explained, temporary_name
+from saliency_pipeline.files import disk_errors_explained
+from saliency_pipeline.folders import refuse_link
 from saliency_pipeline.images.keys import shown
+from saliency_pipeline.temporaries import temporary_name
 
 if TYPE_CHECKING:
     import aiohttp
@@ -208,6 +210,7 @@ async def _receive(response: aiohttp.ClientResponse, final: Path, limits: Limits
     size, head = 0, b""
     try:
         with disk_errors_explained(final):
+            refuse_link(final.parent)
             final.parent.mkdir(exist_ok=True)
             file = open(tmp, "xb", buffering=0)  # noqa: SIM115 - what the network does within is no disk error
         with file:

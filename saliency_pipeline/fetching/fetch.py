@@ -13,18 +13,15 @@ from saliency_pipeline.fetching.fetch_log import LOG_NAME, FetchLog, FetchReport
 from saliency_pipeline.fetching.presence import FEW, too_few
 from saliency_pipeline.fetching.retrieval import Retrieval
 from saliency_pipeline.fetching.session import Limits, import_aiohttp
-from saliency_pipeline.files import (
-    FolderLock,
-    disk_errors_explained,
-    remove_stale_temporaries,
-    write_atomically,
-)
+from saliency_pipeline.files import disk_errors_explained, write_atomically
+from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.images.keys import natural
 from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.pubfig import LIST_NAMES
 from saliency_pipeline.images.pubfig_list import ListedFace, of_people, person_name, read_list
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.temporaries import remove_stale_temporaries
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver
@@ -79,12 +76,11 @@ def fetch(
         there = {person_name(name) for name in os.listdir(folder)} if folder.is_dir() else set()
     if there.isdisjoint({person_name(LOG_NAME), *(row.person for row in rows)}):
         refuse_among_images(folder, listed)
-    with disk_errors_explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with FolderLock(folder):
+    make_output(folder)
+    with FolderLock(folder, note=progress.note):
         _copy_list(listed, folder)
-        for each in (folder, *(folder / person for person in {row.person for row in rows})):
-            if each.is_dir():
+        for each in (folder / person for person in {row.person for row in rows}):
+            if each.is_dir() and not each.is_symlink():
                 remove_stale_temporaries(each)
         with FetchLog(folder) as log:
             run = Retrieval(rows, folder, log, limits or Limits(), per_host, limit_per_person, progress)

@@ -8,8 +8,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from saliency_pipeline.documents import parse_json
 from saliency_pipeline.fetching.session import Limits
 from saliency_pipeline.files import disk_errors_explained
+from saliency_pipeline.folders import open_to_append
 from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.pubfig_list import ListedFace
 
@@ -21,6 +23,10 @@ HAD = ("ok", "copied")
 PASSING = ("time-out", "connection-error", "host-unreachable", "truncated")
 """Outcomes after which the next run tries again; others, where `Outcome.final` says so."""
 
+MAX_BYTES = 2**30
+"""Size limit of the log: some thirty runs of the whole list."""
+
+_MAX_LINE_BYTES = 2**16
 _REMEDIES = {"refused-address": " (--allow-private would connect to them)"}
 _PASSING_STATUS = (408, 425, 429)
 
@@ -69,8 +75,8 @@ class Outcome:
 class FetchLog:
     """`fetch.jsonl` of a folder: what it says, and a line more for every outcome, written at once.
 
-    A killed process leaves at most its last line torn. A line that is none is passed over; of several lines about
-    one row the last one counts.
+    A killed process leaves at most its last line torn. A line that is none, or too long for one, is passed over; of
+    several lines about one row the last one counts.
 
     Attributes:
         last: the last outcome by person, number and URL.
@@ -82,13 +88,14 @@ class FetchLog:
 
     def __enter__(self) -> FetchLog:
         with disk_errors_explained(self.path):
-            self._file = open(self.path, "a+b", buffering=0)
-            self._file.seek(0)
+            self._file = open(open_to_append(self.path, MAX_BYTES), "ab", buffering=0)
             torn = False
-            for line in self._file:
-                torn = not line.endswith(b"\n")
-                if outcome := _parsed(line):
-                    self.last[outcome.person, outcome.imagenum, outcome.url] = outcome
+            with open(self._file.fileno(), "rb", closefd=False) as lines:
+                lines.seek(0)
+                while line := lines.readline(_MAX_LINE_BYTES):
+                    torn = not line.endswith(b"\n")
+                    if outcome := _parsed(line):
+                        self.last[outcome.person, outcome.imagenum, outcome.url] = outcome
             if torn:
                 self._file.write(b"\n")
         return self
@@ -156,9 +163,8 @@ class FetchReport:
 
 def _parsed(line: bytes) -> Outcome | None:
     try:
-        value = json.loads(line)
-        outcome = Outcome(**value)
-    except (ValueError, TypeError, RecursionError):
+        outcome = Outcome(**parse_json(line))
+    except (ValueError, TypeError):
         return None
     texts = outcome.person, outcome.url, outcome.outcome
     numbers = outcome.status, outcome.bytes

@@ -17,11 +17,13 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.fetching.download import Download, DownloadError, download, suffix_of
 from saliency_pipeline.fetching.fetch_log import FetchLog, Outcome
 from saliency_pipeline.fetching.session import Limits, new_session
-from saliency_pipeline.files import disk_errors_explained, temporary_name
+from saliency_pipeline.files import disk_errors_explained
+from saliency_pipeline.folders import refuse_link
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.pubfig import numbered
 from saliency_pipeline.images.pubfig_list import ListedFace
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.temporaries import temporary_name
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver
@@ -240,11 +242,13 @@ class Retrieval:
         final = self._folder / row.person / f"{row.number}{path.suffix}"
         tmp = temporary_name(final)
         with disk_errors_explained(final):
+            refuse_link(final.parent)
             final.parent.mkdir(exist_ok=True)
             try:
                 os.link(os.path.realpath(path), tmp)  # of a link's target: elsewhere the link may lead nowhere
             except OSError:
-                shutil.copyfile(path, tmp)
+                with open(path, "rb") as there, open(tmp, "xb") as copy:
+                    shutil.copyfileobj(there, copy)
             self._publish(tmp, final, row)
         self._begun[row.person] -= 1
         source = f"{path.parent.name}/{path.name}"
@@ -257,7 +261,12 @@ class Retrieval:
         before = self._files.get((row.person, row.number))
         # whatever its path looks like: folders and files may be links, and a dangling one is to go as well
         if before is not None and not (os.path.exists(before) and os.path.samefile(before, final)):
-            Path(before).unlink(missing_ok=True)
+            self._remove(Path(before))
+
+    def _remove(self, path: Path) -> None:
+        """Remove a file, unless the folder it is in is a link that leads out of the output folder."""
+        if path.parent.resolve().is_relative_to(self._folder.resolve()):
+            path.unlink(missing_ok=True)
 
     def _fail(self, row: ListedFace, error: DownloadError) -> None:
         self._begun[row.person] -= 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.files import disk_errors_explained
+from saliency_pipeline.folders import make_output
 from saliency_pipeline.gallery.pairs import PAGE, Group, Member, write_pairs
 from saliency_pipeline.images.keys import natural, shown
 from saliency_pipeline.images.nesting import refuse_among_images, refuse_nesting
@@ -158,10 +158,8 @@ def audit_list(
 
 def _made(output: Path, data: Path | str) -> None:
     refuse_among_images(output, data)
-    with disk_errors_explained(output):
-        output.mkdir(parents=True, exist_ok=True)
-        shards = any(is_shard_name(path.name) for path in output.iterdir())
-    if shards:
+    make_output(output)
+    if any(is_shard_name(path.name) for path in output.iterdir()):
         raise SalpipeError(f"{shown(output)} holds shards; choose another output folder")
 
 

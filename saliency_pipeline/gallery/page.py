@@ -18,7 +18,8 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.files import disk_errors_explained, write_atomically
+from saliency_pipeline.files import write_atomically
+from saliency_pipeline.folders import make_output
 from saliency_pipeline.gallery.selection import choose
 from saliency_pipeline.images.listing import CONTACT_SHEET
 from saliency_pipeline.images.nesting import refuse_among_images
@@ -171,8 +172,7 @@ def show(
     refuse_among_images(output, folder)
     views = _views(data, method)
     chosen = choose(data, count, keys=keys, class_name=class_name, random=random, seed=seed)
-    with disk_errors_explained(output):
-        output.mkdir(parents=True, exist_ok=True)
+    make_output(output)
 
     side = _side(_PAGE_BYTES / _BYTES_PER_PIXEL / (len(chosen) * (1 + len(views))), _SIDES, data.header.size)
     sheet_side = _side(_SHEET_PIXELS / (2 * len(chosen)), _SHEET_SIDES, None)

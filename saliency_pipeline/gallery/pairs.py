@@ -15,10 +15,11 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from saliency_pipeline.errors import BadImageError
-from saliency_pipeline.files import write_atomically, write_table
+from saliency_pipeline.files import write_atomically
 from saliency_pipeline.images.decode import decode_frame
 from saliency_pipeline.images.record import ImageRecord, Split
 from saliency_pipeline.subsets.duplicates import in_conflict, leaks
+from saliency_pipeline.tables import write_table
 
 PAGE = "duplicates.html"
 TABLE = "duplicates.csv"

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from saliency_pipeline.errors import BadImageError, SalpipeError
-from saliency_pipeline.files import publish, temporary_name
+from saliency_pipeline.files import publish
 from saliency_pipeline.generation.plan import ShardTask
 from saliency_pipeline.generation.receipt import Receipt, Reject
 from saliency_pipeline.images.decode import decode_frame
@@ -36,6 +36,7 @@ from saliency_pipeline.saliency.targets import Target
 from saliency_pipeline.shards.manifest import ShardEntry
 from saliency_pipeline.shards.schema import ShardHeader, ShardRows
 from saliency_pipeline.shards.writer import ShardWriter
+from saliency_pipeline.temporaries import temporary_name
 from saliency_pipeline.workers import become_worker
 
 # Images a worker takes at a time: enough that handing over and writing cost little beside them.
@@ -165,9 +166,9 @@ class _OpenShard:
         folder = Path(self.job.folder)
         with self.entered:
             images = self.writer.finish()
-        path = self.writer.path
-        size = path.stat().st_size
-        digest = publish(path, folder / self.task.name)
+            path = self.writer.path
+            size = path.stat().st_size
+            digest = publish(path, folder / self.task.name, file=self.writer.descriptor)
         entry = ShardEntry(self.task.name, images, size, digest)
         receipt = Receipt(self.job.header.plan, entry, tuple(self.rejects), self.single_color)
         receipt.write(folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +12,7 @@ from typing import Any
 
 from saliency_pipeline.documents import read_json
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
-from saliency_pipeline.files import temporary_name, write_atomically
+from saliency_pipeline.files import write_if_absent
 from saliency_pipeline.images.decode import DEFAULT_MAX_PIXELS
 from saliency_pipeline.images.record import Catalogue, ImageRecord
 from saliency_pipeline.shards.schema import shard_name, to_json
@@ -229,20 +228,7 @@ def _shortened(name: str, a: Any, b: Any) -> tuple[str, str]:
 def store_plan(folder: Path, plan: Plan) -> Plan:
     """Keep the plan beside the shards, unless another job of the same array was first; the one kept is returned."""
     text = json.dumps({"format": FORMAT, "plan": plan.hash, **asdict(plan)}, indent=2, sort_keys=True) + "\n"
-    path = folder / PLAN
-    tmp = temporary_name(path)
-    write_atomically(tmp, text)
-    try:
-        # A link, unlike a rename, never replaces what somebody else has put there meanwhile.
-        os.link(tmp, path)
-    except FileExistsError:
-        pass
-    except OSError:
-        # A file system without links.
-        if not path.exists():
-            os.replace(tmp, path)
-    finally:
-        tmp.unlink(missing_ok=True)
+    write_if_absent(folder / PLAN, text)
     kept = stored_plan(folder)
     assert kept is not None
     return kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from typing import Any
 
 import joblib
 
-from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.files import FolderLock, disk_errors_explained, remove_stale_temporaries
+from saliency_pipeline.errors import OptionError, SalpipeError
+from saliency_pipeline.folders import FolderLock, make_output, make_subfolder
 from saliency_pipeline.generation.job import Job, write_shard, write_shards
 from saliency_pipeline.generation.plan import PLAN, Request, ShardTask, shard_tasks
 from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, merge, reject_count, valid_receipt
@@ -26,6 +26,7 @@ from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.schema import ShardHeader, is_shard_name
 from saliency_pipeline.shards.summary import plural
+from saliency_pipeline.temporaries import remove_stale_temporaries
 from saliency_pipeline.workers import ATTEMPTS, interrupts_ignored
 
 
@@ -110,15 +111,15 @@ def generate(
     progress = progress or Progress()
     folder = Path(output).absolute()
     if not 1 <= part[0] <= part[1]:
-        raise SalpipeError(f"--shards {part[0]}/{part[1]}: use I/N with I from 1 to N")
+        raise OptionError(f"--shards {part[0]}/{part[1]}: use I/N with I from 1 to N")
     if jobs < 1:
-        raise SalpipeError(f"--jobs {jobs}: use 1 or more")
+        raise OptionError(f"--jobs {jobs}: use 1 or more")
     catalogue = data if isinstance(data, Catalogue) else read_images(data, layout, note=progress.note)
     refuse_nesting(Path(catalogue.root), folder)
     refuse_among_images(folder, catalogue.root)
     keep_large_blocks()
     with ExitStack() as locks:
-        _open_folder(folder, part, locks)
+        _open_folder(folder, part, locks, progress.note)
         resolved = resolve(folder, request, catalogue, jobs, progress.note)
         job = resolved.job
         placement = job.placement
@@ -155,15 +156,14 @@ def generate(
     )
 
 
-def _open_folder(folder: Path, part: tuple[int, int], locks: ExitStack) -> None:
+def _open_folder(folder: Path, part: tuple[int, int], locks: ExitStack, note: Callable[[str], None]) -> None:
     """Make the folder and lock it: a whole run alone, slices of an array beside one another."""
-    with disk_errors_explained(folder):
-        (folder / RECEIPTS).mkdir(parents=True, exist_ok=True)
-    locks.enter_context(FolderLock(folder, shared=part[1] > 1))
+    make_output(folder)
+    make_subfolder(folder / RECEIPTS)
+    locks.enter_context(FolderLock(folder, shared=part[1] > 1, note=note))
     if part[1] > 1:
         own = folder / RECEIPTS / f"part-{part[0]}-of-{part[1]}"
-        with disk_errors_explained(own):
-            own.mkdir(exist_ok=True)
+        make_subfolder(own)
         locks.enter_context(FolderLock(own))
     elif not any(is_shard_name(path.name) for path in folder.iterdir()):
         # A plan that no shard follows yet binds nobody.

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from saliency_pipeline.files import disk_errors_explained, temporary_name
+from saliency_pipeline.files import disk_errors_explained
 from saliency_pipeline.shards.schema import (
     FORMAT,
     FORMAT_VERSION,
@@ -27,6 +27,7 @@ from saliency_pipeline.shards.schema import (
     ragged,
     to_json,
 )
+from saliency_pipeline.temporaries import exclusive, temporary_name
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -46,7 +47,8 @@ class ShardWriter:
     the capacity, not on the clock.
 
     Args:
-        path: file to write, a temporary name (`saliency_pipeline.files.temporary_name`) that the caller publishes.
+        path: file to write, a temporary name (`saliency_pipeline.temporaries.temporary_name`) that the caller publishes
+            before the block is left: until then its lock is held.
         header: what all rows share.
         capacity: the most rows that may come; fewer make `finish` copy the file once.
 
@@ -88,6 +90,14 @@ class ShardWriter:
             if math.prod(column.shape[1:]) * column.dtype.itemsize <= _SMALL_BYTES
         }
         self._file: _File | None = None
+        self._finished: _File | None = None
+
+    @property
+    def descriptor(self) -> int:
+        """Of the finished file; for `files.publish`."""
+        if self._finished is None:
+            raise ValueError(f"{self.path}: the writer has not finished")
+        return self._finished.descriptor
 
     def __enter__(self) -> ShardWriter:
         with disk_errors_explained(self.path):
@@ -136,6 +146,7 @@ class ShardWriter:
             file.complete()
             self._file = None
             file.close()
+            self._finished = file
         return self.rows
 
     def __exit__(
@@ -144,6 +155,8 @@ class ShardWriter:
         if self._file is not None:
             file, self._file = self._file, None
             file.discard()
+        if self._finished is not None:
+            self._finished.unlock()
 
     def _opened(self) -> _File:
         if self._file is None:
@@ -261,7 +274,7 @@ class _File:
 
     def __init__(self, path: Path, header: ShardHeader, rows: int) -> None:
         self.path = path
-        self._disk = _Disk(path, "w+")
+        self._disk = _Disk(path, "x+", opener=exclusive)
         self._hdf = h5py.File(self._disk, "w", libver=_LIBRARY_VERSION)
         try:
             texts = {
@@ -333,15 +346,23 @@ class _File:
         self.check()
         self._hdf.attrs.modify("complete", np.uint8(1))
 
+    @property
+    def descriptor(self) -> int:
+        """Of the file below HDF5."""
+        return self._disk.fileno()
+
     def close(self) -> None:
-        """Close the file; where that fails it is removed."""
+        """Close the file but for its lock; where that fails it is removed."""
         try:
             self._hdf.close()
-            self._disk.close()
             self.check()
         except BaseException:
             self.discard()
             raise
+
+    def unlock(self) -> None:
+        """Give up the lock of a closed file."""
+        self._disk.close()
 
     def discard(self) -> None:
         """Close and remove the file, whatever state it is in."""

@@ -67,6 +67,8 @@ def _meant(words: Iterable[_Word], index: _Index, *, files: bool) -> set[int]:
     for text, where in words:
         name = text.strip().removeprefix("!").strip()
         if files and not index.named(name) and (name.startswith("@") or os.path.isfile(name)):
+            if not os.path.exists(name.removeprefix("@")):
+                raise SalpipeError(f"--classes {shown(name)}: No such file or directory; check the path")
             found = _meant(_words_of_file(name.removeprefix("@")), index, files=False)
         else:
             found = index.find(_Word(name, where))

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.errors import OptionError
 from saliency_pipeline.subsets.lots import Lots, ranks
 
 Counts = npt.NDArray[np.int64]
@@ -43,17 +43,17 @@ def fractions(sizes: Sequence[float]) -> tuple[Fraction, ...] | None:
     ((Fraction(18, 25), Fraction(9, 50), Fraction(1, 10)), None)
     """
     if len(sizes) not in (2, 3):
-        raise SalpipeError(
+        raise OptionError(
             f"--split {written(sizes)}: give two numbers, training/validation, or three, training/validation/test"
         )
     if not all(0 <= size <= MAX_IMAGES for size in sizes):  # a NaN fails this as well
-        raise SalpipeError(f"--split {written(sizes)}: each number must lie between 0 and {MAX_IMAGES:,}")
+        raise OptionError(f"--split {written(sizes)}: each number must lie between 0 and {MAX_IMAGES:,}")
     exact = [Fraction(str(size)) for size in sizes]
     total = sum(exact)
     if total in (1, 100):
         return tuple(size / total for size in exact)
     if total == 0 or any(size.denominator > 1 for size in exact):
-        raise SalpipeError(
+        raise OptionError(
             f"--split {written(sizes)}: the numbers sum to {float(total):g}; fractions must sum to 100 or 1, "
             "counts be whole numbers"
         )

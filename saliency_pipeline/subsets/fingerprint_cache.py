@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from saliency_pipeline.files import disk_errors_explained, write_atomically
+from saliency_pipeline.documents import DocumentError, read_regular
+from saliency_pipeline.files import write_atomically
+from saliency_pipeline.folders import make_output, make_subfolder
 from saliency_pipeline.images.record import ImageRecord
 
 _MAX_PART_BYTES = 2**28
@@ -79,18 +81,16 @@ class FingerprintCache:
             part[index] = identity, row
         file = io.BytesIO()
         np.save(file, part, allow_pickle=False)
-        with disk_errors_explained(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+        make_output(self.folder.parent)
+        make_subfolder(self.folder)
         data = file.getvalue()
         write_atomically(self.folder / f"{hashlib.sha256(data).hexdigest()}.npy", data)
 
     def _part(self, path: Path) -> npt.NDArray[Any] | None:
         """The rows of a part; None where it is damaged, of another kind or none of ours."""
         try:
-            if path.stat().st_size > _MAX_PART_BYTES:
-                return None
-            data = path.read_bytes()
-        except OSError:
+            data = read_regular(path, _MAX_PART_BYTES)
+        except (OSError, DocumentError):
             return None
         if hashlib.sha256(data).hexdigest() != path.stem:
             return None

@@ -9,7 +9,7 @@ from itertools import compress
 import numpy as np
 import numpy.typing as npt
 
-from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
@@ -67,21 +67,21 @@ class Selection:
             self._follow(self.recipe)
         for name in ("min_per_class", "num_classes", "per_class"):
             if (value := getattr(self, name)) is not None and value < 1:
-                raise SalpipeError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+                raise OptionError(f"--{name.replace('_', '-')} {value}: must be at least 1")
         if not 0 <= self.seed <= _MAX_SEED:
-            raise SalpipeError(f"--seed {self.seed}: must be 0 to {_MAX_SEED}")
+            raise OptionError(f"--seed {self.seed}: must be 0 to {_MAX_SEED}")
         if self.counts is not None and self.per_class is not None:
-            raise SalpipeError(f"--per-class {self.per_class}: {self.asked_by} already says how many; leave one out")
+            raise OptionError(f"--per-class {self.per_class}: {self.asked_by} already says how many; leave one out")
         if self.stable and self.shares is None:
             more = "" if self.recipe else "add --split 72/18/10 or "
-            raise SalpipeError(f"--stable-split: holds fractions only; {more}leave it out")
+            raise OptionError(f"--stable-split: holds fractions only; {more}leave it out")
 
     def _follow(self, recipe: str) -> None:
         """Take the sizes of the recipe, which leaves nothing more to say about them."""
         sizes = recipe_splits(recipe)
         contradicting = {"--split": self.splits not in ((), sizes), "--per-class": self.per_class is not None}
         if given := [flag for flag, contradicts in contradicting.items() if contradicts]:
-            raise SalpipeError(
+            raise OptionError(
                 f"--recipe {recipe} is {written(sizes)} images, evenly from all classes; leave {given[0]} out"
             )
         object.__setattr__(self, "splits", sizes)

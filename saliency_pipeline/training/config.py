@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import tomli_w
 
 from saliency_pipeline.documents import read_toml
-from saliency_pipeline.errors import PlanMismatchError, SalpipeError
+from saliency_pipeline.errors import OptionError, PlanMismatchError, SalpipeError
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.training.controls import MAPS, OWN
 from saliency_pipeline.training.order import run_seed
@@ -23,6 +22,7 @@ PRECISIONS = ("auto", "fp32", "bf16")
 CLASS_WEIGHTS = ("none", "balanced")
 SPELLED = {"start": "from"}
 """Fields whose option has another name, because that name is a word of Python."""
+
 
 _RANGES: dict[str, tuple[float, float]] = {
     "epochs": (1, 100_000),
@@ -43,6 +43,13 @@ _RANGES: dict[str, tuple[float, float]] = {
     "folds": (2, 1000),
     "fold": (1, 1000),
     "seed": (0, 2**32 - 1),
+}
+_KINDS = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "tuple[str, ...]": "a list of names",
 }
 
 
@@ -127,10 +134,15 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            kinds, value = str(field.type).split(" | "), getattr(self, field.name)
+            if not any(_is_a(value, kind) for kind in kinds):
+                raise OptionError(f"{option(field.name)} {value!r:.80}: use {_KINDS[kinds[0]]}")
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and low <= value <= high):
-                raise SalpipeError(f"{option(name)} {value}: use a number from {low:g} to {high:g}")
+            # written so that NaN fails as well
+            if value is not None and not low <= value <= high:
+                raise OptionError(f"{option(name)} {value}: use a number from {low:g} to {high:g}")
         for name, choices in (
             ("optimizer", OPTIMIZERS),
             ("precision", PRECISIONS),
@@ -138,7 +150,7 @@ class TrainConfig:
             ("maps", MAPS),
         ):
             if getattr(self, name) not in choices:
-                raise SalpipeError(f"{option(name)} {getattr(self, name)}: choose from {', '.join(choices)}")
+                raise OptionError(f"{option(name)} {getattr(self, name)}: choose from {', '.join(choices)}")
         learning_rate(
             0,
             1,
@@ -150,9 +162,9 @@ class TrainConfig:
             gamma=self.gamma,
         )
         if self.maps != OWN and self.arch != "modulated":
-            raise SalpipeError(f"--maps {self.maps}: --arch {self.arch} reads no maps; use --arch modulated")
+            raise OptionError(f"--maps {self.maps}: --arch {self.arch} reads no maps; use --arch modulated")
         if self.start is not None and self.init != "full":
-            raise SalpipeError(f"--from {self.start}: is for --init full")
+            raise OptionError(f"--from {self.start}: is for --init full")
 
     @property
     def run_seed(self) -> int:
@@ -184,8 +196,18 @@ class TrainConfig:
             return cls(**values)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SalpipeError(f"{path}: damaged ({error}); choose another output folder") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SalpipeError) as error:
+            raise SalpipeError(f"{path}: damaged ({error!s:.200}); choose another output folder") from error
+
+
+def _is_a(value: object, kind: str) -> bool:
+    """Whether a value, which may come from a file, is of a field's kind, as `int` in `int | None`."""
+    if kind == "tuple[str, ...]":
+        return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    if isinstance(value, bool) or kind == "bool":
+        return isinstance(value, bool) and kind == "bool"
+    kinds = {"str": str, "int": int, "float": int | float, "None": type(None)}
+    return isinstance(value, kinds[kind])
 
 
 def option(name: str) -> str:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from saliency_pipeline.devices import find_device
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.files import disk_errors_explained
+from saliency_pipeline.folders import make_output
 from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.allocator import keep_large_blocks
@@ -71,8 +71,7 @@ def find_learning_rate(
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise SalpipeError("--find-lr: runs in one process; start it without torchrun")
     refuse_among_images(folder, shards)
-    with disk_errors_explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_output(folder)
     keep_large_blocks()
     device = find_device(config.device)
     check_names(config)

@@ -18,7 +18,7 @@ from torch import distributed
 
 from saliency_pipeline.devices import find_device
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
-from saliency_pipeline.files import FolderLock, disk_errors_explained, remove_stale_temporaries
+from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.models.trained import BEST, write_trained
 from saliency_pipeline.progress import Progress
@@ -108,11 +108,8 @@ def train(
     progress = progress if leads else Progress()
     pairs = ShardFolder(shards)
     refuse_among_images(folder, shards)
-    with disk_errors_explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with FolderLock(folder) if leads else nullcontext():
-        if leads:
-            remove_stale_temporaries(folder)
+    make_output(folder)
+    with FolderLock(folder, note=progress.note) if leads else nullcontext():
         stored: TrainConfig | None = fabric.broadcast(TrainConfig.read(folder) if leads else None)
         if stored is None and (folder / LAST).exists():
             raise SalpipeError(f"{folder}: holds a run without its {CONFIG}; choose another output folder")

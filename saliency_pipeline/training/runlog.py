@@ -18,7 +18,9 @@ from scipy.special import softmax
 from saliency_pipeline import documents
 from saliency_pipeline.devices import device_name
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.files import write_atomically, write_table
+from saliency_pipeline.files import write_atomically
+from saliency_pipeline.folders import make_subfolder
+from saliency_pipeline.tables import write_table
 from saliency_pipeline.training.curves import draw_curves
 
 METRICS, TABLE, ANSWERS, CURVES, SUMMARY, PROVENANCE = (
@@ -131,6 +133,7 @@ class Board:
                 raise SalpipeError(
                     "--tensorboard: not installed; run pip install 'saliency-pipeline[tensorboard]'"
                 ) from error
+            make_subfolder(folder / "tensorboard")
             self.writer = SummaryWriter(str(folder / "tensorboard"))
 
     def add(self, row: Mapping[str, float]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.errors import OptionError
 
 SCHEDULES = ("constant", "cosine", "step")
 
@@ -63,15 +63,15 @@ def learning_rate(
 
 def _check(epochs: int, lr: float, schedule: str, warmup_epochs: float, step_epochs: int, gamma: float) -> None:
     if schedule not in SCHEDULES:
-        raise SalpipeError(f"--schedule {schedule}: unknown; choose one of {', '.join(SCHEDULES)}")
+        raise OptionError(f"--schedule {schedule}: unknown; choose one of {', '.join(SCHEDULES)}")
     # written so that NaN fails as well
     if not 0 < lr < math.inf:
-        raise SalpipeError(f"--lr {lr:g}: must be above 0; the article's is 1e-4")
+        raise OptionError(f"--lr {lr:g}: must be above 0; the article's is 1e-4")
     if not 0 <= warmup_epochs < epochs:
-        raise SalpipeError(
+        raise OptionError(
             f"--warmup {warmup_epochs:g}: must be at least 0 and less than the {epochs} epochs of --epochs"
         )
     if schedule == "step" and not step_epochs >= 1:
-        raise SalpipeError(f"--step-epochs {step_epochs}: must be at least 1")
+        raise OptionError(f"--step-epochs {step_epochs}: must be at least 1")
     if schedule == "step" and not 0 < gamma <= 1:
-        raise SalpipeError(f"--gamma {gamma:g}: must be above 0 and at most 1")
+        raise OptionError(f"--gamma {gamma:g}: must be above 0 and at most 1")

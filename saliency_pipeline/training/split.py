@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedKFold
 
-from saliency_pipeline.errors import IntegrityError, SalpipeError
+from saliency_pipeline.errors import IntegrityError, OptionError, SalpipeError
 from saliency_pipeline.images.record import Split as Part
 from saliency_pipeline.subsets.groups import leaders
 from saliency_pipeline.training.order import run_seed
@@ -180,15 +180,15 @@ def _parts(
     labelled = _labelled(labels, splits, classes)
     if folds is None:
         if fold is not None:
-            raise SalpipeError(f"--fold {fold} needs the number of folds; add --folds 5")
+            raise OptionError(f"--fold {fold} needs the number of folds; add --folds 5")
         stored = splits[labelled]
         return labelled[stored == Part.TRAIN], labelled[stored == Part.VALIDATION]
     if folds < 2:
-        raise SalpipeError(f"--folds {folds}: there must be at least 2, one to train on and one to validate")
+        raise OptionError(f"--folds {folds}: there must be at least 2, one to train on and one to validate")
     if fold is None:
-        raise SalpipeError(f"--folds {folds} needs the fold that validates; add --fold 1 (to {folds})")
+        raise OptionError(f"--folds {folds} needs the fold that validates; add --fold 1 (to {folds})")
     if not 1 <= fold <= folds:
-        raise SalpipeError(f"--fold {fold}: there are {folds} folds; use 1 to {folds}")
+        raise OptionError(f"--fold {fold}: there are {folds} folds; use 1 to {folds}")
     pool = labelled[splits[labelled] != Part.TEST]
     leader = np.arange(len(pool)) if groups is None else leaders(groups[pool])
     # the first of each group is dealt, and the others follow it
@@ -202,11 +202,11 @@ def _parts(
 
 def _check_options(per_class: int | None, limit: int | None, seed: int) -> None:
     if per_class is not None and per_class < 1:
-        raise SalpipeError(f"--per-class {per_class}: must be at least 1")
+        raise OptionError(f"--per-class {per_class}: must be at least 1")
     if limit is not None and limit < 1:
-        raise SalpipeError(f"--limit {limit}: must be at least 1")
+        raise OptionError(f"--limit {limit}: must be at least 1")
     if not 0 <= seed <= _MAX_SEED:
-        raise SalpipeError(f"--seed {seed}: must be 0 to {_MAX_SEED}")
+        raise OptionError(f"--seed {seed}: must be 0 to {_MAX_SEED}")
 
 
 def _check_folds(labels: Labels, classes: Sequence[str], folds: int, noun: str) -> None:

@@ -63,10 +63,11 @@ def build(work: Path, source: Path | None, pairs: int, photos: int) -> None:
 
 def write_shards(folder: Path, frames: list[np.ndarray], pairs: int) -> None:
     """A finished folder of raw pairs; frames repeat, maps are random."""
-    from saliency_pipeline.files import publish, temporary_name
+    from saliency_pipeline.files import publish
     from saliency_pipeline.shards.manifest import Manifest, ShardEntry
     from saliency_pipeline.shards.schema import MapShape, ShardHeader, ShardRows, shard_name
     from saliency_pipeline.shards.writer import ShardWriter
+    from saliency_pipeline.temporaries import temporary_name
 
     folder.mkdir()
     random = np.random.default_rng(0)

@@ -297,6 +297,7 @@ def test_a_key_may_be_spelt_with_underscores_and_a_single_value_may_stand_for_a_
         ("shuffle = 1", "shuffle: expected true or false, got 1"),
         ("method = [['a']]", "method: expected a list of strings or numbers, got [['a']]"),
         ("size = ", "cannot be read as TOML"),
+        ("size = " + "[" * 100_000, "cannot be read as TOML: nested too deeply"),
     ],
 )
 def test_a_mistake_in_the_file_is_one_line(tmp_path: Path, toml: str, message: str) -> None:
@@ -305,6 +306,20 @@ def test_a_mistake_in_the_file_is_one_line(tmp_path: Path, toml: str, message: s
     assert result.stderr.startswith(f"salpipe: error: {tmp_path / 'run.toml'}: ")
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
+def test_a_config_that_is_no_small_file_is_one_line(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "run.toml"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with open(path, "wb") as file:
+            file.truncate(2**40)
+    result = run("toy", "--config", str(path), "photos")
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
 
 
 def test_a_missing_config_file_is_a_usage_error() -> None:

@@ -81,6 +81,8 @@ kind = "control"
         ([], "x = 1", r"holds no tables \[arm.NAME\]"),
         ([], "[arm", r"holds no tables \[arm.NAME\]"),
         ([], "arm = 3", r"holds no tables \[arm.NAME\]"),
+        ([], "arm = " + "[" * 100_000, "nested too deeply"),
+        ([], "[arm.x]\nlike = ['half']", "no arm '\\['half'\\]' to be like"),
         ([], "[arm]\nx = 3", r"\[arm.x\] is no table"),
         ([], "[arm.x]\nlike = 'full-time'", "no arm 'full-time' to be like"),
         ([], "[arm.x]\nkind = 'reference'", "kind 'reference'; use candidate or control"),
@@ -94,7 +96,16 @@ def test_what_is_no_arm_is_refused(tmp_path: Path, names: list[str], text: str |
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("options", "message"), [("lr = -1", "arm x: --lr -1"), ("lr = 'fast'", "arm x: ")])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("lr = -1", "arm x: --lr -1"),
+        ("lr = 'fast'", "arm x: --lr 'fast': use a number"),
+        ("batch-size = 2.5", "arm x: --batch-size 2.5: use a whole number"),
+        ("augment = [['crop']]", "arm x: --augment .*: use a list of names"),
+        ("fusion = 3", "arm x: --fusion 3: use text"),
+    ],
+)
 def test_an_option_that_cannot_be_names_its_arm(tmp_path: Path, options: str, message: str) -> None:
     arms = choose_arms(["baseline"], file(tmp_path, f"[arm.x]\n{options}"))
     with pytest.raises(SalpipeError, match=message):

@@ -13,7 +13,7 @@ pytest.importorskip("aiohttp")
 from saliency_pipeline.errors import FolderInUseError, SalpipeError
 from saliency_pipeline.fetching.fetch import fetch
 from saliency_pipeline.fetching.fetch_log import FetchReport
-from saliency_pipeline.files import FolderLock
+from saliency_pipeline.folders import FolderLock
 from saliency_pipeline.images.layout import ReadOptions
 from saliency_pipeline.images.pubfig import LAYOUTS
 from tests.broken_images import encode, photo

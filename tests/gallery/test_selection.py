@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.files import publish, temporary_name
+from saliency_pipeline.files import publish
 from saliency_pipeline.gallery.selection import choose
 from saliency_pipeline.shards.manifest import Manifest, ShardEntry
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import shard_name
+from saliency_pipeline.temporaries import temporary_name
 from tests.shards import examples
 
 

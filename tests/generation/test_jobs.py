@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.files import FolderLock
+from saliency_pipeline.folders import FolderLock
 from saliency_pipeline.progress import Progress
 from tests.generation.examples import COMMAND, flat, kept, receipts, run, salpipe, temporaries
 

@@ -5,7 +5,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import pytest
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.shards.verify import verify
+from saliency_pipeline.temporaries import temporary_name
 from tests.generation.examples import COMMAND, flat, kept, receipts, run, salpipe, temporaries
 
 
@@ -43,10 +43,8 @@ def between_shard_and_receipt(folder: Path) -> None:
 
 def with_temporaries_of_the_dead(folder: Path) -> None:
     unfinished(folder, 1)
-    dead = subprocess.Popen(["true"])
-    dead.wait()
     for place in (folder / "shard-00001.h5", folder / "plan.json", receipt(folder, 1)):
-        place.with_name(f"tmp.{socket.gethostname()}.{dead.pid}.0.{place.name}").write_bytes(b"half")
+        temporary_name(place).write_bytes(b"half")
 
 
 @pytest.mark.parametrize(

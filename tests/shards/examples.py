@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from saliency_pipeline.files import publish, temporary_name
+from saliency_pipeline.files import publish
 from saliency_pipeline.shards.manifest import Manifest, ShardEntry
 from saliency_pipeline.shards.schema import MapShape, ShardHeader, ShardRows, shard_name
 from saliency_pipeline.shards.writer import ShardWriter
+from saliency_pipeline.temporaries import temporary_name
 
 SIZE = 24
 SOURCE_CLASSES = [f"source {i}" for i in range(20)]
@@ -68,6 +69,7 @@ def write(
 ) -> Path:
     """One shard from rows in batches of the given sizes (default one batch of all)."""
     start = 0
+    path.unlink(missing_ok=True)
     with ShardWriter(path, head, len(whole) if capacity is None else capacity) as writer:
         for batch in [len(whole)] if batches is None else batches:
             writer.append(part(whole, start, start + batch))

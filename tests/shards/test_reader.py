@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from saliency_pipeline.errors import IntegrityError, SalpipeError
-from saliency_pipeline.files import temporary_name
 from saliency_pipeline.shards import reader
 from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import NON_FINITE, decode_maps, encode_maps
 from saliency_pipeline.shards.shard import Shard
 from saliency_pipeline.shards.verify import verify
+from saliency_pipeline.temporaries import temporary_name
 from tests.shards.examples import MAPS, SIZE, folder, header, jpeg, rows, write
 
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.files import temporary_name
 from saliency_pipeline.shards import writer as writer_module
 from saliency_pipeline.shards.layout import read_layout
 from saliency_pipeline.shards.schema import MapShape, columns, decode_maps, encode_maps
 from saliency_pipeline.shards.shard import Shard
 from saliency_pipeline.shards.writer import ShardWriter
+from saliency_pipeline.temporaries import temporary_name
 from tests.shards.examples import MAPS, SIZE, header, part, rows, write
 
 ROOT = Path(__file__).parents[2]
@@ -260,7 +260,7 @@ def test_file_size_limit_ends_in_one_line_and_no_crash(tmp_path, limit):
         import resource
         from pathlib import Path
         from saliency_pipeline.errors import SalpipeError
-        from saliency_pipeline.files import temporary_name
+        from saliency_pipeline.temporaries import temporary_name
         from tests.shards.examples import header, rows, write
         resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))
         for attempt in range(2):

@@ -142,3 +142,8 @@ def test_a_file_that_is_no_list_is_named(tmp_path, content, reason):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(SalpipeError, match=r"none\.txt: No such file"):
         meant(f"@{tmp_path / 'none.txt'}")
+
+
+def test_a_file_that_is_not_there_is_named_as_it_was_typed() -> None:
+    with pytest.raises(SalpipeError, match=r"^--classes @nofile: No such file or directory; check the path$"):
+        meant("@nofile")

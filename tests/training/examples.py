@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saliency_pipeline.files import publish, temporary_name
+from saliency_pipeline.files import publish
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.manifest import Manifest, ShardEntry
 from saliency_pipeline.shards.schema import MapShape, ShardHeader, ShardRows, shard_name
+from saliency_pipeline.temporaries import temporary_name
 from tests.shards.examples import jpeg, part, write
 
 SIZE = 32

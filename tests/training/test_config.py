@@ -1,6 +1,7 @@
 """The options of a run: kept as TOML that the command line reads, checked, compared."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import click
@@ -50,11 +51,26 @@ def test_there_may_be_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[train", "", "[train]\nepochs = 'many'\naugment = []", "[train]\naugment = []\nx = 1"]
+    "text",
+    [
+        "[train",
+        "",
+        "[train]\nepochs = 'many'\naugment = []",
+        "[train]\naugment = []\nx = 1",
+        "[train]\naugment = []\nepochs = 0",
+        "[train]\naugment = [1]",
+        "train = " + "[" * 100_000,
+    ],
 )
 def test_a_damaged_file_names_itself(tmp_path: Path, text: str) -> None:
     (tmp_path / CONFIG).write_text(text)
     with pytest.raises(SalpipeError, match=r"config\.toml: damaged"):
+        TrainConfig.read(tmp_path)
+
+
+def test_a_pipe_is_no_configuration(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / CONFIG)
+    with pytest.raises(SalpipeError, match=r"config\.toml: damaged \(not a regular file\)"):
         TrainConfig.read(tmp_path)
 
 
@@ -115,6 +131,14 @@ def test_every_choice_of_the_command_line_is_one_of_the_library() -> None:
         ({"schedule": "step", "gamma": 0.0}, "--gamma 0"),
         ({"schedule": "linear"}, "--schedule linear"),
         ({"alpha": float("nan")}, "--alpha nan"),
+        ({"lr": 10**400}, "--lr 1000"),
+        ({"epochs": 1.5}, "--epochs 1.5: use a whole number"),
+        ({"epochs": True}, "--epochs True: use a whole number"),
+        ({"lr": "fast"}, "--lr 'fast': use a number"),
+        ({"learn_alpha": 1}, "--learn-alpha 1: use true or false"),
+        ({"method": 3}, "--method 3: use text"),
+        ({"augment": "crop"}, "--augment 'crop': use a list of names"),
+        ({"augment": (1,)}, "--augment .*: use a list of names"),
     ],
 )
 def test_what_cannot_be_names_its_option(options: dict[str, object], message: str) -> None:

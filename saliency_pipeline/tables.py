@@ -1,0 +1,71 @@
+"""CSV files: written so that no spreadsheet takes a name for a formula, and read back."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from saliency_pipeline.documents import read_regular
+from saliency_pipeline.files import write_atomically
+
+# Cells that a spreadsheet would take for a formula (the four signs in full width as well), and those of them that are
+# only numbers. A cell that begins so after apostrophes of its own has one more, so that the way back is known.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|inf)")
+
+_MAX_BYTES = 2**29
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file in UTF-8, whole or not at all.
+
+    Names are quoted where they must be. One that a spreadsheet would take for a formula, since it begins with = + - @,
+    a tab or an end of line, has an apostrophe before it, as OWASP recommends (CSV injection); `read_table` takes it off
+    again. Texts of numbers are left alone. Of numbers six digits are written, about what float32 can answer for.
+
+    Raises:
+        SalpipeError: the disk is full or cannot be written.
+    """
+    table = io.StringIO()
+    # a carriage return, which the csv module of Python 3.11 does not quote, would end the row
+    minimal, full = (
+        csv.writer(table, lineterminator="\n", quoting=quoting) for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+    )
+    for row in itertools.chain([header], rows):
+        cells = [_cell(value) for value in row]
+        (full if any("\r" in cell for cell in cells if isinstance(cell, str)) else minimal).writerow(cells)
+    # names from a stranger's file may hold what UTF-8 cannot
+    write_atomically(path, table.getvalue().encode("utf-8", "replace"))
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a file that `write_table` wrote, by the names of the columns.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file of at most `_MAX_BYTES`, no UTF-8, no CSV, or a row has other columns
+            than the first.
+    """
+    text = read_regular(path, _MAX_BYTES).decode("utf-8")
+    try:
+        header, *rows = csv.reader(io.StringIO(text, newline=""))
+        return [dict(zip(header, map(_value, row), strict=True)) for row in rows]
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
+
+
+def _cell(value: object) -> object:
+    """What is written of a value; see `write_table`."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
+
+
+def _value(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

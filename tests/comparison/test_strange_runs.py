@@ -1,0 +1,105 @@
+"""Runs and comparisons from elsewhere: what is in their folders is looked at before it is believed."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from saliency_pipeline.comparison.compare import rebuild
+from saliency_pipeline.comparison.jobs import do_task
+from saliency_pipeline.comparison.plan import PLAN, Task, chosen_before
+from saliency_pipeline.comparison.runs import is_finished, read_run
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.runlog import ANSWERS, COLUMNS, METRICS, PROVENANCE, SUMMARY
+
+ROW: dict[str, Any] = dict.fromkeys(COLUMNS, 1)
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """A run folder with all that is read of it."""
+    TrainConfig(epochs=1).write(tmp_path)
+    (tmp_path / SUMMARY).write_text('{"epochs": 1}')
+    about = {"images": {"train": 2, "validation": 1}, "shards": {"plan": "p", "path": "s"}}
+    (tmp_path / PROVENANCE).write_text(json.dumps(about | {"initialisation": {"sha256": "x"}}))
+    (tmp_path / METRICS).write_text(json.dumps(ROW) + "\n")
+    (tmp_path / ANSWERS).write_text("key,label,predicted,score\na,cat,dog,0.5\n")
+    return tmp_path
+
+
+def test_a_sound_one_is_read(finished: Path) -> None:
+    run = read_run(finished, "arm", "all images")
+    assert run.final == 1
+    assert run.validation is not None
+    assert run.validation.keys == ("a",)
+    assert is_finished(finished, run.config)
+
+
+@pytest.mark.parametrize("name", [METRICS, ANSWERS, PROVENANCE, "config.toml"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "sparse", "deep"])
+def test_what_is_no_small_regular_file_is_damaged(finished: Path, name: str, kind: str) -> None:
+    path = finished / name
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "deep":
+        path.write_text("key,label\n" if name == ANSWERS else "[" * 100_000)
+    else:
+        with open(path, "wb") as file:
+            file.truncate(2**36)
+    with pytest.raises(SalpipeError, match=r"damaged \([^\n]*\)"):
+        read_run(finished, "arm", "all images")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[1]\n", '{"epoch": 1}\n', *(json.dumps(ROW | {"validation_top1": v}) for v in (None, [], {}, 10**400, "x"))],
+)
+def test_metrics_that_cannot_be_are_damage(finished: Path, text: str) -> None:
+    (finished / METRICS).write_text(text)
+    with pytest.raises(SalpipeError, match="damaged"):
+        read_run(finished, "arm", "all images")
+
+
+@pytest.mark.parametrize("text", ["key\n" + "x" * 200_000, "", "key,label\n", "key,label,predicted\na,b\n"])
+def test_a_table_of_another_kind_is_damage(finished: Path, text: str) -> None:
+    (finished / ANSWERS).write_text(text)
+    with pytest.raises(SalpipeError, match="damaged"):
+        read_run(finished, "arm", "all images")
+
+
+def test_a_summary_that_says_nothing_is_no_end(finished: Path) -> None:
+    (finished / SUMMARY).write_text("{}")
+    assert not is_finished(finished, TrainConfig(epochs=1))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "{}", '{"shared": {"precision": "fp32"}, "threads": 1e999}'])
+def test_a_plan_that_cannot_be_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / PLAN).write_text(text)
+    with pytest.raises(SalpipeError, match="damaged"):
+        chosen_before(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{}", '{"about": []}', '{"about": {"method": 3}, "settings": []}', '{"settings": 1}'])
+def test_results_that_cannot_be_are_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "results.json").write_text(text)
+    (tmp_path / "costs.json").write_text("{}")
+    with pytest.raises(SalpipeError, match=r"damaged|use text"):
+        rebuild(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["runs", "runs/all-images", "runs/all-images/half"])
+def test_runs_are_not_trained_through_a_planted_link(tmp_path: Path, name: str) -> None:
+    (tmp_path / "outside").mkdir()
+    link = tmp_path / "out" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "outside")
+    task = Task("runs/all-images/half/seed-0", str(tmp_path), TrainConfig(), "half", "all images", False)
+    outcome = do_task(task, str(tmp_path / "out"), 1, None)
+    assert "a symbolic link inside the output folder is not followed" in outcome.error
+    assert not list((tmp_path / "outside").iterdir())
