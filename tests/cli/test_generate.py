@@ -59,6 +59,7 @@ def test_json_is_one_object_and_all_of_standard_output(
         "layer": "layer4",
         "backend": "torch",
         "precision": "fp32",
+        "passed_over": {},
     }
 
 
