@@ -1,0 +1,265 @@
+"""Reads cases in worker processes and watches time, memory and crashes. What the cases are stands in `cases.py`."""
+
+import ctypes
+import gc
+import importlib
+import os
+import resource
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from saliency_pipeline.errors import SalpipeError
+from tests.fuzz.cases import Case, clear, prepare
+
+ACCEPTED, REFUSED, FAILED = "accepted", "refused", "failed"
+
+_PREPARING_SECONDS = 120.0
+_LOOK_SECONDS = 0.02
+_PAGE = resource.getpagesize()
+_PRODUCT = "saliency_pipeline"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What reading one file may take: seconds, and bytes of memory beyond what the process had before."""
+
+    seconds: float = 10.0
+    memory: int = 1_500_000_000
+
+
+@dataclass
+class Result:
+    """What came of a case.
+
+    Attributes:
+        case: which one.
+        verdict: `accepted`, `refused` or `failed`.
+        reason: why it was refused or how it failed, a line.
+        cause: for failures, what those of one root share: the error's type and the last line of salpipe that it passed.
+        seconds: of reading.
+        memory: peak of the process above what it had before, in bytes.
+        edits: names of the mutators.
+        notes: warnings, a line each.
+        trace: traceback, or what a crashed process left.
+        busy: whether the time that it took was spent on waiting for a processor, at least in part.
+    """
+
+    case: Case
+    verdict: str
+    reason: str = ""
+    cause: str = ""
+    seconds: float = 0.0
+    memory: int = 0
+    edits: str = ""
+    notes: list[str] = field(default_factory=list)
+    trace: str = ""
+    busy: bool = False
+
+
+class Worker:
+    """A process that reads one case after the other; a new one takes its place where it has to be killed.
+
+    Args:
+        context: whose server has imported the kinds already, so that a new process is there at once.
+        table: name of the module that has `KINDS`.
+        corpus: the seeds, see `cases.build`.
+        limits: what a file may take.
+    """
+
+    def __init__(self, context: ForkServerContext, table: str, corpus: Path, limits: Limits) -> None:
+        self.context, self.table, self.corpus, self.limits = context, table, corpus, limits
+        self.scratch = Path(tempfile.mkdtemp(prefix="salpipe-fuzz-"))
+        self._process: Any = None
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._kill()
+        clear(self.scratch)
+
+    def read(self, case: Case) -> Result:
+        """Read a case. One that took too long while others had the processor is read once more."""
+        result = self._read(case)
+        return self._read(case) if result.cause == "time" and result.busy else result
+
+    def _read(self, case: Case) -> Result:
+        if self._process is None:
+            self._start()
+        self._connection.send(case)
+        begun = time.monotonic()
+        if not self._connection.poll(_PREPARING_SECONDS):
+            self._kill()
+            return Result(case, FAILED, "the file was not made in time", "harness")
+        try:
+            edits, before = self._connection.recv()
+        except EOFError:
+            return self._crashed(case, "", begun)
+        begun, spent = time.monotonic(), _processor_seconds(self._process.pid)
+        most = 0
+        while not self._connection.poll(_LOOK_SECONDS):
+            seconds = time.monotonic() - begun
+            most = max(most, _resident(self._process.pid) - before)
+            if seconds > self.limits.seconds or most > 2 * self.limits.memory:
+                trace, busy = self._log(), 1 < _processor_seconds(self._process.pid) - spent < 0.8 * seconds
+                self._kill()
+                too = ("time", f"no end after {seconds:.0f} s") if seconds > self.limits.seconds else _too_large(most)
+                return Result(case, FAILED, too[1], too[0], seconds, most, edits, trace=trace, busy=busy)
+        try:
+            result: Result = self._connection.recv()
+        except EOFError:
+            return self._crashed(case, edits, begun)
+        if result.verdict != FAILED and result.seconds > self.limits.seconds:
+            result = replace(result, verdict=FAILED, reason=f"{result.seconds:.1f} s", cause="time")
+        elif result.verdict != FAILED and result.memory > self.limits.memory:
+            cause, reason = _too_large(result.memory)
+            result = replace(result, verdict=FAILED, reason=reason, cause=cause)
+        return result
+
+    def _crashed(self, case: Case, edits: str, begun: float) -> Result:
+        self._process.join()
+        code, seconds, trace = self._process.exitcode, time.monotonic() - begun, self._log()
+        self._kill()
+        return Result(case, FAILED, f"the process ended with {code}", f"crash {code}", seconds, 0, edits, trace=trace)
+
+    def _start(self) -> None:
+        self._connection, other = self.context.Pipe()
+        arguments = (other, self.table, self.corpus, self.scratch)
+        self._process = self.context.Process(target=_work, args=arguments, daemon=True)
+        self._process.start()
+        other.close()
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+            self._connection.close()
+            self._process = None
+
+    def _log(self) -> str:
+        """The last that the process, or a library in it, wrote on its standard error."""
+        try:
+            return (self.scratch / "log").read_text(errors="replace")[-3000:]
+        except OSError:
+            return ""
+
+
+def _too_large(memory: int) -> tuple[str, str]:
+    return "memory", f"{memory / 1e9:.1f} GB"
+
+
+# in the worker
+
+
+def _work(connection: Connection, table: str, corpus: Path, scratch: Path) -> None:
+    kinds = {kind.name: kind for kind in importlib.import_module(table).KINDS}
+    for name in ("XDG_CACHE_HOME", "HOME", "TMPDIR"):
+        os.environ[name] = str(scratch)
+    log = os.open(scratch / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0), os.dup2(log, 1), os.dup2(log, 2)
+    import faulthandler
+
+    faulthandler.enable()
+    with suppress(ImportError):
+        import torch
+
+        torch.set_num_threads(1)
+    gc.freeze()
+    with suppress(EOFError):
+        while True:
+            case = connection.recv()
+            os.ftruncate(log, 0)
+            os.lseek(log, 0, os.SEEK_SET)
+            kind = kinds[case.kind]
+            path, edits = prepare(case, kind, corpus, scratch / "work")
+            os.chdir(scratch / "work")
+            connection.send((edits, _trimmed()))
+            connection.send(_judged(case, edits, lambda: kind.read(path, Random(str(case)))))  # noqa: B023
+
+
+def _judged(case: Case, edits: str, read: Callable[[], None]) -> Result:
+    verdict, reason, cause, trace = ACCEPTED, "", "", ""
+    before, peak = _trimmed(), _reset_peak()
+    begun = time.monotonic()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            read()
+        except SalpipeError as error:
+            verdict, reason = REFUSED, str(error)
+            problem = "" if reason and reason.isprintable() else "no message of one printable line"
+            if problem or error.exit_code not in (1, 3, 4):
+                verdict, cause, trace = FAILED, problem or f"exit code {error.exit_code}", traceback.format_exc()
+        except BaseException as error:  # a panic of a library in Rust is no Exception
+            verdict, reason, trace = FAILED, f"{type(error).__name__}: {error}", traceback.format_exc()
+            cause = f"{type(error).__name__} at {_place(error)}"
+    seconds = time.monotonic() - begun
+    reason = ascii(reason[:500])[1:-1] if not reason.isprintable() else reason[:500]
+    notes = sorted({f"{w.category.__name__}: {' '.join(str(w.message).split())[:160]}" for w in caught})
+    return Result(case, verdict, reason, cause, seconds, max(0, _peak(peak) - before), edits, notes, trace[-6000:])
+
+
+def _place(error: BaseException) -> str:
+    """The last line of salpipe's own that the error passed."""
+    found = "?"
+    for frame in traceback.extract_tb(error.__traceback__):
+        for mark in (f"{_PRODUCT}/", "/models/", "/cli/"):
+            if mark in frame.filename and "site-packages" not in frame.filename and "/tests/" not in frame.filename:
+                found = f"{frame.filename.rpartition(mark)[2]}:{frame.lineno} {frame.name}"
+    return found
+
+
+# what a process takes
+
+
+def _processor_seconds(process: int) -> float:
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError):
+        return 0.0
+
+
+def _resident(process: int) -> int:
+    try:
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * _PAGE
+    except (OSError, IndexError):
+        return 0
+
+
+def _trimmed() -> int:
+    """Resident bytes after freed blocks are given back: what is kept would hide what the next file takes."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
+    return _resident(os.getpid())
+
+
+def _reset_peak() -> int:
+    """Forgets the peak so far; where that is not allowed it is returned, and only a higher one will be seen."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return 0
+
+
+def _peak(before: int) -> int:
+    if before:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return peak if peak > before else 0
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
