@@ -161,7 +161,7 @@ def comparisons(root: Path) -> Iterator[Path]:
 def configurations(root: Path) -> Iterator[Path]:
     """A run's own, and one for `--config` of `generate`."""
     yield _run(root / "run") / "config.toml"
-    options = {"size": 64, "fit": "pad", "method": ["gradcam", "gradient"], "max-rejects": "5%", "split": "72/18/10"}
+    options = {"size": 64, "fit": "pad", "method": ["gradcam", "gradient"], "max-rejects": "5%", "per-class": 5}
     tables = {
         "seed": 3,
         "generate": {**options, "classes": ["a*"], "layout": "folders"},

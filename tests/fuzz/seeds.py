@@ -95,7 +95,7 @@ def small_image(seed: int = 0) -> bytes:
 
 
 def webdataset(root: Path) -> Iterator[Path]:
-    """Tars of samples, with classes in `.cls` and in `.json`, and a plain one of class folders."""
+    """Tars of samples, with classes in `.cls` and in `.json`."""
     cls = {
         f"{n:03d}.{ending}": data
         for n in range(4)
@@ -106,9 +106,6 @@ def webdataset(root: Path) -> Iterator[Path]:
     files = {"shard-000000.tar": cls, "imagenet1k-train-0000.tar": named}
     for name, inside in files.items():
         yield written(root / name / name, tar_bytes(inside))
-    yield written(
-        root / "alone.tar" / "photos.tar", tar_bytes({f"{c}/{n}.jpg": small_image(n) for c in "ab" for n in range(2)})
-    )
 
 
 def imagenet_tars(root: Path) -> Iterator[Path]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+import matplotlib.figure  # noqa: F401 - what readers import late would seem to be the first file's memory
+import timm  # noqa: F401
 import torch
 from click.testing import CliRunner
 

@@ -1,6 +1,7 @@
 """Reads cases in worker processes and watches time, memory and crashes. What the cases are stands in `cases.py`."""
 
 import ctypes
+import faulthandler
 import gc
 import importlib
 import os
@@ -169,12 +170,8 @@ def _work(connection: Connection, table: str, corpus: Path, scratch: Path) -> No
     log = os.open(scratch / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0), os.dup2(log, 1), os.dup2(log, 2)
-    import faulthandler
-
     faulthandler.enable()
-    with suppress(ImportError):
-        import torch
-
+    if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
     gc.freeze()
     with suppress(EOFError):
