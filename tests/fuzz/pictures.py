@@ -1,12 +1,40 @@
 """Damage to parts of image files, under the right lengths and checksums where a format has them; see `mutations.py`."""
 
+import io
 import re
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
+from PIL import Image
+
 from tests.fuzz.mutations import INTEGERS, change_part, integer_bytes
+
+
+def enlarge(data: bytes, random: Random, others: Sequence[bytes]) -> bytes:
+    """Width and height in the headers become large ones that a limit of pixels may still allow."""
+    with Image.open(io.BytesIO(data)) as image:
+        width, height = image.size
+    wide, high = random.choice(((11_000, 11_000), (65_500, 1_900), (1_900, 65_500), (16_383, 7_800), (1, 65_535)))
+    for pack in _SIZES:
+        data = data.replace(pack(width, height), pack(wide, high))
+    if data.startswith(b"\x89PNG"):
+        data = data[:29] + struct.pack(">I", zlib.crc32(data[12:29])) + data[33:]
+    return data
+
+
+_SIZES: tuple[Callable[[int, int], bytes], ...] = (
+    lambda w, h: struct.pack(">II", w, h),  # PNG, AVIF, JPEG 2000
+    lambda w, h: struct.pack(">II", h, w),
+    lambda w, h: struct.pack("<II", w, h),  # BMP
+    lambda w, h: struct.pack("<HH", w, h),  # GIF, lossy WebP
+    lambda w, h: struct.pack(">HH", h, w),  # JPEG
+    lambda w, h: (w - 1).to_bytes(3, "little") + (h - 1).to_bytes(3, "little"),  # extended WebP
+    lambda w, h: b"\x2f" + ((w - 1) % 2**14 | (h - 1) % 2**14 << 14).to_bytes(4, "little"),  # lossless WebP
+    lambda w, h: struct.pack("<HHIIHHII", 256, 4, 1, w, 257, 4, 1, h),  # TIFF
+    lambda w, h: struct.pack("<HHIHHHHIHH", 256, 3, 1, w, 0, 257, 3, 1, h, 0),
+)
 
 
 def png_chunks(data: bytes, random: Random, others: Sequence[bytes]) -> bytes:

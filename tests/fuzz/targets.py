@@ -42,8 +42,8 @@ from saliency_pipeline.training.runlog import read_json
 from tests.fuzz import outputs, pictures, seeds, structures
 from tests.fuzz.mutations import BYTES, JSON, JSON_LINES, TEXT, TOML, Mutator
 from tests.fuzz.outputs import CONFIG, NETWORK
+from tests.fuzz.watch import EXIT_CODES, broken_promise
 
-EXIT_CODES = (0, 1, 2, 3, 4)
 MOST_IMAGES = 6
 
 
@@ -85,7 +85,7 @@ def command(*arguments: object) -> None:
         if not line.isprintable():
             raise BrokenPromiseError(f"{arguments[0]} prints {line[:200]!r}")
     errors = [line for line in result.stderr.splitlines() if line.startswith("salpipe: error: ")]
-    if result.exit_code not in EXIT_CODES or (result.exit_code != 2 and len(errors) != (result.exit_code != 0)):
+    if result.exit_code not in (0, *EXIT_CODES) or (result.exit_code != 2 and len(errors) != (result.exit_code != 0)):
         raise BrokenPromiseError(f"{arguments[0]} ended with {result.exit_code} and {len(errors)} errors")
     if result.exit_code:
         raise SalpipeError(errors[0] if errors else f"{arguments[0]}: wrong usage")
@@ -112,10 +112,8 @@ def besides(*calls: Callable[[], object]) -> None:
 
 def check_message(error: SalpipeError) -> None:
     """Raises BrokenPromiseError where the message is not one printable line, or the exit code not a documented one."""
-    if not str(error) or not str(error).isprintable():
-        raise BrokenPromiseError(f"the message is not one printable line: {str(error)[:300]!r}") from error
-    if error.exit_code not in EXIT_CODES[1:]:
-        raise BrokenPromiseError(f"exit code {error.exit_code} is not documented") from error
+    if problem := broken_promise(error):
+        raise BrokenPromiseError(f"{problem}: {str(error)[:300]!r}") from error
 
 
 # readers
@@ -291,7 +289,7 @@ def _root(path: Path) -> Path:
 
 
 def _image(name: str, *mutators: Mutator, valid: bool = True) -> Kind:
-    return Kind(name, lambda root: seeds.images(name, root), read_image, mutators, valid)
+    return Kind(name, lambda root: seeds.images(name, root), read_image, (*mutators, pictures.enlarge), valid)
 
 
 _TARS = (structures.tar_header, structures.tar_header, structures.tar_member)

@@ -24,11 +24,12 @@ from saliency_pipeline.errors import SalpipeError
 from tests.fuzz.cases import Case, clear, prepare
 
 ACCEPTED, REFUSED, FAILED = "accepted", "refused", "failed"
+EXIT_CODES = (1, 2, 3, 4)
+"""Those that the documentation gives to commands that did not do what was asked."""
 
 _PREPARING_SECONDS = 120.0
 _LOOK_SECONDS = 0.02
 _PAGE = resource.getpagesize()
-_PRODUCT = "saliency_pipeline"
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,13 @@ def _too_large(memory: int) -> tuple[str, str]:
     return "memory", f"{memory / 1e9:.1f} GB"
 
 
+def broken_promise(error: SalpipeError) -> str:
+    """What is wrong with an error that was meant for the user; empty where nothing is."""
+    if not str(error) or not str(error).isprintable():
+        return "no message of one printable line"
+    return "" if error.exit_code in EXIT_CODES else f"exit code {error.exit_code}"
+
+
 # in the worker
 
 
@@ -196,9 +204,8 @@ def _judged(case: Case, edits: str, read: Callable[[], None]) -> Result:
             read()
         except SalpipeError as error:
             verdict, reason = REFUSED, str(error)
-            problem = "" if reason and reason.isprintable() else "no message of one printable line"
-            if problem or error.exit_code not in (1, 3, 4):
-                verdict, cause, trace = FAILED, problem or f"exit code {error.exit_code}", traceback.format_exc()
+            if cause := broken_promise(error):
+                verdict, trace = FAILED, traceback.format_exc()
         except BaseException as error:  # a panic of a library in Rust is no Exception
             verdict, reason, trace = FAILED, f"{type(error).__name__}: {error}", traceback.format_exc()
             cause = f"{type(error).__name__} at {_place(error)}"
@@ -209,12 +216,12 @@ def _judged(case: Case, edits: str, read: Callable[[], None]) -> Result:
 
 
 def _place(error: BaseException) -> str:
-    """The last line of salpipe's own that the error passed."""
-    found = "?"
-    for frame in traceback.extract_tb(error.__traceback__):
-        for mark in (f"{_PRODUCT}/", "/models/", "/cli/"):
-            if mark in frame.filename and "site-packages" not in frame.filename and "/tests/" not in frame.filename:
-                found = f"{frame.filename.rpartition(mark)[2]}:{frame.lineno} {frame.name}"
+    """The last line of salpipe's own that the error passed; without one, how the message begins."""
+    found = " ".join(str(error).split()[:2])
+    for frame in traceback.extract_tb((error.__cause__ or error).__traceback__):
+        folder, mark, name = frame.filename.rpartition("saliency_pipeline/")
+        if mark and "/tests/" not in name and not folder.endswith("/tests/"):
+            found = f"{name}:{frame.lineno} {frame.name}"
     return found
 
 
