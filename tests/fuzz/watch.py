@@ -29,6 +29,8 @@ EXIT_CODES = (1, 2, 3, 4)
 
 _PREPARING_SECONDS = 120.0
 _LOOK_SECONDS = 0.02
+_IDLE, _PATIENCE = 0.05, 6
+"""Share of a processor below which a process waits for something else, and how often the limit is long in any case."""
 _PAGE = resource.getpagesize()
 
 
@@ -50,11 +52,11 @@ class Result:
         reason: why it was refused or how it failed, a line.
         cause: for failures, what those of one root share: the error's type and the last line of salpipe that it passed.
         seconds: of reading.
+        worked: seconds of a processor's time in that.
         memory: peak of the process above what it had before, in bytes.
         edits: names of the mutators.
         notes: warnings, a line each.
         trace: traceback, or what a crashed process left.
-        busy: whether the time that it took was spent on waiting for a processor, at least in part.
     """
 
     case: Case
@@ -62,11 +64,11 @@ class Result:
     reason: str = ""
     cause: str = ""
     seconds: float = 0.0
+    worked: float = 0.0
     memory: int = 0
     edits: str = ""
     notes: list[str] = field(default_factory=list)
     trace: str = ""
-    busy: bool = False
 
 
 class Worker:
@@ -92,11 +94,7 @@ class Worker:
         clear(self.scratch)
 
     def read(self, case: Case) -> Result:
-        """Read a case. One that took too long while others had the processor is read once more."""
-        result = self._read(case)
-        return self._read(case) if result.cause == "time" and result.busy else result
-
-    def _read(self, case: Case) -> Result:
+        """Read a case, and end its process where it takes too much."""
         if self._process is None:
             self._start()
         self._connection.send(case)
@@ -108,32 +106,38 @@ class Worker:
             edits, before = self._connection.recv()
         except EOFError:
             return self._crashed(case, "", begun)
-        begun, spent = time.monotonic(), _processor_seconds(self._process.pid)
-        most = 0
+        begun, spent, most = time.monotonic(), _processor_seconds(self._process.pid), 0
         while not self._connection.poll(_LOOK_SECONDS):
             seconds = time.monotonic() - begun
+            worked = _processor_seconds(self._process.pid) - spent
             most = max(most, _resident(self._process.pid) - before)
-            if seconds > self.limits.seconds or most > 2 * self.limits.memory:
-                trace, busy = self._log(), 1 < _processor_seconds(self._process.pid) - spent < 0.8 * seconds
+            if self._too_long(seconds, worked) or most > 2 * self.limits.memory:
+                result = Result(case, FAILED, "", "", seconds, worked, most, edits, trace=self._log())
                 self._kill()
-                too = ("time", f"no end after {seconds:.0f} s") if seconds > self.limits.seconds else _too_large(most)
-                return Result(case, FAILED, too[1], too[0], seconds, most, edits, trace=trace, busy=busy)
+                return self._within_limits(result)
         try:
-            result: Result = self._connection.recv()
+            return self._within_limits(self._connection.recv())
         except EOFError:
             return self._crashed(case, edits, begun)
-        if result.verdict != FAILED and result.seconds > self.limits.seconds:
-            result = replace(result, verdict=FAILED, reason=f"{result.seconds:.1f} s", cause="time")
-        elif result.verdict != FAILED and result.memory > self.limits.memory:
-            cause, reason = _too_large(result.memory)
-            result = replace(result, verdict=FAILED, reason=reason, cause=cause)
+
+    def _too_long(self, seconds: float, worked: float) -> bool:
+        """Whether a file works or waits for too long; a busy machine, on which it has to share, makes no difference."""
+        most = self.limits.seconds
+        return seconds > most and (worked > most or worked < _IDLE * seconds or seconds > _PATIENCE * most)
+
+    def _within_limits(self, result: Result) -> Result:
+        if result.memory > self.limits.memory:
+            return replace(result, verdict=FAILED, reason=f"{result.memory / 1e9:.1f} GB", cause="memory")
+        if self._too_long(result.seconds, result.worked):
+            return replace(result, verdict=FAILED, reason=f"{result.seconds:.0f} s", cause="time")
         return result
 
     def _crashed(self, case: Case, edits: str, begun: float) -> Result:
         self._process.join()
         code, seconds, trace = self._process.exitcode, time.monotonic() - begun, self._log()
         self._kill()
-        return Result(case, FAILED, f"the process ended with {code}", f"crash {code}", seconds, 0, edits, trace=trace)
+        reason = f"the process ended with {code}"
+        return Result(case, FAILED, reason, f"crash {code}", seconds, edits=edits, trace=trace)
 
     def _start(self) -> None:
         self._connection, other = self.context.Pipe()
@@ -155,10 +159,6 @@ class Worker:
             return (self.scratch / "log").read_text(errors="replace")[-3000:]
         except OSError:
             return ""
-
-
-def _too_large(memory: int) -> tuple[str, str]:
-    return "memory", f"{memory / 1e9:.1f} GB"
 
 
 def broken_promise(error: SalpipeError) -> str:
@@ -197,7 +197,7 @@ def _work(connection: Connection, table: str, corpus: Path, scratch: Path) -> No
 def _judged(case: Case, edits: str, read: Callable[[], None]) -> Result:
     verdict, reason, cause, trace = ACCEPTED, "", "", ""
     before, peak = _trimmed(), _reset_peak()
-    begun = time.monotonic()
+    begun, spent = time.monotonic(), time.process_time()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -209,10 +209,11 @@ def _judged(case: Case, edits: str, read: Callable[[], None]) -> Result:
         except BaseException as error:  # a panic of a library in Rust is no Exception
             verdict, reason, trace = FAILED, f"{type(error).__name__}: {error}", traceback.format_exc()
             cause = f"{type(error).__name__} at {_place(error)}"
-    seconds = time.monotonic() - begun
+    seconds, worked = time.monotonic() - begun, time.process_time() - spent
     reason = ascii(reason[:500])[1:-1] if not reason.isprintable() else reason[:500]
     notes = sorted({f"{w.category.__name__}: {' '.join(str(w.message).split())[:160]}" for w in caught})
-    return Result(case, verdict, reason, cause, seconds, max(0, _peak(peak) - before), edits, notes, trace[-6000:])
+    memory = max(0, _peak(peak) - before)
+    return Result(case, verdict, reason, cause, seconds, worked, memory, edits, notes, trace[-6000:])
 
 
 def _place(error: BaseException) -> str:
