@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", type=Path, default=Path(".cache/fuzz"), help="folder for files that broke something")
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # read by processes that are started: workers share the cores, and locks of libraries end with the server
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore:resource_tracker"}
     fuzzer = Fuzzer(names=options.kind, seed=options.seed, keep=options.keep, jobs=options.jobs)

@@ -90,8 +90,13 @@ class Fuzzer:
         threads = [threading.Thread(target=self._read_all) for _ in range(self.jobs)]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        try:
+            for thread in threads:
+                thread.join()
+        except KeyboardInterrupt:  # what was read so far counts
+            self._end = 0.0
+            for thread in threads:
+                thread.join()
 
     def _cases(self, files: int | None, only: Sequence[int]) -> Iterator[Case]:
         """The kind that had the least time so far comes next; so all have some, and quick ones many files."""

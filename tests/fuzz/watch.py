@@ -6,6 +6,7 @@ import gc
 import importlib
 import os
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -179,6 +180,8 @@ def _work(connection: Connection, table: str, corpus: Path, scratch: Path) -> No
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0), os.dup2(log, 1), os.dup2(log, 2)
     faulthandler.enable()
+    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the watch, which ends this process
+        signal.signal(number, signal.SIG_IGN)
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
     gc.freeze()
