@@ -30,7 +30,9 @@ class Kind:
 
 
 def _image(name: str, *mutators: Mutator, valid: bool = True) -> Kind:
-    return Kind(name, lambda root: seeds.images(name, root), readers.read_image, (*mutators, pictures.enlarge), valid)
+    # large ones take seconds to decode
+    seldom = (*(mutators or BYTES[:1]) * 7, pictures.enlarge)
+    return Kind(name, lambda root: seeds.images(name, root), readers.read_image, seldom, valid)
 
 
 _TARS = (structures.tar_header, structures.tar_header, structures.tar_member)
