@@ -5,6 +5,7 @@ import faulthandler
 import gc
 import importlib
 import os
+import re
 import resource
 import signal
 import sys
@@ -113,7 +114,7 @@ class Worker:
             worked = _processor_seconds(self._process.pid) - spent
             most = max(most, _resident(self._process.pid) - before)
             if self._too_long(seconds, worked) or most > 2 * self.limits.memory:
-                result = Result(case, FAILED, "", "", seconds, worked, most, edits, trace=self._log())
+                result = Result(case, FAILED, "", "", seconds, worked, most, edits, trace=self._stack())
                 self._kill()
                 return self._within_limits(result)
         try:
@@ -128,10 +129,15 @@ class Worker:
 
     def _within_limits(self, result: Result) -> Result:
         if result.memory > self.limits.memory:
-            return replace(result, verdict=FAILED, reason=f"{result.memory / 1e9:.1f} GB", cause="memory")
-        if self._too_long(result.seconds, result.worked):
-            return replace(result, verdict=FAILED, reason=f"{result.seconds:.0f} s", cause="time")
-        return result
+            cause, reason = "memory", f"{result.memory / 1e9:.1f} GB"
+        elif self._too_long(result.seconds, result.worked):
+            cause, reason = "time", f"{result.seconds:.0f} s"
+        else:
+            return result
+        # where the process was when it was ended, the innermost first
+        place = re.search(r'saliency_pipeline/(\S+)", line (\d+) in (\S+)', result.trace)
+        cause += " at {}:{} {}".format(*place.groups()) if place else ""
+        return replace(result, verdict=FAILED, reason=reason, cause=cause)
 
     def _crashed(self, case: Case, edits: str, begun: float) -> Result:
         self._process.join()
@@ -153,6 +159,15 @@ class Worker:
             self._process.join()
             self._connection.close()
             self._process = None
+
+    def _stack(self) -> str:
+        """Where the process is; a system call that takes long has to end first."""
+        os.kill(self._process.pid, signal.SIGUSR1)
+        for _ in range(20):
+            time.sleep(0.1)
+            if trace := self._log():
+                return trace
+        return ""
 
     def _log(self) -> str:
         """The last that the process, or a library in it, wrote on its standard error."""
@@ -180,6 +195,7 @@ def _work(connection: Connection, table: str, corpus: Path, scratch: Path) -> No
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0), os.dup2(log, 1), os.dup2(log, 2)
     faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the watch, which ends this process
         signal.signal(number, signal.SIG_IGN)
     if torch := sys.modules.get("torch"):
