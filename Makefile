@@ -8,7 +8,7 @@ comma := ,
 SHELL := /bin/sh
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-all test-cuda check docs bench wheel clean
+.PHONY: help demo test test-slow test-all test-cuda fuzz check docs bench wheel clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -42,7 +42,12 @@ test: $(TESTED)  ## run the tests but for the slow ones; TESTS='tests/cli -k con
 test-slow: $(TESTED)  ## run what make test leaves out: many networks, many kills, clusters, the documentation's walkthroughs
 	$(PYTEST) --dist worksteal -m slow $(TESTS)
 
-test-all: test test-slow  ## run the whole suite
+test-all: test test-slow fuzz  ## run the whole suite, and fuzz for two minutes
+
+# The kinds of files share the time. What broke is kept below .cache/fuzz, beside the command that reads it again.
+FUZZED := $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(addprefix --kind ,$(KIND))
+fuzz: $(TESTED)  ## read damaged files of every kind; MINUTES=10 SEED=3 KIND='shard png' choose how long and which
+	$(BIN)/python -m tests.fuzz $(FUZZED)
 
 test-cuda: $(TESTED)  ## run the tests that need a GPU
 	$(BIN)/python -m pytest -m cuda $(or $(TESTS),tests/test_cuda.py)

@@ -1,0 +1,202 @@
+"""Valid files that salpipe itself writes, or that configure it, small and the same every time; see `seeds.py`."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+import torch
+from safetensors.torch import save_file
+
+from saliency_pipeline.comparison.arms import choose_arms
+from saliency_pipeline.comparison.plan import Plan as ComparisonPlan
+from saliency_pipeline.generation.plan import Plan, store_plan
+from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, Reject
+from saliency_pipeline.models.source import _serialize, load_source
+from saliency_pipeline.models.trained import BEST, write_trained
+from saliency_pipeline.models.two_branch import NetworkSpec, build_network
+from saliency_pipeline.shards.manifest import Manifest
+from saliency_pipeline.training.checkpoint import State, save_last
+from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.runlog import COLUMNS, PROVENANCE, SUMMARY, write_answers, write_json, write_metrics
+from tests.comparison.examples import results
+from tests.fuzz.seeds import small_image, written
+from tests.shards import examples as shards
+from tests.training import examples as training
+
+NETWORK = "test_resnet"
+CONFIG = TrainConfig(backbone=NETWORK, init="scratch", epochs=2, precision="fp32", device="cpu", method="gradcam")
+
+
+# shards and what lies beside them
+
+
+def shard_files(root: Path) -> Iterator[Path]:
+    """A shard in a finished folder, for each encoding."""
+    for encoding in ("raw", "jpeg"):
+        yield shards.folder(root / encoding, (3, 2), encoding) / "shard-00000.h5"
+
+
+def manifests(root: Path) -> Iterator[Path]:
+    yield shards.folder(root / "raw", (2, 1)) / "manifest.json"
+
+
+def rejects(root: Path) -> Iterator[Path]:
+    yield shards.folder(root / "raw", (2,), rejects=5) / "rejects.jsonl"
+
+
+def plans(root: Path) -> Iterator[Path]:
+    """A plan of `generate` beside a photo folder's shards."""
+    folder = root / "generated"
+    folder.mkdir()
+    fields = {"model": "tiny", "methods": ["gradcam"], "layer": None, "shard_size": 4, "versions": {"torch": "2"}}
+    resolved = {"layer": "layer4", "backend": "torch", "precision": "fp32", "batch_size": 2}
+    store_plan(folder, Plan({**fields, "classes": ["a"], "records": "0" * 64}, resolved, {"source": {"model": "tiny"}}))
+    yield folder / "plan.json"
+
+
+def receipts(root: Path) -> Iterator[Path]:
+    folder = shards.folder(root / "raw", (2, 1))
+    (folder / RECEIPTS).mkdir()
+    Receipt("plan-1", Manifest.read(folder).shards[0], (Reject("a.jpg", "truncated"), Reject("b.jpg", "empty"))).write(
+        folder
+    )
+    yield folder / RECEIPTS / "shard-00000.json"
+
+
+# networks
+
+
+def weights(root: Path) -> Iterator[Path]:
+    """The weights of a tiny network, as people save them."""
+    root.mkdir(parents=True, exist_ok=True)
+    state = load_source(NETWORK, "none").module.state_dict()
+    (root / "files").mkdir()
+    for name, value, old in (
+        ("zip.pth", state, False),
+        ("legacy.pth", state, True),
+        ("nested.pt", {"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3, "best": 0.5}, False),
+    ):
+        torch.save(value, root / "files" / name, _use_new_zipfile_serialization=not old)
+        yield root / "files" / name
+    save_file(state, root / "files" / "weights.safetensors")
+    yield root / "files" / "weights.safetensors"
+
+
+def _run(folder: Path, arch: str = "modulated") -> Path:
+    """What a finished training run leaves, without the training."""
+    folder.mkdir(parents=True)
+    about: dict[str, Any] = {"path": "shards", "plan": "plan-labelled", "provenance": training.PROVENANCE}
+    spec = NetworkSpec(arch=arch, backbone=NETWORK, classes=("circle", "square", "stripe"), size=32)
+    torch.manual_seed(0)
+    model = build_network(spec)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    rows = [dict.fromkeys(COLUMNS, 0.5) | {"epoch": epoch} for epoch in (1, 2)]
+    for parameter in list(model.parameters())[:2]:
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    save_last(folder, model, optimizer, State(epoch=2, rows=rows, best=rows[0], elapsed=2.0))
+    told = {"config": json.loads(json.dumps(vars(replace(CONFIG, arch=arch)))), "shards": about}
+    write_trained(folder / BEST, model, spec, told)
+    CONFIG.write(folder)
+    start = {"name": "scratch", "sha256": "0" * 64, "report": "random"}
+    images = {"train": 6, "validation": 3, "pool": 6}
+    environment = {"shuffle": [2, 64], "environment": {"python": "3"}}
+    write_json(folder / PROVENANCE, {"shards": about, "images": images, "initialisation": start, **environment})
+    write_metrics(folder, rows)
+    keys, logits = [f"circle/{n}.jpg" for n in range(3)], np.eye(3, dtype=np.float32)
+    for place in (folder, folder / "evaluation-test"):
+        place.mkdir(exist_ok=True)
+        write_answers(place, keys, np.arange(3), logits, spec.classes)
+    (folder / "evaluation-test" / "validation.csv").rename(folder / "evaluation-test" / "predictions.csv")
+    report = {"folder": "run", "epochs": 2, "stopped_early": False, "best": rows[0], "last": rows[1], "seconds": 2.0}
+    write_json(folder / SUMMARY, report | {"precision": "fp32", "initialisation": "scratch", "classes": 3})
+    return folder
+
+
+def trained(root: Path) -> Iterator[Path]:
+    for arch in ("modulated", "baseline"):
+        yield _run(root / arch, arch) / BEST
+
+
+def checkpoints(root: Path) -> Iterator[Path]:
+    yield _run(root / "run") / "last.safetensors"
+
+
+def run_documents(root: Path) -> Iterator[Path]:
+    """JSON of a run, and of a comparison of runs."""
+    for name in (PROVENANCE, SUMMARY, "metrics.jsonl"):
+        yield _run(root / name) / name
+
+
+def run_tables(root: Path) -> Iterator[Path]:
+    for name in ("validation.csv", "evaluation-test/predictions.csv"):
+        yield _run(root / name.replace("/", "-")) / name
+
+
+def comparison_plan() -> ComparisonPlan:
+    """Of the comparison that `comparisons` writes."""
+    return ComparisonPlan("shards", "plan-labelled", choose_arms(()), CONFIG, 5, 2, ("all",), None, 1, False)
+
+
+def comparisons(root: Path) -> Iterator[Path]:
+    told = results(("baseline", "half"), folds=2, epochs=3)
+    paid = {
+        arm["name"]: {"runs": 2, "seconds": 2.0, "seconds_per_epoch": 1.0, "reads_maps": True} for arm in told["arms"]
+    }
+    costs = {"settings": {s["name"]: paid for s in told["settings"]}, "maps": {"images": 3, "seconds": 3.0}}
+    files = {"results.json": told, "costs.json": costs, "plan.json": comparison_plan().described()}
+    for name in files:
+        for other, value in files.items():
+            written(root / name / other, json.dumps(value, indent=1).encode())
+        yield root / name / name
+
+
+# configurations
+
+
+def configurations(root: Path) -> Iterator[Path]:
+    """A run's own, and one for `--config` of `generate`."""
+    yield _run(root / "run") / "config.toml"
+    options = {"size": 64, "fit": "pad", "method": ["gradcam", "gradient"], "max-rejects": "5%", "per-class": 5}
+    tables = {
+        "seed": 3,
+        "generate": {**options, "classes": ["a*"], "layout": "folders"},
+        "train": {"epochs": 3, "lr": 0.1},
+    }
+    written(root / "command" / "photos" / "a" / "1.jpg", small_image())
+    yield written(root / "command" / "options.toml", tomli_w.dumps(tables).encode())
+
+
+def arms(root: Path) -> Iterator[Path]:
+    base: dict[str, Any] = {
+        "like": "half",
+        "lr": 0.01,
+        "freeze": "stem",
+        "augment": ["crop", "flip"],
+        "kind": "control",
+    }
+    tables = {
+        "plain": {"like": "baseline"},
+        "mine": base,
+        "own": {"arch": "learned", "alpha": 0.5, "learn-alpha": True},
+    }
+    yield written(root / "arms" / "arms.toml", tomli_w.dumps({"arm": tables}).encode())
+
+
+# the cache
+
+
+def cache(root: Path) -> Iterator[Path]:
+    """A prepared source model, as `saliency_pipeline.cache` keeps it: digest and JSON."""
+    body = _serialize(load_source(NETWORK, "none"))
+    name = f"source-{hashlib.sha256(b'fuzz').hexdigest()}"
+    yield written(root / "home" / "salpipe" / "networks" / name, hashlib.sha256(body).digest() + body)
+
+
+def speeds(root: Path) -> Iterator[Path]:
+    value = {"key": {"torch": 12.5, "openvino": 30.0}, "other": {"a": 1}}
+    yield written(root / "home" / "salpipe" / "speeds.json", json.dumps(value, indent=1).encode())

@@ -1,0 +1,263 @@
+"""Reads a mutated file as the commands do: a function per kind, which raises SalpipeError where the file is refused."""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+
+import matplotlib.figure  # noqa: F401 - what readers import late would seem to be the first file's memory
+import timm  # noqa: F401
+import torch
+from click.testing import CliRunner
+
+from saliency_pipeline.cache import cached
+from saliency_pipeline.cli.main import salpipe
+from saliency_pipeline.comparison.arms import choose_arms
+from saliency_pipeline.comparison.compare import rebuild
+from saliency_pipeline.comparison.plan import chosen_before, store
+from saliency_pipeline.comparison.runs import is_finished, read_run
+from saliency_pipeline.errors import BadImageError, SalpipeError
+from saliency_pipeline.evaluation.answers import recorded_config
+from saliency_pipeline.fetching.fetch_log import FetchLog
+from saliency_pipeline.generation.plan import check_same_plan, stored_plan
+from saliency_pipeline.generation.receipt import read_receipt, valid_receipt
+from saliency_pipeline.images.decode import FITS, decode_frame
+from saliency_pipeline.images.layout import ReadOptions
+from saliency_pipeline.images.open import LAYOUTS, read_images
+from saliency_pipeline.models import source
+from saliency_pipeline.models.trained import load_trained
+from saliency_pipeline.models.two_branch import build_network
+from saliency_pipeline.models.weights import read_state_dict
+from saliency_pipeline.shards.manifest import Manifest
+from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.speeds import remembered_speeds
+from saliency_pipeline.training.checkpoint import load_last
+from saliency_pipeline.training.config import TrainConfig, check_same
+from saliency_pipeline.training.runlog import read_json
+from tests.fuzz import outputs
+from tests.fuzz.outputs import CONFIG, NETWORK
+from tests.fuzz.watch import EXIT_CODES, broken_promise
+
+MOST_IMAGES = 6
+
+
+class BrokenPromiseError(Exception):
+    """A command ended otherwise than the documentation says."""
+
+
+def command(*arguments: object) -> None:
+    """A command of salpipe, in this process. SalpipeError where it refuses; what it prints is looked at.
+
+    Raises:
+        SalpipeError: it ended with one of the documented exit codes.
+        BrokenPromiseError: with another one, with more than a line, or after printing what no terminal should get.
+    """
+    result = CliRunner().invoke(salpipe, list(map(str, arguments)))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    for line in result.output.split("\n"):
+        if not line.isprintable():
+            raise BrokenPromiseError(f"{arguments[0]} prints {line[:200]!r}")
+    errors = [line for line in result.stderr.splitlines() if line.startswith("salpipe: error: ")]
+    if result.exit_code not in (0, *EXIT_CODES) or (result.exit_code != 2 and len(errors) != (result.exit_code != 0)):
+        raise BrokenPromiseError(f"{arguments[0]} ended with {result.exit_code} and {len(errors)} errors")
+    if result.exit_code:
+        raise SalpipeError(errors[0] if errors else f"{arguments[0]}: wrong usage")
+
+
+def each(*calls: Callable[[], object]) -> None:
+    """All of the calls, though some refuse; then the first refusal is raised."""
+    refusals: list[SalpipeError] = []
+    for call in calls:
+        try:
+            call()
+        except SalpipeError as error:
+            check_message(error)
+            refusals.append(error)
+    if refusals:
+        raise refusals[0]
+
+
+def besides(*calls: Callable[[], object]) -> None:
+    """Calls that may refuse even a valid file, such as one that takes it for something else."""
+    with suppress(SalpipeError):
+        each(*calls)
+
+
+def check_message(error: SalpipeError) -> None:
+    """Raises BrokenPromiseError where the message is not one printable line, or the exit code not a documented one."""
+    if problem := broken_promise(error):
+        raise BrokenPromiseError(f"{problem}: {str(error)[:300]!r}") from error
+
+
+# readers
+
+
+def read_image(path: Path, random: Random) -> None:
+    """As `generate` reads a folder of one class, or a single file."""
+    if random.random() < 0.1:
+        besides(lambda: decode_all(path, random))
+    if reasons := decode_all(path.parent.parent, random):
+        raise reasons[0]
+
+
+def read_data_set(path: Path, random: Random) -> None:
+    """As `generate` lists and decodes it; now and then by itself, as a layout that it is not, or by a dry run."""
+    root = _root(path)
+    if random.random() < 0.2:
+        besides(lambda: decode_all(root, random, random.choice(LAYOUTS).name))
+    if random.random() < 0.2:
+        besides(lambda: decode_all(path, random))
+    if random.random() < 0.2:
+        besides(lambda: command("generate", root, "-o", root.parent / "out", "--dry-run"))
+    decode_all(root, random, options=ReadOptions(noise=50 if path.name.startswith("noisy") else 0))
+
+
+def decode_all(
+    path: Path, random: Random, layout: str = "auto", options: ReadOptions | None = None
+) -> list[BadImageError]:
+    """The first images of a data set as frames; those that are rejected, as in rejects.jsonl, by their reasons."""
+    catalogue = read_images(path, layout, options)
+    fit, size = random.choice(FITS), random.choice((8, 64, 64, 224))
+    reasons = []
+    for record in catalogue.records[:MOST_IMAGES]:
+        try:
+            decode_frame(record.read(), size, fit=fit, box=record.box)
+        except (BadImageError, OSError) as error:
+            reason = error if isinstance(error, BadImageError) else BadImageError(str(error.strerror))
+            check_message(reason)
+            reasons.append(reason)
+    return reasons
+
+
+def read_shard(path: Path, random: Random) -> None:
+    """By itself and in its folder: inspect, verify, all pairs, now and then a gallery."""
+
+    def pairs(where: Path) -> None:
+        folder = ShardFolder(where)
+        folder.keys()
+        for position in range(min(len(folder), MOST_IMAGES)):
+            folder[position]
+
+    places = (path, path.parent) if path.suffix == ".h5" else (path.parent,)
+    calls: list[Callable[[], object]] = []
+    for place in places:
+        calls += [lambda place=place: pairs(place), lambda place=place: command("inspect", place)]
+        calls.append(lambda place=place: command("verify", place, random.choice(("--deep", "--json"))))
+    if random.random() < 0.1:
+        calls.append(lambda: command("show", path.parent, "-o", path.parent.parent / "gallery", "--count", "4"))
+        calls.append(lambda: command("inspect", path.parent, "--json"))
+    each(*calls)
+
+
+def read_manifest(path: Path, random: Random) -> None:
+    each(lambda: Manifest.read(path.parent), lambda: read_shard(path, random))
+
+
+def read_plan(path: Path, random: Random) -> None:
+    plan = stored_plan(path.parent)
+    if plan is None:
+        raise SalpipeError("no plan")
+    besides(
+        lambda: check_same_plan(
+            path.parent, plan, {"model": "other", "methods": ["gradcam"], "versions": {"torch": "3"}}
+        )
+    )
+
+
+def read_receipts(path: Path, random: Random) -> None:
+    folder, name = path.parent.parent, path.with_suffix(".h5").name
+    receipt = read_receipt(folder, name)
+    if receipt is None or valid_receipt(folder, name, receipt.plan) is None:
+        raise SalpipeError("not a receipt")
+
+
+def read_weights(path: Path, random: Random) -> None:
+    each(lambda: read_state_dict(path), lambda: source.load_source(NETWORK, str(path)).module)
+
+
+def read_trained(path: Path, random: Random) -> None:
+    besides(lambda: source.load_source(str(path.parent)).class_index("square"))
+    recorded_config(load_trained(path.parent))
+
+
+def read_checkpoint(path: Path, random: Random) -> None:
+    model = build_network(load_trained(path.parent).spec)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    load_last(path.parent, model, optimizer)
+    optimizer.zero_grad()
+
+
+def read_finished_run(path: Path, random: Random) -> None:
+    run = _root(path)
+    each(lambda: read_run(run, "half", "all images"), lambda: is_finished(run, CONFIG), lambda: _document(path))
+
+
+def _document(path: Path) -> None:
+    if path.suffix == ".json":
+        read_json(path)
+
+
+def read_comparison(path: Path, random: Random) -> None:
+    folder = path.parent
+    plan = outputs.comparison_plan()
+    if path.name == "plan.json":
+        each(lambda: chosen_before(folder), lambda: store(plan, folder))
+    else:
+        rebuild(folder)
+
+
+def read_configuration(path: Path, random: Random) -> None:
+    """A run's own, or that of a command."""
+    if path.name == "options.toml":
+        photos, out = path.parent / "photos", path.parent / "out"
+        command("generate", photos, "-o", out, "--dry-run", "--config", path)
+    else:
+        config = TrainConfig.read(path.parent)
+        if config is None:
+            raise SalpipeError("no configuration")
+        check_same(path.parent, config, CONFIG)
+
+
+def read_arms(path: Path, random: Random) -> None:
+    for arm in choose_arms((), path):
+        arm.config(CONFIG)
+
+
+def read_classes(path: Path, random: Random) -> None:
+    command("generate", path.parent / "photos", "-o", path.parent / "out", "--dry-run", "--classes", f"@{path}")
+
+
+def read_pubfig(path: Path, random: Random) -> None:
+    folder = path.parent
+
+    def log() -> None:
+        with FetchLog(folder):
+            pass
+
+    besides(lambda: command("fetch", "pubfig", "--list", folder / "dev_urls.txt", "-o", folder, "--check"))
+    each(lambda: decode_all(folder, random, random.choice(("pubfig", "auto"))), log)
+
+
+def read_cache(path: Path, random: Random) -> None:
+    """A damaged entry is computed again, so every file is accepted."""
+    os.environ["XDG_CACHE_HOME"] = str(_root(path))
+    key = ("fuzz",)
+
+    def load() -> source.SourceModel:
+        return source.load_source(NETWORK, "none")
+
+    found = cached("source", key, load, source._serialize, lambda data: source._deserialize(data, key, load))
+    found.class_index("0")
+
+
+def read_speeds(path: Path, random: Random) -> None:
+    os.environ["XDG_CACHE_HOME"] = str(_root(path))
+    found = remembered_speeds("key", ("torch", "openvino"), lambda: (1.0, 2.0))
+    assert list(found) == ["torch", "openvino"]
+
+
+def _root(path: Path) -> Path:
+    """The folder of the data set or run: the first one below `work`."""
+    return next(parent for parent in path.parents if parent.parent.name == "work")
