@@ -7,8 +7,10 @@ torch nor NumPy).
 import atexit
 import errno
 import gc
+import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, NoReturn
@@ -34,6 +36,8 @@ COMMANDS = {
 """Name of a command: where it is, as `module:attribute`, and its line in `salpipe --help`, in that order."""
 
 INTERRUPTED = 130
+PATIENCE = 5.0
+"""Seconds that an interrupted command has to clean up before a second interruption ends it at once."""
 
 
 class LazyGroup(click.Group):
@@ -169,13 +173,27 @@ def collect_garbage_rarely() -> None:
 
 
 def answer_interruptions() -> None:
-    """Have a job scheduler's TERM end a command as Ctrl-C does, and let neither get lost.
+    """Have a job scheduler's TERM and a closed terminal's HUP end a command as Ctrl-C does, and let none get lost.
+
+    Only the first is answered by KeyboardInterrupt: a second one would hit the cleaning up. One that comes later than
+    `PATIENCE` ends the process at once. What the process was started to ignore, as nohup does, it ignores.
 
     Python raises KeyboardInterrupt wherever the main thread happens to be. That may be the callback of a weak reference
     or a `__del__`, which can pass no exception on (h5py closes its objects there), so the command would go on. It is
     raised again a moment later, until it arrives.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    began: list[float] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        if not began:
+            began.append(time.monotonic())
+            raise KeyboardInterrupt
+        if time.monotonic() - began[0] > PATIENCE:
+            os._exit(INTERRUPTED)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interrupt)
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     say = sys.unraisablehook
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 from PIL import Image
 
@@ -33,6 +32,7 @@ from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.parts import chosen_method, duplicates, labels_and_splits
 from saliency_pipeline.training.runlog import read_json
+from saliency_pipeline.workers import usable_cores
 
 RESULTS, COSTS = "results.json", "costs.json"
 Pictures = Callable[[str], tuple[bytes, bytes] | None]
@@ -232,7 +232,7 @@ def _planned(
 ) -> tuple[Plan, int]:
     """The plan with everything chosen that was left open, as it was chosen before where the folder holds one."""
     device, before = find_device(shared.device), chosen_before(folder)
-    cores = joblib.cpu_count()
+    cores = usable_cores()
     if jobs is None:
         jobs = cores if device.type == "cpu" else 1
     if jobs < 1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from saliency_pipeline.devices import device_name
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import write_atomically, write_table
 from saliency_pipeline.training.curves import draw_curves
+from saliency_pipeline.workers import usable_cores
 
 METRICS, TABLE, ANSWERS, CURVES, SUMMARY, PROVENANCE = (
     "metrics.jsonl",
@@ -104,7 +104,7 @@ def environment(device: torch.device, world: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": device_name(device),
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "processes": world,
     }
