@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, NoReturn
@@ -93,10 +94,12 @@ class LazyGroup(click.Group):
                 click.echo(err=True)  # off the line where the terminal wrote ^C
             fail(ctx, "interrupted; run the same command again to go on", INTERRUPTED)
         except (OSError, RuntimeError) as error:
-            if not is_disk_full(error):
-                raise
-            where = f" while writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
-            fail(ctx, f"error: disk full{where}; free space and run the same command again", 1)
+            if is_disk_full(error):
+                where = f" while writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
+                fail(ctx, f"error: disk full{where}; free space and run the same command again", 1)
+            if limit := reached_limit(error):
+                fail(ctx, f"error: {limit}; raise it, or use fewer --jobs, and run the same command again", 1)
+            raise
 
 
 def fail(ctx: click.Context, message: str, exit_code: int) -> NoReturn:
@@ -113,6 +116,17 @@ def is_disk_full(error: Exception) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return "No space left on device" in str(error) or "Disk quota exceeded" in str(error)
+
+
+def reached_limit(error: Exception) -> str:
+    """Which limit of the system an error says is reached; empty where it says none."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.EMFILE, errno.ENFILE):
+        return "limit on open files reached (ulimit -n)"
+    # as Python says of threads and fork(2) of processes
+    if "can't start new thread" in str(error) or (number == errno.EAGAIN and not error.args[2:]):
+        return "limit on processes and threads reached (ulimit -u, or the pids limit of a container)"
+    return ""
 
 
 def print_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
@@ -157,9 +171,24 @@ def salpipe() -> None:
 
 def main() -> None:
     """Run the command line: the entry point of the `salpipe` script. Never returns."""
+    ended: int | str | None = 0
+
+    def leave() -> None:
+        if ended == INTERRUPTED:
+            os._exit(INTERRUPTED)
+
+    # registered first and called last: Python itself would report that a signal ended the process, though the command
+    # did, wherever the interruption struck code that was compiled from text
+    atexit.register(leave)
     collect_garbage_rarely()
     answer_interruptions()
-    salpipe.main(prog_name="salpipe")
+    # where /dev/shm cannot be written; said again, and only where it matters, by whoever wants processes
+    warnings.filterwarnings("ignore", ".*joblib will operate in serial mode", UserWarning)
+    try:
+        salpipe.main(prog_name="salpipe")
+    except SystemExit as exit:
+        ended = exit.code
+        raise
 
 
 def collect_garbage_rarely() -> None:

@@ -55,13 +55,13 @@ def usable_cores() -> int:
 
 
 def possible_jobs(jobs: int, note: Callable[[str], None]) -> int:
-    """`jobs`, or 1 and a note where worker processes cannot be started because /dev/shm has no room for semaphores."""
+    """`jobs`, or 1 and a note where worker processes cannot be started for want of shared memory."""
     if jobs == 1:
         return 1
     try:
         check_shared_memory(jobs)
     except SalpipeError as error:
-        note(f"--jobs {jobs}: works one by one, because {error}")
+        note(f"{error}; --jobs {jobs} is done one by one")
         return 1
     return jobs
 
@@ -73,10 +73,10 @@ def check_shared_memory(jobs: int) -> None:
         context = multiprocessing.get_context("fork")
         _ = [context.Semaphore() for _ in range(12 + 2 * jobs)]
     except (OSError, ImportError) as error:
-        reason = getattr(error, "strerror", None) or "there are none on this system"
+        reason = getattr(error, "strerror", None) or "not supported"
         raise SalpipeError(
-            f"/dev/shm: no room for the semaphores of worker processes ({reason}); mount it writable with 1 MB or more "
-            "(docker run --shm-size)"
+            f"/dev/shm: semaphores of worker processes cannot be made there ({reason}); mount it writable and with "
+            "1 MB or more (docker run --shm-size)"
         ) from error
 
 

@@ -32,7 +32,7 @@ from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.parts import chosen_method, duplicates, labels_and_splits
 from saliency_pipeline.training.runlog import read_json
-from saliency_pipeline.workers import usable_cores
+from saliency_pipeline.workers import possible_jobs, usable_cores
 
 RESULTS, COSTS = "results.json", "costs.json"
 Pictures = Callable[[str], tuple[bytes, bytes] | None]
@@ -102,6 +102,8 @@ def compare(
         plan, jobs = _planned(
             pairs, folder, arms, shared or TrainConfig(), folds, repeats, per_class, pretraining, jobs, progress
         )
+        if engine == "loky":
+            jobs = possible_jobs(jobs, progress.note)
         store(plan, folder)
         ways: dict[str, Any] = {"threads": plan.threads, "engine": engine, "address": address, "progress": progress}
         tasks = plan.tasks(folder)

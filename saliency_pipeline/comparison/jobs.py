@@ -25,7 +25,6 @@ from saliency_pipeline.workers import (
     WorkerDiedError,
     check_shared_memory,
     interruptions_held,
-    possible_jobs,
     run_in_workers,
     workers_died,
 )
@@ -84,8 +83,6 @@ def do_tasks(
     left = [task for task in tasks if not is_done(task, folder)]
     if not left:
         return []
-    if engine == "loky":
-        jobs = possible_jobs(jobs, progress.note)
     progress.start(len(tasks), "run", what)
     progress.advance(len(tasks) - len(left))
     failed: dict[str, Outcome] = {}
