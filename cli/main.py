@@ -36,7 +36,8 @@ COMMANDS = {
 }
 """Name of a command: where it is, as `module:attribute`, and its line in `salpipe --help`, in that order."""
 
-INTERRUPTED = 130
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+INTERRUPTED, GO_ON = 130, "interrupted; run the same command again to go on"
 PATIENCE = 5.0
 """Seconds that an interrupted command has to clean up before a second interruption ends it at once."""
 
@@ -92,7 +93,7 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt:
             if sys.stderr.isatty():
                 click.echo(err=True)  # off the line where the terminal wrote ^C
-            fail(ctx, "interrupted; run the same command again to go on", INTERRUPTED)
+            fail(ctx, GO_ON, INTERRUPTED)
         except (OSError, RuntimeError) as error:
             if is_disk_full(error):
                 where = f" while writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
@@ -188,6 +189,9 @@ def main() -> None:
         salpipe.main(prog_name="salpipe")
     except SystemExit as exit:
         ended = exit.code
+        if ended == INTERRUPTED:
+            for number in (*INTERRUPTIONS, signal.SIGALRM):
+                signal.signal(number, signal.SIG_IGN)
         raise
 
 
@@ -204,32 +208,39 @@ def collect_garbage_rarely() -> None:
 def answer_interruptions() -> None:
     """Have a job scheduler's TERM and a closed terminal's HUP end a command as Ctrl-C does, and let none get lost.
 
-    Only the first is answered by KeyboardInterrupt: a second one would hit the cleaning up. One that comes later than
-    `PATIENCE` ends the process at once. What the process was started to ignore, as nohup does, it ignores.
-
     Python raises KeyboardInterrupt wherever the main thread happens to be. That may be the callback of a weak reference
-    or a `__del__`, which can pass no exception on (h5py closes its objects there), so the command would go on. It is
-    raised again a moment later, until it arrives.
+    or a `__del__`, which can pass no exception on (h5py closes its objects there), or an import that catches whatever
+    goes wrong, so the command would go on. It is raised again a moment later, until it arrives; but not while it makes
+    its way, because it would then hit the cleaning up. A signal that comes `PATIENCE` later ends the process at once.
+    What the process was started to ignore, as nohup does, it ignores.
     """
     began: list[float] = []
 
-    def interrupt(number: int, frame: object) -> None:
-        if not began:
-            began.append(time.monotonic())
+    def interrupt(number: int, _: object) -> None:
+        began.append(time.monotonic())
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        if not is_interrupted():
             raise KeyboardInterrupt
-        if time.monotonic() - began[0] > PATIENCE:
+        if number != signal.SIGALRM and began[-1] - began[0] > PATIENCE:
+            os.write(2, f"salpipe: {GO_ON}\n".encode())
             os._exit(INTERRUPTED)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in INTERRUPTIONS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, interrupt)
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.signal(signal.SIGALRM, interrupt)
     say = sys.unraisablehook
 
-    def raise_again(lost: "sys.UnraisableHookArgs") -> None:
-        if issubclass(lost.exc_type, KeyboardInterrupt):
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
-        else:
+    def raised_again(lost: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
             say(lost)
 
-    sys.unraisablehook = raise_again
+    sys.unraisablehook = raised_again
+
+
+def is_interrupted() -> bool:
+    """Whether a KeyboardInterrupt is being handled where this is called."""
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None

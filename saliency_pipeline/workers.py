@@ -24,11 +24,14 @@ INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What terminals and job schedulers send to all processes of a run."""
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_NO_THREAD = 75
 _CAUSES = {
     "SIGKILL": "perhaps for want of memory; run the same command with fewer --jobs",
     "SIGBUS": "because a file they had mapped became shorter or a disk failed; check both and run the same command "
     "again",
     "SIGILL": "because a library needs instructions that this processor lacks; install a build for it",
+    f"exit code {_NO_THREAD}": "because no further thread could be started; raise the limit (ulimit -u, or the "
+    "pids limit of a container) or use fewer --jobs",
     "SIGXCPU": "because CPU time is limited; raise the limit (ulimit -t) and run the same command again",
 }
 _CRASHED = "which is a library's crash; run the same command with --jobs 1 to see where"
@@ -170,7 +173,10 @@ def become_worker(run: int) -> None:
 
     # tqdm's own lock is a semaphore of the system, and its guard writes to the terminal when a worker is ended
     tqdm.set_lock(threading.RLock())
-    threading.Thread(target=_end_with, args=(run,), daemon=True).start()
+    try:
+        threading.Thread(target=_end_with, args=(run,), daemon=True).start()
+    except RuntimeError:
+        os._exit(_NO_THREAD)
 
 
 def _end_with(run: int) -> None:
