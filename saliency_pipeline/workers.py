@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import contextmanager
 from itertools import islice
+from multiprocessing import resource_tracker
 from typing import Any
 
 from saliency_pipeline.errors import SalpipeError
@@ -109,6 +110,9 @@ def run_in_workers(
             warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
             # it asks for tools that slim containers lack, to end processes that are ended below
             warnings.filterwarnings("ignore", "Failed to kill subprocesses", UserWarning)
+            with interruptions_held():
+                # starting it ends the hold
+                resource_tracker.ensure_running()
             with interruptions_held():
                 executor = ProcessPoolExecutor(
                     jobs,
