@@ -48,6 +48,8 @@ class LazyGroup(click.Group):
     def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.lazy = lazy
+        self.interrupted = False
+        """Whether an interruption was answered, after which there is nothing left to interrupt."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, in the order of the table."""
@@ -91,6 +93,7 @@ class LazyGroup(click.Group):
         except SalpipeError as error:
             fail(ctx, f"error: {error}", error.exit_code)
         except KeyboardInterrupt:
+            self.interrupted = True
             if sys.stderr.isatty():
                 click.echo(err=True)  # off the line where the terminal wrote ^C
             fail(ctx, GO_ON, INTERRUPTED)
@@ -189,9 +192,6 @@ def main() -> None:
         salpipe.main(prog_name="salpipe")
     except SystemExit as exit:
         ended = exit.code
-        if ended == INTERRUPTED:
-            for number in (*INTERRUPTIONS, signal.SIGALRM):
-                signal.signal(number, signal.SIG_IGN)
         raise
 
 
@@ -219,7 +219,7 @@ def answer_interruptions() -> None:
     def interrupt(number: int, _: object) -> None:
         began.append(time.monotonic())
         signal.setitimer(signal.ITIMER_REAL, 0.2)
-        if not is_interrupted():
+        if not salpipe.interrupted and not is_interrupted():
             raise KeyboardInterrupt
         if number != signal.SIGALRM and began[-1] - began[0] > PATIENCE:
             os.write(2, f"salpipe: {GO_ON}\n".encode())
