@@ -65,6 +65,7 @@ class LazyGroup(click.Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"{place} is not a click command")
         command.short_help = short_help
+        command.help = command.help or help_in_source(module, attribute)
         return command
 
     def resolve_command(
@@ -104,6 +105,16 @@ class LazyGroup(click.Group):
             if limit := reached_limit(error):
                 fail(ctx, f"error: {limit}; raise it, or use fewer --jobs, and run the same command again", 1)
             raise
+
+
+def help_in_source(module: str, function: str) -> str:
+    """The docstring of a function as its source has it: `python -OO` strips docstrings, which are the help."""
+    import ast
+    import inspect
+
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    named = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function)
+    return next((ast.get_docstring(node) or "" for node in named), "")
 
 
 def fail(ctx: click.Context, message: str, exit_code: int) -> NoReturn:
@@ -188,6 +199,7 @@ def main() -> None:
     answer_interruptions()
     # where /dev/shm cannot be written; said again, and only where it matters, by whoever wants processes
     warnings.filterwarnings("ignore", ".*joblib will operate in serial mode", UserWarning)
+    salpipe.help = salpipe.help or help_in_source(__name__, "salpipe")
     try:
         salpipe.main(prog_name="salpipe")
     except SystemExit as exit:

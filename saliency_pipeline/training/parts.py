@@ -26,6 +26,7 @@ from saliency_pipeline.training.batches import Batches, PairDataset, Preparation
 from saliency_pipeline.training.batchnorm import single_valued
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.inputs import Inputs
+from saliency_pipeline.training.processes import training_processes
 from saliency_pipeline.training.split import Split, choose_split
 
 BLOCK = 64
@@ -86,7 +87,7 @@ def assemble(config: TrainConfig, pairs: ShardFolder, device: torch.device) -> P
 
 def check_batches(network: nn.Module, spec: NetworkSpec, batch_size: int, images: int) -> None:
     """Raises SalpipeError where a step has one image, and BatchNorm cannot do with one: its maps are of 1 x 1 there."""
-    if images // -(-images // batch_size) > 1 or _processes() > 1:  # together these have more
+    if images // -(-images // batch_size) > 1 or training_processes().world > 1:  # together these have more
         return
     maps = torch.zeros(1, 1, spec.size, spec.size)
     layer = single_valued(network, lambda: network(probe_frames(spec.size, 1), maps))
@@ -130,7 +131,7 @@ def chosen_method(config: TrainConfig, pairs: ShardFolder) -> str | None:
 def datasets(config: TrainConfig, spec: NetworkSpec, pairs: ShardFolder) -> tuple[Batches, Batches, int]:
     """Training images, augmented, validation images as they are, and how many the former were drawn from."""
     split = split_of(config, pairs)
-    world = _processes()
+    world = training_processes().world
     images = len(split.train)
     if images // -(-images // config.batch_size) < world:
         raise SalpipeError(
@@ -147,11 +148,6 @@ def datasets(config: TrainConfig, spec: NetworkSpec, pairs: ShardFolder) -> tupl
         Batches(validation, Preparation(config.normalise)),
         split.pool,
     )
-
-
-def _processes() -> int:
-    """How many processes train together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def split_of(config: TrainConfig, pairs: ShardFolder) -> Split:
