@@ -128,7 +128,7 @@ class Board:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
                 raise SalpipeError(
-                    "--tensorboard: not installed; run pip install 'saliency-pipeline[tensorboard]'"
+                    f"--tensorboard: not usable ({error}); run pip install 'saliency-pipeline[tensorboard]'"
                 ) from error
             self.writer = SummaryWriter(str(folder / "tensorboard"))
 
