@@ -7,8 +7,11 @@ torch nor NumPy).
 import atexit
 import errno
 import gc
+import os
 import signal
 import sys
+import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -17,7 +20,6 @@ from typing import Any, NoReturn
 import click
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.home import provide_home
 from saliency_pipeline.text import printable
 
 COMMANDS = {
@@ -36,7 +38,10 @@ COMMANDS = {
 }
 """Name of a command: where it is, as `module:attribute`, and its line in `salpipe --help`, in that order."""
 
-INTERRUPTED = 130
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+INTERRUPTED, GO_ON = 130, "interrupted; run the same command again to go on"
+PATIENCE = 5.0
+"""Seconds that an interrupted command has to clean up before a second interruption ends it at once."""
 
 
 class LazyGroup(click.Group):
@@ -45,6 +50,8 @@ class LazyGroup(click.Group):
     def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.lazy = lazy
+        self.interrupted = False
+        """Whether an interruption was answered, after which there is nothing left to interrupt."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, in the order of the table."""
@@ -60,6 +67,7 @@ class LazyGroup(click.Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"{place} is not a click command")
         command.short_help = short_help
+        command.help = command.help or help_in_source(module, attribute)
         return command
 
     def resolve_command(
@@ -94,14 +102,27 @@ class LazyGroup(click.Group):
         except SalpipeError as error:
             fail(ctx, f"error: {error}", error.exit_code)
         except KeyboardInterrupt:
+            self.interrupted = True
             if sys.stderr.isatty():
                 click.echo(err=True)  # off the line where the terminal wrote ^C
-            fail(ctx, "interrupted; run the same command again to go on", INTERRUPTED)
+            fail(ctx, GO_ON, INTERRUPTED)
         except (OSError, RuntimeError) as error:
-            if not is_disk_full(error):
-                raise
-            where = f" while writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
-            fail(ctx, f"error: disk full{where}; free space and run the same command again", 1)
+            if is_disk_full(error):
+                where = f" while writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
+                fail(ctx, f"error: disk full{where}; free space and run the same command again", 1)
+            if limit := reached_limit(error):
+                fail(ctx, f"error: {limit}; raise it, or use fewer --jobs, and run the same command again", 1)
+            raise
+
+
+def help_in_source(module: str, function: str) -> str:
+    """The docstring of a function as its source has it: `python -OO` strips docstrings, which are the help."""
+    import ast
+    import inspect
+
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    named = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function)
+    return next((ast.get_docstring(node) or "" for node in named), "")
 
 
 def fail(ctx: click.Context, message: str, exit_code: int) -> NoReturn:
@@ -128,6 +149,17 @@ def is_disk_full(error: Exception) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return "No space left on device" in str(error) or "Disk quota exceeded" in str(error)
+
+
+def reached_limit(error: Exception) -> str:
+    """Which limit of the system an error says is reached; empty where it says none."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.EMFILE, errno.ENFILE):
+        return "limit on open files reached (ulimit -n)"
+    # as Python says of threads and fork(2) of processes
+    if "can't start new thread" in str(error) or (number == errno.EAGAIN and not error.args[2:]):
+        return "limit on processes and threads reached (ulimit -u, or the pids limit of a container)"
+    return ""
 
 
 def print_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
@@ -172,10 +204,25 @@ def salpipe() -> None:
 
 def main() -> None:
     """Run the command line: the entry point of the `salpipe` script. Never returns."""
-    provide_home()
+    ended: int | str | None = 0
+
+    def leave() -> None:
+        if ended == INTERRUPTED:
+            os._exit(INTERRUPTED)
+
+    # registered first and called last: Python itself would report that a signal ended the process, though the command
+    # did, wherever the interruption struck code that was compiled from text
+    atexit.register(leave)
     collect_garbage_rarely()
     answer_interruptions()
-    salpipe.main(prog_name="salpipe")
+    # where /dev/shm cannot be written; said again, and only where it matters, by whoever wants processes
+    warnings.filterwarnings("ignore", ".*joblib will operate in serial mode", UserWarning)
+    salpipe.help = salpipe.help or help_in_source(__name__, "salpipe")
+    try:
+        salpipe.main(prog_name="salpipe")
+    except SystemExit as exit:
+        ended = exit.code
+        raise
 
 
 def collect_garbage_rarely() -> None:
@@ -189,20 +236,41 @@ def collect_garbage_rarely() -> None:
 
 
 def answer_interruptions() -> None:
-    """Have a job scheduler's TERM end a command as Ctrl-C does, and let neither get lost.
+    """Have a job scheduler's TERM and a closed terminal's HUP end a command as Ctrl-C does, and let none get lost.
 
     Python raises KeyboardInterrupt wherever the main thread happens to be. That may be the callback of a weak reference
-    or a `__del__`, which can pass no exception on (h5py closes its objects there), so the command would go on. It is
-    raised again a moment later, until it arrives.
+    or a `__del__`, which can pass no exception on (h5py closes its objects there), or an import that catches whatever
+    goes wrong, so the command would go on. It is raised again a moment later, until it arrives; but not while it makes
+    its way, because it would then hit the cleaning up. A signal that comes `PATIENCE` later ends the process at once.
+    What the process was started to ignore, as nohup does, it ignores.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    began: list[float] = []
+
+    def interrupt(number: int, _: object) -> None:
+        began.append(time.monotonic())
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        if not salpipe.interrupted and not is_interrupted():
+            raise KeyboardInterrupt
+        if number != signal.SIGALRM and began[-1] - began[0] > PATIENCE:
+            os.write(2, f"salpipe: {GO_ON}\n".encode())
+            os._exit(INTERRUPTED)
+
+    for number in INTERRUPTIONS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interrupt)
+    signal.signal(signal.SIGALRM, interrupt)
     say = sys.unraisablehook
 
-    def raise_again(lost: "sys.UnraisableHookArgs") -> None:
-        if issubclass(lost.exc_type, KeyboardInterrupt):
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
-        else:
+    def raised_again(lost: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
             say(lost)
 
-    sys.unraisablehook = raise_again
+    sys.unraisablehook = raised_again
+
+
+def is_interrupted() -> bool:
+    """Whether a KeyboardInterrupt is being handled where this is called."""
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None

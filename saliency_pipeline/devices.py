@@ -6,14 +6,16 @@ import platform
 import re
 from pathlib import Path
 
-import joblib
 import torch
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.workers import usable_cores
 
 
 def find_device(name: str) -> torch.device:
     """The device of `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+
+    PyTorch is made to use no more threads than the process may use cores: it does not know of a container's quota.
 
     Raises:
         SalpipeError: it is not available.
@@ -23,6 +25,8 @@ def find_device(name: str) -> torch.device:
     match = re.fullmatch(r"cpu|cuda(?::([0-9]+))?", name)
     if match is None or (name != "cpu" and int(match[1] or 0) >= torch.cuda.device_count()):
         raise SalpipeError(f"--device {name}: not available here; use --device cpu")
+    if torch.get_num_threads() > (cores := usable_cores()):
+        torch.set_num_threads(cores)
     return torch.device(name)
 
 
@@ -53,7 +57,7 @@ def capabilities(device: torch.device | str) -> str:
     """
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{instructions()}; {joblib.cpu_count()} cores"
+    return f"{instructions()}; {usable_cores()} cores"
 
 
 def device_name(device: torch.device | str) -> str:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 from jinja2 import UndefinedError
 from PIL import Image
@@ -36,6 +35,7 @@ from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.parts import check_names, chosen_method, duplicates, labels_and_splits
 from saliency_pipeline.training.runlog import read_json
+from saliency_pipeline.workers import possible_jobs, usable_cores
 
 RESULTS, COSTS = "results.json", "costs.json"
 Pictures = Callable[[str], tuple[bytes, bytes] | None]
@@ -104,6 +104,8 @@ def compare(
         plan, jobs = _planned(
             pairs, folder, arms, shared or TrainConfig(), folds, repeats, per_class, pretraining, jobs, progress
         )
+        if engine == "loky":
+            jobs = possible_jobs(jobs, progress.note)
         store(plan, folder)
         ways: dict[str, Any] = {"threads": plan.threads, "engine": engine, "address": address, "progress": progress}
         tasks = plan.tasks(folder)
@@ -238,7 +240,7 @@ def _planned(
     for config in {(c.backbone, c.init, c.weights, c.start): c for c in configs}.values():
         check_names(config)
     device, before = find_device(shared.device), chosen_before(folder)
-    cores = joblib.cpu_count()
+    cores = usable_cores()
     if jobs is None:
         jobs = cores if device.type == "cpu" else 1
     if jobs < 1:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +21,14 @@ from saliency_pipeline.evaluation.evaluate import EVALUATION, evaluate
 from saliency_pipeline.folders import make_subfolder
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.training.run import train
-from saliency_pipeline.workers import ATTEMPTS, become_worker, interrupts_ignored
+from saliency_pipeline.workers import (
+    ATTEMPTS,
+    WorkerDiedError,
+    check_shared_memory,
+    interruptions_held,
+    run_in_workers,
+    workers_died,
+)
 
 ENGINES = ("loky", "dask", "ray")
 PATIENCE = 10.0
@@ -36,6 +42,9 @@ class Outcome:
     folder: str
     final: float = 0.0
     error: str = ""
+
+
+Calls = Callable[[Sequence[Task], Path, int], Generator[Outcome]]
 
 
 def do_tasks(
@@ -78,24 +87,23 @@ def do_tasks(
     progress.start(len(tasks), "run", what)
     progress.advance(len(tasks) - len(left))
     failed: dict[str, Outcome] = {}
-    dead: tuple[type[BaseException], ...] = ()
+    death: WorkerDiedError
     try:
         for attempt in range(1, ATTEMPTS + 1):
             left = [task for task in left if task.folder not in failed and not is_done(task, folder)]
             try:
-                with _workers(engine, jobs, address) as (calls, dead):
-                    for outcome in calls(left, folder, threads):
+                with _workers(engine, jobs, address) as calls, closing(calls(left, folder, threads)) as outcomes:
+                    for outcome in outcomes:
                         if outcome.error:
                             failed[outcome.folder] = outcome
                         progress.note(f"{outcome.folder}: {outcome.error or f'{outcome.final:.1%}'}")
                         progress.advance(1)
                 break
-            except dead as error:
-                progress.note(f"a worker died in attempt {attempt} of {ATTEMPTS} ({type(error).__name__})")
+            except WorkerDiedError as error:
+                death = error
+                progress.note(f"a worker process died ({error}) in attempt {attempt} of {ATTEMPTS}")
         else:
-            raise SalpipeError(
-                f"workers died {ATTEMPTS} times, perhaps for want of memory; run the same command with fewer --jobs"
-            )
+            raise workers_died(death)
     finally:
         progress.stop()
     return list(failed.values())
@@ -107,17 +115,14 @@ def is_done(task: Task, folder: Path) -> bool:
     return is_finished(run, task.config) and (not task.test or (run / TEST / EVALUATION).is_file())
 
 
-def do_task(task: Task, folder: str, threads: int, parent: int | None) -> Outcome:
+def do_task(task: Task, folder: str, threads: int) -> Outcome:
     """One run, in whatever process.
 
     Args:
         task: the run.
         folder: of the comparison.
         threads: of the run.
-        parent: process id of the comparison whose worker this is and ends with; None where somebody else sees to it.
     """
-    if parent is not None:
-        become_worker(parent)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     run = Path(folder) / task.folder
@@ -142,37 +147,35 @@ def do_task(task: Task, folder: str, threads: int, parent: int | None) -> Outcom
 
 
 @contextmanager
-def _workers(engine: str, jobs: int, address: str | None) -> Iterator[tuple[Any, tuple[type[BaseException], ...]]]:
-    """What runs tasks, and the exceptions that say that a worker died."""
+def _workers(engine: str, jobs: int, address: str | None) -> Iterator[Calls]:
+    """What yields the outcomes of tasks, given these, the folder and the threads of each."""
     with ExitStack() as stack:
         if engine == "dask":
-            dead = _dask(jobs, address, stack)
+            yield _on_cluster(_dask(jobs, address, stack), "generator_unordered")
         elif engine == "ray":
-            dead = _ray(jobs, address, stack)
-        elif jobs == 1:
-            yield lambda tasks, folder, threads: (do_task(t, str(folder), threads, None) for t in tasks), ()
-            return
-        else:
-            from joblib.externals.loky.process_executor import BrokenProcessPool
-
-            dead = (BrokenProcessPool,)
-            # loky ends a worker that has grown between two runs, starts another, and says so as if it were a fault
-            stack.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
-            stack.enter_context(joblib.parallel_config("loky", n_jobs=jobs))
-        parent = os.getpid() if engine == "loky" else None
-
-        def calls(tasks: Sequence[Task], folder: Path, threads: int) -> Iterable[Outcome]:
             # ray's pool knows no generator
-            how = {"return_as": "list" if engine == "ray" else "generator_unordered", "batch_size": 1}
-            parallel = joblib.Parallel(pre_dispatch="all", **how)
-            with interrupts_ignored():
-                outcomes: Iterable[Outcome] = parallel(
-                    joblib.delayed(do_task)(task, os.path.abspath(folder), threads, parent) for task in tasks
-                )
-            return outcomes
+            yield _on_cluster(_ray(jobs, address, stack), "list")
+        elif jobs == 1:
+            yield lambda tasks, folder, threads: (do_task(task, str(folder), threads) for task in tasks)
+        else:
+            yield lambda tasks, folder, threads: run_in_workers(
+                do_task, ((task, os.path.abspath(folder), threads) for task in tasks), jobs, threads
+            )
 
-        yield calls, dead
+
+def _on_cluster(dead: tuple[type[BaseException], ...], kind: str) -> Calls:
+    """The same on a cluster, of which `dead` says that a worker died."""
+
+    def calls(tasks: Sequence[Task], folder: Path, threads: int) -> Generator[Outcome]:
+        parallel = joblib.Parallel(pre_dispatch="all", return_as=kind, batch_size=1)
+        with interruptions_held():
+            outcomes = parallel(joblib.delayed(do_task)(task, os.path.abspath(folder), threads) for task in tasks)
+        try:
+            yield from outcomes
+        except dead as error:
+            raise WorkerDiedError(type(error).__name__) from error
+
+    return calls
 
 
 def _dask(jobs: int, address: str | None, stack: ExitStack) -> tuple[type[BaseException], ...]:
@@ -181,9 +184,10 @@ def _dask(jobs: int, address: str | None, stack: ExitStack) -> tuple[type[BaseEx
     except ImportError as error:
         raise SalpipeError("--engine dask: not installed; run pip install 'saliency-pipeline[dask]'") from error
     if address is None:
-        address = stack.enter_context(
-            distributed.LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
-        ).scheduler_address
+        check_shared_memory(jobs)
+        with interruptions_held():
+            cluster = distributed.LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
+        address = stack.enter_context(cluster).scheduler_address
     try:
         stack.enter_context(distributed.Client(address, timeout=30))
     except (OSError, ValueError) as error:

@@ -7,6 +7,7 @@ wrong length or type and send without end. Whatever it does becomes one of a few
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import random
 import re
@@ -19,6 +20,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.fetching.session import REFUSED, Limits
 from saliency_pipeline.files import disk_errors_explained
 from saliency_pipeline.folders import refuse_link
@@ -179,6 +181,8 @@ def _failure(error: aiohttp.ClientError | OSError | ValueError, url: yarl.URL, *
     """What went wrong short of a reply; `own` where it did so at the list's own host, not a redirect's."""
     import aiohttp
 
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        raise SalpipeError("limit on open files reached (ulimit -n); raise it, or use fewer --jobs") from None
     if isinstance(error, aiohttp.ClientConnectorError):
         detail = f"{url.host}: {error.os_error.strerror or error.os_error}"
         if error.os_error.errno == REFUSED:

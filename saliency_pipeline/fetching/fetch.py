@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from saliency_pipeline.fetching.fetch_log import LOG_NAME, FetchLog, FetchReport
 from saliency_pipeline.fetching.presence import FEW, too_few
 from saliency_pipeline.fetching.retrieval import Retrieval
-from saliency_pipeline.fetching.session import Limits, import_aiohttp
+from saliency_pipeline.fetching.session import Limits, import_aiohttp, possible_downloads
 from saliency_pipeline.files import disk_errors_explained, write_atomically
 from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.images.keys import natural
@@ -70,6 +70,8 @@ def fetch(
     import_aiohttp()
     started, notes, progress = time.monotonic(), Notes(), progress or Progress()
     listed, folder = Path(listed), Path(os.path.abspath(output))
+    if (possible := possible_downloads(jobs)) < jobs:
+        progress.note(f"--jobs {jobs}: {possible} at a time, more need a higher limit on open files (ulimit -n)")
     rows = of_people(_rows(listed, notes), people, listed)
     # what was fetched before are images too
     with disk_errors_explained(folder):
@@ -87,7 +89,7 @@ def fetch(
             progress.start(len(rows), "image", "fetching")
             try:
                 run.take_stock(retry_failed)
-                run.download(jobs, resolver)
+                run.download(possible, resolver)
             finally:
                 progress.stop()
     had = {person: run.had[person] for person in sorted({row.person for row in rows}, key=natural)}

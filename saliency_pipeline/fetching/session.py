@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import math
+import resource
 import socket
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +24,9 @@ _TOTAL = 10
 
 _IDLE = 2.0
 """Seconds a connection waits for its next request: with thousands of hosts the open ones would exceed the limit."""
+
+_MANY = 1024
+"""Open files that a process may have where connections are kept for further requests; a usual limit."""
 
 # Written out, since what `ipaddress` calls global changes from one Python to the next. The IANA registries of
 # special-purpose addresses (RFC 6890 and its updates) say what these are for.
@@ -97,6 +102,7 @@ def new_session(limits: Limits, *, per_host: int, resolver: AbstractResolver | N
             raise OSError(REFUSED, f"{host} is not an address of the public Internet")
         return socket.socket(family, kind, protocol)
 
+    idle: dict[str, Any] = {"force_close": True} if _open_files() < _MANY else {"keepalive_timeout": _IDLE}
     # the threaded resolver, since where aiodns is installed its errors would not tell a name that does not exist
     resolver = resolver or aiohttp.ThreadedResolver()
     connector = aiohttp.TCPConnector(
@@ -104,7 +110,7 @@ def new_session(limits: Limits, *, per_host: int, resolver: AbstractResolver | N
         limit_per_host=per_host,
         socket_factory=make_socket,
         resolver=resolver,
-        keepalive_timeout=_IDLE,
+        **idle,
     )
     return aiohttp.ClientSession(
         connector=connector,
@@ -123,6 +129,20 @@ def import_aiohttp() -> None:
         import aiohttp  # noqa: F401
     except ImportError:
         raise SalpipeError("fetching needs aiohttp; pip install 'saliency-pipeline[fetch]'") from None
+
+
+def possible_downloads(jobs: int) -> int:
+    """How many of `jobs` downloads at a time the limit on open files allows, at least 1.
+
+    Each takes a connection, a file, and what looking up a name opens; the process itself has some.
+    """
+    return int(max(1, min(jobs, (_open_files() - 24) // 4)))
+
+
+def _open_files() -> float:
+    """How many files this process may have open."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return math.inf if limit == resource.RLIM_INFINITY else limit
 
 
 def user_agent() -> str:

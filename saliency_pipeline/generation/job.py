@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-import joblib
 import numpy as np
 import torch
 from PIL import Image
@@ -37,7 +36,7 @@ from saliency_pipeline.shards.manifest import ShardEntry
 from saliency_pipeline.shards.schema import ShardHeader, ShardRows
 from saliency_pipeline.shards.writer import ShardWriter
 from saliency_pipeline.temporaries import temporary_name
-from saliency_pipeline.workers import become_worker
+from saliency_pipeline.workers import usable_cores
 
 # Images a worker takes at a time: enough that handing over and writing cost little beside them.
 CHUNK = 16
@@ -206,7 +205,7 @@ def _chunks(job: Job, tasks: Sequence[ShardTask]) -> Iterator[_Chunk]:
 
 def _worker_count(placement: Placement) -> int:
     """On the CPU one more than compute: several more that decode beside them throw them out of the cores' caches."""
-    return placement.streams + 1 if placement.device == "cpu" else max(placement.streams + 1, joblib.cpu_count())
+    return placement.streams + 1 if placement.device == "cpu" else max(placement.streams + 1, usable_cores())
 
 
 class _Worker:
@@ -283,15 +282,13 @@ def _jpeg(frame: np.ndarray, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def write_shard(job: Job, task: ShardTask, run: int) -> Receipt:
+def write_shard(job: Job, task: ShardTask) -> Receipt:
     """One shard in a worker process, whose engine is built for its first shard and kept for the next.
 
     Args:
         job: what the shards have in common.
         task: the shard to write.
-        run: process id of the run that started this worker, which ends with it.
     """
-    become_worker(run)
     keep_large_blocks()
     return write_shards(job, [task], _kept_explainer(job))[0]
 

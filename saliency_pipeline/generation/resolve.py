@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 
 from saliency_pipeline.devices import find_device
@@ -37,6 +36,7 @@ from saliency_pipeline.saliency.targets import Target, parse_target
 from saliency_pipeline.saliency.tuning import FRAMES, choose_placement, default_batch
 from saliency_pipeline.shards.schema import MapShape, ShardHeader
 from saliency_pipeline.shards.summary import plural
+from saliency_pipeline.workers import usable_cores
 
 Note = Callable[[str], None]
 
@@ -177,7 +177,7 @@ def _job(
         any(record.boxes for record in catalogue.records),
         any(record.group >= 0 for record in catalogue.records),
     )
-    streams = max(1, joblib.cpu_count() // jobs) if request.device == "cpu" else 2
+    streams = max(1, usable_cores() // jobs) if request.device == "cpu" else 2
     placement = Placement(chosen["backend"], chosen["precision"], request.device, streams)
     return Job(
         str(folder),
@@ -224,7 +224,7 @@ def _choose(
         backend=request.backend,
         precision=request.precision,
         device=request.device,
-        streams=joblib.cpu_count() if request.device == "cpu" else 2,
+        streams=usable_cores() if request.device == "cpu" else 2,
         batch=batch,
     )
     resolved = {

@@ -6,14 +6,12 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import joblib
-
-from saliency_pipeline.errors import OptionError, SalpipeError
+from saliency_pipeline.errors import OptionError
 from saliency_pipeline.folders import FolderLock, make_output, make_subfolder
 from saliency_pipeline.generation.job import Job, write_shard, write_shards
 from saliency_pipeline.generation.plan import PLAN, Request, ShardTask, shard_tasks
@@ -27,7 +25,14 @@ from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.schema import ShardHeader, is_shard_name
 from saliency_pipeline.shards.summary import plural
 from saliency_pipeline.temporaries import remove_stale_temporaries
-from saliency_pipeline.workers import ATTEMPTS, interrupts_ignored
+from saliency_pipeline.workers import (
+    ATTEMPTS,
+    WorkerDiedError,
+    possible_jobs,
+    run_in_workers,
+    usable_cores,
+    workers_died,
+)
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,7 @@ def generate(
         raise OptionError(f"--shards {part[0]}/{part[1]}: use I/N with I from 1 to N")
     if jobs < 1:
         raise OptionError(f"--jobs {jobs}: use 1 or more")
+    jobs = possible_jobs(jobs, progress.note)
     catalogue = data if isinstance(data, Catalogue) else read_images(data, layout, note=progress.note)
     refuse_nesting(Path(catalogue.root), folder)
     refuse_among_images(folder, catalogue.root)
@@ -184,7 +190,7 @@ def _valid_receipts(folder: Path, tasks: Sequence[ShardTask], plan: str, progres
         return {}
     progress.start(len(there), "shard", "checking")
     found: dict[str, Receipt] = {}
-    with ThreadPoolExecutor(joblib.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for task, receipt in zip(there, pool.map(lambda t: valid_receipt(folder, t.name, plan), there), strict=True):
             progress.advance(1)
             if receipt is not None:
@@ -217,9 +223,8 @@ def _run(
 
 def _parallel(job: Job, pending: list[ShardTask], jobs: int, progress: Progress) -> list[Receipt]:
     """Shards over worker processes. One that dies takes the others with it, so the rest is planned anew."""
-    from joblib.externals.loky.process_executor import BrokenProcessPool
-
     written: dict[str, Receipt] = {}
+    death: WorkerDiedError
 
     def count(receipt: Receipt) -> None:
         written[receipt.shard.name] = receipt
@@ -227,25 +232,22 @@ def _parallel(job: Job, pending: list[ShardTask], jobs: int, progress: Progress)
 
     for attempt in range(1, ATTEMPTS + 1):
         left = [task for task in pending if task.name not in written]
+        calls = ((job, task) for task in left)
         try:
-            with joblib.parallel_config("loky", inner_max_num_threads=job.placement.streams):
-                parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-                with interrupts_ignored():
-                    receipts = parallel(joblib.delayed(write_shard)(job, task, os.getpid()) for task in left)
+            with closing(run_in_workers(write_shard, calls, jobs, job.placement.streams)) as receipts:
                 for receipt in receipts:
                     count(receipt)
             return list(written.values())
-        except BrokenProcessPool:
-            progress.note(f"a worker process died in attempt {attempt} of {ATTEMPTS}")
+        except WorkerDiedError as error:
+            death = error
+            progress.note(f"a worker process died ({error}) in attempt {attempt} of {ATTEMPTS}")
             # What it had published by then counts.
             for task in left:
                 if task.name not in written and (found := valid_receipt(Path(job.folder), task.name, job.header.plan)):
                     count(found)
         finally:
             _remove_temporaries(Path(job.folder))
-    raise SalpipeError(
-        f"worker processes died {ATTEMPTS} times, perhaps for want of memory; run the same command with fewer --jobs"
-    )
+    raise workers_died(death)
 
 
 def _merged(folder: Path, header: ShardHeader, tasks: Sequence[ShardTask], done: dict[str, Receipt]) -> bool:

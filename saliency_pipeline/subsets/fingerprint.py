@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from saliency_pipeline.images.decode import decode_frame
 from saliency_pipeline.images.record import Catalogue, ImageRecord
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.subsets.fingerprint_cache import FingerprintCache
+from saliency_pipeline.workers import usable_cores
 
 SIDE = 64
 """Of the frame, in pixels."""
@@ -200,7 +200,7 @@ def _rows(records: Any, places: list[int], bytes_only: bool, threads: int | None
         except OSError as error:
             return error.strerror or str(error)
 
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads or usable_cores()) as pool:
         # not all at once: a million waiting jobs take a gigabyte
         for start in range(0, len(places), _TOGETHER):
             some = places[start : start + _TOGETHER]

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NoReturn
 
-import joblib
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -35,6 +34,7 @@ from saliency_pipeline.training.controls import (
     shuffle_cells,
 )
 from saliency_pipeline.training.maps import NORMALISATIONS, normalise, upsample
+from saliency_pipeline.workers import usable_cores
 
 Item = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32] | None, int]
 Indices = Sequence[int] | npt.NDArray[np.integer[Any]]
@@ -259,7 +259,7 @@ class Batches:
             IntegrityError: a shard is damaged.
         """
         waiting: deque[Future[Batch]] = deque()
-        pool = _pool(min(self.ahead, max(1, joblib.cpu_count() // 2)))
+        pool = _pool(min(self.ahead, max(1, usable_cores() // 2)))
         try:
             for number in range(len(batches) + self.ahead):
                 if number < len(batches):
@@ -287,7 +287,7 @@ class Batches:
 
 def _decode(shard: Shard, rows: npt.NDArray[np.int64], images: npt.NDArray[np.uint8], places: Any) -> None:
     """Decode JPEGs into their places, in threads unless worker processes decode beside one another already."""
-    threads = 1 if get_worker_info() else min(joblib.cpu_count(), len(rows))
+    threads = 1 if get_worker_info() else min(usable_cores(), len(rows))
 
     def decode(first: int) -> None:
         for place, row in zip(places[first::threads].tolist(), rows[first::threads].tolist(), strict=True):

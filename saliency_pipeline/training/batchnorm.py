@@ -1,28 +1,65 @@
-"""BatchNorm over the batch of all processes together, so that two processes train as one does."""
+"""What BatchNorm asks of batches: more than one value per channel, and the moments of all processes together."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from saliency_pipeline.models.probe import evaluating
+
+
+def single_valued(network: nn.Module, forward: Callable[[], object]) -> str:
+    """Name of the first BatchNorm layer in training mode that sees one value per channel; empty where none does.
+
+    One value has no variance, which BatchNorm refuses in the midst of training.
+
+    Args:
+        network: left as found.
+        forward: runs the network on as few images as it will be trained on together.
+    """
+    names: list[str] = []
+
+    def look(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor]) -> None:
+            if inputs[0].numel() == inputs[0].shape[1]:
+                names.append(name)
+
+        return hook
+
+    layers = [(n, m) for n, m in network.named_modules() if isinstance(m, _BatchNorm) and m.training]
+    hooks = [layer.register_forward_pre_hook(look(name)) for name, layer in layers]
+    try:
+        with evaluating(network), torch.no_grad():
+            forward()
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return names[0] if names else ""
 
 
 def synchronise(network: nn.Module, device: torch.device) -> nn.Module:
-    """Let every BatchNorm of a network see the whole batch; names and tensors stay what they are.
+    """Let every BatchNorm of a network see the whole batch; names, tensors and hooks stay what they are.
 
     On a GPU these are PyTorch's own; PyTorch has none for the CPU, so there they are `SynchronisedBatchNorm`.
     """
+    hooks = {name: module._forward_hooks for name, module in network.named_modules()}
     if device.type == "cuda":
         from timm.layers.norm_act import convert_sync_batchnorm
 
-        converted: nn.Module = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        return converted
-    for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.BatchNorm2d | nn.BatchNorm1d):
-                setattr(parent, name, SynchronisedBatchNorm(child))
+        network = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    else:
+        for parent in list(network.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, nn.BatchNorm2d | nn.BatchNorm1d):
+                    setattr(parent, name, SynchronisedBatchNorm(child))
+    for name, module in network.named_modules():
+        # a layer that is replaced may be the one at which branches are fused
+        module._forward_hooks = hooks.get(name, module._forward_hooks)
     return network
 
 

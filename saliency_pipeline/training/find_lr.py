@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -26,6 +25,7 @@ from saliency_pipeline.training.curves import draw_lr_find
 from saliency_pipeline.training.order import epoch_batches, epoch_order
 from saliency_pipeline.training.parts import assemble, check_names, class_weights, make_optimizer
 from saliency_pipeline.training.precision import autocast, choose_precision
+from saliency_pipeline.training.processes import training_processes
 from saliency_pipeline.training.runlog import write_json
 from saliency_pipeline.training.trainer import seed_step
 
@@ -68,7 +68,7 @@ def find_learning_rate(
         SalpipeError: as `train` does.
     """
     folder, progress = Path(output), progress or Progress()
-    if os.environ.get("WORLD_SIZE", "1") != "1":
+    if training_processes().world > 1:
         raise SalpipeError("--find-lr: runs in one process; start it without torchrun")
     refuse_among_images(folder, shards)
     make_output(folder)

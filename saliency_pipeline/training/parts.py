@@ -17,6 +17,7 @@ from saliency_pipeline.models.build import compare_file, require_pretrained
 from saliency_pipeline.models.freeze import freeze, training_mode
 from saliency_pipeline.models.initialise import InitReport, initialise
 from saliency_pipeline.models.preprocessing import preprocessing_of
+from saliency_pipeline.models.probe import probe_frames
 from saliency_pipeline.models.registry import find_source
 from saliency_pipeline.models.trained import load_trained, open_trained
 from saliency_pipeline.models.two_branch import NetworkSpec, build_network
@@ -24,8 +25,10 @@ from saliency_pipeline.models.weights import state_sha256
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.subsets.groups import leaders
 from saliency_pipeline.training.batches import Batches, PairDataset, Preparation
+from saliency_pipeline.training.batchnorm import single_valued
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.inputs import Inputs
+from saliency_pipeline.training.processes import training_processes
 from saliency_pipeline.training.split import Split, choose_split
 
 BLOCK = 64
@@ -78,6 +81,7 @@ def assemble(config: TrainConfig, pairs: ShardFolder, device: torch.device) -> P
     initial = state_sha256(network)
     frozen = freeze(network, spec, config.freeze) if config.freeze else ()
     training_mode(network, frozen)
+    check_batches(network, spec, config.batch_size, len(train.dataset))
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     inputs = Inputs(preprocessing_of(spec.backbone, *find_source(spec.backbone)), device)
     return Parts(config, spec, network, report, initial, frozen, inputs, train, validation, pool)
@@ -97,6 +101,22 @@ def check_names(config: TrainConfig) -> None:
         compare_file(config.backbone, library, bare, Path(config.weights))
     if config.start is not None:
         open_trained(config.start)
+
+
+def check_batches(network: nn.Module, spec: NetworkSpec, batch_size: int, images: int) -> None:
+    """Raises SalpipeError where a step has one image, and BatchNorm cannot do with one: its maps are of 1 x 1 there."""
+    if images // -(-images // batch_size) > 1 or training_processes().world > 1:  # together these have more
+        return
+    maps = torch.zeros(1, 1, spec.size, spec.size)
+    layer = single_valued(network, lambda: network(probe_frames(spec.size, 1), maps))
+    if not layer:
+        return
+    larger = next((size for size in range(2, images + 1) if images // -(-images // size) > 1), None)
+    remedy = f"use --batch-size {larger}" if larger else "give it more training images"
+    raise SalpipeError(
+        f"--batch-size {batch_size}: of {images} training images a step has only one, for which BatchNorm ({layer}) "
+        f"needs larger frames than {spec.size}x{spec.size}; {remedy}, or shards of a larger --size"
+    )
 
 
 def network_spec(config: TrainConfig, pairs: ShardFolder) -> NetworkSpec:
@@ -129,7 +149,7 @@ def chosen_method(config: TrainConfig, pairs: ShardFolder) -> str | None:
 def datasets(config: TrainConfig, spec: NetworkSpec, pairs: ShardFolder) -> tuple[Batches, Batches, int]:
     """Training images, augmented, validation images as they are, and how many the former were drawn from."""
     split = split_of(config, pairs)
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = training_processes().world
     images = len(split.train)
     if images // -(-images // config.batch_size) < world:
         raise SalpipeError(

@@ -8,12 +8,9 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import distributed
 
 from saliency_pipeline.devices import find_device
@@ -30,6 +27,7 @@ from saliency_pipeline.training.config import CONFIG, TrainConfig, check_same
 from saliency_pipeline.training.order import epoch_batches, epoch_order
 from saliency_pipeline.training.parts import Parts, assemble, check_names, choose_shuffle, class_weights, make_optimizer
 from saliency_pipeline.training.precision import choose_precision
+from saliency_pipeline.training.processes import launchers_hidden, training_processes
 from saliency_pipeline.training.runlog import (
     PROVENANCE,
     SUMMARY,
@@ -42,6 +40,9 @@ from saliency_pipeline.training.runlog import (
     write_metrics,
 )
 from saliency_pipeline.training.trainer import Logits, Trainer
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ def train(
     fabric = _fabric(config.device)
     leads = fabric.global_rank == 0
     progress = progress if leads else Progress()
+    if fabric.world_size == 1 and os.environ.get("WORLD_SIZE", "1") != "1":
+        progress.note("WORLD_SIZE is set, but torchrun did not start this process: it trains alone")
     pairs = ShardFolder(shards)
     refuse_among_images(folder, shards)
     make_output(folder)
@@ -127,24 +130,29 @@ def train(
 
 def is_leading() -> bool:
     """Whether this process is the one that writes and speaks, of all that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
+    return training_processes().rank == 0
 
 
 def _fabric(device: str) -> Fabric:
     """One process, or as many as torchrun started; Fabric, left to search, would take any SLURM job for a launcher."""
-    found = find_device(device)
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    launcher = TorchElasticEnvironment() if world > 1 else LightningEnvironment()
-    strategy = "ddp" if world > 1 else "auto"
-    if world > 1 and found.index is not None:
+    found, processes = find_device(device), training_processes()
+    alone = processes.world == 1
+    if not alone and found.index is not None:
         raise SalpipeError(f"--device {device}: torchrun shares the GPUs out; use --device cuda")
-    devices = local if found.index is None else [found.index]
-    fabric = Fabric(
-        accelerator=found.type, strategy=strategy, devices=devices, num_nodes=world // local, plugins=launcher
-    )
-    fabric.launch()
-    if world > 1:
+    with launchers_hidden():  # they are read when it is imported, too
+        import lightning_fabric as lightning
+        from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+        from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+        fabric = lightning.Fabric(
+            accelerator=found.type,
+            strategy="auto" if alone else "ddp",
+            devices=processes.local if found.index is None else [found.index],
+            num_nodes=processes.world // processes.local,
+            plugins=LightningEnvironment() if alone else TorchElasticEnvironment(),
+        )
+        fabric.launch()
+    if processes.world > 1:
         atexit.register(_leave_process_group)
     return fabric
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_subfolder
 from saliency_pipeline.tables import write_table
 from saliency_pipeline.training.curves import draw_curves
+from saliency_pipeline.workers import usable_cores
 
 METRICS, TABLE, ANSWERS, CURVES, SUMMARY, PROVENANCE = (
     "metrics.jsonl",
@@ -107,7 +107,7 @@ def environment(device: torch.device, world: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": device_name(device),
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "processes": world,
     }
@@ -131,7 +131,7 @@ class Board:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
                 raise SalpipeError(
-                    "--tensorboard: not installed; run pip install 'saliency-pipeline[tensorboard]'"
+                    f"--tensorboard: not usable ({error}); run pip install 'saliency-pipeline[tensorboard]'"
                 ) from error
             make_subfolder(folder / "tensorboard")
             self.writer = SummaryWriter(str(folder / "tensorboard"))

@@ -6,11 +6,11 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
@@ -25,6 +25,9 @@ from saliency_pipeline.training.order import epoch_batches, epoch_order, rank_sl
 from saliency_pipeline.training.precision import autocast
 from saliency_pipeline.training.schedule import learning_rate
 from saliency_pipeline.training.scores import score
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Logits = npt.NDArray[np.float32]
 

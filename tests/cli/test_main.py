@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -48,6 +47,10 @@ def broken(kind: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "shards/shard-00000.h5")
     if kind == "hdf5":
         raise RuntimeError("Can't decrement id ref count (file write failed: No space left on device)")
+    if kind == "files":
+        raise OSError(errno.EMFILE, "Too many open files")
+    if kind == "threads":
+        raise RuntimeError("can't start new thread")
     if kind == "pipe":
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
     if kind == "interrupt":
@@ -57,33 +60,10 @@ def broken(kind: str) -> None:
     raise getattr(errors, kind)("shard-00003.h5: 128 images but 127 maps;\nrun 'salpipe verify'")
 
 
-@click.command()
-def sleepy() -> None:
-    """Wait to be interrupted."""
-    click.echo("ready")
-    time.sleep(60)
-
-
-class Closing:
-    """What is interrupted while it is closed, where Python lets no exception through."""
-
-    def __del__(self) -> None:
-        signal.raise_signal(signal.SIGTERM)
-
-
-@click.command()
-def closing() -> None:
-    """Be interrupted where it cannot be told."""
-    handle = Closing()
-    del handle
-    click.echo("went on")
-    time.sleep(60)
-
-
 HERE = "tests.cli.test_main"
 GROUP = LazyGroup(
     "salpipe",
-    lazy={name: (f"{HERE}:{name}", f"The {name} one.") for name in ("toy", "broken", "sleepy")},
+    lazy={name: (f"{HERE}:{name}", f"The {name} one.") for name in ("toy", "broken")},
 )
 
 
@@ -147,9 +127,7 @@ def test_version_is_printed() -> None:
     assert result.output.startswith("salpipe ")
 
 
-@pytest.mark.parametrize(
-    ("typed", "answer"), [("tpy", "did you mean 'toy'?"), ("zzz", "there are toy, broken, sleepy")]
-)
+@pytest.mark.parametrize(("typed", "answer"), [("tpy", "did you mean 'toy'?"), ("zzz", "there are toy, broken")])
 def test_an_unknown_command_is_a_usage_error_that_names_the_nearest(typed: str, answer: str) -> None:
     result = run(typed)
     assert result.exit_code == 2
@@ -209,28 +187,33 @@ def test_an_interruption_says_how_to_go_on() -> None:
     assert result.stderr == "salpipe: interrupted; run the same command again to go on\n"
 
 
-def process_of(name: str) -> list[str]:
-    """The command line of a process in which `salpipe` has but one command, of this file."""
-    only = f"{{'{name}': ('{HERE}:{name}', '')}}"
-    code = f"from saliency_pipeline.cli import main\nmain.salpipe.lazy = {only}\nmain.main()"
-    return [sys.executable, "-c", code, name]
+def test_help_is_the_same_where_python_strips_docstrings() -> None:
+    code = """if True:
+        import contextlib, io, sys
+        from saliency_pipeline.cli import main
+        pages = io.StringIO()
+        for name in ["", *main.COMMANDS]:
+            sys.argv = ["salpipe", *name.split(), "--help"]
+            with contextlib.redirect_stdout(pages), contextlib.suppress(SystemExit):
+                main.main()
+        print(pages.getvalue())"""
+    pages = [
+        subprocess.run([sys.executable, *optimize, "-c", code], capture_output=True, text=True, check=True).stdout
+        for optimize in ([], ["-OO"])
+    ]
+    assert pages[0].count("Examples:") >= 10
+    assert pages[0] == pages[1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_process_with_one_line(number: signal.Signals) -> None:
-    with subprocess.Popen(process_of("sleepy"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.readline() == "ready\n"
-        os.kill(process.pid, number)
-        assert process.wait(timeout=30) == 130
-        assert process.stderr.read() == "salpipe: interrupted; run the same command again to go on\n"
-
-
-def test_an_interruption_that_python_swallows_arrives_all_the_same() -> None:
-    ended = subprocess.run(process_of("closing"), capture_output=True, text=True, timeout=50)
-    assert (ended.returncode, ended.stdout) == (130, "went on\n")
-    assert ended.stderr == "salpipe: interrupted; run the same command again to go on\n"
+@pytest.mark.parametrize(
+    ("kind", "limit"),
+    [("files", "limit on open files reached (ulimit -n)"), ("threads", "limit on processes and threads reached")],
+)
+def test_a_limit_that_is_reached_is_named(kind: str, limit: str) -> None:
+    result = run("broken", kind)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"salpipe: error: {limit}")
+    assert result.stderr.count("\n") == 1
 
 
 def test_config_supplies_defaults_of_every_kind(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saliency_pipeline.comparison import jobs
 from saliency_pipeline.comparison.arms import Arm, choose_arms
 from saliency_pipeline.comparison.compare import compare, compare_runs, plan_only, rebuild
 from saliency_pipeline.comparison.plan import Pretraining
@@ -360,21 +359,6 @@ def test_a_cluster_that_stands_elsewhere_and_loses_a_worker_gives_the_same_resul
         _, said = process.communicate(timeout=240)
     assert process.returncode == 0, said
     assert (tmp_path / "there" / "results.json").read_bytes() == undisturbed
-
-
-def test_workers_that_keep_dying_end_in_one_line(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from joblib.externals.loky.process_executor import BrokenProcessPool
-
-    class Dying:
-        def __init__(self, **_: object) -> None:
-            pass
-
-        def __call__(self, tasks: object) -> object:
-            raise BrokenProcessPool("gone")
-
-    monkeypatch.setattr(jobs.joblib, "Parallel", Dying)
-    with pytest.raises(SalpipeError, match="workers died 3 times"):
-        compare(shards, tmp_path, ARMS, QUICK, folds=2, repeats=1, jobs=2)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from saliency_pipeline.fetching.fetch_log import FetchReport
 from saliency_pipeline.folders import FolderLock
 from saliency_pipeline.images.layout import ReadOptions
 from saliency_pipeline.images.pubfig import LAYOUTS
+from saliency_pipeline.progress import Progress
 from tests.broken_images import encode, photo
 from tests.fetching import web as replies
 from tests.fetching.test_download import LIMITS, Names, closed_port, log_of
@@ -256,3 +258,18 @@ def test_a_missing_aiohttp_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     with pytest.raises(SalpipeError, match=r"fetching needs aiohttp; pip install 'saliency-pipeline\[fetch\]'"):
         run(write_list(tmp_path, ("a b", 1, "http://host/", md5(b""))))
+
+
+def test_few_open_files_mean_few_downloads_at_a_time(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Notes(Progress):
+        said: tuple[str, ...] = ()
+
+        def note(self, text: str) -> None:
+            self.said += (text,)
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (32, 4096))
+    listed = write_list(tmp_path, *(("P", i, url, digest) for i, (url, digest) in enumerate(serve(web, 4))))
+    notes = Notes()
+    assert run(listed, jobs=32, progress=notes).downloaded == 4
+    assert notes.said == ("--jobs 32: 2 at a time, more need a higher limit on open files (ulimit -n)",)
+    assert 1 <= max(web.most.values()) <= 2

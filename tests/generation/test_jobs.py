@@ -106,7 +106,7 @@ class Killer(Progress):
 def test_a_run_survives_the_death_of_a_worker(tmp_path: Path) -> None:
     images, killer = flat(tmp_path / "images", 60), Killer(1)
     report = run(images, tmp_path / "shards", shard_size=1, jobs=2, progress=killer)
-    assert "a worker process died in attempt 1 of 3" in killer.notes
+    assert "a worker process died (SIGKILL) in attempt 1 of 3" in killer.notes
     assert (report.written, killer.done) == (60, 60)
     run(images, tmp_path / "whole", shard_size=1)
     assert kept(tmp_path / "shards") == kept(tmp_path / "whole")
@@ -133,7 +133,7 @@ def test_workers_that_keep_dying_end_the_run_in_one_line(images: Path, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_workers_end_with_their_run_and_say_nothing(tmp_path: Path, number: signal.Signals) -> None:
     images, output = flat(tmp_path / "images", 120), tmp_path / "shards"
     command = ["generate", images, "-o", output, *COMMAND, "--shard-size", 1, "--jobs", 2, "--quiet"]
@@ -141,7 +141,7 @@ def test_workers_end_with_their_run_and_say_nothing(tmp_path: Path, number: sign
     while not receipts(output):
         assert process.poll() is None
         time.sleep(0.01)
-    if number == signal.SIGINT:  # a terminal sends it to all processes
+    if number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends these to all processes
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)

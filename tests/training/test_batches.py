@@ -184,7 +184,7 @@ def _same(one, other) -> bool:
 
 @pytest.mark.parametrize("cores", [1, 8])
 def test_batches_do_not_depend_on_how_many_are_ahead(folder, monkeypatch, cores):
-    monkeypatch.setattr("saliency_pipeline.training.batches.joblib.cpu_count", lambda: cores)
+    monkeypatch.setattr("saliency_pipeline.training.batches.usable_cores", lambda: cores)
     dataset = PairDataset(folder, np.arange(30), "gradcam")
     chosen = epoch_batches(epoch_order(30, 0, 0), 4)
     preparation = Preparation(augment=AUGMENTATIONS)
@@ -298,7 +298,7 @@ def test_waiting_is_the_consumers_alone(folder, monkeypatch):
         return prepare(self, indices, epoch)
 
     monkeypatch.setattr(Batches, "prepare", slowly)
-    monkeypatch.setattr("saliency_pipeline.training.batches.joblib.cpu_count", lambda: 2)
+    monkeypatch.setattr("saliency_pipeline.training.batches.usable_cores", lambda: 2)
     batches = Batches(PairDataset(folder, np.arange(30), None), Preparation())
     for _ in batches.run([np.arange(3)] * 6, 0):
         pass

@@ -1,0 +1,96 @@
+"""Cores that may be used, and worker processes: how they end, what they never hear, and where none can be started."""
+
+import ast
+import errno
+import multiprocessing
+import os
+import signal
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from saliency_pipeline import workers
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.workers import (
+    INTERRUPTIONS,
+    WorkerDiedError,
+    possible_jobs,
+    run_in_workers,
+    usable_cores,
+    workers_died,
+)
+from tests.test_architecture import name, sources
+
+
+def test_affinity_bounds_the_cores_of_a_larger_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5}, raising=False)
+    assert usable_cores() <= 2
+
+
+def test_a_limit_that_is_no_number_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "all")
+    with pytest.raises(SalpipeError, match="LOKY_MAX_CPU_COUNT=all: not a number of cores"):
+        usable_cores()
+
+
+@pytest.mark.parametrize("path", sources(), ids=name)
+def test_nothing_else_counts_cores(path: Path) -> None:
+    """Whoever asks the machine, or leaves the number of threads open, gets the host's cores inside a container."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        assert not (isinstance(node, ast.Attribute) and node.attr == "cpu_count"), f"line {node.lineno}"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert not (node.func.id == "ThreadPoolExecutor" and not node.args), f"line {node.lineno}"
+
+
+def blocked() -> set[int]:
+    return set(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+
+def end_by(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def test_workers_hear_no_interruption_and_end_when_nobody_wants_their_results() -> None:
+    with closing(run_in_workers(blocked, [()] * 20, 2, 1)) as results:
+        assert set(INTERRUPTIONS) <= next(results)
+    assert multiprocessing.active_children() == []
+    assert not set(INTERRUPTIONS) & blocked()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS])
+def test_the_signal_that_ended_a_worker_is_named(number: signal.Signals) -> None:
+    with pytest.raises(WorkerDiedError, match=f"^{number.name}$"):
+        list(run_in_workers(end_by, [(number,)], 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("ended", "cause"),
+    [
+        ("SIGKILL", "perhaps for want of memory; run the same command with fewer --jobs"),
+        ("SIGBUS", "because a file they had mapped became shorter or a disk failed"),
+        ("SIGILL", "because a library needs instructions that this processor lacks"),
+        ("SIGSEGV", "which is a library's crash"),
+        ("exit code 75", "because no further thread could be started"),
+    ],
+)
+def test_memory_is_suspected_only_where_it_may_be_the_cause(ended: str, cause: str) -> None:
+    said = str(workers_died(WorkerDiedError(ended)))
+    assert said.startswith(f"worker processes died 3 times ({ended}), {cause}")
+    assert ("memory" in said) == (ended == "SIGKILL")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.ENOENT])
+def test_without_room_for_semaphores_work_is_done_one_by_one(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def Semaphore(self) -> None:  # noqa: N802 - as multiprocessing calls it
+            raise OSError(number, os.strerror(number))
+
+    notes: list[str] = []
+    monkeypatch.setattr(workers.multiprocessing, "get_context", lambda _: Full())
+    assert possible_jobs(2, notes.append) == 1
+    assert len(notes) == 1
+    assert notes[0].startswith(f"/dev/shm: semaphores of worker processes cannot be made there ({os.strerror(number)})")
+    assert possible_jobs(1, notes.append) == 1
+    assert len(notes) == 1
