@@ -19,24 +19,29 @@ from saliency_pipeline.temporaries import remove_stale_temporaries
 _ATTEMPTS = 10
 
 
-def make_output(folder: Path) -> None:
+def make_output(folder: Path, file: Path | None = None) -> None:
     """Make an output folder where it is missing, and remove what killed runs left half written in it.
 
     The folder itself may be a link: its owner chose it.
 
+    Args:
+        folder: the folder.
+        file: what is to be written there, where messages are to name that.
+
     Raises:
         SalpipeError: it cannot be made or read.
     """
-    with disk_errors_explained(folder):
+    named = file or folder
+    with disk_errors_explained(named):
         for place in (folder, *folder.parents):
             if place.is_symlink() and not place.exists():
                 target = os.readlink(place)
                 raise SalpipeError(
-                    f"cannot write {folder}: {place} is a link to {target}, which is not there; choose another output "
+                    f"cannot write {named}: {place} is a link to {target}, which is not there; choose another output "
                     "folder"
                 )
             if place.exists() and not place.is_dir():
-                raise SalpipeError(f"cannot write {folder}: {place} is not a folder; choose another output folder")
+                raise SalpipeError(f"cannot write {named}: {place} is not a folder; choose another output folder")
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale_temporaries(folder)
 

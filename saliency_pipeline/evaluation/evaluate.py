@@ -122,10 +122,10 @@ def evaluate(
     )
     for note in _caveats(trained, config, pairs, rows):
         progress.note(note)
+    probabilities = answer(trained, pairs, rows, batch_size=batch_size, device=device, progress=progress)
     if output is None:
         make_subfolder(folder)
     make_output(folder)
-    probabilities = answer(trained, pairs, rows, batch_size=batch_size, device=device, progress=progress)
     about = {
         "run": str(run),
         "network_sha256": trained.sha256,

@@ -120,7 +120,7 @@ def export(run: Path | str, output: Path | str, *, opset: int = OPSET, progress:
             f"{run}: the exported model differs from PyTorch by {error:.1e} of the range of the logits, more than "
             f"{TOLERANCE:g}; no file was written, try another --opset or version of onnxruntime"
         )
-    make_output(path.parent)
+    make_output(path.parent, path)
     write_atomically(path, data)
     size = trained.spec.size
     shapes = {"image": f"N x 3 x {size} x {size}"} | (
