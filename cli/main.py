@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import click
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.home import provide_home
 from saliency_pipeline.text import printable
 
 COMMANDS = {
@@ -204,6 +205,7 @@ def salpipe() -> None:
 
 def main() -> None:
     """Run the command line: the entry point of the `salpipe` script. Never returns."""
+    provide_home()
     ended: int | str | None = 0
 
     def leave() -> None:

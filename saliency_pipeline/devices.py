@@ -15,8 +15,6 @@ from saliency_pipeline.workers import usable_cores
 def find_device(name: str) -> torch.device:
     """The device of `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
 
-    PyTorch is made to use no more threads than the process may use cores: it does not know of a container's quota.
-
     Raises:
         SalpipeError: it is not available.
     """
@@ -25,9 +23,16 @@ def find_device(name: str) -> torch.device:
     match = re.fullmatch(r"cpu|cuda(?::([0-9]+))?", name)
     if match is None or (name != "cpu" and int(match[1] or 0) >= torch.cuda.device_count()):
         raise SalpipeError(f"--device {name}: not available here; use --device cpu")
+    return torch.device(name)
+
+
+def limit_threads() -> None:
+    """Let PyTorch use no more threads than this process may use cores: it does not know of a container's CPU quota.
+
+    For the commands, whose process is their own.
+    """
     if torch.get_num_threads() > (cores := usable_cores()):
         torch.set_num_threads(cores)
-    return torch.device(name)
 
 
 def computes_bf16(device: torch.device | str) -> bool:

@@ -42,18 +42,21 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
     write_atomically(path, table.getvalue().encode("utf-8", "replace"))
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a file that `write_table` wrote, by the names of the columns.
+def read_table(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
+    """Some columns of a file that `write_table` wrote, row by row.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no regular file of at most `_MAX_BYTES`, no UTF-8, no CSV, or a row has other columns
-            than the first.
+        ValueError: it is no regular file of at most `_MAX_BYTES`, no UTF-8, no CSV, lacks a column, or a row has
+            other columns than the first.
     """
     text = read_regular(path, _MAX_BYTES).decode("utf-8")
     try:
         header, *rows = csv.reader(io.StringIO(text, newline=""))
-        return [dict(zip(header, map(_value, row), strict=True)) for row in rows]
+        places = [header.index(name) for name in columns]
+        if any(len(row) != len(header) for row in rows):
+            raise ValueError(f"a row of {path.name} has other columns than the first")
+        return [tuple(_value(row[place]) for place in places) for row in rows]
     except csv.Error as error:
         raise ValueError(str(error)) from error
 

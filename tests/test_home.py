@@ -116,6 +116,6 @@ def test_a_command_of_nobody_without_a_home_runs_and_leaves_no_trace(environment
         [sys.executable, "-c", textwrap.dedent(script)], env=variables, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert all(line.startswith("salpipe: ") for line in done.stderr.splitlines())
+    assert all(line.startswith("salpipe: ") for line in done.stderr.splitlines()), done.stderr
     assert os.listdir(".") == ["out"]
     assert not list((environment / "tmp").glob("salpipe-*"))

@@ -98,7 +98,7 @@ def imported(folder: Path) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("place", "extras"),
     [
-        ("package", ("openvino", "onnx", "tensorboard", "parquet", "fetch")),
+        ("package", ("openvino", "onnx", "tensorboard", "parquet", "fetch", "heic")),
         ("tests", ("openvino", "onnx", "bench", "parquet", "fetch", "test")),
         ("docs", ("docs", "demo")),
     ],

@@ -150,8 +150,8 @@ def recalls(answers: Sequence[Answers], classes: Sequence[str]) -> list[float | 
 
 def _read_answers(path: Path) -> Answers | None:
     try:
-        rows = read_table(path)
+        rows = read_table(path, ("key", "label", "predicted"))
     except FileNotFoundError:
         return None
-    keys, labels, predicted = (tuple(row[name] for row in rows) for name in ("key", "label", "predicted"))
+    keys, labels, predicted = zip(*rows, strict=True) if rows else ((), (), ())
     return Answers(keys, labels, predicted)

@@ -100,6 +100,6 @@ def test_runs_are_not_trained_through_a_planted_link(tmp_path: Path, name: str) 
     link.parent.mkdir(parents=True)
     link.symlink_to(tmp_path / "outside")
     task = Task("runs/all-images/half/seed-0", str(tmp_path), TrainConfig(), "half", "all images", False)
-    outcome = do_task(task, str(tmp_path / "out"), 1, None)
+    outcome = do_task(task, str(tmp_path / "out"), 1)
     assert "a symbolic link inside the output folder is not followed" in outcome.error
     assert not list((tmp_path / "outside").iterdir())
