@@ -116,10 +116,8 @@ def command(
     from saliency_pipeline.comparison.arms import choose_arms
     from saliency_pipeline.comparison.compare import compare, compare_runs, plan_only, rebuild
     from saliency_pipeline.comparison.plan import Pretraining
-    from saliency_pipeline.devices import limit_threads
     from saliency_pipeline.training.config import CONFIG, TrainConfig
 
-    limit_threads()
     progress = TerminalProgress(quiet)
     if report_only:
         found = rebuild(output, inputs[0] if inputs else None)

@@ -45,10 +45,8 @@ def command(run: Path, output: Path, opset: int, as_json: bool, quiet: bool) -> 
       salpipe export runs/half -o half.onnx
       salpipe export runs/half -o half.onnx --opset 21 --json
     """  # noqa: D301 - click reads \b
-    from saliency_pipeline.devices import limit_threads
     from saliency_pipeline.evaluation.export import export
 
-    limit_threads()
     found = export(run, output, opset=opset, progress=TerminalProgress(quiet))
     if as_json:
         json_echo(asdict(found))

@@ -205,7 +205,6 @@ def command(
     """  # noqa: D301 - click reads \b
     # before the libraries are imported, which takes seconds
     check_weights(options["weights"])
-    from saliency_pipeline.devices import limit_threads
     from saliency_pipeline.generation.outline import check_options, outline, refusal
     from saliency_pipeline.generation.plan import Request
     from saliency_pipeline.generation.resolve import checked
@@ -216,7 +215,6 @@ def command(
     from saliency_pipeline.shards.summary import plural
     from saliency_pipeline.subsets.prepare import prepare
 
-    limit_threads()
     progress = TerminalProgress(quiet)
     refuse_nesting(images, output)
     refuse_among_images(output, images)

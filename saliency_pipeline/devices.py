@@ -26,15 +26,6 @@ def find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def limit_threads() -> None:
-    """Let PyTorch use no more threads than this process may use cores: it does not know of a container's CPU quota.
-
-    For the commands, whose process is their own.
-    """
-    if torch.get_num_threads() > (cores := usable_cores()):
-        torch.set_num_threads(cores)
-
-
 def computes_bf16(device: torch.device | str) -> bool:
     """Whether a device has instructions for bfloat16; without them it is emulated, several times slower than float32.
 
