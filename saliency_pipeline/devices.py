@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -15,8 +17,6 @@ from saliency_pipeline.workers import usable_cores
 def find_device(name: str) -> torch.device:
     """The device of `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
 
-    PyTorch is made to use no more threads than the process may use cores: it does not know of a container's quota.
-
     Raises:
         SalpipeError: it is not available.
     """
@@ -25,9 +25,22 @@ def find_device(name: str) -> torch.device:
     match = re.fullmatch(r"cpu|cuda(?::([0-9]+))?", name)
     if match is None or (name != "cpu" and int(match[1] or 0) >= torch.cuda.device_count()):
         raise SalpipeError(f"--device {name}: not available here; use --device cpu")
-    if torch.get_num_threads() > (cores := usable_cores()):
-        torch.set_num_threads(cores)
     return torch.device(name)
+
+
+@contextmanager
+def threads_within_cores() -> Iterator[None]:
+    """Within the block PyTorch uses no more threads than usable cores: it does not know of a container's quota.
+
+    Serves as a decorator, too.
+    """
+    before = torch.get_num_threads()
+    if before > (cores := usable_cores()):
+        torch.set_num_threads(cores)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def computes_bf16(device: torch.device | str) -> bool:

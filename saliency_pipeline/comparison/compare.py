@@ -21,7 +21,7 @@ from saliency_pipeline.comparison.jobs import do_tasks
 from saliency_pipeline.comparison.plan import ALL, Plan, Pretraining, Task, chosen_before, make_plan, store
 from saliency_pipeline.comparison.report import write_report
 from saliency_pipeline.comparison.runs import Run, is_finished, read_run
-from saliency_pipeline.devices import computes_bf16, find_device
+from saliency_pipeline.devices import computes_bf16, find_device, threads_within_cores
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import FolderLock, disk_errors_explained, remove_stale_temporaries, write_atomically
 from saliency_pipeline.images.record import Split
@@ -57,6 +57,7 @@ class Comparison:
     results: dict[str, Any]
 
 
+@threads_within_cores()
 def compare(
     shards: Path | str,
     output: Path | str,
@@ -128,6 +129,7 @@ def compare(
     return Comparison(folder, page, len(runs), len(failed), results)
 
 
+@threads_within_cores()
 def plan_only(
     shards: Path | str,
     output: Path | str,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from saliency_pipeline.devices import threads_within_cores
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import FolderLock, disk_errors_explained, remove_stale_temporaries
 from saliency_pipeline.generation.job import Job, write_shard, write_shards
@@ -63,6 +64,7 @@ class Report:
     precision: str
 
 
+@threads_within_cores()
 def generate(
     data: str | os.PathLike[str] | Catalogue,
     output: str | os.PathLike[str],

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import distributed
 
-from saliency_pipeline.devices import find_device
+from saliency_pipeline.devices import find_device, threads_within_cores
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.files import FolderLock, disk_errors_explained, remove_stale_temporaries
 from saliency_pipeline.models.trained import BEST, write_trained
@@ -69,6 +69,7 @@ class RunReport:
     initialisation: str
 
 
+@threads_within_cores()
 def train(
     shards: Path | str,
     output: Path | str,
