@@ -98,6 +98,11 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what the user can put right, and an interruption, become one line and an exit code."""
         try:
+            os.getcwd()
+        except FileNotFoundError:
+            # libraries end the process without a word of their own
+            fail(ctx, "error: the current folder no longer exists; change to one that does", 1)
+        try:
             with usage_errors_escaped():
                 return super().invoke(ctx)
         except SalpipeError as error:

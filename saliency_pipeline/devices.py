@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -24,6 +26,21 @@ def find_device(name: str) -> torch.device:
     if match is None or (name != "cpu" and int(match[1] or 0) >= torch.cuda.device_count()):
         raise SalpipeError(f"--device {name}: not available here; use --device cpu")
     return torch.device(name)
+
+
+@contextmanager
+def threads_within_cores() -> Iterator[None]:
+    """Within the block PyTorch uses no more threads than usable cores: it does not know of a container's quota.
+
+    Serves as a decorator, too.
+    """
+    before = torch.get_num_threads()
+    if before > (cores := usable_cores()):
+        torch.set_num_threads(cores)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def computes_bf16(device: torch.device | str) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from saliency_pipeline.devices import capabilities, computes_bf16, device_name
+from saliency_pipeline.devices import capabilities, computes_bf16, device_name, threads_within_cores
 from saliency_pipeline.models.fusion import FUSIONS
 from saliency_pipeline.models.preprocessing import Preprocessing
 from saliency_pipeline.models.two_branch import NetworkSpec, build_network
@@ -94,3 +94,16 @@ def test_the_engine_stays_on_its_device(target: Target) -> None:
         logits, targets, maps = explainer._closed_form(trunk(pixels), torch.zeros(2, dtype=torch.int64))
     assert {t.device.type for t in (logits, targets, *maps.values())} == {"cuda"}
     assert maps["gradcam"].shape == (2, 1, *explainer.layer.grid)
+
+
+def test_threads_stay_within_the_cores_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for cores, threads in ((1, 1), (8, 3)):
+            monkeypatch.setattr("saliency_pipeline.devices.usable_cores", lambda cores=cores: cores)
+            with threads_within_cores():
+                assert torch.get_num_threads() == threads
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

@@ -22,7 +22,7 @@ from saliency_pipeline.comparison.jobs import do_tasks
 from saliency_pipeline.comparison.plan import ALL, Plan, Pretraining, Task, chosen_before, make_plan, store
 from saliency_pipeline.comparison.report import write_report
 from saliency_pipeline.comparison.runs import Run, is_finished, read_run
-from saliency_pipeline.devices import computes_bf16, find_device
+from saliency_pipeline.devices import computes_bf16, find_device, threads_within_cores
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import FolderLock, make_output
@@ -60,6 +60,7 @@ class Comparison:
     results: dict[str, Any]
 
 
+@threads_within_cores()
 def compare(
     shards: Path | str,
     output: Path | str,
@@ -130,6 +131,7 @@ def compare(
     return Comparison(folder, page, len(runs), len(failed), results)
 
 
+@threads_within_cores()
 def plan_only(
     shards: Path | str,
     output: Path | str,

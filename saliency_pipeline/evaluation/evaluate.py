@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from saliency_pipeline.devices import threads_within_cores
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation import metrics
 from saliency_pipeline.evaluation.answers import (
@@ -66,6 +67,7 @@ class Evaluation:
         return sorted(wrong, key=lambda row: float(row["f1"]))[:count]
 
 
+@threads_within_cores()
 def evaluate(
     run: Path | str,
     shards: Path | str,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from saliency_pipeline.devices import find_device
+from saliency_pipeline.devices import find_device, threads_within_cores
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation.answers import (
     BATCH,
@@ -71,6 +71,7 @@ class Predicted:
     passed_over: dict[str, int]
 
 
+@threads_within_cores()
 def predict(
     images: Path | str,
     run: Path | str,

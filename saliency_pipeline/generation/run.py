@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from saliency_pipeline.devices import threads_within_cores
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.folders import FolderLock, make_output, make_subfolder
 from saliency_pipeline.generation.job import Job, write_shard, write_shards
@@ -70,6 +71,7 @@ class Report:
     passed_over: dict[str, int]
 
 
+@threads_within_cores()
 def generate(
     data: str | os.PathLike[str] | Catalogue,
     output: str | os.PathLike[str],

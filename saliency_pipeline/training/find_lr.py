@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from saliency_pipeline.devices import find_device
+from saliency_pipeline.devices import find_device, threads_within_cores
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.folders import make_output
 from saliency_pipeline.images.nesting import refuse_among_images
@@ -53,6 +53,7 @@ class LearningRates:
     suggestion: float | None
 
 
+@threads_within_cores()
 def find_learning_rate(
     shards: Path | str, output: Path | str, config: TrainConfig, *, progress: Progress | None = None
 ) -> LearningRates:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import distributed
 
-from saliency_pipeline.devices import find_device
+from saliency_pipeline.devices import find_device, threads_within_cores
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.images.nesting import refuse_among_images
@@ -70,6 +70,7 @@ class RunReport:
     initialisation: str
 
 
+@threads_within_cores()
 def train(
     shards: Path | str,
     output: Path | str,

@@ -176,6 +176,16 @@ def test_a_reader_that_went_away_is_not_worth_a_message() -> None:
     assert result.output == ""
 
 
+def test_a_current_folder_that_is_gone_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    result = run("toy", "photos")
+    assert result.exit_code == 1
+    assert result.stderr == "salpipe: error: the current folder no longer exists; change to one that does\n"
+
+
 def test_a_defect_keeps_its_traceback() -> None:
     result = run("broken", "defect")
     assert isinstance(result.exception, ValueError)
