@@ -20,14 +20,14 @@ from PIL import Image, ImageFile, PngImagePlugin
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.images.color import to_rgb
 from saliency_pipeline.images.fit import FITS, INTERPOLATIONS, Pixels, Stored, cut, fit_frame, resized_size
-from saliency_pipeline.images.formats import JpegFile, TiffFile, find_format, has_alpha
+from saliency_pipeline.images.formats import WEIGHTS, JpegFile, TiffFile, find_format, has_alpha
 from saliency_pipeline.images.orientation import orientation
 from saliency_pipeline.images.pixel_budget import DECODING, LARGE, return_free_memory
 from saliency_pipeline.images.record import Box
 
 DEFAULT_MAX_PIXELS = 128_000_000
-"""Width times height above which an image is refused: beyond nearly all cameras', and decoded in about 1 GB of memory,
-in 2 to 3 GB where the file is a WebP or a JPEG 2000."""
+"""Width times height above which an image is refused: beyond nearly all cameras', and decoded in about 1 GB of memory.
+Pixels of formats that take more memory count more, see `formats.WEIGHTS`."""
 
 # Where the host program handles no log records, Python would print Pillow's complaints about single files.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -65,7 +65,8 @@ def decode_frame(
         size: side S of the frame in pixels, at least 1.
         fit: one of `FITS`.
         interpolation: one of `INTERPOLATIONS`.
-        max_pixels: width times height the image may have; compared with its header before any pixel is decoded.
+        max_pixels: width times height the image may have, of a WebP half of that and of a JPEG 2000 a third; compared
+            with its header before any pixel is decoded.
         box: the region that is meant, in pixels of the image as its file holds it; what lies beyond the image's
             borders is not part of it. It is decoded at full resolution.
 
@@ -106,7 +107,7 @@ def _decode(
     name, opener = find_format(data)
     with _faults_are_reasons(name), _pillow_switches():
         image = opener(BytesIO(data))
-        header = _check(image, data, max_pixels, None if box else (size, fit))
+        header = _check(image, data, WEIGHTS.get(name, 1), max_pixels, None if box else (size, fit))
         budget.enter_context(DECODING.hold(header.pixels))
         if header.pixels >= LARGE:
             budget.callback(return_free_memory)
@@ -199,12 +200,14 @@ class _Header(NamedTuple):
     pixels: int
 
 
-def _check(image: ImageFile.ImageFile, data: bytes, max_pixels: int, frame: tuple[int, str] | None) -> _Header:
+def _check(
+    image: ImageFile.ImageFile, data: bytes, weight: int, max_pixels: int, frame: tuple[int, str] | None
+) -> _Header:
     """Refuses what is too large or too slow, and has a large JPEG decoded at the fraction that suffices for a frame."""
     width, height = image.size
-    _check_pixels(width, height, max_pixels)
+    _check_pixels(width, height, max_pixels, weight)
     extent: tuple[float, float] = height, width
-    pixels = width * height
+    pixels = weight * width * height
     if isinstance(image, JpegFile):
         several = image.has_scans(data)
         if frame is not None:
@@ -246,9 +249,10 @@ def _plain_jpeg(image: JpegFile, data: bytes) -> Pixels | None:
     return pixels
 
 
-def _check_pixels(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise BadImageError(f"{width} x {height} pixels are more than the limit of {max_pixels} (--max-pixels)")
+def _check_pixels(width: int, height: int, max_pixels: int, weight: int = 1) -> None:
+    if weight * width * height > max_pixels:
+        count = f", which count {weight} times in this format," if weight > 1 else ""
+        raise BadImageError(f"{width} x {height} pixels{count} are more than the limit of {max_pixels} (--max-pixels)")
 
 
 def _one_line(error: Exception) -> str:

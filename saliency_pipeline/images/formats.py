@@ -27,6 +27,9 @@ NAMES = "JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, HEIC or JPEG 2000"
 MAX_SCANS = 100
 """Passes over all of its pixels that a JPEG may ask of its decoder; files in use have at most some twenty."""
 
+WEIGHTS = {"WEBP": 2, "JPEG 2000": 3}
+"""How many times as much memory a format's decoder needs for a pixel as the others, which need at most 10 bytes."""
+
 _ASSOCIATED, _UNASSOCIATED, _COREL_DRAW = 1, 2, 999
 _ALPHA_SAMPLES = (_ASSOCIATED, _UNASSOCIATED, _COREL_DRAW)
 _EXTRA_SAMPLES_TAG, _PLANAR_TAG = 338, 284

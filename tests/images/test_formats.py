@@ -104,15 +104,22 @@ def test_truncated_files_of_newer_formats_are_refused(name):
         assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("kind", ["AVIF", "JPEG2000"])
-def test_newer_formats_are_refused_by_their_header(kind, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "limit", "count"),
+    [
+        ("AVIF", 3000, ""),
+        ("WEBP", 2 * 64 * 48 - 1, ", which count 2 times in this format,"),
+        ("JPEG2000", 3 * 64 * 48 - 1, ", which count 3 times in this format,"),
+    ],
+)
+def test_newer_formats_are_refused_by_their_header(kind, limit, count, monkeypatch):
     def never(image):
         raise AssertionError("pixels were decoded")
 
     data = encode(photo(), kind)
     monkeypatch.setattr(ImageFile.ImageFile, "load", never)
-    with pytest.raises(BadImageError, match="64 x 48 pixels are more than the limit of 3000"):
-        decode_frame(data, 32, max_pixels=3000)
+    with pytest.raises(BadImageError, match=f"64 x 48 pixels{count} are more than the limit of {limit}"):
+        decode_frame(data, 32, max_pixels=limit)
 
 
 def test_a_jpeg_2000_whose_box_lies_about_its_size_is_refused():
