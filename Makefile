@@ -35,7 +35,7 @@ DEMO_COMPARISON := --epochs 3 --lr 0.01 --schedule cosine
 # One thread per process. The quick tests of a file stay in one process, and so do those of some folders (see
 # tests/conftest.py), since they share networks and trained runs.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations 25 --durations-min 1
-TESTED := $(VENV)/.with-openvino+onnx+tensorboard+dask+parquet+fetch+test
+TESTED := $(VENV)/.with-openvino+onnx+tensorboard+dask+parquet+fetch+heic+test
 test: $(TESTED)  ## run the tests but for the slow ones; TESTS='tests/cli -k config' runs a part of them
 	$(PYTEST) --dist loadfile -m "not slow" $(TESTS)
 
