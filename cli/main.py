@@ -92,7 +92,7 @@ class LazyGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does it, but that a wrong argument is repeated as what can be printed."""
-        with usage_errors_escaped():
+        with usage_errors_escaped(), limits_named(ctx):
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -103,7 +103,7 @@ class LazyGroup(click.Group):
             # libraries end the process without a word of their own
             fail(ctx, "error: the current folder no longer exists; change to one that does", 1)
         try:
-            with usage_errors_escaped():
+            with usage_errors_escaped(), limits_named(ctx):
                 return super().invoke(ctx)
         except SalpipeError as error:
             fail(ctx, f"error: {error}", error.exit_code)
@@ -112,13 +112,6 @@ class LazyGroup(click.Group):
             if sys.stderr.isatty():
                 click.echo(err=True)  # off the line where the terminal wrote ^C
             fail(ctx, GO_ON, INTERRUPTED)
-        except (OSError, RuntimeError) as error:
-            if is_disk_full(error):
-                where = f" while writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
-                fail(ctx, f"error: disk full{where}; free space and run the same command again", 1)
-            if limit := reached_limit(error):
-                fail(ctx, f"error: {limit}; raise it, or use fewer --jobs, and run the same command again", 1)
-            raise
 
 
 def help_in_source(module: str, function: str) -> str:
@@ -144,6 +137,20 @@ def usage_errors_escaped() -> Iterator[None]:
         yield
     except click.ClickException as error:
         vars(error)["message"] = printable(error.message)
+        raise
+
+
+@contextmanager
+def limits_named(ctx: click.Context) -> Iterator[None]:
+    """Answer a full disk, and a limit of the system that is reached, with one line."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if is_disk_full(error):
+            where = f" while writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
+            fail(ctx, f"error: disk full{where}; free space and run the same command again", 1)
+        if limit := reached_limit(error):
+            fail(ctx, f"error: {limit}; raise it, or use fewer --jobs, and run the same command again", 1)
         raise
 
 
@@ -210,7 +217,7 @@ def salpipe() -> None:
 
 def main() -> None:
     """Run the command line: the entry point of the `salpipe` script. Never returns."""
-    provide_home()
+    provide_streams()
     ended: int | str | None = 0
 
     def leave() -> None:
@@ -220,6 +227,9 @@ def main() -> None:
     # registered first and called last: Python itself would report that a signal ended the process, though the command
     # did, wherever the interruption struck code that was compiled from text
     atexit.register(leave)
+    provide_home()
+    # figures look the same whatever a matplotlibrc, perhaps one among the data, or the environment asks for
+    os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
     collect_garbage_rarely()
     answer_interruptions()
     # where /dev/shm cannot be written; said again, and only where it matters, by whoever wants processes
@@ -230,6 +240,21 @@ def main() -> None:
     except SystemExit as exit:
         ended = exit.code
         raise
+
+
+def provide_streams() -> None:
+    """Open the null device in place of standard streams that are closed, as under cron and some daemons.
+
+    Otherwise the next file that is opened, perhaps a shard, would get the number of a stream that libraries write to.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    # Python leaves those out that were closed when it started
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def collect_garbage_rarely() -> None:

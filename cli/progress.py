@@ -26,7 +26,8 @@ class TerminalProgress(Progress):
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
         self.bar: Any = None
-        self.doing, self.stage, self.done = "preparing", "", 0
+        self.doing, self.done = "preparing", 0
+        self.stage: tuple[str, int] | None = None
         self.began = self.spoke = time.monotonic()
         context = click.get_current_context(silent=True)
         if not quiet and context is not None:
@@ -44,7 +45,7 @@ class TerminalProgress(Progress):
         what = printable(what)
         self.bar = progress_bar(total, unit, what, quiet=self.quiet)
         self.done, self.began = 0, time.monotonic()
-        self.stage = f"{what}: {unit} {{:,}} of {total:,}"
+        self.stage = f"{what}: {unit}", total
 
     def advance(self, count: int) -> None:
         """The bar grows."""
@@ -53,7 +54,7 @@ class TerminalProgress(Progress):
 
     def stop(self) -> None:
         """The bar goes."""
-        self.stage = ""
+        self.stage = None
         if self.bar is not None:
             self.bar.close()
 
@@ -67,5 +68,5 @@ class TerminalProgress(Progress):
             drawn = self.stage and self.bar is not None and not self.bar.disable
             now = time.monotonic()
             if not drawn and now - self.spoke >= EVERY:
-                what = self.stage.format(self.done) if self.stage else self.doing
+                what = f"{self.stage[0]} {self.done:,} of {self.stage[1]:,}" if self.stage else self.doing
                 self._say(f"{what} ({now - self.began:.0f} s so far)")

@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-MAX_BYTES = 64 * 2**20
+MAX_BYTES = 32 * 2**20
 """Size limit of a document. A manifest of 100,000 shards has 20 MiB."""
 
 MAX_DEPTH = 64

@@ -98,6 +98,16 @@ def no_shards(path: Path | str) -> SalpipeError:
     return SalpipeError(f"{path}: {kind}, holds no shards; {remedy}")
 
 
+def refuse_shards(output: Path) -> None:
+    """Raises SalpipeError where an output folder holds shards: results would be taken for a part of them."""
+    try:
+        names = os.listdir(output)
+    except OSError:  # it says itself what is wrong when it is made or written to
+        return
+    if any(_MARKS.get(name) == SHARDS or (name.startswith("shard-") and _of_name(name) == SHARD) for name in names):
+        raise SalpipeError(f"{output}: holds shards; choose another output folder")
+
+
 def no_run(path: Path | str) -> SalpipeError:
     """The error for a path that is given where a run with its trained network is wanted."""
     kind = recognize(path) if os.path.lexists(path) else "no such file or folder"

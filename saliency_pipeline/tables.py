@@ -17,6 +17,9 @@ from saliency_pipeline.files import write_atomically
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|inf)")
 
+# A carriage return, which the csv module of Python 3.11 does not quote, would end the row, and what separates cells
+# elsewhere in the world would make two of one, the second perhaps a formula.
+_SEPARATORS = frozenset("\r;\t")
 _MAX_BYTES = 2**29
 
 
@@ -31,13 +34,13 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
         SalpipeError: the disk is full or cannot be written.
     """
     table = io.StringIO()
-    # a carriage return, which the csv module of Python 3.11 does not quote, would end the row
     minimal, full = (
         csv.writer(table, lineterminator="\n", quoting=quoting) for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
     )
     for row in itertools.chain([header], rows):
         cells = [_cell(value) for value in row]
-        (full if any("\r" in cell for cell in cells if isinstance(cell, str)) else minimal).writerow(cells)
+        odd = any(_SEPARATORS.intersection(cell) for cell in cells if isinstance(cell, str))
+        (full if odd else minimal).writerow(cells)
     # names from a stranger's file may hold what UTF-8 cannot
     write_atomically(path, table.getvalue().encode("utf-8", "replace"))
 

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from multiprocessing import resource_tracker
 from typing import Any
@@ -133,8 +133,10 @@ def run_in_workers(
         if executor is not None:
             # not by loky's own way to kill workers, which fails where calls still wait
             for process in list(executor._processes.values()):
-                if process.exitcode is None:
-                    os.kill(process.pid, signal.SIGKILL)
+                # another thread of loky's may find it ended meanwhile
+                with suppress(ProcessLookupError):
+                    if process.exitcode is None:
+                        os.kill(process.pid, signal.SIGKILL)
             executor.shutdown()
 
 

@@ -40,7 +40,7 @@ def test_what_is_no_regular_file_neither_blocks_nor_fills_memory(tmp_path: Path)
 def test_size_is_bounded_before_it_is_read(tmp_path: Path) -> None:
     with open(tmp_path / "sparse", "wb") as file:
         file.truncate(2**40)
-    with pytest.raises(DocumentError, match="larger than 67,108,864 bytes"):
+    with pytest.raises(DocumentError, match="larger than 33,554,432 bytes"):
         read_regular(tmp_path / "sparse")
     (tmp_path / "four").write_bytes(b"1234")
     assert read_regular(tmp_path / "four", 4) == b"1234"

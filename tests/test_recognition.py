@@ -15,7 +15,7 @@ from saliency_pipeline.evaluation.predict import DOCUMENT
 from saliency_pipeline.gallery.page import PAGE
 from saliency_pipeline.generation.plan import PLAN
 from saliency_pipeline.models.trained import BEST, load_trained
-from saliency_pipeline.recognition import _MARKS, EMPTY, IMAGES, ODD, SHARD, SHARDS, recognize
+from saliency_pipeline.recognition import _MARKS, EMPTY, IMAGES, ODD, SHARD, SHARDS, recognize, refuse_shards
 from saliency_pipeline.shards.manifest import MANIFEST
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.summary import inspect
@@ -109,3 +109,14 @@ def test_half_a_folder_of_shards_is_to_be_finished(tmp_path: Path) -> None:
 
 def test_the_marks_are_the_names_that_are_written() -> None:
     assert set(_MARKS) == {MANIFEST, PLAN, RESULTS, BEST, LAST, PROVENANCE, EVALUATION, DOCUMENT, PAGE}
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "shard-00000.h5"])
+def test_results_do_not_belong_among_shards(tmp_path: Path, name: str) -> None:
+    for other in ("plan.json", "provenance.json", "notes.h5"):  # a comparison has a plan too
+        (tmp_path / other).touch()
+    refuse_shards(tmp_path)
+    refuse_shards(tmp_path / "missing")
+    (tmp_path / name).touch()
+    with pytest.raises(SalpipeError, match="holds shards; choose another output folder"):
+        refuse_shards(tmp_path)

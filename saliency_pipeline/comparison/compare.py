@@ -29,6 +29,7 @@ from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.saliency.render import overlay
 from saliency_pipeline.shards.reader import ShardFolder
@@ -98,7 +99,7 @@ def compare(
         SalpipeError: an option that cannot be, no run that could be trained, or a full disk. What is trained stays.
     """
     folder, progress, pairs = Path(output), progress or Progress(), ShardFolder(shards)
-    refuse_among_images(folder, shards)
+    _refuse(folder, shards)
     keep_large_blocks()
     make_output(folder)
     with FolderLock(folder, note=progress.note):
@@ -131,6 +132,12 @@ def compare(
     return Comparison(folder, page, len(runs), len(failed), results)
 
 
+def _refuse(folder: Path, *inputs: Path | str) -> None:
+    """Raises SalpipeError where a comparison does not belong into a folder."""
+    refuse_among_images(folder, *inputs)
+    refuse_shards(folder)
+
+
 @threads_within_cores()
 def plan_only(
     shards: Path | str,
@@ -147,6 +154,7 @@ def plan_only(
 ) -> tuple[list[Task], Estimate]:
     """The runs that `compare` would train with the same arguments, and how long that takes; nothing is written."""
     pairs, folder = ShardFolder(shards), Path(output)
+    _refuse(folder, shards)
     plan, jobs = _planned(
         pairs,
         folder,
@@ -178,7 +186,7 @@ def compare_runs(
         SalpipeError: a run that is not finished, fewer than two arms, or a full disk.
     """
     folder = Path(output)
-    refuse_among_images(folder, *runs)
+    _refuse(folder, *runs)
     found, arms = grouped([read_run(Path(run), "", "all images") for run in runs], reference)
     named = [name for run in found if run.validation for name in (*run.validation.labels, *run.validation.predicted)]
     classes = sorted(set(named))

@@ -32,6 +32,7 @@ from saliency_pipeline.folders import make_output, make_subfolder
 from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.models.trained import Trained, load_trained
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.tables import write_table
@@ -109,6 +110,7 @@ def evaluate(
     own = f"evaluation-{split}" + (f"-{pairs.path.resolve().name}" if other else "")
     folder = Path(run) / own if output is None else Path(output)
     refuse_among_images(folder, run, shards)
+    refuse_shards(folder)
     config = recorded_config(trained)
     _check_classes(trained, pairs)
     labels, splits = labels_and_splits(pairs)

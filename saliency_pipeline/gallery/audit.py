@@ -19,7 +19,7 @@ from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.pubfig_list import duplicates_in_list, read_list
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.shards.schema import is_shard_name
+from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.subsets.duplicates import THRESHOLD, Duplicates, find_duplicates, group, members
 from saliency_pipeline.subsets.fingerprint import fingerprints
 
@@ -158,9 +158,8 @@ def audit_list(
 
 def _made(output: Path, data: Path | str) -> None:
     refuse_among_images(output, data)
+    refuse_shards(output)
     make_output(output)
-    if any(is_shard_name(path.name) for path in output.iterdir()):
-        raise SalpipeError(f"{shown(output)} holds shards; choose another output folder")
 
 
 def _report(

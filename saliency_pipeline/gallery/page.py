@@ -21,15 +21,15 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output
 from saliency_pipeline.gallery.selection import choose
-from saliency_pipeline.images.listing import CONTACT_SHEET
 from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.images.record import Split
+from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.saliency.render import colours, contact_sheet, overlay
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE, SINGLE_COLOR
 from saliency_pipeline.shards.shard import Pair, Shard
 
-PAGE = "gallery.html"
+PAGE, CONTACT_SHEET = "gallery.html", "contact-sheet.png"
 
 # of all pictures of a page as JPEG files, of which base64 then makes four thirds
 _PAGE_BYTES = 2_200_000
@@ -170,6 +170,7 @@ def show(
     """
     data, output = ShardFolder(folder), Path(output)
     refuse_among_images(output, folder)
+    refuse_shards(output)
     views = _views(data, method)
     chosen = choose(data, count, keys=keys, class_name=class_name, random=random, seed=seed)
     make_output(output)

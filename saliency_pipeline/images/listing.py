@@ -20,8 +20,16 @@ _LOCK = ".lock"  # of `fetch`, in the folder of its images
 _SYSTEM_FOLDERS = frozenset({"$RECYCLE.BIN", "@eaDir", "System Volume Information", "__MACOSX", "lost+found"})
 _SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
 
-CONTACT_SHEET, _PAGE, _GALLERY = "contact-sheet.png", "gallery.html", "galleries that salpipe drew"
-"""What `show` and `predict` write: the results of a single image lie beside it, and are no data."""
+DRAWN = {
+    "contact-sheet.png": "gallery.html",
+    "confusion.png": "evaluation.json",
+    "reliability.png": "evaluation.json",
+    "curves.png": "metrics.jsonl",
+    "lr-find.png": "lr-find.json",
+}
+"""Pictures that the commands draw, which are no data, and what lies beside each: results of a single image, for
+instance, lie beside it."""
+_DRAWN = "pictures that salpipe drew"
 
 _TRIED = 32
 """Files of one ending that are looked into in a folder before the rest are taken to be no images either."""
@@ -91,9 +99,9 @@ def listing(path: str, most: int | None = None) -> Listing:
             by_content[ending_of(name)] += 1
         else:
             others.append(name)
-    if _PAGE in others and CONTACT_SHEET in images:
-        images.remove(CONTACT_SHEET)
-        skipped[_GALLERY] += 1
+    if drawn := {picture for picture, beside in DRAWN.items() if beside in others}.intersection(images):
+        images = [name for name in images if name not in drawn]
+        skipped[_DRAWN] += len(drawn)
     for names in (folders, images, pipes):
         names.sort()
     return Listing(folders, images, others, pipes, skipped, by_content)

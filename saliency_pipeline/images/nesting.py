@@ -10,11 +10,10 @@ from pathlib import Path
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.folder import SPLIT_FOLDERS
 from saliency_pipeline.images.keys import shown
-from saliency_pipeline.images.listing import CONTACT_SHEET, Listing, listing
+from saliency_pipeline.images.listing import DRAWN, Listing, listing
 
-OWN_PICTURES = frozenset({CONTACT_SHEET, "confusion.png", "reliability.png", "curves.png", "lr-find.png"})
 OWN_FOLDERS = frozenset({"figures"})
-"""What the commands write that are pictures, and their folders: an output of before is no image folder."""
+"""Folders of pictures that the commands draw: an output of before is no image folder."""
 
 _GLANCE, _FOLDERS, _FEW = 256, 64, 3
 
@@ -54,7 +53,7 @@ def refuse_nesting(root: Path, folder: Path) -> None:
 def _is_image_folder(folder: Path, *, few: int) -> bool:
     """Whether most entries are images, `few` or more, or most folders hold images."""
     found = _glance(folder)
-    images = [name for name in found.images if name not in OWN_PICTURES]
+    images = [name for name in found.images if name not in DRAWN]
     if len(images) >= few and len(images) > len(found.others) + len(found.folders):
         return True
     folders = [folder / name for name in found.folders[:_FOLDERS] if name not in OWN_FOLDERS]
@@ -71,7 +70,7 @@ def _classes(folder: Path) -> Iterator[Path]:
 
 def _holds_images(folder: Path) -> bool:
     found = _glance(folder)
-    return len([name for name in found.images if name not in OWN_PICTURES]) > len(found.others)
+    return len([name for name in found.images if name not in DRAWN]) > len(found.others)
 
 
 def _glance(folder: Path) -> Listing:

@@ -77,6 +77,8 @@ def read_images(
     absolute = Path(os.path.abspath(path))
     if not absolute.exists():
         raise SalpipeError(f"{shown(absolute)}: no such file or folder; check the path")
+    if not (absolute.is_dir() or absolute.is_file()):
+        raise SalpipeError(f"{shown(absolute)}: no regular file; give a folder, an archive or an image")
     options = options or ReadOptions()
     if layout == "auto" and options.list:
         layout = "pubfig"

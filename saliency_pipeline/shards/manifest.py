@@ -62,7 +62,7 @@ class Manifest:
     def __post_init__(self) -> None:
         if len({entry.name for entry in self.shards}) < len(self.shards):
             raise ValueError("a shard is listed twice")
-        if self.rejects < 0:
+        if not 0 <= self.rejects < 2**31:
             raise ValueError(f"{self.rejects} rejected images")
 
     @property
@@ -150,8 +150,8 @@ class Manifest:
                 for method, shape in _field(data, "maps", dict).items()
             },
             # 1.0 had none
-            boxes=data.get("boxes", False) is True,
-            groups=data.get("groups", False) is True,
+            boxes=_of(data.get("boxes", False), bool),
+            groups=_of(data.get("groups", False), bool),
         )
         manifest = cls(
             header,
@@ -183,7 +183,7 @@ def reject_lines(folder: Path) -> Iterator[bytes]:
 
 def _of(value: object, kind: type[_Kind]) -> _Kind:
     # a bool is an int to Python, but not to the format
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
         raise ValueError(f"{value!r:.40} is not a {kind.__name__}")
     return value
 

@@ -18,6 +18,7 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.folders import make_output
 from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
@@ -72,6 +73,7 @@ def find_learning_rate(
     if training_processes().world > 1:
         raise SalpipeError("--find-lr: runs in one process; start it without torchrun")
     refuse_among_images(folder, shards)
+    refuse_shards(folder)
     make_output(folder)
     keep_large_blocks()
     device = find_device(config.device)

@@ -19,6 +19,7 @@ from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.models.trained import BEST, write_trained
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.batchnorm import synchronise
@@ -112,6 +113,7 @@ def train(
         progress.note("WORLD_SIZE is set, but torchrun did not start this process: it trains alone")
     pairs = ShardFolder(shards)
     refuse_among_images(folder, shards)
+    refuse_shards(folder)
     make_output(folder)
     with FolderLock(folder, note=progress.note) if leads else nullcontext():
         stored: TrainConfig | None = fabric.broadcast(TrainConfig.read(folder) if leads else None)

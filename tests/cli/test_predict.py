@@ -70,7 +70,7 @@ def test_json_and_one_image(run: Path, images: Path) -> None:
     # the results beside the image are no data of the next run
     catalogue = read_images(images)
     assert all("predictions" not in record.key for record in catalogue.records)
-    assert catalogue.passed_over["galleries that salpipe drew"] == 1
+    assert catalogue.passed_over["pictures that salpipe drew"] == 1
 
 
 def test_many_classes_are_not_all_named(

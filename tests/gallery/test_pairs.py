@@ -170,9 +170,9 @@ def test_a_page_is_not_written_among_images_or_shards(tmp_path: Path) -> None:
     for output in (tmp_path / "photos", tmp_path / "photos" / "deep" / "audit"):
         with pytest.raises(SalpipeError, match="lies inside the image folder"):
             audit(catalogue, output)
-    with pytest.raises(SalpipeError, match="shards holds shards; choose another output folder"):
+    with pytest.raises(SalpipeError, match="shards: holds shards; choose another output folder"):
         audit(catalogue, tmp_path / "shards")
-    with pytest.raises(SalpipeError, match="shards holds shards; choose another output folder"):
+    with pytest.raises(SalpipeError, match="shards: holds shards; choose another output folder"):
         audit_list(tmp_path / "urls.txt", tmp_path / "shards")
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -7,11 +7,12 @@ import pytest
 
 from saliency_pipeline.comparison.report import PICTURES
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.evaluation.evaluate import CONFUSION, RELIABILITY
-from saliency_pipeline.images.listing import CONTACT_SHEET
-from saliency_pipeline.images.nesting import OWN_FOLDERS, OWN_PICTURES, refuse_among_images
-from saliency_pipeline.training.find_lr import PICTURE
-from saliency_pipeline.training.runlog import CURVES
+from saliency_pipeline.evaluation.evaluate import CONFUSION, EVALUATION, RELIABILITY
+from saliency_pipeline.gallery.page import CONTACT_SHEET, PAGE
+from saliency_pipeline.images.listing import DRAWN
+from saliency_pipeline.images.nesting import OWN_FOLDERS, refuse_among_images
+from saliency_pipeline.training.find_lr import DATA, PICTURE
+from saliency_pipeline.training.runlog import CURVES, METRICS
 
 
 def make(root: Path, *names: str) -> Path:
@@ -78,10 +79,10 @@ def test_the_users_home_is_no_image_folder(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_an_output_of_before_is_no_image_folder(tmp_path: Path) -> None:
-    pictures = {CONTACT_SHEET, CONFUSION, RELIABILITY, PICTURE, CURVES}
-    assert pictures == OWN_PICTURES
+    beside = {CONTACT_SHEET: PAGE, CONFUSION: EVALUATION, RELIABILITY: EVALUATION, PICTURE: DATA, CURVES: METRICS}
+    assert beside == DRAWN
     assert {PICTURES} == OWN_FOLDERS
-    output = make(tmp_path / "output", *pictures, f"{PICTURES}/a.png", "runs/one/curves.png")
+    output = make(tmp_path / "output", *DRAWN, f"{PICTURES}/a.png", "runs/one/curves.png")
     refuse_among_images(output)
     refuse_among_images(output / "runs" / "two")
 
