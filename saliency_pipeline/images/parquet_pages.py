@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from saliency_pipeline.documents import open_regular
+
 MAX_PAGE_BYTES = 2**27
 """Most that a page may unpack to, unless it takes an eighth as much in the file or more, as images that are compressed
 already do."""
@@ -45,7 +47,7 @@ def check_footer(path: str) -> None:
         ValueError: with the reason.
         OSError: the file cannot be read.
     """
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=open_regular) as file:
         size = os.fstat(file.fileno()).st_size
         tail = os.pread(file.fileno(), 8, max(size - 8, 0))
     if tail[4:] == b"PAR1" and (length := int.from_bytes(tail[:4], "little")) > MAX_FOOTER_BYTES:
