@@ -1,6 +1,8 @@
 """Source models: the embedded one sees cats, names and classes resolve, nothing of the caller's is touched."""
 
 import dataclasses
+import hashlib
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -229,6 +231,16 @@ def test_networks_without_plain_logits_are_refused(
 def test_a_cached_description_needs_no_network(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load_source(TINY, "none")
     monkeypatch.setattr(source_module, "_load", lambda *_: pytest.fail("the network was built"))
+    again = load_source(TINY, "none")
+    assert {**vars(again), "build": None} == {**vars(first), "build": None}
+
+
+@pytest.mark.parametrize("change", [{"classes": [None]}, {"wnids": {}}, {"name": 1}, {"weights": None}, {"more": 1}])
+def test_a_cached_description_of_another_kind_is_made_again(empty_cache: Path, change: dict[str, object]) -> None:
+    first = load_source(TINY, "none")
+    (entry,) = (empty_cache / "networks").glob("source-*")
+    body = json.dumps(json.loads(entry.read_bytes()[32:]) | change).encode()
+    entry.write_bytes(hashlib.sha256(body).digest() + body)
     again = load_source(TINY, "none")
     assert {**vars(again), "build": None} == {**vars(first), "build": None}
 
