@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -254,6 +255,18 @@ def test_a_file_of_weights_is_known_from_any_folder(
     monkeypatch.setattr(source_module, "_load", lambda *_: pytest.fail("the network was built"))
     assert load_source(TINY, "weights.pth").weights_sha256 == first.weights_sha256
     assert load_source(TINY, "weights.pth").file == tmp_path / "weights.pth"
+
+
+@pytest.mark.parametrize("kind", ["missing", "pipe"])
+def test_a_file_of_weights_that_is_none_any_more_is_named(empty_cache: Path, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(load_source(TINY, "none").module.state_dict(), path)
+    load_source(TINY, str(path))
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    with pytest.raises(SalpipeError, match=r"weights\.pth: (no such file|a device or pipe)"):
+        load_source(TINY, str(path))
 
 
 def test_weights_that_were_replaced_after_all_are_an_error_once(
