@@ -10,13 +10,13 @@ from saliency_pipeline.text import printable
 class SalpipeError(Exception):
     """Something the user can put right. The message names the thing and what to do about it.
 
-    It is one printable line, whatever it quotes: line breaks, control characters and the like are escaped.
+    It is one printable line, whatever it quotes: lines are joined, control characters and the like are escaped.
     """
 
     exit_code = 1
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        return printable(" ".join(super().__str__().splitlines()))
 
 
 class OptionError(SalpipeError):

@@ -12,7 +12,7 @@ from saliency_pipeline.errors import BadImageError, SalpipeError, TooManyRejects
     ("text", "line"),
     [
         ("Réunion/1.jpg: cut short", "Réunion/1.jpg: cut short"),
-        ("a\x1b[2J\nb\u2028\u202ec\t.jpg", r"a\x1b[2J\nb\u2028\u202ec\t.jpg"),
+        ("a\x1b[2J\nb\u2028\u202ec\t.jpg", r"a\x1b[2J b \u202ec\t.jpg"),
         ("\udcff: no such file", r"\udcff: no such file"),
     ],
 )
