@@ -29,10 +29,10 @@ class Kind:
     valid: bool = True
 
 
-def _image(name: str, *mutators: Mutator, valid: bool = True) -> Kind:
+def _image(name: str, *mutators: Mutator) -> Kind:
     # large ones take seconds to decode
     seldom = (*(mutators or BYTES[:1]) * 7, pictures.enlarge)
-    return Kind(name, lambda root: seeds.images(name, root), readers.read_image, seldom, valid)
+    return Kind(name, lambda root: seeds.images(name, root), readers.read_image, seldom)
 
 
 _TARS = (structures.tar_header, structures.tar_header, structures.tar_member)
