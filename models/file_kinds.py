@@ -5,9 +5,9 @@ told before anything else begins. What the file holds is read in `weights`.
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
+from saliency_pipeline.documents import NotRegularError, open_regular
 from saliency_pipeline.errors import SalpipeError
 
 SAFETENSORS, TORCH = "safetensors", "torch"
@@ -91,14 +91,13 @@ def require_safetensors(path: Path) -> None:
 
 def _ends(path: Path) -> tuple[bytes, bytes, int]:
     """The first bytes of a regular file, the last ones, and its size."""
-    # a pipe is not waited for
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("a device or pipe, no such file as can be read twice")
-        head = file.read(_HEAD)
-        file.seek(max(0, status.st_size - len(_TENSORFLOW_INDEX)))
-        return head, file.read(len(_TENSORFLOW_INDEX)), status.st_size
+    try:
+        with open(path, "rb", opener=open_regular) as file:
+            head, size = file.read(_HEAD), os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - len(_TENSORFLOW_INDEX)))
+            return head, file.read(len(_TENSORFLOW_INDEX)), size
+    except NotRegularError:
+        raise ValueError("a device or pipe, no such file as can be read twice") from None
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:

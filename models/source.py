@@ -213,7 +213,8 @@ def _serialize(source: SourceModel) -> bytes:
     """All attributes but the network, as JSON, with the hash of the weights' file."""
     attributes = {**vars(source), "build": None, "preprocessing": asdict(source.preprocessing), "file": None}
     if source.file:
-        attributes |= {"file": os.path.abspath(source.file), "file_sha256": file_sha256(source.file)}
+        attributes |= {"file": os.path.abspath(source.file), "file_bytes": source.file.stat().st_size}
+        attributes |= {"file_sha256": file_sha256(source.file)}
     return json.dumps(attributes).encode()
 
 
@@ -221,15 +222,16 @@ def _deserialize(data: bytes, key: Sequence[str], load: Callable[[], SourceModel
     """The serialized source model; its network is loaded on first use.
 
     Raises:
-        ValueError: the file of the weights has changed.
+        Exception: the bytes are no source model, or the file of the weights has changed.
     """
     attributes = json.loads(data)
-    file_hash = attributes.pop("file_sha256", None)
+    file_bytes, file_hash = (attributes.pop(name, None) for name in ("file_bytes", "file_sha256"))
     if attributes["file"]:
         attributes["file"] = Path(attributes["file"])
-        if file_sha256(attributes["file"]) != file_hash:
+        # a file of another size need not be hashed, which may take minutes
+        if attributes["file"].stat().st_size != file_bytes or file_sha256(attributes["file"]) != file_hash:
             raise ValueError(f"{attributes['file']} has changed")
-    name, weights_sha256 = attributes["name"], attributes["weights_sha256"]
+    name, weights_sha256, _ = _texts([attributes[name] for name in ("name", "weights_sha256", "weights")])
 
     @cache
     def build() -> nn.Module:
@@ -240,8 +242,14 @@ def _deserialize(data: bytes, key: Sequence[str], load: Callable[[], SourceModel
         return source.module
 
     attributes["preprocessing"] = preprocessing_from_json(attributes["preprocessing"])
-    attributes |= {name: tuple(attributes[name]) for name in ("classes", "wnids", "notes")}
+    attributes |= {name: _texts(attributes[name]) for name in ("classes", "wnids", "notes")}
     return SourceModel(**{**attributes, "build": build})
+
+
+def _texts(values: object) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{values!r:.40} is no list of texts")
+    return tuple(values)
 
 
 def _load(name: str, weights: str) -> SourceModel:

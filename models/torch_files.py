@@ -17,6 +17,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from saliency_pipeline.documents import open_regular
 from saliency_pipeline.models.pickles import read_pickle
 from saliency_pipeline.models.views import UnreadableWeightsError, View
 
@@ -57,7 +58,7 @@ class Located:
         if not self.nbytes:
             return torch.empty(view.shape, dtype=view.dtype)
         data = bytearray(self.nbytes)
-        with self.path.open("rb") as file:
+        with open(self.path, "rb", opener=open_regular) as file:
             file.seek(self.begin + view.offset * view.dtype.itemsize)
             if file.readinto(data) < len(data):
                 raise UnreadableWeightsError("cut short")
@@ -99,7 +100,7 @@ def open_torch_file(path: Path) -> TorchFile:
         UnreadableWeightsError: it is damaged, compressed, or of a kind that is not read; the message is the reason.
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
+    with open(path, "rb", opener=open_regular) as file:
         zipped = file.read(4) == b"PK\3\4"
         file.seek(0)
         return _open_archive(path, file) if zipped else _open_sequence(path, file)

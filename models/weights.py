@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import shown
 from saliency_pipeline.models.file_kinds import SAFETENSORS, require_safetensors, weights_kind
@@ -360,7 +361,7 @@ def _short(name: str) -> str:
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes in hexadecimal, as `sha256sum` prints it."""
-    with path.open("rb") as file:
+    with open(path, "rb", opener=open_regular) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

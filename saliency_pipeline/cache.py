@@ -18,6 +18,7 @@ from typing import TypeVar
 from platformdirs import user_cache_path
 
 from saliency_pipeline.devices import instructions
+from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.temporaries import exclusive, remove_stale_temporaries, temporary_name
 
@@ -106,10 +107,10 @@ def _path(kind: str, key: Sequence[str]) -> Path:
 
 def _read(path: Path) -> bytes | None:
     try:
-        if not path.is_file() or path.stat().st_size > _DIGEST_SIZE + MAX_TOTAL_BYTES:
-            return None
-        with open(path, "rb") as file:
-            digest, data = file.read(_DIGEST_SIZE), file.read()
+        with open(path, "rb", opener=open_regular) as file:
+            if (size := os.fstat(file.fileno()).st_size) > _DIGEST_SIZE + MAX_TOTAL_BYTES:
+                return None
+            digest, data = file.read(_DIGEST_SIZE), file.read(size)
     except OSError:
         return None
     if hashlib.sha256(data).digest() != digest:

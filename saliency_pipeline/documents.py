@@ -1,9 +1,10 @@
-"""JSON and TOML files that anyone may have written: regular files of bounded size and depth. Fields are checked by
-their readers.
+"""Files that anyone may have written: regular ones are opened, and JSON and TOML of bounded size and depth is read.
+Fields are checked by their readers.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -22,6 +23,31 @@ class DocumentError(ValueError):
     """A document cannot be read. The message is the reason alone; whoever reads it adds the file and the remedy."""
 
 
+class NotRegularError(OSError):
+    """What should be opened is a pipe, a socket or a device."""
+
+
+def open_regular(path: Path | str, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a regular file, as an `opener` of `open`.
+
+    A pipe, which would block until somebody writes, and a device, which may never end, are refused; a symbolic link to
+    a regular file is followed.
+
+    Raises:
+        IsADirectoryError: it is a folder.
+        NotRegularError: it is neither a file nor a folder.
+        OSError: it cannot be opened.
+    """
+    file = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(file).st_mode
+    if stat.S_ISREG(mode):
+        return file
+    os.close(file)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    raise NotRegularError(errno.EINVAL, "Not a regular file", path)
+
+
 def read_regular(path: Path | str, limit: int = MAX_BYTES) -> bytes:
     """Read a whole file that is a regular one; a pipe or device never blocks or fills memory.
 
@@ -33,12 +59,12 @@ def read_regular(path: Path | str, limit: int = MAX_BYTES) -> bytes:
         DocumentError: it is no regular file, or larger than the limit.
         OSError: it cannot be opened or read.
     """
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise DocumentError("not a regular file")
-        # files of /proc and /sys say that they are empty, and a file may grow meanwhile
-        data = file.read(limit + 1) if status.st_size <= limit else None
+    try:
+        with open(path, "rb", opener=open_regular) as file:
+            # files of /proc and /sys say that they are empty, and a file may grow meanwhile
+            data = file.read(limit + 1) if os.fstat(file.fileno()).st_size <= limit else None
+    except NotRegularError:
+        raise DocumentError("not a regular file") from None
     if data is None or len(data) > limit:
         raise DocumentError(f"larger than {limit:,} bytes")
     return data

@@ -4,11 +4,19 @@ The command line prints a `SalpipeError` as that one line and exits with its `ex
 defect of salpipe and keeps its traceback.
 """
 
+from saliency_pipeline.text import printable
+
 
 class SalpipeError(Exception):
-    """Something the user can put right. The message names the thing and what to do about it."""
+    """Something the user can put right. The message names the thing and what to do about it.
+
+    It is one printable line, whatever it quotes: lines are joined, control characters and the like are escaped.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return printable(" ".join(super().__str__().splitlines()))
 
 
 class OptionError(SalpipeError):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.temporaries import exclusive, final_name, temporary_name
 
@@ -61,7 +62,7 @@ def disk_errors_explained(path: Path) -> Iterator[None]:
 
 def sha256_of(path: Path | str) -> str:
     """SHA-256 of a file as 64 hexadecimal digits, read in chunks."""
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=open_regular) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from shlex import quote
 
+from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import has_image_suffix
 
@@ -127,7 +128,7 @@ def _of_name(name: str) -> str:
 
 def _is_hdf5(path: Path | str) -> bool:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=open_regular) as file:
             return file.read(len(_HDF5)) == _HDF5
     except OSError as error:
         raise SalpipeError(f"{path}: {error.strerror}; check its permissions") from error

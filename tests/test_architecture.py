@@ -10,8 +10,8 @@ import saliency_pipeline
 
 PACKAGE = Path(saliency_pipeline.__file__).parent
 LAYERS = (
-    "errors",
     "text",
+    "errors",
     "documents",
     "home",
     "locks",

@@ -37,6 +37,15 @@ def test_what_is_no_regular_file_neither_blocks_nor_fills_memory(tmp_path: Path)
         read_regular(tmp_path / "missing")
 
 
+def test_what_is_refused_is_closed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    before = os.listdir("/proc/self/fd")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises((IsADirectoryError, DocumentError)):
+            read_regular(path)
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_size_is_bounded_before_it_is_read(tmp_path: Path) -> None:
     with open(tmp_path / "sparse", "wb") as file:
         file.truncate(2**40)

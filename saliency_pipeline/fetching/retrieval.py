@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
+from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.fetching.download import Download, DownloadError, download, suffix_of
 from saliency_pipeline.fetching.fetch_log import FetchLog, Outcome
@@ -301,7 +302,7 @@ class Retrieval:
             length = path.stat().st_size
             if last and last.had and last.bytes == length and last.md5 and row.md5 in (None, last.md5):
                 return last
-            with open(path, "rb") as file:
+            with open(path, "rb", opener=open_regular) as file:
                 image = suffix_of(file.read(16)) is not None
                 file.seek(0)
                 md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -171,7 +171,10 @@ def _weights_sha256(request: Request, stored: Plan) -> str:
     """The hash of the weights asked for: that of the plan where nothing says that they are others."""
     known = str(stored.fields.get("weights_sha256"))
     if request.weights not in ("default", "none"):
-        return file_sha256(Path(request.weights))
+        try:
+            return file_sha256(Path(request.weights))
+        except OSError as error:
+            raise SalpipeError(f"{request.weights}: {error.strerror}; make it a file one can read") from error
     then = str(stored.provenance["source"]["weights"])
     same = then == request.weights or (request.weights == "default" and then in ("embedded", "trained"))
     return known if same else request.weights

@@ -16,6 +16,7 @@ from functools import partial
 from io import BufferedReader, RawIOBase
 from typing import NamedTuple, TypedDict, cast
 
+from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.notes import Notes
@@ -99,7 +100,7 @@ def members(
     """
     called = called or os.path.basename(path)
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open(path, "rb", 0, opener=open_regular) as file:
             end = os.fstat(file.fileno()).st_size
             if length is not None:
                 end = min(end, start + length)
@@ -118,7 +119,7 @@ def members(
 def is_archive(path: str) -> bool:
     """Whether a file is called .tar, or begins like one or like a compressed file; `members` says what it lacks."""
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open(path, "rb", 0, opener=open_regular) as file:
             block = os.pread(file.fileno(), _BLOCK, 0)
     except OSError:
         return False
@@ -160,7 +161,7 @@ def small_files(path: str, notes: Notes, limit: int, unpacked: int) -> Iterator[
         SalpipeError: the archive cannot be read or is damaged; what lies 64 KiB before the damage was yielded.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open(path, "rb", 0, opener=open_regular) as file:
             packed = os.pread(file.fileno(), 2, 0) == _GZIP
             end = unpacked if packed else os.fstat(file.fileno()).st_size
             stream = BufferedReader(cast(RawIOBase, gzip.GzipFile(fileobj=file)) if packed else file, 2**16)

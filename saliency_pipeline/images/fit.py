@@ -25,6 +25,9 @@ PAD_VALUE = 128
 _BAND = 3
 """How many times as long as wide an image may be and still be resized whole before its center is cut out."""
 
+MAX_SIDE = 2**18
+"""Longest side that is resized: what torch keeps between height and width would grow with it beyond all memory."""
+
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -67,7 +70,11 @@ def cut(stored: Stored, box: Box) -> Stored:
 
 
 def fit_frame(stored: Stored, size: int, fit: str, interpolation: str) -> Pixels:
-    """An image as an upright frame (S, S, 3), see `decode_frame`."""
+    """An image as an upright frame (S, S, 3), see `decode_frame`.
+
+    Raises:
+        BadImageError: it is longer than `MAX_SIDE`, and not cropped to its center.
+    """
     pixels, (height, width), extent, orientation = stored
     short, long = min(pixels.shape[:2]), max(pixels.shape[:2])
     if fit == "crop" and long > _BAND * short:
@@ -75,6 +82,8 @@ def fit_frame(stored: Stored, size: int, fit: str, interpolation: str) -> Pixels
         band = _BAND * short + (long - _BAND * short) % 2
         pixels = _center(pixels, min(pixels.shape[0], band), min(pixels.shape[1], band))
         extent = height, width = pixels.shape[:2]
+    if max(pixels.shape[:2]) > MAX_SIDE:
+        raise BadImageError(f"a side of {max(pixels.shape[:2]):,} pixels, which can only be read with --fit crop")
     resized = _resize(pixels, extent, *resized_size(height, width, size, fit), interpolation)
     turned, rows_backwards, columns_backwards = TURNS[orientation]
     upright = resized.transpose(1, 0, 2) if turned else resized

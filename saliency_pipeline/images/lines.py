@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import BinaryIO, NoReturn
 
+from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import shown
 
@@ -69,7 +70,7 @@ class Lines:
             raise self._unreadable(error) from None
 
     def _open(self) -> BinaryIO:
-        return open(self.path, "rb") if self._data is None else BytesIO(self._data)
+        return open(self.path, "rb", opener=open_regular) if self._data is None else BytesIO(self._data)
 
     def _unreadable(self, error: OSError) -> SalpipeError:
         return SalpipeError(f"{shown(self.path)}: {error.strerror}; make it a file one can read")

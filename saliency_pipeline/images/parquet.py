@@ -21,7 +21,7 @@ from saliency_pipeline.images.keys import class_name, has_image_suffix, key_part
 from saliency_pipeline.images.layout import Layout, ReadOptions
 from saliency_pipeline.images.listing import folder_errors_explained, listing
 from saliency_pipeline.images.notes import Notes
-from saliency_pipeline.images.parquet_pages import MAX_THRIFT_ITEMS, check_footer, check_pages
+from saliency_pipeline.images.parquet_pages import MAX_THRIFT_ITEMS, RowGroup, check_footer, check_pages, row_groups
 from saliency_pipeline.images.record import MAX_FILE_BYTES, Catalogue, ImageRecord
 from saliency_pipeline.images.samples import Labels, catalogue, note_beside, original, split_of
 
@@ -80,8 +80,8 @@ class _Rows:
         self._path = path
         self._file = _open(path)
         self._columns = _columns(self._file.schema_arrow, path)
-        groups = (self._file.metadata.row_group(group).num_rows for group in range(self._file.num_row_groups))
-        self._starts = list(itertools.accumulate(groups, initial=0))
+        self._groups = row_groups(path)
+        self._starts = list(itertools.accumulate((group.rows for group in self._groups), initial=0))
         self._group = -1
         self._next = 0
         self._batches: Iterator[Any] = iter(())
@@ -89,10 +89,10 @@ class _Rows:
     def read(self, row: int) -> bytes:
         group = bisect.bisect_right(self._starts, row) - 1
         if group != self._group or row < self._next:
-            if group >= self._file.num_row_groups:
+            if group >= len(self._groups):
                 raise OSError(errno.EIO, "the file has fewer rows than it had", self._path)
-            facts = self._file.metadata.row_group(group)
-            check_pages(self._path, _chunk(facts, self._columns.bytes), facts.num_rows)
+            facts = self._groups[group]
+            check_pages(self._path, facts.chunk(self._columns.bytes), facts.rows)
             # a row at a time: a dictionary can make many large ones of few bytes
             self._batches = self._file.iter_batches(
                 1, row_groups=[group], columns=[self._columns.bytes], use_threads=False
@@ -218,22 +218,22 @@ def _records(path: str, opened: Any, columns: _Columns, labels: Labels, notes: N
     if (part := os.path.basename(above)).lower() in SPLIT_FOLDERS:
         stem, file = f"{part}/{stem}", f"{part}/{file}"
         split = split_of(os.path.basename(path), SPLIT_FOLDERS[part.lower()])
-    counts = [opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups)]
+    groups = row_groups(path)
+    counts = [group.rows for group in groups]
     if min(counts, default=0) < 0 or sum(counts) * _MIN_ROW_BYTES > os.path.getsize(path):
         raise SalpipeError(f"{shown(path)}: claims more rows than there is room for; download it again")
     if columns.path:
         opened = _open(path, metadata=opened.metadata, read_dictionary=[columns.path])
     row = -1
-    for group in range(opened.num_row_groups):
-        facts = opened.metadata.row_group(group)
-        if not facts.num_rows:
+    for group, facts in enumerate(groups):
+        if not facts.rows:
             continue
-        chunk = _chunk(facts, columns.bytes)
-        if max(chunk.total_uncompressed_size, chunk.total_compressed_size) > _MAX_GROUP_BYTES:
+        chunk = facts.chunk(columns.bytes)
+        if max(chunk.unpacked, chunk.packed) > _MAX_GROUP_BYTES:
             reason = f"more than {_MAX_GROUP_BYTES:,} bytes in row group {group}; write it with smaller row groups"
             raise SalpipeError(f"{shown(path)}: {reason}")
-        length = chunk.total_compressed_size // facts.num_rows
-        for there, name, number in _facts(path, opened, group, columns):
+        length = chunk.packed // facts.rows
+        for there, name, number in _facts(path, opened, group, facts, columns):
             row += 1
             if not there:
                 notes.add(f"{file}: row {row}", "no image")
@@ -247,22 +247,22 @@ def _records(path: str, opened: Any, columns: _Columns, labels: Labels, notes: N
             yield ParquetRecord(key, path, label, split, None, (), 0, length, row=row)
 
 
-def _facts(path: str, opened: Any, group: int, columns: _Columns) -> Iterator[tuple[bool, str, int | None]]:
+def _facts(
+    path: str, opened: Any, group: int, facts: RowGroup, columns: _Columns
+) -> Iterator[tuple[bool, str, int | None]]:
     """Of each row of a group whether there is an image, what it is called, and its number of a class, if any."""
     light = [column for column in (columns.path, columns.label) if column]
-    facts = opened.metadata.row_group(group)
-    chunk = _chunk(facts, columns.bytes)
+    chunk = facts.chunk(columns.bytes)
     for column in light:
-        check_pages(path, _chunk(facts, column), facts.num_rows, _MAX_LIGHT_BYTES)
-    statistics = chunk.statistics
-    if statistics is None or not statistics.has_null_count or statistics.null_count:
+        check_pages(path, facts.chunk(column), facts.rows, _MAX_LIGHT_BYTES)
+    if chunk.nulls != 0:
         # the images alone tell which rows have one; a row at a time, as in `_Rows`
-        check_pages(path, chunk, facts.num_rows)
+        check_pages(path, chunk, facts.rows)
         batches = opened.iter_batches(1, row_groups=[group], columns=[columns.bytes, *light], use_threads=False)
     elif light:
         batches = opened.iter_batches(_LIGHT_ROWS, row_groups=[group], columns=light, use_threads=False)
     else:
-        yield from itertools.repeat((True, "", None), facts.num_rows)
+        yield from itertools.repeat((True, "", None), facts.rows)
         return
     for batch in batches:
         found = _leaves(batch)
@@ -342,14 +342,6 @@ def _class_names(schema: Any, columns: _Columns) -> tuple[str, ...]:
     if not isinstance(names, list) or len(names) > _MAX_NAMES:
         return ()
     return tuple(map(class_name, names)) if all(isinstance(name, str) and name for name in names) else ()
-
-
-def _chunk(group: Any, column: str) -> Any:
-    chunks = (group.column(place) for place in range(group.num_columns))
-    found = next((chunk for chunk in chunks if chunk.path_in_schema == column), None)
-    if found is None:
-        raise ValueError(f"a row group without the column {column}")
-    return found
 
 
 def _note_missing(files: list[str], notes: Notes) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from io import BytesIO
 
+from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.notes import Notes
@@ -181,7 +182,7 @@ def duplicates_in_list(rows: Iterable[ListedFace]) -> tuple[tuple[ListedFace, ..
 def _lines(path: str | os.PathLike[str], most: int | None = None) -> Iterator[tuple[int, str]]:
     """Number and text of the lines that are neither empty nor comments; of the first `most` bytes, if that is given."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=open_regular) as file:
             data = file.read(most or MAX_LIST_BYTES + 1)
     except OSError as error:
         raise SalpipeError(f"{shown(path)}: {error.strerror}; give a list of PubFig") from None

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
+from saliency_pipeline.documents import open_regular
+
 MAX_FILE_BYTES = 2**30
 """A file above this is no photograph, and reading it could take all memory."""
 
@@ -54,7 +56,7 @@ class ImageRecord:
 
     def read(self) -> bytes:
         """The bytes of the image. Raises OSError where they cannot be read or exceed `MAX_FILE_BYTES`."""
-        with open(self.path, "rb") as file:
+        with open(self.path, "rb", opener=open_regular) as file:
             length = os.fstat(file.fileno()).st_size if self.length is None else self.length
             if length > MAX_FILE_BYTES:
                 raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), self.path)

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from saliency_pipeline.documents import DocumentError, parse_json
+from saliency_pipeline.documents import DocumentError, open_regular, parse_json
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.archive import Member, members
 from saliency_pipeline.images.folder import SPLIT_FOLDERS, has_class_folders
@@ -106,8 +106,9 @@ def _shards(root: Path) -> list[_Shard]:
     """The tars of a data set in natural order, without those that are layouts of their own."""
     found = []
     try:
+        given = root.is_file()
         folders = [(Split.NONE, "", str(root.parent), [root.name])]
-        if not root.is_file():
+        if not given:
             names = sorted(os.listdir(root))
             folders = [(Split.NONE, "", str(root), names)]
             folders += [
@@ -121,7 +122,7 @@ def _shards(root: Path) -> list[_Shard]:
         for name in names:
             path = os.path.join(folder, name)
             # a file that is given is tried whatever it is called: `members` says what is wrong with it
-            if not _OTHERS.fullmatch(name) and (name.lower().endswith(".tar") or os.path.samefile(path, root)):
+            if not _OTHERS.fullmatch(name) and (given or name.lower().endswith(".tar")):
                 found.append(_Shard(path, before + name, split_of(name, split)))
     return sorted(found, key=lambda shard: natural(shard.name))
 
@@ -149,7 +150,7 @@ def _records(shard: _Shard, labels: Labels, notes: Notes) -> Iterator[ImageRecor
     looked = ByContent()
     unlabelled: list[str] = []
     count = 0
-    with open(shard.path, "rb", buffering=0) as file:
+    with open(shard.path, "rb", 0, opener=open_regular) as file:
         read = partial(os.pread, file.fileno())
         for sample in _samples(members(shard.path, notes, called=shard.name), shard.name, notes):
             images = [member for ending, member in sample.items() if ending in SUFFIXES]

@@ -9,39 +9,17 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import IntegrityError
 
 Identity = tuple[int, int, int, int]
 """Device, inode, size and time of change of a file."""
-
-
-class NotRegularError(OSError):
-    """What should be opened is a pipe, a socket or a device."""
-
-
-def open_regular(path: Path | str, flags: int = os.O_RDONLY) -> int:
-    """A descriptor of a regular file; a pipe, which would block until somebody writes, and a device are refused.
-
-    Raises:
-        IsADirectoryError: it is a folder.
-        NotRegularError: it is neither a file nor a folder.
-        OSError: it cannot be opened.
-    """
-    file = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(file).st_mode
-    if stat.S_ISREG(mode):
-        return file
-    os.close(file)
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    raise NotRegularError(errno.EINVAL, "Not a regular file")
 
 
 def identity_of(file: int) -> Identity:

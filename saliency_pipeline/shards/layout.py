@@ -15,8 +15,8 @@ from typing import Any, cast
 import h5py
 import numpy as np
 
-from saliency_pipeline.documents import parse_json
-from saliency_pipeline.shards.file import Identity, NotRegularError, identity_of, open_regular
+from saliency_pipeline.documents import NotRegularError, open_regular, parse_json
+from saliency_pipeline.shards.file import Identity, identity_of
 from saliency_pipeline.shards.schema import (
     FORMAT,
     MAX_ITEM_BYTES,

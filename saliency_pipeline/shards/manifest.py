@@ -11,10 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from saliency_pipeline.documents import DocumentError, parse_json, read_regular
+from saliency_pipeline.documents import DocumentError, open_regular, parse_json, read_regular
 from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.files import write_atomically
-from saliency_pipeline.shards.file import open_regular
 from saliency_pipeline.shards.layout import read_layout
 from saliency_pipeline.shards.schema import MAX_ROWS, Encoding, MapShape, ShardHeader, is_shard_name
 
@@ -172,13 +171,16 @@ class Manifest:
 
 
 def reject_lines(folder: Path) -> Iterator[bytes]:
-    """The lines of a folder's rejects; what is longer than a MiB comes in pieces.
+    """The lines of a folder's rejects; what follows one that is longer than a MiB is no list of them and left out.
 
     Raises:
         OSError: they cannot be read; not where there are none.
     """
     with suppress(FileNotFoundError), open(folder / REJECTS, "rb", opener=open_regular) as file:
-        yield from iter(lambda: file.readline(_LINE_BYTES), b"")
+        while line := file.readline(_LINE_BYTES):
+            yield line
+            if len(line) == _LINE_BYTES:
+                return
 
 
 def _of(value: object, kind: type[_Kind]) -> _Kind:

@@ -19,7 +19,12 @@ from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, Reject
 from saliency_pipeline.models.source import _serialize, load_source
 from saliency_pipeline.models.trained import BEST, write_trained
 from saliency_pipeline.models.two_branch import NetworkSpec, build_network
+from saliency_pipeline.saliency.layers import choose_layer
+from saliency_pipeline.saliency.split import split_network
+from saliency_pipeline.saliency.stored_graph import to_bytes
 from saliency_pipeline.shards.manifest import Manifest
+from saliency_pipeline.subsets.fingerprint import ROW
+from saliency_pipeline.subsets.fingerprint_cache import FingerprintCache
 from saliency_pipeline.training.checkpoint import State, save_last
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.runlog import COLUMNS, PROVENANCE, SUMMARY, write_answers, write_json, write_metrics
@@ -195,6 +200,21 @@ def cache(root: Path) -> Iterator[Path]:
     body = _serialize(load_source(NETWORK, "none"))
     name = f"source-{hashlib.sha256(b'fuzz').hexdigest()}"
     yield written(root / "home" / "salpipe" / "networks" / name, hashlib.sha256(body).digest() + body)
+
+
+def graphs(root: Path) -> Iterator[Path]:
+    """A network as operators and constants, in an entry of the cache."""
+    network = load_source(NETWORK, "none")
+    split = split_network(network.module, choose_layer(network.module, 32), 32, 2)
+    body = to_bytes(split.whole, {"cut": True, "linear": True})
+    name = f"network-{hashlib.sha256(b'fuzz').hexdigest()}"
+    yield written(root / "home" / "salpipe" / "networks" / name, hashlib.sha256(body).digest() + body)
+
+
+def fingerprints(root: Path) -> Iterator[Path]:
+    folder = root / "shards" / "fingerprints"
+    FingerprintCache(folder, ROW, 1).add([(b"%d" % n * 32, np.zeros((), ROW)) for n in range(3)])
+    yield from folder.glob("*.npy")
 
 
 def speeds(root: Path) -> Iterator[Path]:

@@ -1,5 +1,6 @@
 """Reads a mutated file as the commands do: a function per kind, which raises SalpipeError where the file is refused."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,9 +30,12 @@ from saliency_pipeline.models import source
 from saliency_pipeline.models.trained import load_trained
 from saliency_pipeline.models.two_branch import build_network
 from saliency_pipeline.models.weights import read_state_dict
+from saliency_pipeline.saliency.stored_graph import from_bytes, to_bytes
 from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.speeds import remembered_speeds
+from saliency_pipeline.subsets.fingerprint import ROW
+from saliency_pipeline.subsets.fingerprint_cache import FingerprintCache
 from saliency_pipeline.training.checkpoint import load_last
 from saliency_pipeline.training.config import TrainConfig, check_same
 from saliency_pipeline.training.runlog import read_json
@@ -112,6 +116,13 @@ def read_data_set(path: Path, random: Random) -> None:
     if random.random() < 0.2:
         besides(lambda: command("generate", root, "-o", root.parent / "out", "--dry-run"))
     decode_all(root, random, options=ReadOptions(noise=50 if path.name.startswith("noisy") else 0))
+
+
+def read_tar(path: Path, random: Random) -> None:
+    """As `generate` reads a tar that is given itself."""
+    if random.random() < 0.2:
+        besides(lambda: command("generate", path, "-o", path.parent / "out", "--dry-run"))
+    decode_all(path, random)
 
 
 def decode_all(
@@ -250,6 +261,19 @@ def read_cache(path: Path, random: Random) -> None:
 
     found = cached("source", key, load, source._serialize, lambda data: source._deserialize(data, key, load))
     found.class_index("0")
+
+
+def read_graph(path: Path, random: Random) -> None:
+    """As `read_cache`."""
+    os.environ["XDG_CACHE_HOME"] = str(_root(path))
+    cached("network", ("fuzz",), lambda: (None, {}), lambda found: to_bytes(*found), from_bytes)
+
+
+def read_fingerprints(path: Path, random: Random) -> None:
+    """A damaged part is passed over; three of four are called by the digest of their bytes, as a part must be."""
+    if random.random() < 0.75 and path.is_file() and path.stat().st_size < 2**26:
+        path.rename(path.with_name(f"{hashlib.sha256(path.read_bytes()).hexdigest()}.npy"))
+    FingerprintCache(path.parent, ROW, 1).load([b"0" * 32, b"1" * 32], lambda place, row: None)
 
 
 def read_speeds(path: Path, random: Random) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import struct
+import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +107,14 @@ def webdataset(root: Path) -> Iterator[Path]:
     files = {"shard-000000.tar": cls, "imagenet1k-train-0000.tar": named}
     for name, inside in files.items():
         yield written(root / name / name, tar_bytes(inside))
+
+
+def tars(root: Path) -> Iterator[Path]:
+    """Photos in tars that are given themselves, with classes and without."""
+    for name, form in (("classes", tarfile.PAX_FORMAT), ("flat", tarfile.GNU_FORMAT)):
+        between = ["cat/", "d\u00f6g/" + "x" * 120 + "/"] if name == "classes" else ["", ""]
+        files = {f"{between[n % 2]}{n}.jpg": small_image(n) for n in range(4)}
+        yield written(root / name / "photos.tar", tar_bytes(files, form=form))
 
 
 def imagenet_tars(root: Path) -> Iterator[Path]:

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow
 from pyarrow import parquet
 
-from tests.fuzz.mutations import INTEGERS, TEXTS, Mutator, change_part, edit_node
+from tests.fuzz.mutations import INTEGERS, TEXTS, Mutator, change_part, edit_node, replace_word
 from tests.images.archives import HOSTILE
 
 # archives
@@ -134,6 +134,13 @@ def safetensors_header(data: bytes, random: Random, others: Sequence[bytes]) -> 
         header = edit_node(header, random)
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+def npy_header(data: bytes, random: Random, others: Sequence[bytes]) -> bytes:
+    """The text that says what a NumPy file holds, under its right length."""
+    length = int.from_bytes(data[8:10], "little")
+    text = replace_word(data[10 : 10 + length], random, [])[: 2**16 - 1]
+    return data[:8] + len(text).to_bytes(2, "little") + text + data[10 + length :]
 
 
 def mat_numbers(data: bytes, random: Random, others: Sequence[bytes]) -> bytes:

@@ -29,10 +29,10 @@ class Kind:
     valid: bool = True
 
 
-def _image(name: str, *mutators: Mutator, valid: bool = True) -> Kind:
+def _image(name: str, *mutators: Mutator) -> Kind:
     # large ones take seconds to decode
     seldom = (*(mutators or BYTES[:1]) * 7, pictures.enlarge)
-    return Kind(name, lambda root: seeds.images(name, root), readers.read_image, seldom, valid)
+    return Kind(name, lambda root: seeds.images(name, root), readers.read_image, seldom)
 
 
 _TARS = (structures.tar_header, structures.tar_header, structures.tar_member)
@@ -49,9 +49,9 @@ KINDS: tuple[Kind, ...] = (
     _image("gif", pictures.gif_blocks),
     _image("tiff", pictures.tiff_tags),
     _image("bmp"),
-    # valid=False until they are read
-    _image("avif", pictures.boxes, valid=False),
-    _image("jpeg2000", pictures.boxes, valid=False),
+    _image("avif", pictures.boxes),
+    _image("jpeg2000", pictures.boxes),
+    Kind("tar", seeds.tars, readers.read_tar, _TARS),
     Kind("webdataset", seeds.webdataset, readers.read_data_set, _TARS),
     Kind("imagenet-tar", seeds.imagenet_tars, readers.read_data_set, (*_TARS, structures.packed((*_TARS, *BYTES)))),
     Kind("parquet", seeds.tables, readers.read_data_set, _TABLES),
@@ -74,5 +74,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("classes", seeds.classes, readers.read_classes, TEXT),
     Kind("pubfig", seeds.pubfig, readers.read_pubfig, (*TEXT, *JSON_LINES)),
     Kind("cache", outputs.cache, readers.read_cache, _CACHE),
+    Kind("graph", outputs.graphs, readers.read_graph, (structures.signed(structures.safetensors_header),)),
+    Kind("fingerprints", outputs.fingerprints, readers.read_fingerprints, (structures.npy_header,)),
     Kind("speeds", outputs.speeds, readers.read_speeds, JSON),
 )

@@ -32,7 +32,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fuzzer, 
 @pytest.mark.parametrize(
     ("kind", "cause"),
     [
-        ("speak_twice", "no message of one printable line"),
+        ("say_nothing", "no message of one printable line"),
         ("leave_a_traceback", "KeyError at 'planted'"),
         ("panic", "BaseException at planted"),
         ("hang", "time"),

@@ -277,6 +277,15 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path):
         next(members(str(tmp_path / "nowhere.tar"), Notes()))
 
 
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.tar")
+    with pytest.raises(SalpipeError, match=r"pipe\.tar: Not a regular file; make it"):
+        next(members(str(tmp_path / "pipe.tar"), Notes()))
+    with pytest.raises(SalpipeError, match=r"pipe\.tar: Not a regular file"):
+        read_small(str(tmp_path / "pipe.tar"), "meta.mat")
+    assert not archive.is_archive(str(tmp_path / "pipe"))
+
+
 def test_an_empty_archive_has_no_members(tmp_path):
     assert found(END, tmp_path)[0] == {}
 

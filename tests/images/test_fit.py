@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from saliency_pipeline.errors import BadImageError
 from saliency_pipeline.images.decode import decode_frame
-from saliency_pipeline.images.fit import FITS, is_single_color
+from saliency_pipeline.images.fit import FITS, MAX_SIDE, is_single_color
 from tests.broken_images import encode, photo
 
 
@@ -37,3 +38,12 @@ def test_gray_edges_are_padding_only_where_there_is_padding():
     frame[10:20] = 7
     assert is_single_color(frame, "pad")
     assert not is_single_color(frame, "crop")
+
+
+@pytest.mark.parametrize("shape", [(1, MAX_SIDE + 1), (MAX_SIDE + 1, 1)])
+def test_only_the_center_of_an_endless_image_can_be_resized(shape):
+    image = encode(Image.new("RGB", shape, (1, 2, 3)), "PNG")
+    assert (decode_frame(image, 32, fit="crop")[0] == (1, 2, 3)).all()
+    for fit in ("pad", "squash"):
+        with pytest.raises(BadImageError, match="a side of 262,145 pixels, which can only be read with --fit crop"):
+            decode_frame(image, 32, fit=fit)

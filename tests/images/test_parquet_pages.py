@@ -2,17 +2,18 @@
 
 import os
 import random
+import subprocess
+import sys
 import tracemalloc
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images import parquet, parquet_pages
-from saliency_pipeline.images.parquet_pages import check_pages
+from saliency_pipeline.images.parquet_pages import Chunk, check_pages, row_groups
 from tests.images.test_parquet import STRUCT, read, write_table
 
 pa = pytest.importorskip("pyarrow")
@@ -27,19 +28,15 @@ def table(images: list[bytes], names: list[str]) -> Any:
     return pa.table({"image": pa.array(rows, STRUCT), "label": [0] * len(rows)})
 
 
-def chunk(path: Path, column: int) -> Any:
-    return pq.read_metadata(path).row_group(0).column(column)
+def chunk(path: Path, column: int) -> Chunk:
+    return row_groups(str(path))[0].chunks[column]
 
 
 def claimed(tmp_path: Path, header: bytes, start: int = 4, size: int = 1000, kind: str = "BYTE_ARRAY") -> Any:
     """A file that holds a header of a page after its first four bytes, and the metadata of the column it is in."""
     (tmp_path / "x.parquet").write_bytes(b"PAR1" + header + bytes(size))
-    return tmp_path / "x.parquet", SimpleNamespace(
-        data_page_offset=start,
-        dictionary_page_offset=None,
-        total_compressed_size=len(header) + size,
-        path_in_schema="image.path",
-        physical_type=kind,
+    return tmp_path / "x.parquet", Chunk(
+        "image.path", kind == "BYTE_ARRAY", data=start, dictionary=None, packed=len(header) + size, unpacked=0, nulls=0
     )
 
 
@@ -178,11 +175,66 @@ def test_more_columns_than_any_table_has_are_refused(tmp_path, monkeypatch):
         read(write_table(tmp_path / "x.parquet", data))
 
 
-def test_a_row_group_without_the_column_is_refused(monkeypatch, tmp_path):
+def test_a_row_group_without_the_column_is_refused(tmp_path):
     path = write_table(tmp_path / "x.parquet", table([b"1"], ["a"]))
-    group = pq.read_metadata(path).row_group(0)
     with pytest.raises(ValueError, match=r"a row group without the column image\.other"):
-        parquet._chunk(group, "image.other")
+        row_groups(str(path))[0].chunk("image.other")
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_row_groups_are_those_of_arrow(tmp_path, codec):
+    data = table([os.urandom(99)] * 5, ["a", None, "c", "d", "e"])
+    path = write_table(tmp_path / "x.parquet", data, row_group_size=2, compression=codec)
+    metadata = pq.read_metadata(path)
+    groups = row_groups(str(path))
+    assert [group.rows for group in groups] == [2, 2, 1]
+    for number, group in enumerate(groups):
+        for place, found in enumerate(group.chunks):
+            theirs = metadata.row_group(number).column(place)
+            assert found == Chunk(
+                theirs.path_in_schema,
+                theirs.physical_type == "BYTE_ARRAY",
+                theirs.data_page_offset,
+                theirs.dictionary_page_offset,
+                theirs.total_compressed_size,
+                theirs.total_uncompressed_size,
+                theirs.statistics.null_count,
+            )
+
+
+TYPE_OF_IMAGES = b"\x15\x0c\x19"
+"""In the footer: that a column holds bytes, and that the list of its encodings follows."""
+
+
+@pytest.mark.parametrize("type_", [b"\x15\x04\x19", b"\x15\x40\x19"], ids=["another", "unknown"])
+def test_metadata_that_contradict_themselves_do_not_end_the_process(tmp_path, type_):
+    path = write_table(tmp_path / "x.parquet", table([b"1" * 99] * 2, ["a", "b"]))
+    before, found, after = path.read_bytes().partition(TYPE_OF_IMAGES)
+    assert found
+    path.write_bytes(before + type_ + after)
+    code = "import sys; from tests.images.test_parquet import read; from pathlib import Path; read(Path(sys.argv[1]))"
+    ended = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert ended.returncode in (0, 1), ended.stderr
+    assert ended.returncode == 0 or "SalpipeError" in ended.stderr
+
+
+def test_any_footer_is_read_or_refused(tmp_path):
+    draw = random.Random(0)
+    data = write_table(tmp_path / "x.parquet", table([b"1" * 99] * 2, ["a", "b"])).read_bytes()
+    length = int.from_bytes(data[-8:-4], "little")
+    for _ in range(500):
+        damaged = bytearray(data)
+        damaged[draw.randrange(len(data) - 8 - length, len(data) - 8)] = draw.randrange(256)
+        (tmp_path / "x.parquet").write_bytes(damaged)
+        with suppress(ValueError):
+            row_groups(str(tmp_path / "x.parquet"))
+
+
+def test_a_footer_of_too_many_fields_is_refused(tmp_path, monkeypatch):
+    path = write_table(tmp_path / "x.parquet", table([b"1" * 99] * 2, ["a", "b"]))
+    monkeypatch.setattr(parquet_pages, "_MAX_FIELDS", 20)
+    with pytest.raises(SalpipeError, match=r"x\.parquet: damaged metadata; "):
+        read(path)
 
 
 def test_long_names_are_not_kept_row_by_row(tmp_path):

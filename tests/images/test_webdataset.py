@@ -354,3 +354,23 @@ def test_archives_beside_images_do_not_take_their_place(tmp_path, images, name, 
 def test_an_archive_under_imagenets_own_name_is_left_to_its_reader(tmp_path):
     path = shard(tmp_path / "ILSVRC2012_img_val.tar", sample("a", 0))
     assert not LAYOUT.recognise(path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "dangling link", "folder"])
+def test_a_shard_that_is_none_is_named(tmp_path: Path, kind: str) -> None:
+    shard(tmp_path / "a-000000.tar", sample("1", 0))
+    path = tmp_path / "a-000001.tar"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("nowhere")
+    with pytest.raises(SalpipeError, match=r"a-000001\.tar: .*; make it a file one can read"):
+        read(tmp_path)
+
+
+def test_other_files_beside_the_shards_may_be_anything(tmp_path: Path) -> None:
+    shard(tmp_path / "a-000000.tar", sample("1", 0))
+    (tmp_path / "notes.txt").symlink_to("nowhere")
+    assert len(read(tmp_path).records) == 1

@@ -1,6 +1,9 @@
 """Source models: the embedded one sees cats, names and classes resolve, nothing of the caller's is touched."""
 
 import dataclasses
+import hashlib
+import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -233,6 +236,16 @@ def test_a_cached_description_needs_no_network(empty_cache: Path, monkeypatch: p
     assert {**vars(again), "build": None} == {**vars(first), "build": None}
 
 
+@pytest.mark.parametrize("change", [{"classes": [None]}, {"wnids": {}}, {"name": 1}, {"weights": None}, {"more": 1}])
+def test_a_cached_description_of_another_kind_is_made_again(empty_cache: Path, change: dict[str, object]) -> None:
+    first = load_source(TINY, "none")
+    (entry,) = (empty_cache / "networks").glob("source-*")
+    body = json.dumps(json.loads(entry.read_bytes()[32:]) | change).encode()
+    entry.write_bytes(hashlib.sha256(body).digest() + body)
+    again = load_source(TINY, "none")
+    assert {**vars(again), "build": None} == {**vars(first), "build": None}
+
+
 def test_a_file_of_weights_is_known_from_any_folder(
     empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,6 +255,21 @@ def test_a_file_of_weights_is_known_from_any_folder(
     monkeypatch.setattr(source_module, "_load", lambda *_: pytest.fail("the network was built"))
     assert load_source(TINY, "weights.pth").weights_sha256 == first.weights_sha256
     assert load_source(TINY, "weights.pth").file == tmp_path / "weights.pth"
+
+
+@pytest.mark.parametrize("kind", ["missing", "pipe", "endless"])
+def test_a_file_of_weights_that_is_none_any_more_is_named(empty_cache: Path, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(load_source(TINY, "none").module.state_dict(), path)
+    load_source(TINY, str(path))
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "endless":
+        path.touch()
+        os.truncate(path, 2**40)  # hashing it would take half an hour
+    with pytest.raises(SalpipeError, match=r"weights\.pth: (no such file|a device or pipe|not a kind)"):
+        load_source(TINY, str(path))
 
 
 def test_weights_that_were_replaced_after_all_are_an_error_once(

@@ -1,5 +1,7 @@
 """What words mean which classes, and what is said of those that mean none or several."""
 
+import os
+
 import pytest
 
 from saliency_pipeline.errors import SalpipeError
@@ -142,6 +144,14 @@ def test_a_file_that_is_no_list_is_named(tmp_path, content, reason):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(SalpipeError, match=r"none\.txt: No such file"):
         meant(f"@{tmp_path / 'none.txt'}")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path, kind):
+    file = tmp_path / "classes.txt"
+    os.mkfifo(file) if kind == "pipe" else file.symlink_to("/dev/zero")
+    with pytest.raises(SalpipeError, match=r"classes\.txt: Not a regular file; make it a file one can read"):
+        meant(f"@{file}")
 
 
 def test_a_file_that_is_not_there_is_named_as_it_was_typed() -> None:

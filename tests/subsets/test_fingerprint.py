@@ -192,6 +192,19 @@ def test_a_damaged_part_is_made_again(
     assert len(looked_at) == 12
 
 
+@pytest.mark.parametrize("rows", [13, 10**15, -1])
+def test_a_part_that_claims_other_rows_than_it_has_is_made_again(
+    photos: Catalogue, tmp_path: Path, looked_at: list[str], rows: int
+) -> None:
+    first = fingerprints(photos, tmp_path / "cache")
+    (part,) = (tmp_path / "cache").iterdir()
+    data = part.read_bytes().replace(b"(12,)", b"(%d,)" % rows)
+    part.rename(part.with_name(f"{hashlib.sha256(data).hexdigest()}.npy")).write_bytes(data)
+    looked_at.clear()
+    assert same(first, fingerprints(photos, tmp_path / "cache"))
+    assert len(looked_at) == 12
+
+
 def test_a_strangers_file_in_the_cache_is_not_executed(photos: Catalogue, tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str, str]]:
