@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.inputs import Inputs
 from saliency_pipeline.training.processes import training_processes
 from saliency_pipeline.training.split import Split, choose_split
+from saliency_pipeline.workers import usable_memory
 
 BLOCK = 64
 """Rows that are read one after the other where the frames do not fit into memory."""
@@ -215,7 +215,7 @@ def choose_shuffle(pairs: ShardFolder, images: int) -> tuple[int, int] | None:
     Blocks are small beside classes, and a window is as many as a quarter of the memory holds: disks read on within a
     block, and a batch mixes thousands of them.
     """
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = usable_memory()
     frame = pairs.header.size**2 * 3 * (1 if pairs.header.encoding == "raw" else 0.15)
     if images * frame <= memory / 2:
         return None
