@@ -40,3 +40,11 @@ def test_a_table_that_is_none_is_a_value_error(tmp_path):
         (tmp_path / "t.csv").write_bytes(data)
         with pytest.raises(ValueError, match=r"."):
             read_table(tmp_path / "t.csv", ("key",))
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "\r"])
+def test_what_separates_cells_elsewhere_is_quoted(tmp_path: Path, separator: str) -> None:
+    name = f"x{separator}=1+1"
+    write_table(tmp_path / "t.csv", ("key", "score"), [(name, 0.5)])
+    assert (tmp_path / "t.csv").read_bytes() == f'key,score\n"{name}","0.5"\n'.encode()
+    assert read_table(tmp_path / "t.csv", ("key",)) == [(name,)]
