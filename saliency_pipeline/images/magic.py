@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import stat
+
+from saliency_pipeline.documents import open_regular
 
 FIRST_BYTES = 64
 """How many bytes `format_of` needs at most."""
@@ -55,13 +56,7 @@ def format_of(data: bytes) -> str | None:
 def first_bytes(path: str, offset: int = 0) -> bytes:
     """What a regular file, or a part of it, begins with; nothing where it is none, or cannot be read."""
     try:
-        # a pipe put there meanwhile must not be waited for
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(path, "rb", 0, opener=open_regular) as file:
+            return os.pread(file.fileno(), FIRST_BYTES, offset)
     except OSError:
         return b""
-    try:
-        return os.pread(file, FIRST_BYTES, offset) if stat.S_ISREG(os.fstat(file).st_mode) else b""
-    except OSError:
-        return b""
-    finally:
-        os.close(file)

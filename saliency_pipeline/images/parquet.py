@@ -22,8 +22,8 @@ from saliency_pipeline.images.layout import Layout, ReadOptions
 from saliency_pipeline.images.listing import folder_errors_explained, listing
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.parquet_pages import MAX_THRIFT_ITEMS, RowGroup, check_footer, check_pages, row_groups
-from saliency_pipeline.images.record import MAX_FILE_BYTES, Catalogue, ImageRecord
-from saliency_pipeline.images.samples import Labels, catalogue, note_beside, original, split_of
+from saliency_pipeline.images.record import MAX_FILE_BYTES, Catalogue, ImageRecord, Split
+from saliency_pipeline.images.samples import NEGATIVE, Labels, catalogue, note_beside, original, split_of
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -200,12 +200,13 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
         if found:
             names, source = found, file
     if not records:
-        missing = "no images in its tables" if files else "no tables (*.parquet)"
+        missing = f"no images in its tables{notes.cause()}" if files else "no tables (*.parquet)"
         raise SalpipeError(f"{shown(root)}: {missing}; give a folder of tables with a column image, or one of them")
     for others_there, file in unlabelled.items():
         reason = f"no column {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}, so its images are unlabelled"
         notes.remark(f"{os.path.basename(file)}, which has {others_there}", reason)
     _note_missing(files, notes)
+    labels.note_unusable(notes)
     if os.path.isdir(root):
         note_beside(root, set(files), notes)
     return catalogue(root, "parquet", records, labels.classes(names, source), notes)
@@ -236,11 +237,13 @@ def _records(path: str, opened: Any, columns: _Columns, labels: Labels, notes: N
         for there, name, number in _facts(path, opened, group, facts, columns):
             row += 1
             if not there:
-                notes.add(f"{file}: row {row}", "no image")
+                notes.add(f"{file}: row {row}", "the path of an image, but not its bytes" if name else "no image")
                 continue
             known, label = original(name), -1
             if number is not None and number >= 0:
                 label = labels.add(number, known and known.wnid, file, row)
+            elif columns.label and split is not Split.TEST:  # where -1 stands for labels that are not published
+                labels.unusable("label is null" if number is None else NEGATIVE, file, row)
             key = known.key if known else f"{stem}/{row}"
             if not known and has_image_suffix(name):
                 key = f"{key}.{name.rpartition('.')[2]}"

@@ -58,7 +58,7 @@ def test_content_decides_where_the_ending_is_missing_or_another(tmp_path: Path) 
     assert {record.key for record in catalogue.records} == set(names)
     assert catalogue.notes == (
         "taken for images by their first bytes: 3 without ending, 1 .dat, 1 .jpg_large, 1 .txt",
-        "passed over: 1 .dat, 1 without ending (no images)",
+        "passed over: 1 .dat, 1 without ending (not read)",
     )
     assert catalogue.passed_over == {".dat": 1, "without ending": 1}
 

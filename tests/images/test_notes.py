@@ -38,7 +38,7 @@ def test_everything_passed_over_is_counted_by_kind_in_one_line(tmp_path: Path) -
     for catalogue in (read_folder(tmp_path), read_images(tmp_path)):
         assert catalogue.passed_over == counts
         assert [note for note in catalogue.notes if note.startswith("passed over")] == [
-            "passed over: 2 .csv, 2 .txt, 1 without ending (no images); 2 of the operating system, "
+            "passed over: 2 .csv, 2 .txt, 1 without ending (not read); 2 of the operating system, "
             "1 folders without images, 1 hidden, 1 loops of links, 1 pipes, sockets or devices"
         ]
 
