@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from io import BytesIO
+from typing import cast
 
 from PIL import (
     BmpImagePlugin,
@@ -13,6 +15,7 @@ from PIL import (
     Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
+    PpmImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
     features,
@@ -20,12 +23,20 @@ from PIL import (
 
 from saliency_pipeline.errors import BadImageError
 from saliency_pipeline.images.magic import FIRST_BYTES, format_of
+from saliency_pipeline.signatures import mistaken
 
-NAMES = "JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, HEIC or JPEG 2000"
+NAMES = "JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF, HEIC or JPEG 2000"
 """What can be read, for messages."""
 
 MAX_SCANS = 100
 """Passes over all of its pixels that a JPEG may ask of its decoder; files in use have at most some twenty."""
+
+MAX_VALUES = 2**24
+"""Values of channels in a PPM file that are decoded one by one: those in text, and of a range other than 0 to 255."""
+
+_HEAD = 512
+_MAX_PPM_HEADER, _MAX_PPM_COMMENTS = 2**16, 1000
+_PPM_HEADER = re.compile(rb"P(?:[14](?:G[0-9]+){2}|[2356](?:G[0-9]+){3})\s".replace(b"G", rb"(?:\s|#[^\r\n]*[\r\n])+"))
 
 WEIGHTS = {"WEBP": 2, "JPEG 2000": 3}
 """How many times as much memory a format's decoder needs for a pixel as the others, which need at most 10 bytes."""
@@ -88,6 +99,21 @@ class TiffFile(TiffImagePlugin.TiffImageFile):
         """Pillow would turn the image, and read tags that nobody needs, some of them damaged."""
 
 
+class PpmFile(PpmImagePlugin.PpmImageFile):
+    """A PBM, PGM or PPM file in which nothing keeps Pillow's reader, which goes byte by byte, busy for minutes."""
+
+    def _open(self) -> None:
+        data = cast(BytesIO, self.fp).getvalue()
+        if not _PPM_HEADER.match(data, 0, _MAX_PPM_HEADER):
+            raise BadImageError("damaged PPM (its header is cut short or longer than that of any image)")
+        super()._open()
+        values = self.width * self.height * len(self.getbands())
+        if self.tile[0][0] != "raw" and values > MAX_VALUES:
+            raise BadImageError(f"{values:,} values in text or of more or less than 8 bits; at most {MAX_VALUES:,}")
+        if data[1:2] in b"123" and data.count(b"#") > _MAX_PPM_COMMENTS:
+            raise BadImageError(f"a PPM of more than {_MAX_PPM_COMMENTS:,} comments")
+
+
 Opener = Callable[[BytesIO], ImageFile.ImageFile]
 
 _OPENERS: dict[str, Opener] = {
@@ -97,6 +123,7 @@ _OPENERS: dict[str, Opener] = {
     "GIF": GifImagePlugin.GifImageFile,
     "TIFF": TiffFile,
     "BMP": BmpImagePlugin.BmpImageFile,
+    "PPM": PpmFile,
     "JPEG 2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
 }
 
@@ -114,7 +141,7 @@ def find_format(data: bytes) -> tuple[str, Opener]:
     if name is None and data.startswith(b"BM"):
         name = "BMP"  # somebody calls it an image, so that two letters are enough
     if name is None:
-        raise BadImageError(f"not an image that can be read ({NAMES})")
+        raise BadImageError(mistaken(data[:_HEAD], "an image") or f"not an image that can be read ({NAMES})")
     if name == "AVIF":
         return name, _avif_opener()
     if name in ("HEIC", "HEIF"):

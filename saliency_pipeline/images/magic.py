@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from saliency_pipeline.documents import open_regular
 
@@ -24,6 +25,9 @@ _MAGIC = (
 _BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}
 """Sizes of the header behind a bitmap's file header: "BM" alone begins many a text."""
 
+_PPM = re.compile(rb"P[1-6]\s+(?:#|[0-9]+\s+(?:#|[0-9]))")
+"""Width and height behind the two letters, or a comment: a text may well begin with "P1 "."""
+
 _BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), "AVIF"),
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "HEIC"),
@@ -44,6 +48,8 @@ def format_of(data: bytes) -> str | None:
         return "WEBP"
     if data[:2] == b"BM" and data[6:10] == bytes(4) and int.from_bytes(data[14:18], "little") in _BMP_HEADERS:
         return "BMP"
+    if _PPM.match(data):
+        return "PPM"
     if data[4:8] == b"ftyp":
         end = min(int.from_bytes(data[:4], "big"), FIRST_BYTES)
         brands = [data[8:12], *(data[start : start + 4] for start in range(16, end, 4))]

@@ -153,3 +153,21 @@ def test_an_archive_that_is_not_read_says_why(tmp_path: Path, name: str, data: b
     if not name.endswith(".tar"):
         with pytest.raises(SalpipeError, match="a compressed archive; unpack it"):
             read_images(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "classes"),
+    [
+        (("train/extra/a/1.jpg", "train/extra/b/1.jpg", "val/a/1.jpg", "val/b/1.jpg"), "2 of 3 classes (a, b)"),
+        (("train/a/1.jpg", "val/a/1.jpg", "val/b/1.jpg", "test/c/1.jpg"), "2 of 3 classes (b, c)"),
+        (("train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg"), None),
+        (("val/a/1.jpg", "test/b/1.jpg"), None),
+        (("train/a/1.jpg", "test/1.jpg"), None),
+    ],
+)
+def test_classes_without_training_images_are_told(tmp_path: Path, files: tuple[str, ...], classes: str | None) -> None:
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    told = [note.partition(": no training image")[0] for note in read_folder(tmp_path).notes if "no training" in note]
+    assert told == ([classes] if classes else [])
