@@ -137,7 +137,7 @@ def read_folder(root: str | os.PathLike[str], *, label_level: int = 1) -> Catalo
         for record in folder.records(-1 if name is None else labels[name], split)
     ]
     records.sort(key=lambda record: natural(record.key))
-    note_untrained(records, classes, notes)
+    _note_untrained(records, classes, notes)
     return Catalogue(top, records, tuple(classes), notes=notes.lines(), passed_over=notes.passed_over())
 
 
@@ -182,7 +182,7 @@ def _splits(folders: list[Folder], notes: Notes) -> dict[str, Split]:
     return {}
 
 
-def note_untrained(records: Iterable[ImageRecord], classes: Sequence[str], notes: Notes) -> None:
+def _note_untrained(records: Iterable[ImageRecord], classes: Sequence[str], notes: Notes) -> None:
     """Note the classes that other splits have images of and training has none of, where there is training."""
     there: dict[Split, set[int]] = {}
     for record in records:
@@ -193,7 +193,7 @@ def note_untrained(records: Iterable[ImageRecord], classes: Sequence[str], notes
         first = ", ".join(classes[label] for label in untrained[:3]) + (", ..." if len(untrained) > 3 else "")
         notes.remark(
             f"{len(untrained):,} of {len(classes):,} classes ({first})",
-            "no training image; the folders or labels of a class must be the same in all splits",
+            "no training image; the folders of a class must be called the same in all splits",
         )
 
 

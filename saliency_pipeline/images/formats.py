@@ -44,6 +44,8 @@ WEIGHTS = {"WEBP": 2, "JPEG 2000": 3}
 _ASSOCIATED, _UNASSOCIATED, _COREL_DRAW = 1, 2, 999
 _ALPHA_SAMPLES = (_ASSOCIATED, _UNASSOCIATED, _COREL_DRAW)
 _EXTRA_SAMPLES_TAG, _PLANAR_TAG = 338, 284
+_CHANNELS_TAG = 277
+_UNREAD_CHANNELS = ("unknown pixel mode", "unknown data organization", "Invalid value for samples per pixel")
 _TILE_WIDTH_TAG, _TILE_LENGTH_TAG = 322, 323
 
 
@@ -77,7 +79,14 @@ class TiffFile(TiffImagePlugin.TiffImageFile):
     premultiplied = False
 
     def _open(self) -> None:
-        super()._open()
+        try:
+            super()._open()
+        except (IndexError, SyntaxError) as error:
+            # of channels that are planes each, Pillow looks for the place of one that it does not know
+            unread = isinstance(error, IndexError) or str(error) in _UNREAD_CHANNELS
+            if unread and self.tag_v2.get(_CHANNELS_TAG, 1) > 1:
+                raise BadImageError("a TIFF with a layout of channels that Pillow does not read") from None
+            raise
         self._size = self._tile_size
         # Pillow undoes the product with alpha, which loses colors where alpha is 0. With separate planes libtiff's
         # decoder does so, and cannot be asked not to.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from saliency_pipeline.documents import DocumentError, parse_json
+from saliency_pipeline.documents import DocumentError, parse_json, remedy_for
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.folder import SPLIT_FOLDERS, has_class_folders
 from saliency_pipeline.images.keys import class_name, has_image_suffix, key_part, natural, shown
@@ -39,7 +39,7 @@ _MANY, _GLANCE = 16, 4096  # of folders that can be configurations, and of entri
 _BUFFER_BYTES = 2**20
 
 # metadata.parquet tells of image files that lie beside it
-_TABLE = re.compile(r"(?!\.|metadata\.).*\.parquet", re.DOTALL)
+_TABLE = re.compile(r"(?!\.|metadata\.).*\.parquet", re.DOTALL | re.IGNORECASE)
 _PART = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})\b.*", re.DOTALL)
 
 _thread = threading.local()
@@ -192,9 +192,7 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
                 found = _class_names(opened.schema_arrow, columns)
                 records.extend(_records(file, opened, columns, labels, notes))
         except OSError as error:
-            raise SalpipeError(
-                f"{shown(file)}: {error.strerror}; make it a file one can read, or download it again"
-            ) from None
+            raise SalpipeError(f"{shown(file)}: {error.strerror}; {remedy_for(error)}") from None
         if found and names and found != names:
             raise SalpipeError(f"{shown(file)}: names other classes than {shown(source)}; give one data set at a time")
         if found:

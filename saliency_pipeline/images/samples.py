@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.folder import SPLIT_FOLDERS, note_untrained
+from saliency_pipeline.images.folder import SPLIT_FOLDERS
 from saliency_pipeline.images.keys import class_name, natural, shown
 from saliency_pipeline.images.listing import listing
 from saliency_pipeline.images.notes import Notes
@@ -229,5 +229,4 @@ def catalogue(root: str, layout: str, records: Iterable[ImageRecord], classes: C
             notes.add(record.key, "an image met before")
         else:
             first.append(record)
-    note_untrained(first, classes.names, notes)
     return Catalogue(root, first, classes.names, classes.ids, layout, notes.lines(), notes.passed_over())

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from saliency_pipeline.documents import DocumentError, open_regular, parse_json
+from saliency_pipeline.documents import DocumentError, open_regular, parse_json, remedy_for
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.archive import Member, members
 from saliency_pipeline.images.folder import SPLIT_FOLDERS, has_class_folders
@@ -102,7 +102,7 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
         try:
             records.extend(_records(shard, labels, notes))
         except OSError as error:
-            raise SalpipeError(f"{shown(shard.path)}: {error.strerror}; make it a file one can read") from None
+            raise SalpipeError(f"{shown(shard.path)}: {error.strerror}; {remedy_for(error)}") from None
     if not records:
         missing = f"no images in its shards{notes.cause()}" if shards else "no shards (*.tar)"
         raise SalpipeError(f"{shown(root)}: {missing}; give a folder of WebDataset shards, or one of them")
@@ -130,7 +130,7 @@ def _shards(root: Path) -> list[_Shard]:
                 if name.lower() in SPLIT_FOLDERS and (root / name).is_dir()
             ]
     except OSError as error:
-        raise SalpipeError(f"{shown(root)}: {error.strerror}; make it a folder one can read") from None
+        raise SalpipeError(f"{shown(root)}: {error.strerror}; {remedy_for(error)}") from None
     for split, before, folder, names in folders:
         for name in names:
             path = os.path.join(folder, name)

@@ -374,7 +374,7 @@ def test_a_folder_that_cannot_be_read_is_named_not_skipped(tmp_path, monkeypatch
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(SalpipeError, match="b: Permission denied; make it a folder one can read, or move it"):
+    with pytest.raises(SalpipeError, match="b: Permission denied; check its permissions or move it"):
         read_folder(tmp_path)
 
 

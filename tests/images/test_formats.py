@@ -12,7 +12,7 @@ from PIL import Image, ImageFile, PngImagePlugin, features
 from saliency_pipeline.errors import BadImageError
 from saliency_pipeline.images.decode import decode_frame
 from saliency_pipeline.images.formats import MAX_SCANS, find_format
-from tests.broken_images import encode, photo, unusual
+from tests.broken_images import encode, photo, tiff_bytes, unusual
 
 
 def boxes(major: bytes, *compatible: bytes) -> bytes:
@@ -255,3 +255,17 @@ def test_bitmaps_of_ppm_are_black_where_a_bit_is_set(data: bytes) -> None:
 def test_hostile_ppm_is_refused_at_once(data: bytes, reason: str) -> None:
     with pytest.raises(BadImageError, match=reason):
         decode_frame(data, 8)
+
+
+@pytest.mark.parametrize("planes", [1, 2])
+@pytest.mark.parametrize(("channels", "bits"), [(2, 8), (5, 16), (8, 8), (13, 16)])
+def test_tiffs_of_channels_that_pillow_does_not_read_say_so(channels: int, bits: int, planes: int) -> None:
+    tags = {256: 4, 257: 4, 258: bits, 259: 1, 262: 2, 277: channels, 278: 4, 284: planes}
+    with pytest.raises(BadImageError, match=r"^a TIFF with a layout of channels that Pillow does not read$"):
+        decode_frame(tiff_bytes(bytes(16 * channels * bits // 8), tags), 8)
+
+
+def test_a_tiff_with_fewer_planes_in_its_mode_than_channels_says_so() -> None:
+    tags = {256: 4, 257: 4, 258: 8, 259: 1, 262: 1, 273: (8, 24, 40), 277: 3, 278: 4, 279: (16, 16, 16), 284: 2}
+    with pytest.raises(BadImageError, match="layout of channels"):
+        decode_frame(tiff_bytes(bytes(48), tags), 8)
