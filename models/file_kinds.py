@@ -9,6 +9,7 @@ from pathlib import Path
 
 from saliency_pipeline.documents import NotRegularError, open_regular
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.signatures import mistaken
 
 SAFETENSORS, TORCH = "safetensors", "torch"
 MAX_HEADER_BYTES = 16 << 20
@@ -23,14 +24,8 @@ _OTHERS = (
     (b"model_checkpoint_path", "a TensorFlow checkpoint", f"convert it to PyTorch and {_USE}"),
     (b"GGUF", "a GGUF file", _USE),
     (b"\x93NUMPY", "an array of NumPy", _USE),
-    (b"version https://git-lfs", "a pointer of Git LFS instead of the file", "run 'git lfs pull' where it comes from"),
-    (b"\x1f\x8b", "compressed with gzip", "unpack it"),
-    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it"),
-    (b"\xfd7zXZ", "compressed with xz", "unpack it"),
-    (b"BZh", "compressed with bzip2", "unpack it"),
     (b"PK\5\6", "an empty zip archive", "save it again"),
     (b"{", "text, perhaps the index of several files of weights", f"join these and {_USE}"),
-    (b"<", "a web page or XML instead of weights", "download the file itself"),
 )
 
 
@@ -58,6 +53,8 @@ def weights_kind(path: Path) -> str:
     for magic, what, remedy in _OTHERS:
         if head.startswith(magic):
             raise SalpipeError(f"{path}: {what}; {remedy}")
+    if known := mistaken(head, "weights"):
+        raise SalpipeError(f"{path}: {known}")
     if head[257:262] == b"ustar":
         raise SalpipeError(
             f"{path}: a tar archive, as PyTorch wrote before version 0.2; unpack it, or load it there and save it again"

@@ -27,6 +27,15 @@ class NotRegularError(OSError):
     """What should be opened is a pipe, a socket or a device."""
 
 
+def remedy_for(error: OSError) -> str:
+    """What to do about a file that cannot be opened or read."""
+    if isinstance(error, NotRegularError | IsADirectoryError):
+        return "give a regular file"
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return "check the path"
+    return "download it again" if error.errno == errno.EIO else "check its permissions"
+
+
 def open_regular(path: Path | str, flags: int = os.O_RDONLY) -> int:
     """A descriptor of a regular file, as an `opener` of `open`.
 

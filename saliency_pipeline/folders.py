@@ -37,8 +37,7 @@ def make_output(folder: Path, file: Path | None = None) -> None:
             if place.is_symlink() and not place.exists():
                 target = os.readlink(place)
                 raise SalpipeError(
-                    f"cannot write {named}: {place} is a link to {target}, which is not there; choose another output "
-                    "folder"
+                    f"cannot write {named}: {place} is a dangling link to {target}; choose another output folder"
                 )
             if place.exists() and not place.is_dir():
                 raise SalpipeError(f"cannot write {named}: {place} is not a folder; choose another output folder")

@@ -13,6 +13,7 @@ LAYERS = (
     "text",
     "errors",
     "documents",
+    "signatures",
     "home",
     "locks",
     "temporaries",

@@ -231,7 +231,7 @@ def test_a_log_too_large_to_be_one_is_refused(tmp_path):
 
 def test_the_output_folder_itself_may_be_a_link(tmp_path):
     (tmp_path / "link").symlink_to("elsewhere")
-    with pytest.raises(SalpipeError, match=r"link is a link to elsewhere, which is not there; choose another output"):
+    with pytest.raises(SalpipeError, match=r"link is a dangling link to elsewhere; choose another output"):
         make_output(tmp_path / "link" / "a" / "b")
     (tmp_path / "elsewhere").mkdir()
     make_output(tmp_path / "link" / "a" / "b")

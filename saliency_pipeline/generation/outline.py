@@ -174,7 +174,7 @@ def _weights_sha256(request: Request, stored: Plan) -> str:
         try:
             return file_sha256(Path(request.weights))
         except OSError as error:
-            raise SalpipeError(f"{request.weights}: {error.strerror}; make it a file one can read") from error
+            raise SalpipeError(f"{request.weights}: {error.strerror}; check its permissions") from error
     then = str(stored.provenance["source"]["weights"])
     same = then == request.weights or (request.weights == "default" and then in ("embedded", "trained"))
     return known if same else request.weights

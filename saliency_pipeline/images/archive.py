@@ -16,7 +16,7 @@ from functools import partial
 from io import BufferedReader, RawIOBase
 from typing import NamedTuple, TypedDict, cast
 
-from saliency_pipeline.documents import open_regular
+from saliency_pipeline.documents import open_regular, remedy_for
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.notes import Notes
@@ -113,7 +113,7 @@ def members(
             else:
                 notes.add(called, fault)
     except OSError as error:
-        raise SalpipeError(f"{shown(path)}: {error.strerror}; make it a file one can read, or move it") from None
+        raise SalpipeError(f"{shown(path)}: {error.strerror}; {remedy_for(error)}") from None
 
 
 def is_archive(path: str) -> bool:

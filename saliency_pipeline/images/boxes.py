@@ -9,6 +9,7 @@ from itertools import chain, islice
 from typing import NamedTuple
 from xml.parsers.expat import ExpatError, ParserCreate
 
+from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.annotations import Boxes, box_of
 from saliency_pipeline.images.archive import small_files
@@ -125,8 +126,7 @@ def _read(paths: Sequence[str]) -> list[_File]:
     for path in paths:
         data: bytes | None = None
         try:
-            # a pipe, which would block for ever, gives nothing
-            file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            file = open_regular(path)
             try:
                 if len(data := os.read(file, _USUAL_BYTES)) == _USUAL_BYTES:
                     data += os.read(file, MAX_XML_BYTES)

@@ -72,7 +72,7 @@ def _eight_bits(
     """The gray values (h, w) of a part of an image with more than 8 bits per pixel, and which of them are opaque."""
     values = np.asarray(band)
     tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
-    if band.mode == "I":
+    if band.mode == "I" and image.format != "PPM":  # of which all values above 8 bits are scaled to 16
         raise BadImageError("signed or 32-bit integer pixels: which value is white is not known")
     if band.mode == "F":
         # A NaN fails this comparison too.

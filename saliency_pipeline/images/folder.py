@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from saliency_pipeline.errors import SalpipeError
@@ -137,6 +137,7 @@ def read_folder(root: str | os.PathLike[str], *, label_level: int = 1) -> Catalo
         for record in folder.records(-1 if name is None else labels[name], split)
     ]
     records.sort(key=lambda record: natural(record.key))
+    _note_untrained(records, classes, notes)
     return Catalogue(top, records, tuple(classes), notes=notes.lines(), passed_over=notes.passed_over())
 
 
@@ -179,6 +180,21 @@ def _splits(folders: list[Folder], notes: Notes) -> dict[str, Split]:
             name, "taken as a class, like the folders beside it; move those away if it is a part of the data set"
         )
     return {}
+
+
+def _note_untrained(records: Iterable[ImageRecord], classes: Sequence[str], notes: Notes) -> None:
+    """Note the classes that other splits have images of and training has none of, where there is training."""
+    there: dict[Split, set[int]] = {}
+    for record in records:
+        there.setdefault(record.split, set()).add(record.label)
+    trained = there.pop(Split.TRAIN, set()) - {-1}
+    untrained = sorted(set().union(*there.values()) - trained - {-1})
+    if trained and untrained:
+        first = ", ".join(classes[label] for label in untrained[:3]) + (", ..." if len(untrained) > 3 else "")
+        notes.remark(
+            f"{len(untrained):,} of {len(classes):,} classes ({first})",
+            "no training image; the folders of a class must be called the same in all splits",
+        )
 
 
 def _is_within(folder: Folder) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from io import BytesIO
+from typing import cast
 
 from PIL import (
     BmpImagePlugin,
@@ -13,6 +15,7 @@ from PIL import (
     Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
+    PpmImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
     features,
@@ -20,12 +23,20 @@ from PIL import (
 
 from saliency_pipeline.errors import BadImageError
 from saliency_pipeline.images.magic import FIRST_BYTES, format_of
+from saliency_pipeline.signatures import mistaken
 
-NAMES = "JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, HEIC or JPEG 2000"
+NAMES = "JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF, HEIC or JPEG 2000"
 """What can be read, for messages."""
 
 MAX_SCANS = 100
 """Passes over all of its pixels that a JPEG may ask of its decoder; files in use have at most some twenty."""
+
+MAX_VALUES = 2**24
+"""Values of channels in a PPM file that are decoded one by one: those in text, and of a range other than 0 to 255."""
+
+_HEAD = 512
+_MAX_PPM_HEADER, _MAX_PPM_COMMENTS = 2**16, 1000
+_PPM_HEADER = re.compile(rb"P(?:[14](?:G[0-9]+){2}|[2356](?:G[0-9]+){3})\s".replace(b"G", rb"(?:\s|#[^\r\n]*[\r\n])+"))
 
 WEIGHTS = {"WEBP": 2, "JPEG 2000": 3}
 """How many times as much memory a format's decoder needs for a pixel as the others, which need at most 10 bytes."""
@@ -33,6 +44,8 @@ WEIGHTS = {"WEBP": 2, "JPEG 2000": 3}
 _ASSOCIATED, _UNASSOCIATED, _COREL_DRAW = 1, 2, 999
 _ALPHA_SAMPLES = (_ASSOCIATED, _UNASSOCIATED, _COREL_DRAW)
 _EXTRA_SAMPLES_TAG, _PLANAR_TAG = 338, 284
+_CHANNELS_TAG = 277
+_UNREAD_CHANNELS = ("unknown pixel mode", "unknown data organization", "Invalid value for samples per pixel")
 _TILE_WIDTH_TAG, _TILE_LENGTH_TAG = 322, 323
 
 
@@ -66,7 +79,14 @@ class TiffFile(TiffImagePlugin.TiffImageFile):
     premultiplied = False
 
     def _open(self) -> None:
-        super()._open()
+        try:
+            super()._open()
+        except (IndexError, SyntaxError) as error:
+            # of channels that are planes each, Pillow looks for the place of one that it does not know
+            unread = isinstance(error, IndexError) or str(error) in _UNREAD_CHANNELS
+            if unread and self.tag_v2.get(_CHANNELS_TAG, 1) > 1:
+                raise BadImageError("a TIFF with a layout of channels that Pillow does not read") from None
+            raise
         self._size = self._tile_size
         # Pillow undoes the product with alpha, which loses colors where alpha is 0. With separate planes libtiff's
         # decoder does so, and cannot be asked not to.
@@ -88,6 +108,21 @@ class TiffFile(TiffImagePlugin.TiffImageFile):
         """Pillow would turn the image, and read tags that nobody needs, some of them damaged."""
 
 
+class PpmFile(PpmImagePlugin.PpmImageFile):
+    """A PBM, PGM or PPM file in which nothing keeps Pillow's reader, which goes byte by byte, busy for minutes."""
+
+    def _open(self) -> None:
+        data = cast(BytesIO, self.fp).getvalue()
+        if not _PPM_HEADER.match(data, 0, _MAX_PPM_HEADER):
+            raise BadImageError("damaged PPM (its header is cut short or longer than that of any image)")
+        super()._open()
+        values = self.width * self.height * len(self.getbands())
+        if self.tile[0][0] != "raw" and values > MAX_VALUES:
+            raise BadImageError(f"{values:,} values in text or of more or less than 8 bits; at most {MAX_VALUES:,}")
+        if data[1:2] in b"123" and data.count(b"#") > _MAX_PPM_COMMENTS:
+            raise BadImageError(f"a PPM of more than {_MAX_PPM_COMMENTS:,} comments")
+
+
 Opener = Callable[[BytesIO], ImageFile.ImageFile]
 
 _OPENERS: dict[str, Opener] = {
@@ -97,6 +132,7 @@ _OPENERS: dict[str, Opener] = {
     "GIF": GifImagePlugin.GifImageFile,
     "TIFF": TiffFile,
     "BMP": BmpImagePlugin.BmpImageFile,
+    "PPM": PpmFile,
     "JPEG 2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
 }
 
@@ -114,7 +150,7 @@ def find_format(data: bytes) -> tuple[str, Opener]:
     if name is None and data.startswith(b"BM"):
         name = "BMP"  # somebody calls it an image, so that two letters are enough
     if name is None:
-        raise BadImageError(f"not an image that can be read ({NAMES})")
+        raise BadImageError(mistaken(data[:_HEAD], "an image") or f"not an image that can be read ({NAMES})")
     if name == "AVIF":
         return name, _avif_opener()
     if name in ("HEIC", "HEIF"):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import BinaryIO, NoReturn
 
-from saliency_pipeline.documents import open_regular
+from saliency_pipeline.documents import open_regular, remedy_for
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import shown
 
@@ -73,7 +73,7 @@ class Lines:
         return open(self.path, "rb", opener=open_regular) if self._data is None else BytesIO(self._data)
 
     def _unreadable(self, error: OSError) -> SalpipeError:
-        return SalpipeError(f"{shown(self.path)}: {error.strerror}; make it a file one can read")
+        return SalpipeError(f"{shown(self.path)}: {error.strerror}; {remedy_for(error)}")
 
     def fail(self, number: int, reason: str) -> NoReturn:
         """Raise the SalpipeError of one line."""

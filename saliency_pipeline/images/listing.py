@@ -152,7 +152,7 @@ def folder_errors_explained(path: str) -> Iterator[None]:
     except FileNotFoundError:
         raise SalpipeError(f"{shown(path)}: no such folder; check the path") from None
     except OSError as error:
-        raise SalpipeError(f"{shown(path)}: {error.strerror}; make it a folder one can read, or move it") from None
+        raise SalpipeError(f"{shown(path)}: {error.strerror}; check its permissions or move it") from None
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-import stat
+import re
+
+from saliency_pipeline.documents import open_regular
 
 FIRST_BYTES = 64
 """How many bytes `format_of` needs at most."""
@@ -22,6 +24,9 @@ _MAGIC = (
 )
 _BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}
 """Sizes of the header behind a bitmap's file header: "BM" alone begins many a text."""
+
+_PPM = re.compile(rb"P[1-6]\s+(?:#|[0-9]+\s+(?:#|[0-9]))")
+"""Width and height behind the two letters, or a comment: a text may well begin with "P1 "."""
 
 _BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), "AVIF"),
@@ -43,6 +48,8 @@ def format_of(data: bytes) -> str | None:
         return "WEBP"
     if data[:2] == b"BM" and data[6:10] == bytes(4) and int.from_bytes(data[14:18], "little") in _BMP_HEADERS:
         return "BMP"
+    if _PPM.match(data):
+        return "PPM"
     if data[4:8] == b"ftyp":
         end = min(int.from_bytes(data[:4], "big"), FIRST_BYTES)
         brands = [data[8:12], *(data[start : start + 4] for start in range(16, end, 4))]
@@ -55,13 +62,7 @@ def format_of(data: bytes) -> str | None:
 def first_bytes(path: str, offset: int = 0) -> bytes:
     """What a regular file, or a part of it, begins with; nothing where it is none, or cannot be read."""
     try:
-        # a pipe put there meanwhile must not be waited for
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(path, "rb", 0, opener=open_regular) as file:
+            return os.pread(file.fileno(), FIRST_BYTES, offset)
     except OSError:
         return b""
-    try:
-        return os.pread(file, FIRST_BYTES, offset) if stat.S_ISREG(os.fstat(file).st_mode) else b""
-    except OSError:
-        return b""
-    finally:
-        os.close(file)

@@ -23,7 +23,7 @@ class Notes:
     ...     notes.add(f"dev_urls.txt:{line}", "no five columns")
     >>> notes.count(".txt", 3)
     >>> len(notes), notes.lines()[0], notes.lines()[-2:]
-    (25, 'dev_urls.txt:0: no five columns', ('and 5 more: no five columns', 'passed over: 3 .txt (no images)'))
+    (25, 'dev_urls.txt:0: no five columns', ('and 5 more: no five columns', 'passed over: 3 .txt (not read)'))
     >>> notes.passed_over()
     {'.txt': 3, 'no five columns': 25}
     """
@@ -83,6 +83,10 @@ class Notes:
                 self.count(ending_of(name))
         self.take(listing.by_content)
 
+    def cause(self) -> str:
+        """The first lines in brackets, for an error that says that nothing is left; empty where there are none."""
+        return f" ({'; '.join(lines)})" if (lines := self.lines()[:3]) else ""
+
     def __len__(self) -> int:
         return sum(self._counts.values())
 
@@ -110,7 +114,7 @@ class Notes:
         if self._kinds:
             files = {kind: number for kind, number in self._kinds.items() if kind.startswith(".") or kind == NO_ENDING}
             rest = {kind: number for kind, number in self._kinds.items() if kind not in files}
-            told = [f"{counted(files)} (no images)"] if files else []
+            told = [f"{counted(files)} (not read)"] if files else []
             told += [counted(rest)] if rest else []
             found.append(f"passed over: {'; '.join(told)}")
         return tuple(found)

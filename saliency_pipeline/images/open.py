@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from saliency_pipeline.documents import remedy_for
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images import (
     folder,
@@ -100,7 +101,7 @@ def recognise(path: Path) -> Layout:
     try:
         return next(layout for layout in LAYOUTS if layout.recognise(path))
     except OSError as error:
-        raise SalpipeError(f"{shown(path)}: {error.strerror}; make it a folder or file one can read") from error
+        raise SalpipeError(f"{shown(path)}: {error.strerror}; {remedy_for(error)}") from error
 
 
 def find_layout(name: str) -> Layout:

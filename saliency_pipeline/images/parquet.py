@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from saliency_pipeline.documents import DocumentError, parse_json
+from saliency_pipeline.documents import DocumentError, parse_json, remedy_for
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.folder import SPLIT_FOLDERS, has_class_folders
 from saliency_pipeline.images.keys import class_name, has_image_suffix, key_part, natural, shown
@@ -22,8 +22,8 @@ from saliency_pipeline.images.layout import Layout, ReadOptions
 from saliency_pipeline.images.listing import folder_errors_explained, listing
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.parquet_pages import MAX_THRIFT_ITEMS, RowGroup, check_footer, check_pages, row_groups
-from saliency_pipeline.images.record import MAX_FILE_BYTES, Catalogue, ImageRecord
-from saliency_pipeline.images.samples import Labels, catalogue, note_beside, original, split_of
+from saliency_pipeline.images.record import MAX_FILE_BYTES, Catalogue, ImageRecord, Split
+from saliency_pipeline.images.samples import NEGATIVE, Labels, catalogue, note_beside, original, split_of
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -39,7 +39,7 @@ _MANY, _GLANCE = 16, 4096  # of folders that can be configurations, and of entri
 _BUFFER_BYTES = 2**20
 
 # metadata.parquet tells of image files that lie beside it
-_TABLE = re.compile(r"(?!\.|metadata\.).*\.parquet", re.DOTALL)
+_TABLE = re.compile(r"(?!\.|metadata\.).*\.parquet", re.DOTALL | re.IGNORECASE)
 _PART = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})\b.*", re.DOTALL)
 
 _thread = threading.local()
@@ -192,20 +192,19 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
                 found = _class_names(opened.schema_arrow, columns)
                 records.extend(_records(file, opened, columns, labels, notes))
         except OSError as error:
-            raise SalpipeError(
-                f"{shown(file)}: {error.strerror}; make it a file one can read, or download it again"
-            ) from None
+            raise SalpipeError(f"{shown(file)}: {error.strerror}; {remedy_for(error)}") from None
         if found and names and found != names:
             raise SalpipeError(f"{shown(file)}: names other classes than {shown(source)}; give one data set at a time")
         if found:
             names, source = found, file
     if not records:
-        missing = "no images in its tables" if files else "no tables (*.parquet)"
+        missing = f"no images in its tables{notes.cause()}" if files else "no tables (*.parquet)"
         raise SalpipeError(f"{shown(root)}: {missing}; give a folder of tables with a column image, or one of them")
     for others_there, file in unlabelled.items():
         reason = f"no column {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}, so its images are unlabelled"
         notes.remark(f"{os.path.basename(file)}, which has {others_there}", reason)
     _note_missing(files, notes)
+    labels.note_unusable(notes)
     if os.path.isdir(root):
         note_beside(root, set(files), notes)
     return catalogue(root, "parquet", records, labels.classes(names, source), notes)
@@ -236,11 +235,13 @@ def _records(path: str, opened: Any, columns: _Columns, labels: Labels, notes: N
         for there, name, number in _facts(path, opened, group, facts, columns):
             row += 1
             if not there:
-                notes.add(f"{file}: row {row}", "no image")
+                notes.add(f"{file}: row {row}", "the path of an image, but not its bytes" if name else "no image")
                 continue
             known, label = original(name), -1
             if number is not None and number >= 0:
                 label = labels.add(number, known and known.wnid, file, row)
+            elif columns.label and split is not Split.TEST:  # where -1 stands for labels that are not published
+                labels.unusable("label is null" if number is None else NEGATIVE, file, row)
             key = known.key if known else f"{stem}/{row}"
             if not known and has_image_suffix(name):
                 key = f"{key}.{name.rpartition('.')[2]}"

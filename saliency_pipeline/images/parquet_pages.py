@@ -156,7 +156,7 @@ def _pages(path: str, chunk: Chunk) -> Iterator[_Page]:
     at = chunk.data
     if chunk.dictionary is not None and 0 < chunk.dictionary < at:
         at = chunk.dictionary
-    with open(path, "rb", buffering=0) as file:
+    with open(path, "rb", 0, opener=open_regular) as file:
         end = min(at + chunk.packed, os.fstat(file.fileno()).st_size)
         while 0 <= at < end:
             fields, length = _header(file.fileno(), at, end)

@@ -61,6 +61,10 @@ def split_of(name: str, otherwise: Split = Split.NONE) -> Split:
     return next((SPLIT_FOLDERS[word] for word in words if word in SPLIT_FOLDERS), otherwise)
 
 
+NO_NUMBER, NEGATIVE = "label is no number", "label is a negative number"
+"""Why labels are of no use."""
+
+
 class Classes(NamedTuple):
     """The classes of a data set and where among them each number that stands for one belongs."""
 
@@ -75,6 +79,18 @@ class Labels:
     def __init__(self) -> None:
         self._seen: dict[int, int] = {}
         self._wnids: dict[int, tuple[str, str]] = {}
+        self._unusable: dict[str, tuple[str, int]] = {}
+
+    def unusable(self, reason: str, file: str, name: str | int) -> None:
+        """Take note of an image that stays unlabelled although a label is there; arguments as for `add`."""
+        first, count = self._unusable.get(reason, (f"{file}: {name}", 0))
+        self._unusable[reason] = first, count + 1
+
+    def note_unusable(self, notes: Notes) -> None:
+        """Tell of the labels that are of no use, those of a reason together."""
+        for reason, (first, count) in self._unusable.items():
+            more = f" and {count - 1:,} more" if count > 1 else ""
+            notes.remark(f"{first}{more}", f"{reason}, so the image is unlabelled")
 
     def add(self, label: int, wnid: str | None, file: str, name: str | int) -> int:
         """Take note of a label.

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from saliency_pipeline.documents import DocumentError, read_json
+from saliency_pipeline.documents import DocumentError, read_json, remedy_for
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.lines import Lines
@@ -110,7 +110,7 @@ def read_labels(path: str | os.PathLike[str]) -> dict[str, str]:
     try:
         found = read_json(os.fspath(path), _MAX_JSON_BYTES)
     except OSError as error:
-        raise SalpipeError(f"{shown(path)}: {error.strerror}; make it a file one can read") from None
+        raise SalpipeError(f"{shown(path)}: {error.strerror}; {remedy_for(error)}") from None
     except DocumentError:
         found = None
     if not isinstance(found, dict) or not all(is_wnid(key) and isinstance(found[key], str) for key in found):

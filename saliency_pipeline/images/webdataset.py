@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from saliency_pipeline.documents import DocumentError, open_regular, parse_json
+from saliency_pipeline.documents import DocumentError, open_regular, parse_json, remedy_for
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.archive import Member, members
 from saliency_pipeline.images.folder import SPLIT_FOLDERS, has_class_folders
@@ -20,9 +20,19 @@ from saliency_pipeline.images.keys import NO_ENDING, SUFFIXES, ending_of, key_pa
 from saliency_pipeline.images.layout import Layout, ReadOptions
 from saliency_pipeline.images.lines import Lines
 from saliency_pipeline.images.listing import HIDDEN, ByContent, is_hidden, listing
+from saliency_pipeline.images.magic import first_bytes, format_of
 from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
-from saliency_pipeline.images.samples import Labels, Original, catalogue, note_beside, original, split_of
+from saliency_pipeline.images.samples import (
+    NEGATIVE,
+    NO_NUMBER,
+    Labels,
+    Original,
+    catalogue,
+    note_beside,
+    original,
+    split_of,
+)
 
 NAME_FILES = ("classnames.txt", "classes.txt")
 """What files beside the shards are called that name a class a line, in label order."""
@@ -66,11 +76,13 @@ def _recognise(path: Path) -> bool:
 
 
 def _endings(shard: _Shard) -> set[str]:
-    """What the first files in a shard end with; nothing where it is empty or damaged."""
+    """Endings of the first files in a shard, "jpg" for images of others; nothing where it is empty or damaged."""
     endings: set[str] = set()
     with suppress(SalpipeError):
         for member in itertools.islice(members(shard.path, Notes()), _PEEK):
-            endings.add(member.name.rpartition("/")[2].rpartition(".")[2].lower())
+            ending = member.name.rpartition("/")[2].rpartition(".")[2].lower()
+            known = ending in SUFFIXES or ending in _LABELS
+            endings.add(ending if known or not format_of(first_bytes(shard.path, member.offset)) else "jpg")
     return endings
 
 
@@ -90,13 +102,14 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
         try:
             records.extend(_records(shard, labels, notes))
         except OSError as error:
-            raise SalpipeError(f"{shown(shard.path)}: {error.strerror}; make it a file one can read") from None
+            raise SalpipeError(f"{shown(shard.path)}: {error.strerror}; {remedy_for(error)}") from None
     if not records:
-        missing = "no images in its shards" if shards else "no shards (*.tar)"
+        missing = f"no images in its shards{notes.cause()}" if shards else "no shards (*.tar)"
         raise SalpipeError(f"{shown(root)}: {missing}; give a folder of WebDataset shards, or one of them")
     if os.path.isdir(root):
         used = {shard.path for shard in shards} | {os.path.join(root, name) for name in NAME_FILES}
         note_beside(root, used, notes)
+    labels.note_unusable(notes)
     imagenet = all(_IMAGENET.match(os.path.basename(shard.path)) for shard in shards)
     classes = labels.classes(*_names(root), imagenet=imagenet)
     return catalogue(root, "webdataset", records, classes, notes)
@@ -117,7 +130,7 @@ def _shards(root: Path) -> list[_Shard]:
                 if name.lower() in SPLIT_FOLDERS and (root / name).is_dir()
             ]
     except OSError as error:
-        raise SalpipeError(f"{shown(root)}: {error.strerror}; make it a folder one can read") from None
+        raise SalpipeError(f"{shown(root)}: {error.strerror}; {remedy_for(error)}") from None
     for split, before, folder, names in folders:
         for name in names:
             path = os.path.join(folder, name)
@@ -169,12 +182,15 @@ def _records(shard: _Shard, labels: Labels, notes: Notes) -> Iterator[ImageRecor
                     notes.add(f"{shard.name}: {named[0].name}", "a sample without an image")
                 continue
             image = images[0]
-            known, number = _facts(read, image, sample, shard.name, notes)
+            known, number = _facts(read, image, sample, shard.name, labels, notes)
             count += 1
             label = -1
             if number is None:
                 unlabelled.append(image.name)
-            elif number >= 0:
+            elif number < 0:
+                if shard.split is not Split.TEST:  # where -1 stands for labels that are not published
+                    labels.unusable(NEGATIVE, shard.name, image.name)
+            else:
                 label = labels.add(number, known and known.wnid, shard.name, image.name)
             key = known.key if known else f"{before}/{image.name}"
             yield ImageRecord(key, shard.path, label, shard.split, None, (), image.offset, image.size)
@@ -237,7 +253,8 @@ def _own_samples(
 ) -> list[dict[str, Member]]:
     """The samples among files of which the names are the same up to the first dot, and have more dots.
 
-    1.left.jpg beside 1.cls is a part of the sample 1; 1.5.jpg beside 1.5.cls, or without 1.cls, is one itself.
+    1.left.jpg beside 1.cls is a part of the sample 1; 1.5.jpg beside 1.5.cls, or without 1.cls, is one itself. One
+    image and one label that are called 1.image.jpg and 1.label.cls are the sample 1.
 
     Args:
         sample: files with one dot by their endings; gets its image where that is one of the others.
@@ -246,6 +263,15 @@ def _own_samples(
         notes: takes what is passed over.
     """
     own, images = [], []
+    if not sample and len(dotted) > 1:
+        each = [(ending, member) for files in dotted.values() for ending, member in files.items()]
+        endings = Counter(ending for ending, _ in each)
+        labels = [endings[ending] for ending in _LABELS if ending in endings]
+        if max(labels, default=0) == 1 == sum(endings[ending] for ending in SUFFIXES):
+            for ending, member in each:
+                if sample.setdefault(ending, member) is not member:
+                    notes.count(ending_of(member.name))
+            return []
     for files in dotted.values():
         pictures = [(ending, member) for ending, member in files.items() if ending in SUFFIXES]
         if not sample or (pictures and not _LABELS.isdisjoint(files)):
@@ -264,7 +290,12 @@ def _own_samples(
 
 
 def _facts(
-    read: Callable[[int, int], bytes], image: Member, sample: dict[str, Member], shard: str, notes: Notes
+    read: Callable[[int, int], bytes],
+    image: Member,
+    sample: dict[str, Member],
+    shard: str,
+    labels: Labels,
+    notes: Notes,
 ) -> tuple[Original | None, int | None]:
     """Which image it is, if one of ILSVRC, and its number of a class, if any; what is too long is not read."""
     known, label = original(image.name), None
@@ -286,6 +317,8 @@ def _facts(
         number, name = facts.get("label"), facts.get("filename")
         if label is None and type(number) is int and abs(number) < 10**9:
             label = number
+        elif label is None and number is not None:
+            labels.unusable(NO_NUMBER, shard, described.name)
         if known is None and isinstance(name, str):
             known = original(name)
     return known, label

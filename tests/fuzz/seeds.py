@@ -69,6 +69,8 @@ def _more_images() -> dict[str, bytes]:
         "grey.bmp": encode(image.convert("L"), "BMP"),
         "rgba.bmp": encode(image.convert("RGBA"), "BMP"),
         "one_bit.bmp": encode(image.convert("1"), "BMP"),
+        "grey16.pgm": b"P5\n# maximum\n8 8 1023\n" + bytes(range(2)) * 64,
+        "text.ppm": b"P3 4 4 9\n" + b"0 5 9 " * 16,
         "plain.avif": encode(image, "AVIF", quality=60, exif=exif),
         "alpha.avif": encode(image.convert("RGBA"), "AVIF"),
         "plain.jp2": encode(image, "JPEG2000"),

@@ -30,7 +30,13 @@ def test_truncated_files_are_refused_wherever_they_end(name):
 def test_reasons_name_the_trouble():
     for data, reason in (
         (b"", "^empty file$"),
-        (b"<html>", r"^not an image that can be read \(JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, HEIC or JPEG 2000\)$"),
+        (b"abc", r"^not an image that can be read \(JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF, HEIC or JPEG 2000\)$"),
+        (b"\n<html>", "^a web page or XML instead of an image; download the file itself$"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            "^a pointer of Git LFS instead of the file; run",
+        ),
+        (b"\x1f\x8b\x08", "^compressed with gzip; unpack it$"),
         (WHOLE["plain.jpg"][:-99], r"^damaged or unsupported JPEG \(OSError: image file is truncated"),
         (WHOLE["plain.png"][:-99], r"^damaged or unsupported PNG \(OSError: image file is truncated\)$"),
         (b"\xff\xd8\xff\xe0", r"^damaged or unsupported JPEG \(error: unpack_from requires"),
@@ -42,7 +48,7 @@ def test_reasons_name_the_trouble():
 
 def test_other_programs_formats_are_never_parsed():
     # Pillow would hand the first to Ghostscript.
-    for data in (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"P6 1 1 255 abc", b"8BPS\0\1" + bytes(40)):
+    for data in (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"gimp xcf v011", b"8BPS\0\1" + bytes(40)):
         with pytest.raises(BadImageError, match="not an image that can be read"):
             decode_frame(data, 32)
 

@@ -93,3 +93,18 @@ def test_a_compressed_shard_says_so(tmp_path: Path) -> None:
     (tmp_path / "x-0.tar.gz").write_bytes(b"\x1f\x8b\x08")
     with pytest.raises(SalpipeError, match="compressed; unpack it with gunzip"):
         read_images(tmp_path / "x-0.tar.gz", "webdataset")
+
+
+def test_an_image_and_a_label_with_names_of_their_own_are_one_sample(tmp_path: Path) -> None:
+    catalogue = read(tmp_path, "0.image.jpg", "0.label.cls", "1.image.jpg", "1.label.cls", "1.caption.txt")
+    assert labels(catalogue) == {"0.image.jpg": 0, "1.image.jpg": 1}
+    assert catalogue.notes == ("passed over: 1 .txt (not read)",)
+    several = read(tmp_path, "0.a.jpg", "0.b.jpg", "0.label.cls")
+    assert labels(several) == {"0.a.jpg": -1, "0.b.jpg": -1}
+
+
+def test_a_sample_whose_image_has_no_ending_of_images_is_recognized_by_its_label(tmp_path: Path) -> None:
+    write_tar(tmp_path / "x-0.tar", {"0.image": b"\xff\xd8\xff\xe0", "0.cls": b"3"})
+    catalogue = read_images(tmp_path)
+    assert catalogue.layout == "webdataset"
+    assert (labels(catalogue), catalogue.classes) == ({"0.image": 0}, ("3",))

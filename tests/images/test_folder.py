@@ -97,14 +97,14 @@ def test_classes_and_splits_without_images_are_noted(tmp_path):
         "train/emu: a folder without images, left out",
         "val/dog: a folder without images, left out",
         "train/owl: a link to nowhere, left out",
-        "passed over: 4 .txt (no images); 1 folders without images",
+        "passed over: 4 .txt (not read); 1 folders without images",
     )
     assert read_folder(tmp_path / "train").notes == (
         "ant: a folder without images, left out",
         "emu: a folder without images, left out",
         "owl: a link to nowhere, left out",
         "cat/deep: all images lie deeper than the folders that name the classes; --label-level 2 takes deeper ones",
-        "passed over: 2 .txt (no images); 1 folders without images",
+        "passed over: 2 .txt (not read); 1 folders without images",
     )
 
 
@@ -348,7 +348,7 @@ def test_what_is_missing_or_empty_is_named(tmp_path):
     with pytest.raises(SalpipeError, match="nothing: no such folder; check the path"):
         read_folder(tmp_path / "nothing")
     with pytest.raises(
-        SalpipeError, match=r"no images found; they must end in .* \(passed over: 1 \.txt \(no images\); 1 hidden\)"
+        SalpipeError, match=r"no images found; they must end in .* \(passed over: 1 \.txt \(not read\); 1 hidden\)"
     ):
         read_folder(make(tmp_path, "a.txt", ".b.jpg"))
     with pytest.raises(SalpipeError, match=r"a\.txt: neither an image nor an archive of images; give"):
@@ -375,7 +375,7 @@ def test_a_folder_that_cannot_be_read_is_named_not_skipped(tmp_path, monkeypatch
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(SalpipeError, match="b: Permission denied; make it a folder one can read, or move it"):
+    with pytest.raises(SalpipeError, match="b: Permission denied; check its permissions or move it"):
         read_folder(tmp_path)
 
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageFile, PngImagePlugin, features
 from saliency_pipeline.errors import BadImageError
 from saliency_pipeline.images.decode import decode_frame
 from saliency_pipeline.images.formats import MAX_SCANS, find_format
-from tests.broken_images import encode, photo, unusual
+from tests.broken_images import encode, photo, tiff_bytes, unusual
 
 
 def boxes(major: bytes, *compatible: bytes) -> bytes:
@@ -206,3 +206,66 @@ def test_reasons_hold_no_addresses(text, monkeypatch):
         decode_frame(encode(photo(), "PNG"), 8)
     assert "0x" not in str(caught.value)
     assert "damaged or unsupported PNG (OSError: " in str(caught.value)
+
+
+PPM_HEADER = b"P%d # by hand\n3 2\n"
+VALUES = [0, 51, 255, 255, 204, 0]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PPM_HEADER % 2 + b"255\n0 51 255\n255 204 0",
+        PPM_HEADER % 2 + b"5\n0 1 5\n5 # a comment\n4 0",
+        PPM_HEADER % 3 + b"255\n" + b" ".join(b"%d %d %d" % (v, v, v) for v in VALUES),
+        PPM_HEADER % 5 + b"255\n" + bytes(VALUES),
+        PPM_HEADER % 5 + b"5\n" + bytes([0, 1, 5, 5, 4, 0]),
+        PPM_HEADER % 5 + b"65535\n" + struct.pack(">6H", *(257 * v for v in VALUES)),
+        PPM_HEADER % 6 + b"255\n" + bytes(v for v in VALUES for _ in range(3)),
+        PPM_HEADER % 6 + b"65535\n" + struct.pack(">18H", *(257 * v for v in VALUES for _ in range(3))),
+    ],
+)
+def test_all_kinds_of_ppm_are_read(data: bytes) -> None:
+    frame, size = decode_frame(data, 2, fit="squash", box=(0, 0, 2, 2))
+    assert size == (2, 3)
+    np.testing.assert_array_equal(frame[..., 1], [VALUES[:2], VALUES[3:5]])
+
+
+@pytest.mark.parametrize("data", [PPM_HEADER % 1 + b"0 1 0\n1 1 0", PPM_HEADER % 4 + bytes([0b01000000, 0b11000000])])
+def test_bitmaps_of_ppm_are_black_where_a_bit_is_set(data: bytes) -> None:
+    frame, _ = decode_frame(data, 2, fit="squash", box=(0, 0, 2, 2))
+    np.testing.assert_array_equal(frame[..., 0], [[255, 0], [0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"P6 99999999 99999999 255\n", "more than the limit of 128000000"),
+        (b"P3 9999 9999 255\n1 2 3", r"299,940,003 values in text or of more or less than 8 bits; at most 16,777,216"),
+        (b"P6 9999 9999 7\n1 2 3", r"299,940,003 values in text"),
+        (b"P5 #" + b"a" * 2**17 + b"\n1 1 255\na", "its header is cut short or longer than that of any image"),
+        (b"P2 1 1 255\n" + b"#\n" * 2000 + b"7", "more than 1,000 comments"),
+        (b"P6 9 9 255\nabc", "damaged or unsupported PPM .OSError: image file is truncated"),
+        (b"P2 2 1 255\n7", "damaged or unsupported PPM"),
+        (b"P2 1 1 255\n-7", "damaged or unsupported PPM .ValueError: Channel value is negative"),
+        (b"P6 0 1 255\n", "damaged or unsupported PPM"),
+        (b"P6 1 1 0\nabc", "damaged or unsupported PPM .ValueError: maxval must be"),
+    ],
+)
+def test_hostile_ppm_is_refused_at_once(data: bytes, reason: str) -> None:
+    with pytest.raises(BadImageError, match=reason):
+        decode_frame(data, 8)
+
+
+@pytest.mark.parametrize("planes", [1, 2])
+@pytest.mark.parametrize(("channels", "bits"), [(2, 8), (5, 16), (8, 8), (13, 16)])
+def test_tiffs_of_channels_that_pillow_does_not_read_say_so(channels: int, bits: int, planes: int) -> None:
+    tags = {256: 4, 257: 4, 258: bits, 259: 1, 262: 2, 277: channels, 278: 4, 284: planes}
+    with pytest.raises(BadImageError, match=r"^a TIFF with a layout of channels that Pillow does not read$"):
+        decode_frame(tiff_bytes(bytes(16 * channels * bits // 8), tags), 8)
+
+
+def test_a_tiff_with_fewer_planes_in_its_mode_than_channels_says_so() -> None:
+    tags = {256: 4, 257: 4, 258: 8, 259: 1, 262: 1, 273: (8, 24, 40), 277: 3, 278: 4, 279: (16, 16, 16), 284: 2}
+    with pytest.raises(BadImageError, match="layout of channels"):
+        decode_frame(tiff_bytes(bytes(48), tags), 8)

@@ -12,7 +12,7 @@ from saliency_pipeline.images.keys import SUFFIXES, ending_of
 from saliency_pipeline.images.listing import listing
 from saliency_pipeline.images.magic import FIRST_BYTES, first_bytes, format_of
 
-FORMATS = ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000"] + ["AVIF"] * features.check("avif")
+FORMATS = ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM"] + ["AVIF"] * features.check("avif")
 JPEG_BYTES = b"\xff\xd8\xff\xe0"
 
 
@@ -38,6 +38,11 @@ def test_what_pillow_writes_is_told_by_its_first_bytes(kind: str) -> None:
         (b"BM is a text that begins so", None),
         (b"RIFF\0\0\0\0WAVE", None),
         (b"GIF, said he", None),
+        (b"P2\n# GIMP\n3 4\n", "PPM"),
+        (b"P4\r\n30 40\n", "PPM"),
+        (b"P1 is a text", None),
+        (b"P3 2 players", None),
+        (b"P7\nWIDTH 3\n", None),
         (b"", None),
     ],
 )
@@ -58,7 +63,7 @@ def test_content_decides_where_the_ending_is_missing_or_another(tmp_path: Path) 
     assert {record.key for record in catalogue.records} == set(names)
     assert catalogue.notes == (
         "taken for images by their first bytes: 3 without ending, 1 .dat, 1 .jpg_large, 1 .txt",
-        "passed over: 1 .dat, 1 without ending (no images)",
+        "passed over: 1 .dat, 1 without ending (not read)",
     )
     assert catalogue.passed_over == {".dat": 1, "without ending": 1}
 
@@ -105,7 +110,7 @@ def test_endings(name: str, ending: str) -> None:
 
 
 def test_the_default_suffixes_are_those_promised():
-    jpeg, others = "jpg jpeg jpe jfif jfi jif pjpeg pjp", "png apng webp bmp dib gif tif tiff"
+    jpeg, others = "jpg jpeg jpe jfif jfi jif pjpeg pjp", "png apng webp bmp dib gif tif tiff ppm pgm pbm pnm"
     assert {
         *jpeg.split(),
         *others.split(),

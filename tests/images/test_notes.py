@@ -38,7 +38,7 @@ def test_everything_passed_over_is_counted_by_kind_in_one_line(tmp_path: Path) -
     for catalogue in (read_folder(tmp_path), read_images(tmp_path)):
         assert catalogue.passed_over == counts
         assert [note for note in catalogue.notes if note.startswith("passed over")] == [
-            "passed over: 2 .csv, 2 .txt, 1 without ending (no images); 2 of the operating system, "
+            "passed over: 2 .csv, 2 .txt, 1 without ending (not read); 2 of the operating system, "
             "1 folders without images, 1 hidden, 1 loops of links, 1 pipes, sockets or devices"
         ]
 
@@ -153,3 +153,21 @@ def test_an_archive_that_is_not_read_says_why(tmp_path: Path, name: str, data: b
     if not name.endswith(".tar"):
         with pytest.raises(SalpipeError, match="a compressed archive; unpack it"):
             read_images(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "classes"),
+    [
+        (("train/extra/a/1.jpg", "train/extra/b/1.jpg", "val/a/1.jpg", "val/b/1.jpg"), "2 of 3 classes (a, b)"),
+        (("train/a/1.jpg", "val/a/1.jpg", "val/b/1.jpg", "test/c/1.jpg"), "2 of 3 classes (b, c)"),
+        (("train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg"), None),
+        (("val/a/1.jpg", "test/b/1.jpg"), None),
+        (("train/a/1.jpg", "test/1.jpg"), None),
+    ],
+)
+def test_classes_without_training_images_are_told(tmp_path: Path, files: tuple[str, ...], classes: str | None) -> None:
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    told = [note.partition(": no training image")[0] for note in read_folder(tmp_path).notes if "no training" in note]
+    assert told == ([classes] if classes else [])

@@ -1,5 +1,7 @@
 """Where Hugging Face's tables lie, and which are none of a data set. What they hold: `test_parquet.py`."""
 
+from pathlib import Path
+
 import pytest
 
 from saliency_pipeline.errors import SalpipeError
@@ -70,3 +72,9 @@ def test_columns_none_of_which_is_a_label_are_noted_once(tmp_path, columns, note
     for name in ("0.parquet", "1.parquet"):
         write_table(tmp_path / name, pa.table(values))
     assert read_images(tmp_path).notes == notes
+
+
+def test_endings_of_tables_may_be_capitals(tmp_path: Path) -> None:
+    write(tmp_path / "train.PARQUET", [("a.jpg", 1)])
+    catalogue = read_images(tmp_path)
+    assert (catalogue.layout, [record.key for record in catalogue.records]) == ("parquet", ["train/0.jpg"])

@@ -247,3 +247,9 @@ def test_long_names_are_not_kept_row_by_row(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**20
+
+
+def test_a_pipe_in_the_place_of_a_table_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="Not a regular file"):
+        check_pages(str(tmp_path / "pipe"), claimed(tmp_path, b"")[1], rows=1)

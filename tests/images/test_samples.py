@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images import parquet, webdataset
 from saliency_pipeline.images.layout import ReadOptions
+from saliency_pipeline.images.open import read_images
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.images.samples import Original, original, split_of
 from tests.images.archives import write_tar
@@ -80,3 +82,38 @@ def test_shards_and_tables_of_the_same_images_are_the_same_data_set(tmp_path: Pa
     for one, other in zip(shards.records, tables.records, strict=True):
         assert (one.key, one.label, one.split, one.read()) == (other.key, other.label, other.split, other.read())
     assert [record.label for record in shards.records] == [0, 0, 1, 999]
+
+
+def test_labels_that_are_of_no_use_are_told_once_for_each_reason(tmp_path: Path) -> None:
+    files: dict[str, bytes] = {}
+    for number, (ending, label) in enumerate(
+        [("json", b'{"label": "cat"}'), ("json", b'{"label": 1.5}'), ("cls", b"-1"), ("cls", b"-1"), ("cls", b"-7")]
+    ):
+        files |= {f"{number}.jpg": b"", f"{number}.{ending}": label}
+    catalogue = read_images(write_tar(tmp_path / "x-0.tar", files), "webdataset")
+    assert {record.label for record in catalogue.records} == {-1}
+    assert catalogue.notes[-2:] == (
+        "x-0.tar: 0.json and 1 more: label is no number, so the image is unlabelled",
+        "x-0.tar: 2.jpg and 2 more: label is a negative number, so the image is unlabelled",
+    )
+
+
+def test_why_packed_data_sets_hold_no_images_is_told(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "x-0.tar", {"0.txt": b"", "0.cls": b"1"})
+    with pytest.raises(SalpipeError, match=r"no images in its shards \(x-0\.tar: 0\.cls: a sample without an image"):
+        read_images(tar, "webdataset")
+
+
+def test_rows_without_bytes_or_labels_are_told(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = tmp_path / "x.parquet"
+    struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    images = [{"bytes": b"1"}, {"bytes": b"2"}, {"bytes": b"3"}]
+    pq.write_table(pa.table({"image": pa.array(images, struct), "label": pa.array([-1, None, -1], pa.int64())}), table)
+    assert read_images(table).notes == (
+        "x.parquet: 0 and 1 more: label is a negative number, so the image is unlabelled",
+        "x.parquet: 1: label is null, so the image is unlabelled",
+    )
+    pq.write_table(pa.table({"image": pa.array([{"bytes": None, "path": "1.jpg"}], struct)}), table)
+    with pytest.raises(SalpipeError, match=r"no images in its tables \(x\.parquet: row 0: the path of an image, but n"):
+        read_images(table)

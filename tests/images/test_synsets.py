@@ -100,7 +100,7 @@ def test_a_list_without_end_is_not_read_to_it(tmp_path, monkeypatch, limit):
 
 
 def test_a_missing_list_is_named(tmp_path):
-    with pytest.raises(SalpipeError, match=r"none\.txt: No such file or directory; make it a file one can read$"):
+    with pytest.raises(SalpipeError, match=r"none\.txt: No such file or directory; check the path$"):
         read_wnids(Lines(tmp_path / "none.txt"))
 
 

@@ -150,7 +150,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 def test_what_is_no_regular_file_is_not_waited_for(tmp_path, kind):
     file = tmp_path / "classes.txt"
     os.mkfifo(file) if kind == "pipe" else file.symlink_to("/dev/zero")
-    with pytest.raises(SalpipeError, match=r"classes\.txt: Not a regular file; make it a file one can read"):
+    with pytest.raises(SalpipeError, match=r"classes\.txt: Not a regular file; give a regular file"):
         meant(f"@{file}")
 
 
