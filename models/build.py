@@ -160,13 +160,17 @@ def compare_file(name: str, library: str, bare: str, path: Path) -> list[Fit]:
     for choice in choices(file, network):
         if library == "torchvision":
             choice = replace(choice, state=_todays_names(bare, choice.state))
-        mismatch = compare(network, choice.state)
-        count = mismatch.class_count(configured) if configured else _classifier_rows(bare, choice.state)
-        if count:
-            mismatch = compare(skeleton(library, bare, count), choice.state)
-        if count or known:
-            classes = None if mismatch else count or configured
-            (others if mismatch else fits).append(Fit(choice, classes, mismatch, ()))
+        # as it is first: what belongs to no part of the network may be what timm converts
+        for attempt in (choice, choice.without_foreign(network)):
+            mismatch = compare(network, attempt.state)
+            count = mismatch.class_count(configured) if configured else _classifier_rows(bare, attempt.state)
+            if count:
+                mismatch = compare(skeleton(library, bare, count), attempt.state)
+            if (count or known) and not mismatch:
+                fits.append(Fit(attempt, count or configured, mismatch, ()))
+                break
+            if (count or known) and attempt is choice:
+                others.append(Fit(attempt, None, mismatch, ()))
     if fits:
         best = min(fits, key=lambda fit: not fit.choice.averaged)
         return [replace(best, notes=best.choice.notes([fit.choice for fit in fits if fit is not best]))]
@@ -191,7 +195,8 @@ def _misfit(name: str, library: str, bare: str, path: Path, mismatch: Mismatch) 
     """The error for a file that does not fit, with what can be done about it."""
     head = {tensor.rpartition(".")[0] for tensor in head_tensors(library, bare)}
     remedy = "give --model the architecture these weights are of"
-    if all(tensor.rpartition(".")[0] in head for tensor in (*mismatch.missing, *mismatch.shapes)):
+    needed = (*mismatch.missing, *mismatch.shapes)
+    if needed and all(tensor.rpartition(".")[0] in head for tensor in needed):
         remedy = (
             f"all but the classifier ({', '.join(sorted(head))}) is there; give weights with it, as the state_dict() "
             f"of {name} has it"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,11 @@ from saliency_pipeline.models.weights import State, WeightsFile, short
 
 _AVERAGED = {"ema", "averaged", "swa"}
 _MOST_PREFIXES = 16
+# a classifier of two layers, each with weights and biases
+_MOST_JOINED = 4
+# what thop counts, in every part of a network
+_COUNTS = {"total_ops", "total_params"}
+_WRAPPED = re.compile(r"(?<=\.)(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +31,8 @@ class Choice:
         where: which of its state dicts.
         prefix: what is taken off the names.
         state: the tensors.
-        left_out: names of tensors without that prefix.
+        left_out: names of tensors without that prefix, or of no part of the network.
+        joined: names of tensors without that prefix that were taken all the same: a classifier beside its backbone.
     """
 
     file: WeightsFile
@@ -34,11 +40,42 @@ class Choice:
     prefix: str
     state: State
     left_out: tuple[str, ...] = ()
+    joined: tuple[str, ...] = ()
 
     @property
     def averaged(self) -> bool:
         """Whether these are weights averaged over training."""
         return bool(_AVERAGED & set(re.split(r"[^a-z]+", f"{self.where} {self.prefix}".lower())))
+
+    def without_foreign(self, network: nn.Module) -> Choice:
+        """The same without what belongs to no part of the network, and with a classifier that stands beside it.
+
+        Tensors in the network's own parts are kept: they tell a deeper network's weights from this one's.
+        """
+        own = network.state_dict()
+        parts = {name.partition(".")[0] for name in own}
+        foreign = tuple(
+            name
+            for name in self.state
+            if name not in own and (name.partition(".")[0] not in parts or name.rpartition(".")[2] in _COUNTS)
+        )
+        missing = [name for name in own if name not in self.state and not name.endswith(".num_batches_tracked")]
+        beside = {
+            name: found[0]
+            for name in missing[:_MOST_JOINED]
+            if len(found := [other for other in self.left_out if f".{other}".endswith(f".{name}")]) == 1
+        }
+        # all or none, and no more than a layer or two: a network is not put together from pieces
+        if not missing or len(beside) < len(missing):
+            beside = {}
+        stored = self.file.states[self.where]
+        return replace(
+            self,
+            state={name: value for name, value in self.state.items() if name not in foreign}
+            | {name: unwrapped(stored)[other] for name, other in beside.items()},
+            left_out=tuple(name for name in (*self.left_out, *foreign) if name not in beside.values()),
+            joined=tuple(beside.values()),
+        )
 
     def notes(self, others: list[Choice]) -> tuple[str, ...]:
         """What is not as in a plain state dict, one sentence per kind.
@@ -52,7 +89,12 @@ class Choice:
             notes.append(f"{name}: weights taken from '{short(self.where)}'; it also holds {_first(states)}")
         if self.prefix:
             notes.append(f"{name}: prefix '{short(self.prefix)}' taken off the names of {_tensors(self.state)}")
-        if prefixes := [f"'{other.prefix}'" for other in others if other.where == self.where]:
+        if self.joined:
+            notes.append(f"{name}: {_tensors(self.joined)} beside that prefix taken as well ({_first(self.joined)})")
+        if wrapped := [key for key in self.file.states[self.where] if _WRAPPED.search(key)]:
+            notes.append(f"{name}: wrappers taken out of the names of {_tensors(wrapped)} ({_first(wrapped, 1)})")
+        beside = [other.prefix for other in others if other.where == self.where]
+        if prefixes := [f"'{prefix}'" if prefix else "no prefix" for prefix in beside]:
             notes.append(f"{name}: those under {_first(prefixes)} fit as well and were not taken")
         if self.left_out:
             notes.append(f"{name}: left out {_tensors(self.left_out)} of other names ({_first(self.left_out)})")
@@ -65,12 +107,19 @@ class Choice:
 def choices(file: WeightsFile, network: nn.Module) -> Iterator[Choice]:
     """Every state dict of a file as it is, and without prefixes with which its names end as the network's do."""
     anchor = next(iter(network.state_dict()), "")
-    for where, state in file.states.items():
+    for where, stored in file.states.items():
+        state = unwrapped(stored)
         yield Choice(file, where, "", state)
         for prefix in _prefixes(state, anchor)[:_MOST_PREFIXES]:
             under = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
             others = tuple(name for name in state if not name.startswith(prefix))
             yield Choice(file, where, prefix, under, others)
+
+
+def unwrapped(state: State) -> State:
+    """A state dict without what torch.compile, activation checkpointing and FSDP put into the names of parts."""
+    names = {name: _WRAPPED.sub("", name) for name in state}
+    return {names[name]: value for name, value in state.items()} if len(set(names.values())) == len(names) else state
 
 
 def _prefixes(state: State, anchor: str) -> list[str]:

@@ -31,6 +31,8 @@ NESTINGS = (
 # What DistributedDataParallel and torch.compile put before every name.
 WRAPPERS = ("module.", "_orig_mod.")
 _LONGEST = 120
+_MOST_LEVELS = 4
+_MOST_ITEMS = 100
 # torch's averaged models count their updates under this name, beside the weights
 _COUNTER = "n_averaged"
 _NO_TENSORS = {
@@ -86,7 +88,7 @@ def open_weights(path: Path) -> WeightsFile:
     """Open a file of weights; nothing it holds is run, and its ending does not matter.
 
     Safetensors files and those of `torch.save` are read, the latter without unpickling them: see `pickles`. State
-    dicts that are nested up to two levels deep are found, but for an optimizer's.
+    dicts that are nested up to three levels deep, also in lists and tuples, are found, but for an optimizer's.
 
     Raises:
         SalpipeError: no such file, of another kind, damaged, in need of code, or without a state dict.
@@ -174,15 +176,16 @@ def open_safetensors(path: Path) -> tuple[State, dict[str, str]]:
 def _states(file: TorchFile) -> Iterator[tuple[str, State]]:
     """The state dicts in a file of `torch.save`, each once, with where they stand."""
     level, visited = [("", file.root)], set()
-    for _ in range(3):
+    for _ in range(_MOST_LEVELS):
         deeper = []
         for where, value in level:
             entries = _entries(value)
-            if not entries or id(entries) in visited:
+            if not entries or id(value) in visited:
                 continue
-            visited.add(id(entries))
+            visited.add(id(value))
             tensors = {name: view for name, view in entries.items() if name != _COUNTER}
-            if tensors and all(isinstance(view, View) for view in tensors.values()):
+            named = not isinstance(value, list | tuple)
+            if named and tensors and all(isinstance(view, View) for view in tensors.values()):
                 yield where, {name: file.locate(view) for name, view in tensors.items()}
             else:
                 prefix = f"{where}/" if where else ""
@@ -191,7 +194,11 @@ def _states(file: TorchFile) -> Iterator[tuple[str, State]]:
 
 
 def _entries(value: Any) -> dict[str, Any] | None:
-    """The entries of a mapping; None for anything else."""
+    """The entries of a mapping, and the items of a sequence by their places; None for anything else."""
+    if isinstance(value, list | tuple):
+        # as scripts save [state_dict] and (state_dict, epoch); places do not tell one of several from the others
+        mappings = {str(place): item for place, item in enumerate(value[:_MOST_ITEMS]) if _entries(item)}
+        return mappings if len(mappings) == 1 else None
     return value.entries if isinstance(value, Built) else value if isinstance(value, dict) else None
 
 
