@@ -116,8 +116,10 @@ def command(
     from saliency_pipeline.comparison.arms import choose_arms
     from saliency_pipeline.comparison.compare import compare, compare_runs, plan_only, rebuild
     from saliency_pipeline.comparison.plan import Pretraining
+    from saliency_pipeline.devices import find_device
     from saliency_pipeline.training.config import CONFIG, TrainConfig
 
+    find_device(options["device"])
     progress = TerminalProgress(quiet)
     if report_only:
         found = rebuild(output, inputs[0] if inputs else None)

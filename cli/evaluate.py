@@ -56,9 +56,11 @@ def command(
       salpipe evaluate runs/half shards --split test --json
       salpipe evaluate runs/half/best.safetensors other-shards --split all -o evaluation
     """  # noqa: D301 - click reads \b
+    from saliency_pipeline.devices import find_device
     from saliency_pipeline.evaluation.evaluate import evaluate
     from saliency_pipeline.shards.summary import plural
 
+    find_device(device)
     found = evaluate(run, shards, split, output, batch_size=batch_size, device=device, progress=TerminalProgress(quiet))
     if as_json:
         json_echo({"folder": found.folder, **found.metrics})

@@ -68,7 +68,7 @@ def share(text: str) -> tuple[float, bool]:
     default="default",
     show_default=True,
     metavar="default|none|PATH",
-    help="Its weights: pretrained, random, or a safetensors or weights-only file.",
+    help="Its weights: pretrained, random, or a file: .safetensors, or a checkpoint of torch.save.",
 )
 @click.option("--layer", metavar="NAME", help="Explained layer.  [default: the last one that carries the whole signal]")
 @click.option(
@@ -89,7 +89,7 @@ def share(text: str) -> tuple[float, bool]:
 )
 @click.option(
     "--size",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1 << 14),
     metavar="PIXELS",
     help="Side of the square frame in pixels.  [default: the source model's own]",
 )
@@ -206,14 +206,17 @@ def command(
     """  # noqa: D301 - click reads \b
     # before the libraries are imported, which takes seconds
     check_weights(options["weights"])
+    from saliency_pipeline.devices import find_device
+    from saliency_pipeline.folders import check_output
     from saliency_pipeline.generation.outline import check_options, outline, refusal
     from saliency_pipeline.generation.plan import Request
-    from saliency_pipeline.generation.resolve import checked
+    from saliency_pipeline.generation.resolve import check_model, checked
     from saliency_pipeline.generation.run import generate
     from saliency_pipeline.images.nesting import refuse_among_images, refuse_nesting
     from saliency_pipeline.models.source import check_source
     from saliency_pipeline.saliency.methods import find_methods
     from saliency_pipeline.shards.summary import plural
+    from saliency_pipeline.subsets.classes import check_files
     from saliency_pipeline.subsets.prepare import prepare
 
     progress = TerminalProgress(quiet)
@@ -223,8 +226,12 @@ def command(
     request = checked(Request(shard_size=shard_size, **options))
     check_source(request.model, request.weights)
     find_methods(request.methods)
+    check_files(selection.classes, images)
     if not dry_run:
+        check_output(output)
+        find_device(request.device)
         check_options(output, request)
+        check_model(request)
     catalogue = prepare(
         images,
         layout,

@@ -145,7 +145,7 @@ def limits_named(ctx: click.Context) -> Iterator[None]:
     """Answer a full disk, and a limit of the system that is reached, with one line."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ImportError, MemoryError) as error:
         if is_disk_full(error):
             where = f" while writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
             fail(ctx, f"error: disk full{where}; free space and run the same command again", 1)
@@ -169,6 +169,9 @@ def reached_limit(error: Exception) -> str:
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.EMFILE, errno.ENFILE):
         return "limit on open files reached (ulimit -n)"
+    # as the dynamic linker and Python say of memory, under ulimit -v
+    if isinstance(error, MemoryError) or "failed to map segment" in str(error) or number == errno.ENOMEM:
+        return "limit on memory reached (ulimit -v, or that of a container)"
     # as Python says of threads and fork(2) of processes
     if "can't start new thread" in str(error) or (number == errno.EAGAIN and not error.args[2:]):
         return "limit on processes and threads reached (ulimit -u, or the pids limit of a container)"

@@ -70,9 +70,11 @@ def command(
       salpipe predict photos/chelsea.jpg --run runs/baseline -o chelsea --json
       salpipe predict photos --run runs/half --weights resnet50.safetensors --count 12
     """  # noqa: D301 - click reads \b
+    from saliency_pipeline.devices import find_device
     from saliency_pipeline.evaluation.predict import predict
     from saliency_pipeline.shards.summary import plural
 
+    find_device(device)
     found = predict(
         images,
         run,

@@ -103,11 +103,13 @@ def command(
     """  # noqa: D301 - click reads \b
     # before the libraries are imported, which takes seconds
     check_weights(options["weights"])
+    from saliency_pipeline.devices import find_device
     from saliency_pipeline.shards.summary import plural
     from saliency_pipeline.training.config import TrainConfig
     from saliency_pipeline.training.find_lr import find_learning_rate
     from saliency_pipeline.training.run import is_leading, train
 
+    find_device(options["device"])
     config = TrainConfig(augment=augmentations(augment), **options)
     progress = TerminalProgress(quiet)
     if find_lr:

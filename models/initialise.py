@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.build import from_file, head_tensors, pretrained
+from saliency_pipeline.models.matching import fill
 from saliency_pipeline.models.probe import own_random_state
 from saliency_pipeline.models.registry import find_source
 from saliency_pipeline.models.trained import Trained
 from saliency_pipeline.models.two_branch import NetworkSpec
-from saliency_pipeline.models.weights import fill
 
 INITS = ("scratch", "half", "full")
 _PREFIX = "backbone."
@@ -122,7 +122,7 @@ def _load(network: nn.Module, begun: InitReport, given: dict[str, Tensor], head:
         missing = [name for name in own if name not in given and name not in head]
     if missing:
         raise SalpipeError(f"{begun.origin}: lacks {len(missing)} of the network's tensors ({_first(missing)})")
-    fill(network, loaded | partly)
+    fill(network, loaded | partly, begun.origin)
     xavier = tuple(name for name in begun.xavier if name not in loaded)
     return InitReport(begun.how, begun.origin, (*loaded, *partly), xavier, tuple(left_out))
 

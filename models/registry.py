@@ -6,6 +6,7 @@ Nothing here builds a network; that is `source`.
 from __future__ import annotations
 
 import difflib
+import os
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -110,6 +111,8 @@ def find_source(name: str) -> tuple[str, str]:
         # listed, not just accepted: timm also takes names it has retired
         if bare in timm.list_models(architecture) or (tag and bare in timm.list_models(f"{bare}*", pretrained=True)):
             return "timm", bare
+    if os.path.isfile(name):
+        raise SalpipeError(f"model {name!r} is a file; give it to --weights, and the name of its network to --model")
     close = difflib.get_close_matches(name.removeprefix("timm/").lower(), _all_names(with_tags="." in name), n=4)
     guess = f"did you mean {', '.join(close)}? " if close else ""
     raise SalpipeError(f"model {name!r} is unknown; {guess}'salpipe models PATTERN' searches the names")

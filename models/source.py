@@ -132,9 +132,9 @@ class SourceModel:
                 f"class {name!r}: a number is no name, and not taken for an index{meant}; call classes by WordNet ids "
                 f"or by {self.name}'s names"
             )
-        return self._named(name)
+        return self._named(name, "give a WordNet id or another name")
 
-    def _named(self, name_or_index: str) -> int:
+    def _named(self, name_or_index: str, otherwise: str = "give an index, a WordNet id or another name") -> int:
         wanted = _plain(name_or_index)
         if wanted and wanted in self.wnids:
             return self.wnids.index(wanted)
@@ -148,7 +148,7 @@ class SourceModel:
             several = ", ".join(self.wnids[i] if self.wnids else str(i) for i in found)
             raise SalpipeError(f"class {name_or_index!r}: {len(found)} classes have that name; give one of {several}")
         close = difflib.get_close_matches(wanted, dict.fromkeys(name for names in synonyms for name in names), n=3)
-        remedy = f"did you mean {', '.join(close)}?" if close else "give an index, a WordNet id or another name"
+        remedy = f"did you mean {', '.join(close)}?" if close else otherwise
         raise SalpipeError(f"class {name_or_index!r}: not one of {self.name}'s {len(self.classes)} classes; {remedy}")
 
 

@@ -179,7 +179,10 @@ def _begin(file: IO[bytes], entry: zipfile.ZipInfo, size: int) -> int:
 
 def _record(file: IO[bytes], entry: zipfile.ZipInfo, size: int) -> bytes:
     if entry.file_size > MAX_PICKLE_BYTES:
-        raise UnreadableWeightsError(f"its pickle is larger than {MAX_PICKLE_BYTES:,} bytes")
+        raise UnreadableWeightsError(
+            f"its pickle is larger than {MAX_PICKLE_BYTES:,} bytes, as with arrays of NumPy in it; "
+            "save tensors alone, best as .safetensors"
+        )
     file.seek(_begin(file, entry, size))
     return file.read(entry.file_size)
 

@@ -15,15 +15,13 @@ from saliency_pipeline.documents import parse_json
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.models.build import skeleton
+from saliency_pipeline.models.matching import Mismatch, compare, fill
 from saliency_pipeline.models.preprocessing import Preprocessing, preprocessing_from_json, preprocessing_of
 from saliency_pipeline.models.registry import find_source
 from saliency_pipeline.models.two_branch import NetworkSpec, build_network
 from saliency_pipeline.models.weights import (
-    Mismatch,
     State,
-    compare,
     file_sha256,
-    fill,
     one_line,
     open_safetensors,
     read_state,
@@ -128,7 +126,7 @@ def load_trained(path: Path | str) -> Trained:
     network = build_network(spec)
     if mismatch := compare(network, state):
         raise _misfit(file, spec, mismatch)
-    fill(network, read_state(file, state))
+    fill(network, read_state(file, state), file)
     network.eval().requires_grad_(False)
     return Trained(file, spec, network, opened.preprocessing, opened.about, file_sha256(file))
 

@@ -1,13 +1,12 @@
-"""Weights of source models: a file opened by its content, fitted to a network, read and hashed.
+"""Weights of source models: a file opened by its content, read and hashed.
 
-What the networks are, and which names they go by, is in `source` and `registry`; pretrained files are found in `hub`.
+How a file fits a network is in `matching`; pretrained files are found in `hub`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,11 +28,11 @@ NESTINGS = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema_model", "params_ema", "ema"),
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "params", "weights"),
 )
-_AVERAGED = {"ema", "averaged", "swa"}
 # What DistributedDataParallel and torch.compile put before every name.
 WRAPPERS = ("module.", "_orig_mod.")
-_MOST_PREFIXES = 16
 _LONGEST = 120
+_MOST_LEVELS = 4
+_MOST_ITEMS = 100
 # torch's averaged models count their updates under this name, beside the weights
 _COUNTER = "n_averaged"
 _NO_TENSORS = {
@@ -89,7 +88,7 @@ def open_weights(path: Path) -> WeightsFile:
     """Open a file of weights; nothing it holds is run, and its ending does not matter.
 
     Safetensors files and those of `torch.save` are read, the latter without unpickling them: see `pickles`. State
-    dicts that are nested up to two levels deep are found, but for an optimizer's.
+    dicts that are nested up to three levels deep, also in lists and tuples, are found, but for an optimizer's.
 
     Raises:
         SalpipeError: no such file, of another kind, damaged, in need of code, or without a state dict.
@@ -177,15 +176,16 @@ def open_safetensors(path: Path) -> tuple[State, dict[str, str]]:
 def _states(file: TorchFile) -> Iterator[tuple[str, State]]:
     """The state dicts in a file of `torch.save`, each once, with where they stand."""
     level, visited = [("", file.root)], set()
-    for _ in range(3):
+    for _ in range(_MOST_LEVELS):
         deeper = []
         for where, value in level:
             entries = _entries(value)
-            if not entries or id(entries) in visited:
+            if not entries or id(value) in visited:
                 continue
-            visited.add(id(entries))
+            visited.add(id(value))
             tensors = {name: view for name, view in entries.items() if name != _COUNTER}
-            if tensors and all(isinstance(view, View) for view in tensors.values()):
+            named = not isinstance(value, list | tuple)
+            if named and tensors and all(isinstance(view, View) for view in tensors.values()):
                 yield where, {name: file.locate(view) for name, view in tensors.items()}
             else:
                 prefix = f"{where}/" if where else ""
@@ -194,7 +194,11 @@ def _states(file: TorchFile) -> Iterator[tuple[str, State]]:
 
 
 def _entries(value: Any) -> dict[str, Any] | None:
-    """The entries of a mapping; None for anything else."""
+    """The entries of a mapping, and the items of a sequence by their places; None for anything else."""
+    if isinstance(value, list | tuple):
+        # as scripts save [state_dict] and (state_dict, epoch); places do not tell one of several from the others
+        mappings = {str(place): item for place, item in enumerate(value[:_MOST_ITEMS]) if _entries(item)}
+        return mappings if len(mappings) == 1 else None
     return value.entries if isinstance(value, Built) else value if isinstance(value, dict) else None
 
 
@@ -206,7 +210,7 @@ def _without_state(path: Path, root: Any) -> SalpipeError:
         if isinstance(value, Built) and not value.known:
             return _unreadable(path, CodeError(value.name))
         if isinstance(value, Built) and (kind := _NO_TENSORS.get(value.name.rpartition(".")[2])):
-            what = _short(name) or "its content"
+            what = short(name) or "its content"
             return SalpipeError(f"{path}: {what} is {kind}; save dense tensors of floating-point values")
     return SalpipeError(f"{path}: holds no state dict (names and tensors); save the network's state_dict() there")
 
@@ -214,144 +218,14 @@ def _without_state(path: Path, root: Any) -> SalpipeError:
 def _unreadable(path: Path, error: Exception) -> SalpipeError:
     if isinstance(error, CodeError):
         return SalpipeError(
-            f"{path}: refused, it would run code ({_short(str(error))}); save only the network's state_dict(), "
+            f"{path}: refused, it would run code ({short(str(error))}); save only the network's state_dict(), "
             "best as .safetensors"
         )
     reason = (error.strerror if isinstance(error, OSError) else None) or one_line(error)
     return SalpipeError(f"{path}: {reason}" if ";" in reason else f"{path}: {reason}; save it again")
 
 
-# ---- fitting a file to a network --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Choice:
-    """A file's tensors under names that a network may have.
-
-    Attributes:
-        file: the file.
-        where: which of its state dicts.
-        prefix: what is taken off the names.
-        state: the tensors.
-        left_out: names of tensors without that prefix.
-    """
-
-    file: WeightsFile
-    where: str
-    prefix: str
-    state: State
-    left_out: tuple[str, ...] = ()
-
-    @property
-    def averaged(self) -> bool:
-        """Whether these are weights averaged over training."""
-        return bool(_AVERAGED & set(re.split(r"[^a-z]+", f"{self.where} {self.prefix}".lower())))
-
-    def notes(self, others: list[Choice]) -> tuple[str, ...]:
-        """What is not as in a plain state dict, one sentence per kind.
-
-        Args:
-            others: choices that fit as well.
-        """
-        name, notes = shown(self.file.path.name), []
-        states = [where for where in self.file.states if where != self.where]
-        if states:
-            notes.append(f"{name}: weights taken from '{_short(self.where)}'; it also holds {_first(states)}")
-        if self.prefix:
-            notes.append(f"{name}: prefix '{_short(self.prefix)}' taken off the names of {_tensors(self.state)}")
-        if prefixes := [f"'{other.prefix}'" for other in others if other.where == self.where]:
-            notes.append(f"{name}: those under {_first(prefixes)} fit as well and were not taken")
-        if self.left_out:
-            notes.append(f"{name}: left out {_tensors(self.left_out)} of other names ({_first(self.left_out)})")
-        if count := sum(self.file.classes.values()):
-            objects = f"{count:,} object{'s' * (count != 1)}"
-            notes.append(f"{name}: {objects} beside the weights not read ({_first(list(self.file.classes))})")
-        return tuple(notes)
-
-
-def choices(file: WeightsFile, network: nn.Module) -> Iterator[Choice]:
-    """Every state dict of a file as it is, and without prefixes with which its names end as the network's do."""
-    anchor = next(iter(network.state_dict()), "")
-    for where, state in file.states.items():
-        yield Choice(file, where, "", state)
-        for prefix in _prefixes(state, anchor)[:_MOST_PREFIXES]:
-            under = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-            others = tuple(name for name in state if not name.startswith(prefix))
-            yield Choice(file, where, prefix, under, others)
-
-
-def _prefixes(state: State, anchor: str) -> list[str]:
-    """What stands before a network's first name, wherever that is; and what all names have in common."""
-    found = [name.removesuffix(anchor) for name in state if name.endswith(f".{anchor}")]
-    first, last = min(state, default=""), max(state, default="")
-    common = 0
-    while (dot := first.find(".", common)) > 0 and last.startswith(first[: dot + 1]):
-        common = dot + 1
-        found.append(first[:common])
-    return list(dict.fromkeys(found))
-
-
-@dataclass(frozen=True)
-class Mismatch:
-    """How a file of weights differs from a network: names only one of them has, and shapes (network's, file's)."""
-
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
-
-    def __len__(self) -> int:
-        return len(self.missing) + len(self.unexpected) + len(self.shapes)
-
-    def __str__(self) -> str:
-        shapes = [f"{key} {list(theirs)} instead of {list(ours)}" for key, (ours, theirs) in self.shapes.items()]
-        kinds = (("wrong shape", shapes), ("missing", self.missing), ("unexpected", self.unexpected))
-        return "; ".join(f"{len(keys)} {kind}: {_first(keys)}" for kind, keys in kinds if keys)
-
-    def class_count(self, classes: int) -> int | None:
-        """The file's number of classes if that is all in which it differs from a network of `classes`, else None."""
-        if self.missing or self.unexpected or not self.shapes:
-            return None
-        counts = {
-            theirs[0] if ours and theirs and ours[0] == classes and ours[1:] == theirs[1:] else None
-            for ours, theirs in self.shapes.values()
-        }
-        return counts.pop() if len(counts) == 1 else None
-
-
-def compare(module: nn.Module, state: Mapping[str, Tensor] | State) -> Mismatch:
-    """Compare a network's state dict with a file's, by name and shape.
-
-    BatchNorm's `num_batches_tracked` may be missing: older files lack it and nothing in eval mode reads it.
-    """
-    own = module.state_dict()
-    return Mismatch(
-        missing=tuple(key for key in own if key not in state and not key.endswith(".num_batches_tracked")),
-        unexpected=tuple(key for key in state if key not in own),
-        shapes={
-            key: (tuple(value.shape), tuple(state[key].shape))
-            for key, value in own.items()
-            if key in state and tuple(state[key].shape) != tuple(value.shape)
-        },
-    )
-
-
-def fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy the tensors of a state dict that `compare` found equal in names and shapes into a network."""
-    own = module.state_dict()
-    # updated in place, not replaced: modules read the version of their layout from the dict's metadata
-    own.update(state)
-    module.load_state_dict(own, strict=True)
-
-
-def _tensors(names: Collection[str]) -> str:
-    return f"{len(names):,} tensor{'s' * (len(names) != 1)}"
-
-
-def _first(names: tuple[str, ...] | list[str], most: int = 3) -> str:
-    return ", ".join(_short(name) for name in names[:most]) + (", …" if len(names) > most else "")
-
-
-def _short(name: str) -> str:
+def short(name: str) -> str:
     """A name of a file's as it may stand in a message."""
     return shown(name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…")
 

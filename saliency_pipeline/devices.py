@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.workers import usable_cores
 
 
@@ -18,12 +18,14 @@ def find_device(name: str) -> torch.device:
     """The device of `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
 
     Raises:
+        OptionError: it is none of these.
         SalpipeError: it is not available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    match = re.fullmatch(r"cpu|cuda(?::([0-9]+))?", name)
-    if match is None or (name != "cpu" and int(match[1] or 0) >= torch.cuda.device_count()):
+    if (match := re.fullmatch(r"cpu|cuda(?::([0-9]{1,9}))?", name)) is None:
+        raise OptionError(f"--device {name}: unknown; use auto, cpu, cuda or cuda:N")
+    if name != "cpu" and int(match[1] or 0) >= torch.cuda.device_count():
         raise SalpipeError(f"--device {name}: not available here; use --device cpu")
     return torch.device(name)
 

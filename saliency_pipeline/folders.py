@@ -31,6 +31,18 @@ def make_output(folder: Path, file: Path | None = None) -> None:
     Raises:
         SalpipeError: it cannot be made or read.
     """
+    check_output(folder, file)
+    with disk_errors_explained(file or folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_stale_temporaries(folder)
+
+
+def check_output(folder: Path, file: Path | None = None) -> None:
+    """Check that nothing stands where an output folder is to be made, before anything long begins.
+
+    Raises:
+        SalpipeError: as `make_output`.
+    """
     named = file or folder
     with disk_errors_explained(named):
         for place in (folder, *folder.parents):
@@ -41,8 +53,6 @@ def make_output(folder: Path, file: Path | None = None) -> None:
                 )
             if place.exists() and not place.is_dir():
                 raise SalpipeError(f"cannot write {named}: {place} is not a folder; choose another output folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_stale_temporaries(folder)
 
 
 def make_subfolder(path: Path, *, inside: Path | None = None) -> None:

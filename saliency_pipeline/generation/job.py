@@ -258,6 +258,12 @@ class _Worker:
         labels = np.array([record.label for record in records], np.int64)
         with self.computing:
             explanation = self.explainer.explain(frames, labels)
+        finite = np.isfinite(explanation.prediction_score).all(axis=1)
+        if not finite.all():
+            lost = {record.key for record, whole in zip(records, finite, strict=True) if not whole}
+            rejects = [Reject(key, "the source model's scores for it are not finite") for key in sorted(lost)]
+            kept = self(replace(chunk, records=[record for record in chunk.records if record.key not in lost]))
+            return _Explained(chunk, kept.rows, rejects + kept.rejects)
         rows = ShardRows(
             keys=[record.key for record in records],
             labels=labels,

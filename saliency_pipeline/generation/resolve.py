@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from saliency_pipeline.devices import find_device
-from saliency_pipeline.errors import BadImageError, SalpipeError
+from saliency_pipeline.errors import BadImageError, OptionError, SalpipeError
 from saliency_pipeline.generation.job import Job, build_explainer, sized
 from saliency_pipeline.generation.plan import (
     PASSED_OVER,
@@ -30,9 +30,10 @@ from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.models.source import SourceModel, load_source
 from saliency_pipeline.saliency.backends import BACKENDS, PRECISIONS, Placement
 from saliency_pipeline.saliency.engine import Explainer
+from saliency_pipeline.saliency.layers import Layer, NoGridError
 from saliency_pipeline.saliency.methods import Method, find_methods
 from saliency_pipeline.saliency.prepared import layer_from_json, prepared_layer
-from saliency_pipeline.saliency.targets import Target, parse_target
+from saliency_pipeline.saliency.targets import Target, check_target, parse_target
 from saliency_pipeline.saliency.tuning import FRAMES, choose_placement, default_batch
 from saliency_pipeline.shards.schema import MapShape, ShardHeader
 from saliency_pipeline.shards.summary import plural
@@ -125,20 +126,53 @@ def checked(request: Request) -> Request:
     """The request, its numbers and choices looked over.
 
     Raises:
-        SalpipeError: naming the option that cannot be.
+        OptionError: naming the option that cannot be.
     """
     for name, low, high in (("shard_size", 1, 1 << 20), ("jpeg_quality", 1, 100), ("max_pixels", 1, 1 << 40)):
         if not low <= getattr(request, name) <= high:
             flag = name.replace("_", "-")
-            raise SalpipeError(f"--{flag} {getattr(request, name)}: use a number from {low} to {high}")
+            raise OptionError(f"--{flag} {getattr(request, name)}: use a number from {low} to {high}")
     for name in ("size", "batch_size"):
         value = getattr(request, name)
         if value is not None and not 1 <= value <= 1 << 14:
-            raise SalpipeError(f"--{name.replace('_', '-')} {value}: use a number from 1 to {1 << 14}")
+            raise OptionError(f"--{name.replace('_', '-')} {value}: use a number from 1 to {1 << 14}")
     for name, choices in (("fit", FITS), ("encoding", ("raw", "jpeg"))):
         if getattr(request, name) not in choices:
-            raise SalpipeError(f"--{name} {getattr(request, name)}: choose from {', '.join(choices)}")
+            raise OptionError(f"--{name} {getattr(request, name)}: choose from {', '.join(choices)}")
+    check_target(request.target)
     return request
+
+
+def check_model(request: Request) -> None:
+    """Check the layer and the class that are explained, for which the source model is loaded; it is cached then.
+
+    Raises:
+        SalpipeError: as `resolve`.
+    """
+    if request.layer is None and request.target in ("predicted", "label"):
+        return
+    source = load_source(request.model, request.weights)
+    if request.target != "label":
+        parse_target(request.target, len(source.classes), source.class_index)
+    if request.layer is not None:
+        _layer(request, sized(source, request.size or source.preprocessing.size))
+
+
+def _layer(request: Request, source: SourceModel) -> Layer:
+    try:
+        return prepared_layer(source, request.layer)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        if request.size is None:
+            raise
+        raise SalpipeError(
+            f"--size {request.size}: {request.model} does not take such frames ({str(error).splitlines()[0]:.80})"
+        ) from error
+    except NoGridError as error:
+        if request.size is None:
+            raise
+        raise SalpipeError(
+            f"--size {request.size}: {request.model} has no layer on a grid for such frames; use a larger size"
+        ) from error
 
 
 def _target(request: Request, source: SourceModel, catalogue: Catalogue) -> Target:
@@ -205,14 +239,7 @@ def _choose(
     note: Note,
 ) -> tuple[Plan, Explainer | None]:
     """Choose what the request leaves open. Nothing here depends on how many jobs will run."""
-    try:
-        layer = prepared_layer(source, request.layer)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        if request.size is None:
-            raise
-        raise SalpipeError(
-            f"--size {request.size}: {request.model} does not take such frames ({str(error).splitlines()[0]:.80})"
-        ) from error
+    layer = _layer(request, source)
     batch = request.batch_size or default_batch(methods, request.device)
     note("choosing back end and precision on the first images")
     frames = _first_frames(catalogue, request, source, FRAMES)

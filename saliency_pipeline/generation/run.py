@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saliency_pipeline.devices import threads_within_cores
+from saliency_pipeline.devices import find_device, threads_within_cores
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.folders import FolderLock, make_output, make_subfolder
 from saliency_pipeline.generation.job import Job, write_shard, write_shards
@@ -115,6 +115,7 @@ def generate(
     if request is not None and options:
         raise TypeError("give a request or its fields, not both")
     request = checked(request or Request(**options))
+    find_device(request.device)
     progress = progress or Progress()
     folder = Path(output).absolute()
     if not 1 <= part[0] <= part[1]:

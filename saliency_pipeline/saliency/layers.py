@@ -14,6 +14,10 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.probe import evaluating, is_clean_cut, probe_frames, replaced_output
 
 
+class NoGridError(SalpipeError):
+    """No layer of a network has an output on a grid."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """A layer whose output lies on a grid over the frame.
@@ -140,7 +144,7 @@ def choose_layer(module: nn.Module, size: int, name: str | None = None) -> Layer
             # Not `> 0`: a damaged network's gradient is NaN, and its maps are to say so.
             if layer.to_grid(gradient).abs().amax() != 0 and is_clean_cut(module, layer.name, size):
                 return replace(layer, clean=True)
-    raise SalpipeError(f"{type(module).__name__} has no layer whose output lies on a grid; choose a network with one")
+    raise NoGridError(f"{type(module).__name__} has no layer whose output lies on a grid; choose a network with one")
 
 
 def _named_layer(module: nn.Module, size: int, name: str, layers: dict[str, tuple[Layer, Tensor]]) -> Layer:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import operator
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,8 +75,11 @@ class Observed(nn.Module):
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised frames (N, 3, S, S) to (the layer's output, logits (N, classes)); differentiable."""
         seen: list[Tensor] = []
+        thread = threading.get_ident()
 
-        def observe(output: Tensor) -> Tensor:
+        def observe(output: Tensor) -> Tensor | None:
+            if threading.get_ident() != thread:
+                return None  # the hook is on the layer for all threads, which would get one another's images
             # Cloned twice, because the next layer may work in place on what it is given.
             seen.append(output.clone())
             return seen[0].clone()

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.errors import OptionError, SalpipeError
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,16 @@ def top_classes(logits: Tensor, count: int) -> Tensor:
     return logits.sort(dim=1, descending=True, stable=True).indices[:, :count]
 
 
+def check_target(text: str) -> None:
+    """Check what `--target` was given as far as that is possible without images and source model.
+
+    Raises:
+        OptionError: a K that is no number from 1 on, or nothing at all.
+    """
+    if not text.strip() or (text.startswith("top:") and not re.fullmatch(r"top:0*[1-9][0-9]{0,8}", text)):
+        raise OptionError(f"--target {text}: use predicted, label, top:K with K from 1 on, or a class")
+
+
 def parse_target(
     text: str,
     classes: int,
@@ -73,18 +83,19 @@ def parse_target(
     Raises:
         SalpipeError: for anything else, or where the data set's classes are not the source model's.
     """
+    check_target(text)
     if text == "predicted":
         return Target("predicted")
     if match := re.fullmatch(r"top:(\d+)", text):
         count = int(match[1])
-        if not 1 <= count <= classes:
-            raise SalpipeError(f"--target {text}: the source model has {classes} classes; use top:1 to top:{classes}")
+        if count > classes:
+            raise OptionError(f"--target {text}: the source model has {classes} classes; use top:1 to top:{classes}")
         return Target("predicted", count)
     if text != "label":
         try:
             return Target("fixed", index=class_index(text))
         except SalpipeError as error:
-            raise SalpipeError(f"--target: {error}") from None
+            raise OptionError(f"--target: {error}") from None
     remedy = "use --target predicted, top:K or a class name"
     if not data_classes or unlabelled:
         what = f"{unlabelled} images have no label" if data_classes else "the images have no labels"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import glob
 import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from saliency_pipeline.errors import SalpipeError
@@ -59,6 +61,28 @@ def classes_meant(words: Sequence[str], classes: Sequence[str], ids: Sequence[st
     return tuple(sorted(found))
 
 
+def check_files(words: Iterable[str], images: Path) -> None:
+    """Check that files which `--classes` names exist, before images are listed.
+
+    Args:
+        words: of `--classes`.
+        images: the data set, whose classes go before files of the same names.
+
+    Raises:
+        SalpipeError: one does not.
+    """
+    for text in words:
+        name = text.strip().removeprefix("!").strip()
+        if name.startswith("@") and not os.path.exists(name[1:]):
+            place = glob.escape(name)
+            if not any(path for pattern in (place, f"*/{place}") for path in images.glob(pattern)):
+                raise _no_such_file(name)
+
+
+def _no_such_file(name: str) -> SalpipeError:
+    return SalpipeError(f"--classes {shown(name)}: No such file or directory; check the path")
+
+
 def _meant(words: Iterable[_Word], index: _Index, *, files: bool) -> set[int]:
     """The labels that words mean together; may be empty."""
     included: set[int] = set()
@@ -68,7 +92,7 @@ def _meant(words: Iterable[_Word], index: _Index, *, files: bool) -> set[int]:
         name = text.strip().removeprefix("!").strip()
         if files and not index.named(name) and (name.startswith("@") or os.path.isfile(name)):
             if not os.path.exists(name.removeprefix("@")):
-                raise SalpipeError(f"--classes {shown(name)}: No such file or directory; check the path")
+                raise _no_such_file(name)
             found = _meant(_words_of_file(name.removeprefix("@")), index, files=False)
         else:
             found = index.find(_Word(name, where))

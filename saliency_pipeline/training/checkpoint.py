@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.models.matching import compare
 from saliency_pipeline.models.trained import open_tensors, write_tensors
-from saliency_pipeline.models.weights import compare, one_line, read_state
+from saliency_pipeline.models.weights import one_line, read_state
 
 LAST = "last.safetensors"
 FORMAT = "salpipe-checkpoint"

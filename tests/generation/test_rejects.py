@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from safetensors.torch import save_file
 
 from saliency_pipeline.cli.main import salpipe
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.folder import read_folder
+from saliency_pipeline.models import build
+from saliency_pipeline.models.registry import find_source
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.summary import inspect
@@ -151,3 +154,19 @@ def test_a_plan_that_does_not_fit_on_the_disk_leaves_nothing(images: Path, tmp_p
     with largest_file(1000), pytest.raises(SalpipeError, match=r"file size limit reached while writing .*plan\.json"):
         run(images, tmp_path / "shards")
     assert [path.name for path in (tmp_path / "shards").rglob("*") if path.is_file()] == [".lock"]
+
+
+@pytest.mark.parametrize("method", ["gradcam", "gradient"])
+def test_images_whose_scores_are_not_finite_are_rejected(tmp_path: Path, method: str) -> None:
+    state = build.untrained("test_resnet", *find_source("test_resnet")).state_dict()
+    # finite, but more than float32 holds once activations of a picture are multiplied with it; black gives bias alone
+    for name in ("conv1.0.weight", "fc.weight"):
+        state[name] = state[name] * 1e25
+    save_file(state, tmp_path / "w.safetensors")
+    images = flat(tmp_path / "images", 5)
+    options = {"weights": str(tmp_path / "w.safetensors"), "methods": (method,)}
+    report = run(images, tmp_path / "shards", **options)
+    assert report.images + report.rejects == 5
+    assert report.rejects > 0
+    assert set(rejects(tmp_path / "shards").values()) == {"the source model's scores for it are not finite"}
+    assert verify(tmp_path / "shards", deep=True).problems == ()

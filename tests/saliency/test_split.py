@@ -1,6 +1,8 @@
 """The cut network: equal to the whole, BatchNorm and constants folded, linear heads proved or refused by numbers."""
 
 import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -209,3 +211,24 @@ def test_evaluating_gives_modes_back_after_an_error() -> None:
 )
 def test_close(a: list[float], b: list[float], same: bool) -> None:
     assert close(torch.tensor(a), torch.tensor(b), 1e-4) is same
+
+
+def test_threads_observe_their_own_images_alone() -> None:
+    class Meeting(nn.Module):
+        """Lets two threads' images reach the layer while both have their hooks on it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.barrier = nn.Identity(), threading.Barrier(2, timeout=20)
+
+        def forward(self, frames: Tensor) -> Tensor:
+            self.barrier.wait()
+            frames = self.layer(frames)
+            self.barrier.wait()
+            return frames.mean((2, 3))
+
+    observed = Observed(Meeting(), "layer")
+    frames = [torch.full((1, 3, 2, 2), float(number)) for number in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(observed, frames))
+    assert all(torch.equal(output, frame) for (output, _), frame in zip(results, frames, strict=True))
