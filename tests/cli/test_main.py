@@ -379,3 +379,22 @@ def test_the_collector_runs_rarely_and_ignores_all_objects_at_exit() -> None:
         "print(gc.get_freeze_count() > 1000)",
     )
     assert done.stdout.splitlines() == ["True True 0", "True"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+def test_a_limit_on_memory_is_answered_in_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("saliency_pipeline.models.registry.list_sources", fails)
+    result = CliRunner().invoke(salpipe, ["models"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("salpipe: error: limit on memory reached (ulimit -v")
+    assert result.stderr.count("\n") == 1
