@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -65,17 +64,7 @@ batch_size_option = click.option(
 )
 """`--batch-size`, delivered as the int `batch_size`."""
 
-
-def device_name(text: str) -> str:
-    """The name of a device, whether there is such a device or not."""
-    if not re.fullmatch("auto|cpu|cuda(:[0-9]{1,9})?", text):
-        raise click.BadParameter(f"{text!r} is unknown; use auto, cpu, cuda or cuda:N")
-    return text
-
-
-device_option = click.option(
-    "--device", type=device_name, default="auto", show_default=True, metavar="auto|cpu|cuda[:N]"
-)
+device_option = click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]")
 """`--device`, delivered as `device`."""
 
 shards_argument = click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))

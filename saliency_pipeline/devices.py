@@ -24,7 +24,7 @@ def find_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if (match := re.fullmatch(r"cpu|cuda(?::([0-9]{1,9}))?", name)) is None:
-        raise OptionError(f"--device {name}: unknown; use auto, cpu, cuda or cuda:N")
+        raise OptionError(f"--device {name}: not available here; use --device cpu")
     if name != "cpu" and int(match[1] or 0) >= torch.cuda.device_count():
         raise SalpipeError(f"--device {name}: not available here; use --device cpu")
     return torch.device(name)

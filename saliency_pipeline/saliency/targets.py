@@ -83,19 +83,18 @@ def parse_target(
     Raises:
         SalpipeError: for anything else, or where the data set's classes are not the source model's.
     """
-    check_target(text)
     if text == "predicted":
         return Target("predicted")
     if match := re.fullmatch(r"top:(\d+)", text):
         count = int(match[1])
-        if count > classes:
-            raise OptionError(f"--target {text}: the source model has {classes} classes; use top:1 to top:{classes}")
+        if not 1 <= count <= classes:
+            raise SalpipeError(f"--target {text}: the source model has {classes} classes; use top:1 to top:{classes}")
         return Target("predicted", count)
     if text != "label":
         try:
             return Target("fixed", index=class_index(text))
         except SalpipeError as error:
-            raise OptionError(f"--target: {error}") from None
+            raise SalpipeError(f"--target: {error}") from None
     remedy = "use --target predicted, top:K or a class name"
     if not data_classes or unlabelled:
         what = f"{unlabelled} images have no label" if data_classes else "the images have no labels"

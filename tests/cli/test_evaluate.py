@@ -77,7 +77,7 @@ def test_class_names_do_nothing_to_the_terminal(tmp_path: Path, monkeypatch: pyt
     [
         (["--split", "tset"], 2, "is not one of 'train', 'validation', 'test', 'all'"),
         (["--batch-size", "0"], 2, "--batch-size"),
-        (["--device", "tpu"], 1, "salpipe: error: --device tpu: not available here; use --device cpu\n"),
+        (["--device", "tpu"], 2, "salpipe: error: --device tpu: not available here; use --device cpu\n"),
     ],
 )
 def test_mistakes(arguments: list[str], exit_code: int, message: str, run: Path, shards: Path) -> None:

@@ -149,7 +149,6 @@ def test_images_and_output_are_needed(images: Path, tmp_path: Path) -> None:
         (["--target", "tabbby"], "did you mean tabby"),
         (["--target", "label"], "use --target predicted, top:K or a class name"),
         (["--backend", "openvino", "--method", "gradient"], "need --backend torch"),
-        (["--device", "tpu"], "use --device cpu"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -209,3 +208,57 @@ def test_a_bar_is_drawn_on_a_terminal(
     assert "checking" in capsys.readouterr().err
     examples.run(images, tmp_path / "shards", progress=TerminalProgress(quiet=True))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--target", "top:0"], 2, "--target top:0: use predicted, label, top:K with K from 1 on"),
+        (["--target", "top:x"], 2, "--target top:x: use predicted"),
+        (["--target", "top:1001"], 1, "use top:1 to top:1000"),
+        (["--target", "labels"], 1, "--target: class 'labels': not one of test_resnet's 1000 classes"),
+        (["--device", "gpu"], 2, "--device gpu: not available here; use --device cpu"),
+        (["--device", "cuda:99"], 1, "--device cuda:99: not available here; use --device cpu"),
+        (["--layer", "nosuch"], 1, "--layer nosuch: is no layer of this network; candidates: "),
+        (["--classes", "@nofile"], 1, "--classes @nofile: No such file or directory; check the path"),
+        (["--size", "16385"], 2, "16385 is not in the range"),
+    ],
+)
+def test_wrong_options_are_refused_before_images_are_listed(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], code: int, message: str
+) -> None:
+    monkeypatch.setattr("saliency_pipeline.subsets.prepare.prepare", lambda *_, **__: pytest.fail("images were listed"))
+    result = generate(images, "-o", tmp_path / "shards", *COMMAND, *options)
+    assert (result.exit_code, message in result.stderr) == (code, True), result.output
+    assert not (tmp_path / "shards").exists()
+
+
+def test_an_output_folder_that_cannot_be_made_is_refused_before_images_are_listed(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("saliency_pipeline.subsets.prepare.prepare", lambda *_, **__: pytest.fail("images were listed"))
+    (tmp_path / "shards").symlink_to(tmp_path / "missing")
+    result = generate(images, "-o", tmp_path / "shards", *COMMAND)
+    assert result.exit_code == 1
+    assert "is a link to" in result.stderr
+
+
+def test_frames_too_small_for_a_layer_are_the_sizes_fault(images: Path, tmp_path: Path) -> None:
+    result = generate(images, "-o", tmp_path / "shards", *COMMAND, "--size", "1")
+    assert result.exit_code == 1
+    assert "--size 1: test_resnet has no layer on a grid for such frames; use a larger size" in result.stderr
+
+
+def test_a_file_for_a_model_is_sent_to_weights(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "plain.pth").touch()
+    result = generate(images, "-o", tmp_path / "shards", "--model", tmp_path / "plain.pth")
+    assert "plain.pth' is a file; give it to --weights" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "compare", "evaluate", "predict"])
+def test_devices_are_looked_at_before_anything_else(images: Path, tmp_path: Path, command: str) -> None:
+    inputs = [images, "--run", images] if command == "predict" else [images] * (2 if command == "evaluate" else 1)
+    for device, code in (("gpu", 2), ("cuda:99", 1)):
+        arguments = [command, *inputs, "-o", tmp_path / "out", "--device", device]
+        result = CliRunner().invoke(salpipe, [*map(str, arguments)])
+        assert (result.exit_code, device in result.stderr) == (code, True), result.output

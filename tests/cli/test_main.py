@@ -381,6 +381,7 @@ def test_the_collector_runs_rarely_and_ignores_all_objects_at_exit() -> None:
     assert done.stdout.splitlines() == ["True True 0", "True"]
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_the_null_device(tmp_path: Path, closed: str) -> None:
     """The next file that is opened would otherwise get the number of a stream, and all that is printed."""
@@ -400,3 +401,22 @@ def test_closed_streams_are_the_null_device(tmp_path: Path, closed: str) -> None
     assert (done.returncode, (tmp_path / "new").read_bytes()) == (0, b"x")
     assert done.stdout == ("" if ">&-" in closed.replace("2>&-", "") else "out\n")
     assert done.stderr == ("" if "2>&-" in closed else "error\n")
+=======
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+def test_a_limit_on_memory_is_answered_in_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("saliency_pipeline.models.registry.list_sources", fails)
+    result = CliRunner().invoke(salpipe, ["models"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("salpipe: error: limit on memory reached (ulimit -v")
+    assert result.stderr.count("\n") == 1
+>>>>>>> checkpoints

@@ -322,3 +322,8 @@ def test_notes_on_a_file_are_kept_with_the_prepared_model(tmp_path: Path) -> Non
     torch.save({f"model.{key}": value for key, value in state.items()}, tmp_path / "last.ckpt")
     first, again = (load_source(TINY, str(tmp_path / "last.ckpt")) for _ in range(2))
     assert first.notes == again.notes == (f"last.ckpt: prefix 'model.' taken off the names of {len(state)} tensors",)
+
+
+def test_remedies_for_a_data_sets_class_offer_no_index(embedded: SourceModel) -> None:
+    with pytest.raises(SalpipeError, match="1000 classes; give a WordNet id or another name"):
+        embedded.class_named("qqqqqqqq")
