@@ -28,6 +28,23 @@ def identity_of(file: int) -> Identity:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
+class _Descriptor:
+    """The number of an open file, which is closed with this object.
+
+    An object of its own, because weak references to a `ShardFile` have to be dead before its file is closed: Python
+    calls `__del__` of an object before it clears the weak references to it, and closing lets other threads run.
+    """
+
+    number: int | None = None
+
+    def __init__(self, path: Path) -> None:
+        self.number = open_regular(path)
+
+    def __del__(self) -> None:
+        if self.number is not None:
+            os.close(self.number)
+
+
 class ShardFile:
     """A shard's file, open as long as somebody holds this; any number of threads and forked processes may read.
 
@@ -39,19 +56,13 @@ class ShardFile:
         IntegrityError: it cannot be opened, or is not that file any more.
     """
 
-    _file: int | None = None
-
     def __init__(self, path: Path, identity: Identity) -> None:
         self.path, self.identity = path, identity
         try:
-            self._file = open_regular(path)
+            self._descriptor = _Descriptor(path)
         except OSError as error:
             raise self._unreadable(error) from error
         self._check()
-
-    def __del__(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
 
     def read(self, offset: int, out: npt.NDArray[Any]) -> None:
         """Fill a C-contiguous array with the bytes from an offset on.
@@ -91,10 +102,11 @@ class ShardFile:
         self._check()
 
     def _fill(self, buffer: memoryview, offset: int) -> None:
-        assert self._file is not None
+        number = self._descriptor.number
+        assert number is not None
         while len(buffer):
             try:
-                count = os.preadv(self._file, (buffer,), offset)
+                count = os.preadv(number, (buffer,), offset)
             except OSError as error:
                 raise self._unreadable(error) from error
             if count == len(buffer):
@@ -108,9 +120,10 @@ class ShardFile:
 
     def _check(self) -> None:
         """After reading: whoever writes into a file changes its time before its bytes."""
-        assert self._file is not None
+        number = self._descriptor.number
+        assert number is not None
         try:
-            same = identity_of(self._file) == self.identity
+            same = identity_of(number) == self.identity
         except OSError as error:
             raise self._unreadable(error) from error
         if not same:

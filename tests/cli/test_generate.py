@@ -240,7 +240,7 @@ def test_an_output_folder_that_cannot_be_made_is_refused_before_images_are_liste
     (tmp_path / "shards").symlink_to(tmp_path / "missing")
     result = generate(images, "-o", tmp_path / "shards", *COMMAND)
     assert result.exit_code == 1
-    assert "is a link to" in result.stderr
+    assert "a dangling link to" in result.stderr
 
 
 def test_frames_too_small_for_a_layer_are_the_sizes_fault(images: Path, tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.folder import read_folder
 from saliency_pipeline.images.keys import SUFFIXES, key_part, natural
-from saliency_pipeline.images.listing import DRAWN
 from saliency_pipeline.images.record import Catalogue, Split
 
 
@@ -395,13 +394,3 @@ def test_two_threads_read_the_same(tmp_path):
         thread.join()
     assert found[0] == found[1]
     assert len(found[0]) == 300
-
-
-@pytest.mark.parametrize(("picture", "beside"), DRAWN.items())
-def test_pictures_that_the_commands_drew_are_no_data(tmp_path, picture, beside):
-    make(tmp_path, "1.jpg", picture)
-    assert len(read_folder(tmp_path)) == 2
-    (tmp_path / beside).touch()
-    catalogue = read_folder(tmp_path)
-    assert [record.key for record in catalogue.records] == ["1.jpg"]
-    assert catalogue.passed_over["pictures that salpipe drew"] == 1

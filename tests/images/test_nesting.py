@@ -9,6 +9,7 @@ from saliency_pipeline.comparison.report import PICTURES
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation.evaluate import CONFUSION, EVALUATION, RELIABILITY
 from saliency_pipeline.gallery.page import CONTACT_SHEET, PAGE
+from saliency_pipeline.images.folder import read_folder
 from saliency_pipeline.images.listing import DRAWN
 from saliency_pipeline.images.nesting import OWN_FOLDERS, refuse_among_images
 from saliency_pipeline.training.find_lr import DATA, PICTURE
@@ -92,3 +93,13 @@ def test_a_file_is_refused_for_the_folders_above_it(tmp_path: Path) -> None:
     with pytest.raises(SalpipeError, match=r"model\.onnx lies inside the image folder"):
         refuse_among_images(photos / "model.onnx")
     refuse_among_images(tmp_path / "model.onnx", tmp_path / "run")
+
+
+@pytest.mark.parametrize(("picture", "beside"), DRAWN.items())
+def test_pictures_that_the_commands_drew_are_no_data(tmp_path: Path, picture: str, beside: str) -> None:
+    make(tmp_path, "1.jpg", picture)
+    assert len(read_folder(tmp_path)) == 2
+    (tmp_path / beside).touch()
+    catalogue = read_folder(tmp_path)
+    assert [record.key for record in catalogue.records] == ["1.jpg"]
+    assert catalogue.passed_over["pictures that salpipe drew"] == 1
