@@ -1,11 +1,15 @@
-"""Standard streams that are closed."""
+"""What a command is started in: closed streams, limits on memory."""
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from saliency_pipeline.cli.main import salpipe
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
