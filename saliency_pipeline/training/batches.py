@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.shards.schema import all_finite, are_scales
+from saliency_pipeline.shards.schema import all_finite
 from saliency_pipeline.shards.shard import Shard
 from saliency_pipeline.training import augment as augmentation
 from saliency_pipeline.training.augment import augment
@@ -146,8 +146,22 @@ class PairDataset(Dataset[Item]):
         """Positions in the folder of the images whose maps are read, int64 (N,)."""
         return self.rows[partners(self.labels, self.seed)] if self.maps == MISMATCHED else self.rows
 
+    @cached_property
+    def scales(self) -> npt.NDArray[np.float32]:
+        """Greatest absolute value of the map of every row, float32 (N,); read once, since a read per row costs as much
+        as that of a small map.
+
+        Raises:
+            IntegrityError: a shard is damaged, or a scale in it negative or not finite.
+        """
+        assert self.method is not None
+        scales = np.empty(len(self.rows), np.float32)
+        for shard, places, rows in self.folder.group(self.map_rows):
+            scales[places] = shard.scales(self.method)[rows, self.target]
+        return scales
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("labels", "map_rows")}
+        return {name: value for name, value in vars(self).items() if name not in ("labels", "map_rows", "scales")}
 
     def __getitem__(self, index: int) -> Item:
         """The image uint8 (S, S, 3), its raw map float32 (h, w) or None, and its label."""
@@ -181,14 +195,12 @@ class PairDataset(Dataset[Item]):
         if self.maps == CENTER_PRIOR:
             maps[:] = center_prior(shape.height, shape.width)
             return maps
-        stored, scales = np.empty(maps.shape, "<f2"), np.empty(len(maps), "<f4")
+        stored = np.empty(maps.shape, "<f2")
         for shard, places, rows in self.folder.group(self.map_rows[indices]):
-            wanted = rows * shape.targets + self.target
-            shard.gather(f"saliency/{method}/map", wanted, stored, places)
-            shard.gather(f"saliency/{method}/scale", wanted, scales, places)
-        if not are_scales(scales) or not all_finite(stored):
+            shard.gather(f"saliency/{method}/map", rows * shape.targets + self.target, stored, places)
+        if not all_finite(stored):
             self._raise_damage(method, self.map_rows[indices])
-        np.multiply(stored, scales[:, None, None], out=maps)
+        np.multiply(stored, self.scales[indices, None, None], out=maps)
         return shuffle_cells(maps, self.rows[indices], self.seed) if self.maps == SHUFFLED else maps
 
     def _raise_damage(self, method: str, positions: npt.NDArray[np.int64]) -> NoReturn:

@@ -286,7 +286,8 @@ def test_maps_that_cannot_be_are_damage_of_their_shard(tmp_path, name, row, valu
         IntegrityError, match=rf"shard-00001\.h5: a {name} of gradcam .*not finite; run 'salpipe verify"
     ):
         dataset.__getitems__(range(24))
-    assert len(dataset.__getitems__([16, 18]).images) == 2
+    if name == "map":  # scales are all read with the first batch
+        assert len(dataset.__getitems__([16, 18]).images) == 2
     assert len(PairDataset(ShardFolder(path), np.arange(24), None).__getitems__(range(24)).images) == 24
 
 
