@@ -167,8 +167,8 @@ def _say_plan(tasks: Any, estimate: Any, as_json: bool) -> None:
         return
     for (arm, setting), count in Counter((task.arm or "pretraining", task.setting) for task in tasks).items():
         step = estimate.seconds_per_step.get(arm)
-        told = f", {1000 * step:.0f} ms a step" if step else ""
-        echo(f"{arm}{f', {setting}' if setting else ''}: {plural(count, 'run')}{told}")
+        speed = f", {1000 * step:.0f} ms a step" if step else ""
+        echo(f"{arm}{f', {setting}' if setting else ''}: {plural(count, 'run')}{speed}")
     echo(
         f"{plural(estimate.runs, 'run')} to train, {plural(estimate.steps, 'step')}, about "
         f"{_duration(estimate.seconds)}; without --dry-run they are trained"

@@ -1,5 +1,5 @@
 """Which kind of weights a file holds, by its first bytes. Nothing here takes long to import or to run: a wrong file is
-told before anything else begins. What the file holds is read in `weights`.
+reported before anything else begins. What the file holds is read in `weights`.
 """
 
 from __future__ import annotations

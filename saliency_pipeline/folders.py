@@ -135,7 +135,7 @@ class FolderLock:
     Args:
         folder: an existing folder.
         shared: hold it together with other shared holders.
-        note: told where the file system has no locks.
+        note: called where the file system has no locks.
 
     Raises:
         FolderInUseError: on entry, when somebody else holds it.

@@ -1,4 +1,4 @@
-"""What a path is, told by the names of files: for errors that say what was given where something else is wanted."""
+"""What kind of file or folder a path is, by the names of files: for errors where another kind is needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies in the place of a file by mistake, told by its first bytes: web pages, pointers, compressed files."""
+"""What is in the place of another file by mistake, by its first bytes: web pages, Git LFS pointers, archives."""
 
 from __future__ import annotations
 

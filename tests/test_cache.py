@@ -11,6 +11,7 @@ from saliency_pipeline import cache
 from saliency_pipeline.cache import cache_folder, cached, discard
 from saliency_pipeline.speeds import remembered_speeds
 from saliency_pipeline.temporaries import temporary_name
+from tests.odd_files import make_odd
 
 
 class Making:
@@ -187,16 +188,7 @@ def test_without_a_home_nothing_is_left_where_the_command_runs(
 def test_what_is_no_entry_is_made_again(making: Making, empty_cache: Path, kind: str) -> None:
     making("a")
     (entry,) = entries(empty_cache)
-    entry.unlink()
-    if kind == "pipe":
-        os.mkfifo(entry)
-    elif kind == "device":
-        entry.symlink_to("/dev/zero")
-    elif kind == "folder":
-        entry.mkdir()
-    else:
-        with open(entry, "wb") as file:
-            file.truncate(2**40 if kind == "sparse" else 0)
+    make_odd(entry, kind)
     assert making("a") == "a"
     assert making.count == 2
 

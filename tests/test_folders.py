@@ -18,6 +18,7 @@ from saliency_pipeline.folders import FolderLock, make_output, make_subfolder, o
 from saliency_pipeline.temporaries import temporary_name
 
 ROOT = Path(__file__).parents[1]
+NOBODY = 65534
 
 
 def run(script: str, **options) -> subprocess.CompletedProcess:
@@ -174,13 +175,20 @@ def test_a_folder_that_cannot_be_locked_is_named(tmp_path):
         raise AssertionError
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
-def test_a_folder_that_may_not_be_listed_can_be_written_to(tmp_path):
+def test_a_folder_that_may_not_be_listed_can_be_written_to(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # nobody may not come here by the folders above
+    user = os.geteuid()
+    if user == 0:  # who may list every folder
+        os.chown(tmp_path, NOBODY, -1)
     tmp_path.chmod(0o300)
     try:
-        with FolderLock(tmp_path):
-            write_atomically(tmp_path / "a", b"x")
+        os.seteuid(user or NOBODY)
+        with pytest.raises(PermissionError):
+            os.listdir()
+        with FolderLock(Path()):
+            write_atomically(Path("a"), b"x")
     finally:
+        os.seteuid(user)
         tmp_path.chmod(0o700)
     assert (tmp_path / "a").read_bytes() == b"x"
 

@@ -20,7 +20,7 @@ EXCERPT_CLASSES = 80
 Pairs = npt.NDArray[np.int64]
 """(K, 3) int64, sorted: a true class, an answer, and how many images there are of both, at least 1."""
 
-Told = list[list[int]] | dict[str, list[int]]
+Stored = list[list[int]] | dict[str, list[int]]
 """What JSON has: rows of a matrix, or the columns of `Pairs`."""
 
 _COLUMNS = ("true", "answered", "images")
@@ -55,7 +55,7 @@ def count_pairs(labels: npt.NDArray[np.int64], answers: npt.NDArray[np.int64]) -
     return np.stack([codes // classes, codes % classes, counts], axis=1).astype(np.int64)
 
 
-def to_json(pairs: Pairs, classes: int) -> Told:
+def to_json(pairs: Pairs, classes: int) -> Stored:
     """Rows of the matrix, or for more than `MATRIX_CLASSES` classes the columns `true`, `answered` and `images`.
 
     >>> to_json(np.array([[0, 1, 7]]), 2), to_json(np.array([[0, 1, 7]]), 500)
@@ -67,11 +67,11 @@ def to_json(pairs: Pairs, classes: int) -> Told:
     return dict(zip(_COLUMNS, pairs.T.tolist(), strict=True))
 
 
-def from_json(told: Told) -> Pairs:
+def from_json(value: Stored) -> Pairs:
     """The inverse of `to_json`."""
-    if isinstance(told, dict):
-        return np.array([told[name] for name in _COLUMNS], np.int64).T
-    matrix = np.array(told, np.int64)
+    if isinstance(value, dict):
+        return np.array([value[name] for name in _COLUMNS], np.int64).T
+    matrix = np.array(value, np.int64)
     rows, columns = np.nonzero(matrix)
     return np.stack([rows, columns, matrix[rows, columns]], axis=1)
 

@@ -145,7 +145,7 @@ _QUIET = ("ignore", None, Warning, re.compile(r"PIL\.|pillow_heif\."), 0)
 
 @contextlib.contextmanager
 def _pillow_switches() -> Iterator[None]:
-    """Makes a file's fate depend on the file alone, whatever the host program told Pillow.
+    """Makes a file's fate depend on the file alone, whatever the host program has set in Pillow.
 
     Truncated files are refused, the size limits are ours, warnings are neither shown nor turned into errors, and a
     decoder uses one thread. Pillow has these switches only process-wide. The first thread in sets them, the last one

@@ -28,7 +28,7 @@ from saliency_pipeline.signatures import mistaken
 NAMES = "JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF, HEIC or JPEG 2000"
 """What can be read, for messages."""
 
-MAX_SCANS = 100
+SCAN, MAX_SCANS = b"\xff\xda", 100
 """Passes over all of its pixels that a JPEG may ask of its decoder; files in use have at most some twenty."""
 
 MAX_VALUES = 2**24
@@ -64,11 +64,11 @@ class JpegFile(JpegImagePlugin.JpegImageFile):
         """
         assert self.fp is not None
         # The one scan of an ordinary JPEG has all components; whatever else is in such a file is never decoded.
-        first = data.rfind(b"\xff\xda", 0, self.fp.tell())
+        first = data.rfind(SCAN, 0, self.fp.tell())
         if "progressive" not in self.info and data[first + 4 : first + 5] == bytes([self.layers]):
             return False
         # In compressed data 0xFF is followed by 0 or by the number of a restart.
-        if (scans := data.count(b"\xff\xda", first)) > MAX_SCANS:
+        if (scans := data.count(SCAN, first)) > MAX_SCANS:
             raise BadImageError(f"a JPEG of {scans:,} scans; at most {MAX_SCANS} are decoded")
         return True
 

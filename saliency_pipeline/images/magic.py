@@ -1,4 +1,4 @@
-"""Formats of image files, told from the bytes they begin with. Nothing is decoded, and no name is looked at."""
+"""Formats of image files, recognized by their first bytes. Nothing is decoded, and names do not count."""
 
 from __future__ import annotations
 

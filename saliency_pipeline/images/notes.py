@@ -56,8 +56,8 @@ class Notes:
         """Count things passed over that are not worth naming.
 
         Args:
-            kind: an ending such as `.txt`, or a word or two that follow a number: `hidden`. All kinds are told in one
-                line, and those beyond the first two dozen together.
+            kind: an ending such as `.txt`, or a word or two that follow a number: `hidden`. All kinds are reported in
+                one line, and those beyond the first two dozen together.
             number: how many there are.
         """
         if number:
@@ -114,9 +114,9 @@ class Notes:
         if self._kinds:
             files = {kind: number for kind, number in self._kinds.items() if kind.startswith(".") or kind == NO_ENDING}
             rest = {kind: number for kind, number in self._kinds.items() if kind not in files}
-            told = [f"{counted(files)} (not read)"] if files else []
-            told += [counted(rest)] if rest else []
-            found.append(f"passed over: {'; '.join(told)}")
+            parts = [f"{counted(files)} (not read)"] if files else []
+            parts += [counted(rest)] if rest else []
+            found.append(f"passed over: {'; '.join(parts)}")
         return tuple(found)
 
 

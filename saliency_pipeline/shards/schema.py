@@ -246,7 +246,7 @@ def decode_maps(stored: npt.NDArray[np.float16], scale: npt.NDArray[np.float32])
 
 
 def all_finite(stored: npt.NDArray[np.float16]) -> bool:
-    """Whether no value of stored maps is infinite or NaN, told by their exponents: several times as fast as isfinite.
+    """Whether no value of stored maps is infinite or NaN, by their exponents: several times as fast as isfinite.
 
     >>> all_finite(np.array([1, -1], np.float16)), all_finite(np.array([1, -np.inf], np.float16))
     (True, False)

@@ -23,14 +23,12 @@ import simplejpeg
 from PIL import Image
 
 from saliency_pipeline.errors import IntegrityError, SalpipeError
+from saliency_pipeline.images.formats import MAX_SCANS, SCAN
 from saliency_pipeline.shards.file import ShardFile
 from saliency_pipeline.shards.layout import Layout, read_layout
 from saliency_pipeline.shards.schema import MAX_ITEM_BYTES, ShardHeader, all_finite, are_scales, decode_maps, ragged
 
 Rows = Sequence[int] | slice | npt.NDArray[np.integer[Any]] | None
-
-# each scan of a progressive JPEG goes over the whole image: a small file of thousands takes minutes
-_SCAN, _MAX_SCANS = b"\xff\xda", 100
 
 
 @dataclass(frozen=True)
@@ -278,8 +276,8 @@ class Shard(Described):
             IntegrityError: it cannot be decoded.
         """
         data = self.jpeg(row)
-        if data.count(_SCAN) > _MAX_SCANS:
-            raise self._damaged(f"the image of '{self.keys[row]}' has more than {_MAX_SCANS} scans")
+        if data.count(SCAN) > MAX_SCANS:
+            raise self._damaged(f"the image of '{self.keys[row]}' has more than {MAX_SCANS} scans")
         try:
             # the same pixels as Pillow's and two copies fewer, but Pillow can say what is wrong
             if simplejpeg.decode_jpeg_header(data)[:3] == (self.size, self.size, "YCbCr"):

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from click.testing import CliRunner, Result
 from saliency_pipeline import errors
 from saliency_pipeline.cli import options
 from saliency_pipeline.cli.main import COMMANDS, LazyGroup, salpipe
+from tests.odd_files import make_odd
 
 HEAVY = {"torch", "numpy", "h5py", "cv2", "timm", "torchvision", "tqdm", "jinja2", "joblib", "importlib.metadata"}
 
@@ -304,13 +304,7 @@ def test_a_mistake_in_the_file_is_one_line(tmp_path: Path, toml: str, message: s
 @pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
 def test_a_config_that_is_no_small_file_is_one_line(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "run.toml"
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "device":
-        path.symlink_to("/dev/zero")
-    else:
-        with open(path, "wb") as file:
-            file.truncate(2**40)
+    make_odd(path, kind)
     result = run("toy", "--config", str(path), "photos")
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
 

@@ -1,7 +1,6 @@
 """Runs and comparisons from elsewhere: what is in their folders is looked at before it is believed."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from saliency_pipeline.comparison.runs import is_finished, read_run
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.runlog import ANSWERS, COLUMNS, METRICS, PROVENANCE, SUMMARY
+from tests.odd_files import make_odd
 
 ROW: dict[str, Any] = dict.fromkeys(COLUMNS, 1)
 
@@ -42,16 +42,7 @@ def test_a_sound_one_is_read(finished: Path) -> None:
 @pytest.mark.parametrize("kind", ["pipe", "device", "sparse", "deep"])
 def test_what_is_no_small_regular_file_is_damaged(finished: Path, name: str, kind: str) -> None:
     path = finished / name
-    path.unlink()
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "device":
-        path.symlink_to("/dev/zero")
-    elif kind == "deep":
-        path.write_text("key,label\n" if name == ANSWERS else "[" * 100_000)
-    else:
-        with open(path, "wb") as file:
-            file.truncate(2**36)
+    make_odd(path, kind)
     with pytest.raises(SalpipeError, match=r"damaged \([^\n]*\)"):
         read_run(finished, "arm", "all images")
 

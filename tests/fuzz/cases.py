@@ -9,7 +9,8 @@ from pathlib import Path
 from random import Random
 from typing import Protocol
 
-from tests.fuzz.mutations import BYTES, SPECIAL, Mutator, make_special
+from tests.fuzz.mutations import BYTES, SPECIAL, Mutator
+from tests.odd_files import make_odd
 
 
 class Mutable(Protocol):
@@ -74,7 +75,7 @@ def prepare(case: Case, kind: Mutable, corpus: Path, work: Path) -> tuple[Path, 
     path.unlink()
     if number < len(files) + len(SPECIAL):
         special = SPECIAL[number - len(files)]
-        make_special(path, special)
+        make_odd(path, special)
         return path, special
     others = [(root / other).read_bytes() for other in random.sample(files, min(2, len(files)))]
     mutated, edits = mutate(data, kind.mutators, random, others)

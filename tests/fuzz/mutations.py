@@ -4,11 +4,9 @@ A mutator takes the bytes of a file, random numbers, and the bytes of other vali
 """
 
 import json
-import os
 import re
 import tomllib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -217,29 +215,6 @@ def edit_node(document: Any, random: Random) -> Any:
 # kinds of file instead of contents
 
 SPECIAL = ("missing", "empty", "folder", "dangling link", "link to itself", "pipe", "device", "sparse", "unreadable")
-
-
-def make_special(path: Path, name: str) -> None:
-    """Puts what is no ordinary file in the place of one."""
-    if name == "empty":
-        path.touch()
-    elif name == "folder":
-        path.mkdir()
-    elif name == "dangling link":
-        path.symlink_to(path.with_name("nothing"))
-    elif name == "link to itself":
-        path.symlink_to(path)
-    elif name == "pipe":
-        os.mkfifo(path)
-    elif name == "device":
-        path.symlink_to("/dev/zero")
-    elif name == "sparse":
-        path.touch()
-        os.truncate(path, 10 * 2**30)
-    elif name == "unreadable":  # root reads it all the same
-        path.touch(mode=0)
-    else:
-        assert name == "missing", name
 
 
 # pieces

@@ -1,7 +1,6 @@
 """Small files that claim to be huge are refused when their header is read, before anything of that size is made."""
 
 import json
-import os
 import resource
 import tracemalloc
 
@@ -17,6 +16,7 @@ from saliency_pipeline.shards.schema import Column, MapShape, ShardHeader
 from saliency_pipeline.shards.shard import Shard
 from saliency_pipeline.shards.summary import inspect
 from saliency_pipeline.shards.verify import verify
+from tests.odd_files import make_odd
 from tests.shards.examples import SIZE, folder, header, jpeg, rows, write
 
 
@@ -162,23 +162,7 @@ def test_manifests_have_bounds(tmp_path, change, message):
             Manifest.read(path.parent)
 
 
-def odd(path, kind):
-    """Put a pipe, a device, a huge hole or a deep document in the place of a file."""
-    path.unlink(missing_ok=True)
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "device":
-        path.symlink_to("/dev/zero")
-    elif kind == "hole":
-        path.touch()
-        os.truncate(path, 10 * 2**30)
-    elif kind == "folder":
-        path.mkdir()
-    else:
-        path.write_text("[" * 100_000)
-
-
-ODD = ("pipe", "device", "hole", "folder", "depth")
+ODD = ("pipe", "device", "sparse", "folder", "deep")
 
 
 @pytest.fixture
@@ -196,7 +180,7 @@ def little_memory():
 @pytest.mark.usefixtures("little_memory")
 def test_a_manifest_that_is_none_is_answered(tmp_path, kind):
     path = folder(tmp_path / "f", (2,))
-    odd(path / "manifest.json", kind)
+    make_odd(path / "manifest.json", kind)
     for use in (ShardFolder, inspect):
         with pytest.raises(SalpipeError, match=r"manifest\.json"):
             use(path)
@@ -206,7 +190,7 @@ def test_a_manifest_that_is_none_is_answered(tmp_path, kind):
 @pytest.mark.usefixtures("little_memory")
 def test_a_shard_that_is_none_is_answered(tmp_path, kind):
     path = folder(tmp_path / "f", (2,))
-    odd(path / "shard-00000.h5", kind)
+    make_odd(path / "shard-00000.h5", kind)
     assert verify(path, deep=True).damaged == ("shard-00000.h5",)
     with pytest.raises(SalpipeError, match=r"shard-00000\.h5"):
         inspect(path)
@@ -216,9 +200,9 @@ def test_a_shard_that_is_none_is_answered(tmp_path, kind):
 @pytest.mark.usefixtures("little_memory")
 def test_rejects_that_are_none_are_answered(tmp_path, kind, monkeypatch):
     path = folder(tmp_path / "f", (2,))
-    odd(path / "rejects.jsonl", kind)
+    make_odd(path / "rejects.jsonl", kind)
     assert verify(path).damaged == ("rejects.jsonl",)
-    if kind in ("hole", "depth"):
+    if kind in ("sparse", "deep"):
         assert list(inspect(path).rejects) == ["unreadable line of rejects.jsonl"]
     else:
         with pytest.raises(IntegrityError, match=r"rejects\.jsonl: cannot be read"):
