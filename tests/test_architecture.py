@@ -36,6 +36,7 @@ LAYERS = (
     "gallery",
     "training",
     "evaluation",
+    "statistics",
     "comparison",
     "cli",
 )

@@ -14,11 +14,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from saliency_pipeline.comparison import statistics
 from saliency_pipeline.comparison.arms import CANDIDATE, REFERENCE, Arm, contrasts
 from saliency_pipeline.comparison.conclusion import conclude
 from saliency_pipeline.comparison.runs import Answers, Run, recalls, shared_keys
 from saliency_pipeline.evaluation.confusion import count_pairs, to_json
+from saliency_pipeline.statistics.contrast import ROPE, UNDERPOWERED, Contrast, evaluate, verdict
+from saliency_pipeline.statistics.images import mcnemar, paired_bootstrap
+from saliency_pipeline.statistics.multiplicity import holm
+from saliency_pipeline.statistics.power import LEVEL, MINIMUM_PAIRS
+from saliency_pipeline.statistics.speed import EARLY_EPOCHS, THRESHOLD_SHARE, area, censored_median, epochs_to, faster
 
 FORMAT, FORMAT_VERSION = "salpipe-comparison", 1
 MEASURES = ("final", "area")
@@ -56,9 +60,9 @@ def analyse(
         "format_version": FORMAT_VERSION,
         "arms": [{"name": arm.name, "kind": arm.kind, "options": arm.options} for arm in arms],
         "classes": list(classes),
-        "rope": statistics.ROPE,
-        "level": statistics.LEVEL,
-        "minimum_pairs": statistics.MINIMUM_PAIRS,
+        "rope": ROPE,
+        "level": LEVEL,
+        "minimum_pairs": MINIMUM_PAIRS,
         "about": dict(about),
         "settings": parts,
         "warnings": [*warnings, *_warnings(parts, runs)],
@@ -71,7 +75,7 @@ def _setting(name: str, runs: Sequence[Run], arms: Sequence[Arm], classes: Seque
     by_arm = {arm.name: sorted((r for r in runs if r.arm == arm.name), key=lambda r: _order(r)) for arm in arms}
     reference = next(arm.name for arm in arms if arm.kind == REFERENCE)
     finals = [run.final for run in by_arm[reference]]
-    threshold = statistics.THRESHOLD_SHARE * float(np.median(finals)) if finals else None
+    threshold = THRESHOLD_SHARE * float(np.median(finals)) if finals else None
     epochs = max((len(run.curves["validation_top1"]) for run in runs), default=0)
     pool, validation, train = ([run.images[part] for run in runs] or [0] for part in ("pool", "validation", "train"))
     ratio = float(np.mean(validation) / np.mean(pool)) if runs else 0.0
@@ -80,7 +84,7 @@ def _setting(name: str, runs: Sequence[Run], arms: Sequence[Arm], classes: Seque
         "images": {"train": _span(train), "validation": _span(validation), "pool": _span(pool)},
         "ratio": ratio,
         "epochs": epochs,
-        "early_epochs": min(statistics.EARLY_EPOCHS, epochs),
+        "early_epochs": min(EARLY_EPOCHS, epochs),
         "threshold": threshold,
         "arms": {arm: _arm(found, threshold, classes) for arm, found in by_arm.items() if found},
         "contrasts": _contrasts(by_arm, contrasts(arms), ratio, threshold),
@@ -99,9 +103,7 @@ def _span(values: Sequence[int]) -> list[int]:
 
 def _arm(runs: Sequence[Run], threshold: float | None, classes: Sequence[str]) -> dict[str, Any]:
     """What one arm did under one budget."""
-    reached = [
-        None if threshold is None else statistics.epochs_to(run.curves["validation_top1"], threshold) for run in runs
-    ]
+    reached = [None if threshold is None else epochs_to(run.curves["validation_top1"], threshold) for run in runs]
     tested = [float(run.test.right.mean()) for run in runs if run.test]
     answers = [run.validation for run in runs if run.validation]
     return {
@@ -111,7 +113,7 @@ def _arm(runs: Sequence[Run], threshold: float | None, classes: Sequence[str]) -
                 "fold": run.config.fold,
                 "final": run.final,
                 "best": float(run.curves["validation_top1"].max()),
-                "area": statistics.area(run.curves["validation_top1"]),
+                "area": area(run.curves["validation_top1"]),
                 "gap": float(run.curves["train_top1"][-1]) - run.final,
                 "epochs_to_threshold": epoch,
                 "test": float(run.test.right.mean()) if run.test else None,
@@ -123,7 +125,7 @@ def _arm(runs: Sequence[Run], threshold: float | None, classes: Sequence[str]) -
         "final": _spread([run.final for run in runs]),
         "gap": _spread([float(run.curves["train_top1"][-1]) - run.final for run in runs]),
         "test": _spread(tested) if tested else None,
-        "median_epochs_to_threshold": statistics.censored_median(reached),
+        "median_epochs_to_threshold": censored_median(reached),
         "never_reached": sum(epoch is None for epoch in reached),
         "recalls": recalls(answers, classes) if answers else None,
     }
@@ -157,12 +159,12 @@ def _contrasts(
     ]
     for measure in MEASURES:
         tested = [contrast[measure] for contrast in found if contrast[measure]["statistics"]]
-        adjusted = statistics.holm([part["statistics"]["p"] for part in tested])
+        adjusted = holm([part["statistics"]["p"] for part in tested])
         for part, p in zip(tested, adjusted, strict=True):
             part["p_holm"] = p
-            part["verdict"] = statistics.verdict(statistics.Contrast(**part["statistics"]), p)
+            part["verdict"] = verdict(Contrast(**part["statistics"]), p)
     single = [contrast["images"] for contrast in found if contrast["images"]]
-    for part, p in zip(single, statistics.holm([part["p"] for part in single]), strict=True):
+    for part, p in zip(single, holm([part["p"] for part in single]), strict=True):
         part["p_holm"] = p
     return found
 
@@ -177,7 +179,7 @@ def _contrast(
     step = 1 / max((run.images["validation"] for _, run in pairs), default=1)
     for measure in MEASURES:
         a, b = (np.array([_score(pair[side], measure) for pair in pairs], np.float64) for side in (0, 1))
-        told = statistics.evaluate(a, b, ratio, step=step) if len(pairs) > 1 else None
+        told = evaluate(a, b, ratio, step=step) if len(pairs) > 1 else None
         found[measure] = {
             "differences": [
                 {"seed": run.config.seed, "fold": run.config.fold, "value": value}
@@ -186,16 +188,13 @@ def _contrast(
             # t is infinite where all differences are the same, and JSON knows no such number
             "statistics": told and asdict(told) | {"t": told.t if math.isfinite(told.t) else None},
             "p_holm": None,
-            "verdict": statistics.UNDERPOWERED,
+            "verdict": UNDERPOWERED,
         }
     reached = [
-        [
-            None if threshold is None else statistics.epochs_to(pair[side].curves["validation_top1"], threshold)
-            for pair in pairs
-        ]
+        [None if threshold is None else epochs_to(pair[side].curves["validation_top1"], threshold) for pair in pairs]
         for side in (0, 1)
     ]
-    later, earlier, level = statistics.faster(*reached)
+    later, earlier, level = faster(*reached)
     found["threshold"] = {"earlier": earlier, "later": later, "level": level}
     found["images"] = _per_image(*pairs[0]) if len(pairs) == 1 else None
     found["test"] = _on_test(pairs)
@@ -203,7 +202,7 @@ def _contrast(
 
 
 def _score(run: Run, measure: str) -> float:
-    return run.final if measure == "final" else statistics.area(run.curves["validation_top1"])
+    return run.final if measure == "final" else area(run.curves["validation_top1"])
 
 
 def _per_image(first: Run, second: Run) -> dict[str, Any] | None:
@@ -214,8 +213,8 @@ def _per_image(first: Run, second: Run) -> dict[str, Any] | None:
     if not len(a):
         return None
     right, other = first.validation.right[a], second.validation.right[b]
-    only_first, only_second, p = statistics.mcnemar(right, other)
-    mean, low, high = statistics.paired_bootstrap(right.astype(np.float64), other.astype(np.float64))
+    only_first, only_second, p = mcnemar(right, other)
+    mean, low, high = paired_bootstrap(right.astype(np.float64), other.astype(np.float64))
     return {
         "images": len(a),
         "only_against": only_first,
@@ -234,7 +233,7 @@ def _on_test(pairs: Sequence[tuple[Run, Run]]) -> dict[str, Any] | None:
     if not both or len({found.keys for pair in both for found in pair}) != 1:
         return None
     first, second = (np.mean([pair[side].right for pair in both], axis=0) for side in (0, 1))
-    mean, low, high = statistics.paired_bootstrap(first, second)
+    mean, low, high = paired_bootstrap(first, second)
     return {"images": len(first), "mean": mean, "low": low, "high": high}
 
 
@@ -303,10 +302,8 @@ def _warnings(parts: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> list[s
     """What is to be kept in mind, as far as the runs say it."""
     found = []
     fewest = min((contrast["pairs"] for part in parts for contrast in part["contrasts"]), default=0)
-    if 1 < fewest < statistics.MINIMUM_PAIRS:
-        found.append(
-            f"{fewest} pairs of runs: too few for a verdict, which takes {statistics.MINIMUM_PAIRS}; add folds"
-        )
+    if 1 < fewest < MINIMUM_PAIRS:
+        found.append(f"{fewest} pairs of runs: too few for a verdict, which takes {MINIMUM_PAIRS}; add folds")
     if fewest == 1:
         found.append(
             "a single pair of runs: what is said is about these two networks on images of this kind, and not about "

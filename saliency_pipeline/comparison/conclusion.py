@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from saliency_pipeline.comparison.arms import CANDIDATE, CONTROL, REFERENCE
-from saliency_pipeline.comparison.statistics import (
+from saliency_pipeline.statistics.contrast import (
     ALPHA,
     BETTER,
     EQUIVALENT,
     NO_DIFFERENCE,
-    POWER,
     UNDECIDED,
     UNDERPOWERED,
     WORSE,
 )
+from saliency_pipeline.statistics.power import POWER
 
 Told = Mapping[str, Any]
 _MEASURED = {"final": "ended", "area": "stood over the first epochs"}

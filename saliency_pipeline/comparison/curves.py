@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from saliency_pipeline.comparison.arms import CONTROL, REFERENCE
-from saliency_pipeline.comparison.statistics import THRESHOLD_SHARE
+from saliency_pipeline.statistics.speed import THRESHOLD_SHARE
 from saliency_pipeline.training.curves import GREY, VERBATIM, drawable
 
 Told = Mapping[str, Any]

@@ -76,6 +76,11 @@ class TrainConfig:
         fold: which of them validates, from 1.
         per_class: at most so many training images a class.
         limit: at most so many training images.
+        group_by: what keeps images together in folds besides duplicates: see `subsets.grouping`; None for nothing else.
+        search_duplicates: whether near duplicates are searched for among the frames where the shards do not name them.
+        inner_split: train on four fifths of the training images and validate on the rest, so that options can be
+            chosen without the images that a fold validates.
+        allow_leaks: leaks that are accepted, by name, see `training.leaks`; with any of them nothing can be concluded.
         epochs: passes over the training images.
         batch_size: images a step, over all processes together.
         optimizer: `sgd` or `adamw`.
@@ -114,6 +119,10 @@ class TrainConfig:
     fold: int | None = None
     per_class: int | None = None
     limit: int | None = None
+    group_by: str | None = None
+    search_duplicates: bool = True
+    inner_split: bool = False
+    allow_leaks: tuple[str, ...] = ()
     epochs: int = 50
     batch_size: int = 16
     optimizer: str = "sgd"
@@ -193,6 +202,9 @@ class TrainConfig:
             back = {spelled: name for name, spelled in SPELLED.items()}
             values = {back.get(key, key).replace("-", "_"): value for key, value in table.items()}
             values["augment"] = tuple(values["augment"])
+            values["allow_leaks"] = tuple(values.get("allow_leaks", ()))
+            # runs of earlier versions did not search, and their folds must be found again as they were
+            values.setdefault("search_duplicates", False)
             return cls(**values)
         except FileNotFoundError:
             return None

@@ -4,7 +4,7 @@ import argparse
 
 import numpy as np
 
-from saliency_pipeline.comparison import statistics
+from saliency_pipeline.statistics.power import detectable
 from tests.comparison.simulation import FOLDS, REPEATS, correlated, rates, said
 
 EFFECTS, PAIRS, SD = (0.0, 0.01, 0.02, 0.03, 0.05), (6, 10, 25), 0.015
@@ -33,7 +33,7 @@ def main() -> None:
         for effect in EFFECTS:
             words = [said(correlated(random, pairs, ratio, effect, SD), ratio) for _ in range(count // 4)]
             row += f"{words.count('better') / len(words):>13.2f} ({words.count('equivalent') / len(words):.2f})"
-        print(f"{row}   {100 * statistics.detectable(SD / np.sqrt(1 + ratio), pairs, ratio):.1f} points")
+        print(f"{row}   {100 * detectable(SD / np.sqrt(1 + ratio), pairs, ratio):.1f} points")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from saliency_pipeline.comparison import statistics
+from saliency_pipeline.statistics.contrast import evaluate, verdict
 
 FEATURES, SEPARATION = 8, 1.2
 FOLDS, REPEATS = 5, 2
@@ -95,8 +95,8 @@ def rates(
 
 def said(differences: np.ndarray, ratio: float) -> str:
     """The verdict on some differences, of one contrast alone."""
-    found = statistics.evaluate(np.zeros(len(differences)), differences, ratio)
-    return statistics.verdict(found, found.p)
+    found = evaluate(np.zeros(len(differences)), differences, ratio)
+    return verdict(found, found.p)
 
 
 def correlated(

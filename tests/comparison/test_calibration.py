@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from saliency_pipeline.comparison import statistics
+from saliency_pipeline.statistics.contrast import ROPE, corrected_t
+from saliency_pipeline.statistics.multiplicity import holm
+from saliency_pipeline.statistics.power import detectable, standard_error
 from tests.comparison.simulation import correlated, cross_validated, rates, said
 
 # three standard errors of a share of 0.05 in 2,000
@@ -28,7 +30,7 @@ def test_with_the_correlation_it_is_made_for_it_errs_in_one_of_twenty() -> None:
     random, ratio = np.random.default_rng(3), 0.25
     differences = np.array([correlated(random, 10, ratio) for _ in range(4000)])
     error = differences.std(1, ddof=1) * np.sqrt(1 / 10 + ratio)
-    p = [statistics.corrected_t(m, e, 10)[1] for m, e in zip(differences.mean(1), error, strict=True)]
+    p = [corrected_t(m, e, 10)[1] for m, e in zip(differences.mean(1), error, strict=True)]
     assert np.mean(np.array(p) < 0.05) == pytest.approx(0.05, abs=0.011)
 
 
@@ -38,8 +40,8 @@ def test_three_arms_are_not_three_chances_to_err() -> None:
     for _ in range(2000):
         reference, *arms = (correlated(random, 10, ratio) for _ in range(4))
         told = [arm - reference for arm in arms]
-        p = [statistics.corrected_t(d.mean(), statistics.standard_error(d.std(ddof=1), 10, ratio), 10)[1] for d in told]
-        family += min(statistics.holm(p)) < 0.05
+        p = [corrected_t(d.mean(), standard_error(d.std(ddof=1), 10, ratio), 10)[1] for d in told]
+        family += min(holm(p)) < 0.05
         each += min(p) < 0.05
     assert family / 2000 <= NOMINAL
     assert each / 2000 > 0.08
@@ -50,7 +52,7 @@ def test_a_difference_of_a_whole_point_is_seldom_called_equivalent() -> None:
     """At the edge of the region half the posterior lies outside, on average; 95 % within it is rare."""
     random, words = np.random.default_rng(5), []
     for _ in range(600):
-        words.append(said(correlated(random, 10, 0.25, mean=statistics.ROPE, sd=0.004), 0.25))
+        words.append(said(correlated(random, 10, 0.25, mean=ROPE, sd=0.004), 0.25))
     assert words.count("equivalent") / 600 <= 0.075
 
 
@@ -58,7 +60,7 @@ def test_a_difference_of_a_whole_point_is_seldom_called_equivalent() -> None:
 def test_what_is_there_is_found_as_often_as_the_power_says() -> None:
     random, ratio, sd = np.random.default_rng(6), 0.25, 0.015
     # the sample's deviation is that of the part that pairs do not share
-    effect = statistics.detectable(sd / np.sqrt(1 + ratio), 10, ratio)
+    effect = detectable(sd / np.sqrt(1 + ratio), 10, ratio)
     words = [said(correlated(random, 10, ratio, mean=effect, sd=sd), ratio) for _ in range(600)]
     assert words.count("better") / 600 == pytest.approx(0.8, abs=0.06)
 

@@ -14,7 +14,6 @@ Conventions
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,18 +21,12 @@ import numpy.typing as npt
 from scipy import stats
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.statistics.power import LEVEL, MINIMUM_PAIRS, detectable, pairs_needed, standard_error
 
 Scores = npt.NDArray[np.float64]
-Right = npt.NDArray[np.bool_]
 
-LEVEL, ALPHA = 0.95, 0.05
+ALPHA = 0.05
 ROPE = 0.01
-MINIMUM_PAIRS = 6
-EARLY_EPOCHS = 10
-THRESHOLD_SHARE = 0.95
-POWER = 0.8
-RESAMPLES = 2000
-MOST_PAIRS = 10_000
 
 BETTER, WORSE, EQUIVALENT, UNDECIDED, UNDERPOWERED, NO_DIFFERENCE = (
     "better",
@@ -144,11 +137,6 @@ def evaluate(first: Scores, second: Scores, ratio: float, *, rope: float = ROPE,
     )
 
 
-def standard_error(sd: float, pairs: int, ratio: float) -> float:
-    """Of the mean of differences, corrected for the training images that pairs share (Nadeau & Bengio 2003)."""
-    return sd * math.sqrt(1 / pairs + ratio)
-
-
 def corrected_t(mean: float, error: float, pairs: int) -> tuple[float, float]:
     """Student's t and its two-sided p; where nothing varies, p is 1 for a mean of 0 and 0 for any other."""
     if error == 0:
@@ -169,19 +157,6 @@ def posterior(mean: float, error: float, pairs: int, rope: float = ROPE) -> tupl
     belief = stats.t(pairs - 1, mean, error)
     worse, better = float(belief.cdf(-rope)), float(belief.sf(rope))
     return worse, max(0.0, 1 - worse - better), better
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """P values adjusted so that testing all of them at 5 % errs once or more in 5 % of the cases (Holm 1979).
-
-    >>> [round(value, 6) for value in holm([0.01, 0.04, 0.03])]
-    [0.03, 0.06, 0.06]
-    """
-    order = np.argsort(p, kind="stable")
-    factors = len(p) - np.arange(len(p))
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(np.asarray(p, np.float64)[order] * factors))
-    return [float(value) for value in adjusted]
 
 
 def verdict(found: Contrast, p: float, *, minimum: int = MINIMUM_PAIRS) -> str:
@@ -205,137 +180,3 @@ def verdict(found: Contrast, p: float, *, minimum: int = MINIMUM_PAIRS) -> str:
     if p < ALPHA:
         return BETTER if found.mean > 0 else WORSE
     return UNDECIDED
-
-
-def detectable(sd: float, pairs: int, ratio: float, power: float = POWER) -> float:
-    """The smallest true difference that the corrected test finds with some power."""
-    if sd == 0:
-        return 0.0
-    error, low, high = standard_error(sd, pairs, ratio), 0.0, 1.0
-    while _power(high, pairs) < power:
-        high *= 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (low, middle) if _power(middle, pairs) >= power else (middle, high)
-    return high * error
-
-
-def pairs_needed(sd: float, ratio: float, effect: float, power: float = POWER) -> int | None:
-    """The fewest pairs, at least `MINIMUM_PAIRS`, with which the corrected test finds a difference with some power.
-
-    More pairs do not help without end: the images that training sets share leave a variance of ratio · sd². None
-    where that is too much, or more than 10,000 pairs would be needed.
-    """
-    if sd == 0:
-        return MINIMUM_PAIRS
-
-    def enough(pairs: int) -> bool:
-        return _power(effect / standard_error(sd, pairs, ratio), pairs) >= power
-
-    if not enough(MOST_PAIRS):
-        return None
-    low, high = MINIMUM_PAIRS - 1, MOST_PAIRS
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
-
-
-def _power(effect: float, pairs: int) -> float:
-    """Of the two-sided test at 5 %, for a true difference in units of the standard error; the far tail is left out."""
-    critical = stats.t.ppf((1 + LEVEL) / 2, pairs - 1)
-    found = float(stats.nct.sf(critical, pairs - 1, effect))
-    # scipy's series gives up on effects far beyond the critical value, where the power is 1
-    return found if math.isfinite(found) else float(effect > critical)
-
-
-def mcnemar(first: Right, second: Right) -> tuple[int, int, float]:
-    """The exact test of McNemar (1947) for two networks on the same images.
-
-    Args:
-        first: (N,) bool, which images the first network got right.
-        second: (N,) bool, the second.
-
-    Returns:
-        Images that the first alone got right, that the second alone did, and the two-sided p.
-
-    >>> mcnemar(np.array([True, False, False, True]), np.array([True, True, True, True]))
-    (0, 2, 0.5)
-    """
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    if only_first + only_second == 0:
-        return 0, 0, 1.0
-    return only_first, only_second, float(stats.binomtest(only_first, only_first + only_second).pvalue)
-
-
-def paired_bootstrap(first: Scores, second: Scores, *, seed: int = 0) -> tuple[float, float, float]:
-    """The mean difference over images and its 95 % interval, images being drawn again with their pairs.
-
-    It is about other images of the same kind, for the networks at hand; not about other training runs. Where all
-    differences are the same no draw differs. The interval then is that of Clopper and Pearson (Biometrika 26, 1934) for
-    how many of all images may differ otherwise, none of N having done so, each by as much as can be.
-
-    Args:
-        first: (N,) float64, how right the first arm was on each image: 0 or 1, or a share of its runs.
-        second: (N,) the second.
-        seed: of the draws.
-
-    Returns:
-        Mean, lower and upper end (percentiles).
-    """
-    differences = second - first
-    mean = float(differences.mean())
-    if np.ptp(differences) == 0:
-        others = 1 - ((1 - LEVEL) / 2) ** (1 / len(differences))
-        return mean, mean - others * (1 + mean), mean + others * (1 - mean)
-    values, counts = np.unique(differences, return_counts=True)
-    draws = np.random.default_rng(seed).multinomial(len(differences), counts / len(differences), RESAMPLES)
-    low, high = np.percentile(draws @ values / len(differences), [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    return mean, float(low), float(high)
-
-
-def area(curve: Scores, epochs: int = EARLY_EPOCHS) -> float:
-    """How fast: the area under a curve over its first epochs by the trapezoidal rule, over their number less one.
-
-    It is in units of the curve, so that a region of practical equivalence means the same as for final scores.
-
-    Args:
-        curve: (E,) float64, a score after each epoch, from the first on.
-        epochs: how many of them count; all, where there are fewer.
-
-    >>> area(np.array([0.2, 0.4, 0.6]))
-    0.4
-    """
-    early = curve[:epochs]
-    return float(early[0]) if len(early) == 1 else float(np.trapezoid(early) / (len(early) - 1))
-
-
-def epochs_to(curve: Scores, threshold: float) -> int | None:
-    """The first epoch, from 1, whose score reaches a threshold; None where none did (right-censored).
-
-    >>> epochs_to(np.array([0.2, 0.6, 0.5]), 0.5), epochs_to(np.array([0.2]), 0.5)
-    (2, None)
-    """
-    there = np.flatnonzero(curve >= threshold)
-    return int(there[0]) + 1 if len(there) else None
-
-
-def censored_median(epochs: Sequence[int | None]) -> float | None:
-    """The median of epochs-to-threshold; None where half the runs or more never got there.
-
-    >>> censored_median([3, None, 5]), censored_median([3, None])
-    (5.0, None)
-    """
-    values = sorted(math.inf if epoch is None else float(epoch) for epoch in epochs)
-    middle = (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
-    return middle if math.isfinite(middle) else None
-
-
-def faster(first: Sequence[int | None], second: Sequence[int | None]) -> tuple[int, int, int]:
-    """In how many pairs the first arm reached the threshold earlier, in how many the second, and neither.
-
-    A run that never got there is later than any that did, and level with another that did not.
-    """
-    pairs = [tuple(math.inf if e is None else e for e in pair) for pair in zip(first, second, strict=True)]
-    earlier, later = sum(a < b for a, b in pairs), sum(b < a for a, b in pairs)
-    return earlier, later, len(pairs) - earlier - later

@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from saliency_pipeline.comparison import statistics
-from saliency_pipeline.comparison.statistics import Contrast
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.statistics.contrast import Contrast, evaluate, verdict
+from saliency_pipeline.statistics.images import mcnemar, paired_bootstrap
+from saliency_pipeline.statistics.multiplicity import holm
+from saliency_pipeline.statistics.power import detectable, pairs_needed, standard_error
+from saliency_pipeline.statistics.speed import area, censored_median, faster
 
 A = np.array([0.60, 0.62, 0.58, 0.61, 0.63, 0.59, 0.64, 0.60])
 B = np.array([0.63, 0.64, 0.62, 0.62, 0.66, 0.60, 0.65, 0.64])
@@ -30,11 +33,11 @@ scores = st.lists(st.floats(0, 1), min_size=2, max_size=12)
 )
 def test_what_cannot_be_compared_is_refused(first, second, ratio, message):
     with pytest.raises(SalpipeError, match=message):
-        statistics.evaluate(first, second, ratio)
+        evaluate(first, second, ratio)
 
 
 def test_nothing_shared_is_the_ordinary_paired_t_test():
-    found, known = statistics.evaluate(A, B, 0.0), stats.ttest_rel(B, A)
+    found, known = evaluate(A, B, 0.0), stats.ttest_rel(B, A)
     interval = known.confidence_interval(0.95)
     assert (found.t, found.p) == pytest.approx((known.statistic, known.pvalue))
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
@@ -42,7 +45,7 @@ def test_nothing_shared_is_the_ordinary_paired_t_test():
 
 def test_the_corrected_test_is_the_formula_of_the_paper():
     differences, ratio = B - A, 0.25
-    found = statistics.evaluate(A, B, ratio)
+    found = evaluate(A, B, ratio)
     # Nadeau & Bengio 2003, equation 9 with sigma^2 (1/J + n2/n1)
     t = differences.mean() / math.sqrt((1 / 8 + ratio) * differences.var(ddof=1))
     assert found.t == pytest.approx(t)
@@ -53,8 +56,8 @@ def test_the_corrected_test_is_the_formula_of_the_paper():
 
 
 def test_the_posterior_is_what_draws_from_it_say():
-    found = statistics.evaluate(A, B, 0.25)
-    error = statistics.standard_error(found.sd, 8, 0.25)
+    found = evaluate(A, B, 0.25)
+    error = standard_error(found.sd, 8, 0.25)
     draws = found.mean + error * np.random.default_rng(0).standard_t(7, 400_000)
     shares = [(draws < -0.01).mean(), (abs(draws) <= 0.01).mean(), (draws > 0.01).mean()]
     assert (found.worse, found.same, found.better) == pytest.approx(shares, abs=3e-3)
@@ -64,17 +67,17 @@ def test_the_posterior_is_what_draws_from_it_say():
 @given(scores, st.floats(0, 1))
 def test_an_arm_against_itself_differs_by_nothing(values, ratio):
     own = np.array(values)
-    found = statistics.evaluate(own, own.copy(), ratio)
+    found = evaluate(own, own.copy(), ratio)
     assert (found.mean, found.sd, found.low, found.high, found.t, found.p) == (0, 0, 0, 0, 0, 1)
     assert (found.worse, found.same, found.better, found.detectable) == (0, 1, 0, 0)
     expected = "no difference" if len(values) >= 6 else "underpowered"
-    assert statistics.verdict(found, found.p) == expected
+    assert verdict(found, found.p) == expected
 
 
 @given(scores, st.randoms(use_true_random=False))
 def test_exchanged_arms_exchange_signs(values, random):
     first, second = np.array(values), np.array(random.sample(values, len(values)))
-    one, other = statistics.evaluate(first, second, 0.25), statistics.evaluate(second, first, 0.25)
+    one, other = evaluate(first, second, 0.25), evaluate(second, first, 0.25)
     assert one.mean == pytest.approx(-other.mean)
     assert one.low == pytest.approx(-other.high)
     assert one.p == pytest.approx(other.p)
@@ -82,7 +85,7 @@ def test_exchanged_arms_exchange_signs(values, random):
 
 
 def test_differences_that_are_all_the_same_are_certain():
-    found = statistics.evaluate(np.zeros(6), np.full(6, 0.1), 0.25)
+    found = evaluate(np.zeros(6), np.full(6, 0.1), 0.25)
     assert (found.sd, found.t, found.p, found.better) == (0, math.inf, 0, 1)
     assert found.low == found.high == pytest.approx(0.1)
 
@@ -91,7 +94,7 @@ def test_differences_that_are_all_the_same_are_certain():
 @pytest.mark.parametrize("mean", [0.0, 0.1])
 def test_differences_that_are_all_the_same_are_no_surer_than_a_step_of_the_score(pairs, mean):
     step = 1 / 750
-    found = statistics.evaluate(np.zeros(pairs), np.full(pairs, mean), 0.25, step=step)
+    found = evaluate(np.zeros(pairs), np.full(pairs, mean), 0.25, step=step)
     # twice the rounding of a score to steps, uniform with variance step² / 12
     error = math.sqrt(2 * step**2 / 12 * (1 / pairs + 0.25))
     assert (found.mean, found.sd) == pytest.approx((mean, 0.0))
@@ -101,11 +104,11 @@ def test_differences_that_are_all_the_same_are_no_surer_than_a_step_of_the_score
     assert found.p == pytest.approx(2 * stats.t.sf(mean / error, pairs - 1))
     assert found.detectable > 0
     if pairs >= 6:
-        assert statistics.verdict(found, found.p) == ("better" if mean else "no difference")
+        assert verdict(found, found.p) == ("better" if mean else "no difference")
 
 
 def test_a_step_changes_nothing_where_differences_vary():
-    assert statistics.evaluate(A, B, 0.25, step=0.5) == statistics.evaluate(A, B, 0.25)
+    assert evaluate(A, B, 0.25, step=0.5) == evaluate(A, B, 0.25)
 
 
 @pytest.mark.parametrize("count", [1, 5, 750])
@@ -113,7 +116,7 @@ def test_images_that_all_differ_alike_leave_an_interval(count):
     # with no image of N otherwise, the share that may be has a probability of 2.5 % to be missed
     others = stats.beta.ppf(0.975, 1, count)
     for first, second in ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (0.25, 0.5)):
-        mean, low, high = statistics.paired_bootstrap(np.full(count, first), np.full(count, second))
+        mean, low, high = paired_bootstrap(np.full(count, first), np.full(count, second))
         assert mean == second - first
         assert (mean - low, high - mean) == pytest.approx((others * (1 + mean), others * (1 - mean)))
         assert -1 <= low <= mean <= high <= 1
@@ -122,7 +125,7 @@ def test_images_that_all_differ_alike_leave_an_interval(count):
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_only_raises_and_keeps_the_order(p):
-    adjusted = statistics.holm(p)
+    adjusted = holm(p)
     assert all(own <= raised <= 1 for own, raised in zip(p, adjusted, strict=True))
     order = np.argsort(p, kind="stable")
     assert np.all(np.diff(np.array(adjusted)[order]) >= 0)
@@ -136,69 +139,69 @@ def test_mcnemar_counts_what_one_alone_got_right():
     second = np.array([False] * 9 + [True] * 3 + [True] * 8 + [False] * 5)
     # two-sided binomial: 9 or more of 12, or 3 or fewer
     p = 2 * sum(math.comb(12, k) for k in range(4)) / 2**12
-    assert statistics.mcnemar(first, second) == (9, 3, pytest.approx(p))
-    assert statistics.mcnemar(first, first) == (0, 0, 1.0)
+    assert mcnemar(first, second) == (9, 3, pytest.approx(p))
+    assert mcnemar(first, first) == (0, 0, 1.0)
 
 
 def test_the_bootstrap_is_that_of_images_drawn_again_with_their_pairs():
     random = np.random.default_rng(1)
     first, second = random.random(200) < 0.6, random.random(200) < 0.7
-    mean, low, high = statistics.paired_bootstrap(first.astype(float), second.astype(float))
+    mean, low, high = paired_bootstrap(first.astype(float), second.astype(float))
     assert mean == pytest.approx(second.mean() - first.mean())
     differences = second.astype(float) - first
     twin = [random.choice(differences, 200).mean() for _ in range(4000)]
     assert (low, high) == pytest.approx(np.percentile(twin, [2.5, 97.5]), abs=0.012)
-    assert statistics.paired_bootstrap(first.astype(float), second.astype(float)) == (mean, low, high)
+    assert paired_bootstrap(first.astype(float), second.astype(float)) == (mean, low, high)
 
 
 def test_the_area_is_the_mean_height_of_the_curve():
     curve = np.array([0.1, 0.3, 0.5, 0.7] + [0.9] * 10)
-    assert statistics.area(curve, 4) == pytest.approx(0.4)
-    assert statistics.area(curve) == pytest.approx((0.2 + 0.4 + 0.6 + 0.8 + 5 * 0.9) / 9)
-    assert statistics.area(np.full(20, 0.25)) == pytest.approx(0.25)
-    assert statistics.area(np.array([0.6])) == 0.6
+    assert area(curve, 4) == pytest.approx(0.4)
+    assert area(curve) == pytest.approx((0.2 + 0.4 + 0.6 + 0.8 + 5 * 0.9) / 9)
+    assert area(np.full(20, 0.25)) == pytest.approx(0.25)
+    assert area(np.array([0.6])) == 0.6
 
 
 def test_runs_that_never_get_there_count_as_later_than_any_that_did():
-    assert statistics.censored_median([1, 2, None]) == 2
-    assert statistics.censored_median([4, None, None]) is None
-    assert statistics.censored_median([2, 3]) == 2.5
-    assert statistics.faster([3, None, 5, None], [4, 7, 5, None]) == (1, 1, 2)
+    assert censored_median([1, 2, None]) == 2
+    assert censored_median([4, None, None]) is None
+    assert censored_median([2, 3]) == 2.5
+    assert faster([3, None, 5, None], [4, 7, 5, None]) == (1, 1, 2)
 
 
 @pytest.mark.parametrize(("sd", "ratio", "effect"), [(0.01, 0.25, 0.02), (0.02, 0.05, 0.02), (0.005, 0.25, 0.01)])
 def test_so_many_pairs_suffice_and_one_fewer_does_not(sd, ratio, effect):
-    pairs = statistics.pairs_needed(sd, ratio, effect)
+    pairs = pairs_needed(sd, ratio, effect)
 
     def power(count):
-        error = statistics.standard_error(sd, count, ratio)
+        error = standard_error(sd, count, ratio)
         critical = stats.t.ppf(0.975, count - 1)
         return stats.nct.sf(critical, count - 1, effect / error)
 
     assert power(pairs) >= 0.8
     assert pairs == 6 or power(pairs - 1) < 0.8
-    assert statistics.detectable(sd, pairs, ratio) <= effect
-    assert pairs == 6 or statistics.detectable(sd, pairs - 1, ratio) > effect
+    assert detectable(sd, pairs, ratio) <= effect
+    assert pairs == 6 or detectable(sd, pairs - 1, ratio) > effect
 
 
 def test_power_is_what_simulated_comparisons_find():
     random, pairs, sd = np.random.default_rng(2), 12, 0.015
-    effect = statistics.detectable(sd, pairs, 0.0)
+    effect = detectable(sd, pairs, 0.0)
     differences = effect + sd * random.standard_normal((4000, pairs))
     assert (stats.ttest_1samp(differences, 0, axis=1).pvalue < 0.05).mean() == pytest.approx(0.8, abs=0.025)
 
 
 def test_images_that_all_folds_share_set_a_floor_that_pairs_do_not_lower():
-    assert statistics.pairs_needed(0.03, 0.25, 0.01) is None
-    assert statistics.detectable(0.03, 10_000, 0.25) > 0.01
-    assert statistics.pairs_needed(0.0, 0.25, 0.01) == 6
+    assert pairs_needed(0.03, 0.25, 0.01) is None
+    assert detectable(0.03, 10_000, 0.25) > 0.01
+    assert pairs_needed(0.0, 0.25, 0.01) == 6
 
 
 def test_the_verdict_says_the_strongest_thing_that_holds():
-    told = statistics.evaluate(np.zeros(10), np.full(10, 0.03) + np.linspace(-0.01, 0.01, 10), 0.25)
-    assert statistics.verdict(told, 0.01) == "better"
-    assert statistics.verdict(dataclasses.replace(told, mean=-0.03), 0.01) == "worse"
-    assert statistics.verdict(told, 0.05) == "undecided"
-    assert statistics.verdict(dataclasses.replace(told, same=0.95), 0.01) == "equivalent"
-    assert statistics.verdict(dataclasses.replace(told, pairs=5), 0.001) == "underpowered"
-    assert statistics.verdict(Contrast(6, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 6), 1.0) == "no difference"
+    told = evaluate(np.zeros(10), np.full(10, 0.03) + np.linspace(-0.01, 0.01, 10), 0.25)
+    assert verdict(told, 0.01) == "better"
+    assert verdict(dataclasses.replace(told, mean=-0.03), 0.01) == "worse"
+    assert verdict(told, 0.05) == "undecided"
+    assert verdict(dataclasses.replace(told, same=0.95), 0.01) == "equivalent"
+    assert verdict(dataclasses.replace(told, pairs=5), 0.001) == "underpowered"
+    assert verdict(Contrast(6, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 6), 1.0) == "no difference"

@@ -1,0 +1,59 @@
+"""Two networks compared image by image: McNemar's test and a bootstrap over images."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from saliency_pipeline.statistics.power import LEVEL
+
+Scores = npt.NDArray[np.float64]
+Right = npt.NDArray[np.bool_]
+
+RESAMPLES = 2000
+
+
+def mcnemar(first: Right, second: Right) -> tuple[int, int, float]:
+    """The exact test of McNemar (1947) for two networks on the same images.
+
+    Args:
+        first: (N,) bool, which images the first network got right.
+        second: (N,) bool, the second.
+
+    Returns:
+        Images that the first alone got right, that the second alone did, and the two-sided p.
+
+    >>> mcnemar(np.array([True, False, False, True]), np.array([True, True, True, True]))
+    (0, 2, 0.5)
+    """
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    if only_first + only_second == 0:
+        return 0, 0, 1.0
+    return only_first, only_second, float(stats.binomtest(only_first, only_first + only_second).pvalue)
+
+
+def paired_bootstrap(first: Scores, second: Scores, *, seed: int = 0) -> tuple[float, float, float]:
+    """The mean difference over images and its 95 % interval, images being drawn again with their pairs.
+
+    It is about other images of the same kind, for the networks at hand; not about other training runs. Where all
+    differences are the same no draw differs. The interval then is that of Clopper and Pearson (Biometrika 26, 1934) for
+    how many of all images may differ otherwise, none of N having done so, each by as much as can be.
+
+    Args:
+        first: (N,) float64, how right the first arm was on each image: 0 or 1, or a share of its runs.
+        second: (N,) the second.
+        seed: of the draws.
+
+    Returns:
+        Mean, lower and upper end (percentiles).
+    """
+    differences = second - first
+    mean = float(differences.mean())
+    if np.ptp(differences) == 0:
+        others = 1 - ((1 - LEVEL) / 2) ** (1 / len(differences))
+        return mean, mean - others * (1 + mean), mean + others * (1 - mean)
+    values, counts = np.unique(differences, return_counts=True)
+    draws = np.random.default_rng(seed).multinomial(len(differences), counts / len(differences), RESAMPLES)
+    low, high = np.percentile(draws @ values / len(differences), [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return mean, float(low), float(high)
