@@ -61,6 +61,12 @@ from saliency_pipeline.text import shown
 @click.option("--fold", type=int, metavar="I", help="The fold that validates, from 1 to K.")
 @click.option("--per-class", type=int, metavar="K", help="Train on at most K images a class: scarce data.")
 @click.option("--limit", type=int, metavar="N", help="Train on at most N images.")
+@click.option(
+    "--inner-split",
+    is_flag=True,
+    help="Train on four fifths of the training images and validate on the rest, to choose options without the images "
+    "of the fold.",
+)
 @learning_options("Of the folds; with the fold, of the first weights, the order and the augmentations.")
 @click.option(
     "--save-every",

@@ -56,6 +56,28 @@ _NETWORK = (
     ),
 )
 
+_SPLITTING = (
+    click.option(
+        "--group-by",
+        metavar="REGEX|FILE|level:N",
+        help="Keep images of one person, scene or patient together in folds: what REGEX matches in their keys, the "
+        "groups of a table FILE of keys and groups, or the N-th folder of their keys.",
+    ),
+    click.option(
+        "--search-duplicates/--no-search-duplicates",
+        default=True,
+        show_default=True,
+        help="Search for near duplicates among the frames, where the shards do not name them, and keep them together "
+        "in folds.",
+    ),
+    click.option(
+        "--allow-leaks",
+        multiple=True,
+        metavar="NAME",
+        help="Accept a leak that is refused otherwise, by the name in the message; nothing can be concluded then.",
+    ),
+)
+
 _LEARNING = (
     click.option("--epochs", type=int, default=50, show_default=True, help="May be raised later to go on."),
     click.option(
@@ -104,8 +126,8 @@ _LEARNING = (
 
 
 def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What the network reads and how its branches meet; delivered under the names of `TrainConfig`'s fields."""
-    return _with(_NETWORK, command)
+    """What the network reads, how its branches meet, how folds are made; delivered under the names of `TrainConfig`'s fields."""
+    return _with((*_NETWORK, *_SPLITTING), command)
 
 
 def learning_options(seed: str) -> Callable[[Any], Any]:

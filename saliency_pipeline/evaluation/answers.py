@@ -37,9 +37,8 @@ def recorded_config(trained: Trained) -> TrainConfig:
         SalpipeError: its file does not say.
     """
     try:
-        options = dict(trained.about["config"])
-        return TrainConfig(**options | {"augment": tuple(options["augment"])})
-    except (KeyError, TypeError, ValueError, SalpipeError) as error:
+        return TrainConfig.restored(trained.about["config"])
+    except (KeyError, TypeError, ValueError, AttributeError, SalpipeError) as error:
         raise SalpipeError(
             f"{trained.path}: does not say how it was trained ({one_line(error)}); give a run that 'salpipe train' made"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,17 @@ class TrainConfig:
         """The seed of whatever this run draws but its folds."""
         return run_seed(self.seed, self.fold)
 
+    @classmethod
+    def restored(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """The configuration of a run from its options as files keep them.
+
+        Raises:
+            KeyError, TypeError, SalpipeError: they are no configuration.
+        """
+        lists = {"augment": tuple(values["augment"]), "allow_leaks": tuple(values.get("allow_leaks", ()))}
+        # runs of earlier versions did not search, and their folds must be found again as they were
+        return cls(**{"search_duplicates": False, **values, **lists})
+
     def write(self, folder: Path) -> None:
         """Keep it as `config.toml`, which `salpipe train --config` reads."""
         given = {name: value for name, value in asdict(self).items() if value is not None}
@@ -200,12 +212,7 @@ class TrainConfig:
         try:
             table = read_toml(path)[TABLE]
             back = {spelled: name for name, spelled in SPELLED.items()}
-            values = {back.get(key, key).replace("-", "_"): value for key, value in table.items()}
-            values["augment"] = tuple(values["augment"])
-            values["allow_leaks"] = tuple(values.get("allow_leaks", ()))
-            # runs of earlier versions did not search, and their folds must be found again as they were
-            values.setdefault("search_duplicates", False)
-            return cls(**values)
+            return cls.restored({back.get(key, key).replace("-", "_"): value for key, value in table.items()})
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SalpipeError) as error:
