@@ -114,7 +114,9 @@ def command(
     # before the libraries are imported, which takes seconds
     check_weights(options["weights"])
     from saliency_pipeline.comparison.arms import choose_arms
-    from saliency_pipeline.comparison.compare import compare, compare_runs, plan_only, rebuild
+    from saliency_pipeline.comparison.compare import compare, plan_only
+    from saliency_pipeline.comparison.given import compare_runs
+    from saliency_pipeline.comparison.output import rebuild
     from saliency_pipeline.comparison.plan import Pretraining
     from saliency_pipeline.devices import find_device
     from saliency_pipeline.training.config import CONFIG, TrainConfig

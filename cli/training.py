@@ -126,7 +126,7 @@ _LEARNING = (
 
 
 def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What the network reads, how its branches meet, how folds are made; delivered under the names of `TrainConfig`'s fields."""
+    """What the network reads, how its branches meet, how folds are made; delivered as fields of `TrainConfig`."""
     return _with((*_NETWORK, *_SPLITTING), command)
 
 

@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from saliency_pipeline.comparison.compare import compare, compare_runs
+    from saliency_pipeline.comparison.compare import compare
+    from saliency_pipeline.comparison.given import compare_runs
     from saliency_pipeline.errors import SalpipeError
     from saliency_pipeline.evaluation.evaluate import evaluate
     from saliency_pipeline.evaluation.export import export
@@ -63,7 +64,7 @@ _PLACES = {
     "TrainConfig": "training.config",
     "audit": "gallery.audit",
     "compare": "comparison.compare",
-    "compare_runs": "comparison.compare",
+    "compare_runs": "comparison.given",
     "evaluate": "evaluation.evaluate",
     "export": "evaluation.export",
     "fetch": "fetching.fetch",

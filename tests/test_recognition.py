@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from saliency_pipeline.comparison.compare import RESULTS
+from saliency_pipeline.comparison.output import RESULTS
 from saliency_pipeline.comparison.runs import read_run
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation.evaluate import EVALUATION

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from saliency_pipeline.comparison.arms import Arm, choose_arms
-from saliency_pipeline.comparison.compare import compare, compare_runs, plan_only, rebuild
+from saliency_pipeline.comparison.compare import compare, plan_only
+from saliency_pipeline.comparison.given import compare_runs
+from saliency_pipeline.comparison.output import rebuild
 from saliency_pipeline.comparison.plan import Pretraining
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.training.config import TrainConfig

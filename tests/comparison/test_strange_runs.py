@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from saliency_pipeline.comparison.compare import rebuild
 from saliency_pipeline.comparison.jobs import do_task
+from saliency_pipeline.comparison.output import rebuild
 from saliency_pipeline.comparison.plan import PLAN, Task, chosen_before
 from saliency_pipeline.comparison.runs import is_finished, read_run
 from saliency_pipeline.errors import SalpipeError

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from saliency_pipeline.cache import cached
 from saliency_pipeline.cli.main import salpipe
 from saliency_pipeline.comparison.arms import choose_arms
-from saliency_pipeline.comparison.compare import rebuild
+from saliency_pipeline.comparison.output import rebuild
 from saliency_pipeline.comparison.plan import chosen_before, store
 from saliency_pipeline.comparison.runs import is_finished, read_run
 from saliency_pipeline.errors import BadImageError, SalpipeError

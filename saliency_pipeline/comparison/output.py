@@ -1,0 +1,118 @@
+"""What a comparison leaves in its folder: results, costs, page; written here, and the page written again from them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jinja2 import UndefinedError
+from PIL import Image
+
+from saliency_pipeline.comparison.report import write_report
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.files import write_atomically
+from saliency_pipeline.images.nesting import refuse_among_images
+from saliency_pipeline.recognition import refuse_shards
+from saliency_pipeline.saliency.render import overlay
+from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.runlog import read_json
+
+RESULTS, COSTS = "results.json", "costs.json"
+Pictures = Callable[[str], tuple[bytes, bytes] | None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison came to.
+
+    Attributes:
+        folder: where everything is.
+        page: the report.
+        runs: finished runs that it is about.
+        failed: runs that could not be trained.
+        results: what `results.json` holds.
+    """
+
+    folder: Path
+    page: Path
+    runs: int
+    failed: int
+    results: dict[str, Any]
+
+
+def refuse_output(folder: Path, *inputs: Path | str) -> None:
+    """Raises SalpipeError where a comparison does not belong into a folder."""
+    refuse_among_images(folder, *inputs)
+    refuse_shards(folder)
+
+
+def rebuild(output: Path | str, shards: Path | str | None = None) -> Comparison:
+    """Write the report of a comparison again, from its `results.json` and `costs.json`.
+
+    Args:
+        output: a folder of `compare`.
+        shards: the pairs, for the pictures of single images; where the comparison had them by default.
+
+    Raises:
+        SalpipeError: it holds no results, or they are damaged.
+    """
+    folder = Path(output)
+    if not (folder / RESULTS).exists():
+        raise SalpipeError(f"{folder}: holds no {RESULTS}; make one with 'salpipe compare SHARDS -o {folder}'")
+    results, costs = read_json(folder / RESULTS), read_json(folder / COSTS)
+    place = shards or costs.get("shards")
+    pairs = ShardFolder(place) if place and Path(place).exists() else None
+    try:
+        method = results.get("about", {}).get("method")
+        page = write_report(folder, results, costs, pictures_of(pairs, replace(TrainConfig(), method=method)))
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, UndefinedError) as error:
+        raise SalpipeError(
+            f"{folder / RESULTS}: damaged ({error!r:.200}); run the same 'salpipe compare' again"
+        ) from error
+    return Comparison(
+        folder, page, sum(len(a["runs"]) for s in results["settings"] for a in s["arms"].values()), 0, results
+    )
+
+
+def maps_known(folder: Path) -> dict[str, Any] | None:
+    """What making the maps was found to cost before."""
+    if not (folder / COSTS).exists():
+        return None
+    known = read_json(folder / COSTS).get("maps")
+    return known if isinstance(known, dict) and isinstance(known.get("seconds"), int | float) else None
+
+
+def pictures_of(pairs: ShardFolder | None, config: TrainConfig) -> Pictures:
+    """Photo and overlay of an image by its name, as JPEG files."""
+
+    def pictures(key: str) -> tuple[bytes, bytes] | None:
+        if pairs is None:
+            return None
+        try:
+            pair = pairs[pairs.find(key)]
+        except SalpipeError:
+            return None
+        maps = pair.maps.get(config.method or next(iter(pair.maps), ""))
+        if maps is None:
+            return None
+        return _jpeg(pair.image), _jpeg(overlay(pair.image, maps[config.map_target]))
+
+    return pictures
+
+
+def _jpeg(image: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=85)
+    return file.getvalue()
+
+
+def write_comparison(folder: Path, results: Mapping[str, Any], costs: Mapping[str, Any], pictures: Pictures) -> Path:
+    """Write what a comparison leaves: results, costs, the page; the page's path."""
+    write_atomically(folder / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
+    write_atomically(folder / COSTS, json.dumps(costs, indent=1) + "\n")
+    return write_report(folder, results, costs, pictures)
