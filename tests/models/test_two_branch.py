@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.models.fusion import FUSIONS, Add, Concat, Multiply, MultiplySkip, make_fusion
+from saliency_pipeline.models.fusion import FUSIONS, Add, Concat, Multiply, MultiplySkip, Neutral, make_fusion
 from saliency_pipeline.models.initialise import initialise
 from saliency_pipeline.models.two_branch import Baseline, NetworkSpec, TwoBranch, build_network
 
@@ -72,11 +72,38 @@ def test_gradients_reach_both_branches(backbone: str) -> None:
     assert flat == [] or flat == ["branch.stem.0.bias"]  # a bias before a norm has no effect
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_a_neutral_fusion_starts_as_the_baseline_to_the_bit(backbone: str, training: bool) -> None:
+    images, maps = pairs()
+    wanted = spec(backbone, fusion="neutral"), spec(backbone, arch="baseline")
+    logits = []
+    for each in wanted:
+        network = drawn(each).train(training)
+        torch.manual_seed(1)  # dropout
+        logits.append(network(images, maps))
+    assert torch.equal(*logits)
+
+
+def test_a_neutral_fusion_learns_its_gate_first_and_then_its_branch() -> None:
+    images, maps = pairs(4)
+    network = drawn(spec(fusion="neutral"))
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    for step in range(2):
+        optimizer.zero_grad()
+        functional.cross_entropy(network(images, maps), torch.arange(4)).backward()
+        assert network.fusion.gate.grad.abs().sum() > 0
+        assert (network.branch.stem[0].weight.grad.abs().sum() > 0) == (step > 0)
+        optimizer.step()
+
+
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_lite0", "torchvision/densenet121"])
 def test_every_fusion_depends_on_the_map(fusion: str, backbone: str) -> None:
     images, maps = pairs()
     network = drawn(spec(backbone, fusion=fusion))
+    if fusion == "neutral":
+        nn.init.ones_(network.fusion.gate)  # as after some training
     with torch.no_grad():
         logits = network(images, maps)
         assert logits.shape == (2, 4)
@@ -128,6 +155,10 @@ def test_a_copy_is_a_network_of_its_own() -> None:
 def test_the_fusions_are_their_formulas() -> None:
     rgb, sal = torch.randn(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
     torch.testing.assert_close(MultiplySkip(0.5)(rgb, sal), rgb * sal + 0.5 * rgb)
+    neutral = Neutral(3)
+    assert torch.equal(neutral(rgb, sal), rgb)
+    nn.init.constant_(neutral.gate, 0.7)
+    torch.testing.assert_close(neutral(rgb, sal), rgb * (1 + torch.tanh(0.7 * sal)))
     assert torch.equal(MultiplySkip()(rgb, torch.zeros_like(sal)), rgb)
     assert torch.equal(Multiply()(rgb, sal), rgb * sal)
     assert torch.equal(Add()(rgb, sal), rgb + sal)
