@@ -79,6 +79,6 @@ def pairs_needed(sd: float, ratio: float, effect: float, *, alpha: float = ALPHA
 def _power(effect: float, pairs: int, alpha: float) -> float:
     """Of the two-sided test, for a true difference in units of the standard error; the far tail is left out."""
     critical = stats.t.isf(alpha / 2, pairs - 1)
-    found = float(stats.nct.sf(critical, pairs - 1, effect))
+    value = float(stats.nct.sf(critical, pairs - 1, effect))
     # scipy's series gives up on effects far beyond the critical value, where the power is 1
-    return found if math.isfinite(found) else float(effect > critical)
+    return value if math.isfinite(value) else float(effect > critical)

@@ -32,8 +32,8 @@ WRONG = ("better", "worse")
 SD = 0.015
 
 
-def line(name: str, found: list[bool]) -> None:
-    print(f"  {name:<78} {rate(found)}")
+def line(name: str, outcomes: list[bool]) -> None:
+    print(f"  {name:<78} {rate(outcomes)}")
 
 
 def primary(count: int) -> None:
@@ -50,9 +50,8 @@ def primary(count: int) -> None:
             words.append(verdict_of(scores[:, 1] - scores[:, 0]))
         line(name, [word in WRONG for word in words])
     random = np.random.default_rng(0)
-    line(
-        "normal differences, correlated as assumed", [verdict_of(correlated(random, 10)) in WRONG for _ in range(count)]
-    )
+    words = [verdict_of(correlated(random, 10)) for _ in range(10 * count)]
+    line(f"normal differences, correlated as assumed, {10 * count}", [word in WRONG for word in words])
 
 
 def families(count: int) -> None:
@@ -86,12 +85,12 @@ def looks(count: int) -> None:
         scores = cross_validated(random, 100, repeats=5)[..., 0, 0]
         return scores[:, 1] - scores[:, 0]
 
-    for name, sample in (
-        ("learners, 100 images", learners),
-        ("normal differences", lambda r: correlated(r, LOOKS[-1])),
+    for name, times, sample in (
+        ("learners, 100 images", 1, learners),
+        (f"normal differences, {10 * count}", 10, lambda source: correlated(source, LOOKS[-1])),
     ):
         random = np.random.default_rng(0)
-        differences = [sample(random) for _ in range(count)]
+        differences = [sample(random) for _ in range(times * count)]
         line(f"{name}: alpha spent over the looks", [looked(own, LOOKS) for own in differences])
         line(f"{name}: 5 % at every look (the earlier rule)", [looked(own, LOOKS, [0.05] * 5) for own in differences])
 

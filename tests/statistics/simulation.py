@@ -46,8 +46,8 @@ class Rate:
         return "{:.3f} [{:.3f}, {:.3f}]".format(self.value, *self.interval)
 
 
-def rate(found: Sequence[bool]) -> Rate:
-    return Rate(int(np.sum(found)), len(found))
+def rate(outcomes: Sequence[bool]) -> Rate:
+    return Rate(int(np.sum(outcomes)), len(outcomes))
 
 
 def cross_validated(
