@@ -6,7 +6,6 @@ No figure of time is in it: how long a run took is different every time, and sta
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -21,7 +20,7 @@ from saliency_pipeline.evaluation.confusion import count_pairs, to_json
 from saliency_pipeline.statistics.contrast import ROPE, UNDERPOWERED, Contrast, evaluate, verdict
 from saliency_pipeline.statistics.images import mcnemar, paired_bootstrap
 from saliency_pipeline.statistics.multiplicity import holm
-from saliency_pipeline.statistics.power import LEVEL, MINIMUM_PAIRS
+from saliency_pipeline.statistics.power import LEVEL, MINIMUM_PAIRS, detectable, pairs_needed, resolved
 from saliency_pipeline.statistics.speed import EARLY_EPOCHS, THRESHOLD_SHARE, area, censored_median, epochs_to, faster
 
 FORMAT, FORMAT_VERSION = "salpipe-comparison", 1
@@ -185,8 +184,9 @@ def _contrast(
                 {"seed": run.config.seed, "fold": run.config.fold, "value": value}
                 for (_, run), value in zip(pairs, (b - a).tolist(), strict=True)
             ],
-            # t is infinite where all differences are the same, and JSON knows no such number
-            "statistics": told and asdict(told) | {"t": told.t if math.isfinite(told.t) else None},
+            "statistics": asdict(told) if told else None,
+            "detectable": detectable(resolved(told.sd, step), len(pairs), ratio) if told else None,
+            "pairs_needed": pairs_needed(resolved(told.sd, step), ratio, ROPE) if told else None,
             "p_holm": None,
             "verdict": UNDERPOWERED,
         }

@@ -102,7 +102,7 @@ def _sentence(setting: Told, contrast: Told, controls: list[str]) -> str:
     if word == UNDECIDED:
         return (
             f"No effect was shown: {arm} ended {amount} from {against}, {p_value(final['p_holm'])} over all contrasts; "
-            f"a difference below {points(told['detectable']).lstrip('+')} points would likely have been missed{speed}"
+            f"a difference below {points(final['detectable']).lstrip('+')} points would likely have been missed{speed}"
         )
     beaten = [c for c in controls if (held := find(setting, arm, c)) and held["final"]["verdict"] == BETTER]
     missed = [c for c in controls if c not in beaten]
@@ -147,7 +147,7 @@ def _detail(setting: Told, arm: str, reference: str, measure: str, several: bool
     where = f"{setting['name']}: " if several else ""
     if told is None:
         return f"{where}{arm} against {reference}: {contrast['pairs']} pair of runs, {word}"
-    needed = told["pairs_needed"]
+    needed = contrast[measure]["pairs_needed"]
     more = "no number of pairs here" if needed is None else f"{needed} pairs"
     return (
         f"{where}{arm} {_MEASURED[measure]} {points(told['mean'])} points from {reference}: {word} "
