@@ -40,6 +40,7 @@ def analyse(
     *,
     about: Mapping[str, Any],
     warnings: Sequence[str] = (),
+    leaks: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Everything that finished runs say.
 
@@ -50,6 +51,7 @@ def analyse(
         classes: names of the classes.
         about: where the runs come from; kept as it is.
         warnings: what is known already to be kept in mind.
+        leaks: sentences of the leaks that were accepted, for which there is no verdict.
 
     Returns:
         JSON values: see docs/comparison.md.
@@ -63,6 +65,7 @@ def analyse(
         "rope": ROPE,
         "level": LEVEL,
         "minimum_pairs": MINIMUM_PAIRS,
+        "leaks": list(leaks),
         "about": dict(about),
         "settings": parts,
         "warnings": [*warnings, *_warnings(parts, runs)],
