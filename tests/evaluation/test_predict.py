@@ -187,7 +187,9 @@ def test_an_option_for_label_maps_is_refused_for_other_runs(photos: Path, tiny_r
 
 
 def test_a_run_that_reads_no_map_does_not_need_that_option(photos: Path, tiny_shards: Path, tmp_path: Path) -> None:
-    run = altered(run_on(tiny_shards, tmp_path / "run", maps="center-prior"), tmp_path / "n.safetensors", target="label")
+    run = altered(
+        run_on(tiny_shards, tmp_path / "run", maps="center-prior"), tmp_path / "n.safetensors", target="label"
+    )
     found = predict(photos, run, tmp_path / "out", device="cpu")
     assert "target" not in json.loads((found.folder / "predictions.json").read_text())
 
