@@ -39,6 +39,7 @@ def analyse(
     *,
     about: Mapping[str, Any],
     warnings: Sequence[str] = (),
+    leaks: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Everything that finished runs say.
 
@@ -49,6 +50,7 @@ def analyse(
         classes: names of the classes.
         about: where the runs come from; kept as it is.
         warnings: what is known already to be kept in mind.
+        leaks: sentences of the leaks that were accepted, for which there is no verdict.
 
     Returns:
         JSON values: see docs/comparison.md.
@@ -62,6 +64,7 @@ def analyse(
         "rope": ROPE,
         "level": LEVEL,
         "minimum_pairs": MINIMUM_PAIRS,
+        "leaks": list(leaks),
         "about": dict(about),
         "settings": parts,
         "warnings": [*warnings, *_warnings(parts, runs)],
