@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from saliency_pipeline.comparison.arms import CANDIDATE, REFERENCE, Arm, contrasts
+from saliency_pipeline.comparison.arms import CANDIDATE, REFERENCE, Arm, Question, contrasts
 from saliency_pipeline.comparison.conclusion import conclude
 from saliency_pipeline.comparison.runs import Answers, Run, recalls, shared_keys
 from saliency_pipeline.evaluation.confusion import count_pairs, to_json
@@ -149,12 +149,12 @@ def _band(curves: Sequence[npt.NDArray[np.float64]]) -> dict[str, list[float]]:
 
 
 def _contrasts(
-    by_arm: Mapping[str, Sequence[Run]], wanted: Sequence[tuple[str, str]], ratio: float, threshold: float | None
+    by_arm: Mapping[str, Sequence[Run]], wanted: Sequence[Question], ratio: float, threshold: float | None
 ) -> list[dict[str, Any]]:
     """Every contrast; p values adjusted over all contrasts of a measure."""
     found = [
         _contrast(arm, against, by_arm[arm], by_arm[against], ratio, threshold)
-        for arm, against in wanted
+        for arm, against in ((question.arm, question.against) for question in wanted)
         if by_arm[arm] and by_arm[against]
     ]
     for measure in MEASURES:

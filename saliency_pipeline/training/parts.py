@@ -182,6 +182,7 @@ def split_of(config: TrainConfig, pairs: ShardFolder) -> Split:
         fold=config.fold,
         per_class=config.per_class,
         limit=config.limit,
+        inner=config.inner_split,
         seed=config.seed,
     )
 

@@ -51,6 +51,7 @@ def choose_split(
     fold: int | None = None,
     per_class: int | None = None,
     limit: int | None = None,
+    inner: bool = False,
     seed: int = 0,
 ) -> Split:
     """Choose the images that train and those that validate.
@@ -73,6 +74,7 @@ def choose_split(
         fold: which of them validates, 1 to `folds`.
         per_class: at most so many training images of each class.
         limit: at most so many training images.
+        inner: train on four fifths of the training images and validate on the rest; see `inner_split`.
         seed: of the folds and the draws, 0 to 2**32 - 1.
 
     Raises:
@@ -101,7 +103,49 @@ def choose_split(
         train = train[_rank_in_class(labels[train], order[train]) < per_class]
     if limit is not None:
         train = train[_proportional_rank(labels[train], order[train]) < limit]
+    if inner:
+        train, validation = inner_split(train, labels, classes, groups, run_seed(seed, fold))
     return Split(train, validation, pool)
+
+
+def inner_split(
+    rows: Positions, labels: Labels, classes: Sequence[str], groups: Positions | None, seed: int
+) -> tuple[Positions, Positions]:
+    """Divide training images into four fifths to train on and one fifth, of each class, to validate.
+
+    Options can be chosen by the latter without the validation images of the fold. Groups stay together; a group counts
+    for the class of its first image.
+
+    Args:
+        rows: (n,) int64, the training images, ascending.
+        labels: (N,) int64, of all images.
+        classes: names in label order.
+        groups: (N,) int64, equal for images that stay together; None where there are none.
+        seed: of the division.
+
+    Returns:
+        Positions that train and that validate, int64, ascending; together they are `rows`.
+
+    Raises:
+        SalpipeError: a class has a single image, or group, or is left without an image to train on.
+    """
+    leader = np.arange(len(rows)) if groups is None else leaders(groups[rows])
+    first = np.unique(leader)
+    own, order = labels[rows[first]], _seeded_order(len(first), seed)
+    counts = np.bincount(own, minlength=len(classes))
+    if (few := np.flatnonzero(counts < 2)).size:
+        raise SalpipeError(
+            f"class {classes[few[0]]!r} has fewer than two different training images, too few for an inner split; "
+            "add some, or give one --lr"
+        )
+    fifth = np.maximum(1, (counts + 2) // 5)
+    validates = np.isin(leader, first[_rank_in_class(own, order) < fifth[own]])
+    if (lost := np.setdiff1d(labels[rows], labels[rows[~validates]])).size:
+        raise SalpipeError(
+            f"class {classes[lost[0]]!r} has no image to train on in an inner split, since groups are not divided; add "
+            "images, or give one --lr"
+        )
+    return rows[~validates], rows[validates]
 
 
 def evaluation_rows(
