@@ -242,7 +242,9 @@ def _same_primary(plan: Plan, folder: Path) -> Plan:
 
 def _first_configs(plan: Plan, folder: Path) -> list[TrainConfig]:
     """Options of the first run of every arm; before its pretraining an arm starts from its pretraining's weights."""
-    first = {task.arm: task.config for task in reversed(plan.tasks(folder, [0]))}
+    first: dict[str, TrainConfig] = {}
+    for task in plan.tasks(folder, [0]):
+        first.setdefault(task.arm, task.config)
     own = {arm.name for arm in plan.arms if pretrained(arm)}
     return [
         replace(config, init=plan.shared.init, start=None) if arm in own else config for arm, config in first.items()

@@ -40,9 +40,10 @@ def stored_plan(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     stored = read_json(path)
-    if not isinstance(stored, dict):
+    version = stored.get("format_version")
+    if version is None and "hash" not in stored:
         raise SalpipeError(f"{path}: damaged; choose another output folder")
-    if (version := stored.get("format_version")) != FORMAT_VERSION:
+    if version != FORMAT_VERSION:
         which = "an earlier" if version is None else "another"
         raise SalpipeError(
             f"{path}: holds a comparison of {which} version, with other controls and rules than this one; choose "

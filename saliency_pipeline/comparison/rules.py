@@ -118,7 +118,7 @@ def check_rules(
         raise OptionError(f"--looks {looks}: use 1 or more")
     if looks > repeats:
         raise OptionError(
-            f"--looks {looks}: there are {repeats} repeats, and a look needs a new one; use --repeats {looks}"
+            f"--looks {looks}: there are {repeats} repeats, and every look needs a new one; use --repeats {looks}"
         )
     if looks > 1 and not folds:
         raise OptionError(f"--looks {looks}: needs folds, not the shards' own split; use --folds 5 or --looks 1")

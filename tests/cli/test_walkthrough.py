@@ -72,7 +72,12 @@ def test_every_command_of_the_comparison_page_runs(tmp_path: Path) -> None:
     said = walked("comparison.md")
     assert len([line for line in said if " compare " in line]) == 6
     told = {name: json.loads((tmp_path / name / "results.json").read_text()) for name in ("comparison", "aa", "scarce")}
-    assert [arm["name"] for arm in told["comparison"]["arms"]] == ["baseline", "half", "mismatched", "center-prior"]
+    assert [arm["name"] for arm in told["comparison"]["arms"]] == [
+        "baseline",
+        "half",
+        "half-mismatched",
+        "half-center-prior",
+    ]
     assert told["comparison"]["verdict"]["word"] == "underpowered"
     differences = told["aa"]["settings"][0]["contrasts"][0]["final"]["differences"]
     assert [difference["value"] for difference in differences] == [0.0, 0.0]

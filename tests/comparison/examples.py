@@ -61,7 +61,7 @@ def answers(random: np.random.Generator, accuracy: float) -> Answers:
 
 def results(names: Sequence[str] = (), settings: Sequence[str] = ("all images",), **options: Any) -> dict[str, Any]:
     """What comes of made-up runs."""
-    arms = choose_arms(names)
+    arms = choose_arms(names, controls=() if names else None)
     about = {"plan": {"folds": 5}, "source": {"model": "<i>efficientnet</i>"}, "method": "gradcam"}
     return analyse(
         runs(arms, settings, **options), arms, settings, CLASSES, about=about, warnings=["<u>2 images</u> are copies"]
