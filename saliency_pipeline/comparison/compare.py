@@ -178,8 +178,7 @@ def _look(
     costs = paid(runs, pairs, plan.shared, maps_known(folder)) | extra_costs(trained.extra, folder)
     page = write_comparison(folder, results, costs, pictures_of(pairs, plan.shared))
     looks = results["looks"]["made"]
-    complete = len(runs) == len(trained.tasks) and not trained.failed
-    decided = complete and bool(looks) and bool(looks[-1]["decided"])
+    decided = bool(looks) and bool(looks[-1]["decided"])
     return Comparison(folder, page, len(runs), len(trained.failed), results), decided
 
 
@@ -208,6 +207,8 @@ def _planned(
     configs = [arm.config(shared) for arm in arms]
     for config in {(c.backbone, c.init, c.weights, c.start): c for c in configs}.values():
         check_names(config)
+    if design.pretraining is not None:
+        check_names(shared)
     device, before = find_device(shared.device), chosen_before(folder)
     cores = usable_cores()
     if jobs is None:

@@ -215,7 +215,7 @@ def make_plan(pairs: ShardFolder, arms: Sequence[Arm], shared: TrainConfig, desi
         replace(shared, lr=design.lrs[0]) if design.lrs else shared,
         design.folds,
         design.repeats,
-        design.per_class,
+        tuple(design.per_class),
         design.pretraining,
         threads,
         bool((splits == Split.TEST).any()),
@@ -223,7 +223,7 @@ def make_plan(pairs: ShardFolder, arms: Sequence[Arm], shared: TrainConfig, desi
         design.rope,
         design.threshold,
         design.looks,
-        design.lrs,
+        tuple(design.lrs),
     )
 
 

@@ -11,6 +11,7 @@ from saliency_pipeline.comparison.plan import Plan
 from saliency_pipeline.comparison.rules import Primary
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.files import write_atomically
+from saliency_pipeline.shards.summary import plural
 from saliency_pipeline.training.config import option
 from saliency_pipeline.training.runlog import read_json
 
@@ -72,8 +73,9 @@ def store(plan: Plan, folder: Path) -> None:
             )
         if analyzed and plan.repeats != before:
             many = "more" if plan.repeats > before else "fewer"
+            were = plural(max(analyzed), "repeat") + (" was" if max(analyzed) == 1 else " were")
             raise PlanMismatchError(
-                f"--repeats {plan.repeats}: {folder}: its {max(analyzed)} repeats were analyzed already; {many} "
+                f"--repeats {plan.repeats}: {folder}: its {were} analyzed already; {many} "
                 "repeats after looking would err more often than 5 %; choose another output folder, or plan looks "
                 "beforehand with --looks"
             )

@@ -32,20 +32,8 @@ def compare(*arguments: object) -> Result:
 
 def quick(shards: Path) -> list[object]:
     network = ["--backbone", "test_resnet", "--epochs", 1, "--lr", 0.01, "--precision", "fp32", "--device", "cpu"]
-    return [
-        shards,
-        "--arms",
-        shards.parent / "arms.toml",
-        *network,
-        "--folds",
-        2,
-        "--repeats",
-        1,
-        "--jobs",
-        1,
-        "--control",
-        "none",
-    ]
+    shape = ["--folds", 2, "--repeats", 1, "--jobs", 1, "--control", "none"]
+    return [shards, "--arms", shards.parent / "arms.toml", *network, *shape]
 
 
 def test_it_prints_the_verdict_first_and_the_page_last(shards: Path, tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ FILE = "[arm.baseline]\narch = 'baseline'\n[arm.late]\nlike = 'half'\nfuse-at = 
         (
             ["baseline", "half", "neutral-mismatched"],
             None,
-            "its candidate neutral is not among the arms; add --arm neu",
+            "its candidate neutral is not among the arms; add",
         ),
         (["baseline", "learned", "learned-mismatched"], None, "learned reads no maps, so it has no controls"),
         (["baseline", "half", "baseline-uniform"], None, "baseline reads no maps, so it has no controls"),
@@ -167,7 +167,7 @@ FILE = "[arm.baseline]\narch = 'baseline'\n[arm.late]\nlike = 'half'\nfuse-at = 
         (
             [],
             FILE + "[arm.c]\nof = 'late'\nmaps = 'uniform'\nlr = 0.1",
-            "arm c: --lr differs from late; a control diff",
+            "arm c: --lr differs from late; a control",
         ),
         ([], FILE + "[arm.c]\nlike = 'mismatched'", "arm c: no candidate has the same options but maps"),
         ([], FILE + "[arm.c]\nof = 'early'\nmaps = 'uniform'", "its candidate early is not among the arms"),

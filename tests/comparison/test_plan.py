@@ -57,9 +57,7 @@ class Notes(Progress):
 def test_repeats_are_not_added_after_looking(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Pretended(monkeypatch, effect(0.005))
     made(shards, tmp_path, repeats=1)
-    with pytest.raises(
-        PlanMismatchError, match="its 1 repeats were analyzed already; more repeats after looking would"
-    ):
+    with pytest.raises(PlanMismatchError, match="its 1 repeat was analyzed already; more repeats after looking would"):
         made(shards, tmp_path, repeats=2)
     made(shards, tmp_path, repeats=1)  # the same again is no further look
     made(shards, tmp_path, (BASELINE, HALF, UNIFORM), repeats=1)  # nor is another arm

@@ -78,7 +78,7 @@ def test_an_inner_run_that_fails_otherwise_chooses_no_rate(
         return 0.5
 
     pretended = Pretended(monkeypatch, full_disk)
-    with pytest.raises(SalpipeError, match="no run could be trained; .* its rate was not chosen: no space left"):
+    with pytest.raises(SalpipeError, match=r"no run could be trained; .* its rate was not chosen: no space left"):
         compare(shards, tmp_path, ARMS, QUICK, folds=2, repeats=1, lrs=(0.1, 0.2), jobs=1)
     pretended.score = lambda config: 0.5
     assert compare(shards, tmp_path, ARMS, QUICK, folds=2, repeats=1, lrs=(0.1, 0.2), jobs=1).runs == 4
