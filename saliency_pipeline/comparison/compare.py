@@ -22,6 +22,7 @@ from saliency_pipeline.comparison.output import (
     write_comparison,
 )
 from saliency_pipeline.comparison.plan import ALL, Plan, Pretraining, Task, chosen_before, make_plan, store
+from saliency_pipeline.comparison.rules import Rules
 from saliency_pipeline.comparison.runs import Run, is_finished, read_run
 from saliency_pipeline.devices import computes_bf16, find_device, threads_within_cores
 from saliency_pipeline.errors import OptionError, SalpipeError
@@ -99,7 +100,13 @@ def compare(
             **_told(pairs, plan),
         }
         results = analyse(
-            runs, plan.arms, plan.settings, pairs.classes, about=about, warnings=[*warnings, *leaks(pairs, plan.folds)]
+            runs,
+            plan.arms,
+            plan.settings,
+            pairs.classes,
+            rules=Rules(None, repeats=plan.repeats, look_repeats=(plan.repeats,), own_split=not plan.folds),
+            about=about,
+            warnings=[*warnings, *leaks(pairs, plan.folds)],
         )
         costs = paid(runs, pairs, plan.shared, maps_known(folder))
         page = write_comparison(folder, results, costs, pictures_of(pairs, plan.shared))

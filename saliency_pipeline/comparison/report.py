@@ -15,9 +15,9 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from saliency_pipeline.comparison.conclusion import points
 from saliency_pipeline.comparison.curves import Told
 from saliency_pipeline.comparison.figures import BY_SETTING, FIGURES, by_setting
+from saliency_pipeline.comparison.wording import points
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output, make_subfolder
 from saliency_pipeline.tables import write_table
