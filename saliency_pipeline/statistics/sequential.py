@@ -11,18 +11,12 @@ Z sqrt(I) is a Brownian motion (Jennison & Turnbull, Group Sequential Methods, 2
 
 Spending. Lan & DeMets (Discrete sequential boundaries for clinical trials, Biometrika 70, 1983): each side of the
 two-sided test spends 2 - 2 Φ(z / sqrt(t)) of its alpha / 2 until the share t of the information, z being the upper
-alpha / 4 point of the normal distribution. The boundaries are near those of O'Brien & Fleming (1979), with next to no
-chance of stopping early by accident; they are those of `sfLDOF` of R's gsDesign and of ldbounds.
-
-Student's t. The p of a look is that of a t test. With a standard deviation that every look estimates anew, the tests
-of different looks agree less than Z does: at the levels of Z, looks after 6, 8 and 10 pairs err in 5.8 %, not 5 %.
-Jennison & Turnbull (Exact calculations for sequential t, χ² and F tests, Biometrika 78, 1991) integrate over two
-dimensions; here the boundaries of Z are computed for a smaller alpha, with which the t tests err as often as asked.
+alpha / 4 point of the normal distribution; the boundaries are near those of O'Brien & Fleming (1979), with next to no
+chance of stopping early by accident. The levels are those of `sfLDOF` of R's gsDesign and of ldbounds.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -35,7 +29,6 @@ from saliency_pipeline.errors import SalpipeError
 
 _FARTHEST = 38.0
 _NODES, _MOST_NODES = 256, 1024
-_PATHS, _ITERATIONS = 200_000, 6
 
 
 def information(pairs: int, ratio: float) -> float:
@@ -69,57 +62,20 @@ def levels(pairs_per_look: Sequence[int], ratio: float, *, alpha: float = 0.05) 
         raise SalpipeError(
             f"looks after {looks} pairs: each must have more pairs than the one before; plan fewer looks"
         )
-    return [alpha] if len(looks) == 1 else list(_levels(tuple(looks), ratio, alpha))
+    if len(looks) == 1:
+        return [alpha]
+    share = np.array([information(pairs, ratio) for pairs in looks]) / information(looks[-1], ratio)
+    return [float(2 * special.ndtr(-z)) for z in _boundaries(share, alpha / 2)]
 
 
-@functools.lru_cache(maxsize=64)
-def _levels(looks: tuple[int, ...], ratio: float, alpha: float) -> tuple[float, ...]:
-    """Levels at which t tests err with probability alpha, the difference from tests of Z being simulated."""
-    share = [information(pairs, ratio) / information(looks[-1], ratio) for pairs in looks]
-    t, z = _paths(looks, ratio)
-    spent, nominal = alpha, np.zeros(len(looks))
-    for _ in range(_ITERATIONS):
-        nominal = 2 * special.ndtr(-np.array(boundaries(share, alpha=spent)))
-        # scipy answers a level that underflows with infinity of either sign
-        critical = np.abs([special.stdtrit(max(1, pairs - 1), p / 2) for pairs, p in zip(looks, nominal, strict=True)])
-        crossed_t, crossed_z = (t > critical).any(1), (z > special.ndtri(1 - nominal / 2)).any(1)
-        spent = alpha - float(crossed_t.mean() - crossed_z.mean())
-    return tuple(nominal.tolist())
-
-
-def _paths(looks: tuple[int, ...], ratio: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """|t| and |Z| (paths, looks) of simulated comparisons without a difference, from batch means and sums of squares.
-
-    Common to all pairs is a normal value of variance `ratio`, own to each is one of variance 1.
-    """
-    random = np.random.default_rng(0)
-    common = math.sqrt(ratio) * random.standard_normal(_PATHS)
-    mean, squares, pairs = np.zeros(_PATHS), np.zeros(_PATHS), 0
-    t, z = np.zeros((_PATHS, len(looks))), np.zeros((_PATHS, len(looks)))
-    for look, after in enumerate(looks):
-        added = after - pairs
-        apart = random.standard_normal(_PATHS) / math.sqrt(added) - mean
-        within = random.chisquare(added - 1, _PATHS) if added > 1 else 0.0
-        squares = squares + within + pairs * added / after * apart**2
-        mean, pairs = mean + added / after * apart, after
-        z[:, look] = np.abs(common + mean) * math.sqrt(information(pairs, ratio))
-        # a single pair has no test
-        if pairs > 1:
-            t[:, look] = z[:, look] / np.sqrt(squares / (pairs - 1))
-    return t, z
-
-
-def boundaries(share: Sequence[float], *, alpha: float = 0.05) -> list[float]:
-    """Critical values of |Z| at increasing shares of the information, of which the last is 1.
+def _boundaries(share: npt.NDArray[np.float64], alpha: float) -> list[float]:
+    """Critical values of |Z| at shares of the information; alpha of one side.
 
     The recursion of Armitage, McPherson & Rowe (Repeated significance tests on accumulating data, JRSS A 132, 1969):
     the density of Z sqrt(t) over the paths that crossed no boundary yet is known at the nodes of a quadrature; the
     next boundary is where what crosses it is what is to be spent.
-
-    >>> [round(z, 2) for z in boundaries([0.2, 0.4, 0.6, 0.8, 1.0])]
-    [4.88, 3.36, 2.68, 2.29, 2.03]
     """
-    spend = np.diff(2 * special.ndtr(special.ndtri(alpha / 4) / np.sqrt(share)), prepend=0.0)
+    spend = np.diff(2 * special.ndtr(special.ndtri(alpha / 2) / np.sqrt(share)), prepend=0.0)
     steps = np.sqrt(np.diff(share, prepend=0.0))
     # nodes are closer together than the narrowest step is wide
     intervals = 2 * math.ceil(min(_MOST_NODES, max(_NODES, 24 / steps.min())) / 2)

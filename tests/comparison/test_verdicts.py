@@ -17,7 +17,7 @@ from saliency_pipeline.statistics.multiplicity import holm
 from saliency_pipeline.statistics.power import detectable
 from saliency_pipeline.statistics.sequential import levels
 from tests.comparison.examples import BUDGETS, CLASSES, arms, primary, results, rules, runs
-from tests.comparison.simulation import correlated
+from tests.statistics.simulation import correlated
 
 RIGHT = ("better", "faster")
 
