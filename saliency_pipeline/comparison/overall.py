@@ -203,7 +203,8 @@ def _details(results: Results) -> list[str]:
             margin = _plain(results["rope"], measure)
             details.append(
                 f"{pair} on one more data set: better by more than {margin} with {probability(beyond['above'])}, "
-                f"within ±{margin} with {probability(beyond['within'])}, worse by more with {probability(beyond['below'])}."
+                f"within ±{margin} with {probability(beyond['within'])}, worse by more than {margin} with "
+                f"{probability(beyond['below'])}."
             )
     return details
 
