@@ -57,7 +57,11 @@ def _headline(results: Told) -> tuple[str, str]:
     """Word and sentence of the primary question."""
     primary = results["primary"]
     if primary is None:
-        return WITHHELD, "No verdict on this data set: no candidate is compared with a reference"
+        asked = any(c["role"] == REFERENCE for part in results["settings"] for c in part["contrasts"])
+        missing = "the primary question is about an arm or a data budget that is not among these"
+        return WITHHELD, (
+            f"No verdict on this data set: {missing if asked else 'no candidate is compared with a reference'}"
+        )
     part = next(part for part in results["settings"] if part["name"] == primary["setting"])
     contrast, place = find(part, primary["arm"], primary["against"]), _place(results, part)
     if results["leaks"]:

@@ -284,3 +284,11 @@ def test_without_a_candidate_there_is_no_primary_question():
     assert found["primary"] is None
     assert found["verdict"]["word"] == "withheld"
     assert compared[1].kind != CANDIDATE
+
+
+def test_a_primary_question_about_an_arm_that_is_missing_has_no_verdict():
+    found = results(plan={"primary": primary("input")}, effects={"half": 0.1})
+    assert found["primary"] is None
+    assert found["verdict"]["word"] == "withheld"
+    assert "not among these" in found["verdict"]["sentence"]
+    assert {each[4]["verdict"] for each in every(found) if each[4]["family"]} == {"withheld"}
