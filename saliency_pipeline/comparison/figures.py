@@ -22,7 +22,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from saliency_pipeline.comparison.arms import CONTROL, REFERENCE
 from saliency_pipeline.comparison.curves import (
     LONGEST_NAME,
-    WIDTH,
     Style,
     Values,
     first_epochs,
@@ -68,7 +67,7 @@ def paired_differences(results: Values, setting: Values) -> Figure | None:
         for row, contrast in enumerate(contrasts):
             values = [each["value"] for each in contrast[measure]["differences"]]
             style = style_of[contrast["arm"]]
-            axes.plot(values, row + _spread(len(values)), **_dots(style, contrast, 4.5), alpha=0.75)
+            axes.plot(values, row + _spread(len(values)), **_dots(style, contrast, 5.5))
             if statistics := contrast[measure]["statistics"]:
                 _mark(axes, statistics["mean"], row, style.color)
         _differences(axes, title, tick)
@@ -83,10 +82,12 @@ def forest(results: Values, setting: Values) -> Figure | None:
     figure, panels = _rows(contrasts)
     style_of = styles(results)
     for axes, (measure, title, tick) in zip(panels, MEASURES, strict=True):
-        if measure != SPEED:
-            axes.axvspan(-results["rope"], results["rope"], color=_ROPE, linewidth=0, zorder=0)
+        margin = contrasts[0][measure].get("margin", None if measure == SPEED else results["rope"])
+        if margin is not None:
+            axes.axvspan(-margin, margin, color=_ROPE, linewidth=0, zorder=0)
         for row, contrast in enumerate(contrasts):
-            if (statistics := contrast[measure]["statistics"]) is None:
+            statistics = contrast[measure]["crossed"] or contrast[measure]["statistics"]
+            if statistics is None:
                 continue
             style = style_of[contrast["arm"]]
             axes.plot([statistics["low"], statistics["high"]], [row, row], color=style.color, linewidth=2.2)
@@ -110,7 +111,9 @@ def final_accuracies(results: Values, setting: Values) -> Figure | None:
     for row, name in enumerate(names):
         arm, style = setting["arms"][name], style_of[name]
         values = [run["final"] for run in arm["runs"]]
-        axes.plot(values, row + _spread(len(values)), style.marker, color=style.color, markersize=5, alpha=0.65, mew=0)
+        axes.plot(
+            values, row + _spread(len(values)), style.marker, color=style.color, markersize=5.5, mec="white", mew=0.7
+        )
         _mark(axes, arm["final"]["mean"], row, style.color)
     _name_rows(axes, [drawable(name, LONGEST_NAME) for name in names])
     axes.xaxis.set_major_formatter(FuncFormatter(in_percent))
@@ -128,7 +131,9 @@ def epochs_to_threshold(results: Values, setting: Values) -> Figure | None:
     for row, name in enumerate(names):
         arm, style = setting["arms"][name], style_of[name]
         values = [run["epochs_to_threshold"] for run in arm["runs"] if run["epochs_to_threshold"] is not None]
-        axes.plot(values, row + _spread(len(values)), style.marker, color=style.color, markersize=5, alpha=0.65, mew=0)
+        axes.plot(
+            values, row + _spread(len(values)), style.marker, color=style.color, markersize=5.5, mec="white", mew=0.7
+        )
         median = arm["median_epochs_to_threshold"]
         if median is not None:
             _mark(axes, median, row, style.color)
@@ -300,7 +305,7 @@ def _dots(style: Style, contrast: Values, size: float) -> dict[str, Any]:
         "markersize": size,
         "markerfacecolor": "white" if hollow else style.color,
         "markeredgecolor": style.color if hollow else "white",
-        "markeredgewidth": 1.1 if hollow else 0.6,
+        "markeredgewidth": 1.1 if hollow else 0.7,
     }
 
 
@@ -312,16 +317,15 @@ def _name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 def _differences(axes: Axes, title: str, tick: Callable[[float, int | None], str] = in_points) -> None:
     axes.axvline(0, color=GREY, linewidth=0.9, zorder=1)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(tick))
     frame(axes, title, grid="x")
     axes.tick_params(axis="y", length=0)
 
 
 def _mark(axes: Axes, value: float, row: int, color: str) -> None:
-    """A bar across a row, edged in white so that it is visible on the dots."""
-    for width, tone in ((5.0, "white"), (2.4, colour)):
-        axes.plot([value, value], [row - 0.34, row + 0.34], color=tone, linewidth=width, solid_capstyle="butt")
+    """A bar across a row, behind its dots, which are edged in white."""
+    axes.plot([value, value], [row - 0.36, row + 0.36], color=color, linewidth=2.6, solid_capstyle="butt", zorder=1.5)
 
 
 def _spread(count: int) -> npt.NDArray[np.float64]:
