@@ -31,7 +31,7 @@ LONGEST_NAME = 28
 
 # Okabe and Ito's palette, distinguishable by color-blind readers; its black is the reference's
 _CANDIDATES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-_REFERENCES: tuple[Any, ...] = ("solid", (0, (7, 2)), (0, (1, 1)))
+_REFERENCES: tuple[Any, ...] = ("solid", (0, (3, 1.5)), (0, (1, 1)))
 _DASHES: tuple[Any, ...] = ((0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (3, 3)))
 _MARKERS = "osD^vPXh"
 _FEW = 12
@@ -74,7 +74,8 @@ def _candidate_color(place: int) -> str:
 
 
 def _lighter(color: str) -> str:
-    return to_hex(tuple(0.62 * channel + 0.38 for channel in to_rgb(color)))
+    red, green, blue = (0.62 * channel + 0.38 for channel in to_rgb(color))
+    return to_hex((red, green, blue))
 
 
 def shown(results: Values, setting: Values) -> list[str]:
@@ -174,7 +175,7 @@ def legend(figure: Figure, results: Values, names: Sequence[str], *, markers: bo
     for name in names:
         options = line(style_of[name], 1)
         handles.append(Line2D([], [], **(options | {"linestyle": "none", "markersize": 6} if markers else options)))
-    texts = [f"{drawable(name, LONGEST_NAME)} ({kinds[name]})" for name in names]
+    texts = [f"{shortened(name)} ({kinds[name]})" for name in names]
     columns = max(1, min(len(names), 4, 100 // max(12, 6 + max(map(len, texts)))))
     # the names are set afterwards: as labels, those that begin with an underscore would be left out
     entries = figure.legend(
@@ -188,6 +189,19 @@ def legend(figure: Figure, results: Values, names: Sequence[str], *, markers: bo
     )
     for entry, text in zip(entries.get_texts(), texts, strict=True):
         entry.set(text=text, **VERBATIM)
+
+
+def shortened(name: str, longest: int = LONGEST_NAME) -> str:
+    """A name in one line, without its middle if it is long: the end distinguishes the controls of a candidate.
+
+    >>> shortened("a-candidate-with-a-long-name-mismatched", 24)
+    'a-candidate-…-mismatched'
+    """
+    text = drawable(name, 1000)
+    if len(text) <= longest:
+        return text
+    end = (longest - 1) // 2
+    return f"{text[: longest - 1 - end]}…{text[len(text) - end :]}"
 
 
 def in_percent(value: float, _: int | None = None) -> str:

@@ -19,9 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from saliency_pipeline.comparison.arms import CONTROL, REFERENCE
+from saliency_pipeline.comparison.arms import CANDIDATE, REFERENCE
 from saliency_pipeline.comparison.curves import (
-    LONGEST_NAME,
     Style,
     Values,
     first_epochs,
@@ -33,11 +32,12 @@ from saliency_pipeline.comparison.curves import (
     legend,
     overfit_gap,
     sheet,
+    shortened,
     shown,
     styles,
 )
 from saliency_pipeline.evaluation.confusion import excerpt, from_json
-from saliency_pipeline.training.curves import GREY, VERBATIM, drawable
+from saliency_pipeline.training.curves import GREY, VERBATIM
 
 DESCRIPTIVE = "descriptive"
 ROLES = ("reference", "control", DESCRIPTIVE)
@@ -67,7 +67,7 @@ def paired_differences(results: Values, setting: Values) -> Figure | None:
         for row, contrast in enumerate(contrasts):
             values = [each["value"] for each in contrast[measure]["differences"]]
             style = style_of[contrast["arm"]]
-            axes.plot(values, row + _spread(len(values)), **_dots(style, contrast, 5.5))
+            axes.plot(values, row + _spread(len(values)), **_dots(style, 5.5, hollow=contrast["role"] == DESCRIPTIVE))
             if statistics := contrast[measure]["statistics"]:
                 _mark(axes, statistics["mean"], row, style.color)
         _differences(axes, title, tick)
@@ -91,7 +91,7 @@ def forest(results: Values, setting: Values) -> Figure | None:
                 continue
             style = style_of[contrast["arm"]]
             axes.plot([statistics["low"], statistics["high"]], [row, row], color=style.color, linewidth=2.2)
-            axes.plot([statistics["mean"]], [row], **_dots(style, contrast, 8))
+            axes.plot([statistics["mean"]], [row], **_dots(style, 8, hollow=contrast["role"] == DESCRIPTIVE))
         _differences(axes, title, tick)
     return figure
 
@@ -111,11 +111,9 @@ def final_accuracies(results: Values, setting: Values) -> Figure | None:
     for row, name in enumerate(names):
         arm, style = setting["arms"][name], style_of[name]
         values = [run["final"] for run in arm["runs"]]
-        axes.plot(
-            values, row + _spread(len(values)), style.marker, color=style.color, markersize=5.5, mec="white", mew=0.7
-        )
+        axes.plot(values, row + _spread(len(values)), **_dots(style, 5.5))
         _mark(axes, arm["final"]["mean"], row, style.color)
-    _name_rows(axes, [drawable(name, LONGEST_NAME) for name in names])
+    _name_rows(axes, [shortened(name) for name in names])
     axes.xaxis.set_major_formatter(FuncFormatter(in_percent))
     frame(axes, "validation top-1 after the last epoch", grid="x")
     return figure
@@ -131,9 +129,7 @@ def epochs_to_threshold(results: Values, setting: Values) -> Figure | None:
     for row, name in enumerate(names):
         arm, style = setting["arms"][name], style_of[name]
         values = [run["epochs_to_threshold"] for run in arm["runs"] if run["epochs_to_threshold"] is not None]
-        axes.plot(
-            values, row + _spread(len(values)), style.marker, color=style.color, markersize=5.5, mec="white", mew=0.7
-        )
+        axes.plot(values, row + _spread(len(values)), **_dots(style, 5.5))
         median = arm["median_epochs_to_threshold"]
         if median is not None:
             _mark(axes, median, row, style.color)
@@ -147,7 +143,7 @@ def epochs_to_threshold(results: Values, setting: Values) -> Figure | None:
             fontsize=9.5,
             color=GREY,
         )
-    _name_rows(axes, [drawable(name, LONGEST_NAME) for name in names])
+    _name_rows(axes, [shortened(name) for name in names])
     axes.set_xlim(0.5, max(1, setting["epochs"]) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch")
@@ -158,14 +154,14 @@ def epochs_to_threshold(results: Values, setting: Values) -> Figure | None:
 def class_changes(results: Values, setting: Values) -> Figure | None:
     """Change of every class's recall vs. the reference; of many classes those that change most.
 
-    Controls are left out unless there is no other arm: their points would hide those of the candidates.
+    Other arms than candidates are left out unless there is no candidate: their points would hide those of candidates.
     """
     reference = next(arm["name"] for arm in results["arms"] if arm["kind"] == REFERENCE)
-    controls = {arm["name"] for arm in results["arms"] if arm["kind"] == CONTROL}
+    candidates = {arm["name"] for arm in results["arms"] if arm["kind"] == CANDIDATE}
     per_arm = {name: setting["arms"][name]["recalls"] for name in shown(results, setting)}
     base = per_arm.pop(reference, None)
     others = {name: recalls for name, recalls in per_arm.items() if recalls}
-    others = {name: recalls for name, recalls in others.items() if name not in controls} or others
+    others = {name: recalls for name, recalls in others.items() if name in candidates} or others
     if not base or not others:
         return None
     changes = {
@@ -186,12 +182,12 @@ def class_changes(results: Values, setting: Values) -> Figure | None:
         points = [(change[i], row + shift) for row, i in enumerate(kept) if change[i] is not None]
         x, y = zip(*points, strict=True) if points else ((), ())
         axes.plot(x, y, style_of[name].marker, color=style_of[name].color, markersize=5.5, mew=0)
-    _name_rows(axes, [drawable(results["classes"][i], LONGEST_NAME) for i in kept])
+    _name_rows(axes, [shortened(results["classes"][i]) for i in kept])
     dropped = len(rows) - len(kept)
     _differences(
         axes,
-        f"change of recall vs. {drawable(reference, LONGEST_NAME)}, points"
-        + (f" ({len(kept)} of {len(rows)} classes: those that change most)" if dropped else ""),
+        f"change of recall vs. {shortened(reference)}, points"
+        + (f"\n{len(kept)} of {len(rows)} classes: those that change most" if dropped else ""),
     )
     for row in range(len(kept)):
         axes.axhline(row, color="#eeeeee", linewidth=0.8, zorder=0)
@@ -221,7 +217,7 @@ def confusion(results: Values, setting: Values) -> Figure | None:
                 axes.text(column, row, f"{number}", ha="center", va="center", color=color, fontsize=9)
     every = max(1, -(-count // int(side / 0.16)))
     places = range(0, count, every)
-    names = [drawable(results["classes"][part.classes[i]], 24) for i in places]
+    names = [shortened(results["classes"][part.classes[i]], 24) for i in places]
     size = min(10.0, 40 * side * every / count)
     axes.set_xticks(places, names, rotation=90, fontsize=size, **VERBATIM)
     axes.set_yticks(places, names, fontsize=size, **VERBATIM)
@@ -258,7 +254,7 @@ def by_setting(results: Values) -> Figure | None:
             marker=style.marker,
             markersize=5.5,
         )
-    axes.set_xticks(range(len(settings)), [drawable(s["name"], LONGEST_NAME) for s in settings], **VERBATIM)
+    axes.set_xticks(range(len(settings)), [shortened(s["name"]) for s in settings], **VERBATIM)
     axes.set_xlim(-0.4, len(settings) - 0.6)
     axes.yaxis.set_major_formatter(FuncFormatter(in_percent))
     frame(axes, "final validation top-1, mean ± 1 standard deviation of the runs")
@@ -288,7 +284,7 @@ def _rows(contrasts: Sequence[Values]) -> tuple[Figure, Sequence[Axes]]:
     size = (_WIDE, 1.1 + 0.58 * len(contrasts))
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
     panels: Any = figure.subplots(1, len(MEASURES), sharey=True)
-    _name_rows(panels[0], [f"{drawable(c['arm'], 24)}\n− {drawable(c['against'], 24)}" for c in contrasts])
+    _name_rows(panels[0], [f"{shortened(c['arm'], 24)}\n− {shortened(c['against'], 24)}" for c in contrasts])
     for row, (above, below) in enumerate(itertools.pairwise(contrasts)):
         if above["role"] != below["role"]:
             for axes in panels:
@@ -296,9 +292,8 @@ def _rows(contrasts: Sequence[Values]) -> tuple[Figure, Sequence[Axes]]:
     return figure, list(panels)
 
 
-def _dots(style: Style, contrast: Values, size: float) -> dict[str, Any]:
-    """Markers; hollow for a contrast without a verdict."""
-    hollow = contrast["role"] == DESCRIPTIVE
+def _dots(style: Style, size: float, *, hollow: bool = False) -> dict[str, Any]:
+    """Options of markers without a line; hollow for a contrast without a verdict."""
     return {
         "marker": style.marker,
         "linestyle": "none",

@@ -157,7 +157,7 @@ def _questions(arms: Sequence[tuple[str, str, str]], reference: str) -> list[tup
     controls = [(name, of) for name, kind, of in arms if kind == "control"]
     return [
         *((name, reference, "reference") for name in candidates),
-        *((of, name, "control") for name, of in controls),
+        *((of, name, "control") for name, of in controls if of),
         *((name, reference, "descriptive") for name, _ in controls),
     ]
 
@@ -252,7 +252,16 @@ def _contrast(
             "pairs_needed": None,
             "verdict": "underpowered",
         }
-    single = {"images": 60, "only_arm": 7, "only_against": 3, "p": 0.34, "mean": 0.067, "low": -0.03, "high": 0.17}
+    single = {
+        "images": 60,
+        "only_arm": 7,
+        "only_against": 3,
+        "p": 0.34,
+        "p_holm": 1.0,
+        "mean": 0.067,
+        "low": -0.03,
+        "high": 0.17,
+    }
     contrast["threshold"] = {"earlier": 4, "later": 3, "level": len(pairs) - 7}
     contrast["images"] = single if len(pairs) == 1 else None
     contrast["test"] = None
