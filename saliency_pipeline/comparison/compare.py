@@ -11,7 +11,7 @@ import numpy as np
 
 from saliency_pipeline.comparison.analysis import analyse
 from saliency_pipeline.comparison.arms import Arm
-from saliency_pipeline.comparison.costs import paid
+from saliency_pipeline.comparison.costs import measure_costs
 from saliency_pipeline.comparison.estimate import Estimate, choose_shared_precision, estimate
 from saliency_pipeline.comparison.jobs import do_tasks
 from saliency_pipeline.comparison.output import (
@@ -108,7 +108,7 @@ def compare(
             about=about,
             warnings=[*warnings, *leaks(pairs, plan.folds)],
         )
-        costs = paid(runs, pairs, plan.shared, maps_known(folder))
+        costs = measure_costs(runs, pairs, plan.shared, maps_known(folder))
         page = write_comparison(folder, results, costs, pictures_of(pairs, plan.shared))
     return Comparison(folder, page, len(runs), len(failed), results)
 

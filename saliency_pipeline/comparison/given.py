@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from saliency_pipeline.comparison.analysis import analyse
-from saliency_pipeline.comparison.costs import paid
+from saliency_pipeline.comparison.costs import measure_costs
 from saliency_pipeline.comparison.grouping import grouped
 from saliency_pipeline.comparison.output import (
     Comparison,
@@ -53,7 +53,7 @@ def compare_runs(
     results = analyse(found, arms, ["all images"], classes, rules=rules, about=about, warnings=warnings)
     make_output(folder)
     with FolderLock(folder, note=(progress or Progress()).note):
-        costs = paid(found, pairs, found[0].config, maps_known(folder))
+        costs = measure_costs(found, pairs, found[0].config, maps_known(folder))
         page = write_comparison(folder, results, costs, pictures_of(pairs, found[0].config))
     return Comparison(folder, page, len(found), 0, results)
 
