@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from saliency_pipeline.comparison.adapter import analyse_by_rules
+from saliency_pipeline.comparison.analysis import analyse
 from saliency_pipeline.comparison.arms import Arm
-from saliency_pipeline.comparison.costs import paid
+from saliency_pipeline.comparison.costs import measure_costs
 from saliency_pipeline.comparison.estimate import Estimate, choose_shared_precision, estimate
 from saliency_pipeline.comparison.map_flags import flagged_shares
 from saliency_pipeline.comparison.output import (
@@ -26,7 +26,7 @@ from saliency_pipeline.comparison.plan_file import chosen_before, described, pri
 from saliency_pipeline.comparison.pretraining import ALL, Pretraining, pretrained, unequal_starts
 from saliency_pipeline.comparison.rules import ROPE
 from saliency_pipeline.comparison.runs import is_finished
-from saliency_pipeline.comparison.stages import Trained, diverged_rates, extra_costs, train_repeats
+from saliency_pipeline.comparison.stages import Trained, diverged_rates, pretraining_costs, train_repeats
 from saliency_pipeline.comparison.starts import mean_starts
 from saliency_pipeline.comparison.tuning import chosen_rates, tuning_tasks
 from saliency_pipeline.devices import computes_bf16, find_device, threads_within_cores
@@ -163,7 +163,7 @@ def _look(
         "plan": {name: value for name, value in described(plan).items() if name not in ("shards", "arms")},
         **_told(pairs, plan),
     }
-    results = analyse_by_rules(
+    results = analyse(
         runs,
         plan.arms,
         plan.settings,
@@ -175,7 +175,8 @@ def _look(
         starts=mean_starts(runs),
         tuning=chosen_rates(trained.tasks, folder, plan.lrs),
     )
-    costs = paid(runs, pairs, plan.shared, maps_known(folder)) | extra_costs(trained.extra, folder)
+    costs = measure_costs(runs, pairs, plan.shared, maps_known(folder), tuning=trained.tuning_runs(folder))
+    costs["pretraining"] = pretraining_costs(trained.extra, folder)
     page = write_comparison(folder, results, costs, pictures_of(pairs, plan.shared))
     looks = results["looks"]["made"]
     decided = bool(looks) and bool(looks[-1]["decided"])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from saliency_pipeline.comparison.analysis import analyse
-from saliency_pipeline.comparison.costs import paid
+from saliency_pipeline.comparison.costs import measure_costs
 from saliency_pipeline.comparison.grouping import grouped
 from saliency_pipeline.comparison.output import (
     Comparison,
@@ -15,6 +15,7 @@ from saliency_pipeline.comparison.output import (
     refuse_output,
     write_comparison,
 )
+from saliency_pipeline.comparison.rules import Rules
 from saliency_pipeline.comparison.runs import Run, read_run
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.folders import FolderLock, make_output
@@ -48,10 +49,11 @@ def compare_runs(
         (progress or Progress()).note(warning)
     pairs = _shards(found[0])
     about = {"runs": [str(run.folder) for run in found], "shards": sorted(plans)}
-    results = analyse(found, arms, ["all images"], classes, about=about, warnings=warnings)
+    rules = Rules(None, look_repeats=())
+    results = analyse(found, arms, ["all images"], classes, rules=rules, about=about, warnings=warnings)
     make_output(folder)
     with FolderLock(folder, note=(progress or Progress()).note):
-        costs = paid(found, pairs, found[0].config, maps_known(folder))
+        costs = measure_costs(found, pairs, found[0].config, maps_known(folder))
         page = write_comparison(folder, results, costs, pictures_of(pairs, found[0].config))
     return Comparison(folder, page, len(found), 0, results)
 

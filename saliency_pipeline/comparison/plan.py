@@ -231,9 +231,9 @@ def setting_name(per_class: str) -> str:
     """What a data budget is called.
 
     >>> setting_name("15"), setting_name("all")
-    ('15 a class', 'all images')
+    ('15 per class', 'all images')
     """
-    return "all images" if per_class == ALL else f"{per_class} a class"
+    return "all images" if per_class == ALL else f"{per_class} per class"
 
 
 def _check_numbers(design: Design) -> None:

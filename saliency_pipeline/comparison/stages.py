@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from saliency_pipeline.comparison.jobs import Outcome, do_tasks
-from saliency_pipeline.comparison.plan import Plan, Task
+from saliency_pipeline.comparison.plan import PRETRAINING, TUNING, Plan, Task
 from saliency_pipeline.comparison.runs import Run, is_finished, read_run
 from saliency_pipeline.comparison.tuning import is_diverged, tuned, tuning_tasks
 from saliency_pipeline.errors import SalpipeError
@@ -34,11 +34,11 @@ class Trained:
 
     def runs(self, folder: Path) -> list[Run]:
         """The finished runs of the arms."""
-        return [
-            read_run(folder / task.folder, task.arm, task.setting)
-            for task in self.tasks
-            if is_finished(folder / task.folder, task.config)
-        ]
+        return _finished(self.tasks, folder)
+
+    def tuning_runs(self, folder: Path) -> list[Run]:
+        """The finished inner runs."""
+        return _finished([task for task in self.extra if task.purpose == TUNING], folder)
 
 
 def train_repeats(plan: Plan, folder: Path, repeats: Sequence[int], **ways: Any) -> Trained:
@@ -65,15 +65,19 @@ def train_repeats(plan: Plan, folder: Path, repeats: Sequence[int], **ways: Any)
     return Trained(tuple(ready), tuple(errors), (*pretrainings, *inner))
 
 
-def extra_costs(tasks: Sequence[Task], folder: Path) -> dict[str, Any]:
-    """Number and training seconds of the finished runs that tuning and pretraining took, by purpose."""
-    costs: dict[str, Any] = {}
-    for task in tasks:
-        if is_finished(folder / task.folder, task.config):
-            own = costs.setdefault(task.purpose, {"runs": 0, "seconds": 0.0})
-            own["runs"] += 1
-            own["seconds"] += _seconds(folder / task.folder)
-    return costs
+def pretraining_costs(tasks: Sequence[Task], folder: Path) -> dict[str, Any] | None:
+    """Number and training seconds of the finished pretraining runs; None where there are none.
+
+    Args:
+        tasks: pretraining and inner runs.
+        folder: of the comparison.
+    """
+    runs = [
+        folder / task.folder
+        for task in tasks
+        if task.purpose == PRETRAINING and is_finished(folder / task.folder, task.config)
+    ]
+    return {"runs": len(runs), "seconds": sum(map(_seconds, runs))} if runs else None
 
 
 def diverged_rates(tasks: Sequence[Task], folder: Path) -> list[str]:
@@ -83,6 +87,14 @@ def diverged_rates(tasks: Sequence[Task], folder: Path) -> list[str]:
         return []
     several = ", ".join(f"{lr:g} in {rates.count(lr)}" for lr in sorted(set(rates)))
     return [f"tuning: the loss became infinite at --lr {several} of the inner runs; such a rate is not chosen"]
+
+
+def _finished(tasks: Sequence[Task], folder: Path) -> list[Run]:
+    return [
+        read_run(folder / task.folder, task.arm, task.setting)
+        for task in tasks
+        if is_finished(folder / task.folder, task.config)
+    ]
 
 
 def _without_rate(task: Task, folder: Path, plan: Plan, outcomes: Sequence[Outcome]) -> str:

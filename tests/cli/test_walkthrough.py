@@ -81,7 +81,7 @@ def test_every_command_of_the_comparison_page_runs(tmp_path: Path) -> None:
     assert told["comparison"]["verdict"]["word"] == "underpowered"
     differences = told["aa"]["settings"][0]["contrasts"][0]["final"]["differences"]
     assert [difference["value"] for difference in differences] == [0.0, 0.0]
-    assert [setting["name"] for setting in told["scarce"]["settings"]] == ["2 a class", "all images"]
+    assert [setting["name"] for setting in told["scarce"]["settings"]] == ["2 per class", "all images"]
     assert "McNemar" in json.loads((tmp_path / "two-runs" / "results.json").read_text())["verdict"]["sentence"]
     assert (tmp_path / "comparison" / "report.html").stat().st_size > 10_000
 

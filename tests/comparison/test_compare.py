@@ -188,7 +188,7 @@ def test_budgets_and_pretraining_sizes_are_swept(shards: Path, tmp_path: Path) -
         pretraining=Pretraining(str(source), ("12", "all")),
         jobs=1,
     )
-    assert [setting["name"] for setting in found.results["settings"]] == ["4 a class", "all images"]
+    assert [setting["name"] for setting in found.results["settings"]] == ["4 per class", "all images"]
     assert found.results["settings"][0]["images"]["train"] == [12, 12]
     assert found.results["settings"][0]["ratio"] == 1  # drawn from 36, validated on 36
     assert [arm["name"] for arm in found.results["arms"]] == ["baseline", "full-12", "full-all"]

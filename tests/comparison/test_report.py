@@ -56,7 +56,7 @@ def page(folder: Path) -> Page:
 def budgets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, Path]:
     """The page of two settings, and its folder."""
     place = tmp_path_factory.mktemp("budgets")
-    return written(place, results(effects=EFFECT, settings=("5 a class", "all images"))), place
+    return written(place, results(effects=EFFECT, settings=("5 per class", "all images"))), place
 
 
 def test_the_verdict_comes_first_and_every_part_is_there(page: Page, folder: Path) -> None:

@@ -52,7 +52,9 @@ def test_every_run_takes_the_best_rate_of_its_inner_split(
     }
     assert any("--lr 0.05 in 4 of the inner runs" in warning for warning in found.results["warnings"])
     # the time of inner runs is told, and is no part of the results
-    assert json.loads((tmp_path / "costs.json").read_text())["tuning"] == {"runs": 20, "seconds": 40.0}
+    costs = json.loads((tmp_path / "costs.json").read_text())["settings"]["all images"]
+    assert costs["baseline"]["tuning"] == {"runs": 12, "seconds": 6.0}
+    assert costs["half"]["tuning"]["runs"] == 8
     # the same again trains nothing, not even what diverged
     before = (tmp_path / "results.json").read_bytes()
     compare(shards, tmp_path, ARMS, QUICK, folds=2, repeats=2, lrs=LRS, jobs=1)
