@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from saliency_pipeline.comparison.arms import REFERENCE
 from saliency_pipeline.comparison.attribution import attribution, other_differences
 from saliency_pipeline.comparison.rules import AREA, FINAL, MEASURES, SPEED
 from saliency_pipeline.comparison.verdicts import FASTER, LEAK, PRIMARY, SLOWER, WITHHELD
