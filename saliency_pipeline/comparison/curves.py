@@ -195,12 +195,12 @@ def shortened(name: str, longest: int = LONGEST_NAME) -> str:
     """A name in one line, without its middle if it is long: the end distinguishes the controls of a candidate.
 
     >>> shortened("a-candidate-with-a-long-name-mismatched", 24)
-    'a-candidate-…-mismatched'
+    'a-candidat…me-mismatched'
     """
     text = drawable(name, 1000)
     if len(text) <= longest:
         return text
-    end = (longest - 1) // 2
+    end = 3 * (longest - 1) // 5
     return f"{text[: longest - 1 - end]}…{text[len(text) - end :]}"
 
 
