@@ -39,6 +39,7 @@ def analyse(
     classes: Sequence[str],
     *,
     about: Mapping[str, Any],
+    duplicates: Mapping[str, Any] | None = None,
     warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Everything that finished runs say.
@@ -49,6 +50,8 @@ def analyse(
         settings: data budgets, in their order.
         classes: names of the classes.
         about: where the runs come from; kept as it is.
+        duplicates: near duplicates and groups of the images, see `training.groups.Groups.report`; None where nothing is
+            known of them.
         warnings: what is known already to be kept in mind.
 
     Returns:
@@ -63,6 +66,7 @@ def analyse(
         "rope": ROPE,
         "level": LEVEL,
         "minimum_pairs": MINIMUM_PAIRS,
+        "duplicates": dict(duplicates) if duplicates is not None else None,
         "about": dict(about),
         "settings": parts,
         "warnings": [*warnings, *_warnings(parts, runs)],

@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from saliency_pipeline.comparison.analysis import analyse
 from saliency_pipeline.comparison.arms import Arm
 from saliency_pipeline.comparison.costs import paid
@@ -26,12 +24,14 @@ from saliency_pipeline.comparison.runs import Run, is_finished, read_run
 from saliency_pipeline.devices import computes_bf16, find_device, threads_within_cores
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.folders import FolderLock, make_output
-from saliency_pipeline.images.record import Split
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.subsets.grouping import anchored
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.parts import check_names, chosen_method, duplicates, labels_and_splits
+from saliency_pipeline.training.groups import Groups, check_same_groups, divided, find_groups, recorded
+from saliency_pipeline.training.parts import check_names, chosen_method
+from saliency_pipeline.training.runlog import PROVENANCE, read_json
 from saliency_pipeline.workers import possible_jobs, usable_cores
 
 
@@ -77,15 +77,18 @@ def compare(
     keep_large_blocks()
     make_output(folder)
     with FolderLock(folder, note=progress.note):
-        plan, jobs = _planned(
-            pairs, folder, arms, shared or TrainConfig(), folds, repeats, per_class, pretraining, jobs, progress
-        )
+        # before workers begin, which read from the cache what is searched here with all cores
+        shared, groups = _grouped(pairs, shared, progress)
+        plan, jobs = _planned(pairs, folder, arms, shared, folds, repeats, per_class, pretraining, jobs, progress)
         if engine == "loky":
             jobs = possible_jobs(jobs, progress.note)
         store(plan, folder)
         ways: dict[str, Any] = {"threads": plan.threads, "engine": engine, "address": address, "progress": progress}
         tasks = plan.tasks(folder)
+        _check_groups(folder, tasks, groups)
         progress.note(f"{len(tasks)} runs: {len(plan.arms)} arms, {_pairs_told(plan)}; {plan.shared.precision}")
+        for task in plan.pretrainings()[:1]:
+            find_groups(task.config, ShardFolder(task.shards), progress)
         failed = do_tasks(plan.pretrainings(), folder, jobs=jobs, what="pretraining", **ways)
         if failed:
             raise SalpipeError(f"pretraining failed: {failed[0].error}")
@@ -99,7 +102,13 @@ def compare(
             **_told(pairs, plan),
         }
         results = analyse(
-            runs, plan.arms, plan.settings, pairs.classes, about=about, warnings=[*warnings, *leaks(pairs, plan.folds)]
+            runs,
+            plan.arms,
+            plan.settings,
+            pairs.classes,
+            about=about,
+            duplicates=groups.report(),
+            warnings=[*warnings, *leaks(pairs, groups, plan.folds)],
         )
         costs = paid(runs, pairs, plan.shared, maps_known(folder))
         page = write_comparison(folder, results, costs, pictures_of(pairs, plan.shared))
@@ -121,22 +130,31 @@ def plan_only(
     progress: Progress | None = None,
 ) -> tuple[list[Task], Estimate]:
     """The runs that `compare` would train with the same arguments, and how long that takes; nothing is written."""
-    pairs, folder = ShardFolder(shards), Path(output)
+    pairs, folder, progress = ShardFolder(shards), Path(output), progress or Progress()
     refuse_output(folder, shards)
-    plan, jobs = _planned(
-        pairs,
-        folder,
-        arms,
-        shared or TrainConfig(),
-        folds,
-        repeats,
-        per_class,
-        pretraining,
-        jobs,
-        progress or Progress(),
-    )
+    shared, _ = _grouped(pairs, shared, progress)
+    plan, jobs = _planned(pairs, folder, arms, shared, folds, repeats, per_class, pretraining, jobs, progress)
     tasks = [*plan.pretrainings(), *plan.tasks(folder)]
     return tasks, estimate(plan, [task for task in tasks if not is_finished(folder / task.folder, task.config)], jobs)
+
+
+def _grouped(pairs: ShardFolder, shared: TrainConfig | None, progress: Progress) -> tuple[TrainConfig, Groups]:
+    """The shared options, a table of groups with its absolute path, and the groups that folds keep together."""
+    shared = shared or TrainConfig()
+    shared = replace(shared, group_by=anchored(shared.group_by))
+    return shared, find_groups(shared, pairs, progress)
+
+
+def _check_groups(folder: Path, tasks: Sequence[Task], groups: Groups) -> None:
+    """Refuse to mix runs on folds of other groups, such as of a table that has changed since.
+
+    Raises:
+        PlanMismatchError: a run was trained, or begun, with other groups.
+    """
+    for task in tasks:
+        run = folder / task.folder
+        if task.config.folds and (run / PROVENANCE).is_file():
+            check_same_groups(run, read_json(run / PROVENANCE).get("groups"), recorded(task.config, groups))
 
 
 def _planned(
@@ -201,17 +219,12 @@ def _told(pairs: ShardFolder, plan: Plan) -> dict[str, Any]:
     }
 
 
-def leaks(pairs: ShardFolder, folds: int) -> list[str]:
-    """A warning where duplicates of one another lie in different splits; folds of our own never divide them."""
-    labels, splits = labels_and_splits(pairs)
-    used = (labels >= 0) & ((splits >= 0) | bool(folds))
-    parts = splits[used] == Split.TEST if folds else splits[used]
-    groups = duplicates(pairs)[used]
-    both = np.unique(np.stack([groups, parts], axis=1), axis=0)[:, 0]
-    number, lies_in = np.unique(both, return_counts=True)
-    if not (images := int(np.isin(groups, number[lies_in > 1]).sum())):
+def leaks(pairs: ShardFolder, groups: Groups, folds: int) -> list[str]:
+    """A warning where images of one group lie in different splits of the shards; folds never divide a group."""
+    if not (images := divided(pairs, groups, folds=bool(folds))):
         return []
+    others = "duplicates or others of their group" if groups.by else "duplicates"
     return [
-        f"{images} images have duplicates in another split, so that what is measured on may have been trained on: "
-        "generate the shards again with --dedupe keep-first"
+        f"{images} images have {others} in another split, so that what is measured on may have been trained on: "
+        f"generate the shards again with --split, or with {'--group-by' if groups.by else '--dedupe keep-first'}"
     ]

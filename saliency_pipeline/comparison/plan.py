@@ -96,7 +96,9 @@ class Plan:
         """The runs that arms begin with."""
         if self.pretraining is None:
             return []
-        config = _anchored(replace(self.shared, arch="modulated", **_source_split(self.pretraining.shards)))
+        # groups are named by keys of the target's images
+        shared = replace(self.shared, arch="modulated", group_by=None)
+        config = _anchored(replace(shared, **_source_split(self.pretraining.shards)))
         return [
             Task(
                 f"{PRETRAINED}/{size}",

@@ -9,7 +9,7 @@ import pytest
 from saliency_pipeline.comparison.compare import leaks
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import ShardHeader
-from saliency_pipeline.training.parts import duplicates, labels_and_splits
+from saliency_pipeline.training.parts import labels_and_splits
 from saliency_pipeline.training.split import choose_split
 from tests.training.examples import CLASSES, MAPS, PROVENANCE, SIZE, TEST, TRAIN, VALIDATION, labelled_rows, store
 
