@@ -117,8 +117,8 @@ def fingerprint_frame(pixels: npt.NDArray[np.uint8], sha256: bytes, *, padded: b
         >>> row["frame"].shape, int(row["frame"].max())
         ((64, 64), 0)
     """
-    if padded:
-        pixels = _without_border(pixels)
+    # torch warns of arrays that cannot be written to
+    pixels = np.require(_without_border(pixels) if padded else pixels, requirements="W")
     size = pixels.shape[0], pixels.shape[1]
     return _fingerprint(fit_frame(Stored(pixels, size, size, 1), SIDE, "squash", "bilinear"), sha256)
 
@@ -130,7 +130,7 @@ def _without_border(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     rows, columns = (np.flatnonzero(deviation.mean(axis=axis) > _BORDER_LEVELS) for axis in (1, 0))
     if not rows.size or not columns.size:
         return pixels
-    return np.ascontiguousarray(pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].copy()
 
 
 def _fingerprint(rgb: npt.NDArray[np.uint8], sha256: bytes) -> Row:

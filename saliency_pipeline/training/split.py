@@ -277,7 +277,7 @@ def _check_folds(labels: Labels, classes: Sequence[str], folds: int, noun: str, 
     """
     counts = np.bincount(labels, minlength=len(classes))
     if (empty := np.flatnonzero(counts == 0)).size:
-        raise SalpipeError(_without_training(classes, empty))
+        raise SalpipeError(_without_training(classes, empty) + otherwise)
     rarest = int(counts.argmin())
     if (count := int(counts[rarest])) < folds:
         remedy = f"use --folds {count} or fewer" if count > 1 else f"give it more {noun}s or leave the class out"

@@ -43,28 +43,29 @@ def photographs() -> list[np.ndarray]:
     return [*pieces, *(copy(pieces[number], number) for number in COPIED)]
 
 
-def framed(piece: np.ndarray, *, padded: bool = False) -> np.ndarray:
-    """A photograph as a frame; `padded` leaves a border of gray above and below."""
-    if not padded:
-        return np.asarray(Image.fromarray(piece).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+def framed(piece: np.ndarray, *, border: int = 0) -> np.ndarray:
+    """A photograph as a frame, with a border of gray of so many rows above and below."""
     frame = np.full((SIZE, SIZE, 3), 128, np.uint8)
-    frame[SIZE // 4 : -SIZE // 4] = np.asarray(Image.fromarray(piece).resize((SIZE, SIZE // 2)))
+    picture = Image.fromarray(piece).resize((SIZE, SIZE - 2 * border), Image.Resampling.BILINEAR)
+    frame[border : SIZE - border] = np.asarray(picture)
     return frame
 
 
-def copied(path: Path, *, encoding: str = "raw", splits: int = -1, data: dict[str, object] | None = None) -> Path:
+def copied(
+    path: Path, *, encoding: str = "raw", splits: int | list[int] = -1, data: dict[str, object] | None = None
+) -> Path:
     """A finished folder of `photographs`; a copy has the class of its original.
 
     Args:
         path: of the folder.
         encoding: of the frames.
-        splits: of all images.
+        splits: one of all images, or of each.
         data: what the provenance says of the data set.
     """
     frames = np.stack([framed(piece) for piece in photographs()])
-    count = len(frames)
     labels = np.array([number % 2 for number in (*range(PHOTOS), *COPIED)], np.int64)
-    return store(path, header(encoding, data), rows(frames, labels, encoding, np.full(count, splits, np.int8)), 2)
+    parts = np.broadcast_to(splits, len(frames)).astype(np.int8)
+    return store(path, header(encoding, data), rows(frames, labels, encoding, parts), 2)
 
 
 def header(encoding: str = "raw", data: dict[str, object] | None = None, **provenance: object) -> ShardHeader:
