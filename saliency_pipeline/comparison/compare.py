@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from saliency_pipeline.comparison.analysis import analyse
 from saliency_pipeline.comparison.arms import Arm
 from saliency_pipeline.comparison.costs import measure_costs
@@ -32,12 +30,14 @@ from saliency_pipeline.comparison.tuning import chosen_rates, tuning_tasks
 from saliency_pipeline.devices import computes_bf16, find_device, threads_within_cores
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.folders import FolderLock, make_output
-from saliency_pipeline.images.record import Split
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.subsets.grouping import anchored
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.parts import check_names, chosen_method, duplicates, labels_and_splits
+from saliency_pipeline.training.groups import Groups, check_same_groups, divided, find_groups, recorded
+from saliency_pipeline.training.parts import check_names, chosen_method
+from saliency_pipeline.training.runlog import PROVENANCE, read_json
 from saliency_pipeline.workers import possible_jobs, usable_cores
 
 
@@ -94,17 +94,23 @@ def compare(
     keep_large_blocks()
     make_output(folder)
     with FolderLock(folder, note=progress.note):
-        plan, jobs = _planned(pairs, folder, arms, shared or TrainConfig(), design, jobs, progress)
+        # before workers begin, which read from the cache what is searched here with all cores
+        shared, groups = _grouped(pairs, shared, progress)
+        plan, jobs = _planned(pairs, folder, arms, shared, design, jobs, progress)
         if engine == "loky":
             jobs = possible_jobs(jobs, progress.note)
         store(plan, folder)
         ways: dict[str, Any] = {"jobs": jobs, "threads": plan.threads, "engine": engine, "address": address}
-        progress.note(f"{len(plan.tasks(folder))} runs: {len(plan.arms)} arms, {_pairs_told(plan)}")
+        tasks = plan.tasks(folder)
+        _check_groups(folder, [*tasks, *tuning_tasks(tasks, plan.lrs)], groups)
+        progress.note(f"{len(tasks)} runs: {len(plan.arms)} arms, {_pairs_told(plan)}")
+        for task in plan.pretrainings()[:1]:
+            find_groups(task.config, ShardFolder(task.shards), progress)
         trained, before = Trained(), 0
         for look, until in enumerate(plan.rules.look_repeats, 1):
             trained += train_repeats(plan, folder, range(before, until), progress=progress, **ways)
             before = until
-            comparison, decided = _look(plan, folder, pairs, trained, progress)
+            comparison, decided = _look(plan, folder, pairs, trained, groups)
             record_look(folder, until)
             if plan.looks > 1:
                 progress.note(_look_note(plan, look, until, comparison.results))
@@ -137,18 +143,17 @@ def plan_only(
         progress: gets notes.
         design: see `plan.Design`.
     """
-    pairs, folder = ShardFolder(shards), Path(output)
+    pairs, folder, progress = ShardFolder(shards), Path(output), progress or Progress()
     refuse_output(folder, shards)
-    plan, jobs = _planned(pairs, folder, arms, shared or TrainConfig(), Design(**design), jobs, progress or Progress())
+    shared, _ = _grouped(pairs, shared, progress)
+    plan, jobs = _planned(pairs, folder, arms, shared, Design(**design), jobs, progress)
     own = plan.tasks(folder)
     tasks = [*plan.pretrainings(), *tuning_tasks(own, plan.lrs), *own]
     left = [task for task in tasks if not is_finished(folder / task.folder, task.config)]
     return plan, tasks, estimate(plan, left, jobs)
 
 
-def _look(
-    plan: Plan, folder: Path, pairs: ShardFolder, trained: Trained, progress: Progress
-) -> tuple[Comparison, bool]:
+def _look(plan: Plan, folder: Path, pairs: ShardFolder, trained: Trained, groups: Groups) -> tuple[Comparison, bool]:
     """Analyze the runs so far and write the results; and whether the primary question is decided."""
     runs = trained.runs(folder)
     if not runs:
@@ -157,7 +162,7 @@ def _look(
         *trained.failed,
         *unequal_starts(plan.arms),
         *diverged_rates(trained.extra, folder),
-        *leaks(pairs, plan.folds),
+        *leaks(pairs, groups, plan.folds),
     ]
     about = {
         "plan": {name: value for name, value in described(plan).items() if name not in ("shards", "arms")},
@@ -171,6 +176,7 @@ def _look(
         rules=plan.rules,
         about=about,
         warnings=warnings,
+        duplicates=groups.report(),
         maps=flagged_shares(pairs, plan.shared.method, plan.shared.map_target),
         starts=mean_starts(runs),
         tuning=chosen_rates(trained.tasks, folder, plan.lrs),
@@ -181,6 +187,25 @@ def _look(
     looks = results["looks"]["made"]
     decided = bool(looks) and bool(looks[-1]["decided"])
     return Comparison(folder, page, len(runs), len(trained.failed), results), decided
+
+
+def _grouped(pairs: ShardFolder, shared: TrainConfig | None, progress: Progress) -> tuple[TrainConfig, Groups]:
+    """The shared options, a table of groups with its absolute path, and the groups that folds keep together."""
+    shared = shared or TrainConfig()
+    shared = replace(shared, group_by=anchored(shared.group_by))
+    return shared, find_groups(shared, pairs, progress)
+
+
+def _check_groups(folder: Path, tasks: Sequence[Task], groups: Groups) -> None:
+    """Refuse to mix runs on folds of other groups, such as of a table that has changed since.
+
+    Raises:
+        PlanMismatchError: a run was trained, or begun, with other groups.
+    """
+    for task in tasks:
+        run = folder / task.folder
+        if (task.config.folds or task.config.inner_split) and (run / PROVENANCE).is_file():
+            check_same_groups(run, read_json(run / PROVENANCE).get("groups"), recorded(task.config, groups))
 
 
 def _look_note(plan: Plan, look: int, repeats: int, results: dict[str, Any]) -> str:
@@ -273,17 +298,12 @@ def _told(pairs: ShardFolder, plan: Plan) -> dict[str, Any]:
     }
 
 
-def leaks(pairs: ShardFolder, folds: int) -> list[str]:
-    """A warning where duplicates of one another lie in different splits; folds of our own never divide them."""
-    labels, splits = labels_and_splits(pairs)
-    used = (labels >= 0) & ((splits >= 0) | bool(folds))
-    parts = splits[used] == Split.TEST if folds else splits[used]
-    groups = duplicates(pairs)[used]
-    both = np.unique(np.stack([groups, parts], axis=1), axis=0)[:, 0]
-    number, lies_in = np.unique(both, return_counts=True)
-    if not (images := int(np.isin(groups, number[lies_in > 1]).sum())):
+def leaks(pairs: ShardFolder, groups: Groups, folds: int) -> list[str]:
+    """A warning where images of one group lie in different splits of the shards; folds never divide a group."""
+    if not (images := divided(pairs, groups, folds=bool(folds))):
         return []
+    others = "duplicates or others of their group" if groups.by else "duplicates"
     return [
-        f"{images} images have duplicates in another split, so that what is measured on may have been trained on: "
-        "generate the shards again with --dedupe keep-first"
+        f"{images} images have {others} in another split, so that what is measured on may have been trained on: "
+        f"generate the shards again with --split, or with {'--group-by' if groups.by else '--dedupe keep-first'}"
     ]
