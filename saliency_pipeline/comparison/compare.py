@@ -11,6 +11,7 @@ from saliency_pipeline.comparison.analysis import analyse
 from saliency_pipeline.comparison.arms import Arm
 from saliency_pipeline.comparison.costs import measure_costs
 from saliency_pipeline.comparison.estimate import Estimate, choose_shared_precision, estimate
+from saliency_pipeline.comparison.leaks import refuse_leaks
 from saliency_pipeline.comparison.map_flags import flagged_shares
 from saliency_pipeline.comparison.output import (
     Comparison,
@@ -176,6 +177,7 @@ def _look(plan: Plan, folder: Path, pairs: ShardFolder, trained: Trained, groups
         rules=plan.rules,
         about=about,
         warnings=warnings,
+        leaks=refuse_leaks(plan, folder, pairs),
         duplicates=groups.report(),
         maps=flagged_shares(pairs, plan.shared.method, plan.shared.map_target),
         starts=mean_starts(runs),
@@ -247,6 +249,7 @@ def _planned(
     plan = make_plan(pairs, arms, shared, design, threads=threads)
     if design.primary is None:
         plan = _same_primary(plan, folder)
+    refuse_leaks(plan, folder, pairs)
     if shared.precision == "auto":
         if before:
             precision = before[0]

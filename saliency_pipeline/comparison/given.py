@@ -8,6 +8,7 @@ from pathlib import Path
 from saliency_pipeline.comparison.analysis import analyse
 from saliency_pipeline.comparison.costs import measure_costs
 from saliency_pipeline.comparison.grouping import grouped
+from saliency_pipeline.comparison.leaks import accepted_leaks
 from saliency_pipeline.comparison.output import (
     Comparison,
     maps_known,
@@ -50,7 +51,8 @@ def compare_runs(
     pairs = _shards(found[0])
     about = {"runs": [str(run.folder) for run in found], "shards": sorted(plans)}
     rules = Rules(None, look_repeats=())
-    results = analyse(found, arms, ["all images"], classes, rules=rules, about=about, warnings=warnings)
+    leaks = accepted_leaks(found)
+    results = analyse(found, arms, ["all images"], classes, rules=rules, about=about, warnings=warnings, leaks=leaks)
     make_output(folder)
     with FolderLock(folder, note=(progress or Progress()).note):
         costs = measure_costs(found, pairs, found[0].config, maps_known(folder))

@@ -191,11 +191,17 @@ def test_budgets_and_pretraining_sizes_are_swept(shards: Path, tmp_path: Path) -
     assert [setting["name"] for setting in found.results["settings"]] == ["4 per class", "all images"]
     assert found.results["settings"][0]["images"]["train"] == [12, 12]
     assert found.results["settings"][0]["ratio"] == 1  # drawn from 36, validated on 36
-    assert [arm["name"] for arm in found.results["arms"]] == ["baseline", "full-12", "full-all"]
-    assert TrainConfig.read(tmp_path / "out" / "pretrained" / "12").limit == 12
+    assert [arm["name"] for arm in found.results["arms"]] == [
+        "baseline",
+        "full-12",
+        "full-all",
+        "baseline-full-12",
+        "baseline-full-all",
+    ]
+    assert TrainConfig.read(tmp_path / "out" / "pretrained" / "12" / "full-12" / "seed-0").limit == 12
     begun = TrainConfig.read(tmp_path / "out/runs/all-images/full-12/seed-0-fold-1").start
-    assert Path(begun) == (tmp_path / "out" / "pretrained" / "12").resolve()
-    assert found.runs == 12
+    assert Path(begun) == (tmp_path / "out" / "pretrained" / "12" / "full-12" / "seed-0").resolve()
+    assert found.runs == 20
 
 
 @pytest.mark.parametrize(
