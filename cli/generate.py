@@ -62,6 +62,13 @@ def share(text: str) -> tuple[float, bool]:
     help="Look for duplicates and keep them together: in new splits, and in the folds of train and compare.  [default: "
     "with --split]",
 )
+@click.option(
+    "--group-by",
+    metavar="REGEX|FILE|level:N",
+    help="Keep images of one person, scene or patient together: in new splits, and in the folds of train and compare. "
+    "Groups are named by what REGEX matches in the images' keys, by a table FILE with the columns key and group, or by "
+    "the N-th folder of the keys.",
+)
 @click.option("--model", default="efficientnet_lite0", show_default=True, help="Source model; see 'salpipe models'.")
 @click.option(
     "--weights",
@@ -178,6 +185,7 @@ def command(
     selection: Selection,
     policy: Policy | None,
     together: bool | None,
+    group_by: str | None,
     shard_size: int,
     jobs: int,
     part: tuple[int, int],
@@ -200,6 +208,7 @@ def command(
       salpipe generate photos -o shards --model resnet50 --method gradcam --method gradient
       salpipe generate photos -o shards --target top:3 --precision fp32
       salpipe generate photos -o shards --split 72/18/10 --dedupe drop-conflicts
+      salpipe generate patients -o shards --split 72/18/10 --group-by 'patient[0-9]+'
       salpipe generate imagenet -o shards --num-classes 100 --per-class 50 --dry-run
       salpipe generate ILSVRC2012_img_train.tar -o shards --classes 'n0208*' --classes tench
       salpipe generate photos -o shards --shards 3/16      (one task of a job array)
@@ -217,6 +226,7 @@ def command(
     from saliency_pipeline.saliency.methods import find_methods
     from saliency_pipeline.shards.summary import plural
     from saliency_pipeline.subsets.classes import check_files
+    from saliency_pipeline.subsets.grouping import check_rule
     from saliency_pipeline.subsets.prepare import prepare
 
     progress = TerminalProgress(quiet)
@@ -227,6 +237,8 @@ def command(
     check_source(request.model, request.weights)
     find_methods(request.methods)
     check_files(selection.classes, images)
+    if group_by is not None:
+        check_rule(group_by)
     if not dry_run:
         check_output(output)
         find_device(request.device)
@@ -239,6 +251,7 @@ def command(
         selection,
         policy=policy,
         together=together,
+        group_by=group_by,
         cache=output / "fingerprints",
         progress=progress,
     )

@@ -85,7 +85,6 @@ _LEARNING = (
         "--batch-size", type=int, default=16, show_default=True, help="Images a step, of all processes together."
     ),
     click.option("--optimizer", type=click.Choice(["sgd", "adamw"]), default="sgd", show_default=True),
-    click.option("--lr", type=float, default=1e-4, show_default=True, help="Highest learning rate."),
     click.option("--momentum", type=float, default=0.9, show_default=True, help="Of SGD."),
     click.option("--weight-decay", type=float, default=0.0, show_default=True, help="Not for biases and norms."),
     click.option(
@@ -126,18 +125,38 @@ _LEARNING = (
 )
 
 
+def _rates(text: Any) -> tuple[float, ...]:
+    """The numbers of a text with commas between them."""
+    return text if isinstance(text, tuple) else tuple(float(number) for number in str(text).split(","))
+
+
+_RATE = click.option("--lr", type=float, default=1e-4, show_default=True, help="Highest learning rate.")
+_RATES = click.option(
+    "--lr",
+    "lrs",
+    type=_rates,
+    metavar="LR,LR",
+    default="1e-4",
+    show_default=True,
+    help="Highest learning rate. Of several, with commas between them, each arm, budget and pair gets the best on an "
+    "inner split of its training images.",
+)
+
+
 def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What the network reads, how its branches meet, how folds are made; delivered as fields of `TrainConfig`."""
     return _with((*_NETWORK, *_SPLITTING), command)
 
 
-def learning_options(seed: str) -> Callable[[Any], Any]:
+def learning_options(seed: str, *, several_rates: bool = False) -> Callable[[Any], Any]:
     """How it learns; delivered under the names of `TrainConfig`'s fields.
 
     Args:
         seed: what `--seed` decides.
+        several_rates: whether `--lr` takes several numbers, delivered as the tuple `lrs`.
     """
-    return lambda command: _with((*_LEARNING, seed_option(seed)), command)
+    rate = _RATES if several_rates else _RATE
+    return lambda command: _with((*_LEARNING[:3], rate, *_LEARNING[3:], seed_option(seed)), command)
 
 
 def augmentations(given: tuple[str, ...]) -> tuple[str, ...]:

@@ -37,6 +37,10 @@ class FolderInUseError(SalpipeError):
     """Another run is writing in the output folder."""
 
 
+class DivergedError(SalpipeError):
+    """The loss of a training run, its gradient or its logits are no longer finite."""
+
+
 class TooManyRejectsError(SalpipeError):
     """More images were rejected than `--max-rejects` allows."""
 

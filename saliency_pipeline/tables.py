@@ -1,4 +1,4 @@
-"""CSV files: written so that no spreadsheet takes a name for a formula, and read back."""
+"""CSV and TSV files: written so that no spreadsheet takes a name for a formula, and read back."""
 
 from __future__ import annotations
 
@@ -45,17 +45,24 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
     write_atomically(path, table.getvalue().encode("utf-8", "replace"))
 
 
-def read_table(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
-    """Some columns of a file that `write_table` wrote, row by row.
+def read_table(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> list[tuple[str, ...]]:
+    """Some columns of a table, row by row, as `write_table` writes it.
+
+    Args:
+        path: the table, in UTF-8, with or without a byte order mark; its first line names the columns.
+        columns: names of the wanted ones.
+        delimiter: what separates cells.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is no regular file of at most `_MAX_BYTES`, no UTF-8, no CSV, lacks a column, or a row has
             other columns than the first.
     """
-    text = read_regular(path, _MAX_BYTES).decode("utf-8")
+    text = read_regular(path, _MAX_BYTES).decode("utf-8-sig")
     try:
-        header, *rows = csv.reader(io.StringIO(text, newline=""))
+        header, *rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if text else [[]]
+        if missing := [name for name in columns if name not in header]:
+            raise ValueError(f"its first line names no column {missing[0]!r}")
         places = [header.index(name) for name in columns]
         if any(len(row) != len(header) for row in rows):
             raise ValueError(f"a row of {path.name} has other columns than the first")

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from saliency_pipeline.documents import read_toml
-from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.models.fusion import FUSIONS
-from saliency_pipeline.training.config import SPELLED, TrainConfig
-from saliency_pipeline.training.controls import MAPS, OWN
+from saliency_pipeline.comparison.arm_entries import (
+    CONTROLS,
+    Entry,
+    differing_options,
+    read_entries,
+    same_network,
+    text_entry,
+)
+from saliency_pipeline.errors import OptionError, SalpipeError
+from saliency_pipeline.training.config import TrainConfig
 
 REFERENCE, CANDIDATE, CONTROL = "reference", "candidate", "control"
 KINDS = (REFERENCE, CANDIDATE, CONTROL)
 
-DEFAULT = ("baseline", "half", "mismatched", "center-prior")
-
-_HALF = {"arch": "modulated", "init": "half"}
-BUILT_IN: dict[str, dict[str, Any]] = {
-    "baseline": {"arch": "baseline"},
-    "half": _HALF,
-    "modulated": _HALF,
-    "full": {"arch": "modulated", "init": "full"},
-    "learned": {"arch": "learned"},
-    **{name: {**_HALF, "fusion": name} for name in FUSIONS},
-    **{name: {**_HALF, "maps": name} for name in MAPS if name != OWN},
-}
-"""Arms that need no description: the options of `salpipe train` in which each differs from the others."""
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-# decided by the comparison, for all arms alike
-_SHARED = {"folds", "fold", "seed", "per_class", "device", "precision", "epochs"}
+DEFAULT = ("baseline", "half")
+DEFAULT_CONTROLS = ("mismatched", "center-prior")
+"""Of the first candidate that reads maps."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +31,19 @@ class Arm:
     """One arm.
 
     Attributes:
-        name: what it is called, also as a folder.
+        name: its name, also of its folder.
         options: fields of `TrainConfig` in which it differs from what all arms share.
-        kind: `reference`, that others are held against; `candidate`, whose worth is asked for; or `control`, that
-            candidates are held against as well.
+        kind: `reference`, that candidates are compared with; `candidate`; or `control`.
+        of: for a control, the name of the candidate from which it differs in `maps` alone; empty otherwise.
+        reference: for a candidate, the name of the arm that it is compared with; empty for the comparison's reference,
+            which is the first arm of that kind.
     """
 
     name: str
     options: dict[str, Any]
     kind: str = CANDIDATE
+    of: str = ""
+    reference: str = ""
 
     def config(self, shared: TrainConfig) -> TrainConfig:
         """Its training configuration.
@@ -63,84 +57,194 @@ class Arm:
             raise SalpipeError(f"arm {self.name}: {error}") from error
 
 
+@dataclass(frozen=True)
+class Question:
+    """A contrast to be made.
+
+    Attributes:
+        arm: name of the arm whose scores are the minuend.
+        against: name of the arm whose scores are subtracted.
+        role: `reference` for a candidate and its reference, `control` for a candidate and its own control,
+            `descriptive` for a control and the reference of its candidate, which is estimated and never gets a verdict.
+    """
+
+    arm: str
+    against: str
+    role: str
+
+
+ROLES = ("reference", "control", "descriptive")
+
+
+def reads_maps(arm: Arm) -> bool:
+    """Whether its network reads saliency maps; a baseline and a learned branch read none."""
+    return bool(arm.options.get("arch", "modulated") == "modulated")
+
+
 def choose_arms(
-    names: Sequence[str], file: Path | None = None, *, reference: str | None = None, start: str | None = None
+    names: Sequence[str],
+    file: Path | None = None,
+    *,
+    reference: str | None = None,
+    start: str | None = None,
+    controls: Sequence[str] | None = None,
 ) -> tuple[Arm, ...]:
     """The arms of a comparison.
 
     Args:
-        names: each a built-in arm or `NAME=BUILT-IN`, the same under another name.
-        file: a TOML file with one table `[arm.NAME]` an arm, of options of `salpipe train`; `like` names the built-in
-            arm it begins with and `kind` its kind.
-        reference: the arm that the others are held against; by default `baseline`, or the first.
-        start: the run, or file, that arms of `init = full` begin with.
+        names: each a built-in arm, a control as `<candidate>-<control>`, a control of the first candidate by the
+            control's name alone, or `NAME=ARM`, the same under another name.
+        file: a TOML file with one table `[arm.NAME]` per arm, of options of `salpipe train`; `like` names the built-in
+            arm it starts from, `kind` its kind, and `of` the candidate that a control belongs to.
+        reference: the arm that candidates are compared with; by default `baseline`, or the first.
+        start: the run, or file, that arms of `init = full` start from.
+        controls: controls that are made for every candidate that reads maps. None: where no arm is a control,
+            `DEFAULT_CONTROLS` for the first such candidate.
+
+    Returns:
+        The reference first, then the other arms in their order, then the controls that were added.
 
     Raises:
-        SalpipeError: an unknown arm or option, a name twice, or fewer than two arms.
+        SalpipeError: an unknown arm or option, a name twice, fewer than two arms, no candidate, or a control that
+            differs from its candidate in more than its maps.
     """
-    given = [_named(text) for text in (names or (() if file else DEFAULT))] + (_from_file(file) if file else [])
-    known = [arm.name for arm in given]
-    if twice := sorted({name for name in known if known.count(name) > 1}):
-        raise SalpipeError(f"arm {twice[0]} is named twice; call one of them otherwise, as in --arm again={twice[0]}")
-    if len(given) < 2:
+    entries = [text_entry(text) for text in (names or (() if file else DEFAULT))]
+    entries += read_entries(file) if file else []
+    _refuse_repeated([entry.name for entry in entries if entry.name])
+    if len(entries) < 2:
         raise SalpipeError("a comparison needs two arms or more; add --arm baseline")
-    first = reference or ("baseline" if "baseline" in known else known[0])
-    if first not in known:
-        raise SalpipeError(f"--reference {first}: no such arm; there are {', '.join(known)}")
-    if start is not None:
-        begun = [arm for arm in given if arm.options.get("init") == "full"]
-        if not begun:
-            raise SalpipeError(f"--from {start}: no arm begins with it; add --arm full")
-        given = [replace(arm, options={**arm.options, "start": start}) if arm in begun else arm for arm in given]
-    return tuple(replace(arm, kind=REFERENCE) if arm.name == first else arm for arm in given)
-
-
-def contrasts(arms: Sequence[Arm]) -> list[tuple[str, str]]:
-    """Which arm is held against which: all against the reference, and every candidate against every control."""
-    by_kind = {kind: [arm.name for arm in arms if arm.kind == kind] for kind in KINDS}
-    against_reference = [(arm.name, by_kind[REFERENCE][0]) for arm in arms if arm.kind != REFERENCE]
-    return against_reference + [(arm, control) for arm in by_kind[CANDIDATE] for control in by_kind[CONTROL]]
-
-
-def _named(text: str) -> Arm:
-    name, given, like = text.partition("=")
-    like = like if given else name
-    if like not in BUILT_IN:
-        raise SalpipeError(f"--arm {text}: no arm '{like}'; there are {', '.join(BUILT_IN)}")
-    return _arm(name, BUILT_IN[like])
-
-
-def _arm(name: str, options: Mapping[str, Any], kind: str | None = None) -> Arm:
-    if not _NAME.fullmatch(name):
-        raise SalpipeError(f"arm {name!r}: use letters, digits, '.', '-' and '_'")
-    if kind is None:
-        kind = CANDIDATE if options.get("maps", OWN) == OWN else CONTROL
-    return Arm(name, dict(options), kind)
-
-
-def _from_file(path: Path) -> list[Arm]:
-    try:
-        tables = read_toml(path)["arm"]
-        items = list(tables.items())
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise SalpipeError(f"{path}: holds no tables [arm.NAME] ({error}); see 'salpipe compare --help'") from error
-    spelled = {SPELLED.get(f.name, f.name).replace("_", "-"): f.name for f in fields(TrainConfig)}
-    arms = []
-    for name, table in items:
-        if not isinstance(table, dict):
-            raise SalpipeError(f"{path}: [arm.{name}] is no table")
-        table = dict(table)
-        like, kind = table.pop("like", None), table.pop("kind", None)
-        if like is not None and (not isinstance(like, str) or like not in BUILT_IN):
-            raise SalpipeError(f"{path}: arm {name}: no arm '{like}' to be like; there are {', '.join(BUILT_IN)}")
-        if kind not in (None, CANDIDATE, CONTROL):
-            raise SalpipeError(f"{path}: arm {name}: kind {kind!r}; use {CANDIDATE} or {CONTROL}")
-        options = dict(BUILT_IN[like]) if like else {}
-        for option, value in table.items():
-            field = spelled.get(option)
-            if field is None or field in _SHARED:
-                why = "is the same for all arms" if field else "is no option of 'salpipe train'"
-                raise SalpipeError(f"{path}: arm {name}: {option} {why}; leave it out")
-            options[field] = tuple(value) if isinstance(value, list) else value
-        arms.append(_arm(name, options, kind))
+    entries = _started(entries, start)
+    arms = _with_reference([_arm(entry) for entry in entries if not entry.is_control], reference)
+    made = tuple(_control(entry, arms) for entry in entries if entry.is_control)
+    if not any(arm.kind == CANDIDATE for arm in arms):
+        raise SalpipeError("a comparison needs a candidate besides its reference; add --arm half")
+    arms = (*arms, *made)
+    wanted = DEFAULT_CONTROLS if controls is None and not made else tuple(controls or ())
+    for control in wanted:
+        if control not in CONTROLS:
+            raise OptionError(f"--control {control}: unknown; choose from {', '.join(CONTROLS)}, or none")
+    reading = [arm for arm in arms if arm.kind == CANDIDATE and reads_maps(arm)]
+    if controls and not reading:
+        raise SalpipeError(f"--control {controls[0]}: no candidate reads maps; add --arm half")
+    have = {(arm.of, arm.options["maps"]) for arm in made}
+    arms += tuple(
+        _named_control(candidate, control, f"{candidate.name}-{control}")
+        for candidate in (reading[:1] if controls is None else reading)
+        for control in dict.fromkeys(wanted)
+        if (candidate.name, control) not in have
+    )
+    _refuse_repeated([arm.name for arm in arms])
     return arms
+
+
+def contrasts(arms: Sequence[Arm]) -> list[Question]:
+    """The contrasts to be made: each candidate with its reference, then with its own controls, then each control with
+    its candidate's reference. A control of another candidate differs in more than its maps, so no contrast is made.
+    """
+    first = next(arm.name for arm in arms if arm.kind == REFERENCE)
+    references = {arm.name: arm.reference or first for arm in arms if arm.kind == CANDIDATE}
+    controls = [arm for arm in arms if arm.kind == CONTROL]
+    return [
+        *(Question(name, against, "reference") for name, against in references.items()),
+        *(Question(name, arm.name, "control") for name in references for arm in controls if arm.of == name),
+        *(Question(arm.name, references.get(arm.of, first), "descriptive") for arm in controls),
+    ]
+
+
+def with_candidates(arms: Sequence[Arm]) -> tuple[Arm, ...]:
+    """The arms, every control with the candidate it belongs to, which is looked for by its options where none is named.
+
+    Raises:
+        SalpipeError: a control that differs from every candidate, or from the one named, in more than its maps.
+    """
+    return tuple(_checked(arm, arms) if arm.kind == CONTROL else arm for arm in arms)
+
+
+def _checked(arm: Arm, arms: Sequence[Arm]) -> Arm:
+    candidates = {a.name: a for a in arms if a.kind == CANDIDATE}
+    if not arm.of:
+        equal = [a for a in candidates.values() if reads_maps(a) and same_network(a.options, arm.options)]
+        if not equal:
+            raise SalpipeError(
+                f"arm {arm.name}: no candidate has the same options but maps, so that it is no control; name its "
+                'candidate, as in of = "half", or give that candidate the same options'
+            )
+        arm = replace(arm, of=equal[0].name)
+    if arm.of not in candidates:
+        raise SalpipeError(f"arm {arm.name}: its candidate {arm.of} is not among the candidates; add --arm {arm.of}")
+    own = candidates[arm.of]
+    if not reads_maps(own):
+        raise SalpipeError(
+            f"arm {arm.name}: {arm.of} reads no maps ({own.options.get('arch')}), so it has no controls; leave it out"
+        )
+    if differing := differing_options(own.options, arm.options):
+        raise SalpipeError(
+            f"arm {arm.name}: {', '.join(differing)} differs from {arm.of}; a control differs from its candidate in "
+            "maps alone, so leave it out"
+        )
+    if arm.options.get("maps", "own") == own.options.get("maps", "own"):
+        raise SalpipeError(
+            f"arm {arm.name}: has the maps of its candidate {arm.of}; add maps = one of {', '.join(CONTROLS)}"
+        )
+    return arm
+
+
+def _arm(entry: Entry) -> Arm:
+    trained_first = entry.options.get("arch") == "baseline" and entry.options.get("init") == "full"
+    return Arm(entry.name, entry.options, entry.kind or (REFERENCE if trained_first else CANDIDATE))
+
+
+def _started(entries: Sequence[Entry], start: str | None) -> list[Entry]:
+    """The entries, those of `init = full` with the run that they start from."""
+    if start is None:
+        return list(entries)
+    begun = [entry for entry in entries if entry.options.get("init") == "full"]
+    if not begun:
+        raise SalpipeError(f"--from {start}: no arm begins with it; add --arm full")
+    for entry in begun:
+        if entry.options.get("arch") == "baseline":
+            raise SalpipeError(
+                f"--from {start}: arm {entry.name} needs a pretraining of its own; use --pretrain SHARDS instead"
+            )
+    return [replace(e, options={"start": start, **e.options}) if e in begun else e for e in entries]
+
+
+def _with_reference(arms: Sequence[Arm], reference: str | None) -> tuple[Arm, ...]:
+    """The arms with the comparison's reference first."""
+    names = [arm.name for arm in arms]
+    if reference is not None and reference not in names:
+        raise SalpipeError(f"--reference {reference}: no such arm; there are {', '.join(names)}")
+    if not names:
+        raise SalpipeError("a comparison needs a candidate besides its controls; add --arm half")
+    first = reference or ("baseline" if "baseline" in names else names[0])
+    return (
+        *(replace(arm, kind=REFERENCE) for arm in arms if arm.name == first),
+        *(arm for arm in arms if arm.name != first),
+    )
+
+
+def _control(entry: Entry, arms: Sequence[Arm]) -> Arm:
+    """A control that was asked for, with the options of its candidate."""
+    candidates = {arm.name: arm for arm in arms if arm.kind == CANDIDATE}
+    if entry.of is None:
+        return _checked(Arm(entry.name, entry.options, CONTROL), arms)
+    of = entry.of or next((arm.name for arm in candidates.values() if reads_maps(arm)), "")
+    if not of:
+        raise SalpipeError(
+            f"--arm {entry.text}: a control of the first candidate that reads maps, and none does; add --arm half"
+        )
+    if of not in candidates:
+        if any(arm.name == of for arm in arms):
+            raise SalpipeError(f"{entry.text}: {of} is the reference, which has no controls; name a candidate")
+        raise SalpipeError(f"{entry.text}: its candidate {of} is not among the arms; add --arm {of}")
+    arm = Arm(entry.name or f"{of}-{entry.options['maps']}", {**candidates[of].options, **entry.options}, CONTROL, of)
+    return _checked(arm, arms)
+
+
+def _named_control(candidate: Arm, control: str, name: str) -> Arm:
+    return Arm(name, {**candidate.options, "maps": control}, CONTROL, candidate.name)
+
+
+def _refuse_repeated(names: Sequence[str]) -> None:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise SalpipeError(f"arm {twice[0]} is named twice; call one of them otherwise, as in --arm again={twice[0]}")

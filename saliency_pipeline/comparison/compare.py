@@ -1,4 +1,4 @@
-"""`salpipe compare`: from shards, or from finished runs, to results and their report."""
+"""`salpipe compare`: from shards to results and their report; given runs are compared in `given.py`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from saliency_pipeline.comparison.analysis import analyse
 from saliency_pipeline.comparison.arms import Arm
-from saliency_pipeline.comparison.costs import paid
+from saliency_pipeline.comparison.costs import measure_costs
 from saliency_pipeline.comparison.estimate import Estimate, choose_shared_precision, estimate
-from saliency_pipeline.comparison.jobs import do_tasks
 from saliency_pipeline.comparison.leaks import refuse_leaks
+from saliency_pipeline.comparison.map_flags import flagged_shares
 from saliency_pipeline.comparison.output import (
     Comparison,
     maps_known,
@@ -22,17 +20,25 @@ from saliency_pipeline.comparison.output import (
     refuse_output,
     write_comparison,
 )
-from saliency_pipeline.comparison.plan import ALL, Plan, Pretraining, Task, chosen_before, make_plan, store
-from saliency_pipeline.comparison.runs import Run, is_finished, read_run
+from saliency_pipeline.comparison.plan import Design, Plan, Task, make_plan
+from saliency_pipeline.comparison.plan_file import chosen_before, described, primary_before, record_look, store
+from saliency_pipeline.comparison.pretraining import ALL, Pretraining, pretrained, unequal_starts
+from saliency_pipeline.comparison.rules import ROPE
+from saliency_pipeline.comparison.runs import is_finished
+from saliency_pipeline.comparison.stages import Trained, diverged_rates, pretraining_costs, train_repeats
+from saliency_pipeline.comparison.starts import mean_starts
+from saliency_pipeline.comparison.tuning import chosen_rates, tuning_tasks
 from saliency_pipeline.devices import computes_bf16, find_device, threads_within_cores
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.folders import FolderLock, make_output
-from saliency_pipeline.images.record import Split
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.subsets.grouping import anchored
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.parts import check_names, chosen_method, duplicates, labels_and_splits
+from saliency_pipeline.training.groups import Groups, check_same_groups, divided, find_groups, recorded
+from saliency_pipeline.training.parts import check_names, chosen_method
+from saliency_pipeline.training.runlog import PROVENANCE, read_json
 from saliency_pipeline.workers import possible_jobs, usable_cores
 
 
@@ -47,70 +53,71 @@ def compare(
     repeats: int = 2,
     per_class: Sequence[str] = (ALL,),
     pretraining: Pretraining | None = None,
+    primary: str | None = None,
+    rope: float = ROPE,
+    threshold: float | None = None,
+    looks: int = 1,
+    lrs: Sequence[float] = (),
     jobs: int | None = None,
     engine: str = "loky",
     address: str | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Train every arm on every fold, and say with what confidence they differ.
+    """Train every arm on every fold, and analyze with what confidence they differ.
 
-    The same call goes on where an interrupted one stopped; arms, budgets and repeats may be added.
+    The same call resumes an interrupted one. Arms and budgets may be added later, repeats until the first analysis.
 
     Args:
-        shards: a folder that `salpipe generate` finished. Its test split, if any, is answered once by every run.
+        shards: a folder that `salpipe generate` finished. Its test split, if any, is predicted once by every run.
         output: where the runs go, `results.json`, `results.csv`, `costs.json`, `report.html` and `figures/`.
         arms: what is compared; see `arms.choose_arms`.
         shared: options of every run, the article's by default.
         folds: stratified folds of all images but the test split's; 0 for the shards' own splits.
-        repeats: how often folds are dealt, with other seeds.
-        per_class: training images a class, `all` for all; several sweep from scarce data to plenty.
-        pretraining: where the arm `full` begins.
-        jobs: runs at a time; on a CPU one a core by default, on a GPU one.
+        repeats: how often folds are made, with other seeds.
+        per_class: training images per class, `all` for all; several sweep from scarce data to plenty.
+        pretraining: source pairs for arms with `init = full`.
+        primary: the primary question as `ARM[:MEASURE]`; by default the final accuracy of the first candidate.
+        rope: half width of the region of practical equivalence, in (0, 0.5).
+        threshold: accuracy in (0, 1], chosen beforehand, for the epochs to reach it.
+        looks: planned analyses of the primary question; training ends at the first that decides it.
+        lrs: learning rates, of which each arm, budget and pair gets the best on an inner split of its training images.
+        jobs: runs at a time; on a CPU one per core by default, on a GPU one.
         engine: `loky`, `dask` or `ray`.
         address: of a cluster's scheduler.
-        progress: is told how far it is.
+        progress: gets notes and counts.
 
     Raises:
         SalpipeError: an option that cannot be, no run that could be trained, or a full disk. What is trained stays.
     """
     folder, progress, pairs = Path(output), progress or Progress(), ShardFolder(shards)
+    design = Design(folds, repeats, tuple(per_class), pretraining, primary, rope, threshold, looks, tuple(lrs))
     refuse_output(folder, shards)
     keep_large_blocks()
     make_output(folder)
     with FolderLock(folder, note=progress.note):
-        plan, jobs = _planned(
-            pairs, folder, arms, shared or TrainConfig(), folds, repeats, per_class, pretraining, jobs, progress
-        )
+        # before workers begin, which read from the cache what is searched here with all cores
+        shared, groups = _grouped(pairs, shared, progress)
+        plan, jobs = _planned(pairs, folder, arms, shared, design, jobs, progress)
         if engine == "loky":
             jobs = possible_jobs(jobs, progress.note)
         store(plan, folder)
-        ways: dict[str, Any] = {"threads": plan.threads, "engine": engine, "address": address, "progress": progress}
+        ways: dict[str, Any] = {"jobs": jobs, "threads": plan.threads, "engine": engine, "address": address}
         tasks = plan.tasks(folder)
-        progress.note(f"{len(tasks)} runs: {len(plan.arms)} arms, {_pairs_told(plan)}; {plan.shared.precision}")
-        failed = do_tasks(plan.pretrainings(), folder, jobs=jobs, what="pretraining", **ways)
-        if failed:
-            raise SalpipeError(f"pretraining failed: {failed[0].error}")
-        failed = do_tasks(tasks, folder, jobs=jobs, **ways)
-        runs = [_read(task, folder) for task in tasks if is_finished(folder / task.folder, task.config)]
-        if not runs:
-            raise SalpipeError(f"no run could be trained; the first said: {failed[0].error}")
-        warnings = [f"{outcome.folder} is not finished: {outcome.error}" for outcome in failed]
-        about = {
-            "plan": {n: v for n, v in plan.described().items() if n not in ("shards", "arms")},
-            **_told(pairs, plan),
-        }
-        results = analyse(
-            runs,
-            plan.arms,
-            plan.settings,
-            pairs.classes,
-            about=about,
-            warnings=[*warnings, *leaks(pairs, plan.folds)],
-            leaks=refuse_leaks(plan, folder, pairs),
-        )
-        costs = paid(runs, pairs, plan.shared, maps_known(folder))
-        page = write_comparison(folder, results, costs, pictures_of(pairs, plan.shared))
-    return Comparison(folder, page, len(runs), len(failed), results)
+        _check_groups(folder, [*tasks, *tuning_tasks(tasks, plan.lrs)], groups)
+        progress.note(f"{len(tasks)} runs: {len(plan.arms)} arms, {_pairs_told(plan)}")
+        for task in plan.pretrainings()[:1]:
+            find_groups(task.config, ShardFolder(task.shards), progress)
+        trained, before = Trained(), 0
+        for look, until in enumerate(plan.rules.look_repeats, 1):
+            trained += train_repeats(plan, folder, range(before, until), progress=progress, **ways)
+            before = until
+            comparison, decided = _look(plan, folder, pairs, trained, groups)
+            record_look(folder, until)
+            if plan.looks > 1:
+                progress.note(_look_note(plan, look, until, comparison.results))
+            if decided:
+                break
+    return comparison
 
 
 @threads_within_cores()
@@ -120,30 +127,99 @@ def plan_only(
     arms: Sequence[Arm],
     shared: TrainConfig | None = None,
     *,
-    folds: int = 5,
-    repeats: int = 2,
-    per_class: Sequence[str] = (ALL,),
-    pretraining: Pretraining | None = None,
     jobs: int | None = None,
     progress: Progress | None = None,
-) -> tuple[list[Task], Estimate]:
-    """The runs that `compare` would train with the same arguments, and how long that takes; nothing is written."""
-    pairs, folder = ShardFolder(shards), Path(output)
+    **design: Any,
+) -> tuple[Plan, list[Task], Estimate]:
+    """The plan and the runs that `compare` would train with the same arguments, and how long that takes.
+
+    Nothing is written. Of several looks the last is counted; the runs may end at an earlier one.
+
+    Args:
+        shards: as in `compare`; so are all other arguments.
+        output: where the runs would go.
+        arms: what is compared.
+        shared: options of every run.
+        jobs: runs at a time.
+        progress: gets notes.
+        design: see `plan.Design`.
+    """
+    pairs, folder, progress = ShardFolder(shards), Path(output), progress or Progress()
     refuse_output(folder, shards)
-    plan, jobs = _planned(
-        pairs,
-        folder,
-        arms,
-        shared or TrainConfig(),
-        folds,
-        repeats,
-        per_class,
-        pretraining,
-        jobs,
-        progress or Progress(),
+    shared, _ = _grouped(pairs, shared, progress)
+    plan, jobs = _planned(pairs, folder, arms, shared, Design(**design), jobs, progress)
+    own = plan.tasks(folder)
+    tasks = [*plan.pretrainings(), *tuning_tasks(own, plan.lrs), *own]
+    left = [task for task in tasks if not is_finished(folder / task.folder, task.config)]
+    return plan, tasks, estimate(plan, left, jobs)
+
+
+def _look(plan: Plan, folder: Path, pairs: ShardFolder, trained: Trained, groups: Groups) -> tuple[Comparison, bool]:
+    """Analyze the runs so far and write the results; and whether the primary question is decided."""
+    runs = trained.runs(folder)
+    if not runs:
+        raise SalpipeError(f"no run could be trained; the first: {trained.failed[0]}")
+    warnings = [
+        *trained.failed,
+        *unequal_starts(plan.arms),
+        *diverged_rates(trained.extra, folder),
+        *leaks(pairs, groups, plan.folds),
+    ]
+    about = {
+        "plan": {name: value for name, value in described(plan).items() if name not in ("shards", "arms")},
+        **_told(pairs, plan),
+    }
+    results = analyse(
+        runs,
+        plan.arms,
+        plan.settings,
+        pairs.classes,
+        rules=plan.rules,
+        about=about,
+        warnings=warnings,
+        leaks=refuse_leaks(plan, folder, pairs),
+        duplicates=groups.report(),
+        maps=flagged_shares(pairs, plan.shared.method, plan.shared.map_target),
+        starts=mean_starts(runs),
+        tuning=chosen_rates(trained.tasks, folder, plan.lrs),
     )
-    tasks = [*plan.pretrainings(), *plan.tasks(folder)]
-    return tasks, estimate(plan, [task for task in tasks if not is_finished(folder / task.folder, task.config)], jobs)
+    costs = measure_costs(runs, pairs, plan.shared, maps_known(folder), tuning=trained.tuning_runs(folder))
+    costs["pretraining"] = pretraining_costs(trained.extra, folder)
+    page = write_comparison(folder, results, costs, pictures_of(pairs, plan.shared))
+    looks = results["looks"]["made"]
+    decided = bool(looks) and bool(looks[-1]["decided"])
+    return Comparison(folder, page, len(runs), len(trained.failed), results), decided
+
+
+def _grouped(pairs: ShardFolder, shared: TrainConfig | None, progress: Progress) -> tuple[TrainConfig, Groups]:
+    """The shared options, a table of groups with its absolute path, and the groups that folds keep together."""
+    shared = shared or TrainConfig()
+    shared = replace(shared, group_by=anchored(shared.group_by))
+    return shared, find_groups(shared, pairs, progress)
+
+
+def _check_groups(folder: Path, tasks: Sequence[Task], groups: Groups) -> None:
+    """Refuse to mix runs on folds of other groups, such as of a table that has changed since.
+
+    Raises:
+        PlanMismatchError: a run was trained, or begun, with other groups.
+    """
+    for task in tasks:
+        run = folder / task.folder
+        if (task.config.folds or task.config.inner_split) and (run / PROVENANCE).is_file():
+            check_same_groups(run, read_json(run / PROVENANCE).get("groups"), recorded(task.config, groups))
+
+
+def _look_note(plan: Plan, look: int, repeats: int, results: dict[str, Any]) -> str:
+    """The progress note on a look."""
+    made = results["looks"]["made"]
+    said = f"look {look} of {plan.looks} after {repeats} of {plan.repeats} repeats"
+    if len(made) < look or made[look - 1]["p"] is None:
+        return f"{said}: runs are missing, so that nothing is decided"
+    own = made[look - 1]
+    ending = "decided, no further run is needed" if own["decided"] and look < plan.looks else "decided"
+    word = ending if own["decided"] else "not decided"
+    return f"{said}: p = {own['p']:.2g} at level {own['level']:.2g}: {word}"
 
 
 def _planned(
@@ -151,10 +227,7 @@ def _planned(
     folder: Path,
     arms: Sequence[Arm],
     shared: TrainConfig,
-    folds: int,
-    repeats: int,
-    per_class: Sequence[str],
-    pretraining: Pretraining | None,
+    design: Design,
     jobs: int | None,
     progress: Progress,
 ) -> tuple[Plan, int]:
@@ -162,39 +235,58 @@ def _planned(
     configs = [arm.config(shared) for arm in arms]
     for config in {(c.backbone, c.init, c.weights, c.start): c for c in configs}.values():
         check_names(config)
+    if design.pretraining is not None:
+        check_names(shared)
     device, before = find_device(shared.device), chosen_before(folder)
     cores = usable_cores()
     if jobs is None:
         jobs = cores if device.type == "cpu" else 1
     if jobs < 1:
         raise OptionError(f"--jobs {jobs}: use 1 or more")
-    runs = max(1, (folds or 1) * repeats * len(arms) * len(per_class))
+    runs = max(1, (design.folds or 1) * design.repeats * len(arms) * len(design.per_class))
     threads = before[1] if before else max(1, cores // min(jobs, runs))
     shared = replace(shared, device=device.type, method=chosen_method(replace(shared, arch="modulated"), pairs))
-    options: dict[str, Any] = {"folds": folds, "repeats": repeats, "per_class": per_class, "threads": threads}
-    plan = make_plan(pairs, arms, shared, pretraining=pretraining, **options)
+    plan = make_plan(pairs, arms, shared, design, threads=threads)
+    if design.primary is None:
+        plan = _same_primary(plan, folder)
     refuse_leaks(plan, folder, pairs)
     if shared.precision == "auto":
-        first = next((task for task in plan.tasks(folder) if task.config.init != "full"), None)
         if before:
             precision = before[0]
-        elif first is None or not computes_bf16(device):
+        elif not computes_bf16(device):
             precision = "fp32"
         else:
-            progress.note("choosing the precision of all runs on the first batch")
-            precision = choose_shared_precision(first.config, pairs, threads)
-        plan = replace(plan, shared=replace(shared, precision=precision))
+            progress.note("choosing the precision of all runs on the first batch of every arm")
+            precision = choose_shared_precision(_first_configs(plan, folder), pairs, threads)
+        plan = replace(plan, shared=replace(plan.shared, precision=precision))
     return plan, jobs
+
+
+def _same_primary(plan: Plan, folder: Path) -> Plan:
+    """The plan with the stored primary question, which arms and budgets that are added do not change."""
+    stored = primary_before(folder)
+    if stored is None or stored.setting not in plan.settings or stored.arm not in {arm.name for arm in plan.arms}:
+        return plan
+    return replace(plan, primary=stored)
+
+
+def _first_configs(plan: Plan, folder: Path) -> list[TrainConfig]:
+    """Options of the first run of every arm; before its pretraining an arm starts from its pretraining's weights."""
+    first: dict[str, TrainConfig] = {}
+    for task in plan.tasks(folder, [0]):
+        first.setdefault(task.arm, task.config)
+    own = {arm.name for arm in plan.arms if pretrained(arm)}
+    return [
+        replace(config, init=plan.shared.init, start=None) if arm in own else config for arm, config in first.items()
+    ]
 
 
 def _pairs_told(plan: Plan) -> str:
     folds = f"{plan.folds} folds" if plan.folds else "the shards' own splits"
     budgets = f", {len(plan.per_class)} data budgets" if len(plan.per_class) > 1 else ""
-    return f"{folds} x {plan.repeats} repeats{budgets}"
-
-
-def _read(task: Task, folder: Path) -> Run:
-    return read_run(folder / task.folder, task.arm, task.setting)
+    tuning = f", each at {len(plan.lrs)} rates on an inner split first" if plan.lrs else ""
+    looks = f", at most {plan.looks} looks" if plan.looks > 1 else ""
+    return f"{folds} x {plan.repeats} repeats{budgets}{tuning}{looks}; {plan.shared.precision}"
 
 
 def _told(pairs: ShardFolder, plan: Plan) -> dict[str, Any]:
@@ -209,17 +301,12 @@ def _told(pairs: ShardFolder, plan: Plan) -> dict[str, Any]:
     }
 
 
-def leaks(pairs: ShardFolder, folds: int) -> list[str]:
-    """A warning where duplicates of one another lie in different splits; folds of our own never divide them."""
-    labels, splits = labels_and_splits(pairs)
-    used = (labels >= 0) & ((splits >= 0) | bool(folds))
-    parts = splits[used] == Split.TEST if folds else splits[used]
-    groups = duplicates(pairs)[used]
-    both = np.unique(np.stack([groups, parts], axis=1), axis=0)[:, 0]
-    number, lies_in = np.unique(both, return_counts=True)
-    if not (images := int(np.isin(groups, number[lies_in > 1]).sum())):
+def leaks(pairs: ShardFolder, groups: Groups, folds: int) -> list[str]:
+    """A warning where images of one group lie in different splits of the shards; folds never divide a group."""
+    if not (images := divided(pairs, groups, folds=bool(folds))):
         return []
+    others = "duplicates or others of their group" if groups.by else "duplicates"
     return [
-        f"{images} images have duplicates in another split, so that what is measured on may have been trained on: "
-        "generate the shards again with --dedupe keep-first"
+        f"{images} images have {others} in another split, so that what is measured on may have been trained on: "
+        f"generate the shards again with --split, or with {'--group-by' if groups.by else '--dedupe keep-first'}"
     ]

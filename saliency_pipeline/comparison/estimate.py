@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from saliency_pipeline.comparison.plan import Plan, Task
+from saliency_pipeline.comparison.plan import PRETRAINING, Plan, Task
 from saliency_pipeline.devices import find_device
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
@@ -24,6 +25,19 @@ BEGIN = 4.0
 
 
 @dataclass(frozen=True)
+class Part:
+    """The share of one purpose (training, pretraining or tuning) in a comparison.
+
+    Attributes:
+        runs: training runs.
+        seconds: of them, roughly.
+    """
+
+    runs: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What a comparison takes.
 
@@ -31,13 +45,15 @@ class Estimate:
         runs: training runs.
         steps: of all of them.
         seconds: duration with so many jobs, roughly: runs beside one another slow one another down.
-        seconds_per_step: measured, by arm.
+        seconds_per_step: measured, by arm, and by `pretraining of ARM`.
+        parts: what the runs are for: `training`, `pretraining`, `tuning`.
     """
 
     runs: int
     steps: int
     seconds: float
     seconds_per_step: dict[str, float]
+    parts: dict[str, Part]
 
 
 def estimate(plan: Plan, tasks: Sequence[Task], jobs: int) -> Estimate:
@@ -46,35 +62,54 @@ def estimate(plan: Plan, tasks: Sequence[Task], jobs: int) -> Estimate:
     Raises:
         SalpipeError: an arm that cannot be trained on these shards.
     """
-    firsts = {task.arm: task for task in reversed(tasks)}
+    firsts = {label(task): task for task in reversed(tasks)}
     measured, before = {}, torch.get_num_threads()
     torch.set_num_threads(plan.threads)
     try:
-        for arm, task in firsts.items():
+        for name, task in firsts.items():
             config = task.config
             if config.init == "full":
                 # what it begins with may not be trained yet, and weights do not change how long a step takes
                 config = replace(config, init="scratch", start=None)
-            measured[arm] = _measure(config, ShardFolder(task.shards))
+            measured[name] = _measure(config, ShardFolder(task.shards))
     finally:
         torch.set_num_threads(before)
-    steps, seconds = 0, 0.0
+    steps, seconds, runs = 0, defaultdict[str, float](float), Counter(task.purpose for task in tasks)
     for task in tasks:
-        step, answer = measured[task.arm]
+        step, answer = measured[label(task)]
         train, validation = _images(task)
         batches = -(-train // task.config.batch_size)
         steps += task.config.epochs * batches
-        seconds += BEGIN + task.config.epochs * (batches * step + validation * answer)
-    return Estimate(len(tasks), steps, seconds / max(1, jobs), {arm: found[0] for arm, found in measured.items()})
+        seconds[task.purpose] += BEGIN + task.config.epochs * (batches * step + validation * answer)
+    parts = {purpose: Part(count, seconds[purpose] / max(1, jobs)) for purpose, count in runs.items()}
+    total = sum(part.seconds for part in parts.values())
+    return Estimate(len(tasks), steps, total, {name: found[0] for name, found in measured.items()}, parts)
 
 
-def choose_shared_precision(config: TrainConfig, pairs: ShardFolder, threads: int) -> str:
-    """The precision of all runs, decided once on the first batch of one of them: arms must not differ in it."""
+def label(task: Task) -> str:
+    """What the steps of a run are measured under: its arm, which has the same steps when its rate is tuned."""
+    return f"pretraining of {task.arm}" if task.purpose == PRETRAINING else task.arm
+
+
+def choose_shared_precision(configs: Sequence[TrainConfig], pairs: ShardFolder, threads: int) -> str:
+    """The precision of all runs, decided once: arms must not differ in it, so bf16 has to suit each of them.
+
+    Args:
+        configs: one run of every arm; the first batch of each decides whether bf16 is faster and keeps its gradient.
+        pairs: the shards.
+        threads: of a run.
+
+    Returns:
+        `bf16` where every configuration accepts it, else `fp32`.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        parts = assemble(config, pairs, find_device(config.device))
-        return choose_precision(parts.network, parts.spec, parts.inputs(_first_batch(parts)))
+        for config in dict.fromkeys(configs):
+            parts = assemble(config, pairs, find_device(config.device))
+            if choose_precision(parts.network, parts.spec, parts.inputs(_first_batch(parts))) != "bf16":
+                return "fp32"
+        return "bf16" if configs else "fp32"
     finally:
         torch.set_num_threads(before)
 

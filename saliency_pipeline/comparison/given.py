@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from saliency_pipeline.comparison.analysis import analyse
-from saliency_pipeline.comparison.costs import paid
+from saliency_pipeline.comparison.costs import measure_costs
 from saliency_pipeline.comparison.grouping import grouped
 from saliency_pipeline.comparison.leaks import accepted_leaks
 from saliency_pipeline.comparison.output import (
@@ -16,6 +16,7 @@ from saliency_pipeline.comparison.output import (
     refuse_output,
     write_comparison,
 )
+from saliency_pipeline.comparison.rules import Rules
 from saliency_pipeline.comparison.runs import Run, read_run
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.folders import FolderLock, make_output
@@ -49,11 +50,12 @@ def compare_runs(
         (progress or Progress()).note(warning)
     pairs = _shards(found[0])
     about = {"runs": [str(run.folder) for run in found], "shards": sorted(plans)}
+    rules = Rules(None, look_repeats=())
     leaks = accepted_leaks(found)
-    results = analyse(found, arms, ["all images"], classes, about=about, warnings=warnings, leaks=leaks)
+    results = analyse(found, arms, ["all images"], classes, rules=rules, about=about, warnings=warnings, leaks=leaks)
     make_output(folder)
     with FolderLock(folder, note=(progress or Progress()).note):
-        costs = paid(found, pairs, found[0].config, maps_known(folder))
+        costs = measure_costs(found, pairs, found[0].config, maps_known(folder))
         page = write_comparison(folder, results, costs, pictures_of(pairs, found[0].config))
     return Comparison(folder, page, len(found), 0, results)
 

@@ -14,9 +14,10 @@ from typing import Any
 import joblib
 import torch
 
-from saliency_pipeline.comparison.plan import Task
+from saliency_pipeline.comparison.plan import TUNING, Task
 from saliency_pipeline.comparison.runs import TEST, is_finished
-from saliency_pipeline.errors import FolderInUseError, SalpipeError
+from saliency_pipeline.comparison.tuning import is_diverged, mark_diverged
+from saliency_pipeline.errors import DivergedError, FolderInUseError, SalpipeError
 from saliency_pipeline.evaluation.evaluate import EVALUATION, evaluate
 from saliency_pipeline.folders import make_subfolder
 from saliency_pipeline.progress import Progress
@@ -110,8 +111,10 @@ def do_tasks(
 
 
 def is_done(task: Task, folder: Path) -> bool:
-    """Whether a run is trained, and evaluated on the test images where it is to be."""
+    """Whether a run is trained, and evaluated on the test images where it is to be; or an inner run diverged."""
     run = folder / task.folder
+    if task.purpose == TUNING and is_diverged(run):
+        return True
     return is_finished(run, task.config) and (not task.test or (run / TEST / EVALUATION).is_file())
 
 
@@ -141,6 +144,8 @@ def do_task(task: Task, folder: str, threads: int) -> Outcome:
             evaluate(run, task.shards, "test", run / TEST, device=task.config.device)
         return Outcome(task.folder, report.last["validation_top1"])
     except SalpipeError as error:
+        if isinstance(error, DivergedError) and task.purpose == TUNING:
+            mark_diverged(run, str(error))
         return Outcome(task.folder, error=str(error))
     finally:
         torch.set_num_threads(before)

@@ -1,41 +1,39 @@
-"""What a comparison consists of: arms, data budgets, folds and repeats, and so the training runs it takes."""
+"""What a comparison consists of: arms, data budgets, folds, repeats and rules, and the training runs it takes."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from saliency_pipeline.comparison.arms import Arm
-from saliency_pipeline.errors import OptionError, PlanMismatchError, SalpipeError
-from saliency_pipeline.files import write_atomically
+from saliency_pipeline.comparison.arms import Arm, with_candidates
+from saliency_pipeline.comparison.pretraining import (
+    ALL,
+    Pretraining,
+    pretrained,
+    pretraining_config,
+    seed_folder,
+    started,
+    with_pretrained,
+)
+from saliency_pipeline.comparison.rules import (
+    ROPE,
+    Primary,
+    Rules,
+    check_rules,
+    choose_primary,
+    cumulative_repeats,
+)
+from saliency_pipeline.errors import OptionError
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.training.config import TrainConfig, option
+from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.parts import labels_and_splits
-from saliency_pipeline.training.runlog import read_json
 
-PLAN = "plan.json"
-RUNS, PRETRAINED = "runs", "pretrained"
-ALL = "all"
-
-_NOT_SHARED = ("arch", "init", "start", "fusion", "maps", "folds", "fold", "per_class", "seed")
-
-
-@dataclass(frozen=True)
-class Pretraining:
-    """Where the arm `full` begins.
-
-    Attributes:
-        shards: source pairs, on which a two-branch network is trained first.
-        sizes: numbers of source images, `all` for all of them; each is an arm of its own.
-    """
-
-    shards: str
-    sizes: tuple[str, ...] = (ALL,)
+RUNS = "runs"
+TRAINING, PRETRAINING, TUNING = "training", "pretraining", "tuning"
+"""What a run is for."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +44,10 @@ class Task:
         folder: of the run, below the comparison's.
         shards: what it is trained on.
         config: its options.
-        arm: whose run it is; empty for a pretraining.
-        setting: under which data budget.
-        test: whether the held-out test images are to be answered when it is trained.
+        arm: the arm it belongs to.
+        setting: its data budget; for a pretraining the number of source images.
+        test: whether the held-out test images are predicted once it is trained.
+        purpose: `training`, `pretraining` or `tuning`.
     """
 
     folder: str
@@ -57,6 +56,34 @@ class Task:
     arm: str
     setting: str
     test: bool
+    purpose: str = TRAINING
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is asked of a comparison besides its shards, arms and training options.
+
+    Attributes:
+        folds: stratified folds; 0 for the shards' own splits.
+        repeats: how often folds are made, each time with the next seed.
+        per_class: data budgets, training images per class; `all` for all of them.
+        pretraining: source pairs for arms with `init = full`.
+        primary: the primary question as `ARM[:MEASURE]`; None for the first candidate's final accuracy.
+        rope: half width of the region of practical equivalence, in (0, 0.5).
+        threshold: accuracy in (0, 1] for the epochs to reach it, chosen beforehand; None for a descriptive one.
+        looks: planned analyses of the primary question.
+        lrs: learning rates to choose from per arm, budget and pair on an inner split; empty for no tuning.
+    """
+
+    folds: int = 5
+    repeats: int = 2
+    per_class: tuple[str, ...] = (ALL,)
+    pretraining: Pretraining | None = None
+    primary: str | None = None
+    rope: float = ROPE
+    threshold: float | None = None
+    looks: int = 1
+    lrs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,11 +96,16 @@ class Plan:
         arms: what is compared.
         shared: options of every run.
         folds: stratified folds; 0 for the shards' own splits.
-        repeats: how often the folds are dealt, each time with the next seed.
-        per_class: data budgets, training images a class; `all` for all of them.
-        pretraining: where `full` begins, if it is among the arms.
+        repeats: how often folds are made, each time with the next seed.
+        per_class: data budgets, training images per class; `all` for all of them.
+        pretraining: source pairs of arms with `init = full`, if there are any.
         threads: of every run, which on a CPU decide its last bits.
         test: whether the shards hold a test split.
+        primary: the primary question; None where there is no candidate.
+        rope: half width of the region of practical equivalence, in (0, 0.5).
+        threshold: accuracy chosen beforehand; None for a descriptive one.
+        looks: planned analyses of the primary question.
+        lrs: learning rates to choose from; empty for no tuning.
     """
 
     shards: str
@@ -86,37 +118,60 @@ class Plan:
     pretraining: Pretraining | None
     threads: int
     test: bool
+    primary: Primary | None = None
+    rope: float = ROPE
+    threshold: float | None = None
+    looks: int = 1
+    lrs: tuple[float, ...] = ()
 
     @property
     def settings(self) -> tuple[str, ...]:
         """Names of the data budgets."""
         return tuple(setting_name(text) for text in self.per_class)
 
-    def pretrainings(self) -> list[Task]:
-        """The runs that arms begin with."""
+    @property
+    def rules(self) -> Rules:
+        """The rules of its analysis."""
+        return Rules(
+            self.primary,
+            self.rope,
+            self.threshold,
+            self.looks,
+            self.repeats,
+            cumulative_repeats(self.repeats, self.looks),
+            not self.folds,
+        )
+
+    def pretrainings(self, repeats: Iterable[int] | None = None) -> list[Task]:
+        """The runs that arms start from: one per pretrained arm and repeat.
+
+        Args:
+            repeats: from 0; all of them by default.
+        """
         if self.pretraining is None:
             return []
-        config = _anchored(replace(self.shared, arch="modulated", **_source_split(self.pretraining.shards)))
-        return [
-            Task(
-                f"{PRETRAINED}/{size}",
-                self.pretraining.shards,
-                replace(config, limit=None if size == ALL else int(size)),
-                "",
-                "",
-                False,
-            )
-            for size in self.pretraining.sizes
-        ]
+        shards, tasks = self.pretraining.shards, []
+        for repeat in range(self.repeats) if repeats is None else repeats:
+            for arm in self.arms:
+                if (own := pretrained(arm)) is not None:
+                    size, folder = own
+                    seed = self.shared.seed + repeat
+                    config = _anchored(pretraining_config(arm, self.shared, shards, size, seed))
+                    place = f"{folder}/{seed_folder(seed)}"
+                    tasks.append(Task(place, shards, config, arm.name, size, False, PRETRAINING))
+        return tasks
 
-    def tasks(self, folder: Path) -> list[Task]:
+    def tasks(self, folder: Path, repeats: Iterable[int] | None = None) -> list[Task]:
         """The runs of all arms, pair by pair: what is finished first can be compared first.
+
+        Where rates are chosen from, the rate is the first of them; see `tuning.tuned`.
 
         Args:
             folder: of the comparison.
+            repeats: from 0; all of them by default.
         """
-        found = []
-        for repeat in range(self.repeats):
+        tasks = []
+        for repeat in range(self.repeats) if repeats is None else repeats:
             for fold in range(1, self.folds + 1) if self.folds else (None,):
                 for per_class, setting in zip(self.per_class, self.settings, strict=True):
                     for arm in self.arms:
@@ -127,123 +182,72 @@ class Plan:
                             seed=self.shared.seed + repeat,
                             per_class=None if per_class == ALL else int(per_class),
                         )
-                        config = _anchored(started(arm, folder).config(shared))
+                        config = _anchored(started(arm, folder, shared.seed).config(shared))
                         pair = f"seed-{shared.seed}" + (f"-fold-{fold}" if fold else "")
                         place = f"{RUNS}/{setting.replace(' ', '-')}/{arm.name}/{pair}"
-                        found.append(Task(place, self.shards, config, arm.name, setting, self.test))
-        return found
-
-    def described(self) -> dict[str, Any]:
-        """The plan as `plan.json` keeps it."""
-        told = asdict(self) | {"shared": {n: v for n, v in asdict(self.shared).items() if n not in _NOT_SHARED}}
-        return json.loads(json.dumps(told | {"seed": self.shared.seed}))  # type: ignore[no-any-return]
+                        tasks.append(Task(place, self.shards, config, arm.name, setting, self.test))
+        return tasks
 
 
-def make_plan(
-    pairs: ShardFolder,
-    arms: Sequence[Arm],
-    shared: TrainConfig,
-    *,
-    folds: int,
-    repeats: int,
-    per_class: Sequence[str] = (ALL,),
-    pretraining: Pretraining | None = None,
-    threads: int,
-) -> Plan:
-    """A comparison, looked over.
+def make_plan(pairs: ShardFolder, arms: Sequence[Arm], shared: TrainConfig, design: Design, *, threads: int) -> Plan:
+    """A comparison whose design was checked.
 
     Raises:
-        SalpipeError: a number or an arm that cannot be.
+        SalpipeError: a number, a rule or an arm that cannot be.
     """
-    if folds < 0 or folds == 1:
-        raise OptionError(f"--folds {folds}: use 2 or more, or 0 for the shards' own splits")
-    if repeats < 1:
-        raise OptionError(f"--repeats {repeats}: use 1 or more")
-    for name, values in (("per-class", per_class), ("pretrain-size", pretraining.sizes if pretraining else ())):
-        for text in values:
-            if text != ALL and not (text.isascii() and text.isdigit() and int(text) > 0):
-                raise OptionError(f"--{name} {text}: use numbers of images, or 'all', with commas between them")
-        if len(set(values)) < len(values):
-            raise OptionError(f"--{name} {','.join(values)}: names a number twice")
+    _check_numbers(design)
+    arms = with_pretrained(with_candidates(arms), design.pretraining)
+    settings = [setting_name(text) for text in design.per_class]
+    check_rules(
+        rope=design.rope,
+        threshold=design.threshold,
+        looks=design.looks,
+        repeats=design.repeats,
+        folds=design.folds,
+        lrs=design.lrs,
+        arms=arms,
+    )
     _, splits = labels_and_splits(pairs)
     return Plan(
         str(pairs.path.resolve()),
         pairs.header.plan,
-        _with_pretrained(arms, pretraining),
-        shared,
-        folds,
-        repeats,
-        tuple(per_class),
-        pretraining,
+        arms,
+        replace(shared, lr=design.lrs[0]) if design.lrs else shared,
+        design.folds,
+        design.repeats,
+        tuple(design.per_class),
+        design.pretraining,
         threads,
         bool((splits == Split.TEST).any()),
+        choose_primary(design.primary, arms, settings),
+        design.rope,
+        design.threshold,
+        design.looks,
+        tuple(design.lrs),
     )
-
-
-def store(plan: Plan, folder: Path) -> None:
-    """Keep the plan; arms, budgets, folds' repeats may be added to what is there, nothing else may change.
-
-    Raises:
-        PlanMismatchError: the folder holds another comparison; naming what differs.
-    """
-    path, new = folder / PLAN, plan.described()
-    if path.exists():
-        try:
-            differing = _differences(read_json(path), new)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise SalpipeError(f"{path}: damaged; choose another output folder") from error
-        if differing:
-            raise PlanMismatchError(
-                f"{folder} holds another comparison ({'; '.join(differing)}); choose another output folder"
-            )
-    write_atomically(path, json.dumps(new, indent=2) + "\n")
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What a stored plan has otherwise, but for arms that are new."""
-    differing = [
-        f"{name} {old.get(name)} -> {new[name]}"
-        for name in ("hash", "folds", "pretraining", "threads", "seed")
-        if old.get(name) != new[name]
-    ]
-    before = old.get("shared", {})
-    differing += [
-        f"{option(name)} {before.get(name)} -> {value}"
-        for name, value in new["shared"].items()
-        if before.get(name) != value
-    ]
-    known = {arm["name"]: arm for arm in old.get("arms", ())}
-    return differing + [
-        f"arm {arm['name']}" for arm in new["arms"] if known.get(arm["name"], arm)["options"] != arm["options"]
-    ]
-
-
-def chosen_before(folder: Path) -> tuple[str, int] | None:
-    """Precision and threads that a comparison began with, None where the folder holds none."""
-    if not (folder / PLAN).exists():
-        return None
-    told = read_json(folder / PLAN)
-    try:
-        return str(told["shared"]["precision"]), int(told["threads"])
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise SalpipeError(f"{folder / PLAN}: damaged; choose another output folder") from error
 
 
 def setting_name(per_class: str) -> str:
     """What a data budget is called.
 
     >>> setting_name("15"), setting_name("all")
-    ('15 a class', 'all images')
+    ('15 per class', 'all images')
     """
-    return "all images" if per_class == ALL else f"{per_class} a class"
+    return "all images" if per_class == ALL else f"{per_class} per class"
 
 
-def started(arm: Arm, folder: Path) -> Arm:
-    """The arm, beginning where the comparison's own pretraining ended if that is where it begins."""
-    start = arm.options.get("start")
-    if isinstance(start, str) and start.startswith(f"{PRETRAINED}/"):
-        return replace(arm, options={**arm.options, "start": str((folder / start).resolve())})
-    return arm
+def _check_numbers(design: Design) -> None:
+    if design.folds < 0 or design.folds == 1:
+        raise OptionError(f"--folds {design.folds}: use 2 or more, or 0 for the shards' own splits")
+    if design.repeats < 1:
+        raise OptionError(f"--repeats {design.repeats}: use 1 or more")
+    sizes = design.pretraining.sizes if design.pretraining else ()
+    for name, values in (("per-class", design.per_class), ("pretrain-size", sizes)):
+        for text in values:
+            if text != ALL and not (text.isascii() and text.isdigit() and int(text) > 0):
+                raise OptionError(f"--{name} {text}: use numbers of images, or 'all', with commas between them")
+        if len(set(values)) < len(values):
+            raise OptionError(f"--{name} {','.join(values)}: names a number twice")
 
 
 def _anchored(config: TrainConfig) -> TrainConfig:
@@ -254,32 +258,3 @@ def _anchored(config: TrainConfig) -> TrainConfig:
         start=None if start is None else os.path.abspath(start),
         weights=weights if weights in ("default", "none") else os.path.abspath(weights),
     )
-
-
-def _with_pretrained(arms: Sequence[Arm], pretraining: Pretraining | None) -> tuple[Arm, ...]:
-    """Every arm that is to begin with trained weights told where they are; one arm a size of pretraining."""
-    found: list[Arm] = []
-    for arm in arms:
-        if arm.options.get("init") != "full" or arm.options.get("start"):
-            found.append(arm)
-        elif pretraining is None:
-            raise SalpipeError(
-                f"arm {arm.name} begins with a trained two-branch network; give one with --from, or source pairs with "
-                "--pretrain"
-            )
-        else:
-            for size in pretraining.sizes:
-                name = arm.name if len(pretraining.sizes) == 1 else f"{arm.name}-{size}"
-                found.append(replace(arm, name=name, options={**arm.options, "start": f"{PRETRAINED}/{size}"}))
-    if pretraining is not None and not any(
-        str(arm.options.get("start", "")).startswith(f"{PRETRAINED}/") for arm in found
-    ):
-        raise SalpipeError("--pretrain: no arm begins with its result; add --arm full")
-    return tuple(found)
-
-
-def _source_split(shards: str) -> dict[str, Any]:
-    """The source shards' own splits, or one fold of five where they have none."""
-    _, splits = labels_and_splits(ShardFolder(shards))
-    own = {Split.TRAIN, Split.VALIDATION} <= {int(split) for split in set(splits.tolist())}
-    return {} if own else {"folds": 5, "fold": 1}

@@ -50,7 +50,7 @@ class Run:
 
     Attributes:
         arm: which arm of the comparison it belongs to.
-        setting: under which data budget it was trained, such as `15 a class`.
+        setting: under which data budget it was trained, such as `15 per class`.
         folder: where it is.
         config: its options.
         curves: float64 (E,) by the name of a metric, such as `validation_top1`.

@@ -83,7 +83,7 @@ class Summary:
         classes: for each class its name, its images and how many are in each split, in label order.
         unlabelled: number of images without a label.
         boxed: number of images of which is known where their object is.
-        duplicates: number of images that are known to be duplicates of others.
+        duplicates: number of images in groups, of duplicates or of `--group-by`.
         single_color: number of images that have one color everywhere.
         seen: number of images on which the network that made their maps was trained.
         source_height: heights of the original images in pixels.
@@ -137,7 +137,9 @@ class Summary:
         if self.boxed:
             lines.append(f"boxes      of the objects of {plural(self.boxed, 'image')}")
         if self.duplicates:
-            lines.append(f"duplicates {plural(self.duplicates, 'image')}, kept together in splits and folds")
+            data = self.provenance.get("data")
+            kind = "groups" if isinstance(data, dict) and "group_by" in data else "duplicates"
+            lines.append(f"{kind:<10} {plural(self.duplicates, 'image')}, kept together in splits and folds")
         if self.single_color:
             lines.append(f"one color  {plural(self.single_color, 'image')}, with nothing on it to explain")
         if self.seen:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from saliency_pipeline.errors import BadImageError
 from saliency_pipeline.images.decode import decode_frame
+from saliency_pipeline.images.fit import PAD_VALUE, Stored, fit_frame
 from saliency_pipeline.images.record import Catalogue, ImageRecord
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.subsets.fingerprint_cache import FingerprintCache
@@ -41,6 +42,8 @@ VERSION = 1
 """Raised whenever the same image would get another fingerprint, so that none is taken from an older cache."""
 
 _TOGETHER = 512
+_BORDER_LEVELS = 2.0
+"""Mean deviation from the gray of padding, in gray levels, up to which a row or column belongs to the border."""
 _FLUSH_ROWS, _FLUSH_SECONDS = 4096, 30.0
 
 Row = npt.NDArray[Any]
@@ -94,11 +97,49 @@ def fingerprint(data: bytes) -> Row:
         (True, (11,))
     """
     rgb, _ = decode_frame(data, SIDE, fit="squash")
+    return _fingerprint(rgb, hashlib.sha256(data).digest())
+
+
+def fingerprint_frame(pixels: npt.NDArray[np.uint8], sha256: bytes, *, padded: bool = False) -> Row:
+    """The fingerprint of an image that is decoded already, as `fingerprint` makes it of a file.
+
+    Args:
+        pixels: (h, w, 3) uint8 RGB in [0, 255].
+        sha256: of the file that it was decoded from, 32 bytes.
+        padded: whether the image lies in a border of gray 128. The border is cut off: it is the same in all images,
+            and would make those alike that have little contrast.
+
+    Returns:
+        A scalar array of dtype `ROW`.
+
+    Example:
+        >>> row = fingerprint_frame(np.zeros((96, 96, 3), np.uint8), bytes(32))
+        >>> row["frame"].shape, int(row["frame"].max())
+        ((64, 64), 0)
+    """
+    # torch warns of arrays that cannot be written to
+    pixels = np.require(_without_border(pixels) if padded else pixels, requirements="W")
+    size = pixels.shape[0], pixels.shape[1]
+    return _fingerprint(fit_frame(Stored(pixels, size, size, 1), SIDE, "squash", "bilinear"), sha256)
+
+
+def _without_border(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The image without rows and columns of the gray of padding at its edges; all of it where nothing else is left."""
+    deviation = np.abs(pixels.astype(np.int16) - PAD_VALUE).max(axis=2)
+    # JPEG rings a little beside the image
+    rows, columns = (np.flatnonzero(deviation.mean(axis=axis) > _BORDER_LEVELS) for axis in (1, 0))
+    if not rows.size or not columns.size:
+        return pixels
+    return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].copy()
+
+
+def _fingerprint(rgb: npt.NDArray[np.uint8], sha256: bytes) -> Row:
+    """The fingerprint of an image that is squashed to `SIDE` already."""
     frame: npt.NDArray[np.uint8] = np.asarray(
         cv2.GaussianBlur(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), (0, 0), 0.8), np.uint8
     )
     row = np.zeros((), ROW)
-    row["sha256"] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+    row["sha256"] = np.frombuffer(sha256, np.uint8)
     row["hashes"] = _hashes(frame)
     row["frame"] = frame
     return row

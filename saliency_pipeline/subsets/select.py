@@ -285,7 +285,8 @@ def _dealt(
             )
     if found != totals and not selection.stable:
         notes.add(
-            f"{written(found)} images instead of {written(totals)}", "splits are uneven to keep duplicates together"
+            f"{written(found)} images instead of {written(totals)}",
+            "splits are uneven to keep groups of images together",
         )
     return parts
 

@@ -23,6 +23,7 @@ from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.curves import draw_lr_find
+from saliency_pipeline.training.groups import find_groups
 from saliency_pipeline.training.order import epoch_batches, epoch_order
 from saliency_pipeline.training.parts import assemble, check_names, class_weights, make_optimizer
 from saliency_pipeline.training.precision import autocast, choose_precision
@@ -78,7 +79,8 @@ def find_learning_rate(
     keep_large_blocks()
     device = find_device(config.device)
     check_names(config)
-    parts = assemble(config, ShardFolder(shards), device)
+    pairs = ShardFolder(shards)
+    parts = assemble(config, pairs, device, find_groups(config, pairs, progress))
     config, train, network = parts.config, parts.train, parts.network
     if config.precision == "auto":
         first = next(_batches(len(train.dataset), config))

@@ -22,10 +22,10 @@ from saliency_pipeline.models.trained import load_trained, open_trained
 from saliency_pipeline.models.two_branch import NetworkSpec, build_network
 from saliency_pipeline.models.weights import state_sha256
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.subsets.groups import leaders
 from saliency_pipeline.training.batches import Batches, PairDataset, Preparation
 from saliency_pipeline.training.batchnorm import single_valued
 from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.groups import Groups, find_groups
 from saliency_pipeline.training.inputs import Inputs
 from saliency_pipeline.training.leaks import Leak, check_allowed, refuse_leaks, start_of
 from saliency_pipeline.training.processes import training_processes
@@ -67,8 +67,14 @@ class Parts:
     leaks: tuple[Leak, ...] = ()
 
 
-def assemble(config: TrainConfig, pairs: ShardFolder, device: torch.device) -> Parts:
+def assemble(config: TrainConfig, pairs: ShardFolder, device: torch.device, groups: Groups | None = None) -> Parts:
     """Build the network, give it its first weights, and choose the images.
+
+    Args:
+        config: the options.
+        pairs: the images and maps.
+        device: where the network is to run.
+        groups: what folds keep together, as `find_groups` returns it; None for what has to be searched first.
 
     Raises:
         SalpipeError: an option that cannot be, a leak that is not accepted, or shards that do not serve.
@@ -77,7 +83,7 @@ def assemble(config: TrainConfig, pairs: ShardFolder, device: torch.device) -> P
     # without instructions for bf16 there is nothing to choose from
     precision = config.precision if config.precision != "auto" or computes_bf16(device) else "fp32"
     config = replace(config, method=chosen_method(config, pairs), device=device.type, precision=precision)
-    train, validation, pool = datasets(config, spec, pairs)
+    train, validation, pool = datasets(config, spec, pairs, groups)
     leaks = refuse_leaks(config, pairs, validation.dataset.rows, start_of(config))
     network = build_network(spec)
     start = load_trained(config.start) if config.start else None
@@ -151,9 +157,11 @@ def chosen_method(config: TrainConfig, pairs: ShardFolder) -> str | None:
     return config.method or pairs.methods[0]
 
 
-def datasets(config: TrainConfig, spec: NetworkSpec, pairs: ShardFolder) -> tuple[Batches, Batches, int]:
+def datasets(
+    config: TrainConfig, spec: NetworkSpec, pairs: ShardFolder, groups: Groups | None = None
+) -> tuple[Batches, Batches, int]:
     """Training images, augmented, validation images as they are, and how many the former were drawn from."""
-    split = split_of(config, pairs)
+    split = split_of(config, pairs, groups)
     world = training_processes().world
     images = len(split.train)
     if images // -(-images // config.batch_size) < world:
@@ -173,20 +181,28 @@ def datasets(config: TrainConfig, spec: NetworkSpec, pairs: ShardFolder) -> tupl
     )
 
 
-def split_of(config: TrainConfig, pairs: ShardFolder) -> Split:
+def split_of(config: TrainConfig, pairs: ShardFolder, groups: Groups | None = None) -> Split:
     """The images that train and those that validate.
 
+    Args:
+        config: the options.
+        pairs: the images.
+        groups: as in `assemble`; only folds need them.
+
     Raises:
-        SalpipeError: as `choose_split`.
+        SalpipeError: as `choose_split` and `find_groups`.
     """
+    if groups is None and (config.folds or config.inner_split):
+        groups = find_groups(config, pairs)
     return choose_split(
         *labels_and_splits(pairs),
         pairs.classes,
-        groups=duplicates(pairs),
+        **(groups.kept_together() if groups else {}),
         folds=config.folds,
         fold=config.fold,
         per_class=config.per_class,
         limit=config.limit,
+        inner=config.inner_split,
         seed=config.seed,
     )
 
@@ -197,21 +213,6 @@ def labels_and_splits(pairs: ShardFolder) -> tuple[npt.NDArray[np.int64], npt.ND
     labels = [shard.labels for shard in shards] or [np.zeros(0, np.int64)]
     splits = [shard.splits for shard in shards] or [np.zeros(0, np.int8)]
     return np.concatenate(labels), np.concatenate(splits)
-
-
-def duplicates(pairs: ShardFolder) -> npt.NDArray[np.int64]:
-    """The place of the first of each image's duplicates, int64 (N,): its own where it has none before it.
-
-    Near duplicates are known where `salpipe generate` looked for them; files of the same bytes always.
-    """
-    shards = [pairs.shard(number) for number in range(len(pairs.shards))]
-    if not shards:
-        return np.zeros(0, np.int64)
-    if pairs.header.groups:
-        return leaders(np.concatenate([shard.groups for shard in shards]))
-    hashes = np.concatenate([shard.source_sha256 for shard in shards])
-    _, same = np.unique(hashes.view("V32").ravel(), return_inverse=True)
-    return leaders(same)
 
 
 def choose_shuffle(pairs: ShardFolder, images: int) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import distributed
@@ -22,10 +22,13 @@ from saliency_pipeline.progress import Progress
 from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.subsets.grouping import anchored
 from saliency_pipeline.training.batchnorm import synchronise
 from saliency_pipeline.training.checkpoint import LAST, State, load_last, save_last
 from saliency_pipeline.training.config import CONFIG, TrainConfig, check_same
-from saliency_pipeline.training.leaks import recorded, training_images
+from saliency_pipeline.training.groups import Groups, check_same_groups, divided, find_groups, recorded
+from saliency_pipeline.training.leaks import recorded as recorded_leaks
+from saliency_pipeline.training.leaks import training_images
 from saliency_pipeline.training.order import epoch_batches, epoch_order
 from saliency_pipeline.training.parts import Parts, assemble, check_names, choose_shuffle, class_weights, make_optimizer
 from saliency_pipeline.training.precision import choose_precision
@@ -114,6 +117,8 @@ def train(
     if fabric.world_size == 1 and os.environ.get("WORLD_SIZE", "1") != "1":
         progress.note("WORLD_SIZE is set, but torchrun did not start this process: it trains alone")
     pairs = ShardFolder(shards)
+    # so that evaluation finds the table from whatever folder
+    config = replace(config, group_by=anchored(config.group_by))
     refuse_among_images(folder, shards)
     refuse_shards(folder)
     make_output(folder)
@@ -181,13 +186,16 @@ def _train(
 ) -> RunReport:
     """A run from its options to its report."""
     leads, device = fabric.global_rank == 0, fabric.device
-    parts, automatic = assemble(config, pairs, device), config.precision == "auto"
+    # of one process for all: frames that are barely alike may be judged otherwise on other hardware
+    groups = cast("Groups", fabric.broadcast(find_groups(config, pairs, progress) if leads else None))
+    parts, automatic = assemble(config, pairs, device, groups), config.precision == "auto"
     config, spec, network, train, validation = parts.config, parts.spec, parts.network, parts.train, parts.validation
     report = str(parts.initialisation)
     shuffle = choose_shuffle(pairs, len(train.dataset))
     about: dict[str, Any] = {
         "shards": {"path": str(pairs.path.resolve()), "plan": pairs.header.plan, "provenance": pairs.provenance},
         "images": {"train": len(train.dataset), "validation": len(validation.dataset), "pool": parts.pool},
+        "groups": recorded(config, groups),
         "initialisation": {**asdict(parts.initialisation), "report": report, "sha256": parts.initial_sha256},
     }
     if not new:
@@ -201,10 +209,12 @@ def _train(
             start = start_distance(network, spec, parts.inputs, validation)
             if config.freeze and start is not None and not is_neutral(start):
                 progress.note(_frozen_start(config, start))
-            extra = {"start": start, "shuffle": shuffle, "leaks": recorded(parts.leaks)}
+            extra = {"start": start, "shuffle": shuffle, "leaks": recorded_leaks(parts.leaks)}
             write_json(folder / PROVENANCE, about | extra | {"environment": environment(device, fabric.world_size)})
         progress.note(f"{len(train.dataset):,} images train, {len(validation.dataset):,} validate; {config.precision}")
         progress.note(report)
+        if apart := divided(pairs, groups, folds=bool(config.folds)):
+            progress.note(f"{apart:,} images have near duplicates, or others of their group, in another split")
         for leak in parts.leaks:
             progress.note(f"accepted with --allow-leaks {leak.name}: {leak.problem}")
     if fabric.world_size > 1:
@@ -216,7 +226,7 @@ def _train(
     if leads:
         config.write(folder)
     images = training_images(config, pairs, train.dataset.rows) if leads else None
-    saved_about = {"config": asdict(config), **{name: about[name] for name in ("shards", "initialisation")}}
+    saved_about = {"config": asdict(config), **{name: about[name] for name in ("shards", "groups", "initialisation")}}
 
     def save(state: State) -> None:
         if leads:
@@ -296,12 +306,13 @@ def _same_beginning(folder: Path, about: Mapping[str, Any]) -> tuple[int, int] |
     """Compare what a run began with, which its options alone do not say; the way it shuffles is kept.
 
     Raises:
-        PlanMismatchError: the shards are others, or the weights it began with.
+        PlanMismatchError: the shards or groups are others, or the weights it began with.
     """
     stored = read_json(folder / PROVENANCE)
     try:
         if stored["shards"]["plan"] != about["shards"]["plan"] or stored["images"] != about["images"]:
             raise PlanMismatchError(f"{folder} holds a run on other shards; choose another output folder")
+        check_same_groups(folder, stored.get("groups"), about["groups"])
         if stored["initialisation"]["sha256"] != about["initialisation"]["sha256"]:
             raise PlanMismatchError(
                 f"{folder} holds a run that began with other weights (--weights or --from has changed); choose "

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import logsumexp
 
-from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.errors import DivergedError, SalpipeError
 
 TOP = 5
 """The K of top-K accuracy; with fewer classes all of them."""
@@ -58,7 +58,7 @@ def score(labels: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]) -> Sco
         raise SalpipeError("there is no image to score; choose a split that has labelled images")
     if not np.isfinite(logits).all():
         bad = int((~np.isfinite(logits)).any(axis=1).sum())
-        raise SalpipeError(
+        raise DivergedError(
             f"the logits of {bad} of {len(labels)} images are not finite; lower --lr or use --precision fp32"
         )
     ranks = label_ranks(labels, logits)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
-from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.errors import DivergedError
 from saliency_pipeline.models.freeze import training_mode
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.training.batches import Batches
@@ -220,13 +220,13 @@ class Trainer:
         distributed.all_reduce(total)
         return [float(value) for value in total.tolist()]
 
-    def not_finite(self, state: State, positions: npt.NDArray[np.int64]) -> SalpipeError:
+    def not_finite(self, state: State, positions: npt.NDArray[np.int64]) -> DivergedError:
         """The error for a loss, or gradient, that is no number any more."""
         folder = self.train.dataset.folder
         keys = [folder[position].key for position in positions[:4].tolist()]
         batch = f" (images {', '.join(keys)}{', …' if len(positions) > 4 else ''})" if keys else " (validation)"
         kept = f"; the checkpoint of epoch {state.epoch} is kept" if state.epoch else ""
-        return SalpipeError(
+        return DivergedError(
             f"the loss or its gradient is not finite at epoch {state.epoch + 1}, step {state.step + 1}{batch}; use a "
             f"lower --lr, --clip 1, --warmup or --precision fp32 in another output folder{kept}"
         )

@@ -32,7 +32,8 @@ def compare(*arguments: object) -> Result:
 
 def quick(shards: Path) -> list[object]:
     network = ["--backbone", "test_resnet", "--epochs", 1, "--lr", 0.01, "--precision", "fp32", "--device", "cpu"]
-    return [shards, "--arms", shards.parent / "arms.toml", *network, "--folds", 2, "--repeats", 1, "--jobs", 1]
+    shape = ["--folds", 2, "--repeats", 1, "--jobs", 1, "--control", "none"]
+    return [shards, "--arms", shards.parent / "arms.toml", *network, *shape]
 
 
 def test_it_prints_the_verdict_first_and_the_page_last(shards: Path, tmp_path: Path) -> None:
@@ -60,6 +61,29 @@ def test_a_dry_run_lists_and_writes_nothing(shards: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_names_questions_rules_and_inner_runs(shards: Path, tmp_path: Path) -> None:
+    more = ["--control", "uniform", "--looks", 1, "--primary", "half:area", "--rope", 0.5, "--lr", "0.01,0.02"]
+    arguments = [argument for argument in quick(shards) if argument not in ("--control", "none", "--lr", 0.01)]
+    result = compare(*arguments, *more, "-o", tmp_path / "out", "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines[:6]] == [
+        f"{what}{arm}, all images" for what in ("tuning of ", "") for arm in ("baseline", "half", "half-uniform")
+    ]
+    assert lines[6:10] == [
+        "half vs. baseline (reference)",
+        "half vs. half-uniform (control)",
+        "half-uniform vs. baseline (descriptive)",
+        "primary question: half, area, all images; 1 look",
+    ]
+    assert lines[10].startswith("tuning: 12 runs, about 1 min")
+    assert lines[-1].startswith("18 runs to train, ")
+    told = json.loads(compare(*arguments, *more, "-o", tmp_path / "out", "--dry-run", "--json").stdout)
+    assert told["rules"]["rope"] == 0.005
+    assert told["questions"][1] == {"arm": "half", "against": "half-uniform", "role": "control"}
+    assert told["parts"]["tuning"]["runs"] == 12
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -69,6 +93,11 @@ def test_a_dry_run_lists_and_writes_nothing(shards: Path, tmp_path: Path) -> Non
         (["SHARDS", "--from", "somewhere"], 1, "--from somewhere: no arm begins with it; add --arm full"),
         (["SHARDS", "--augment", "none", "--augment", "flip"], 2, "--augment none: leave out the others"),
         (["SHARDS", "--address", "tcp://localhost:1"], 1, "use --engine dask or ray"),
+        (["SHARDS", "--control", "none", "--control", "uniform"], 2, "--control none: leave out the others"),
+        (["SHARDS", "--control", "blurred"], 2, "--control blurred: unknown; choose from mismatched"),
+        (["SHARDS", "--lr", "fast"], 2, "Invalid value for '--lr'"),
+        (["SHARDS", "--lr", "0.1,-1"], 2, "--lr -1.0: use a number"),
+        (["SHARDS", "--arm", "learned-mismatched"], 1, "learned reads no maps, so it has no controls"),
         (["--report-only"], 1, "holds no results.json; make one with"),
     ],
 )

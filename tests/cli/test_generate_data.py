@@ -15,7 +15,11 @@ from saliency_pipeline.cli.main import salpipe
 from saliency_pipeline.images.decode import decode_frame
 from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.shards.summary import inspect as summarize
 from saliency_pipeline.shards.verify import verify
+from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.groups import duplicates_report
+from saliency_pipeline.training.parts import split_of
 from tests.broken_images import encode
 from tests.generation.examples import COMMAND, OPTIONS, cuts, photographs
 from tests.images.archives import tar_bytes, write_tar
@@ -192,6 +196,36 @@ def test_duplicates_are_left_out_and_a_later_run_sees_them_no_more(tmp_path: Pat
     assert len(keys) == 7
     assert not {"a/0.jpg", "b/again.jpg"} & set(keys)
     assert "(0 written now)" in done(images, *arguments).stdout
+
+
+def test_images_of_one_patient_are_kept_together_in_splits_and_in_the_folds_of_training(tmp_path: Path) -> None:
+    names = [f"{('sick', 'well')[n % 2]}/patient{n % 7}-{n}.jpg" for n in range(28)]
+    images = photographs(tmp_path / "images", names)
+    rule = ("--group-by", "patient[0-9]")
+    told = done(images, "-o", tmp_path / "split", *COMMAND, "--split", "50/50", *rule)
+    assert "--group-by patient[0-9]: 7 groups" in told.stderr
+    splits: dict[str, set[int]] = {}
+    for pair in ShardFolder(tmp_path / "split"):
+        splits.setdefault(pair.key.split("/")[1].split("-")[0], set()).add(pair.split)
+    assert {len(parts) for parts in splits.values()} == {1}
+
+    done(images, "-o", tmp_path / "plain", *COMMAND, *rule)
+    pairs = ShardFolder(tmp_path / "plain")
+    assert pairs.provenance["data"] == {"layout": "folders", "group_by": "patient[0-9]", "group_duplicates": False}
+    assert duplicates_report(TrainConfig(search_duplicates=False), pairs) == {
+        "searched": False,
+        "images": 28,
+        "groups": 7,
+        "by": "patient[0-9]",
+    }
+    split = split_of(TrainConfig(folds=2, fold=1), pairs)
+    train, validation = ({pairs[row].key[:13] for row in part.tolist()} for part in (split.train, split.validation))
+    assert not train & validation
+    assert "groups     28 images, kept together in splits and folds" in summarize(tmp_path / "plain").as_text()
+
+    refused = generate(images, "-o", tmp_path / "none", *COMMAND, "--group-by", "patient(")
+    assert refused.exit_code == 2
+    assert "no regular expression (missing ), unterminated subpattern" in refused.stderr
 
 
 def test_mistakes_are_one_line(imagenet: Path, tmp_path: Path) -> None:

@@ -72,11 +72,16 @@ def test_every_command_of_the_comparison_page_runs(tmp_path: Path) -> None:
     said = walked("comparison.md")
     assert len([line for line in said if " compare " in line]) == 6
     told = {name: json.loads((tmp_path / name / "results.json").read_text()) for name in ("comparison", "aa", "scarce")}
-    assert [arm["name"] for arm in told["comparison"]["arms"]] == ["baseline", "half", "mismatched", "center-prior"]
+    assert [arm["name"] for arm in told["comparison"]["arms"]] == [
+        "baseline",
+        "half",
+        "half-mismatched",
+        "half-center-prior",
+    ]
     assert told["comparison"]["verdict"]["word"] == "underpowered"
     differences = told["aa"]["settings"][0]["contrasts"][0]["final"]["differences"]
     assert [difference["value"] for difference in differences] == [0.0, 0.0]
-    assert [setting["name"] for setting in told["scarce"]["settings"]] == ["2 a class", "all images"]
+    assert [setting["name"] for setting in told["scarce"]["settings"]] == ["2 per class", "all images"]
     assert "McNemar" in json.loads((tmp_path / "two-runs" / "results.json").read_text())["verdict"]["sentence"]
     assert (tmp_path / "comparison" / "report.html").stat().st_size > 10_000
 

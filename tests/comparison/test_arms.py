@@ -1,10 +1,20 @@
-"""Arms by name, from flags and files; which is held against which."""
+"""Arms by name, from flags and files; their controls; and the contrasts that are made."""
 
 from pathlib import Path
 
 import pytest
 
-from saliency_pipeline.comparison.arms import BUILT_IN, DEFAULT, choose_arms, contrasts
+from saliency_pipeline.comparison.arm_entries import BUILT_IN, CONTROLS
+from saliency_pipeline.comparison.arms import (
+    DEFAULT,
+    DEFAULT_CONTROLS,
+    Arm,
+    Question,
+    choose_arms,
+    contrasts,
+    reads_maps,
+    with_candidates,
+)
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.training.config import TrainConfig
 
@@ -14,36 +24,74 @@ def file(path: Path, text: str) -> Path:
     return path / "arms.toml"
 
 
+def names(arms: tuple[Arm, ...]) -> list[str]:
+    return [arm.name for arm in arms]
+
+
 def test_by_default_the_question_has_its_controls() -> None:
     arms = choose_arms([])
-    assert tuple(arm.name for arm in arms) == DEFAULT
+    assert names(arms) == [*DEFAULT, *(f"half-{control}" for control in DEFAULT_CONTROLS)]
     assert [arm.kind for arm in arms] == ["reference", "candidate", "control", "control"]
     assert contrasts(arms) == [
-        ("half", "baseline"),
-        ("mismatched", "baseline"),
-        ("center-prior", "baseline"),
-        ("half", "mismatched"),
-        ("half", "center-prior"),
+        Question("half", "baseline", "reference"),
+        Question("half", "half-mismatched", "control"),
+        Question("half", "half-center-prior", "control"),
+        Question("half-mismatched", "baseline", "descriptive"),
+        Question("half-center-prior", "baseline", "descriptive"),
     ]
 
 
-@pytest.mark.parametrize("name", [name for name in BUILT_IN if name != "baseline"])
+@pytest.mark.parametrize("name", [name for name in BUILT_IN if not name.startswith("baseline")])
 def test_every_built_in_arm_is_a_configuration(name: str) -> None:
     arms = choose_arms(["baseline", name], start="run" if name == "full" else None)
     config = arms[1].config(TrainConfig(epochs=3))
     assert config.epochs == 3
     assert all(getattr(config, option) == value for option, value in BUILT_IN[name].items())
-    assert arms[1].kind == ("control" if config.maps != "own" else "candidate")
+    assert (arms[1].kind, reads_maps(arms[1])) == ("candidate", name != "learned")
+
+
+@pytest.mark.parametrize("candidate", ["half", "neutral", "input", "full"])
+@pytest.mark.parametrize("control", CONTROLS)
+def test_a_control_differs_from_its_candidate_in_maps_alone(candidate: str, control: str) -> None:
+    start = "run" if candidate == "full" else None
+    arms = choose_arms(["baseline", candidate, f"{candidate}-{control}"], start=start)
+    own, controlled = (arm.config(TrainConfig()) for arm in arms[1:])
+    differing = {name for name, value in vars(own).items() if getattr(controlled, name) != value}
+    assert differing == {"maps"}
+    assert (arms[2].kind, arms[2].of, controlled.maps) == ("control", candidate, control)
+
+
+def test_no_contrast_is_made_with_a_control_of_another_network() -> None:
+    arms = choose_arms(["baseline", "half", "input", "learned", "half-mismatched", "input-mismatched"])
+    made = [(question.arm, question.against) for question in contrasts(arms) if question.role == "control"]
+    assert made == [("half", "half-mismatched"), ("input", "input-mismatched")]
+    # learned reads no maps, so that nothing can be concluded about where they point
+    assert ("learned", "half-mismatched") not in {(question.arm, question.against) for question in contrasts(arms)}
+
+
+def test_controls_are_made_for_every_candidate_that_reads_maps() -> None:
+    arms = choose_arms(["baseline", "half", "neutral", "learned", "half-uniform"], controls=["mismatched", "uniform"])
+    assert names(arms)[4:] == ["half-uniform", "half-mismatched", "neutral-mismatched", "neutral-uniform"]
+    assert names(choose_arms(["baseline", "half"], controls=())) == ["baseline", "half"]
+    # by default of the first candidate alone, and of none where controls are named
+    assert names(choose_arms(["baseline", "learned", "neutral", "half"]))[4:] == [
+        "neutral-mismatched",
+        "neutral-center-prior",
+    ]
+    assert names(choose_arms(["baseline", "half", "uniform"])) == ["baseline", "half", "half-uniform"]
+    assert names(choose_arms(["baseline", "learned"])) == ["baseline", "learned"]
 
 
 def test_an_arm_may_stand_under_another_name() -> None:
     first, second = choose_arms(["baseline", "again=baseline"])
     assert (second.name, second.options, second.kind) == ("again", first.options, "candidate")
+    arms = choose_arms(["baseline", "mine=half", "mine-mismatched", "blurred=center-prior"])
+    assert [(arm.name, arm.of) for arm in arms[2:]] == [("mine-mismatched", "mine"), ("blurred", "mine")]
 
 
 def test_another_reference_may_be_chosen() -> None:
-    arms = choose_arms(["baseline", "half", "add"], reference="add")
-    assert contrasts(arms) == [("baseline", "add"), ("half", "add")]
+    arms = choose_arms(["baseline", "half", "add"], reference="add", controls=())
+    assert contrasts(arms) == [Question("baseline", "add", "reference"), Question("half", "add", "reference")]
     assert choose_arms(["half", "add"])[0].kind == "reference"
 
 
@@ -56,28 +104,54 @@ like = "half"
 fuse-at = "layer2"
 augment = ["flip"]
 [arm.late-mismatched]
-like = "mismatched"
+of = "late"
+maps = "mismatched"
+[arm.late-uniform]
+like = "uniform"
 fuse-at = "layer2"
-[arm.own]
-like = "half"
-kind = "control"
+augment = ["flip"]
 """
     arms = {arm.name: arm for arm in choose_arms([], file(tmp_path, text))}
     assert [arm.kind for arm in arms.values()] == ["reference", "candidate", "control", "control"]
     config = arms["late"].config(TrainConfig())
     assert (config.arch, config.init, config.fuse_at, config.augment) == ("modulated", "half", "layer2", ("flip",))
+    assert arms["late-mismatched"].options == {**arms["late"].options, "maps": "mismatched"}
+    # without a name for its candidate it is the control of the arm that has the same options
+    assert arms["late-uniform"].of == "late"
     # what is named on the command line comes as well
-    assert len(choose_arms(["learned"], file(tmp_path, text))) == 5
+    assert len(choose_arms(["learned", "late-center-prior"], file(tmp_path, text))) == 6
+
+
+def test_a_control_without_its_candidate_finds_it_by_its_options() -> None:
+    arms = (Arm("b", {"arch": "baseline"}, "reference"), Arm("h", {"fusion": "add"}))
+    control = Arm("c", {"fusion": "add", "maps": "uniform"}, "control")
+    assert with_candidates((*arms, control))[2].of == "h"
+    with pytest.raises(SalpipeError, match="arm c: no candidate has the same options but maps, so that it is no cont"):
+        with_candidates((*arms, Arm("c", {"fusion": "concat", "maps": "uniform"}, "control")))
+
+
+FILE = "[arm.baseline]\narch = 'baseline'\n[arm.late]\nlike = 'half'\nfuse-at = 'layer2'\n"
 
 
 @pytest.mark.parametrize(
-    ("names", "text", "message"),
+    ("listed", "text", "message"),
     [
         (["half"], None, "needs two arms or more"),
         (["half", "hafl"], None, "no arm 'hafl'; there are baseline"),
         (["half", "half"], None, "half is named twice; call one of them otherwise, as in --arm again=half"),
         (["half", "a/b=half"], None, "use letters, digits"),
         (["half", "../up=half"], None, "use letters, digits"),
+        (["baseline", "baseline-full"], None, "needs a candidate besides its reference; add --arm half"),
+        (["baseline", "mismatched"], None, "of the first candidate that reads maps, and none does; add --arm half"),
+        (
+            ["baseline", "half", "neutral-mismatched"],
+            None,
+            "its candidate neutral is not among the arms; add",
+        ),
+        (["baseline", "learned", "learned-mismatched"], None, "learned reads no maps, so it has no controls"),
+        (["baseline", "half", "baseline-uniform"], None, "baseline reads no maps, so it has no controls"),
+        (["baseline", "x=learned", "x-uniform"], None, r"x reads no maps \(learned\), so it has no controls"),
+        (["half", "add", "half-uniform"], None, "half is the reference, which has no controls; name a candidate"),
         ([], "x = 1", r"holds no tables \[arm.NAME\]"),
         ([], "[arm", r"holds no tables \[arm.NAME\]"),
         ([], "arm = 3", r"holds no tables \[arm.NAME\]"),
@@ -85,15 +159,35 @@ kind = "control"
         ([], "[arm.x]\nlike = ['half']", "no arm '\\['half'\\]' to be like"),
         ([], "[arm]\nx = 3", r"\[arm.x\] is no table"),
         ([], "[arm.x]\nlike = 'full-time'", "no arm 'full-time' to be like"),
+        ([], "[arm.x]\nlike = 'learned-mismatched'", "no arm 'learned-mismatched' to be like"),
         ([], "[arm.x]\nkind = 'reference'", "kind 'reference'; use candidate or control"),
+        ([], "[arm.x]\nkind = 'control'", "a control needs other maps; add maps = one of mismatched"),
+        ([], "[arm.x]\nkind = 'candidate'\nmaps = 'uniform'", "an arm like that is a control"),
+        ([], "[arm.x]\nof = 3\nmaps = 'uniform'", "of = 3; use the name of a candidate"),
+        (
+            [],
+            FILE + "[arm.c]\nof = 'late'\nmaps = 'uniform'\nlr = 0.1",
+            "arm c: --lr differs from late; a control",
+        ),
+        ([], FILE + "[arm.c]\nlike = 'mismatched'", "arm c: no candidate has the same options but maps"),
+        ([], FILE + "[arm.c]\nof = 'early'\nmaps = 'uniform'", "its candidate early is not among the arms"),
         ([], "[arm.x]\nlearning-rate = 1", "learning-rate is no option of 'salpipe train'; leave it out"),
         ([], "[arm.x]\nseed = 1", "seed is the same for all arms; leave it out"),
     ],
 )
-def test_what_is_no_arm_is_refused(tmp_path: Path, names: list[str], text: str | None, message: str) -> None:
+def test_what_is_no_arm_is_refused(tmp_path: Path, listed: list[str], text: str | None, message: str) -> None:
     with pytest.raises(SalpipeError, match=message) as error:
-        choose_arms(names, file(tmp_path, text) if text else None)
+        choose_arms(listed, file(tmp_path, text) if text else None)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("controls", "message"),
+    [(["own"], "--control own: unknown; choose from mismatched"), (["uniform"], "no candidate reads maps")],
+)
+def test_controls_that_cannot_be_are_refused(controls: list[str], message: str) -> None:
+    with pytest.raises(SalpipeError, match=message):
+        choose_arms(["baseline", "learned"], controls=controls)
 
 
 @pytest.mark.parametrize(

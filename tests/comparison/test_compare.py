@@ -17,7 +17,7 @@ from saliency_pipeline.comparison.arms import Arm, choose_arms
 from saliency_pipeline.comparison.compare import compare, plan_only
 from saliency_pipeline.comparison.given import compare_runs
 from saliency_pipeline.comparison.output import rebuild
-from saliency_pipeline.comparison.plan import Pretraining
+from saliency_pipeline.comparison.pretraining import Pretraining
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train
@@ -30,7 +30,7 @@ QUICK = TrainConfig(backbone="test_resnet", epochs=2, batch_size=16, lr=0.01, pr
 SCRATCH = {"init": "scratch"}
 BASELINE = Arm("baseline", {"arch": "baseline", **SCRATCH}, "reference")
 MODULATED = Arm("half", {"arch": "modulated", **SCRATCH})
-MISMATCHED = Arm("mismatched", {"arch": "modulated", "maps": "mismatched", **SCRATCH}, "control")
+MISMATCHED = Arm("half-mismatched", {"arch": "modulated", "maps": "mismatched", **SCRATCH}, "control", of="half")
 ARMS = (BASELINE, MODULATED, MISMATCHED)
 
 
@@ -66,14 +66,21 @@ def results(folder: Path) -> dict:
 
 def test_every_arm_is_trained_on_every_fold(compared: Path) -> None:
     assert list(runs(compared)) == [
-        f"runs/all-images/{arm}/seed-0-fold-{fold}" for arm in ("baseline", "half", "mismatched") for fold in (1, 2)
+        f"runs/all-images/{arm}/seed-0-fold-{fold}"
+        for arm in ("baseline", "half", "half-mismatched")
+        for fold in (1, 2)
     ]
     told = results(compared)["settings"][0]
     assert told["images"] == {"train": [36, 36], "validation": [36, 36], "pool": [36, 36]}
     assert told["ratio"] == 1
-    for arm in ("baseline", "half", "mismatched"):
+    for arm in ("baseline", "half", "half-mismatched"):
         config = TrainConfig.read(compared / "runs" / "all-images" / arm / "seed-0-fold-2")
-        assert (config.folds, config.fold, config.seed, config.maps == "mismatched") == (2, 2, 0, arm == "mismatched")
+        assert (config.folds, config.fold, config.seed, config.maps == "mismatched") == (
+            2,
+            2,
+            0,
+            arm == "half-mismatched",
+        )
 
 
 def test_pairs_share_split_and_first_weights(compared: Path) -> None:
@@ -113,7 +120,7 @@ def test_the_same_again_trains_nothing_and_says_the_same(shards: Path, compared:
 def test_too_few_pairs_are_no_verdict(compared: Path) -> None:
     told = results(compared)
     assert told["verdict"]["word"] == "underpowered"
-    assert told["verdict"]["sentence"].startswith("Underpowered")
+    assert told["verdict"]["sentence"].count(": underpowered, because 2 pairs") == 1
     assert any("too few for a verdict" in warning for warning in told["warnings"])
 
 
@@ -146,7 +153,7 @@ def test_other_options_are_refused_and_named_and_more_arms_are_not(
     with pytest.raises(PlanMismatchError, match="arm half"):
         compare(shards, compared, (BASELINE, other), QUICK, folds=2, repeats=1, jobs=1)
     before = runs(compared)
-    more = (*ARMS, Arm("uniform", {"arch": "modulated", "maps": "uniform", **SCRATCH}, "control"))
+    more = (*ARMS, Arm("half-uniform", {"arch": "modulated", "maps": "uniform", **SCRATCH}, "control"))
     found = compare(shards, compared, more, QUICK, folds=2, repeats=1, jobs=1)
     assert found.runs == 8
     assert before.items() <= runs(compared).items()
@@ -160,13 +167,13 @@ def test_a_run_that_cannot_be_trained_is_a_warning_and_stops_no_other(shards: Pa
     assert (found.runs, found.failed) == (2, 2)
     assert sum("not finite" in warning for warning in found.results["warnings"]) == 2
     assert (tmp_path / "report.html").exists()
-    with pytest.raises(SalpipeError, match=r"no run could be trained; the first said: .* not finite"):
+    with pytest.raises(SalpipeError, match=r"no run could be trained; the first: .* not finite"):
         compare(shards, tmp_path / "all", (broken, Arm("worse", broken.options, "reference")), QUICK, folds=2, jobs=1)
 
 
 @pytest.mark.slow
 def test_budgets_and_pretraining_sizes_are_swept(shards: Path, tmp_path: Path) -> None:
-    arms = choose_arms(["baseline", "full"])
+    arms = choose_arms(["baseline", "full"], controls=())
     arms = (dataclasses.replace(arms[0], options=BASELINE.options), arms[1])
     source = labelled(tmp_path / "source", 48, seed=1)
     quick = dataclasses.replace(QUICK, epochs=1, init="scratch")
@@ -181,14 +188,20 @@ def test_budgets_and_pretraining_sizes_are_swept(shards: Path, tmp_path: Path) -
         pretraining=Pretraining(str(source), ("12", "all")),
         jobs=1,
     )
-    assert [setting["name"] for setting in found.results["settings"]] == ["4 a class", "all images"]
+    assert [setting["name"] for setting in found.results["settings"]] == ["4 per class", "all images"]
     assert found.results["settings"][0]["images"]["train"] == [12, 12]
     assert found.results["settings"][0]["ratio"] == 1  # drawn from 36, validated on 36
-    assert [arm["name"] for arm in found.results["arms"]] == ["baseline", "full-12", "full-all"]
-    assert TrainConfig.read(tmp_path / "out" / "pretrained" / "12").limit == 12
+    assert [arm["name"] for arm in found.results["arms"]] == [
+        "baseline",
+        "full-12",
+        "full-all",
+        "baseline-full-12",
+        "baseline-full-all",
+    ]
+    assert TrainConfig.read(tmp_path / "out" / "pretrained" / "12" / "full-12" / "seed-0").limit == 12
     begun = TrainConfig.read(tmp_path / "out/runs/all-images/full-12/seed-0-fold-1").start
-    assert Path(begun) == (tmp_path / "out" / "pretrained" / "12").resolve()
-    assert found.runs == 12
+    assert Path(begun) == (tmp_path / "out" / "pretrained" / "12" / "full-12" / "seed-0").resolve()
+    assert found.runs == 20
 
 
 @pytest.mark.parametrize(
@@ -224,9 +237,9 @@ def test_without_bf16_no_network_is_built_to_choose_the_precision(
 
 
 def test_a_dry_run_counts_measures_and_writes_nothing(shards: Path, tmp_path: Path) -> None:
-    tasks, estimate = plan_only(shards, tmp_path / "out", ARMS, QUICK, folds=2, repeats=3, jobs=1)
+    _, tasks, estimate = plan_only(shards, tmp_path / "out", ARMS, QUICK, folds=2, repeats=3, jobs=1)
     assert (len(tasks), estimate.runs, estimate.steps) == (18, 18, 18 * 2 * 3)
-    assert set(estimate.seconds_per_step) == {"baseline", "half", "mismatched"}
+    assert set(estimate.seconds_per_step) == {"baseline", "half", "half-mismatched"}
     assert estimate.seconds > estimate.steps * min(estimate.seconds_per_step.values())
     assert not (tmp_path / "out").exists()
 
@@ -375,8 +388,8 @@ def test_maps_that_mark_the_evidence_are_found_to_help_and_others_are_not(
     found = compare(marked(tmp_path / "shards", 240), tmp_path / "out", ARMS, shared, folds=3, repeats=2, jobs=1)
     told = {(c["arm"], c["against"]): c["final"]["verdict"] for c in found.results["settings"][0]["contrasts"]}
     if helps:
-        assert told["half", "baseline"] == told["half", "mismatched"] == "better"
-        assert told["mismatched", "baseline"] != "better"
+        assert told["half", "baseline"] == told["half", "half-mismatched"] == "better"
+        assert told["half-mismatched", "baseline"] != "better"
         assert "where the maps point did help" in found.results["verdict"]["sentence"]
     else:
         assert "better" not in told.values()

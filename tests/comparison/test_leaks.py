@@ -9,7 +9,9 @@ import pytest
 from saliency_pipeline.comparison.compare import leaks
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import ShardHeader
-from saliency_pipeline.training.parts import duplicates, labels_and_splits
+from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.groups import find_groups
+from saliency_pipeline.training.parts import labels_and_splits
 from saliency_pipeline.training.split import choose_split
 from tests.training.examples import CLASSES, MAPS, PROVENANCE, SIZE, TEST, TRAIN, VALIDATION, labelled_rows, store
 
@@ -30,6 +32,14 @@ def shards(path: Path, groups: dict[int, int], files: dict[int, int] | None = No
     return ShardFolder(store(path, header, replace(rows, groups=known if groups else ()), 2))
 
 
+def duplicates(pairs: ShardFolder) -> np.ndarray:
+    return find_groups(TrainConfig(), pairs).numbers
+
+
+def warnings(pairs: ShardFolder, folds: int) -> list[str]:
+    return leaks(pairs, find_groups(TrainConfig(), pairs), folds)
+
+
 def test_near_duplicates_are_known_where_they_were_looked_for_and_copies_always(tmp_path: Path) -> None:
     near = duplicates(shards(tmp_path / "near", {0: 0, 3: 0, 9: 4, 20: 4}))
     assert near[0] == near[3] != near[9] == near[20]
@@ -48,13 +58,13 @@ def test_folds_do_not_divide_them(tmp_path: Path, groups: dict[int, int]) -> Non
         )
         for one, other in ((0, 3), (9, 21)):
             assert (one in split.train) == (other in split.train)
-    assert leaks(pairs, 4) == []
+    assert warnings(pairs, 4) == []
 
 
 def test_splits_that_divide_them_are_warned_of(tmp_path: Path) -> None:
     groups = {0: 0, 3: 0, 9: 4, 21: 4}
     apart = shards(tmp_path / "apart", groups, image3=VALIDATION, image21=TEST, image5=VALIDATION)
-    assert leaks(apart, 0)[0].startswith("4 images have duplicates in another split, so that")
+    assert warnings(apart, 0)[0].startswith("4 images have duplicates in another split, so that")
     # folds are dealt of training and validation images, and leave alone those of the test
-    assert leaks(apart, 4)[0].startswith("2 images have duplicates in another split, so that")
-    assert leaks(shards(tmp_path / "together", groups, image5=TEST, image6=VALIDATION), 0) == []
+    assert warnings(apart, 4)[0].startswith("2 images have duplicates in another split, so that")
+    assert warnings(shards(tmp_path / "together", groups, image5=TEST, image6=VALIDATION), 0) == []

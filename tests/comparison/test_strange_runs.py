@@ -8,7 +8,8 @@ import pytest
 
 from saliency_pipeline.comparison.jobs import do_task
 from saliency_pipeline.comparison.output import rebuild
-from saliency_pipeline.comparison.plan import PLAN, Task, chosen_before
+from saliency_pipeline.comparison.plan import Task
+from saliency_pipeline.comparison.plan_file import PLAN, chosen_before
 from saliency_pipeline.comparison.runs import is_finished, read_run
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.training.config import TrainConfig

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from saliency_pipeline.comparison.arms import choose_arms
 from saliency_pipeline.comparison.plan import Plan as ComparisonPlan
+from saliency_pipeline.comparison.plan_file import described
 from saliency_pipeline.generation.plan import Plan, store_plan
 from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, Reject
 from saliency_pipeline.models.source import _serialize, load_source
@@ -155,7 +156,7 @@ def comparisons(root: Path) -> Iterator[Path]:
         arm["name"]: {"runs": 2, "seconds": 2.0, "seconds_per_epoch": 1.0, "reads_maps": True} for arm in told["arms"]
     }
     costs = {"settings": {s["name"]: paid for s in told["settings"]}, "maps": {"images": 3, "seconds": 3.0}}
-    files = {"results.json": told, "costs.json": costs, "plan.json": comparison_plan().described()}
+    files = {"results.json": told, "costs.json": costs, "plan.json": described(comparison_plan())}
     for name in files:
         for other, value in files.items():
             written(root / name / other, json.dumps(value, indent=1).encode())
@@ -184,11 +185,12 @@ def arms(root: Path) -> Iterator[Path]:
         "lr": 0.01,
         "freeze": "stem",
         "augment": ["crop", "flip"],
-        "kind": "control",
+        "kind": "candidate",
     }
     tables = {
         "plain": {"like": "baseline"},
         "mine": base,
+        "moved": {"of": "mine", "maps": "mismatched"},
         "own": {"arch": "learned", "alpha": 0.5, "learn-alpha": True},
     }
     yield written(root / "arms" / "arms.toml", tomli_w.dumps({"arm": tables}).encode())

@@ -16,7 +16,7 @@ from saliency_pipeline.cache import cached
 from saliency_pipeline.cli.main import salpipe
 from saliency_pipeline.comparison.arms import choose_arms
 from saliency_pipeline.comparison.output import rebuild
-from saliency_pipeline.comparison.plan import chosen_before, store
+from saliency_pipeline.comparison.plan_file import chosen_before, store
 from saliency_pipeline.comparison.runs import is_finished, read_run
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.evaluation.answers import recorded_config

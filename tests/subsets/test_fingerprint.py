@@ -15,10 +15,11 @@ from PIL import Image
 from skimage import data
 
 from saliency_pipeline.errors import BadImageError, SalpipeError
+from saliency_pipeline.images.decode import decode_frame
 from saliency_pipeline.images.folder import read_folder
 from saliency_pipeline.images.record import Catalogue, ImageRecord
 from saliency_pipeline.subsets import fingerprint as module
-from saliency_pipeline.subsets.fingerprint import Fingerprints, fingerprint, fingerprints
+from saliency_pipeline.subsets.fingerprint import Fingerprints, fingerprint, fingerprint_frame, fingerprints
 
 PHOTO = Image.fromarray(data.chelsea())
 
@@ -77,6 +78,32 @@ def test_a_window_hashes_like_the_crop_it_is() -> None:
     window = module.WINDOWS.index((0.1, 0.05, 1.0, 0.9500000000000001))
     inside, alone = fingerprint(encoded(PHOTO))["hashes"][window], fingerprint(encoded(crop))["hashes"][0]
     assert int(inside ^ alone).bit_count() <= 6
+
+
+@pytest.mark.parametrize("side", [64, 96, 224])
+def test_a_frame_looks_like_the_file_that_it_was_decoded_from(side: int) -> None:
+    file = io.BytesIO()
+    Image.fromarray(data.chelsea()).save(file, "PNG")
+    of_file = fingerprint(file.getvalue())
+    frame, _ = decode_frame(file.getvalue(), side, fit="squash")
+    found = fingerprint_frame(frame, hashlib.sha256(file.getvalue()).digest())
+    assert (found["sha256"] == of_file["sha256"]).all()
+    # the frame has been resized twice
+    limit = 0 if side == 64 else 4
+    assert np.abs(found["frame"].astype(int) - of_file["frame"]).mean() <= limit
+    bits = (found["hashes"] ^ of_file["hashes"]).view(np.uint8)
+    assert np.unpackbits(bits).sum() <= 2 * limit
+
+
+def test_a_border_of_padding_is_cut_off() -> None:
+    picture = np.asarray(Image.fromarray(data.chelsea()).resize((64, 40)))
+    frame = np.full((64, 64, 3), 128, np.uint8)
+    frame[12:52] = picture
+    alone, padded = fingerprint_frame(picture, bytes(32)), fingerprint_frame(frame, bytes(32), padded=True)
+    assert (alone["frame"] == padded["frame"]).all()
+    assert (fingerprint_frame(frame, bytes(32))["frame"] != padded["frame"]).any()
+    empty = np.full((64, 64, 3), 128, np.uint8)
+    assert fingerprint_frame(empty, bytes(32), padded=True)["frame"].tolist() == [[128] * 64] * 64
 
 
 def test_orientation_counts_and_colour_does_not() -> None:

@@ -44,7 +44,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def save(root: Path, name: str, file: str, piece: object, quality: int) -> None:
-    (root / name).mkdir(exist_ok=True)
+    (root / name).mkdir(exist_ok=True, parents=True)
     buffer = io.BytesIO()
     Image.fromarray(piece).resize((160, 160)).save(buffer, "JPEG", quality=quality)
     (root / name / file).write_bytes(buffer.getvalue())
@@ -145,6 +145,62 @@ def test_images_know_their_duplicates_where_these_were_looked_for(photos):
     assert {record.key for record in asked.records if record.group >= 0} == {
         key for group in groups.values() for key in group & set(keys(asked)) if len(group & set(keys(asked))) > 1
     }
+
+
+def persons(root: Path) -> Path:
+    """Photographs of nine persons, in folders below their classes; person-0 is in two classes."""
+    for number, piece in enumerate(cuts(30, seed=7)):
+        person = number % 9
+        save(root, f"{CLASSES[person % 3]}/person-{person}", f"{number}.jpg", piece, 95)
+    save(root, "dog/person-0", "again.jpg", cuts(1, seed=8)[0], 95)
+    return root
+
+
+@pytest.mark.parametrize("rule", ["level:2", "person-([0-9])", "table.tsv"])
+@pytest.mark.parametrize("policy", [None, "keep-first"])
+def test_new_splits_keep_persons_together(tmp_path, monkeypatch, rule, policy):
+    (tmp_path / "images").mkdir()
+    images, told = persons(tmp_path / "images"), Told()
+    monkeypatch.chdir(tmp_path)
+    table = "".join(f"{key}\t{key.split('/')[1]}\n" for key in keys(prepare(images)) if "person-8" not in key)
+    (tmp_path / "table.tsv").write_text(f"key\tgroup\n{table}")
+    catalogue = prepare(images, selection=Selection(splits=(50, 50)), policy=policy, group_by=rule, progress=told)
+    found: dict[str, set[tuple[Split, int]]] = {}
+    for record in catalogue.records:
+        found.setdefault(record.key.split("/")[1], set()).add((record.split, record.group))
+    assert {name for name, places in found.items() if len(places) > 1} <= ({"person-8"} if "table" in rule else set())
+    assert len({record.split for record in catalogue.records}) == 2
+    assert len({group for places in found.values() for _, group in places if group >= 0}) == len(found) - (
+        "t" in rule[:1]
+    )
+    in_none = sum("person-8" in key for key in keys(catalogue))
+    rest = f"8 groups; {in_none} images are in none" if "table" in rule else "9 groups"
+    assert f"--group-by {rule}: {rest}" in told.notes
+    asked = {"splits": [50, 50], "group_by": rule, "group_duplicates": policy is None}
+    assert dict(catalogue.taken) == asked | ({"dedupe": policy} if policy else {})
+
+
+def test_persons_are_known_without_new_splits_and_without_a_search(tmp_path):
+    told = Told()
+    catalogue = prepare(persons(tmp_path), group_by="level:2", progress=told)
+    assert told.stages == [], "no image is opened"
+    numbers = {record.key.split("/")[1]: record.group for record in catalogue.records}
+    assert all(numbers[record.key.split("/")[1]] == record.group >= 0 for record in catalogue.records)
+    assert {record.split for record in catalogue.records} == {Split.NONE}
+    # training must not take these groups for those of a search
+    assert dict(catalogue.taken) == {"group_by": "level:2", "group_duplicates": False}
+    with_search = prepare(tmp_path, group_by="level:2", together=True, progress=told)
+    assert dict(with_search.taken) == {"group_by": "level:2", "group_duplicates": True}
+    with pytest.raises(SalpipeError, match="--group-by level:3: no key has so many folders"):
+        prepare(tmp_path, group_by="level:3")
+
+
+def test_duplicates_join_the_groups_of_their_originals(photos):
+    """cat/9.jpg is in dog as well: with it the groups of two classes become one."""
+    catalogue = prepare(photos, selection=Selection(splits=(50, 50)), together=True, group_by="(cat|dog)/9")
+    groups = {record.key: record.group for record in catalogue.records}
+    assert groups["cat/9.jpg"] == groups["cat/9_again.jpg"] == groups["dog/9_astray.jpg"] >= 0
+    assert groups["cat/0.jpg"] == groups["cat/0_again.jpg"] >= 0
 
 
 def test_what_was_seen_is_not_looked_at_again(photos, tmp_path, monkeypatch):

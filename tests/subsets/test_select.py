@@ -252,7 +252,7 @@ def test_splits_made_uneven_by_duplicates_are_noted():
     assert split_sizes(found) in ([8, 2, 0], [6, 4, 0])
     train, validation, _ = split_sizes(found)
     assert found.notes == (
-        f"{train}/{validation} images instead of 7/3: splits are uneven to keep duplicates together",
+        f"{train}/{validation} images instead of 7/3: splits are uneven to keep groups of images together",
     )
 
 

@@ -1,0 +1,170 @@
+"""Arms as the command line and TOML files name them: built-in arms, controls, and tables of options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from saliency_pipeline.documents import read_toml
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.models.fusion import FUSIONS
+from saliency_pipeline.training.config import SPELLED, TrainConfig, option
+from saliency_pipeline.training.controls import MAPS, OWN
+
+CONTROLS = tuple(name for name in MAPS if name != OWN)
+"""Maps that a control reads instead of its candidate's."""
+
+_HALF = {"arch": "modulated", "init": "half"}
+BUILT_IN: dict[str, dict[str, Any]] = {
+    "baseline": {"arch": "baseline"},
+    "baseline-full": {"arch": "baseline", "init": "full"},
+    "half": _HALF,
+    "modulated": _HALF,
+    "full": {"arch": "modulated", "init": "full"},
+    "learned": {"arch": "learned"},
+    **{name: {**_HALF, "fusion": name} for name in FUSIONS},
+}
+"""Arms that need no description: the options of `salpipe train` in which each differs from the others."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# decided by the comparison, for all arms alike
+_SHARED = {"folds", "fold", "seed", "per_class", "device", "precision", "epochs", "inner_split"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An arm as it was asked for.
+
+    Attributes:
+        text: where it was asked for, for messages.
+        name: of the arm; empty for a control that is named after its candidate.
+        options: fields of `TrainConfig`; of a control with `of` those that differ from its candidate's.
+        is_control: whether it is a control.
+        of: the candidate of a control, empty for the first that reads maps, None for the one with the same options.
+        kind: `candidate` where a file says so, else None.
+    """
+
+    text: str
+    name: str
+    options: dict[str, Any]
+    is_control: bool = False
+    of: str | None = None
+    kind: str | None = None
+
+
+def built_in_names() -> str:
+    """Names of arms, for messages."""
+    return f"{', '.join(BUILT_IN)}, and controls such as half-{CONTROLS[0]} ({', '.join(CONTROLS)})"
+
+
+def text_entry(text: str) -> Entry:
+    """The arm of `--arm NAME` or `--arm NAME=ARM`.
+
+    Raises:
+        SalpipeError: no such arm, or a name that no folder can have.
+    """
+    name, renamed, base = text.partition("=")
+    base = base if renamed else name
+    if renamed or base in BUILT_IN:
+        _check_name(name)
+    if base in BUILT_IN:
+        return Entry(text, name, dict(BUILT_IN[base]))
+    if base in CONTROLS:
+        return Entry(text, name if renamed else "", {"maps": base}, True, "")
+    of, control = split_control(base)
+    if not control or (reason := unreadable(of)):
+        reason = reason if control else f"no arm '{base}'; there are {built_in_names()}"
+        raise SalpipeError(f"--arm {text}: {reason}")
+    _check_name(name)
+    return Entry(f"--arm {text}", name, {"maps": control}, True, of)
+
+
+def split_control(name: str) -> tuple[str, str]:
+    """Candidate and control of a name such as `half-mismatched`; both empty where it is none.
+
+    >>> split_control("half-center-prior"), split_control("half")
+    (('half', 'center-prior'), ('', ''))
+    """
+    for control in CONTROLS:
+        if name.endswith(f"-{control}") and len(name) > len(control) + 1:
+            return name.removesuffix(f"-{control}"), control
+    return "", ""
+
+
+def unreadable(name: str) -> str:
+    """Why a built-in arm has no controls; empty where it has some, or is not built in."""
+    arch = BUILT_IN.get(name, {}).get("arch", "modulated")
+    if arch == "modulated":
+        return ""
+    return f"{name} reads no maps, so it has no controls; use a control of an arm that does, such as half-mismatched"
+
+
+def same_network(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two arms have the same options but `maps`."""
+    return not differing_options(first, second)
+
+
+def differing_options(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """The options, as the command line spells them, in which two arms differ, but for `maps`."""
+    missing = object()
+    names = sorted({*first, *second} - {"maps"})
+    return [option(name) for name in names if first.get(name, missing) != second.get(name, missing)]
+
+
+def read_entries(path: Path) -> list[Entry]:
+    """The arms of a TOML file.
+
+    Raises:
+        SalpipeError: it cannot be read, or holds an unknown arm or option.
+    """
+    try:
+        tables = read_toml(path)["arm"]
+        items = list(tables.items())
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise SalpipeError(f"{path}: holds no tables [arm.NAME] ({error}); see 'salpipe compare --help'") from error
+    return [_table_entry(path, name, table) for name, table in items]
+
+
+def _table_entry(path: Path, name: str, table: Any) -> Entry:
+    if not isinstance(table, dict):
+        raise SalpipeError(f"{path}: [arm.{name}] is no table")
+    _check_name(name)
+    where, table = f"{path}: arm {name}", dict(table)
+    like, kind, of = (table.pop(key, None) for key in ("like", "kind", "of"))
+    if of is not None and not isinstance(of, str):
+        raise SalpipeError(f"{where}: of = {of!r}; use the name of a candidate")
+    if kind not in (None, "candidate", "control"):
+        raise SalpipeError(f"{where}: kind {kind!r}; use candidate or control")
+    options = {} if like is None else _like(where, like)
+    spelled = {SPELLED.get(f.name, f.name).replace("_", "-"): f.name for f in fields(TrainConfig)}
+    for key, value in table.items():
+        field = spelled.get(key)
+        if field is None or field in _SHARED:
+            why = "is the same for all arms" if field else "is no option of 'salpipe train'"
+            raise SalpipeError(f"{where}: {key} {why}; leave it out")
+        options[field] = tuple(value) if isinstance(value, list) else value
+    is_control = kind == "control" or of is not None or options.get("maps", OWN) != OWN
+    if is_control and kind == "candidate":
+        raise SalpipeError(f"{where}: kind 'candidate' with other maps than its own; an arm like that is a control")
+    if is_control and options.get("maps", OWN) == OWN:
+        raise SalpipeError(f"{where}: a control needs other maps; add maps = one of {', '.join(CONTROLS)}")
+    return Entry(where, name, options, is_control, of, kind)
+
+
+def _like(where: str, like: Any) -> dict[str, Any]:
+    """Options of the arm that a table starts from."""
+    if isinstance(like, str):
+        of, control = ("half", like) if like in CONTROLS else split_control(like)
+        if like in BUILT_IN:
+            return dict(BUILT_IN[like])
+        if of in BUILT_IN and not unreadable(of):
+            return {**BUILT_IN[of], "maps": control}
+    raise SalpipeError(f"{where}: no arm '{like}' to be like; there are {built_in_names()}")
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise SalpipeError(f"arm {name!r}: use letters, digits, '.', '-' and '_'")

@@ -1,0 +1,159 @@
+"""`plan.json`: the plan of a comparison as its folder keeps it, and what may change once it is there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from saliency_pipeline.comparison.plan import Plan
+from saliency_pipeline.comparison.rules import Primary
+from saliency_pipeline.errors import PlanMismatchError, SalpipeError
+from saliency_pipeline.files import write_atomically
+from saliency_pipeline.shards.summary import plural
+from saliency_pipeline.training.config import option
+from saliency_pipeline.training.runlog import read_json
+
+PLAN = "plan.json"
+FORMAT_VERSION = 2
+ANALYZED = "analyzed"
+"""Numbers of repeats that were analyzed, in the order of the looks."""
+
+_NOT_SHARED = ("arch", "init", "start", "fusion", "maps", "folds", "fold", "per_class", "seed", "inner_split")
+_FIXED = ("hash", "folds", "pretraining", "threads", "seed", "primary", "rope", "threshold", "looks", "lrs")
+
+
+def described(plan: Plan) -> dict[str, Any]:
+    """A plan as JSON values."""
+    shared = {name: value for name, value in asdict(plan.shared).items() if name not in _NOT_SHARED}
+    values = {"format_version": FORMAT_VERSION} | asdict(plan) | {"shared": shared, "seed": plan.shared.seed}
+    return json.loads(json.dumps(values))  # type: ignore[no-any-return]
+
+
+def stored_plan(folder: Path) -> dict[str, Any] | None:
+    """The plan that a folder holds, None where it holds none.
+
+    Raises:
+        SalpipeError: it is damaged, or of an earlier version.
+    """
+    path = folder / PLAN
+    if not path.exists():
+        return None
+    stored = read_json(path)
+    version = stored.get("format_version")
+    if version is None and "hash" not in stored:
+        raise SalpipeError(f"{path}: damaged; choose another output folder")
+    if version != FORMAT_VERSION:
+        which = "an earlier" if version is None else "another"
+        raise SalpipeError(
+            f"{path}: holds a comparison of {which} version, with other controls and rules than this one; choose "
+            "another output folder"
+        )
+    return stored
+
+
+def store(plan: Plan, folder: Path) -> None:
+    """Keep the plan. Arms and budgets may be added to a stored one, repeats before the first analysis; nothing else
+    may change.
+
+    Raises:
+        PlanMismatchError: the folder holds another comparison, naming what differs; or its repeats were analyzed.
+    """
+    new, old = described(plan), stored_plan(folder)
+    if old is not None:
+        try:
+            differing, analyzed = _differences(old, new), [int(repeats) for repeats in old.get(ANALYZED, ())]
+            before = int(old["repeats"])
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+            raise SalpipeError(f"{folder / PLAN}: damaged; choose another output folder") from error
+        if differing:
+            raise PlanMismatchError(
+                f"{folder} holds another comparison ({'; '.join(differing)}); choose another output folder"
+            )
+        if analyzed and plan.repeats != before:
+            many = "more" if plan.repeats > before else "fewer"
+            were = plural(max(analyzed), "repeat") + (" was" if max(analyzed) == 1 else " were")
+            raise PlanMismatchError(
+                f"--repeats {plan.repeats}: {folder}: its {were} analyzed already; {many} "
+                "repeats after looking would err more often than 5 %; choose another output folder, or plan looks "
+                "beforehand with --looks"
+            )
+        if analyzed:
+            new[ANALYZED] = analyzed
+    _write(folder, new)
+
+
+def record_look(folder: Path, repeats: int) -> None:
+    """Keep in the stored plan that a number of repeats was analyzed; after that the number planned is fixed."""
+    plan = stored_plan(folder) or {}
+    analyzed = plan.get(ANALYZED, [])
+    if repeats not in analyzed:
+        _write(folder, plan | {ANALYZED: [*analyzed, repeats]})
+
+
+def chosen_before(folder: Path) -> tuple[str, int] | None:
+    """Precision and threads that a comparison began with, None where the folder holds none.
+
+    Raises:
+        SalpipeError: the stored plan is damaged, or of an earlier version.
+    """
+    stored = stored_plan(folder)
+    if stored is None:
+        return None
+    try:
+        return str(stored["shared"]["precision"]), int(stored["threads"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise SalpipeError(f"{folder / PLAN}: damaged; choose another output folder") from error
+
+
+def primary_before(folder: Path) -> Primary | None:
+    """The primary question of the stored plan, None where there is none.
+
+    Raises:
+        SalpipeError: the stored plan is damaged, or of an earlier version.
+    """
+    stored = stored_plan(folder)
+    if stored is None or stored.get("primary") is None:
+        return None
+    try:
+        return Primary(*(str(stored["primary"][name]) for name in ("arm", "measure", "setting")))
+    except (KeyError, TypeError) as error:
+        raise SalpipeError(f"{folder / PLAN}: damaged; choose another output folder") from error
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """In what a stored plan differs, but for arms that are new."""
+    differing = [
+        f"{name} {_shown(old.get(name))} -> {_shown(new[name])}" for name in _FIXED if old.get(name) != new[name]
+    ]
+    before = old.get("shared", {})
+    differing += [
+        f"{option(name)} {before.get(name)} -> {value}"
+        for name, value in new["shared"].items()
+        if before.get(name) != value
+    ]
+    stored = {arm["name"]: arm for arm in old.get("arms", ())}
+    for arm in new["arms"]:
+        same = stored.get(arm["name"], arm)
+        if same["options"] != arm["options"]:
+            differing.append(f"arm {arm['name']}")
+        else:
+            differing += [
+                f"arm {arm['name']}: {name} {same[name] or 'none'} -> {arm[name] or 'none'}"
+                for name in ("kind", "of", "reference")
+                if same[name] != arm[name]
+            ]
+    return differing
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ":".join(str(part) for part in value.values())
+    if isinstance(value, list):
+        return ",".join(str(part) for part in value) or "none"
+    return "none" if value is None else str(value)
+
+
+def _write(folder: Path, plan: dict[str, Any]) -> None:
+    write_atomically(folder / PLAN, json.dumps(plan, indent=2) + "\n")

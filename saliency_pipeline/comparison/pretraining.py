@@ -1,0 +1,164 @@
+"""Pretraining: source pairs, on which arms with `init = full` and their baselines are trained before the comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from saliency_pipeline.comparison.arms import CANDIDATE, REFERENCE, Arm
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.record import Split
+from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.parts import labels_and_splits
+
+PRETRAINED = "pretrained"
+ALL = "all"
+
+# options of the saliency branch, which a baseline has not
+_OF_THE_BRANCH = {"fusion", "fuse_at", "alpha", "learn_alpha", "method", "maps", "map_target", "normalise"}
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Source pairs for arms with `init = full`.
+
+    Attributes:
+        shards: source pairs, on which every such arm is trained first, once per repeat.
+        sizes: numbers of source images, `all` for all of them; each gives arms of its own.
+    """
+
+    shards: str
+    sizes: tuple[str, ...] = (ALL,)
+
+
+def with_pretrained(arms: Sequence[Arm], pretraining: Pretraining | None) -> tuple[Arm, ...]:
+    """The arms, those that start from trained weights with the folder of their pretraining, one arm per size.
+
+    Such a candidate is compared with a baseline that was pretrained on the same source images, which is added where
+    there is none.
+
+    Raises:
+        SalpipeError: an arm starts from trained weights and there are none, or a pretraining that no arm starts from.
+    """
+    expanded: list[Arm] = []
+    for arm in arms:
+        if arm.options.get("init") != "full" or arm.options.get("start"):
+            expanded.append(arm)
+        elif pretraining is None:
+            raise SalpipeError(
+                f"arm {arm.name} begins with a trained {_described(arm)} network; give source pairs with --pretrain"
+                + ("" if _is_baseline(arm) else ", or one with --from")
+            )
+        else:
+            expanded += [_sized(arm, size, len(pretraining.sizes) > 1) for size in pretraining.sizes]
+    if pretraining is not None and not any(pretrained(arm) for arm in expanded):
+        raise SalpipeError("--pretrain: no arm begins with its result; add --arm full")
+    return _with_baselines(expanded, pretraining is not None and len(pretraining.sizes) > 1)
+
+
+def pretrained(arm: Arm) -> tuple[str, str] | None:
+    """Size and folder of the arm's own pretraining, below the comparison's folder; None where it has none."""
+    start = str(arm.options.get("start", ""))
+    return (start.split("/")[1], start) if start.startswith(f"{PRETRAINED}/") else None
+
+
+def started(arm: Arm, folder: Path, seed: int) -> Arm:
+    """The arm, starting from its own pretraining with a seed if it has any.
+
+    Args:
+        arm: an arm of `with_pretrained`.
+        folder: of the comparison.
+        seed: of the repeat.
+    """
+    own = pretrained(arm)
+    if own is None:
+        return arm
+    return replace(arm, options={**arm.options, "start": str((folder / own[1] / seed_folder(seed)).resolve())})
+
+
+def seed_folder(seed: int) -> str:
+    """Name of the folder of a repeat.
+
+    >>> seed_folder(3)
+    'seed-3'
+    """
+    return f"seed-{seed}"
+
+
+def pretraining_config(arm: Arm, shared: TrainConfig, shards: str, size: str, seed: int) -> TrainConfig:
+    """Options of an arm's pretraining: its own, but for the first weights, the images and the seed."""
+    options = {name: value for name, value in arm.options.items() if name not in ("init", "start")}
+    given: dict[str, Any] = {"limit": None if size == ALL else int(size), "seed": seed, "group_by": None}
+    return replace(shared, **options, **given, **_source_split(shards))
+
+
+def unequal_starts(arms: Sequence[Arm]) -> list[str]:
+    """A warning for every candidate that has seen source images which its reference has not."""
+    by_name = {arm.name: arm for arm in arms}
+    first = next((arm for arm in arms if arm.kind == REFERENCE), None)
+    warnings = []
+    for arm in arms:
+        reference = by_name.get(arm.reference, first)
+        if arm.kind != CANDIDATE or arm.options.get("init") != "full" or reference is None:
+            continue
+        if reference.options.get("init") != "full":
+            warnings.append(
+                f"{arm.name} has seen source images which {reference.name} has not, so that their difference may be "
+                "due to these images; use --pretrain SHARDS, which trains a baseline on the same images"
+            )
+    return warnings
+
+
+def _is_baseline(arm: Arm) -> bool:
+    return arm.options.get("arch") == "baseline"
+
+
+def _described(arm: Arm) -> str:
+    return "baseline" if _is_baseline(arm) else "two-branch"
+
+
+def _sized(arm: Arm, size: str, several: bool) -> Arm:
+    name, of = arm.name, arm.of
+    if several:
+        # full-mismatched becomes full-1000-mismatched, the control of full-1000
+        rest = name.removeprefix(f"{of}-") if of and name.startswith(f"{of}-") else ""
+        name = f"{of}-{size}-{rest}" if rest else f"{name}-{size}"
+        of = f"{of}-{size}" if of else ""
+    return replace(arm, name=name, of=of, options={**arm.options, "start": f"{PRETRAINED}/{size}/{name}"})
+
+
+def _with_baselines(arms: Sequence[Arm], several: bool) -> tuple[Arm, ...]:
+    """The arms, every pretrained candidate with a baseline that was pretrained likewise as its reference."""
+    found = list(arms)
+    for place, arm in enumerate(arms):
+        own = pretrained(arm)
+        if own is None or arm.kind != CANDIDATE or _is_baseline(arm):
+            continue
+        options = {n: v for n, v in arm.options.items() if n not in _OF_THE_BRANCH} | {"arch": "baseline"}
+        baseline = next(
+            (other for other in found if _is_baseline(other) and _same_but_start(other, options, own[0])), None
+        )
+        if baseline is None:
+            names = {other.name for other in found}
+            name = f"baseline-full-{own[0]}" if several else "baseline-full"
+            if name in names:
+                name = f"baseline-{arm.name}"
+            baseline = Arm(name, {**options, "start": f"{PRETRAINED}/{own[0]}/{name}"}, REFERENCE)
+            found.append(baseline)
+        found[place] = replace(arm, reference=baseline.name)
+    return tuple(found)
+
+
+def _same_but_start(arm: Arm, options: dict[str, Any], size: str) -> bool:
+    own = pretrained(arm)
+    return own is not None and own[0] == size and {**arm.options, "start": ""} == {**options, "start": ""}
+
+
+def _source_split(shards: str) -> dict[str, Any]:
+    """The source shards' own splits, or one fold of five where they have none."""
+    _, splits = labels_and_splits(ShardFolder(shards))
+    own = {Split.TRAIN, Split.VALIDATION} <= {int(split) for split in set(splits.tolist())}
+    return {} if own else {"folds": 5, "fold": 1}

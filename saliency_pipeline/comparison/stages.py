@@ -1,0 +1,113 @@
+"""Stages of training: pretraining, tuning and then the runs of some repeats of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from saliency_pipeline.comparison.jobs import Outcome, do_tasks
+from saliency_pipeline.comparison.plan import PRETRAINING, TUNING, Plan, Task
+from saliency_pipeline.comparison.runs import Run, is_finished, read_run
+from saliency_pipeline.comparison.tuning import is_diverged, tuned, tuning_tasks
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.training.runlog import SUMMARY, read_json
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Some repeats of a comparison, as far as they could be trained.
+
+    Attributes:
+        tasks: the runs, with their tuned rates; without those that could not be tuned.
+        failed: a line for every run that is not finished.
+        extra: pretraining and inner runs.
+    """
+
+    tasks: tuple[Task, ...] = ()
+    failed: tuple[str, ...] = ()
+    extra: tuple[Task, ...] = ()
+
+    def __add__(self, other: Trained) -> Trained:
+        return Trained(self.tasks + other.tasks, self.failed + other.failed, self.extra + other.extra)
+
+    def runs(self, folder: Path) -> list[Run]:
+        """The finished runs of the arms."""
+        return _finished(self.tasks, folder)
+
+    def tuning_runs(self, folder: Path) -> list[Run]:
+        """The finished inner runs."""
+        return _finished([task for task in self.extra if task.purpose == TUNING], folder)
+
+
+def train_repeats(plan: Plan, folder: Path, repeats: Sequence[int], **ways: Any) -> Trained:
+    """Train what is not trained yet of some repeats.
+
+    Args:
+        plan: of the comparison.
+        folder: of the comparison.
+        repeats: from 0.
+        ways: as `jobs.do_tasks` takes them.
+
+    Raises:
+        SalpipeError: a pretraining failed, workers die again and again, or a full disk.
+    """
+    pretrainings, tasks = plan.pretrainings(repeats), plan.tasks(folder, repeats)
+    if failed := do_tasks(pretrainings, folder, what="pretraining", **ways):
+        raise SalpipeError(f"pretraining failed: {failed[0].error}")
+    inner = tuning_tasks(tasks, plan.lrs)
+    not_tuned = do_tasks(inner, folder, what="tuning", **ways)
+    ready, left = tuned(tasks, folder, plan.lrs)
+    outcomes = do_tasks(ready, folder, **ways)
+    errors = [f"{outcome.folder} is not finished: {outcome.error}" for outcome in outcomes]
+    errors += [_without_rate(task, folder, plan, not_tuned) for task in left]
+    return Trained(tuple(ready), tuple(errors), (*pretrainings, *inner))
+
+
+def pretraining_costs(tasks: Sequence[Task], folder: Path) -> dict[str, Any] | None:
+    """Number and training seconds of the finished pretraining runs; None where there are none.
+
+    Args:
+        tasks: pretraining and inner runs.
+        folder: of the comparison.
+    """
+    runs = [
+        folder / task.folder
+        for task in tasks
+        if task.purpose == PRETRAINING and is_finished(folder / task.folder, task.config)
+    ]
+    return {"runs": len(runs), "seconds": sum(map(_seconds, runs))} if runs else None
+
+
+def diverged_rates(tasks: Sequence[Task], folder: Path) -> list[str]:
+    """A sentence on inner runs that diverged, if there are any."""
+    rates = [task.config.lr for task in tasks if is_diverged(folder / task.folder)]
+    if not rates:
+        return []
+    several = ", ".join(f"{lr:g} in {rates.count(lr)}" for lr in sorted(set(rates)))
+    return [f"tuning: the loss became infinite at --lr {several} of the inner runs; such a rate is not chosen"]
+
+
+def _finished(tasks: Sequence[Task], folder: Path) -> list[Run]:
+    return [
+        read_run(folder / task.folder, task.arm, task.setting)
+        for task in tasks
+        if is_finished(folder / task.folder, task.config)
+    ]
+
+
+def _without_rate(task: Task, folder: Path, plan: Plan, outcomes: Sequence[Outcome]) -> str:
+    inner = tuning_tasks([task], plan.lrs)
+    if all(is_diverged(folder / each.folder) for each in inner):
+        return f"{task.folder} is not finished: its loss became infinite at every --lr; give lower ones"
+    errors = {outcome.folder: outcome.error for outcome in outcomes}
+    error = next((errors[each.folder] for each in inner if each.folder in errors), "an inner run is missing")
+    return f"{task.folder} is not finished, since its rate was not chosen: {error}"
+
+
+def _seconds(run: Path) -> float:
+    try:
+        return float(read_json(run / SUMMARY)["seconds"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise SalpipeError(f"{run / SUMMARY}: damaged; remove {run} and run the same command again") from error

@@ -1,0 +1,121 @@
+"""Tuning: the learning rate of every run, chosen on an inner split of its training images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from saliency_pipeline.comparison.plan import RUNS, TUNING, Task
+from saliency_pipeline.comparison.runs import is_finished
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.training.runlog import SUMMARY, read_json, write_json
+
+DIVERGED = "diverged.json"
+"""Marks an inner run whose loss became infinite: its rate is not chosen, and it is not trained again."""
+
+
+def tuning_tasks(tasks: Sequence[Task], lrs: Sequence[float]) -> list[Task]:
+    """The inner runs: each run at every rate, on four fifths of its training images.
+
+    Args:
+        tasks: the runs of arms.
+        lrs: rates to choose from; empty for no tuning.
+    """
+    return [_inner(task, lr) for task in tasks for lr in lrs]
+
+
+def tuned(tasks: Sequence[Task], folder: Path, lrs: Sequence[float]) -> tuple[list[Task], list[Task]]:
+    """The runs with the rates that their inner runs chose, and the runs for which none could be chosen.
+
+    The rate with the highest inner validation top-1 after the last epoch is taken, the smaller one of equal rates.
+
+    Args:
+        tasks: the runs of arms.
+        folder: of the comparison.
+        lrs: rates to choose from; empty for no tuning.
+    """
+    if not lrs:
+        return list(tasks), []
+    ready, left = [], []
+    for task in tasks:
+        lr = best_rate(task, folder, lrs)
+        if lr is None:
+            left.append(task)
+        else:
+            ready.append(replace(task, config=replace(task.config, lr=lr)))
+    return ready, left
+
+
+def best_rate(task: Task, folder: Path, lrs: Sequence[float]) -> float | None:
+    """The rate of a run; None where an inner run is not finished, or all of them diverged."""
+    scores: dict[float, float] = {}
+    for lr in sorted(lrs):
+        inner = _inner(task, lr)
+        place = folder / inner.folder
+        if is_finished(place, inner.config):
+            scores[lr] = _final(place)
+        elif not is_diverged(place):
+            return None
+    # max takes the first of equal rates, which is the smallest
+    return max(scores, key=lambda lr: scores[lr], default=None)
+
+
+def mark_diverged(run: Path, reason: str) -> None:
+    """Keep that an inner run diverged."""
+    write_json(run / DIVERGED, {"error": reason})
+
+
+def is_diverged(run: Path) -> bool:
+    """Whether an inner run diverged."""
+    return (run / DIVERGED).is_file()
+
+
+def chosen_rates(tasks: Sequence[Task], folder: Path, lrs: Sequence[float]) -> dict[str, Any] | None:
+    """Which rates were chosen, as `results.json` keeps it; None without tuning.
+
+    Args:
+        tasks: runs of arms with their chosen rates.
+        folder: of the comparison.
+        lrs: rates to choose from.
+
+    Returns:
+        `lrs`, `runs` (inner runs), `diverged` (of these), `chosen` (by setting and arm the number of runs per rate).
+    """
+    if not lrs:
+        return None
+    counts: dict[str, dict[str, Counter[str]]] = {}
+    for task in tasks:
+        counts.setdefault(task.setting, {}).setdefault(task.arm, Counter())[f"{task.config.lr:g}"] += 1
+    inner = tuning_tasks(tasks, lrs)
+    return {
+        "lrs": list(lrs),
+        "runs": len(inner),
+        "diverged": sum(is_diverged(folder / task.folder) for task in inner),
+        "chosen": {
+            setting: {
+                arm: {f"{lr:g}": count[f"{lr:g}"] for lr in lrs if count[f"{lr:g}"]} for arm, count in arms.items()
+            }
+            for setting, arms in counts.items()
+        },
+    }
+
+
+def _inner(task: Task, lr: float) -> Task:
+    return replace(
+        task,
+        folder=f"{TUNING}/{task.folder.removeprefix(f'{RUNS}/')}/lr-{lr:g}",
+        config=replace(task.config, lr=lr, inner_split=True),
+        test=False,
+        purpose=TUNING,
+    )
+
+
+def _final(run: Path) -> float:
+    summary = read_json(run / SUMMARY)
+    try:
+        return float(summary["last"]["validation_top1"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise SalpipeError(f"{run / SUMMARY}: damaged; remove {run} and run the same command again") from error
