@@ -1,4 +1,4 @@
-"""The user's cache folder, and a content-addressed cache of prepared networks in it.
+"""The user's cache folder, and a content-addressed cache in it of prepared networks and searched duplicates.
 
 A cache entry that is damaged, of another version or unreadable is computed again; no command fails because of it.
 """
