@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from PIL import Image
 
+from saliency_pipeline.comparison import report
 from saliency_pipeline.comparison.report import write_report
 from saliency_pipeline.evaluation.confusion import count_pairs, to_json
 from saliency_pipeline.statistics.contrast import evaluate, verdict
@@ -329,3 +331,9 @@ def costs(results: Mapping[str, Any], tuned: bool = False) -> dict[str, Any]:
 def written(folder: Path, results: dict[str, Any], tuned: bool = False) -> Page:
     """The page of some results."""
     return Page(write_report(folder, results, costs(results, tuned), picture))
+
+
+def without_figures(folder: Path, results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Page:
+    """The page without figures, which take most of the time."""
+    monkeypatch.setattr(report, "FIGURES", dict.fromkeys(report.FIGURES, lambda results, setting: None))
+    return written(folder, results)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from saliency_pipeline.comparison.figures import FIGURES, confusion
-from tests.comparison.pages import ARMS, CLASSES, results, written
+from tests.comparison.pages import ARMS, CLASSES, results, without_figures
 
 EFFECT = {"half": 0.04}
 
@@ -19,7 +19,7 @@ EFFECT = {"half": 0.04}
     ],
 )
 def test_the_threshold_is_called_fixed_or_descriptive_beside_the_curves(
-    tmp_path: Path, threshold: dict[str, Any], label: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threshold: dict[str, Any], label: str
 ) -> None:
     values = results()
     setting = values["settings"][0]
@@ -36,7 +36,7 @@ def test_the_threshold_is_called_fixed_or_descriptive_beside_the_curves(
     panel, place = axes.get_window_extent(), text.get_window_extent()
     assert place.x0 >= panel.x1
     assert place.x1 <= figure.bbox.x1
-    assert label in written(tmp_path, values).text
+    assert label in without_figures(tmp_path, values, monkeypatch).text
 
 
 @pytest.mark.parametrize("name", ["paired-differences", "forest"])
