@@ -106,9 +106,7 @@ def forest(results: Mapping[str, Any]) -> Figure:
         axes.axhline(y - 0.5, color=GREY, linewidth=0.6)
         names.append("mean over data sets")
     axes.set_ylim(count - 0.4, -0.6)
-    axes.set_yticks(range(count), ["."] * count)
-    for tick, name in zip(axes.get_yticklabels(), names, strict=True):
-        tick.set(text=name, **VERBATIM)
+    axes.set_yticks(range(count), names, **VERBATIM)
     unit = "epochs" if measure == SPEED else "points"
     title = f"{question['arm']} vs. {question['against']}, {MEASURES[measure]}, {unit}"
     axes.set_title(drawable(title), loc="left", fontsize=11, **VERBATIM)

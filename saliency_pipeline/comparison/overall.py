@@ -198,13 +198,13 @@ def _details(results: Results) -> list[str]:
         details.append(f"Probability that the mean over data sets is {sign}: {probability(chance)}.")
         beyond = posterior["next"]
         if measure == SPEED:
-            details.append(f"{pair} on one more data set: faster with {probability(beyond['below'])}.")
+            details.append(f"{pair} on one more data set: faster (probability {probability(beyond['below'])}).")
         else:
             margin = _plain(results["rope"], measure)
             details.append(
-                f"{pair} on one more data set: better by more than {margin} with {probability(beyond['above'])}, "
-                f"within ±{margin} with {probability(beyond['within'])}, worse by more than {margin} with "
-                f"{probability(beyond['below'])}."
+                f"{pair} on one more data set: better by more than {margin} (probability "
+                f"{probability(beyond['above'])}), within ±{margin} ({probability(beyond['within'])}), worse by more "
+                f"than {margin} ({probability(beyond['below'])})."
             )
     return details
 
