@@ -42,20 +42,20 @@ from saliency_pipeline.text import shown
 )
 @click.option(
     "--fusion",
-    type=click.Choice(["multiply-skip", "multiply", "add", "concat", "input"]),
+    type=click.Choice(["multiply-skip", "neutral", "multiply", "add", "concat", "input"]),
     default="multiply-skip",
     show_default=True,
-    help="How branches become one: rgb*sal + alpha*rgb, rgb*sal, rgb + sal, a 1x1 convolution of both, or the map as a "
-    "fourth channel.",
+    help="How branches are fused: rgb*sal + alpha*rgb, rgb*(1 + tanh(gate*sal)) with a gate that is 0 at first, "
+    "rgb*sal, rgb + sal, a 1x1 convolution of both, or the map as a fourth channel.",
 )
 @network_options
 @click.option(
     "--maps",
-    type=click.Choice(["own", "mismatched", "center-prior", "uniform", "shuffled-pixels"]),
+    type=click.Choice(["own", "mismatched", "mismatched-same-class", "center-prior", "uniform", "shuffled-pixels"]),
     default="own",
     show_default=True,
-    help="own: each image's. The others are controls: a map of another class's image, a bump in the middle, the same "
-    "everywhere, or its own in disorder.",
+    help="own: each image's map. The others are controls: the map of another image, of another image of the same "
+    "class, a Gaussian at the center, 1 everywhere, or the image's own map with its cells shuffled.",
 )
 @click.option("--folds", type=int, metavar="K", help="Split into K stratified folds instead of the shards' own splits.")
 @click.option("--fold", type=int, metavar="I", help="The fold that validates, from 1 to K.")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from saliency_pipeline.errors import SalpipeError
 
-FUSIONS = ("multiply-skip", "multiply", "add", "concat", "input")
+FUSIONS = ("multiply-skip", "neutral", "multiply", "add", "concat", "input")
 """`input` joins before the first layer, so it is a network of its own and no module here."""
 
 
@@ -29,6 +29,23 @@ class MultiplySkip(nn.Module):
     def forward(self, rgb: Tensor, sal: Tensor) -> Tensor:
         """Features (N, C, h, w) and saliency (N, C, h, w) in [0, 1] to features (N, C, h, w)."""
         return rgb * (sal + self.alpha)
+
+
+class Neutral(nn.Module):
+    """rgb * (1 + tanh(gate * sal)) with one gate per feature, 0 at first: at the start the result is rgb to the bit.
+
+    The zero-initialized tanh gate is that of Flamingo (Alayrac et al., arXiv 2204.14198), applied to a factor instead
+    of a sum. A two-branch network then starts exactly where its backbone starts, in training and in eval mode, so that
+    what differs later was learned.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, rgb: Tensor, sal: Tensor) -> Tensor:
+        """Features (N, C, h, w) and saliency (N, C, h, w) in [0, 1] to features (N, C, h, w)."""
+        return rgb * (1 + torch.tanh(self.gate * sal))
 
 
 class Multiply(nn.Module):
@@ -69,6 +86,8 @@ def make_fusion(name: str, channels: int, alpha: float, learn_alpha: bool) -> nn
     match name:
         case "multiply-skip":
             return MultiplySkip(alpha, learned=learn_alpha)
+        case "neutral":
+            return Neutral(channels)
         case "multiply":
             return Multiply()
         case "add":

@@ -18,7 +18,7 @@ from saliency_pipeline.generation.run import generate
 from saliency_pipeline.images.folder import read_folder
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.controls import MISMATCHED, OWN, SHUFFLED
+from saliency_pipeline.training.controls import STORED
 from saliency_pipeline.training.parts import chosen_method
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def paid(
             "runs": len(own),
             "seconds": float(np.mean(seconds)),
             "seconds_per_epoch": sum(seconds) / epochs,
-            "reads_maps": own[0].config.arch == "modulated" and own[0].config.maps in (OWN, MISMATCHED, SHUFFLED),
+            "reads_maps": own[0].config.arch == "modulated" and own[0].config.maps in STORED,
         }
     if maps is None and pairs is not None and pairs.methods:
         each = maps_seconds(pairs, config)

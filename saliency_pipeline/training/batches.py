@@ -27,10 +27,12 @@ from saliency_pipeline.training.controls import (
     CENTER_PRIOR,
     MISMATCHED,
     OWN,
+    SAME_CLASS,
     SHUFFLED,
     UNIFORM,
     center_prior,
     partners,
+    partners_of_class,
     shuffle_cells,
 )
 from saliency_pipeline.training.maps import NORMALISATIONS, normalise, upsample
@@ -144,7 +146,9 @@ class PairDataset(Dataset[Item]):
     @cached_property
     def map_rows(self) -> npt.NDArray[np.int64]:
         """Positions in the folder of the images whose maps are read, int64 (N,)."""
-        return self.rows[partners(self.labels, self.seed)] if self.maps == MISMATCHED else self.rows
+        if self.maps == MISMATCHED:
+            return self.rows[partners(len(self), self.seed)]
+        return self.rows[partners_of_class(self.labels, self.seed)] if self.maps == SAME_CLASS else self.rows
 
     @cached_property
     def scales(self) -> npt.NDArray[np.float32]:
@@ -290,7 +294,9 @@ class Batches:
         images = torch.from_numpy(rows.images).permute(0, 3, 1, 2)
         maps = None
         if rows.maps is not None:
-            maps = normalise(upsample(torch.from_numpy(rows.maps), images.shape[-1]), self.settings.normalise)
+            # a uniform map is meant as it is: normalized, it would be 0 like every constant map
+            how = "none" if self.dataset.maps == UNIFORM else self.settings.normalise
+            maps = normalise(upsample(torch.from_numpy(rows.maps), images.shape[-1]), how)
         if self.settings.augment:
             seeds = [(self.settings.seed, epoch, position) for position in rows.positions.tolist()]
             images, maps = augment(images, maps, self.settings.augment, seeds)

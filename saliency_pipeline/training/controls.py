@@ -1,8 +1,9 @@
 """Maps that control arms are trained with instead of an image's own: what is left when saliency says nothing of it.
 
 An arm with a saliency branch differs from the baseline by the branch and by what the maps say. A control keeps the
-branch and takes away one thing that the maps say: about this image (`mismatched`), where it is (`shuffled-pixels`),
-more than that objects stand in the middle (`center-prior`), anything at all (`uniform`).
+branch and takes away one thing that the maps say: about this image (`mismatched`), about this image beyond its class
+(`mismatched-same-class`), where it is (`shuffled-pixels`), more than that objects stand in the middle (`center-prior`),
+anything at all (`uniform`).
 """
 
 from __future__ import annotations
@@ -12,52 +13,76 @@ import numpy.typing as npt
 
 from saliency_pipeline.errors import SalpipeError
 
-OWN, MISMATCHED, CENTER_PRIOR, UNIFORM, SHUFFLED = "own", "mismatched", "center-prior", "uniform", "shuffled-pixels"
-MAPS = (OWN, MISMATCHED, CENTER_PRIOR, UNIFORM, SHUFFLED)
+OWN, MISMATCHED, SAME_CLASS, CENTER_PRIOR, UNIFORM, SHUFFLED = (
+    "own",
+    "mismatched",
+    "mismatched-same-class",
+    "center-prior",
+    "uniform",
+    "shuffled-pixels",
+)
+MAPS = (OWN, MISMATCHED, SAME_CLASS, CENTER_PRIOR, UNIFORM, SHUFFLED)
+STORED = (OWN, MISMATCHED, SAME_CLASS, SHUFFLED)
+"""Those that read the maps of the shards."""
 
 _SIGMA = 0.25
 """Standard deviation of the centre prior, as a share of the frame's side."""
 
-_ROUNDS = 100
-
 Positions = npt.NDArray[np.int64]
 
 
-def partners(labels: npt.NDArray[np.int64], seed: int) -> Positions:
-    """For every image another one, of another class, whose map it gets.
+def partners(count: int, seed: int) -> Positions:
+    """For every image another one whose map it gets: a random derangement that looks at nothing but their number.
 
-    As a rule a permutation: every map is used once, so that an arm sees the very maps that its twin sees. Where one
-    class has more than half of the images there is none, and some maps are used several times. Images without a label
-    get the map of any other image.
+    Every map is used once, so that an arm sees the very maps that its twin sees. Labels play no part: were a partner
+    always of another class, a map would say what the image is not, which with two classes is what it is.
+
+    Args:
+        count: number of images.
+        seed: random seed.
+
+    Returns:
+        (count,) int64, a permutation without fixed points.
+
+    Raises:
+        SalpipeError: there is one image alone.
+
+    >>> bool((partners(5, seed=0) == np.arange(5)).any())
+    False
+    """
+    if count == 1:
+        raise SalpipeError("mismatched maps are those of other images: one image alone has none; add images")
+    random, places = _random(seed, count), np.arange(count)
+    while True:  # a permutation has no fixed point in 37 % of the cases, so that this ends after three on average
+        permutation = random.permutation(count)
+        if not (permutation == places).any():
+            return permutation
+
+
+def partners_of_class(labels: npt.NDArray[np.int64], seed: int) -> Positions:
+    """For every image another one of its class whose map it gets: a random derangement of every class.
 
     Args:
         labels: (N,) int64, -1 unlabelled.
-        seed: of the draw.
+        seed: random seed.
 
     Returns:
-        (N,) int64, indices into `labels`.
+        (N,) int64, a permutation of the images of each class without fixed points; an image that is alone in its class
+        gets the map of any other image.
 
     Raises:
-        SalpipeError: there is no other class.
+        SalpipeError: there is one image alone.
     """
-    count = len(labels)
-    random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, count])))
-    # an unlabelled image is a class of its own
-    groups = np.where(labels >= 0, labels, -1 - np.arange(count))
-    if count and (groups == groups[0]).all():
-        raise SalpipeError("mismatched maps are those of another class: give images of two classes or more")
-    found = random.permutation(count)
-    for _ in range(_ROUNDS):
-        wrong = np.flatnonzero(groups[found] == groups)
-        if not len(wrong):
-            return found
-        # of each that is wrong the partner is exchanged with anybody's; what that spoils is mended in the next round
-        for index, other in zip(wrong.tolist(), random.integers(count, size=len(wrong)).tolist(), strict=True):
-            if groups[found[other]] != groups[index]:
-                found[index], found[other] = found[other], found[index]
-    for index in np.flatnonzero(groups[found] == groups).tolist():
-        found[index] = random.choice(np.flatnonzero(groups != groups[index]))
-    return found
+    chosen = partners(len(labels), seed)
+    for label in np.unique(labels).tolist():
+        places = np.flatnonzero(labels == label)
+        if len(places) > 1:
+            chosen[places] = places[partners(len(places), seed + label + 1)]
+    return chosen
+
+
+def _random(seed: int, count: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, count])))
 
 
 def center_prior(height: int, width: int) -> npt.NDArray[np.float32]:

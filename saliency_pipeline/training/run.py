@@ -40,6 +40,7 @@ from saliency_pipeline.training.runlog import (
     write_json,
     write_metrics,
 )
+from saliency_pipeline.training.start import Start, is_neutral, start_distance
 from saliency_pipeline.training.trainer import Logits, Trainer
 
 if TYPE_CHECKING:
@@ -196,9 +197,11 @@ def _train(
     board = Board(folder, wanted=tensorboard and leads)
     if leads:
         if new:
-            write_json(
-                folder / PROVENANCE, about | {"shuffle": shuffle, "environment": environment(device, fabric.world_size)}
-            )
+            start = start_distance(network, spec, parts.inputs, validation)
+            if config.freeze and start is not None and not is_neutral(start):
+                progress.note(_frozen_start(config, start))
+            more = {"start": start, "shuffle": shuffle, "environment": environment(device, fabric.world_size)}
+            write_json(folder / PROVENANCE, about | more)
         progress.note(f"{len(train.dataset):,} images train, {len(validation.dataset):,} validate; {config.precision}")
         progress.note(report)
     if fabric.world_size > 1:
@@ -274,6 +277,15 @@ def _precision(parts: Parts, shuffle: tuple[int, int] | None, progress: Progress
     first = epoch_batches(order, config.batch_size)[0]
     progress.note("choosing the precision on the first batch")
     return choose_precision(parts.network, parts.spec, parts.inputs(train.prepare(first, 0)))
+
+
+def _frozen_start(config: TrainConfig, start: Start) -> str:
+    """The warning of a network that is partly frozen although the maps change what its frozen layers read."""
+    distance = start["features"]["eval"]
+    return (
+        f"--freeze {config.freeze}: --fusion {config.fusion} moves the features by {distance:.0%} of their norm before "
+        "anything is learned, and frozen layers cannot adapt to that; use --fusion neutral"
+    )
 
 
 def _same_beginning(folder: Path, about: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -1,0 +1,101 @@
+"""How far the first network of a run is from plain transfer: what an arm changes before anything is learned."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from saliency_pipeline.models.build import head_tensors
+from saliency_pipeline.models.probe import own_random_state
+from saliency_pipeline.models.registry import find_source
+from saliency_pipeline.models.two_branch import Baseline, FourChannels, NetworkSpec
+from saliency_pipeline.training.batches import Batches
+from saliency_pipeline.training.inputs import Inputs
+
+IMAGES = 16
+NEUTRAL = 1e-4
+"""Relative distance below which a start is called neutral: what rounding leaves."""
+
+Start = dict[str, dict[str, float]]
+
+
+@torch.no_grad()
+def start_distance(network: nn.Module, spec: NetworkSpec, inputs: Inputs, validation: Batches) -> Start | None:
+    """How far a network is from its own backbone without the maps, which is the baseline that shares its first weights.
+
+    Both see the same images: up to 16 of the validation images, without augmentation, in float32. A distance is
+    |own - backbone| / |backbone|, Euclidean norms over all images and values.
+
+    Args:
+        network: with its first weights; left as it is.
+        spec: what it is.
+        inputs: batches to tensors on the network's device.
+        validation: the validation images.
+
+    Returns:
+        `features` (what the classifier reads) and `logits`, each with `eval` (running statistics of BatchNorm) and
+        `train` (statistics of the batch; dropout is off). None for a network that has no second branch.
+    """
+    if isinstance(network, Baseline):
+        return None
+    count = len(validation.dataset)
+    rows = np.unique(np.linspace(0, count - 1, min(IMAGES, count)).astype(np.int64))
+    images, maps, _ = inputs(validation.prepare(rows, 0))
+    with own_random_state():
+        head = head_tensors(*find_source(spec.backbone))[0].rpartition(".")[0]
+    twin = copy.deepcopy(network)
+    found: Start = {"features": {}, "logits": {}}
+    for mode in ("eval", "train"):
+        twin.train(mode == "train")
+        for module in twin.modules():
+            if "drop" in type(module).__name__.lower() or "stochastic" in type(module).__name__.lower():
+                module.eval()
+        # statistics of the first pass must not reach the second
+        state = copy.deepcopy(twin.state_dict())
+        own = _values(twin, head, images, maps)
+        twin.load_state_dict(state)
+        plain = _plain(twin, head, images)
+        twin.load_state_dict(state)
+        for name, with_maps, without in zip(("features", "logits"), own, plain, strict=True):
+            norm = float(without.norm())
+            found[name][mode] = float((with_maps - without).norm()) / max(norm, 1e-12)
+    return found
+
+
+def is_neutral(start: Start | None) -> bool:
+    """Whether a network starts where the baseline starts, but for rounding."""
+    return start is None or all(distance <= NEUTRAL for part in start.values() for distance in part.values())
+
+
+def _plain(network: nn.Module, head: str, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Features and logits of the backbone without the maps."""
+    if isinstance(network, FourChannels):
+        # a fourth channel of zeros adds nothing to the first convolution
+        return _values(network, head, images, torch.zeros_like(images[:, :1]))
+    backbone = network.get_submodule("backbone")
+    with _captured(backbone, head) as features:
+        logits = backbone(images)
+    return features[0].flatten(1).float(), logits.float()
+
+
+def _values(network: nn.Module, head: str, images: Tensor, maps: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Features and logits of the network with its maps."""
+    with _captured(network.get_submodule("backbone"), head) as features:
+        logits = network(images, maps)
+    return features[0].flatten(1).float(), logits.float()
+
+
+@contextmanager
+def _captured(backbone: nn.Module, head: str) -> Iterator[list[Tensor]]:
+    """Within the block the classifier's inputs are kept."""
+    kept: list[Tensor] = []
+    handle = backbone.get_submodule(head).register_forward_pre_hook(lambda _module, inputs: kept.append(inputs[0]))
+    try:
+        yield kept
+    finally:
+        handle.remove()
