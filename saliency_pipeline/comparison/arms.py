@@ -45,11 +45,15 @@ class Arm:
         options: fields of `TrainConfig` in which it differs from what all arms share.
         kind: `reference`, that others are held against; `candidate`, whose worth is asked for; or `control`, that
             candidates are held against as well.
+        of: for a control, the name of the candidate from which it differs in `maps` alone; empty otherwise.
+        reference: for a candidate, the name of the arm it is compared with; empty for the comparison's reference.
     """
 
     name: str
     options: dict[str, Any]
     kind: str = CANDIDATE
+    of: str = ""
+    reference: str = ""
 
     def config(self, shared: TrainConfig) -> TrainConfig:
         """Its training configuration.
@@ -95,11 +99,37 @@ def choose_arms(
     return tuple(replace(arm, kind=REFERENCE) if arm.name == first else arm for arm in given)
 
 
-def contrasts(arms: Sequence[Arm]) -> list[tuple[str, str]]:
-    """Which arm is held against which: all against the reference, and every candidate against every control."""
-    by_kind = {kind: [arm.name for arm in arms if arm.kind == kind] for kind in KINDS}
-    against_reference = [(arm.name, by_kind[REFERENCE][0]) for arm in arms if arm.kind != REFERENCE]
-    return against_reference + [(arm, control) for arm in by_kind[CANDIDATE] for control in by_kind[CONTROL]]
+@dataclass(frozen=True)
+class Question:
+    """A contrast of two arms.
+
+    Attributes:
+        arm: name of the arm in question.
+        against: name of the arm it is compared with.
+        role: `reference` for a candidate and its reference, `control` for a candidate and its own control,
+            `descriptive` for a control and the reference of its candidate, which is estimated without a verdict.
+    """
+
+    arm: str
+    against: str
+    role: str
+
+
+def contrasts(arms: Sequence[Arm]) -> list[Question]:
+    """The contrasts of a comparison; no candidate is compared with the control of another."""
+    first = next(arm.name for arm in arms if arm.kind == REFERENCE)
+    references = {arm.name: arm.reference or first for arm in arms if arm.kind == CANDIDATE}
+    controls = [arm for arm in arms if arm.kind == CONTROL]
+    return [
+        *(Question(name, reference, REFERENCE) for name, reference in references.items()),
+        *(Question(arm.of, arm.name, CONTROL) for arm in controls if arm.of in references),
+        *(Question(arm.name, references.get(arm.of, first), "descriptive") for arm in controls),
+    ]
+
+
+def reads_maps(arm: Arm) -> bool:
+    """Whether the network of an arm reads maps."""
+    return bool(arm.options.get("arch", "modulated") == "modulated")
 
 
 def _named(text: str) -> Arm:
