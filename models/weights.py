@@ -273,7 +273,7 @@ def tensor_digests(module: nn.Module) -> dict[str, str]:
 
 def _digest(value: Tensor) -> str:
     value = value.detach().cpu().contiguous()
-    content = hashlib.sha256(value.reshape(-1).view(torch.uint8).numpy()).hexdigest()[:16]
+    content = hashlib.sha256(value.reshape(-1).view(torch.uint8).numpy().data).hexdigest()[:16]
     return f"{str(value.dtype).removeprefix('torch.')} {'x'.join(map(str, value.shape)) or 'scalar'} {content}"
 
 

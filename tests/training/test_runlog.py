@@ -69,9 +69,7 @@ def test_a_metric_that_is_not_defined_is_no_scalar(tmp_path: Path) -> None:
     board = Board(tmp_path, wanted=False)
     board.writer = Writer()
     board.add(ROW)
-    assert board.writer.names == [
-        name.replace("_", "/", 1) for name in ROW if name not in ("epoch", "validation_top5")
-    ]
+    assert board.writer.names == [name.replace("_", "/", 1) for name in ROW if name not in ("epoch", "validation_top5")]
 
 
 def test_top5_is_no_metric_of_three_classes_and_a_resumed_run_of_an_earlier_version_drops_it(
