@@ -1,11 +1,19 @@
-"""The verdict in words: one sentence that says no more than the figures do, and a line for every candidate."""
+"""The verdict of a comparison in sentences: one on the primary question, and one line per contrast with a verdict.
+
+Every sentence is about what was measured: "ended better" is a higher accuracy after the last epoch, "converged faster"
+is 95 % of an arm's own final accuracy reached in fewer epochs, and the area under the first epochs is higher or lower.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from saliency_pipeline.comparison.arms import CANDIDATE, CONTROL, REFERENCE
+from saliency_pipeline.comparison.arms import CONTROL, REFERENCE
+from saliency_pipeline.comparison.attribution import attribution, other_differences
+from saliency_pipeline.comparison.rules import AREA, FINAL, MEASURES, SPEED
+from saliency_pipeline.comparison.verdicts import FASTER, LEAK, PRIMARY, SLOWER, WITHHELD
+from saliency_pipeline.comparison.wording import p_value, points, unsigned
 from saliency_pipeline.statistics.contrast import (
     ALPHA,
     BETTER,
@@ -15,146 +23,222 @@ from saliency_pipeline.statistics.contrast import (
     UNDERPOWERED,
     WORSE,
 )
-from saliency_pipeline.statistics.power import POWER
 
 Told = Mapping[str, Any]
-_MEASURED = {"final": "ended", "area": "stood over the first epochs"}
 
 
 def conclude(results: Told) -> dict[str, Any]:
-    """The verdict on the first candidate under the last budget, and details on all.
+    """The verdict on the primary question, and details on all contrasts with a verdict.
 
     Args:
-        results: everything else of `results.json`.
+        results: everything else of results.json.
 
     Returns:
-        `sentence`: str; `word`: the verdict on final accuracy against the reference; `details`: a str for every
-        candidate, budget and measure.
+        `sentence`: str; `word`: verdict on the primary question; `details`: one str per contrast with a verdict and
+        measure.
     """
-    arms = {
-        kind: [arm["name"] for arm in results["arms"] if arm["kind"] == kind]
-        for kind in (REFERENCE, CANDIDATE, CONTROL)
-    }
-    asked = arms[CANDIDATE] or arms[CONTROL]
-    reference, settings = arms[REFERENCE][0], results["settings"]
     details = [
-        _detail(setting, arm, reference, measure, len(settings) > 1)
-        for setting in settings
-        for arm in asked
-        for measure in _MEASURED
-        if find(setting, arm, reference)
+        _detail(results, part, contrast, measure)
+        for part in results["settings"]
+        for contrast in part["contrasts"]
+        for measure in MEASURES
+        if contrast[measure]["family"]
     ]
-    contrast = find(settings[-1], asked[0], reference) if settings else None
-    if contrast is None:
-        return {
-            "word": UNDERPOWERED,
-            "sentence": "No pair of runs is finished yet: nothing can be said.",
-            "details": details,
-        }
-    where = f" ({settings[-1]['name']})" if len(settings) > 1 else ""
-    sentence = _sentence(settings[-1], contrast, arms[CONTROL])
-    return {"word": contrast["final"]["verdict"], "sentence": sentence + where + ".", "details": details}
+    word, sentence = _headline(results)
+    return {"word": word, "sentence": f"{sentence}.", "details": details}
 
 
 def find(setting: Told, arm: str, against: str) -> Any:
     """A contrast of a budget, or None."""
-    found = (c for c in setting["contrasts"] if (c["arm"], c["against"]) == (arm, against))
-    return next(found, None)
+    matching = (c for c in setting["contrasts"] if (c["arm"], c["against"]) == (arm, against))
+    return next(matching, None)
 
 
-def points(value: float) -> str:
-    """A difference of shares in points, with its sign.
+def _headline(results: Told) -> tuple[str, str]:
+    """Word and sentence of the primary question."""
+    primary = results["primary"]
+    if primary is None:
+        return WITHHELD, "No verdict: no candidate is compared with a reference, so that this data set answers nothing"
+    part = next(part for part in results["settings"] if part["name"] == primary["setting"])
+    contrast, place = find(part, primary["arm"], primary["against"]), _place(results, part)
+    if results["leaks"]:
+        return LEAK, f"No verdict {place}: " + " ".join(reason.strip().rstrip(".") + ";" for reason in results["leaks"])[:-1]
+    if contrast is None or contrast[primary["measure"]]["verdict"] == WITHHELD:
+        return WITHHELD, _withheld(results, place)
+    result = contrast[primary["measure"]]
+    if result["verdict"] is None:
+        return WITHHELD, (
+            f"No verdict {place}: {_MEASURED[primary['measure']]} has no test over images with the shards' own split; "
+            "use --folds, or the final accuracy as the primary question"
+        )
+    clauses = [_main(results, part, contrast, primary["measure"], place)]
+    clauses += other_differences(results, primary)
+    clauses += attribution(results, part, contrast, primary["measure"])
+    clauses += _secondary(part, contrast, primary["measure"])
+    return str(result["verdict"]), "; ".join(clauses)
 
-    >>> points(0.0123), points(-0.004), points(0.0)
-    ('+1.2', '-0.4', '0.0')
-    """
-    return f"{100 * value:+.1f}" if round(1000 * value) else "0.0"
+
+def _withheld(results: Told, place: str) -> str:
+    runs = results["runs"]
+    if runs["planned"] is None:
+        return f"No verdict {place}: no pair of runs is finished"
+    return (
+        f"No verdict yet {place}: {runs['finished']} of {runs['planned']} planned runs are finished; the verdict waits "
+        "for the rest"
+    )
 
 
-def p_value(p: float) -> str:
-    """A p value in words; none is 0, and less than 0.001 would be said too exactly by any number.
-
-    >>> p_value(0.0321), p_value(1e-9), p_value(1.0)
-    ('p = 0.032', 'p < 0.001', 'p = 1')
-    """
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-
-
-def _sentence(setting: Told, contrast: Told, controls: list[str]) -> str:
-    """What is true of the first candidate, the strongest thing first."""
-    arm, against, final = contrast["arm"], contrast["against"], contrast["final"]
-    told, word = final["statistics"], final["verdict"]
-    if told is None:
-        return _single(contrast)
-    amount = f"{points(told['mean'])} points (95 % interval {points(told['low'])} to {points(told['high'])})"
-    speed = _speed(contrast)
-    if word == UNDERPOWERED:
-        return f"Underpowered: {contrast['pairs']} pairs of runs allow no verdict; {arm} ended {amount} from {against}"
+def _main(results: Told, part: Told, contrast: Told, measure: str, place: str) -> str:
+    """The primary result: estimate, interval, p, and the verdict."""
+    arm, against, result = contrast["arm"], contrast["against"], contrast[measure]
+    word, pairs = result["verdict"], contrast["pairs"]
+    if result["statistics"] is None:
+        return _single(contrast, place)
     if word == NO_DIFFERENCE:
-        return f"No difference: {arm} and {against} ended exactly alike in all {contrast['pairs']} pairs"
-    if word == WORSE:
-        return f"{arm} ended worse than {against}, by {amount}{speed}"
+        return f"{arm} and {against} are exactly alike in all {pairs} pairs of runs {place}: no difference"
+    amount = _amount(part, contrast, measure)
+    if word == UNDERPOWERED:
+        return (
+            f"{amount}: underpowered, because {pairs} pairs of runs {place} are too few for a verdict, which takes "
+            f"{results['minimum_pairs']}"
+        )
     if word == EQUIVALENT:
-        return (
-            f"{arm} ended as {against} did, for all practical purposes: the difference is within a point with "
-            f"{told['same']:.0%} probability ({amount}){speed}"
+        region = unsigned(results["rope"], FINAL)
+        reason = (
+            f"the 95 % CI is within ±{region} points"
+            if result["crossed"]
+            else f"within ±{region} points with {result['statistics']['same']:.0%} probability"
         )
+        return f"{amount}: equivalent {place}, {reason}"
+    look = _look(results)
+    text = f"{amount}, {_p(result['p_adjusted'])}{look}: {_claim(part, word, measure)} {place}"
     if word == UNDECIDED:
-        return (
-            f"No effect was shown: {arm} ended {amount} from {against}, {p_value(final['p_holm'])} over all contrasts; "
-            f"a difference below {points(told['detectable']).lstrip('+')} points would likely have been missed{speed}"
-        )
-    beaten = [c for c in controls if (held := find(setting, arm, c)) and held["final"]["verdict"] == BETTER]
-    missed = [c for c in controls if c not in beaten]
-    if not controls:
-        rest = "; without a control arm it may be the extra branch that helped, not the maps"
-    elif missed:
-        rest = f"; but not shown to be better than {_listed(missed)}, so it may not be where the maps point that helped"
-    else:
-        rest = f", and better than {_listed(controls)}: where the maps point did help"
-    return f"{arm} ended better than {against}, by {amount}{rest}{speed}"
+        missed = f"{unsigned(result['detectable'], measure)} {'epochs' if measure == SPEED else 'points'}"
+        text += f"; a true difference below {missed} would likely have been missed"
+        if look and len(results["looks"]["made"]) < results["looks"]["planned"]:
+            text += "; the comparison continues to the next look"
+    return text
 
 
-def _speed(contrast: Told) -> str:
-    """Whether it converged faster, by the area under the first epochs."""
-    told, word = contrast["area"]["statistics"], contrast["area"]["verdict"]
-    amount = f"area under the first epochs {points(told['mean'])} points"
-    if word == BETTER:
-        return f"; it converged faster ({amount})"
-    if word == WORSE:
-        return f"; it converged more slowly ({amount})"
-    return f"; it was not shown to converge faster ({amount})"
-
-
-def _single(contrast: Told) -> str:
-    """One pair: the two networks at hand, image by image."""
-    arm, against, told = contrast["arm"], contrast["against"], contrast["images"]
-    difference = contrast["final"]["differences"]
-    if told is None:
+def _single(contrast: Told, place: str) -> str:
+    """A single pair: these two networks, image by image."""
+    arm, against, images = contrast["arm"], contrast["against"], contrast["images"]
+    start = f"underpowered: a single pair of runs {place} shows nothing about training again"
+    if images is None:
+        difference = contrast[FINAL]["differences"]
         amount = points(difference[0]["value"]) if difference else "an unknown number of"
-        return f"Underpowered: a single pair of runs allows no verdict; {arm} ended {amount} points from {against}"
-    amount = f"{points(told['mean'])} points (95 % interval {points(told['low'])} to {points(told['high'])})"
-    surer = "differ on these images" if told["p_holm"] < ALPHA else "are not shown to differ on these images"
+        return f"{start}; {arm} ended {amount} points from {against}"
+    differ = "differ" if images["p_holm"] < ALPHA else "are not shown to differ"
     return (
-        f"Underpowered: a single pair of runs says nothing of training again; the two networks {surer}: {arm} is right "
-        f"{amount} more often than {against} (McNemar {p_value(told['p_holm'])})"
+        f"{start}; the two networks {differ} on these images: {arm} is correct {points(images['mean'])} points more "
+        f"often than {against} (95 % CI over images {points(images['low'])} to {points(images['high'])}, McNemar "
+        f"{_p(images['p_holm'])})"
     )
 
 
-def _detail(setting: Told, arm: str, reference: str, measure: str, several: bool) -> str:
-    contrast = find(setting, arm, reference)
-    told, word = contrast[measure]["statistics"], contrast[measure]["verdict"]
-    where = f"{setting['name']}: " if several else ""
-    if told is None:
-        return f"{where}{arm} against {reference}: {contrast['pairs']} pair of runs, {word}"
-    needed = told["pairs_needed"]
-    more = "no number of pairs here" if needed is None else f"{needed} pairs"
+def _secondary(part: Told, contrast: Told, primary: str) -> list[str]:
+    """The other measures of the primary contrast, where their own adjusted test is significant."""
+    clauses = []
+    for measure in MEASURES:
+        result = contrast[measure]
+        if measure != primary and result["verdict"] in (BETTER, WORSE, FASTER, SLOWER):
+            claim = _claim(part, result["verdict"], measure)
+            clauses.append(f"{claim} ({_estimate(part, result, measure)}, {_p(result['p_adjusted'])} after Holm)")
+    return clauses
+
+
+def _detail(results: Told, part: Told, contrast: Told, measure: str) -> str:
+    """One line: what was measured, the estimate, the adjusted p, P(A > B) and the verdict."""
+    result, arm, against = contrast[measure], contrast["arm"], contrast["against"]
+    where = f"{part['name']}: " if len(results["settings"]) > 1 else ""
+    start = f"{where}{arm} vs. {against}, {_MEASURED[measure]}"
+    word = "no verdict, because of a leak" if result["verdict"] == LEAK else _claim(part, result["verdict"], measure)
+    if result["statistics"] is None:
+        return f"{start}: {contrast['pairs']} pair{'' if contrast['pairs'] == 1 else 's'} of runs, {word}"
+    adjusted = "" if result["family"] == PRIMARY else " after Holm"
+    p = "" if result["p_adjusted"] is None else f", {_p(result['p_adjusted'])}{adjusted}"
+    superior = result["superiority"]
+    likely = "is faster in a pair" if measure == SPEED else "is higher in a pair"
     return (
-        f"{where}{arm} {_MEASURED[measure]} {points(told['mean'])} points from {reference}: {word} "
-        f"({p_value(contrast[measure]['p_holm'])} after Holm, {contrast['pairs']} pairs; {more} would find "
-        f"one point with {POWER:.0%} power)"
+        f"{start}: {_estimate(part, result, measure)}{p}: {word} ({contrast['pairs']} pairs; probability that {arm} "
+        f"{likely}: {superior['probability']:.2f}, 95 % CI {superior['low']:.2f} to {superior['high']:.2f}, "
+        f"{superior['word']})"
     )
 
 
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+_MEASURED = {
+    FINAL: "final accuracy",
+    AREA: "area under the first epochs",
+    SPEED: "epochs to 95 % of its own final accuracy",
+}
+
+
+def _claim(part: Told, word: str, measure: str) -> str:
+    """A verdict in words that fit the measure."""
+    first = f"over the first {part['early_epochs']} epochs"
+    claims = {
+        (FINAL, BETTER): "ended better",
+        (FINAL, WORSE): "ended worse",
+        (AREA, BETTER): f"higher {first}",
+        (AREA, WORSE): f"lower {first}",
+        (SPEED, FASTER): "converged faster",
+        (SPEED, SLOWER): "converged more slowly",
+    }
+    return claims.get((measure, word), word)
+
+
+def _amount(part: Told, contrast: Told, measure: str) -> str:
+    """The subject and its estimate.
+
+    On the shards' own split the interval is that over images and seeds.
+    """
+    arm, against, estimate = contrast["arm"], contrast["against"], _estimate(part, contrast[measure], measure)
+    if measure == SPEED:
+        return f"{arm} vs. {against}: {estimate}"
+    subject = "points" if measure == FINAL else f"points of area under the first {part['early_epochs']} epochs"
+    return f"{arm}: " + estimate.replace("points", f"{subject} vs. {against}", 1)
+
+
+def _estimate(part: Told, result: Told, measure: str) -> str:
+    """Mean difference with its 95 % interval."""
+    source = result["crossed"] if part["own_split"] and result["crossed"] else result["statistics"]
+    mean, low, high = source["mean"], source["low"], source["high"]
+    if measure != SPEED:
+        return f"{points(mean)} points (95 % CI {points(low)} to {points(high)})"
+    return f"reached 95 % of its own final accuracy {_epochs(mean)} (95 % CI {_time(low)} to {_time(high)})"
+
+
+def _epochs(value: float) -> str:
+    """A difference of times in words.
+
+    >>> _epochs(-1.3), _epochs(1.0), _epochs(0.0)
+    ('1.3 epochs earlier', '1.0 epochs later', '0.0 epochs earlier')
+    """
+    return f"{abs(value):.1f} epochs {'later' if value > 0 else 'earlier'}"
+
+
+def _time(value: float) -> str:
+    return f"{abs(value):.1f} {'later' if value > 0 else 'earlier'}"
+
+
+def _p(p: float) -> str:
+    """A p value with its relation; none is 0.
+
+    >>> _p(0.0321), _p(1e-9)
+    ('p = 0.032', 'p < 0.001')
+    """
+    text = p_value(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
+def _look(results: Told) -> str:
+    looks = results["looks"]
+    if looks["planned"] < 2 or not looks["made"]:
+        return ""
+    return f" at look {len(looks['made'])} of {looks['planned']} (level {looks['made'][-1]['level']:.2g})"
+
+
+def _place(results: Told, part: Told) -> str:
+    """For what a verdict holds: one data set carries no general claim."""
+    split = "this split of this data set" if part["own_split"] else "this data set"
+    return f"on {split}" + (f" ({part['name']})" if len(results["settings"]) > 1 else "")

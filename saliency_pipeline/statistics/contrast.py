@@ -1,8 +1,8 @@
-"""What paired runs of two arms allow one to say: tests, intervals, equivalence, power, and the verdict in a word.
+"""Paired runs of two arms: corrected t test, interval, equivalence, and the verdict in a word.
 
 Conventions
     A pair is two runs, one of each arm, that share the split, the order of the images and every first weight that both
-    have. Differences (J,) float64 are those of a score of the second arm minus the first's, one a pair; J >= 2.
+    have. Differences (J,) float64 are those of a score of the second arm minus the first's, one per pair; J >= 2.
     Scores are shares in [0, 1] where a region of practical equivalence is spoken of: 0.01 is a point.
     `ratio` is the number of validation images over the number of images training was drawn from. Pairs of one
     cross-validation share most of their training images, so that their differences are correlated; their variance
@@ -18,15 +18,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.statistics.power import LEVEL, MINIMUM_PAIRS, detectable, pairs_needed, standard_error
+from saliency_pipeline.statistics.power import ALPHA as ALPHA
+from saliency_pipeline.statistics.power import LEVEL, MINIMUM_PAIRS, resolved, standard_error
 
 Scores = npt.NDArray[np.float64]
 
-ALPHA = 0.05
 ROPE = 0.01
+_ROUNDING = 1e-12
 
 BETTER, WORSE, EQUIVALENT, UNDECIDED, UNDERPOWERED, NO_DIFFERENCE = (
     "better",
@@ -40,22 +41,19 @@ BETTER, WORSE, EQUIVALENT, UNDECIDED, UNDERPOWERED, NO_DIFFERENCE = (
 
 @dataclass(frozen=True)
 class Contrast:
-    """What the differences of one score between two arms come to.
+    """Statistics of the differences of one score between two arms.
 
     Attributes:
         pairs: J.
-        mean: of the differences.
-        sd: standard deviation of the differences, of a sample.
+        mean: mean of the differences.
+        sd: sample standard deviation of the differences.
         low: lower end of the 95 % confidence interval of the mean.
-        high: its upper end.
-        t: the corrected statistic, with J - 1 degrees of freedom.
-        p: of a difference this large or larger, either way, if there were none.
+        high: upper end of the interval.
+        t: corrected statistic with J - 1 degrees of freedom; finite.
+        p: two-sided p of the test of no difference; 0 only where the floating-point number underflows.
         worse: posterior probability that the difference is below minus the region of practical equivalence.
-        same: that it is within the region.
-        better: that it is above.
-        detectable: the smallest true difference that so many pairs find four times out of five.
-        pairs_needed: pairs that would find a difference as large as the region's half width four times out of five;
-            None where no number up to 10,000 does.
+        same: posterior probability that it is within the region.
+        better: posterior probability that it is above.
     """
 
     pairs: int
@@ -68,8 +66,6 @@ class Contrast:
     worse: float
     same: float
     better: float
-    detectable: float
-    pairs_needed: int | None
 
 
 def validate(first: Scores, second: Scores, ratio: float) -> None:
@@ -90,59 +86,59 @@ def validate(first: Scores, second: Scores, ratio: float) -> None:
 
 
 def evaluate(first: Scores, second: Scores, ratio: float, *, rope: float = ROPE, step: float = 0.0) -> Contrast:
-    """Everything about the differences of one score between two arms.
+    """Statistics of the differences of one score between two arms.
 
-    Accuracies come in steps of one image. Differences that are all the same do not show that nothing varies, only that
-    it varies by less than a step; everything but `sd` then counts the standard deviation of rounding two scores, which
-    is step / sqrt(6).
+    Accuracies have a resolution of one image. The standard deviation counted is at least that of rounding two scores
+    to it, step / sqrt(6) (`power.resolved`); `sd` is the observed one. Where the observed one is not above it, as with
+    differences that are all equal, the data show a common sign and no spread: the standard error is then at least
+    that with which p is the exact two-sided sign test's for J equal signs, 2 · 0.5^J, so that p, interval and
+    posterior agree.
 
     Args:
         first: (J,) float64, scores of the arm that is compared with.
         second: (J,) float64, scores of the arm in question, pair by pair.
         ratio: validation images over the images that training was drawn from.
         rope: half width of the region of practical equivalence, in units of the score.
-        step: the least that the score can change by: one over the validation images.
+        step: resolution of the score: one over the validation images.
 
     Raises:
         SalpipeError: see `validate`.
 
-    >>> found = evaluate(np.zeros(10), np.full(10, 0.02) + np.linspace(-0.01, 0.01, 10), 0.25)
-    >>> f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}], p = {found.p:.3f}"
+    >>> contrast = evaluate(np.zeros(10), np.full(10, 0.02) + np.linspace(-0.01, 0.01, 10), 0.25)
+    >>> f"{contrast.mean:.3f} [{contrast.low:.3f}, {contrast.high:.3f}], p = {contrast.p:.3f}"
     '0.020 [0.011, 0.029], p = 0.001'
+    >>> round(evaluate(np.zeros(6), np.full(6, 0.1), 0.25).p, 6)
+    0.03125
     """
     validate(first, second, ratio)
     differences = second - first
     pairs, mean, sd = len(differences), float(differences.mean()), float(differences.std(ddof=1))
     # equal differences differ by rounding alone
-    if sd <= 1e-12 * max(1.0, abs(mean)):
-        sd = 0.0
-    counted = sd or step / math.sqrt(6)
+    if sd <= _ROUNDING * max(1.0, abs(mean)):
+        sd, mean = 0.0, mean if abs(mean) > _ROUNDING else 0.0
+    counted = resolved(sd, step)
     error = standard_error(counted, pairs, ratio)
+    if sd <= resolved(0.0, step):
+        error = max(error, _sign_test_error(mean, pairs))
     t, p = corrected_t(mean, error, pairs)
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, pairs - 1)) * error
+    reach = float(special.stdtrit(pairs - 1, (1 + LEVEL) / 2)) * error
     worse, same, better = posterior(mean, error, pairs, rope)
-    return Contrast(
-        pairs,
-        mean,
-        sd,
-        mean - reach,
-        mean + reach,
-        t,
-        p,
-        worse,
-        same,
-        better,
-        detectable(counted, pairs, ratio),
-        pairs_needed(counted, ratio, rope),
-    )
+    return Contrast(pairs, mean, sd, mean - reach, mean + reach, t, p, worse, same, better)
+
+
+def _sign_test_error(mean: float, pairs: int) -> float:
+    """The standard error with which Student's t has the p of J equal signs."""
+    t = float(-special.stdtrit(pairs - 1, 0.5**pairs))
+    # scipy answers a probability that underflows with minus infinity
+    return abs(mean) / t if t > 0 else 0.0
 
 
 def corrected_t(mean: float, error: float, pairs: int) -> tuple[float, float]:
-    """Student's t and its two-sided p; where nothing varies, p is 1 for a mean of 0 and 0 for any other."""
+    """Student's t and its two-sided p; (0, 1) where nothing varies, which is so for a mean of 0 alone."""
     if error == 0:
-        return (0.0, 1.0) if mean == 0 else (math.copysign(math.inf, mean), 0.0)
+        return 0.0, 1.0
     t = mean / error
-    return t, float(2 * stats.t.sf(abs(t), pairs - 1))
+    return t, float(2 * special.stdtr(pairs - 1, -abs(t)))
 
 
 def posterior(mean: float, error: float, pairs: int, rope: float = ROPE) -> tuple[float, float, float]:
@@ -154,29 +150,30 @@ def posterior(mean: float, error: float, pairs: int, rope: float = ROPE) -> tupl
     """
     if error == 0:
         return float(mean < -rope), float(-rope <= mean <= rope), float(mean > rope)
-    belief = stats.t(pairs - 1, mean, error)
-    worse, better = float(belief.cdf(-rope)), float(belief.sf(rope))
+    worse = float(special.stdtr(pairs - 1, (-rope - mean) / error))
+    better = float(special.stdtr(pairs - 1, (mean - rope) / error))
     return worse, max(0.0, 1 - worse - better), better
 
 
-def verdict(found: Contrast, p: float, *, minimum: int = MINIMUM_PAIRS) -> str:
+def verdict(contrast: Contrast, p: float, *, level: float = ALPHA, minimum: int = MINIMUM_PAIRS) -> str:
     """The differences in a word.
 
-    `better` and `worse` where the adjusted test says so; `equivalent` where the true difference is within the region
+    `better` and `worse` where p is below the level; `equivalent` where the true difference is within the region
     of practical equivalence with 95 % probability, whatever the test says; `no difference` where there is none at
     all; `undecided` otherwise; `underpowered` with too few pairs for any of them.
 
     Args:
-        found: the differences.
-        p: of the test, adjusted for the others that were made.
-        minimum: pairs below which nothing is said.
+        contrast: statistics of the differences.
+        p: p of the test, adjusted for the others of its family.
+        level: significance level; with planned looks, that of the look (`sequential.levels`).
+        minimum: pairs below which no verdict is given.
     """
-    if found.pairs < minimum:
+    if contrast.pairs < minimum:
         return UNDERPOWERED
-    if found.mean == 0 and found.sd == 0:
+    if contrast.mean == 0 and contrast.sd == 0:
         return NO_DIFFERENCE
-    if found.same >= LEVEL:
+    if contrast.same >= LEVEL:
         return EQUIVALENT
-    if p < ALPHA:
-        return BETTER if found.mean > 0 else WORSE
+    if p < level:
+        return BETTER if contrast.mean > 0 else WORSE
     return UNDECIDED

@@ -37,13 +37,14 @@ def paired_bootstrap(first: Scores, second: Scores, *, seed: int = 0) -> tuple[f
     """The mean difference over images and its 95 % interval, images being drawn again with their pairs.
 
     It is about other images of the same kind, for the networks at hand; not about other training runs. Where all
-    differences are the same no draw differs. The interval then is that of Clopper and Pearson (Biometrika 26, 1934) for
-    how many of all images may differ otherwise, none of N having done so, each by as much as can be.
+    differences are the same, no resample differs and percentiles collapse to a point. The share of other images whose
+    difference is another one then has the score interval of Wilson (JASA 22, 1927) for 0 of N, with z at 95 %, from 0
+    to z² / (N + z²); the interval of the mean lets that share differ by as much as scores can.
 
     Args:
         first: (N,) float64, how right the first arm was on each image: 0 or 1, or a share of its runs.
         second: (N,) the second.
-        seed: of the draws.
+        seed: of the resamples.
 
     Returns:
         Mean, lower and upper end (percentiles).
@@ -51,7 +52,7 @@ def paired_bootstrap(first: Scores, second: Scores, *, seed: int = 0) -> tuple[f
     differences = second - first
     mean = float(differences.mean())
     if np.ptp(differences) == 0:
-        others = 1 - ((1 - LEVEL) / 2) ** (1 / len(differences))
+        others = float(stats.binomtest(0, len(differences)).proportion_ci(LEVEL, "wilson").high)
         return mean, mean - others * (1 + mean), mean + others * (1 - mean)
     values, counts = np.unique(differences, return_counts=True)
     draws = np.random.default_rng(seed).multinomial(len(differences), counts / len(differences), RESAMPLES)

@@ -1,4 +1,9 @@
-"""How fast a run converges, read off its validation curve: area, epochs to a threshold."""
+"""How fast a run converges, read off its validation curve: area, restricted time to a level, epochs to a threshold.
+
+Which of them says what. A higher area says "higher early", not "faster": a constant 3 points at every epoch raise it.
+Speed is the time to 95 % of a run's own final accuracy (`time_differences`). Epochs to a threshold that all arms share
+are descriptive: the arm that ends higher passes it earlier.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +17,21 @@ Scores = npt.NDArray[np.float64]
 
 EARLY_EPOCHS = 10
 THRESHOLD_SHARE = 0.95
+# scores are shares of images, levels products of them: equal up to rounding is reached
+_ROUNDING = 1e-9
+
+
+def carried(curve: Scores, epochs: int) -> Scores:
+    """A curve (E,) that was stopped early, with its last value carried forward to `epochs`; a longer one stays.
+
+    >>> carried(np.array([0.2, 0.5]), 4).tolist()
+    [0.2, 0.5, 0.5, 0.5]
+    """
+    return np.pad(curve, (0, max(0, epochs - len(curve))), mode="edge")
 
 
 def area(curve: Scores, epochs: int = EARLY_EPOCHS) -> float:
-    """How fast: the area under a curve over its first epochs by the trapezoidal rule, over their number less one.
+    """How high early: the area under a curve over its first epochs by the trapezoidal rule, over their number less one.
 
     It is in units of the curve, so that a region of practical equivalence means the same as for final scores.
 
@@ -28,6 +44,78 @@ def area(curve: Scores, epochs: int = EARLY_EPOCHS) -> float:
     """
     early = curve[:epochs]
     return float(early[0]) if len(early) == 1 else float(np.trapezoid(early) / (len(early) - 1))
+
+
+def own_level(curves: Sequence[Scores]) -> float:
+    """95 % of the mean final accuracy of some runs, such as all of an arm or a single one.
+
+    >>> own_level([np.array([0.2, 0.7]), np.array([0.3, 0.9])])
+    0.76
+    """
+    return THRESHOLD_SHARE * float(np.mean([curve[-1] for curve in curves]))
+
+
+def restricted_time(curve: Scores, level: float, epochs: int) -> float:
+    """Epochs until a curve first reaches a level, interpolated linearly between epochs; at most `epochs`.
+
+    The restricted mean of right-censored times (Royston & Parmar, BMC Medical Research Methodology 13, 2013): a run
+    that does not get there within `epochs` counts with `epochs`. Epoch 1 is the first value; a curve that is there
+    then has time 1.
+
+    Args:
+        curve: (E,) float64, a score after each epoch; one that was stopped early keeps its last value.
+        level: in units of the curve.
+        epochs: the budget.
+
+    >>> restricted_time(np.array([0.2, 0.4, 0.6]), 0.5, 3), restricted_time(np.array([0.2, 0.4]), 0.5, 10)
+    (2.5, 10.0)
+    """
+    reached = np.flatnonzero(curve[:epochs] >= level - _ROUNDING)
+    if not len(reached):
+        return float(epochs)
+    last = int(reached[0])
+    if last == 0:
+        return 1.0
+    before, after = float(curve[last - 1]), float(curve[last])
+    return last + min(1.0, (level - before) / (after - before))
+
+
+def time_differences(first: Sequence[Scores], second: Sequence[Scores], epochs: int) -> Scores:
+    """Differences in time to a run's own level, in epochs, per pair; negative where the second arm is faster.
+
+    A run's level is 95 % of its own final accuracy. That alone is not blind to a constant shift: with 3 points more at
+    every epoch the level rises by 2.85, and a slow approach gets there a little earlier. So each pair has a second
+    reading, in which the second run's level is as many points below its own final accuracy as the first's is below
+    its. A constant shift changes no time in that reading, a constant factor none in the first. The differences
+    returned are those of the reading that is less favorable to a difference: whose mean is nearer to zero, or, where
+    the means have opposite signs, the mixture of both whose mean is zero.
+
+    Args:
+        first: (J,) curves (E,) of the arm that is compared with.
+        second: (J,) curves of the arm in question, pair by pair.
+        epochs: the budget, to which curves that were stopped early are carried forward.
+
+    Returns:
+        (J,) float64.
+    """
+    times = np.array([_times(one, other, epochs) for one, other in zip(first, second, strict=True)])
+    reference, share, points = times.T
+    own, shifted = share - reference, points - reference
+    a, b = float(own.mean()), float(shifted.mean())
+    # the weight in [0, 1] with which the mean of the mixture is nearest to zero
+    weight = min(1.0, max(0.0, a / (a - b))) if a != b else 0.0
+    return np.asarray(own + weight * (shifted - own), np.float64)
+
+
+def _times(first: Scores, second: Scores, epochs: int) -> tuple[float, float, float]:
+    """Of one pair: the first run's time, the second's to 95 % of its own, and to the first's distance from its own."""
+    first, second = carried(first, epochs), carried(second, epochs)
+    level, end = own_level([first]), float(second[-1])
+    return (
+        restricted_time(first, level, epochs),
+        restricted_time(second, own_level([second]), epochs),
+        restricted_time(second, end - (float(first[-1]) - level), epochs),
+    )
 
 
 def epochs_to(curve: Scores, threshold: float) -> int | None:

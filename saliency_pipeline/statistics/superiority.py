@@ -44,8 +44,8 @@ class Superiority:
 def superiority(first: Scores, second: Scores, *, gamma: float = GAMMA, seed: int = 0) -> Superiority:
     """P(second > first) with its 95 % interval, and the conclusion in a word.
 
-    The interval is the percentile bootstrap over pairs, as in the paper (section 4 and appendix C). A bootstrap of pairs
-    that all went the same way collapses to a point; the interval then is the score interval of Wilson (Probable
+    The interval is the percentile bootstrap over pairs, as in the paper (section 4 and appendix C). A bootstrap of
+    pairs that all went the same way collapses to a point; the interval then is the score interval of Wilson (Probable
     inference, the law of succession, and statistical inference, JASA 22, 1927).
 
     The paper's rule: not significant where low <= 0.5; significant and meaningful where low > 0.5 and high > gamma;

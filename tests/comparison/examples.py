@@ -1,4 +1,4 @@
-"""Finished runs made up from a seed, and what comes of them."""
+"""Finished runs made up from a seed, and the results of analysing them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,12 +7,46 @@ from typing import Any
 import numpy as np
 
 from saliency_pipeline.comparison.analysis import analyse
-from saliency_pipeline.comparison.arms import Arm, choose_arms
+from saliency_pipeline.comparison.arms import CANDIDATE, CONTROL, REFERENCE, Arm
+from saliency_pipeline.comparison.rules import FINAL, Primary, Rules
 from saliency_pipeline.comparison.runs import Answers, Run
 from saliency_pipeline.training.config import TrainConfig
 
 CLASSES = ("dress", "hat", "<b>shirt</b>")
 IMAGES = 60
+DEFAULT = ("baseline", "half", "half-mismatched", "half-center-prior")
+BUDGETS = ("5 per class", "15 per class", "50 per class", "150 per class", "all images")
+
+_CANDIDATES: dict[str, dict[str, Any]] = {
+    "half": {"arch": "modulated", "init": "half"},
+    "neutral": {"arch": "modulated", "init": "half", "fusion": "neutral"},
+    "input": {"arch": "modulated", "init": "half", "fusion": "input"},
+    "full": {"arch": "modulated", "init": "full", "start": "runs/source"},
+    "learned": {"arch": "learned"},
+}
+_REFERENCES: dict[str, dict[str, Any]] = {
+    "baseline": {"arch": "baseline"},
+    "baseline-full": {"arch": "baseline", "init": "full", "start": "runs/source"},
+}
+
+
+def arms(names: Sequence[str] = DEFAULT) -> tuple[Arm, ...]:
+    """Arms by their names; `<candidate>-<control>` is a control of that candidate."""
+    return tuple(_arm(name, names) for name in names or DEFAULT)
+
+
+def _arm(name: str, names: Sequence[str]) -> Arm:
+    if name in _REFERENCES:
+        return Arm(name, _REFERENCES[name], REFERENCE)
+    if name in _CANDIDATES:
+        return Arm(name, _CANDIDATES[name], CANDIDATE, "", f"baseline-{name}" if f"baseline-{name}" in names else "")
+    of, _, control = name.partition("-")
+    return Arm(name, {**_CANDIDATES[of], "maps": control}, CONTROL, of)
+
+
+def curve(epochs: int, *, start: float = 0.3, rise: float = 0.4, pace: float = 3.0) -> np.ndarray:
+    """A validation curve (epochs,) that rises from about `start` by `rise`; a smaller pace is faster."""
+    return start + rise * (1 - np.exp(-np.arange(1, epochs + 1) / pace))
 
 
 def runs(
@@ -23,46 +57,122 @@ def runs(
     repeats: int = 2,
     epochs: int = 12,
     effects: Mapping[str, float] | None = None,
+    paces: Mapping[str, float] | None = None,
+    stops: Mapping[str, int] | None = None,
+    noise: float = 0.01,
     answered: bool = True,
+    precision: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> list[Run]:
-    """Runs whose curves rise to about 0.7, by an arm's effect higher; those of a pair share some luck."""
+    """Runs whose curves rise to about 0.7; those of a pair share a part of their noise.
+
+    Args:
+        arms: whose runs.
+        settings: data budgets.
+        folds: per repeat; 0 for the shards' own split.
+        repeats: with seeds from 0 on.
+        epochs: planned ones.
+        effects: per arm, added at every epoch.
+        paces: per arm, see `curve`; 3 by default.
+        stops: per arm, the epoch at which `--patience` stopped its runs.
+        noise: standard deviation of what an arm's own curve adds at every epoch.
+        answered: whether predictions are kept.
+        precision: per arm; fp32 by default.
+        seed: of everything.
+    """
     random = np.random.default_rng(seed)
-    found = []
+    made = []
     for number, setting in enumerate(settings):
         for repeat in range(repeats):
             for fold in range(1, folds + 1) if folds else (None,):
-                luck = random.normal(0, 0.01)
+                shared = random.normal(0, 0.01)
                 for arm in arms:
-                    rise = 0.3 + 0.02 * number + 0.4 * (1 - np.exp(-np.arange(1, epochs + 1) / 3)) + luck
-                    top1 = rise + (effects or {}).get(arm.name, 0.0) + random.normal(0, 0.01, epochs)
+                    top1 = curve(epochs, start=0.3 + 0.02 * number, pace=(paces or {}).get(arm.name, 3.0)) + shared
+                    top1 += (effects or {}).get(arm.name, 0.0) + random.normal(0, noise, epochs)
+                    top1 = top1[: (stops or {}).get(arm.name, epochs)]
                     curves = {
                         "validation_top1": top1,
-                        "train_top1": np.minimum(1, top1 + 0.02 * np.arange(epochs)),
+                        "train_top1": np.minimum(1, top1 + 0.02 * np.arange(len(top1))),
                         "validation_loss": 2 * (1 - top1),
                         "train_loss": 1.8 * (1 - top1),
-                        "seconds": np.full(epochs, 2.0),
+                        "seconds": np.full(len(top1), 2.0),
                     }
-                    config = arm.config(TrainConfig(epochs=epochs, folds=folds or None, fold=fold, seed=repeat))
+                    patience = 3 if arm.name in (stops or {}) else None
+                    shared_options = TrainConfig(epochs=epochs, folds=folds or None, fold=fold, seed=repeat)
+                    config = arm.config(shared_options)
+                    object.__setattr__(config, "patience", patience)
+                    object.__setattr__(config, "precision", (precision or {}).get(arm.name, "fp32"))
                     counts = {"train": 48, "validation": IMAGES, "pool": 4 * IMAGES}
                     said = answers(random, float(top1[-1])) if answered else None
-                    found.append(
+                    made.append(
                         Run(arm.name, setting, Path("runs"), config, curves, counts, "plan", Path("s"), "0", said, None)
                     )
-    return found
+    return made
 
 
 def answers(random: np.random.Generator, accuracy: float) -> Answers:
-    """Answers that are right as often as asked, or else any class."""
+    """Predictions that are correct as often as asked, or else any class."""
     labels = [CLASSES[image % len(CLASSES)] for image in range(IMAGES)]
     said = [label if random.random() < accuracy else str(random.choice(CLASSES)) for label in labels]
     return Answers(tuple(f"{label}/{i}.jpg" for i, label in enumerate(labels)), tuple(labels), tuple(said))
 
 
-def results(names: Sequence[str] = (), settings: Sequence[str] = ("all images",), **options: Any) -> dict[str, Any]:
-    """What comes of made-up runs."""
-    arms = choose_arms(names)
-    about = {"plan": {"folds": 5}, "source": {"model": "<i>efficientnet</i>"}, "method": "gradcam"}
+def rules(
+    *,
+    repeats: int = 2,
+    folds: int = 5,
+    looks: int = 1,
+    primary: Primary | None = None,
+    **options: Any,
+) -> Rules:
+    """Rules of a plan; looks are equally spaced over the repeats."""
+    at = tuple(repeats * (look + 1) // looks for look in range(looks))
+    return Rules(primary, looks=looks, repeats=repeats, look_repeats=at, own_split=not folds, **options)
+
+
+def primary(arm: str = "half", measure: str = FINAL, setting: str = "all images") -> Primary:
+    """A primary question."""
+    return Primary(arm, measure, setting)
+
+
+def results(
+    names: Sequence[str] = (),
+    settings: Sequence[str] = ("all images",),
+    *,
+    plan: Mapping[str, Any] | None = None,
+    leaks: Sequence[str] = (),
+    duplicates: Mapping[str, Any] | None = None,
+    maps: Sequence[Mapping[str, Any]] | None = None,
+    starts: Mapping[str, Any] | None = None,
+    tuning: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Results of made-up runs.
+
+    Args:
+        names: of the arms.
+        settings: data budgets.
+        plan: options of `rules` that differ from what the runs have.
+        leaks: and the others: see `analyse`.
+        duplicates: see `analyse`.
+        maps: see `analyse`.
+        starts: see `analyse`.
+        tuning: see `analyse`.
+        options: of `runs`.
+    """
+    compared = arms(names)
+    planned = {"folds": options.get("folds", 5), "repeats": options.get("repeats", 2)} | dict(plan or {})
     return analyse(
-        runs(arms, settings, **options), arms, settings, CLASSES, about=about, warnings=["<u>2 images</u> are copies"]
+        runs(compared, settings, **options),
+        compared,
+        settings,
+        CLASSES,
+        rules=rules(**planned),
+        about={"plan": {"folds": 5}, "source": {"model": "<i>efficientnet</i>"}, "method": "gradcam"},
+        warnings=["<u>2 images</u> are copies"],
+        leaks=leaks,
+        duplicates=duplicates,
+        maps=maps,
+        starts=starts,
+        tuning=tuning,
     )

@@ -1,0 +1,89 @@
+"""To what a better result may be attributed: where the maps point, the extra branch, or another difference of the arms.
+
+A candidate differs from its reference by its branch and by the maps. Only its own controls, which differ from it in the
+maps alone, tell the two apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from saliency_pipeline.comparison.arms import CONTROL
+from saliency_pipeline.comparison.rules import SPEED
+from saliency_pipeline.comparison.verdicts import FASTER, WITHHELD
+from saliency_pipeline.statistics.contrast import BETTER
+from saliency_pipeline.training.config import TrainConfig, option
+from saliency_pipeline.training.controls import MISMATCHED
+
+Told = Mapping[str, Any]
+
+_OF_THE_BRANCH = ("arch", "fusion", "fuse_at", "alpha", "learn_alpha", "maps", "map_target", "method", "normalise")
+
+
+def attribution(results: Told, part: Told, contrast: Told, measure: str) -> list[str]:
+    """What helped, as far as the controls of the candidate show it; nothing unless it is better than its reference.
+
+    That the places to which the maps point helped takes a candidate that reads maps and is better than all its
+    controls, with maps of other images (`mismatched`) among them.
+
+    Args:
+        results: of results.json `arms`.
+        part: the data budget.
+        contrast: of the candidate and its reference.
+        measure: of the primary question.
+
+    Returns:
+        At most one clause.
+    """
+    gain = FASTER if measure == SPEED else BETTER
+    arm = contrast["arm"]
+    if contrast[measure]["verdict"] != gain:
+        return []
+    arms = {entry["name"]: entry for entry in results["arms"]}
+    if not arms[arm]["reads_maps"]:
+        return [f"{arm} reads no maps, so that this shows nothing about maps"]
+    controls = [name for name, entry in arms.items() if entry["kind"] == CONTROL and entry["of"] == arm]
+    if not controls:
+        return ["without a control it may be the extra branch rather than the maps"]
+    words = {c["against"]: c[measure]["verdict"] for c in part["contrasts"] if c["arm"] == arm}
+    waiting = [name for name in controls if words.get(name) in (WITHHELD, None)]
+    unbeaten = [name for name in controls if words.get(name) != gain and name not in waiting]
+    better = "faster" if measure == SPEED else "better"
+    if unbeaten:
+        return [
+            f"not shown to be {better} than its {_controls(unbeaten)}, so that it may be the extra branch rather than "
+            "where the maps point"
+        ]
+    if waiting:
+        return [f"the verdict against its {_controls(waiting)} is withheld, so that it may be the extra branch"]
+    if not any(arms[name]["options"].get("maps") == MISMATCHED for name in controls):
+        return [
+            f"also {better} than its {_controls(controls)}, but without a control that reads maps of other images "
+            "it is open whether it matters where the maps point"
+        ]
+    return [f"also {better} than its {_controls(controls)}: where the maps point helped"]
+
+
+def other_differences(results: Told, primary: Told) -> list[str]:
+    """Options besides the branch and its maps in which the primary's two arms differ; at most one clause."""
+    options = {entry["name"]: entry["options"] for entry in results["arms"]}
+    first, second = options[primary["against"]], options[primary["arm"]]
+    defaults = TrainConfig()
+    differing = [
+        name
+        for name in dict.fromkeys((*first, *second))
+        if name not in _OF_THE_BRANCH
+        and first.get(name, getattr(defaults, name, None)) != second.get(name, getattr(defaults, name, None))
+    ]
+    if not differing:
+        return []
+    return [f"{primary['arm']} and {primary['against']} also differ in {_listed([option(name) for name in differing])}"]
+
+
+def _controls(names: Sequence[str]) -> str:
+    return f"control{'' if len(names) == 1 else 's'} {_listed(names)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,124 @@
+"""Caveats: what restricts the results of a comparison, one sentence per caveat, for `warnings` of results.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from saliency_pipeline.comparison.arms import CANDIDATE
+from saliency_pipeline.comparison.looks import Looks, first_seed
+from saliency_pipeline.comparison.runs import Run
+from saliency_pipeline.statistics.power import MINIMUM_PAIRS
+
+Told = Mapping[str, Any]
+
+NEUTRAL = 0.01
+"""Relative distance of first features from plain transfer's up to which a start counts as neutral."""
+EMPTY_MAPS = 0.1
+"""Share of all-zero or constant maps in a class from which it is reported."""
+
+
+def caveats(results: Told, runs: Sequence[Run], looks: Looks) -> list[str]:
+    """What a reader has to know before the verdict is repeated.
+
+    Args:
+        results: of results.json `arms`, `settings`, `maps`, `duplicates` and `starts`.
+        runs: all finished runs.
+        looks: which are planned and made.
+    """
+    return [
+        *_pairs(results, runs),
+        *_looks(runs, looks),
+        *_unequal(results, runs),
+        *_duplicates(results["duplicates"]),
+        *_maps(results["maps"] or ()),
+        *_starts(results),
+    ]
+
+
+def _pairs(results: Told, runs: Sequence[Run]) -> list[str]:
+    fewest = min((contrast["pairs"] for part in results["settings"] for contrast in part["contrasts"]), default=0)
+    sentences = []
+    if 1 < fewest < MINIMUM_PAIRS:
+        sentences.append(f"{fewest} pairs of runs: too few for a verdict, which takes {MINIMUM_PAIRS}; add folds")
+    if fewest == 1:
+        sentences.append(
+            "a single pair of runs: the results are about these two networks on images of this kind, and not about "
+            "training again"
+        )
+    if any(part["own_split"] for part in results["settings"]) and runs:
+        sentences.append(
+            "all runs share one split: verdicts are about this split, and area and speed, whose intervals cover other "
+            "seeds but not other images, have no verdict; use --folds for more"
+        )
+    return sentences
+
+
+def _looks(runs: Sequence[Run], looks: Looks) -> list[str]:
+    if not looks.made:
+        return []
+    number, sentences = len(looks.made), []
+    if looks.made[-1].decided and number < len(looks.planned):
+        sentences.append(
+            f"the comparison ended at look {number} of {len(looks.planned)}: a difference that ends a comparison early "
+            "tends to be overestimated"
+        )
+    later = sum(run.config.seed - first_seed(runs) >= looks.repeats for run in runs) if looks.repeats else 0
+    if later:
+        reason = "decided" if looks.made[-1].decided else "last made"
+        sentences.append(f"{later} runs of later repeats are not used: look {number} was {reason} without them")
+    return sentences
+
+
+def _unequal(results: Told, runs: Sequence[Run]) -> list[str]:
+    sentences = []
+    for part in results["settings"]:
+        counts = {arm: len(summary["runs"]) for arm, summary in part["arms"].items()}
+        if len(set(counts.values())) > 1:
+            listed = ", ".join(f"{arm} {count}" for arm, count in counts.items())
+            sentences.append(
+                f"{part['name']}: not every arm has every run ({listed}); only complete pairs are compared"
+            )
+    lengths = {len(run.curves["validation_top1"]) for run in runs if run.config.patience is None}
+    if len(lengths) > 1:
+        sentences.append(f"runs of {', '.join(map(str, sorted(lengths)))} epochs are compared: not the same budget")
+    precisions = {run.config.precision for run in runs}
+    if len(precisions) > 1:
+        listed = " and ".join(sorted(precisions))
+        sentences.append(f"runs in {listed} are compared: rounding is part of the differences")
+    return sentences
+
+
+def _duplicates(duplicates: Told | None) -> list[str]:
+    if duplicates is None or duplicates["searched"]:
+        return []
+    return [
+        "near duplicates were not searched for: copies of a training image may be among the validation images, and "
+        "accuracies may be too high"
+    ]
+
+
+def _maps(maps: Sequence[Told]) -> list[str]:
+    affected = [row for row in maps if max(row["zero"], row["constant"]) >= EMPTY_MAPS]
+    if not affected:
+        return []
+    worst = max(affected, key=lambda row: max(row["zero"], row["constant"]))
+    return [
+        f"{len(affected)} of {len(maps)} classes have many maps without content; most in {worst['class']}: "
+        f"{worst['zero']:.0%} of its maps are all zero, {worst['constant']:.0%} constant"
+    ]
+
+
+def _starts(results: Told) -> list[str]:
+    sentences = []
+    for arm in results["arms"]:
+        start = results["starts"].get(arm["name"])
+        if arm["kind"] != CANDIDATE or not start:
+            continue
+        distance = max(start["features"].values())
+        if distance > NEUTRAL:
+            sentences.append(
+                f"{arm['name']} starts with features {distance:.2g} away from the baseline's (relative norm): a "
+                "damaged or merely different start is part of what is compared; use a fusion with a neutral start"
+            )
+    return sentences

@@ -1,0 +1,254 @@
+"""Contrasts of two arms under one data budget: paired differences, their statistics, and what they can detect.
+
+No verdict is made here; see verdicts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from saliency_pipeline.comparison.arms import Question
+from saliency_pipeline.comparison.rules import AREA, FINAL, MEASURES, SPEED, Rules
+from saliency_pipeline.comparison.runs import Answers, Run, shared_keys
+from saliency_pipeline.statistics.contrast import evaluate
+from saliency_pipeline.statistics.crossed import crossed
+from saliency_pipeline.statistics.images import mcnemar, paired_bootstrap
+from saliency_pipeline.statistics.power import LEVEL, detectable, pairs_needed
+from saliency_pipeline.statistics.speed import (
+    THRESHOLD_SHARE,
+    area,
+    carried,
+    epochs_to,
+    faster,
+    own_level,
+    restricted_time,
+    time_differences,
+)
+from saliency_pipeline.statistics.superiority import superiority
+
+Scores = npt.NDArray[np.float64]
+PairOfRuns = tuple[Run, Run]
+Told = Mapping[str, Any]
+
+ONE_EPOCH = 1.0
+"""Resolution of a time in epochs, and half width of its region of practical equivalence: accuracy is measured once per
+epoch."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What all contrasts of a data budget share.
+
+    Attributes:
+        ratio: validation images over the images that training was sampled from; 0 for the shards' own split.
+        epochs: of the longest run; shorter curves are carried forward to it.
+        threshold: accuracy whose first epoch is counted; None without runs of the reference.
+        threshold_fixed: whether it was chosen before the runs.
+        rope: half width of the region of practical equivalence of accuracies.
+        own_split: whether all runs share one split.
+    """
+
+    ratio: float
+    epochs: int
+    threshold: float | None
+    threshold_fixed: bool
+    rope: float
+    own_split: bool
+
+
+def conditions(by_arm: Mapping[str, Sequence[Run]], reference: str, rules: Rules) -> Conditions:
+    """The conditions of a data budget.
+
+    Args:
+        by_arm: finished runs of the budget, by the name of their arm.
+        reference: the comparison's first reference, whose median final accuracy gives the descriptive threshold.
+        rules: fixed by the plan.
+    """
+    runs = [run for own in by_arm.values() for run in own]
+    own_split = rules.own_split or (bool(runs) and all(run.config.fold is None for run in runs))
+    pool, validation = ([run.images[part] for run in runs] for part in ("pool", "validation"))
+    threshold = rules.threshold
+    if threshold is None and by_arm[reference]:
+        threshold = THRESHOLD_SHARE * float(np.median([run.final for run in by_arm[reference]]))
+    return Conditions(
+        float(np.mean(validation) / np.mean(pool)) if runs and not own_split else 0.0,
+        max((len(run.curves["validation_top1"]) for run in runs), default=0),
+        threshold,
+        rules.threshold is not None,
+        rules.rope,
+        own_split,
+    )
+
+
+def score(run: Run, measure: str, where: Conditions) -> float:
+    """A measure of a run: a share for `final` and `area`; for `speed`, epochs to 95 % of its own final accuracy."""
+    if measure == FINAL:
+        return run.final
+    curve = carried(run.curves["validation_top1"], where.epochs)
+    return area(curve) if measure == AREA else restricted_time(curve, own_level([curve]), where.epochs)
+
+
+def to_threshold(run: Run, where: Conditions) -> int | None:
+    """The first epoch at which a run reached the threshold; None where it never did."""
+    return None if where.threshold is None else epochs_to(run.curves["validation_top1"], where.threshold)
+
+
+def contrast(question: Question, by_arm: Mapping[str, Sequence[Run]], where: Conditions) -> dict[str, Any]:
+    """Everything that pairs of runs show about a question, except its verdict.
+
+    Returns:
+        JSON values as in `contrasts` of results.json; `family`, `p_adjusted`, `level`, `detectable`, `pairs_needed` and
+        `verdict` of each measure are None.
+    """
+    others = {run.pair: run for run in by_arm[question.against]}
+    pairs = [(others[run.pair], run) for run in by_arm[question.arm] if run.pair in others]
+    reached = [[to_threshold(pair[side], where) for pair in pairs] for side in (0, 1)]
+    later, earlier, level = faster(*reached)
+    return {
+        "arm": question.arm,
+        "against": question.against,
+        "role": question.role,
+        "pairs": len(pairs),
+        **{measure: _measure(pairs, measure, where) for measure in MEASURES},
+        "threshold": {"earlier": earlier, "later": later, "level": level},
+        "images": _per_image(*pairs[0]) if len(pairs) == 1 else None,
+        "test": _on_test(pairs),
+    }
+
+
+def p_of(result: Told, own_split: bool) -> float | None:
+    """The p that a verdict on a measure may use; None where there is none.
+
+    With the shards' own split only the test over images and seeds counts: the test over seeds alone says nothing
+    about other images.
+    """
+    source = result["crossed"] if own_split else result["statistics"]
+    return None if source is None else float(source["p"])
+
+
+def power_of(result: Told, level: float, where: Conditions) -> tuple[float, int | None]:
+    """What a measure's test detects with 80 % power at the level that is really used.
+
+    Args:
+        result: of the measure, with statistics.
+        level: two-sided.
+        where: conditions of the budget.
+
+    Returns:
+        The smallest detectable true difference, and the pairs that would detect a difference as large as the half
+        width of the region of practical equivalence (an epoch for `speed`). The pairs are None where no number up to
+        10,000 suffices, and with the test over images and seeds, where more seeds alone are not enough.
+    """
+    source, ratio = (result["crossed"], 0.0) if result["crossed"] else (result["statistics"], where.ratio)
+    pairs = source["seeds"] if result["crossed"] else source["pairs"]
+    error = (source["high"] - source["low"]) / 2 / float(stats.t.ppf((1 + LEVEL) / 2, pairs - 1))
+    sd = error / math.sqrt(1 / pairs + ratio)
+    needed = None if result["crossed"] else pairs_needed(sd, ratio, result["margin"], alpha=level)
+    return detectable(sd, pairs, ratio, alpha=level), needed
+
+
+def _measure(pairs: Sequence[PairOfRuns], measure: str, where: Conditions) -> dict[str, Any]:
+    """Differences of one measure, arm minus the arm it is compared with, and their statistics."""
+    values = _differences(pairs, measure, where)
+    differences = [
+        {"seed": run.config.seed, "fold": run.config.fold, "value": value}
+        for (_, run), value in zip(pairs, values.tolist(), strict=True)
+    ]
+    margin = ONE_EPOCH if measure == SPEED else where.rope
+    result: dict[str, Any] = {
+        "differences": differences,
+        "margin": margin,
+        "statistics": None,
+        "superiority": None,
+        "crossed": _crossed(pairs) if where.own_split and measure == FINAL else None,
+        "family": None,
+        "p_adjusted": None,
+        "level": None,
+        "detectable": None,
+        "pairs_needed": None,
+        "verdict": None,
+    }
+    if len(pairs) < 2:
+        return result
+    images = max(run.images["validation"] for _, run in pairs)
+    step = ONE_EPOCH if measure == SPEED else 1 / images
+    none = np.zeros_like(values)
+    statistics = asdict(evaluate(none, values, where.ratio, rope=margin, step=step))
+    # the superior arm is the faster one
+    sign = -1.0 if measure == SPEED else 1.0
+    return result | {"statistics": statistics, "superiority": asdict(superiority(none, sign * values))}
+
+
+def _differences(pairs: Sequence[PairOfRuns], measure: str, where: Conditions) -> Scores:
+    """Per pair the arm's score minus that of the arm it is compared with, (J,) float64."""
+    if not pairs:
+        return np.zeros(0)
+    if measure == SPEED:
+        first, second = ([pair[side].curves["validation_top1"] for pair in pairs] for side in (0, 1))
+        return time_differences(first, second, where.epochs)
+    return np.array([score(b, measure, where) - score(a, measure, where) for a, b in pairs], np.float64)
+
+
+def _crossed(pairs: Sequence[PairOfRuns]) -> dict[str, Any] | None:
+    """Images x seeds on the predictions of the last epoch; None without them, or for fewer than two of either."""
+    answers = [tuple(run.validation for run in pair) for pair in pairs]
+    matrices: list[list[npt.NDArray[np.bool_]]] = [[], []]
+    keys: list[str] | None = None
+    for pair in answers:
+        for side, own in enumerate(pair):
+            if own is None:
+                return None
+            keys = sorted(own.keys) if keys is None else keys
+            row = _right(own, keys)
+            if row is None:
+                return None
+            matrices[side].append(row)
+    if len(pairs) < 2 or keys is None or len(keys) < 2:
+        return None
+    return asdict(crossed(np.array(matrices[0]), np.array(matrices[1])))
+
+
+def _right(answers: Answers, keys: Sequence[str]) -> npt.NDArray[np.bool_] | None:
+    """Which images were classified correctly, bool (N,) in the order of keys; None for other images than those."""
+    if sorted(answers.keys) != list(keys):
+        return None
+    return answers.right[np.argsort(np.array(answers.keys, object), kind="stable")]
+
+
+def _per_image(first: Run, second: Run) -> dict[str, Any] | None:
+    """A single pair, image by image: these two networks on images of this kind, not other training runs."""
+    if first.validation is None or second.validation is None:
+        return None
+    a, b = shared_keys(first.validation, second.validation)
+    if not len(a):
+        return None
+    right, other = first.validation.right[a], second.validation.right[b]
+    only_first, only_second, p = mcnemar(right, other)
+    mean, low, high = paired_bootstrap(right.astype(np.float64), other.astype(np.float64))
+    return {
+        "images": len(a),
+        "only_against": only_first,
+        "only_arm": only_second,
+        "p": p,
+        "p_holm": p,
+        "mean": mean,
+        "low": low,
+        "high": high,
+    }
+
+
+def _on_test(pairs: Sequence[PairOfRuns]) -> dict[str, Any] | None:
+    """The held-out test images: difference in how often they are classified correctly, averaged over pairs."""
+    both = [(first.test, second.test) for first, second in pairs if first.test and second.test]
+    if not both or len({answers.keys for pair in both for answers in pair}) != 1:
+        return None
+    first, second = (np.mean([pair[side].right for pair in both], axis=0) for side in (0, 1))
+    mean, low, high = paired_bootstrap(first, second)
+    return {"images": len(first), "mean": mean, "low": low, "high": high}

@@ -1,0 +1,80 @@
+"""Single images and classes behind a comparison: the confusion of one run, and images on which two arms disagree."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from saliency_pipeline.comparison.arms import Question
+from saliency_pipeline.comparison.runs import Answers, Run, shared_keys
+from saliency_pipeline.evaluation.confusion import count_pairs, to_json
+
+_EXAMPLES = 12
+
+
+def confusion(by_arm: Mapping[str, Sequence[Run]], shown: Question, classes: Sequence[str]) -> dict[str, Any] | None:
+    """The confusion matrix of the best run of the arm in question, or of its reference where it kept no predictions.
+
+    Args:
+        by_arm: runs of one budget, by the name of their arm.
+        shown: the question whose arms are shown.
+        classes: names of the classes.
+    """
+    runs = _answered(by_arm, shown.arm) or _answered(by_arm, shown.against)
+    if not runs:
+        return None
+    best = max(runs, key=lambda run: run.final)
+    assert best.validation is not None
+    index = {name: number for number, name in enumerate(classes)}
+    labels, answers = (
+        np.array([index[name] for name in names], np.int64)
+        for names in (best.validation.labels, best.validation.predicted)
+    )
+    matrix = to_json(count_pairs(labels, answers), len(classes))
+    return {"arm": best.arm, "seed": best.config.seed, "fold": best.config.fold, "matrix": matrix}
+
+
+def disagreements(by_arm: Mapping[str, Sequence[Run]], shown: Question) -> list[dict[str, Any]]:
+    """Images that the first pair of two arms classifies differently, gains and losses in turn, in no order of classes.
+
+    Args:
+        by_arm: runs of one budget, by the name of their arm.
+        shown: the question whose arms are shown.
+    """
+    others = {run.pair: run for run in _answered(by_arm, shown.against)}
+    pair = next(((others[run.pair], run) for run in _answered(by_arm, shown.arm) if run.pair in others), None)
+    if pair is None:
+        return []
+    first, second = (run.validation for run in pair)
+    assert first is not None
+    assert second is not None
+    a, b = shared_keys(first, second)
+    gained: list[dict[str, Any]] = []
+    lost: list[dict[str, Any]] = []
+    for i, j in zip(a.tolist(), b.tolist(), strict=True):
+        own, other = first.right[i], second.right[j]
+        if own != other:
+            (gained if other else lost).append(_example(first, second, i, j))
+    # stored order would show one class first
+    for examples in (gained, lost):
+        examples.sort(key=lambda example: hashlib.sha256(example["key"].encode("utf-8", "replace")).digest())
+    turns = [example for both in zip(gained, lost, strict=False) for example in both]
+    rest = gained[len(lost) :] + lost[len(gained) :]
+    named = {"against": shown.against, "arm": shown.arm, "seed": pair[1].config.seed, "fold": pair[1].config.fold}
+    return [named | example for example in (turns + rest)[:_EXAMPLES]]
+
+
+def _answered(by_arm: Mapping[str, Sequence[Run]], arm: str) -> list[Run]:
+    return [run for run in by_arm.get(arm, ()) if run.validation]
+
+
+def _example(first: Answers, second: Answers, i: int, j: int) -> dict[str, Any]:
+    return {
+        "key": first.keys[i],
+        "label": first.labels[i],
+        "said_against": first.predicted[i],
+        "said_arm": second.predicted[j],
+    }
