@@ -40,6 +40,11 @@ NAMED = 8
     metavar="PATH",
     help="The source model's weights, where they were a file of your own; or the run that it was, if that has moved.",
 )
+@click.option(
+    "--target",
+    type=click.Choice(["predicted"]),
+    help="Explain the predicted class although the run was trained on maps of the images' own labels.",
+)
 @click.option("-n", "--count", type=click.IntRange(1, 10_000), default=48, show_default=True, help="Gallery's images.")
 @batch_size_option
 @device_option
@@ -51,6 +56,7 @@ def command(
     run: Path,
     output: Path | None,
     weights: str | None,
+    target: str | None,
     count: int,
     batch_size: int,
     device: str,
@@ -80,6 +86,7 @@ def command(
         run,
         output or beside(images, "predictions"),
         weights=weights,
+        target=target,
         count=count,
         batch_size=batch_size,
         device=device,

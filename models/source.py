@@ -33,10 +33,13 @@ from saliency_pipeline.models.file_kinds import check_weights
 from saliency_pipeline.models.preprocessing import Preprocessing, preprocessing_from_json, preprocessing_of
 from saliency_pipeline.models.probe import own_random_state
 from saliency_pipeline.models.registry import EMBEDDED, find_source, is_source
-from saliency_pipeline.models.trained import load_trained, open_trained, trained_file
+from saliency_pipeline.models.trained import load_trained, open_trained, recorded_images, trained_file
+from saliency_pipeline.models.training_images import TrainingImages
 from saliency_pipeline.models.two_branch import NetworkSpec
 from saliency_pipeline.models.weights import file_sha256, one_line, state_sha256
 
+# Weights that no file of the user's holds.
+_LIBRARY = ("embedded", "default", "none")
 # A head of this many outputs is taken for the ImageNet subset of that size. 1001 is ImageNet-1k after TensorFlow's
 # custom, with a background class before it.
 _IMAGENETS = {
@@ -84,6 +87,14 @@ class SourceModel:
         On the CPU, in eval mode, parameters frozen. Built on first use, which takes seconds.
         """
         return self.build()
+
+    def training_images(self) -> TrainingImages | None:
+        """Read which images it was trained on, from its file; None where it is no network of `salpipe train`.
+
+        Raises:
+            SalpipeError: the record is damaged.
+        """
+        return None if self.file is None or self.weights in _LIBRARY else recorded_images(self.file)
 
     def class_index(self, name_or_index: str) -> int:
         """The index of a class given as its index, WordNet id, or name.

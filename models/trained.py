@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from saliency_pipeline.models.build import skeleton
 from saliency_pipeline.models.matching import Mismatch, compare, fill
 from saliency_pipeline.models.preprocessing import Preprocessing, preprocessing_from_json, preprocessing_of
 from saliency_pipeline.models.registry import find_source
+from saliency_pipeline.models.training_images import UNKNOWN, TrainingImages, describe, read_record, without_record
 from saliency_pipeline.models.two_branch import NetworkSpec, build_network
 from saliency_pipeline.models.weights import (
     State,
@@ -48,6 +49,7 @@ class Trained:
         preprocessing: how frames become images.
         about: what else the file says: how it was trained and on what.
         sha256: of the file, in hexadecimal.
+        training_images: which images the network was trained on, as far as the file records them.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class Trained:
     preprocessing: Preprocessing
     about: dict[str, Any]
     sha256: str
+    training_images: TrainingImages = UNKNOWN
 
     @property
     def interpolation(self) -> str:
@@ -105,11 +108,19 @@ def open_tensors(path: Path, format: str) -> tuple[State, dict[str, Any]]:
     return state, description
 
 
-def write_trained(path: Path, network: nn.Module, spec: NetworkSpec, about: dict[str, Any]) -> None:
-    """Write a network with its specification; see `write_tensors`."""
+def write_trained(
+    path: Path, network: nn.Module, spec: NetworkSpec, about: dict[str, Any], images: TrainingImages | None = None
+) -> None:
+    """Write a network with its specification and the images it was trained on; see `write_tensors`.
+
+    Without `images` the file has no record of them, as files of earlier versions.
+    """
     preprocessing = preprocessing_of(spec.backbone, *find_source(spec.backbone))
     description = {"spec": asdict(spec), "preprocessing": asdict(preprocessing), "about": about}
-    write_tensors(path, network.state_dict(), FORMAT, description)
+    tensors = network.state_dict()
+    if images is not None:
+        tensors, description = tensors | images.tensors(), description | describe(images)
+    write_tensors(path, tensors, FORMAT, description)
 
 
 def load_trained(path: Path | str) -> Trained:
@@ -128,7 +139,8 @@ def load_trained(path: Path | str) -> Trained:
         raise _misfit(file, spec, mismatch)
     fill(network, read_state(file, state), file)
     network.eval().requires_grad_(False)
-    return Trained(file, spec, network, opened.preprocessing, opened.about, file_sha256(file))
+    images = opened.training_images()
+    return Trained(file, spec, network, opened.preprocessing, opened.about, file_sha256(file), images)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +152,16 @@ class OpenedRun:
     state: State
     preprocessing: Preprocessing
     about: dict[str, Any]
+    _tensors: State = field(repr=False)
+    _description: dict[str, Any] = field(repr=False)
+
+    def training_images(self) -> TrainingImages:
+        """Read which images the network was trained on.
+
+        Raises:
+            SalpipeError: the record is damaged.
+        """
+        return _record(self.path, self._tensors, self._description)
 
 
 def open_trained(path: Path | str) -> OpenedRun:
@@ -151,8 +173,9 @@ def open_trained(path: Path | str) -> OpenedRun:
     file = trained_file(path)
     if file is None:
         raise no_run(path)
-    state, description = open_tensors(file, FORMAT)
+    tensors, description = open_tensors(file, FORMAT)
     try:
+        state = without_record(tensors)
         spec = _spec(description["spec"])
         preprocessing = preprocessing_from_json(description["preprocessing"])
         about = dict(description["about"])
@@ -164,7 +187,27 @@ def open_trained(path: Path | str) -> OpenedRun:
         raise SalpipeError(f"{file}: damaged ({one_line(error)}); train again, or use a copy") from error
     if mismatch := _compare_backbone(spec, state):
         raise _misfit(file, spec, mismatch)
-    return OpenedRun(file, spec, state, preprocessing, about)
+    return OpenedRun(file, spec, state, preprocessing, about, tensors, description)
+
+
+def recorded_images(file: Path) -> TrainingImages | None:
+    """Which images the network in a file of weights was trained on; None for a file that is no network of salpipe.
+
+    Raises:
+        SalpipeError: the record is damaged.
+    """
+    try:
+        tensors, description = open_tensors(file, FORMAT)
+    except SalpipeError:
+        return None
+    return _record(file, tensors, description)
+
+
+def _record(file: Path, tensors: State, description: dict[str, Any]) -> TrainingImages:
+    try:
+        return read_record(file, tensors, description)
+    except ValueError as error:
+        raise SalpipeError(f"{file}: damaged ({one_line(error)}); train again, or use a copy") from error
 
 
 def _misfit(file: Path, spec: NetworkSpec, mismatch: Mismatch) -> SalpipeError:

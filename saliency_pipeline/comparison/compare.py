@@ -14,6 +14,7 @@ from saliency_pipeline.comparison.arms import Arm
 from saliency_pipeline.comparison.costs import paid
 from saliency_pipeline.comparison.estimate import Estimate, choose_shared_precision, estimate
 from saliency_pipeline.comparison.jobs import do_tasks
+from saliency_pipeline.comparison.leaks import refuse_leaks
 from saliency_pipeline.comparison.output import (
     Comparison,
     maps_known,
@@ -99,7 +100,13 @@ def compare(
             **_told(pairs, plan),
         }
         results = analyse(
-            runs, plan.arms, plan.settings, pairs.classes, about=about, warnings=[*warnings, *leaks(pairs, plan.folds)]
+            runs,
+            plan.arms,
+            plan.settings,
+            pairs.classes,
+            about=about,
+            warnings=[*warnings, *leaks(pairs, plan.folds)],
+            leaks=refuse_leaks(plan, folder, pairs),
         )
         costs = paid(runs, pairs, plan.shared, maps_known(folder))
         page = write_comparison(folder, results, costs, pictures_of(pairs, plan.shared))
@@ -166,6 +173,7 @@ def _planned(
     shared = replace(shared, device=device.type, method=chosen_method(replace(shared, arch="modulated"), pairs))
     options: dict[str, Any] = {"folds": folds, "repeats": repeats, "per_class": per_class, "threads": threads}
     plan = make_plan(pairs, arms, shared, pretraining=pretraining, **options)
+    refuse_leaks(plan, folder, pairs)
     if shared.precision == "auto":
         first = next((task for task in plan.tasks(folder) if task.config.init != "full"), None)
         if before:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from inspect import signature
 from pathlib import Path
-from typing import Any
 
 from saliency_pipeline.comparison.analysis import analyse
 from saliency_pipeline.comparison.arms import CANDIDATE, Arm
 from saliency_pipeline.comparison.costs import paid
 from saliency_pipeline.comparison.grouping import grouped, other_differences
+from saliency_pipeline.comparison.leaks import accepted_leaks
 from saliency_pipeline.comparison.output import (
     Comparison,
     maps_known,
@@ -70,20 +69,22 @@ def compare_runs(
         progress.note(warning)
     pairs = _shards(named[0])
     about = {"given": True, "runs": [str(run.folder) for run in named], "shards": sorted({run.plan for run in named})}
-    more = {"rules": _rules(named, arms, rope, threshold), "starts": _starts(named)}
-    results = _analyse(named, arms, sorted(classes), about=about, warnings=warnings, **more)
+    results = analyse(
+        named,
+        arms,
+        [SETTING],
+        sorted(classes),
+        rules=_rules(named, arms, rope, threshold),
+        about=about,
+        warnings=warnings,
+        leaks=accepted_leaks(named),
+        starts=_starts(named),
+    )
     make_output(folder)
     with FolderLock(folder, note=progress.note):
         costs = paid(named, pairs, named[0].config, maps_known(folder))
         page = write_comparison(folder, results, costs, pictures_of(pairs, named[0].config))
     return Comparison(folder, page, len(named), 0, results)
-
-
-def _analyse(runs: Sequence[Run], arms: Sequence[Arm], classes: Sequence[str], **options: Any) -> dict[str, Any]:
-    accepted = signature(analyse).parameters
-    return analyse(
-        runs, arms, [SETTING], classes, **{name: value for name, value in options.items() if name in accepted}
-    )
 
 
 def _rules(runs: Sequence[Run], arms: Sequence[Arm], rope: float, threshold: float | None) -> Rules:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from saliency_pipeline.devices import threads_within_cores
 from saliency_pipeline.errors import SalpipeError
@@ -31,12 +32,14 @@ from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output, make_subfolder
 from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.models.trained import Trained, load_trained
+from saliency_pipeline.models.training_images import DIGEST, TrainingImages
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.tables import write_table
 from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.leaks import LeakCheck, training_images
 from saliency_pipeline.training.parts import duplicates, labels_and_splits, split_of
 from saliency_pipeline.training.split import evaluation_rows
 
@@ -124,7 +127,8 @@ def evaluate(
         fold=config.fold,
         seed=config.seed,
     )
-    for note in _caveats(trained, config, pairs, rows):
+    caveats = list(_caveats(trained, config, pairs, rows))
+    for note in caveats:
         progress.note(note)
     probabilities = answer(trained, pairs, rows, batch_size=batch_size, device=device, progress=progress)
     if output is None:
@@ -142,6 +146,7 @@ def evaluate(
         "fold": f"{config.fold}/{config.folds}" if config.folds and split in ("train", "validation") else None,
         "method": config.method if trained.spec.needs_maps else None,
         "size": pairs.header.size,
+        "caveats": caveats,
     }
     found = about | metrics.evaluate(labels[rows], probabilities, pairs.classes)
     _write(folder, found, pairs, rows, labels[rows], probabilities)
@@ -168,12 +173,16 @@ def _caveats(trained: Trained, config: TrainConfig, pairs: ShardFolder, rows: Po
     """What is to be kept in mind about the figures."""
     shards = _part(trained.about, "shards")
     same = shards.get("plan") == pairs.header.plan
-    known = _trained_on(config, pairs, shards)
-    if known is None:
-        yield "the shards of training are not there any more: some of these images may be among them"
-    elif seen := sum(image in known for image in _files(pairs, rows)):
+    images = _trained_on(trained, config, pairs, shards)
+    if seen := int(images.contains(_sha256(pairs, rows)).sum()):
         which = "these images" if seen == len(rows) else f"{seen:,} of these {len(rows):,} images"
         yield f"the network was trained on {which}: the figures say what it remembers, not what it has learnt"
+    if not images.complete:
+        yield "the run does not record all images it was trained on: some of these images may be among them"
+    check = LeakCheck(pairs, "evaluated images")
+    for leak in (check.label_maps(config), check.source_images(config, lambda: rows)):
+        if leak is not None:
+            yield f"{leak.problem}: the figures do not hold for new images"
     if pairs.header.size != trained.spec.size:
         yield f"frames of {pairs.header.size} pixels, but the network was trained on {trained.spec.size}"
     if not same and trained.spec.needs_maps:
@@ -182,19 +191,24 @@ def _caveats(trained: Trained, config: TrainConfig, pairs: ShardFolder, rows: Po
             yield f"maps from elsewhere than in training: {'; '.join(differing)}"
 
 
-def _trained_on(config: TrainConfig, pairs: ShardFolder, shards: dict[str, Any]) -> frozenset[bytes] | None:
-    """SHA-256 of the files that the network was trained on; None where its shards are gone."""
+def _trained_on(trained: Trained, config: TrainConfig, pairs: ShardFolder, shards: dict[str, Any]) -> TrainingImages:
+    """The images that the network was trained on: as its file records them, else as far as its shards are there."""
+    images = trained.training_images
+    if len(images) or images.complete:
+        return images
     with suppress(SalpipeError):
         own = pairs if pairs.header.plan == shards.get("plan") else ShardFolder(str(shards.get("path")))
         if own.header.plan == shards.get("plan"):
-            return frozenset(_files(own, split_of(config, own).train))
-    return None
+            return training_images(config, own, split_of(config, own).train)
+    return images
 
 
-def _files(pairs: ShardFolder, rows: Positions) -> Iterator[bytes]:
-    """SHA-256 of the files of some images: copies have the same one whatever they are called."""
-    for shard, _, there in pairs.group(rows):
-        yield from map(bytes, shard.read("source/sha256", there))
+def _sha256(pairs: ShardFolder, rows: Positions) -> npt.NDArray[np.uint8]:
+    """SHA-256 of the files of some images, uint8 (n, 32): copies have the same one whatever they are called."""
+    found = np.empty((len(rows), DIGEST), np.uint8)
+    for shard, places, there in pairs.group(rows):
+        found[places] = shard.read("source/sha256", there)
+    return found
 
 
 def _origin(provenance: dict[str, Any]) -> dict[str, str]:

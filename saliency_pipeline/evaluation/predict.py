@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from saliency_pipeline.devices import find_device, threads_within_cores
-from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.evaluation.answers import (
     BATCH,
     Probabilities,
@@ -38,6 +38,7 @@ from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.backends import computes_bf16_in, openvino_installed
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.tables import write_table
+from saliency_pipeline.training.leaks import reads_stored_maps
 
 SHARDS = "shards"
 TABLE = "predictions.csv"
@@ -78,6 +79,7 @@ def predict(
     output: Path | str,
     *,
     weights: str | None = None,
+    target: str | None = None,
     count: int = 48,
     batch_size: int = BATCH,
     device: str = "auto",
@@ -96,6 +98,8 @@ def predict(
             outside the image folder.
         weights: the source model's file, where its weights came from a file of the user's own; where it was a run,
             that run.
+        target: `predicted` to explain the predicted class for a run that was trained on maps of the images' own
+            labels, which new images do not have; such a run is refused without it.
         count: images in the gallery, at most.
         batch_size: images that the trained network classifies at a time.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -103,11 +107,12 @@ def predict(
 
     Raises:
         SalpipeError: no such run, one that does not say how its maps were made, a source model that is not the one of
-            then, no image that can be used, other images in the output, or a full disk.
+            then, one that was trained on maps of labels, no image that can be used, other images in the output, or a
+            full disk.
     """
     progress, folder, trained = progress or Progress(), Path(output), load_trained(run)
     refuse_among_images(folder, run, images)
-    request = _request(trained, str(run), weights, str(find_device(device)), progress)
+    request = _request(trained, str(run), weights, target, str(find_device(device)), progress)
     make_output(folder)
     make_subfolder(folder / SHARDS)
     catalogue = read_images(images, "folders", ReadOptions(label_level=0), progress.note)
@@ -128,8 +133,12 @@ def predict(
         return tuple((classes[index], score) for index, score in found)
 
     names = [Path(place).resolve().name for place in (images, run)]
-    gallery = show(pairs.path, folder, count=count, predictions=top, title=f"{names[0]}, classified by {names[1]}")
-    _write(folder, trained, str(run), pairs, report.rejects, probabilities)
+    title = f"{names[0]}, classified by {names[1]}"
+    if target is not None:
+        title += f" with maps of the {target} class (it was trained on maps of the labels)"
+    gallery = show(pairs.path, folder, count=count, predictions=top, title=title)
+    about = {"target": target, "target_of_training": "label"} if target is not None else {}
+    _write(folder, trained, str(run), about, pairs, report.rejects, probabilities)
     counts = Counter(classes[index] for index in best[:, 0].tolist())
     return Predicted(
         folder,
@@ -142,7 +151,9 @@ def predict(
     )
 
 
-def _request(trained: Trained, run: str, weights: str | None, device: str, progress: Progress) -> Request:
+def _request(
+    trained: Trained, run: str, weights: str | None, target: str | None, device: str, progress: Progress
+) -> Request:
     """How frames and maps are to be made so that they are what the network was trained with."""
     provenance, source = _provenance(trained)
     frame = {"size": trained.spec.size, "fit": provenance["fit"], "max_pixels": provenance["max_pixels"]}
@@ -152,24 +163,45 @@ def _request(trained: Trained, run: str, weights: str | None, device: str, progr
     if not trained.spec.needs_maps:
         if weights is not None:
             raise SalpipeError(f"{run}: needs no maps, so there is no source model; leave out --weights")
+        if target is not None:
+            raise OptionError(f"--target {target}: {run} needs no maps; leave it out")
         return Request(model=run, backend="torch", precision="fp32", device=device, **frame)
     model, weights = _source(trained, source, weights)
     backend, precision = _placement(provenance, device, progress)
-    target = provenance["target"]
-    if target == "label":
-        progress.note("in training maps explained an image's own class, which is unknown here: the predicted one")
-        target = "predicted"
+    explained = _target(trained, run, str(provenance["target"]), target, progress)
     return Request(
         model=model,
         weights=weights,
         layer=source["layer"],
         methods=(str(recorded_config(trained).method),),
-        target=target,
+        target=explained,
         backend=backend,
         precision=precision,
         device=device,
         **frame,
     )
+
+
+def _target(trained: Trained, run: str, recorded: str, target: str | None, progress: Progress) -> str:
+    """The class that maps explain: the one of training, which cannot be the label of images that have none.
+
+    Raises:
+        SalpipeError: maps explained the labels in training, and `target` does not say what they explain instead.
+    """
+    if target not in (None, "predicted"):
+        raise OptionError(f"--target {target}: use predicted")
+    if recorded != "label":
+        if target is not None:
+            raise OptionError(f"--target {target}: is for runs trained on maps of the labels; leave it out")
+        return recorded
+    if target is not None:
+        progress.note("maps explain the predicted class; in training they explained an image's own label")
+    elif reads_stored_maps(recorded_config(trained)):
+        raise SalpipeError(
+            f"{run}: was trained on maps of the images' own labels, which new images do not have; train on maps of "
+            "--target predicted, or add --target predicted here to apply it to other maps than in training"
+        )
+    return "predicted"
 
 
 def _provenance(trained: Trained) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -241,7 +273,13 @@ def _placement(provenance: dict[str, Any], device: str, progress: Progress) -> t
 
 
 def _write(
-    folder: Path, trained: Trained, run: str, pairs: ShardFolder, rejects: int, probabilities: Probabilities
+    folder: Path,
+    trained: Trained,
+    run: str,
+    about: dict[str, str],
+    pairs: ShardFolder,
+    rejects: int,
+    probabilities: Probabilities,
 ) -> None:
     """Write the table and the document."""
     classes, keys = trained.spec.classes, pairs.keys()
@@ -255,6 +293,7 @@ def _write(
     document = {
         "run": run,
         "network_sha256": trained.sha256,
+        **about,
         "images": len(pairs),
         "rejects": rejects,
         "predictions": [

@@ -26,7 +26,7 @@ from saliency_pipeline.images.record import Split
 from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.saliency.render import colours, contact_sheet, overlay
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE, SINGLE_COLOR
+from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE, SEEN, SINGLE_COLOR
 from saliency_pipeline.shards.shard import Pair, Shard
 
 PAGE, CONTACT_SHEET = "gallery.html", "contact-sheet.png"
@@ -47,6 +47,7 @@ _FLAGS = (
     (CONSTANT, "the map has one value everywhere"),
     (NON_FINITE, "values that were not finite became 0"),
     (SINGLE_COLOR, "the image has one color everywhere"),
+    (SEEN, "the source model was trained on this image"),
 )
 
 
@@ -236,7 +237,7 @@ def _card(
         explained = int(pair.targets[view.method][view.target])
         bits = int(shard.flags(view.method, [row])[0, view.target])
         # an all-zero map is constant as well, which goes without saying
-        said = bits & ~CONSTANT if bits & ~SINGLE_COLOR == ALL_ZERO | CONSTANT else bits
+        said = bits & ~CONSTANT if bits & ~(SINGLE_COLOR | SEEN) == ALL_ZERO | CONSTANT else bits
         shown = tuple(text for bit, text in _FLAGS if said & bit)
         name = _class_name(names, explained)
         # another network numbers its classes in its own way

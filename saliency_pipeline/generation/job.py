@@ -25,6 +25,7 @@ from saliency_pipeline.images.decode import decode_frame
 from saliency_pipeline.images.fit import is_single_color
 from saliency_pipeline.images.record import ImageRecord
 from saliency_pipeline.models.source import SourceModel, load_source
+from saliency_pipeline.models.training_images import ENTRY
 from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.saliency.backends import Placement
 from saliency_pipeline.saliency.engine import Explainer
@@ -148,7 +149,7 @@ class _OpenShard:
     def __init__(self, job: Job, task: ShardTask) -> None:
         self.job, self.task = job, task
         self.rejects: list[Reject] = []
-        self.single_color = 0
+        self.single_color = self.seen = 0
         self.entered = ExitStack()
         path = temporary_name(Path(job.folder) / task.name)
         self.writer = self.entered.enter_context(ShardWriter(path, job.header, len(task.records)))
@@ -159,6 +160,7 @@ class _OpenShard:
         if explained.rows is not None:
             self.writer.append(explained.rows)
             self.single_color += int(np.sum(explained.rows.single_color))
+            self.seen += int(np.sum(explained.rows.seen))
 
     def publish(self) -> Receipt:
         """Complete the file, move it to its name and leave the receipt."""
@@ -169,7 +171,7 @@ class _OpenShard:
             size = path.stat().st_size
             digest = publish(path, folder / self.task.name, file=self.writer.descriptor)
         entry = ShardEntry(self.task.name, images, size, digest)
-        receipt = Receipt(self.job.header.plan, entry, tuple(self.rejects), self.single_color)
+        receipt = Receipt(self.job.header.plan, entry, tuple(self.rejects), self.single_color, self.seen)
         receipt.write(folder)
         return receipt
 
@@ -213,7 +215,10 @@ class _Worker:
 
     def __init__(self, job: Job, explainer: Explainer) -> None:
         self.job, self.explainer = job, explainer
-        self.interpolation = job.header.provenance["source"]["interpolation"]
+        source = job.header.provenance["source"]
+        self.interpolation = source["interpolation"]
+        # a plan of an earlier version has no such entry, and its shards no such flags
+        self.training_images = explainer.source.training_images() if ENTRY in source else None
         # As many as there are cores, or batches in a GPU's memory.
         self.computing = threading.BoundedSemaphore(job.placement.streams)
 
@@ -264,12 +269,13 @@ class _Worker:
             rejects = [Reject(key, "the source model's scores for it are not finite") for key in sorted(lost)]
             kept = self(replace(chunk, records=[record for record in chunk.records if record.key not in lost]))
             return _Explained(chunk, kept.rows, rejects + kept.rejects)
+        sha256 = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
         rows = ShardRows(
             keys=[record.key for record in records],
             labels=labels,
             splits=np.array([record.split for record in records], np.int8),
             images=jpegs or frames,
-            sha256=np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32),
+            sha256=sha256,
             source_size=np.array(sizes, np.int32),
             prediction_class=explanation.prediction_class,
             prediction_score=explanation.prediction_score,
@@ -278,6 +284,7 @@ class _Worker:
             boxes=[record.boxes for record in records] if job.header.boxes else (),
             groups=np.array([record.group for record in records], np.int64) if job.header.groups else (),
             single_color=np.array(single_color, np.bool_),
+            seen=() if self.training_images is None else self.training_images.contains(sha256),
         )
         return _Explained(chunk, rows, rejects)
 

@@ -36,12 +36,14 @@ class Receipt:
         shard: the shard's entry in the manifest.
         rejects: the planned images that are not in it.
         single_color: how many of its images have one color everywhere.
+        seen: how many of its images the source model was trained on.
     """
 
     plan: str
     shard: ShardEntry
     rejects: tuple[Reject, ...]
     single_color: int = 0
+    seen: int = 0
 
     def write(self, folder: Path) -> None:
         """Write it into the folder of receipts below `folder`, atomically."""
@@ -58,6 +60,7 @@ def read_receipt(folder: Path, name: str) -> Receipt | None:
             ShardEntry(**data["shard"]),
             tuple(Reject(str(reject["key"]), str(reject["reason"])) for reject in data["rejects"]),
             int(data.get("single_color", 0)),
+            int(data.get("seen", 0)),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -28,6 +28,7 @@ from saliency_pipeline.images.decode import decode_frame
 from saliency_pipeline.images.fit import FITS
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.models.source import SourceModel, load_source
+from saliency_pipeline.models.training_images import ENTRY
 from saliency_pipeline.saliency.backends import BACKENDS, PRECISIONS, Placement
 from saliency_pipeline.saliency.engine import Explainer
 from saliency_pipeline.saliency.layers import Layer, NoGridError
@@ -287,6 +288,9 @@ def _choose(
         "batch_size": batch,
         "versions": versions,
     }
+    if (images := source.training_images()) is not None:
+        # the flags say which; null where the source model's file does not record all
+        provenance["source"][ENTRY] = len(images) if images.complete else None
     if catalogue.passed_over:
         provenance[PASSED_OVER] = dict(catalogue.passed_over)
     if request.encoding == "jpeg":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -21,9 +21,10 @@ from saliency_pipeline.generation.resolve import Resolved, checked, resolve
 from saliency_pipeline.images.nesting import refuse_among_images, refuse_nesting
 from saliency_pipeline.images.open import read_images
 from saliency_pipeline.images.record import Catalogue
+from saliency_pipeline.models.training_images import ENTRY
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.allocator import keep_large_blocks
-from saliency_pipeline.shards.schema import ShardHeader, is_shard_name
+from saliency_pipeline.shards.schema import SEEN, ShardHeader, is_shard_name
 from saliency_pipeline.shards.summary import plural
 from saliency_pipeline.temporaries import remove_stale_temporaries
 from saliency_pipeline.workers import (
@@ -45,6 +46,7 @@ class Report:
         images: images in the shards of this run's slice.
         rejects: images that could not be used, in the same shards.
         single_color: images that have one color everywhere, in the same shards.
+        seen: images that the source model was trained on, in the same shards.
         shards: shards of the slice; all of them where the run was no slice.
         written: shards written by this run, the others were there.
         complete: whether the whole plan is finished and its manifest written.
@@ -60,6 +62,7 @@ class Report:
     images: int
     rejects: int
     single_color: int
+    seen: int
     shards: int
     written: int
     complete: bool
@@ -148,11 +151,15 @@ def generate(
             f"{plural(single_color, 'image')} of one color everywhere, with nothing on it to explain: "
             "stored with bit 8 of saliency/<method>/flag"
         )
+    seen = sum(receipt.seen for receipt in done.values())
+    for text in _training_notes(job, seen, sum(receipt.shard.images for receipt in done.values())):
+        progress.note(text)
     return Report(
         str(folder),
         sum(receipt.shard.images for receipt in done.values()),
         reject_count(done.values()),
         single_color,
+        seen,
         len(mine),
         len(written),
         complete,
@@ -163,6 +170,21 @@ def generate(
         job.placement.precision,
         dict(catalogue.passed_over),
     )
+
+
+def _training_notes(job: Job, seen: int, images: int) -> Iterator[str]:
+    """What is to be said about the images that the source model was trained on."""
+    source = job.header.provenance["source"]
+    if seen:
+        yield (
+            f"{job.model} was trained on {seen:,} of these {plural(images, 'image')}: their maps are stored with bit "
+            f"{SEEN} of saliency/<method>/flag, and must not be those of validation or test images"
+        )
+    if source.get(ENTRY, None if source["weights"] == "trained" else 0) is None:
+        yield (
+            f"{job.model} does not record all images it was trained on: 'salpipe train' refuses its maps; train it "
+            "again, and generate these shards again in another folder"
+        )
 
 
 def _open_folder(folder: Path, part: tuple[int, int], locks: ExitStack, note: Callable[[str], None]) -> None:

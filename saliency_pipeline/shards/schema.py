@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 FORMAT = "salpipe-shard"
 FORMAT_VERSION = "1.1"
-ALL_ZERO, CONSTANT, NON_FINITE, SINGLE_COLOR = 1, 2, 4, 8
+ALL_ZERO, CONSTANT, NON_FINITE, SINGLE_COLOR, SEEN = 1, 2, 4, 8, 16
+"""Bits of a map's flag; `SEEN`: the network that made the map was trained on this very image."""
+
 TOP = 5
 
 # of a file from outside: what a header says of sizes is believed up to these, and no further
@@ -129,6 +131,8 @@ class ShardRows:
             groups.
         single_color: bool (B,), whether an image has one color everywhere; flagged with each of its maps. Empty where
             nobody looked.
+        seen: bool (B,), whether the network that made an image's maps was trained on that image; flagged with each of
+            its maps. Empty where the network's training images are unknown or none of the data set's.
     """
 
     keys: list[str]
@@ -144,6 +148,7 @@ class ShardRows:
     boxes: Sequence[Sequence[tuple[int, int, int, int]]] = ()
     groups: npt.NDArray[np.int64] | tuple[()] = ()
     single_color: npt.NDArray[np.bool_] | tuple[()] = ()
+    seen: npt.NDArray[np.bool_] | tuple[()] = ()
 
     def __len__(self) -> int:
         return len(self.keys)

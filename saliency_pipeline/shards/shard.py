@@ -343,7 +343,7 @@ class Shard(Described):
         return self.read(self._of(method, "target"), rows)
 
     def flags(self, method: str, rows: Rows = None) -> npt.NDArray[np.uint8]:
-        """Bits of `schema.ALL_ZERO`, `CONSTANT`, `NON_FINITE` and `SINGLE_COLOR`, uint8 (B, T)."""
+        """Bits of `schema.ALL_ZERO`, `CONSTANT`, `NON_FINITE`, `SINGLE_COLOR` and `SEEN`, uint8 (B, T)."""
         return self.read(self._of(method, "flag"), rows)
 
     def _of(self, method: str, part: str) -> str:

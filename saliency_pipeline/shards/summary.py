@@ -15,7 +15,7 @@ from saliency_pipeline.documents import parse_json
 from saliency_pipeline.errors import IntegrityError
 from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, Manifest, reject_lines
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE, SINGLE_COLOR, MapShape
+from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE, SEEN, SINGLE_COLOR, MapShape
 from saliency_pipeline.text import printable
 
 # in the order of the columns of counts
@@ -85,6 +85,7 @@ class Summary:
         boxed: number of images of which is known where their object is.
         duplicates: number of images that are known to be duplicates of others.
         single_color: number of images that have one color everywhere.
+        seen: number of images on which the network that made their maps was trained.
         source_height: heights of the original images in pixels.
         source_width: widths of the original images in pixels.
         score: softmax of the source model's first class.
@@ -110,6 +111,7 @@ class Summary:
     boxed: int
     duplicates: int
     single_color: int
+    seen: int
     source_height: Range
     source_width: Range
     score: Range
@@ -138,6 +140,8 @@ class Summary:
             lines.append(f"duplicates {plural(self.duplicates, 'image')}, kept together in splits and folds")
         if self.single_color:
             lines.append(f"one color  {plural(self.single_color, 'image')}, with nothing on it to explain")
+        if self.seen:
+            lines.append(f"seen       {plural(self.seen, 'image')} on which the source model was trained")
         if self.rejects is not None:
             lines.append(f"rejects    {sum(self.rejects.values()):,}")
             lines += [f"  {count:7,}  {reason}" for reason, count in list(self.rejects.items())[:_SHOWN]]
@@ -240,7 +244,8 @@ def inspect(path: Path | str) -> Summary:
         unlabelled=int(counts[0].sum()),
         boxed=boxed,
         duplicates=duplicates,
-        single_color=_single_colored(flags),
+        single_color=_flagged(flags, SINGLE_COLOR),
+        seen=_flagged(flags, SEEN),
         source_height=Range.of(size[:, 0]),
         source_width=Range.of(size[:, 1]),
         score=Range.of(np.concatenate(scores)),
@@ -256,11 +261,10 @@ def inspect(path: Path | str) -> Summary:
     )
 
 
-def _single_colored(flags: dict[str, list[npt.NDArray[np.uint8]]]) -> int:
-    """The images that are flagged so with any of their maps, which are those of any one method."""
-    for parts in flags.values():
-        return int((np.concatenate(parts) & SINGLE_COLOR != 0).any(axis=1).sum())
-    return 0
+def _flagged(flags: dict[str, list[npt.NDArray[np.uint8]]], bit: int) -> int:
+    """The number of images of which a bit is set in any flag."""
+    images = [(np.concatenate(parts) & bit != 0).any(axis=1) for parts in flags.values()]
+    return int(np.any(images, axis=0).sum()) if images else 0
 
 
 def _map_statistics(shape: MapShape, scale: npt.NDArray[np.float32], flag: npt.NDArray[np.uint8]) -> MapStatistics:

@@ -21,6 +21,7 @@ from saliency_pipeline.shards.schema import (
     ALL_ZERO,
     CONSTANT,
     NON_FINITE,
+    SEEN,
     SINGLE_COLOR,
     ShardHeader,
     is_shard_name,
@@ -196,7 +197,7 @@ def _check_columns(shard: Shard) -> Iterator[str]:
         checks += [
             (f"saliency/{method}/scale", scales, 0, float(np.finfo(np.float32).max)),
             (f"saliency/{method}/target", shard.targets(method), -1, most - 1),
-            (f"saliency/{method}/flag", flags, 0, ALL_ZERO | CONSTANT | NON_FINITE | SINGLE_COLOR),
+            (f"saliency/{method}/flag", flags, 0, ALL_ZERO | CONSTANT | NON_FINITE | SINGLE_COLOR | SEEN),
         ]
         if not np.array_equal(scales == 0, flags & ALL_ZERO != 0):
             yield f"saliency/{method}: flags of all-zero maps do not agree with the scales"

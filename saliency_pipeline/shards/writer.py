@@ -18,6 +18,7 @@ from saliency_pipeline.files import disk_errors_explained
 from saliency_pipeline.shards.schema import (
     FORMAT,
     FORMAT_VERSION,
+    SEEN,
     SINGLE_COLOR,
     Column,
     ShardHeader,
@@ -188,8 +189,9 @@ class ShardWriter:
             arrays[f"saliency/{method}/map"] = stored
             arrays[f"saliency/{method}/scale"] = scale
             arrays[f"saliency/{method}/target"] = rows.targets[method]
-            if len(rows.single_color):
-                flag |= np.where(rows.single_color, np.uint8(SINGLE_COLOR), np.uint8(0))[:, None]
+            for bit, images in ((SINGLE_COLOR, rows.single_color), (SEEN, rows.seen)):
+                if len(images):
+                    flag |= np.where(images, np.uint8(bit), np.uint8(0))[:, None]
             arrays[f"saliency/{method}/flag"] = flag
         if isinstance(rows.images, list) != (self.header.encoding == "jpeg"):
             raise ValueError(f"images are {type(rows.images).__name__}, the encoding is {self.header.encoding}")

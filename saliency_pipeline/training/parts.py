@@ -27,6 +27,7 @@ from saliency_pipeline.training.batches import Batches, PairDataset, Preparation
 from saliency_pipeline.training.batchnorm import single_valued
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.inputs import Inputs
+from saliency_pipeline.training.leaks import Leak, check_allowed, refuse_leaks, start_of
 from saliency_pipeline.training.processes import training_processes
 from saliency_pipeline.training.split import Split, choose_split
 from saliency_pipeline.workers import usable_memory
@@ -51,6 +52,7 @@ class Parts:
         train: training images, augmented.
         validation: validation images as they are.
         pool: how many images the training images were drawn from.
+        leaks: leaks that `allow_leaks` accepts.
     """
 
     config: TrainConfig
@@ -64,19 +66,21 @@ class Parts:
     train: Batches
     validation: Batches
     pool: int
+    leaks: tuple[Leak, ...] = ()
 
 
 def assemble(config: TrainConfig, pairs: ShardFolder, device: torch.device) -> Parts:
     """Build the network, give it its first weights, and choose the images.
 
     Raises:
-        SalpipeError: an option that cannot be, or shards that do not serve.
+        SalpipeError: an option that cannot be, a leak that is not accepted, or shards that do not serve.
     """
     spec = network_spec(config, pairs)
     # without instructions for bf16 there is nothing to choose from
     precision = config.precision if config.precision != "auto" or computes_bf16(device) else "fp32"
     config = replace(config, method=chosen_method(config, pairs), device=device.type, precision=precision)
     train, validation, pool = datasets(config, spec, pairs)
+    leaks = refuse_leaks(config, pairs, validation.dataset.rows, start_of(config))
     network = build_network(spec)
     start = load_trained(config.start) if config.start else None
     report = initialise(network, spec, config.init, weights=config.weights, checkpoint=start, seed=config.run_seed)
@@ -86,7 +90,7 @@ def assemble(config: TrainConfig, pairs: ShardFolder, device: torch.device) -> P
     check_batches(network, spec, config.batch_size, len(train.dataset))
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     inputs = Inputs(preprocessing_of(spec.backbone, *find_source(spec.backbone)), device)
-    return Parts(config, spec, network, report, initial, tensors, frozen, inputs, train, validation, pool)
+    return Parts(config, spec, network, report, initial, tensors, frozen, inputs, train, validation, pool, leaks)
 
 
 def check_names(config: TrainConfig) -> None:
@@ -96,6 +100,7 @@ def check_names(config: TrainConfig) -> None:
     Raises:
         SalpipeError: one of them is not there, of another kind or does not fit.
     """
+    check_allowed(config.allow_leaks)
     library, bare = find_source(config.backbone)
     if config.init == "half" and config.weights == "default":
         require_pretrained(config.backbone, library, bare)

@@ -25,6 +25,7 @@ from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.batchnorm import synchronise
 from saliency_pipeline.training.checkpoint import LAST, Row, State, load_last, save_last
 from saliency_pipeline.training.config import CONFIG, TrainConfig, check_same
+from saliency_pipeline.training.leaks import recorded, training_images
 from saliency_pipeline.training.order import epoch_batches, epoch_order
 from saliency_pipeline.training.parts import Parts, assemble, check_names, choose_shuffle, class_weights, make_optimizer
 from saliency_pipeline.training.precision import choose_precision
@@ -209,9 +210,11 @@ def _train(
             if config.freeze and start is not None and not is_neutral(start):
                 progress.note(_frozen_start(config, start))
             more = {"start": start, "shuffle": shuffle, "environment": environment(device, fabric.world_size)}
-            write_json(folder / PROVENANCE, about | more)
+            write_json(folder / PROVENANCE, about | more | {"leaks": recorded(parts.leaks)})
         progress.note(f"{len(train.dataset):,} images train, {len(validation.dataset):,} validate; {config.precision}")
         progress.note(report)
+        for leak in parts.leaks:
+            progress.note(f"accepted with --allow-leaks {leak.name}: {leak.problem}")
     if fabric.world_size > 1:
         network = synchronise(network, device)
     model, optimizer = fabric.setup(network, make_optimizer(config, network))
@@ -222,6 +225,7 @@ def _train(
         raise SalpipeError(f"--epochs {config.epochs}: {folder} has {state.epoch} epochs already; use that or more")
     if leads:
         config.write(folder)
+    images = training_images(config, pairs, train.dataset.rows) if leads else None
     saved_about = {"config": asdict(config), **{name: about[name] for name in ("shards", "initialisation")}}
 
     def save(state: State) -> None:
@@ -235,7 +239,7 @@ def _train(
         write_answers(folder, pairs.keys_at(shown.rows), shown.labels, logits, pairs.classes)
         if better:
             scores = {name: value for name, value in row.items() if name.startswith("validation_") or name == "epoch"}
-            write_trained(folder / BEST, network, spec, saved_about | {"scores": scores})
+            write_trained(folder / BEST, network, spec, saved_about | {"scores": scores}, images)
         save(state)
         write_metrics(folder, state.rows)
         board.add(row)

@@ -1,0 +1,129 @@
+"""Leaks of a comparison: every run of its plan is checked before any is trained. Single runs: `training.leaks`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from saliency_pipeline.comparison.plan import Plan, Task
+from saliency_pipeline.comparison.runs import Run
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.models.training_images import TrainingImages
+from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.leaks import (
+    Leak,
+    LeakCheck,
+    accepted_sentences,
+    check_allowed,
+    start_of,
+    training_images,
+)
+from saliency_pipeline.training.parts import split_of
+from saliency_pipeline.training.split import Split
+
+_SPLIT = ("folds", "fold", "per_class", "limit", "seed", "group_by", "search_duplicates", "inner_split")
+"""Options that decide the images of a run."""
+
+
+@dataclass
+class _Concerned:
+    """A leak, of the run in which it concerns most images, and the runs that have it."""
+
+    leak: Leak
+    runs: int = 0
+    arms: dict[str, None] = field(default_factory=dict)
+
+    def add(self, leak: Leak, arm: str) -> None:
+        """Count a run."""
+        self.leak = max(self.leak, leak, key=lambda each: each.images)
+        self.runs += 1
+        self.arms[arm or "pretraining"] = None
+
+    def where(self, total: int) -> str:
+        """How many runs, and of which arms."""
+        return f"{self.runs} of {total} runs: {', '.join(self.arms)}"
+
+
+class _Shards:
+    """One folder of shards: its leak check, and the splits of its runs, each made once and only if asked for."""
+
+    def __init__(self, pairs: ShardFolder) -> None:
+        self.pairs, self.check = pairs, LeakCheck(pairs)
+        self._splits: dict[tuple[object, ...], Split] = {}
+
+    def split(self, config: TrainConfig) -> Split:
+        """The images of a run."""
+        key = tuple(getattr(config, name) for name in _SPLIT)
+        if key not in self._splits:
+            self._splits[key] = split_of(config, self.pairs)
+        return self._splits[key]
+
+    def leaks_of(self, config: TrainConfig, start: TrainingImages | None) -> tuple[Leak, ...]:
+        """The leaks of a run."""
+
+        def validation() -> npt.NDArray[np.int64]:
+            return self.split(config).validation
+
+        return self.check.leaks_of(config, validation, start)
+
+
+def refuse_leaks(plan: Plan, folder: Path, pairs: ShardFolder) -> list[str]:
+    """Refuse a comparison if any of its runs, pretraining included, has a leak that is not accepted.
+
+    Flags and hashes of the shards are read once. Where no map is flagged and no run begins with a trained network, no
+    split is made.
+
+    Args:
+        plan: the comparison.
+        folder: of the comparison.
+        pairs: the shards that are compared on.
+
+    Returns:
+        For each leak that is accepted a sentence with the runs that it concerns.
+
+    Raises:
+        SalpipeError: a leak that is not accepted; the message names the runs.
+        OptionError: `allow_leaks` has a name of no leak.
+    """
+    check_allowed(plan.shared.allow_leaks)
+    compared, pretrainings, tasks = _Shards(pairs), plan.pretrainings(), plan.tasks(folder)
+    sources: dict[str, _Shards] = {}
+    pretrained: dict[str, TrainingImages] = {}
+    starts: dict[tuple[object, ...], TrainingImages | None] = {}
+    concerned: dict[str, _Concerned] = {}
+
+    def add(task: Task, leaks: Iterable[Leak]) -> None:
+        for leak in leaks:
+            concerned.setdefault(leak.name, _Concerned(leak)).add(leak, task.arm)
+
+    for task in pretrainings:
+        source = sources.setdefault(task.shards, _Shards(ShardFolder(task.shards)))
+        add(task, source.leaks_of(task.config, start_of(task.config)))
+        images = training_images(task.config, source.pairs, source.split(task.config).train)
+        pretrained[str((folder / task.folder).resolve())] = images
+    for task in tasks:
+        config = task.config
+        key = config.init, config.start, config.weights
+        if key not in starts:
+            begun = None if config.start is None else pretrained.get(str(Path(config.start).resolve()))
+            starts[key] = start_of(config) if begun is None else begun
+        add(task, compared.leaks_of(config, starts[key]))
+    total = len(pretrainings) + len(tasks)
+    for name, each in concerned.items():
+        if name not in plan.shared.allow_leaks:
+            raise SalpipeError(f"{each.leak.message} ({each.where(total)})")
+    return [f"{each.leak.sentence.removesuffix('.')} ({each.where(total)})." for each in concerned.values()]
+
+
+def accepted_leaks(runs: Iterable[Run]) -> list[str]:
+    """For each leak that finished runs accepted a sentence with the arms that it concerns."""
+    arms: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for sentence in accepted_sentences(run.folder, run.config):
+            arms.setdefault(sentence, {})[run.arm] = None
+    return [f"{sentence.removesuffix('.')} ({', '.join(names)})." for sentence, names in arms.items()]
