@@ -146,9 +146,7 @@ def _setting(
         "ratio": where.ratio,
         "epochs": where.epochs,
         "early_epochs": min(EARLY_EPOCHS, where.epochs),
-        "threshold": None
-        if where.threshold is None
-        else {"value": where.threshold, "fixed": where.threshold_fixed},
+        "threshold": None if where.threshold is None else {"value": where.threshold, "fixed": where.threshold_fixed},
         "own_split": where.own_split,
         "completed": all(len(own) >= (looks.expected or 1) for own in by_arm.values()),
         "arms": {arm: summarize(own, where, classes) for arm, own in by_arm.items() if own},

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from saliency_pipeline.comparison.arms import CONTROL, REFERENCE
 from saliency_pipeline.comparison.attribution import attribution, other_differences
 from saliency_pipeline.comparison.rules import AREA, FINAL, MEASURES, SPEED
 from saliency_pipeline.comparison.verdicts import FASTER, LEAK, PRIMARY, SLOWER, WITHHELD
@@ -62,7 +61,9 @@ def _headline(results: Told) -> tuple[str, str]:
     part = next(part for part in results["settings"] if part["name"] == primary["setting"])
     contrast, place = find(part, primary["arm"], primary["against"]), _place(results, part)
     if results["leaks"]:
-        return LEAK, f"No verdict {place}: " + " ".join(reason.strip().rstrip(".") + ";" for reason in results["leaks"])[:-1]
+        return LEAK, f"No verdict {place}: " + " ".join(
+            reason.strip().rstrip(".") + ";" for reason in results["leaks"]
+        )[:-1]
     if contrast is None or contrast[primary["measure"]]["verdict"] == WITHHELD:
         return WITHHELD, _withheld(results, place)
     result = contrast[primary["measure"]]

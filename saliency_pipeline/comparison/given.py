@@ -27,8 +27,8 @@ from saliency_pipeline.shards.reader import ShardFolder
 
 SETTING = "all images"
 UNPLANNED = (
-    "the runs were given by hand, and no plan fixed them beforehand: p values hold for one look at runs that were chosen "
-    "without their results; where runs are added or exchanged after a look, use 'salpipe compare SHARDS --looks N'"
+    "the runs were given by hand, and no plan fixed them beforehand: p values hold for one look at runs that were "
+    "chosen without their results; where runs are added after a look, use 'salpipe compare SHARDS --looks N'"
 )
 """Warning of every comparison of given runs."""
 

@@ -1,4 +1,4 @@
-"""Whether finished runs form pairs: two runs of a pair differ in their arm alone, or they are refused by what differs."""
+"""Whether finished runs form pairs: two runs of a pair differ in their arm alone; others are refused."""
 
 from __future__ import annotations
 

@@ -29,6 +29,12 @@ RUNS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def without_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures take longer than everything else here."""
+    monkeypatch.setattr("saliency_pipeline.comparison.output.write_report", lambda folder, *_: folder / "report.html")
+
+
 def weights_file(path: Path, seed: int) -> Path:
     """A file of weights of the backbone, drawn at random."""
     with torch.random.fork_rng():
@@ -129,7 +135,7 @@ def test_everything_that_differs_is_named_at_once(folder: Path, tmp_path: Path) 
     other_precision(half)
     other_labels(half)
     other_random_weights(half)
-    with pytest.raises(SalpipeError, match="labels of .* images, --precision fp32 and bf16, random first weights"):
+    with pytest.raises(SalpipeError, match=r"labels of .* images, --precision fp32 and bf16, random first weights"):
         compare_runs([folder / "baseline", half], tmp_path / "out")
 
 
@@ -142,7 +148,7 @@ def test_a_file_of_weights_that_changed_between_two_runs_is_seen(folder: Path, t
         train(folder / "shards", tmp_path / name, replace(QUICK, weights=str(weights), **options))
     with pytest.raises(
         SalpipeError,
-        match=r"first weights from test_resnet .*backbone.bn1.* more tensors\)|first weights from test_resnet .*backbone",
+        match=r"they differ in first weights from test_resnet .* \(backbone\..*, backbone\..* and \d+ more tensors\);",
     ):
         compare_runs([tmp_path / "baseline", tmp_path / "half"], tmp_path / "out")
 
@@ -187,13 +193,14 @@ def test_a_run_of_an_earlier_version_is_refused_until_its_first_weights_are_reco
     train(folder / "shards", half, stored)
     assert compare_runs([folder / "baseline", half], tmp_path / "out").runs == 2
     (half / "validation.csv").unlink()
-    with pytest.raises(SalpipeError, match="has no validation.csv, so that its validation images cannot be checked"):
+    with pytest.raises(SalpipeError, match=r"has no validation.csv, so that its validation images cannot be checked"):
         compare_runs([folder / "baseline", half], tmp_path / "again")
 
 
 def test_a_control_belongs_to_the_candidate_that_differs_in_maps_alone(folder: Path, tmp_path: Path) -> None:
     runs = [folder / name for name in ("baseline", "half-mismatched", "half", "input")]
-    arms = {arm["name"]: arm for arm in compare_runs(runs, tmp_path / "out").results["arms"]}
+    results = compare_runs(runs, tmp_path / "out").results
+    arms = {arm["name"]: arm for arm in results["arms"]}
     assert {name: arm["kind"] for name, arm in arms.items()} == {
         "baseline": "reference",
         "half,fusion=multiply-skip-mismatched": "control",
@@ -201,6 +208,11 @@ def test_a_control_belongs_to_the_candidate_that_differs_in_maps_alone(folder: P
         "half,fusion=input": "candidate",
     }
     assert all({"arch", "maps"} <= arm["options"].keys() for arm in arms.values())
+    contrasts = results["settings"][0]["contrasts"]
+    assert {(c["arm"], c["against"]) for c in contrasts if c["role"] == "control"} == {
+        ("half,fusion=multiply-skip", "half,fusion=multiply-skip-mismatched")
+    }
+    assert {c["against"] for c in contrasts if c["arm"] == "half,fusion=input"} == {"baseline"}
 
 
 def test_given_runs_are_one_look_that_no_plan_fixed(folder: Path, tmp_path: Path) -> None:
@@ -209,6 +221,24 @@ def test_given_runs_are_one_look_that_no_plan_fixed(folder: Path, tmp_path: Path
     assert results["about"]["given"] is True
     assert any("no plan fixed them beforehand: p values hold for one look" in text for text in results["warnings"])
     assert any("no plan fixed them beforehand" in text for text in notes.notes)
+    primary = {"arm": "half", "against": "baseline", "measure": "final", "setting": "all images"}
+    assert results["primary"] == primary
+    assert results["looks"]["planned"] == 1
+    assert results["settings"][0]["own_split"] is True
+    assert results["starts"]["baseline"] is None
+    assert results["starts"]["half"]["features"]["eval"] > 0
+
+
+def test_leaks_that_a_run_accepted_leave_no_verdict(folder: Path, tmp_path: Path) -> None:
+    half = copy_of(folder / "half", tmp_path)
+    edit(half / "config.toml", lambda text: text.replace("allow-leaks = []", 'allow-leaks = ["label-maps"]'))
+    provenance = json.loads((half / "provenance.json").read_text())
+    sentence = "The maps explain every image's own label."
+    provenance["leaks"] = [{"name": "label-maps", "sentence": sentence}]
+    (half / "provenance.json").write_text(json.dumps(provenance))
+    results = compare_runs([folder / "baseline", half], tmp_path / "out").results
+    assert results["leaks"] == ["The maps explain every image's own label (half)."]
+    assert results["verdict"]["word"] == "leak"
 
 
 def test_training_options_may_differ_name_the_arm_and_are_a_warning(folder: Path, tmp_path: Path) -> None:
