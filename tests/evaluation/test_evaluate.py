@@ -150,8 +150,9 @@ def test_other_frames_and_other_maps_are_said(photos: Path, photo_run: Path, tmp
     found = evaluate(photo_run, shards, "all", tmp_path / "out", device="cpu", progress=notes)
     assert (found.metrics["images"], found.metrics["size"]) == (12, 48)
     assert notes.notes[0].startswith("the network was trained on 8 of these 12 images")
-    assert notes.notes[1] == "frames of 48 pixels, but the network was trained on 64"
-    assert notes.notes[2].startswith(
+    assert notes.notes[1].startswith("the best epoch was chosen by 4 of these 12 images")
+    assert notes.notes[2] == "frames of 48 pixels, but the network was trained on 64"
+    assert notes.notes[3].startswith(
         "maps from elsewhere than in training: model efficientnet_lite0 -> test_resnet; we"
     )
 
