@@ -39,7 +39,7 @@ from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.tables import write_table
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.leaks import LeakCheck, training_images
+from saliency_pipeline.training.leaks import LeakCheck
 from saliency_pipeline.training.parts import duplicates, labels_and_splits, split_of
 from saliency_pipeline.training.split import evaluation_rows
 
@@ -210,7 +210,7 @@ def _trained_on(trained: Trained, config: TrainConfig, pairs: ShardFolder, shard
         return images
     with suppress(SalpipeError):
         if (own := _own_shards(pairs, shards)) is not None:
-            return training_images(config, own, split_of(config, own).train)
+            return TrainingImages.of(_sha256(own, split_of(config, own).train), complete=config.start is None)
     return images
 
 

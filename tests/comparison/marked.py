@@ -10,7 +10,8 @@ from tests.training.examples import store
 CLASSES = ("blue", "green", "red", "yellow")
 COLOURS = np.array([[60, 80, 230], [60, 200, 60], [220, 50, 50], [220, 210, 50]], np.uint8)
 SIZE, CELLS, PATCH = 48, 6, 8
-PROVENANCE = {"source": {"model": "none", "weights": "none", "layer": "none"}, "target": "label"}
+PROVENANCE = {"source": {"model": "none", "weights": "none", "layer": "none"}, "target": "region"}
+"""The maps are annotations of a region, not explanations of a class by a source model."""
 
 
 def marked(path: Path, images: int = 160, *, seed: int = 0) -> Path:

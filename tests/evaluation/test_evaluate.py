@@ -112,7 +112,7 @@ def test_folds_are_those_of_the_run(figures: Path, tmp_path: Path) -> None:
     trained = load_trained(run)
     rewrite(trained, tmp_path / "n.safetensors", trained.about | {"shards": {"plan": "another", "provenance": {}}})
     evaluate(tmp_path / "n.safetensors", other, "validation", tmp_path / "out", device="cpu", progress=notes)
-    assert notes.find("shards of training are not there any more: some of these images may be among them")
+    assert notes.find("the run does not record all images it was trained on: some of these images may be among them")
 
 
 def test_images_of_training_are_known_in_shards_split_anew(figures: Path, figure_run: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
-from saliency_pipeline.errors import PlanMismatchError, SalpipeError
+from saliency_pipeline.errors import OptionError, PlanMismatchError, SalpipeError
 from saliency_pipeline.evaluation import predict as module
 from saliency_pipeline.evaluation.evaluate import evaluate
 from saliency_pipeline.evaluation.predict import Predicted, predict
@@ -162,12 +162,36 @@ def test_a_file_may_hold_what_the_library_had_then(photos: Path, tiny_run: Path,
         predict(photos, changed, tmp_path / "changed")
 
 
-def test_maps_of_the_own_class_become_those_of_the_predicted_one(photos: Path, tiny_run: Path, tmp_path: Path) -> None:
-    notes = Notes()
+def test_a_run_on_label_maps_is_applied_to_other_maps_only_if_told_to(
+    photos: Path, tiny_run: Path, tmp_path: Path
+) -> None:
     run = altered(tiny_run, tmp_path / "n.safetensors", target="label")
-    found = predict(photos, run, tmp_path / "out", device="cpu", progress=notes)
+    with pytest.raises(SalpipeError, match=r"n.safetensors: was trained on maps of .* own labels, .* add --target pre"):
+        predict(photos, run, tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
+    notes = Notes()
+    found = predict(photos, run, tmp_path / "out", target="predicted", device="cpu", progress=notes)
     assert ShardFolder(found.folder / "shards").provenance["target"] == "predicted"
-    assert notes.find("explained an image's own class, which is unknown here")
+    assert notes.find("maps explain the predicted class; in training they explained an image's own label")
+    document = json.loads((found.folder / "predictions.json").read_text())
+    assert (document["target"], document["target_of_training"]) == ("predicted", "label")
+    assert "with maps of the predicted class (it was trained on maps of the labels)" in Page(found.page).text
+
+
+def test_an_option_for_label_maps_is_refused_for_other_runs(photos: Path, tiny_run: Path, baseline: Path) -> None:
+    for run, message in ((tiny_run, "is for runs trained on maps of the labels"), (baseline, "needs no maps")):
+        with pytest.raises(OptionError, match=f"--target predicted: .*{message}.*; leave it out"):
+            predict(photos, run, photos / "out", target="predicted")
+    with pytest.raises(OptionError, match="--target label: use predicted"):
+        predict(photos, tiny_run, photos / "out", target="label")
+
+
+def test_a_run_that_reads_no_map_does_not_need_that_option(photos: Path, tiny_shards: Path, tmp_path: Path) -> None:
+    run = altered(
+        run_on(tiny_shards, tmp_path / "run", maps="center-prior"), tmp_path / "n.safetensors", target="label"
+    )
+    found = predict(photos, run, tmp_path / "out", device="cpu")
+    assert "target" not in json.loads((found.folder / "predictions.json").read_text())
 
 
 def test_frames_and_targets_are_those_recorded(photos: Path, tiny_run: Path, tmp_path: Path) -> None:

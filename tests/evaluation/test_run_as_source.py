@@ -37,20 +37,20 @@ def test_a_modulated_run_is_refused(photos: Path, tiny_run: Path, tmp_path: Path
 def test_a_moved_and_a_changed_run_are_noticed(photos: Path, baseline: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(baseline, tmp_path / "run"))
     source = {"model": str(run), **OWN}
-    shards = shards_of(photos, tmp_path / "shards", target="label", **source)
+    shards = shards_of(photos, tmp_path / "shards", **source)
     modulated = run_on(shards, tmp_path / "modulated")
     assert predict(photos, modulated, tmp_path / "out", device="cpu").images == 12
 
     trained = load_trained(run)
     rewrite(trained, run / "best.safetensors", trained.about | {"note": "trained for longer"})
     with pytest.raises(PlanMismatchError, match=r"another plan \(weights_sha256 "):
-        shards_of(photos, shards, target="label", **source)
+        shards_of(photos, shards, **source)
     with pytest.raises(SalpipeError, match="run: has other weights than the source model of training"):
         predict(photos, modulated, tmp_path / "out")
 
     shutil.rmtree(run)
     with pytest.raises(SalpipeError, match=r"is unknown"):
-        shards_of(photos, shards, target="label", **source)
+        shards_of(photos, shards, **source)
     with pytest.raises(SalpipeError, match=r"made with the run .*run, which is not there; give it with --weights"):
         predict(photos, modulated, tmp_path / "out")
     moved = shutil.copytree(baseline, tmp_path / "moved")

@@ -8,7 +8,7 @@ import pytest
 
 from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.shards.schema import SINGLE_COLOR
+from saliency_pipeline.shards.schema import SEEN, SINGLE_COLOR
 from saliency_pipeline.shards.summary import Range, inspect
 from saliency_pipeline.shards.verify import verify
 from tests.shards.examples import MAPS, folder, header, rows, write
@@ -70,6 +70,23 @@ def test_images_of_one_color_are_flagged_and_counted(tmp_path):
     plain = inspect(write(tmp_path / "shard-00001.h5", header(), rows(5)))
     assert plain.single_color == 0
     assert "one color" not in plain.as_text()
+
+
+def test_images_that_the_source_model_was_trained_on_are_flagged_and_counted(tmp_path):
+    marked = replace(rows(5), seen=np.array([True, False, True, False, False]), single_color=np.ones(5, bool))
+    path = write(tmp_path / "shard-00000.h5", header(), marked)
+    for method in MAPS:
+        flags = ShardFolder(path).shards[0].flags(method)
+        assert (flags & SEEN != 0).tolist() == [[one] * flags.shape[1] for one in marked.seen.tolist()]
+        assert (flags & SINGLE_COLOR != 0).all()
+    assert inspect(path).seen == 2
+    assert "seen       2 images on which the source model was trained" in inspect(path).as_text()
+    assert verify(path, deep=True).problems == ()
+    plain = write(tmp_path / "shard-00001.h5", header(), rows(5))
+    assert inspect(plain).seen == 0
+    assert "source model was trained" not in inspect(plain).as_text()
+    none = write(tmp_path / "shard-00002.h5", header(), replace(rows(5), seen=np.zeros(5, bool)))
+    assert none.read_bytes() == plain.read_bytes()
 
 
 def test_images_with_boxes_and_known_duplicates_are_counted(tmp_path):

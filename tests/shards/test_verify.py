@@ -133,7 +133,7 @@ def test_swapped_shards_are_found_deep(sound):
         ("saliency/gradcam/scale", (1, 0), -1, "scale of image 1 is -1"),
         ("saliency/gradcam/scale", (1, 0), 0, "flags of all-zero maps do not agree with the scales"),
         ("saliency/gradcam/target", (1, 0), 20, "target of image 1 is 20, outside [-1, 19]"),
-        ("saliency/gradcam/flag", (1, 0), 16, "flag of image 1 is 16, outside [0, 15]"),
+        ("saliency/gradcam/flag", (1, 0), 32, "flag of image 1 is 32, outside [0, 31]"),
         ("key", 1, b"", "a key is empty"),
         ("key", 1, b"\xff", "a key is not UTF-8"),
     ],

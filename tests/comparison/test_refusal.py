@@ -1,0 +1,123 @@
+"""Comparisons whose runs would leak: refused as a whole before anything is trained, or accepted and said."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from saliency_pipeline.comparison.arms import Arm, choose_arms
+from saliency_pipeline.comparison.compare import compare, plan_only
+from saliency_pipeline.comparison.given import compare_runs
+from saliency_pipeline.comparison.output import Comparison
+from saliency_pipeline.comparison.plan import Pretraining
+from saliency_pipeline.errors import OptionError, SalpipeError
+from saliency_pipeline.models.training_images import ENTRY
+from saliency_pipeline.shards.shard import Shard
+from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.run import train
+from tests.training.examples import labelled
+from tests.training.leaky import IMAGES, leaky
+
+pytestmark = pytest.mark.usefixtures("without_plots")
+
+QUICK = TrainConfig(
+    backbone="test_resnet", init="scratch", epochs=1, batch_size=16, lr=0.01, precision="fp32", device="cpu"
+)
+BASELINE = Arm("baseline", {"arch": "baseline"}, "reference")
+HALF = Arm("half", {"arch": "modulated"})
+PRIOR = Arm("center-prior", {"arch": "modulated", "maps": "center-prior"}, "control")
+ARMS = (BASELINE, HALF, PRIOR)
+
+
+def compared(shards: Path, folder: Path, *allowed: str, arms: tuple[Arm, ...] = ARMS, **options: Any) -> Comparison:
+    shared = dataclasses.replace(QUICK, allow_leaks=allowed)
+    return compare(shards, folder, arms, shared, **{"folds": 2, "repeats": 1, "jobs": 1, **options})
+
+
+def refused(shards: Path, folder: Path, message: str, *allowed: str, **options: Any) -> None:
+    """Refused in one line, also by a dry run, and no run was begun."""
+    with pytest.raises(SalpipeError, match=message) as error:
+        compared(shards, folder, *allowed, **options)
+    assert "\n" not in str(error.value)
+    assert not (folder / "runs").exists()
+    assert not (folder / "pretrained").exists()
+    shared = dataclasses.replace(QUICK, allow_leaks=allowed)
+    with pytest.raises(SalpipeError, match=message):
+        plan_only(shards, folder, options.pop("arms", ARMS), shared, **{"folds": 2, "repeats": 1, "jobs": 1, **options})
+
+
+@pytest.fixture(scope="module")
+def label_maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return leaky(tmp_path_factory.mktemp("label-maps") / "shards", target="label")
+
+
+def test_label_maps_are_refused_once_for_all_runs(label_maps: Path, tmp_path: Path) -> None:
+    refused(label_maps, tmp_path, r"its maps explain every image's own label.* \(2 of 6 runs: half\)$")
+    refused(label_maps, tmp_path, "--allow-leaks label-maps", "source-images")
+    with pytest.raises(OptionError, match="--allow-leaks all: unknown; choose from label-maps, source-images"):
+        compared(label_maps, tmp_path, "all")
+    assert compared(label_maps, tmp_path / "none", arms=(BASELINE, PRIOR)).results["leaks"] == []
+
+
+def test_an_accepted_leak_is_in_every_run_and_in_the_results(label_maps: Path, tmp_path: Path) -> None:
+    found = compared(label_maps, tmp_path / "a", "label-maps", arms=(BASELINE, HALF))
+    (sentence,) = found.results["leaks"]
+    assert sentence == (
+        "The maps explain every image's own label, so that the map of a validation or test image depends on the class "
+        "to be predicted (2 of 4 runs: half)."
+    )
+    assert json.loads((tmp_path / "a" / "results.json").read_text())["leaks"] == [sentence]
+    assert json.loads((tmp_path / "a" / "plan.json").read_text())["shared"]["allow_leaks"] == ["label-maps"]
+    runs = sorted((tmp_path / "a" / "runs" / "all-images").glob("*/*"))
+    assert len(runs) == 4
+    for run in runs:
+        assert TrainConfig.read(run).allow_leaks == ("label-maps",)  # type: ignore[union-attr]
+    again = compare_runs(runs, tmp_path / "b")
+    assert again.results["leaks"] == [sentence.replace("(2 of 4 runs: half)", "(scratch)")]
+
+
+def test_flags_are_read_once_for_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = leaky(tmp_path / "shards", seen=range(IMAGES), model="runs/source", weights="trained", **{ENTRY: IMAGES})
+    reads: list[str] = []
+    flags = Shard.flags
+    monkeypatch.setattr(Shard, "flags", lambda shard, *args: reads.append(shard.path.name) or flags(shard, *args))
+    message = r"was trained on \d+ of the \d+ validation and test images; .* \(12 of 36 runs: half\)"
+    with pytest.raises(SalpipeError, match=message):
+        compared(shards, tmp_path / "out", folds=4, repeats=3)
+    assert sorted(reads) == ["shard-00000.h5", "shard-00001.h5"]
+
+
+def test_shards_without_leaks_make_no_split_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saliency_pipeline.comparison.leaks.split_of", lambda *_: pytest.fail("a split was made"))
+    plan_only(leaky(tmp_path / "shards"), tmp_path / "out", ARMS, QUICK, folds=2, repeats=1, jobs=1)
+
+
+def test_pretraining_on_images_of_the_comparison_is_refused(tmp_path: Path) -> None:
+    shards = labelled(tmp_path / "target", IMAGES)
+    arms = (BASELINE, choose_arms(["baseline", "full"])[1])
+    # the same files as other shards, of which the training part is the comparison's validation part in some fold
+    same = leaky(tmp_path / "same")
+    message = (
+        r"--from .*/pretrained/all: that network was trained on \d+ of the \d+ validation and test images; .* "
+        r"--allow-leaks start-images.* \(2 of 5 runs: full\)$"
+    )
+    refused(shards, tmp_path / "a", message, arms=arms, pretraining=Pretraining(str(same)))
+    other = labelled(tmp_path / "other", IMAGES, seed=1)
+    found = compared(shards, tmp_path / "b", arms=arms, pretraining=Pretraining(str(other)))
+    assert found.results["leaks"] == []
+    # the comparison's own pretraining must not leak either
+    leaking = leaky(tmp_path / "leaking", target="label", seed=2)
+    message = r"leaking: its maps explain .* \(1 of 5 runs: pretraining\)$"
+    refused(shards, tmp_path / "c", message, arms=arms, pretraining=Pretraining(str(leaking)))
+
+
+def test_a_given_start_is_checked_for_every_fold(tmp_path: Path) -> None:
+    shards = labelled(tmp_path / "shards", IMAGES)
+    train(shards, tmp_path / "run", QUICK)
+    full = Arm("full", {"arch": "modulated", "init": "full", "start": str(tmp_path / "run")})
+    refused(shards, tmp_path / "a", r"--from .*run: that network .* \(2 of 4 runs: full\)$", arms=(BASELINE, full))
+    # with the shards' own split it was trained on the same images
+    own = compared(shards, tmp_path / "b", arms=(BASELINE, full), folds=0)
+    assert own.results["leaks"] == []

@@ -1,0 +1,32 @@
+"""Shards whose maps were made, it says, in ways that leak: of the labels, or by a source model that saw the images."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from saliency_pipeline.shards.schema import ShardHeader
+from tests.training.examples import CLASSES, MAPS, SIZE, labelled_rows, store
+
+IMAGES = 48
+
+
+def leaky(
+    path: Path, *, target: str = "predicted", seen: Sequence[int] | None = None, seed: int = 0, **source: Any
+) -> Path:
+    """The figures of `labelled`, 48 of three classes.
+
+    Args:
+        path: the folder.
+        target: what the maps explain.
+        seen: positions of the images that the source model was trained on.
+        seed: of the images.
+        **source: entries of the provenance's source.
+    """
+    rows = labelled_rows(IMAGES, seed=seed)
+    if seen is not None:
+        rows = replace(rows, seen=np.isin(np.arange(IMAGES), seen))
+    provenance = {"source": {"model": "tiny", "classes": ["a", "b", "c", "d", "e"], **source}, "target": target}
+    return store(path, ShardHeader(f"plan-{path.name}", provenance, CLASSES[:3], SIZE, "raw", MAPS), rows, 2)
