@@ -16,6 +16,7 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation.evaluate import PREDICTIONS
 from saliency_pipeline.recognition import RUN, recognize
 from saliency_pipeline.tables import read_table
+from saliency_pipeline.training.checkpoint import TOP5
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.runlog import ANSWERS, COLUMNS, METRICS, PROVENANCE, SUMMARY, read_json
 
@@ -73,8 +74,8 @@ class Run:
         setting: under which data budget it was trained, such as `15 a class`.
         folder: where it is.
         config: its options.
-        curves: float64 (E,) by the name of a metric, such as `validation_top1`; a metric that is not defined in every
-            epoch, as top-5 accuracy of five classes, is left out.
+        curves: float64 (E,) by the name of a metric, such as `validation_top1`; top-5 accuracy is left out where it is
+            not defined.
         images: how many images trained (`train`), validated (`validation`), and training was drawn from (`pool`).
         plan: hash of the shards' plan.
         shards: folder of the shards.
@@ -130,7 +131,8 @@ def read_run(folder: Path, arm: str, setting: str) -> Run:
     provenance = read_json(folder / PROVENANCE)
     try:
         rows = [parse_json(line) for line in read_regular(folder / METRICS).splitlines()]
-        defined = [name for name in COLUMNS if name != "epoch" and all(row[name] is not None for row in rows)]
+        undefined = {"epoch", *(TOP5 for row in rows if row[TOP5] is None)}
+        defined = [name for name in COLUMNS if name not in undefined]
         curves = {name: np.array([float(row[name]) for row in rows], np.float64) for name in defined}
         if not rows or not np.isfinite(curves["validation_top1"]).all():
             raise ValueError("its accuracy is not finite")
