@@ -57,7 +57,7 @@ class RunReport:
         folder: the run.
         epochs: epochs that were trained.
         stopped_early: whether `--patience` ended it.
-        best: metrics of the best epoch.
+        best: metrics of the best epoch; `validation_top5` is None with five classes or fewer.
         last: metrics of the last epoch.
         seconds: of all epochs together.
         precision: `fp32` or `bf16`.
