@@ -84,8 +84,8 @@ def share(text: str) -> tuple[float, bool]:
     default="predicted",
     show_default=True,
     metavar="predicted|label|top:K|CLASS",
-    help="Explained class of the source model: the predicted one, the image's own label, the K highest, or "
-    "one class for all by index, WordNet id or name.",
+    help="Explained class of the source model: the predicted one, the image's own label (for looking at maps; 'salpipe "
+    "train' refuses them), the K highest, or one class for all by index, WordNet id or name.",
 )
 @click.option(
     "--size",
@@ -198,7 +198,7 @@ def command(
     Examples:
       salpipe generate photos -o shards
       salpipe generate photos -o shards --model resnet50 --method gradcam --method gradient
-      salpipe generate photos -o shards --target label --precision fp32
+      salpipe generate photos -o shards --target top:3 --precision fp32
       salpipe generate photos -o shards --split 72/18/10 --dedupe drop-conflicts
       salpipe generate imagenet -o shards --num-classes 100 --per-class 50 --dry-run
       salpipe generate ILSVRC2012_img_train.tar -o shards --classes 'n0208*' --classes tench

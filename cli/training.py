@@ -74,7 +74,8 @@ _SPLITTING = (
         "--allow-leaks",
         multiple=True,
         metavar="NAME",
-        help="Accept a leak that is refused otherwise, by the name in the message; nothing can be concluded then.",
+        help="Accept a leak that is refused otherwise: label-maps, source-images or start-images; comparisons have no "
+        "verdict then.",
     ),
 )
 

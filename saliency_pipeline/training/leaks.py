@@ -104,7 +104,7 @@ class LeakCheck:
         return Leak(
             LABEL_MAPS,
             str(self.pairs.path),
-            f"its maps explain every image's own label (--target label), those of {self.images} too, "
+            f"the maps explain every image's own label (--target label), those of {self.images} too, "
             "so that a map depends on the class to be predicted",
             "generate the shards again with --target predicted",
             "The maps explain every image's own label, so that the map of a validation or test image depends on the "
@@ -127,7 +127,7 @@ class LeakCheck:
             return Leak(
                 SOURCE_IMAGES,
                 path,
-                f"the source model {model} of its maps does not record all images it was trained on, "
+                f"the source model {model} of the maps does not record all images it was trained on, "
                 f"which may be {self.images}",
                 "train that model again with this version and generate the shards again",
                 "The source model of the maps does not record which images it was trained on, and these may be "
@@ -139,7 +139,7 @@ class LeakCheck:
         return Leak(
             SOURCE_IMAGES,
             path,
-            f"the source model {model} of its maps was trained on {count:,} of the {len(chosen):,} {self.images}",
+            f"the source model {model} of the maps was trained on {count:,} of the {len(chosen):,} {self.images}",
             "generate the shards again with a model that was trained on other images",
             "The source model of the maps was trained on validation or test images.",
             count,

@@ -54,7 +54,7 @@ def label_maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_label_maps_are_refused_once_for_all_runs(label_maps: Path, tmp_path: Path) -> None:
-    refused(label_maps, tmp_path, r"its maps explain every image's own label.* \(2 of 6 runs: half\)$")
+    refused(label_maps, tmp_path, r"the maps explain every image's own label.* \(2 of 6 runs: half\)$")
     refused(label_maps, tmp_path, "--allow-leaks label-maps", "source-images")
     with pytest.raises(OptionError, match="--allow-leaks all: unknown; choose from label-maps, source-images"):
         compared(label_maps, tmp_path, "all")
@@ -109,7 +109,7 @@ def test_pretraining_on_images_of_the_comparison_is_refused(tmp_path: Path) -> N
     assert found.results["leaks"] == []
     # the comparison's own pretraining must not leak either
     leaking = leaky(tmp_path / "leaking", target="label", seed=2)
-    message = r"leaking: its maps explain .* \(1 of 5 runs: pretraining\)$"
+    message = r"leaking: the maps explain .* \(1 of 5 runs: pretraining\)$"
     refused(shards, tmp_path / "c", message, arms=arms, pretraining=Pretraining(str(leaking)))
 
 

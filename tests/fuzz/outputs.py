@@ -18,6 +18,7 @@ from saliency_pipeline.generation.plan import Plan, store_plan
 from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, Reject
 from saliency_pipeline.models.source import _serialize, load_source
 from saliency_pipeline.models.trained import BEST, write_trained
+from saliency_pipeline.models.training_images import DIGEST, TrainingImages
 from saliency_pipeline.models.two_branch import NetworkSpec, build_network
 from saliency_pipeline.saliency.layers import choose_layer
 from saliency_pipeline.saliency.split import split_network
@@ -105,7 +106,8 @@ def _run(folder: Path, arch: str = "modulated") -> Path:
         optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     save_last(folder, model, optimizer, State(epoch=2, rows=rows, best=rows[0], elapsed=2.0))
     told = {"config": json.loads(json.dumps(vars(replace(CONFIG, arch=arch)))), "shards": about}
-    write_trained(folder / BEST, model, spec, told)
+    images_seen = TrainingImages.of(np.arange(6 * DIGEST, dtype=np.uint8).reshape(6, DIGEST))
+    write_trained(folder / BEST, model, spec, told, images_seen)
     CONFIG.write(folder)
     start = {"name": "scratch", "sha256": "0" * 64, "report": "random"}
     images = {"train": 6, "validation": 3, "pool": 6}

@@ -27,7 +27,7 @@ from saliency_pipeline.images.decode import FITS, decode_frame
 from saliency_pipeline.images.layout import ReadOptions
 from saliency_pipeline.images.open import LAYOUTS, read_images
 from saliency_pipeline.models import source
-from saliency_pipeline.models.trained import load_trained
+from saliency_pipeline.models.trained import BEST, load_trained, recorded_images
 from saliency_pipeline.models.two_branch import build_network
 from saliency_pipeline.models.weights import read_state_dict
 from saliency_pipeline.saliency.stored_graph import from_bytes, to_bytes
@@ -190,6 +190,7 @@ def read_weights(path: Path, random: Random) -> None:
 
 def read_trained(path: Path, random: Random) -> None:
     besides(lambda: source.load_source(str(path.parent)).class_index("square"))
+    besides(lambda: recorded_images(path.parent / BEST))
     recorded_config(load_trained(path.parent))
 
 

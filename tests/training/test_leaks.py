@@ -69,7 +69,7 @@ def test_maps_of_the_label_are_refused_where_they_are_read(label_maps: Path, pla
     refused(
         label_maps,
         tmp_path / "run",
-        r"shards: its maps explain every image's own label \(--target label\).*; generate the shards again with "
+        r"shards: the maps explain every image's own label \(--target label\).*; generate the shards again with "
         r"--target predicted, or accept it with --allow-leaks label-maps",
     )
     assert names(label_maps, maps="mismatched") == names(label_maps, maps="shuffled-pixels") == ["label-maps"]
@@ -108,7 +108,7 @@ def test_another_leak_is_not_accepted_with_it_and_names_are_checked(
 def test_maps_by_a_source_that_saw_their_held_out_images_are_refused(part: Split, tmp_path: Path) -> None:
     seen = [*PLACES[Split.TRAIN].tolist(), int(PLACES[part][1])]
     shards = leaky(tmp_path / "shards", seen=seen, **RUN, **{ENTRY: len(seen)})
-    message = r"shards: the source model runs/source of its maps was trained on 1 of the 24 validation and test images;"
+    message = r"shards: the source model runs/source of the maps was trained on 1 of the 24 validation and test images;"
     refused(shards, tmp_path / "run", message)
     for options in ({"arch": "baseline"}, {"maps": "center-prior"}):
         assert names(shards, **options) == []
