@@ -16,7 +16,12 @@ from saliency_pipeline.text import shown
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, type=click.Path(exists=True, path_type=Path), metavar="SHARDS | RUN RUN...")
+@click.argument(
+    "inputs",
+    nargs=-1,
+    type=click.Path(exists=True, path_type=Path),
+    metavar="SHARDS... | RUN RUN... | COMPARISON...",
+)
 @output_option("Folder of the comparison; run the same command again to go on where it stopped.")
 @click.option(
     "--arm",
@@ -99,7 +104,8 @@ def command(
 
     Trains every arm on the same folds, from the same first weights, with the same images in the same order, and says
     how they differ: report.html, results.json, results.csv, figures, and the runs themselves. Give RUNs that 'salpipe
-    train' finished instead, and those are compared. Options of 'salpipe train' hold for all arms.
+    train' finished instead, and those are compared. Options of 'salpipe train' hold for all arms. With several SHARDS,
+    or finished COMPARISONs, one per data set, the verdict is over data sets; it takes three or more.
 
     \b
     Examples:
@@ -109,25 +115,37 @@ def command(
       salpipe compare shards -o scarce --per-class 5,10,20,all --jobs 2
       salpipe compare faces -o transfer --arm baseline --arm full --pretrain imagenet --pretrain-size 1000,3000,all
       salpipe compare runs/baseline runs/half -o two-runs
+      salpipe compare pets flowers clothes -o datasets --epochs 12 --lr 0.005
       salpipe compare -o comparison --report-only
     """  # noqa: D301 - click reads \b
     # before the libraries are imported, which takes seconds
     check_weights(options["weights"])
     from saliency_pipeline.comparison.arms import choose_arms
     from saliency_pipeline.comparison.compare import compare, plan_only
+    from saliency_pipeline.comparison.datasets import (
+        combine,
+        compare_datasets,
+        is_overall,
+        kind_of,
+        name_inputs,
+        rebuild_overall,
+    )
     from saliency_pipeline.comparison.given import compare_runs
     from saliency_pipeline.comparison.output import rebuild
     from saliency_pipeline.comparison.plan import Pretraining
     from saliency_pipeline.devices import find_device
+    from saliency_pipeline.recognition import COMPARISON, SHARDS
     from saliency_pipeline.training.config import CONFIG, TrainConfig
 
     find_device(options["device"])
     progress = TerminalProgress(quiet)
     if report_only:
-        found = rebuild(output, inputs[0] if inputs else None)
+        found = rebuild_overall(output) if is_overall(output) else rebuild(output, inputs[0] if inputs else None)
     elif not inputs:
         raise click.UsageError("give SHARDS, or two RUNs or more")
-    elif len(inputs) > 1 or (inputs[0] / CONFIG).is_file():
+    elif (kind := kind_of(inputs)) == COMPARISON and len(inputs) > 1:
+        found = combine(inputs, output, progress=progress)
+    elif (len(inputs) > 1 and kind != SHARDS) or (inputs[0] / CONFIG).is_file():
         found = compare_runs(inputs, output, reference=reference, progress=progress)
     else:
         chosen = choose_arms(arms, arms_file, reference=reference, start=start)
@@ -141,11 +159,22 @@ def command(
             "jobs": jobs,
             "progress": progress,
         }
+        if dry_run and len(inputs) > 1:
+            if as_json:
+                raise click.UsageError("--dry-run --json: give one folder of shards at a time")
+            for name, shards in name_inputs(inputs).items():
+                echo(f"{shown(name)}:")
+                _say_plan(*plan_only(shards, output / name, chosen, shared, **what), as_json)
+            return
         if dry_run:
             tasks, estimate = plan_only(inputs[0], output, chosen, shared, **what)
             _say_plan(tasks, estimate, as_json)
             return
-        found = compare(inputs[0], output, chosen, shared, engine=engine, address=address, **what)
+        ways: dict[str, Any] = {"engine": engine, "address": address} | what
+        if len(inputs) > 1:
+            found = compare_datasets(inputs, output, chosen, shared, **ways)
+        else:
+            found = compare(inputs[0], output, chosen, shared, **ways)
     verdict = found.results["verdict"]
     if as_json:
         json_echo({"folder": found.folder, "page": found.page, "runs": found.runs, "failed": found.failed, **verdict})

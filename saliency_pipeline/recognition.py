@@ -22,8 +22,9 @@ SHARD, FOLDER, FILE, ODD = "a shard", "a folder of other files", "some other fil
 # which file tells a folder; the first that is there counts
 _MARKS = {
     "manifest.json": SHARDS,
-    "plan.json": UNFINISHED,
+    # before the plan, which a comparison has as well
     "results.json": COMPARISON,
+    "plan.json": UNFINISHED,
     "best.safetensors": RUN,
     "last.safetensors": RUN,
     "provenance.json": RUN,

@@ -11,7 +11,7 @@ import numpy as np
 
 from saliency_pipeline.comparison.analysis import analyse
 from saliency_pipeline.comparison.arms import Arm
-from saliency_pipeline.comparison.costs import paid
+from saliency_pipeline.comparison.costs import measure_costs
 from saliency_pipeline.comparison.estimate import Estimate, choose_shared_precision, estimate
 from saliency_pipeline.comparison.jobs import do_tasks
 from saliency_pipeline.comparison.leaks import refuse_leaks
@@ -23,6 +23,7 @@ from saliency_pipeline.comparison.output import (
     write_comparison,
 )
 from saliency_pipeline.comparison.plan import ALL, Plan, Pretraining, Task, chosen_before, make_plan, store
+from saliency_pipeline.comparison.rules import Rules
 from saliency_pipeline.comparison.runs import Run, is_finished, read_run
 from saliency_pipeline.devices import computes_bf16, find_device, threads_within_cores
 from saliency_pipeline.errors import OptionError, SalpipeError
@@ -104,11 +105,12 @@ def compare(
             plan.arms,
             plan.settings,
             pairs.classes,
+            rules=Rules(None, repeats=plan.repeats, look_repeats=(plan.repeats,), own_split=not plan.folds),
             about=about,
             warnings=[*warnings, *leaks(pairs, plan.folds)],
             leaks=refuse_leaks(plan, folder, pairs),
         )
-        costs = paid(runs, pairs, plan.shared, maps_known(folder))
+        costs = measure_costs(runs, pairs, plan.shared, maps_known(folder))
         page = write_comparison(folder, results, costs, pictures_of(pairs, plan.shared))
     return Comparison(folder, page, len(runs), len(failed), results)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from saliency_pipeline.comparison.arms import REFERENCE
 from saliency_pipeline.comparison.attribution import attribution, other_differences
 from saliency_pipeline.comparison.rules import AREA, FINAL, MEASURES, SPEED
 from saliency_pipeline.comparison.verdicts import FASTER, LEAK, PRIMARY, SLOWER, WITHHELD
@@ -57,19 +58,21 @@ def _headline(results: Told) -> tuple[str, str]:
     """Word and sentence of the primary question."""
     primary = results["primary"]
     if primary is None:
-        return WITHHELD, "No verdict: no candidate is compared with a reference, so that this data set answers nothing"
+        asked = any(c["role"] == REFERENCE for part in results["settings"] for c in part["contrasts"])
+        missing = "the primary question is about an arm or a data budget that is not among these"
+        return WITHHELD, (
+            f"No verdict on this data set: {missing if asked else 'no candidate is compared with a reference'}"
+        )
     part = next(part for part in results["settings"] if part["name"] == primary["setting"])
     contrast, place = find(part, primary["arm"], primary["against"]), _place(results, part)
     if results["leaks"]:
-        return LEAK, f"No verdict {place}: " + " ".join(
-            reason.strip().rstrip(".") + ";" for reason in results["leaks"]
-        )[:-1]
+        return LEAK, f"No verdict {place}: {'; '.join(reason.strip().rstrip('.') for reason in results['leaks'])}"
     if contrast is None or contrast[primary["measure"]]["verdict"] == WITHHELD:
         return WITHHELD, _withheld(results, place)
     result = contrast[primary["measure"]]
     if result["verdict"] is None:
         return WITHHELD, (
-            f"No verdict {place}: {_MEASURED[primary['measure']]} has no test over images with the shards' own split; "
+            f"No verdict {place}: the {_title(part, primary['measure'])} has no test over images without folds; "
             "use --folds, or the final accuracy as the primary question"
         )
     clauses = [_main(results, part, contrast, primary["measure"], place)]
@@ -144,7 +147,8 @@ def _secondary(part: Told, contrast: Told, primary: str) -> list[str]:
         result = contrast[measure]
         if measure != primary and result["verdict"] in (BETTER, WORSE, FASTER, SLOWER):
             claim = _claim(part, result["verdict"], measure)
-            clauses.append(f"{claim} ({_estimate(part, result, measure)}, {_p(result['p_adjusted'])} after Holm)")
+            estimate = _estimate(part, result, measure).replace(" (", ", ").rstrip(")")
+            clauses.append(f"{claim} ({estimate}, {_p(result['p_adjusted'])} after Holm)")
     return clauses
 
 
@@ -152,26 +156,28 @@ def _detail(results: Told, part: Told, contrast: Told, measure: str) -> str:
     """One line: what was measured, the estimate, the adjusted p, P(A > B) and the verdict."""
     result, arm, against = contrast[measure], contrast["arm"], contrast["against"]
     where = f"{part['name']}: " if len(results["settings"]) > 1 else ""
-    start = f"{where}{arm} vs. {against}, {_MEASURED[measure]}"
+    title = "speed" if measure == SPEED else _title(part, measure)
+    start = f"{where}{arm} vs. {against}, {title}"
     word = "no verdict, because of a leak" if result["verdict"] == LEAK else _claim(part, result["verdict"], measure)
     if result["statistics"] is None:
         return f"{start}: {contrast['pairs']} pair{'' if contrast['pairs'] == 1 else 's'} of runs, {word}"
     adjusted = "" if result["family"] == PRIMARY else " after Holm"
     p = "" if result["p_adjusted"] is None else f", {_p(result['p_adjusted'])}{adjusted}"
     superior = result["superiority"]
-    likely = "is faster in a pair" if measure == SPEED else "is higher in a pair"
     return (
-        f"{start}: {_estimate(part, result, measure)}{p}: {word} ({contrast['pairs']} pairs; probability that {arm} "
-        f"{likely}: {superior['probability']:.2f}, 95 % CI {superior['low']:.2f} to {superior['high']:.2f}, "
-        f"{superior['word']})"
+        f"{start}: {_estimate(part, result, measure)}{p}, {contrast['pairs']} pairs: {word}; P({arm} "
+        f"{'faster than' if measure == SPEED else '>'} {against}) = {superior['probability']:.2f} (95 % CI "
+        f"{superior['low']:.2f} to {superior['high']:.2f}{', over seeds' if part['own_split'] else ''})"
     )
 
 
-_MEASURED = {
-    FINAL: "final accuracy",
-    AREA: "area under the first epochs",
-    SPEED: "epochs to 95 % of its own final accuracy",
-}
+def _title(part: Told, measure: str) -> str:
+    """What a measure is."""
+    return {
+        FINAL: "final accuracy",
+        AREA: f"area under the first {part['early_epochs']} epochs",
+        SPEED: "time to 95 % of its own final accuracy",
+    }[measure]
 
 
 def _claim(part: Told, word: str, measure: str) -> str:
@@ -206,7 +212,7 @@ def _estimate(part: Told, result: Told, measure: str) -> str:
     mean, low, high = source["mean"], source["low"], source["high"]
     if measure != SPEED:
         return f"{points(mean)} points (95 % CI {points(low)} to {points(high)})"
-    return f"reached 95 % of its own final accuracy {_epochs(mean)} (95 % CI {_time(low)} to {_time(high)})"
+    return f"reached 95 % of its own final accuracy {_epochs(mean)} (95 % CI {_times(low, high)})"
 
 
 def _epochs(value: float) -> str:
@@ -218,8 +224,16 @@ def _epochs(value: float) -> str:
     return f"{abs(value):.1f} epochs {'later' if value > 0 else 'earlier'}"
 
 
-def _time(value: float) -> str:
-    return f"{abs(value):.1f} {'later' if value > 0 else 'earlier'}"
+def _times(low: float, high: float) -> str:
+    """An interval of a difference of times, in epochs.
+
+    >>> _times(-4.8, -1.3), _times(-2.0, 1.9)
+    ('1.3 to 4.8', '2.0 earlier to 1.9 later')
+    """
+    if low * high > 0:
+        near, far = sorted((abs(low), abs(high)))
+        return f"{near:.1f} to {far:.1f}"
+    return f"{abs(low):.1f} earlier to {abs(high):.1f} later"
 
 
 def _p(p: float) -> str:

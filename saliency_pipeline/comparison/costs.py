@@ -1,4 +1,4 @@
-"""What a comparison costs in time. None of it decides a verdict, and no two comparisons pay the same."""
+"""What a comparison costs in time, for `costs.json`: it differs between machines and decides no verdict."""
 
 from __future__ import annotations
 
@@ -27,36 +27,53 @@ FRAMES = 64
 """Images whose maps are made to see what that costs."""
 
 
-def paid(
-    runs: Sequence[Run], pairs: ShardFolder | None, config: TrainConfig, maps: dict[str, Any] | None
+def measure_costs(
+    runs: Sequence[Run],
+    pairs: ShardFolder | None,
+    config: TrainConfig,
+    maps: dict[str, Any] | None,
+    *,
+    tuning: Sequence[Run] = (),
 ) -> dict[str, Any]:
-    """Time that was paid: for every arm's runs, and for the maps that arms read.
+    """Wall-clock time of every arm's runs, of choosing its learning rate, and of making the maps that arms read.
 
     Args:
-        runs: finished ones.
-        pairs: their shards, None where they are gone.
-        config: says whose maps they read.
-        maps: what making them was found to cost before, None to measure it.
+        runs: finished runs of the comparison.
+        pairs: their shards, None where they no longer exist.
+        config: names the method whose maps are read.
+        maps: an earlier measurement of what making the maps takes; None measures it.
+        tuning: finished runs that chose the learning rates; they may belong to arms and settings without other runs.
 
     Returns:
-        `settings`: by setting and arm `runs`, mean `seconds` of training, `seconds_per_epoch` and `reads_maps`; `maps`:
-        `seconds` for all `images`, or None; `shards`: where they are.
+        `settings`: per setting and arm `runs`, mean `seconds` per run, `seconds_per_epoch`, `reads_maps`, and `tuning`
+        with its `runs` and the `seconds` of all of them, None for an arm that was not tuned; `maps`: `seconds` for all
+        `images`, or None; `shards`: path of the shards, or None.
     """
     settings: dict[str, dict[str, Any]] = {}
     for setting, arm in dict.fromkeys((run.setting, run.arm) for run in runs):
-        own = [run for run in runs if (run.setting, run.arm) == (setting, arm)]
-        seconds = [float(run.curves["seconds"].sum()) for run in own]
+        own = _of(runs, setting, arm)
+        seconds = [_seconds(run) for run in own]
         epochs = sum(len(run.curves["seconds"]) for run in own)
+        tuned = _of(tuning, setting, arm)
         settings.setdefault(setting, {})[arm] = {
             "runs": len(own),
             "seconds": float(np.mean(seconds)),
             "seconds_per_epoch": sum(seconds) / epochs,
             "reads_maps": own[0].config.arch == "modulated" and own[0].config.maps in STORED,
+            "tuning": {"runs": len(tuned), "seconds": sum(map(_seconds, tuned))} if tuned else None,
         }
     if maps is None and pairs is not None and pairs.methods:
         each = maps_seconds(pairs, config)
         maps = None if each is None else {"images": len(pairs), "seconds": each * len(pairs)}
     return {"settings": settings, "maps": maps, "shards": None if pairs is None else str(pairs.path.resolve())}
+
+
+def _of(runs: Sequence[Run], setting: str, arm: str) -> list[Run]:
+    return [run for run in runs if (run.setting, run.arm) == (setting, arm)]
+
+
+def _seconds(run: Run) -> float:
+    return float(run.curves["seconds"].sum())
 
 
 def maps_seconds(pairs: ShardFolder, config: TrainConfig) -> float | None:

@@ -1,6 +1,7 @@
-"""Figures of a comparison that run over the epochs, and how an arm looks in every figure. The others: figures.
+"""Figures of a comparison over the epochs, and the style of an arm in every figure. The other figures: figures.
 
-A reference is black, a candidate has a colour of its own, a control is grey and dashed; markers differ as well.
+A reference is black, a candidate has a color of its own, and a control has a lighter tone of its candidate's color and
+is dashed; markers differ as well.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
@@ -20,15 +22,16 @@ from saliency_pipeline.comparison.arms import CONTROL, REFERENCE
 from saliency_pipeline.statistics.speed import THRESHOLD_SHARE
 from saliency_pipeline.training.curves import GREY, VERBATIM, drawable
 
-Told = Mapping[str, Any]
+Values = Mapping[str, Any]
+"""`results.json`, or an object within it."""
 
 WIDTH = 7.6
-"""Of a figure, in inches."""
+"""Inches."""
 LONGEST_NAME = 28
 
-# of Okabe and Ito's palette, told apart by colour-blind readers; its black is the reference's
+# Okabe and Ito's palette, distinguishable by color-blind readers; its black is the reference's
 _CANDIDATES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-_CONTROLS = ("#6b6b6b", "#9a9a9a", "#4a4a4a", "#b4b4b4")
+_REFERENCES: tuple[Any, ...] = ("solid", (0, (3, 1.5)), (0, (1, 1)))
 _DASHES: tuple[Any, ...] = ((0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (3, 3)))
 _MARKERS = "osD^vPXh"
 _FEW = 12
@@ -36,79 +39,100 @@ _FEW = 12
 
 @dataclass(frozen=True)
 class Style:
-    """How an arm looks: its colour, the dashes of its line, and its marker."""
+    """Color, dashes of the line, and marker of an arm."""
 
-    colour: str
+    color: str
     dashes: Any
     marker: str
 
 
-def styles(results: Told) -> dict[str, Style]:
-    """The look of every arm by its name; it depends on the arms alone, so that all figures agree."""
-    found: dict[str, Style] = {}
-    candidates = controls = 0
-    for arm in results["arms"]:
-        marker = _MARKERS[len(found) % len(_MARKERS)]
-        if arm["kind"] == REFERENCE:
-            style = Style("#000000", "solid", marker)
-        elif arm["kind"] == CONTROL:
-            style = Style(_CONTROLS[controls % len(_CONTROLS)], _DASHES[controls % len(_DASHES)], marker)
-            controls += 1
+def styles(results: Values) -> dict[str, Style]:
+    """The style of every arm by its name; it depends on the arms alone, so that all figures agree."""
+    arms = results["arms"]
+    candidates = [arm["name"] for arm in arms if arm["kind"] not in (REFERENCE, CONTROL)]
+    counts: dict[str, int] = {}
+    chosen: dict[str, Style] = {}
+    for number, arm in enumerate(arms):
+        kind, name = arm["kind"], arm["name"]
+        family = arm["of"] if kind == CONTROL else kind
+        place = counts[family] = counts.get(family, -1) + 1
+        marker = _MARKERS[number % len(_MARKERS)]
+        if kind == REFERENCE:
+            chosen[name] = Style("#000000", _REFERENCES[place % len(_REFERENCES)], marker)
+        elif kind == CONTROL:
+            color = _candidate_color(candidates.index(family)) if family in candidates else GREY
+            chosen[name] = Style(_lighter(color), _DASHES[place % len(_DASHES)], marker)
         else:
-            # a second turn through the colours is dash-dotted
-            dashes = "solid" if candidates < len(_CANDIDATES) else "dashdot"
-            style = Style(_CANDIDATES[candidates % len(_CANDIDATES)], dashes, marker)
-            candidates += 1
-        found[arm["name"]] = style
-    return found
+            # a second turn through the colors is dash-dotted
+            dashes = "solid" if place < len(_CANDIDATES) else "dashdot"
+            chosen[name] = Style(_candidate_color(place), dashes, marker)
+    return chosen
 
 
-def shown(results: Told, setting: Told) -> list[str]:
+def _candidate_color(place: int) -> str:
+    return _CANDIDATES[place % len(_CANDIDATES)]
+
+
+def _lighter(color: str) -> str:
+    red, green, blue = (0.62 * channel + 0.38 for channel in to_rgb(color))
+    return to_hex((red, green, blue))
+
+
+def shown(results: Values, setting: Values) -> list[str]:
     """Names of the arms that have runs, in the order of the comparison."""
     return [arm["name"] for arm in results["arms"] if arm["name"] in setting["arms"]]
 
 
-def learning_curves(results: Told, setting: Told) -> Figure | None:
+def learning_curves(results: Values, setting: Values) -> Figure | None:
     """Validation top-1 of every arm by epoch: mean of the runs, and one standard deviation around it."""
     return _bands(results, setting, setting["epochs"])
 
 
-def first_epochs(results: Told, setting: Told) -> Figure | None:
+def threshold_kind(setting: Values) -> str:
+    """Where the threshold comes from; the setting must have one."""
+    if setting["threshold"]["fixed"]:
+        return "threshold fixed beforehand"
+    return f"descriptive threshold ({100 * THRESHOLD_SHARE:.0f} % of the reference's median)"
+
+
+def first_epochs(results: Values, setting: Values) -> Figure | None:
     """The same over the first epochs only, with the threshold that all arms are timed to."""
     figure = _bands(results, setting, setting["early_epochs"])
     if figure is None or setting["threshold"] is None:
         return figure
     (axes,) = figure.axes
-    threshold = setting["threshold"]
+    threshold = setting["threshold"]["value"]
     axes.axhline(threshold, color=GREY, linewidth=1)
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, threshold - 0.02), max(high, min(1.02, threshold + 0.04)))
+    kind = "threshold\nfixed\nbeforehand" if setting["threshold"]["fixed"] else "descriptive\nthreshold"
+    share = "" if setting["threshold"]["fixed"] else f"\n({100 * THRESHOLD_SHARE:.0f} % of the\nreference's\nmedian)"
     axes.annotate(
-        f"threshold {threshold:.1%}: {THRESHOLD_SHARE:.0%} of the reference's median final accuracy",
+        # beside the panel, where no curve is
+        f"{kind}\n{100 * threshold:.1f} %{share}",
         (1, threshold),
         xycoords=axes.get_yaxis_transform(),
-        # below and at the end, where curves that rise are above
-        xytext=(-4, -4),
+        xytext=(6, 0),
         textcoords="offset points",
-        ha="right",
-        va="top",
+        ha="left",
+        va="center",
         color=GREY,
         fontsize=9.5,
     )
     return figure
 
 
-def overfit_gap(results: Told, setting: Told) -> Figure | None:
+def overfit_gap(results: Values, setting: Values) -> Figure | None:
     """Training less validation top-1 of every arm by epoch, means of the runs."""
     names = shown(results, setting)
     if not names:
         return None
     figure, axes = sheet(4.0)
-    looks = styles(results)
+    style_of = styles(results)
     for name in names:
         curves = setting["arms"][name]["curves"]
         gap = np.array(curves["train_top1"]["mean"]) - np.array(curves["validation_top1"]["mean"])
-        axes.plot(np.arange(1, len(gap) + 1), gap, **line(looks[name], len(gap)))
+        axes.plot(np.arange(1, len(gap) + 1), gap, **line(style_of[name], len(gap)))
     axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
     axes.yaxis.set_major_formatter(FuncFormatter(in_points))
     frame(axes, "training less validation top-1, points")
@@ -118,7 +142,7 @@ def overfit_gap(results: Told, setting: Told) -> Figure | None:
 
 
 def sheet(height: float) -> tuple[Figure, Axes]:
-    """A figure of so many inches with one panel."""
+    """A figure with one panel, `height` in inches."""
     figure = Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
     return figure, figure.subplots()
 
@@ -133,9 +157,9 @@ def frame(axes: Axes, title: str, grid: str = "y") -> None:
 
 
 def line(style: Style, points: int) -> dict[str, Any]:
-    """Options of a line; a single point has none, and few are seen better with markers."""
+    """Options of a line; a single point has none, and few points are easier to see with markers."""
     return {
-        "color": style.colour,
+        "color": style.color,
         "linestyle": style.dashes,
         "linewidth": 1.8,
         "marker": style.marker if points <= _FEW else "",
@@ -143,48 +167,72 @@ def line(style: Style, points: int) -> dict[str, Any]:
     }
 
 
-def legend(figure: Figure, results: Told, names: Sequence[str], *, markers: bool = False) -> None:
+def legend(figure: Figure, results: Values, names: Sequence[str], *, markers: bool = False) -> None:
     """Name the arms below the panels; as lines, or as the markers alone."""
-    looks = styles(results)
+    style_of = styles(results)
     kinds = {arm["name"]: arm["kind"] for arm in results["arms"]}
     handles = []
     for name in names:
-        options = line(looks[name], 1)
+        options = line(style_of[name], 1)
         handles.append(Line2D([], [], **(options | {"linestyle": "none", "markersize": 6} if markers else options)))
-    texts = [f"{drawable(name, LONGEST_NAME)} ({kinds[name]})" for name in names]
+    texts = [f"{shortened(name)} ({kinds[name]})" for name in names]
     columns = max(1, min(len(names), 4, 100 // max(12, 6 + max(map(len, texts)))))
-    # the names come after: as labels, those that begin with an underscore would be left out
-    drawn = figure.legend(
-        handles, ["."] * len(names), loc="outside lower center", ncols=columns, frameon=False, fontsize=10
+    # the names are set afterwards: as labels, those that begin with an underscore would be left out
+    entries = figure.legend(
+        handles,
+        ["."] * len(names),
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize=10,
+        handlelength=3,
     )
-    for entry, text in zip(drawn.get_texts(), texts, strict=True):
+    for entry, text in zip(entries.get_texts(), texts, strict=True):
         entry.set(text=text, **VERBATIM)
 
 
+def shortened(name: str, longest: int = LONGEST_NAME) -> str:
+    """A name in one line, without its middle if it is long: the end distinguishes the controls of a candidate.
+
+    >>> shortened("a-candidate-with-a-long-name-mismatched", 24)
+    'a-candidat…me-mismatched'
+    """
+    text = drawable(name, 1000)
+    if len(text) <= longest:
+        return text
+    end = 3 * (longest - 1) // 5
+    return f"{text[: longest - 1 - end]}…{text[len(text) - end :]}"
+
+
 def in_percent(value: float, _: int | None = None) -> str:
-    """A tick of a share, such as 72 %, with a decimal where there must be one."""
+    """A tick of a share, such as 72 %, with a decimal where it is needed."""
     return f"{100 * value:.4g} %"
 
 
 def in_points(value: float, _: int | None = None) -> str:
     """A tick of a difference of shares, in points with its sign."""
-    return f"{100 * value:+.3g}" if abs(value) > 1e-9 else "0"
+    return f"{100 * value:+.3g}".replace("-", "−") if abs(value) > 1e-9 else "0"
 
 
-def _bands(results: Told, setting: Told, epochs: int) -> Figure | None:
+def in_epochs(value: float, _: int | None = None) -> str:
+    """A tick of a difference of times, in epochs with its sign."""
+    return f"{value:+.3g}".replace("-", "−") if abs(value) > 1e-9 else "0"
+
+
+def _bands(results: Values, setting: Values, epochs: int) -> Figure | None:
     names = shown(results, setting)
     if not names:
         return None
     figure, axes = sheet(4.6)
-    looks = styles(results)
+    style_of = styles(results)
     for name in names:
-        told = setting["arms"][name]
-        band = told["curves"]["validation_top1"]
+        arm = setting["arms"][name]
+        band = arm["curves"]["validation_top1"]
         mean, low, high = (np.array(band[key][:epochs]) for key in ("mean", "low", "high"))
         x = np.arange(1, len(mean) + 1)
-        if len(told["runs"]) > 1:
-            axes.fill_between(x, low, high, color=looks[name].colour, alpha=0.13, linewidth=0)
-        axes.plot(x, mean, **line(looks[name], len(mean)))
+        if len(arm["runs"]) > 1:
+            axes.fill_between(x, low, high, color=style_of[name].color, alpha=0.13, linewidth=0)
+        axes.plot(x, mean, **line(style_of[name], len(mean)))
     low_end, high_end = axes.get_ylim()
     axes.set_ylim(max(0.0, low_end), min(1.02, high_end))
     axes.yaxis.set_major_formatter(FuncFormatter(in_percent))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from saliency_pipeline.comparison.analysis import analyse
 from saliency_pipeline.comparison.arms import CANDIDATE, Arm
-from saliency_pipeline.comparison.costs import paid
+from saliency_pipeline.comparison.costs import measure_costs
 from saliency_pipeline.comparison.grouping import grouped, other_differences
 from saliency_pipeline.comparison.leaks import accepted_leaks
 from saliency_pipeline.comparison.output import (
@@ -82,7 +82,7 @@ def compare_runs(
     )
     make_output(folder)
     with FolderLock(folder, note=progress.note):
-        costs = paid(named, pairs, named[0].config, maps_known(folder))
+        costs = measure_costs(named, pairs, named[0].config, maps_known(folder))
         page = write_comparison(folder, results, costs, pictures_of(pairs, named[0].config))
     return Comparison(folder, page, len(named), 0, results)
 

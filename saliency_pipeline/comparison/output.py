@@ -1,4 +1,4 @@
-"""What a comparison leaves in its folder: results, costs, page; written here, and the page written again from them."""
+"""Files in the folder of a comparison: results, costs and page; and the page rebuilt from the other two."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import UndefinedError
 from PIL import Image
 
-from saliency_pipeline.comparison.report import write_report
+from saliency_pipeline.comparison.report import FORMAT_VERSION, write_report
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.images.nesting import refuse_among_images
@@ -28,14 +28,14 @@ Pictures = Callable[[str], tuple[bytes, bytes] | None]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison came to.
+    """A finished comparison.
 
     Attributes:
-        folder: where everything is.
+        folder: of the comparison.
         page: the report.
-        runs: finished runs that it is about.
-        failed: runs that could not be trained.
-        results: what `results.json` holds.
+        runs: number of finished runs.
+        failed: number of runs that could not be trained.
+        results: content of `results.json`.
     """
 
     folder: Path
@@ -52,14 +52,14 @@ def refuse_output(folder: Path, *inputs: Path | str) -> None:
 
 
 def rebuild(output: Path | str, shards: Path | str | None = None) -> Comparison:
-    """Write the report of a comparison again, from its `results.json` and `costs.json`.
+    """Rebuild the report of a comparison from its `results.json` and `costs.json`.
 
     Args:
         output: a folder of `compare`.
-        shards: the pairs, for the pictures of single images; where the comparison had them by default.
+        shards: the pairs, for the pictures of single images; by default those that the comparison was made from.
 
     Raises:
-        SalpipeError: it holds no results, or they are damaged.
+        SalpipeError: it holds no results, or they are of another format version or damaged.
     """
     folder = Path(output)
     if not (folder / RESULTS).exists():
@@ -68,6 +68,7 @@ def rebuild(output: Path | str, shards: Path | str | None = None) -> Comparison:
     place = shards or costs.get("shards")
     pairs = ShardFolder(place) if place and Path(place).exists() else None
     try:
+        _check_version(folder / RESULTS, results["format_version"])
         method = results.get("about", {}).get("method")
         page = write_report(folder, results, costs, pictures_of(pairs, replace(TrainConfig(), method=method)))
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, UndefinedError) as error:
@@ -79,8 +80,23 @@ def rebuild(output: Path | str, shards: Path | str | None = None) -> Comparison:
     )
 
 
+def _check_version(path: Path, version: Any) -> None:
+    """Raises SalpipeError for another format version than the page is written from."""
+    if version == FORMAT_VERSION:
+        return
+    if version == 1:
+        raise SalpipeError(
+            f"{path}: format version 1, by an earlier version of salpipe with other statistics; run the same "
+            "'salpipe compare' again, which keeps finished runs"
+        )
+    raise SalpipeError(
+        f"{path}: format version {version!r:.40}, but this version of salpipe reads {FORMAT_VERSION}; run the same "
+        "'salpipe compare' again"
+    )
+
+
 def maps_known(folder: Path) -> dict[str, Any] | None:
-    """What making the maps was found to cost before."""
+    """An earlier measurement of what making the maps takes."""
     if not (folder / COSTS).exists():
         return None
     known = read_json(folder / COSTS).get("maps")
@@ -88,7 +104,7 @@ def maps_known(folder: Path) -> dict[str, Any] | None:
 
 
 def pictures_of(pairs: ShardFolder | None, config: TrainConfig) -> Pictures:
-    """Photo and overlay of an image by its name, as JPEG files."""
+    """A function that returns photo and overlay of an image by its key, as JPEG files."""
 
     def pictures(key: str) -> tuple[bytes, bytes] | None:
         if pairs is None:
@@ -112,7 +128,11 @@ def _jpeg(image: Any) -> bytes:
 
 
 def write_comparison(folder: Path, results: Mapping[str, Any], costs: Mapping[str, Any], pictures: Pictures) -> Path:
-    """Write what a comparison leaves: results, costs, the page; the page's path."""
+    """Write results, costs and the page of a comparison.
+
+    Returns:
+        The page.
+    """
     write_atomically(folder / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
     write_atomically(folder / COSTS, json.dumps(costs, indent=1) + "\n")
     return write_report(folder, results, costs, pictures)

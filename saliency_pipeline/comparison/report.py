@@ -1,10 +1,11 @@
-"""The page of a comparison, its figures as files, and its table of runs. What it says is settled elsewhere."""
+"""The page of a comparison, its figures as files, and its table of runs. All values are in `results.json`."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -15,32 +16,46 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from saliency_pipeline.comparison.conclusion import points
-from saliency_pipeline.comparison.curves import Told
-from saliency_pipeline.comparison.figures import BY_SETTING, FIGURES, by_setting
+from saliency_pipeline.comparison.curves import Values, threshold_kind
+from saliency_pipeline.comparison.figures import BY_SETTING, FIGURES, SPEED, by_setting
+from saliency_pipeline.comparison.wording import FILTERS
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output, make_subfolder
 from saliency_pipeline.tables import write_table
 from saliency_pipeline.temporaries import remove_stale_temporaries
 from saliency_pipeline.training.curves import write_figure
 
+FORMAT_VERSION = 2
+"""Of `results.json` from which the page is written."""
+
 PAGE, TABLE, PICTURES = "report.html", "results.csv", "figures"
 Pictures = Callable[[str], tuple[bytes, bytes] | None]
 
-_COLUMNS = ("final", "best", "area", "gap", "epochs_to_threshold", "test")
+_COLUMNS = ("final", "best", "area", "time", "gap", "epochs_to_threshold", "test", "epochs_trained")
+_TITLES = {"final": "final accuracy", "area": "first epochs", SPEED: "time to 95 %"}
+_PRIMARY_TITLES = {
+    "final": "final accuracy",
+    "area": "accuracy over the first epochs",
+    SPEED: "time to 95 % of its own final accuracy",
+}
+_ROLES = (
+    ("reference", "Candidates vs. the reference"),
+    ("control", "Candidates vs. their own controls"),
+    ("descriptive", "Controls vs. the reference: descriptive, without a verdict"),
+)
+_UNSAFE = re.compile(r"[^\w.-]+")
 
 
-def write_report(folder: Path, results: Told, costs: Told, pictures: Pictures) -> Path:
-    """Write `report.html`, which needs nothing else, `figures/` as PNG and SVG, and `results.csv`.
+def write_report(folder: Path, results: Values, costs: Values, pictures: Pictures) -> Path:
+    """Write `report.html`, which is self-contained, `figures/` as PNG and SVG, and `results.csv`.
 
     The same arguments give the same bytes.
 
     Args:
         folder: of the comparison.
-        results: what `results.json` holds; see `analysis.analyse`.
-        costs: what `costs.json` holds: `settings`, by setting and arm the mean `seconds` of training a run and
-            `seconds_per_epoch`; `maps`, the `seconds` that making the maps of all `images` takes, or None.
-        pictures: photo and overlay of an image by its key, as JPEG files; None where they cannot be had.
+        results: content of `results.json`, format version 2; see `analysis.analyse`.
+        costs: content of `costs.json`; see `costs.measure_costs`.
+        pictures: photo and overlay of an image by its key, as JPEG files; None where they are not available.
 
     Returns:
         The page.
@@ -54,12 +69,13 @@ def write_report(folder: Path, results: Told, costs: Told, pictures: Pictures) -
     several = len(results["settings"]) > 1
     sections = []
     for setting in results["settings"]:
-        after = f"-{setting['name'].replace(' ', '-')}" if several else ""
-        drawn = {name: draw(results, setting) for name, draw in FIGURES.items()}
+        suffix = "-" + _UNSAFE.sub("-", setting["name"]) if several else ""
+        figures = {name: plot(results, setting) for name, plot in FIGURES.items()}
         sections.append(
             {
-                "told": setting,
-                "figures": {name: _written(folder, name + after, figure) for name, figure in drawn.items()},
+                "setting": setting,
+                "figures": {name: _written(folder, name + suffix, figure) for name, figure in figures.items()},
+                "threshold": threshold_kind(setting) if setting["threshold"] else None,
                 "costs": _costs(setting, costs),
                 "examples": [_example(example, pictures) for example in setting["disagreements"]],
             }
@@ -69,18 +85,26 @@ def write_report(folder: Path, results: Told, costs: Told, pictures: Pictures) -
         results=results,
         sections=sections,
         overall=_written(folder, BY_SETTING, by_setting(results)),
-        maps=costs.get("maps"),
+        maps_cost=costs.get("maps"),
         about=json.dumps(results["about"], indent=2, sort_keys=True),
-        measures=(("final", "final accuracy"), ("area", "area under the first epochs")),
+        planned="plan" in results["about"],
+        measures=_TITLES.items(),
+        primary_titles=_PRIMARY_TITLES,
+        roles=_ROLES,
+        family=_family_size(results),
+        epochs_margin=_epochs_margin(results),
+        runs=results.get("runs"),
+        maps=_maps(results["maps"]),
+        starts=[(name, start) for name, start in results["starts"].items() if start],
     )
-    # names from a stranger's file may hold what UTF-8 cannot
+    # names in a foreign file may hold what UTF-8 cannot
     write_atomically(folder / PAGE, page.encode("utf-8", "replace"))
     return folder / PAGE
 
 
 def _template() -> Any:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"points": points, "share": _share, "p": _p, "duration": _duration}
+    environment.filters |= FILTERS
     return environment.from_string(files(__package__).joinpath("report.html").read_text(encoding="utf-8"))
 
 
@@ -91,48 +115,74 @@ def _written(folder: Path, name: str, figure: Figure | None) -> str | None:
             (folder / PICTURES / f"{name}.{ending}").unlink(missing_ok=True)
         return None
     write_figure(figure, folder / PICTURES / f"{name}.png")
-    drawn = io.StringIO()
-    # names of clip paths are drawn by lot otherwise, and the date is in it
+    text = io.StringIO()
+    # the names of clip paths are random without a salt, and the metadata holds the date
     with matplotlib.rc_context({"svg.hashsalt": "salpipe"}):
-        FigureCanvasSVG(figure).print_svg(drawn, metadata={"Date": None})  # type: ignore[no-untyped-call]
-    write_atomically(folder / PICTURES / f"{name}.svg", drawn.getvalue())
-    return _data_uri(drawn.getvalue().encode(), "svg+xml")
+        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})  # type: ignore[no-untyped-call]
+    write_atomically(folder / PICTURES / f"{name}.svg", text.getvalue())
+    return _data_uri(text.getvalue().encode(), "svg+xml")
 
 
 def _data_uri(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _example(example: Told, pictures: Pictures) -> dict[str, Any]:
-    """An image that two arms disagree on, with its pictures where they can be had."""
-    found = pictures(example["key"])
-    photo, overlay = (_data_uri(data, "jpeg") for data in found) if found else (None, None)
+def _example(example: Values, pictures: Pictures) -> dict[str, Any]:
+    """An image whose predictions by two arms differ, with its pictures where they are available."""
+    files = pictures(example["key"])
+    photo, overlay = (_data_uri(data, "jpeg") for data in files) if files else (None, None)
     return {**example, "photo": photo, "overlay": overlay}
 
 
-def _costs(setting: Told, costs: Told) -> list[dict[str, Any]]:
-    """Time of every arm: a run, and to the threshold with the maps it needs paid for."""
-    told, maps = costs["settings"].get(setting["name"], {}), costs.get("maps")
+def _costs(setting: Values, costs: Values) -> list[dict[str, Any]]:
+    """Time per arm: a run, tuning, all runs, and the time to the threshold including the maps it needs."""
+    per_arm, maps = costs["settings"].get(setting["name"], {}), costs.get("maps")
     rows = []
     for name, arm in setting["arms"].items():
-        if (paid := told.get(name)) is None:
+        if (cost := per_arm.get(name)) is None:
             continue
-        epochs = arm["median_epochs_to_threshold"]
-        own = maps["seconds"] if maps and paid["reads_maps"] else 0.0
+        epochs, tuning = arm["median_epochs_to_threshold"], cost.get("tuning")
+        own = maps["seconds"] if maps and cost["reads_maps"] else 0.0
         rows.append(
             {
                 "arm": name,
-                "seconds": paid["seconds"],
-                "maps": own if maps or not paid["reads_maps"] else None,
-                "epochs": epochs,
-                "total": None if epochs is None else epochs * paid["seconds_per_epoch"] + own,
+                "seconds": cost["seconds"],
+                "tuning": tuning,
+                "all": cost["runs"] * cost["seconds"] + (tuning["seconds"] if tuning else 0.0),
+                "maps": own if maps or not cost["reads_maps"] else None,
+                "to_threshold": None if epochs is None else epochs * cost["seconds_per_epoch"] + own,
             }
         )
     return rows
 
 
-def _write_table(path: Path, results: Told) -> None:
-    """One line a run."""
+def _epochs_margin(results: Values) -> float | None:
+    """Half width of the region of practical equivalence of times, in epochs; None where it is not stored."""
+    parts = (contrast[SPEED] for setting in results["settings"] for contrast in setting["contrasts"])
+    return next((part.get("margin") for part in parts), None)
+
+
+def _family_size(results: Values) -> int:
+    """Number of tests whose p values Holm's method adjusts together."""
+    return sum(
+        contrast[measure]["family"] == "secondary"
+        for setting in results["settings"]
+        for contrast in setting["contrasts"]
+        for measure in _TITLES
+    )
+
+
+def _maps(maps: Sequence[Values] | None) -> dict[str, Any] | None:
+    """Classes with all-zero or constant maps, those with most first, and the number of all maps."""
+    if maps is None:
+        return None
+    rows = [row for row in maps if row["zero"] or row["constant"]]
+    rows.sort(key=lambda row: -max(row["zero"] or 0.0, row["constant"] or 0.0))
+    return {"rows": rows, "images": sum(row["images"] for row in maps), "classes": len(maps)}
+
+
+def _write_table(path: Path, results: Values) -> None:
+    """One line per run."""
     kinds = {arm["name"]: arm["kind"] for arm in results["arms"]}
     rows: list[Sequence[object]] = [
         (setting["name"], name, kinds[name], run["seed"], run["fold"], *(run[column] for column in _COLUMNS))
@@ -141,17 +191,3 @@ def _write_table(path: Path, results: Told) -> None:
         for run in arm["runs"]
     ]
     write_table(path, ("setting", "arm", "kind", "seed", "fold", *_COLUMNS), rows)
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
-
-
-def _p(value: float | None) -> str:
-    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.1f} min"

@@ -42,18 +42,27 @@ def share(value: float | None) -> str:
     >>> share(0.1234), share(None)
     ('12.3 %', '–')
     """
-    return NONE if value is None else f"{100 * value:.1f} %"
+    return NONE if value is None else f"{percent(value)} %"
+
+
+def percent(value: float) -> str:
+    """A share in percent, without the sign.
+
+    >>> percent(0.1234)
+    '12.3'
+    """
+    return f"{100 * value:.1f}"
 
 
 def whole_share(value: float | None) -> str:
     """A probability in whole percent; only a certain one is 0 or 100.
 
     >>> whole_share(0.123), whole_share(0.0001), whole_share(0.9999), whole_share(1.0)
-    ('12', '< 1', '> 99', '100')
+    ('12', '<1', '>99', '100')
     """
     if value is None:
         return NONE
-    return "< 1" if 0 < value < 0.005 else "> 99" if 0.995 < value < 1 else f"{100 * value:.0f}"
+    return "<1" if 0 < value < 0.005 else ">99" if 0.995 < value < 1 else f"{100 * value:.0f}"
 
 
 def p_value(value: float | None) -> str:
@@ -98,13 +107,22 @@ def distance(value: float | None) -> str:
     return "< 0.0001" if value < 1e-4 else f"{value:.4f}" if value < 0.01 else f"{value:.2f}"
 
 
-def tone(word: str) -> str:
+def verdict(word: str | None) -> str:
+    """A verdict in words.
+
+    >>> verdict("leak"), verdict("better"), verdict(None)
+    ('none: leak', 'better', '–')
+    """
+    return NONE if word is None else "none: leak" if word == "leak" else word
+
+
+def tone(word: str | None) -> str:
     """Class of the style of a verdict.
 
     >>> tone("faster"), tone("slower"), tone("undecided")
     ('better', 'worse', 'open')
     """
-    return {"better": "better", "faster": "better", "worse": "worse", "slower": "worse"}.get(word, "open")
+    return {"better": "better", "faster": "better", "worse": "worse", "slower": "worse"}.get(word or "", "open")
 
 
 def span(values: list[int]) -> str:
@@ -130,11 +148,13 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "difference": difference,
     "unsigned": unsigned,
     "share": share,
+    "percent": percent,
     "whole": whole_share,
     "p": p_value,
     "level": level,
     "duration": duration,
     "distance": distance,
+    "verdict": verdict,
     "tone": tone,
     "span": span,
     "chosen": chosen,

@@ -93,5 +93,4 @@ def variance(differences: npt.NDArray[np.float64]) -> float:
     seeds, images = differences.shape
     of_seeds = float(differences.mean(axis=1).var(ddof=1)) / seeds * (1 - 1 / images)
     of_images = float(differences.mean(axis=0).var(ddof=1)) / images * (1 - 1 / seeds)
-    rest = float(differences.var()) / (seeds * images)
-    return of_seeds + of_images + rest
+    return float(of_seeds + of_images + differences.var() / (seeds * images))

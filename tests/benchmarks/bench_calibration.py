@@ -5,7 +5,7 @@ import argparse
 import numpy as np
 
 from saliency_pipeline.statistics.power import detectable
-from tests.comparison.simulation import FOLDS, REPEATS, correlated, rates, said
+from tests.statistics.simulation import FOLDS, REPEATS, correlated, rates, said
 
 EFFECTS, PAIRS, SD = (0.0, 0.01, 0.02, 0.03, 0.05), (6, 10, 25), 0.015
 

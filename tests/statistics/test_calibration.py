@@ -6,7 +6,7 @@ import pytest
 from saliency_pipeline.statistics.contrast import ROPE, corrected_t
 from saliency_pipeline.statistics.multiplicity import holm
 from saliency_pipeline.statistics.power import detectable, standard_error
-from tests.comparison.simulation import correlated, cross_validated, rates, said
+from tests.statistics.simulation import correlated, cross_validated, rates, said
 
 # three standard errors of a share of 0.05 in 2,000
 NOMINAL = 0.065

@@ -1,0 +1,143 @@
+"""Results of a comparison: curves that ended early, thresholds, summaries, and what restricts them."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from saliency_pipeline.comparison.analysis import analyse
+from tests.comparison.examples import arms, primary, results, rules, runs
+
+
+def only(found: dict[str, Any]) -> dict[str, Any]:
+    (setting,) = found["settings"]
+    return dict(setting)
+
+
+def test_the_format_is_the_second_and_is_json():
+    found = results(effects={"half": 0.04})
+    assert (found["format"], found["format_version"]) == ("salpipe-comparison", 2)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert [arm["of"] for arm in found["arms"]] == ["", "", "half", "half"]
+    assert found["looks"]["made"][0]["level"] == 0.05
+
+
+def test_curves_that_patience_stopped_are_carried_forward():
+    """Runs that stop early left the mean curve, so that a band rose or fell when they did."""
+    stopped = only(results(stops={"half": 6}, epochs=12))
+    half = stopped["arms"]["half"]
+    assert {run["epochs_trained"] for run in half["runs"]} == {6}
+    for run in half["runs"]:
+        assert len(run["curve"]) == 12
+        assert set(run["curve"][6:]) == {run["final"]}
+    band = half["curves"]["validation_top1"]
+    assert len(band["mean"]) == 12
+    assert band["mean"][5:] == [pytest.approx(half["final"]["mean"])] * 7
+    assert len(stopped["arms"]["baseline"]["curves"]["validation_top1"]["mean"]) == 12
+
+
+def test_the_area_of_a_stopped_run_is_over_as_many_epochs_as_that_of_another():
+    compared = arms(("baseline", "half"))
+    stopped = only(results(names=("baseline", "half"), stops={"half": 5}, epochs=12, noise=0.0))
+    run = stopped["arms"]["half"]["runs"][0]
+    curve = next(r for r in runs(compared, stops={"half": 5}, noise=0.0) if r.arm == "half").curves["validation_top1"]
+    whole = np.concatenate([curve, np.full(5, curve[-1])])
+    assert run["area"] == pytest.approx(np.trapezoid(whole) / 9)
+    # the area of the five epochs alone lacks the time at the top
+    assert run["area"] > np.trapezoid(curve) / 4
+
+
+def test_a_mean_curve_keeps_every_run_where_only_some_stopped():
+    compared = arms(("baseline", "half"))
+    made = runs(compared, folds=2, repeats=3)
+    for number, run in enumerate(made):
+        if run.arm == "half" and number % 4 == 1:
+            for name in run.curves:
+                run.curves[name] = run.curves[name][:4]
+
+    found = only(
+        analyse(
+            made, compared, ("all images",), ("dress", "hat", "<b>shirt</b>"), rules=rules(folds=2, repeats=3), about={}
+        )
+    )
+    half = found["arms"]["half"]
+    table = np.array([run["curve"] for run in half["runs"]])
+    assert table.shape == (6, 12)
+    assert half["curves"]["validation_top1"]["mean"] == pytest.approx(table.mean(axis=0))
+
+
+def test_the_threshold_is_fixed_beforehand_or_descriptive():
+    assert only(results(plan={"threshold": 0.5}))["threshold"] == {"value": 0.5, "fixed": True}
+    found = only(results())
+    finals = [run["final"] for run in found["arms"]["baseline"]["runs"]]
+    assert found["threshold"] == {"value": pytest.approx(0.95 * np.median(finals)), "fixed": False}
+
+
+def test_arms_have_an_interquartile_mean_and_times_to_their_own_level():
+    found = only(results(paces={"half": 1.0}))
+    half, baseline = found["arms"]["half"], found["arms"]["baseline"]
+    assert half["interquartile"]["low"] <= half["interquartile"]["value"] <= half["interquartile"]["high"]
+    assert half["own_level"] == pytest.approx(0.95 * half["final"]["mean"])
+    assert half["time"]["mean"] < baseline["time"]["mean"]
+
+
+def test_every_contrast_has_the_probability_of_superiority():
+    final = only(results(effects={"half": 0.1}))["contrasts"][0]["final"]
+    assert final["superiority"]["probability"] == 1
+    assert final["superiority"]["word"] == "significant and meaningful"
+    speed = only(results(paces={"half": 1.0}, noise=0.002))["contrasts"][0]["speed"]
+    assert speed["superiority"]["probability"] == 1
+    assert speed["statistics"]["mean"] < 0
+
+
+def test_a_search_that_nobody_made_is_a_warning():
+    def told(searched: bool) -> bool:
+        duplicates = {"searched": searched, "images": 0, "groups": 0, "by": None}
+        return any("near duplicates were not searched" in w for w in results(duplicates=duplicates)["warnings"])
+
+    assert told(searched=False)
+    assert not told(searched=True)
+
+
+def test_classes_of_maps_without_content_are_a_warning():
+    maps = [
+        {"class": "dress", "images": 40, "zero": 0.0, "constant": 0.05},
+        {"class": "hat", "images": 40, "zero": 0.4, "constant": 0.45},
+    ]
+    found = results(maps=maps)
+    assert found["maps"] == maps
+    assert any("most in hat: 40% of its maps are all zero, 45% constant" in warning for warning in found["warnings"])
+    assert not any("hat" in warning for warning in results(maps=maps[:1])["warnings"])
+
+
+def test_a_start_that_is_not_the_baselines_is_a_warning():
+    starts = {
+        "baseline": None,
+        "half": {"features": {"eval": 0.66, "train": 0.5}, "logits": {"eval": 0.3, "train": 0.2}},
+        "neutral": {"features": {"eval": 0.0, "train": 1e-7}, "logits": {"eval": 0.0, "train": 0.0}},
+    }
+    found = results(names=("baseline", "half", "neutral"), starts=starts)
+    (warning,) = [warning for warning in found["warnings"] if "starts with features" in warning]
+    assert warning.startswith("half starts with features 0.66 away from the baseline's")
+    assert found["starts"] == starts
+
+
+def test_mixed_precisions_unequal_runs_and_few_pairs_are_warnings():
+    assert any("bf16 and fp32" in w for w in results(precision={"half": "bf16"})["warnings"])
+    assert any("too few for a verdict" in w for w in results(folds=2, repeats=1)["warnings"])
+    assert any("a single pair" in w for w in results(folds=0, repeats=1)["warnings"])
+    assert results()["warnings"] == ["<u>2 images</u> are copies"]
+
+
+def test_the_tuning_and_the_primary_question_are_kept():
+    tuning = {"lrs": [1e-4, 5e-4], "runs": 40, "chosen": {"all images": {"half": {"0.0001": 10}}}}
+    found = results(tuning=tuning, plan={"primary": primary(measure="area")})
+    assert found["tuning"] == tuning
+    assert found["primary"]["measure"] == "area"
+
+
+def test_the_examples_are_of_the_primary_questions_arms():
+    found = only(results(names=("baseline", "half", "neutral"), plan={"primary": primary("neutral")}))
+    assert {example["arm"] for example in found["disagreements"]} == {"neutral"}
+    assert found["confusion"]["arm"] == "neutral"

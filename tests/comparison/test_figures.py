@@ -1,0 +1,80 @@
+"""Figures of a comparison: which measures and rows they show, and where their texts are."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from saliency_pipeline.comparison.figures import FIGURES, confusion
+from tests.comparison.pages import ARMS, CLASSES, results, written
+
+EFFECT = {"half": 0.04}
+
+
+@pytest.mark.parametrize(
+    ("threshold", "label"),
+    [
+        ({"value": 0.66, "fixed": True}, "threshold fixed beforehand"),
+        ({"value": 0.66, "fixed": False}, "descriptive threshold (95 % of the reference's median)"),
+    ],
+)
+def test_the_threshold_is_called_fixed_or_descriptive_beside_the_curves(
+    tmp_path: Path, threshold: dict[str, Any], label: str
+) -> None:
+    values = results()
+    setting = values["settings"][0]
+    setting["threshold"] = threshold
+    figure = FIGURES["first-epochs"](values, setting)
+    assert figure is not None
+    (axes,) = figure.axes
+    (text,) = axes.texts
+    assert " ".join(text.get_text().split()) == label.replace(" (", " 66.0 % (") + (
+        " 66.0 %" if threshold["fixed"] else ""
+    )
+    figure.draw_without_rendering()
+    # it would cross the curves within the panel, and be cut off beyond the figure
+    panel, place = axes.get_window_extent(), text.get_window_extent()
+    assert place.x0 >= panel.x1
+    assert place.x1 <= figure.bbox.x1
+    assert label in written(tmp_path, values).text
+
+
+@pytest.mark.parametrize("name", ["paired-differences", "forest"])
+def test_differences_have_three_measures_in_rows_by_role(name: str) -> None:
+    values = results(effects=EFFECT)
+    figure = FIGURES[name](values, values["settings"][0])
+    assert figure is not None
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "final accuracy, points",
+        "first epochs, points",
+        "time to 95 % of its own\nfinal accuracy, epochs",
+    ]
+    rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert rows[0] == "half\n− baseline"
+    assert rows[-1] == "neutral-mismatched\n− baseline"
+    assert len(rows) == 8
+
+
+def test_of_many_classes_the_figure_shows_some(tmp_path: Path) -> None:
+    classes = (*CLASSES, *(f"class {number}" for number in range(400)))
+    values = results(classes=classes, folds=2, repeats=1)
+    figure = confusion(values, values["settings"][0])
+    assert figure is not None
+    assert figure.axes[0].get_title(loc="left") == "80 of 403 classes: those confused most"
+
+
+def test_long_names_keep_their_end_in_figures() -> None:
+    name = "a-candidate-with-a-name-of-many-letters"
+    arms = (
+        ARMS[0],
+        (name, "candidate", ""),
+        (f"{name}-mismatched", "control", name),
+        (f"{name}-uniform", "control", name),
+    )
+    values = results(arms=arms)
+    figure = FIGURES["final-accuracies"](values, values["settings"][0])
+    assert figure is not None
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert len(set(labels)) == 4
+    assert all(len(label) <= 28 for label in labels)
+    assert labels[2].endswith("-mismatched")

@@ -1,0 +1,40 @@
+"""The page of a comparison rebuilt from its results and costs, and results that cannot be."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from saliency_pipeline.comparison.output import rebuild
+from saliency_pipeline.errors import SalpipeError
+from tests.comparison.pages import costs, results
+from tests.gallery.test_page import Page
+
+
+def test_the_page_is_rebuilt_from_results_and_costs(tmp_path: Path) -> None:
+    values = results(folds=2, repeats=1)
+    (tmp_path / "results.json").write_text(json.dumps(values))
+    (tmp_path / "costs.json").write_text(json.dumps(costs(values)))
+    comparison = rebuild(tmp_path)
+    assert comparison.runs == 12
+    assert values["verdict"]["sentence"] in Page(comparison.page).text
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (1, r"results\.json: format version 1, .*; run the same 'salpipe compare' again, which keeps finished runs"),
+        (3, r"results\.json: format version 3, but this version of salpipe reads 2"),
+        ("x" * 999, r"format version 'x{30,40}"),
+        ([], r"format version \[\]"),
+    ],
+)
+def test_results_of_another_format_version_are_refused_in_one_line(
+    tmp_path: Path, version: object, message: str
+) -> None:
+    (tmp_path / "results.json").write_text(json.dumps({"format_version": version, "settings": []}))
+    (tmp_path / "costs.json").write_text("{}")
+    with pytest.raises(SalpipeError, match=message) as error:
+        rebuild(tmp_path)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "report.html").exists()
