@@ -74,4 +74,6 @@ def command(
     echo(f"{top5}macro F1 {m['macro_f1']:.3f}, ECE {m['calibration']['ece']:.1%}")
     if worst := [f"{shown(row['class'])} {row['f1']:.2f} ({row['support']})" for row in found.worst()]:
         echo(f"lowest F1 (images): {', '.join(worst)}")
+    for caveat in m["caveats"]:
+        echo(f"note: {shown(caveat)}")
     echo(f"tables and pictures are in {shown(found.folder)}")

@@ -30,6 +30,8 @@ NESTINGS = (
 )
 # What DistributedDataParallel and torch.compile put before every name.
 WRAPPERS = ("module.", "_orig_mod.")
+RGB_PART = "[:, :3]"
+"""After the name of a convolution of RGB and a map: the part of it that reads RGB."""
 _LONGEST = 120
 _MOST_LEVELS = 4
 _MOST_ITEMS = 100
@@ -251,6 +253,28 @@ def state_sha256(module: nn.Module) -> str:
         digest.update(f"{key}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def tensor_digests(module: nn.Module) -> dict[str, str]:
+    """Shape and SHA-256 of every tensor of a network, so that first weights of two networks can be compared by name.
+
+    Returns:
+        Name to dtype, shape and the first 16 hexadecimal digits of the SHA-256 of the little-endian bytes, such as
+        `float32 32x3x3x3 5d41402abc4b2a76`. A convolution of four input channels, RGB and a map, has a second entry
+        `NAME[:, :3]` for the RGB part, which it shares with a convolution of three.
+    """
+    digests = {}
+    for name, value in module.state_dict().items():
+        digests[name] = _digest(value)
+        if value.ndim == 4 and value.shape[1] == 4:
+            digests[f"{name}{RGB_PART}"] = _digest(value[:, :3])
+    return digests
+
+
+def _digest(value: Tensor) -> str:
+    value = value.detach().cpu().contiguous()
+    content = hashlib.sha256(value.reshape(-1).view(torch.uint8).numpy().data).hexdigest()[:16]
+    return f"{str(value.dtype).removeprefix('torch.')} {'x'.join(map(str, value.shape)) or 'scalar'} {content}"
 
 
 def one_line(reason: object, most: int = 160) -> str:

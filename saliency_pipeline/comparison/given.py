@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from saliency_pipeline.comparison.analysis import analyse
+from saliency_pipeline.comparison.arms import CANDIDATE, Arm
 from saliency_pipeline.comparison.costs import measure_costs
-from saliency_pipeline.comparison.grouping import grouped
+from saliency_pipeline.comparison.grouping import grouped, other_differences
 from saliency_pipeline.comparison.leaks import accepted_leaks
 from saliency_pipeline.comparison.output import (
     Comparison,
@@ -16,48 +17,92 @@ from saliency_pipeline.comparison.output import (
     refuse_output,
     write_comparison,
 )
-from saliency_pipeline.comparison.rules import Rules
+from saliency_pipeline.comparison.pairing import check_runs
+from saliency_pipeline.comparison.rules import FINAL, ROPE, Primary, Rules
 from saliency_pipeline.comparison.runs import Run, read_run
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.reader import ShardFolder
 
+SETTING = "all images"
+UNPLANNED = (
+    "the runs were given by hand, and no plan fixed them beforehand: p values hold for one look at runs that were "
+    "chosen without their results; where runs are added after a look, use 'salpipe compare SHARDS --looks N'"
+)
+"""Warning of every comparison of given runs."""
+
 
 def compare_runs(
-    runs: Sequence[Path | str], output: Path | str, *, reference: str | None = None, progress: Progress | None = None
+    runs: Sequence[Path | str],
+    output: Path | str,
+    *,
+    reference: str | None = None,
+    rope: float = ROPE,
+    threshold: float | None = None,
+    progress: Progress | None = None,
 ) -> Comparison:
     """Compare runs that `salpipe train` finished; pairs are runs of one seed and fold.
 
+    The primary question is the final accuracy of the first candidate, in a single look.
+
     Args:
-        runs: folders of runs. Those that differ in nothing but seed and fold are one arm.
+        runs: folders of runs. Those that differ in seed and fold alone are one arm. Runs of a pair must have the same
+            shards, folds, validation images, precision and first weights; see `pairing.check_runs`.
         output: where `results.json`, `results.csv`, `costs.json`, `report.html` and `figures/` go.
-        reference: the arm that the others are held against; by default that of a baseline, or the first.
-        progress: is told what is to be kept in mind.
+        reference: the arm that others are compared with; by default that of a baseline, or the first.
+        rope: half width of the region of practical equivalence, as a share of the images.
+        threshold: accuracy that was chosen beforehand for the epochs to reach it; None for the descriptive one.
+        progress: receives the warnings.
 
     Raises:
-        SalpipeError: a run that is not finished, fewer than two arms, or a full disk.
+        SalpipeError: a run that is not finished or serves to choose options, runs that are no pair, fewer than two
+            arms, or a full disk.
     """
-    folder = Path(output)
+    folder, progress = Path(output), progress or Progress()
     refuse_output(folder, *runs)
-    found, arms = grouped([read_run(Path(run), "", "all images") for run in runs], reference)
-    named = [name for run in found if run.validation for name in (*run.validation.labels, *run.validation.predicted)]
-    classes = sorted(set(named))
-    plans, warnings = {run.plan for run in found}, []
-    if len(plans) > 1:
-        warnings.append("the runs were trained on different shards: pairs share fewer images than they seem to")
+    named, arms = grouped([read_run(Path(run), "", SETTING) for run in runs], reference)
+    check_runs(named, arms)
+    classes = {name for run in named if run.validation for name in (*run.validation.labels, *run.validation.predicted)}
+    warnings = [UNPLANNED, *other_differences(named, arms)]
     for warning in warnings:
-        (progress or Progress()).note(warning)
-    pairs = _shards(found[0])
-    about = {"runs": [str(run.folder) for run in found], "shards": sorted(plans)}
-    rules = Rules(None, look_repeats=())
-    leaks = accepted_leaks(found)
-    results = analyse(found, arms, ["all images"], classes, rules=rules, about=about, warnings=warnings, leaks=leaks)
+        progress.note(warning)
+    pairs = _shards(named[0])
+    about = {"given": True, "runs": [str(run.folder) for run in named], "shards": sorted({run.plan for run in named})}
+    results = analyse(
+        named,
+        arms,
+        [SETTING],
+        sorted(classes),
+        rules=_rules(named, arms, rope, threshold),
+        about=about,
+        warnings=warnings,
+        leaks=accepted_leaks(named),
+        starts=_starts(named),
+    )
     make_output(folder)
-    with FolderLock(folder, note=(progress or Progress()).note):
-        costs = measure_costs(found, pairs, found[0].config, maps_known(folder))
-        page = write_comparison(folder, results, costs, pictures_of(pairs, found[0].config))
-    return Comparison(folder, page, len(found), 0, results)
+    with FolderLock(folder, note=progress.note):
+        costs = measure_costs(named, pairs, named[0].config, maps_known(folder))
+        page = write_comparison(folder, results, costs, pictures_of(pairs, named[0].config))
+    return Comparison(folder, page, len(named), 0, results)
+
+
+def _rules(runs: Sequence[Run], arms: Sequence[Arm], rope: float, threshold: float | None) -> Rules:
+    """Rules of a single look at all runs that there are."""
+    first = next((arm.name for arm in arms if arm.kind == CANDIDATE), None)
+    return Rules(
+        primary=None if first is None else Primary(first, FINAL, SETTING),
+        rope=rope,
+        threshold=threshold,
+        repeats=len({run.config.seed for run in runs}),
+        look_repeats=(),
+        own_split=all(run.config.fold is None for run in runs),
+    )
+
+
+def _starts(runs: Sequence[Run]) -> dict[str, dict[str, dict[str, float]] | None]:
+    """By arm, how far the first network of its first run is from plain transfer."""
+    return {run.arm: run.start for run in reversed(runs)}
 
 
 def _shards(run: Run) -> ShardFolder | None:

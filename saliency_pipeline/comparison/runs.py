@@ -1,10 +1,12 @@
-"""Finished training runs as a comparison sees them: which arm, which pair, the curves, the answers."""
+"""Finished training runs as a comparison reads them: arm, seed and fold, curves, predictions, first weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,7 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation.evaluate import PREDICTIONS
 from saliency_pipeline.recognition import RUN, recognize
 from saliency_pipeline.tables import read_table
+from saliency_pipeline.training.checkpoint import TOP5
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.runlog import ANSWERS, COLUMNS, METRICS, PROVENANCE, SUMMARY, read_json
 
@@ -45,6 +48,24 @@ class Answers:
 
 
 @dataclass(frozen=True, eq=False)
+class FirstWeights:
+    """The weights that a run started with.
+
+    Attributes:
+        origin: what was loaded: a backbone and its weights, or a checkpoint; empty where nothing was.
+        loaded: names of the tensors that were loaded from there.
+        random: names of the tensors that were drawn at random, at least in part.
+        tensors: dtype, shape and digest of every tensor by name, see `models.weights.tensor_digests`; empty for a run
+            of an earlier version, which recorded none.
+    """
+
+    origin: str = ""
+    loaded: frozenset[str] = frozenset()
+    random: frozenset[str] = frozenset()
+    tensors: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
 class Run:
     """A finished training run.
 
@@ -53,13 +74,17 @@ class Run:
         setting: under which data budget it was trained, such as `15 per class`.
         folder: where it is.
         config: its options.
-        curves: float64 (E,) by the name of a metric, such as `validation_top1`.
+        curves: float64 (E,) by the name of a metric, such as `validation_top1`; top-5 accuracy is left out where it is
+            not defined.
         images: how many images trained (`train`), validated (`validation`), and training was drawn from (`pool`).
         plan: hash of the shards' plan.
         shards: folder of the shards.
         initial_sha256: of the first weights.
         validation: answers of the last epoch; None for a run that kept none.
         test: answers of the best epoch to the held-out test split; None where there is none.
+        first: first weights.
+        start: how far its first network is from plain transfer, relative norms: `features` and `logits`, each in
+            `eval` and `train` mode; None for a run that did not record it.
     """
 
     arm: str
@@ -73,6 +98,8 @@ class Run:
     initial_sha256: str
     validation: Answers | None
     test: Answers | None
+    first: FirstWeights = FirstWeights()
+    start: dict[str, dict[str, float]] | None = None
 
     @property
     def pair(self) -> Pair:
@@ -81,8 +108,13 @@ class Run:
 
     @property
     def final(self) -> float:
-        """Validation top-1 after the last epoch."""
+        """Validation top-1 after the last epoch that was trained, also where `patience` ended the run."""
         return float(self.curves["validation_top1"][-1])
+
+    @property
+    def epochs_trained(self) -> int:
+        """Number of epochs that were trained: fewer than asked for where `patience` ended the run."""
+        return len(self.curves["validation_top1"])
 
 
 def read_run(folder: Path, arm: str, setting: str) -> Run:
@@ -99,7 +131,9 @@ def read_run(folder: Path, arm: str, setting: str) -> Run:
     provenance = read_json(folder / PROVENANCE)
     try:
         rows = [parse_json(line) for line in read_regular(folder / METRICS).splitlines()]
-        curves = {name: np.array([float(row[name]) for row in rows], np.float64) for name in COLUMNS if name != "epoch"}
+        undefined = {"epoch", *(TOP5 for row in rows if row[TOP5] is None)}
+        defined = [name for name in COLUMNS if name not in undefined]
+        curves = {name: np.array([float(row[name]) for row in rows], np.float64) for name in defined}
         if not rows or not np.isfinite(curves["validation_top1"]).all():
             raise ValueError("its accuracy is not finite")
         images = {name: int(count) for name, count in provenance["images"].items()}
@@ -115,6 +149,8 @@ def read_run(folder: Path, arm: str, setting: str) -> Run:
             str(provenance["initialisation"]["sha256"]),
             _read_answers(folder / ANSWERS),
             _read_answers(folder / TEST / PREDICTIONS),
+            _first_weights(provenance["initialisation"]),
+            _start(provenance.get("start")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise SalpipeError(f"{folder}: damaged ({error!s:.200}); train it again in another folder") from error
@@ -146,6 +182,33 @@ def recalls(answers: Sequence[Answers], classes: Sequence[str]) -> list[float | 
             counts[label][0] += 1
             counts[label][1] += right
     return [right / images if images else None for images, right in counts.values()]
+
+
+def _first_weights(record: Mapping[str, Any]) -> FirstWeights:
+    """The first weights from `initialisation` of a run's provenance.
+
+    Raises:
+        ValueError, AttributeError, TypeError: it is damaged.
+    """
+    loaded, random = (frozenset(map(str, record.get(name, ()))) for name in ("loaded", "xavier"))
+    tensors = {str(name): str(digest) for name, digest in record.get("tensors", {}).items()}
+    if any(digest.count(" ") != 2 for digest in tensors.values()) or (tensors and not loaded | random <= set(tensors)):
+        raise ValueError("the digests of its first weights are not those of its tensors")
+    return FirstWeights(str(record.get("origin", "")), loaded, random, tensors)
+
+
+def _start(record: Any) -> dict[str, dict[str, float]] | None:
+    """The distance of a first network from plain transfer, finite numbers.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is damaged.
+    """
+    if record is None:
+        return None
+    start = {part: {mode: float(record[part][mode]) for mode in ("eval", "train")} for part in ("features", "logits")}
+    if not all(math.isfinite(value) for modes in start.values() for value in modes.values()):
+        raise ValueError("the distance of its start is not finite")
+    return start
 
 
 def _read_answers(path: Path) -> Answers | None:

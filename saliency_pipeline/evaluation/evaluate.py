@@ -46,6 +46,11 @@ from saliency_pipeline.training.split import evaluation_rows
 
 EVALUATION = "evaluation.json"
 PER_CLASS = "per-class.csv"
+COLUMNS = (
+    *("class", "precision", "recall", "f1", "support"),
+    *("precision_low", "precision_high", "recall_low", "recall_high"),
+)
+"""Columns of `per-class.csv`."""
 PREDICTIONS = "predictions.csv"
 CONFUSION = "confusion.png"
 RELIABILITY = "reliability.png"
@@ -58,8 +63,8 @@ class Evaluation:
     Attributes:
         folder: what was written.
         split: the images that were asked for.
-        metrics: everything that `evaluation.json` holds: what `metrics.evaluate` returns, and which network, images
-            and maps it is about.
+        metrics: everything that `evaluation.json` holds: what `metrics.evaluate` returns, which network, images and
+            maps it is about, and `caveats`: sentences on what limits the figures.
     """
 
     folder: Path
@@ -85,8 +90,9 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a trained network on the labelled images of one part of a data set, in fp32.
 
-    The best epoch was chosen by its validation images, so that figures of `validation` are slightly too good; `test`
-    is the honest part. A network that was trained in bf16 may differ from its own `metrics.csv` by rounding.
+    The best epoch was chosen by its validation images, so that figures of `validation` are optimistic, which the
+    caveats say; `test` is held out. A network that was trained in bf16 may differ from its own `metrics.csv` by
+    rounding.
 
     Args:
         run: a folder of `salpipe train`, whose best network is taken, or the file of a network.
@@ -181,6 +187,12 @@ def _caveats(trained: Trained, config: TrainConfig, pairs: ShardFolder, rows: Po
     if seen := int(images.contains(_sha256(pairs, rows)).sum()):
         which = "these images" if seen == len(rows) else f"{seen:,} of these {len(rows):,} images"
         yield f"the network was trained on {which}: the figures say what it remembers, not what it has learnt"
+    validation = _validated_on(config, pairs, shards)
+    if chosen := 0 if validation is None else int(validation.contains(_sha256(pairs, rows)).sum()):
+        which = "these images" if chosen == len(rows) else f"{chosen:,} of these {len(rows):,} images"
+        yield f"the best epoch was chosen by {which}: the figures are optimistic; use --split test for held-out images"
+    if validation is None:
+        yield "the shards of the run are not there any more: some of these images may have chosen the best epoch"
     if not images.complete:
         yield "the run does not record all images it was trained on: some of these images may be among them"
     check = LeakCheck(pairs, "evaluated images")
@@ -201,10 +213,27 @@ def _trained_on(trained: Trained, config: TrainConfig, pairs: ShardFolder, shard
     if len(images) or images.complete:
         return images
     with suppress(SalpipeError):
-        own = pairs if pairs.header.plan == shards.get("plan") else ShardFolder(str(shards.get("path")))
-        if own.header.plan == shards.get("plan"):
+        if (own := _own_shards(pairs, shards)) is not None:
             return TrainingImages.of(_sha256(own, split_of(config, own).train), complete=config.start is None)
     return images
+
+
+def _validated_on(config: TrainConfig, pairs: ShardFolder, shards: dict[str, Any]) -> TrainingImages | None:
+    """The validation images of the run, by which its best epoch was chosen; None where its shards are gone."""
+    with suppress(SalpipeError):
+        if (own := _own_shards(pairs, shards)) is not None:
+            return TrainingImages.of(_sha256(own, split_of(config, own).validation))
+    return None
+
+
+def _own_shards(pairs: ShardFolder, shards: dict[str, Any]) -> ShardFolder | None:
+    """The shards that the run was trained on; None where others are in their place.
+
+    Raises:
+        SalpipeError: they are not there.
+    """
+    own = pairs if pairs.header.plan == shards.get("plan") else ShardFolder(str(shards.get("path")))
+    return own if own.header.plan == shards.get("plan") else None
 
 
 def _sha256(pairs: ShardFolder, rows: Positions) -> npt.NDArray[np.uint8]:
@@ -244,8 +273,8 @@ def _write(
     classes = pairs.classes
     write_table(
         folder / PER_CLASS,
-        ("class", "precision", "recall", "f1", "support"),
-        [list(row.values()) for row in found["per_class"]],
+        COLUMNS,
+        [[row[name] for name in COLUMNS] for row in found["per_class"]],
     )
     best, scores = highest(probabilities)
     write_table(

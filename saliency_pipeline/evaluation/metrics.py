@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
+from scipy.stats import norm
 from sklearn.metrics import precision_recall_fscore_support
 
 from saliency_pipeline.errors import SalpipeError
@@ -27,6 +27,7 @@ from saliency_pipeline.training.scores import macro_f1 as macro_f1_of
 
 Labels = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.floating]
+Shares = npt.NDArray[np.float64]
 
 BINS = 15
 RESAMPLES = 2000
@@ -88,10 +89,15 @@ def nll(labels: Labels, probabilities: Probabilities) -> float:
 
 
 def per_class(labels: Labels, probabilities: Probabilities, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """For each class its name, precision, recall, F1 (in [0, 1] or None) and support, the number of its images."""
-    columns = precision_recall_fscore_support(
-        labels, probabilities.argmax(axis=1), labels=np.arange(len(classes)), zero_division=np.nan
-    )
+    """For each class its name, precision, recall, F1 (in [0, 1] or None) and support, the number of its images.
+
+    Also `precision_low`, `precision_high`, `recall_low` and `recall_high`, the ends of Wilson's intervals at `LEVEL`;
+    None where precision or recall is.
+    """
+    predicted, every = probabilities.argmax(axis=1), np.arange(len(classes))
+    columns = precision_recall_fscore_support(labels, predicted, labels=every, zero_division=np.nan)
+    hits, images, answers = _counts(labels, predicted, len(classes))
+    ends = np.stack([*wilson(hits, answers), *wilson(hits, images)])
     return [
         {
             "class": name,
@@ -99,8 +105,14 @@ def per_class(labels: Labels, probabilities: Probabilities, classes: Sequence[st
             "recall": _defined(recall),
             "f1": _defined(f1),
             "support": int(support),
+            "precision_low": _defined(own[0]) if answered else None,
+            "precision_high": _defined(own[1]) if answered else None,
+            "recall_low": _defined(own[2]) if support else None,
+            "recall_high": _defined(own[3]) if support else None,
         }
-        for name, precision, recall, f1, support in zip(classes, *columns, strict=True)
+        for name, precision, recall, f1, support, answered, own in zip(
+            classes, *columns, answers.tolist(), ends.T, strict=True
+        )
     ]
 
 
@@ -144,7 +156,9 @@ def intervals(
     What varies is the images evaluated, not the training: two runs differ by more than these intervals say. Wilson's
     are none of zero width, also where no image or every image is right. Each resample of the bootstrap (Efron and
     Tibshirani 1993, section 13.3) draws N of the N images with replacement; a class that it leaves out is left out of
-    its macro F1. Where all resamples are alike, as with no image right, they say nothing of the interval.
+    its macro F1. Where all resamples are alike, as with no image right or all, they say nothing of the interval: its
+    ends are then those of the F1 of every class's ends of precision and recall by Wilson's score, averaged over the
+    classes that occur. That is wider than the interval of a mean over classes need be, and never of zero width.
 
     Args:
         labels: (N,) int64.
@@ -154,8 +168,7 @@ def intervals(
         level: confidence, in (0, 1).
 
     Returns:
-        Lower and upper end of `top1`, `top5` and `macro_f1`; None for top-5 of five classes or fewer, and for a macro
-        F1 that is the same in all resamples.
+        Lower and upper end of `top1`, `top5` and `macro_f1`; None for top-5 of five classes or fewer.
     """
     generator = np.random.default_rng(seed)
     ranks, answers = label_ranks(labels, probabilities), probabilities.argmax(axis=1)
@@ -173,16 +186,52 @@ def intervals(
         values[i] = (2 * hits[occurs] / occurrences[occurs]).mean()
     ends: list[float] = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]).tolist()
     return {
-        "top1": _wilson(int((ranks < 1).sum()), len(ranks), level),
-        "top5": _wilson(int((ranks < TOP).sum()), len(ranks), level) if classes > TOP else None,
-        "macro_f1": ends if np.ptp(values) > 0 else None,
+        "top1": _ends((ranks < 1).sum(), len(ranks), level),
+        "top5": _ends((ranks < TOP).sum(), len(ranks), level) if classes > TOP else None,
+        "macro_f1": ends if np.ptp(values) > 0 else _macro_f1_ends(labels, answers, classes, level),
     }
 
 
-def _wilson(hits: int, count: int, level: float) -> list[float]:
-    interval = binomtest(hits, count).proportion_ci(level, "wilson")
-    # rounding may leave 0 of N a lower end below 0
-    return [min(max(float(interval.low), 0.0), hits / count), max(min(float(interval.high), 1.0), hits / count)]
+def wilson(hits: npt.ArrayLike, counts: npt.ArrayLike, level: float = LEVEL) -> tuple[Shares, Shares]:
+    """Wilson's score interval of shares (JASA 22, 1927): lower and upper ends, float64, 0 and 1 where a count is 0.
+
+    Args:
+        hits: int (n,) or a number, from 0 to the counts.
+        counts: int (n,) or a number.
+        level: confidence, in (0, 1).
+
+    >>> low, high = wilson([0, 10], [10, 10])
+    >>> np.round(low, 3), np.round(high, 3)
+    (array([0.   , 0.722]), array([0.278, 1.   ]))
+    """
+    hits, counts = np.asarray(hits, np.float64), np.asarray(counts, np.float64)
+    z2 = float(norm.ppf((1 + level) / 2)) ** 2
+    center = (hits + z2 / 2) / (counts + z2)
+    half = np.sqrt(z2 * (hits * (counts - hits) / np.maximum(counts, 1) + z2 / 4)) / (counts + z2)
+    # rounding may leave 0 of N a lower end below 0, or above its share
+    share = np.where(counts > 0, hits / np.maximum(counts, 1), 0.5)
+    return np.minimum(np.maximum(center - half, 0.0), share), np.maximum(np.minimum(center + half, 1.0), share)
+
+
+def _ends(hits: npt.ArrayLike, count: int, level: float) -> list[float]:
+    return [float(end) for end in wilson(hits, count, level)]
+
+
+def _macro_f1_ends(labels: Labels, answers: Labels, classes: int, level: float) -> list[float]:
+    """The mean F1 of the lower, and of the upper, ends of every occurring class's precision and recall."""
+    hits, images, answered = (count.astype(np.float64) for count in _counts(labels, answers, classes))
+    occurs = images + answered > 0
+    precision, recall = wilson(hits, answered, level), wilson(hits, images, level)
+    ends = []
+    for p, r in zip(precision, recall, strict=True):
+        ends.append(float((2 * p[occurs] * r[occurs] / np.maximum(p[occurs] + r[occurs], _SMALLEST)).mean()))
+    return ends
+
+
+def _counts(labels: Labels, answers: Labels, classes: int) -> tuple[Labels, Labels, Labels]:
+    """For each class how many images were answered rightly, have it as label, and were answered with it."""
+    hits = np.bincount(labels[labels == answers], minlength=classes)
+    return hits, np.bincount(labels, minlength=classes), np.bincount(answers, minlength=classes)
 
 
 def evaluate(labels: Labels, probabilities: Probabilities, classes: Sequence[str], *, seed: int = 0) -> dict[str, Any]:

@@ -19,6 +19,10 @@ from saliency_pipeline.models.weights import one_line, read_state
 
 LAST = "last.safetensors"
 FORMAT = "salpipe-checkpoint"
+TOP5 = "validation_top5"
+
+Row = dict[str, Any]
+"""Metrics of an epoch: numbers by name; `validation_top5` is None with five classes or fewer."""
 
 
 @dataclass
@@ -46,10 +50,15 @@ class State:
     seen: int = 0
     seconds: float = 0.0
     waited: float = 0.0
-    rows: list[dict[str, float]] = field(default_factory=list)
-    best: dict[str, float] | None = None
+    rows: list[Row] = field(default_factory=list)
+    best: Row | None = None
     stale: int = 0
     elapsed: float = 0.0
+
+    def drop_top5(self) -> None:
+        """Set top-5 accuracy to None in all rows: checkpoints of earlier versions hold 1 with five classes or fewer."""
+        for row in (*self.rows, *([] if self.best is None else [self.best])):
+            row[TOP5] = None
 
     def next_epoch(self) -> None:
         """Begin the next epoch's sums."""
@@ -118,7 +127,7 @@ def _checked(state: dict[str, Any]) -> dict[str, Any]:
     counts = [state[name] for name in ("epoch", "step", "correct", "seen", "stale")]
     amounts = [state[name] for name in ("loss_sum", "seconds", "waited", "elapsed")]
     rows = [*state["rows"], *([] if state["best"] is None else [state["best"]])]
-    values = [value for row in rows for value in row.values()]
+    values = [value for row in rows for name, value in row.items() if name != TOP5 or value is not None]
     if not (
         all(type(count) is int and 0 <= count < 1 << 53 for count in counts)
         and all(isinstance(value, int | float) for value in (*amounts, *values))

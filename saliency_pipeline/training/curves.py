@@ -40,7 +40,7 @@ _DPI = 200
 _MISSING = "\N{WHITE SQUARE}"
 
 
-def draw_curves(rows: Sequence[Mapping[str, float]], path: Path, title: str) -> None:
+def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
     """Draw loss, accuracy and learning rate over the epochs as one PNG, 1,600 pixels wide.
 
     The best epoch, the first with the highest validation top-1, is marked.
@@ -153,7 +153,7 @@ def drawable(text: str, longest: int = 80) -> str:
     return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
 
 
-def column(rows: Sequence[Mapping[str, float]], key: str) -> npt.NDArray[np.float64]:
+def column(rows: Sequence[Mapping[str, Any]], key: str) -> npt.NDArray[np.float64]:
     """The values of one key (n,) float64, NaN where a row has none or one that is not finite."""
     values = [row.get(key) for row in rows]
     return np.array([math.nan if v is None or not math.isfinite(v) else v for v in values], np.float64)

@@ -20,7 +20,7 @@ from saliency_pipeline.models.probe import probe_frames
 from saliency_pipeline.models.registry import find_source
 from saliency_pipeline.models.trained import load_trained, open_trained
 from saliency_pipeline.models.two_branch import NetworkSpec, build_network
-from saliency_pipeline.models.weights import state_sha256
+from saliency_pipeline.models.weights import state_sha256, tensor_digests
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.batches import Batches, PairDataset, Preparation
 from saliency_pipeline.training.batchnorm import single_valued
@@ -46,6 +46,7 @@ class Parts:
         network: with its first weights, on the device.
         initialisation: where they came from.
         initial_sha256: of those weights, in hexadecimal.
+        initial_tensors: shape and digest of each of them; see `models.weights.tensor_digests`.
         frozen: names of the layers that stay as they are.
         inputs: batches to tensors on the device.
         train: training images, augmented.
@@ -59,6 +60,7 @@ class Parts:
     network: nn.Module
     initialisation: InitReport
     initial_sha256: str
+    initial_tensors: dict[str, str]
     frozen: tuple[str, ...]
     inputs: Inputs
     train: Batches
@@ -88,13 +90,13 @@ def assemble(config: TrainConfig, pairs: ShardFolder, device: torch.device, grou
     network = build_network(spec)
     start = load_trained(config.start) if config.start else None
     report = initialise(network, spec, config.init, weights=config.weights, checkpoint=start, seed=config.run_seed)
-    initial = state_sha256(network)
+    initial, tensors = state_sha256(network), tensor_digests(network)
     frozen = freeze(network, spec, config.freeze) if config.freeze else ()
     training_mode(network, frozen)
     check_batches(network, spec, config.batch_size, len(train.dataset))
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     inputs = Inputs(preprocessing_of(spec.backbone, *find_source(spec.backbone)), device)
-    return Parts(config, spec, network, report, initial, frozen, inputs, train, validation, pool, leaks)
+    return Parts(config, spec, network, report, initial, tensors, frozen, inputs, train, validation, pool, leaks)
 
 
 def check_names(config: TrainConfig) -> None:

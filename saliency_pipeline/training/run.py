@@ -24,7 +24,7 @@ from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.subsets.grouping import anchored
 from saliency_pipeline.training.batchnorm import synchronise
-from saliency_pipeline.training.checkpoint import LAST, State, load_last, save_last
+from saliency_pipeline.training.checkpoint import LAST, Row, State, load_last, save_last
 from saliency_pipeline.training.config import CONFIG, TrainConfig, check_same
 from saliency_pipeline.training.groups import Groups, check_same_groups, divided, find_groups, recorded
 from saliency_pipeline.training.leaks import recorded as recorded_leaks
@@ -44,6 +44,7 @@ from saliency_pipeline.training.runlog import (
     write_json,
     write_metrics,
 )
+from saliency_pipeline.training.scores import TOP
 from saliency_pipeline.training.start import Start, is_neutral, start_distance
 from saliency_pipeline.training.trainer import Logits, Trainer
 
@@ -59,7 +60,7 @@ class RunReport:
         folder: the run.
         epochs: epochs that were trained.
         stopped_early: whether `--patience` ended it.
-        best: metrics of the best epoch.
+        best: metrics of the best epoch; `validation_top5` is None with five classes or fewer.
         last: metrics of the last epoch.
         seconds: of all epochs together.
         precision: `fp32` or `bf16`.
@@ -69,8 +70,8 @@ class RunReport:
     folder: str
     epochs: int
     stopped_early: bool
-    best: dict[str, float]
-    last: dict[str, float]
+    best: Row
+    last: Row
     seconds: float
     precision: str
     initialisation: str
@@ -196,10 +197,17 @@ def _train(
         "shards": {"path": str(pairs.path.resolve()), "plan": pairs.header.plan, "provenance": pairs.provenance},
         "images": {"train": len(train.dataset), "validation": len(validation.dataset), "pool": parts.pool},
         "groups": recorded(config, groups),
-        "initialisation": {**asdict(parts.initialisation), "report": report, "sha256": parts.initial_sha256},
+        "initialisation": {
+            **asdict(parts.initialisation),
+            "report": report,
+            "sha256": parts.initial_sha256,
+            "tensors": parts.initial_tensors,
+        },
     }
     if not new:
         shuffle = _same_beginning(folder, about)
+        if leads:
+            _complete(folder, about)
     if automatic:
         # the processes of torchrun may run on different hardware: the first one decides for all
         config = replace(config, precision=fabric.broadcast(_precision(parts, shuffle, progress) if leads else ""))
@@ -221,6 +229,8 @@ def _train(
         network = synchronise(network, device)
     model, optimizer = fabric.setup(network, make_optimizer(config, network))
     state = load_last(folder, network, optimizer.optimizer)
+    if len(pairs.classes) <= TOP:
+        state.drop_top5()
     if config.epochs < state.epoch:
         raise SalpipeError(f"--epochs {config.epochs}: {folder} has {state.epoch} epochs already; use that or more")
     if leads:
@@ -322,6 +332,14 @@ def _same_beginning(folder: Path, about: Mapping[str, Any]) -> tuple[int, int] |
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise SalpipeError(f"{folder / PROVENANCE}: damaged; choose another output folder") from error
     return shuffle
+
+
+def _complete(folder: Path, about: Mapping[str, Any]) -> None:
+    """Add the digests of the first weights to a run of an earlier version, whose first weights are proved the same."""
+    stored = read_json(folder / PROVENANCE)
+    if "tensors" not in stored["initialisation"]:
+        tensors = about["initialisation"]["tensors"]
+        write_json(folder / PROVENANCE, stored | {"initialisation": stored["initialisation"] | {"tensors": tensors}})
 
 
 def _report(folder: Path, config: TrainConfig, state: State, initialisation: str) -> RunReport:

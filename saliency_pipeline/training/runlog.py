@@ -49,11 +49,16 @@ COLUMNS = (
 )
 
 
-def write_metrics(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """All epochs so far as JSON lines and as CSV, each file written whole: a kill leaves no torn line."""
+def write_metrics(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write all epochs so far as JSON lines and as CSV, each file written whole: a kill leaves no torn line.
+
+    A metric that is not defined, as top-5 accuracy of five classes, is null in the former and empty in the latter.
+    """
     rows = [{name: row[name] for name in COLUMNS} for row in rows]
     write_atomically(folder / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
-    write_table(folder / TABLE, COLUMNS, [[str(row[name]) for name in COLUMNS] for row in rows])
+    write_table(
+        folder / TABLE, COLUMNS, [["" if row[name] is None else str(row[name]) for name in COLUMNS] for row in rows]
+    )
 
 
 def write_answers(
@@ -73,7 +78,7 @@ def write_answers(
     )
 
 
-def write_curves(folder: Path, rows: Sequence[Mapping[str, float]], title: str) -> None:
+def write_curves(folder: Path, rows: Sequence[Mapping[str, Any]], title: str) -> None:
     """The curves of all epochs so far."""
     draw_curves(rows, folder / CURVES, title)
 
@@ -136,11 +141,11 @@ class Board:
             make_subfolder(folder / "tensorboard")
             self.writer = SummaryWriter(str(folder / "tensorboard"))
 
-    def add(self, row: Mapping[str, float]) -> None:
-        """The metrics of an epoch."""
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Write the metrics of an epoch that are defined."""
         if self.writer is not None:
             for name, value in row.items():
-                if name != "epoch":
+                if name != "epoch" and value is not None:
                     self.writer.add_scalar(name.replace("_", "/", 1), value, int(row["epoch"]))
             self.writer.flush()
 

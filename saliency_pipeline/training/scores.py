@@ -16,7 +16,7 @@ from scipy.special import logsumexp
 from saliency_pipeline.errors import DivergedError, SalpipeError
 
 TOP = 5
-"""The K of top-K accuracy; with fewer classes all of them."""
+"""The K of top-K accuracy, which is defined for more classes than K."""
 
 # rows that are turned to float64 at a time: ImageNet's validation logits would take 400 MB at once
 _ROWS = 4096
@@ -29,13 +29,14 @@ class Scores:
     Attributes:
         loss: mean cross-entropy in nats, without label smoothing or class weights, >= 0.
         top1: share of images whose label has the highest logit, in [0, 1].
-        top5: share of images whose label is among the five highest logits, in [0, 1]; 1 with five classes or fewer.
+        top5: share of images whose label is among the five highest logits, in [0, 1]; None with five classes or fewer,
+            of which it is always 1.
         macro_f1: mean F1 of the classes that occur among labels or predictions, in [0, 1].
     """
 
     loss: float
     top1: float
-    top5: float
+    top5: float | None
     macro_f1: float
 
 
@@ -65,7 +66,7 @@ def score(labels: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]) -> Sco
     return Scores(
         loss=float(_cross_entropies(labels, logits).mean()),
         top1=float((ranks < 1).mean()),
-        top5=float((ranks < TOP).mean()),
+        top5=float((ranks < TOP).mean()) if logits.shape[1] > TOP else None,
         macro_f1=macro_f1(labels, logits.argmax(axis=1)),
     )
 

@@ -18,7 +18,7 @@ from saliency_pipeline.errors import DivergedError
 from saliency_pipeline.models.freeze import training_mode
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.training.batches import Batches
-from saliency_pipeline.training.checkpoint import State
+from saliency_pipeline.training.checkpoint import Row, State
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.inputs import Inputs
 from saliency_pipeline.training.order import epoch_batches, epoch_order, rank_slice
@@ -139,7 +139,7 @@ class Trainer:
         state.waited += self.train.waited
         self.progress.stop()
 
-    def close_epoch(self, state: State) -> tuple[dict[str, float], Logits]:
+    def close_epoch(self, state: State) -> tuple[Row, Logits]:
         """Validate, and turn the sums of an epoch into its row of metrics; also the logits of the validation images."""
         rate = float(self.optimizer.param_groups[0]["lr"])
         begun = time.perf_counter()
@@ -148,7 +148,7 @@ class Trainer:
             raise self.not_finite(state, self.train.dataset.rows[:0])
         scores = score(self.validation.dataset.labels, logits)
         seconds = state.seconds + time.perf_counter() - begun
-        row = {
+        row: Row = {
             "epoch": state.epoch + 1,
             "train_loss": state.loss_sum / state.seen,
             "train_top1": state.correct / state.seen,

@@ -54,7 +54,13 @@ def test_json_is_what_is_written_and_notes_are_elsewhere(run: Path, shards: Path
 
 
 def test_validation_is_the_default(run: Path, shards: Path) -> None:
-    assert evaluate(run, shards).stdout.startswith("validation: 24 images")
+    result = evaluate(run, shards)
+    assert result.stdout.startswith("validation: 24 images")
+    caveat = (
+        "the best epoch was chosen by these images: the figures are optimistic; use --split test for held-out images"
+    )
+    assert result.stdout.splitlines()[-2] == f"note: {caveat}"
+    assert caveat in result.stderr
 
 
 def test_options_come_from_a_file(run: Path, shards: Path, tmp_path: Path) -> None:

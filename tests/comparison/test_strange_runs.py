@@ -50,10 +50,60 @@ def test_what_is_no_small_regular_file_is_damaged(finished: Path, name: str, kin
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[1]\n", '{"epoch": 1}\n', *(json.dumps(ROW | {"validation_top1": v}) for v in (None, [], {}, 10**400, "x"))],
+    [
+        *("", "[1]\n", '{"epoch": 1}\n'),
+        *(json.dumps(ROW | {"validation_top1": v}) for v in (None, [], {}, 10**400, "x")),
+        json.dumps(ROW | {"train_loss": None}),
+    ],
 )
 def test_metrics_that_cannot_be_are_damage(finished: Path, text: str) -> None:
     (finished / METRICS).write_text(text)
+    with pytest.raises(SalpipeError, match="damaged"):
+        read_run(finished, "arm", "all images")
+
+
+def test_a_metric_that_is_not_defined_has_no_curve(finished: Path) -> None:
+    assert "validation_top5" in read_run(finished, "arm", "all images").curves
+    rows = [ROW, ROW | {"validation_top5": None, "validation_top1": 0.25}]
+    (finished / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = read_run(finished, "arm", "all images")
+    assert "validation_top5" not in run.curves
+    assert (run.final, run.epochs_trained) == (0.25, 2)
+
+
+START = {"features": {"eval": 0.5, "train": 0.25}, "logits": {"eval": 0.75, "train": 1}}
+TENSORS = {"fc.weight": "float32 2x3 0123456789abcdef"}
+
+
+def rewrite(finished: Path, **entries: Any) -> None:
+    provenance = json.loads((finished / PROVENANCE).read_text())
+    (finished / PROVENANCE).write_text(json.dumps(provenance | entries))
+
+
+def test_start_and_first_weights_are_read_where_they_were_recorded(finished: Path) -> None:
+    run = read_run(finished, "arm", "all images")
+    assert run.start is None
+    assert run.first.tensors == {}
+    initial = {"sha256": "x", "origin": "o", "loaded": [], "xavier": ["fc.weight"], "tensors": TENSORS}
+    rewrite(finished, start=START, initialisation=initial)
+    run = read_run(finished, "arm", "all images")
+    assert run.start == START
+    assert (run.first.origin, run.first.random, run.first.tensors) == ("o", {"fc.weight"}, TENSORS)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"start": [1]},
+        {"start": {"features": START["features"]}},
+        {"start": START | {"logits": {"eval": "x", "train": 1}}},
+        {"initialisation": {"sha256": "x", "tensors": [1]}},
+        {"initialisation": {"sha256": "x", "tensors": {"fc.weight": "?"}}},
+        {"initialisation": {"sha256": "x", "xavier": ["other"], "tensors": TENSORS}},
+    ],
+)
+def test_a_start_that_cannot_be_is_damage(finished: Path, entries: dict[str, Any]) -> None:
+    rewrite(finished, **entries)
     with pytest.raises(SalpipeError, match="damaged"):
         read_run(finished, "arm", "all images")
 

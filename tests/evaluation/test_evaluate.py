@@ -43,6 +43,18 @@ def test_validation_gives_what_training_measured(figure_run: Path, figures: Path
     assert m["network_sha256"] == load_trained(figure_run).sha256
 
 
+def test_what_limits_the_figures_is_kept_with_them(figure_run: Path, figures: Path, tmp_path: Path) -> None:
+    chosen = (
+        "the best epoch was chosen by these images: the figures are optimistic; use --split test for held-out images"
+    )
+    trained = "the network was trained on these images: the figures say what it remembers, not what it has learnt"
+    for split, caveats in (("validation", [chosen]), ("train", [trained]), ("test", [])):
+        notes = Notes()
+        found = evaluate(figure_run, figures, split, tmp_path / split, device="cpu", progress=notes)
+        assert found.metrics["caveats"] == notes.notes == caveats
+        assert json.loads((tmp_path / split / "evaluation.json").read_text())["caveats"] == caveats
+
+
 def test_files_agree_with_one_another(tested: Evaluation, figures: Path) -> None:
     m = tested.metrics
     assert json.loads((tested.folder / "evaluation.json").read_text()) == m
@@ -66,6 +78,8 @@ def test_files_agree_with_one_another(tested: Evaluation, figures: Path) -> None
     classes = table(tested.folder / "per-class.csv")
     assert [row["class"] for row in classes] == ["circle", "square", "stripe"]
     assert [int(row["support"]) for row in classes] == [8, 8, 8]
+    for row in classes:
+        assert 0 <= float(row["recall_low"]) <= float(row["recall"]) <= float(row["recall_high"]) <= 1
     assert [sum(row) for row in m["confusion"]] == [8, 8, 8]
     for name in ("confusion.png", "reliability.png"):
         with Image.open(tested.folder / name) as picture:
@@ -111,12 +125,14 @@ def test_images_of_training_are_known_in_shards_split_anew(figures: Path, figure
     notes = Notes()
     found = evaluate(figure_run, again, device="cpu", progress=notes)
     assert notes.notes == [
-        "the network was trained on 24 of these 48 images: the figures say what it remembers, not what it has learnt"
+        "the network was trained on 24 of these 48 images: the figures say what it remembers, not what it has learnt",
+        "the best epoch was chosen by 24 of these 48 images: the figures are optimistic; use --split test for held-out "
+        "images",
     ]
     assert found.folder == figure_run / "evaluation-validation-again"
     assert json.loads((before.folder / "evaluation.json").read_text()) == before.metrics
     assert evaluate(figure_run, again, "train", tmp_path, device="cpu", progress=notes).metrics["images"] == 24
-    assert len(notes.notes) == 1
+    assert len(notes.notes) == 2
 
 
 def test_everything_is_partly_remembered(figure_run: Path, figures: Path, tmp_path: Path) -> None:
@@ -134,8 +150,9 @@ def test_other_frames_and_other_maps_are_said(photos: Path, photo_run: Path, tmp
     found = evaluate(photo_run, shards, "all", tmp_path / "out", device="cpu", progress=notes)
     assert (found.metrics["images"], found.metrics["size"]) == (12, 48)
     assert notes.notes[0].startswith("the network was trained on 8 of these 12 images")
-    assert notes.notes[1] == "frames of 48 pixels, but the network was trained on 64"
-    assert notes.notes[2].startswith(
+    assert notes.notes[1].startswith("the best epoch was chosen by 4 of these 12 images")
+    assert notes.notes[2] == "frames of 48 pixels, but the network was trained on 64"
+    assert notes.notes[3].startswith(
         "maps from elsewhere than in training: model efficientnet_lite0 -> test_resnet; we"
     )
 

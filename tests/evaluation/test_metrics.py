@@ -95,13 +95,29 @@ def test_per_class_follows_from_the_confusion() -> None:
 def test_what_is_not_defined_is_none() -> None:
     # class 1 is never answered, class 2 has no image, class 3 neither
     rows = per_class(np.array([0, 1, 1]), np.eye(4)[[0, 0, 2]], names(4))
-    assert rows == [
+    assert [{name: row[name] for name in ("class", "precision", "recall", "f1", "support")} for row in rows] == [
         {"class": "class 0", "precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "support": 1},
         {"class": "class 1", "precision": None, "recall": 0.0, "f1": 0.0, "support": 2},
         {"class": "class 2", "precision": 0.0, "recall": None, "f1": 0.0, "support": 0},
         {"class": "class 3", "precision": None, "recall": None, "f1": None, "support": 0},
     ]
     assert metrics.macro_f1(np.array([0, 1, 1]), np.eye(4)[[0, 0, 2]]) == pytest.approx(2 / 9)
+    for row in rows:
+        assert (row["precision"] is None) == (row["precision_low"] is None) == (row["precision_high"] is None)
+        assert (row["recall"] is None) == (row["recall_low"] is None) == (row["recall_high"] is None)
+
+
+def test_precision_and_recall_have_the_intervals_of_their_counts() -> None:
+    labels, probabilities = example(11, classes=4)
+    counts = confusion(labels, probabilities)
+    for i, row in enumerate(per_class(labels, probabilities, names(4))):
+        for name, count in (("recall", counts[i].sum()), ("precision", counts[:, i].sum())):
+            wanted = scipy.stats.binomtest(int(counts[i, i]), int(count)).proportion_ci(0.95, "wilson")
+            assert (row[f"{name}_low"], row[f"{name}_high"]) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
+    (only,) = per_class(np.zeros(5, np.int64), np.ones((5, 1)), ["only"])
+    # all five are right, and the interval is not of zero width
+    assert only["recall_low"] == pytest.approx(5 / (5 + scipy.stats.norm.ppf(0.975) ** 2))
+    assert only["recall_high"] == 1.0
 
 
 def test_an_impossible_label_keeps_the_likelihood_finite() -> None:
@@ -201,7 +217,29 @@ def test_a_share_has_an_interval_also_at_its_ends(hits: int, count: int) -> None
         assert (low, high) == pytest.approx(wanted, abs=1e-12)
         assert 0 <= low <= share <= high <= 1
         assert high - low > 0.004
-    assert (found["macro_f1"] is None) == (hits in (0, count))
+    # also where all resamples are alike
+    assert found["macro_f1"][0] <= metrics.macro_f1(labels, probabilities) <= found["macro_f1"][1]
+    assert found["macro_f1"][1] - found["macro_f1"][0] > 0.001
+
+
+@pytest.mark.parametrize(
+    ("images", "classes", "recall"), [(20, 2, 0.985), (20, 2, 0.02), (30, 3, 0.99), (60, 3, 0.995)]
+)
+def test_the_interval_of_macro_f1_holds_the_truth_where_the_bootstrap_collapses(
+    images: int, classes: int, recall: float
+) -> None:
+    """Samples of a network whose macro F1 is its recall, that of its classes being equal and errors spread evenly."""
+    generator, held, collapsed = np.random.default_rng(0), 0, 0
+    for _ in range(300):
+        labels = np.arange(images) % classes
+        other = (labels + generator.integers(1, classes, images)) % classes
+        answer = np.where(generator.random(images) < recall, labels, other)
+        low, high = intervals(labels, np.eye(classes)[answer], resamples=50)["macro_f1"] or (1, 0)
+        if len(set((answer == labels).tolist())) == 1:
+            collapsed += 1
+            held += low <= recall <= high
+    assert collapsed > 50
+    assert held == collapsed
 
 
 def test_intervals_hold_the_value_and_widen_with_the_level() -> None:
@@ -237,7 +275,9 @@ def test_one_image() -> None:
     assert (found["top1"], found["macro_f1"]) == (1.0, 1.0)
     # 1 of 1: Wilson's lower end is 1 / (1 + z²)
     assert found["intervals"]["top1"] == pytest.approx([1 / (1 + scipy.stats.norm.ppf(0.975) ** 2), 1.0])
-    assert (found["top5"], found["intervals"]["top5"], found["intervals"]["macro_f1"]) == (None, None, None)
+    assert (found["top5"], found["intervals"]["top5"]) == (None, None)
+    # precision and recall are 1 of 1, so that the lower end is the one of top-1
+    assert found["intervals"]["macro_f1"] == pytest.approx(found["intervals"]["top1"])
     assert found["calibration"]["ece"] == pytest.approx(0.2)
     json.dumps(found, allow_nan=False)
 
@@ -246,7 +286,8 @@ def test_one_class() -> None:
     found = evaluate(np.zeros(4, np.int64), np.ones((4, 1), np.float32), ["only"])
     assert (found["top1"], found["top5"], found["macro_f1"], found["nll"]) == (1.0, None, 1.0, 0.0)
     assert found["confusion"] == [[4]]
-    assert found["per_class"] == [{"class": "only", "precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 4}]
+    (only,) = found["per_class"]
+    assert (only["class"], only["precision"], only["recall"], only["f1"], only["support"]) == ("only", 1.0, 1.0, 1.0, 4)
 
 
 @settings(max_examples=40, deadline=None)

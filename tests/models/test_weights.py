@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.source import load_source
-from saliency_pipeline.models.weights import file_sha256, read_state_dict, state_sha256
+from saliency_pipeline.models.weights import file_sha256, read_state_dict, state_sha256, tensor_digests
 
 TINY = "test_resnet.r160_in1k"
 State = dict[str, Tensor]
@@ -220,3 +220,21 @@ def test_the_hash_sees_one_bit_a_name_a_type_and_a_shape() -> None:
     assert len(set(digests)) == 5
     assert digest("a", value.t().contiguous().t()) == digest("a", value)
     assert len(digest("scalar", torch.tensor(True))) == 64
+
+
+def test_digests_by_tensor_show_shapes_and_the_rgb_part_of_a_convolution_of_four_channels() -> None:
+    three, four = torch.nn.Conv2d(3, 2, 1, bias=False), torch.nn.Conv2d(4, 2, 1)
+    with torch.no_grad():
+        four.weight[:, :3] = three.weight
+    rgb, both = tensor_digests(three), tensor_digests(four)
+    assert list(rgb) == ["weight"]
+    assert list(both) == ["weight", "weight[:, :3]", "bias"]
+    assert rgb["weight"].startswith("float32 2x3x1x1 ")
+    assert both["weight"].startswith("float32 2x4x1x1 ")
+    assert rgb["weight"] == both["weight[:, :3]"]
+    content = hashlib.sha256(three.weight.detach().numpy().tobytes()).hexdigest()
+    assert rgb["weight"].rpartition(" ")[2] == content[:16]
+    with torch.no_grad():
+        three.weight[0, 0] += 1
+    assert tensor_digests(three) != rgb
+    assert tensor_digests(torch.nn.BatchNorm2d(1))["num_batches_tracked"].startswith("int64 scalar ")

@@ -86,7 +86,7 @@ def test_a_run_leaves_what_it_promises(shards: Path, undisturbed: Path) -> None:
     ]
     with open(undisturbed / "metrics.csv", newline="") as file:
         table = list(csv.DictReader(file))
-    assert [{name: float(value) for name, value in row.items()} for row in table] == rows
+    assert [{name: float(value) if value else None for name, value in row.items()} for row in table] == rows
     summary = json.loads((undisturbed / "summary.json").read_text())
     assert summary["best"] == max(rows, key=lambda row: row["validation_top1"])
     assert summary["last"] == rows[-1]
