@@ -152,16 +152,17 @@ def test_of_many_classes_the_results_hold_only_the_pairs_that_occur():
     assert len(json.dumps(confusion)) < 500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
         {"folds": 0, "repeats": 3},
-        pytest.param({"effects": {"half": 0.08}}, marks=pytest.mark.slow),
-        pytest.param({"folds": 0, "repeats": 1}, marks=pytest.mark.slow),
-        pytest.param({"plan": {"repeats": 3}}, marks=pytest.mark.slow),
-        pytest.param({"plan": {"repeats": 4, "looks": 2}}, marks=pytest.mark.slow),
-        pytest.param({"leaks": ["The maps are of the image's own label."]}, marks=pytest.mark.slow),
-        pytest.param({"answered": False}, marks=pytest.mark.slow),
+        {"effects": {"half": 0.08}},
+        {"folds": 0, "repeats": 1},
+        {"plan": {"repeats": 3}},
+        {"plan": {"repeats": 4, "looks": 2}},
+        {"leaks": ["The maps are of the image's own label."]},
+        {"answered": False},
     ],
 )
 def test_the_page_shows_results_in_every_state(tmp_path, options):
