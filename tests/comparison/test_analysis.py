@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from saliency_pipeline.comparison.analysis import analyse
-from tests.comparison.examples import arms, primary, results, rules, runs
+from saliency_pipeline.comparison.report import write_report
+from tests.comparison.examples import CLASSES, IMAGES, arms, primary, results, rules, runs
+from tests.gallery.test_page import Page
 
 
 def only(found: dict[str, Any]) -> dict[str, Any]:
@@ -55,12 +57,7 @@ def test_a_mean_curve_keeps_every_run_where_only_some_stopped():
         if run.arm == "half" and number % 4 == 1:
             for name in run.curves:
                 run.curves[name] = run.curves[name][:4]
-
-    found = only(
-        analyse(
-            made, compared, ("all images",), ("dress", "hat", "<b>shirt</b>"), rules=rules(folds=2, repeats=3), about={}
-        )
-    )
+    found = only(analyse(made, compared, ("all images",), CLASSES, rules=rules(folds=2, repeats=3), about={}))
     half = found["arms"]["half"]
     table = np.array([run["curve"] for run in half["runs"]])
     assert table.shape == (6, 12)
@@ -141,3 +138,35 @@ def test_the_examples_are_of_the_primary_questions_arms():
     found = only(results(names=("baseline", "half", "neutral"), plan={"primary": primary("neutral")}))
     assert {example["arm"] for example in found["disagreements"]} == {"neutral"}
     assert found["confusion"]["arm"] == "neutral"
+
+
+def test_of_many_classes_the_results_hold_only_the_pairs_that_occur():
+    classes = (*CLASSES, *(f"class {number}" for number in range(400)))
+    compared = arms(("baseline", "half"))
+    options = {"folds": 2, "repeats": 1}
+    confusion = only(
+        analyse(runs(compared, **options), compared, ("all images",), classes, rules=rules(**options), about={})
+    )["confusion"]
+    assert set(confusion["matrix"]) == {"true", "answered", "images"}
+    assert sum(confusion["matrix"]["images"]) == IMAGES
+    assert len(json.dumps(confusion)) < 500
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"folds": 0, "repeats": 3},
+        {"effects": {"half": 0.08}},
+        {"folds": 0, "repeats": 1},
+        {"plan": {"repeats": 3}},
+        {"plan": {"repeats": 4, "looks": 2}},
+        {"leaks": ["The maps are of the image's own label."]},
+        {"answered": False},
+    ],
+)
+def test_the_page_shows_results_in_every_state(tmp_path, options):
+    found = json.loads(json.dumps(results(**options)))
+    page = Page(write_report(tmp_path, found, {"settings": {}, "maps": None}, lambda key: None))
+    assert found["verdict"]["sentence"] in page.text
+    assert "None" not in page.text

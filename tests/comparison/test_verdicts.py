@@ -150,6 +150,18 @@ def test_no_p_is_zero_where_six_differences_are_equal():
     assert "p < 0.001" not in found["verdict"]["sentence"]
 
 
+def test_runs_that_are_exactly_alike_still_have_intervals():
+    compared = arms(("baseline", "half"))
+    first = runs(compared[:1])
+    alike = [dataclasses.replace(run, arm="half") for run in first]
+    found = analyse([*first, *alike], compared, ("all images",), CLASSES, rules=rules(), about={})
+    for measure in MEASURES:
+        result = result_of(found, "half", "baseline", measure)
+        assert (result["statistics"]["mean"], result["statistics"]["p"]) == (0, 1)
+        assert result["statistics"]["low"] < 0 < result["statistics"]["high"]
+        assert result["verdict"] == "no difference"
+
+
 def test_the_verdict_is_withheld_until_all_planned_runs_are_finished():
     found = results(effects={"half": 0.04}, plan={"repeats": 3})
     assert found["verdict"]["word"] == "withheld"
