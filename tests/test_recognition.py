@@ -55,6 +55,7 @@ CASES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "run": (holding(BEST, "config.toml"), "a run of 'salpipe train'", "give the shards that it was trained on"),
     "begun": (holding(PROVENANCE, LAST), "a run of 'salpipe train'", "give the shards that it was trained on"),
     "comparison": (holding(RESULTS), "a comparison", "give the shards that it was trained on"),
+    "planned": (holding(RESULTS, PLAN), "a comparison", "give the shards that it was trained on"),
     "evaluated": (holding(EVALUATION), "an evaluation", "give a folder that 'salpipe generate' wrote"),
     "empty": (holding(), EMPTY, "give a folder that 'salpipe generate' wrote"),
     "notes": (holding("a.txt"), "a folder of other files", "give a folder that 'salpipe generate' wrote"),

@@ -117,7 +117,7 @@ def forest(results: Mapping[str, Any]) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(8))
     scale = 1 if measure == SPEED else 100
     axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{scale * value:+.3g}" if abs(value) > 1e-9 else "0")
+        FuncFormatter(lambda x, _: f"{scale * x:+.3g}".replace("-", "−") if abs(x) > 1e-9 else "0")
     )
     handles = [Line2D([], [], color=BLUE, marker="o", linewidth=2.2)]
     labels = ["measured, 95 % interval"]
