@@ -53,6 +53,7 @@ def test_json_is_one_object_and_all_of_standard_output(
         "images": 4,
         "rejects": 0,
         "single_color": 0,
+        "seen": 0,
         "shards": 1,
         "written": 1,
         "complete": False,
