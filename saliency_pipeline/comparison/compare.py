@@ -111,8 +111,7 @@ def compare(
         for look, until in enumerate(plan.rules.look_repeats, 1):
             trained += train_repeats(plan, folder, range(before, until), progress=progress, **ways)
             before = until
-            comparison, decided = _look(plan, folder, pairs, trained, groups)
-            record_look(folder, until)
+            comparison, decided = _look(plan, folder, pairs, trained, groups, until)
             if plan.looks > 1:
                 progress.note(_look_note(plan, look, until, comparison.results))
             if decided:
@@ -154,7 +153,9 @@ def plan_only(
     return plan, tasks, estimate(plan, left, jobs)
 
 
-def _look(plan: Plan, folder: Path, pairs: ShardFolder, trained: Trained, groups: Groups) -> tuple[Comparison, bool]:
+def _look(
+    plan: Plan, folder: Path, pairs: ShardFolder, trained: Trained, groups: Groups, repeats: int
+) -> tuple[Comparison, bool]:
     """Analyze the runs so far and write the results; and whether the primary question is decided."""
     runs = trained.runs(folder)
     if not runs:
@@ -185,6 +186,8 @@ def _look(plan: Plan, folder: Path, pairs: ShardFolder, trained: Trained, groups
     )
     costs = measure_costs(runs, pairs, plan.shared, maps_known(folder), tuning=trained.tuning_runs(folder))
     costs["pretraining"] = pretraining_costs(trained.extra, folder)
+    # first, so that no kill leaves results of an analysis that is not recorded
+    record_look(folder, repeats)
     page = write_comparison(folder, results, costs, pictures_of(pairs, plan.shared))
     looks = results["looks"]["made"]
     decided = bool(looks) and bool(looks[-1]["decided"])
