@@ -15,9 +15,9 @@ Priors
     their standard errors. Both priors have no scale of their own, so that differences may be in any unit.
 Rule
     Regions of practical equivalence and posterior probabilities as in Benavoli, Corani, Demsar and Zaffalon (Time for
-    a change, Journal of Machine Learning Research 18, 2017). The prior of tau takes the s_i for known, so that the
-    posterior alone errs slightly more often than in 5 % of the nulls where data sets differ much (5.7 % in 2,000
-    simulated ones). A verdict therefore also takes Student's t test of the k mean differences, which is exact there.
+    a change, Journal of Machine Learning Research 18, 2017). The prior of tau takes the s_i for known, so that nothing
+    guarantees 5 % where data sets differ much: of 20,000 nulls over three data sets the posterior alone errs in 5.1 %.
+    A verdict therefore also takes Student's t test of the k mean differences, which is exact there (together 5.0 %).
 """
 
 from __future__ import annotations
