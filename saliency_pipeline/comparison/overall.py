@@ -183,6 +183,15 @@ def probability(value: float) -> str:
     return "> 99.9 %" if value > 0.999 else f"{100 * value:.1f} %"
 
 
+def p_value(p: float) -> str:
+    """A p value in words; none is 0.
+
+    >>> p_value(0.0321), p_value(0.0)
+    ('p = 0.032', 'p < 0.001')
+    """
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
 def _details(results: Results) -> list[str]:
     measure, details = results["primary"]["measure"], []
     for question in results["questions"]:

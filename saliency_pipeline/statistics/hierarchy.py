@@ -15,7 +15,9 @@ Priors
     their standard errors. Both priors have no scale of their own, so that differences may be in any unit.
 Rule
     Regions of practical equivalence and posterior probabilities as in Benavoli, Corani, Demsar and Zaffalon (Time for
-    a change, Journal of Machine Learning Research 18, 2017).
+    a change, Journal of Machine Learning Research 18, 2017). The prior of tau takes the s_i for known, so that nothing
+    guarantees 5 % where data sets differ much: of 20,000 nulls over three data sets the posterior alone errs in 5.1 %.
+    A verdict therefore also takes Student's t test of the k mean differences, which is exact there (together 5.0 %).
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
+from scipy import special, stats
 
 from saliency_pipeline.errors import SalpipeError
 
@@ -35,7 +37,7 @@ Floats = npt.NDArray[np.float64]
 MINIMUM_DATASETS = 3
 BETTER, WORSE, EQUIVALENT, UNDECIDED, TOO_FEW = "better", "worse", "equivalent", "undecided", "too few data sets"
 
-_LEVEL = 0.95
+_LEVEL, _ALPHA = 0.95, 0.05
 # nodes of the grid: of tau, of mu0, and of the mixture that makes a Student's t of normals
 _SPREADS, _CENTERS, _SCALES = 80, 321, 32
 
@@ -75,6 +77,7 @@ class Hierarchy:
         low: lower end of its 95 % credible interval.
         high: its upper end.
         positive: posterior probability that mu0 is above 0.
+        p: two-sided, of Student's t test of the k mean differences; see `t_test`.
         overall: of mu0 below, within and above the region.
         next: of the true difference on one more data set.
         spread: posterior median of tau, the standard deviation of true differences over data sets.
@@ -86,6 +89,7 @@ class Hierarchy:
     low: float
     high: float
     positive: float
+    p: float
     overall: Chances
     next: Chances
     spread: float
@@ -134,6 +138,7 @@ def hierarchy(estimates: Sequence[Estimate], *, rope: float) -> Hierarchy:
         low,
         high,
         1 - _share_below(centers, of_center, 0.0),
+        t_test([each.mean for each in estimates]),
         Chances(under, max(0.0, 1 - under - over), over),
         Chances(further[1], max(0.0, 1 - sum(further)), further[0]),
         math.exp(_quantiles(np.log(taus), of_tau, (0.5,))[0]),
@@ -145,19 +150,36 @@ def verdict(found: Hierarchy, *, minimum: int = MINIMUM_DATASETS) -> str:
     """The posterior in a word.
 
     `too few data sets` below three. `better` and `worse` where the 95 % credible interval of mu0 excludes 0, that is
-    where mu0 is on one side of it with a probability of 97.5 %; `equivalent` where it is within the region of practical
-    equivalence with 95 %; `undecided` otherwise. Equivalence is looked at first: a difference that is certain and too
-    small to matter is none worth a claim.
+    where mu0 is on one side of it with a probability of 97.5 %, and the t test of the mean differences has p < 0.05;
+    `equivalent` where mu0 is within the region of practical equivalence with 95 %; `undecided` otherwise. Equivalence
+    is looked at first: a difference that is certain and too small to matter is none worth a claim.
     """
     if found.datasets < minimum:
         return TOO_FEW
     if found.overall.within >= _LEVEL:
         return EQUIVALENT
-    if found.positive >= (1 + _LEVEL) / 2:
+    if found.p < _ALPHA and found.positive >= (1 + _LEVEL) / 2:
         return BETTER
-    if found.positive <= (1 - _LEVEL) / 2:
+    if found.p < _ALPHA and found.positive <= (1 - _LEVEL) / 2:
         return WORSE
     return UNDECIDED
+
+
+def t_test(means: Sequence[float]) -> float:
+    """Two-sided p of k mean differences, one per data set and all alike, with k - 1 degrees of freedom.
+
+    Exact where true differences are normally distributed over data sets and measured about equally well. Where all
+    means are the same it is 1 for a mean of 0, and 0 otherwise.
+
+    >>> round(t_test([0.02, 0.03, 0.025]), 4)
+    0.0131
+    """
+    values = np.asarray(means, np.float64)
+    error = float(values.std(ddof=1)) / math.sqrt(len(values))
+    mean = float(values.mean())
+    if error <= 1e-12 * abs(mean):
+        return float(mean == 0)
+    return float(2 * stats.t.sf(abs(mean) / error, len(values) - 1))
 
 
 def _grid(means: Floats, errors: Floats, unit: float) -> tuple[Floats, Floats, Floats]:

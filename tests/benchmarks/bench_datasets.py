@@ -26,10 +26,10 @@ def main() -> None:
     for seeds, images, (seed, image, both) in product((6, 10), (100, 500), CONDITIONS):
         errs = crossed_errs(seeds, images, of_seed=seed, of_image=image, of_both=both)
         _report(f"{seeds} seeds, {images} images, {seed:.2f} {image:.2f} {both:.2f}", count, errs)
-    print("data sets (spread of true differences; standard error and its degrees of freedom), in points")
+    print(f"data sets, {10 * count} nulls (spread of true differences; standard error, degrees of freedom), in points")
     for datasets, spread, (error, freedom) in product((3, 5), (0.0, 0.01, 0.05), ERRORS):
         name = f"{datasets} data sets, {100 * spread:.0f}; {100 * error:.1f}, {freedom}"
-        _report(name, count, hierarchy_errs(datasets, spread, error, freedom))
+        _report(name, 10 * count, hierarchy_errs(datasets, spread, error, freedom))
     print(
         f"share of verdicts 'better' over data sets, {count // 4} each; standard error 0.6 points, 9 degrees of freedom"
     )

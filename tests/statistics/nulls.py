@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from saliency_pipeline.statistics.crossed import crossed
-from saliency_pipeline.statistics.hierarchy import BETTER, WORSE, Estimate, hierarchy, verdict
+from saliency_pipeline.statistics.hierarchy import BETTER, WORSE, Estimate, hierarchy, t_test, verdict
 
 Floats = npt.NDArray[np.float64]
 Random = np.random.Generator
@@ -54,6 +54,8 @@ def hierarchy_errs(datasets: int, spread: float, error: float, freedom: int) -> 
 
     def errs(random: Random) -> bool:
         null = estimates(random, datasets, mean=0.0, spread=spread, error=error, freedom=freedom)
-        return verdict(hierarchy(null, rope=0.01)) in (BETTER, WORSE)
+        # the verdict takes both, and the test is the faster one
+        significant = t_test([each.mean for each in null]) < 0.05
+        return significant and verdict(hierarchy(null, rope=0.01)) in (BETTER, WORSE)
 
     return errs
