@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from saliency_pipeline.cli.options import config_option, echo, json_echo, json_option, output_option, quiet_option
 from saliency_pipeline.cli.progress import TerminalProgress
@@ -200,9 +201,13 @@ def command(
     elif not inputs:
         raise click.UsageError("give SHARDS, or two RUNs or more")
     elif (kind := kind_of(inputs)) == COMPARISON and len(inputs) > 1:
+        _refuse_unused("finished comparisons", set())
         found = combine(inputs, output, progress=progress)
     elif (len(inputs) > 1 and kind != SHARDS) or (inputs[0] / CONFIG).is_file():
-        found = compare_runs(inputs, output, reference=reference, progress=progress)
+        _refuse_unused("finished runs", {"reference", "rope", "threshold"})
+        found = compare_runs(
+            inputs, output, reference=reference, rope=rope / 100, threshold=threshold, progress=progress
+        )
     else:
         chosen = choose_arms(arms, arms_file, reference=reference, start=start, controls=_controls(controls))
         shared = TrainConfig(augment=augmentations(augment), lr=lrs[0], **options)
@@ -248,6 +253,16 @@ def command(
     for warning in found.results["warnings"]:
         echo(f"  note: {shown(warning)}")
     echo(shown(found.page))
+
+
+def _refuse_unused(inputs: str, used: set[str]) -> None:
+    """Refuse options that were typed and decide nothing: what is compared was trained already."""
+    context = click.get_current_context()
+    always = {"inputs", "output", "as_json", "quiet", "device"}
+    for parameter in context.command.params:
+        typed = parameter.name and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+        if typed and parameter.expose_value and parameter.name not in used | always:
+            raise click.UsageError(f"{parameter.opts[0]}: decides nothing about {inputs}; leave it out")
 
 
 def _controls(controls: tuple[str, ...]) -> tuple[str, ...] | None:

@@ -256,4 +256,5 @@ def _look(results: Told) -> str:
 def _place(results: Told, part: Told) -> str:
     """For what a verdict holds: one data set carries no general claim."""
     split = "this split of this data set" if part["own_split"] else "this data set"
-    return f"on {split}" + (f" ({part['name']})" if len(results["settings"]) > 1 else "")
+    given = ", of runs given by hand" if results["about"].get("given") else ""
+    return f"on {split}{given}" + (f" ({part['name']})" if len(results["settings"]) > 1 else "")

@@ -40,7 +40,10 @@ def test_it_prints_the_verdict_first_and_the_page_last(shards: Path, tmp_path: P
     result = compare(*quick(shards), "-o", tmp_path / "out")
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert lines[0].startswith("Underpowered: 2 pairs of runs allow no verdict; half ended ")
+    assert lines[0].startswith("half: ")
+    assert (
+        "underpowered, because 2 pairs of runs on this data set are too few for a verdict, which takes 6." in lines[0]
+    )
     assert lines[-1] == str(tmp_path / "out" / "report.html")
     assert "4 runs: 2 arms, 2 folds x 1 repeats; fp32" in result.stderr
     again = compare("-o", tmp_path / "out", "--report-only", "--json")
