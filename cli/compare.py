@@ -182,13 +182,12 @@ def command(
     from saliency_pipeline.comparison.datasets import (
         combine,
         compare_datasets,
-        is_overall,
         kind_of,
         name_inputs,
         rebuild_overall,
     )
     from saliency_pipeline.comparison.given import compare_runs
-    from saliency_pipeline.comparison.output import rebuild
+    from saliency_pipeline.comparison.output import is_overall, rebuild
     from saliency_pipeline.comparison.pretraining import Pretraining
     from saliency_pipeline.devices import find_device
     from saliency_pipeline.recognition import COMPARISON, SHARDS

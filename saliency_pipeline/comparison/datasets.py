@@ -94,7 +94,7 @@ def compare_datasets(
     opened = {name: ShardFolder(path) for name, path in named.items()}
     _refuse_same({name: {pairs.header.plan} for name, pairs in opened.items()})
     _shared_images(opened)
-    refuse_output(folder, *shards)
+    refuse_output(folder, *shards, over_datasets=True)
     make_output(folder)
     for number, (name, path) in enumerate(named.items(), 1):
         progress.note(f"data set {name} ({number} of {len(named)})")
@@ -134,21 +134,13 @@ def combine(comparisons: Sequence[Path], output: Path | str, *, progress: Progre
         raise SalpipeError(
             f"{', '.join(map(str, comparisons))}: damaged {RESULTS} ({error!r:.200}); run 'salpipe compare' again"
         ) from error
-    refuse_output(folder, *comparisons)
-    if (folder / RESULTS).exists() and not is_overall(folder):
-        raise SalpipeError(f"{folder}: holds another comparison; choose another output folder")
+    refuse_output(folder, *comparisons, over_datasets=True)
     make_output(folder)
     with FolderLock(folder, note=(progress or Progress()).note):
         write_atomically(folder / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
         page = write_page(folder, results)
     runs = sum(row["runs"] for row in results["interquartile"])
     return Comparison(folder, page, runs, 0, results)
-
-
-def is_overall(folder: Path | str) -> bool:
-    """Whether a folder holds results over several data sets."""
-    path = Path(folder) / RESULTS
-    return path.exists() and read_json(path).get("format") == FORMAT
 
 
 def rebuild_overall(output: Path | str) -> Comparison:

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import UndefinedError
 from PIL import Image
 
+from saliency_pipeline.comparison.overall import FORMAT as OVERALL_FORMAT
 from saliency_pipeline.comparison.report import FORMAT_VERSION, write_report
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import write_atomically
@@ -45,10 +46,28 @@ class Comparison:
     results: dict[str, Any]
 
 
-def refuse_output(folder: Path, *inputs: Path | str) -> None:
-    """Raises SalpipeError where a comparison does not belong into a folder."""
+def refuse_output(folder: Path, *inputs: Path | str, over_datasets: bool = False) -> None:
+    """Refuse a folder to which a comparison must not be written.
+
+    Args:
+        folder: of the comparison.
+        inputs: folders that are read.
+        over_datasets: whether it is a comparison over several data sets.
+
+    Raises:
+        SalpipeError: it is among images or shards, or holds a comparison of the other kind.
+    """
     refuse_among_images(folder, *inputs)
     refuse_shards(folder)
+    if (folder / RESULTS).exists() and is_overall(folder) != over_datasets:
+        other = "another comparison" if over_datasets else "a comparison over several data sets"
+        raise SalpipeError(f"{folder}: holds {other}; choose another output folder")
+
+
+def is_overall(folder: Path | str) -> bool:
+    """Whether a folder holds results over several data sets."""
+    path = Path(folder) / RESULTS
+    return path.exists() and read_json(path).get("format") == OVERALL_FORMAT
 
 
 def rebuild(output: Path | str, shards: Path | str | None = None) -> Comparison:

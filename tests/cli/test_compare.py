@@ -112,3 +112,13 @@ def test_what_cannot_be_is_said_in_one_line(
     assert result.exit_code == code
     assert message in result.stderr
     assert code == 2 or len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("option", [["--looks", 2], ["--primary", "half"], ["--lr", 0.1], ["--control", "uniform"]])
+def test_options_that_decide_nothing_about_finished_runs_are_refused(tmp_path: Path, option: list[object]) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.toml").touch()
+    result = compare(tmp_path / "a", tmp_path / "b", "-o", tmp_path / "out", *option)
+    assert result.exit_code == 2
+    assert f"{option[0]}: decides nothing about finished runs; leave it out" in result.stderr

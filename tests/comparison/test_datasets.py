@@ -11,12 +11,11 @@ from saliency_pipeline.comparison.arms import choose_arms
 from saliency_pipeline.comparison.datasets import (
     combine,
     compare_datasets,
-    is_overall,
     kind_of,
     name_inputs,
     rebuild_overall,
 )
-from saliency_pipeline.comparison.output import Comparison
+from saliency_pipeline.comparison.output import Comparison, is_overall
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.recognition import COMPARISON, SHARDS
 from saliency_pipeline.shards.reader import ShardFolder
@@ -102,6 +101,9 @@ def test_another_comparisons_folder_is_not_overwritten(comparisons: list[Path], 
     output = write(tmp_path / "out", results(0.0, 5))
     with pytest.raises(SalpipeError, match="holds another comparison; choose another output folder"):
         combine(comparisons, output)
+    combine(comparisons, tmp_path / "over")
+    with pytest.raises(SalpipeError, match="holds a comparison over several data sets; choose another output folder"):
+        refuse_output(tmp_path / "over")
 
 
 def test_names_are_those_of_the_folders_with_the_one_above_where_two_are_the_same(tmp_path: Path) -> None:
