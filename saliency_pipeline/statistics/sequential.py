@@ -88,7 +88,7 @@ def _levels(looks: tuple[int, ...], ratio: float, alpha: float) -> tuple[float, 
 
 
 def _paths(looks: tuple[int, ...], ratio: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """|t| and |Z| (paths, looks) of simulated comparisons without a difference, from batch means and sums of squares.
+    """Absolute t and Z (paths, looks) of simulated comparisons without a difference, from batch means and sums of squares.
 
     Common to all pairs is a normal value of variance `ratio`, own to each is one of variance 1.
     """
@@ -110,7 +110,7 @@ def _paths(looks: tuple[int, ...], ratio: float) -> tuple[npt.NDArray[np.float64
 
 
 def boundaries(share: Sequence[float], *, alpha: float = 0.05) -> list[float]:
-    """Critical values of |Z| at increasing shares of the information, of which the last is 1.
+    """Critical values of the absolute Z at increasing shares of the information, of which the last is 1.
 
     The recursion of Armitage, McPherson & Rowe (Repeated significance tests on accumulating data, JRSS A 132, 1969):
     the density of Z sqrt(t) over the paths that crossed no boundary yet is known at the nodes of a quadrature; the
