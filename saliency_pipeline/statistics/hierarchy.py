@@ -2,10 +2,10 @@
 
 Model
     Corani, Benavoli, Demsar, Mangili and Zaffalon (Statistical comparison of classifiers through Bayesian hierarchical
-    modelling, Machine Learning 106, 2017). Data set i has a true difference delta_i of which a comparison gives the mean difference d_i, its standard error
-    s_i, corrected for shared training images (Nadeau and Bengio 2003), and degrees of freedom n_i:
-    d_i ~ Student(n_i, delta_i, s_i), delta_i ~ Normal(mu0, tau). mu0 is the mean over data sets of the kind at hand,
-    tau their spread.
+    modelling, Machine Learning 106, 2017). Data set i has a true difference delta_i of which a comparison gives the
+    mean difference d_i, its standard error s_i, corrected for shared training images (Nadeau and Bengio 2003), and
+    degrees of freedom n_i: d_i ~ Student(n_i, delta_i, s_i), delta_i ~ Normal(mu0, tau). mu0 is the mean over data sets
+    of the kind at hand, tau their spread.
 Priors
     mu0 is uniform. tau has the reference prior of this model (Berger and Bernardo 1992; Bodnar, Link, Arendacka,
     Possolo and Elster, Bayesian estimation in random effects meta-analysis using a non-informative prior, Statistics

@@ -88,7 +88,7 @@ def _levels(looks: tuple[int, ...], ratio: float, alpha: float) -> tuple[float, 
 
 
 def _paths(looks: tuple[int, ...], ratio: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Absolute t and Z (paths, looks) of simulated comparisons without a difference, from batch means and sums of squares.
+    """Absolute t and Z (paths, looks) of simulated nulls, from batch means and sums of squares.
 
     Common to all pairs is a normal value of variance `ratio`, own to each is one of variance 1.
     """
