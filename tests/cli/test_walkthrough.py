@@ -70,7 +70,7 @@ def test_every_command_of_the_training_page_runs(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("tiles")
 def test_every_command_of_the_comparison_page_runs(tmp_path: Path) -> None:
     said = walked("comparison.md")
-    assert len([line for line in said if " compare " in line]) == 6
+    assert len([line for line in said if " compare " in line]) == 7
     told = {name: json.loads((tmp_path / name / "results.json").read_text()) for name in ("comparison", "aa", "scarce")}
     assert [arm["name"] for arm in told["comparison"]["arms"]] == [
         "baseline",

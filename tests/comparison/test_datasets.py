@@ -15,7 +15,7 @@ from saliency_pipeline.comparison.datasets import (
     name_inputs,
     rebuild_overall,
 )
-from saliency_pipeline.comparison.output import Comparison, is_overall
+from saliency_pipeline.comparison.output import Comparison, is_overall, refuse_output
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.recognition import COMPARISON, SHARDS
 from saliency_pipeline.shards.reader import ShardFolder
