@@ -385,11 +385,14 @@ def test_maps_that_mark_the_evidence_are_found_to_help_and_others_are_not(
     shared = dataclasses.replace(
         QUICK, backbone="test_resnet", epochs=6, optimizer="adamw", lr=5e-3, augment=(), method=method
     )
-    found = compare(marked(tmp_path / "shards", 240), tmp_path / "out", ARMS, shared, folds=3, repeats=2, jobs=1)
-    told = {(c["arm"], c["against"]): c["final"]["verdict"] for c in found.results["settings"][0]["contrasts"]}
+    neutral = Arm("neutral", {**MODULATED.options, "fusion": "neutral"})
+    control = Arm("neutral-mismatched", {**neutral.options, "maps": "mismatched"}, "control", of="neutral")
+    arms = (*ARMS, neutral, control)
+    found = compare(marked(tmp_path / "shards", 240), tmp_path / "out", arms, shared, folds=3, repeats=2, jobs=1)
+    words = {(c["arm"], c["against"]): c["final"]["verdict"] for c in found.results["settings"][0]["contrasts"]}
     if helps:
-        assert told["half", "baseline"] == told["half", "half-mismatched"] == "better"
-        assert told["half-mismatched", "baseline"] != "better"
-        assert "where the maps point did help" in found.results["verdict"]["sentence"]
+        for arm in ("half", "neutral"):
+            assert words[arm, "baseline"] == words[arm, f"{arm}-mismatched"] == "better"
+        assert "where the maps point helped" in found.results["verdict"]["sentence"]
     else:
-        assert "better" not in told.values()
+        assert "better" not in words.values()
