@@ -16,7 +16,7 @@ from scipy import stats
 
 from saliency_pipeline.comparison.arms import Question
 from saliency_pipeline.comparison.rules import AREA, FINAL, MEASURES, SPEED, Rules
-from saliency_pipeline.comparison.runs import Answers, Run, shared_keys
+from saliency_pipeline.comparison.runs import Predictions, Run, shared_keys
 from saliency_pipeline.statistics.contrast import evaluate
 from saliency_pipeline.statistics.crossed import crossed
 from saliency_pipeline.statistics.images import mcnemar, paired_bootstrap
@@ -198,11 +198,10 @@ def _differences(pairs: Sequence[PairOfRuns], measure: str, where: Conditions) -
 
 def _crossed(pairs: Sequence[PairOfRuns]) -> dict[str, Any] | None:
     """Images x seeds on the predictions of the last epoch; None without them, or for fewer than two of either."""
-    answers = [tuple(run.validation for run in pair) for pair in pairs]
     matrices: list[list[npt.NDArray[np.bool_]]] = [[], []]
     keys: list[str] | None = None
-    for pair in answers:
-        for side, own in enumerate(pair):
+    for pair in pairs:
+        for side, own in enumerate(run.validation for run in pair):
             if own is None:
                 return None
             keys = sorted(own.keys) if keys is None else keys
@@ -215,11 +214,11 @@ def _crossed(pairs: Sequence[PairOfRuns]) -> dict[str, Any] | None:
     return asdict(crossed(np.array(matrices[0]), np.array(matrices[1])))
 
 
-def _right(answers: Answers, keys: Sequence[str]) -> npt.NDArray[np.bool_] | None:
+def _right(predictions: Predictions, keys: Sequence[str]) -> npt.NDArray[np.bool_] | None:
     """Which images were classified correctly, bool (N,) in the order of keys; None for other images than those."""
-    if sorted(answers.keys) != list(keys):
+    if sorted(predictions.keys) != list(keys):
         return None
-    return answers.right[np.argsort(np.array(answers.keys, object), kind="stable")]
+    return predictions.right[np.argsort(np.array(predictions.keys, object), kind="stable")]
 
 
 def _per_image(first: Run, second: Run) -> dict[str, Any] | None:
@@ -247,7 +246,7 @@ def _per_image(first: Run, second: Run) -> dict[str, Any] | None:
 def _on_test(pairs: Sequence[PairOfRuns]) -> dict[str, Any] | None:
     """The held-out test images: difference in how often they are classified correctly, averaged over pairs."""
     both = [(first.test, second.test) for first, second in pairs if first.test and second.test]
-    if not both or len({answers.keys for pair in both for answers in pair}) != 1:
+    if not both or len({own.keys for pair in both for own in pair}) != 1:
         return None
     first, second = (np.mean([pair[side].right for pair in both], axis=0) for side in (0, 1))
     mean, low, high = paired_bootstrap(first, second)

@@ -31,7 +31,7 @@ def summarize(runs: Sequence[Run], where: Conditions, classes: Sequence[str]) ->
     """
     rows = [_run(run, where) for run in runs]
     tested = [row["test"] for row in rows if row["test"] is not None]
-    answers = [run.validation for run in runs if run.validation]
+    predictions = [run.validation for run in runs if run.validation]
     reached = [row["epochs_to_threshold"] for row in rows]
     finals = [run.final for run in runs]
     return {
@@ -45,7 +45,7 @@ def summarize(runs: Sequence[Run], where: Conditions, classes: Sequence[str]) ->
         "time": _spread([row["time"] for row in rows]),
         "median_epochs_to_threshold": censored_median(reached),
         "never_reached": sum(epoch is None for epoch in reached),
-        "recalls": recalls(answers, classes) if answers else None,
+        "recalls": recalls(predictions, classes) if predictions else None,
     }
 
 
