@@ -58,6 +58,11 @@ class Task:
     test: bool
     purpose: str = TRAINING
 
+    @property
+    def label(self) -> str:
+        """Its arm, or `pretraining of ARM`. The steps of an inner run are those of its arm."""
+        return f"pretraining of {self.arm}" if self.purpose == PRETRAINING else self.arm
+
 
 @dataclass(frozen=True)
 class Design:
