@@ -25,6 +25,7 @@ from saliency_pipeline.statistics.hierarchy import (
     verdict,
 )
 from saliency_pipeline.statistics.interquartile import interquartile
+from saliency_pipeline.statistics.power import LEVEL
 
 Results = Mapping[str, Any]
 
@@ -36,7 +37,6 @@ MEASURES = {
     SPEED: "epochs to 95 % of the own final accuracy",
 }
 
-_LEVEL = 0.95
 _WITHHELD = "withheld"
 # a measure in epochs is better where it is lower, and has no region of practical equivalence
 _SPEED_WORDS = {BETTER: "slower", WORSE: "faster"}
@@ -81,7 +81,7 @@ def overall(comparisons: Sequence[Finished], warnings: Sequence[str] = ()) -> di
         "arms": [{name: arm[name] for name in ("name", "kind", "of", "reference", "options")} for arm in first["arms"]],
         "primary": dict(primary),
         "rope": rope,
-        "level": _LEVEL,
+        "level": LEVEL,
         "minimum_datasets": MINIMUM_DATASETS,
         "datasets": [_dataset(each, primary) for each in used],
         "left_out": [
@@ -128,7 +128,7 @@ def estimate_of(contrast: Results, measure: str, *, own_split: bool) -> Estimate
     mean, freedom = float(interval["mean"]), pairs - 1
     # an interval that ends at 1 or -1 was cut there: the other side has its full length
     reach = max(interval["high"] - mean, mean - interval["low"])
-    error = float(reach / stats.t.ppf((1 + _LEVEL) / 2, freedom))
+    error = float(reach / stats.t.ppf((1 + LEVEL) / 2, freedom))
     return Estimate(mean, error, freedom) if error > 0 else "its differences do not vary"
 
 
@@ -268,7 +268,7 @@ def _question(contrast: Results, primary: Results, used: Sequence[Finished], rop
 
 
 def _row(name: str, estimate: Estimate, shrunken: float | None) -> dict[str, Any]:
-    reach = float(stats.t.ppf((1 + _LEVEL) / 2, estimate.freedom)) * estimate.error
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, estimate.freedom)) * estimate.error
     interval = {"low": estimate.mean - reach, "high": estimate.mean + reach}
     return {"dataset": name, **asdict(estimate), **interval, "shrunken": shrunken}
 

@@ -16,7 +16,6 @@ from saliency_pipeline.comparison.contrasts import Conditions, p_of, power_of
 from saliency_pipeline.comparison.looks import Looks
 from saliency_pipeline.comparison.rules import FINAL, MEASURES, SPEED, Primary
 from saliency_pipeline.statistics.contrast import (
-    ALPHA,
     BETTER,
     EQUIVALENT,
     NO_DIFFERENCE,
@@ -27,7 +26,7 @@ from saliency_pipeline.statistics.contrast import (
     verdict,
 )
 from saliency_pipeline.statistics.multiplicity import holm
-from saliency_pipeline.statistics.power import MINIMUM_PAIRS
+from saliency_pipeline.statistics.power import ALPHA, MINIMUM_PAIRS
 
 FASTER, SLOWER = "faster", "slower"
 WITHHELD, LEAK = "withheld", "leak"

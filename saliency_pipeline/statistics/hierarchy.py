@@ -31,13 +31,13 @@ import numpy.typing as npt
 from scipy import special, stats
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.statistics.power import ALPHA, LEVEL
 
 Floats = npt.NDArray[np.float64]
 
 MINIMUM_DATASETS = 3
 BETTER, WORSE, EQUIVALENT, UNDECIDED, TOO_FEW = "better", "worse", "equivalent", "undecided", "too few data sets"
 
-_LEVEL, _ALPHA = 0.95, 0.05
 # nodes of the grid: of tau, of mu0, and of the mixture that makes a Student's t of normals
 _SPREADS, _CENTERS, _SCALES = 80, 321, 32
 
@@ -128,7 +128,7 @@ def hierarchy(estimates: Sequence[Estimate], *, rope: float) -> Hierarchy:
     posterior = np.exp(log_density - log_density.max()) * weights
     posterior /= posterior.sum()
     of_center, of_tau = posterior.sum(axis=0), posterior.sum(axis=1)
-    low, median, high = _quantiles(centers, of_center, ((1 - _LEVEL) / 2, 0.5, (1 + _LEVEL) / 2))
+    low, median, high = _quantiles(centers, of_center, ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2))
     above, below = ((sign * centers[None, :] - rope) / taus[:, None] for sign in (1, -1))
     further = float((posterior * special.ndtr(above)).sum()), float((posterior * special.ndtr(below)).sum())
     under, over = _share_below(centers, of_center, -rope), 1 - _share_below(centers, of_center, rope)
@@ -156,11 +156,11 @@ def verdict(found: Hierarchy, *, minimum: int = MINIMUM_DATASETS) -> str:
     """
     if found.datasets < minimum:
         return TOO_FEW
-    if found.overall.within >= _LEVEL:
+    if found.overall.within >= LEVEL:
         return EQUIVALENT
-    if found.p < _ALPHA and found.positive >= (1 + _LEVEL) / 2:
+    if found.p < ALPHA and found.positive >= (1 + LEVEL) / 2:
         return BETTER
-    if found.p < _ALPHA and found.positive <= (1 - _LEVEL) / 2:
+    if found.p < ALPHA and found.positive <= (1 - LEVEL) / 2:
         return WORSE
     return UNDECIDED
 

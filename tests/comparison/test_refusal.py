@@ -101,8 +101,8 @@ def test_pretraining_on_images_of_the_comparison_is_refused(tmp_path: Path) -> N
     # the same files as other shards, of which the training part is the comparison's validation part in some fold
     same = leaky(tmp_path / "same")
     message = (
-        r"--from .*/pretrained/all/full/seed-0: that network was trained on \d+ of the \d+ validation and test images; .* "
-        r"--allow-leaks start-images.* \(4 of 8 runs: full, baseline-full\)$"
+        r"--from .*/pretrained/all/full/seed-0: that network was trained on \d+ of the \d+ validation and test "
+        r"images; .* --allow-leaks start-images.* \(4 of 8 runs: full, baseline-full\)$"
     )
     refused(shards, tmp_path / "a", message, arms=arms, pretraining=Pretraining(str(same)))
     other = labelled(tmp_path / "other", IMAGES, seed=1)
