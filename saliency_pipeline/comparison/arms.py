@@ -19,7 +19,6 @@ from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.training.config import TrainConfig
 
 REFERENCE, CANDIDATE, CONTROL = "reference", "candidate", "control"
-KINDS = (REFERENCE, CANDIDATE, CONTROL)
 
 DEFAULT = ("baseline", "half")
 DEFAULT_CONTROLS = ("mismatched", "center-prior")
@@ -73,7 +72,9 @@ class Question:
     role: str
 
 
-ROLES = ("reference", "control", "descriptive")
+DESCRIPTIVE = "descriptive"
+ROLES = (REFERENCE, CONTROL, DESCRIPTIVE)
+"""What a contrast is made for, in the order in which they are shown."""
 
 
 def reads_maps(arm: Arm) -> bool:
@@ -145,9 +146,9 @@ def contrasts(arms: Sequence[Arm]) -> list[Question]:
     references = {arm.name: arm.reference or first for arm in arms if arm.kind == CANDIDATE}
     controls = [arm for arm in arms if arm.kind == CONTROL]
     return [
-        *(Question(name, against, "reference") for name, against in references.items()),
-        *(Question(name, arm.name, "control") for name in references for arm in controls if arm.of == name),
-        *(Question(arm.name, references.get(arm.of, first), "descriptive") for arm in controls),
+        *(Question(name, against, REFERENCE) for name, against in references.items()),
+        *(Question(name, arm.name, CONTROL) for name in references for arm in controls if arm.of == name),
+        *(Question(arm.name, references.get(arm.of, first), DESCRIPTIVE) for arm in controls),
     ]
 
 

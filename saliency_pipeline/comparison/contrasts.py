@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from saliency_pipeline.comparison.arms import Question
 from saliency_pipeline.comparison.rules import AREA, FINAL, MEASURES, SPEED, Rules
@@ -20,7 +19,7 @@ from saliency_pipeline.comparison.runs import Predictions, Run, shared_keys
 from saliency_pipeline.statistics.contrast import evaluate
 from saliency_pipeline.statistics.crossed import crossed
 from saliency_pipeline.statistics.images import mcnemar, paired_bootstrap
-from saliency_pipeline.statistics.power import LEVEL, detectable, pairs_needed
+from saliency_pipeline.statistics.power import detectable, error_of_interval, pairs_needed
 from saliency_pipeline.statistics.speed import (
     THRESHOLD_SHARE,
     area,
@@ -148,7 +147,7 @@ def power_of(result: Told, level: float, where: Conditions) -> tuple[float, int 
     """
     source, ratio = (result["crossed"], 0.0) if result["crossed"] else (result["statistics"], where.ratio)
     pairs = source["seeds"] if result["crossed"] else source["pairs"]
-    error = (source["high"] - source["low"]) / 2 / float(stats.t.ppf((1 + LEVEL) / 2, pairs - 1))
+    error = error_of_interval(source["mean"], source["low"], source["high"], pairs - 1)
     sd = error / math.sqrt(1 / pairs + ratio)
     needed = None if result["crossed"] else pairs_needed(sd, ratio, result["margin"], alpha=level)
     return detectable(sd, pairs, ratio, alpha=level), needed

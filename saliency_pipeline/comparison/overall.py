@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from saliency_pipeline.comparison.rules import SPEED
+from saliency_pipeline.comparison.wording import difference
 from saliency_pipeline.statistics.hierarchy import (
     BETTER,
     EQUIVALENT,
@@ -25,12 +27,11 @@ from saliency_pipeline.statistics.hierarchy import (
     verdict,
 )
 from saliency_pipeline.statistics.interquartile import interquartile
-from saliency_pipeline.statistics.power import LEVEL
+from saliency_pipeline.statistics.power import LEVEL, error_of_interval
 
 Results = Mapping[str, Any]
 
 FORMAT, FORMAT_VERSION = "salpipe-datasets", 1
-SPEED = "speed"
 MEASURES = {
     "final": "final validation accuracy",
     "area": "area under the first epochs",
@@ -126,9 +127,7 @@ def estimate_of(contrast: Results, measure: str, *, own_split: bool) -> Estimate
         if interval is None:
             return "it has fewer than two pairs of runs"
     mean, freedom = float(interval["mean"]), pairs - 1
-    # an interval that ends at 1 or -1 was cut there: the other side has its full length
-    reach = max(interval["high"] - mean, mean - interval["low"])
-    error = float(reach / stats.t.ppf((1 + LEVEL) / 2, freedom))
+    error = error_of_interval(mean, interval["low"], interval["high"], freedom)
     return Estimate(mean, error, freedom) if error > 0 else "its differences do not vary"
 
 
@@ -158,18 +157,7 @@ def amount(value: float, measure: str) -> str:
     >>> amount(0.0123, "final"), amount(-0.25, "speed"), amount(-0.0001, "area")
     ('+1.2 points', '−0.25 epochs', '0.0 points')
     """
-    return f"{number(value, measure)} {'epochs' if measure == SPEED else 'points'}"
-
-
-def number(value: float, measure: str) -> str:
-    """A difference with its sign: of accuracies in points, of times in epochs.
-
-    >>> number(0.0123, "final"), number(-0.25, "speed")
-    ('+1.2', '−0.25')
-    """
-    decimals = 2 if measure == SPEED else 1
-    rounded = round(value if measure == SPEED else 100 * value, decimals)
-    return f"{rounded:+.{decimals}f}".replace("-", "−") if rounded else f"{0:.{decimals}f}"
+    return f"{difference(value, measure)} {'epochs' if measure == SPEED else 'points'}"
 
 
 def probability(value: float) -> str:
@@ -181,15 +169,6 @@ def probability(value: float) -> str:
     if value < 0.001:
         return "< 0.1 %"
     return "> 99.9 %" if value > 0.999 else f"{100 * value:.1f} %"
-
-
-def p_value(p: float) -> str:
-    """A p value in words; none is 0.
-
-    >>> p_value(0.0321), p_value(0.0)
-    ('p = 0.032', 'p < 0.001')
-    """
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def _details(results: Results) -> list[str]:
@@ -220,8 +199,8 @@ def _details(results: Results) -> list[str]:
 
 def _interval(posterior: Results, measure: str) -> str:
     return (
-        f"{amount(posterior['median'], measure)} (95 % credible interval {number(posterior['low'], measure)} to "
-        f"{number(posterior['high'], measure)})"
+        f"{amount(posterior['median'], measure)} (95 % credible interval {difference(posterior['low'], measure)} to "
+        f"{difference(posterior['high'], measure)})"
     )
 
 
