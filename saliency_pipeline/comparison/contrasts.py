@@ -34,7 +34,7 @@ from saliency_pipeline.statistics.superiority import superiority
 
 Scores = npt.NDArray[np.float64]
 PairOfRuns = tuple[Run, Run]
-Told = Mapping[str, Any]
+Values = Mapping[str, Any]
 
 ONE_EPOCH = 1.0
 """Resolution of a time in epochs, and half width of its region of practical equivalence: accuracy is measured once per
@@ -122,7 +122,7 @@ def contrast(question: Question, by_arm: Mapping[str, Sequence[Run]], where: Con
     }
 
 
-def p_of(result: Told, own_split: bool) -> float | None:
+def p_of(result: Values, own_split: bool) -> float | None:
     """The p that a verdict on a measure may use; None where there is none.
 
     With the shards' own split only the test over images and seeds counts: the test over seeds alone says nothing
@@ -132,7 +132,7 @@ def p_of(result: Told, own_split: bool) -> float | None:
     return None if source is None else float(source["p"])
 
 
-def power_of(result: Told, level: float, where: Conditions) -> tuple[float, int | None]:
+def power_of(result: Values, level: float, where: Conditions) -> tuple[float, int | None]:
     """What a measure's test detects with 80 % power at the level that is really used.
 
     Args:

@@ -81,7 +81,7 @@ class Looks:
 
 
 def make_looks(runs: Sequence[Run], rules: Rules, question: Question | None, reference: str) -> Looks:
-    """Analyse the primary question at every look whose runs are finished, until one is significant.
+    """Analyze the primary question at every look whose runs are finished, until one is significant.
 
     Args:
         runs: finished runs of all arms and budgets.

@@ -99,8 +99,8 @@ def maps_known(folder: Path) -> dict[str, Any] | None:
     """An earlier measurement of what making the maps takes."""
     if not (folder / COSTS).exists():
         return None
-    known = read_json(folder / COSTS).get("maps")
-    return known if isinstance(known, dict) and isinstance(known.get("seconds"), int | float) else None
+    maps = read_json(folder / COSTS).get("maps")
+    return maps if isinstance(maps, dict) and isinstance(maps.get("seconds"), int | float) else None
 
 
 def pictures_of(pairs: ShardFolder | None, config: TrainConfig) -> Pictures:

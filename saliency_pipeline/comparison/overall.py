@@ -63,7 +63,7 @@ def overall(comparisons: Sequence[Finished], warnings: Sequence[str] = ()) -> di
 
     Args:
         comparisons: one per data set, with the same arms, primary question and region of practical equivalence.
-        warnings: sentences that come before those found here.
+        warnings: sentences that come before the computed ones.
     """
     first = comparisons[0].results
     primary, rope = first["primary"], float(first["rope"])
@@ -74,8 +74,8 @@ def overall(comparisons: Sequence[Finished], warnings: Sequence[str] = ()) -> di
         for contrast in _setting(first, primary)["contrasts"]
         if contrast["role"] != "descriptive"
     ]
-    asked = _is(primary)
-    questions.sort(key=lambda question: not asked(question))
+    is_primary = _is(primary)
+    questions.sort(key=lambda question: not is_primary(question))
     results: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -225,14 +225,14 @@ def _question(contrast: Results, primary: Results, used: Sequence[Finished], rop
         estimate = "" if own is None else estimate_of(own, measure, own_split=setting["own_split"])
         if isinstance(estimate, Estimate):
             estimates[each.name] = estimate
-    found: Hierarchy | None = None
+    posterior: Hierarchy | None = None
     if len(estimates) >= MINIMUM_DATASETS:
-        found = hierarchy(list(estimates.values()), rope=0.0 if measure == SPEED else rope)
+        posterior = hierarchy(list(estimates.values()), rope=0.0 if measure == SPEED else rope)
     word = None
     if _is(primary)(contrast):
-        word = TOO_FEW if found is None else verdict(found)
+        word = TOO_FEW if posterior is None else verdict(posterior)
         word = _SPEED_WORDS.get(word, word) if measure == SPEED else word
-    shrunken = found.shrunken if found else [None] * len(estimates)
+    shrunken = posterior.shrunken if posterior else [None] * len(estimates)
     return {
         "arm": contrast["arm"],
         "against": contrast["against"],
@@ -241,7 +241,7 @@ def _question(contrast: Results, primary: Results, used: Sequence[Finished], rop
         "estimates": [
             _row(name, estimate, value) for (name, estimate), value in zip(estimates.items(), shrunken, strict=True)
         ],
-        "posterior": None if found is None else {n: v for n, v in asdict(found).items() if n != "shrunken"},
+        "posterior": None if posterior is None else {n: v for n, v in asdict(posterior).items() if n != "shrunken"},
         "verdict": word,
     }
 
@@ -277,8 +277,8 @@ def _interquartile(arms: Sequence[Results], primary: Results, used: Sequence[Fin
             if arm["name"] in setting["arms"]
         ]
         if scores and len(scores) == len(used) and all(map(len, scores)):
-            found = {"name": arm["name"], "kind": arm["kind"], "runs": sum(map(len, scores))}
-            rows.append(found | asdict(interquartile(scores)))
+            row = {"name": arm["name"], "kind": arm["kind"], "runs": sum(map(len, scores))}
+            rows.append(row | asdict(interquartile(scores)))
     return rows
 
 

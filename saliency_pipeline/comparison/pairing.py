@@ -75,9 +75,7 @@ def images(first: Run, second: Run) -> list[str]:
     """In which validation images, labels and numbers of images to train on two runs differ."""
     assert first.validation is not None
     assert second.validation is not None
-    labels, others = (
-        dict(zip(found.keys, found.labels, strict=True)) for found in (first.validation, second.validation)
-    )
+    labels, others = (dict(zip(own.keys, own.labels, strict=True)) for own in (first.validation, second.validation))
     shared = labels.keys() & others.keys()
     differing = []
     if not len(shared) == len(labels) == len(others):

@@ -66,7 +66,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Design:
-    """What is asked of a comparison besides its shards, arms and training options.
+    """Choices of a comparison besides its shards, arms and training options.
 
     Attributes:
         folds: stratified folds; 0 for the shards' own splits.

@@ -132,24 +132,24 @@ def _sized(arm: Arm, size: str, several: bool) -> Arm:
 
 def _with_baselines(arms: Sequence[Arm], several: bool) -> tuple[Arm, ...]:
     """The arms, every pretrained candidate with a baseline that was pretrained likewise as its reference."""
-    found = list(arms)
+    completed = list(arms)
     for place, arm in enumerate(arms):
         own = pretrained(arm)
         if own is None or arm.kind != CANDIDATE or _is_baseline(arm):
             continue
         options = {n: v for n, v in arm.options.items() if n not in _OF_THE_BRANCH} | {"arch": "baseline"}
         baseline = next(
-            (other for other in found if _is_baseline(other) and _same_but_start(other, options, own[0])), None
+            (other for other in completed if _is_baseline(other) and _same_but_start(other, options, own[0])), None
         )
         if baseline is None:
-            names = {other.name for other in found}
+            names = {other.name for other in completed}
             name = f"baseline-full-{own[0]}" if several else "baseline-full"
             if name in names:
                 name = f"baseline-{arm.name}"
             baseline = Arm(name, {**options, "start": f"{PRETRAINED}/{own[0]}/{name}"}, REFERENCE)
-            found.append(baseline)
-        found[place] = replace(arm, reference=baseline.name)
-    return tuple(found)
+            completed.append(baseline)
+        completed[place] = replace(arm, reference=baseline.name)
+    return tuple(completed)
 
 
 def _same_but_start(arm: Arm, options: dict[str, Any], size: str) -> bool:

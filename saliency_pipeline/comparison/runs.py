@@ -76,7 +76,7 @@ class Run:
         config: its options.
         curves: float64 (E,) by the name of a metric, such as `validation_top1`; top-5 accuracy is left out where it is
             not defined.
-        images: how many images trained (`train`), validated (`validation`), and training was drawn from (`pool`).
+        images: how many images trained (`train`), validated (`validation`), and training was sampled from (`pool`).
         plan: hash of the shards' plan.
         shards: folder of the shards.
         initial_sha256: of the first weights.

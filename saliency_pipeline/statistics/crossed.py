@@ -1,6 +1,6 @@
 """Images x seeds: how far the mean difference of two arms is off where both images and training runs are samples.
 
-With the shards' own split every repeat is validated on the same images. Repeats alone then say nothing about other
+With the shards' own split every repeat is validated on the same images. Repeats alone then tell nothing about other
 images of the same kind, images alone nothing about other training runs; this counts both.
 """
 

@@ -19,11 +19,11 @@ def mcnemar(first: Right, second: Right) -> tuple[int, int, float]:
     """The exact test of McNemar (1947) for two networks on the same images.
 
     Args:
-        first: (N,) bool, which images the first network got right.
+        first: (N,) bool, which images the first network classifies correctly.
         second: (N,) bool, the second.
 
     Returns:
-        Images that the first alone got right, that the second alone did, and the two-sided p.
+        Images that the first alone classifies correctly, that the second alone does, and the two-sided p.
 
     >>> mcnemar(np.array([True, False, False, True]), np.array([True, True, True, True]))
     (0, 2, 0.5)
@@ -35,7 +35,7 @@ def mcnemar(first: Right, second: Right) -> tuple[int, int, float]:
 
 
 def paired_bootstrap(first: Scores, second: Scores, *, seed: int = 0) -> tuple[float, float, float]:
-    """The mean difference over images and its 95 % interval, images being drawn again with their pairs.
+    """The mean difference over images and its 95 % interval, images being resampled with both scores.
 
     It is about other images of the same kind, for the networks at hand; not about other training runs. Where all
     differences are the same, no resample differs and percentiles collapse to a point; the interval then is that of

@@ -50,7 +50,7 @@ def detectable(sd: float, pairs: int, ratio: float, *, alpha: float = ALPHA, pow
     Args:
         sd: standard deviation of the differences, in units of the score; see `resolved`.
         pairs: J.
-        ratio: validation images over the images that training was drawn from.
+        ratio: validation images over the images that training was sampled from.
         alpha: level that the test really uses: of one of m questions, alpha / m; of a look, that look's level.
         power: probability of finding the difference.
     """
