@@ -29,6 +29,9 @@ BUILT_IN: dict[str, dict[str, Any]] = {
 }
 """Arms that need no description: the options of `salpipe train` in which each differs from the others."""
 
+BRANCH_OPTIONS = ("fusion", "fuse_at", "alpha", "learn_alpha", "method", "maps", "map_target", "normalise")
+"""Options of the saliency branch, which a baseline does not have."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # decided by the comparison, for all arms alike
 _SHARED = {"folds", "fold", "seed", "per_class", "device", "precision", "epochs", "inner_split"}

@@ -76,6 +76,11 @@ ROLES = (REFERENCE, CONTROL, DESCRIPTIVE)
 """What a contrast is made for, in the order in which they are shown."""
 
 
+def first_reference(arms: Sequence[Arm]) -> str:
+    """Name of the comparison's reference: the first arm of that kind."""
+    return next(arm.name for arm in arms if arm.kind == REFERENCE)
+
+
 def reads_maps(arm: Arm) -> bool:
     """Whether its network reads saliency maps; a baseline and a learned branch read none."""
     return bool(arm.options.get("arch", "modulated") == "modulated")
@@ -141,7 +146,7 @@ def contrasts(arms: Sequence[Arm]) -> list[Question]:
     """The contrasts to be made: each candidate with its reference, then with its own controls, then each control with
     its candidate's reference. A control of another candidate differs in more than its maps, so no contrast is made.
     """
-    first = next(arm.name for arm in arms if arm.kind == REFERENCE)
+    first = first_reference(arms)
     references = {arm.name: arm.reference or first for arm in arms if arm.kind == CANDIDATE}
     controls = [arm for arm in arms if arm.kind == CONTROL]
     return [

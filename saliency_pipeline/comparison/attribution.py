@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from saliency_pipeline.comparison.arm_entries import BRANCH_OPTIONS
 from saliency_pipeline.comparison.arms import CONTROL
 from saliency_pipeline.comparison.rules import SPEED
 from saliency_pipeline.comparison.verdicts import FASTER, WITHHELD
@@ -17,8 +18,6 @@ from saliency_pipeline.training.config import TrainConfig, option
 from saliency_pipeline.training.controls import MISMATCHED
 
 Values = Mapping[str, Any]
-
-_OF_THE_BRANCH = ("arch", "fusion", "fuse_at", "alpha", "learn_alpha", "maps", "map_target", "method", "normalise")
 
 
 def attribution(results: Values, part: Values, contrast: Values, measure: str) -> list[str]:
@@ -73,7 +72,7 @@ def other_differences(results: Values, primary: Values) -> list[str]:
     differing = [
         name
         for name in dict.fromkeys((*first, *second))
-        if name not in _OF_THE_BRANCH
+        if name not in ("arch", *BRANCH_OPTIONS)
         and first.get(name, getattr(defaults, name, None)) != second.get(name, getattr(defaults, name, None))
     ]
     if not differing:
