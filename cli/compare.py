@@ -276,7 +276,6 @@ def _say_plan(plan: Any, tasks: Any, estimate: Any, as_json: bool) -> None:
     from dataclasses import asdict
 
     from saliency_pipeline.comparison.arms import contrasts
-    from saliency_pipeline.comparison.estimate import label
     from saliency_pipeline.shards.summary import plural
 
     questions = contrasts(plan.arms)
@@ -284,7 +283,7 @@ def _say_plan(plan: Any, tasks: Any, estimate: Any, as_json: bool) -> None:
         rules = {"rules": asdict(plan.rules), "questions": [asdict(question) for question in questions]}
         json_echo(asdict(estimate) | rules | {"runs": [task.folder for task in tasks]})
         return
-    for (purpose, arm, setting), count in Counter((t.purpose, label(t), t.setting) for t in tasks).items():
+    for (purpose, arm, setting), count in Counter((t.purpose, t.label, t.setting) for t in tasks).items():
         step = estimate.seconds_per_step.get(arm)
         speed = f", {1000 * step:.0f} ms per step" if step else ""
         name = f"tuning of {arm}" if purpose == "tuning" else arm

@@ -35,8 +35,8 @@ LAYERS = (
     "generation",
     "gallery",
     "training",
-    "evaluation",
     "statistics",
+    "evaluation",
     "comparison",
     "cli",
 )

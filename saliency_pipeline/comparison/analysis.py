@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from saliency_pipeline.comparison.arms import REFERENCE, Arm, Question, contrasts, reads_maps
+from saliency_pipeline.comparison.arms import REFERENCE, Arm, Question, contrasts, first_reference, reads_maps
 from saliency_pipeline.comparison.caveats import caveats
 from saliency_pipeline.comparison.conclusion import conclude
 from saliency_pipeline.comparison.contrasts import Conditions, conditions, contrast
@@ -62,12 +62,12 @@ def analyse(
         JSON values: see docs/comparison.md.
     """
     questions = contrasts(arms)
-    reference = next(arm.name for arm in arms if arm.kind == REFERENCE)
+    reference = first_reference(arms)
     question, primary = _primary(rules, questions, settings)
     rules = replace(rules, primary=primary)
     looks = make_looks(runs, rules, question, reference)
     used = first_repeats(runs, looks.repeats, first_seed(runs))
-    shown = question or next((each for each in questions), Question(reference, reference, REFERENCE))
+    shown = question or next(iter(questions), Question(reference, reference, REFERENCE))
     parts = [
         _setting(name, [run for run in used if run.setting == name], arms, classes, rules, looks, shown)
         for name in settings
@@ -137,7 +137,7 @@ def _setting(
         )
         for arm in arms
     }
-    reference = next(arm.name for arm in arms if arm.kind == REFERENCE)
+    reference = first_reference(arms)
     where = conditions(by_arm, reference, rules)
     pool, validation, train = ([run.images[part] for run in runs] or [0] for part in ("pool", "validation", "train"))
     part = {

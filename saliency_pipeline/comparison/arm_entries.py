@@ -29,6 +29,9 @@ BUILT_IN: dict[str, dict[str, Any]] = {
 }
 """Arms that need no description: the options of `salpipe train` in which each differs from the others."""
 
+BRANCH_OPTIONS = ("fusion", "fuse_at", "alpha", "learn_alpha", "method", "maps", "map_target", "normalise")
+"""Options of the saliency branch, which a baseline does not have."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # decided by the comparison, for all arms alike
 _SHARED = {"folds", "fold", "seed", "per_class", "device", "precision", "epochs", "inner_split"}
@@ -36,15 +39,15 @@ _SHARED = {"folds", "fold", "seed", "per_class", "device", "precision", "epochs"
 
 @dataclass(frozen=True)
 class Entry:
-    """An arm as it was asked for.
+    """An arm as it is requested.
 
     Attributes:
-        text: where it was asked for, for messages.
+        text: where it is requested, for messages.
         name: of the arm; empty for a control that is named after its candidate.
         options: fields of `TrainConfig`; of a control with `of` those that differ from its candidate's.
         is_control: whether it is a control.
         of: the candidate of a control, empty for the first that reads maps, None for the one with the same options.
-        kind: `candidate` where a file says so, else None.
+        kind: `candidate` or `control` where a file sets it, else None.
     """
 
     text: str
@@ -75,7 +78,7 @@ def text_entry(text: str) -> Entry:
     if base in CONTROLS:
         return Entry(text, name if renamed else "", {"maps": base}, True, "")
     of, control = split_control(base)
-    if not control or (reason := unreadable(of)):
+    if not control or (reason := reason_without_controls(of)):
         reason = reason if control else f"no arm '{base}'; there are {built_in_names()}"
         raise SalpipeError(f"--arm {text}: {reason}")
     _check_name(name)
@@ -94,17 +97,12 @@ def split_control(name: str) -> tuple[str, str]:
     return "", ""
 
 
-def unreadable(name: str) -> str:
+def reason_without_controls(name: str) -> str:
     """Why a built-in arm has no controls; empty where it has some, or is not built in."""
     arch = BUILT_IN.get(name, {}).get("arch", "modulated")
     if arch == "modulated":
         return ""
     return f"{name} reads no maps, so it has no controls; use a control of an arm that does, such as half-mismatched"
-
-
-def same_network(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Whether two arms have the same options but `maps`."""
-    return not differing_options(first, second)
 
 
 def differing_options(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
@@ -160,7 +158,7 @@ def _like(where: str, like: Any) -> dict[str, Any]:
         of, control = ("half", like) if like in CONTROLS else split_control(like)
         if like in BUILT_IN:
             return dict(BUILT_IN[like])
-        if of in BUILT_IN and not unreadable(of):
+        if of in BUILT_IN and not reason_without_controls(of):
             return {**BUILT_IN[of], "maps": control}
     raise SalpipeError(f"{where}: no arm '{like}' to be like; there are {built_in_names()}")
 

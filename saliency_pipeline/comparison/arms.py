@@ -12,14 +12,12 @@ from saliency_pipeline.comparison.arm_entries import (
     Entry,
     differing_options,
     read_entries,
-    same_network,
     text_entry,
 )
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.training.config import TrainConfig
 
 REFERENCE, CANDIDATE, CONTROL = "reference", "candidate", "control"
-KINDS = (REFERENCE, CANDIDATE, CONTROL)
 
 DEFAULT = ("baseline", "half")
 DEFAULT_CONTROLS = ("mismatched", "center-prior")
@@ -73,7 +71,14 @@ class Question:
     role: str
 
 
-ROLES = ("reference", "control", "descriptive")
+DESCRIPTIVE = "descriptive"
+ROLES = (REFERENCE, CONTROL, DESCRIPTIVE)
+"""What a contrast is made for, in the order in which they are shown."""
+
+
+def first_reference(arms: Sequence[Arm]) -> str:
+    """Name of the comparison's reference: the first arm of that kind."""
+    return next(arm.name for arm in arms if arm.kind == REFERENCE)
 
 
 def reads_maps(arm: Arm) -> bool:
@@ -128,7 +133,7 @@ def choose_arms(
         raise SalpipeError(f"--control {controls[0]}: no candidate reads maps; add --arm half")
     have = {(arm.of, arm.options["maps"]) for arm in made}
     arms += tuple(
-        _named_control(candidate, control, f"{candidate.name}-{control}")
+        Arm(f"{candidate.name}-{control}", {**candidate.options, "maps": control}, CONTROL, candidate.name)
         for candidate in (reading[:1] if controls is None else reading)
         for control in dict.fromkeys(wanted)
         if (candidate.name, control) not in have
@@ -141,13 +146,13 @@ def contrasts(arms: Sequence[Arm]) -> list[Question]:
     """The contrasts to be made: each candidate with its reference, then with its own controls, then each control with
     its candidate's reference. A control of another candidate differs in more than its maps, so no contrast is made.
     """
-    first = next(arm.name for arm in arms if arm.kind == REFERENCE)
+    first = first_reference(arms)
     references = {arm.name: arm.reference or first for arm in arms if arm.kind == CANDIDATE}
     controls = [arm for arm in arms if arm.kind == CONTROL]
     return [
-        *(Question(name, against, "reference") for name, against in references.items()),
-        *(Question(name, arm.name, "control") for name in references for arm in controls if arm.of == name),
-        *(Question(arm.name, references.get(arm.of, first), "descriptive") for arm in controls),
+        *(Question(name, against, REFERENCE) for name, against in references.items()),
+        *(Question(name, arm.name, CONTROL) for name in references for arm in controls if arm.of == name),
+        *(Question(arm.name, references.get(arm.of, first), DESCRIPTIVE) for arm in controls),
     ]
 
 
@@ -163,7 +168,7 @@ def with_candidates(arms: Sequence[Arm]) -> tuple[Arm, ...]:
 def _checked(arm: Arm, arms: Sequence[Arm]) -> Arm:
     candidates = {a.name: a for a in arms if a.kind == CANDIDATE}
     if not arm.of:
-        equal = [a for a in candidates.values() if reads_maps(a) and same_network(a.options, arm.options)]
+        equal = [a for a in candidates.values() if reads_maps(a) and not differing_options(a.options, arm.options)]
         if not equal:
             raise SalpipeError(
                 f"arm {arm.name}: no candidate has the same options but maps, so that it is no control; name its "
@@ -198,15 +203,15 @@ def _started(entries: Sequence[Entry], start: str | None) -> list[Entry]:
     """The entries, those of `init = full` with the run that they start from."""
     if start is None:
         return list(entries)
-    begun = [entry for entry in entries if entry.options.get("init") == "full"]
-    if not begun:
+    starting = [entry for entry in entries if entry.options.get("init") == "full"]
+    if not starting:
         raise SalpipeError(f"--from {start}: no arm begins with it; add --arm full")
-    for entry in begun:
+    for entry in starting:
         if entry.options.get("arch") == "baseline":
             raise SalpipeError(
                 f"--from {start}: arm {entry.name} needs a pretraining of its own; use --pretrain SHARDS instead"
             )
-    return [replace(e, options={"start": start, **e.options}) if e in begun else e for e in entries]
+    return [replace(e, options={"start": start, **e.options}) if e in starting else e for e in entries]
 
 
 def _with_reference(arms: Sequence[Arm], reference: str | None) -> tuple[Arm, ...]:
@@ -224,7 +229,7 @@ def _with_reference(arms: Sequence[Arm], reference: str | None) -> tuple[Arm, ..
 
 
 def _control(entry: Entry, arms: Sequence[Arm]) -> Arm:
-    """A control that was asked for, with the options of its candidate."""
+    """A requested control, with the options of its candidate."""
     candidates = {arm.name: arm for arm in arms if arm.kind == CANDIDATE}
     if entry.of is None:
         return _checked(Arm(entry.name, entry.options, CONTROL), arms)
@@ -239,10 +244,6 @@ def _control(entry: Entry, arms: Sequence[Arm]) -> Arm:
         raise SalpipeError(f"{entry.text}: its candidate {of} is not among the arms; add --arm {of}")
     arm = Arm(entry.name or f"{of}-{entry.options['maps']}", {**candidates[of].options, **entry.options}, CONTROL, of)
     return _checked(arm, arms)
-
-
-def _named_control(candidate: Arm, control: str, name: str) -> Arm:
-    return Arm(name, {**candidate.options, "maps": control}, CONTROL, candidate.name)
 
 
 def _refuse_repeated(names: Sequence[str]) -> None:

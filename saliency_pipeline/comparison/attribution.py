@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from saliency_pipeline.comparison.arm_entries import BRANCH_OPTIONS
 from saliency_pipeline.comparison.arms import CONTROL
 from saliency_pipeline.comparison.rules import SPEED
 from saliency_pipeline.comparison.verdicts import FASTER, WITHHELD
@@ -16,12 +17,10 @@ from saliency_pipeline.statistics.contrast import BETTER
 from saliency_pipeline.training.config import TrainConfig, option
 from saliency_pipeline.training.controls import MISMATCHED
 
-Told = Mapping[str, Any]
-
-_OF_THE_BRANCH = ("arch", "fusion", "fuse_at", "alpha", "learn_alpha", "maps", "map_target", "method", "normalise")
+Values = Mapping[str, Any]
 
 
-def attribution(results: Told, part: Told, contrast: Told, measure: str) -> list[str]:
+def attribution(results: Values, part: Values, contrast: Values, measure: str) -> list[str]:
     """What helped, as far as the controls of the candidate show it; nothing unless it is better than its reference.
 
     That the places to which the maps point helped takes a candidate that reads maps and is better than all its
@@ -65,7 +64,7 @@ def attribution(results: Told, part: Told, contrast: Told, measure: str) -> list
     return [f"also {better} than its {_controls(controls)}: where the maps point helped"]
 
 
-def other_differences(results: Told, primary: Told) -> list[str]:
+def other_differences(results: Values, primary: Values) -> list[str]:
     """Options besides the branch and its maps in which the primary's two arms differ; at most one clause."""
     options = {entry["name"]: entry["options"] for entry in results["arms"]}
     first, second = options[primary["against"]], options[primary["arm"]]
@@ -73,7 +72,7 @@ def other_differences(results: Told, primary: Told) -> list[str]:
     differing = [
         name
         for name in dict.fromkeys((*first, *second))
-        if name not in _OF_THE_BRANCH
+        if name not in ("arch", *BRANCH_OPTIONS)
         and first.get(name, getattr(defaults, name, None)) != second.get(name, getattr(defaults, name, None))
     ]
     if not differing:

@@ -10,7 +10,7 @@ from saliency_pipeline.comparison.looks import Looks, first_seed
 from saliency_pipeline.comparison.runs import Run
 from saliency_pipeline.statistics.power import MINIMUM_PAIRS
 
-Told = Mapping[str, Any]
+Values = Mapping[str, Any]
 
 NEUTRAL = 0.01
 """Relative distance of first features from plain transfer's up to which a start counts as neutral."""
@@ -18,7 +18,7 @@ EMPTY_MAPS = 0.1
 """Share of all-zero or constant maps in a class from which it is reported."""
 
 
-def caveats(results: Told, runs: Sequence[Run], looks: Looks) -> list[str]:
+def caveats(results: Values, runs: Sequence[Run], looks: Looks) -> list[str]:
     """What a reader has to know before the verdict is repeated.
 
     Args:
@@ -36,7 +36,7 @@ def caveats(results: Told, runs: Sequence[Run], looks: Looks) -> list[str]:
     ]
 
 
-def _pairs(results: Told, runs: Sequence[Run]) -> list[str]:
+def _pairs(results: Values, runs: Sequence[Run]) -> list[str]:
     fewest = min((contrast["pairs"] for part in results["settings"] for contrast in part["contrasts"]), default=0)
     sentences = []
     if 1 < fewest < MINIMUM_PAIRS:
@@ -70,7 +70,7 @@ def _looks(runs: Sequence[Run], looks: Looks) -> list[str]:
     return sentences
 
 
-def _unequal(results: Told, runs: Sequence[Run]) -> list[str]:
+def _unequal(results: Values, runs: Sequence[Run]) -> list[str]:
     sentences = []
     for part in results["settings"]:
         counts = {arm: len(summary["runs"]) for arm, summary in part["arms"].items()}
@@ -89,7 +89,7 @@ def _unequal(results: Told, runs: Sequence[Run]) -> list[str]:
     return sentences
 
 
-def _duplicates(duplicates: Told | None) -> list[str]:
+def _duplicates(duplicates: Values | None) -> list[str]:
     if duplicates is None or duplicates["searched"]:
         return []
     return [
@@ -98,7 +98,7 @@ def _duplicates(duplicates: Told | None) -> list[str]:
     ]
 
 
-def _maps(maps: Sequence[Told]) -> list[str]:
+def _maps(maps: Sequence[Values]) -> list[str]:
     affected = [row for row in maps if max(row["zero"], row["constant"]) >= EMPTY_MAPS]
     if not affected:
         return []
@@ -109,7 +109,7 @@ def _maps(maps: Sequence[Told]) -> list[str]:
     ]
 
 
-def _starts(results: Told) -> list[str]:
+def _starts(results: Values) -> list[str]:
     sentences = []
     for arm in results["arms"]:
         start = results["starts"].get(arm["name"])

@@ -9,10 +9,9 @@ from typing import Any
 
 from saliency_pipeline.comparison.analysis import analyse
 from saliency_pipeline.comparison.arms import Arm
-from saliency_pipeline.comparison.costs import measure_costs
+from saliency_pipeline.comparison.costs import measure_costs, pretraining_costs
 from saliency_pipeline.comparison.estimate import Estimate, choose_shared_precision, estimate
 from saliency_pipeline.comparison.leaks import refuse_leaks
-from saliency_pipeline.comparison.map_flags import flagged_shares
 from saliency_pipeline.comparison.output import (
     Comparison,
     maps_known,
@@ -25,18 +24,19 @@ from saliency_pipeline.comparison.plan_file import chosen_before, described, pri
 from saliency_pipeline.comparison.pretraining import ALL, Pretraining, pretrained, unequal_starts
 from saliency_pipeline.comparison.rules import ROPE
 from saliency_pipeline.comparison.runs import is_finished
-from saliency_pipeline.comparison.stages import Trained, diverged_rates, pretraining_costs, train_repeats
-from saliency_pipeline.comparison.starts import mean_starts
-from saliency_pipeline.comparison.tuning import chosen_rates, tuning_tasks
+from saliency_pipeline.comparison.stages import Trained, train_repeats
+from saliency_pipeline.comparison.summaries import mean_starts
+from saliency_pipeline.comparison.tuning import chosen_rates, diverged_rates, tuning_tasks
 from saliency_pipeline.devices import computes_bf16, find_device, threads_within_cores
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.shards.summary import flagged_shares
 from saliency_pipeline.subsets.grouping import anchored
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.groups import Groups, check_same_groups, divided, find_groups, recorded
+from saliency_pipeline.training.groups import Groups, check_same_groups, divided, find_groups
 from saliency_pipeline.training.parts import check_names, chosen_method
 from saliency_pipeline.training.runlog import PROVENANCE, read_json
 from saliency_pipeline.workers import possible_jobs, usable_cores
@@ -104,7 +104,7 @@ def compare(
         ways: dict[str, Any] = {"jobs": jobs, "threads": plan.threads, "engine": engine, "address": address}
         tasks = plan.tasks(folder)
         _check_groups(folder, [*tasks, *tuning_tasks(tasks, plan.lrs)], groups)
-        progress.note(f"{len(tasks)} runs: {len(plan.arms)} arms, {_pairs_told(plan)}")
+        progress.note(f"{len(tasks)} runs: {len(plan.arms)} arms, {_pairs_and_budgets(plan)}")
         for task in plan.pretrainings()[:1]:
             find_groups(task.config, ShardFolder(task.shards), progress)
         trained, before = Trained(), 0
@@ -164,11 +164,11 @@ def _look(
         *trained.failed,
         *unequal_starts(plan.arms),
         *diverged_rates(trained.extra, folder),
-        *leaks(pairs, groups, plan.folds),
+        *divided_groups(pairs, groups, plan.folds),
     ]
     about = {
         "plan": {name: value for name, value in described(plan).items() if name not in ("shards", "arms")},
-        **_told(pairs, plan),
+        **_origin(pairs, plan),
     }
     results = analyse(
         runs,
@@ -210,19 +210,19 @@ def _check_groups(folder: Path, tasks: Sequence[Task], groups: Groups) -> None:
     for task in tasks:
         run = folder / task.folder
         if (task.config.folds or task.config.inner_split) and (run / PROVENANCE).is_file():
-            check_same_groups(run, read_json(run / PROVENANCE).get("groups"), recorded(task.config, groups))
+            check_same_groups(run, read_json(run / PROVENANCE).get("groups"), groups.record(task.config))
 
 
 def _look_note(plan: Plan, look: int, repeats: int, results: dict[str, Any]) -> str:
     """The progress note on a look."""
     made = results["looks"]["made"]
-    said = f"look {look} of {plan.looks} after {repeats} of {plan.repeats} repeats"
+    done = f"look {look} of {plan.looks} after {repeats} of {plan.repeats} repeats"
     if len(made) < look or made[look - 1]["p"] is None:
-        return f"{said}: runs are missing, so that nothing is decided"
+        return f"{done}: runs are missing, so that nothing is decided"
     own = made[look - 1]
     ending = "decided, no further run is needed" if own["decided"] and look < plan.looks else "decided"
     word = ending if own["decided"] else "not decided"
-    return f"{said}: p = {own['p']:.2g} at level {own['level']:.2g}: {word}"
+    return f"{done}: p = {own['p']:.2g} at level {own['level']:.2g}: {word}"
 
 
 def _planned(
@@ -284,7 +284,7 @@ def _first_configs(plan: Plan, folder: Path) -> list[TrainConfig]:
     ]
 
 
-def _pairs_told(plan: Plan) -> str:
+def _pairs_and_budgets(plan: Plan) -> str:
     folds = f"{plan.folds} folds" if plan.folds else "the shards' own splits"
     budgets = f", {len(plan.per_class)} data budgets" if len(plan.per_class) > 1 else ""
     tuning = f", each at {len(plan.lrs)} rates on an inner split first" if plan.lrs else ""
@@ -292,7 +292,7 @@ def _pairs_told(plan: Plan) -> str:
     return f"{folds} x {plan.repeats} repeats{budgets}{tuning}{looks}; {plan.shared.precision}"
 
 
-def _told(pairs: ShardFolder, plan: Plan) -> dict[str, Any]:
+def _origin(pairs: ShardFolder, plan: Plan) -> dict[str, Any]:
     """Where the pairs come from, without places: the same comparison elsewhere gives the same results."""
     source = pairs.provenance.get("source", {})
     return {
@@ -304,7 +304,7 @@ def _told(pairs: ShardFolder, plan: Plan) -> dict[str, Any]:
     }
 
 
-def leaks(pairs: ShardFolder, groups: Groups, folds: int) -> list[str]:
+def divided_groups(pairs: ShardFolder, groups: Groups, folds: int) -> list[str]:
     """A warning where images of one group lie in different splits of the shards; folds never divide a group."""
     if not (images := divided(pairs, groups, folds=bool(folds))):
         return []

@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from saliency_pipeline.comparison.arms import Question
 from saliency_pipeline.comparison.rules import AREA, FINAL, MEASURES, SPEED, Rules
-from saliency_pipeline.comparison.runs import Answers, Run, shared_keys
+from saliency_pipeline.comparison.runs import Predictions, Run, shared_keys
 from saliency_pipeline.statistics.contrast import evaluate
 from saliency_pipeline.statistics.crossed import crossed
 from saliency_pipeline.statistics.images import mcnemar, paired_bootstrap
-from saliency_pipeline.statistics.power import LEVEL, detectable, pairs_needed
+from saliency_pipeline.statistics.power import detectable, error_of_interval, pairs_needed
 from saliency_pipeline.statistics.speed import (
     THRESHOLD_SHARE,
     area,
@@ -35,7 +34,7 @@ from saliency_pipeline.statistics.superiority import superiority
 
 Scores = npt.NDArray[np.float64]
 PairOfRuns = tuple[Run, Run]
-Told = Mapping[str, Any]
+Values = Mapping[str, Any]
 
 ONE_EPOCH = 1.0
 """Resolution of a time in epochs, and half width of its region of practical equivalence: accuracy is measured once per
@@ -123,7 +122,7 @@ def contrast(question: Question, by_arm: Mapping[str, Sequence[Run]], where: Con
     }
 
 
-def p_of(result: Told, own_split: bool) -> float | None:
+def p_of(result: Values, own_split: bool) -> float | None:
     """The p that a verdict on a measure may use; None where there is none.
 
     With the shards' own split only the test over images and seeds counts: the test over seeds alone says nothing
@@ -133,7 +132,7 @@ def p_of(result: Told, own_split: bool) -> float | None:
     return None if source is None else float(source["p"])
 
 
-def power_of(result: Told, level: float, where: Conditions) -> tuple[float, int | None]:
+def power_of(result: Values, level: float, where: Conditions) -> tuple[float, int | None]:
     """What a measure's test detects with 80 % power at the level that is really used.
 
     Args:
@@ -148,7 +147,7 @@ def power_of(result: Told, level: float, where: Conditions) -> tuple[float, int 
     """
     source, ratio = (result["crossed"], 0.0) if result["crossed"] else (result["statistics"], where.ratio)
     pairs = source["seeds"] if result["crossed"] else source["pairs"]
-    error = (source["high"] - source["low"]) / 2 / float(stats.t.ppf((1 + LEVEL) / 2, pairs - 1))
+    error = error_of_interval(source["mean"], source["low"], source["high"], pairs - 1)
     sd = error / math.sqrt(1 / pairs + ratio)
     needed = None if result["crossed"] else pairs_needed(sd, ratio, result["margin"], alpha=level)
     return detectable(sd, pairs, ratio, alpha=level), needed
@@ -198,11 +197,10 @@ def _differences(pairs: Sequence[PairOfRuns], measure: str, where: Conditions) -
 
 def _crossed(pairs: Sequence[PairOfRuns]) -> dict[str, Any] | None:
     """Images x seeds on the predictions of the last epoch; None without them, or for fewer than two of either."""
-    answers = [tuple(run.validation for run in pair) for pair in pairs]
     matrices: list[list[npt.NDArray[np.bool_]]] = [[], []]
     keys: list[str] | None = None
-    for pair in answers:
-        for side, own in enumerate(pair):
+    for pair in pairs:
+        for side, own in enumerate(run.validation for run in pair):
             if own is None:
                 return None
             keys = sorted(own.keys) if keys is None else keys
@@ -215,11 +213,11 @@ def _crossed(pairs: Sequence[PairOfRuns]) -> dict[str, Any] | None:
     return asdict(crossed(np.array(matrices[0]), np.array(matrices[1])))
 
 
-def _right(answers: Answers, keys: Sequence[str]) -> npt.NDArray[np.bool_] | None:
+def _right(predictions: Predictions, keys: Sequence[str]) -> npt.NDArray[np.bool_] | None:
     """Which images were classified correctly, bool (N,) in the order of keys; None for other images than those."""
-    if sorted(answers.keys) != list(keys):
+    if sorted(predictions.keys) != list(keys):
         return None
-    return answers.right[np.argsort(np.array(answers.keys, object), kind="stable")]
+    return predictions.right[np.argsort(np.array(predictions.keys, object), kind="stable")]
 
 
 def _per_image(first: Run, second: Run) -> dict[str, Any] | None:
@@ -247,7 +245,7 @@ def _per_image(first: Run, second: Run) -> dict[str, Any] | None:
 def _on_test(pairs: Sequence[PairOfRuns]) -> dict[str, Any] | None:
     """The held-out test images: difference in how often they are classified correctly, averaged over pairs."""
     both = [(first.test, second.test) for first, second in pairs if first.test and second.test]
-    if not both or len({answers.keys for pair in both for answers in pair}) != 1:
+    if not both or len({own.keys for pair in both for own in pair}) != 1:
         return None
     first, second = (np.mean([pair[side].right for pair in both], axis=0) for side in (0, 1))
     mean, low, high = paired_bootstrap(first, second)

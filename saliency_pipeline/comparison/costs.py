@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from saliency_pipeline.comparison.runs import Run
+from saliency_pipeline.comparison.plan import PRETRAINING, Task
+from saliency_pipeline.comparison.runs import Run, is_finished
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.generation.run import generate
 from saliency_pipeline.images.folder import read_folder
@@ -20,6 +21,7 @@ from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.controls import STORED
 from saliency_pipeline.training.parts import chosen_method
+from saliency_pipeline.training.runlog import SUMMARY, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -68,12 +70,34 @@ def measure_costs(
     return {"settings": settings, "maps": maps, "shards": None if pairs is None else str(pairs.path.resolve())}
 
 
+def pretraining_costs(tasks: Sequence[Task], folder: Path) -> dict[str, Any] | None:
+    """Number and training seconds of the finished pretraining runs; None where there are none.
+
+    Args:
+        tasks: pretraining and inner runs.
+        folder: of the comparison.
+    """
+    runs = [
+        folder / task.folder
+        for task in tasks
+        if task.purpose == PRETRAINING and is_finished(folder / task.folder, task.config)
+    ]
+    return {"runs": len(runs), "seconds": sum(map(_logged_seconds, runs))} if runs else None
+
+
 def _of(runs: Sequence[Run], setting: str, arm: str) -> list[Run]:
     return [run for run in runs if (run.setting, run.arm) == (setting, arm)]
 
 
 def _seconds(run: Run) -> float:
     return float(run.curves["seconds"].sum())
+
+
+def _logged_seconds(run: Path) -> float:
+    try:
+        return float(read_json(run / SUMMARY)["seconds"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise SalpipeError(f"{run / SUMMARY}: damaged; remove {run} and run the same command again") from error
 
 
 def maps_seconds(pairs: ShardFolder, config: TrainConfig) -> float | None:
@@ -96,6 +120,6 @@ def maps_seconds(pairs: ShardFolder, config: TrainConfig) -> float | None:
                 read_folder(images, label_level=0), Path(temporary, "shards"), methods=(str(method),), **options
             )
     except SalpipeError as error:
-        logger.info("the maps' cost is not known: %s", error)
+        logger.info("the cost of the maps could not be measured: %s", error)
         return None
     return 1 / report.images_per_second if report.images_per_second else None

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from jinja2 import UndefinedError
 
+from saliency_pipeline.comparison import analysis
 from saliency_pipeline.comparison.arms import Arm
 from saliency_pipeline.comparison.compare import compare
-from saliency_pipeline.comparison.datasets_page import PAGE, PICTURES, TABLE, write_page
+from saliency_pipeline.comparison.datasets_page import write_page
 from saliency_pipeline.comparison.output import COSTS, RESULTS, Comparison, refuse_output
 from saliency_pipeline.comparison.overall import FORMAT, FORMAT_VERSION, Finished, overall
+from saliency_pipeline.comparison.report import PAGE, PICTURES, TABLE
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import FolderLock, make_output, make_subfolder
@@ -167,7 +169,7 @@ def _read(path: Path) -> dict[str, Any]:
     results = read_json(path / RESULTS)
     if results.get("format") == FORMAT:
         raise SalpipeError(f"{path}: results over several data sets; give the comparisons that it was made of")
-    if (results.get("format"), results.get("format_version")) != ("salpipe-comparison", 2):
+    if (results.get("format"), results.get("format_version")) != (analysis.FORMAT, analysis.FORMAT_VERSION):
         raise SalpipeError(f"{path / RESULTS}: of another version; run its 'salpipe compare' again")
     if not results.get("primary"):
         raise SalpipeError(f"{path}: has no primary question; compare with a candidate arm")

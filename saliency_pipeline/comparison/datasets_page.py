@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import matplotlib
-from jinja2 import Environment, StrictUndefined
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from saliency_pipeline.comparison.overall import MEASURES, SPEED, number, probability
+from saliency_pipeline.comparison.overall import MEASURES, probability
+from saliency_pipeline.comparison.report import PAGE, PICTURES, TABLE, data_uri_of, page_template
+from saliency_pipeline.comparison.rules import SPEED
+from saliency_pipeline.comparison.wording import difference
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output, make_subfolder
 from saliency_pipeline.tables import write_table
 from saliency_pipeline.temporaries import remove_stale_temporaries
-from saliency_pipeline.training.curves import BLUE, GREY, ORANGE, VERBATIM, drawable, write_figure
-
-PAGE, TABLE, PICTURES = "report.html", "results.csv", "figures"
+from saliency_pipeline.training.curves import BLUE, GREY, ORANGE, VERBATIM, drawable
 
 _FOREST = "forest"
 _WIDTH, _LONGEST_NAME = 7.6, 28
 _REGION = "#e4ecf3"
 _COLUMNS = ("mean", "low", "high", "error", "freedom", "shrunken")
-_TONES = {"better": "better", "faster": "better", "worse": "worse", "slower": "worse"}
 
 
 def write_page(folder: Path, results: Mapping[str, Any]) -> Path:
@@ -55,20 +49,15 @@ def write_page(folder: Path, results: Mapping[str, Any]) -> Path:
     remove_stale_temporaries(folder / PICTURES)
     question = results["questions"][0]
     measure = question["measure"]
-    picture = _write_figure(folder, forest(results)) if question["estimates"] else None
+    picture = data_uri_of(folder, _FOREST, forest(results)) if question["estimates"] else None
     _write_rows(folder / TABLE, results)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "difference": lambda value: "–" if value is None else number(value, measure),
+    filters = {
+        "difference": lambda value: difference(value, measure),
         "probability": probability,
-        "share": lambda value: f"{100 * value:.1f} %",
-        "span": lambda pair: f"{pair[0]}" if pair[0] == pair[1] else f"{pair[0]} to {pair[1]}",
-        "tone": lambda word: _TONES.get(word, ""),
         # a colon is quoted as well, so that no path becomes the address of something else
         "link": lambda path: quote(path, safe="/"),
     }
-    template = environment.from_string(files(__package__).joinpath("datasets.html").read_text(encoding="utf-8"))
-    page = template.render(
+    page = page_template("datasets.html", filters).render(
         results=results,
         question=question,
         title=MEASURES[measure],
@@ -127,17 +116,6 @@ def forest(results: Mapping[str, Any]) -> Figure:
         labels += ["shrunken towards the others", "mean, 95 % credible interval"]
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=10)
     return figure
-
-
-def _write_figure(folder: Path, figure: Figure) -> str:
-    """Write a figure as PNG and SVG; the latter as a data URI."""
-    write_figure(figure, folder / PICTURES / f"{_FOREST}.png")
-    text = io.StringIO()
-    # otherwise ids are random, and the date is in it
-    with matplotlib.rc_context({"svg.hashsalt": "salpipe"}):
-        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})  # type: ignore[no-untyped-call]
-    write_atomically(folder / PICTURES / f"{_FOREST}.svg", text.getvalue())
-    return f"data:image/svg+xml;base64,{base64.b64encode(text.getvalue().encode()).decode()}"
 
 
 def _write_rows(path: Path, results: Mapping[str, Any]) -> None:

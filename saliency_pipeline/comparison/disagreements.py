@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from saliency_pipeline.comparison.arms import Question
-from saliency_pipeline.comparison.runs import Answers, Run, shared_keys
+from saliency_pipeline.comparison.runs import Predictions, Run, shared_keys
 from saliency_pipeline.evaluation.confusion import count_pairs, to_json
 
 _EXAMPLES = 12
@@ -23,17 +23,17 @@ def confusion(by_arm: Mapping[str, Sequence[Run]], shown: Question, classes: Seq
         shown: the question whose arms are shown.
         classes: names of the classes.
     """
-    runs = _answered(by_arm, shown.arm) or _answered(by_arm, shown.against)
+    runs = _with_predictions(by_arm, shown.arm) or _with_predictions(by_arm, shown.against)
     if not runs:
         return None
     best = max(runs, key=lambda run: run.final)
     assert best.validation is not None
     index = {name: number for number, name in enumerate(classes)}
-    labels, answers = (
+    labels, predictions = (
         np.array([index[name] for name in names], np.int64)
         for names in (best.validation.labels, best.validation.predicted)
     )
-    matrix = to_json(count_pairs(labels, answers), len(classes))
+    matrix = to_json(count_pairs(labels, predictions), len(classes))
     return {"arm": best.arm, "seed": best.config.seed, "fold": best.config.fold, "matrix": matrix}
 
 
@@ -44,8 +44,8 @@ def disagreements(by_arm: Mapping[str, Sequence[Run]], shown: Question) -> list[
         by_arm: runs of one budget, by the name of their arm.
         shown: the question whose arms are shown.
     """
-    others = {run.pair: run for run in _answered(by_arm, shown.against)}
-    pair = next(((others[run.pair], run) for run in _answered(by_arm, shown.arm) if run.pair in others), None)
+    others = {run.pair: run for run in _with_predictions(by_arm, shown.against)}
+    pair = next(((others[run.pair], run) for run in _with_predictions(by_arm, shown.arm) if run.pair in others), None)
     if pair is None:
         return []
     first, second = (run.validation for run in pair)
@@ -67,11 +67,11 @@ def disagreements(by_arm: Mapping[str, Sequence[Run]], shown: Question) -> list[
     return [named | example for example in (turns + rest)[:_EXAMPLES]]
 
 
-def _answered(by_arm: Mapping[str, Sequence[Run]], arm: str) -> list[Run]:
+def _with_predictions(by_arm: Mapping[str, Sequence[Run]], arm: str) -> list[Run]:
     return [run for run in by_arm.get(arm, ()) if run.validation]
 
 
-def _example(first: Answers, second: Answers, i: int, j: int) -> dict[str, Any]:
+def _example(first: Predictions, second: Predictions, i: int, j: int) -> dict[str, Any]:
     return {
         "key": first.keys[i],
         "label": first.labels[i],

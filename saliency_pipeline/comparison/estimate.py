@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from saliency_pipeline.comparison.plan import PRETRAINING, Plan, Task
+from saliency_pipeline.comparison.plan import Plan, Task
 from saliency_pipeline.devices import find_device
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
@@ -62,7 +62,7 @@ def estimate(plan: Plan, tasks: Sequence[Task], jobs: int) -> Estimate:
     Raises:
         SalpipeError: an arm that cannot be trained on these shards.
     """
-    firsts = {label(task): task for task in reversed(tasks)}
+    firsts = {task.label: task for task in reversed(tasks)}
     measured, before = {}, torch.get_num_threads()
     torch.set_num_threads(plan.threads)
     try:
@@ -76,19 +76,14 @@ def estimate(plan: Plan, tasks: Sequence[Task], jobs: int) -> Estimate:
         torch.set_num_threads(before)
     steps, seconds, runs = 0, defaultdict[str, float](float), Counter(task.purpose for task in tasks)
     for task in tasks:
-        step, answer = measured[label(task)]
+        step, inference = measured[task.label]
         train, validation = _images(task)
         batches = -(-train // task.config.batch_size)
         steps += task.config.epochs * batches
-        seconds[task.purpose] += BEGIN + task.config.epochs * (batches * step + validation * answer)
+        seconds[task.purpose] += BEGIN + task.config.epochs * (batches * step + validation * inference)
     parts = {purpose: Part(count, seconds[purpose] / max(1, jobs)) for purpose, count in runs.items()}
     total = sum(part.seconds for part in parts.values())
-    return Estimate(len(tasks), steps, total, {name: found[0] for name, found in measured.items()}, parts)
-
-
-def label(task: Task) -> str:
-    """What the steps of a run are measured under: its arm, which has the same steps when its rate is tuned."""
-    return f"pretraining of {task.arm}" if task.purpose == PRETRAINING else task.arm
+    return Estimate(len(tasks), steps, total, {name: times[0] for name, times in measured.items()}, parts)
 
 
 def choose_shared_precision(configs: Sequence[TrainConfig], pairs: ShardFolder, threads: int) -> str:
@@ -115,7 +110,7 @@ def choose_shared_precision(configs: Sequence[TrainConfig], pairs: ShardFolder, 
 
 
 def _measure(config: TrainConfig, pairs: ShardFolder) -> tuple[float, float]:
-    """Seconds a training step and seconds a validation image."""
+    """Seconds per training step and seconds per validation image."""
     parts = assemble(config, pairs, find_device(config.device))
     optimizer = make_optimizer(parts.config, parts.network)
     batch = _first_batch(parts)
@@ -129,14 +124,14 @@ def _measure(config: TrainConfig, pairs: ShardFolder) -> tuple[float, float]:
         optimizer.step()
         float(logits.detach().sum())
 
-    def answer() -> None:
+    def infer() -> None:
         images, maps, _ = parts.inputs(batch)
         with torch.inference_mode(), autocast(config.precision, images.device):
             float(parts.network(images, maps).float().sum())
 
     trained = _best(step)
     parts.network.eval()
-    return trained, _best(answer) / len(batch.labels)
+    return trained, _best(infer) / len(batch.labels)
 
 
 def _best(work: Any) -> float:

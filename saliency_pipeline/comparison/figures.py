@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from saliency_pipeline.comparison.arms import CANDIDATE, REFERENCE
+from saliency_pipeline.comparison.arms import CANDIDATE, DESCRIPTIVE, REFERENCE, ROLES
 from saliency_pipeline.comparison.curves import (
     Style,
     Values,
@@ -36,13 +36,10 @@ from saliency_pipeline.comparison.curves import (
     shown,
     styles,
 )
+from saliency_pipeline.comparison.rules import SPEED
 from saliency_pipeline.evaluation.confusion import excerpt, from_json
 from saliency_pipeline.training.curves import GREY, VERBATIM
 
-DESCRIPTIVE = "descriptive"
-ROLES = ("reference", "control", DESCRIPTIVE)
-"""What a contrast is made for, in the order in which they are shown."""
-SPEED = "speed"
 MEASURES: tuple[tuple[str, str, Callable[[float, int | None], str]], ...] = (
     ("final", "final accuracy, points", in_points),
     ("area", "first epochs, points", in_points),

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from saliency_pipeline.comparison.arms import CANDIDATE, CONTROL, REFERENCE, Arm
+from saliency_pipeline.comparison.arm_entries import BRANCH_OPTIONS
+from saliency_pipeline.comparison.arms import CANDIDATE, CONTROL, REFERENCE, Arm, first_reference
 from saliency_pipeline.comparison.pairing import COMPUTED, SPLIT
 from saliency_pipeline.comparison.runs import Run
 from saliency_pipeline.errors import SalpipeError
@@ -21,7 +22,7 @@ _NO_ARM = {"seed", "fold", *SPLIT, *COMPUTED, "inner_split", "allow_leaks"}
 # fields that the first part of an arm's name stands for, or that follow from those
 _NAMED = {"arch", "maps", "init", "method", "start", "fusion"}
 # fields by which arms differ in their network and its maps
-_NETWORK = {"arch", "maps", "method", "map_target", "normalise", "fusion", "fuse_at", "alpha", "learn_alpha"}
+_NETWORK = {"arch", *BRANCH_OPTIONS}
 _START = {"start", "weights"}
 _BASELINE, _FULL = "baseline", "full"
 
@@ -70,7 +71,7 @@ def grouped(runs: Sequence[Run], reference: str | None) -> tuple[list[Run], tupl
 
 def other_differences(runs: Sequence[Run], arms: Sequence[Arm]) -> list[str]:
     """A warning for every candidate that differs from its reference in more than its network and maps."""
-    first = next(arm.name for arm in arms if arm.kind == REFERENCE)
+    first = first_reference(arms)
     configs = {run.arm: vars(run.config) for run in reversed(runs)}
     warnings = []
     for arm in arms:

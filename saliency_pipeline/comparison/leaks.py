@@ -42,7 +42,7 @@ class _Concerned:
         """Count a run."""
         self.leak = max(self.leak, leak, key=lambda each: each.images)
         self.runs += 1
-        self.arms[arm or "pretraining"] = None
+        self.arms[arm] = None
 
     def where(self, total: int) -> str:
         """How many runs, and of which arms."""
@@ -99,7 +99,7 @@ def refuse_leaks(plan: Plan, folder: Path, pairs: ShardFolder) -> list[str]:
 
     def add(task: Task, leaks: Iterable[Leak]) -> None:
         for leak in leaks:
-            concerned.setdefault(leak.name, _Concerned(leak)).add(leak, task.arm)
+            concerned.setdefault(leak.name, _Concerned(leak)).add(leak, task.label)
 
     for task in pretrainings:
         source = sources.setdefault(task.shards, _Shards(ShardFolder(task.shards)))

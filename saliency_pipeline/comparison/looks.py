@@ -14,8 +14,7 @@ from saliency_pipeline.comparison.arms import Question
 from saliency_pipeline.comparison.contrasts import conditions, contrast, p_of
 from saliency_pipeline.comparison.rules import Rules
 from saliency_pipeline.comparison.runs import Run
-from saliency_pipeline.statistics.contrast import ALPHA
-from saliency_pipeline.statistics.power import MINIMUM_PAIRS
+from saliency_pipeline.statistics.power import ALPHA, MINIMUM_PAIRS
 from saliency_pipeline.statistics.sequential import information, levels
 
 
@@ -82,7 +81,7 @@ class Looks:
 
 
 def make_looks(runs: Sequence[Run], rules: Rules, question: Question | None, reference: str) -> Looks:
-    """Analyse the primary question at every look whose runs are finished, until one is significant.
+    """Analyze the primary question at every look whose runs are finished, until one is significant.
 
     Args:
         runs: finished runs of all arms and budgets.

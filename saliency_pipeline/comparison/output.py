@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from typing import Any
 from jinja2 import UndefinedError
 from PIL import Image
 
+from saliency_pipeline.comparison.analysis import FORMAT_VERSION
 from saliency_pipeline.comparison.overall import FORMAT as OVERALL_FORMAT
-from saliency_pipeline.comparison.report import FORMAT_VERSION, write_report
+from saliency_pipeline.comparison.report import Pictures, write_report
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.images.nesting import refuse_among_images
@@ -24,7 +25,6 @@ from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.runlog import read_json
 
 RESULTS, COSTS = "results.json", "costs.json"
-Pictures = Callable[[str], tuple[bytes, bytes] | None]
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ def maps_known(folder: Path) -> dict[str, Any] | None:
     """An earlier measurement of what making the maps takes."""
     if not (folder / COSTS).exists():
         return None
-    known = read_json(folder / COSTS).get("maps")
-    return known if isinstance(known, dict) and isinstance(known.get("seconds"), int | float) else None
+    maps = read_json(folder / COSTS).get("maps")
+    return maps if isinstance(maps, dict) and isinstance(maps.get("seconds"), int | float) else None
 
 
 def pictures_of(pairs: ShardFolder | None, config: TrainConfig) -> Pictures:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from saliency_pipeline.comparison.rules import SPEED
+from saliency_pipeline.comparison.wording import difference
 from saliency_pipeline.statistics.hierarchy import (
     BETTER,
     EQUIVALENT,
@@ -25,18 +27,17 @@ from saliency_pipeline.statistics.hierarchy import (
     verdict,
 )
 from saliency_pipeline.statistics.interquartile import interquartile
+from saliency_pipeline.statistics.power import LEVEL, error_of_interval
 
 Results = Mapping[str, Any]
 
 FORMAT, FORMAT_VERSION = "salpipe-datasets", 1
-SPEED = "speed"
 MEASURES = {
     "final": "final validation accuracy",
     "area": "area under the first epochs",
     SPEED: "epochs to 95 % of the own final accuracy",
 }
 
-_LEVEL = 0.95
 _WITHHELD = "withheld"
 # a measure in epochs is better where it is lower, and has no region of practical equivalence
 _SPEED_WORDS = {BETTER: "slower", WORSE: "faster"}
@@ -62,7 +63,7 @@ def overall(comparisons: Sequence[Finished], warnings: Sequence[str] = ()) -> di
 
     Args:
         comparisons: one per data set, with the same arms, primary question and region of practical equivalence.
-        warnings: sentences that come before those found here.
+        warnings: sentences that come before the computed ones.
     """
     first = comparisons[0].results
     primary, rope = first["primary"], float(first["rope"])
@@ -73,15 +74,15 @@ def overall(comparisons: Sequence[Finished], warnings: Sequence[str] = ()) -> di
         for contrast in _setting(first, primary)["contrasts"]
         if contrast["role"] != "descriptive"
     ]
-    asked = _is(primary)
-    questions.sort(key=lambda question: not asked(question))
+    is_primary = _is(primary)
+    questions.sort(key=lambda question: not is_primary(question))
     results: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "arms": [{name: arm[name] for name in ("name", "kind", "of", "reference", "options")} for arm in first["arms"]],
         "primary": dict(primary),
         "rope": rope,
-        "level": _LEVEL,
+        "level": LEVEL,
         "minimum_datasets": MINIMUM_DATASETS,
         "datasets": [_dataset(each, primary) for each in used],
         "left_out": [
@@ -126,9 +127,7 @@ def estimate_of(contrast: Results, measure: str, *, own_split: bool) -> Estimate
         if interval is None:
             return "it has fewer than two pairs of runs"
     mean, freedom = float(interval["mean"]), pairs - 1
-    # an interval that ends at 1 or -1 was cut there: the other side has its full length
-    reach = max(interval["high"] - mean, mean - interval["low"])
-    error = float(reach / stats.t.ppf((1 + _LEVEL) / 2, freedom))
+    error = error_of_interval(mean, interval["low"], interval["high"], freedom)
     return Estimate(mean, error, freedom) if error > 0 else "its differences do not vary"
 
 
@@ -158,18 +157,7 @@ def amount(value: float, measure: str) -> str:
     >>> amount(0.0123, "final"), amount(-0.25, "speed"), amount(-0.0001, "area")
     ('+1.2 points', '−0.25 epochs', '0.0 points')
     """
-    return f"{number(value, measure)} {'epochs' if measure == SPEED else 'points'}"
-
-
-def number(value: float, measure: str) -> str:
-    """A difference with its sign: of accuracies in points, of times in epochs.
-
-    >>> number(0.0123, "final"), number(-0.25, "speed")
-    ('+1.2', '−0.25')
-    """
-    decimals = 2 if measure == SPEED else 1
-    rounded = round(value if measure == SPEED else 100 * value, decimals)
-    return f"{rounded:+.{decimals}f}".replace("-", "−") if rounded else f"{0:.{decimals}f}"
+    return f"{difference(value, measure)} {'epochs' if measure == SPEED else 'points'}"
 
 
 def probability(value: float) -> str:
@@ -181,15 +169,6 @@ def probability(value: float) -> str:
     if value < 0.001:
         return "< 0.1 %"
     return "> 99.9 %" if value > 0.999 else f"{100 * value:.1f} %"
-
-
-def p_value(p: float) -> str:
-    """A p value in words; none is 0.
-
-    >>> p_value(0.0321), p_value(0.0)
-    ('p = 0.032', 'p < 0.001')
-    """
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def _details(results: Results) -> list[str]:
@@ -220,8 +199,8 @@ def _details(results: Results) -> list[str]:
 
 def _interval(posterior: Results, measure: str) -> str:
     return (
-        f"{amount(posterior['median'], measure)} (95 % credible interval {number(posterior['low'], measure)} to "
-        f"{number(posterior['high'], measure)})"
+        f"{amount(posterior['median'], measure)} (95 % credible interval {difference(posterior['low'], measure)} to "
+        f"{difference(posterior['high'], measure)})"
     )
 
 
@@ -246,14 +225,14 @@ def _question(contrast: Results, primary: Results, used: Sequence[Finished], rop
         estimate = "" if own is None else estimate_of(own, measure, own_split=setting["own_split"])
         if isinstance(estimate, Estimate):
             estimates[each.name] = estimate
-    found: Hierarchy | None = None
+    posterior: Hierarchy | None = None
     if len(estimates) >= MINIMUM_DATASETS:
-        found = hierarchy(list(estimates.values()), rope=0.0 if measure == SPEED else rope)
+        posterior = hierarchy(list(estimates.values()), rope=0.0 if measure == SPEED else rope)
     word = None
     if _is(primary)(contrast):
-        word = TOO_FEW if found is None else verdict(found)
+        word = TOO_FEW if posterior is None else verdict(posterior)
         word = _SPEED_WORDS.get(word, word) if measure == SPEED else word
-    shrunken = found.shrunken if found else [None] * len(estimates)
+    shrunken = posterior.shrunken if posterior else [None] * len(estimates)
     return {
         "arm": contrast["arm"],
         "against": contrast["against"],
@@ -262,13 +241,13 @@ def _question(contrast: Results, primary: Results, used: Sequence[Finished], rop
         "estimates": [
             _row(name, estimate, value) for (name, estimate), value in zip(estimates.items(), shrunken, strict=True)
         ],
-        "posterior": None if found is None else {n: v for n, v in asdict(found).items() if n != "shrunken"},
+        "posterior": None if posterior is None else {n: v for n, v in asdict(posterior).items() if n != "shrunken"},
         "verdict": word,
     }
 
 
 def _row(name: str, estimate: Estimate, shrunken: float | None) -> dict[str, Any]:
-    reach = float(stats.t.ppf((1 + _LEVEL) / 2, estimate.freedom)) * estimate.error
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, estimate.freedom)) * estimate.error
     interval = {"low": estimate.mean - reach, "high": estimate.mean + reach}
     return {"dataset": name, **asdict(estimate), **interval, "shrunken": shrunken}
 
@@ -298,8 +277,8 @@ def _interquartile(arms: Sequence[Results], primary: Results, used: Sequence[Fin
             if arm["name"] in setting["arms"]
         ]
         if scores and len(scores) == len(used) and all(map(len, scores)):
-            found = {"name": arm["name"], "kind": arm["kind"], "runs": sum(map(len, scores))}
-            rows.append(found | asdict(interquartile(scores)))
+            row = {"name": arm["name"], "kind": arm["kind"], "runs": sum(map(len, scores))}
+            rows.append(row | asdict(interquartile(scores)))
     return rows
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
-from saliency_pipeline.comparison.arms import REFERENCE, Arm
+from saliency_pipeline.comparison.arms import Arm, first_reference
 from saliency_pipeline.comparison.runs import FirstWeights, Run
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.weights import RGB_PART
@@ -47,7 +47,7 @@ def check_runs(runs: Sequence[Run], arms: Sequence[Arm]) -> None:
         for first, second in combinations(together, 2):
             if differing := [*images(first, second), *computation(first, second), *weights(first.first, second.first)]:
                 raise _refused(first, second, differing)
-    reference = next(arm.name for arm in arms if arm.kind == REFERENCE)
+    reference = first_reference(arms)
     for arm in arms:
         _check_paired(runs, arm.name, arm.reference or reference)
 
@@ -75,9 +75,7 @@ def images(first: Run, second: Run) -> list[str]:
     """In which validation images, labels and numbers of images to train on two runs differ."""
     assert first.validation is not None
     assert second.validation is not None
-    labels, others = (
-        dict(zip(found.keys, found.labels, strict=True)) for found in (first.validation, second.validation)
-    )
+    labels, others = (dict(zip(own.keys, own.labels, strict=True)) for own in (first.validation, second.validation))
     shared = labels.keys() & others.keys()
     differing = []
     if not len(shared) == len(labels) == len(others):

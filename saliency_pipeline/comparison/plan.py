@@ -58,10 +58,15 @@ class Task:
     test: bool
     purpose: str = TRAINING
 
+    @property
+    def label(self) -> str:
+        """Its arm, or `pretraining of ARM`. The steps of an inner run are those of its arm."""
+        return f"pretraining of {self.arm}" if self.purpose == PRETRAINING else self.arm
+
 
 @dataclass(frozen=True)
 class Design:
-    """What is asked of a comparison besides its shards, arms and training options.
+    """Choices of a comparison besides its shards, arms and training options.
 
     Attributes:
         folds: stratified folds; 0 for the shards' own splits.

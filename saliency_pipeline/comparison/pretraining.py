@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from saliency_pipeline.comparison.arm_entries import BRANCH_OPTIONS
 from saliency_pipeline.comparison.arms import CANDIDATE, REFERENCE, Arm
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import Split
@@ -16,9 +17,6 @@ from saliency_pipeline.training.parts import labels_and_splits
 
 PRETRAINED = "pretrained"
 ALL = "all"
-
-# options of the saliency branch, which a baseline has not
-_OF_THE_BRANCH = {"fusion", "fuse_at", "alpha", "learn_alpha", "method", "maps", "map_target", "normalise"}
 
 
 @dataclass(frozen=True)
@@ -91,8 +89,8 @@ def seed_folder(seed: int) -> str:
 def pretraining_config(arm: Arm, shared: TrainConfig, shards: str, size: str, seed: int) -> TrainConfig:
     """Options of an arm's pretraining: its own, but for the first weights, the images and the seed."""
     options = {name: value for name, value in arm.options.items() if name not in ("init", "start")}
-    given: dict[str, Any] = {"limit": None if size == ALL else int(size), "seed": seed, "group_by": None}
-    return replace(shared, **options, **given, **_source_split(shards))
+    own: dict[str, Any] = {"limit": None if size == ALL else int(size), "seed": seed, "group_by": None}
+    return replace(shared, **options, **own, **_source_split(shards))
 
 
 def unequal_starts(arms: Sequence[Arm]) -> list[str]:
@@ -132,24 +130,24 @@ def _sized(arm: Arm, size: str, several: bool) -> Arm:
 
 def _with_baselines(arms: Sequence[Arm], several: bool) -> tuple[Arm, ...]:
     """The arms, every pretrained candidate with a baseline that was pretrained likewise as its reference."""
-    found = list(arms)
+    completed = list(arms)
     for place, arm in enumerate(arms):
         own = pretrained(arm)
         if own is None or arm.kind != CANDIDATE or _is_baseline(arm):
             continue
-        options = {n: v for n, v in arm.options.items() if n not in _OF_THE_BRANCH} | {"arch": "baseline"}
+        options = {n: v for n, v in arm.options.items() if n not in BRANCH_OPTIONS} | {"arch": "baseline"}
         baseline = next(
-            (other for other in found if _is_baseline(other) and _same_but_start(other, options, own[0])), None
+            (other for other in completed if _is_baseline(other) and _same_but_start(other, options, own[0])), None
         )
         if baseline is None:
-            names = {other.name for other in found}
+            names = {other.name for other in completed}
             name = f"baseline-full-{own[0]}" if several else "baseline-full"
             if name in names:
                 name = f"baseline-{arm.name}"
             baseline = Arm(name, {**options, "start": f"{PRETRAINED}/{own[0]}/{name}"}, REFERENCE)
-            found.append(baseline)
-        found[place] = replace(arm, reference=baseline.name)
-    return tuple(found)
+            completed.append(baseline)
+        completed[place] = replace(arm, reference=baseline.name)
+    return tuple(completed)
 
 
 def _same_but_start(arm: Arm, options: dict[str, Any], size: str) -> bool:

@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,14 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from saliency_pipeline.comparison.curves import Values, threshold_kind
-from saliency_pipeline.comparison.figures import BY_SETTING, FIGURES, SPEED, by_setting
+from saliency_pipeline.comparison.figures import BY_SETTING, FIGURES, by_setting
+from saliency_pipeline.comparison.rules import SPEED
 from saliency_pipeline.comparison.wording import FILTERS
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output, make_subfolder
 from saliency_pipeline.tables import write_table
 from saliency_pipeline.temporaries import remove_stale_temporaries
 from saliency_pipeline.training.curves import write_figure
-
-FORMAT_VERSION = 2
-"""Of `results.json` from which the page is written."""
 
 PAGE, TABLE, PICTURES = "report.html", "results.csv", "figures"
 Pictures = Callable[[str], tuple[bytes, bytes] | None]
@@ -81,7 +79,7 @@ def write_report(folder: Path, results: Values, costs: Values, pictures: Picture
             }
         )
     _write_table(folder / TABLE, results)
-    page = _template().render(
+    page = page_template("report.html").render(
         results=results,
         sections=sections,
         overall=_written(folder, BY_SETTING, by_setting(results)),
@@ -102,18 +100,15 @@ def write_report(folder: Path, results: Values, costs: Values, pictures: Picture
     return folder / PAGE
 
 
-def _template() -> Any:
+def page_template(name: str, filters: Mapping[str, Callable[..., Any]] | None = None) -> Any:
+    """A template of this package with the filters of `wording`, and others that come before them."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= FILTERS
-    return environment.from_string(files(__package__).joinpath("report.html").read_text(encoding="utf-8"))
+    environment.filters |= FILTERS | dict(filters or {})
+    return environment.from_string(files(__package__).joinpath(name).read_text(encoding="utf-8"))
 
 
-def _written(folder: Path, name: str, figure: Figure | None) -> str | None:
-    """Write a figure as PNG and as SVG; the latter as a data URI."""
-    if figure is None:
-        for ending in ("png", "svg"):
-            (folder / PICTURES / f"{name}.{ending}").unlink(missing_ok=True)
-        return None
+def data_uri_of(folder: Path, name: str, figure: Figure) -> str:
+    """Write a figure as PNG and as SVG, the same arguments as the same bytes; the latter is returned as a data URI."""
     write_figure(figure, folder / PICTURES / f"{name}.png")
     text = io.StringIO()
     # the names of clip paths are random without a salt, and the metadata holds the date
@@ -121,6 +116,15 @@ def _written(folder: Path, name: str, figure: Figure | None) -> str | None:
         FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})  # type: ignore[no-untyped-call]
     write_atomically(folder / PICTURES / f"{name}.svg", text.getvalue())
     return _data_uri(text.getvalue().encode(), "svg+xml")
+
+
+def _written(folder: Path, name: str, figure: Figure | None) -> str | None:
+    """The data URI of a figure that is written; None without one, and then no older one stays."""
+    if figure is None:
+        for ending in ("png", "svg"):
+            (folder / PICTURES / f"{name}.{ending}").unlink(missing_ok=True)
+        return None
+    return data_uri_of(folder, name, figure)
 
 
 def _data_uri(data: bytes, kind: str) -> str:

@@ -28,13 +28,13 @@ Pair = tuple[int, int | None]
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """What a network said of some images.
+class Predictions:
+    """Predictions of a network for some images.
 
     Attributes:
         keys: (N,) names of the images.
         labels: (N,) their classes.
-        predicted: (N,) the classes that the network took them for.
+        predicted: (N,) the classes that the network predicted.
     """
 
     keys: tuple[str, ...]
@@ -43,8 +43,8 @@ class Answers:
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
-        """Which of the images it got right, bool (N,)."""
-        return np.array([label == said for label, said in zip(self.labels, self.predicted, strict=True)], np.bool_)
+        """Which of the images are classified correctly, bool (N,)."""
+        return np.array([a == b for a, b in zip(self.labels, self.predicted, strict=True)], np.bool_)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +76,12 @@ class Run:
         config: its options.
         curves: float64 (E,) by the name of a metric, such as `validation_top1`; top-5 accuracy is left out where it is
             not defined.
-        images: how many images trained (`train`), validated (`validation`), and training was drawn from (`pool`).
+        images: how many images trained (`train`), validated (`validation`), and training was sampled from (`pool`).
         plan: hash of the shards' plan.
         shards: folder of the shards.
         initial_sha256: of the first weights.
-        validation: answers of the last epoch; None for a run that kept none.
-        test: answers of the best epoch to the held-out test split; None where there is none.
+        validation: predictions of the last epoch; None for a run that kept none.
+        test: predictions of the best epoch for the held-out test split; None where there is none.
         first: first weights.
         start: how far its first network is from plain transfer, relative norms: `features` and `logits`, each in
             `eval` and `train` mode; None for a run that did not record it.
@@ -96,8 +96,8 @@ class Run:
     plan: str
     shards: Path
     initial_sha256: str
-    validation: Answers | None
-    test: Answers | None
+    validation: Predictions | None
+    test: Predictions | None
     first: FirstWeights = FirstWeights()
     start: dict[str, dict[str, float]] | None = None
 
@@ -147,8 +147,8 @@ def read_run(folder: Path, arm: str, setting: str) -> Run:
             str(provenance["shards"]["plan"]),
             Path(provenance["shards"]["path"]),
             str(provenance["initialisation"]["sha256"]),
-            _read_answers(folder / ANSWERS),
-            _read_answers(folder / TEST / PREDICTIONS),
+            _read_predictions(folder / ANSWERS),
+            _read_predictions(folder / TEST / PREDICTIONS),
             _first_weights(provenance["initialisation"]),
             _start(provenance.get("start")),
         )
@@ -166,19 +166,19 @@ def is_finished(folder: Path, config: TrainConfig) -> bool:
     return ended and stored.epochs == config.epochs
 
 
-def shared_keys(first: Answers, second: Answers) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Where the images that both were asked about are in each, int64 (n,) twice, in the first's order."""
+def shared_keys(first: Predictions, second: Predictions) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Positions of the images that both have, in each, int64 (n,) twice, in the order of the first."""
     places = {key: place for place, key in enumerate(second.keys)}
-    found = [(own, places[key]) for own, key in enumerate(first.keys) if key in places]
-    both = np.array(found, np.int64).reshape(-1, 2)
+    both = np.array([(own, places[key]) for own, key in enumerate(first.keys) if key in places], np.int64)
+    both = both.reshape(-1, 2)
     return both[:, 0], both[:, 1]
 
 
-def recalls(answers: Sequence[Answers], classes: Sequence[str]) -> list[float | None]:
-    """The share of each class's images that were got right, over all answers; None for a class without images."""
+def recalls(predictions: Sequence[Predictions], classes: Sequence[str]) -> list[float | None]:
+    """Recall of each class over all predictions; None for a class without images."""
     counts: dict[str, list[int]] = {name: [0, 0] for name in classes}
-    for found in answers:
-        for label, right in zip(found.labels, found.right.tolist(), strict=True):
+    for own in predictions:
+        for label, right in zip(own.labels, own.right.tolist(), strict=True):
             counts[label][0] += 1
             counts[label][1] += right
     return [right / images if images else None for images, right in counts.values()]
@@ -211,10 +211,10 @@ def _start(record: Any) -> dict[str, dict[str, float]] | None:
     return start
 
 
-def _read_answers(path: Path) -> Answers | None:
+def _read_predictions(path: Path) -> Predictions | None:
     try:
         rows = read_table(path, ("key", "label", "predicted"))
     except FileNotFoundError:
         return None
     keys, labels, predicted = zip(*rows, strict=True) if rows else ((), (), ())
-    return Answers(keys, labels, predicted)
+    return Predictions(keys, labels, predicted)

@@ -1,4 +1,4 @@
-"""Stages of training: pretraining, tuning and then the runs of some repeats of a comparison."""
+"""Stages of a comparison's training: pretraining, then tuning, then the runs of some repeats."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from saliency_pipeline.comparison.jobs import Outcome, do_tasks
-from saliency_pipeline.comparison.plan import PRETRAINING, TUNING, Plan, Task
+from saliency_pipeline.comparison.plan import TUNING, Plan, Task
 from saliency_pipeline.comparison.runs import Run, is_finished, read_run
 from saliency_pipeline.comparison.tuning import is_diverged, tuned, tuning_tasks
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.training.runlog import SUMMARY, read_json
 
 
 @dataclass(frozen=True)
@@ -65,30 +64,6 @@ def train_repeats(plan: Plan, folder: Path, repeats: Sequence[int], **ways: Any)
     return Trained(tuple(ready), tuple(errors), (*pretrainings, *inner))
 
 
-def pretraining_costs(tasks: Sequence[Task], folder: Path) -> dict[str, Any] | None:
-    """Number and training seconds of the finished pretraining runs; None where there are none.
-
-    Args:
-        tasks: pretraining and inner runs.
-        folder: of the comparison.
-    """
-    runs = [
-        folder / task.folder
-        for task in tasks
-        if task.purpose == PRETRAINING and is_finished(folder / task.folder, task.config)
-    ]
-    return {"runs": len(runs), "seconds": sum(map(_seconds, runs))} if runs else None
-
-
-def diverged_rates(tasks: Sequence[Task], folder: Path) -> list[str]:
-    """A sentence on inner runs that diverged, if there are any."""
-    rates = [task.config.lr for task in tasks if is_diverged(folder / task.folder)]
-    if not rates:
-        return []
-    several = ", ".join(f"{lr:g} in {rates.count(lr)}" for lr in sorted(set(rates)))
-    return [f"tuning: the loss became infinite at --lr {several} of the inner runs; such a rate is not chosen"]
-
-
 def _finished(tasks: Sequence[Task], folder: Path) -> list[Run]:
     return [
         read_run(folder / task.folder, task.arm, task.setting)
@@ -104,10 +79,3 @@ def _without_rate(task: Task, folder: Path, plan: Plan, outcomes: Sequence[Outco
     errors = {outcome.folder: outcome.error for outcome in outcomes}
     error = next((errors[each.folder] for each in inner if each.folder in errors), "an inner run is missing")
     return f"{task.folder} is not finished, since its rate was not chosen: {error}"
-
-
-def _seconds(run: Path) -> float:
-    try:
-        return float(read_json(run / SUMMARY)["seconds"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise SalpipeError(f"{run / SUMMARY}: damaged; remove {run} and run the same command again") from error

@@ -1,4 +1,4 @@
-"""Summaries of one arm under one data budget: its runs, mean curves, final accuracy, speed, recalls."""
+"""Summaries of an arm: its runs, mean curves, final accuracy, speed and recalls under a data budget, and its start."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def summarize(runs: Sequence[Run], where: Conditions, classes: Sequence[str]) ->
     """
     rows = [_run(run, where) for run in runs]
     tested = [row["test"] for row in rows if row["test"] is not None]
-    answers = [run.validation for run in runs if run.validation]
+    predictions = [run.validation for run in runs if run.validation]
     reached = [row["epochs_to_threshold"] for row in rows]
     finals = [run.final for run in runs]
     return {
@@ -45,7 +45,32 @@ def summarize(runs: Sequence[Run], where: Conditions, classes: Sequence[str]) ->
         "time": _spread([row["time"] for row in rows]),
         "median_epochs_to_threshold": censored_median(reached),
         "never_reached": sum(epoch is None for epoch in reached),
-        "recalls": recalls(answers, classes) if answers else None,
+        "recalls": recalls(predictions, classes) if predictions else None,
+    }
+
+
+def mean_starts(runs: Sequence[Run]) -> dict[str, dict[str, dict[str, float]] | None]:
+    """The mean distance of the first networks of each arm from plain transfer.
+
+    Args:
+        runs: finished runs.
+
+    Returns:
+        By arm `features` and `logits`, each with `eval` and `train`: norms relative to the baseline's, see
+        `training.start`. None for an arm without a second branch or without measurements.
+    """
+    return {
+        arm: _mean_start([run.start for run in runs if run.arm == arm and run.start is not None])
+        for arm in dict.fromkeys(run.arm for run in runs)
+    }
+
+
+def _mean_start(starts: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]] | None:
+    if not starts:
+        return None
+    return {
+        part: {mode: float(np.mean([start[part][mode] for start in starts])) for mode in ("eval", "train")}
+        for part in ("features", "logits")
     }
 
 

@@ -103,6 +103,15 @@ def chosen_rates(tasks: Sequence[Task], folder: Path, lrs: Sequence[float]) -> d
     }
 
 
+def diverged_rates(tasks: Sequence[Task], folder: Path) -> list[str]:
+    """A sentence on inner runs that diverged, if there are any."""
+    rates = [task.config.lr for task in tasks if is_diverged(folder / task.folder)]
+    if not rates:
+        return []
+    several = ", ".join(f"{lr:g} in {rates.count(lr)}" for lr in sorted(set(rates)))
+    return [f"tuning: the loss became infinite at --lr {several} of the inner runs; such a rate is not chosen"]
+
+
 def _inner(task: Task, lr: float) -> Task:
     return replace(
         task,

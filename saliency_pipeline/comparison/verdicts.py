@@ -16,7 +16,6 @@ from saliency_pipeline.comparison.contrasts import Conditions, p_of, power_of
 from saliency_pipeline.comparison.looks import Looks
 from saliency_pipeline.comparison.rules import FINAL, MEASURES, SPEED, Primary
 from saliency_pipeline.statistics.contrast import (
-    ALPHA,
     BETTER,
     EQUIVALENT,
     NO_DIFFERENCE,
@@ -27,7 +26,7 @@ from saliency_pipeline.statistics.contrast import (
     verdict,
 )
 from saliency_pipeline.statistics.multiplicity import holm
-from saliency_pipeline.statistics.power import MINIMUM_PAIRS
+from saliency_pipeline.statistics.power import ALPHA, MINIMUM_PAIRS
 
 FASTER, SLOWER = "faster", "slower"
 WITHHELD, LEAK = "withheld", "leak"
@@ -107,7 +106,7 @@ def _tests(part: Mapping[str, Any], where: Conditions, primary: Primary | None) 
     """What has a verdict under one budget.
 
     On the shards' own split, area and speed have none: their runs share the validation images, and what is stored of
-    an image is its last prediction, so that only other seeds could be spoken about.
+    an image is its last prediction, so that a verdict could only be about other seeds.
     """
     return [
         Tested(contrast[measure], contrast, measure, where, is_primary)
@@ -145,12 +144,12 @@ def _word(test: Tested, level: float, looks: Looks) -> str:
 
 def _word_on_split(test: Tested, p: float, level: float, is_last: bool) -> str:
     """The verdict by the test over images and seeds: equivalent where its 95 % interval lies within the region."""
-    found, margin = test.result["crossed"], test.result["margin"]
+    crossed, margin = test.result["crossed"], test.result["margin"]
     values = [each["value"] for each in test.result["differences"]]
-    if found["mean"] == 0 and not any(values):
+    if crossed["mean"] == 0 and not any(values):
         return NO_DIFFERENCE
-    if is_last and -margin <= found["low"] and found["high"] <= margin:
+    if is_last and -margin <= crossed["low"] and crossed["high"] <= margin:
         return EQUIVALENT
     if p < level:
-        return BETTER if found["mean"] > 0 else WORSE
+        return BETTER if crossed["mean"] > 0 else WORSE
     return UNDECIDED

@@ -39,7 +39,7 @@ from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.tables import write_table
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.groups import check_same_groups, find_groups, recorded
+from saliency_pipeline.training.groups import check_same_groups, find_groups
 from saliency_pipeline.training.leaks import LeakCheck
 from saliency_pipeline.training.parts import labels_and_splits, split_of
 from saliency_pipeline.training.split import evaluation_rows
@@ -126,7 +126,7 @@ def evaluate(
     labels, splits = labels_and_splits(pairs)
     groups = find_groups(config, pairs, progress) if config.folds and split in ("train", "validation") else None
     if groups and not other:
-        check_same_groups(Path(run), trained.about.get("groups"), recorded(config, groups), "use --split test")
+        check_same_groups(Path(run), trained.about.get("groups"), groups.record(config), "use --split test")
     rows = evaluation_rows(
         labels,
         splits,

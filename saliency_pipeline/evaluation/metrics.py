@@ -17,21 +17,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
 from sklearn.metrics import precision_recall_fscore_support
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation.confusion import count_pairs, to_json
+from saliency_pipeline.statistics.power import LEVEL
+from saliency_pipeline.statistics.shares import wilson
 from saliency_pipeline.training.scores import TOP, label_ranks
 from saliency_pipeline.training.scores import macro_f1 as macro_f1_of
 
 Labels = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.floating]
-Shares = npt.NDArray[np.float64]
 
 BINS = 15
 RESAMPLES = 2000
-LEVEL = 0.95
 
 _TOLERANCE = 1e-3
 _SMALLEST = float(np.finfo(np.float32).tiny)
@@ -192,36 +191,15 @@ def intervals(
     }
 
 
-def wilson(hits: npt.ArrayLike, counts: npt.ArrayLike, level: float = LEVEL) -> tuple[Shares, Shares]:
-    """Wilson's score interval of shares (JASA 22, 1927): lower and upper ends, float64, 0 and 1 where a count is 0.
-
-    Args:
-        hits: int (n,) or a number, from 0 to the counts.
-        counts: int (n,) or a number.
-        level: confidence, in (0, 1).
-
-    >>> low, high = wilson([0, 10], [10, 10])
-    >>> np.round(low, 3), np.round(high, 3)
-    (array([0.   , 0.722]), array([0.278, 1.   ]))
-    """
-    hits, counts = np.asarray(hits, np.float64), np.asarray(counts, np.float64)
-    z2 = float(norm.ppf((1 + level) / 2)) ** 2
-    center = (hits + z2 / 2) / (counts + z2)
-    half = np.sqrt(z2 * (hits * (counts - hits) / np.maximum(counts, 1) + z2 / 4)) / (counts + z2)
-    # rounding may leave 0 of N a lower end below 0, or above its share
-    share = np.where(counts > 0, hits / np.maximum(counts, 1), 0.5)
-    return np.minimum(np.maximum(center - half, 0.0), share), np.maximum(np.minimum(center + half, 1.0), share)
-
-
 def _ends(hits: npt.ArrayLike, count: int, level: float) -> list[float]:
-    return [float(end) for end in wilson(hits, count, level)]
+    return [float(end) for end in wilson(hits, count, level=level)]
 
 
 def _macro_f1_ends(labels: Labels, answers: Labels, classes: int, level: float) -> list[float]:
     """The mean F1 of the lower, and of the upper, ends of every occurring class's precision and recall."""
     hits, images, answered = (count.astype(np.float64) for count in _counts(labels, answers, classes))
     occurs = images + answered > 0
-    precision, recall = wilson(hits, answered, level), wilson(hits, images, level)
+    precision, recall = wilson(hits, answered, level=level), wilson(hits, images, level=level)
     ends = []
     for p, r in zip(precision, recall, strict=True):
         ends.append(float((2 * p[occurs] * r[occurs] / np.maximum(p[occurs] + r[occurs], _SMALLEST)).mean()))

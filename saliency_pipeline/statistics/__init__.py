@@ -1,1 +1,1 @@
-"""What paired runs of two arms allow one to say, as pure functions of their scores. Nothing here reads a file."""
+"""Statistics of paired runs: tests, intervals, power, planned looks, several data sets. Pure functions of scores."""

@@ -4,9 +4,9 @@ Conventions
     A pair is two runs, one of each arm, that share the split, the order of the images and every first weight that both
     have. Differences (J,) float64 are those of a score of the second arm minus the first's, one per pair; J >= 2.
     Scores are shares in [0, 1] where a region of practical equivalence is spoken of: 0.01 is a point.
-    `ratio` is the number of validation images over the number of images training was drawn from. Pairs of one
+    `ratio` is the number of validation images over the number of images that training was sampled from. Pairs of one
     cross-validation share most of their training images, so that their differences are correlated; their variance
-    alone says too little of how far the mean may be off. Nadeau & Bengio (Inference for the generalization error,
+    underestimates the error of the mean. Nadeau & Bengio (Inference for the generalization error,
     Machine Learning 52, 2003) put the mean's variance at (1/J + ratio) s², s² being that of the differences.
     `validate` refuses anything else; the functions take it for granted.
 """
@@ -97,7 +97,7 @@ def evaluate(first: Scores, second: Scores, ratio: float, *, rope: float = ROPE,
     Args:
         first: (J,) float64, scores of the arm that is compared with.
         second: (J,) float64, scores of the arm in question, pair by pair.
-        ratio: validation images over the images that training was drawn from.
+        ratio: validation images over the images that training was sampled from.
         rope: half width of the region of practical equivalence, in units of the score.
         step: resolution of the score: one over the validation images.
 
@@ -159,7 +159,7 @@ def verdict(contrast: Contrast, p: float, *, level: float = ALPHA, minimum: int 
     """The differences in a word.
 
     `better` and `worse` where p is below the level; `equivalent` where the true difference is within the region
-    of practical equivalence with 95 % probability, whatever the test says; `no difference` where there is none at
+    of practical equivalence with 95 % probability, whatever the p; `no difference` where there is none at
     all; `undecided` otherwise; `underpowered` with too few pairs for any of them.
 
     Args:

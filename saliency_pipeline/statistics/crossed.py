@@ -1,6 +1,6 @@
 """Images x seeds: how far the mean difference of two arms is off where both images and training runs are samples.
 
-With the shards' own split every repeat is validated on the same images. Repeats alone then say nothing about other
+With the shards' own split every repeat is validated on the same images. Repeats alone then tell nothing about other
 images of the same kind, images alone nothing about other training runs; this counts both.
 """
 
@@ -14,8 +14,8 @@ import numpy.typing as npt
 from scipy import stats
 
 from saliency_pipeline.errors import SalpipeError
-
-_LEVEL = 0.95
+from saliency_pipeline.statistics.images import constant_interval
+from saliency_pipeline.statistics.power import LEVEL
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,10 @@ def crossed(first: npt.NDArray[np.generic], second: npt.NDArray[np.generic]) -> 
     seeds, images = differences.shape
     mean = float(differences.mean())
     if np.ptp(differences) == 0:
-        others = 1 - ((1 - _LEVEL) / 2) ** (1 / images)
         p = 1.0 if mean == 0 else min(1.0, 2 * 0.5**seeds)
-        return Crossed(seeds, images, mean, mean - others * (1 + mean), mean + others * (1 - mean), p)
+        return Crossed(seeds, images, mean, *constant_interval(mean, images), p)
     error = math.sqrt(variance(differences))
-    reach = float(stats.t.ppf((1 + _LEVEL) / 2, seeds - 1)) * error
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, seeds - 1)) * error
     p = float(2 * stats.t.sf(abs(mean) / error, seeds - 1))
     return Crossed(seeds, images, mean, max(-1.0, mean - reach), min(1.0, mean + reach), p)
 

@@ -10,12 +10,12 @@ Priors
     mu0 is uniform. tau has the reference prior of this model (Berger and Bernardo 1992; Bodnar, Link, Arendacka,
     Possolo and Elster, Bayesian estimation in random effects meta-analysis using a non-informative prior, Statistics
     in Medicine 36, 2017), proportional to sqrt(sum((tau / (tau^2 + s_i^2))^2)). Corani et al. take a uniform prior of
-    tau, with which three data sets show nothing whatever they say (Student's t with one degree of freedom); with this
+    tau, with which three data sets never show anything (Student's t with one degree of freedom); with this
     prior the interval of mu0 becomes Student's t with k - 1 degrees of freedom where data sets differ by more than
     their standard errors. Both priors have no scale of their own, so that differences may be in any unit.
 Rule
     Regions of practical equivalence and posterior probabilities as in Benavoli, Corani, Demsar and Zaffalon (Time for
-    a change, Journal of Machine Learning Research 18, 2017). The prior of tau takes the s_i for known, so that nothing
+    a change, Journal of Machine Learning Research 18, 2017). The prior of tau treats the s_i as known, so that nothing
     guarantees 5 % where data sets differ much: of 20,000 nulls over three data sets the posterior alone errs in 5.1 %.
     A verdict therefore also takes Student's t test of the k mean differences, which is exact there (together 5.0 %).
 """
@@ -31,13 +31,13 @@ import numpy.typing as npt
 from scipy import special, stats
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.statistics.power import ALPHA, LEVEL
 
 Floats = npt.NDArray[np.float64]
 
 MINIMUM_DATASETS = 3
 BETTER, WORSE, EQUIVALENT, UNDECIDED, TOO_FEW = "better", "worse", "equivalent", "undecided", "too few data sets"
 
-_LEVEL, _ALPHA = 0.95, 0.05
 # nodes of the grid: of tau, of mu0, and of the mixture that makes a Student's t of normals
 _SPREADS, _CENTERS, _SCALES = 80, 321, 32
 
@@ -106,8 +106,9 @@ def hierarchy(estimates: Sequence[Estimate], *, rope: float) -> Hierarchy:
     Raises:
         SalpipeError: fewer than two data sets, or an estimate or a rope that is not a number of its range.
 
-    >>> found = hierarchy([Estimate(0.02, 0.004, 9), Estimate(0.03, 0.004, 9), Estimate(0.025, 0.004, 9)], rope=0.01)
-    >>> f"{found.median:.3f} [{found.low:.3f}, {found.high:.3f}]: {verdict(found)}"
+    >>> estimates = [Estimate(mean, 0.004, 9) for mean in (0.02, 0.03, 0.025)]
+    >>> posterior = hierarchy(estimates, rope=0.01)
+    >>> f"{posterior.median:.3f} [{posterior.low:.3f}, {posterior.high:.3f}]: {verdict(posterior)}"
     '0.025 [0.011, 0.039]: better'
     """
     if len(estimates) < 2:
@@ -128,7 +129,7 @@ def hierarchy(estimates: Sequence[Estimate], *, rope: float) -> Hierarchy:
     posterior = np.exp(log_density - log_density.max()) * weights
     posterior /= posterior.sum()
     of_center, of_tau = posterior.sum(axis=0), posterior.sum(axis=1)
-    low, median, high = _quantiles(centers, of_center, ((1 - _LEVEL) / 2, 0.5, (1 + _LEVEL) / 2))
+    low, median, high = _quantiles(centers, of_center, ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2))
     above, below = ((sign * centers[None, :] - rope) / taus[:, None] for sign in (1, -1))
     further = float((posterior * special.ndtr(above)).sum()), float((posterior * special.ndtr(below)).sum())
     under, over = _share_below(centers, of_center, -rope), 1 - _share_below(centers, of_center, rope)
@@ -146,7 +147,7 @@ def hierarchy(estimates: Sequence[Estimate], *, rope: float) -> Hierarchy:
     )
 
 
-def verdict(found: Hierarchy, *, minimum: int = MINIMUM_DATASETS) -> str:
+def verdict(posterior: Hierarchy, *, minimum: int = MINIMUM_DATASETS) -> str:
     """The posterior in a word.
 
     `too few data sets` below three. `better` and `worse` where the 95 % credible interval of mu0 excludes 0, that is
@@ -154,13 +155,13 @@ def verdict(found: Hierarchy, *, minimum: int = MINIMUM_DATASETS) -> str:
     `equivalent` where mu0 is within the region of practical equivalence with 95 %; `undecided` otherwise. Equivalence
     is looked at first: a difference that is certain and too small to matter is none worth a claim.
     """
-    if found.datasets < minimum:
+    if posterior.datasets < minimum:
         return TOO_FEW
-    if found.overall.within >= _LEVEL:
+    if posterior.overall.within >= LEVEL:
         return EQUIVALENT
-    if found.p < _ALPHA and found.positive >= (1 + _LEVEL) / 2:
+    if posterior.p < ALPHA and posterior.positive >= (1 + LEVEL) / 2:
         return BETTER
-    if found.p < _ALPHA and found.positive <= (1 - _LEVEL) / 2:
+    if posterior.p < ALPHA and posterior.positive <= (1 - LEVEL) / 2:
         return WORSE
     return UNDECIDED
 

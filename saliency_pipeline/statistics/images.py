@@ -7,6 +7,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from saliency_pipeline.statistics.power import LEVEL
+from saliency_pipeline.statistics.shares import wilson
 
 Scores = npt.NDArray[np.float64]
 Right = npt.NDArray[np.bool_]
@@ -18,11 +19,11 @@ def mcnemar(first: Right, second: Right) -> tuple[int, int, float]:
     """The exact test of McNemar (1947) for two networks on the same images.
 
     Args:
-        first: (N,) bool, which images the first network got right.
+        first: (N,) bool, which images the first network classifies correctly.
         second: (N,) bool, the second.
 
     Returns:
-        Images that the first alone got right, that the second alone did, and the two-sided p.
+        Images that the first alone classifies correctly, that the second alone does, and the two-sided p.
 
     >>> mcnemar(np.array([True, False, False, True]), np.array([True, True, True, True]))
     (0, 2, 0.5)
@@ -34,12 +35,11 @@ def mcnemar(first: Right, second: Right) -> tuple[int, int, float]:
 
 
 def paired_bootstrap(first: Scores, second: Scores, *, seed: int = 0) -> tuple[float, float, float]:
-    """The mean difference over images and its 95 % interval, images being drawn again with their pairs.
+    """The mean difference over images and its 95 % interval, images being resampled with both scores.
 
     It is about other images of the same kind, for the networks at hand; not about other training runs. Where all
-    differences are the same, no resample differs and percentiles collapse to a point. The share of other images whose
-    difference is another one then has the score interval of Wilson (JASA 22, 1927) for 0 of N, with z at 95 %, from 0
-    to z² / (N + z²); the interval of the mean lets that share differ by as much as scores can.
+    differences are the same, no resample differs and percentiles collapse to a point; the interval then is that of
+    `constant_interval`.
 
     Args:
         first: (N,) float64, how right the first arm was on each image: 0 or 1, or a share of its runs.
@@ -52,9 +52,22 @@ def paired_bootstrap(first: Scores, second: Scores, *, seed: int = 0) -> tuple[f
     differences = second - first
     mean = float(differences.mean())
     if np.ptp(differences) == 0:
-        others = float(stats.binomtest(0, len(differences)).proportion_ci(LEVEL, "wilson").high)
-        return mean, mean - others * (1 + mean), mean + others * (1 - mean)
+        return mean, *constant_interval(mean, len(differences))
     values, counts = np.unique(differences, return_counts=True)
     draws = np.random.default_rng(seed).multinomial(len(differences), counts / len(differences), RESAMPLES)
     low, high = np.percentile(draws @ values / len(differences), [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return mean, float(low), float(high)
+
+
+def constant_interval(mean: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of the mean difference where all images have the same difference.
+
+    The share of other images whose difference is another one has the score interval of Wilson for 0 of N, from 0 to
+    z² / (N + z²); the interval of the mean lets that share differ by as much as scores can.
+
+    Args:
+        mean: of the differences, in [-1, 1].
+        count: number of images.
+    """
+    others = float(wilson(0, count)[1])
+    return mean - others * (1 + mean), mean + others * (1 - mean)

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.statistics.power import LEVEL
 
 Scores = npt.NDArray[np.float64]
 
-_LEVEL = 0.95
 _RESAMPLES = 5000
 
 
@@ -59,7 +59,7 @@ def interquartile(scores: Sequence[Scores], *, seed: int = 0) -> Interquartile:
     random = np.random.default_rng(seed)
     resamples = [each[random.integers(0, len(each), (_RESAMPLES, len(each)))] for each in scores]
     means = interquartile_mean(np.concatenate(resamples, axis=1))
-    low, high = np.percentile(means, [50 * (1 - _LEVEL), 50 * (1 + _LEVEL)])
+    low, high = np.percentile(means, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return Interquartile(float(interquartile_mean(np.concatenate(scores))), float(low), float(high))
 
 

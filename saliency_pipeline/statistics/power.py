@@ -33,13 +33,24 @@ def standard_error(sd: float, pairs: int, ratio: float) -> float:
     return sd / math.sqrt(information(pairs, ratio))
 
 
+def error_of_interval(mean: float, low: float, high: float, freedom: int) -> float:
+    """The standard error behind a 95 % interval of Student's t.
+
+    An interval that ends at 1 or -1 was cut there, so that its longer side counts.
+
+    >>> round(error_of_interval(0.9, 0.7, 1.0, 9), 4)
+    0.0884
+    """
+    return max(high - mean, mean - low) / float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+
+
 def detectable(sd: float, pairs: int, ratio: float, *, alpha: float = ALPHA, power: float = POWER) -> float:
     """The smallest true difference that the corrected two-sided test finds with some power.
 
     Args:
         sd: standard deviation of the differences, in units of the score; see `resolved`.
         pairs: J.
-        ratio: validation images over the images that training was drawn from.
+        ratio: validation images over the images that training was sampled from.
         alpha: level that the test really uses: of one of m questions, alpha / m; of a look, that look's level.
         power: probability of finding the difference.
     """

@@ -55,7 +55,7 @@ def levels(pairs_per_look: Sequence[int], ratio: float, *, alpha: float = 0.05) 
 
     Args:
         pairs_per_look: pairs at each look, those of earlier looks included; the last is the planned end.
-        ratio: validation images over the images that training was drawn from.
+        ratio: validation images over the images that training was sampled from.
         alpha: level of all looks together.
 
     Raises:

@@ -1,6 +1,6 @@
 """How fast a run converges, read off its validation curve: area, restricted time to a level, epochs to a threshold.
 
-Which of them says what. A higher area says "higher early", not "faster": a constant 3 points at every epoch raise it.
+A higher area means "higher early", not "faster": a constant 3 points at every epoch raise it.
 Speed is the time to 95 % of a run's own final accuracy (`time_differences`). Epochs to a threshold that all arms share
 are descriptive: the arm that ends higher passes it earlier.
 """

@@ -6,7 +6,6 @@ difference: a difference may be certain and still be lost in what varies from ru
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +13,14 @@ import numpy.typing as npt
 from scipy import stats
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.statistics.power import ALPHA
+from saliency_pipeline.statistics.shares import wilson
 
 Scores = npt.NDArray[np.float64]
 
 GAMMA = 0.75
 NOT_SIGNIFICANT, SIGNIFICANT, MEANINGFUL = "not significant", "significant", "significant and meaningful"
 
-_ALPHA = 0.05
 _RESAMPLES = 10_000
 
 
@@ -79,28 +79,16 @@ def superiority(first: Scores, second: Scores, *, gamma: float = GAMMA, seed: in
     outcomes = (np.sign(second - first) + 1) / 2
     pairs, probability = len(outcomes), float(outcomes.mean())
     if np.ptp(outcomes) == 0:
-        low, high = wilson(probability, pairs)
+        low, high = map(float, wilson(probability * pairs, pairs))
     else:
         shares = [float((outcomes == value).mean()) for value in (0.0, 0.5, 1.0)]
         counts = np.random.default_rng(seed).multinomial(pairs, shares, _RESAMPLES)
         means = (counts[:, 1] / 2 + counts[:, 2]) / pairs
-        low, high = (float(end) for end in np.percentile(means, [100 * _ALPHA / 2, 100 * (1 - _ALPHA / 2)]))
+        low, high = (float(end) for end in np.percentile(means, [100 * ALPHA / 2, 100 * (1 - ALPHA / 2)]))
     word = NOT_SIGNIFICANT
-    if low > 0.5 and _sign_test(outcomes) < _ALPHA:
+    if low > 0.5 and _sign_test(outcomes) < ALPHA:
         word = MEANINGFUL if high > gamma else SIGNIFICANT
     return Superiority(probability, low, high, word)
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """The 95 % score interval of a share of `count` independent trials (Wilson 1927).
-
-    >>> [round(end, 4) for end in wilson(0.0, 10)]
-    [0.0, 0.2775]
-    """
-    z = float(stats.norm.ppf(1 - _ALPHA / 2))
-    center = (share + z * z / (2 * count)) / (1 + z * z / count)
-    reach = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, center - reach), min(1.0, center + reach)
 
 
 def _sign_test(outcomes: Scores) -> float:

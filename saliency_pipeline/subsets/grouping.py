@@ -1,4 +1,4 @@
-"""`--group-by`: images of one person, scene or patient, by what their keys or a table say."""
+"""`--group-by`: images of one person, scene or patient, named by their keys or by a table."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def groups_by(keys: Sequence[str], rule: str) -> Places:
     else:
         names, failed = _matched(keys, rule), "matches no key, and is no file; use what stands in keys"
     numbers: dict[str, int] = {}
-    found = [numbers.setdefault(name, len(numbers)) if name else -1 for name in names]
+    groups = [numbers.setdefault(name, len(numbers)) if name else -1 for name in names]
     if keys and not numbers:
         raise SalpipeError(f"--group-by {rule}: {failed}, such as {shown(keys[0])}")
-    return np.array(found, np.int64)
+    return np.array(groups, np.int64)
 
 
 def check_rule(rule: str) -> None:
@@ -129,7 +129,7 @@ def _matched(keys: Sequence[str], pattern: str) -> list[str | None]:
     if not pattern:
         raise OptionError("--group-by: is empty; use level:N, a table or a regular expression")
     try:
-        answer = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-I", "-S", matching.__file__],
             input=json.dumps({"pattern": pattern, "keys": list(keys)}),
             capture_output=True,
@@ -138,7 +138,7 @@ def _matched(keys: Sequence[str], pattern: str) -> list[str | None]:
             timeout=TIME_LIMIT,
             check=True,
         )
-        found = json.loads(answer.stdout)
+        matched = json.loads(result.stdout)
     except subprocess.TimeoutExpired:
         raise SalpipeError(
             f"--group-by {pattern}: takes more than {TIME_LIMIT:g} s for {len(keys):,} keys; leave out nested "
@@ -146,7 +146,7 @@ def _matched(keys: Sequence[str], pattern: str) -> list[str | None]:
         ) from None
     except (subprocess.CalledProcessError, OSError, ValueError) as error:
         raise SalpipeError(f"--group-by {pattern}: cannot be searched ({error!s:.200}); give a table") from error
-    if "error" in found:
-        raise OptionError(f"--group-by {pattern}: no regular expression ({found['error']:.200}); escape it with \\")
-    names: list[str | None] = found["names"]
+    if "error" in matched:
+        raise OptionError(f"--group-by {pattern}: no regular expression ({matched['error']:.200}); escape it with \\")
+    names: list[str | None] = matched["names"]
     return names

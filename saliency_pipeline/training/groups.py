@@ -66,9 +66,13 @@ class Groups:
         return hashlib.sha256(self.numbers.astype("<i8").tobytes()).hexdigest()
 
     def report(self) -> dict[str, Any]:
-        """What results say about them: `searched`, `images` in groups of two or more, such `groups`, and `by`."""
+        """For results: `searched`, `images` in groups of two or more, number of such `groups`, and `by`."""
         images, groups = several(self.numbers)
         return {"searched": self.searched, "images": images, "groups": groups, "by": self.by}
+
+    def record(self, config: TrainConfig) -> dict[str, Any]:
+        """The groups as a run keeps them: the report, and their hash where the folds of the run depend on them."""
+        return self.report() | {"sha256": self.sha256 if config.folds or config.inner_split else None}
 
     def kept_together(self) -> dict[str, Any]:
         """The arguments of `choose_split` and `evaluation_rows` that are about groups."""
@@ -90,7 +94,7 @@ def find_groups(config: TrainConfig, pairs: ShardFolder, progress: Progress | No
     Args:
         config: `search_duplicates` and `group_by` count.
         pairs: the images.
-        progress: is told how far the search is, how long it took and what it found.
+        progress: receives the state of the search, its duration and its result.
 
     Raises:
         SalpipeError: a rule or table of `group_by` that gives no group.
@@ -126,16 +130,6 @@ def find_groups(config: TrainConfig, pairs: ShardFolder, progress: Progress | No
     )
 
 
-def duplicates_report(config: TrainConfig, pairs: ShardFolder) -> dict[str, Any]:
-    """What results say about near duplicates and groups; see `Groups.report`."""
-    return find_groups(config, pairs).report()
-
-
-def recorded(config: TrainConfig, groups: Groups) -> dict[str, Any]:
-    """What a run keeps of its groups: the report, and a hash of the groups where its folds depend on them."""
-    return groups.report() | {"sha256": groups.sha256 if config.folds or config.inner_split else None}
-
-
 def check_same_groups(
     folder: Path, before: Any, now: Mapping[str, Any], otherwise: str = "choose another output folder"
 ) -> None:
@@ -144,7 +138,7 @@ def check_same_groups(
     Args:
         folder: of the run.
         before: what it recorded; None where it is of a version that recorded nothing.
-        now: what `recorded` returns now.
+        now: the record of the groups now, see `Groups.record`.
         otherwise: what else can be done.
 
     Raises:
@@ -191,7 +185,7 @@ def _exact(sha256: npt.NDArray[np.uint8]) -> Places:
 
 
 def _data(pairs: ShardFolder) -> Mapping[str, Any]:
-    """What the shards say about the data set and what was asked for of it."""
+    """The `data` entry of the provenance of the shards: the data set and the options of its selection."""
     data = pairs.provenance.get("data")
     return data if isinstance(data, dict) else {}
 
@@ -206,25 +200,25 @@ def _near(pairs: ShardFolder, progress: Progress) -> Places:
         searched = True
         return group(find_duplicates(frame_fingerprints(pairs, progress)).pairs, len(pairs))
 
-    found = _remembered.get(key)
-    if found is None:
-        found = cached(KIND, key, search, _serialized, lambda data: _deserialized(data, len(pairs)))
+    groups = _remembered.get(key)
+    if groups is None:
+        groups = cached(KIND, key, search, _serialized, lambda data: _deserialized(data, len(pairs)))
         if len(_remembered) >= _MOST_REMEMBERED:
             _remembered.pop(next(iter(_remembered)))
-        _remembered[key] = found
-    images, groups = several(found)
+        _remembered[key] = groups
+    images, count = several(groups)
     if searched:
         how = f"searched {len(pairs):,} frames for near duplicates in {time.perf_counter() - begun:.1f} s"
     else:
         how = "near duplicates, searched before"
-    progress.note(f"{how}: {images:,} images in {groups:,} groups{', kept together in folds' if images else ''}")
-    largest = int(np.bincount(found).max())
-    if largest > max(2, LARGE * len(found)):
+    progress.note(f"{how}: {images:,} images in {count:,} groups{', kept together in folds' if images else ''}")
+    largest = int(np.bincount(groups).max())
+    if largest > max(2, LARGE * len(groups)):
         progress.note(
-            f"{largest:,} of {len(found):,} images are one group of near duplicates: where they only look alike, use "
+            f"{largest:,} of {len(groups):,} images are one group of near duplicates: where they only look alike, use "
             "--no-search-duplicates"
         )
-    return found
+    return groups
 
 
 def frame_fingerprints(pairs: ShardFolder, progress: Progress | None = None) -> Fingerprints:

@@ -94,8 +94,8 @@ class LeakCheck:
         def rows() -> Positions:
             return np.union1d(validation(), self._test)
 
-        found = (self.label_maps(config), self.source_images(config, rows), self.start_images(config, rows, start))
-        return tuple(leak for leak in found if leak is not None)
+        leaks = (self.label_maps(config), self.source_images(config, rows), self.start_images(config, rows, start))
+        return tuple(leak for leak in leaks if leak is not None)
 
     def label_maps(self, config: TrainConfig) -> Leak | None:
         """Whether the run reads maps that explain every image's own label."""
@@ -269,7 +269,7 @@ def training_images(config: TrainConfig, pairs: ShardFolder, rows: Positions) ->
     return own if start is None else own | start
 
 
-def recorded(leaks: Sequence[Leak]) -> list[dict[str, Any]]:
+def leak_records(leaks: Sequence[Leak]) -> list[dict[str, Any]]:
     """Accepted leaks as a run's `provenance.json` keeps them."""
     return [asdict(leak) | {"message": leak.message} for leak in leaks]
 

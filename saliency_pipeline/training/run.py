@@ -26,9 +26,8 @@ from saliency_pipeline.subsets.grouping import anchored
 from saliency_pipeline.training.batchnorm import synchronise
 from saliency_pipeline.training.checkpoint import LAST, Row, State, load_last, save_last
 from saliency_pipeline.training.config import CONFIG, TrainConfig, check_same
-from saliency_pipeline.training.groups import Groups, check_same_groups, divided, find_groups, recorded
-from saliency_pipeline.training.leaks import recorded as recorded_leaks
-from saliency_pipeline.training.leaks import training_images
+from saliency_pipeline.training.groups import Groups, check_same_groups, divided, find_groups
+from saliency_pipeline.training.leaks import leak_records, training_images
 from saliency_pipeline.training.order import epoch_batches, epoch_order
 from saliency_pipeline.training.parts import Parts, assemble, check_names, choose_shuffle, class_weights, make_optimizer
 from saliency_pipeline.training.precision import choose_precision
@@ -196,7 +195,7 @@ def _train(
     about: dict[str, Any] = {
         "shards": {"path": str(pairs.path.resolve()), "plan": pairs.header.plan, "provenance": pairs.provenance},
         "images": {"train": len(train.dataset), "validation": len(validation.dataset), "pool": parts.pool},
-        "groups": recorded(config, groups),
+        "groups": groups.record(config),
         "initialisation": {
             **asdict(parts.initialisation),
             "report": report,
@@ -217,7 +216,7 @@ def _train(
             start = start_distance(network, spec, parts.inputs, validation)
             if config.freeze and start is not None and not is_neutral(start):
                 progress.note(_frozen_start(config, start))
-            extra = {"start": start, "shuffle": shuffle, "leaks": recorded_leaks(parts.leaks)}
+            extra = {"start": start, "shuffle": shuffle, "leaks": leak_records(parts.leaks)}
             write_json(folder / PROVENANCE, about | extra | {"environment": environment(device, fabric.world_size)})
         progress.note(f"{len(train.dataset):,} images train, {len(validation.dataset):,} validate; {config.precision}")
         progress.note(report)

@@ -49,7 +49,7 @@ def start_distance(network: nn.Module, spec: NetworkSpec, inputs: Inputs, valida
     with own_random_state():
         head = head_tensors(*find_source(spec.backbone))[0].rpartition(".")[0]
     twin = copy.deepcopy(network)
-    found: Start = {"features": {}, "logits": {}}
+    distances: Start = {"features": {}, "logits": {}}
     for mode in ("eval", "train"):
         twin.train(mode == "train")
         for module in twin.modules():
@@ -63,8 +63,8 @@ def start_distance(network: nn.Module, spec: NetworkSpec, inputs: Inputs, valida
         twin.load_state_dict(state)
         for name, with_maps, without in zip(("features", "logits"), own, plain, strict=True):
             norm = float(without.norm())
-            found[name][mode] = float((with_maps - without).norm()) / max(norm, 1e-12)
-    return found
+            distances[name][mode] = float((with_maps - without).norm()) / max(norm, 1e-12)
+    return distances
 
 
 def is_neutral(start: Start | None) -> bool:

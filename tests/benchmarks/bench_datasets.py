@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 
 from saliency_pipeline.statistics.hierarchy import BETTER, hierarchy, verdict
-from saliency_pipeline.statistics.superiority import wilson
+from saliency_pipeline.statistics.shares import wilson
 from tests.statistics.nulls import Random, crossed_errs, estimates, hierarchy_errs, share
 
 CONDITIONS = ((0.0, 0.0, 1.0), (0.05, 0.3, 1.0), (0.3, 0.0, 1.0), (0.1, 1.0, 0.3), (0.5, 0.3, 0.3))
@@ -42,7 +42,7 @@ def main() -> None:
 
 def _report(name: str, count: int, errs: Callable[[Random], bool]) -> None:
     value = share(count, errs)
-    low, high = wilson(value, count)
+    low, high = map(float, wilson(value * count, count))
     print(f"  {name:<44} {value:.4f} [{low:.4f}, {high:.4f}]", flush=True)
 
 

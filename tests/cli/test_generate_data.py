@@ -18,7 +18,7 @@ from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.summary import inspect as summarize
 from saliency_pipeline.shards.verify import verify
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.groups import duplicates_report
+from saliency_pipeline.training.groups import find_groups
 from saliency_pipeline.training.parts import split_of
 from tests.broken_images import encode
 from tests.generation.examples import COMMAND, OPTIONS, cuts, photographs
@@ -212,7 +212,7 @@ def test_images_of_one_patient_are_kept_together_in_splits_and_in_the_folds_of_t
     done(images, "-o", tmp_path / "plain", *COMMAND, *rule)
     pairs = ShardFolder(tmp_path / "plain")
     assert pairs.provenance["data"] == {"layout": "folders", "group_by": "patient[0-9]", "group_duplicates": False}
-    assert duplicates_report(TrainConfig(search_duplicates=False), pairs) == {
+    assert find_groups(TrainConfig(search_duplicates=False), pairs).report() == {
         "searched": False,
         "images": 28,
         "groups": 7,

@@ -9,7 +9,7 @@ import numpy as np
 from saliency_pipeline.comparison.analysis import analyse
 from saliency_pipeline.comparison.arms import CANDIDATE, CONTROL, REFERENCE, Arm
 from saliency_pipeline.comparison.rules import FINAL, Primary, Rules
-from saliency_pipeline.comparison.runs import Answers, Run
+from saliency_pipeline.comparison.runs import Predictions, Run
 from saliency_pipeline.training.config import TrainConfig
 
 CLASSES = ("dress", "hat", "<b>shirt</b>")
@@ -60,7 +60,7 @@ def runs(
     paces: Mapping[str, float] | None = None,
     stops: Mapping[str, int] | None = None,
     noise: float = 0.01,
-    answered: bool = True,
+    predicted: bool = True,
     precision: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> list[Run]:
@@ -76,7 +76,7 @@ def runs(
         paces: per arm, see `curve`; 3 by default.
         stops: per arm, the epoch at which `--patience` stopped its runs.
         noise: standard deviation of what an arm's own curve adds at every epoch.
-        answered: whether predictions are kept.
+        predicted: whether predictions are kept.
         precision: per arm; fp32 by default.
         seed: of everything.
     """
@@ -103,18 +103,17 @@ def runs(
                     object.__setattr__(config, "patience", patience)
                     object.__setattr__(config, "precision", (precision or {}).get(arm.name, "fp32"))
                     counts = {"train": 48, "validation": IMAGES, "pool": 4 * IMAGES}
-                    said = answers(random, float(top1[-1])) if answered else None
-                    made.append(
-                        Run(arm.name, setting, Path("runs"), config, curves, counts, "plan", Path("s"), "0", said, None)
-                    )
+                    validation = predictions(random, float(top1[-1])) if predicted else None
+                    origin = ("plan", Path("shards"), "0")
+                    made.append(Run(arm.name, setting, Path("runs"), config, curves, counts, *origin, validation, None))
     return made
 
 
-def answers(random: np.random.Generator, accuracy: float) -> Answers:
+def predictions(random: np.random.Generator, accuracy: float) -> Predictions:
     """Predictions that are correct as often as asked, or else any class."""
     labels = [CLASSES[image % len(CLASSES)] for image in range(IMAGES)]
-    said = [label if random.random() < accuracy else str(random.choice(CLASSES)) for label in labels]
-    return Answers(tuple(f"{label}/{i}.jpg" for i, label in enumerate(labels)), tuple(labels), tuple(said))
+    predicted = [label if random.random() < accuracy else str(random.choice(CLASSES)) for label in labels]
+    return Predictions(tuple(f"{label}/{i}.jpg" for i, label in enumerate(labels)), tuple(labels), tuple(predicted))
 
 
 def rules(

@@ -162,7 +162,7 @@ def test_of_many_classes_the_results_hold_only_the_pairs_that_occur():
         {"plan": {"repeats": 3}},
         {"plan": {"repeats": 4, "looks": 2}},
         {"leaks": ["The maps are of the image's own label."]},
-        {"answered": False},
+        {"predicted": False},
     ],
 )
 def test_the_page_shows_results_in_every_state(tmp_path, options):

@@ -54,7 +54,7 @@ def runs(folder: Path) -> dict[str, int]:
     return {str(path.parent.relative_to(folder)): path.stat().st_mtime_ns for path in found}
 
 
-def answers(path: Path) -> list[list[str]]:
+def predictions(path: Path) -> list[list[str]]:
     """Rows of a table of answers: key, label, predicted class and more."""
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.reader(file))[1:]
@@ -87,19 +87,19 @@ def test_pairs_share_split_and_first_weights(compared: Path) -> None:
     tables = {}
     for arm in ("baseline", "half"):
         run = compared / "runs" / "all-images" / arm / "seed-0-fold-1"
-        tables[arm] = [row[:2] for row in answers(run / "validation.csv")]
+        tables[arm] = [row[:2] for row in predictions(run / "validation.csv")]
     assert tables["baseline"] == tables["half"]
     # scores of the last epoch agree with the answers that are kept
     row = json.loads((compared / "runs/all-images/half/seed-0-fold-1/metrics.jsonl").read_text().splitlines()[-1])
-    rows = answers(compared / "runs/all-images/half/seed-0-fold-1/validation.csv")
-    assert np.mean([label == said for _, label, said, _ in rows]) == pytest.approx(row["validation_top1"])
+    rows = predictions(compared / "runs/all-images/half/seed-0-fold-1/validation.csv")
+    assert np.mean([label == predicted for _, label, predicted, _ in rows]) == pytest.approx(row["validation_top1"])
 
 
 def test_the_held_out_images_are_answered_by_every_run_and_by_no_other_means(compared: Path) -> None:
     for run in runs(compared):
         assert json.loads((compared / run / "evaluation-test" / "evaluation.json").read_text())["images"] == 24
         validated, held_out = (
-            {row[0] for row in answers(compared / run / name)}
+            {row[0] for row in predictions(compared / run / name)}
             for name in ("validation.csv", "evaluation-test/predictions.csv")
         )
         assert len(held_out) == 24
@@ -264,7 +264,7 @@ def test_two_finished_runs_are_compared_image_by_image(trained: dict[str, Path],
     assert contrast["pairs"] == 1
     assert contrast["images"]["images"] == 24
     right = {
-        name: [label == said for _, label, said, _ in answers(trained[name] / "validation.csv")]
+        name: [label == predicted for _, label, predicted, _ in predictions(trained[name] / "validation.csv")]
         for name in ("half", "baseline")
     }
     assert contrast["images"]["only_arm"] == sum(

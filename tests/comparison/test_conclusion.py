@@ -99,7 +99,7 @@ def test_other_differences_of_the_two_arms_are_named():
         {"noise": 0.0},
         {"folds": 2, "repeats": 1},
         {"folds": 0, "repeats": 1},
-        {"folds": 0, "repeats": 1, "answered": False},
+        {"folds": 0, "repeats": 1, "predicted": False},
         {"folds": 0, "repeats": 7},
         {"plan": {"repeats": 5}},
         {"leaks": ["The maps are of the image's own label."]},

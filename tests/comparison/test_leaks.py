@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saliency_pipeline.comparison.compare import leaks
+from saliency_pipeline.comparison.compare import divided_groups
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import ShardHeader
 from saliency_pipeline.training.config import TrainConfig
@@ -19,7 +19,7 @@ COUNT = 24
 
 
 def shards(path: Path, groups: dict[int, int], files: dict[int, int] | None = None, **splits: int) -> ShardFolder:
-    """Images of which some are in groups, some have the bytes of others, and all are in TRAIN unless said otherwise."""
+    """Images of which some are in groups and some have the bytes of others, in TRAIN by default."""
     rows = labelled_rows(COUNT)
     rows.splits[:] = TRAIN
     for image, split in splits.items():
@@ -37,7 +37,7 @@ def duplicates(pairs: ShardFolder) -> np.ndarray:
 
 
 def warnings(pairs: ShardFolder, folds: int) -> list[str]:
-    return leaks(pairs, find_groups(TrainConfig(), pairs), folds)
+    return divided_groups(pairs, find_groups(TrainConfig(), pairs), folds)
 
 
 def test_near_duplicates_are_known_where_they_were_looked_for_and_copies_always(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Comparisons whose runs would leak: refused as a whole before anything is trained, or accepted and said."""
+"""Comparisons whose runs would leak: refused as a whole before anything is trained, or accepted and reported."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ QUICK = TrainConfig(
 BASELINE = Arm("baseline", {"arch": "baseline"}, "reference")
 HALF = Arm("half", {"arch": "modulated"})
 PRIOR = Arm("center-prior", {"arch": "modulated", "maps": "center-prior"}, "control")
-ALONE = Arm("prior", PRIOR.options)
+LEARNED = Arm("learned", {"arch": "learned"})
 ARMS = (BASELINE, HALF, PRIOR)
 
 
@@ -59,7 +59,7 @@ def test_label_maps_are_refused_once_for_all_runs(label_maps: Path, tmp_path: Pa
     refused(label_maps, tmp_path, "--allow-leaks label-maps", "source-images")
     with pytest.raises(OptionError, match="--allow-leaks all: unknown; choose from label-maps, source-images"):
         compared(label_maps, tmp_path, "all")
-    assert compared(label_maps, tmp_path / "none", arms=(BASELINE, ALONE)).results["leaks"] == []
+    assert compared(label_maps, tmp_path / "none", arms=(BASELINE, LEARNED)).results["leaks"] == []
 
 
 def test_an_accepted_leak_is_in_every_run_and_in_the_results(label_maps: Path, tmp_path: Path) -> None:
@@ -101,8 +101,8 @@ def test_pretraining_on_images_of_the_comparison_is_refused(tmp_path: Path) -> N
     # the same files as other shards, of which the training part is the comparison's validation part in some fold
     same = leaky(tmp_path / "same")
     message = (
-        r"--from .*/pretrained/all/full/seed-0: that network was trained on \d+ of the \d+ validation and test images; "
-        r".* --allow-leaks start-images.* \(4 of 8 runs: full, baseline-full\)$"
+        r"--from .*/pretrained/all/full/seed-0: that network was trained on \d+ of the \d+ validation and test "
+        r"images; .* --allow-leaks start-images.* \(4 of 8 runs: full, baseline-full\)$"
     )
     refused(shards, tmp_path / "a", message, arms=arms, pretraining=Pretraining(str(same)))
     other = labelled(tmp_path / "other", IMAGES, seed=1)
@@ -110,7 +110,7 @@ def test_pretraining_on_images_of_the_comparison_is_refused(tmp_path: Path) -> N
     assert found.results["leaks"] == []
     # the comparison's own pretraining must not leak either
     leaking = leaky(tmp_path / "leaking", target="label", seed=2)
-    message = r"leaking: the maps explain .* \(1 of 5 runs: pretraining\)$"
+    message = r"leaking: the maps explain .* \(1 of 8 runs: pretraining of full\)$"
     refused(shards, tmp_path / "c", message, arms=arms, pretraining=Pretraining(str(leaking)))
 
 

@@ -280,7 +280,7 @@ def test_a_large_difference_on_the_shards_own_split_is_found():
 
 
 def test_without_predictions_the_shards_own_split_has_no_verdict():
-    found = results(folds=0, repeats=8, effects={"half": 0.25}, answered=False)
+    found = results(folds=0, repeats=8, effects={"half": 0.25}, predicted=False)
     assert found["verdict"]["word"] == "underpowered"
 
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from saliency_pipeline.statistics.contrast import ALPHA, BETTER, WORSE, evaluate, verdict
+from saliency_pipeline.statistics.contrast import BETTER, WORSE, evaluate, verdict
 from saliency_pipeline.statistics.multiplicity import holm
+from saliency_pipeline.statistics.power import ALPHA
 from saliency_pipeline.statistics.sequential import levels
 from saliency_pipeline.statistics.speed import area, own_level, restricted_time, time_differences
 

@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.statistics.crossed import crossed, variance
+from saliency_pipeline.statistics.images import paired_bootstrap
 from tests.statistics.nulls import correctness, crossed_errs, share
 
 shapes = st.tuples(st.integers(2, 6), st.integers(2, 12))
@@ -69,7 +70,7 @@ def test_differences_that_are_all_the_same_leave_an_interval(value):
     result = crossed(np.zeros((6, 100)), np.full((6, 100), value))
     assert result.mean == value
     assert result.low < result.high
-    assert -1 <= result.low <= value <= result.high <= 1
+    assert (result.low, result.high) == paired_bootstrap(np.zeros(100), np.full(100, value))[1:]
     assert result.p == (1.0 if value == 0 else 2 * 0.5**6)
 
 

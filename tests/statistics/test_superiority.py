@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.statistics.superiority import superiority, wilson
+from saliency_pipeline.statistics.superiority import superiority
 
 scores = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=12)
 
@@ -31,13 +31,6 @@ def test_pairs_that_all_went_one_way_have_wilsons_interval(pairs, won):
     interval = stats.binomtest(pairs if won else 0, pairs).proportion_ci(0.95, method="wilson")
     assert (result.low, result.high) == pytest.approx((interval.low, interval.high))
     assert result.low < result.high
-
-
-@given(st.integers(1, 50).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilsons_interval_is_scipys(counts):
-    won, count = counts
-    interval = stats.binomtest(won, count).proportion_ci(0.95, method="wilson")
-    assert wilson(won / count, count) == pytest.approx((interval.low, interval.high), abs=1e-9)
 
 
 def test_the_interval_is_the_percentile_bootstrap():

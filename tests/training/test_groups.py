@@ -17,7 +17,6 @@ from saliency_pipeline.training.groups import (
     KIND,
     check_same_groups,
     divided,
-    duplicates_report,
     find_groups,
     frame_fingerprints,
     searched_before,
@@ -57,13 +56,13 @@ def test_near_duplicates_lie_in_one_fold_without_a_search_by_generate(tmp_path: 
             apart = [pair for pair in TWINS if (pair[0] in split.train) != (pair[1] in split.train)]
             assert apart == []
             assert len(split.train) + len(split.validation) == COUNT
-    assert duplicates_report(TrainConfig(), pairs) == SEARCHED
+    assert find_groups(TrainConfig(), pairs).report() == SEARCHED
 
 
 def test_without_the_search_folds_are_those_of_earlier_versions(tmp_path: Path) -> None:
     pairs = ShardFolder(copied(tmp_path / "shards"))
     before = TrainConfig(folds=3, fold=1, search_duplicates=False)
-    assert duplicates_report(before, pairs) == {"searched": False, "images": 0, "groups": 0, "by": None}
+    assert find_groups(before, pairs).report() == {"searched": False, "images": 0, "groups": 0, "by": None}
     assert split_of(before, pairs).validation.tolist() == BEFORE
 
 
@@ -128,7 +127,7 @@ def test_a_search_needs_no_cache(tmp_path: Path, empty_cache: Path, monkeypatch:
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
 def test_synthetic_images_are_not_merged(tmp_path: Path, encoding: str) -> None:
     for path in (labelled(tmp_path / "labelled", 192, encoding=encoding), marked(tmp_path / "marked")):
-        assert duplicates_report(TrainConfig(), ShardFolder(path))["images"] == 0
+        assert find_groups(TrainConfig(), ShardFolder(path)).report()["images"] == 0
 
 
 def test_the_border_of_padding_is_no_part_of_an_image(tmp_path: Path) -> None:
@@ -173,10 +172,10 @@ def test_groups_that_shards_store_are_of_a_search_unless_they_are_of_a_rule_alon
     for name, (data, searched, counts) in expected.items():
         pairs = ShardFolder(store(tmp_path / name, replace(copies.header(data=data), plan=name, groups=True), rows))
         assert searched_before(pairs) is searched
-        report = duplicates_report(TrainConfig(), pairs)
+        report = find_groups(TrainConfig(), pairs).report()
         assert [report["images"], report["groups"]] == counts
         assert report["searched"] is True
-        assert duplicates_report(TrainConfig(search_duplicates=False), pairs)["searched"] is searched
+        assert find_groups(TrainConfig(search_duplicates=False), pairs).report()["searched"] is searched
         assert report["by"] == data.get("group_by")
 
 
@@ -197,7 +196,7 @@ def test_persons_lie_in_one_fold_whatever_names_them(
         assert not {persons[row] for row in split.train} & {persons[row] for row in split.validation}
         seen += split.validation.tolist()
     assert sorted(seen) == list(range(COUNT))
-    assert duplicates_report(config, pairs) == {"searched": False, "images": COUNT, "groups": 9, "by": rule}
+    assert find_groups(config, pairs).report() == {"searched": False, "images": COUNT, "groups": 9, "by": rule}
     # near duplicates join the groups of their originals
     both = find_groups(replace(config, search_duplicates=True), pairs).numbers
     assert all(both[one] == both[other] for one, other in TWINS)
