@@ -11,7 +11,7 @@ from typing import Any
 
 from saliency_pipeline.comparison.arm_entries import BRANCH_OPTIONS
 from saliency_pipeline.comparison.arms import CONTROL
-from saliency_pipeline.comparison.rules import SPEED
+from saliency_pipeline.comparison.rules import AREA, FINAL, SPEED
 from saliency_pipeline.comparison.verdicts import FASTER, WITHHELD
 from saliency_pipeline.statistics.contrast import BETTER
 from saliency_pipeline.training.config import TrainConfig, option
@@ -48,7 +48,7 @@ def attribution(results: Values, part: Values, contrast: Values, measure: str) -
     words = {c["against"]: c[measure]["verdict"] for c in part["contrasts"] if c["arm"] == arm}
     waiting = [name for name in controls if words.get(name) in (WITHHELD, None)]
     unbeaten = [name for name in controls if words.get(name) != gain and name not in waiting]
-    better = "faster" if measure == SPEED else "better"
+    better = {FINAL: "better", AREA: "higher over the first epochs", SPEED: "faster"}[measure]
     if unbeaten:
         return [
             f"not shown to be {better} than its {_controls(unbeaten)}, so that it may be the extra branch rather than "

@@ -13,7 +13,7 @@ from saliency_pipeline.comparison.arms import REFERENCE
 from saliency_pipeline.comparison.attribution import attribution, other_differences
 from saliency_pipeline.comparison.rules import AREA, FINAL, MEASURES, SPEED
 from saliency_pipeline.comparison.verdicts import FASTER, LEAK, PRIMARY, SLOWER, WITHHELD
-from saliency_pipeline.comparison.wording import p_value, points, unsigned
+from saliency_pipeline.comparison.wording import p_value, points, unsigned, whole_share
 from saliency_pipeline.statistics.contrast import (
     ALPHA,
     BETTER,
@@ -23,6 +23,7 @@ from saliency_pipeline.statistics.contrast import (
     UNDERPOWERED,
     WORSE,
 )
+from saliency_pipeline.statistics.power import POWER
 
 Told = Mapping[str, Any]
 
@@ -99,7 +100,8 @@ def _main(results: Told, part: Told, contrast: Told, measure: str, place: str) -
     if result["statistics"] is None:
         return _single(contrast, place)
     if word == NO_DIFFERENCE:
-        return f"{arm} and {against} are exactly alike in all {pairs} pairs of runs {place}: no difference"
+        same = _title(part, measure)
+        return f"{arm} and {against} have the same {same} in all {pairs} pairs of runs {place}: no difference in it"
     amount = _amount(part, contrast, measure)
     if word == UNDERPOWERED:
         return (
@@ -111,16 +113,16 @@ def _main(results: Told, part: Told, contrast: Told, measure: str, place: str) -
         reason = (
             f"the 95 % CI is within ±{region} points"
             if result["crossed"]
-            else f"within ±{region} points with {result['statistics']['same']:.0%} probability"
+            else f"within ±{region} points with {whole_share(result['statistics']['same'])} % probability"
         )
-        return f"{amount}: equivalent {place}, {reason}"
+        return f"{amount}, {_p(result['p_adjusted'])}{_look(results)}: equivalent {place}, {reason}"
     look = _look(results)
     text = f"{amount}, {_p(result['p_adjusted'])}{look}: {_claim(part, word, measure)} {place}"
     if word == UNDECIDED:
-        missed = f"{unsigned(result['detectable'], measure)} {'epochs' if measure == SPEED else 'points'}"
-        text += f"; a true difference below {missed} would likely have been missed"
+        found = f"{unsigned(result['detectable'], measure)} {'epochs' if measure == SPEED else 'points'}"
+        text += f"; a true difference of {found} would have been found in {100 * POWER:.0f} % of such comparisons"
         if look and len(results["looks"]["made"]) < results["looks"]["planned"]:
-            text += "; the comparison continues to the next look"
+            text += "; further looks are planned"
     return text
 
 
@@ -134,9 +136,9 @@ def _single(contrast: Told, place: str) -> str:
         return f"{start}; {arm} ended {amount} points from {against}"
     differ = "differ" if images["p_holm"] < ALPHA else "are not shown to differ"
     return (
-        f"{start}; the two networks {differ} on these images: {arm} is correct {points(images['mean'])} points more "
-        f"often than {against} (95 % CI over images {points(images['low'])} to {points(images['high'])}, McNemar "
-        f"{_p(images['p_holm'])})"
+        f"{start}; the two networks {differ} on images of this kind: accuracy of {arm} minus that of {against} "
+        f"{points(images['mean'])} points (95 % CI over images {points(images['low'])} to {points(images['high'])}, "
+        f"McNemar {_p(images['p_holm'])})"
     )
 
 

@@ -91,7 +91,7 @@ def learning_curves(results: Values, setting: Values) -> Figure | None:
 def threshold_kind(setting: Values) -> str:
     """Where the threshold comes from; the setting must have one."""
     if setting["threshold"]["fixed"]:
-        return "threshold fixed beforehand"
+        return "threshold chosen as an option"
     return f"descriptive threshold ({100 * THRESHOLD_SHARE:.0f} % of the reference's median)"
 
 
@@ -105,7 +105,7 @@ def first_epochs(results: Values, setting: Values) -> Figure | None:
     axes.axhline(threshold, color=GREY, linewidth=1)
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, threshold - 0.02), max(high, min(1.02, threshold + 0.04)))
-    kind = "threshold\nfixed\nbeforehand" if setting["threshold"]["fixed"] else "descriptive\nthreshold"
+    kind = "threshold\nchosen as\nan option" if setting["threshold"]["fixed"] else "descriptive\nthreshold"
     share = "" if setting["threshold"]["fixed"] else f"\n({100 * THRESHOLD_SHARE:.0f} % of the\nreference's\nmedian)"
     axes.annotate(
         # beside the panel, where no curve is

@@ -59,8 +59,8 @@ class Looks:
 
     @property
     def last(self) -> bool:
-        """Whether no further look is to come: the primary test was significant, or all looks are made."""
-        return bool(self.made) and (self.made[-1].decided or len(self.made) >= len(self.planned))
+        """Whether all planned looks are made; one that ended the comparison early is an interim look all the same."""
+        return bool(self.made) and len(self.made) >= len(self.planned)
 
     def family_level(self, size: int) -> float:
         """The level for p values adjusted over a family of secondary questions, at the look that was made.

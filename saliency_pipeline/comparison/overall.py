@@ -107,6 +107,10 @@ def why_left_out(results: Results) -> str | None:
         return f"{primary['arm']} was not compared with {primary['against']}"
     if contrast[primary["measure"]]["verdict"] == _WITHHELD:
         return "its verdict is withheld: the planned runs are not finished"
+    looks = results.get("looks") or {}
+    made = looks.get("made") or []
+    if made and len(made) < looks.get("planned", 1) and not made[-1]["decided"]:
+        return f"it is at look {len(made)} of {looks['planned']} and not decided: finish it first"
     estimate = estimate_of(contrast, primary["measure"], own_split=_setting(results, primary)["own_split"])
     return estimate if isinstance(estimate, str) else None
 

@@ -123,7 +123,7 @@ def primary_before(folder: Path) -> Primary | None:
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """In what a stored plan differs, but for arms that are new."""
+    """In what a stored plan differs, but for arms and budgets that are new."""
     differing = [
         f"{name} {_shown(old.get(name))} -> {_shown(new[name])}" for name in _FIXED if old.get(name) != new[name]
     ]
@@ -134,6 +134,10 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         if before.get(name) != value
     ]
     stored = {arm["name"]: arm for arm in old.get("arms", ())}
+    # whoever leaves out what did not please makes the family smaller, and the claims larger
+    names = {arm["name"] for arm in new["arms"]}
+    differing += [f"arm {name} is left out" for name in stored if name not in names]
+    differing += [f"per-class {text} is left out" for text in old["per_class"] if text not in new["per_class"]]
     for arm in new["arms"]:
         same = stored.get(arm["name"], arm)
         if same["options"] != arm["options"]:

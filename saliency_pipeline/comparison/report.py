@@ -90,6 +90,7 @@ def write_report(folder: Path, results: Values, costs: Values, pictures: Picture
         primary_titles=_PRIMARY_TITLES,
         roles=_ROLES,
         family=_family_size(results),
+        own_rates=[f"{arm['name']} {arm['options']['lr']:g}" for arm in results["arms"] if "lr" in arm["options"]],
         epochs_margin=_epochs_margin(results),
         runs=results.get("runs"),
         maps=_maps(results["maps"]),

@@ -30,7 +30,7 @@ from saliency_pipeline.statistics.power import ALPHA, MINIMUM_PAIRS
 
 FASTER, SLOWER = "faster", "slower"
 WITHHELD, LEAK = "withheld", "leak"
-PRIMARY, SECONDARY = "primary", "secondary"
+PRIMARY, SECONDARY, UNTESTED = "primary", "secondary", "untested"
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,14 @@ def decide(
     shared = looks.family_level(len(family)) if family and looks.made else ALPHA
     for test in tests:
         level = looks.made[-1].level if test.is_primary and looks.made else ALPHA if test.is_primary else shared
-        test.result["family"] = PRIMARY if test.is_primary else SECONDARY
+        in_family = id(test) in adjusted
+        test.result["family"] = PRIMARY if test.is_primary else SECONDARY if in_family else UNTESTED
         test.result["level"] = level
         if test.p is not None:
             p = test.p if test.is_primary else adjusted.get(id(test), test.p)
             used = level if test.is_primary else level / max(1, len(family))
             detected, needed = power_of(test.result, used, test.where)
-            counted = p if test.is_finished(looks) else None
+            counted = p if test.is_finished(looks) and (test.is_primary or in_family) else None
             test.result.update(p_adjusted=counted, detectable=detected, pairs_needed=needed)
         test.result["verdict"] = LEAK if leaking else _word(test, level, looks)
     single = [contrast["images"] for part, _ in parts for contrast in part["contrasts"] if contrast["images"]]
@@ -130,7 +131,7 @@ def _word(test: Tested, level: float, looks: Looks) -> str:
     if not test.is_finished(looks):
         return WITHHELD
     p = test.result["p_adjusted"]
-    if _underpowered(test.contrast["pairs"], p):
+    if p is None or _underpowered(test.contrast["pairs"], p):
         return UNDERPOWERED
     if test.where.own_split:
         return _word_on_split(test, p, level, looks.last)

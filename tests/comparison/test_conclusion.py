@@ -120,7 +120,7 @@ def test_a_difference_that_is_too_small_to_be_found_is_told_with_what_would_be()
     found = results()
     detected = found["settings"][0]["contrasts"][0]["final"]["detectable"]
     assert (
-        f"a true difference below {100 * detected:.1f} points would likely have been missed"
+        f"a true difference of {100 * detected:.1f} points would have been found in 80 % of such comparisons"
         in (found["verdict"]["sentence"])
     )
 

@@ -14,7 +14,7 @@ EFFECT = {"half": 0.04}
 @pytest.mark.parametrize(
     ("threshold", "label"),
     [
-        ({"value": 0.66, "fixed": True}, "threshold fixed beforehand"),
+        ({"value": 0.66, "fixed": True}, "threshold chosen as an option"),
         ({"value": 0.66, "fixed": False}, "descriptive threshold (95 % of the reference's median)"),
     ],
 )

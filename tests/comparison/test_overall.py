@@ -174,3 +174,11 @@ def test_the_same_comparisons_give_the_same_results():
     each = finished(EFFECTS)
     first = json.dumps(overall(copy.deepcopy(each)), allow_nan=False)
     assert first == json.dumps(overall(each), allow_nan=False)
+
+
+def test_a_comparison_between_two_looks_does_not_count():
+    """Whoever combined after each look would err more often than 5 %."""
+    between = {"planned": 5, "made": [{"repeats": 1, "pairs": 5, "fraction": 0.64, "decided": False}]}
+    found = over(0.03, 0.031, 0.032, looks=between)
+    assert found["verdict"]["word"] == "too few data sets"
+    assert "look 1 of 5 and not decided" in found["left_out"][0]["reason"]

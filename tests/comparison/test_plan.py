@@ -63,6 +63,18 @@ def test_repeats_are_not_added_after_looking(shards: Path, tmp_path: Path, monke
     made(shards, tmp_path, (BASELINE, HALF, UNIFORM), repeats=1)  # nor is another arm
 
 
+def test_arms_and_budgets_are_not_left_out_afterwards(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a control that was not beaten, or a budget, the same runs would say more."""
+    Pretended(monkeypatch, effect(0.0))
+    made(shards, tmp_path, (BASELINE, HALF, UNIFORM), per_class=("5", "all"), repeats=1)
+    with pytest.raises(PlanMismatchError, match="arm half-uniform is left out"):
+        made(shards, tmp_path, per_class=("5", "all"), repeats=1)
+    with pytest.raises(PlanMismatchError, match="per-class 5 is left out"):
+        made(shards, tmp_path, (BASELINE, HALF, UNIFORM), repeats=1)
+
+
 def test_before_the_first_analysis_repeats_may_change(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

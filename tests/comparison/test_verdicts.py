@@ -215,8 +215,17 @@ def test_a_look_that_does_not_decide_concludes_no_equivalence():
     first = results(repeats=2, plan={"looks": 2, "repeats": 4}, **options)
     assert result_of(first, "half", "baseline")["statistics"]["same"] > 0.95
     assert first["verdict"]["word"] == "undecided"
-    assert "the comparison continues to the next look" in first["verdict"]["sentence"]
+    assert "further looks are planned" in first["verdict"]["sentence"]
     assert last["verdict"]["word"] == "equivalent"
+
+
+def test_a_look_that_ends_the_comparison_early_concludes_no_equivalence_either():
+    """A difference that is certain and within a wide region ends it; equivalence has no share of the level there."""
+    early = results(repeats=2, effects={"half": 0.06}, plan={"looks": 5, "repeats": 5, "rope": 0.2})
+    assert early["looks"]["made"][-1]["decided"]
+    assert result_of(early, "half", "baseline")["statistics"]["same"] > 0.95
+    assert early["verdict"]["word"] == "better"
+    assert "equivalent" not in {each[4]["verdict"] for each in every(early)}
 
 
 def test_the_family_spends_its_level_over_the_looks_as_well():
