@@ -65,7 +65,7 @@ def analyse(
     reference = first_reference(arms)
     question, primary = _primary(rules, questions, settings)
     rules = replace(rules, primary=primary)
-    looks = make_looks(runs, rules, question, reference)
+    looks = make_looks(runs, rules, question, reference, leaking=bool(leaks))
     used = first_repeats(runs, looks.repeats, first_seed(runs))
     shown = question or next(iter(questions), Question(reference, reference, REFERENCE))
     parts = [

@@ -80,7 +80,9 @@ class Looks:
         return {"planned": max(1, len(self.planned)), "made": [asdict(look) for look in self.made]}
 
 
-def make_looks(runs: Sequence[Run], rules: Rules, question: Question | None, reference: str) -> Looks:
+def make_looks(
+    runs: Sequence[Run], rules: Rules, question: Question | None, reference: str, *, leaking: bool = False
+) -> Looks:
     """Analyze the primary question at every look whose runs are finished, until one is significant.
 
     Args:
@@ -88,6 +90,7 @@ def make_looks(runs: Sequence[Run], rules: Rules, question: Question | None, ref
         rules: fixed by the plan; empty `look_repeats` for runs without a plan, which all count.
         question: the primary question; None without candidates, where nothing is tested.
         reference: the comparison's first reference.
+        leaking: whether accepted leaks forbid every verdict, so that no look decides anything.
     """
     planned = tuple(folds_of(runs) * repeats for repeats in rules.look_repeats)
     if question is None or rules.primary is None:
@@ -104,7 +107,7 @@ def make_looks(runs: Sequence[Run], rules: Rules, question: Question | None, ref
         if not result["pairs"] or (planned and result["pairs"] < planned[place]):
             break
         p = p_of(result[rules.primary.measure], where.own_split)
-        decided = p is not None and p < nominal[place] and result["pairs"] >= MINIMUM_PAIRS
+        decided = not leaking and p is not None and p < nominal[place] and result["pairs"] >= MINIMUM_PAIRS
         share = information(planned[place], ratio) / information(planned[-1], ratio) if planned else 1.0
         counted = repeats or len({run.config.seed for run in by_arm[question.arm]})
         made.append(Look(counted, result["pairs"], share, nominal[place], p, decided))

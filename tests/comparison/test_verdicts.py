@@ -259,6 +259,12 @@ def test_with_a_leak_there_is_no_verdict_anywhere():
     assert not any("better" in line for line in found["verdict"]["details"])
 
 
+def test_with_a_leak_no_look_decides():
+    found = results(repeats=4, effects={"half": 0.1}, plan={"looks": 2}, leaks=["A leak."])
+    assert [look["decided"] for look in found["looks"]["made"]] == [False, False]
+    assert not any("ended at look" in warning for warning in found["warnings"])
+
+
 def test_on_the_shards_own_split_images_and_seeds_decide():
     """Eight seeds agree on three points that 60 images cannot show: the test over seeds alone called it better."""
     found = results(folds=0, repeats=8, effects={"half": 0.1})
