@@ -41,6 +41,8 @@ MEASURES = {
 _WITHHELD = "withheld"
 # a measure in epochs is better where it is lower, and has no region of practical equivalence
 _SPEED_WORDS = {BETTER: "slower", WORSE: "faster"}
+# an area that is higher is no better end
+_AREA_WORDS = {BETTER: "higher early", WORSE: "lower early"}
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,7 @@ def _question(contrast: Results, primary: Results, used: Sequence[Finished], rop
     word = None
     if _is(primary)(contrast):
         word = TOO_FEW if posterior is None else verdict(posterior)
-        word = _SPEED_WORDS.get(word, word) if measure == SPEED else word
+        word = {SPEED: _SPEED_WORDS, "area": _AREA_WORDS}.get(measure, {}).get(word, word)
     shrunken = posterior.shrunken if posterior else [None] * len(estimates)
     return {
         "arm": contrast["arm"],

@@ -107,12 +107,14 @@ def distance(value: float | None) -> str:
     return "< 0.0001" if value < 1e-4 else f"{value:.4f}" if value < 0.01 else f"{value:.2f}"
 
 
-def verdict(word: str | None) -> str:
-    """A verdict in words.
+def verdict(word: str | None, measure: str) -> str:
+    """A verdict in words; an area is higher or lower, which is not better or worse.
 
-    >>> verdict("leak"), verdict("better"), verdict(None)
-    ('none: leak', 'better', '–')
+    >>> verdict("leak", "final"), verdict("better", "final"), verdict("better", "area"), verdict(None, "final")
+    ('none: leak', 'better', 'higher', '–')
     """
+    if measure == "area":
+        word = {"better": "higher", "worse": "lower"}.get(word or "", word)
     return NONE if word is None else "none: leak" if word == "leak" else word
 
 
