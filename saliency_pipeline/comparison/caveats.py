@@ -37,11 +37,14 @@ def caveats(results: Values, runs: Sequence[Run], looks: Looks) -> list[str]:
 
 
 def _pairs(results: Values, runs: Sequence[Run]) -> list[str]:
-    fewest = min((contrast["pairs"] for part in results["settings"] for contrast in part["contrasts"]), default=0)
+    counts = [contrast["pairs"] for part in results["settings"] for contrast in part["contrasts"]]
+    few = [pairs for pairs in counts if 0 < pairs < MINIMUM_PAIRS]
     sentences = []
-    if 1 < fewest < MINIMUM_PAIRS:
-        sentences.append(f"{fewest} pairs of runs: too few for a verdict, which takes {MINIMUM_PAIRS}; add folds")
-    if fewest == 1:
+    if few and max(few) > 1:
+        some = "" if len(few) == len(counts) else f" in {len(few)} of {len(counts)} contrasts"
+        many = f"{min(few)}" if min(few) == max(few) else f"{min(few)} to {max(few)}"
+        sentences.append(f"{many} pairs of runs{some}: too few for a verdict, which takes {MINIMUM_PAIRS}; add folds")
+    if counts and max(counts) == 1:
         sentences.append(
             "a single pair of runs: the results are about these two networks on images of this kind, and not about "
             "training again"
