@@ -86,9 +86,11 @@ def time_differences(first: Sequence[Scores], second: Sequence[Scores], epochs: 
     A run's level is 95 % of its own final accuracy. That alone is not blind to a constant shift: with 3 points more at
     every epoch the level rises by 2.85, and a slow approach gets there a little earlier. So each pair has a second
     reading, in which the second run's level is as many points below its own final accuracy as the first's is below
-    its. A constant shift changes no time in that reading, a constant factor none in the first. The differences
-    returned are those of the reading that is less favorable to a difference: whose mean is nearer to zero, or, where
-    the means have opposite signs, the mixture of both whose mean is zero.
+    its. A constant shift changes no time in that reading, a constant factor none in the first. Nor are they blind to
+    a decline: a run that falls at the end, as by over-fitting, lowers its own level, and was there earlier. In the
+    third reading the levels are 95 % of the runs' own highest accuracies. The differences returned are those of the
+    reading that is least favorable to a difference: whose mean is nearest to zero, or, where means have opposite
+    signs, the mixture of the two farthest apart whose mean is zero.
 
     Args:
         first: (J,) curves (E,) of the arm that is compared with.
@@ -99,22 +101,28 @@ def time_differences(first: Sequence[Scores], second: Sequence[Scores], epochs: 
         (J,) float64.
     """
     times = np.array([_times(one, other, epochs) for one, other in zip(first, second, strict=True)])
-    reference, share, points = times.T
-    own, shifted = share - reference, points - reference
-    a, b = float(own.mean()), float(shifted.mean())
-    # the weight in [0, 1] with which the mean of the mixture is nearest to zero
-    weight = min(1.0, max(0.0, a / (a - b))) if a != b else 0.0
-    return np.asarray(own + weight * (shifted - own), np.float64)
+    readings = sorted(times[:, 1::2].T - times[:, ::2].T, key=lambda reading: float(reading.mean()))
+    nearest = min(readings, key=lambda reading: abs(float(reading.mean())))
+    lowest, highest = readings[0], readings[-1]
+    low, high = float(lowest.mean()), float(highest.mean())
+    if low < 0 < high and nearest.any():
+        return np.asarray(lowest - low / (high - low) * (highest - lowest), np.float64)
+    return np.asarray(nearest, np.float64)
 
 
-def _times(first: Scores, second: Scores, epochs: int) -> tuple[float, float, float]:
-    """Of one pair: the first run's time, the second's to 95 % of its own, and to the first's distance from its own."""
+def _times(first: Scores, second: Scores, epochs: int) -> tuple[float, ...]:
+    """Of one pair the times of first and second run, three times: to 95 % of its own final accuracy, to as many points
+    below it, and to 95 % of its own highest accuracy.
+    """
     first, second = carried(first, epochs), carried(second, epochs)
     level, end = own_level([first]), float(second[-1])
+    own = restricted_time(first, level, epochs)
     return (
-        restricted_time(first, level, epochs),
+        own,
         restricted_time(second, own_level([second]), epochs),
+        own,
         restricted_time(second, end - (float(first[-1]) - level), epochs),
+        *(restricted_time(curve, THRESHOLD_SHARE * float(curve.max()), epochs) for curve in (first, second)),
     )
 
 

@@ -101,6 +101,16 @@ def test_a_faster_approach_is_found_wherever_it_ends(final):
     assert back.mean() == pytest.approx(-times.mean, abs=0.3)
 
 
+def test_a_decline_at_the_end_is_no_faster():
+    """Equal until epoch 20, then six points are lost: nothing was learned earlier."""
+    first = curves(1.0, noise=0.005)
+    second = [curve - 0.06 * np.clip((np.arange(EPOCHS) - 19) / 10, 0, 1) for curve in first]
+    own = np.array([restricted_time(c, own_level([c]), EPOCHS) for c in second])
+    assert own.mean() < np.mean([restricted_time(c, own_level([c]), EPOCHS) for c in first]) - 1
+    times = evaluate(np.zeros(10), time_differences(first, second, EPOCHS), 0.25, rope=0)
+    assert verdict(times, times.p) in ("undecided", "no difference")
+
+
 def test_the_reading_less_favorable_to_a_difference_counts():
     first = [np.array([0.0, 0.40, 0.76, 0.80]), np.array([0.0, 0.50, 0.78, 0.80])]
     second = [np.array([0.0, 0.80, 0.89, 1.00]), np.array([0.0, 0.80, 0.90, 1.00])]
