@@ -149,23 +149,24 @@ def epochs_to_threshold(results: Values, setting: Values) -> Figure | None:
 
 
 def class_changes(results: Values, setting: Values) -> Figure | None:
-    """Change of every class's recall vs. the reference; of many classes those that change most.
+    """Change of every class's recall vs. the arm's reference; of many classes those that change most.
 
     Other arms than candidates are left out unless there is no candidate: their points would hide those of candidates.
     """
-    reference = next(arm["name"] for arm in results["arms"] if arm["kind"] == REFERENCE)
+    first = next(arm["name"] for arm in results["arms"] if arm["kind"] == REFERENCE)
+    references = {arm["name"]: arm["reference"] or first for arm in results["arms"] if arm["name"] != first}
     candidates = {arm["name"] for arm in results["arms"] if arm["kind"] == CANDIDATE}
     per_arm = {name: setting["arms"][name]["recalls"] for name in shown(results, setting)}
-    base = per_arm.pop(reference, None)
-    others = {name: recalls for name, recalls in per_arm.items() if recalls}
-    others = {name: recalls for name, recalls in others.items() if name in candidates} or others
-    if not base or not others:
-        return None
+    others = [name for name in per_arm if per_arm[name] and per_arm.get(references.get(name))]
+    others = [name for name in others if name in candidates] or others
     changes = {
-        name: [None if a is None or b is None else a - b for a, b in zip(recalls, base, strict=True)]
-        for name, recalls in others.items()
+        name: [
+            None if a is None or b is None else a - b
+            for a, b in zip(per_arm[name], per_arm[references[name]], strict=True)
+        ]
+        for name in others
     }
-    rows = [i for i in range(len(base)) if any(change[i] is not None for change in changes.values())]
+    rows = [i for i in range(len(results["classes"])) if any(change[i] is not None for change in changes.values())]
     if not rows:
         return None
     # that of the first candidate, if there is one
@@ -183,7 +184,7 @@ def class_changes(results: Values, setting: Values) -> Figure | None:
     dropped = len(rows) - len(kept)
     _differences(
         axes,
-        f"change of recall vs. {shortened(reference)}, points"
+        f"change of recall vs. {' or '.join(dict.fromkeys(shortened(references[name]) for name in changes))}, points"
         + (f"\n{len(kept)} of {len(rows)} classes: those that change most" if dropped else ""),
     )
     for row in range(len(kept)):
