@@ -63,7 +63,7 @@ from saliency_pipeline.text import shown
     default=1.0,
     show_default=True,
     metavar="POINTS",
-    help="Differences within so many points count as equivalent.",
+    help="Half width of the region of practical equivalence, in points.",
 )
 @click.option(
     "--threshold",
@@ -106,7 +106,7 @@ from saliency_pipeline.text import shown
     default="all",
     show_default=True,
     metavar="N,N,all",
-    help="Source images; several numbers make an arm each.",
+    help="Number of source images for pretraining; several numbers give one arm each.",
 )
 @network_options
 @learning_options("Random seed of the first repeat; every repeat takes the next.", several_rates=True)

@@ -12,7 +12,7 @@ from saliency_pipeline.statistics.power import MINIMUM_PAIRS
 
 Values = Mapping[str, Any]
 
-NEUTRAL = 0.01
+NOTICEABLE = 0.01
 """Relative distance of first features from plain transfer's up to which a start counts as neutral."""
 EMPTY_MAPS = 0.1
 """Share of all-zero or constant maps in a class from which it is reported."""
@@ -119,7 +119,7 @@ def _starts(results: Values) -> list[str]:
         if arm["kind"] != CANDIDATE or not start:
             continue
         distance = max(start["features"].values())
-        if distance > NEUTRAL:
+        if distance > NOTICEABLE:
             sentences.append(
                 f"{arm['name']} starts with features {distance:.2g} away from the baseline's (relative norm): a "
                 "damaged or merely different start is part of what is compared; use a fusion with a neutral start"

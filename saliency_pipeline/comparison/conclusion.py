@@ -25,10 +25,10 @@ from saliency_pipeline.statistics.contrast import (
 )
 from saliency_pipeline.statistics.power import POWER
 
-Told = Mapping[str, Any]
+Values = Mapping[str, Any]
 
 
-def conclude(results: Told) -> dict[str, Any]:
+def conclude(results: Values) -> dict[str, Any]:
     """The verdict on the primary question, and details on all contrasts with a verdict.
 
     Args:
@@ -49,13 +49,13 @@ def conclude(results: Told) -> dict[str, Any]:
     return {"word": word, "sentence": f"{sentence}.", "details": details}
 
 
-def find(setting: Told, arm: str, against: str) -> Any:
+def find(setting: Values, arm: str, against: str) -> Any:
     """A contrast of a budget, or None."""
     matching = (c for c in setting["contrasts"] if (c["arm"], c["against"]) == (arm, against))
     return next(matching, None)
 
 
-def _headline(results: Told) -> tuple[str, str]:
+def _headline(results: Values) -> tuple[str, str]:
     """Word and sentence of the primary question."""
     primary = results["primary"]
     if primary is None:
@@ -83,7 +83,7 @@ def _headline(results: Told) -> tuple[str, str]:
     return str(result["verdict"]), "; ".join(clauses)
 
 
-def _withheld(results: Told, place: str) -> str:
+def _withheld(results: Values, place: str) -> str:
     runs = results["runs"]
     if runs["planned"] is None:
         return f"No verdict {place}: no pair of runs is finished"
@@ -93,7 +93,7 @@ def _withheld(results: Told, place: str) -> str:
     )
 
 
-def _main(results: Told, part: Told, contrast: Told, measure: str, place: str) -> str:
+def _main(results: Values, part: Values, contrast: Values, measure: str, place: str) -> str:
     """The primary result: estimate, interval, p, and the verdict."""
     arm, against, result = contrast["arm"], contrast["against"], contrast[measure]
     word, pairs = result["verdict"], contrast["pairs"]
@@ -126,7 +126,7 @@ def _main(results: Told, part: Told, contrast: Told, measure: str, place: str) -
     return text
 
 
-def _single(contrast: Told, place: str) -> str:
+def _single(contrast: Values, place: str) -> str:
     """A single pair: these two networks, image by image."""
     arm, against, images = contrast["arm"], contrast["against"], contrast["images"]
     start = f"underpowered: a single pair of runs {place} shows nothing about training again"
@@ -142,7 +142,7 @@ def _single(contrast: Told, place: str) -> str:
     )
 
 
-def _secondary(part: Told, contrast: Told, primary: str) -> list[str]:
+def _secondary(part: Values, contrast: Values, primary: str) -> list[str]:
     """The other measures of the primary contrast, where their own adjusted test is significant."""
     clauses = []
     for measure in MEASURES:
@@ -154,7 +154,7 @@ def _secondary(part: Told, contrast: Told, primary: str) -> list[str]:
     return clauses
 
 
-def _detail(results: Told, part: Told, contrast: Told, measure: str) -> str:
+def _detail(results: Values, part: Values, contrast: Values, measure: str) -> str:
     """One line: what was measured, the estimate, the adjusted p, P(A > B) and the verdict."""
     result, arm, against = contrast[measure], contrast["arm"], contrast["against"]
     where = f"{part['name']}: " if len(results["settings"]) > 1 else ""
@@ -173,7 +173,7 @@ def _detail(results: Told, part: Told, contrast: Told, measure: str) -> str:
     )
 
 
-def _title(part: Told, measure: str) -> str:
+def _title(part: Values, measure: str) -> str:
     """What a measure is."""
     return {
         FINAL: "final accuracy",
@@ -182,7 +182,7 @@ def _title(part: Told, measure: str) -> str:
     }[measure]
 
 
-def _claim(part: Told, word: str, measure: str) -> str:
+def _claim(part: Values, word: str, measure: str) -> str:
     """A verdict in words that fit the measure."""
     first = f"over the first {part['early_epochs']} epochs"
     claims = {
@@ -196,7 +196,7 @@ def _claim(part: Told, word: str, measure: str) -> str:
     return claims.get((measure, word), word)
 
 
-def _amount(part: Told, contrast: Told, measure: str) -> str:
+def _amount(part: Values, contrast: Values, measure: str) -> str:
     """The subject and its estimate.
 
     On the shards' own split the interval is that over images and seeds.
@@ -208,7 +208,7 @@ def _amount(part: Told, contrast: Told, measure: str) -> str:
     return f"{arm}: " + estimate.replace("points", f"{subject} vs. {against}", 1)
 
 
-def _estimate(part: Told, result: Told, measure: str) -> str:
+def _estimate(part: Values, result: Values, measure: str) -> str:
     """Mean difference with its 95 % interval."""
     source = result["crossed"] if part["own_split"] and result["crossed"] else result["statistics"]
     mean, low, high = source["mean"], source["low"], source["high"]
@@ -248,14 +248,14 @@ def _p(p: float) -> str:
     return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
-def _look(results: Told) -> str:
+def _look(results: Values) -> str:
     looks = results["looks"]
     if looks["planned"] < 2 or not looks["made"]:
         return ""
     return f" at look {len(looks['made'])} of {looks['planned']} (level {looks['made'][-1]['level']:.2g})"
 
 
-def _place(results: Told, part: Told) -> str:
+def _place(results: Values, part: Values) -> str:
     """For what a verdict holds: one data set carries no general claim."""
     split = "this split of this data set" if part["own_split"] else "this data set"
     given = ", of runs given by hand" if results["about"].get("given") else ""

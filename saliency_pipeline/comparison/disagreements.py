@@ -75,6 +75,6 @@ def _example(first: Predictions, second: Predictions, i: int, j: int) -> dict[st
     return {
         "key": first.keys[i],
         "label": first.labels[i],
-        "said_against": first.predicted[i],
-        "said_arm": second.predicted[j],
+        "predicted_against": first.predicted[i],
+        "predicted_arm": second.predicted[j],
     }

@@ -157,7 +157,7 @@ def class_changes(results: Values, setting: Values) -> Figure | None:
     references = {arm["name"]: arm["reference"] or first for arm in results["arms"] if arm["name"] != first}
     candidates = {arm["name"] for arm in results["arms"] if arm["kind"] == CANDIDATE}
     per_arm = {name: setting["arms"][name]["recalls"] for name in shown(results, setting)}
-    others = [name for name in per_arm if per_arm[name] and per_arm.get(references.get(name))]
+    others = [name for name in per_arm if per_arm[name] and per_arm.get(references.get(name, ""))]
     others = [name for name in others if name in candidates] or others
     changes = {
         name: [

@@ -20,6 +20,7 @@ from saliency_pipeline.comparison.output import (
 from saliency_pipeline.comparison.pairing import check_runs
 from saliency_pipeline.comparison.rules import FINAL, ROPE, Primary, Rules
 from saliency_pipeline.comparison.runs import Run, read_run
+from saliency_pipeline.comparison.summaries import mean_starts
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.progress import Progress
@@ -78,7 +79,7 @@ def compare_runs(
         about=about,
         warnings=warnings,
         leaks=accepted_leaks(named),
-        starts=_starts(named),
+        starts=mean_starts(named),
     )
     make_output(folder)
     with FolderLock(folder, note=progress.note):
@@ -98,11 +99,6 @@ def _rules(runs: Sequence[Run], arms: Sequence[Arm], rope: float, threshold: flo
         look_repeats=(),
         own_split=all(run.config.fold is None for run in runs),
     )
-
-
-def _starts(runs: Sequence[Run]) -> dict[str, dict[str, dict[str, float]] | None]:
-    """By arm, how far the first network of its first run is from plain transfer."""
-    return {run.arm: run.start for run in reversed(runs)}
 
 
 def _shards(run: Run) -> ShardFolder | None:

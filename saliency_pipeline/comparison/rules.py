@@ -10,7 +10,7 @@ from saliency_pipeline.errors import OptionError
 
 FINAL, AREA, SPEED = "final", "area", "speed"
 MEASURES = (FINAL, AREA, SPEED)
-"""Validation top-1 after the last epoch; area under its first epochs; epochs to 95 % of the arm's own final value."""
+"""Validation top-1 after the last epoch; area under its first epochs; epochs to 95 % of its own final accuracy."""
 
 ROPE = 0.01
 """Default half width of the region of practical equivalence, as a share of the images."""

@@ -132,7 +132,11 @@ def _setting(
     matrix = to_json(count_pairs(*random.integers(0, len(classes), (2, 60))), len(classes))
     examples = [
         {"against": reference, "arm": arms[1][0], "seed": 0, "fold": 1 if folds else None, "key": f"{n}.jpg"}
-        | {"label": classes[n % len(classes)], "said_against": classes[0], "said_arm": classes[n % len(classes)]}
+        | {
+            "label": classes[n % len(classes)],
+            "predicted_against": classes[0],
+            "predicted_arm": classes[n % len(classes)],
+        }
         for n in range(1, 5)
     ]
     return {

@@ -305,7 +305,11 @@ def test_one_run_has_no_standard_deviation(tmp_path: Path, monkeypatch: pytest.M
 
 def test_names_that_utf8_cannot_hold_or_that_turn_the_direction_are_isolated(tmp_path: Path) -> None:
     values = results(effects=EFFECT)
-    values["settings"][0]["disagreements"][0] |= {"label": "\ud800", "key": "\u202egpj.exe", "said_arm": "'><script>"}
+    values["settings"][0]["disagreements"][0] |= {
+        "label": "\ud800",
+        "key": "\u202egpj.exe",
+        "predicted_arm": "'><script>",
+    }
     text = write_report(tmp_path, values, costs(values), picture).read_text(encoding="utf-8")
     for name in ("?", "\u202egpj.exe", "&#39;&gt;&lt;script&gt;"):
         assert re.search(rf"<bdi[^>]*>{re.escape(name)}</bdi>", text)
