@@ -191,7 +191,9 @@ def open_trained(path: Path | str) -> OpenedRun:
 
 
 def recorded_images(file: Path) -> TrainingImages | None:
-    """Which images the network in a file of weights was trained on; None for a file that is no network of salpipe.
+    """Which images the network in a file of weights was trained on; None for a file that salpipe did not write.
+
+    Of its other files, such as the checkpoint of a run, nothing is known.
 
     Raises:
         SalpipeError: the record is damaged.
@@ -199,8 +201,16 @@ def recorded_images(file: Path) -> TrainingImages | None:
     try:
         tensors, description = open_tensors(file, FORMAT)
     except SalpipeError:
-        return None
+        return UNKNOWN if _is_own(file) else None
     return _record(file, tensors, description)
+
+
+def _is_own(file: Path) -> bool:
+    """Whether `write_tensors` wrote a file."""
+    try:
+        return _KEY in open_safetensors(file)[1]
+    except (OSError, ValueError, SafetensorError):
+        return False
 
 
 def _record(file: Path, tensors: State, description: dict[str, Any]) -> TrainingImages:
