@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,8 +44,13 @@ def with_pretrained(arms: Sequence[Arm], pretraining: Pretraining | None) -> tup
     """
     expanded: list[Arm] = []
     for arm in arms:
-        if arm.options.get("init") != "full" or arm.options.get("start"):
+        start = arm.options.get("start")
+        if arm.options.get("init") != "full":
             expanded.append(arm)
+        elif start:
+            # absolute, so that a user's folder called pretrained is not taken for a pretraining of its own
+            own = os.path.abspath(start) if isinstance(start, str) else start
+            expanded.append(replace(arm, options={**arm.options, "start": own}))
         elif pretraining is None:
             raise SalpipeError(
                 f"arm {arm.name} begins with a trained {_described(arm)} network; give source pairs with --pretrain"
