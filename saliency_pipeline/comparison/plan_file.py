@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from saliency_pipeline.comparison.plan import Plan
+from saliency_pipeline.comparison.plan import RUNS, Plan
 from saliency_pipeline.comparison.rules import Primary
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.files import write_atomically
@@ -61,6 +61,8 @@ def store(plan: Plan, folder: Path) -> None:
         PlanMismatchError: the folder holds another comparison, naming what differs; or its repeats were analyzed.
     """
     new, old = described(plan), stored_plan(folder)
+    if old is None and (folder / RUNS).exists():
+        raise SalpipeError(f"{folder}: holds runs without their {PLAN}; choose another output folder")
     if old is not None:
         try:
             differing, analyzed = _differences(old, new), [int(repeats) for repeats in old.get(ANALYZED, ())]
