@@ -280,8 +280,6 @@ def accepted_sentences(run: Path, config: TrainConfig) -> list[str]:
     Raises:
         SalpipeError: its `provenance.json` is damaged.
     """
-    if not config.allow_leaks:
-        return []
     entries = read_json(run / PROVENANCE).get("leaks")
     sentences = [entry.get("sentence") if isinstance(entry, dict) else None for entry in entries or ()]
     if isinstance(entries, list) and all(isinstance(sentence, str) for sentence in sentences):
