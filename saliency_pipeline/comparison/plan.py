@@ -249,7 +249,7 @@ def _check_numbers(design: Design) -> None:
     sizes = design.pretraining.sizes if design.pretraining else ()
     for name, values in (("per-class", design.per_class), ("pretrain-size", sizes)):
         for text in values:
-            if text != ALL and not (text.isascii() and text.isdigit() and int(text) > 0):
+            if text != ALL and not (text.isascii() and text.isdigit() and text[0] != "0" and len(text) < 16):
                 raise OptionError(f"--{name} {text}: use numbers of images, or 'all', with commas between them")
         if len(set(values)) < len(values):
             raise OptionError(f"--{name} {','.join(values)}: names a number twice")
