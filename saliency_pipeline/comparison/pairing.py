@@ -159,7 +159,7 @@ def _check_alone(run: Run) -> None:
     if not run.first.tensors:
         raise SalpipeError(
             f"{run.folder}: a run of an earlier version, which does not record its first weights; give the same "
-            "'salpipe train' again, which adds them without training"
+            "'salpipe train' again, with --no-search-duplicates, which adds them without training"
         )
 
 
