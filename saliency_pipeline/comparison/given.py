@@ -18,6 +18,7 @@ from saliency_pipeline.comparison.output import (
     write_comparison,
 )
 from saliency_pipeline.comparison.pairing import check_runs
+from saliency_pipeline.comparison.plan_file import PLAN
 from saliency_pipeline.comparison.rules import FINAL, ROPE, Primary, Rules
 from saliency_pipeline.comparison.runs import Run, read_run
 from saliency_pipeline.comparison.summaries import mean_starts
@@ -62,6 +63,8 @@ def compare_runs(
     """
     folder, progress = Path(output), progress or Progress()
     refuse_output(folder, *runs)
+    if (folder / PLAN).exists():
+        raise SalpipeError(f"{folder}: holds a planned comparison; choose another output folder")
     named, arms = grouped([read_run(Path(run), "", SETTING) for run in runs], reference)
     check_runs(named, arms)
     classes = {name for run in named if run.validation for name in (*run.validation.labels, *run.validation.predicted)}
