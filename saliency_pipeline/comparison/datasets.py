@@ -170,7 +170,9 @@ def _read(path: Path) -> dict[str, Any]:
     if results.get("format") == FORMAT:
         raise SalpipeError(f"{path}: results over several data sets; give the comparisons that it was made of")
     if (results.get("format"), results.get("format_version")) != (analysis.FORMAT, analysis.FORMAT_VERSION):
-        raise SalpipeError(f"{path / RESULTS}: of another version; run its 'salpipe compare' again")
+        raise SalpipeError(
+            f"{path / RESULTS}: of another version; run its 'salpipe compare' with another output folder"
+        )
     if not results.get("primary"):
         raise SalpipeError(f"{path}: has no primary question; compare with a candidate arm")
     return results

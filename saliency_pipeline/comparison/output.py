@@ -106,7 +106,7 @@ def _check_version(path: Path, version: Any) -> None:
     if version == 1:
         raise SalpipeError(
             f"{path}: format version 1, by an earlier version of salpipe with other statistics; run the same "
-            "'salpipe compare' again, which keeps finished runs"
+            "'salpipe compare' with another output folder"
         )
     raise SalpipeError(
         f"{path}: format version {version!r:.40}, but this version of salpipe reads {FORMAT_VERSION}; run the same "
