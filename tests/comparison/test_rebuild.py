@@ -23,7 +23,7 @@ def test_the_page_is_rebuilt_from_results_and_costs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        (1, r"results\.json: format version 1, .*; run the same 'salpipe compare' again, which keeps finished runs"),
+        (1, r"results\.json: format version 1, .*; run the same 'salpipe compare' with another output folder"),
         (3, r"results\.json: format version 3, but this version of salpipe reads 2"),
         ("x" * 999, r"format version 'x{30,40}"),
         ([], r"format version \[\]"),
