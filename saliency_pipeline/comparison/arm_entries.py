@@ -34,7 +34,11 @@ BRANCH_OPTIONS = ("fusion", "fuse_at", "alpha", "learn_alpha", "method", "maps",
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # decided by the comparison, for all arms alike
-_SHARED = {"folds", "fold", "seed", "per_class", "device", "precision", "epochs", "inner_split"}
+_SHARED = {"folds", "fold", "seed", "per_class", "limit", "device", "precision", "epochs", "inner_split"} | {
+    "group_by",
+    "search_duplicates",
+    "allow_leaks",
+}
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,8 @@ def _table_entry(path: Path, name: str, table: Any) -> Entry:
             why = "is the same for all arms" if field else "is no option of 'salpipe train'"
             raise SalpipeError(f"{where}: {key} {why}; leave it out")
         options[field] = tuple(value) if isinstance(value, list) else value
+    if options.get("maps", OWN) not in (OWN, *CONTROLS):
+        raise SalpipeError(f"{where}: maps = {options['maps']!r:.80}; use one of {', '.join((OWN, *CONTROLS))}")
     is_control = kind == "control" or of is not None or options.get("maps", OWN) != OWN
     if is_control and kind == "candidate":
         raise SalpipeError(f"{where}: kind 'candidate' with other maps than its own; an arm like that is a control")

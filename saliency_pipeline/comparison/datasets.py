@@ -97,6 +97,7 @@ def compare_datasets(
     _refuse_same({name: {pairs.header.plan} for name, pairs in opened.items()})
     _shared_images(opened)
     refuse_output(folder, *shards, over_datasets=True)
+    _refuse_others(folder, set(named))
     make_output(folder)
     for number, (name, path) in enumerate(named.items(), 1):
         progress.note(f"data set {name} ({number} of {len(named)})")
@@ -137,12 +138,30 @@ def combine(comparisons: Sequence[Path], output: Path | str, *, progress: Progre
             f"{', '.join(map(str, comparisons))}: damaged {RESULTS} ({error!r:.200}); run 'salpipe compare' again"
         ) from error
     refuse_output(folder, *comparisons, over_datasets=True)
+    _refuse_others(folder, set(named))
     make_output(folder)
     with FolderLock(folder, note=(progress or Progress()).note):
         write_atomically(folder / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
         page = write_page(folder, results)
     runs = sum(row["runs"] for row in results["interquartile"])
     return Comparison(folder, page, runs, 0, results)
+
+
+def _refuse_others(folder: Path, names: set[str]) -> None:
+    """Refuse other data sets than those that a folder has results over: which count is fixed before looking.
+
+    Raises:
+        SalpipeError: a data set was added or left out.
+    """
+    if not (folder / RESULTS).exists():
+        return
+    stored = read_json(folder / RESULTS)
+    before = {str(entry["name"]) for part in ("datasets", "left_out") for entry in stored.get(part, ())}
+    if before != names:
+        raise SalpipeError(
+            f"{folder}: other data sets were analyzed here ({', '.join(sorted(before))}); to add or leave out "
+            "some after looking would err more often than 5 %; choose another output folder"
+        )
 
 
 def rebuild_overall(output: Path | str) -> Comparison:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from saliency_pipeline.comparison.analysis import analyse
 from saliency_pipeline.comparison.arms import CANDIDATE, Arm
@@ -26,6 +27,7 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.training.runlog import PROVENANCE, read_json
 
 SETTING = "all images"
 UNPLANNED = (
@@ -82,6 +84,7 @@ def compare_runs(
         about=about,
         warnings=warnings,
         leaks=accepted_leaks(named),
+        duplicates=_duplicates(named),
         starts=mean_starts(named),
     )
     make_output(folder)
@@ -102,6 +105,15 @@ def _rules(runs: Sequence[Run], arms: Sequence[Arm], rope: float, threshold: flo
         look_repeats=(),
         own_split=all(run.config.fold is None for run in runs),
     )
+
+
+def _duplicates(runs: Sequence[Run]) -> dict[str, Any]:
+    """Whether near duplicates were searched for when the runs were trained: by all of them, or nobody did."""
+    records = [read_json(run.folder / PROVENANCE).get("groups") for run in runs]
+    groups = [record for record in records if isinstance(record, dict)]
+    if len(groups) == len(records) and all(each.get("searched") is True for each in groups):
+        return {name: groups[0].get(name) for name in ("searched", "images", "groups", "by")}
+    return {"searched": False, "images": 0, "groups": 0, "by": None}
 
 
 def _shards(run: Run) -> ShardFolder | None:

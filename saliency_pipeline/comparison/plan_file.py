@@ -13,7 +13,7 @@ from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.shards.summary import plural
 from saliency_pipeline.training.config import option
-from saliency_pipeline.training.runlog import read_json
+from saliency_pipeline.training.runlog import SUMMARY, read_json
 
 PLAN = "plan.json"
 FORMAT_VERSION = 2
@@ -54,8 +54,8 @@ def stored_plan(folder: Path) -> dict[str, Any] | None:
 
 
 def store(plan: Plan, folder: Path) -> None:
-    """Keep the plan. Arms and budgets may be added to a stored one, repeats before the first analysis; nothing else
-    may change.
+    """Keep the plan. Arms and budgets may be added to a stored one, repeats before the first run is finished; nothing
+    else may change.
 
     Raises:
         PlanMismatchError: the folder holds another comparison, naming what differs; or its repeats were analyzed.
@@ -73,11 +73,11 @@ def store(plan: Plan, folder: Path) -> None:
             raise PlanMismatchError(
                 f"{folder} holds another comparison ({'; '.join(differing)}); choose another output folder"
             )
-        if analyzed and plan.repeats != before:
+        # every run tells its accuracy when it is finished, so that looking begins with the first
+        if plan.repeats != before and (analyzed or any((folder / RUNS).glob(f"*/*/*/{SUMMARY}"))):
             many = "more" if plan.repeats > before else "fewer"
-            were = plural(max(analyzed), "repeat") + (" was" if max(analyzed) == 1 else " were")
             raise PlanMismatchError(
-                f"--repeats {plan.repeats}: {folder}: its {were} analyzed already; {many} "
+                f"--repeats {plan.repeats}: {folder} has finished runs of {plural(before, 'planned repeat')}; {many} "
                 "repeats after looking would err more often than 5 %; choose another output folder, or plan looks "
                 "beforehand with --looks"
             )

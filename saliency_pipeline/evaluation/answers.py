@@ -17,6 +17,7 @@ from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.batches import Batches, PairDataset, Preparation
 from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.controls import RENEWED
 from saliency_pipeline.training.inputs import Inputs
 from saliency_pipeline.training.order import epoch_batches
 from saliency_pipeline.training.scores import TOP
@@ -37,11 +38,17 @@ def recorded_config(trained: Trained) -> TrainConfig:
         SalpipeError: its file does not say.
     """
     try:
-        return TrainConfig.restored(trained.about["config"])
+        config = TrainConfig.restored(trained.about["config"])
     except (KeyError, TypeError, ValueError, AttributeError, SalpipeError) as error:
         raise SalpipeError(
             f"{trained.path}: does not say how it was trained ({one_line(error)}); give a run that 'salpipe train' made"
         ) from error
+    if config.maps in RENEWED and "groups" not in trained.about:
+        raise SalpipeError(
+            f"{trained.path}: trained by an earlier version, in which --maps {config.maps} were other maps; train it "
+            "again"
+        )
+    return config
 
 
 @torch.inference_mode()

@@ -127,16 +127,20 @@ def evaluate(
     groups = find_groups(config, pairs, progress) if config.folds and split in ("train", "validation") else None
     if groups and not other:
         check_same_groups(Path(run), trained.about.get("groups"), groups.record(config), "use --split test")
-    rows = evaluation_rows(
-        labels,
-        splits,
-        split,
-        classes=pairs.classes,
-        **(groups.kept_together() if groups else {}),
-        folds=config.folds,
-        fold=config.fold,
-        seed=config.seed,
-    )
+    if config.inner_split and split in ("train", "validation"):
+        inner = split_of(config, pairs)
+        rows = inner.train if split == "train" else inner.validation
+    else:
+        rows = evaluation_rows(
+            labels,
+            splits,
+            split,
+            classes=pairs.classes,
+            **(groups.kept_together() if groups else {}),
+            folds=config.folds,
+            fold=config.fold,
+            seed=config.seed,
+        )
     caveats = list(_caveats(trained, config, pairs, rows))
     for note in caveats:
         progress.note(note)

@@ -25,6 +25,9 @@ MAPS = (OWN, MISMATCHED, SAME_CLASS, CENTER_PRIOR, UNIFORM, SHUFFLED)
 STORED = (OWN, MISMATCHED, SAME_CLASS, SHUFFLED)
 """Those that read the maps of the shards."""
 
+RENEWED = (MISMATCHED, UNIFORM)
+"""Those that are other maps than in runs of earlier versions, which record no groups."""
+
 _SIGMA = 0.25
 """Standard deviation of the centre prior, as a share of the frame's side."""
 

@@ -26,6 +26,7 @@ from saliency_pipeline.subsets.grouping import anchored
 from saliency_pipeline.training.batchnorm import synchronise
 from saliency_pipeline.training.checkpoint import LAST, Row, State, load_last, save_last
 from saliency_pipeline.training.config import CONFIG, TrainConfig, check_same
+from saliency_pipeline.training.controls import RENEWED
 from saliency_pipeline.training.groups import Groups, check_same_groups, divided, find_groups
 from saliency_pipeline.training.leaks import leak_records, training_images
 from saliency_pipeline.training.order import epoch_batches, epoch_order
@@ -204,7 +205,7 @@ def _train(
         },
     }
     if not new:
-        shuffle = _same_beginning(folder, about)
+        shuffle = _same_beginning(folder, about, config.maps)
         if leads:
             _complete(folder, about)
     if automatic:
@@ -311,7 +312,7 @@ def _frozen_start(config: TrainConfig, start: Start) -> str:
     )
 
 
-def _same_beginning(folder: Path, about: Mapping[str, Any]) -> tuple[int, int] | None:
+def _same_beginning(folder: Path, about: Mapping[str, Any], maps: str) -> tuple[int, int] | None:
     """Compare what a run began with, which its options alone do not say; the way it shuffles is kept.
 
     Raises:
@@ -321,6 +322,11 @@ def _same_beginning(folder: Path, about: Mapping[str, Any]) -> tuple[int, int] |
     try:
         if stored["shards"]["plan"] != about["shards"]["plan"] or stored["images"] != about["images"]:
             raise PlanMismatchError(f"{folder} holds a run on other shards; choose another output folder")
+        if maps in RENEWED and "groups" not in stored:
+            raise PlanMismatchError(
+                f"{folder} holds a run of an earlier version, in which --maps {maps} were other maps; choose another "
+                "output folder"
+            )
         check_same_groups(folder, stored.get("groups"), about["groups"])
         if stored["initialisation"]["sha256"] != about["initialisation"]["sha256"]:
             raise PlanMismatchError(

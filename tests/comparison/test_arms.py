@@ -173,6 +173,8 @@ FILE = "[arm.baseline]\narch = 'baseline'\n[arm.late]\nlike = 'half'\nfuse-at = 
         ([], FILE + "[arm.c]\nof = 'early'\nmaps = 'uniform'", "its candidate early is not among the arms"),
         ([], "[arm.x]\nlearning-rate = 1", "learning-rate is no option of 'salpipe train'; leave it out"),
         ([], "[arm.x]\nseed = 1", "seed is the same for all arms; leave it out"),
+        ([], "[arm.x]\ngroup-by = 'level:1'", "group-by is the same for all arms; leave it out"),
+        ([], "[arm.x]\nmaps = 5", "maps = 5; use one of own, mismatched"),
     ],
 )
 def test_what_is_no_arm_is_refused(tmp_path: Path, listed: list[str], text: str | None, message: str) -> None:

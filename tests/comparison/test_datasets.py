@@ -106,6 +106,14 @@ def test_another_comparisons_folder_is_not_overwritten(comparisons: list[Path], 
         refuse_output(tmp_path / "over")
 
 
+def test_data_sets_are_not_added_or_left_out_after_looking(comparisons: list[Path], tmp_path: Path) -> None:
+    output = combine(comparisons, tmp_path / "over").folder
+    for others in (comparisons[:-1], [*comparisons, write(tmp_path / "late", results(0.0, 9))]):
+        with pytest.raises(SalpipeError, match=r"other data sets were analyzed here .*; choose another output folder"):
+            combine(others, output)
+    combine(comparisons, output)
+
+
 def test_names_are_those_of_the_folders_with_the_one_above_where_two_are_the_same(tmp_path: Path) -> None:
     places = [tmp_path / "pets" / "out", tmp_path / "flowers" / "out", tmp_path / "clothes"]
     for place in places:

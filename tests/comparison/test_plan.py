@@ -57,7 +57,9 @@ class Notes(Progress):
 def test_repeats_are_not_added_after_looking(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Pretended(monkeypatch, effect(0.005))
     made(shards, tmp_path, repeats=1)
-    with pytest.raises(PlanMismatchError, match="its 1 repeat was analyzed already; more repeats after looking would"):
+    with pytest.raises(
+        PlanMismatchError, match="has finished runs of 1 planned repeat; more repeats after looking would"
+    ):
         made(shards, tmp_path, repeats=2)
     made(shards, tmp_path, repeats=1)  # the same again is no further look
     made(shards, tmp_path, (BASELINE, HALF, UNIFORM), repeats=1)  # nor is another arm
@@ -75,7 +77,7 @@ def test_arms_and_budgets_are_not_left_out_afterwards(
         made(shards, tmp_path, (BASELINE, HALF, UNIFORM), repeats=1)
 
 
-def test_before_the_first_analysis_repeats_may_change(
+def test_before_the_first_run_is_finished_repeats_may_change(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(config: TrainConfig) -> float:
@@ -86,6 +88,25 @@ def test_before_the_first_analysis_repeats_may_change(
         made(shards, tmp_path, repeats=1)
     Pretended(monkeypatch, effect(0.0))
     assert made(shards, tmp_path, repeats=2).runs == 20
+
+
+def test_a_finished_run_was_seen_also_where_nothing_was_analyzed(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Progress names the accuracy of every run, so that whoever interrupts a comparison has looked."""
+    begun: list[TrainConfig] = []
+
+    def interrupted(config: TrainConfig) -> float:
+        begun.append(config)
+        if len(begun) > 3:
+            raise KeyboardInterrupt
+        return 0.5
+
+    Pretended(monkeypatch, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        made(shards, tmp_path, repeats=1)
+    with pytest.raises(PlanMismatchError, match=r"--repeats 2: .* has finished runs of 1 planned repeat"):
+        made(shards, tmp_path, repeats=2)
 
 
 @pytest.mark.parametrize(

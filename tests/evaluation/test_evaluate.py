@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.evaluation.answers import recorded_config
 from saliency_pipeline.evaluation.evaluate import Evaluation, evaluate
 from saliency_pipeline.models.trained import load_trained
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.training.parts import labels_and_splits
+from saliency_pipeline.training.parts import labels_and_splits, split_of
 from saliency_pipeline.training.split import choose_split
 from tests.evaluation.runs import Notes, rewrite, run_on, shards_of
 from tests.training.examples import labelled, labelled_rows, store
@@ -113,6 +114,30 @@ def test_folds_are_those_of_the_run(figures: Path, tmp_path: Path) -> None:
     rewrite(trained, tmp_path / "n.safetensors", trained.about | {"shards": {"plan": "another", "provenance": {}}})
     evaluate(tmp_path / "n.safetensors", other, "validation", tmp_path / "out", device="cpu", progress=notes)
     assert notes.find("the run does not record all images it was trained on: some of these images may be among them")
+
+
+def test_an_inner_split_is_that_of_the_run(figures: Path, tmp_path: Path) -> None:
+    run = run_on(figures, tmp_path / "run", folds=4, fold=2, per_class=5, arch="baseline", inner_split=True)
+    pairs = ShardFolder(figures)
+    split = split_of(recorded_config(load_trained(run)), pairs)
+    for name, rows in (("validation", split.validation), ("train", split.train)):
+        folder = evaluate(run, figures, name, device="cpu").folder
+        assert [row["key"] for row in table(folder / "predictions.csv")] == pairs.keys_at(rows)
+
+
+def test_control_maps_that_were_others_in_earlier_versions_are_refused(figure_run: Path, tmp_path: Path) -> None:
+    trained = load_trained(figure_run)
+    about = {name: value for name, value in trained.about.items() if name != "groups"}
+    for maps in ("uniform", "mismatched", "center-prior"):
+        path = tmp_path / f"{maps}.safetensors"
+        rewrite(trained, path, about | {"config": about["config"] | {"maps": maps}})
+        if maps == "center-prior":
+            assert recorded_config(load_trained(path)).maps == maps
+        else:
+            with pytest.raises(
+                SalpipeError, match=f"earlier version, in which --maps {maps} were other maps; train it"
+            ):
+                recorded_config(load_trained(path))
 
 
 def test_images_of_training_are_known_in_shards_split_anew(figures: Path, figure_run: Path, tmp_path: Path) -> None:
