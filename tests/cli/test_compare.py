@@ -47,8 +47,8 @@ def test_it_prints_the_verdict_first_and_the_page_last(shards: Path, tmp_path: P
     assert lines[-1] == str(tmp_path / "out" / "report.html")
     assert "4 runs: 2 arms, 2 folds x 1 repeats; fp32" in result.stderr
     again = compare("-o", tmp_path / "out", "--report-only", "--json")
-    told = json.loads(again.stdout)
-    assert (told["word"], told["runs"], told["sentence"]) == ("underpowered", 4, lines[0])
+    content = json.loads(again.stdout)
+    assert (content["word"], content["runs"], content["sentence"]) == ("underpowered", 4, lines[0])
 
 
 def test_a_dry_run_lists_and_writes_nothing(shards: Path, tmp_path: Path) -> None:
@@ -57,8 +57,8 @@ def test_a_dry_run_lists_and_writes_nothing(shards: Path, tmp_path: Path) -> Non
     lines = result.stdout.splitlines()
     assert [line.split(",")[0] for line in lines[:2]] == ["baseline", "half"]
     assert lines[-1].startswith("4 runs to train, 8 steps, about 1 min")
-    told = json.loads(compare(*quick(shards), "-o", tmp_path / "out", "--dry-run", "--json").stdout)
-    assert told["runs"] == [
+    content = json.loads(compare(*quick(shards), "-o", tmp_path / "out", "--dry-run", "--json").stdout)
+    assert content["runs"] == [
         f"runs/all-images/{arm}/seed-0-fold-{fold}" for fold in (1, 2) for arm in ("baseline", "half")
     ]
     assert not (tmp_path / "out").exists()
@@ -81,10 +81,10 @@ def test_a_dry_run_names_questions_rules_and_inner_runs(shards: Path, tmp_path: 
     ]
     assert lines[10].startswith("tuning: 12 runs, about 1 min")
     assert lines[-1].startswith("18 runs to train, ")
-    told = json.loads(compare(*arguments, *more, "-o", tmp_path / "out", "--dry-run", "--json").stdout)
-    assert told["rules"]["rope"] == 0.005
-    assert told["questions"][1] == {"arm": "half", "against": "half-uniform", "role": "control"}
-    assert told["parts"]["tuning"]["runs"] == 12
+    content = json.loads(compare(*arguments, *more, "-o", tmp_path / "out", "--dry-run", "--json").stdout)
+    assert content["rules"]["rope"] == 0.005
+    assert content["questions"][1] == {"arm": "half", "against": "half-uniform", "role": "control"}
+    assert content["parts"]["tuning"]["runs"] == 12
 
 
 @pytest.mark.parametrize(

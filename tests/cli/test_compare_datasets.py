@@ -29,8 +29,8 @@ def test_comparisons_are_taken_together(comparisons: list[Path], tmp_path: Path)
     assert lines[-1] == str(tmp_path / "out" / "report.html")
     (tmp_path / "out" / "report.html").unlink()
     again = compare("-o", tmp_path / "out", "--report-only", "--json", "--device", "cpu")
-    told = json.loads(again.stdout)
-    assert (told["word"], told["sentence"]) == ("better", lines[0])
+    content = json.loads(again.stdout)
+    assert (content["word"], content["sentence"]) == ("better", lines[0])
     assert (tmp_path / "out" / "report.html").exists()
 
 

@@ -71,17 +71,19 @@ def test_every_command_of_the_training_page_runs(tmp_path: Path) -> None:
 def test_every_command_of_the_comparison_page_runs(tmp_path: Path) -> None:
     said = walked("comparison.md")
     assert len([line for line in said if " compare " in line]) == 7
-    told = {name: json.loads((tmp_path / name / "results.json").read_text()) for name in ("comparison", "aa", "scarce")}
-    assert [arm["name"] for arm in told["comparison"]["arms"]] == [
+    content = {
+        name: json.loads((tmp_path / name / "results.json").read_text()) for name in ("comparison", "aa", "scarce")
+    }
+    assert [arm["name"] for arm in content["comparison"]["arms"]] == [
         "baseline",
         "half",
         "half-mismatched",
         "half-center-prior",
     ]
-    assert told["comparison"]["verdict"]["word"] == "underpowered"
-    differences = told["aa"]["settings"][0]["contrasts"][0]["final"]["differences"]
+    assert content["comparison"]["verdict"]["word"] == "underpowered"
+    differences = content["aa"]["settings"][0]["contrasts"][0]["final"]["differences"]
     assert [difference["value"] for difference in differences] == [0.0, 0.0]
-    assert [setting["name"] for setting in told["scarce"]["settings"]] == ["2 per class", "all images"]
+    assert [setting["name"] for setting in content["scarce"]["settings"]] == ["2 per class", "all images"]
     assert "McNemar" in json.loads((tmp_path / "two-runs" / "results.json").read_text())["verdict"]["sentence"]
     assert (tmp_path / "comparison" / "report.html").stat().st_size > 10_000
 
@@ -95,6 +97,6 @@ def test_every_command_of_the_articles_rehearsal_runs(tmp_path: Path) -> None:
     for name, images, classes in (("source", 40, 8), ("target", 24, 4)):
         manifest = json.loads((tmp_path / "pairs" / name / "manifest.json").read_text())
         assert (manifest["images"], len(manifest["classes"])) == (images, classes)
-    told = json.loads((tmp_path / "comparison" / "results.json").read_text())
-    assert [arm["name"] for arm in told["arms"]] == ["baseline", "half", "full"]
+    content = json.loads((tmp_path / "comparison" / "results.json").read_text())
+    assert [arm["name"] for arm in content["arms"]] == ["baseline", "half", "full"]
     assert (tmp_path / "runs/target/evaluation-test/confusion.png").exists()

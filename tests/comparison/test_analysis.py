@@ -89,12 +89,12 @@ def test_every_contrast_has_the_probability_of_superiority():
 
 
 def test_a_search_that_nobody_made_is_a_warning():
-    def told(searched: bool) -> bool:
+    def content(searched: bool) -> bool:
         duplicates = {"searched": searched, "images": 0, "groups": 0, "by": None}
         return any("near duplicates were not searched" in w for w in results(duplicates=duplicates)["warnings"])
 
-    assert told(searched=False)
-    assert not told(searched=True)
+    assert content(searched=False)
+    assert not content(searched=True)
 
 
 def test_classes_of_maps_without_content_are_a_warning():

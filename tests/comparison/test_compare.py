@@ -70,9 +70,9 @@ def test_every_arm_is_trained_on_every_fold(compared: Path) -> None:
         for arm in ("baseline", "half", "half-mismatched")
         for fold in (1, 2)
     ]
-    told = results(compared)["settings"][0]
-    assert told["images"] == {"train": [36, 36], "validation": [36, 36], "pool": [36, 36]}
-    assert told["ratio"] == 1
+    content = results(compared)["settings"][0]
+    assert content["images"] == {"train": [36, 36], "validation": [36, 36], "pool": [36, 36]}
+    assert content["ratio"] == 1
     for arm in ("baseline", "half", "half-mismatched"):
         config = TrainConfig.read(compared / "runs" / "all-images" / arm / "seed-0-fold-2")
         assert (config.folds, config.fold, config.seed, config.maps == "mismatched") == (
@@ -110,18 +110,18 @@ def test_the_held_out_images_are_answered_by_every_run_and_by_no_other_means(com
 
 
 def test_the_same_again_trains_nothing_and_says_the_same(shards: Path, compared: Path) -> None:
-    before, told = runs(compared), (compared / "results.json").read_bytes()
+    before, content = runs(compared), (compared / "results.json").read_bytes()
     again = compare(shards, compared, ARMS, QUICK, folds=2, repeats=1, jobs=1)
     assert runs(compared) == before
-    assert (compared / "results.json").read_bytes() == told
+    assert (compared / "results.json").read_bytes() == content
     assert again.runs == 6
 
 
 def test_too_few_pairs_are_no_verdict(compared: Path) -> None:
-    told = results(compared)
-    assert told["verdict"]["word"] == "underpowered"
-    assert told["verdict"]["sentence"].count(": underpowered, because 2 pairs") == 1
-    assert any("too few for a verdict" in warning for warning in told["warnings"])
+    content = results(compared)
+    assert content["verdict"]["word"] == "underpowered"
+    assert content["verdict"]["sentence"].count(": underpowered, because 2 pairs") == 1
+    assert any("too few for a verdict" in warning for warning in content["warnings"])
 
 
 def test_the_report_is_written_again_from_the_results(shards: Path, compared: Path) -> None:
@@ -134,11 +134,11 @@ def test_the_report_is_written_again_from_the_results(shards: Path, compared: Pa
 def test_an_arm_against_itself_differs_by_nothing(shards: Path, tmp_path: Path) -> None:
     arms = (BASELINE, Arm("again", BASELINE.options))
     found = compare(shards, tmp_path, arms, dataclasses.replace(QUICK, epochs=1), folds=3, repeats=2, jobs=1)
-    told = found.results["settings"][0]["contrasts"][0]
-    assert told["pairs"] == 6
+    content = found.results["settings"][0]["contrasts"][0]
+    assert content["pairs"] == 6
     for measure in ("final", "area"):
-        assert [difference["value"] for difference in told[measure]["differences"]] == [0.0] * 6
-        assert told[measure]["verdict"] == "no difference"
+        assert [difference["value"] for difference in content[measure]["differences"]] == [0.0] * 6
+        assert content[measure]["verdict"] == "no difference"
     assert found.results["verdict"]["word"] == "no difference"
 
 

@@ -167,7 +167,7 @@ def test_each_data_set_is_compared_in_its_own_folder_with_the_same_options(
 
 
 class Distinct:
-    """A header whose plan is told by the folder: examples of one seed and size otherwise share theirs."""
+    """A header whose plan is document by the folder: examples of one seed and size otherwise share theirs."""
 
     def __get__(self, pairs: ShardFolder, _: type) -> Any:
         return type("Header", (), {"plan": pairs.path.name})()

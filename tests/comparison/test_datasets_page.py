@@ -77,14 +77,14 @@ def test_the_table_has_a_row_per_contrast_and_data_set(folder: Path) -> None:
     assert [(row["against"], row["dataset"]) for row in rows] == [
         (against, name) for against in ("baseline", "half-mismatched") for name in "abc"
     ]
-    told = over(*EFFECTS)["questions"][0]["estimates"][1]
+    document = over(*EFFECTS)["questions"][0]["estimates"][1]
     for column in ("mean", "low", "high", "error", "shrunken"):
-        assert float(rows[1][column]) == pytest.approx(told[column], rel=1e-5)
+        assert float(rows[1][column]) == pytest.approx(document[column], rel=1e-5)
 
 
 def test_the_forest_has_a_row_per_data_set_and_one_for_the_mean() -> None:
-    def rows(told: dict[str, object]) -> list[str]:
-        (axes,) = forest(told).axes
+    def rows(document: dict[str, object]) -> list[str]:
+        (axes,) = forest(document).axes
         return [label.get_text() for label in axes.get_yticklabels()]
 
     assert rows(over(*EFFECTS)) == ["a", "b", "c", "mean over data sets"]
@@ -106,7 +106,7 @@ def test_the_forest_has_a_row_per_data_set_and_one_for_the_mean() -> None:
     ],
     ids=["one", "none", "times", "own split"],
 )
-def test_other_results_have_a_page_as_well(tmp_path: Path, told: dict[str, object]) -> None:
-    page = Page(write_page(tmp_path, told))
-    assert told["verdict"]["sentence"] in page.text  # type: ignore[index]
+def test_other_results_have_a_page_as_well(tmp_path: Path, document: dict[str, object]) -> None:
+    page = Page(write_page(tmp_path, document))
+    assert document["verdict"]["sentence"] in page.text  # type: ignore[index]
     assert not re.search(r"\bnan\b|\bNone\b|Undefined", page.text)

@@ -17,8 +17,8 @@ from tests.comparison.several import finished, over, results
 EFFECTS = (0.03, 0.04, 0.035)
 
 
-def words(told: dict[str, Any]) -> list[Any]:
-    return [question["verdict"] for question in told["questions"]]
+def words(content: dict[str, Any]) -> list[Any]:
+    return [question["verdict"] for question in content["questions"]]
 
 
 @pytest.mark.parametrize(
@@ -47,33 +47,33 @@ def words(told: dict[str, Any]) -> list[Any]:
     ],
 )
 def test_the_sentence_says_what_was_measured(effects, word, sentence):
-    told = over(*effects)
-    assert told["verdict"]["word"] == word == words(told)[0]
-    assert re.fullmatch(sentence, told["verdict"]["sentence"]), told["verdict"]["sentence"]
+    content = over(*effects)
+    assert content["verdict"]["word"] == word == words(content)[0]
+    assert re.fullmatch(sentence, content["verdict"]["sentence"]), content["verdict"]["sentence"]
 
 
 def test_two_data_sets_carry_no_general_claim_however_clear_they_are():
-    told = over(0.2, 0.2)
-    assert told["questions"][0]["posterior"] is None
-    assert "better" not in told["verdict"]["sentence"]
+    content = over(0.2, 0.2)
+    assert content["questions"][0]["posterior"] is None
+    assert "better" not in content["verdict"]["sentence"]
 
 
 def test_only_the_primary_question_has_a_verdict():
-    told = over(*EFFECTS)
-    assert [(question["arm"], question["against"]) for question in told["questions"]] == [
+    content = over(*EFFECTS)
+    assert [(question["arm"], question["against"]) for question in content["questions"]] == [
         ("half", "baseline"),
         ("half", "half-mismatched"),
     ]
-    assert words(told) == ["better", None]
-    assert any("half vs. half-mismatched" in line and "no verdict" in line for line in told["verdict"]["details"])
+    assert words(content) == ["better", None]
+    assert any("half vs. half-mismatched" in line and "no verdict" in line for line in content["verdict"]["details"])
 
 
 def test_the_primary_question_comes_first_whatever_the_order_of_contrasts():
     each = finished(EFFECTS)
     for one in each:
         one.results["settings"][0]["contrasts"].reverse()
-    told = overall(each)
-    assert (told["questions"][0]["against"], told["verdict"]["word"]) == ("baseline", "better")
+    content = overall(each)
+    assert (content["questions"][0]["against"], content["verdict"]["word"]) == ("baseline", "better")
 
 
 def test_estimates_are_those_of_the_comparisons():
@@ -85,10 +85,10 @@ def test_estimates_are_those_of_the_comparisons():
     assert isinstance(estimate, Estimate)
     assert (estimate.mean, estimate.error, estimate.freedom) == pytest.approx((np.mean(values), error, 9))
     # the posterior is that of exactly these
-    told = over(*EFFECTS)
-    rows = told["questions"][0]["estimates"]
+    content = over(*EFFECTS)
+    rows = content["questions"][0]["estimates"]
     again = hierarchy([Estimate(row["mean"], row["error"], row["freedom"]) for row in rows], rope=0.01)
-    assert told["questions"][0]["posterior"]["low"] == again.low
+    assert content["questions"][0]["posterior"]["low"] == again.low
     assert [row["shrunken"] for row in rows] == list(again.shrunken)
 
 
@@ -122,22 +122,22 @@ def withheld() -> Finished:
     ],
 )
 def test_a_comparison_without_a_verdict_of_its_own_is_left_out_with_the_reason(odd, reason):
-    told = overall([*finished(EFFECTS), odd])
+    content = overall([*finished(EFFECTS), odd])
     assert reason in (why_left_out(odd.results) or "")
-    assert [each["name"] for each in told["datasets"]] == ["a", "b", "c"]
-    assert reason in told["left_out"][0]["reason"]
-    assert any(warning.startswith("odd is left out: ") for warning in told["warnings"])
+    assert [each["name"] for each in content["datasets"]] == ["a", "b", "c"]
+    assert reason in content["left_out"][0]["reason"]
+    assert any(warning.startswith("odd is left out: ") for warning in content["warnings"])
     alone = over(*EFFECTS)
-    assert told["verdict"] == alone["verdict"]
-    assert told["interquartile"] == alone["interquartile"]
+    assert content["verdict"] == alone["verdict"]
+    assert content["interquartile"] == alone["interquartile"]
     # with two others there is none
     assert overall([*finished(EFFECTS[:2]), odd])["verdict"]["word"] == "too few data sets"
 
 
 def test_nothing_is_left_when_all_are_left_out():
-    told = over(*EFFECTS, leaks=["maps show the label."])
-    assert told["verdict"]["sentence"] == "0 data sets allow no general verdict, which takes 3 or more."
-    assert told["interquartile"] == []
+    content = over(*EFFECTS, leaks=["maps show the label."])
+    assert content["verdict"]["sentence"] == "0 data sets allow no general verdict, which takes 3 or more."
+    assert content["interquartile"] == []
 
 
 def test_times_are_better_where_they_are_lower_and_never_equivalent():
@@ -151,8 +151,8 @@ def test_times_are_better_where_they_are_lower_and_never_equivalent():
 
 
 def test_the_interquartile_mean_is_over_the_runs_of_all_data_sets():
-    told = over(*EFFECTS)
-    rows = {row["name"]: row for row in told["interquartile"]}
+    content = over(*EFFECTS)
+    rows = {row["name"]: row for row in content["interquartile"]}
     assert list(rows) == ["baseline", "half", "half-mismatched"]
     finals = [run["final"] for each in finished(EFFECTS) for run in each.results["settings"][0]["arms"]["half"]["runs"]]
     assert rows["half"]["runs"] == 30

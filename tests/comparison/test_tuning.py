@@ -51,7 +51,7 @@ def test_every_run_takes_the_best_rate_of_its_inner_split(
         "chosen": {"all images": {"baseline": {"0.05": 3, "0.02": 1}, "half": {"0.01": 4}}},
     }
     assert any("--lr 0.05 in 4 of the inner runs" in warning for warning in found.results["warnings"])
-    # the time of inner runs is told, and is no part of the results
+    # the time of inner runs is in costs.json, and is no part of the results
     costs = json.loads((tmp_path / "costs.json").read_text())["settings"]["all images"]
     assert costs["baseline"]["tuning"] == {"runs": 12, "seconds": 6.0}
     assert costs["half"]["tuning"]["runs"] == 8
