@@ -97,7 +97,7 @@ def test_the_forest_has_a_row_per_data_set_and_one_for_the_mean() -> None:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "document",
     [
         over(*EFFECTS[:1]),
         over(*EFFECTS, leaks=["maps show the label."]),

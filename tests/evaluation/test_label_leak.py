@@ -83,11 +83,13 @@ def test_maps_of_the_label_give_the_class_away_and_are_refused(
 def test_an_evaluation_on_maps_of_the_label_says_so(label_shards: Path, label_run: Path, tmp_path: Path) -> None:
     notes = Notes()
     found = evaluate(label_run, label_shards, "validation", tmp_path / "out", device="cpu", progress=notes)
-    (caveat,) = found.metrics["caveats"]
+    caveats = found.metrics["caveats"]
+    assert [caveat.partition(":")[0] for caveat in caveats[1:]] == ["the best epoch was chosen by these images"]
+    caveat = caveats[0]
     assert caveat.startswith("the maps explain every image's own label (--target label), those of evaluated images too")
     assert caveat.endswith("the figures do not hold for new images")
-    assert notes.notes == [caveat]
-    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["caveats"] == [caveat]
+    assert notes.notes == caveats
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["caveats"] == caveats
 
 
 def test_an_evaluation_on_maps_of_images_that_their_source_saw_says_so(
@@ -111,7 +113,7 @@ def test_an_evaluation_knows_the_images_of_training_without_their_shards(tmp_pat
     rewrite(trained, tmp_path / "old.safetensors", trained.about)
     shutil.rmtree(shards)
     again = leaky(tmp_path / "again")
-    (caveat,) = evaluate(run, again, "all", tmp_path / "a", device="cpu").metrics["caveats"]
-    assert caveat.startswith("the network was trained on 24 of these 48 images")
+    caveats = evaluate(run, again, "all", tmp_path / "a", device="cpu").metrics["caveats"]
+    assert caveats[0].startswith("the network was trained on 24 of these 48 images")
     old = evaluate(tmp_path / "old.safetensors", again, "all", tmp_path / "b", device="cpu").metrics["caveats"]
     assert old[0] == "the run does not record all images it was trained on: some of these images may be among them"
