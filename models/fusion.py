@@ -31,21 +31,33 @@ class MultiplySkip(nn.Module):
         return rgb * (sal + self.alpha)
 
 
-class Neutral(nn.Module):
-    """rgb * (1 + tanh(gate * sal)) with one gate per feature, 0 at first: at the start the result is rgb to the bit.
+class ZeroConv(nn.Conv2d):
+    """A 1x1 convolution whose weights and biases are 0 at first, whatever initialization the network gets.
 
-    The zero-initialized tanh gate is that of Flamingo (Alayrac et al., arXiv 2204.14198), applied to a factor instead
-    of a sum. A two-branch network then starts exactly where its backbone starts, in training and in eval mode, so that
-    what differs later was learned.
+    The zero convolution of ControlNet (Zhang et al., arXiv 2302.05543).
+    """
+
+    def reset_parameters(self) -> None:
+        """Set weights and biases to 0."""
+        nn.init.zeros_(self.weight)
+        assert self.bias is not None
+        nn.init.zeros_(self.bias)
+
+
+class Neutral(nn.Module):
+    """rgb * (1 + tanh(zero(sal))) with a zero convolution: at the start the result is rgb to the bit.
+
+    A two-branch network then starts exactly where its backbone starts, in training and in eval mode, so that what
+    differs later was learned.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.gate = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.zero = ZeroConv(channels, channels, 1)
 
     def forward(self, rgb: Tensor, sal: Tensor) -> Tensor:
         """Features (N, C, h, w) and saliency (N, C, h, w) in [0, 1] to features (N, C, h, w)."""
-        return rgb * (1 + torch.tanh(self.gate * sal))
+        return rgb * (1 + torch.tanh(self.zero(sal)))
 
 
 class Multiply(nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.build import from_file, head_tensors, pretrained
+from saliency_pipeline.models.fusion import ZeroConv
 from saliency_pipeline.models.matching import fill
 from saliency_pipeline.models.probe import own_random_state
 from saliency_pipeline.models.registry import find_source
@@ -151,10 +152,12 @@ def _same_kind(spec: NetworkSpec, checkpoint: Trained) -> None:
 
 
 def _draw(network: nn.Module, seed: int) -> tuple[str, ...]:
-    """Xavier-uniform weights and zero biases for every convolution and linear layer; names of the weights."""
+    """Xavier-uniform weights and zero biases for every convolution and linear layer but zero convolutions; names of the
+    weights.
+    """
     names = []
     for prefix, module in network.named_modules():
-        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd) and not isinstance(module, ZeroConv):
             name = f"{prefix}.weight"
             digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -59,6 +59,12 @@ def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     disable_plots(monkeypatch)
 
 
+@pytest.fixture
+def without_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comparisons write no page, which takes longer than all else of a small one."""
+    monkeypatch.setattr("saliency_pipeline.comparison.output.write_report", lambda folder, *_: folder / "report.html")
+
+
 @pytest.fixture(autouse=True)
 def own_random_numbers() -> None:
     """What a test draws does not depend on those that came before it in the same process."""

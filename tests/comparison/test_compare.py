@@ -143,6 +143,7 @@ def test_an_arm_against_itself_differs_by_nothing(shards: Path, tmp_path: Path) 
     assert found.results["verdict"]["word"] == "no difference"
 
 
+@pytest.mark.usefixtures("without_pages")
 def test_other_options_are_refused_and_named_and_more_arms_are_not(
     shards: Path, compared: Path, tmp_path: Path
 ) -> None:

@@ -18,6 +18,8 @@ from saliency_pipeline.training.run import train
 from tests.evaluation.runs import Notes
 from tests.training.examples import disable_plots, labelled
 
+pytestmark = pytest.mark.usefixtures("without_pages")
+
 QUICK = TrainConfig(backbone="test_resnet", epochs=1, batch_size=16, lr=0.01, precision="fp32", device="cpu")
 BASELINE = {"arch": "baseline"}
 RUNS = {
@@ -27,12 +29,6 @@ RUNS = {
     "input": {"fusion": "input"},
     "inner": {"inner_split": True},
 }
-
-
-@pytest.fixture(autouse=True)
-def without_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures take longer than everything else here."""
-    monkeypatch.setattr("saliency_pipeline.comparison.output.write_report", lambda folder, *_: folder / "report.html")
 
 
 def weights_file(path: Path, seed: int) -> Path:

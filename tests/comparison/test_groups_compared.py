@@ -15,7 +15,7 @@ from tests.comparison.test_compare import BASELINE, MODULATED, QUICK
 from tests.evaluation.runs import Notes
 from tests.training.copies import COPIED, PHOTOS, copied
 
-pytestmark = pytest.mark.usefixtures("without_plots")
+pytestmark = pytest.mark.usefixtures("without_plots", "without_pages")
 
 ARMS = (BASELINE, MODULATED)
 ONCE = replace(QUICK, epochs=1)
@@ -33,7 +33,7 @@ def validated(folder: Path, arm: str) -> list[set[str]]:
     return [{line.split(",")[0] for line in table.read_text().splitlines()[1:]} for table in tables]
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_copies_stay_in_one_fold_and_the_results_say_that_they_were_searched(tmp_path: Path, jobs: int) -> None:
     """With two jobs the search is made before workers begin, which read it from the cache."""
     shards, notes = copied(tmp_path / "shards"), Notes()

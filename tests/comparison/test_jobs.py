@@ -18,7 +18,7 @@ from saliency_pipeline.workers import WorkerDiedError
 from tests.comparison.test_compare import ARMS, QUICK, command, environment, runs
 from tests.training.examples import labelled
 
-pytestmark = pytest.mark.usefixtures("without_plots")
+pytestmark = pytest.mark.usefixtures("without_plots", "without_pages")
 
 
 @pytest.fixture(scope="module")

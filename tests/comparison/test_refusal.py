@@ -20,7 +20,7 @@ from saliency_pipeline.training.run import train
 from tests.training.examples import labelled
 from tests.training.leaky import IMAGES, leaky
 
-pytestmark = pytest.mark.usefixtures("without_plots")
+pytestmark = pytest.mark.usefixtures("without_plots", "without_pages")
 
 QUICK = TrainConfig(
     backbone="test_resnet", init="scratch", epochs=1, batch_size=16, lr=0.01, precision="fp32", device="cpu"
