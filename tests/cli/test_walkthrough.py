@@ -98,5 +98,6 @@ def test_every_command_of_the_articles_rehearsal_runs(tmp_path: Path) -> None:
         manifest = json.loads((tmp_path / "pairs" / name / "manifest.json").read_text())
         assert (manifest["images"], len(manifest["classes"])) == (images, classes)
     content = json.loads((tmp_path / "comparison" / "results.json").read_text())
-    assert [arm["name"] for arm in content["arms"]] == ["baseline", "half", "full"]
+    names = [arm["name"] for arm in content["arms"]]
+    assert names == ["baseline", "half", "full", "half-mismatched", "half-center-prior"]
     assert (tmp_path / "runs/target/evaluation-test/confusion.png").exists()

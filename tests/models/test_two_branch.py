@@ -85,14 +85,14 @@ def test_a_neutral_fusion_starts_as_the_baseline_to_the_bit(backbone: str, train
     assert torch.equal(*logits)
 
 
-def test_a_neutral_fusion_learns_its_gate_first_and_then_its_branch() -> None:
+def test_a_neutral_fusion_learns_its_zero_convolution_first_and_then_its_branch() -> None:
     images, maps = pairs(4)
     network = drawn(spec(fusion="neutral"))
     optimizer = torch.optim.SGD(network.parameters(), 0.1)
     for step in range(2):
         optimizer.zero_grad()
         functional.cross_entropy(network(images, maps), torch.arange(4)).backward()
-        assert network.fusion.gate.grad.abs().sum() > 0
+        assert network.fusion.zero.weight.grad.abs().sum() > 0
         assert (network.branch.stem[0].weight.grad.abs().sum() > 0) == (step > 0)
         optimizer.step()
 
@@ -103,7 +103,7 @@ def test_every_fusion_depends_on_the_map(fusion: str, backbone: str) -> None:
     images, maps = pairs()
     network = drawn(spec(backbone, fusion=fusion))
     if fusion == "neutral":
-        nn.init.ones_(network.fusion.gate)  # as after some training
+        nn.init.normal_(network.fusion.zero.weight)  # as after some training
     with torch.no_grad():
         logits = network(images, maps)
         assert logits.shape == (2, 4)
@@ -157,8 +157,8 @@ def test_the_fusions_are_their_formulas() -> None:
     torch.testing.assert_close(MultiplySkip(0.5)(rgb, sal), rgb * sal + 0.5 * rgb)
     neutral = Neutral(3)
     assert torch.equal(neutral(rgb, sal), rgb)
-    nn.init.constant_(neutral.gate, 0.7)
-    torch.testing.assert_close(neutral(rgb, sal), rgb * (1 + torch.tanh(0.7 * sal)))
+    nn.init.constant_(neutral.zero.weight, 0.7)
+    torch.testing.assert_close(neutral(rgb, sal), rgb * (1 + torch.tanh(0.7 * sal.sum(1, keepdim=True))))
     assert torch.equal(MultiplySkip()(rgb, torch.zeros_like(sal)), rgb)
     assert torch.equal(Multiply()(rgb, sal), rgb * sal)
     assert torch.equal(Add()(rgb, sal), rgb + sal)
