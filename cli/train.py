@@ -45,8 +45,8 @@ from saliency_pipeline.text import shown
     type=click.Choice(["multiply-skip", "neutral", "multiply", "add", "concat", "input"]),
     default="multiply-skip",
     show_default=True,
-    help="How branches are fused: rgb*sal + alpha*rgb, rgb*(1 + tanh(zero(sal))) with a 1x1 convolution that is 0 at first, "
-    "rgb*sal, rgb + sal, a 1x1 convolution of both, or the map as a fourth channel.",
+    help="How branches are fused: rgb*sal + alpha*rgb, rgb*(1 + tanh(zero(sal))) with a 1x1 convolution that is 0 at "
+    "first, rgb*sal, rgb + sal, a 1x1 convolution of both, or the map as a fourth channel.",
 )
 @network_options
 @click.option(
