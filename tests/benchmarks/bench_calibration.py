@@ -114,7 +114,10 @@ def speed(count: int) -> None:
         words = [speed_word(*pair) for pair in pairs]
         line(f"{name}: faster", [word == "faster" for word in words])
         line(f"{name}: slower", [word == "slower" for word in words])
-        line(f"{name}: faster, without the second reading", [speed_word(*p, guarded=False) == "faster" for p in pairs])
+        line(
+            f"{name}: faster, by the own final accuracy alone",
+            [speed_word(*p, guarded=False) == "faster" for p in pairs],
+        )
         line(f"{name}: higher early (called faster by the earlier rule)", [higher_early(*pair) for pair in pairs])
 
 
