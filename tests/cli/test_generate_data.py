@@ -202,8 +202,8 @@ def test_images_of_one_patient_are_kept_together_in_splits_and_in_the_folds_of_t
     names = [f"{('sick', 'well')[n % 2]}/patient{n % 7}-{n}.jpg" for n in range(28)]
     images = photographs(tmp_path / "images", names)
     rule = ("--group-by", "patient[0-9]")
-    told = done(images, "-o", tmp_path / "split", *COMMAND, "--split", "50/50", *rule)
-    assert "--group-by patient[0-9]: 7 groups" in told.stderr
+    result = done(images, "-o", tmp_path / "split", *COMMAND, "--split", "50/50", *rule)
+    assert "--group-by patient[0-9]: 7 groups" in result.stderr
     splits: dict[str, set[int]] = {}
     for pair in ShardFolder(tmp_path / "split"):
         splits.setdefault(pair.key.split("/")[1].split("-")[0], set()).add(pair.split)

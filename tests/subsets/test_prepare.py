@@ -18,7 +18,7 @@ from tests.generation.examples import cuts
 CLASSES = ("cat", "dog", "owl")
 
 
-class Told(Progress):
+class Recorded(Progress):
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.stages: list[tuple[int, str]] = []
@@ -59,10 +59,10 @@ def splits(catalogue: Catalogue) -> dict[str, Split]:
 
 
 def test_without_wishes_it_is_what_lies_there_and_no_image_is_opened(photos):
-    told = Told()
-    catalogue = prepare(photos, progress=told)
+    recorded = Recorded()
+    catalogue = prepare(photos, progress=recorded)
     assert (len(catalogue), catalogue.classes, dict(catalogue.taken)) == (41, CLASSES, {})
-    assert told.stages == []
+    assert recorded.stages == []
 
 
 def test_new_splits_keep_duplicates_together(photos):
@@ -76,18 +76,18 @@ def test_new_splits_keep_duplicates_together(photos):
 
 
 def test_only_what_is_drawn_is_looked_at_for_splits(photos):
-    told = Told()
-    prepare(photos, selection=Selection(("dog", "owl"), per_class=5, splits=(50, 50)), progress=told)
-    assert told.stages == [(10, "looking at images")]
+    recorded = Recorded()
+    prepare(photos, selection=Selection(("dog", "owl"), per_class=5, splits=(50, 50)), progress=recorded)
+    assert recorded.stages == [(10, "looking at images")]
 
 
 def test_duplicates_go_before_anything_is_drawn(photos):
-    told = Told()
-    catalogue = prepare(photos, policy="keep-first", selection=Selection(per_class=12), progress=told)
+    recorded = Recorded()
+    catalogue = prepare(photos, policy="keep-first", selection=Selection(per_class=12), progress=recorded)
     assert Counter(record.label for record in catalogue.records) == {0: 12, 1: 12, 2: 12}
     assert not [key for key in keys(catalogue) if "again" in key or "astray" in key]
-    assert "duplicates left out (keep-first): 5, images kept: 36" in told.notes
-    assert told.stages == [(41, "looking at images")]
+    assert "duplicates left out (keep-first): 5, images kept: 36" in recorded.notes
+    assert recorded.stages == [(41, "looking at images")]
 
 
 def test_groups_of_two_labels_go_altogether(photos):
@@ -107,10 +107,10 @@ def test_a_data_set_of_conflicts_alone_leaves_nothing(tmp_path):
 
 def test_classes_drawn_are_the_same_with_and_without_duplicates(photos):
     selection = Selection(num_classes=2, seed=5)
-    told = Told()
-    with_policy = prepare(photos, policy="keep-first", selection=selection, progress=told)
+    recorded = Recorded()
+    with_policy = prepare(photos, policy="keep-first", selection=selection, progress=recorded)
     assert with_policy.classes == prepare(photos, selection=selection).classes
-    assert told.stages[0][0] < 41
+    assert recorded.stages[0][0] < 41
     # without the copies no class has more than 12
     with pytest.raises(SalpipeError, match="--min-per-class"):
         prepare(photos, policy="keep-first", selection=Selection(min_per_class=13))
@@ -138,9 +138,9 @@ def test_images_know_their_duplicates_where_these_were_looked_for(photos):
         frozenset({"cat/12.jpg", "cat/12_again.jpg"}),
     }
     assert {record.group for record in prepare(photos).records} == {-1}
-    told = Told()
-    asked = prepare(photos, selection=Selection(per_class=6), together=True, progress=told)
-    assert told.notes[-1].startswith(f"{sum(record.group >= 0 for record in asked.records)} images are duplicates")
+    recorded = Recorded()
+    asked = prepare(photos, selection=Selection(per_class=6), together=True, progress=recorded)
+    assert recorded.notes[-1].startswith(f"{sum(record.group >= 0 for record in asked.records)} images are duplicates")
     assert dict(asked.taken) == {"per_class": 6, "group_duplicates": True}
     assert {record.key for record in asked.records if record.group >= 0} == {
         key for group in groups.values() for key in group & set(keys(asked)) if len(group & set(keys(asked))) > 1
@@ -160,11 +160,11 @@ def persons(root: Path) -> Path:
 @pytest.mark.parametrize("policy", [None, "keep-first"])
 def test_new_splits_keep_persons_together(tmp_path, monkeypatch, rule, policy):
     (tmp_path / "images").mkdir()
-    images, told = persons(tmp_path / "images"), Told()
+    images, recorded = persons(tmp_path / "images"), Recorded()
     monkeypatch.chdir(tmp_path)
     table = "".join(f"{key}\t{key.split('/')[1]}\n" for key in keys(prepare(images)) if "person-8" not in key)
     (tmp_path / "table.tsv").write_text(f"key\tgroup\n{table}")
-    catalogue = prepare(images, selection=Selection(splits=(50, 50)), policy=policy, group_by=rule, progress=told)
+    catalogue = prepare(images, selection=Selection(splits=(50, 50)), policy=policy, group_by=rule, progress=recorded)
     found: dict[str, set[tuple[Split, int]]] = {}
     for record in catalogue.records:
         found.setdefault(record.key.split("/")[1], set()).add((record.split, record.group))
@@ -175,21 +175,21 @@ def test_new_splits_keep_persons_together(tmp_path, monkeypatch, rule, policy):
     )
     in_none = sum("person-8" in key for key in keys(catalogue))
     rest = f"8 groups; {in_none} images are in none" if "table" in rule else "9 groups"
-    assert f"--group-by {rule}: {rest}" in told.notes
+    assert f"--group-by {rule}: {rest}" in recorded.notes
     asked = {"splits": [50, 50], "group_by": rule, "group_duplicates": policy is None}
     assert dict(catalogue.taken) == asked | ({"dedupe": policy} if policy else {})
 
 
 def test_persons_are_known_without_new_splits_and_without_a_search(tmp_path):
-    told = Told()
-    catalogue = prepare(persons(tmp_path), group_by="level:2", progress=told)
-    assert told.stages == [], "no image is opened"
+    recorded = Recorded()
+    catalogue = prepare(persons(tmp_path), group_by="level:2", progress=recorded)
+    assert recorded.stages == [], "no image is opened"
     numbers = {record.key.split("/")[1]: record.group for record in catalogue.records}
     assert all(numbers[record.key.split("/")[1]] == record.group >= 0 for record in catalogue.records)
     assert {record.split for record in catalogue.records} == {Split.NONE}
     # training must not take these groups for those of a search
     assert dict(catalogue.taken) == {"group_by": "level:2", "group_duplicates": False}
-    with_search = prepare(tmp_path, group_by="level:2", together=True, progress=told)
+    with_search = prepare(tmp_path, group_by="level:2", together=True, progress=recorded)
     assert dict(with_search.taken) == {"group_by": "level:2", "group_duplicates": True}
     with pytest.raises(SalpipeError, match="--group-by level:3: no key has so many folders"):
         prepare(tmp_path, group_by="level:3")

@@ -1,4 +1,4 @@
-"""Which images folds keep together: near duplicates searched among frames, groups by a rule, what is kept and told."""
+"""Which images folds keep together: near duplicates searched among frames, groups by a rule, what runs record."""
 
 import json
 from dataclasses import replace
