@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -103,9 +103,12 @@ def write_report(folder: Path, results: Values, costs: Values, pictures: Picture
 
 def page_template(name: str, filters: Mapping[str, Callable[..., Any]] | None = None) -> Any:
     """A template of this package with the filters of `wording`, and others that come before them."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    loader = FunctionLoader(lambda file: files(__package__).joinpath(file).read_text(encoding="utf-8"))
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters |= FILTERS | dict(filters or {})
-    return environment.from_string(files(__package__).joinpath(name).read_text(encoding="utf-8"))
+    return environment.get_template(name)
 
 
 def data_uri_of(folder: Path, name: str, figure: Figure) -> str:

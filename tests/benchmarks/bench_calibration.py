@@ -12,8 +12,10 @@ from saliency_pipeline.statistics.power import detectable, pairs_needed
 from saliency_pipeline.statistics.sequential import levels
 from tests.statistics.simulation import (
     FOLDS,
+    LOOKS,
     RATIO,
     REPEATS,
+    WRONG,
     claimed,
     correlated,
     cross_validated,
@@ -27,8 +29,6 @@ from tests.statistics.simulation import (
     verdict_of,
 )
 
-LOOKS = [FOLDS * repeats for repeats in range(1, 6)]
-WRONG = ("better", "worse")
 SD = 0.015
 
 

@@ -24,6 +24,8 @@ from saliency_pipeline.statistics.speed import area, own_level, restricted_time,
 FEATURES, SEPARATION = 8, 1.2
 FOLDS, REPEATS = 5, 2
 RATIO = 1 / (FOLDS - 1)
+LOOKS = tuple(FOLDS * repeats for repeats in range(1, 6))
+WRONG = ("better", "worse")
 EPOCHS = 30
 
 

@@ -7,7 +7,9 @@ from scipy import stats
 from saliency_pipeline.statistics.contrast import ROPE
 from saliency_pipeline.statistics.power import detectable
 from tests.statistics.simulation import (
+    LOOKS,
     RATIO,
+    WRONG,
     claimed,
     correlated,
     cross_validated,
@@ -20,9 +22,6 @@ from tests.statistics.simulation import (
     speed_word,
     verdict_of,
 )
-
-LOOKS = (5, 10, 15, 20, 25)
-WRONG = ("better", "worse")
 
 
 def nominal(count: int) -> float:
