@@ -167,7 +167,12 @@ def run_in_workers(
                 with suppress(ProcessLookupError):
                     if process.exitcode is None:
                         os.kill(process.pid, signal.SIGKILL)
+            feeder = executor._call_queue._thread
             executor.shutdown()
+            # loky does not wait for this thread, which releases a semaphore last: if the process exits halfway, the
+            # tracker of resources reports it as leaked
+            if feeder is not None:
+                feeder.join()
 
 
 def workers_died(error: WorkerDiedError) -> SalpipeError:

@@ -5,10 +5,13 @@ import errno
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from joblib.externals.loky.backend.queues import Queue
 
 from saliency_pipeline import workers
 from saliency_pipeline.errors import SalpipeError
@@ -58,6 +61,19 @@ def test_workers_hear_no_interruption_and_end_when_nobody_wants_their_results() 
         assert set(INTERRUPTIONS) <= next(results)
     assert multiprocessing.active_children() == []
     assert not set(INTERRUPTIONS) & blocked()
+
+
+def test_no_thread_outlives_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that does releases a semaphore while the process exits, and the tracker of resources reports a leak."""
+    feed, threads = Queue._feed, threading.enumerate()
+
+    def feed_slowly(*arguments: object) -> None:
+        feed(*arguments)
+        time.sleep(0.2)
+
+    monkeypatch.setattr(Queue, "_feed", staticmethod(feed_slowly))
+    assert list(run_in_workers(abs, [(-1,)], 1, 1)) == [1]
+    assert threading.enumerate() == threads
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS])
