@@ -24,7 +24,7 @@ from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.text import shown
 
 if TYPE_CHECKING:
-    from saliency_pipeline.images.layout import ReadOptions
+    from saliency_pipeline.datasets.layout import ReadOptions
     from saliency_pipeline.subsets.select import Selection
 
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     default=0.01,
     show_default=True,
     metavar="D",
-    help="The greatest distance of near duplicates, 1 - correlation of their grey levels.",
+    help="The greatest distance of near duplicates, 1 - correlation of their gray levels.",
 )
 @click.option("--fail-on-leak", is_flag=True, help="Exit with 4 where duplicates lie in more than one split.")
 @selection_options
@@ -72,8 +72,8 @@ def command(
       salpipe audit pubfig83 --fail-on-leak
       salpipe audit dev_urls.txt --json
     """  # noqa: D301 - click reads \b
+    from saliency_pipeline.datasets.pubfig_list import is_list
     from saliency_pipeline.gallery.audit import audit, audit_list
-    from saliency_pipeline.images.pubfig_list import is_list
     from saliency_pipeline.shards.summary import plural
     from saliency_pipeline.subsets.prepare import prepare
     from saliency_pipeline.subsets.select import Selection

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from saliency_pipeline.cli.options import config_option, echo, json_echo, json_option, output_option, quiet_option
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.training import augmentations, learning_options, network_options
-from saliency_pipeline.models.file_kinds import check_weights
+from saliency_pipeline.models.files.file_kinds import check_weights
 from saliency_pipeline.text import shown
 
 
@@ -186,7 +186,7 @@ def command(
         name_inputs,
         rebuild_overall,
     )
-    from saliency_pipeline.comparison.given import compare_runs
+    from saliency_pipeline.comparison.finished_runs import compare_runs
     from saliency_pipeline.comparison.output import is_overall, rebuild
     from saliency_pipeline.comparison.pretraining import Pretraining
     from saliency_pipeline.devices import find_device

@@ -18,9 +18,9 @@ from saliency_pipeline.errors import SalpipeError
 def apply(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> None:
     """Make a file's values the defaults of the command that is being parsed: the callback of `--config`, eager.
 
-    A key is an option's long name without its dashes (`max-rejects`, also spelt `max_rejects`) or an argument's name in
-    lower case. Keys stand at the top of the file, for whichever command reads it, or in a table named after a command
-    (`[generate]`), which wins; the tables of other commands are not looked at. An option that may be repeated takes a
+    A key is an option's long name without its dashes (`max-rejects`, also spelled `max_rejects`) or an argument's name
+    in lower case. Keys stand at the top of the file, for whichever command reads it, or in a table named after a
+    command (`[generate]`), which wins; the tables of other commands are ignored. An option that may be repeated takes a
     list.
 
     Args:
@@ -57,7 +57,7 @@ def apply(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
 
 
 def _names_of_commands(ctx: click.Context) -> set[str]:
-    """The command being parsed and, where it stands in a group, its neighbours."""
+    """The command being parsed and, where it stands in a group, its neighbors."""
     names = {ctx.info_name or ""}
     if ctx.parent is not None and isinstance(ctx.parent.command, click.Group):
         names |= set(ctx.parent.command.list_commands(ctx.parent))

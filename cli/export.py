@@ -37,8 +37,8 @@ def command(run: Path, output: Path, opset: int, as_json: bool, quiet: bool) -> 
     """Write a trained network as an ONNX model, and check that it answers as PyTorch does.
 
     RUN is a folder of 'salpipe train', whose best network is taken, or the file of a network. The model takes RGB
-    images in [0, 1] and, where the network needs them, maps brought to the images' size and normalised as in training;
-    images are normalised inside. Classes, method and normalisation are in its metadata. Needs the extra 'onnx'.
+    images in [0, 1] and, where the network needs them, maps brought to the images' size and normalized as in training;
+    images are normalized inside. Classes, method and normalization are in its metadata. Needs the extra 'onnx'.
 
     \b
     Examples:

@@ -21,11 +21,11 @@ from saliency_pipeline.cli.options import (
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.selection import selection_options
 from saliency_pipeline.errors import TooManyRejectsError
-from saliency_pipeline.models.file_kinds import check_weights
+from saliency_pipeline.models.files.file_kinds import check_weights
 from saliency_pipeline.text import shown
 
 if TYPE_CHECKING:
-    from saliency_pipeline.images.layout import ReadOptions
+    from saliency_pipeline.datasets.layout import ReadOptions
     from saliency_pipeline.subsets.duplicates import Policy
     from saliency_pipeline.subsets.select import Selection
 
@@ -105,7 +105,7 @@ def share(text: str) -> tuple[float, bool]:
     type=click.Choice(["crop", "pad", "squash"]),
     default="crop",
     show_default=True,
-    help="How an image becomes square: centre crop of the short side, padding of the long one, or distortion.",
+    help="How an image becomes square: center crop of the short side, padding of the long one, or distortion.",
 )
 @click.option(
     "--encoding",
@@ -198,7 +198,7 @@ def command(
     """Explain the images of a data set and store each beside its saliency maps.
 
     IMAGES is a folder whose subfolders are the classes (below train, val, validation or test where there are such), or
-    that holds unlabelled images; or ImageNet or PubFig in any of their usual shapes, which the documentation lists.
+    that holds unlabeled images; or ImageNet or PubFig in any of their usual shapes, which the documentation lists.
     Images that cannot be used are listed in rejects.jsonl and never stop a run. A run that was interrupted, even by a
     power cut, goes on when the same command is given again.
 
@@ -215,14 +215,14 @@ def command(
     """  # noqa: D301 - click reads \b
     # before the libraries are imported, which takes seconds
     check_weights(options["weights"])
+    from saliency_pipeline.datasets.nesting import refuse_among_images, refuse_nesting
     from saliency_pipeline.devices import find_device
     from saliency_pipeline.folders import check_output
     from saliency_pipeline.generation.outline import check_options, outline, refusal
     from saliency_pipeline.generation.plan import Request
     from saliency_pipeline.generation.resolve import check_model, checked
     from saliency_pipeline.generation.run import generate
-    from saliency_pipeline.images.nesting import refuse_among_images, refuse_nesting
-    from saliency_pipeline.models.source import check_source
+    from saliency_pipeline.models.source.source import check_source
     from saliency_pipeline.saliency.methods import find_methods
     from saliency_pipeline.shards.summary import plural
     from saliency_pipeline.subsets.classes import check_files

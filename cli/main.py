@@ -32,7 +32,7 @@ COMMANDS = {
     "show": ("saliency_pipeline.cli.show:command", "Draw a gallery and a contact sheet of overlays."),
     "train": ("saliency_pipeline.cli.train:command", "Train a network on pairs, modulated by the maps or not."),
     "compare": ("saliency_pipeline.cli.compare:command", "Train arms in pairs and say how they differ."),
-    "evaluate": ("saliency_pipeline.cli.evaluate:command", "Measure a trained network on labelled images."),
+    "evaluate": ("saliency_pipeline.cli.evaluate:command", "Measure a trained network on labeled images."),
     "predict": ("saliency_pipeline.cli.predict:command", "Classify plain images with a trained network."),
     "export": ("saliency_pipeline.cli.export:command", "Write a trained network as an ONNX model."),
     "models": ("saliency_pipeline.cli.models:command", "List the source models that can be used."),
@@ -203,7 +203,7 @@ def print_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) 
 def salpipe() -> None:
     """Does knowing where to look help a network learn, on my data?
 
-    salpipe explains labelled images with a source model and stores every image beside its saliency maps, and trains
+    salpipe explains labeled images with a source model and stores every image beside its saliency maps, and trains
     networks on the pairs, modulated by the maps or not.
 
     \b

@@ -24,7 +24,7 @@ def command(pattern: str | None, as_json: bool) -> None:
       salpipe models 'resnet*'
       salpipe models 'torchvision/*' --json
     """  # noqa: D301 - click reads \b
-    from saliency_pipeline.models.registry import list_sources
+    from saliency_pipeline.models.source.registry import list_sources
 
     found = list_sources(pattern)
     if as_json:

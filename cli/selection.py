@@ -49,7 +49,7 @@ _READING = (
         metavar="N",
         default=1,
         show_default=True,
-        help="Plain folders: the level that names the class; 0 for unlabelled images.",
+        help="Plain folders: the level that names the class; 0 for unlabeled images.",
     ),
     click.option(
         "--noise",
@@ -140,7 +140,7 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         seed: int,
         **options: Any,
     ) -> Any:
-        from saliency_pipeline.images.layout import ReadOptions
+        from saliency_pipeline.datasets.layout import ReadOptions
         from saliency_pipeline.subsets.select import Selection
 
         selection = Selection(classes, min_per_class, num_classes, per_class, split or (), stable_split, seed, recipe)

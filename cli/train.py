@@ -19,7 +19,7 @@ from saliency_pipeline.cli.options import (
 )
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.training import augmentations, learning_options, network_options
-from saliency_pipeline.models.file_kinds import check_weights
+from saliency_pipeline.models.files.file_kinds import check_weights
 from saliency_pipeline.text import shown
 
 

@@ -10,7 +10,7 @@ import click
 
 from saliency_pipeline.cli.options import device_option, seed_option
 
-AUGMENTATIONS = ("crop", "flip", "colour", "none")
+AUGMENTATIONS = ("crop", "flip", "color", "none")
 
 _NETWORK = (
     click.option(
@@ -40,7 +40,7 @@ _NETWORK = (
         "--map-target", type=int, default=0, show_default=True, metavar="N", help="Which of an image's maps, from 0."
     ),
     click.option(
-        "--normalise",
+        "--normalize",
         type=click.Choice(["minmax", "max", "p99", "none"]),
         default="minmax",
         show_default=True,

@@ -29,7 +29,7 @@ def write_photos(folder: Path) -> None:
 
 
 def write_tiles(folder: Path) -> None:
-    """A small labelled set: which photograph is this tile of?
+    """A small labeled set: which photograph is this tile of?
 
     Tiles to train on come from the left of each photograph and tiles to validate from its right, so that none of the
     one shares a pixel with any of the other.

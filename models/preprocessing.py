@@ -1,4 +1,4 @@
-"""How an image becomes a network's input: size and normalisation. Decoding and resizing stand in images/."""
+"""How an image becomes a network's input: size and normalization. Decoding and resizing stand in images/."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.models.registry import square_size, timm_config
+from saliency_pipeline.models.source.registry import square_size, timm_config
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ class Preprocessing:
     interpolation: str
 
     def scale_and_shift(self, white: float) -> tuple[Tensor, Tensor]:
-        """Normalisation as one multiplication and one addition: `value * scale + shift`.
+        """Normalization as one multiplication and one addition: `value * scale + shift`.
 
         Args:
             white: the greatest value of a channel, 255 for bytes.
@@ -74,7 +74,7 @@ def preprocessing_from_json(data: dict[str, Any]) -> Preprocessing:
     """
     mean, std = (tuple(map(float, data[name])) for name in ("mean", "std"))
     if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
-        raise ValueError("its normalisation is impossible")
+        raise ValueError("its normalization is impossible")
     if data["interpolation"] not in ("bilinear", "bicubic") or type(data["size"]) is not int:
         raise ValueError("its preprocessing is impossible")
     return Preprocessing(data["size"], mean, std, data["interpolation"])

@@ -51,7 +51,7 @@ def probe_size(size: int) -> int:
 
 
 def probe_frames(size: int, count: int) -> Tensor:
-    """Reproducible noise shaped like normalised frames, (count, 3, size, size) float32."""
+    """Reproducible noise shaped like normalized frames, (count, 3, size, size) float32."""
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
@@ -97,7 +97,7 @@ def layers_in_order(module: nn.Module, size: int) -> list[Step]:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether a module normalises activations: by the libraries' custom it is named so, and scales channels alone."""
+    """Whether a module normalizes activations: by the libraries' custom it is named so, and scales channels alone."""
     return "norm" in type(module).__name__.lower() and all(p.ndim <= 1 for p in module.parameters())
 
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from saliency_pipeline.comparison.compare import compare
-    from saliency_pipeline.comparison.given import compare_runs
+    from saliency_pipeline.comparison.finished_runs import compare_runs
+    from saliency_pipeline.datasets.layout import ReadOptions
+    from saliency_pipeline.datasets.open import read_images
     from saliency_pipeline.errors import SalpipeError
     from saliency_pipeline.evaluation.evaluate import evaluate
     from saliency_pipeline.evaluation.export import export
@@ -20,10 +22,8 @@ if TYPE_CHECKING:
     from saliency_pipeline.gallery.audit import audit
     from saliency_pipeline.gallery.page import show
     from saliency_pipeline.generation.run import generate
-    from saliency_pipeline.images.layout import ReadOptions
-    from saliency_pipeline.images.open import read_images
-    from saliency_pipeline.models.registry import list_sources
-    from saliency_pipeline.models.source import load_source
+    from saliency_pipeline.models.source.registry import list_sources
+    from saliency_pipeline.models.source.source import load_source
     from saliency_pipeline.shards.reader import ShardFolder
     from saliency_pipeline.shards.summary import inspect
     from saliency_pipeline.shards.verify import verify
@@ -57,24 +57,24 @@ __all__ = [
 ]
 
 _PLACES = {
-    "ReadOptions": "images.layout",
+    "ReadOptions": "datasets.layout",
     "SalpipeError": "errors",
     "Selection": "subsets.select",
     "ShardFolder": "shards.reader",
     "TrainConfig": "training.config",
     "audit": "gallery.audit",
     "compare": "comparison.compare",
-    "compare_runs": "comparison.given",
+    "compare_runs": "comparison.finished_runs",
     "evaluate": "evaluation.evaluate",
     "export": "evaluation.export",
     "fetch": "fetching.fetch",
     "generate": "generation.run",
     "inspect": "shards.summary",
-    "list_sources": "models.registry",
-    "load_source": "models.source",
+    "list_sources": "models.source.registry",
+    "load_source": "models.source.source",
     "predict": "evaluation.predict",
     "prepare": "subsets.prepare",
-    "read_images": "images.open",
+    "read_images": "datasets.open",
     "show": "gallery.page",
     "train": "training.run",
     "verify": "shards.verify",

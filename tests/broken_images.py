@@ -40,13 +40,13 @@ def good_files() -> dict[str, bytes]:
     return files
 
 
-def png_bytes(width: int, height: int, *, depth: int, colour: int, rows: bytes, extra: bytes = b"") -> bytes:
+def png_bytes(width: int, height: int, *, depth: int, color: int, rows: bytes, extra: bytes = b"") -> bytes:
     """A PNG file from its filtered rows, which need not fit its size."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     transparency = chunk(b"tRNS", extra) if extra else b""
     pixels = chunk(b"IDAT", zlib.compress(rows, 9))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + transparency + pixels + chunk(b"IEND", b"")
@@ -81,7 +81,7 @@ def bombs() -> dict[str, bytes]:
     frame = jpeg.index(b"\xff\xc0")
     jpeg[frame + 5 : frame + 9] = b"\xff\xdc\xff\xdc"
     return {
-        "30000.png": png_bytes(side, side, depth=1, colour=0, rows=row * side),
+        "30000.png": png_bytes(side, side, depth=1, color=0, rows=row * side),
         "65535.webp": b"RIFF" + struct.pack("<I", 4 + len(webp)) + b"WEBP" + webp,
         "65535.gif": gif + b"," + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\x08\x01\x00\x00;",
         "30000.bmp": b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + bmp,
@@ -95,23 +95,23 @@ def bombs() -> dict[str, bytes]:
 def unusual() -> dict[str, bytes]:
     """Whole files that a careless reader gets wrong."""
     image = Image.fromarray(photo())
-    frames = [Image.new("RGB", (20, 30), colour) for colour in ("red", "blue")]
-    grey16 = Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16)
+    frames = [Image.new("RGB", (20, 30), color) for color in ("red", "blue")]
+    gray16 = Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16)
     damaged_exif = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\x01\x1a\x00\x05\xff\xff\xff\xff" * 3
     return {
         "cmyk.jpg": encode(image.convert("CMYK"), "JPEG"),
         "cmyk.tiff": encode(image.convert("CMYK"), "TIFF"),
-        "16bit.png": encode(grey16, "PNG"),
-        "16bit.tiff": encode(grey16, "TIFF"),
+        "16bit.png": encode(gray16, "PNG"),
+        "16bit.tiff": encode(gray16, "TIFF"),
         "animated.gif": encode(frames[0], "GIF", save_all=True, append_images=frames[1:]),
         "animated.webp": encode(frames[0], "WEBP", save_all=True, append_images=frames[1:]),
         "animated.png": encode(frames[0], "PNG", save_all=True, append_images=frames[1:]),
         "pages.tiff": encode(frames[0], "TIFF", save_all=True, append_images=frames[1:]),
-        "grey.jpg": encode(image.convert("L"), "JPEG"),
+        "gray.jpg": encode(image.convert("L"), "JPEG"),
         "one_bit.png": encode(image.convert("1"), "PNG"),
         "one_bit.tiff": encode(image.convert("1"), "TIFF", compression="group4"),
         "palette.png": encode(image.quantize(17), "PNG", transparency=3),
-        "grey_alpha.png": encode(image.convert("LA"), "PNG"),
+        "gray_alpha.png": encode(image.convert("LA"), "PNG"),
         "alpha.webp": encode(image.convert("RGBA"), "WEBP"),
         "lab.tiff": encode(image.convert("LAB"), "TIFF"),
         "exif.jpg": encode(image, "JPEG", exif=damaged_exif),

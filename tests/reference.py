@@ -65,7 +65,7 @@ def pearson(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(h, w) resized with pixel centres at halves and the border repeated (align_corners=False)."""
+    """(h, w) resized with pixel centers at halves and the border repeated (align_corners=False)."""
     rows, columns = image.shape
     out = np.zeros((height, width))
     for i in range(height):

@@ -27,6 +27,7 @@ LAYERS = (
     "speeds",
     "images",
     "recognition",
+    "datasets",
     "subsets",
     "fetching",
     "models",

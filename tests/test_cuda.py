@@ -15,7 +15,7 @@ from saliency_pipeline.devices import capabilities, find_device
 from saliency_pipeline.evaluation.evaluate import evaluate
 from saliency_pipeline.evaluation.predict import predict
 from saliency_pipeline.generation.run import Report, generate
-from saliency_pipeline.models.trained import load_trained
+from saliency_pipeline.models.trained.trained import load_trained
 from saliency_pipeline.saliency.backends import Placement
 from saliency_pipeline.saliency.fidelity import BOUNDS, fidelity
 from saliency_pipeline.saliency.methods import find_methods
@@ -25,7 +25,7 @@ from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train
 from tests.generation.examples import OPTIONS, photographs
 from tests.saliency.networks import FP32, library_explainer, library_layer, library_source, photos
-from tests.training.examples import Interrupting, labelled
+from tests.training.examples import Interrupting, labeled
 
 pytestmark = [
     pytest.mark.cuda,
@@ -38,7 +38,7 @@ QUICK = TrainConfig(backbone="resnet18", init="scratch", epochs=2, batch_size=8,
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return labelled(tmp_path_factory.mktemp("shards") / "labelled")
+    return labeled(tmp_path_factory.mktemp("shards") / "labeled")
 
 
 @pytest.fixture(scope="module")

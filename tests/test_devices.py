@@ -10,12 +10,12 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from saliency_pipeline.devices import capabilities, computes_bf16, device_name, threads_within_cores
-from saliency_pipeline.models.fusion import FUSIONS
 from saliency_pipeline.models.preprocessing import Preprocessing
-from saliency_pipeline.models.two_branch import NetworkSpec, build_network
+from saliency_pipeline.models.trained.fusion import FUSIONS
+from saliency_pipeline.models.trained.two_branch import NetworkSpec, build_network
 from saliency_pipeline.saliency.backends import TorchTrunk
 from saliency_pipeline.saliency.targets import Target
-from saliency_pipeline.training.inputs import Inputs
+from saliency_pipeline.training.data.inputs import Inputs
 from tests.saliency.networks import library_explainer
 
 

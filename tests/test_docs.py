@@ -14,7 +14,7 @@ import saliency_pipeline
 from saliency_pipeline.cli.main import salpipe
 from saliency_pipeline.shards.schema import MapShape, ShardHeader, ShardRows
 from saliency_pipeline.shards.writer import ShardWriter
-from tests.training.examples import labelled
+from tests.training.examples import labeled
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(saliency_pipeline.__file__).parent
@@ -143,7 +143,7 @@ def test_the_code_that_reads_shards_without_salpipe_reads_them(tmp_path: Path, m
 
 
 def test_the_code_that_reads_batches_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    labelled(tmp_path / "shards")
+    labeled(tmp_path / "shards")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     for block in blocks(ROOT / "docs" / "training.md", "python"):

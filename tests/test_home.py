@@ -12,7 +12,7 @@ import pytest
 from saliency_pipeline import home
 from saliency_pipeline.cache import cache_folder
 from saliency_pipeline.speeds import remembered_speeds
-from tests.images.imagenets import write
+from tests.datasets.imagenets import write
 
 ROOT = Path(__file__).parents[1]
 

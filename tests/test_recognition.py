@@ -14,7 +14,7 @@ from saliency_pipeline.evaluation.evaluate import EVALUATION
 from saliency_pipeline.evaluation.predict import DOCUMENT
 from saliency_pipeline.gallery.page import PAGE
 from saliency_pipeline.generation.plan import PLAN
-from saliency_pipeline.models.trained import BEST, load_trained
+from saliency_pipeline.models.trained.trained import BEST, load_trained
 from saliency_pipeline.recognition import _MARKS, EMPTY, IMAGES, ODD, SHARD, SHARDS, recognize, refuse_shards
 from saliency_pipeline.shards.manifest import MANIFEST
 from saliency_pipeline.shards.reader import ShardFolder

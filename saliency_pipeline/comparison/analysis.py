@@ -25,7 +25,7 @@ from saliency_pipeline.statistics.speed import EARLY_EPOCHS
 FORMAT, FORMAT_VERSION = "salpipe-comparison", 2
 
 
-def analyse(
+def analyze(
     runs: Sequence[Run],
     arms: Sequence[Arm],
     settings: Sequence[str],

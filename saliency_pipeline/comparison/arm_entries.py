@@ -10,9 +10,9 @@ from typing import Any
 
 from saliency_pipeline.documents import read_toml
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.models.fusion import FUSIONS
+from saliency_pipeline.models.trained.fusion import FUSIONS
 from saliency_pipeline.training.config import SPELLED, TrainConfig, option
-from saliency_pipeline.training.controls import MAPS, OWN
+from saliency_pipeline.training.data.controls import MAPS, OWN
 
 CONTROLS = tuple(name for name in MAPS if name != OWN)
 """Maps that a control reads instead of its candidate's."""
@@ -29,7 +29,7 @@ BUILT_IN: dict[str, dict[str, Any]] = {
 }
 """Arms that need no description: the options of `salpipe train` in which each differs from the others."""
 
-BRANCH_OPTIONS = ("fusion", "fuse_at", "alpha", "learn_alpha", "method", "maps", "map_target", "normalise")
+BRANCH_OPTIONS = ("fusion", "fuse_at", "alpha", "learn_alpha", "method", "maps", "map_target", "normalize")
 """Options of the saliency branch, which a baseline does not have."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

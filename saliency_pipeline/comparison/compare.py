@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from saliency_pipeline.comparison.analysis import analyse
+from saliency_pipeline.comparison.analysis import analyze
 from saliency_pipeline.comparison.arms import Arm
 from saliency_pipeline.comparison.costs import measure_costs, pretraining_costs
 from saliency_pipeline.comparison.estimate import Estimate, choose_shared_precision, estimate
@@ -36,7 +36,7 @@ from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.summary import flagged_shares
 from saliency_pipeline.subsets.grouping import anchored
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.groups import Groups, check_same_groups, divided, find_groups
+from saliency_pipeline.training.data.groups import Groups, check_same_groups, divided, find_groups
 from saliency_pipeline.training.parts import check_names, chosen_method
 from saliency_pipeline.training.runlog import PROVENANCE, read_json
 from saliency_pipeline.workers import possible_jobs, usable_cores
@@ -170,7 +170,7 @@ def _look(
         "plan": {name: value for name, value in described(plan).items() if name not in ("shards", "arms")},
         **_origin(pairs, plan),
     }
-    results = analyse(
+    results = analyze(
         runs,
         plan.arms,
         plan.settings,

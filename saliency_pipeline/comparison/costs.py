@@ -14,12 +14,12 @@ from PIL import Image
 
 from saliency_pipeline.comparison.plan import PRETRAINING, Task
 from saliency_pipeline.comparison.runs import Run, is_finished
+from saliency_pipeline.datasets.folder import read_folder
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.generation.run import generate
-from saliency_pipeline.images.folder import read_folder
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.controls import STORED
+from saliency_pipeline.training.data.controls import STORED
 from saliency_pipeline.training.parts import chosen_method
 from saliency_pipeline.training.runlog import SUMMARY, read_json
 

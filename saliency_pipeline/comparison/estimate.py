@@ -15,7 +15,7 @@ from saliency_pipeline.comparison.plan import Plan, Task
 from saliency_pipeline.devices import find_device
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.order import epoch_batches, epoch_order
+from saliency_pipeline.training.data.order import epoch_batches, epoch_order
 from saliency_pipeline.training.parts import Parts, assemble, chosen_method, datasets, make_optimizer, network_spec
 from saliency_pipeline.training.precision import autocast, choose_precision
 

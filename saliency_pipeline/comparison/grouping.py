@@ -13,7 +13,7 @@ from saliency_pipeline.comparison.pairing import COMPUTED, SPLIT
 from saliency_pipeline.comparison.runs import Run
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.training.config import option
-from saliency_pipeline.training.controls import OWN
+from saliency_pipeline.training.data.controls import OWN
 
 Options = Mapping[str, Any]
 

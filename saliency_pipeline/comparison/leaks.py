@@ -12,9 +12,10 @@ import numpy.typing as npt
 from saliency_pipeline.comparison.plan import Plan, Task
 from saliency_pipeline.comparison.runs import Run
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.models.training_images import TrainingImages
+from saliency_pipeline.models.trained.training_images import TrainingImages
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.data.split import Split
 from saliency_pipeline.training.leaks import (
     Leak,
     LeakCheck,
@@ -24,7 +25,6 @@ from saliency_pipeline.training.leaks import (
     training_images,
 )
 from saliency_pipeline.training.parts import split_of
-from saliency_pipeline.training.split import Split
 
 _SPLIT = ("folds", "fold", "per_class", "limit", "seed", "group_by", "search_duplicates", "inner_split")
 """Options that decide the images of a run."""

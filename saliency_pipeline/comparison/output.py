@@ -15,9 +15,9 @@ from PIL import Image
 from saliency_pipeline.comparison.analysis import FORMAT_VERSION
 from saliency_pipeline.comparison.overall import FORMAT as OVERALL_FORMAT
 from saliency_pipeline.comparison.report import Pictures, write_report
+from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import write_atomically
-from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.saliency.render import overlay
 from saliency_pipeline.shards.reader import ShardFolder

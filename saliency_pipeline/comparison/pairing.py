@@ -9,7 +9,7 @@ from typing import Any
 from saliency_pipeline.comparison.arms import Arm, first_reference
 from saliency_pipeline.comparison.runs import FirstWeights, Run
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.models.weights import RGB_PART
+from saliency_pipeline.models.source.weights import RGB_PART
 from saliency_pipeline.training.config import option
 from saliency_pipeline.training.runlog import ANSWERS
 

@@ -51,7 +51,7 @@ def write_report(folder: Path, results: Values, costs: Values, pictures: Picture
 
     Args:
         folder: of the comparison.
-        results: content of `results.json`, format version 2; see `analysis.analyse`.
+        results: content of `results.json`, format version 2; see `analysis.analyze`.
         costs: content of `costs.json`; see `costs.measure_costs`.
         pictures: photo and overlay of an image by its key, as JPEG files; None where they are not available.
 

@@ -55,8 +55,8 @@ class FirstWeights:
         origin: what was loaded: a backbone and its weights, or a checkpoint; empty where nothing was.
         loaded: names of the tensors that were loaded from there.
         random: names of the tensors that were drawn at random, at least in part.
-        tensors: dtype, shape and digest of every tensor by name, see `models.weights.tensor_digests`; empty for a run
-            of an earlier version, which recorded none.
+        tensors: dtype, shape and digest of every tensor by name, see `models.source.weights.tensor_digests`; empty for
+            a run of an earlier version, which recorded none.
     """
 
     origin: str = ""
@@ -146,10 +146,10 @@ def read_run(folder: Path, arm: str, setting: str) -> Run:
             {"pool": images["train"], **images},
             str(provenance["shards"]["plan"]),
             Path(provenance["shards"]["path"]),
-            str(provenance["initialisation"]["sha256"]),
+            str(provenance["initialization"]["sha256"]),
             _read_predictions(folder / ANSWERS),
             _read_predictions(folder / TEST / PREDICTIONS),
-            _first_weights(provenance["initialisation"]),
+            _first_weights(provenance["initialization"]),
             _start(provenance.get("start")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -185,7 +185,7 @@ def recalls(predictions: Sequence[Predictions], classes: Sequence[str]) -> list[
 
 
 def _first_weights(record: Mapping[str, Any]) -> FirstWeights:
-    """The first weights from `initialisation` of a run's provenance.
+    """The first weights from `initialization` of a run's provenance.
 
     Raises:
         ValueError, AttributeError, TypeError: it is damaged.

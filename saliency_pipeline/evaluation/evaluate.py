@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.devices import threads_within_cores
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation import metrics
-from saliency_pipeline.evaluation.answers import (
+from saliency_pipeline.evaluation.confusion import excerpt, from_json
+from saliency_pipeline.evaluation.figures import draw_confusion, draw_reliability
+from saliency_pipeline.evaluation.predictions import (
     BATCH,
     Positions,
     Probabilities,
@@ -26,23 +29,20 @@ from saliency_pipeline.evaluation.answers import (
     others_header,
     recorded_config,
 )
-from saliency_pipeline.evaluation.confusion import excerpt, from_json
-from saliency_pipeline.evaluation.figures import draw_confusion, draw_reliability
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output, make_subfolder
-from saliency_pipeline.images.nesting import refuse_among_images
-from saliency_pipeline.models.trained import Trained, load_trained
-from saliency_pipeline.models.training_images import DIGEST, TrainingImages
+from saliency_pipeline.models.trained.trained import Trained, load_trained
+from saliency_pipeline.models.trained.training_images import DIGEST, TrainingImages
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.tables import write_table
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.groups import check_same_groups, find_groups
+from saliency_pipeline.training.data.groups import check_same_groups, find_groups
+from saliency_pipeline.training.data.split import evaluation_rows
 from saliency_pipeline.training.leaks import LeakCheck
 from saliency_pipeline.training.parts import labels_and_splits, split_of
-from saliency_pipeline.training.split import evaluation_rows
 
 EVALUATION = "evaluation.json"
 PER_CLASS = "per-class.csv"
@@ -88,7 +88,7 @@ def evaluate(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluate a trained network on the labelled images of one part of a data set, in fp32.
+    """Evaluate a trained network on the labeled images of one part of a data set, in fp32.
 
     The best epoch was chosen by its validation images, so that figures of `validation` are optimistic, which the
     caveats say; `test` is held out. A network that was trained in bf16 may differ from its own `metrics.csv` by
@@ -190,7 +190,7 @@ def _caveats(trained: Trained, config: TrainConfig, pairs: ShardFolder, rows: Po
     images = _trained_on(trained, config, pairs, shards)
     if seen := int(images.contains(_sha256(pairs, rows)).sum()):
         which = "these images" if seen == len(rows) else f"{seen:,} of these {len(rows):,} images"
-        yield f"the network was trained on {which}: the figures say what it remembers, not what it has learnt"
+        yield f"the network was trained on {which}: the figures say what it remembers, not what it has learned"
     validation = _validated_on(config, pairs, shards)
     if chosen := 0 if validation is None else int(validation.contains(_sha256(pairs, rows)).sum()):
         which = "these images" if chosen == len(rows) else f"{chosen:,} of these {len(rows):,} images"

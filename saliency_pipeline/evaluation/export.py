@@ -17,17 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.evaluation.answers import recorded_config
+from saliency_pipeline.evaluation.predictions import recorded_config
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output
-from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.models.preprocessing import Preprocessing
-from saliency_pipeline.models.trained import Trained, load_trained
-from saliency_pipeline.models.weights import one_line
+from saliency_pipeline.models.source.weights import one_line
+from saliency_pipeline.models.trained.trained import Trained, load_trained
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.training.batches import Batch
-from saliency_pipeline.training.inputs import Inputs
+from saliency_pipeline.training.data.batches import Batch
+from saliency_pipeline.training.data.inputs import Inputs
 
 OPSET = 18
 """The lowest that PyTorch writes directly, which the most programs read."""
@@ -60,7 +60,7 @@ class Export:
 
 
 class Deployed(nn.Module):
-    """A trained network with the normalisation of its images inside.
+    """A trained network with the normalization of its images inside.
 
     Args:
         network: called as `network(images, maps)`.
@@ -84,11 +84,11 @@ class Deployed(nn.Module):
 def export(run: Path | str, output: Path | str, *, opset: int = OPSET, progress: Progress | None = None) -> Export:
     """Write a trained network as ONNX, after comparing it with PyTorch in ONNX Runtime for two batch sizes.
 
-    The model takes `image`, float32 (N, 3, S, S), RGB in [0, 1] (normalisation happens inside), and, where the network
-    needs maps, `map`, float32 (N, 1, S, S), brought to the size of the image (bilinear) and normalised as in training;
+    The model takes `image`, float32 (N, 3, S, S), RGB in [0, 1] (normalization happens inside), and, where the network
+    needs maps, `map`, float32 (N, 1, S, S), brought to the size of the image (bilinear) and normalized as in training;
     it gives `logits`, float32 (N, classes). N is free. Its metadata hold `classes` (a JSON list in the order of the
-    logits), `method` (whose maps, or nothing), `normalisation` (JSON: `mean` and `std`, which the graph applies,
-    `interpolation` of the frames, `map`: how maps are normalised), `arch`, `backbone`, `network_sha256` and `salpipe`.
+    logits), `method` (whose maps, or nothing), `normalization` (JSON: `mean` and `std`, which the graph applies,
+    `interpolation` of the frames, `map`: how maps are normalized), `arch`, `backbone`, `network_sha256` and `salpipe`.
 
     Args:
         run: a folder of `salpipe train`, whose best network is taken, or the file of a network.
@@ -166,16 +166,16 @@ def _model(trained: Trained, opset: int) -> Any:
 def _metadata(trained: Trained) -> dict[str, str]:
     config, p = recorded_config(trained), trained.preprocessing
     mapped = trained.spec.needs_maps
-    normalisation = {
+    normalization = {
         "mean": p.mean,
         "std": p.std,
         "interpolation": p.interpolation,
-        "map": config.normalise if mapped else None,
+        "map": config.normalize if mapped else None,
     }
     return {
         "classes": json.dumps(trained.spec.classes),
         "method": config.method or "" if mapped else "",
-        "normalisation": json.dumps(normalisation),
+        "normalization": json.dumps(normalization),
         "arch": trained.spec.arch,
         "backbone": trained.spec.backbone,
         "network_sha256": trained.sha256,
@@ -186,7 +186,7 @@ def _metadata(trained: Trained) -> dict[str, str]:
 def _error(trained: Trained, model: bytes) -> float:
     """The largest difference between ONNX Runtime's logits and PyTorch's, relative to the range of the latter.
 
-    PyTorch is given bytes as in training, so that the normalisation is compared as well.
+    PyTorch is given bytes as in training, so that the normalization is compared as well.
     """
     import onnxruntime
 

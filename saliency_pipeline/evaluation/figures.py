@@ -34,11 +34,11 @@ def draw_confusion(
     images: npt.NDArray[np.int64] | None = None,
     of: int | None = None,
 ) -> None:
-    """Draw a confusion matrix as a PNG: a row is a true class, a column an answer, the colour the share of the row.
+    """Draw a confusion matrix as a PNG: a row is a true class, a column an answer, the color the share of the row.
 
-    Up to 25 classes the cells hold the counts; beyond it the colours follow the square root of the share, so that
+    Up to 25 classes the cells hold the counts; beyond it the colors follow the square root of the share, so that
     rare answers are seen. The picture grows with the classes up to about 3,500 pixels; where the names would then
-    touch, only every so many is written. The row of a class without images is grey.
+    touch, only every so many is written. The row of a class without images is gray.
 
     Args:
         confusion: (C, C) int64, images of the row's class answered as the column's.
@@ -56,9 +56,9 @@ def draw_confusion(
 
     figure = Figure(figsize=(side, side))
     axes = figure.add_axes((0, 0, 1, 1))
-    colours = matplotlib.colormaps["Blues"].with_extremes(bad="#dddddd")
+    colors = matplotlib.colormaps["Blues"].with_extremes(bad="#dddddd")
     norm = PowerNorm(1 if count <= _COUNTED else 0.5, vmin=0, vmax=1)
-    picture = axes.imshow(np.ma.masked_invalid(shares), cmap=colours, norm=norm, aspect="equal")
+    picture = axes.imshow(np.ma.masked_invalid(shares), cmap=colors, norm=norm, aspect="equal")
     if count <= _COUNTED:
         _write_counts(axes, confusion, shares)
     _name_cells(axes, classes, side)
@@ -123,10 +123,10 @@ def draw_reliability(bins: Sequence[Mapping[str, Any]], ece: float, path: Path) 
 def _write_counts(axes: Axes, confusion: npt.NDArray[np.int64], shares: npt.NDArray[np.float64]) -> None:
     for (row, column), images in np.ndenumerate(confusion):
         if images:
-            colour = "white" if shares[row, column] > 0.5 else "black"
+            color = "white" if shares[row, column] > 0.5 else "black"
             # four digits fill a cell
             size = 10 if images < 1000 else 7.5 if images < 100_000 else 5
-            axes.text(column, row, f"{images}", ha="center", va="center", color=colour, fontsize=size)
+            axes.text(column, row, f"{images}", ha="center", va="center", color=color, fontsize=size)
 
 
 def _name_cells(axes: Axes, classes: Sequence[str], side: float) -> None:

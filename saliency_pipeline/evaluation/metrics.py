@@ -48,12 +48,12 @@ def validate(labels: Labels, probabilities: Probabilities) -> None:
             "give (N,) and (N, C)"
         )
     if not len(labels):
-        raise SalpipeError("there is no image to evaluate; choose a split that has labelled images")
+        raise SalpipeError("there is no image to evaluate; choose a split that has labeled images")
     classes = probabilities.shape[1]
     if len(wrong := np.flatnonzero((labels < 0) | (labels >= classes))):
         raise SalpipeError(
             f"image {wrong[0]} has label {labels[wrong[0]]}, but the probabilities are of {classes} classes; "
-            "evaluate labelled images of the classes that the run was trained on"
+            "evaluate labeled images of the classes that the run was trained on"
         )
     if len(wrong := np.flatnonzero(~np.isfinite(probabilities).all(axis=1))):
         raise SalpipeError(f"image {wrong[0]} has a probability that is not finite; predict with --precision fp32")

@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from saliency_pipeline.datasets.layout import ReadOptions
+from saliency_pipeline.datasets.nesting import refuse_among_images
+from saliency_pipeline.datasets.open import read_images
 from saliency_pipeline.devices import find_device, threads_within_cores
 from saliency_pipeline.errors import OptionError, SalpipeError
-from saliency_pipeline.evaluation.answers import (
+from saliency_pipeline.evaluation.predictions import (
     BATCH,
     Probabilities,
     answer,
@@ -28,12 +31,9 @@ from saliency_pipeline.folders import make_output, make_subfolder
 from saliency_pipeline.gallery.page import show
 from saliency_pipeline.generation.plan import Request
 from saliency_pipeline.generation.run import generate
-from saliency_pipeline.images.layout import ReadOptions
-from saliency_pipeline.images.nesting import refuse_among_images
-from saliency_pipeline.images.open import read_images
-from saliency_pipeline.models.source import load_source
-from saliency_pipeline.models.trained import Trained, load_trained, trained_file
-from saliency_pipeline.models.weights import state_sha256
+from saliency_pipeline.models.source.source import load_source
+from saliency_pipeline.models.source.weights import state_sha256
+from saliency_pipeline.models.trained.trained import Trained, load_trained, trained_file
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.backends import computes_bf16_in, openvino_installed
 from saliency_pipeline.shards.reader import ShardFolder

@@ -9,6 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from saliency_pipeline.datasets.nesting import refuse_among_images
+from saliency_pipeline.datasets.notes import Notes
+from saliency_pipeline.datasets.pubfig import LIST_NAMES
+from saliency_pipeline.datasets.pubfig_list import ListedFace, of_people, person_name, read_list
 from saliency_pipeline.fetching.fetch_log import LOG_NAME, FetchLog, FetchReport
 from saliency_pipeline.fetching.presence import FEW, too_few
 from saliency_pipeline.fetching.retrieval import Retrieval
@@ -16,10 +20,6 @@ from saliency_pipeline.fetching.session import Limits, import_aiohttp, possible_
 from saliency_pipeline.files import disk_errors_explained, write_atomically
 from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.images.keys import natural
-from saliency_pipeline.images.nesting import refuse_among_images
-from saliency_pipeline.images.notes import Notes
-from saliency_pipeline.images.pubfig import LIST_NAMES
-from saliency_pipeline.images.pubfig_list import ListedFace, of_people, person_name, read_list
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.temporaries import remove_stale_temporaries
 

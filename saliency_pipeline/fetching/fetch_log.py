@@ -8,12 +8,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from saliency_pipeline.datasets.pubfig_list import ListedFace
 from saliency_pipeline.documents import parse_json
 from saliency_pipeline.fetching.session import Limits
 from saliency_pipeline.files import disk_errors_explained
 from saliency_pipeline.folders import open_to_append
 from saliency_pipeline.images.keys import shown
-from saliency_pipeline.images.pubfig_list import ListedFace
 
 LOG_NAME = "fetch.jsonl"
 

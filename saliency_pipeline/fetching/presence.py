@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from saliency_pipeline.datasets.notes import Notes
+from saliency_pipeline.datasets.pubfig import numbered
+from saliency_pipeline.datasets.pubfig_list import ListedFace, of_people, read_list
 from saliency_pipeline.errors import BadImageError
 from saliency_pipeline.images.keys import natural
-from saliency_pipeline.images.notes import Notes
-from saliency_pipeline.images.pubfig import numbered
-from saliency_pipeline.images.pubfig_list import ListedFace, of_people, read_list
 from saliency_pipeline.images.record import ImageRecord
 from saliency_pipeline.progress import Progress
 

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
+from saliency_pipeline.datasets.notes import Notes
+from saliency_pipeline.datasets.pubfig import numbered
+from saliency_pipeline.datasets.pubfig_list import ListedFace
 from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.fetching.download import Download, DownloadError, download, suffix_of
@@ -20,9 +23,6 @@ from saliency_pipeline.fetching.fetch_log import FetchLog, Outcome
 from saliency_pipeline.fetching.session import Limits, new_session
 from saliency_pipeline.files import disk_errors_explained
 from saliency_pipeline.folders import refuse_link
-from saliency_pipeline.images.notes import Notes
-from saliency_pipeline.images.pubfig import numbered
-from saliency_pipeline.images.pubfig_list import ListedFace
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.temporaries import temporary_name
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from saliency_pipeline.datasets.nesting import refuse_among_images, refuse_nesting
+from saliency_pipeline.datasets.notes import Notes
+from saliency_pipeline.datasets.pubfig_list import duplicates_in_list, read_list
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.folders import make_output
 from saliency_pipeline.gallery.pairs import PAGE, Group, Member, write_pairs
 from saliency_pipeline.images.keys import natural, shown
-from saliency_pipeline.images.nesting import refuse_among_images, refuse_nesting
-from saliency_pipeline.images.notes import Notes
-from saliency_pipeline.images.pubfig_list import duplicates_in_list, read_list
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.recognition import refuse_shards
@@ -93,7 +93,7 @@ def audit(
     Example:
         >>> import tempfile
         >>> from PIL import Image
-        >>> from saliency_pipeline.images.folder import read_folder
+        >>> from saliency_pipeline.datasets.folder import read_folder
         >>> with tempfile.TemporaryDirectory() as root:
         ...     for name in ("cat", "dog"):
         ...         Path(root, "photos", name).mkdir(parents=True)

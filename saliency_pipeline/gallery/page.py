@@ -17,14 +17,14 @@ import numpy.typing as npt
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
+from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output
 from saliency_pipeline.gallery.selection import choose
-from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.recognition import refuse_shards
-from saliency_pipeline.saliency.render import colours, contact_sheet, overlay
+from saliency_pipeline.saliency.render import colors, contact_sheet, overlay
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE, SEEN, SINGLE_COLOR
 from saliency_pipeline.shards.shard import Pair, Shard
@@ -257,12 +257,12 @@ def _card(
 
 
 def _html(data: ShardFolder, views: Sequence[View], cards: Sequence[Card], title: str) -> str:
-    labelled = any(card.label is not None for card in cards)
-    groups = [_group(card, labelled) for card in cards]
+    labeled = any(card.label is not None for card in cards)
+    groups = [_group(card, labeled) for card in cards]
     found = Counter(groups)
     # in label order where there are labels, else the most frequent first
     names = (
-        [name for name in [*data.classes, None] if name in found] if labelled else [n for n, _ in found.most_common()]
+        [name for name in [*data.classes, None] if name in found] if labeled else [n for n, _ in found.most_common()]
     )
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files(__package__) / PAGE).read_text(encoding="utf-8"))
@@ -271,24 +271,24 @@ def _html(data: ShardFolder, views: Sequence[View], cards: Sequence[Card], title
         total=len(data),
         facts=_facts(data, views),
         cards=list(zip(cards, groups, strict=True)),
-        groups=[(name or "(unlabelled)", found[name], number) for number, name in enumerate(names)],
+        groups=[(name or "(unlabeled)", found[name], number) for number, name in enumerate(names)],
         numbers={name: number for number, name in enumerate(names)},
-        grouped_by="Class" if labelled else "Predicted class",
+        grouped_by="Class" if labeled else "Predicted class",
         views=views,
         legends=[_legend(any(card.overlays[number].signed for card in cards)) for number in range(len(views))],
     )
 
 
 def _legend(signed: bool) -> tuple[str, str, str]:
-    """What the weak end of the colours means, the colours as the steps of a CSS gradient, and the strong end."""
+    """What the weak end of the colors means, the colors as the steps of a CSS gradient, and the strong end."""
     values = np.linspace(-1 if signed else 0, 1, 13, dtype=np.float32)
-    steps = ", ".join(f"rgb({red} {green} {blue})" for red, green, blue in colours(values[None])[0].tolist())
+    steps = ", ".join(f"rgb({red} {green} {blue})" for red, green, blue in colors(values[None])[0].tolist())
     return ("against", steps, "for") if signed else ("low", steps, "high")
 
 
-def _group(card: Card, labelled: bool) -> str | None:
+def _group(card: Card, labeled: bool) -> str | None:
     """What the class filter files an image under: its label, or the prediction where the data set has none."""
-    return card.label if labelled or not card.predictions else card.predictions[0][0]
+    return card.label if labeled or not card.predictions else card.predictions[0][0]
 
 
 def _facts(data: ShardFolder, views: Sequence[View]) -> list[tuple[str, str]]:

@@ -37,7 +37,7 @@ class Member:
 
     Attributes:
         record: the image.
-        label: name of its class; None where it is unlabelled.
+        label: name of its class; None where it is unlabeled.
         kind: `first` of its group, or how it is a duplicate of another: `exact` or `near`.
         distance: from the image of its group that it is most like, in [0, 1]; 0 where it is exact or first.
     """
@@ -61,7 +61,7 @@ class Group:
 
     @cached_property
     def conflict(self) -> bool:
-        """Whether they are labelled differently."""
+        """Whether they are labeled differently."""
         return in_conflict(member.record for member in self.members)
 
     @cached_property

@@ -118,7 +118,7 @@ def _label(folder: ShardFolder, name: str) -> int:
         if written in classes:
             return classes.index(written)
     if not classes:
-        raise SalpipeError(f"no class '{name}': {folder.path} is not labelled; leave the class out")
+        raise SalpipeError(f"no class '{name}': {folder.path} is not labeled; leave the class out")
     listed = ", ".join(classes[:_NAMES_LISTED])
     if len(classes) > _NAMES_LISTED:
         listed += f" and {len(classes) - _NAMES_LISTED:,} more"

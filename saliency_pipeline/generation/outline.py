@@ -21,8 +21,8 @@ from saliency_pipeline.generation.plan import (
 )
 from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.record import Catalogue, Split
-from saliency_pipeline.models.registry import EMBEDDED
-from saliency_pipeline.models.weights import file_sha256
+from saliency_pipeline.models.source.registry import EMBEDDED
+from saliency_pipeline.models.source.weights import file_sha256
 from saliency_pipeline.saliency.methods import find_methods
 from saliency_pipeline.shards.schema import is_shard_name
 from saliency_pipeline.shards.summary import plural
@@ -41,7 +41,7 @@ class Outline:
         shards: how many shards they fill.
         splits: images of each split that has some.
         classes: images of each class, by name, in label order.
-        unlabelled: images without a label.
+        unlabeled: images without a label.
         boxes: images of which is known where their object is.
         regions: images of which only a region is meant.
         records: SHA-256 of what is known of all images; the same where and when the same are found again.
@@ -56,7 +56,7 @@ class Outline:
     shards: int
     splits: dict[str, int]
     classes: dict[str, int]
-    unlabelled: int
+    unlabeled: int
     boxes: int
     regions: int
     records: str
@@ -79,7 +79,7 @@ class Outline:
             sizes = f"{least}{plural(max(counts), 'image')}"
             lines.append(f"class{'es' if len(counts) > 1 else ''} of {sizes}: {', '.join(names)}{more}")
         for count, what in (
-            (self.unlabelled, "unlabelled"),
+            (self.unlabeled, "unlabeled"),
             (self.boxes, "with boxes of their objects"),
             (self.regions, "of which a region is cut out"),
         ):
@@ -101,7 +101,7 @@ def outline(catalogue: Catalogue, shard_size: int) -> Outline:
         shards=len(shard_tasks(catalogue, shard_size)),
         splits={split.name.lower(): int((splits == split).sum()) for split in Split if (splits == split).any()},
         classes=dict(zip(catalogue.classes, counts, strict=True)),
-        unlabelled=int((labels < 0).sum()),
+        unlabeled=int((labels < 0).sum()),
         boxes=sum(bool(record.boxes) for record in records),
         regions=sum(record.box is not None for record in records),
         records=records_digest(catalogue),

@@ -27,8 +27,8 @@ from saliency_pipeline.generation.plan import (
 from saliency_pipeline.images.decode import decode_frame
 from saliency_pipeline.images.fit import FITS
 from saliency_pipeline.images.record import Catalogue
-from saliency_pipeline.models.source import SourceModel, load_source
-from saliency_pipeline.models.training_images import ENTRY
+from saliency_pipeline.models.source.source import SourceModel, load_source
+from saliency_pipeline.models.trained.training_images import ENTRY
 from saliency_pipeline.saliency.backends import BACKENDS, PRECISIONS, Placement
 from saliency_pipeline.saliency.engine import Explainer
 from saliency_pipeline.saliency.layers import Layer, NoGridError
@@ -177,13 +177,13 @@ def _layer(request: Request, source: SourceModel) -> Layer:
 
 
 def _target(request: Request, source: SourceModel, catalogue: Catalogue) -> Target:
-    unlabelled = sum(record.label < 0 for record in catalogue.records)
+    unlabeled = sum(record.label < 0 for record in catalogue.records)
     return parse_target(
         request.target,
         len(source.classes),
         source.class_index,
         catalogue.ids or catalogue.classes,
-        unlabelled,
+        unlabeled,
         source.class_named,
     )
 
@@ -299,7 +299,7 @@ def _choose(
 
 
 def _first_frames(catalogue: Catalogue, request: Request, source: SourceModel, count: int) -> np.ndarray:
-    """Frames spread evenly over the catalogue, to try placements on; grey ones where no image can be used."""
+    """Frames spread evenly over the catalogue, to try placements on; gray ones where no image can be used."""
     p = source.preprocessing
     frames = []
     for record in catalogue.records[:: max(1, len(catalogue) // count)]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from saliency_pipeline.datasets.nesting import refuse_among_images, refuse_nesting
+from saliency_pipeline.datasets.open import read_images
 from saliency_pipeline.devices import find_device, threads_within_cores
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.folders import FolderLock, make_output, make_subfolder
@@ -18,10 +20,8 @@ from saliency_pipeline.generation.job import Job, write_shard, write_shards
 from saliency_pipeline.generation.plan import PLAN, Request, ShardTask, shard_tasks
 from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, merge, reject_count, valid_receipt
 from saliency_pipeline.generation.resolve import Resolved, checked, resolve
-from saliency_pipeline.images.nesting import refuse_among_images, refuse_nesting
-from saliency_pipeline.images.open import read_images
 from saliency_pipeline.images.record import Catalogue
-from saliency_pipeline.models.training_images import ENTRY
+from saliency_pipeline.models.trained.training_images import ENTRY
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.schema import SEEN, ShardHeader, is_shard_name

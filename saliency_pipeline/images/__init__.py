@@ -1,1 +1,1 @@
-"""Where labelled images come from: catalogues of records, and the decoding of one record to one frame."""
+"""Where labeled images come from: catalogues of records, and the decoding of one record to one frame."""

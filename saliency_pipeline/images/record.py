@@ -1,4 +1,4 @@
-"""One labelled image of a data set, and the catalogue that lists them. How a data set is read stands elsewhere."""
+"""One labeled image of a data set, and the catalogue that lists them. How a data set is read stands elsewhere."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ImageRecord:
         key: unique in its catalogue: the path relative to the data set's root, '/' separated, always valid UTF-8.
             The same image has the same key in every layout of a data set.
         path: the file that holds the image, as the operating system spells it.
-        label: index into the catalogue's classes; -1 where the image is unlabelled.
+        label: index into the catalogue's classes; -1 where the image is unlabeled.
         split: the part of the data set.
         box: the region that is meant, where that is not the whole image; it may reach beyond the image's borders.
         boxes: where in the image objects of its class are, as far as the data set says.
@@ -85,7 +85,7 @@ class Catalogue:
     Attributes:
         root: the folder or archive the data set was read from.
         records: the images, sorted by key in natural order; keys are unique.
-        classes: class names in label order, each another one; empty for an unlabelled data set.
+        classes: class names in label order, each another one; empty for an unlabeled data set.
         ids: WordNet ids of the classes, in the same order, sorted; empty where the classes are none of WordNet's.
         layout: name of the layout it was read as.
         notes: what was passed over and why, a line each.

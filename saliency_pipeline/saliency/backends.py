@@ -19,7 +19,7 @@ from saliency_pipeline.cache import cached
 from saliency_pipeline.devices import computes_bf16
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.preprocessing import Preprocessing
-from saliency_pipeline.models.weights import one_line
+from saliency_pipeline.models.source.weights import one_line
 from saliency_pipeline.saliency.rounding import rounded_to_bf16
 
 BACKENDS = ("torch", "compile", "openvino")
@@ -61,8 +61,8 @@ def make_trunk(
     """The trunk `graph` on the back end of `placement`.
 
     Args:
-        graph: normalised (N, 3, S, S) to the layer's output.
-        preprocessing: how frames are normalised.
+        graph: normalized (N, 3, S, S) to the layer's output.
+        preprocessing: how frames are normalized.
         batch: N.
         placement: back end, precision, device and streams.
         cache_key: determines the graph's content; under it OpenVINO's compiled model is cached. Empty: not cached.
@@ -100,7 +100,7 @@ def openvino_installed() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
-class Normalise:
+class Normalize:
     """Frames (N, S, S, 3) uint8 to (N, 3, S, S) in channels_last order: (frame / 255 - mean) / std."""
 
     def __init__(self, preprocessing: Preprocessing, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
@@ -109,7 +109,7 @@ class Normalise:
         self.scale, self.shift = (values.to(self.device) for values in preprocessing.scale_and_shift(255))
 
     def __call__(self, frames: np.ndarray) -> Tensor:
-        """Normalise on the device; the frames' own memory is only read."""
+        """Normalize on the device; the frames' own memory is only read."""
         # torch reads no memory that may not be written, such as a file mapped for reading.
         raw = torch.from_numpy(np.require(frames, requirements="W"))
         if self.device.type == "cuda":
@@ -125,7 +125,7 @@ class TorchTrunk:
         dtype = PRECISIONS[placement.precision]
         module = placed(rounded_to_bf16(graph) if placement.precision == "bf16" else graph, placement.device, dtype)
         reuse_buffers(module)
-        self.normalise = Normalise(preprocessing, placement.device, dtype)
+        self.normalize = Normalize(preprocessing, placement.device, dtype)
         # Freezing makes the weights constants, so that they are laid out for the kernels once.
         self.run: Any = torch.compile(module, options={"freezing": True}) if placement.backend == "compile" else module
         self.batch, self.placement, self.has_run = batch, placement, placement.backend == "torch"
@@ -138,7 +138,7 @@ class TorchTrunk:
 
     def _batch(self, frames: np.ndarray) -> Tensor:
         try:
-            activations: Tensor = self.run(self.normalise(frames))
+            activations: Tensor = self.run(self.normalize(frames))
         except Exception as error:
             # Compiling happens in the first call, and needs a C++ compiler for one.
             if self.has_run:

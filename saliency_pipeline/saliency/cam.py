@@ -14,7 +14,7 @@ def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
         gradients: (N, C, h, w), gradient of each image's logit with respect to A.
 
     Returns:
-        (N, h, w), >= 0, in logits per cell times h w; neither up-sampled nor normalised.
+        (N, h, w), >= 0, in logits per cell times h w; neither up-sampled nor normalized.
 
     >>> a = torch.tensor([[[[1.0, 2.0]], [[3.0, -4.0]]]])
     >>> grad_cam(a, torch.tensor([[[[1.0, 1.0]], [[0.5, 0.5]]]]))

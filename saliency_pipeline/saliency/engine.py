@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saliency_pipeline.models.source import SourceModel
-from saliency_pipeline.saliency.backends import Normalise, Placement, make_trunk, placed
+from saliency_pipeline.models.source.source import SourceModel
+from saliency_pipeline.saliency.backends import Normalize, Placement, make_trunk, placed
 from saliency_pipeline.saliency.layers import Layer
 from saliency_pipeline.saliency.methods import Method
 from saliency_pipeline.saliency.mixed import MixedNetwork
@@ -46,7 +46,7 @@ class Explanation:
 class Explainer:
     """Explains frames with one source model, one layer and one placement; safe to call from several threads.
 
-    A map never depends on its batch neighbours: every batch has the same shape (a short one is filled with black
+    A map never depends on its batch neighbors: every batch has the same shape (a short one is filled with black
     frames whose results are dropped) and nothing in an eval-mode network mixes images. Only the closed form takes all
     batches of a call at once: their number may change the rounding of the scores.
     """
@@ -85,7 +85,7 @@ class Explainer:
         self.closed_form = split.linear is not None and all(method.closed_form for method in methods)
         if split.trunk is None or self.differentiates:
             self.whole = _differentiable(split, placement)
-            self.normalise = Normalise(source.preprocessing, placement.device)
+            self.normalize = Normalize(source.preprocessing, placement.device)
         else:
             self.trunk = make_trunk(split.trunk, source.preprocessing, batch, placement, split.cache_key)
             self.head = placed(split.head, placement.device) if split.head else None
@@ -153,7 +153,7 @@ class Explainer:
         """One batch through as much of the network as has to be differentiated."""
         with torch.enable_grad():
             if self.differentiates:
-                pixels = self.normalise(frames).requires_grad_()
+                pixels = self.normalize(frames).requires_grad_()
                 output, logits = self.whole(pixels)
                 return self._gradients(logits, labels, pixels, output)
             assert self.head is not None

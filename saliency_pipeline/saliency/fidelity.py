@@ -13,8 +13,8 @@ import torch
 from saliency_pipeline.cache import cached
 from saliency_pipeline.devices import capabilities
 from saliency_pipeline.models.probe import evaluating
-from saliency_pipeline.models.source import SourceModel
-from saliency_pipeline.saliency.backends import Normalise, Placement
+from saliency_pipeline.models.source.source import SourceModel
+from saliency_pipeline.saliency.backends import Normalize, Placement
 from saliency_pipeline.saliency.engine import Explainer
 from saliency_pipeline.saliency.layers import Layer
 from saliency_pipeline.saliency.methods import Method
@@ -140,13 +140,13 @@ def reference_maps(source: SourceModel, layer: Layer, methods: Sequence[Method],
     """
     from captum.attr import LayerGradCam, Saliency
 
-    network, normalise = source.module, Normalise(source.preprocessing)
+    network, normalize = source.module, Normalize(source.preprocessing)
     scores: list[np.ndarray] = []
     maps: list[list[np.ndarray]] = [[] for _ in methods]
     with evaluating(network):
         observed = Observed(network, layer.name)
         for start in range(0, len(frames), 4):
-            pixels = normalise(frames[start : start + 4]).contiguous()
+            pixels = normalize(frames[start : start + 4]).contiguous()
             with torch.no_grad():
                 scored = network(pixels)
             target = scored.argmax(1)

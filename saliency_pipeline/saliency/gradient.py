@@ -1,7 +1,7 @@
 """Pixel gradients: how a logit changes with each pixel. Formulas only.
 
-Gradients are with respect to the normalised frame, so their unit is logits per standard deviation of the source
-model's normalisation, as in captum's Saliency.
+Gradients are with respect to the normalized frame, so their unit is logits per standard deviation of the source
+model's normalization, as in captum's Saliency.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 def simonyan(gradients: Tensor) -> Tensor:
-    """Largest absolute gradient over the colour channels, max_c |g_c| (Simonyan et al., arXiv 1312.6034, section 3.1).
+    """Largest absolute gradient over the color channels, max_c |g_c| (Simonyan et al., arXiv 1312.6034, section 3.1).
 
     Args:
-        gradients: (N, 3, S, S), gradient of each image's logit with respect to its normalised frame.
+        gradients: (N, 3, S, S), gradient of each image's logit with respect to its normalized frame.
 
     Returns:
         (N, S, S), >= 0.
@@ -22,10 +22,10 @@ def simonyan(gradients: Tensor) -> Tensor:
 
 
 def smilkov(gradients: Tensor) -> Tensor:
-    """Sum of absolute gradients over the colour channels, sum_c |g_c| (Smilkov et al., arXiv 1706.03825).
+    """Sum of absolute gradients over the color channels, sum_c |g_c| (Smilkov et al., arXiv 1706.03825).
 
     Args:
-        gradients: (N, 3, S, S), gradient of each image's logit with respect to its normalised frame.
+        gradients: (N, 3, S, S), gradient of each image's logit with respect to its normalized frame.
 
     Returns:
         (N, S, S), >= 0. The paper shows it clipped at the 99th percentile; stored values are not clipped.

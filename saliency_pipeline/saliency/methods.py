@@ -19,7 +19,7 @@ class Method:
     Attributes:
         name: its name on the command line and in shards.
         level: `layer`: explains with (activations, gradients), both (N, C, h, w), of the explained layer;
-            `pixels`: with the gradients (N, 3, S, S) of the normalised frame.
+            `pixels`: with the gradients (N, 3, S, S) of the normalized frame.
         explain: the formula, giving maps (N, h, w) or (N, S, S).
         convention: the formula in words, stored with the maps.
         paper: where it comes from.
@@ -49,12 +49,12 @@ METHODS: dict[str, Method] = {
             "arXiv:1610.02391",
             cam.linear_grad_cam,
         ),
-        Method("gradient", "pixels", gradient.simonyan, "max_c |dy/dx_c| of the normalised frame", "arXiv:1312.6034"),
+        Method("gradient", "pixels", gradient.simonyan, "max_c |dy/dx_c| of the normalized frame", "arXiv:1312.6034"),
         Method(
             "gradient-smilkov",
             "pixels",
             gradient.smilkov,
-            "sum_c |dy/dx_c| of the normalised frame",
+            "sum_c |dy/dx_c| of the normalized frame",
             "arXiv:1706.03825",
         ),
     )

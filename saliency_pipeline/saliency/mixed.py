@@ -51,7 +51,7 @@ class MixedNetwork(nn.Module):
         self.head = head
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised frames (N, 3, S, S) to (the explained layer's output, logits (N, classes))."""
+        """Normalized frames (N, 3, S, S) to (the explained layer's output, logits (N, classes))."""
         output = self.trunk(frames)
         return output, self.head(output)
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import fx
 
 from saliency_pipeline.cache import cached, environment
-from saliency_pipeline.models.source import SourceModel
+from saliency_pipeline.models.source.source import SourceModel
 from saliency_pipeline.saliency.layers import Layer, choose_layer
 from saliency_pipeline.saliency.split import Observed, SplitNetwork, cut, last_linear, split_network
 from saliency_pipeline.saliency.stored_graph import from_bytes, to_bytes

@@ -21,7 +21,7 @@ _COLORMAPS: dict[Colormap, int] = {
     "viridis": cv2.COLORMAP_VIRIDIS,
 }
 
-# how grey and how bright the photo behind a map is: the map's colours must not be taken for the photo's
+# how gray and how bright the photo behind a map is: the map's colors must not be taken for the photo's
 _GREY, _BRIGHTNESS = 0.6, 0.8
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -38,7 +38,7 @@ _PAPER, _INK = (255, 255, 255), (28, 30, 34)
 _GAP = 12
 
 
-def normalise(saliency: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def normalize(saliency: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Scale one map for display: 1 is the 99th percentile of its absolute values, what lies beyond is clipped.
 
     The percentile is rounded up to a value that occurs. A class activation map of up to 100 cells is therefore divided
@@ -51,7 +51,7 @@ def normalise(saliency: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     Returns:
         float32 (h, w) in [0, 1], or in [-1, 1] where the map has negative values; all 0 for an all-zero map.
 
-    >>> normalise(np.array([[0, 1], [2, 8]], dtype=np.float32)).tolist()
+    >>> normalize(np.array([[0, 1], [2, 8]], dtype=np.float32)).tolist()
     [[0.0, 0.125], [0.25, 1.0]]
     """
     values = np.asarray(saliency, dtype=np.float32)
@@ -65,12 +65,12 @@ def normalise(saliency: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.clip(values, -top, top) / top
 
 
-def colours(values: npt.NDArray[np.float32], colormap: Colormap = "inferno") -> npt.NDArray[np.uint8]:
-    """Colours of normalised values; those of a negative value are its opposite's with red and blue exchanged.
+def colors(values: npt.NDArray[np.float32], colormap: Colormap = "inferno") -> npt.NDArray[np.uint8]:
+    """Colors of normalized values; those of a negative value are its opposite's with red and blue exchanged.
 
     Args:
         values: (h, w), in [-1, 1].
-        colormap: name of the colour map.
+        colormap: name of the color map.
 
     Returns:
         uint8 (h, w, 3) RGB.
@@ -89,15 +89,15 @@ def overlay(
 ) -> npt.NDArray[np.uint8]:
     """Lay a map over the frame that it explains.
 
-    The map is scaled by `normalise` and enlarged bilinearly so that cell (i, j) covers exactly its part of the frame
-    (half-pixel centres, `align_corners=False`). Its colour is laid on in proportion to its strength, over a muted photo
+    The map is scaled by `normalize` and enlarged bilinearly so that cell (i, j) covers exactly its part of the frame
+    (half-pixel centers, `align_corners=False`). Its color is laid on in proportion to its strength, over a muted photo
     that stays readable where the map is low. Evidence against the class (negative values) is blue and cyan in the
-    default colours, evidence for it red and yellow.
+    default colors, evidence for it red and yellow.
 
     Args:
         image: uint8 (S, S, 3) RGB; need not be square.
         saliency: (h, w) of any range, at its native resolution.
-        alpha: how opaque the colour is where the map is strongest, in [0, 1].
+        alpha: how opaque the color is where the map is strongest, in [0, 1].
         colormap: "inferno", "magma" or "viridis".
 
     Returns:
@@ -108,14 +108,14 @@ def overlay(
     [204, 204, 204]
     """
     height, width = image.shape[:2]
-    scaled = normalise(saliency)
+    scaled = normalize(saliency)
     shrinks = scaled.shape[0] > height or scaled.shape[1] > width
     resized = cv2.resize(scaled, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     values = np.clip(np.asarray(resized, dtype=np.float32), -1, 1)
     frame = image.astype(np.float32)
     photo = _BRIGHTNESS * ((1 - _GREY) * frame + _GREY * (frame @ _LUMA)[..., None])
     weight = (np.float32(alpha) * np.abs(values))[..., None]
-    return np.rint(photo * (1 - weight) + colours(values, colormap) * weight).astype(np.uint8)
+    return np.rint(photo * (1 - weight) + colors(values, colormap) * weight).astype(np.uint8)
 
 
 def contact_sheet(

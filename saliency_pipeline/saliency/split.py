@@ -47,8 +47,8 @@ class SplitNetwork:
     Attributes:
         layer: the explained layer.
         batch: N, the batch size the graphs were made for.
-        whole: normalised frames (N, 3, S, S) to (the layer's output, logits (N, classes)); differentiable.
-        trunk: normalised frames to the layer's output, to be run forward only; None where the network could not be
+        whole: normalized frames (N, 3, S, S) to (the layer's output, logits (N, classes)); differentiable.
+        trunk: normalized frames to the layer's output, to be run forward only; None where the network could not be
             exported or the layer is no clean cut, so that only `whole` explains it.
         head: the layer's output to logits; differentiable; None as `trunk`.
         linear: the head in closed form where that was proved equal, else None.
@@ -73,7 +73,7 @@ class Observed(nn.Module):
         self.layer = layer
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised frames (N, 3, S, S) to (the layer's output, logits (N, classes)); differentiable."""
+        """Normalized frames (N, 3, S, S) to (the layer's output, logits (N, classes)); differentiable."""
         seen: list[Tensor] = []
         thread = threading.get_ident()
 

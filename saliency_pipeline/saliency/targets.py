@@ -66,7 +66,7 @@ def parse_target(
     classes: int,
     class_index: Callable[[str], int],
     data_classes: Sequence[str] = (),
-    unlabelled: int = 0,
+    unlabeled: int = 0,
     class_named: Callable[[str], int] | None = None,
 ) -> Target:
     """Read `predicted`, `label`, `top:K`, a class index or a class name.
@@ -76,7 +76,7 @@ def parse_target(
         classes: how many classes the source model tells apart.
         class_index: resolves an index, a WordNet id or a name to a class, or raises SalpipeError.
         data_classes: class names of the data set, for `label`.
-        unlabelled: how many images have no label, for `label`.
+        unlabeled: how many images have no label, for `label`.
         class_named: resolves a WordNet id or a name alone, for `label`: a data set's numbers are not the source
             model's indices. `class_index` where it is None.
 
@@ -96,8 +96,8 @@ def parse_target(
         except SalpipeError as error:
             raise SalpipeError(f"--target: {error}") from None
     remedy = "use --target predicted, top:K or a class name"
-    if not data_classes or unlabelled:
-        what = f"{unlabelled} images have no label" if data_classes else "the images have no labels"
+    if not data_classes or unlabeled:
+        what = f"{unlabeled} images have no label" if data_classes else "the images have no labels"
         raise SalpipeError(f"--target label: {what}; {remedy}")
     try:
         return Target("label", label_index=tuple(map(class_named or class_index, data_classes)))

@@ -14,7 +14,7 @@ import torch
 
 from saliency_pipeline.devices import capabilities
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.models.source import SourceModel
+from saliency_pipeline.models.source.source import SourceModel
 from saliency_pipeline.saliency.backends import (
     BACKENDS,
     PRECISIONS,

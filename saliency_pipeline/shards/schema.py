@@ -117,7 +117,7 @@ class ShardRows:
 
     Attributes:
         keys: B unique names, '/' separated, valid UTF-8.
-        labels: int64 (B,), index into the classes, -1 unlabelled.
+        labels: int64 (B,), index into the classes, -1 unlabeled.
         splits: int8 (B,), 0 train, 1 validation, 2 test, -1 none.
         images: uint8 (B, S, S, 3) RGB where the encoding is raw, or B JPEG files.
         sha256: uint8 (B, 32), of the original files.

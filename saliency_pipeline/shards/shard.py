@@ -38,8 +38,8 @@ class Pair:
     Attributes:
         key: unique name in the data set.
         image: uint8 (S, S, 3) RGB, the frame that the source model saw.
-        label: index into the classes, -1 unlabelled.
-        class_name: name of that class; None where unlabelled.
+        label: index into the classes, -1 unlabeled.
+        class_name: name of that class; None where unlabeled.
         split: 0 train, 1 validation, 2 test, -1 none.
         prediction_class: the source model's top 5, int32 (5,), -1 where it has fewer classes.
         prediction_score: their softmax, float32 (5,) in [0, 1].
@@ -221,7 +221,7 @@ class Shard(Described):
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """Index into the classes, int64 (N,); -1 unlabelled."""
+        """Index into the classes, int64 (N,); -1 unlabeled."""
         labels = self.read("label")
         if labels.size and (labels.min() < -1 or labels.max() >= len(self.classes)):
             raise self._damaged(f"a label is outside the {len(self.classes)} classes")

@@ -81,7 +81,7 @@ class Summary:
         plan: hash of the plan.
         splits: images of each split, those without any left out.
         classes: for each class its name, its images and how many are in each split, in label order.
-        unlabelled: number of images without a label.
+        unlabeled: number of images without a label.
         boxed: number of images of which is known where their object is.
         duplicates: number of images in groups, of duplicates or of `--group-by`.
         single_color: number of images that have one color everywhere.
@@ -107,7 +107,7 @@ class Summary:
     plan: str
     splits: dict[str, int]
     classes: list[dict[str, Any]]
-    unlabelled: int
+    unlabeled: int
     boxed: int
     duplicates: int
     single_color: int
@@ -176,8 +176,8 @@ class Summary:
         rows += [
             [c["name"], f"{c['images']:,}", *(f"{c['splits'].get(split, 0):,}" for split in splits)] for c in shown
         ]
-        if self.unlabelled:
-            rows.append(["(unlabelled)", f"{self.unlabelled:,}", *("" for _ in splits)])
+        if self.unlabeled:
+            rows.append(["(unlabeled)", f"{self.unlabeled:,}", *("" for _ in splits)])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(
@@ -243,7 +243,7 @@ def inspect(path: Path | str) -> Summary:
             {"name": name, "images": int(row.sum()), "splits": _named(row)}
             for name, row in zip(classes, counts[1:], strict=True)
         ],
-        unlabelled=int(counts[0].sum()),
+        unlabeled=int(counts[0].sum()),
         boxed=boxed,
         duplicates=duplicates,
         single_color=_flagged(flags, SINGLE_COLOR),
@@ -354,7 +354,7 @@ def _outline(value: dict[str, Any], indent: str) -> list[str]:
 
 
 def flagged_shares(pairs: ShardFolder, method: str | None, target: int = 0) -> list[dict[str, Any]] | None:
-    """The share of all-zero and of constant maps of a method among the labelled images of each class.
+    """The share of all-zero and of constant maps of a method among the labeled images of each class.
 
     Args:
         pairs: the shards.

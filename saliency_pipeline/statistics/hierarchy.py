@@ -2,7 +2,7 @@
 
 Model
     Corani, Benavoli, Demsar, Mangili and Zaffalon (Statistical comparison of classifiers through Bayesian hierarchical
-    modelling, Machine Learning 106, 2017). Data set i has a true difference delta_i of which a comparison gives the
+    modeling, Machine Learning 106, 2017). Data set i has a true difference delta_i of which a comparison gives the
     mean difference d_i, its standard error s_i, corrected for shared training images (Nadeau and Bengio 2003), and
     degrees of freedom n_i: d_i ~ Student(n_i, delta_i, s_i), delta_i ~ Normal(mu0, tau). mu0 is the mean over data sets
     of the kind at hand, tau their spread.

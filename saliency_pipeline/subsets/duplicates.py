@@ -33,7 +33,7 @@ class Duplicates:
     Attributes:
         pairs: (p, 2) int64, places in the catalogue, i < j, sorted.
         exact: (p,) bool, whether their files are the same byte for byte.
-        distances: (p,) float64 in [0, 1], 1 - correlation of their grey levels, laid over each other; 0 where exact.
+        distances: (p,) float64 in [0, 1], 1 - correlation of their gray levels, laid over each other; 0 where exact.
     """
 
     pairs: Places
@@ -48,7 +48,7 @@ def find_duplicates(fingerprints: Fingerprints, *, threshold: float = THRESHOLD)
     """Exact and near duplicates, in time that grows with n log n.
 
     Exact duplicates are files of the same bytes. Near duplicates are re-encodings, rescalings and crops by up to
-    about a tenth on each side, whatever became of their colours. A mirrored image is no duplicate, nor is another
+    about a tenth on each side, whatever became of their colors. A mirrored image is no duplicate, nor is another
     photograph of the same thing. An image without any structure, such as a white page, has exact duplicates only.
 
     Not all pairs are named, but images that hang together by pairs do so by those named: an exact duplicate is paired
@@ -140,7 +140,7 @@ def members(groups: Sequence[int] | Places) -> tuple[Places, ...]:
 
 
 def in_conflict(records: Iterable[ImageRecord]) -> bool:
-    """Whether images of one group are labelled differently. Unlabelled ones agree with all."""
+    """Whether images of one group are labeled differently. Unlabeled ones agree with all."""
     return len({record.label for record in records} - {-1}) > 1
 
 

@@ -56,7 +56,7 @@ class Fingerprints:
     Attributes:
         sha256: (n, 32) uint8, the hash of each file's bytes.
         hashes: (n, 11) uint64, a perceptual hash of each of `WINDOWS`; (0, 11) where only bytes were hashed.
-        frames: (n, 64, 64) uint8, the images in grey; (0, 64, 64) where only bytes were hashed.
+        frames: (n, 64, 64) uint8, the images in gray; (0, 64, 64) where only bytes were hashed.
         readable: (n,) bool; the other arrays are zero where an image is not.
         reasons: why an image is not readable, by its place in the catalogue.
     """
@@ -74,8 +74,8 @@ class Fingerprints:
 def fingerprint(data: bytes) -> Row:
     """The fingerprint of one image file.
 
-    The frame is the whole image, upright, squashed to 64 x 64, in grey, and blurred a little (sigma 0.8 pixels), so
-    that frames of two copies can be laid over each other by fractions of a pixel. Colour is not looked at: a copy in
+    The frame is the whole image, upright, squashed to 64 x 64, in gray, and blurred a little (sigma 0.8 pixels), so
+    that frames of two copies can be laid over each other by fractions of a pixel. Color is not looked at: a copy in
     black and white is a copy. The perceptual hashes are those of imagehash.phash (signs of the 64 lowest frequencies
     of the discrete cosine transform, http://www.hackerfactor.com/blog/index.php?/archives/432-Looks-Like-It.html).
 

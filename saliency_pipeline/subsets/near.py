@@ -15,7 +15,7 @@ SAME_FRAME_BITS, CROP_BITS = 8, 14
 rescaling change up to 4; a crop compared with the nearest window up to 14; two photographs differ by 32 on average."""
 
 FLAT = 2.0
-"""Standard deviation, in grey levels, below which an image is empty: it looks like all others that are."""
+"""Standard deviation, in gray levels, below which an image is empty: it looks like all others that are."""
 
 _TURN, _REACH = 4, 8
 _TOGETHER = 1024
@@ -40,7 +40,7 @@ def same_frames(frames: Frames, hashes: Hashes, among: Places, most: float) -> t
         frames: (n, 64, 64) as fingerprints have them.
         hashes: (n, 11) uint64 likewise.
         among: (m,) which of the n are compared.
-        most: the greatest distance of a pair, 1 - correlation of the frames' grey levels.
+        most: the greatest distance of a pair, 1 - correlation of the frames' gray levels.
 
     Returns:
         Pairs (p, 2), i < j and sorted, and their distances (p,). Of many that are all alike, each is paired with a
@@ -50,7 +50,7 @@ def same_frames(frames: Frames, hashes: Hashes, among: Places, most: float) -> t
     pairs = np.unique(np.sort(among[found], axis=1), axis=0)
     distances = np.empty(len(pairs))
     for part in _parts(len(pairs)):
-        first, second = (_normalised(frames[pairs[part, side]]) for side in (0, 1))
+        first, second = (_normalized(frames[pairs[part, side]]) for side in (0, 1))
         distances[part] = 1 - _correlation(first, second)
         mirrored = 1 - _correlation(first, second[:, :, ::-1])
         distances[part][_is_mirrored(distances[part], mirrored)] = np.inf
@@ -145,7 +145,7 @@ def _parts(count: int) -> Iterator[slice]:
     return (slice(start, start + _TOGETHER) for start in range(0, count, _TOGETHER))
 
 
-def _normalised(frames: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+def _normalized(frames: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
     """Frames (n, h, w) of mean 0 and norm 1; zero where they are flat."""
     values = frames.astype(np.float32)
     values -= values.mean(axis=(1, 2), keepdims=True)
@@ -173,8 +173,8 @@ def _roughly_alike(frames: Frames, pairs: Places, windows: Places) -> tuple[Plac
         places = np.flatnonzero(windows == window)
         for part in _parts(len(places)):
             some = places[part]
-            first = _normalised(rows @ frames[pairs[some, 0]].astype(np.float32) @ columns)
-            second = _normalised(whole @ frames[pairs[some, 1]].astype(np.float32) @ whole.T)
+            first = _normalized(rows @ frames[pairs[some, 0]].astype(np.float32) @ columns)
+            second = _normalized(whole @ frames[pairs[some, 1]].astype(np.float32) @ whole.T)
             distances[some] = 1 - _correlation(first, second)
     order = np.argsort(distances, kind="stable")
     order = order[distances[order] <= _COARSE_DISTANCE]

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from saliency_pipeline.datasets.layout import ReadOptions
+from saliency_pipeline.datasets.open import read_images
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import shown
-from saliency_pipeline.images.layout import ReadOptions
-from saliency_pipeline.images.open import read_images
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.subsets.duplicates import Policy, dedupe, find_duplicates, group, marked

@@ -13,7 +13,7 @@ RECIPES = {
 The article is "How Could Saliency Map Help to Improve Model Performance" (Wang & Xu, 2020). It gives these counts, for
 PubFig besides that they come of 90/10 and then 80/20, and nothing more: which classes, people and images it took, and
 how they were drawn, is not known. So a recipe repeats the sizes of its sets, not the sets: the images are drawn from
-all labelled ones of the data set, whatever its own splits, the same number (or one less) from every class that a
+all labeled ones of the data set, whatever its own splits, the same number (or one less) from every class that a
 selection leaves in, by its seed.
 """
 

@@ -9,15 +9,15 @@ from itertools import compress
 import numpy as np
 import numpy.typing as npt
 
+from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.images.keys import shown
-from saliency_pipeline.images.notes import Notes
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 from saliency_pipeline.subsets.classes import classes_meant
-from saliency_pipeline.subsets.deal import deal, deal_stable, fractions, part_totals, written
 from saliency_pipeline.subsets.groups import leaders
-from saliency_pipeline.subsets.lots import Lots, lots, ranks
+from saliency_pipeline.subsets.hash_sampling import Lots, lots, ranks
 from saliency_pipeline.subsets.recipes import recipe_splits
+from saliency_pipeline.subsets.splits import deal, deal_stable, fractions, part_totals, written
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -194,8 +194,8 @@ def _chosen_images(
     catalogue: Catalogue, selection: Selection, labels: Ints, splits: npt.NDArray[np.int8], chosen: Mask, notes: Notes
 ) -> Ints:
     """Which images of the chosen classes are taken, as positions, ascending."""
-    if unlabelled := int((labels < 0).sum()):
-        notes.add(f"{unlabelled:,} images", "left out, they have no label")
+    if unlabeled := int((labels < 0).sum()):
+        notes.add(f"{unlabeled:,} images", "left out, they have no label")
     kept = np.flatnonzero(np.append(chosen, False)[labels])  # the label -1 finds the last
     if selection.counts is not None:
         wanted = sum(selection.counts)

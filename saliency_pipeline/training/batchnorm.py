@@ -42,10 +42,10 @@ def single_valued(network: nn.Module, forward: Callable[[], object]) -> str:
     return names[0] if names else ""
 
 
-def synchronise(network: nn.Module, device: torch.device) -> nn.Module:
+def synchronize(network: nn.Module, device: torch.device) -> nn.Module:
     """Let every BatchNorm of a network see the whole batch; names, tensors and hooks stay what they are.
 
-    On a GPU these are PyTorch's own; PyTorch has none for the CPU, so there they are `SynchronisedBatchNorm`.
+    On a GPU these are PyTorch's own; PyTorch has none for the CPU, so there they are `SynchronizedBatchNorm`.
     """
     hooks = {name: module._forward_hooks for name, module in network.named_modules()}
     if device.type == "cuda":
@@ -56,14 +56,14 @@ def synchronise(network: nn.Module, device: torch.device) -> nn.Module:
         for parent in list(network.modules()):
             for name, child in list(parent.named_children()):
                 if isinstance(child, nn.BatchNorm2d | nn.BatchNorm1d):
-                    setattr(parent, name, SynchronisedBatchNorm(child))
+                    setattr(parent, name, SynchronizedBatchNorm(child))
     for name, module in network.named_modules():
         # a layer that is replaced may be the one at which branches are fused
         module._forward_hooks = hooks.get(name, module._forward_hooks)
     return network
 
 
-class SynchronisedBatchNorm(nn.Module):
+class SynchronizedBatchNorm(nn.Module):
     """BatchNorm (Ioffe & Szegedy 2015) with the moments of the batches of all processes.
 
     Args:
@@ -94,12 +94,12 @@ class SynchronisedBatchNorm(nn.Module):
         sums = _summed(sums)
         total = sums[-1]
         batch_mean = sums[:-1] / total
-        centred = wide - batch_mean.view(shape)
+        centerd = wide - batch_mean.view(shape)
         # around the common mean, in a second exchange: a difference of two large sums would lose digits
-        batch_variance = _summed((centred * centred).sum(axes)) / total
+        batch_variance = _summed((centerd * centerd).sum(axes)) / total
         self._remember(batch_mean.detach(), batch_variance.detach() * total.detach() / (total.detach() - 1))
         scale = self.weight * torch.rsqrt(batch_variance + self.eps)
-        return self._carried((centred * scale.view(shape) + self.bias.view(shape)).to(values.dtype))
+        return self._carried((centerd * scale.view(shape) + self.bias.view(shape)).to(values.dtype))
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor) -> None:

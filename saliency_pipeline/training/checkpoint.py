@@ -1,4 +1,4 @@
-"""Where a run stands, in one file: weights, the optimiser's state, and how far it came.
+"""Where a run stands, in one file: weights, the optimizer's state, and how far it came.
 
 One file, because a crash between two would leave weights and state that do not belong together.
 """
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.models.matching import compare
-from saliency_pipeline.models.trained import open_tensors, write_tensors
-from saliency_pipeline.models.weights import one_line, read_state
+from saliency_pipeline.models.source.matching import compare
+from saliency_pipeline.models.source.weights import one_line, read_state
+from saliency_pipeline.models.trained.trained import open_tensors, write_tensors
 
 LAST = "last.safetensors"
 FORMAT = "salpipe-checkpoint"
@@ -81,7 +81,7 @@ def save_last(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer
 
 
 def load_last(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """Put a run back to where it stood: the network's and the optimiser's tensors in place.
+    """Put a run back to where it stood: the network's and the optimizer's tensors in place.
 
     Returns:
         The state; a new one where there is no checkpoint yet.

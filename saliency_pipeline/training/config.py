@@ -12,8 +12,8 @@ import tomli_w
 from saliency_pipeline.documents import read_toml
 from saliency_pipeline.errors import OptionError, PlanMismatchError, SalpipeError
 from saliency_pipeline.files import write_atomically
-from saliency_pipeline.training.controls import MAPS, OWN
-from saliency_pipeline.training.order import run_seed
+from saliency_pipeline.training.data.controls import MAPS, OWN
+from saliency_pipeline.training.data.order import run_seed
 from saliency_pipeline.training.schedule import learning_rate
 
 CONFIG = "config.toml"
@@ -59,20 +59,20 @@ class TrainConfig:
     """A training run but for its shards and its folder. The defaults are the article's where it names them.
 
     Attributes:
-        arch: `baseline`, `modulated` or `learned`; see `models.two_branch`.
+        arch: `baseline`, `modulated` or `learned`; see `models.trained.two_branch`.
         backbone: the network that is fine-tuned.
         weights: its weights for `init = half`: `default` or a file.
-        init: `scratch`, `half` or `full`; see `models.initialise`.
+        init: `scratch`, `half` or `full`; see `models.trained.initialize`.
         start: for `full`, a run or a file of a trained network; the option is called `--from`.
-        fusion: how branches become one; see `models.fusion`.
+        fusion: how branches become one; see `models.trained.fusion`.
         fuse_at: where.
         alpha: weight of the skip connection.
         learn_alpha: whether it is trained.
         method: whose maps modulate; None for the first that the shards hold.
-        maps: `own`, or those of a control; see `training.controls`.
+        maps: `own`, or those of a control; see `training.data.controls`.
         map_target: which of an image's maps, from 0.
-        normalise: `minmax`, `max`, `p99` or `none`; see `training.maps`.
-        augment: some of `crop`, `flip` and `colour`.
+        normalize: `minmax`, `max`, `p99` or `none`; see `training.data.maps`.
+        augment: some of `crop`, `flip` and `color`.
         folds: number of stratified folds to split into instead of the shards' own splits.
         fold: which of them validates, from 1.
         per_class: at most so many training images a class.
@@ -114,7 +114,7 @@ class TrainConfig:
     method: str | None = None
     maps: str = OWN
     map_target: int = 0
-    normalise: str = "minmax"
+    normalize: str = "minmax"
     augment: tuple[str, ...] = ("crop", "flip")
     folds: int | None = None
     fold: int | None = None

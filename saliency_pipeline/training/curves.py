@@ -25,7 +25,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from saliency_pipeline.files import write_atomically
 
-# of Okabe and Ito's palette, told apart by colour-blind readers and in grey
+# of Okabe and Ito's palette, told apart by color-blind readers and in gray
 BLUE = "#0072B2"
 ORANGE = "#D55E00"
 GREY = "#6b6b6b"
@@ -55,8 +55,8 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> No
     figure = Figure(figsize=(8, 9), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
     loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=(4, 4, 1.6))
     for axes, key in ((loss, "loss"), (accuracy, "top1")):
-        for part, colour in (("train", BLUE), ("validation", ORANGE)):
-            axes.plot(epochs, column(rows, f"{part}_{key}"), color=colour, **_line_style(len(rows)))
+        for part, color in (("train", BLUE), ("validation", ORANGE)):
+            axes.plot(epochs, column(rows, f"{part}_{key}"), color=color, **_line_style(len(rows)))
         if best is not None:
             validation = column(rows, f"validation_{key}")[best]
             axes.plot(epochs[best], validation, "o", color=ORANGE, markersize=8, markeredgecolor="white", zorder=4)
@@ -181,21 +181,21 @@ def _line_style(points: int) -> dict[str, Any]:
 def _name_lines(axes: Axes, train: npt.NDArray[np.float64], validation: npt.NDArray[np.float64]) -> None:
     """Write the name of each curve where it ends; the limits of the axes must be final."""
     ends = []
-    for name, values, colour in (("train", train, BLUE), ("validation", validation, ORANGE)):
+    for name, values, color in (("train", train, BLUE), ("validation", validation, ORANGE)):
         if (there := values[~np.isnan(values)]).size:
-            ends.append((float(there[-1]), name, colour))
+            ends.append((float(there[-1]), name, color))
     ends.sort()
     low, high = axes.get_ylim()
     # two names at nearly one height would cover each other
     close = len(ends) == 2 and ends[1][0] - ends[0][0] < 0.07 * (high - low)
-    for i, (value, name, colour) in enumerate(ends):
+    for i, (value, name, color) in enumerate(ends):
         axes.annotate(
             name,
             (1, value),
             xycoords=axes.get_yaxis_transform(),
             xytext=(4, 0),
             textcoords="offset points",
-            color=colour,
+            color=color,
             fontsize=11,
             va=("top", "bottom")[i] if close else "center",
         )

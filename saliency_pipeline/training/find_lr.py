@@ -13,18 +13,18 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.devices import find_device, threads_within_cores
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.folders import make_output
-from saliency_pipeline.images.nesting import refuse_among_images
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.curves import draw_lr_find
-from saliency_pipeline.training.groups import find_groups
-from saliency_pipeline.training.order import epoch_batches, epoch_order
+from saliency_pipeline.training.data.groups import find_groups
+from saliency_pipeline.training.data.order import epoch_batches, epoch_order
 from saliency_pipeline.training.parts import assemble, check_names, class_weights, make_optimizer
 from saliency_pipeline.training.precision import autocast, choose_precision
 from saliency_pipeline.training.processes import training_processes

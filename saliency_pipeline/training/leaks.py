@@ -18,14 +18,14 @@ import numpy.typing as npt
 
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.images.record import Split as Part
-from saliency_pipeline.models.trained import open_trained, recorded_images
-from saliency_pipeline.models.training_images import DIGEST, ENTRY, TrainingImages
+from saliency_pipeline.models.trained.trained import open_trained, recorded_images
+from saliency_pipeline.models.trained.training_images import DIGEST, ENTRY, TrainingImages
 from saliency_pipeline.shards.schema import SEEN
-from saliency_pipeline.training.controls import CENTER_PRIOR, UNIFORM
+from saliency_pipeline.training.data.controls import CENTER_PRIOR, UNIFORM
 from saliency_pipeline.training.runlog import PROVENANCE, read_json
 
 if TYPE_CHECKING:
-    from saliency_pipeline.models.training_images import Digests
+    from saliency_pipeline.models.trained.training_images import Digests
     from saliency_pipeline.shards.reader import ShardFolder
     from saliency_pipeline.training.config import TrainConfig
 

@@ -1,4 +1,4 @@
-"""The parts of a run that its configuration and its shards decide: network, data sets, optimiser, class weights."""
+"""The parts of a run that its configuration and its shards decide: network, data sets, optimizer, class weights."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from torch import Tensor, nn
 
 from saliency_pipeline.devices import computes_bf16
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.models.build import compare_file, require_pretrained
-from saliency_pipeline.models.freeze import freeze, training_mode
-from saliency_pipeline.models.initialise import InitReport, initialise
 from saliency_pipeline.models.preprocessing import preprocessing_of
 from saliency_pipeline.models.probe import probe_frames
-from saliency_pipeline.models.registry import find_source
-from saliency_pipeline.models.trained import load_trained, open_trained
-from saliency_pipeline.models.two_branch import NetworkSpec, build_network
-from saliency_pipeline.models.weights import state_sha256, tensor_digests
+from saliency_pipeline.models.source.build import compare_file, require_pretrained
+from saliency_pipeline.models.source.registry import find_source
+from saliency_pipeline.models.source.weights import state_sha256, tensor_digests
+from saliency_pipeline.models.trained.freeze import freeze, training_mode
+from saliency_pipeline.models.trained.initialize import InitReport, initialize
+from saliency_pipeline.models.trained.trained import load_trained, open_trained
+from saliency_pipeline.models.trained.two_branch import NetworkSpec, build_network
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.training.batches import Batches, PairDataset, Preparation
 from saliency_pipeline.training.batchnorm import single_valued
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.groups import Groups, find_groups
-from saliency_pipeline.training.inputs import Inputs
+from saliency_pipeline.training.data.batches import Batches, PairDataset, Preparation
+from saliency_pipeline.training.data.groups import Groups, find_groups
+from saliency_pipeline.training.data.inputs import Inputs
+from saliency_pipeline.training.data.split import Split, choose_split
 from saliency_pipeline.training.leaks import Leak, check_allowed, refuse_leaks, start_of
 from saliency_pipeline.training.processes import training_processes
-from saliency_pipeline.training.split import Split, choose_split
 from saliency_pipeline.workers import usable_memory
 
 BLOCK = 64
@@ -44,9 +44,9 @@ class Parts:
         config: the options, `method` and `device` chosen.
         spec: what the network is.
         network: with its first weights, on the device.
-        initialisation: where they came from.
+        initialization: where they came from.
         initial_sha256: of those weights, in hexadecimal.
-        initial_tensors: shape and digest of each of them; see `models.weights.tensor_digests`.
+        initial_tensors: shape and digest of each of them; see `models.source.weights.tensor_digests`.
         frozen: names of the layers that stay as they are.
         inputs: batches to tensors on the device.
         train: training images, augmented.
@@ -58,7 +58,7 @@ class Parts:
     config: TrainConfig
     spec: NetworkSpec
     network: nn.Module
-    initialisation: InitReport
+    initialization: InitReport
     initial_sha256: str
     initial_tensors: dict[str, str]
     frozen: tuple[str, ...]
@@ -89,7 +89,7 @@ def assemble(config: TrainConfig, pairs: ShardFolder, device: torch.device, grou
     leaks = refuse_leaks(config, pairs, validation.dataset.rows, start_of(config))
     network = build_network(spec)
     start = load_trained(config.start) if config.start else None
-    report = initialise(network, spec, config.init, weights=config.weights, checkpoint=start, seed=config.run_seed)
+    report = initialize(network, spec, config.init, weights=config.weights, checkpoint=start, seed=config.run_seed)
     initial, tensors = state_sha256(network), tensor_digests(network)
     frozen = freeze(network, spec, config.freeze) if config.freeze else ()
     training_mode(network, frozen)
@@ -177,8 +177,8 @@ def datasets(
         for rows in (split.train, split.validation)
     )
     return (
-        Batches(train, Preparation(config.normalise, config.augment, config.run_seed)),
-        Batches(validation, Preparation(config.normalise)),
+        Batches(train, Preparation(config.normalize, config.augment, config.run_seed)),
+        Batches(validation, Preparation(config.normalize)),
         split.pool,
     )
 

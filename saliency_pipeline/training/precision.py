@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from saliency_pipeline.devices import capabilities
-from saliency_pipeline.models.two_branch import NetworkSpec
+from saliency_pipeline.models.trained.two_branch import NetworkSpec
 from saliency_pipeline.speeds import remembered_speeds
 
 logger = logging.getLogger(__name__)

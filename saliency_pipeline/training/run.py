@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import distributed
 
+from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.devices import find_device, threads_within_cores
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.folders import FolderLock, make_output
-from saliency_pipeline.images.nesting import refuse_among_images
-from saliency_pipeline.models.trained import BEST, write_trained
+from saliency_pipeline.models.trained.trained import BEST, write_trained
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.subsets.grouping import anchored
-from saliency_pipeline.training.batchnorm import synchronise
+from saliency_pipeline.training.batchnorm import synchronize
 from saliency_pipeline.training.checkpoint import LAST, Row, State, load_last, save_last
 from saliency_pipeline.training.config import CONFIG, TrainConfig, check_same
-from saliency_pipeline.training.controls import RENEWED
-from saliency_pipeline.training.groups import Groups, check_same_groups, divided, find_groups
+from saliency_pipeline.training.data.controls import RENEWED
+from saliency_pipeline.training.data.groups import Groups, check_same_groups, divided, find_groups
+from saliency_pipeline.training.data.order import epoch_batches, epoch_order
 from saliency_pipeline.training.leaks import leak_records, training_images
-from saliency_pipeline.training.order import epoch_batches, epoch_order
 from saliency_pipeline.training.parts import Parts, assemble, check_names, choose_shuffle, class_weights, make_optimizer
 from saliency_pipeline.training.precision import choose_precision
 from saliency_pipeline.training.processes import launchers_hidden, training_processes
@@ -64,7 +64,7 @@ class RunReport:
         last: metrics of the last epoch.
         seconds: of all epochs together.
         precision: `fp32` or `bf16`.
-        initialisation: what the first weights were.
+        initialization: what the first weights were.
     """
 
     folder: str
@@ -74,7 +74,7 @@ class RunReport:
     last: Row
     seconds: float
     precision: str
-    initialisation: str
+    initialization: str
 
 
 @threads_within_cores()
@@ -191,14 +191,14 @@ def _train(
     groups = cast("Groups", fabric.broadcast(find_groups(config, pairs, progress) if leads else None))
     parts, automatic = assemble(config, pairs, device, groups), config.precision == "auto"
     config, spec, network, train, validation = parts.config, parts.spec, parts.network, parts.train, parts.validation
-    report = str(parts.initialisation)
+    report = str(parts.initialization)
     shuffle = choose_shuffle(pairs, len(train.dataset))
     about: dict[str, Any] = {
         "shards": {"path": str(pairs.path.resolve()), "plan": pairs.header.plan, "provenance": pairs.provenance},
         "images": {"train": len(train.dataset), "validation": len(validation.dataset), "pool": parts.pool},
         "groups": groups.record(config),
-        "initialisation": {
-            **asdict(parts.initialisation),
+        "initialization": {
+            **asdict(parts.initialization),
             "report": report,
             "sha256": parts.initial_sha256,
             "tensors": parts.initial_tensors,
@@ -226,7 +226,7 @@ def _train(
         for leak in parts.leaks:
             progress.note(f"accepted with --allow-leaks {leak.name}: {leak.problem}")
     if fabric.world_size > 1:
-        network = synchronise(network, device)
+        network = synchronize(network, device)
     model, optimizer = fabric.setup(network, make_optimizer(config, network))
     state = load_last(folder, network, optimizer.optimizer)
     if len(pairs.classes) <= TOP:
@@ -236,7 +236,7 @@ def _train(
     if leads:
         config.write(folder)
     images = training_images(config, pairs, train.dataset.rows) if leads else None
-    saved_about = {"config": asdict(config), **{name: about[name] for name in ("shards", "groups", "initialisation")}}
+    saved_about = {"config": asdict(config), **{name: about[name] for name in ("shards", "groups", "initialization")}}
 
     def save(state: State) -> None:
         if leads:
@@ -328,7 +328,7 @@ def _same_beginning(folder: Path, about: Mapping[str, Any], maps: str) -> tuple[
                 "output folder"
             )
         check_same_groups(folder, stored.get("groups"), about["groups"])
-        if stored["initialisation"]["sha256"] != about["initialisation"]["sha256"]:
+        if stored["initialization"]["sha256"] != about["initialization"]["sha256"]:
             raise PlanMismatchError(
                 f"{folder} holds a run that began with other weights (--weights or --from has changed); choose "
                 "another output folder"
@@ -342,12 +342,12 @@ def _same_beginning(folder: Path, about: Mapping[str, Any], maps: str) -> tuple[
 def _complete(folder: Path, about: Mapping[str, Any]) -> None:
     """Add the digests of the first weights to a run of an earlier version, whose first weights are proved the same."""
     stored = read_json(folder / PROVENANCE)
-    if "tensors" not in stored["initialisation"]:
-        tensors = about["initialisation"]["tensors"]
-        write_json(folder / PROVENANCE, stored | {"initialisation": stored["initialisation"] | {"tensors": tensors}})
+    if "tensors" not in stored["initialization"]:
+        tensors = about["initialization"]["tensors"]
+        write_json(folder / PROVENANCE, stored | {"initialization": stored["initialization"] | {"tensors": tensors}})
 
 
-def _report(folder: Path, config: TrainConfig, state: State, initialisation: str) -> RunReport:
+def _report(folder: Path, config: TrainConfig, state: State, initialization: str) -> RunReport:
     if state.best is None:
         raise SalpipeError(f"{folder}: no epoch was trained; use --epochs 1 or more")
     stopped = state.epoch < config.epochs
@@ -359,5 +359,5 @@ def _report(folder: Path, config: TrainConfig, state: State, initialisation: str
         state.rows[-1],
         state.elapsed,
         config.precision,
-        initialisation,
+        initialization,
     )

@@ -20,7 +20,7 @@ def learning_rate(
     step_epochs: int = 10,
     gamma: float = 0.1,
 ) -> float:
-    """The learning rate for one step of the optimiser.
+    """The learning rate for one step of the optimizer.
 
     With s the step counted from 0, n the steps an epoch, E the epochs, W = n * warmup_epochs the steps of warm-up,
 
@@ -36,7 +36,7 @@ def learning_rate(
 
     Args:
         step: which step, from 0 over all epochs.
-        steps_per_epoch: steps of the optimiser in an epoch, >= 1.
+        steps_per_epoch: steps of the optimizer in an epoch, >= 1.
         epochs: epochs of the whole training, >= 1; `cosine` ends there and depends on it.
         lr: the highest rate, > 0.
         schedule: one of `SCHEDULES`.

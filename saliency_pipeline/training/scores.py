@@ -24,7 +24,7 @@ _ROWS = 4096
 
 @dataclass(frozen=True)
 class Scores:
-    """What one pass over labelled images gave.
+    """What one pass over labeled images gave.
 
     Attributes:
         loss: mean cross-entropy in nats, without label smoothing or class weights, >= 0.
@@ -56,7 +56,7 @@ def score(labels: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]) -> Sco
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"labels {labels.shape} and logits {logits.shape}: wanted (N,) and (N, C)")
     if not len(labels):
-        raise SalpipeError("there is no image to score; choose a split that has labelled images")
+        raise SalpipeError("there is no image to score; choose a split that has labeled images")
     if not np.isfinite(logits).all():
         bad = int((~np.isfinite(logits)).any(axis=1).sum())
         raise DivergedError(

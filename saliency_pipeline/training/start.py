@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saliency_pipeline.models.build import head_tensors
 from saliency_pipeline.models.probe import own_random_state
-from saliency_pipeline.models.registry import find_source
-from saliency_pipeline.models.two_branch import Baseline, FourChannels, NetworkSpec
-from saliency_pipeline.training.batches import Batches
-from saliency_pipeline.training.inputs import Inputs
+from saliency_pipeline.models.source.build import head_tensors
+from saliency_pipeline.models.source.registry import find_source
+from saliency_pipeline.models.trained.two_branch import Baseline, FourChannels, NetworkSpec
+from saliency_pipeline.training.data.batches import Batches
+from saliency_pipeline.training.data.inputs import Inputs
 
 IMAGES = 16
 NEUTRAL = 1e-4

@@ -15,13 +15,13 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from saliency_pipeline.errors import DivergedError
-from saliency_pipeline.models.freeze import training_mode
+from saliency_pipeline.models.trained.freeze import training_mode
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.training.batches import Batches
 from saliency_pipeline.training.checkpoint import Row, State
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.inputs import Inputs
-from saliency_pipeline.training.order import epoch_batches, epoch_order, rank_slice
+from saliency_pipeline.training.data.batches import Batches
+from saliency_pipeline.training.data.inputs import Inputs
+from saliency_pipeline.training.data.order import epoch_batches, epoch_order, rank_slice
 from saliency_pipeline.training.precision import autocast
 from saliency_pipeline.training.schedule import learning_rate
 from saliency_pipeline.training.scores import score
@@ -34,7 +34,7 @@ Logits = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Trainer:
-    """Everything that a run holds on to; what changes is in `state`, the network and the optimiser.
+    """Everything that a run holds on to; what changes is in `state`, the network and the optimizer.
 
     Attributes:
         config: resolved options.

@@ -4,8 +4,8 @@ Each arm is a process of its own; arms alternate over the rounds and the best ro
 page cache and yield uint8 batches; peers start to be timed with their first batch, so that no start of workers counts.
 
     gather       PairDataset.__getitems__: images 224 x 224 and Grad-CAM maps of shuffled rows, in one thread
-    prepared     Batches: maps up-sampled and normalised
-    augmented    Batches: crop, flip and colour as well
+    prepared     Batches: maps up-sampled and normalized
+    augmented    Batches: crop, flip and color as well
     webdataset   the JPEG files in tar files, decoded, resized to 256 and cut to 224; best of 0 and 2 workers
     webdataset224  the same, but of JPEG files that are 224 x 224 already and are merely decoded
     imagefolder  ImageFolder and DataLoader, shuffled: decoded, resized to 256, cut to 224; best of 0 and 2 workers
@@ -101,7 +101,7 @@ def write_shards(folder: Path, frames: list[np.ndarray], pairs: int) -> None:
 
 def gather(work: Path) -> float:
     """Rows of every epoch anew, gathered in this thread."""
-    from saliency_pipeline.training.order import epoch_batches, epoch_order
+    from saliency_pipeline.training.data.order import epoch_batches, epoch_order
 
     dataset = _dataset(work)
 
@@ -114,8 +114,8 @@ def gather(work: Path) -> float:
 
 def prepared(work: Path, names: tuple[str, ...] = ()) -> float:
     """Batches as a training step takes them, apart from the step."""
-    from saliency_pipeline.training.batches import Batches, Preparation
-    from saliency_pipeline.training.order import epoch_batches, epoch_order
+    from saliency_pipeline.training.data.batches import Batches, Preparation
+    from saliency_pipeline.training.data.order import epoch_batches, epoch_order
 
     dataset = _dataset(work)
     batches = Batches(dataset, Preparation(augment=names))
@@ -130,14 +130,14 @@ def prepared(work: Path, names: tuple[str, ...] = ()) -> float:
 
 def augmented(work: Path) -> float:
     """The same with every augmentation."""
-    return prepared(work, ("crop", "flip", "colour"))
+    return prepared(work, ("crop", "flip", "color"))
 
 
 def webdataset(work: Path, name: str = "photos") -> float:
     """The same photographs from tar files, shuffled through a buffer."""
     import webdataset as wds
 
-    from saliency_pipeline.training.order import epoch_order
+    from saliency_pipeline.training.data.order import epoch_order
 
     transform = _transform() if name == "photos" else _to_tensor()
     tars = [str(work / f"{name}-{number}.tar") for number in epoch_order(SHARDS, 0, 0)]
@@ -172,7 +172,7 @@ ARMS: dict[str, Callable[[Path], float]] = {
 def _dataset(work: Path) -> Any:
     from saliency_pipeline.saliency.allocator import keep_large_blocks
     from saliency_pipeline.shards.reader import ShardFolder
-    from saliency_pipeline.training.batches import PairDataset
+    from saliency_pipeline.training.data.batches import PairDataset
 
     # as the trainer does
     keep_large_blocks()

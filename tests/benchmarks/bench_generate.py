@@ -70,9 +70,9 @@ def forward(images: Path, work: Path, options: dict[str, Any]) -> dict[str, Any]
     """The engine's network alone, up to the explained layer, all streams busy."""
     import torch
 
+    from saliency_pipeline.datasets.folder import read_folder
     from saliency_pipeline.generation.plan import Request
     from saliency_pipeline.generation.resolve import checked, resolve
-    from saliency_pipeline.images.folder import read_folder
     from saliency_pipeline.saliency.allocator import keep_large_blocks
 
     keep_large_blocks()
@@ -81,7 +81,7 @@ def forward(images: Path, work: Path, options: dict[str, Any]) -> dict[str, Any]
     resolved = resolve(folder, checked(Request(**options)), read_folder(images), 1, lambda _: None)
     job, explainer = resolved.job, resolved.explainer()
     frames, device = frames_of(images, job.size, job.batch), job.placement.device
-    pixels = explainer.normalise(frames) if explainer.differentiates else None
+    pixels = explainer.normalize(frames) if explainer.differentiates else None
 
     def run() -> object:
         with torch.no_grad():
@@ -101,7 +101,7 @@ def captum(images: Path, work: Path, options: dict[str, Any]) -> dict[str, Any]:
 
     from saliency_pipeline import load_source
     from saliency_pipeline.devices import find_device
-    from saliency_pipeline.saliency.backends import Normalise
+    from saliency_pipeline.saliency.backends import Normalize
     from saliency_pipeline.saliency.layers import choose_layer
 
     source, device = load_source(options["model"], options["weights"]), str(find_device("auto"))
@@ -110,7 +110,7 @@ def captum(images: Path, work: Path, options: dict[str, Any]) -> dict[str, Any]:
     network.to(device)
     rates = {}
     for batch in (1, 4, 16) if device == "cpu" else (16, 64, 256):
-        pixels = Normalise(source.preprocessing, device)(frames_of(images, size, batch)).contiguous()
+        pixels = Normalize(source.preprocessing, device)(frames_of(images, size, batch)).contiguous()
 
         def run(pixels: torch.Tensor = pixels) -> object:
             with torch.no_grad():

@@ -99,7 +99,7 @@ def write_tree(path: Path, each: int) -> None:
 
 
 def wnids() -> list[str]:
-    from saliency_pipeline.images.synsets import imagenet_names
+    from saliency_pipeline.datasets.imagenet.synsets import imagenet_names
 
     return [wnid for wnid, _ in imagenet_names()]
 

@@ -2,7 +2,7 @@
 
 Every arm runs in a process of its own, as the allocator's thresholds hold for a whole process; arms take turns, and
 each gives the best of its rounds. The plain loop is what a tutorial shows: float32, NCHW, SGD with momentum, and its
-images in memory, already normalised. The others are `salpipe train` on shards, from disk to optimiser, with
+images in memory, already normalized. The others are `salpipe train` on shards, from disk to optimizer, with
 augmentation, as they report it themselves in `metrics.jsonl`.
 """
 
@@ -67,8 +67,8 @@ def plain(options: argparse.Namespace) -> dict[str, float]:
     from torch import nn
 
     from saliency_pipeline.devices import find_device
-    from saliency_pipeline.models.build import untrained_with
-    from saliency_pipeline.models.registry import find_source
+    from saliency_pipeline.models.source.build import untrained_with
+    from saliency_pipeline.models.source.registry import find_source
 
     torch.manual_seed(0)
     device = find_device("auto")

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from saliency_pipeline.cli.main import salpipe
-from tests.training.examples import labelled
+from tests.training.examples import labeled
 
 ARMS = """
 [arm.baseline]
@@ -23,7 +23,7 @@ init = "scratch"
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("compare")
     (folder / "arms.toml").write_text(ARMS)
-    return labelled(folder / "shards", 48)
+    return labeled(folder / "shards", 48)
 
 
 def compare(*arguments: object) -> Result:

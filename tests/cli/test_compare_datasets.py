@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from saliency_pipeline.cli.main import salpipe
 from tests.cli.test_compare import ARMS
 from tests.comparison.several import results, write
-from tests.training.examples import labelled
+from tests.training.examples import labeled
 
 
 def compare(*arguments: object) -> Result:
@@ -35,14 +35,14 @@ def test_comparisons_are_taken_together(comparisons: list[Path], tmp_path: Path)
 
 
 def test_several_kinds_at_once_are_refused(comparisons: list[Path], tmp_path: Path) -> None:
-    shards = labelled(tmp_path / "shards", 24)
+    shards = labeled(tmp_path / "shards", 24)
     result = compare(shards, *comparisons, "-o", tmp_path / "out", "--device", "cpu")
     assert result.exit_code == 2
     assert "give several folders of shards, several comparisons or several runs" in result.stderr
 
 
 def test_the_same_shards_twice_are_refused(tmp_path: Path) -> None:
-    first, second = (labelled(tmp_path / name, 24) for name in ("first", "second"))
+    first, second = (labeled(tmp_path / name, 24) for name in ("first", "second"))
     result = compare(first, second, "-o", tmp_path / "out", "--device", "cpu", "-q")
     assert result.exit_code == 1
     assert result.stderr == (
@@ -51,7 +51,7 @@ def test_the_same_shards_twice_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_lists_the_runs_of_each_data_set(tmp_path: Path) -> None:
-    first, second = (labelled(tmp_path / name, 48, seed=seed) for seed, name in enumerate(("pets", "flowers")))
+    first, second = (labeled(tmp_path / name, 48, seed=seed) for seed, name in enumerate(("pets", "flowers")))
     (tmp_path / "arms.toml").write_text(ARMS)
     arms = ["--arms", tmp_path / "arms.toml", "--backbone", "test_resnet", "--epochs", 1, "--precision", "fp32"]
     options = [*arms, "--device", "cpu", "--folds", 2, "--repeats", 1, "--jobs", 1, "--dry-run"]

@@ -45,7 +45,7 @@ def test_a_limit_on_memory_is_answered_in_one_line(monkeypatch: pytest.MonkeyPat
     def fails(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("saliency_pipeline.models.registry.list_sources", fails)
+    monkeypatch.setattr("saliency_pipeline.models.source.registry.list_sources", fails)
     result = CliRunner().invoke(salpipe, ["models"])
     assert result.exit_code == 1
     assert result.stderr.startswith("salpipe: error: limit on memory reached (ulimit -v")

@@ -8,12 +8,12 @@ from click.testing import CliRunner, Result
 
 from saliency_pipeline.cli.main import salpipe
 from tests.evaluation.runs import run_on
-from tests.training.examples import labelled
+from tests.training.examples import labeled
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return labelled(tmp_path_factory.mktemp("shards") / "shards")
+    return labeled(tmp_path_factory.mktemp("shards") / "shards")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_options_come_from_a_file(run: Path, shards: Path, tmp_path: Path) -> No
 
 def test_class_names_do_nothing_to_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.training.examples.CLASSES", ("\x1b[31mred", "a\nb", "c"))
-    evil = labelled(tmp_path / "shards", 48)
+    evil = labeled(tmp_path / "shards", 48)
     result = evaluate(run_on(evil, tmp_path / "run", lr=1e-12), evil, "--split", "test")
     assert result.exit_code == 0, result.output
     assert "lowest F1" in result.stdout

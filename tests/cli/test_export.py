@@ -8,13 +8,13 @@ from click.testing import CliRunner, Result
 
 from saliency_pipeline.cli.main import salpipe
 from tests.evaluation.runs import run_on
-from tests.training.examples import labelled
+from tests.training.examples import labeled
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("run")
-    return run_on(labelled(root / "shards"), root / "run")
+    return run_on(labeled(root / "shards"), root / "run")
 
 
 def export(*arguments: object) -> Result:

@@ -18,11 +18,11 @@ from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.summary import inspect as summarize
 from saliency_pipeline.shards.verify import verify
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.groups import find_groups
+from saliency_pipeline.training.data.groups import find_groups
 from saliency_pipeline.training.parts import split_of
 from tests.broken_images import encode
+from tests.datasets.archives import tar_bytes, write_tar
 from tests.generation.examples import COMMAND, OPTIONS, cuts, photographs
-from tests.images.archives import tar_bytes, write_tar
 
 WNIDS = ("n02100735", "n02119789")
 
@@ -156,7 +156,7 @@ def test_what_is_misspelt_is_told_before_images_are_listed(
 def test_an_unusable_file_of_weights_is_told_before_torch_is_imported(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("# Read me")
     script = (
-        "import sys\nfrom saliency_pipeline.models.file_kinds import check_weights\n"
+        "import sys\nfrom saliency_pipeline.models.files.file_kinds import check_weights\n"
         "try:\n    check_weights('README.md')\nexcept Exception as error:\n    print(error)\n"
         "print('torch' in sys.modules)"
     )

@@ -164,7 +164,7 @@ def test_a_full_disk_is_one_line_that_names_the_file_and_the_remedy() -> None:
     assert result.stderr == f"salpipe: error: {line}\n"
 
 
-def test_a_full_disk_reported_by_hdf5_is_recognised() -> None:
+def test_a_full_disk_reported_by_hdf5_is_recognized() -> None:
     result = run("broken", "hdf5")
     assert result.exit_code == 1
     assert result.stderr == "salpipe: error: disk full; free space and run the same command again\n"

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from saliency_pipeline.cli.main import COMMANDS, salpipe
-from tests.images.imagenets import write
+from tests.datasets.imagenets import write
 from tests.shards import examples
 
 LIST = "person\timagenum\turl\trect\tmd5sum\n"

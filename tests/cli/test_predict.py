@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from saliency_pipeline.cli.main import salpipe
-from saliency_pipeline.images.open import read_images
+from saliency_pipeline.datasets.open import read_images
 from tests.evaluation.runs import PHOTOGRAPHS, run_on, shards_of
 from tests.gallery.test_page import Page
 from tests.generation.examples import flat, photographs

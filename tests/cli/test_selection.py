@@ -8,8 +8,8 @@ from click.testing import CliRunner
 
 from saliency_pipeline.cli.options import config_option
 from saliency_pipeline.cli.selection import RECIPES, selection_options
+from saliency_pipeline.datasets.layout import ReadOptions
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.layout import ReadOptions
 from saliency_pipeline.subsets import recipes
 from saliency_pipeline.subsets.select import Selection
 

@@ -11,7 +11,7 @@ from saliency_pipeline.cli import main
 from saliency_pipeline.cli.main import COMMANDS, salpipe
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.text import printable, shown
-from tests.training.examples import labelled
+from tests.training.examples import labeled
 
 HOSTILE = "a\x1b[2J\x1b]0;x\x07\u202egpj\u2066\x85\u2028\x7f\n$HOME;b"
 
@@ -71,7 +71,7 @@ def test_class_names_and_keys(hostile: Path, tmp_path: Path) -> None:
 
 
 def test_results_notes_and_json(tmp_path: Path) -> None:
-    shards = labelled(tmp_path / HOSTILE)
+    shards = labeled(tmp_path / HOSTILE)
     for command in ("inspect", "verify"):
         for options in ([], ["--json"]):
             result = run(command, shards, *options)

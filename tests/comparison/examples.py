@@ -1,4 +1,4 @@
-"""Finished runs made up from a seed, and the results of analysing them."""
+"""Finished runs made up from a seed, and the results of analyzing them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from saliency_pipeline.comparison.analysis import analyse
+from saliency_pipeline.comparison.analysis import analyze
 from saliency_pipeline.comparison.arms import CANDIDATE, CONTROL, REFERENCE, Arm
 from saliency_pipeline.comparison.rules import FINAL, Primary, Rules
 from saliency_pipeline.comparison.runs import Predictions, Run
@@ -152,16 +152,16 @@ def results(
         names: of the arms.
         settings: data budgets.
         plan: options of `rules` that differ from what the runs have.
-        leaks: and the others: see `analyse`.
-        duplicates: see `analyse`.
-        maps: see `analyse`.
-        starts: see `analyse`.
-        tuning: see `analyse`.
+        leaks: and the others: see `analyze`.
+        duplicates: see `analyze`.
+        maps: see `analyze`.
+        starts: see `analyze`.
+        tuning: see `analyze`.
         options: of `runs`.
     """
     compared = arms(names)
     planned = {"folds": options.get("folds", 5), "repeats": options.get("repeats", 2)} | dict(plan or {})
-    return analyse(
+    return analyze(
         runs(compared, settings, **options),
         compared,
         settings,

@@ -8,14 +8,14 @@ from saliency_pipeline.shards.schema import MapShape, ShardHeader, ShardRows
 from tests.training.examples import store
 
 CLASSES = ("blue", "green", "red", "yellow")
-COLOURS = np.array([[60, 80, 230], [60, 200, 60], [220, 50, 50], [220, 210, 50]], np.uint8)
+COLORS = np.array([[60, 80, 230], [60, 200, 60], [220, 50, 50], [220, 210, 50]], np.uint8)
 SIZE, CELLS, PATCH = 48, 6, 8
 PROVENANCE = {"source": {"model": "none", "weights": "none", "layer": "none"}, "target": "region"}
 """The maps are annotations of a region, not explanations of a class by a source model."""
 
 
 def marked(path: Path, images: int = 160, *, seed: int = 0) -> Path:
-    """Noise with one patch of each class's colour at a random place; which of them is the class the map alone says.
+    """Noise with one patch of each class's color at a random place; which of them is the class the map alone says.
 
     Two methods are stored, 6 x 6: `truth` is 1 over the patch of the class and 0 elsewhere, `nothing` is 1 over a
     place drawn from all four patches. Without the map every class looks alike, so that nobody does better than one
@@ -27,9 +27,9 @@ def marked(path: Path, images: int = 160, *, seed: int = 0) -> Path:
     truth, nothing = np.zeros((2, images, 1, CELLS, CELLS), np.float32)
     for image, label in enumerate(labels.tolist()):
         cells = random.choice(CELLS * CELLS, len(CLASSES), replace=False)
-        for colour, cell in enumerate(cells.tolist()):
+        for color, cell in enumerate(cells.tolist()):
             row, column = divmod(cell, CELLS)
-            frames[image, row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH] = COLOURS[colour]
+            frames[image, row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH] = COLORS[color]
         truth[image, 0].flat[cells[label]] = 1
         nothing[image, 0].flat[random.choice(cells)] = 1
     maps = {"nothing": nothing, "truth": truth}

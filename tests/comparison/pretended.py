@@ -50,7 +50,7 @@ class Pretended:
             {
                 "images": {"train": 60, "validation": 40, "pool": 160},
                 "shards": {"plan": ShardFolder(shards).header.plan, "path": str(shards)},
-                "initialisation": {"sha256": "0"},
+                "initialization": {"sha256": "0"},
                 "start": START if config.arch == "modulated" else None,
             },
         )

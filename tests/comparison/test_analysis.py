@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from saliency_pipeline.comparison.analysis import analyse
+from saliency_pipeline.comparison.analysis import analyze
 from saliency_pipeline.comparison.report import write_report
 from tests.comparison.examples import CLASSES, IMAGES, arms, primary, results, rules, runs
 from tests.gallery.test_page import Page
@@ -57,7 +57,7 @@ def test_a_mean_curve_keeps_every_run_where_only_some_stopped():
         if run.arm == "half" and number % 4 == 1:
             for name in run.curves:
                 run.curves[name] = run.curves[name][:4]
-    found = only(analyse(made, compared, ("all images",), CLASSES, rules=rules(folds=2, repeats=3), about={}))
+    found = only(analyze(made, compared, ("all images",), CLASSES, rules=rules(folds=2, repeats=3), about={}))
     half = found["arms"]["half"]
     table = np.array([run["curve"] for run in half["runs"]])
     assert table.shape == (6, 12)
@@ -145,7 +145,7 @@ def test_of_many_classes_the_results_hold_only_the_pairs_that_occur():
     compared = arms(("baseline", "half"))
     options = {"folds": 2, "repeats": 1}
     confusion = only(
-        analyse(runs(compared, **options), compared, ("all images",), classes, rules=rules(**options), about={})
+        analyze(runs(compared, **options), compared, ("all images",), classes, rules=rules(**options), about={})
     )["confusion"]
     assert set(confusion["matrix"]) == {"true", "answered", "images"}
     assert sum(confusion["matrix"]["images"]) == IMAGES

@@ -16,14 +16,14 @@ import pytest
 
 from saliency_pipeline.comparison.arms import Arm, choose_arms
 from saliency_pipeline.comparison.compare import compare, plan_only
-from saliency_pipeline.comparison.given import compare_runs
+from saliency_pipeline.comparison.finished_runs import compare_runs
 from saliency_pipeline.comparison.output import rebuild
 from saliency_pipeline.comparison.pretraining import Pretraining
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train
 from tests.comparison.marked import marked
-from tests.training.examples import disable_plots, labelled
+from tests.training.examples import disable_plots, labeled
 
 pytestmark = pytest.mark.usefixtures("without_plots")
 
@@ -37,7 +37,7 @@ ARMS = (BASELINE, MODULATED, MISMATCHED)
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return labelled(tmp_path_factory.mktemp("shards") / "labelled")
+    return labeled(tmp_path_factory.mktemp("shards") / "labeled")
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_a_run_that_cannot_be_trained_is_a_warning_and_stops_no_other(shards: Pa
 def test_budgets_and_pretraining_sizes_are_swept(shards: Path, tmp_path: Path) -> None:
     arms = choose_arms(["baseline", "full"], controls=())
     arms = (dataclasses.replace(arms[0], options=BASELINE.options), arms[1])
-    source = labelled(tmp_path / "source", 48, seed=1)
+    source = labeled(tmp_path / "source", 48, seed=1)
     quick = dataclasses.replace(QUICK, epochs=1, init="scratch")
     found = compare(
         shards,

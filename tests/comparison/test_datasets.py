@@ -20,7 +20,7 @@ from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.recognition import COMPARISON, SHARDS
 from saliency_pipeline.shards.reader import ShardFolder
 from tests.comparison.several import results, write
-from tests.training.examples import labelled
+from tests.training.examples import labeled
 
 EFFECTS = (0.03, 0.04, 0.035)
 
@@ -36,7 +36,7 @@ def comparisons(tmp_path: Path) -> list[Path]:
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("shards")
-    return [labelled(folder / name, 24, seed=seed) for seed, name in enumerate(("pets", "flowers", "clothes"))]
+    return [labeled(folder / name, 24, seed=seed) for seed, name in enumerate(("pets", "flowers", "clothes"))]
 
 
 def changed(path: Path, **entries: Any) -> Path:
@@ -177,7 +177,7 @@ def test_a_data_set_given_twice_is_refused_before_anything_is_trained(
     shards: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = faked(monkeypatch)
-    again = labelled(tmp_path / "again", 24, seed=0)
+    again = labeled(tmp_path / "again", 24, seed=0)
     with pytest.raises(SalpipeError, match="again: the same shards as pets, which are not independent data sets"):
         compare_datasets([shards[0], again], tmp_path / "out", choose_arms(()))
     # the same images under another plan, such as with other maps

@@ -10,7 +10,7 @@ from saliency_pipeline.comparison.arms import Arm
 from saliency_pipeline.comparison.compare import compare, plan_only
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.training import groups
+from saliency_pipeline.training.data import groups
 from tests.comparison.test_compare import BASELINE, MODULATED, QUICK
 from tests.evaluation.runs import Notes
 from tests.training.copies import COPIED, PHOTOS, copied

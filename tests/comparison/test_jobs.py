@@ -16,14 +16,14 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.workers import WorkerDiedError
 from tests.comparison.test_compare import ARMS, QUICK, command, environment, runs
-from tests.training.examples import labelled
+from tests.training.examples import labeled
 
 pytestmark = pytest.mark.usefixtures("without_plots", "without_pages")
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return labelled(tmp_path_factory.mktemp("shards") / "labelled")
+    return labeled(tmp_path_factory.mktemp("shards") / "labeled")
 
 
 def test_workers_that_keep_dying_end_in_one_line(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,17 +10,17 @@ from saliency_pipeline.comparison.compare import divided_groups
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import ShardHeader
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.groups import find_groups
+from saliency_pipeline.training.data.groups import find_groups
+from saliency_pipeline.training.data.split import choose_split
 from saliency_pipeline.training.parts import labels_and_splits
-from saliency_pipeline.training.split import choose_split
-from tests.training.examples import CLASSES, MAPS, PROVENANCE, SIZE, TEST, TRAIN, VALIDATION, labelled_rows, store
+from tests.training.examples import CLASSES, MAPS, PROVENANCE, SIZE, TEST, TRAIN, VALIDATION, labeled_rows, store
 
 COUNT = 24
 
 
 def shards(path: Path, groups: dict[int, int], files: dict[int, int] | None = None, **splits: int) -> ShardFolder:
     """Images of which some are in groups and some have the bytes of others, in TRAIN by default."""
-    rows = labelled_rows(COUNT)
+    rows = labeled_rows(COUNT)
     rows.splits[:] = TRAIN
     for image, split in splits.items():
         rows.splits[int(image.removeprefix("image"))] = split

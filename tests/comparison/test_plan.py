@@ -19,7 +19,7 @@ from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from tests.comparison.pretended import START, Pretended
-from tests.training.examples import labelled
+from tests.training.examples import labeled
 
 QUICK = TrainConfig(backbone="test_resnet", init="scratch", epochs=2, lr=0.01, precision="fp32", device="cpu")
 BASELINE = Arm("baseline", {"arch": "baseline"}, "reference")
@@ -29,7 +29,7 @@ UNIFORM = Arm("half-uniform", {"arch": "modulated", "maps": "uniform"}, "control
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return labelled(tmp_path_factory.mktemp("shards") / "labelled")
+    return labeled(tmp_path_factory.mktemp("shards") / "labeled")
 
 
 def effect(size: float) -> Any:

@@ -10,7 +10,7 @@ from saliency_pipeline.comparison.compare import compare, plan_only
 from saliency_pipeline.comparison.pretraining import Pretraining, unequal_starts, with_pretrained
 from saliency_pipeline.training.config import TrainConfig
 from tests.comparison.pretended import Pretended
-from tests.training.examples import disable_plots, labelled
+from tests.training.examples import disable_plots, labeled
 
 QUICK = TrainConfig(backbone="test_resnet", init="scratch", epochs=1, lr=0.01, precision="fp32", device="cpu")
 FULL = ("baseline", "full", "full-mismatched")
@@ -18,12 +18,12 @@ FULL = ("baseline", "full", "full-mismatched")
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return labelled(tmp_path_factory.mktemp("shards") / "labelled")
+    return labeled(tmp_path_factory.mktemp("shards") / "labeled")
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return labelled(tmp_path_factory.mktemp("shards") / "source", 48, seed=1)
+    return labeled(tmp_path_factory.mktemp("shards") / "source", 48, seed=1)
 
 
 def test_full_is_compared_with_a_baseline_of_the_same_source_images() -> None:

@@ -9,15 +9,15 @@ import pytest
 
 from saliency_pipeline.comparison.arms import Arm, choose_arms
 from saliency_pipeline.comparison.compare import compare, plan_only
-from saliency_pipeline.comparison.given import compare_runs
+from saliency_pipeline.comparison.finished_runs import compare_runs
 from saliency_pipeline.comparison.output import Comparison
 from saliency_pipeline.comparison.plan import Pretraining
 from saliency_pipeline.errors import OptionError, SalpipeError
-from saliency_pipeline.models.training_images import ENTRY
+from saliency_pipeline.models.trained.training_images import ENTRY
 from saliency_pipeline.shards.shard import Shard
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train
-from tests.training.examples import labelled
+from tests.training.examples import labeled
 from tests.training.leaky import IMAGES, leaky
 
 pytestmark = pytest.mark.usefixtures("without_plots", "without_pages")
@@ -96,7 +96,7 @@ def test_shards_without_leaks_make_no_split_before_training(tmp_path: Path, monk
 
 
 def test_pretraining_on_images_of_the_comparison_is_refused(tmp_path: Path) -> None:
-    shards = labelled(tmp_path / "target", IMAGES)
+    shards = labeled(tmp_path / "target", IMAGES)
     arms = (BASELINE, choose_arms(["baseline", "full"])[1])
     # the same files as other shards, of which the training part is the comparison's validation part in some fold
     same = leaky(tmp_path / "same")
@@ -105,7 +105,7 @@ def test_pretraining_on_images_of_the_comparison_is_refused(tmp_path: Path) -> N
         r"images; .* --allow-leaks start-images.* \(4 of 8 runs: full, baseline-full\)$"
     )
     refused(shards, tmp_path / "a", message, arms=arms, pretraining=Pretraining(str(same)))
-    other = labelled(tmp_path / "other", IMAGES, seed=1)
+    other = labeled(tmp_path / "other", IMAGES, seed=1)
     found = compared(shards, tmp_path / "b", arms=arms, pretraining=Pretraining(str(other)))
     assert found.results["leaks"] == []
     # the comparison's own pretraining must not leak either
@@ -115,7 +115,7 @@ def test_pretraining_on_images_of_the_comparison_is_refused(tmp_path: Path) -> N
 
 
 def test_a_given_start_is_checked_for_every_fold(tmp_path: Path) -> None:
-    shards = labelled(tmp_path / "shards", IMAGES)
+    shards = labeled(tmp_path / "shards", IMAGES)
     train(shards, tmp_path / "run", QUICK)
     full = Arm("full", {"arch": "modulated", "init": "full", "start": str(tmp_path / "run")})
     refused(shards, tmp_path / "a", r"--from .*run: that network .* \(2 of 4 runs: full\)$", arms=(BASELINE, full))

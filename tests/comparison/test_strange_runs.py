@@ -25,7 +25,7 @@ def finished(tmp_path: Path) -> Path:
     TrainConfig(epochs=1).write(tmp_path)
     (tmp_path / SUMMARY).write_text('{"epochs": 1}')
     about = {"images": {"train": 2, "validation": 1}, "shards": {"plan": "p", "path": "s"}}
-    (tmp_path / PROVENANCE).write_text(json.dumps(about | {"initialisation": {"sha256": "x"}}))
+    (tmp_path / PROVENANCE).write_text(json.dumps(about | {"initialization": {"sha256": "x"}}))
     (tmp_path / METRICS).write_text(json.dumps(ROW) + "\n")
     (tmp_path / ANSWERS).write_text("key,label,predicted,score\na,cat,dog,0.5\n")
     return tmp_path
@@ -85,7 +85,7 @@ def test_start_and_first_weights_are_read_where_they_were_recorded(finished: Pat
     assert run.start is None
     assert run.first.tensors == {}
     initial = {"sha256": "x", "origin": "o", "loaded": [], "xavier": ["fc.weight"], "tensors": TENSORS}
-    rewrite(finished, start=START, initialisation=initial)
+    rewrite(finished, start=START, initialization=initial)
     run = read_run(finished, "arm", "all images")
     assert run.start == START
     assert (run.first.origin, run.first.random, run.first.tensors) == ("o", {"fc.weight"}, TENSORS)
@@ -97,9 +97,9 @@ def test_start_and_first_weights_are_read_where_they_were_recorded(finished: Pat
         {"start": [1]},
         {"start": {"features": START["features"]}},
         {"start": START | {"logits": {"eval": "x", "train": 1}}},
-        {"initialisation": {"sha256": "x", "tensors": [1]}},
-        {"initialisation": {"sha256": "x", "tensors": {"fc.weight": "?"}}},
-        {"initialisation": {"sha256": "x", "xavier": ["other"], "tensors": TENSORS}},
+        {"initialization": {"sha256": "x", "tensors": [1]}},
+        {"initialization": {"sha256": "x", "tensors": {"fc.weight": "?"}}},
+        {"initialization": {"sha256": "x", "xavier": ["other"], "tensors": TENSORS}},
     ],
 )
 def test_a_start_that_cannot_be_is_damage(finished: Path, entries: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from saliency_pipeline.comparison.compare import compare, plan_only
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.training.config import TrainConfig
 from tests.comparison.pretended import Pretended
-from tests.training.examples import disable_plots, labelled
+from tests.training.examples import disable_plots, labeled
 
 QUICK = TrainConfig(backbone="test_resnet", init="scratch", epochs=1, lr=0.01, precision="fp32", device="cpu")
 ARMS = (Arm("baseline", {"arch": "baseline"}, "reference"), Arm("half", {"arch": "modulated"}))
@@ -19,7 +19,7 @@ LRS = (0.02, 0.01, 0.05)
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return labelled(tmp_path_factory.mktemp("shards") / "labelled")
+    return labeled(tmp_path_factory.mktemp("shards") / "labeled")
 
 
 def score(config: TrainConfig) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from saliency_pipeline.comparison import verdicts
-from saliency_pipeline.comparison.analysis import analyse
+from saliency_pipeline.comparison.analysis import analyze
 from saliency_pipeline.comparison.arms import CANDIDATE, REFERENCE, Arm
 from saliency_pipeline.comparison.contrasts import Conditions
 from saliency_pipeline.comparison.looks import Look, Looks, make_looks
@@ -143,7 +143,7 @@ def test_no_p_is_zero_where_six_differences_are_equal():
     second = [
         dataclasses.replace(run, arm="half", curves=run.curves | {"validation_top1": higher[run.pair]}) for run in first
     ]
-    found = analyse([*first, *second], compared, ("all images",), CLASSES, rules=rules(folds=6, repeats=1), about={})
+    found = analyze([*first, *second], compared, ("all images",), CLASSES, rules=rules(folds=6, repeats=1), about={})
     # the exact sign test's p of six equal signs, 2 / 2**6, is the least that six pairs can show
     for measure in ("final", "area"):
         assert result_of(found, "half", "baseline", measure)["statistics"]["p"] == pytest.approx(2 / 2**6, rel=0.05)
@@ -154,7 +154,7 @@ def test_runs_that_are_exactly_alike_still_have_intervals():
     compared = arms(("baseline", "half"))
     first = runs(compared[:1])
     alike = [dataclasses.replace(run, arm="half") for run in first]
-    found = analyse([*first, *alike], compared, ("all images",), CLASSES, rules=rules(), about={})
+    found = analyze([*first, *alike], compared, ("all images",), CLASSES, rules=rules(), about={})
     for measure in MEASURES:
         result = result_of(found, "half", "baseline", measure)
         assert (result["statistics"]["mean"], result["statistics"]["p"]) == (0, 1)
@@ -174,7 +174,7 @@ def test_the_verdict_is_withheld_until_all_planned_runs_are_finished():
 def test_one_arm_that_is_not_finished_withholds_its_own_verdicts_and_still_counts_in_the_family():
     compared = arms()
     finished = [run for run in runs(compared, effects={"half": 0.08}) if run.arm != "half-mismatched"]
-    found = analyse(finished, compared, ("all images",), CLASSES, rules=rules(), about={})
+    found = analyze(finished, compared, ("all images",), CLASSES, rules=rules(), about={})
     assert found["verdict"]["word"] == "better"
     assert result_of(found, "half", "half-mismatched")["verdict"] == "withheld"
     complete = results(effects={"half": 0.08})
@@ -245,7 +245,7 @@ def test_runs_without_a_plan_all_count_whatever_their_seeds():
     ]
     looks = make_looks(moved, Rules(primary(), look_repeats=()), None, "baseline")
     assert (looks.repeats, looks.expected) == (None, None)
-    found = analyse(moved, compared, ("all images",), CLASSES, rules=Rules(None, look_repeats=()), about={})
+    found = analyze(moved, compared, ("all images",), CLASSES, rules=Rules(None, look_repeats=()), about={})
     assert found["verdict"]["word"] == "better"
     assert found["settings"][0]["contrasts"][0]["pairs"] == 10
 
@@ -307,7 +307,7 @@ def test_a_candidate_with_a_reference_of_its_own_is_compared_with_that():
 
 def test_without_a_candidate_there_is_no_primary_question():
     compared = (Arm("baseline", {"arch": "baseline"}, REFERENCE), arms()[2])
-    found = analyse(runs(compared), compared, ("all images",), CLASSES, rules=rules(), about={})
+    found = analyze(runs(compared), compared, ("all images",), CLASSES, rules=rules(), about={})
     assert found["primary"] is None
     assert found["verdict"]["word"] == "withheld"
     assert compared[1].kind != CANDIDATE

@@ -8,7 +8,7 @@ import torch
 
 from tests.evaluation.runs import PHOTOGRAPHS, run_on, shards_of
 from tests.generation.examples import photographs
-from tests.training.examples import labelled
+from tests.training.examples import labeled
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -23,7 +23,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """96 figures of three classes in noise, with maps; a quarter for testing."""
-    return labelled(tmp_path_factory.mktemp("figures") / "shards")
+    return labeled(tmp_path_factory.mktemp("figures") / "shards")
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from saliency_pipeline.models.trained import Trained, load_trained, write_trained
+from saliency_pipeline.models.trained.trained import Trained, load_trained, write_trained
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train

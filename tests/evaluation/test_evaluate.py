@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.evaluation.answers import recorded_config
 from saliency_pipeline.evaluation.evaluate import Evaluation, evaluate
-from saliency_pipeline.models.trained import load_trained
+from saliency_pipeline.evaluation.predictions import recorded_config
+from saliency_pipeline.models.trained.trained import load_trained
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.training.data.split import choose_split
 from saliency_pipeline.training.parts import labels_and_splits, split_of
-from saliency_pipeline.training.split import choose_split
 from tests.evaluation.runs import Notes, rewrite, run_on, shards_of
-from tests.training.examples import labelled, labelled_rows, store
+from tests.training.examples import labeled, labeled_rows, store
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -48,7 +48,7 @@ def test_what_limits_the_figures_is_kept_with_them(figure_run: Path, figures: Pa
     chosen = (
         "the best epoch was chosen by these images: the figures are optimistic; use --split test for held-out images"
     )
-    trained = "the network was trained on these images: the figures say what it remembers, not what it has learnt"
+    trained = "the network was trained on these images: the figures say what it remembers, not what it has learned"
     for split, caveats in (("validation", [chosen]), ("train", [trained]), ("test", [])):
         notes = Notes()
         found = evaluate(figure_run, figures, split, tmp_path / split, device="cpu", progress=notes)
@@ -103,13 +103,13 @@ def test_folds_are_those_of_the_run(figures: Path, tmp_path: Path) -> None:
         assert keys == [pairs[row].key for row in rows.tolist()]
         assert found.metrics["fold"] == "2/4"
     assert notes.find("remembers") == (
-        "the network was trained on 15 of these 54 images: the figures say what it remembers, not what it has learnt"
+        "the network was trained on 15 of these 54 images: the figures say what it remembers, not what it has learned"
     )
     assert evaluate(run, figures, "test", device="cpu").metrics["images"] == 24
 
-    other = labelled(tmp_path / "other", 48, seed=3)
+    other = labeled(tmp_path / "other", 48, seed=3)
     manifest = json.loads((other / "manifest.json").read_text())
-    assert manifest["plan"] == "plan-labelled"
+    assert manifest["plan"] == "plan-labeled"
     trained = load_trained(run)
     rewrite(trained, tmp_path / "n.safetensors", trained.about | {"shards": {"plan": "another", "provenance": {}}})
     evaluate(tmp_path / "n.safetensors", other, "validation", tmp_path / "out", device="cpu", progress=notes)
@@ -141,7 +141,7 @@ def test_control_maps_that_were_others_in_earlier_versions_are_refused(figure_ru
 
 
 def test_images_of_training_are_known_in_shards_split_anew(figures: Path, figure_run: Path, tmp_path: Path) -> None:
-    rows = labelled_rows(96)
+    rows = labeled_rows(96)
     rows.keys[:] = [f"copy of {key}" for key in rows.keys]
     # of those that validate now half were trained on, the others validated
     rows.splits[:] = np.array([2, 1, 1, 0])[np.arange(96) // 3 % 4]
@@ -150,7 +150,7 @@ def test_images_of_training_are_known_in_shards_split_anew(figures: Path, figure
     notes = Notes()
     found = evaluate(figure_run, again, device="cpu", progress=notes)
     assert notes.notes == [
-        "the network was trained on 24 of these 48 images: the figures say what it remembers, not what it has learnt",
+        "the network was trained on 24 of these 48 images: the figures say what it remembers, not what it has learned",
         "the best epoch was chosen by 24 of these 48 images: the figures are optimistic; use --split test for held-out "
         "images",
     ]
@@ -199,10 +199,10 @@ def _only_64(_module: object, inputs: tuple[object]) -> None:
 
 
 def test_other_classes_are_refused_by_name(figure_run: Path, tmp_path: Path) -> None:
-    fewer = labelled(tmp_path / "fewer", classes=2)
+    fewer = labeled(tmp_path / "fewer", classes=2)
     with pytest.raises(SalpipeError, match=r"class 3 is no such class, of the run 'stripe' \(2 and 3 classes\)"):
         evaluate(figure_run, fewer)
-    more = labelled(tmp_path / "more", classes=4)
+    more = labeled(tmp_path / "more", classes=4)
     with pytest.raises(SalpipeError, match=r"class 4 is 'cross', of the run no such class \(4 and 3 classes\)"):
         evaluate(figure_run, more)
     assert not (figure_run / "evaluation-test").exists()

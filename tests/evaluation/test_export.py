@@ -15,9 +15,9 @@ import torch
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation import export as module
 from saliency_pipeline.evaluation.export import TOLERANCE, export
-from saliency_pipeline.models.initialise import initialise
-from saliency_pipeline.models.trained import load_trained, write_trained
-from saliency_pipeline.models.two_branch import NetworkSpec, build_network
+from saliency_pipeline.models.trained.initialize import initialize
+from saliency_pipeline.models.trained.trained import load_trained, write_trained
+from saliency_pipeline.models.trained.two_branch import NetworkSpec, build_network
 from saliency_pipeline.training.config import TrainConfig
 from tests.evaluation.runs import Notes
 
@@ -25,7 +25,7 @@ from tests.evaluation.runs import Notes
 def network(file: Path, spec: NetworkSpec, **options: Any) -> Path:
     """A network of random weights in a file."""
     built = build_network(spec)
-    initialise(built, spec, "scratch", seed=3)
+    initialize(built, spec, "scratch", seed=3)
     write_trained(file, built, spec, {"config": asdict(TrainConfig(arch=spec.arch, **options))})
     return file
 
@@ -79,7 +79,7 @@ def test_the_model_answers_as_the_network(asked: NetworkSpec, tmp_path: Path) ->
 
 
 def test_the_model_says_what_it_takes(tmp_path: Path) -> None:
-    file = network(tmp_path / "n.safetensors", spec(arch="modulated"), method="gradient", normalise="p99")
+    file = network(tmp_path / "n.safetensors", spec(arch="modulated"), method="gradient", normalize="p99")
     notes = Notes()
     found = export(file, tmp_path / "new" / "model.onnx", opset=20, progress=notes)
     assert (found.opset, found.classes) == (20, 3)
@@ -94,7 +94,7 @@ def test_the_model_says_what_it_takes(tmp_path: Path) -> None:
     assert json.loads(told["classes"]) == ["cat", "dog", "Vögel"]
     assert (told["method"], told["arch"], told["backbone"]) == ("gradient", "modulated", "test_resnet")
     assert told["network_sha256"] == load_trained(file).sha256
-    assert json.loads(told["normalisation"]) == {
+    assert json.loads(told["normalization"]) == {
         "mean": [0.5, 0.5, 0.5],
         "std": [0.5, 0.5, 0.5],
         "interpolation": "bilinear",
@@ -109,7 +109,7 @@ def test_a_network_without_maps_names_none(tmp_path: Path) -> None:
     found = export(network(tmp_path / "n.safetensors", spec()), tmp_path / "model.onnx")
     told = session(found.file).get_modelmeta().custom_metadata_map
     assert told["method"] == ""
-    assert json.loads(told["normalisation"])["map"] is None
+    assert json.loads(told["normalization"])["map"] is None
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The confusion matrix and the reliability diagram: sizes, colours, hostile names, what is written."""
+"""The confusion matrix and the reliability diagram: sizes, colors, hostile names, what is written."""
 
 import os
 import subprocess
@@ -36,8 +36,8 @@ def picture(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB")).astype(int)
 
 
-def pixels_of(pixels: np.ndarray, colour: tuple[int, int, int]) -> int:
-    return int((abs(pixels - colour).max(axis=2) < 3).sum())
+def pixels_of(pixels: np.ndarray, color: tuple[int, int, int]) -> int:
+    return int((abs(pixels - color).max(axis=2) < 3).sum())
 
 
 def draw(confusion: np.ndarray, path: Path, names: tuple[str, ...] = ()) -> np.ndarray:
@@ -53,7 +53,7 @@ def test_the_picture_grows_with_the_classes(tmp_path: Path) -> None:
     assert heights[3] < heights[4]
 
 
-def test_colours_follow_the_share_of_the_row_and_not_the_count(tmp_path: Path) -> None:
+def test_colors_follow_the_share_of_the_row_and_not_the_count(tmp_path: Path) -> None:
     few = draw(np.diag([1, 5, 9]), tmp_path / "c.png")
     many = draw(np.diag([1000, 5000, 9000]), tmp_path / "c.png")
     for pixels in (few, many):

@@ -12,11 +12,11 @@ from PIL import Image
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation.evaluate import evaluate
 from saliency_pipeline.images.record import Split
-from saliency_pipeline.models.trained import load_trained
+from saliency_pipeline.models.trained.trained import load_trained
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.shard import Pair
 from tests.evaluation.runs import Notes, rewrite, run_on, shards_of
-from tests.training.examples import CLASSES, labelled_rows
+from tests.training.examples import CLASSES, labeled_rows
 from tests.training.leaky import leaky
 
 OWN = {"weights": "default", "size": None}
@@ -26,7 +26,7 @@ IMAGES = 96
 @pytest.fixture(scope="module")
 def figure_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Figures of three classes as image files, half for training and half for validation."""
-    root, rows = tmp_path_factory.mktemp("figure-images") / "images", labelled_rows(IMAGES)
+    root, rows = tmp_path_factory.mktemp("figure-images") / "images", labeled_rows(IMAGES)
     for number, (image, label) in enumerate(zip(rows.images, rows.labels.tolist(), strict=True)):
         path = root / ("train", "validation")[number // 3 % 2] / CLASSES[label] / f"{number:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

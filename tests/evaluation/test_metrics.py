@@ -315,7 +315,7 @@ def refused(change: str) -> tuple[np.ndarray, np.ndarray]:
     labels, probabilities = example(0, images=5, classes=3)
     if change == "label":
         labels[2] = 3
-    elif change == "unlabelled":
+    elif change == "unlabeled":
         labels[1] = -1
     elif change == "sum":
         probabilities[4] *= 1.1
@@ -336,7 +336,7 @@ def refused(change: str) -> tuple[np.ndarray, np.ndarray]:
     ("change", "message"),
     [
         ("label", r"image 2 has label 3, but the probabilities are of 3 classes"),
-        ("unlabelled", r"image 1 has label -1"),
+        ("unlabeled", r"image 1 has label -1"),
         ("sum", r"the values of image 4 are no probabilities .*sum 1\.1\); apply a softmax"),
         ("logits", r"the values of image 0 are no probabilities \(smallest -2"),
         ("nan", r"image 3 has a probability that is not finite; predict with --precision fp32"),

@@ -1,4 +1,4 @@
-"""`predict`: the very answers that evaluation gives, on the maps of training, for images that nobody labelled."""
+"""`predict`: the very answers that evaluation gives, on the maps of training, for images that nobody labeled."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from saliency_pipeline.errors import OptionError, PlanMismatchError, SalpipeErro
 from saliency_pipeline.evaluation import predict as module
 from saliency_pipeline.evaluation.evaluate import evaluate
 from saliency_pipeline.evaluation.predict import Predicted, predict
-from saliency_pipeline.models.source import load_source
+from saliency_pipeline.models.source.source import load_source
 from saliency_pipeline.shards.reader import ShardFolder
 from tests.evaluation.runs import PHOTOGRAPHS, Notes, altered, run_on, shards_of
 from tests.gallery.test_page import Page

@@ -7,7 +7,7 @@ import pytest
 
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.evaluation.predict import predict
-from saliency_pipeline.models.trained import load_trained
+from saliency_pipeline.models.trained.trained import load_trained
 from saliency_pipeline.shards.reader import ShardFolder
 from tests.evaluation.runs import rewrite, run_on, shards_of
 

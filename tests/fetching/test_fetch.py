@@ -11,12 +11,12 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
+from saliency_pipeline.datasets.layout import ReadOptions
+from saliency_pipeline.datasets.pubfig import LAYOUTS
 from saliency_pipeline.errors import FolderInUseError, SalpipeError
 from saliency_pipeline.fetching.fetch import fetch
 from saliency_pipeline.fetching.fetch_log import FetchReport
 from saliency_pipeline.folders import FolderLock
-from saliency_pipeline.images.layout import ReadOptions
-from saliency_pipeline.images.pubfig import LAYOUTS
 from saliency_pipeline.progress import Progress
 from tests.broken_images import encode, photo
 from tests.fetching import web as replies
@@ -84,7 +84,7 @@ def test_what_is_fetched_reads_as_a_data_set(tmp_path, web):
     assert report.few == {"Ada": 3, "Van der Berg Jr": 1}
     assert "4 of 4 images there, 4 downloaded now" in report.as_text()
 
-    (layout,) = [layout for layout in LAYOUTS if layout.recognise(out)]
+    (layout,) = [layout for layout in LAYOUTS if layout.recognize(out)]
     catalogue = layout.read(out, ReadOptions())
     assert [record.key for record in catalogue.records] == [
         "Ada/4.jpg",

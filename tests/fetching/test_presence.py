@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from saliency_pipeline.datasets.pubfig_list import ListedFace
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.fetching.presence import check_list, presence
-from saliency_pipeline.images.pubfig_list import ListedFace
 from tests.broken_images import encode, photo
 
 FIRST, SECOND = encode(photo(), "JPEG"), encode(photo(seed=1), "JPEG")

@@ -17,10 +17,10 @@ from saliency_pipeline.comparison.plan import Plan as ComparisonPlan
 from saliency_pipeline.comparison.plan_file import described
 from saliency_pipeline.generation.plan import Plan, store_plan
 from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, Reject
-from saliency_pipeline.models.source import _serialize, load_source
-from saliency_pipeline.models.trained import BEST, write_trained
-from saliency_pipeline.models.training_images import DIGEST, TrainingImages
-from saliency_pipeline.models.two_branch import NetworkSpec, build_network
+from saliency_pipeline.models.source.source import _serialize, load_source
+from saliency_pipeline.models.trained.trained import BEST, write_trained
+from saliency_pipeline.models.trained.training_images import DIGEST, TrainingImages
+from saliency_pipeline.models.trained.two_branch import NetworkSpec, build_network
 from saliency_pipeline.saliency.layers import choose_layer
 from saliency_pipeline.saliency.split import split_network
 from saliency_pipeline.saliency.stored_graph import to_bytes
@@ -97,7 +97,7 @@ def weights(root: Path) -> Iterator[Path]:
 def _run(folder: Path, arch: str = "modulated") -> Path:
     """What a finished training run leaves, without the training."""
     folder.mkdir(parents=True)
-    about: dict[str, Any] = {"path": "shards", "plan": "plan-labelled", "provenance": training.PROVENANCE}
+    about: dict[str, Any] = {"path": "shards", "plan": "plan-labeled", "provenance": training.PROVENANCE}
     spec = NetworkSpec(arch=arch, backbone=NETWORK, classes=("circle", "square", "stripe"), size=32)
     torch.manual_seed(0)
     model = build_network(spec)
@@ -113,7 +113,7 @@ def _run(folder: Path, arch: str = "modulated") -> Path:
     start = {"name": "scratch", "sha256": "0" * 64, "report": "random"}
     images = {"train": 6, "validation": 3, "pool": 6}
     environment = {"shuffle": [2, 64], "environment": {"python": "3"}}
-    write_json(folder / PROVENANCE, {"shards": about, "images": images, "initialisation": start, **environment})
+    write_json(folder / PROVENANCE, {"shards": about, "images": images, "initialization": start, **environment})
     write_metrics(folder, rows)
     keys, logits = [f"circle/{n}.jpg" for n in range(3)], np.eye(3, dtype=np.float32)
     for place in (folder, folder / "evaluation-test"):
@@ -121,7 +121,7 @@ def _run(folder: Path, arch: str = "modulated") -> Path:
         write_answers(place, keys, np.arange(3), logits, spec.classes)
     (folder / "evaluation-test" / "validation.csv").rename(folder / "evaluation-test" / "predictions.csv")
     report = {"folder": "run", "epochs": 2, "stopped_early": False, "best": rows[0], "last": rows[1], "seconds": 2.0}
-    write_json(folder / SUMMARY, report | {"precision": "fp32", "initialisation": "scratch", "classes": 3})
+    write_json(folder / SUMMARY, report | {"precision": "fp32", "initialization": "scratch", "classes": 3})
     return folder
 
 
@@ -147,7 +147,7 @@ def run_tables(root: Path) -> Iterator[Path]:
 
 def comparison_plan() -> ComparisonPlan:
     """Of the comparison that `comparisons` writes."""
-    return ComparisonPlan("shards", "plan-labelled", choose_arms(()), CONFIG, 5, 2, ("all",), None, 1, False)
+    return ComparisonPlan("shards", "plan-labeled", choose_arms(()), CONFIG, 5, 2, ("all",), None, 1, False)
 
 
 def comparisons(root: Path) -> Iterator[Path]:

@@ -18,18 +18,18 @@ from saliency_pipeline.comparison.arms import choose_arms
 from saliency_pipeline.comparison.output import rebuild
 from saliency_pipeline.comparison.plan_file import chosen_before, store
 from saliency_pipeline.comparison.runs import is_finished, read_run
+from saliency_pipeline.datasets.layout import ReadOptions
+from saliency_pipeline.datasets.open import LAYOUTS, read_images
 from saliency_pipeline.errors import BadImageError, SalpipeError
-from saliency_pipeline.evaluation.answers import recorded_config
+from saliency_pipeline.evaluation.predictions import recorded_config
 from saliency_pipeline.fetching.fetch_log import FetchLog
 from saliency_pipeline.generation.plan import check_same_plan, stored_plan
 from saliency_pipeline.generation.receipt import read_receipt, valid_receipt
 from saliency_pipeline.images.decode import FITS, decode_frame
-from saliency_pipeline.images.layout import ReadOptions
-from saliency_pipeline.images.open import LAYOUTS, read_images
-from saliency_pipeline.models import source
-from saliency_pipeline.models.trained import BEST, load_trained, recorded_images
-from saliency_pipeline.models.two_branch import build_network
-from saliency_pipeline.models.weights import read_state_dict
+from saliency_pipeline.models.source import source
+from saliency_pipeline.models.source.weights import read_state_dict
+from saliency_pipeline.models.trained.trained import BEST, load_trained, recorded_images
+from saliency_pipeline.models.trained.two_branch import build_network
 from saliency_pipeline.saliency.stored_graph import from_bytes, to_bytes
 from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.reader import ShardFolder

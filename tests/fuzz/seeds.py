@@ -21,8 +21,8 @@ from PIL import Image
 from pyarrow import parquet
 
 from tests.broken_images import encode, good_files, photo, png_bytes, tiff_bytes, unusual
-from tests.images import imagenets
-from tests.images.archives import tar_bytes
+from tests.datasets import imagenets
+from tests.datasets.archives import tar_bytes
 
 ENDINGS = {"jpeg": ("jpg",), "tiff": ("tif", "tiff"), "jpeg2000": ("jp2", "j2k")}
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="r" xmlns:tiff="t" tiff:Orientation="6"/></x:xmpmeta>'
@@ -50,9 +50,9 @@ def _more_images() -> dict[str, bytes]:
     frames = [Image.fromarray(photo(seed=seed)).quantize(16) for seed in range(3)]
     return {
         "turned.jpg": encode(image, "JPEG", exif=exif, xmp=XMP),
-        "grey_progressive.jpg": encode(image.convert("L"), "JPEG", progressive=True),
+        "gray_progressive.jpg": encode(image.convert("L"), "JPEG", progressive=True),
         "profile.jpg": encode(image, "JPEG", icc_profile=bytes(500), comment=b"comment", dpi=(72, 72)),
-        "rgb16.png": png_bytes(64, 48, depth=16, colour=2, rows=deep),
+        "rgb16.png": png_bytes(64, 48, depth=16, color=2, rows=deep),
         "rgba.png": encode(image.convert("RGBA"), "PNG", exif=exif),
         "interlaced.png": _interlaced(photo(16, 16)[..., 0]),
         "turned.webp": encode(image, "WEBP", exif=exif, xmp=XMP),
@@ -66,16 +66,16 @@ def _more_images() -> dict[str, bytes]:
         "tiles.tiff": tiff_bytes(
             photo(32, 32).tobytes(), {k: v for k, v in tiles.items() if k < 273 or k > 279} | {277: 3}
         ),
-        "grey.bmp": encode(image.convert("L"), "BMP"),
+        "gray.bmp": encode(image.convert("L"), "BMP"),
         "rgba.bmp": encode(image.convert("RGBA"), "BMP"),
         "one_bit.bmp": encode(image.convert("1"), "BMP"),
-        "grey16.pgm": b"P5\n# maximum\n8 8 1023\n" + bytes(range(2)) * 64,
+        "gray16.pgm": b"P5\n# maximum\n8 8 1023\n" + bytes(range(2)) * 64,
         "text.ppm": b"P3 4 4 9\n" + b"0 5 9 " * 16,
         "plain.avif": encode(image, "AVIF", quality=60, exif=exif),
         "alpha.avif": encode(image.convert("RGBA"), "AVIF"),
         "plain.jp2": encode(image, "JPEG2000"),
         "lossy.j2k": encode(image, "JPEG2000", irreversible=True, quality_layers=[20], no_jp2=True),
-        "grey16.jp2": encode(Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64) * 16), "JPEG2000"),
+        "gray16.jp2": encode(Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64) * 16), "JPEG2000"),
     }
 
 
@@ -85,7 +85,7 @@ def _interlaced(pixels: np.ndarray) -> bytes:
     rows = b"".join(
         b"\0" + row.tobytes() for top, down, left, right in passes for row in pixels[top::down, left::right]
     )
-    plain = png_bytes(pixels.shape[1], pixels.shape[0], depth=8, colour=0, rows=rows)
+    plain = png_bytes(pixels.shape[1], pixels.shape[0], depth=8, color=0, rows=rows)
     header = plain[12:28] + b"\1"
     return plain[:12] + header + struct.pack(">I", zlib.crc32(header)) + plain[33:]
 

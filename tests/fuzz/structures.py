@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow
 from pyarrow import parquet
 
+from tests.datasets.archives import HOSTILE
 from tests.fuzz.mutations import INTEGERS, TEXTS, Mutator, change_part, edit_node, replace_word
-from tests.images.archives import HOSTILE
 
 # archives
 

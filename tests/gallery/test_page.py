@@ -169,7 +169,7 @@ def filters(page: Page) -> list[str]:
 
 def test_the_class_filter_counts_what_is_shown(folder: Path, tmp_path: Path) -> None:
     page = Page(show(folder, tmp_path / "g").page)
-    labels = [pair.class_name or "(unlabelled)" for pair in ShardFolder(folder)]
+    labels = [pair.class_name or "(unlabeled)" for pair in ShardFolder(folder)]
     for name, images in Counter(labels).items():
         assert f"{name} {images}" in page.text
     assert len(filters(page)) == 1 + len(set(labels))
@@ -191,7 +191,7 @@ def test_without_labels_the_prediction_is_filtered_by(tmp_path: Path) -> None:
     page = Page(show(shard(tmp_path / "s.h5", examples.header(classes=()), rows), tmp_path / "g").page)
     assert "source 3 4" in page.text
     assert "source 7 2" in page.text
-    assert "unlabelled" in page.text
+    assert "unlabeled" in page.text
 
 
 def test_odd_maps_are_marked(tmp_path: Path) -> None:

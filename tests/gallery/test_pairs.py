@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from saliency_pipeline.datasets.folder import read_folder
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.gallery import pairs
 from saliency_pipeline.gallery.audit import audit, audit_list
 from saliency_pipeline.gallery.pairs import Group, Member, write_pairs
-from saliency_pipeline.images.folder import read_folder
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 from tests.gallery.test_page import EVIL, Page, picture
 
@@ -56,7 +56,7 @@ def test_conflicts_come_first_then_leaks_then_the_rest(tmp_path: Path, photo: st
     assert "near · 0.0021" in found.text
     # the split stands below a name, which has the width of its card
     assert "cat train · first leak/1 " in found.text
-    assert "unlabelled test · near · 0.0021 leak/2 " in found.text
+    assert "unlabeled test · near · 0.0021 leak/2 " in found.text
     assert "bad.jpg: cannot be read" in found.text
     assert len(found.all("span", class_="tag conflict")) == len(found.all("span", class_="tag leak")) == 2
     assert rows(table)[:4] == [

@@ -16,7 +16,7 @@ from saliency_pipeline.temporaries import temporary_name
 from tests.shards import examples
 
 
-def labelled(path: Path, *shards: list[int], classes: int = 3) -> ShardFolder:
+def labeled(path: Path, *shards: list[int], classes: int = 3) -> ShardFolder:
     """A finished folder whose shards hold images of these labels."""
     path.mkdir()
     head = examples.header(classes=tuple(f"class {i}" for i in range(classes)))
@@ -37,7 +37,7 @@ def classes_of(folder: ShardFolder, positions: list[int]) -> Counter[int]:
 
 
 def test_classes_are_shown_alike_as_far_as_they_go(tmp_path: Path) -> None:
-    folder = labelled(tmp_path / "s", [0] * 20 + [1] * 2, [2] * 10 + [-1] * 9)
+    folder = labeled(tmp_path / "s", [0] * 20 + [1] * 2, [2] * 10 + [-1] * 9)
     chosen = choose(folder, 16)
     assert classes_of(folder, chosen) == {-1: 5, 0: 4, 1: 2, 2: 5}
     assert len(set(chosen)) == len(chosen) == 16
@@ -45,25 +45,25 @@ def test_classes_are_shown_alike_as_far_as_they_go(tmp_path: Path) -> None:
 
 
 def test_images_of_a_class_are_spread_over_the_data_set(tmp_path: Path) -> None:
-    folder = labelled(tmp_path / "s", [0] * 10, [0] * 10)
+    folder = labeled(tmp_path / "s", [0] * 10, [0] * 10)
     assert choose(folder, 2) == [5, 15]
 
 
 def test_of_more_classes_than_images_some_are_shown_once(tmp_path: Path) -> None:
-    folder = labelled(tmp_path / "s", list(range(12)), classes=12)
+    folder = labeled(tmp_path / "s", list(range(12)), classes=12)
     found = classes_of(folder, choose(folder, 4))
     assert sorted(found) == [1, 4, 7, 10]
     assert set(found.values()) == {1}
 
 
 def test_all_are_shown_where_there_are_no_more(tmp_path: Path) -> None:
-    folder = labelled(tmp_path / "s", [2, 0, 1], [], [1, 0])
+    folder = labeled(tmp_path / "s", [2, 0, 1], [], [1, 0])
     assert sorted(choose(folder, 100)) == [0, 1, 2, 3, 4]
     assert [folder[i].label for i in choose(folder, 100)] == [0, 0, 1, 1, 2]
 
 
 def test_of_many_shards_few_are_opened(tmp_path: Path) -> None:
-    folder = labelled(tmp_path / "s", *([i % 3, 1] for i in range(80)))
+    folder = labeled(tmp_path / "s", *([i % 3, 1] for i in range(80)))
     chosen = choose(folder, 6)
     assert len(chosen) == 6
     assert sum(shard.is_open for shard in folder.shards) <= 64
@@ -75,7 +75,7 @@ def test_of_many_shards_few_are_opened(tmp_path: Path) -> None:
 
 
 def test_a_draw_depends_on_the_seed_and_opens_no_shard(tmp_path: Path) -> None:
-    folder = labelled(tmp_path / "s", [0] * 50, [1] * 50)
+    folder = labeled(tmp_path / "s", [0] * 50, [1] * 50)
     chosen = choose(folder, 10, random=True, seed=3)
     assert chosen == choose(folder, 10, random=True, seed=3)
     assert chosen != choose(folder, 10, random=True, seed=4)
@@ -85,7 +85,7 @@ def test_a_draw_depends_on_the_seed_and_opens_no_shard(tmp_path: Path) -> None:
 
 
 def test_every_image_is_drawn_sooner_or_later(tmp_path: Path) -> None:
-    folder = labelled(tmp_path / "s", [0] * 6, [1] * 4)
+    folder = labeled(tmp_path / "s", [0] * 6, [1] * 4)
     drawn = Counter(i for seed in range(400) for i in choose(folder, 3, random=True, seed=seed))
     assert len(drawn) == 10
     assert max(drawn.values()) < 1.6 * min(drawn.values())
@@ -93,13 +93,13 @@ def test_every_image_is_drawn_sooner_or_later(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("random", [False, True])
 def test_one_class(tmp_path: Path, random: bool) -> None:
-    folder = labelled(tmp_path / "s", [0, 1, 2, 1], [1, 1, 0])
+    folder = labeled(tmp_path / "s", [0, 1, 2, 1], [1, 1, 0])
     assert sorted(choose(folder, 48, class_name="class 1", random=random)) == [1, 3, 4, 5]
     assert len(choose(folder, 2, class_name="class 1", random=random)) == 2
 
 
 def test_keys_are_shown_in_the_order_named_and_once(tmp_path: Path) -> None:
-    folder = labelled(tmp_path / "s", [0] * 4, [1] * 4)
+    folder = labeled(tmp_path / "s", [0] * 4, [1] * 4)
     keys = folder.keys()
     assert choose(folder, 1, keys=[keys[5], keys[0], keys[5]]) == [5, 0]
 
@@ -112,7 +112,7 @@ def refusal(folder: ShardFolder, **arguments: object) -> str:
 
 
 def test_an_unknown_key_is_answered_with_the_nearest(tmp_path: Path) -> None:
-    folder = labelled(tmp_path / "s", [0] * 4)
+    folder = labeled(tmp_path / "s", [0] * 4)
     assert "did you mean 'klasse 0/日本/0.jpg'?" in refusal(folder, keys=["0.JPG"])
     assert "'klasse 1/日本/long1.jpg'" in refusal(folder, keys=["klasse 1/日本/lnog1.jpg"])
     assert "keys look like 'klasse 0/日本/0.jpg'" in refusal(folder, keys=["%%%%"])
@@ -120,25 +120,25 @@ def test_an_unknown_key_is_answered_with_the_nearest(tmp_path: Path) -> None:
 
 
 def test_an_unknown_class_is_answered_with_those_there_are(tmp_path: Path) -> None:
-    folder = labelled(tmp_path / "s", [0] * 4)
+    folder = labeled(tmp_path / "s", [0] * 4)
     message = refusal(folder, class_name="clas 1")
     assert "did you mean 'class 1'?" in message
     assert "class 0, class 1, class 2" in message
 
 
 def test_of_many_classes_some_are_listed(tmp_path: Path) -> None:
-    folder = labelled(tmp_path / "s", [0], classes=1_500)
+    folder = labeled(tmp_path / "s", [0], classes=1_500)
     assert "and 1,480 more" in refusal(folder, class_name="%")
 
 
 def test_impossible_selections_say_why(tmp_path: Path) -> None:
-    folder = labelled(tmp_path / "s", [0] * 4)
+    folder = labeled(tmp_path / "s", [0] * 4)
     assert "no images of class 'class 2'" in refusal(folder, class_name="class 2")
     assert "leave out" in refusal(folder, keys=folder.keys()[:1], random=True)
     assert "leave out" in refusal(folder, keys=folder.keys()[:1], class_name="class 0")
     assert "at least 1" in refusal(folder, count=0)
-    assert "not labelled" in refusal(labelled(tmp_path / "flat", [-1] * 3, classes=0), class_name="cat")
-    empty = labelled(tmp_path / "empty")
+    assert "not labeled" in refusal(labeled(tmp_path / "flat", [-1] * 3, classes=0), class_name="cat")
+    empty = labeled(tmp_path / "empty")
     assert "no images" in refusal(empty)
     assert "no images" in refusal(empty, random=True)
     assert "no images" in refusal(empty, keys=["x"])

@@ -183,7 +183,7 @@ if CHROMIUM:  # pages are checked by parsing them in any case
     def test_the_page_works_in_a_browser(folder: Path, tmp_path: Path, width: int) -> None:
         page = show(folder, tmp_path / "g").page
         keys = [card["data-key"] for card in Page(page).all("article")]
-        labels = Counter(pair.class_name or "(unlabelled)" for pair in ShardFolder(folder))
+        labels = Counter(pair.class_name or "(unlabeled)" for pair in ShardFolder(folder))
         seen = browse(page, tmp_path, width)
         assert seen == {
             "all": 12,

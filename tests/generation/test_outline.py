@@ -18,7 +18,7 @@ def test_everything_is_counted():
     assert (found.root, found.layout, found.images, found.shards) == ("/data", "ilsvrc", 5, 3)
     assert found.splits == {"none": 1, "train": 3, "validation": 1}
     assert found.classes == {"ant": 3, "bee": 0, "cow": 1}
-    assert (found.unlabelled, found.boxes, found.regions) == (1, 1, 1)
+    assert (found.unlabeled, found.boxes, found.regions) == (1, 1, 1)
     assert found.notes == ("x.tar: a link",)
 
 
@@ -27,7 +27,7 @@ def test_the_text_says_it_for_people():
         "/data: layout ilsvrc, 5 images in 3 classes, 3 shards",
         "splits: 1 none, 3 train, 1 validation",
         "classes of 0 to 3 images: ant 3, bee 0, cow 1",
-        "1 image unlabelled",
+        "1 image unlabeled",
         "1 image with boxes of their objects",
         "1 image of which a region is cut out",
     ]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from safetensors.torch import save_file
 
+from saliency_pipeline.datasets.folder import read_folder
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.generation import plan as plan_module
 from saliency_pipeline.generation.plan import (
@@ -23,9 +24,8 @@ from saliency_pipeline.generation.plan import (
     stored_plan,
     with_backend_version,
 )
-from saliency_pipeline.images.folder import read_folder
 from saliency_pipeline.images.record import Catalogue, ImageRecord
-from saliency_pipeline.models.source import load_source
+from saliency_pipeline.models.source.source import load_source
 from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.summary import inspect
 from saliency_pipeline.shards.verify import verify

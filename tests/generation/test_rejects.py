@@ -11,10 +11,10 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 from saliency_pipeline.cli.main import salpipe
+from saliency_pipeline.datasets.folder import read_folder
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.folder import read_folder
-from saliency_pipeline.models import build
-from saliency_pipeline.models.registry import find_source
+from saliency_pipeline.models.source import build
+from saliency_pipeline.models.source.registry import find_source
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.summary import inspect

@@ -16,13 +16,13 @@ import torch
 from PIL import Image
 
 import saliency_pipeline
+from saliency_pipeline.datasets.folder import read_folder
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.generation.job import sized
 from saliency_pipeline.generation.plan import Request
 from saliency_pipeline.generation.run import generate
 from saliency_pipeline.images.decode import decode_frame
-from saliency_pipeline.images.folder import read_folder
-from saliency_pipeline.models.source import load_source
+from saliency_pipeline.models.source.source import load_source
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.backends import Placement
 from saliency_pipeline.saliency.engine import Explainer
@@ -195,7 +195,7 @@ def test_maps_of_jpeg_shards_are_those_of_the_stored_jpegs(images: Path, finishe
     assert verify(tmp_path / "shards", deep=True).problems == ()
 
 
-def test_a_flat_folder_is_unlabelled(tmp_path: Path) -> None:
+def test_a_flat_folder_is_unlabeled(tmp_path: Path) -> None:
     run(flat(tmp_path / "images", 3), tmp_path / "shards")
     folder = ShardFolder(tmp_path / "shards")
     assert (folder.classes, folder.keys()) == ((), ["1.jpg", "2.jpg", "3.jpg"])

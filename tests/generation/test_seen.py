@@ -9,8 +9,8 @@ import pytest
 
 from saliency_pipeline.generation.plan import Plan, stored_plan
 from saliency_pipeline.images.record import Split
-from saliency_pipeline.models.trained import load_trained, write_trained
-from saliency_pipeline.models.training_images import ENTRY, TrainingImages
+from saliency_pipeline.models.trained.trained import load_trained, write_trained
+from saliency_pipeline.models.trained.training_images import ENTRY, TrainingImages
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import SEEN

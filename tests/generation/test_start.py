@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from saliency_pipeline import cache
-from saliency_pipeline.models.source import load_source
+from saliency_pipeline.models.source.source import load_source
 from tests.generation.examples import COMMAND, OPTIONS, flat, kept, run, salpipe
 
 SLOW_TO_IMPORT = ("timm", "torchvision", "captum", "torch._dynamo", "huggingface_hub", "matplotlib")

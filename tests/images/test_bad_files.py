@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
+from saliency_pipeline.datasets.folder import read_folder
 from saliency_pipeline.errors import BadImageError
 from saliency_pipeline.images.decode import DEFAULT_MAX_PIXELS, decode_frame
-from saliency_pipeline.images.folder import read_folder
 from saliency_pipeline.images.formats import WEIGHTS, find_format
 from tests.broken_images import bombs, build_broken_folder, good_files, unusual
 

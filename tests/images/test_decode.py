@@ -1,4 +1,4 @@
-"""Frames have the right shape, place, proportions and way up. Colours and bad files have tests of their own."""
+"""Frames have the right shape, place, proportions and way up. Colors and bad files have tests of their own."""
 
 import io
 import struct
@@ -43,23 +43,23 @@ def test_a_lossless_image_of_the_frame_size_comes_back_unchanged(kind):
     [(1, 1), (1, 5000), (5000, 1), (33, 500), (500, 33), (224, 224), (31, 32), (3000, 2), (48, 64), (100_000, 1)],
 )
 def test_any_shape_becomes_a_frame(height, width, fit, interpolation):
-    colour = (10, 200, 90)
+    color = (10, 200, 90)
     frame, source_size = decode_frame(
-        encode(Image.new("RGB", (width, height), colour), "PNG"), 224, fit=fit, interpolation=interpolation
+        encode(Image.new("RGB", (width, height), color), "PNG"), 224, fit=fit, interpolation=interpolation
     )
     assert frame.shape == (224, 224, 3)
     assert frame.dtype == np.uint8
     assert frame.flags.c_contiguous
     assert frame.flags.writeable
     assert source_size == (height, width)
-    assert frame[112, 112].tolist() == list(colour)
+    assert frame[112, 112].tolist() == list(color)
     if fit != "pad":
-        assert (frame == colour).all()
+        assert (frame == color).all()
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 120), st.integers(1, 120), st.integers(1, 64), st.sampled_from(INTERPOLATIONS))
-def test_crop_is_torchvisions_resize_and_centre_crop(height, width, size, interpolation):
+def test_crop_is_torchvisions_resize_and_center_crop(height, width, size, interpolation):
     width = min(width, 3 * height)
     height = min(height, 3 * width)
     image = photo(height, width)
@@ -170,8 +170,8 @@ def test_threads_give_the_same_frames():
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_exif_orientation_is_applied(kind, fit, orientation):
-    colours = np.array([[[250, 0, 0], [0, 250, 0], [0, 0, 250]], [[0, 0, 0], [250, 250, 250], [250, 250, 0]]])
-    stored = np.kron(colours, np.ones((32, 32, 1))).astype(np.uint8)  # (64, 96, 3)
+    colors = np.array([[[250, 0, 0], [0, 250, 0], [0, 0, 250]], [[0, 0, 0], [250, 250, 250], [250, 250, 0]]])
+    stored = np.kron(colors, np.ones((32, 32, 1))).astype(np.uint8)  # (64, 96, 3)
     # What to do to the stored image, from the definition: where its row 0 and column 0 are.
     upright = {
         1: stored,

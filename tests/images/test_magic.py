@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image, features
 
-from saliency_pipeline.images import listing as listing_module
-from saliency_pipeline.images.folder import read_folder
+from saliency_pipeline.datasets.files import listing as listing_module
+from saliency_pipeline.datasets.files.listing import listing
+from saliency_pipeline.datasets.folder import read_folder
 from saliency_pipeline.images.keys import SUFFIXES, ending_of
-from saliency_pipeline.images.listing import listing
 from saliency_pipeline.images.magic import FIRST_BYTES, first_bytes, format_of
 
 FORMATS = ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG2000", "PPM"] + ["AVIF"] * features.check("avif")

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from saliency_pipeline.generation.job import sized
 from saliency_pipeline.models.preprocessing import Preprocessing
-from saliency_pipeline.models.source import SourceModel, load_source
-from saliency_pipeline.models.weights import state_sha256
+from saliency_pipeline.models.source.source import SourceModel, load_source
+from saliency_pipeline.models.source.weights import state_sha256
 from saliency_pipeline.saliency.backends import Placement
 from saliency_pipeline.saliency.engine import Explainer
 from saliency_pipeline.saliency.layers import Layer, choose_layer
@@ -117,7 +117,7 @@ def photos(size: int = 224) -> np.ndarray:
     return np.stack(frames)
 
 
-def normalised(frames: np.ndarray, source: SourceModel) -> Tensor:
+def normalized(frames: np.ndarray, source: SourceModel) -> Tensor:
     """Frames (N, S, S, 3) uint8 as the network's input (N, 3, S, S), in the obvious way."""
     mean, std = (torch.tensor(v)[:, None, None] for v in (source.preprocessing.mean, source.preprocessing.std))
     return (torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255 - mean) / std
@@ -129,7 +129,7 @@ def captum_grad_cam(source: SourceModel, layer: str, frames: np.ndarray, targets
 
     cam = LayerGradCam(source.module, source.module.get_submodule(layer))
     chosen = torch.as_tensor(targets).long()
-    return cam.attribute(normalised(frames, source), chosen, relu_attributions=True)[:, 0].detach().numpy()
+    return cam.attribute(normalized(frames, source), chosen, relu_attributions=True)[:, 0].detach().numpy()
 
 
 def captum_gradient(source: SourceModel, frames: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -137,7 +137,7 @@ def captum_gradient(source: SourceModel, frames: np.ndarray, targets: np.ndarray
     from captum.attr import Saliency
 
     chosen = torch.as_tensor(targets).long()
-    pixels = normalised(frames, source).requires_grad_()
+    pixels = normalized(frames, source).requires_grad_()
     return Saliency(source.module).attribute(pixels, chosen, abs=False).detach().numpy()
 
 

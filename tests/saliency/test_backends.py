@@ -12,10 +12,10 @@ from torch import fx, nn
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.preprocessing import Preprocessing
 from saliency_pipeline.saliency import backends
-from saliency_pipeline.saliency.backends import Normalise, Placement, import_openvino, make_trunk, placed, reuse_buffers
+from saliency_pipeline.saliency.backends import Normalize, Placement, import_openvino, make_trunk, placed, reuse_buffers
 from saliency_pipeline.saliency.split import close
 from tests import rare
-from tests.saliency.networks import BATCH, library_source, library_split, noise, normalised
+from tests.saliency.networks import BATCH, library_source, library_split, noise, normalized
 
 UNLIMITED = pytest.mark.skipif(
     "ONEDNN_MAX_CPU_ISA" in os.environ,
@@ -24,20 +24,20 @@ UNLIMITED = pytest.mark.skipif(
 PREPROCESSING = Preprocessing(64, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic")
 
 
-def test_normalising_equals_the_obvious_way() -> None:
+def test_normalizing_equals_the_obvious_way() -> None:
     source, frames = library_source("resnet18"), noise(2)
     assert source.preprocessing.mean == PREPROCESSING.mean
-    got = Normalise(PREPROCESSING)(frames)
-    torch.testing.assert_close(got, normalised(frames, source), rtol=0, atol=1e-6)
+    got = Normalize(PREPROCESSING)(frames)
+    torch.testing.assert_close(got, normalized(frames, source), rtol=0, atol=1e-6)
     assert got.is_contiguous(memory_format=torch.channels_last)
-    assert Normalise(PREPROCESSING, dtype=torch.bfloat16)(frames).dtype == torch.bfloat16
+    assert Normalize(PREPROCESSING, dtype=torch.bfloat16)(frames).dtype == torch.bfloat16
 
 
-def test_normalising_reads_frames_that_cannot_be_written() -> None:
+def test_normalizing_reads_frames_that_cannot_be_written() -> None:
     frames = noise(2)
     before = frames.copy()
     frames.setflags(write=False)
-    torch.testing.assert_close(Normalise(PREPROCESSING)(frames), Normalise(PREPROCESSING)(before))
+    torch.testing.assert_close(Normalize(PREPROCESSING)(frames), Normalize(PREPROCESSING)(before))
     np.testing.assert_array_equal(frames, before)
 
 
@@ -58,7 +58,7 @@ def test_every_back_end_gives_the_trunks_output(name: str, backend: str, precisi
     output = trunk(frames)
     assert output.dtype == torch.float32
     with torch.no_grad():
-        assert close(output, split.trunk(normalised(frames, source)), tolerance)
+        assert close(output, split.trunk(normalized(frames, source)), tolerance)
 
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
@@ -80,7 +80,7 @@ def test_compiling_changes_no_numbers() -> None:
     assert split.trunk is not None
     trunk = make_trunk(split.trunk, source.preprocessing, BATCH, Placement("compile", "fp32"))
     with torch.no_grad():
-        assert close(trunk(frames), split.trunk(normalised(frames, source)), 1e-4)
+        assert close(trunk(frames), split.trunk(normalized(frames, source)), 1e-4)
 
 
 @pytest.mark.parametrize("backend", ["torch", pytest.param("openvino", marks=UNLIMITED)])

@@ -7,7 +7,7 @@ from torch import nn
 
 from saliency_pipeline.saliency.cam import grad_cam, linear_grad_cam
 from tests import reference
-from tests.saliency.networks import Tiny, normalised, own_explainer, own_source
+from tests.saliency.networks import Tiny, normalized, own_explainer, own_source
 
 
 def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -52,7 +52,7 @@ def test_the_engine_gives_the_class_activation_map_of_a_network_with_pooling_and
     assert explainer.split.linear is not None
     frames = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     explanation = explainer.explain(frames)
-    pixels = normalised(frames, own_source(network, 8, 7))
+    pixels = normalized(frames, own_source(network, 8, 7))
     activations = network.act(network.norm(network.conv(pixels)))
     for n in range(2):
         weights = network.fc.weight[int(explanation.targets[n, 0])]

@@ -23,7 +23,7 @@ from tests.saliency.networks import (
     library_source,
     library_split,
     noise,
-    normalised,
+    normalized,
     own_explainer,
     own_source,
     relative_error,
@@ -58,7 +58,7 @@ def test_gradients_are_captums_and_no_further_from_float64(name: str) -> None:
     targets = explanation.targets[:, 0]
     captum = captum_gradient(explainer.source, frames, targets)
     exact = copy.deepcopy(explainer.source.module).double()
-    pixels = normalised(frames, explainer.source).double().requires_grad_()
+    pixels = normalized(frames, explainer.source).double().requires_grad_()
     chosen = torch.as_tensor(targets).long()[:, None]
     (gradient,) = torch.autograd.grad(exact(pixels).gather(1, chosen).sum(), pixels)
     for n in range(2):
@@ -91,7 +91,7 @@ def test_pytorch_grad_cams_convention_follows_from_raw_maps() -> None:
     network = copy.deepcopy(explainer.source.module).requires_grad_(True)
     with GradCAM(network, [network.layer4]) as peer:
         targets = [ClassifierOutputTarget(int(t)) for t in raw.targets[:, 0]]
-        views = peer(normalised(frames, explainer.source), targets)
+        views = peer(normalized(frames, explainer.source), targets)
     for view, one in zip(views, raw.maps["gradcam"][:, 0], strict=True):
         np.testing.assert_allclose(view, reference.pytorch_grad_cam_view(one, 64), atol=1e-4)
 
@@ -103,7 +103,7 @@ def test_torch_cams_convention_follows_from_raw_maps() -> None:
     raw = explainer.explain(frames)
     network = copy.deepcopy(explainer.source.module).requires_grad_(True)
     with GradCAM(network, "layer4") as peer:
-        scores = network(normalised(frames, explainer.source))
+        scores = network(normalized(frames, explainer.source))
         (views,) = peer([int(t) for t in raw.targets[:, 0]], scores)
     for view, one in zip(views, raw.maps["gradcam"][:, 0], strict=True):
         np.testing.assert_allclose(view, reference.torch_cam_view(one), atol=1e-4)
@@ -189,7 +189,7 @@ def test_shapes_types_and_order_of_an_explanation() -> None:
     np.testing.assert_array_equal(explanation.targets, explanation.prediction_class[:, :3])
     assert (np.diff(explanation.prediction_score, axis=1) <= 0).all()
     with torch.no_grad():
-        scores = explainer.source.module(normalised(noise(5), explainer.source)).softmax(1)
+        scores = explainer.source.module(normalized(noise(5), explainer.source)).softmax(1)
     np.testing.assert_allclose(explanation.prediction_score, scores.topk(5).values, atol=1e-6)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from saliency_pipeline.saliency.gradient import simonyan, smilkov
 from saliency_pipeline.saliency.targets import Target
 from tests import reference
-from tests.saliency.networks import Tiny, normalised, own_explainer, own_source
+from tests.saliency.networks import Tiny, normalized, own_explainer, own_source
 
 
 class Linear(nn.Module):
@@ -48,7 +48,7 @@ def test_a_tiny_networks_gradient_is_its_finite_differences() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     explanation = own_explainer(network, 8, 7, ("gradient",)).explain(frames)
     exact = Tiny().double()
-    for n, pixels in enumerate(normalised(frames, own_source(network, 8, 7)).double().numpy()):
+    for n, pixels in enumerate(normalized(frames, own_source(network, 8, 7)).double().numpy()):
         target = int(explanation.targets[n, 0])
 
         def logit(x: np.ndarray, target: int = target) -> float:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from saliency_pipeline.models.source import SourceModel
+from saliency_pipeline.models.source.source import SourceModel
 from saliency_pipeline.saliency.backends import Placement
 from saliency_pipeline.saliency.engine import Explainer, Explanation
 from saliency_pipeline.saliency.layers import Layer

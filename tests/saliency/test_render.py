@@ -5,7 +5,7 @@ import pytest
 from skimage import data
 
 from saliency_pipeline.saliency import render
-from saliency_pipeline.saliency.render import colours, contact_sheet, normalise, overlay
+from saliency_pipeline.saliency.render import colors, contact_sheet, normalize, overlay
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def spot(value: float = 1.0, size: int = 7) -> np.ndarray:
 
 
 def enlarged(map_: np.ndarray, size: int) -> np.ndarray:
-    """Bilinear with half-pixel centres, in a slower, less complicated way."""
+    """Bilinear with half-pixel centers, in a slower, less complicated way."""
     found = np.empty((size, size))
     for axis in np.ndindex(size, size):
         at = [min(max((i + 0.5) * n / size - 0.5, 0), n - 1) for i, n in zip(axis, map_.shape, strict=True)]
@@ -36,27 +36,27 @@ def enlarged(map_: np.ndarray, size: int) -> np.ndarray:
 
 def test_a_coarse_map_is_divided_by_its_maximum() -> None:
     map_ = np.random.default_rng(0).random((10, 10), dtype=np.float32) * 37
-    np.testing.assert_allclose(normalise(map_), map_ / map_.max(), rtol=1e-6)
+    np.testing.assert_allclose(normalize(map_), map_ / map_.max(), rtol=1e-6)
 
 
 def test_a_fine_map_is_clipped_at_its_99th_percentile() -> None:
     map_ = np.arange(10_000, dtype=np.float32).reshape(100, 100)
-    found = normalise(map_)
+    found = normalize(map_)
     assert found.ravel()[9_900] == 1
     assert (found == 1).sum() == 100
     np.testing.assert_allclose(found.ravel()[:9_900], map_.ravel()[:9_900] / 9_900, rtol=1e-6)
 
 
 def test_the_minimum_is_not_subtracted() -> None:
-    assert normalise(np.full((7, 7), 3, dtype=np.float32)).tolist() == np.ones((7, 7)).tolist()
+    assert normalize(np.full((7, 7), 3, dtype=np.float32)).tolist() == np.ones((7, 7)).tolist()
 
 
 def test_a_map_with_few_values_is_divided_by_their_maximum() -> None:
-    assert normalise(spot(5, size=100)).max() == 1
+    assert normalize(spot(5, size=100)).max() == 1
 
 
 def test_the_sign_stays() -> None:
-    found = normalise(np.array([[-4, 2], [0, 1]], dtype=np.float32))
+    found = normalize(np.array([[-4, 2], [0, 1]], dtype=np.float32))
     assert found.tolist() == [[-1, 0.5], [0, 0.25]]
 
 
@@ -64,12 +64,12 @@ def test_the_sign_stays() -> None:
 def test_values_that_are_not_finite_count_as_zero(value: float) -> None:
     map_ = spot()
     map_[6, 6] = value
-    assert normalise(map_).tolist() == spot().tolist()
+    assert normalize(map_).tolist() == spot().tolist()
 
 
 @pytest.mark.parametrize("value", [np.float32(1e-45), np.finfo(np.float32).max])
 def test_extreme_ranges_neither_warn_nor_overflow(value: np.float32) -> None:
-    assert normalise(spot(value)).tolist() == spot().tolist()
+    assert normalize(spot(value)).tolist() == spot().tolist()
 
 
 def test_an_all_zero_map_leaves_a_muted_photo(photo: np.ndarray) -> None:
@@ -81,7 +81,7 @@ def test_an_all_zero_map_leaves_a_muted_photo(photo: np.ndarray) -> None:
     assert np.corrcoef(*luma)[0, 1] > 0.98
 
 
-def test_colour_lies_where_the_map_does_and_nowhere_else(photo: np.ndarray) -> None:
+def test_color_lies_where_the_map_does_and_nowhere_else(photo: np.ndarray) -> None:
     changed = (overlay(photo, spot()) != overlay(photo, np.zeros((7, 7), dtype=np.float32))).any(axis=2)
     rows, columns = np.nonzero(changed)
     # cell (1, 2) of 32 pixels, and half a cell around it into which the interpolation runs
@@ -91,14 +91,14 @@ def test_colour_lies_where_the_map_does_and_nowhere_else(photo: np.ndarray) -> N
 
 
 @pytest.mark.parametrize("shape", [(7, 7), (5, 8), (1, 1), (24, 24)])
-def test_maps_are_enlarged_with_half_pixel_centres(shape: tuple[int, int]) -> None:
+def test_maps_are_enlarged_with_half_pixel_centers(shape: tuple[int, int]) -> None:
     map_ = np.random.default_rng(1).random(shape, dtype=np.float32)
     map_ /= map_.max()
     black = np.zeros((24, 24, 3), dtype=np.uint8)
-    # over black, fully opaque and in one colour the strength is what is left
-    expected = np.clip(enlarged(normalise(map_), 24), 0, 1)[..., None]
+    # over black, fully opaque and in one color the strength is what is left
+    expected = np.clip(enlarged(normalize(map_), 24), 0, 1)[..., None]
     found = overlay(black, map_, alpha=1).astype(float)
-    assert np.abs(found - colours(expected[..., 0].astype(np.float32)) * expected).max() <= 3
+    assert np.abs(found - colors(expected[..., 0].astype(np.float32)) * expected).max() <= 3
 
 
 def test_the_photo_stays_readable_under_the_strongest_map(photo: np.ndarray) -> None:
@@ -107,8 +107,8 @@ def test_the_photo_stays_readable_under_the_strongest_map(photo: np.ndarray) -> 
 
 
 def test_negative_values_are_blue_where_positive_ones_are_red() -> None:
-    grey = np.full((70, 70, 3), 128, dtype=np.uint8)
-    positive, negative = overlay(grey, spot(3)), overlay(grey, spot(-3))
+    gray = np.full((70, 70, 3), 128, dtype=np.uint8)
+    positive, negative = overlay(gray, spot(3)), overlay(gray, spot(-3))
     assert (positive[..., ::-1] == negative).all()
     red, _, blue = positive[15, 25].tolist()
     assert red > blue + 40
@@ -123,8 +123,8 @@ def test_a_map_finer_than_the_frame_is_averaged() -> None:
 
 
 @pytest.mark.parametrize("colormap", ["inferno", "magma", "viridis"])
-def test_colours_grow_lighter_with_the_value(colormap: render.Colormap) -> None:
-    steps = colours(np.linspace(0, 1, 256, dtype=np.float32)[None], colormap)[0]
+def test_colors_grow_lighter_with_the_value(colormap: render.Colormap) -> None:
+    steps = colors(np.linspace(0, 1, 256, dtype=np.float32)[None], colormap)[0]
     lightness = steps @ np.array([0.2126, 0.7152, 0.0722])
     assert (np.diff(lightness) > -1).all()
     assert lightness[-1] > lightness[0] + 100

@@ -13,7 +13,7 @@ from torch import fx
 from saliency_pipeline.saliency.split import constant
 from saliency_pipeline.saliency.stored_graph import from_bytes, to_bytes
 from tests import rare
-from tests.saliency.networks import BATCH, library_source, library_split, noise, normalised
+from tests.saliency.networks import BATCH, library_source, library_split, noise, normalized
 
 VIT, SWIN = "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"
 SIZES = {VIT: 224, SWIN: 224}
@@ -26,7 +26,7 @@ def test_what_is_read_is_what_was_written(name: str) -> None:
     read, description = from_bytes(to_bytes(whole, {"note": ["ä", 1.5, None]}))
     assert description == {"note": ["ä", 1.5, None]}
     assert read.code == whole.code
-    frames = normalised(noise(BATCH, size), library_source(name, size))
+    frames = normalized(noise(BATCH, size), library_source(name, size))
     for ours, theirs in zip(read(frames), whole(frames), strict=True):
         assert torch.equal(ours, theirs)
     for node in whole.graph.nodes:

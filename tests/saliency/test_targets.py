@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.models.source import SourceModel
+from saliency_pipeline.models.source.source import SourceModel
 from saliency_pipeline.saliency.targets import Target, parse_target, top_classes
 from tests.saliency.networks import Tiny, own_source
 
@@ -89,7 +89,7 @@ def test_top_classes_of_different_logits() -> None:
         ("bird", {}, ["class 'bird'"]),
         ("top:", {}, ["class 'top:'"]),
         ("label", {}, ["no labels", "--target predicted"]),
-        ("label", {"data_classes": NAMES, "unlabelled": 4}, ["4 images have no label", "--target predicted"]),
+        ("label", {"data_classes": NAMES, "unlabeled": 4}, ["4 images have no label", "--target predicted"]),
         ("label", {"data_classes": ("cat", "bird")}, ["not the source model's", "'bird'", "--target predicted"]),
     ],
 )

@@ -17,7 +17,7 @@ from saliency_pipeline.errors import IntegrityError
 from saliency_pipeline.shards.file import ShardFile
 from saliency_pipeline.shards.reader import ShardFolder, _most_open
 from saliency_pipeline.shards.shard import Shard
-from saliency_pipeline.training.batches import Batches, PairDataset, Preparation
+from saliency_pipeline.training.data.batches import Batches, PairDataset, Preparation
 from tests.shards.examples import folder, header, rows, write
 
 

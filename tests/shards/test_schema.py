@@ -84,7 +84,7 @@ def test_flags_are_facts_of_their_own():
     ]
 
 
-def test_a_map_does_not_depend_on_its_neighbours():
+def test_a_map_does_not_depend_on_its_neighbors():
     raw = np.random.default_rng(0).standard_normal((9, 2, 7, 7)).astype(np.float32)
     raw[4, 1, 2, 2] = np.nan
     together = encode_maps(raw)

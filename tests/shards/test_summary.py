@@ -27,7 +27,7 @@ def test_counts_agree_with_the_images_one_by_one(tmp_path):
         for split, name in names.items():
             expected = sum(pair.label == label and pair.split == split for pair in pairs)
             assert entry["splits"].get(name, 0) == expected
-    assert summary.unlabelled == sum(pair.label == -1 for pair in pairs) > 0
+    assert summary.unlabeled == sum(pair.label == -1 for pair in pairs) > 0
     assert summary.splits == {name: sum(pair.split == split for pair in pairs) for split, name in names.items()}
     heights = [pair.source_size[0] for pair in pairs]
     assert summary.source_height == Range(min(heights), float(np.median(heights)), max(heights))
@@ -117,7 +117,7 @@ def test_as_text_shows_what_a_reader_asks_first(tmp_path):
     lines = text.splitlines()
     table = lines[lines.index(next(line for line in lines if line.startswith("class"))) :]
     assert table[0].split() == ["class", "images", "none", "train", "validation", "test"]
-    assert [line.split()[0] for line in table[1:5]] == ["cat", "dog", "Vögel", "(unlabelled)"]
+    assert [line.split()[0] for line in table[1:5]] == ["cat", "dog", "Vögel", "(unlabeled)"]
     assert "        2  truncated" in lines
     assert "maps of gradient-simonyan: 24×24, 2 targets an image" in lines
     assert "    model: tiny" in lines

@@ -64,7 +64,7 @@ COPIES: dict[str, Callable[[Image.Image], bytes]] = {
     "jpeg-95": lambda image: encoded(image, "JPEG", quality=95),
     "webp": lambda image: encoded(image, "WEBP", quality=60),
     "gif": lambda image: encoded(image, "GIF"),
-    "grey": lambda image: encoded(image.convert("L")),
+    "gray": lambda image: encoded(image.convert("L")),
     "scale-0.3": lambda image: encoded(scaled(image, 0.3), "JPEG", quality=80),
     "scale-2": lambda image: encoded(scaled(image, 2)),
     "other proportions": lambda image: encoded(image.resize((300, 300))),
@@ -147,7 +147,7 @@ def test_exact_duplicates_are_paired_with_the_first() -> None:
 
 
 def test_empty_images_have_exact_duplicates_only() -> None:
-    pages = [encoded(Image.new("RGB", size, colour)) for size, colour in (((80, 80), "white"), ((90, 90), "white"))]
+    pages = [encoded(Image.new("RGB", size, color)) for size, color in (((80, 80), "white"), ((90, 90), "white"))]
     found = found_in(pages[0], pages[1], encoded(Image.new("RGB", (80, 80), "black")), pages[0])
     assert found.pairs.tolist() == [[0, 3]]
     assert found.exact.tolist() == [True]

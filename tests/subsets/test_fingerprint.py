@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from saliency_pipeline.datasets.folder import read_folder
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.images.decode import decode_frame
-from saliency_pipeline.images.folder import read_folder
 from saliency_pipeline.images.record import Catalogue, ImageRecord
 from saliency_pipeline.subsets import fingerprint as module
 from saliency_pipeline.subsets.fingerprint import Fingerprints, fingerprint, fingerprint_frame, fingerprints
@@ -68,8 +68,8 @@ def test_bytes_hashes_and_frame_are_what_they_are_said_to_be() -> None:
     assert row["sha256"].tobytes() == hashlib.sha256(file).digest()
     whole = imagehash.phash(Image.fromarray(row["frame"]).resize((32, 32), Image.Resampling.LANCZOS))
     assert int(row["hashes"][0]).to_bytes(8, "little") == np.packbits(whole.hash.ravel()).tobytes()
-    grey = np.asarray(PHOTO.convert("L").resize((64, 64), Image.Resampling.BOX), np.float32)
-    assert abs(grey - row["frame"]).mean() < 8
+    gray = np.asarray(PHOTO.convert("L").resize((64, 64), Image.Resampling.BOX), np.float32)
+    assert abs(gray - row["frame"]).mean() < 8
 
 
 def test_a_window_hashes_like_the_crop_it_is() -> None:
@@ -106,7 +106,7 @@ def test_a_border_of_padding_is_cut_off() -> None:
     assert fingerprint_frame(empty, bytes(32), padded=True)["frame"].tolist() == [[128] * 64] * 64
 
 
-def test_orientation_counts_and_colour_does_not() -> None:
+def test_orientation_counts_and_color_does_not() -> None:
     upright = fingerprint(encoded(PHOTO, "PNG"))["frame"].astype(int)
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from saliency_pipeline.datasets.layout import ReadOptions
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.layout import ReadOptions
 from saliency_pipeline.images.record import Catalogue, Split
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.subsets.prepare import prepare

@@ -16,7 +16,7 @@ ANIMALS = ("bee", "cat", "dog", "emu")
 IDS = ("n00000001", "n00000002", "n00000003", "n00000004")
 
 
-def catalogue(sizes: dict[str, int], *, splits: tuple[Split, ...] = (Split.NONE,), unlabelled: int = 0) -> Catalogue:
+def catalogue(sizes: dict[str, int], *, splits: tuple[Split, ...] = (Split.NONE,), unlabeled: int = 0) -> Catalogue:
     """Images `cat/1.jpg` and so on, as many as `sizes` says in each of the splits."""
     records = [
         ImageRecord(f"{name}/{split.name.lower()}{number}.jpg", f"/data/{name}", label, split)
@@ -24,7 +24,7 @@ def catalogue(sizes: dict[str, int], *, splits: tuple[Split, ...] = (Split.NONE,
         for split in splits
         for number in range(sizes[name])
     ]
-    records += [ImageRecord(f"loose/{number}.jpg", "/data/loose") for number in range(unlabelled)]
+    records += [ImageRecord(f"loose/{number}.jpg", "/data/loose") for number in range(unlabeled)]
     return Catalogue("/data", sorted(records, key=lambda record: natural(record.key)), tuple(sizes))
 
 
@@ -51,7 +51,7 @@ def split_of(found: Catalogue) -> dict[str, Split]:
 
 
 def test_a_selection_of_nothing_is_the_catalogue_itself():
-    everything = animals(unlabelled=3)
+    everything = animals(unlabeled=3)
     assert select(everything, Selection(seed=7)) is everything
 
 
@@ -77,7 +77,7 @@ def test_all_that_is_known_about_an_image_is_kept():
 
 
 def test_classes_with_too_few_images_are_left_out_and_named():
-    found = select(catalogue({"bee": 3, "cat": 5, "dog": 2}, unlabelled=7), Selection(min_per_class=3))
+    found = select(catalogue({"bee": 3, "cat": 5, "dog": 2}, unlabeled=7), Selection(min_per_class=3))
     assert sizes(found) == {"bee": 3, "cat": 5}
     assert found.notes == (
         "class dog (2): left out, it has fewer than 3 images",
@@ -122,7 +122,7 @@ def test_classes_without_images_stay_unless_classes_are_chosen():
 
 
 def test_so_many_images_a_class_in_each_split_of_the_data_set():
-    everything = animals(9, splits=(Split.TRAIN, Split.TEST), unlabelled=2)
+    everything = animals(9, splits=(Split.TRAIN, Split.TEST), unlabeled=2)
     found = select(everything, Selection(per_class=4))
     assert {split_sizes(found, name) == [4, 0, 4] for name in ANIMALS} == {True}
     assert sizes(select(everything, Selection(per_class=100))) == sizes(everything)
@@ -171,7 +171,7 @@ def test_two_numbers_leave_no_test_split():
 
 def test_counts_are_drawn_evenly_and_dealt_in_proportion():
     # 42 images of 4 classes: two give 11, two 10; of these 12 validate, so 3 or 4 of a class, and 6 are tested on
-    found = select(animals(unlabelled=5), Selection(splits=(24, 12, 6)))
+    found = select(animals(unlabeled=5), Selection(splits=(24, 12, 6)))
     assert split_sizes(found) == [24, 12, 6]
     assert sorted(sizes(found).values()) == [10, 10, 11, 11]
     for name in ANIMALS:
@@ -195,8 +195,8 @@ def test_the_splits_of_the_data_set_stay_where_none_are_asked_for():
     assert split_of(found) == {key: split for key, split in split_of(everything).items() if key.startswith("cat")}
 
 
-def test_unlabelled_images_can_be_drawn_and_split():
-    everything = Catalogue("/", animals(0, unlabelled=50).records)
+def test_unlabeled_images_can_be_drawn_and_split():
+    everything = Catalogue("/", animals(0, unlabeled=50).records)
     assert split_sizes(select(everything, Selection(splits=(72, 18, 10)))) == [36, 9, 5]
     assert split_sizes(select(everything, Selection(splits=(9, 3, 1)))) == [9, 3, 1]
 

@@ -53,7 +53,7 @@ def test_classes_without_images_cannot_be_chosen():
     with pytest.raises(SalpipeError, match="/data: the largest of the classes has 0 images; ask for others"):
         select(catalogue({"bee": 0, "cat": 3}), Selection(classes=("bee",)))
     with pytest.raises(SalpipeError, match="/data: no image is left"):
-        select(catalogue({"bee": 0}, unlabelled=3), Selection(per_class=2))
+        select(catalogue({"bee": 0}, unlabeled=3), Selection(per_class=2))
 
 
 @pytest.mark.parametrize("option", ["min_per_class", "num_classes", "per_class"])
@@ -64,7 +64,7 @@ def test_what_needs_classes_says_so(option):
 
 def test_more_images_than_there_are_without_classes():
     with pytest.raises(SalpipeError, match="--split 300/1: 301 images are wanted, there are 7; ask for fewer"):
-        select(Catalogue("/data", catalogue({}, unlabelled=7).records), Selection(splits=(300, 1)))
+        select(Catalogue("/data", catalogue({}, unlabeled=7).records), Selection(splits=(300, 1)))
 
 
 def test_a_shortfall_names_the_classes_and_a_way_out_that_works():

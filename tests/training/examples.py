@@ -1,4 +1,4 @@
-"""Small folders of shards from which something can be learnt, made from a seed; and a run that is interrupted."""
+"""Small folders of shards from which something can be learned, made from a seed; and a run that is interrupted."""
 
 import dataclasses
 from pathlib import Path
@@ -40,7 +40,7 @@ def disable_plots(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("saliency_pipeline.training.run.write_curves", lambda folder, *_: (folder / "curves.png").touch())
 
 
-def labelled(
+def labeled(
     path: Path,
     images: int = 96,
     shards: int = 3,
@@ -48,19 +48,19 @@ def labelled(
     classes: int = 3,
     encoding: str = "raw",
     seed: int = 0,
-    unlabelled: int = 0,
+    unlabeled: int = 0,
 ) -> Path:
-    """A finished folder: classes in turn, each a figure of its own colour at a random place in noise.
+    """A finished folder: classes in turn, each a figure of its own color at a random place in noise.
 
     Half of each class is for training, a quarter for validation and a quarter for testing. The maps are high where
     the figure stands: `gradcam` 7 × 7 with values from 0 to about 4, `gradient-simonyan` 32 × 32 for two targets, the
-    second the negative of the first. The last `unlabelled` images have label -1.
+    second the negative of the first. The last `unlabeled` images have label -1.
     """
-    whole = labelled_rows(images, classes, seed)
-    whole.labels[images - unlabelled :] = -1
+    whole = labeled_rows(images, classes, seed)
+    whole.labels[images - unlabeled :] = -1
     if encoding == "jpeg":
         whole = dataclasses.replace(whole, images=[jpeg(image) for image in whole.images])
-    return store(path, ShardHeader("plan-labelled", PROVENANCE, CLASSES[:classes], SIZE, encoding, MAPS), whole, shards)
+    return store(path, ShardHeader("plan-labeled", PROVENANCE, CLASSES[:classes], SIZE, encoding, MAPS), whole, shards)
 
 
 def store(path: Path, head: ShardHeader, whole: ShardRows, shards: int = 1) -> Path:
@@ -77,17 +77,17 @@ def store(path: Path, head: ShardHeader, whole: ShardRows, shards: int = 1) -> P
     return path
 
 
-def labelled_rows(count: int, classes: int = 3, seed: int = 0) -> ShardRows:
-    """The images of `labelled` with raw frames."""
+def labeled_rows(count: int, classes: int = 3, seed: int = 0) -> ShardRows:
+    """The images of `labeled` with raw frames."""
     random = np.random.default_rng([seed, count])
     labels = np.arange(count) % classes
-    colours = np.array([[220, 60, 60], [60, 200, 60], [70, 90, 230], [210, 200, 50]], np.uint8)
+    colors = np.array([[220, 60, 60], [60, 200, 60], [70, 90, 230], [210, 200, 50]], np.uint8)
     images = random.integers(60, 140, (count, SIZE, SIZE, 3), dtype=np.uint8)
     figures = np.zeros((count, SIZE, SIZE), bool)
     for figure, image, label in zip(figures, images, labels, strict=True):
         top, left = random.integers(0, SIZE - 12, 2)
         figure[top : top + 12, left : left + 12] = _figure(label)
-        image[figure] = colours[label]
+        image[figure] = colors[label]
     dense = figures.astype(np.float32) + random.random(figures.shape, dtype=np.float32) / 8
     # cell means of the figure, as a network's last layer would see it
     edges = np.linspace(0, SIZE, 8).astype(int)

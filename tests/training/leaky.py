@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from saliency_pipeline.shards.schema import ShardHeader
-from tests.training.examples import CLASSES, MAPS, SIZE, labelled_rows, store
+from tests.training.examples import CLASSES, MAPS, SIZE, labeled_rows, store
 
 IMAGES = 48
 
@@ -16,7 +16,7 @@ IMAGES = 48
 def leaky(
     path: Path, *, target: str = "predicted", seen: Sequence[int] | None = None, seed: int = 0, **source: Any
 ) -> Path:
-    """The figures of `labelled`, 48 of three classes.
+    """The figures of `labeled`, 48 of three classes.
 
     Args:
         path: the folder.
@@ -25,7 +25,7 @@ def leaky(
         seed: of the images.
         **source: entries of the provenance's source.
     """
-    rows = labelled_rows(IMAGES, seed=seed)
+    rows = labeled_rows(IMAGES, seed=seed)
     if seen is not None:
         rows = replace(rows, seen=np.isin(np.arange(IMAGES), seen))
     provenance = {"source": {"model": "tiny", "classes": ["a", "b", "c", "d", "e"], **source}, "target": target}

@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.models.two_branch import NetworkSpec, build_network
-from saliency_pipeline.training.batchnorm import synchronise
+from saliency_pipeline.models.trained.two_branch import NetworkSpec, build_network
+from saliency_pipeline.training.batchnorm import synchronize
 from saliency_pipeline.training.find_lr import find_learning_rate
 from saliency_pipeline.training.run import train
-from tests.training.examples import labelled
+from tests.training.examples import labeled
 from tests.training.test_run import QUICK
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return labelled(tmp_path_factory.mktemp("shards") / "labelled")
+    return labeled(tmp_path_factory.mktemp("shards") / "labeled")
 
 
 @pytest.mark.parametrize(("options", "remedy"), [({"batch_size": 1}, "2"), ({"batch_size": 2, "limit": 3}, "3")])
@@ -38,10 +38,10 @@ def test_networks_without_batchnorm_take_single_images(shards: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("backbone", ["efficientnet_lite0", "resnet18"])
-def test_synchronised_layers_keep_the_branch_that_is_fused_at_one_of_them(backbone: str) -> None:
+def test_synchronized_layers_keep_the_branch_that_is_fused_at_one_of_them(backbone: str) -> None:
     network = build_network(NetworkSpec(backbone, ("a", "b"), 32, "modulated")).eval()
     images, maps = torch.randn(2, 3, 32, 32), torch.rand(2, 1, 32, 32)
     with torch.no_grad():
         expected = network(images, maps)
-        found = synchronise(copy.deepcopy(network), torch.device("cpu"))(images, maps)
+        found = synchronize(copy.deepcopy(network), torch.device("cpu"))(images, maps)
     torch.testing.assert_close(found, expected)

@@ -9,10 +9,9 @@ import pytest
 
 from saliency_pipeline.cli.main import salpipe
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
-from saliency_pipeline.models.fusion import FUSIONS
-from saliency_pipeline.models.initialise import INITS
-from saliency_pipeline.models.two_branch import ARCHS
-from saliency_pipeline.training.augment import AUGMENTATIONS
+from saliency_pipeline.models.trained.fusion import FUSIONS
+from saliency_pipeline.models.trained.initialize import INITS
+from saliency_pipeline.models.trained.two_branch import ARCHS
 from saliency_pipeline.training.config import (
     CLASS_WEIGHTS,
     CONFIG,
@@ -22,15 +21,16 @@ from saliency_pipeline.training.config import (
     check_same,
     option,
 )
-from saliency_pipeline.training.controls import MAPS
-from saliency_pipeline.training.maps import NORMALISATIONS
+from saliency_pipeline.training.data.augment import AUGMENTATIONS
+from saliency_pipeline.training.data.controls import MAPS
+from saliency_pipeline.training.data.maps import NORMALIZATIONS
 from saliency_pipeline.training.schedule import SCHEDULES
 
 ODD = TrainConfig(
     arch="modulated",
     init="full",
     start='runs/"quoted" \\ é',
-    augment=("colour",),
+    augment=("color",),
     clip=0.5,
     learn_alpha=True,
     folds=5,
@@ -108,7 +108,7 @@ def test_every_choice_of_the_command_line_is_one_of_the_library() -> None:
         "init": INITS,
         "fusion": FUSIONS,
         "maps": MAPS,
-        "normalise": NORMALISATIONS,
+        "normalize": NORMALIZATIONS,
         "augment": (*AUGMENTATIONS, "none"),
         "optimizer": OPTIMIZERS,
         "schedule": SCHEDULES,

@@ -53,8 +53,8 @@ def picture(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def share_of(pixels: np.ndarray, colour: str) -> float:
-    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+def share_of(pixels: np.ndarray, color: str) -> float:
+    wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
     return float((abs(pixels.astype(int) - wanted).max(axis=2) < 4).mean())
 
 

@@ -11,13 +11,13 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.training import find_lr
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.find_lr import HIGHEST, LOWEST, find_learning_rate, steepest
-from tests.training.examples import labelled
+from tests.training.examples import labeled
 
 QUICK = TrainConfig(backbone="test_resnet", init="scratch", batch_size=8, precision="fp32", device="cpu")
 
 
 def test_the_loss_falls_before_the_rate_explodes(tmp_path: Path) -> None:
-    found = find_learning_rate(labelled(tmp_path / "shards"), tmp_path / "lr", QUICK)
+    found = find_learning_rate(labeled(tmp_path / "shards"), tmp_path / "lr", QUICK)
     assert found.rates[0] == LOWEST
     assert found.rates == sorted(found.rates)
     assert found.rates[-1] <= HIGHEST * (1 + 1e-9)
@@ -43,12 +43,12 @@ def test_a_loss_that_never_falls_suggests_nothing() -> None:
 
 def test_it_stops_when_the_loss_diverges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(find_lr, "HIGHEST", 1e6)
-    found = find_learning_rate(labelled(tmp_path / "shards", images=48), tmp_path / "lr", QUICK)
+    found = find_learning_rate(labeled(tmp_path / "shards", images=48), tmp_path / "lr", QUICK)
     assert len(found.rates) < find_lr.STEPS
     assert np.isfinite(found.losses).all()
 
 
 def test_what_cannot_be_trained_cannot_be_tried(tmp_path: Path) -> None:
-    shards = labelled(tmp_path / "shards", images=24)
+    shards = labeled(tmp_path / "shards", images=24)
     with pytest.raises(SalpipeError, match="holds no maps of 'lime'"):
         find_learning_rate(shards, tmp_path / "lr", dataclasses.replace(QUICK, method="lime"))

@@ -10,15 +10,15 @@ import pytest
 
 from saliency_pipeline.errors import OptionError, PlanMismatchError, SalpipeError
 from saliency_pipeline.images.record import Split
-from saliency_pipeline.models.trained import load_trained, write_trained
-from saliency_pipeline.models.training_images import ENTRY, TrainingImages
+from saliency_pipeline.models.trained.trained import load_trained, write_trained
+from saliency_pipeline.models.trained.training_images import ENTRY, TrainingImages
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.find_lr import find_learning_rate
 from saliency_pipeline.training.leaks import LEAKS, accepted_sentences, leaks_of, start_of, training_images
 from saliency_pipeline.training.parts import labels_and_splits, split_of
 from saliency_pipeline.training.run import train
-from tests.training.examples import labelled_rows
+from tests.training.examples import labeled_rows
 from tests.training.leaky import IMAGES, leaky
 
 pytestmark = pytest.mark.usefixtures("without_plots")
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("without_plots")
 QUICK = TrainConfig(
     backbone="test_resnet", init="scratch", epochs=1, batch_size=8, lr=0.01, precision="fp32", device="cpu"
 )
-SPLITS = labelled_rows(IMAGES).splits
+SPLITS = labeled_rows(IMAGES).splits
 PLACES = {part: np.flatnonzero(part == SPLITS) for part in (Split.TRAIN, Split.VALIDATION, Split.TEST)}
 RUN: dict[str, Any] = {"model": "runs/source", "weights": "trained"}
 
@@ -151,7 +151,7 @@ def test_other_sources_need_no_record(source: dict[str, Any], tmp_path: Path) ->
 
 
 def test_a_run_records_the_images_it_was_trained_on(plain: Path, plain_run: Path) -> None:
-    sha256 = labelled_rows(IMAGES).sha256[PLACES[Split.TRAIN]]
+    sha256 = labeled_rows(IMAGES).sha256[PLACES[Split.TRAIN]]
     images = load_trained(plain_run).training_images
     assert images.complete
     assert images.digests.tolist() == sorted(sha256.tolist())
@@ -214,7 +214,7 @@ def test_all_leaks_of_a_run_are_named(plain_run: Path, tmp_path: Path) -> None:
     )
 
 
-def test_unlabelled_images_of_the_test_split_do_not_count(tmp_path: Path) -> None:
+def test_unlabeled_images_of_the_test_split_do_not_count(tmp_path: Path) -> None:
     shards = leaky(tmp_path / "shards", seen=PLACES[Split.TEST].tolist(), **RUN, **{ENTRY: 12})
     assert names(shards) == ["source-images"]
     for file in shards.glob("shard-*.h5"):

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from saliency_pipeline.models.initialise import initialise
-from saliency_pipeline.models.two_branch import NetworkSpec, build_network
+from saliency_pipeline.models.trained.initialize import initialize
+from saliency_pipeline.models.trained.two_branch import NetworkSpec, build_network
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training import parts, precision
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.parts import assemble
 from saliency_pipeline.training.precision import Prepared, autocast, choose_precision
-from tests.training.examples import labelled
+from tests.training.examples import labeled
 
 SPEC = NetworkSpec("test_resnet", ("a", "b", "c"), 64, "modulated")
 
@@ -23,7 +23,7 @@ SPEC = NetworkSpec("test_resnet", ("a", "b", "c"), 64, "modulated")
 @pytest.fixture
 def network() -> nn.Module:
     built = build_network(SPEC)
-    initialise(built, SPEC, "scratch")
+    initialize(built, SPEC, "scratch")
     return built.to(memory_format=torch.channels_last)
 
 
@@ -102,7 +102,7 @@ def test_without_instructions_for_bf16_nothing_is_left_to_choose(
 ) -> None:
     monkeypatch.setattr(parts, "computes_bf16", lambda _device: bf16)
     config = TrainConfig(backbone="test_resnet", arch="baseline", init="scratch", precision=asked)
-    pairs = ShardFolder(labelled(tmp_path / "shards", 24))
+    pairs = ShardFolder(labeled(tmp_path / "shards", 24))
     assert assemble(config, pairs, torch.device("cpu")).config.precision == left
 
 

@@ -10,7 +10,7 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.training.processes import Processes, launchers_hidden, training_processes
 from saliency_pipeline.training.run import is_leading, train
-from tests.training.examples import labelled
+from tests.training.examples import labeled
 from tests.training.test_run import QUICK
 
 TORCHRUN = {
@@ -88,7 +88,7 @@ def test_a_lone_process_trains_whatever_is_left(tmp_path: Path, monkeypatch: pyt
 
     notes = Notes()
     left({"RANK": "1", "WORLD_SIZE": "4", "LT_DEVICES": "2", "LOCAL_RANK": "abc"}, monkeypatch)
-    folder = labelled(tmp_path / "shards", 24, 1)
+    folder = labeled(tmp_path / "shards", 24, 1)
     train(folder, tmp_path / "run", dataclasses.replace(QUICK, epochs=1), progress=notes)
     assert (tmp_path / "run" / "summary.json").exists()
     assert "trains alone" in notes.said

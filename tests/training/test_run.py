@@ -18,11 +18,11 @@ import torch
 from safetensors import safe_open
 
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
-from saliency_pipeline.models.trained import load_trained
+from saliency_pipeline.models.trained.trained import load_trained
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train
-from tests.training.examples import Interrupting, labelled
+from tests.training.examples import Interrupting, labeled
 
 pytestmark = pytest.mark.usefixtures("without_plots")
 
@@ -33,7 +33,7 @@ QUICK = TrainConfig(
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return labelled(tmp_path_factory.mktemp("shards") / "labelled")
+    return labeled(tmp_path_factory.mktemp("shards") / "labeled")
 
 
 def tensors(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
@@ -91,7 +91,7 @@ def test_a_run_leaves_what_it_promises(shards: Path, undisturbed: Path) -> None:
     assert summary["best"] == max(rows, key=lambda row: row["validation_top1"])
     assert summary["last"] == rows[-1]
     provenance = json.loads((undisturbed / "provenance.json").read_text())
-    assert provenance["shards"]["plan"] == "plan-labelled"
+    assert provenance["shards"]["plan"] == "plan-labeled"
     assert provenance["images"] == {"train": 48, "validation": 24, "pool": 48}
     assert torch.__version__.startswith(provenance["environment"]["versions"]["torch"])
     assert TrainConfig.read(undisturbed) == dataclasses.replace(QUICK, method="gradcam")
@@ -103,8 +103,8 @@ def test_a_run_leaves_what_it_promises(shards: Path, undisturbed: Path) -> None:
 
 @pytest.mark.slow
 def test_it_learns(tmp_path: Path) -> None:
-    """Figures that differ by colour and form are told apart within a few epochs, from nothing."""
-    folder = labelled(tmp_path / "shards", images=320)
+    """Figures that differ by color and form are told apart within a few epochs, from nothing."""
+    folder = labeled(tmp_path / "shards", images=320)
     report = train(folder, tmp_path / "run", dataclasses.replace(QUICK, epochs=5, optimizer="adamw", lr=1e-3))
     rows = lines(tmp_path / "run")
     assert report.best["validation_top1"] >= 0.9
@@ -160,7 +160,7 @@ def test_other_options_are_refused_by_name(shards: Path, undisturbed: Path) -> N
 
 def test_other_shards_are_refused(undisturbed: Path, tmp_path: Path) -> None:
     with pytest.raises(PlanMismatchError, match="on other shards"):
-        train(labelled(tmp_path / "other", images=80), undisturbed, QUICK)
+        train(labeled(tmp_path / "other", images=80), undisturbed, QUICK)
 
 
 def test_other_first_weights_are_refused(shards: Path, undisturbed: Path, tmp_path: Path) -> None:
@@ -261,9 +261,9 @@ def test_early_stopping(shards: Path, tmp_path: Path) -> None:
     [
         {"arch": "baseline", "optimizer": "adamw", "weight_decay": 0.1, "schedule": "cosine", "warmup": 0.5},
         {"arch": "learned", "label_smoothing": 0.1, "clip": 1.0, "class_weights": "balanced"},
-        {"fusion": "concat", "fuse_at": "layer2", "schedule": "step", "step_epochs": 1, "normalise": "p99"},
+        {"fusion": "concat", "fuse_at": "layer2", "schedule": "step", "step_epochs": 1, "normalize": "p99"},
         {"fusion": "input", "folds": 3, "fold": 2, "per_class": 5, "method": "gradient-simonyan", "map_target": 1},
-        {"freeze": "layer3", "learn_alpha": True, "limit": 20, "augment": ("crop", "flip", "colour")},
+        {"freeze": "layer3", "learn_alpha": True, "limit": 20, "augment": ("crop", "flip", "color")},
     ],
 )
 def test_options_train_and_resume(shards: Path, tmp_path: Path, options: dict[str, object]) -> None:

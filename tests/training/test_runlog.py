@@ -9,14 +9,14 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from saliency_pipeline.models.two_branch import build_network
-from saliency_pipeline.models.weights import tensor_digests
+from saliency_pipeline.models.source.weights import tensor_digests
+from saliency_pipeline.models.trained.two_branch import build_network
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.parts import network_spec
 from saliency_pipeline.training.run import train
 from saliency_pipeline.training.runlog import Board, write_metrics
-from tests.training.examples import labelled
+from tests.training.examples import labeled
 
 pytestmark = pytest.mark.usefixtures("without_plots")
 
@@ -40,7 +40,7 @@ ROW = {
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return labelled(tmp_path_factory.mktemp("shards") / "labelled", 48)
+    return labeled(tmp_path_factory.mktemp("shards") / "labeled", 48)
 
 
 def rows_of(run: Path) -> list[dict]:
@@ -96,15 +96,15 @@ def test_first_weights_are_recorded_and_added_to_a_run_of_an_earlier_version(sha
     run = tmp_path / "run"
     train(shards, run, QUICK)
     provenance = json.loads((run / "provenance.json").read_text())
-    own = provenance["initialisation"]["tensors"]
+    own = provenance["initialization"]["tensors"]
     names = tensor_digests(build_network(network_spec(QUICK, ShardFolder(shards))))
     assert own.keys() == names.keys()
-    assert set(provenance["initialisation"]["xavier"]) <= own.keys()
-    del provenance["initialisation"]["tensors"]
+    assert set(provenance["initialization"]["xavier"]) <= own.keys()
+    del provenance["initialization"]["tensors"]
     (run / "provenance.json").write_text(json.dumps(provenance))
     before = (run / "last.safetensors").read_bytes()
     train(shards, run, QUICK)
     completed = json.loads((run / "provenance.json").read_text())
-    assert completed["initialisation"].pop("tensors") == own
+    assert completed["initialization"].pop("tensors") == own
     assert completed == provenance
     assert (run / "last.safetensors").read_bytes() == before

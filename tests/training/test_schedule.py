@@ -11,7 +11,7 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.training.schedule import SCHEDULES, learning_rate
 
 
-def optimiser(lr: float) -> torch.optim.Optimizer:
+def sgd(lr: float) -> torch.optim.Optimizer:
     return torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
 
 
@@ -46,7 +46,7 @@ def test_cosine_begins_where_the_warm_up_ends() -> None:
 
 
 def test_cosine_is_torchs_cosine() -> None:
-    optimizer = optimiser(0.3)
+    optimizer = sgd(0.3)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=24)
     for step in range(24):
         assert learning_rate(step, 6, 4, lr=0.3, schedule="cosine") == pytest.approx(scheduler.get_last_lr()[0])
@@ -55,7 +55,7 @@ def test_cosine_is_torchs_cosine() -> None:
 
 
 def test_step_is_torchs_step() -> None:
-    optimizer = optimiser(0.3)
+    optimizer = sgd(0.3)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=3, gamma=0.5)
     for epoch in range(10):
         for step in (4 * epoch, 4 * epoch + 3):

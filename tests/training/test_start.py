@@ -14,7 +14,7 @@ from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.parts import Parts, assemble
 from saliency_pipeline.training.run import train
 from saliency_pipeline.training.start import is_neutral, start_distance
-from tests.training.examples import labelled
+from tests.training.examples import labeled
 
 QUICK = TrainConfig(
     backbone="test_resnet", init="scratch", epochs=1, batch_size=16, lr=0.01, precision="fp32", device="cpu"
@@ -23,7 +23,7 @@ QUICK = TrainConfig(
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return labelled(tmp_path_factory.mktemp("shards") / "labelled")
+    return labeled(tmp_path_factory.mktemp("shards") / "labeled")
 
 
 def parts(shards: Path, **options: object) -> Parts:

@@ -1,0 +1,1 @@
+"""Weight files: kinds, pickles and tensor views, read without executing anything."""

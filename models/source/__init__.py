@@ -1,0 +1,1 @@
+"""Source models: registry of names, construction, weights, and matching of weight files."""

@@ -1,0 +1,102 @@
+"""Pretrained files: where the libraries keep what they download, and downloading it. What a file holds is read in
+`weights`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.models.source.weights import one_line
+
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+CONNECT_SECONDS = 5.0
+
+
+def hub_cached(repo: str) -> Path | None:
+    """The weights of a Hugging Face repository that are already on this machine, or None."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for file in HUB_FILES:
+        path = try_to_load_from_cache(repo, file)
+        if isinstance(path, str):
+            return Path(path)
+    return None
+
+
+def url_cached(url: str) -> Path | None:
+    """The file that `torch.hub` keeps for a URL if it is already on this machine, or None."""
+    path = _hub_dir_file(url)
+    return path if path.is_file() else None
+
+
+def hub_file(name: str, repo: str) -> Path:
+    """The weights of a Hugging Face repository, from the cache or else downloaded into it.
+
+    A file in the cache is taken without asking the network. Otherwise one short request finds out whether the
+    repository can be reached at all: the library's own download retries for most of a minute.
+
+    Args:
+        name: The model's name, for the error message.
+        repo: The repository, such as `timm/resnet50.a1_in1k`.
+
+    Raises:
+        SalpipeError: The weights are not cached and cannot be downloaded.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    if cached := hub_cached(repo):
+        return cached
+    try:
+        for file in HUB_FILES:
+            try:
+                huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(repo, file), timeout=CONNECT_SECONDS)
+            except EntryNotFoundError:
+                continue
+            return Path(huggingface_hub.hf_hub_download(repo, file))
+    except Exception as error:  # the HTTP library below, and with it the error, differs between versions
+        raise _unavailable(name, error) from error
+    raise _unavailable(name, f"{repo} holds neither {' nor '.join(HUB_FILES)}")
+
+
+def url_file(name: str, url: str) -> Path:
+    """The weights at a URL, from `torch.hub`'s cache or else downloaded into it.
+
+    Args:
+        name: The model's name, for the error message.
+        url: An address from timm's or torchvision's own tables.
+
+    Raises:
+        SalpipeError: The weights are not cached and cannot be downloaded.
+    """
+    if cached := url_cached(url):
+        return cached
+    path = _hub_dir_file(url)
+    digest = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=CONNECT_SECONDS):
+            pass
+        path.parent.mkdir(parents=True, exist_ok=True)
+        prefix = digest.group(1) if digest else None
+        torch.hub.download_url_to_file(url, str(path), prefix, progress=sys.stderr.isatty())
+    except (OSError, RuntimeError) as error:
+        raise _unavailable(name, error) from error
+    return path
+
+
+def _hub_dir_file(url: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+
+
+def _unavailable(name: str, reason: object) -> SalpipeError:
+    return SalpipeError(
+        f"{name}: its weights are not cached and cannot be downloaded ({one_line(reason)}); "
+        "use the embedded 'efficientnet_lite0' or --weights PATH"
+    )

@@ -1,0 +1,228 @@
+"""Fitting a file of weights to a network: by names, without prefixes, by shapes and by values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.keys import shown
+from saliency_pipeline.models.source.weights import State, WeightsFile, short
+
+_AVERAGED = {"ema", "averaged", "swa"}
+_MOST_PREFIXES = 16
+# a classifier of two layers, each with weights and biases
+_MOST_JOINED = 4
+# what thop counts, in every part of a network
+_COUNTS = {"total_ops", "total_params"}
+_WRAPPED = re.compile(r"(?<=\.)(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A file's tensors under names that a network may have.
+
+    Attributes:
+        file: the file.
+        where: which of its state dicts.
+        prefix: what is taken off the names.
+        state: the tensors.
+        left_out: names of tensors without that prefix, or of no part of the network.
+        joined: names of tensors without that prefix that were taken all the same: a classifier beside its backbone.
+    """
+
+    file: WeightsFile
+    where: str
+    prefix: str
+    state: State
+    left_out: tuple[str, ...] = ()
+    joined: tuple[str, ...] = ()
+
+    @property
+    def averaged(self) -> bool:
+        """Whether these are weights averaged over training."""
+        return bool(_AVERAGED & set(re.split(r"[^a-z]+", f"{self.where} {self.prefix}".lower())))
+
+    def without_foreign(self, network: nn.Module) -> Choice:
+        """The same without what belongs to no part of the network, and with a classifier that stands beside it.
+
+        Tensors in the network's own parts are kept: they tell a deeper network's weights from this one's.
+        """
+        own = network.state_dict()
+        parts = {name.partition(".")[0] for name in own}
+        foreign = tuple(
+            name
+            for name in self.state
+            if name not in own and (name.partition(".")[0] not in parts or name.rpartition(".")[2] in _COUNTS)
+        )
+        missing = [name for name in own if name not in self.state and not name.endswith(".num_batches_tracked")]
+        beside = {
+            name: found[0]
+            for name in missing[:_MOST_JOINED]
+            if len(found := [other for other in self.left_out if f".{other}".endswith(f".{name}")]) == 1
+        }
+        # all or none, and no more than a layer or two: a network is not put together from pieces
+        if not missing or len(beside) < len(missing):
+            beside = {}
+        stored = self.file.states[self.where]
+        return replace(
+            self,
+            state={name: value for name, value in self.state.items() if name not in foreign}
+            | {name: unwrapped(stored)[other] for name, other in beside.items()},
+            left_out=tuple(name for name in (*self.left_out, *foreign) if name not in beside.values()),
+            joined=tuple(beside.values()),
+        )
+
+    def notes(self, others: list[Choice]) -> tuple[str, ...]:
+        """What is not as in a plain state dict, one sentence per kind.
+
+        Args:
+            others: choices that fit as well.
+        """
+        name, notes = shown(self.file.path.name), []
+        states = [where for where in self.file.states if where != self.where]
+        if states:
+            notes.append(f"{name}: weights taken from '{short(self.where)}'; it also holds {_first(states)}")
+        if self.prefix:
+            notes.append(f"{name}: prefix '{short(self.prefix)}' taken off the names of {_tensors(self.state)}")
+        if self.joined:
+            notes.append(f"{name}: {_tensors(self.joined)} beside that prefix taken as well ({_first(self.joined)})")
+        if wrapped := [key for key in self.file.states[self.where] if _WRAPPED.search(key)]:
+            notes.append(f"{name}: wrappers taken out of the names of {_tensors(wrapped)} ({_first(wrapped, 1)})")
+        beside = [other.prefix for other in others if other.where == self.where]
+        if prefixes := [f"'{prefix}'" if prefix else "no prefix" for prefix in beside]:
+            notes.append(f"{name}: those under {_first(prefixes)} fit as well and were not taken")
+        if self.left_out:
+            notes.append(f"{name}: left out {_tensors(self.left_out)} of other names ({_first(self.left_out)})")
+        if count := sum(self.file.classes.values()):
+            objects = f"{count:,} object{'s' * (count != 1)}"
+            notes.append(f"{name}: {objects} beside the weights not read ({_first(list(self.file.classes))})")
+        return tuple(notes)
+
+
+def choices(file: WeightsFile, network: nn.Module) -> Iterator[Choice]:
+    """Every state dict of a file as it is, and without prefixes with which its names end as the network's do."""
+    anchor = next(iter(network.state_dict()), "")
+    for where, stored in file.states.items():
+        state = unwrapped(stored)
+        yield Choice(file, where, "", state)
+        for prefix in _prefixes(state, anchor)[:_MOST_PREFIXES]:
+            under = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            others = tuple(name for name in state if not name.startswith(prefix))
+            yield Choice(file, where, prefix, under, others)
+
+
+def unwrapped(state: State) -> State:
+    """A state dict without what torch.compile, activation checkpointing and FSDP put into the names of parts."""
+    names = {name: _WRAPPED.sub("", name) for name in state}
+    return {names[name]: value for name, value in state.items()} if len(set(names.values())) == len(names) else state
+
+
+def _prefixes(state: State, anchor: str) -> list[str]:
+    """What stands before a network's first name, wherever that is; and what all names have in common."""
+    found = [name.removesuffix(anchor) for name in state if name.endswith(f".{anchor}")]
+    first, last = min(state, default=""), max(state, default="")
+    common = 0
+    while (dot := first.find(".", common)) > 0 and last.startswith(first[: dot + 1]):
+        common = dot + 1
+        found.append(first[:common])
+    return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """How a file of weights differs from a network: names only one of them has, and shapes (network's, file's)."""
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+
+    def __len__(self) -> int:
+        return len(self.missing) + len(self.unexpected) + len(self.shapes)
+
+    def __str__(self) -> str:
+        shapes = [f"{key} {list(theirs)} instead of {list(ours)}" for key, (ours, theirs) in self.shapes.items()]
+        kinds = (("wrong shape", shapes), ("missing", self.missing), ("unexpected", self.unexpected))
+        return "; ".join(f"{len(keys)} {kind}: {_first(keys)}" for kind, keys in kinds if keys)
+
+    def class_count(self, classes: int) -> int | None:
+        """The file's number of classes if that is all in which it differs from a network of `classes`, else None."""
+        if self.missing or self.unexpected or not self.shapes:
+            return None
+        counts = {
+            theirs[0] if ours and theirs and ours[0] == classes and ours[1:] == theirs[1:] else None
+            for ours, theirs in self.shapes.values()
+        }
+        return counts.pop() if len(counts) == 1 else None
+
+
+def compare(module: nn.Module, state: Mapping[str, Tensor] | State) -> Mismatch:
+    """Compare a network's state dict with a file's, by name and shape.
+
+    BatchNorm's `num_batches_tracked` may be missing: older files lack it and nothing in eval mode reads it.
+    """
+    own = module.state_dict()
+    return Mismatch(
+        missing=tuple(key for key in own if key not in state and not key.endswith(".num_batches_tracked")),
+        unexpected=tuple(key for key in state if key not in own),
+        shapes={
+            key: (tuple(value.shape), tuple(state[key].shape))
+            for key, value in own.items()
+            if key in state and tuple(state[key].shape) != tuple(value.shape)
+        },
+    )
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor], origin: object) -> None:
+    """Copy the tensors of a state dict that `compare` found equal in names and shapes into a network.
+
+    Raises:
+        SalpipeError: as `require_values`; `origin` is where the tensors are from.
+    """
+    own = module.state_dict()
+    require_values(origin, state, own)
+    # updated in place, not replaced: modules read the version of their layout from the dict's metadata
+    own.update(state)
+    module.load_state_dict(own, strict=True)
+
+
+def require_values(origin: object, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Check that weights are finite floating-point values: one pass over them.
+
+    Args:
+        origin: where they are from.
+        state: the weights.
+        own: the tensors of the network, as far as they have the same names.
+
+    Raises:
+        SalpipeError: the message names the first tensor that is not.
+    """
+    for name, value in state.items():
+        if value.is_floating_point():
+            # in float32, as the network has them; a buffer that masks may hold infinity
+            if not _is_finite(value.float()) and not name.endswith("mask"):
+                raise SalpipeError(
+                    f"{origin}: {short(name)} holds NaN or infinity; use weights from before training diverged"
+                )
+        elif own[name].is_floating_point() if name in own else name.endswith((".weight", ".bias")):
+            kind = str(value.dtype).removeprefix("torch.")
+            raise SalpipeError(
+                f"{origin}: {short(name)} is of {kind}, perhaps quantized; give weights of floating-point values"
+            )
+
+
+def _is_finite(values: Tensor) -> bool:
+    # unlike isfinite().all() this takes no memory; both pass NaN on
+    return not values.numel() or all(map(torch.isfinite, torch.aminmax(values)))
+
+
+def _tensors(names: Collection[str]) -> str:
+    return f"{len(names):,} tensor{'s' * (len(names) != 1)}"
+
+
+def _first(names: tuple[str, ...] | list[str], most: int = 3) -> str:
+    return ", ".join(short(name) for name in names[:most]) + (", …" if len(names) > most else "")

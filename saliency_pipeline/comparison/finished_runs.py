@@ -1,0 +1,123 @@
+"""`salpipe compare RUN RUN`: finished runs of `salpipe train` compared with one another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from saliency_pipeline.comparison.analysis import analyze
+from saliency_pipeline.comparison.arms import CANDIDATE, Arm
+from saliency_pipeline.comparison.costs import measure_costs
+from saliency_pipeline.comparison.grouping import grouped, other_differences
+from saliency_pipeline.comparison.leaks import accepted_leaks
+from saliency_pipeline.comparison.output import (
+    Comparison,
+    maps_known,
+    pictures_of,
+    refuse_output,
+    write_comparison,
+)
+from saliency_pipeline.comparison.pairing import check_runs
+from saliency_pipeline.comparison.plan_file import PLAN
+from saliency_pipeline.comparison.rules import FINAL, ROPE, Primary, Rules
+from saliency_pipeline.comparison.runs import Run, read_run
+from saliency_pipeline.comparison.summaries import mean_starts
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.folders import FolderLock, make_output
+from saliency_pipeline.progress import Progress
+from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.training.runlog import PROVENANCE, read_json
+
+SETTING = "all images"
+UNPLANNED = (
+    "the runs were given by hand, and no plan fixed them beforehand: p values hold for one look at runs that were "
+    "chosen without their results; where runs are added after a look, use 'salpipe compare SHARDS --looks N'"
+)
+"""Warning of every comparison of given runs."""
+
+
+def compare_runs(
+    runs: Sequence[Path | str],
+    output: Path | str,
+    *,
+    reference: str | None = None,
+    rope: float = ROPE,
+    threshold: float | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compare runs that `salpipe train` finished; pairs are runs of one seed and fold.
+
+    The primary question is the final accuracy of the first candidate, in a single look.
+
+    Args:
+        runs: folders of runs. Those that differ in seed and fold alone are one arm. Runs of a pair must have the same
+            shards, folds, validation images, precision and first weights; see `pairing.check_runs`.
+        output: where `results.json`, `results.csv`, `costs.json`, `report.html` and `figures/` go.
+        reference: the arm that others are compared with; by default that of a baseline, or the first.
+        rope: half width of the region of practical equivalence, as a share of the images.
+        threshold: accuracy that was chosen beforehand for the epochs to reach it; None for the descriptive one.
+        progress: receives the warnings.
+
+    Raises:
+        SalpipeError: a run that is not finished or serves to choose options, runs that are no pair, fewer than two
+            arms, or a full disk.
+    """
+    folder, progress = Path(output), progress or Progress()
+    refuse_output(folder, *runs)
+    if (folder / PLAN).exists():
+        raise SalpipeError(f"{folder}: holds a planned comparison; choose another output folder")
+    named, arms = grouped([read_run(Path(run), "", SETTING) for run in runs], reference)
+    check_runs(named, arms)
+    classes = {name for run in named if run.validation for name in (*run.validation.labels, *run.validation.predicted)}
+    warnings = [UNPLANNED, *other_differences(named, arms)]
+    for warning in warnings:
+        progress.note(warning)
+    pairs = _shards(named[0])
+    about = {"given": True, "runs": [str(run.folder) for run in named], "shards": sorted({run.plan for run in named})}
+    results = analyze(
+        named,
+        arms,
+        [SETTING],
+        sorted(classes),
+        rules=_rules(named, arms, rope, threshold),
+        about=about,
+        warnings=warnings,
+        leaks=accepted_leaks(named),
+        duplicates=_duplicates(named),
+        starts=mean_starts(named),
+    )
+    make_output(folder)
+    with FolderLock(folder, note=progress.note):
+        costs = measure_costs(named, pairs, named[0].config, maps_known(folder))
+        page = write_comparison(folder, results, costs, pictures_of(pairs, named[0].config))
+    return Comparison(folder, page, len(named), 0, results)
+
+
+def _rules(runs: Sequence[Run], arms: Sequence[Arm], rope: float, threshold: float | None) -> Rules:
+    """Rules of a single look at all runs that there are."""
+    first = next((arm.name for arm in arms if arm.kind == CANDIDATE), None)
+    return Rules(
+        primary=None if first is None else Primary(first, FINAL, SETTING),
+        rope=rope,
+        threshold=threshold,
+        repeats=len({run.config.seed for run in runs}),
+        look_repeats=(),
+        own_split=all(run.config.fold is None for run in runs),
+    )
+
+
+def _duplicates(runs: Sequence[Run]) -> dict[str, Any]:
+    """Whether near duplicates were searched for when the runs were trained: by all of them, or nobody did."""
+    records = [read_json(run.folder / PROVENANCE).get("groups") for run in runs]
+    groups = [record for record in records if isinstance(record, dict)]
+    if len(groups) == len(records) and all(each.get("searched") is True for each in groups):
+        return {name: groups[0].get(name) for name in ("searched", "images", "groups", "by")}
+    return {"searched": False, "images": 0, "groups": 0, "by": None}
+
+
+def _shards(run: Run) -> ShardFolder | None:
+    try:
+        return ShardFolder(run.shards)
+    except SalpipeError:
+        return None  # gone, and needed for pictures alone

@@ -1,0 +1,125 @@
+"""All folders of a tree with the images in them, on disk or in one tar. What they mean stands in `folder.py`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from saliency_pipeline.datasets.files.archive import Member, members
+from saliency_pipeline.datasets.files.listing import HIDDEN, ByContent, folder_errors_explained, is_hidden, listing
+from saliency_pipeline.datasets.notes import Notes
+from saliency_pipeline.images.keys import ending_of, has_image_suffix, key_part
+from saliency_pipeline.images.record import ImageRecord, Split
+
+LOOP = "loops of links"
+
+
+class Folder(NamedTuple):
+    """One folder of a tree.
+
+    Attributes:
+        path: where it is; of a folder in a tar the tar.
+        parts: its names in the key, from the root down.
+        images: names of the images directly in it.
+        places: of images in a tar: where each begins and how many bytes it has.
+    """
+
+    path: str
+    parts: tuple[str, ...]
+    images: list[str]
+    places: list[tuple[int, int]] = []  # noqa: RUF012 - a NamedTuple's default, never changed
+
+    def records(self, label: int, split: Split) -> Iterator[ImageRecord]:
+        """A record for each of its images."""
+        before = "".join(f"{part}/" for part in self.parts)
+        if self.places:
+            for name, (offset, size) in zip(self.images, self.places, strict=True):
+                yield ImageRecord(before + name, self.path, label, split, None, (), offset, size)
+        else:
+            for name in self.images:
+                yield ImageRecord(before + key_part(name), os.path.join(self.path, name), label, split)
+
+
+def walk(top: str, notes: Notes) -> Iterator[Folder]:
+    """All visible folders from the top down, each with the images in it, in no particular order.
+
+    A link to nowhere may have been one, and comes as a folder without images.
+
+    Args:
+        top: the folder at the top, absolute.
+        notes: takes what is passed over.
+
+    Raises:
+        SalpipeError: a folder cannot be read.
+    """
+    # A loop is a folder met again on its own way down; one reached by two ways is no loop and read twice. The way
+    # down is told by device and inode, since the same folder has many names.
+    waiting: list[tuple[str, tuple[str, ...], frozenset[tuple[int, int]]]] = [(top, (), frozenset())]
+    while waiting:
+        path, parts, above = waiting.pop()
+        with folder_errors_explained(path):
+            status = os.stat(path)
+        identity = status.st_dev, status.st_ino
+        if identity in above:
+            notes.count(LOOP)
+            continue
+        within = above | {identity}
+        found = listing(path)
+        waiting += [(os.path.join(path, name), (*parts, key_part(name)), within) for name in found.folders]
+        yield Folder(path, parts, found.images)
+        links = {name for name in found.others if os.path.islink(os.path.join(path, name))}
+        dangling = [name for name in found.others if name in links and not os.path.exists(os.path.join(path, name))]
+        notes.listed(found, dangling)
+        for name in dangling:
+            yield Folder(os.path.join(path, name), (*parts, key_part(name)), [])
+
+
+def walk_tar(path: str, notes: Notes) -> list[Folder]:
+    """The folders in an uncompressed tar, each with the images in it, in the order of their first files.
+
+    Args:
+        path: the tar, absolute.
+        notes: takes what is passed over.
+
+    Raises:
+        SalpipeError: it cannot be read, is compressed or is no tar.
+    """
+    folders: dict[tuple[str, ...], Folder] = {}
+    images = MemberImages(path, notes)
+    for member in members(path, notes):
+        image = images.takes(member)
+        *parts, name = member.name.split("/")
+        folder = folders.setdefault(tuple(parts), Folder(path, tuple(parts), [], []))
+        if image:
+            folder.images.append(name)
+            folder.places.append((member.offset, member.size))
+    return list(folders.values())
+
+
+class MemberImages:
+    """Tells which members of an archive are images; the others are counted.
+
+    Args:
+        path: the archive.
+        notes: takes what is passed over.
+    """
+
+    def __init__(self, path: str, notes: Notes) -> None:
+        self._path = path
+        self._notes = notes
+        self._looked = ByContent()
+
+    def takes(self, member: Member) -> bool:
+        """Whether a member is an image, by its name or its first bytes, and not hidden."""
+        if is_hidden(member.name):
+            self._notes.count(HIDDEN)
+            return False
+        if has_image_suffix(member.name):
+            return True
+        ending = ending_of(name := member.name.rpartition("/")[2])
+        if member.size and self._looked.is_image(name, self._path, member.offset):
+            self._notes.take({ending: 1})
+            return True
+        self._notes.count(ending)
+        return False

@@ -1,0 +1,226 @@
+"""ILSVRC's bounding boxes as XML, a file an image, in folders or packed. Kaggle's lists of them: `annotations.py`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
+from typing import NamedTuple
+from xml.parsers.expat import ExpatError, ParserCreate
+
+from saliency_pipeline.datasets.files.archive import small_files
+from saliency_pipeline.datasets.files.listing import listing
+from saliency_pipeline.datasets.imagenet.annotations import Boxes, box_of
+from saliency_pipeline.datasets.imagenet.builder import Draft
+from saliency_pipeline.datasets.imagenet.synsets import is_wnid
+from saliency_pipeline.datasets.notes import Notes
+from saliency_pipeline.documents import open_regular
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.keys import shown, stem
+from saliency_pipeline.images.record import Box
+
+_ARCHIVES = {"train": "ILSVRC2012_bbox_train_v2", "val": "ILSVRC2012_bbox_val_v3"}
+_SUFFIXES = (".tar.gz", ".tgz", ".tar")
+
+_UNPACKED = ("Annotations/CLS-LOC", "Annotations", "Annotation", "bbox", "bboxes", "bounding_boxes")
+FOLDERS = {part: (*_UNPACKED, f"bbox_{part}", archive) for part, archive in _ARCHIVES.items()}
+"""What the folder is called into which the files of a part were unpacked."""
+
+ARCHIVES = {f"{archive}{suffix}" for archive in _ARCHIVES.values() for suffix in _SUFFIXES}
+"""What the files are called in which boxes are downloaded."""
+
+MAX_XML_BYTES = 2**18
+"""A thousand boxes. Files have 500 bytes and seldom more than a few boxes."""
+
+_USUAL_BYTES = 2**14
+
+_MAX_UNPACKED_BYTES, _MAX_FILES, _MAX_BOXES = 2**32, 2**20, 2**22
+"""Of a part. The training images have 615,299 boxes in 544,546 files, which take about 1 GB in a tar."""
+
+_THREADS, _TOGETHER = 8, 512
+"""Threads that read, since a disk has to be asked for several files at once, and how many files lie in memory."""
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_DEPTHS = {"name": 3, **dict.fromkeys(_CORNERS, 4)}
+"""How deep what is read of an object lies: annotation/object/name, annotation/object/bndbox/xmin."""
+
+
+def find_boxes(folders: Sequence[str], part: str, draft: Draft) -> Boxes:
+    """The boxes of the images of a part, from the first place that has any.
+
+    Folders go before archives, and these are read where they lie. A file is about the image that is called as it is:
+    the name in some files is "%s". The size that files give does not count, as it does not in Kaggle's lists.
+
+    Args:
+        folders: the data set's and those around it.
+        part: train or val.
+        draft: the images; its notes take the files that cannot be read.
+
+    What is odd in the files is known from tensorflow/models, research/inception, process_bounding_boxes.py.
+    """
+    trees = [path for folder in folders for name in FOLDERS[part] if os.path.isdir(path := os.path.join(folder, name))]
+    # unpacked where it lay, the archive of the validation images puts its files beside them
+    trees += [folder for folder in folders if part == "val" and os.path.isdir(os.path.join(folder, part))]
+    names = [f"{_ARCHIVES[part]}{suffix}" for suffix in _SUFFIXES]
+    archives = [path for folder in folders for name in names if os.path.isfile(path := os.path.join(folder, name))]
+    if not trees and not archives:
+        return {}
+    classes = draft.classes(part)
+    found = (
+        *(_in_folders(path, part, classes) for path in trees),
+        *(_in_archive(path, classes, draft.notes) for path in archives),
+    )
+    return next(filter(None, (_boxes(files, classes, draft.notes) for files in found)), {})
+
+
+class _File(NamedTuple):
+    """The image it is about, where it is, and its bytes; None where they cannot be read or are too many."""
+
+    image: str
+    place: str
+    data: bytes | None
+
+
+def _boxes(files: Iterable[_File], classes: Mapping[str, str], notes: Notes) -> Boxes:
+    boxes: Boxes = {}
+    numbers: dict[str, int] = {}
+    total = 0
+    for image, place, data in files:
+        try:
+            if found := read_xml(data, classes[image], numbers):
+                boxes[image] = found
+                total += len(found)
+        except ValueError as error:
+            notes.add(place, str(error))
+        if total > _MAX_BOXES:
+            notes.add(place, "more boxes than ImageNet has, and none read after it")
+            break
+    return boxes
+
+
+def _image(name: str) -> str:
+    """The stem of the image that a file is about; empty where it is about none."""
+    return stem(name) if name.endswith(".xml") else ""
+
+
+def _in_folders(place: str, part: str, classes: Mapping[str, str]) -> Iterator[_File]:
+    """The XML files of images in a folder, or in that of the part within it, and in those of classes there."""
+    if part in (below := listing(place).folders):
+        place = f"{place}/{part}"
+        below = listing(place).folders
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for folder in (place, *(f"{place}/{name}" for name in below if is_wnid(name))):
+            there = listing(folder)
+            paths = [f"{folder}/{name}" for name in (*there.others, *there.pipes) if _image(name) in classes]
+            for at in range(0, len(paths), _TOGETHER):
+                some = paths[at : at + _TOGETHER]
+                each = -(-len(some) // _THREADS)
+                yield from chain.from_iterable(
+                    pool.map(_read, (some[first : first + each] for first in range(0, len(some), each)))
+                )
+
+
+def _read(paths: Sequence[str]) -> list[_File]:
+    found = []
+    for path in paths:
+        data: bytes | None = None
+        try:
+            file = open_regular(path)
+            try:
+                if len(data := os.read(file, _USUAL_BYTES)) == _USUAL_BYTES:
+                    data += os.read(file, MAX_XML_BYTES)
+            finally:
+                os.close(file)
+        except OSError:
+            data = None
+        found.append(_File(_image(path), path, data))
+    return found
+
+
+def _in_archive(path: str, classes: Mapping[str, str], notes: Notes) -> Iterator[_File]:
+    """The XML files of images in an archive, wherever they lie in it."""
+    try:
+        for name, data in islice(small_files(path, notes, MAX_XML_BYTES, _MAX_UNPACKED_BYTES), _MAX_FILES):
+            if (image := _image(name)) in classes:
+                yield _File(image, f"{path}: {name}", data)
+    except SalpipeError as error:
+        notes.add(path, str(error).removeprefix(f"{shown(path)}: "))
+
+
+def read_xml(data: bytes | None, wnid: str, numbers: dict[str, int]) -> tuple[Box, ...]:
+    """The boxes of an image's class in an annotation of PASCAL VOC's form.
+
+    Objects of other classes are left out. Those called by a word and no WordNet id are of the image's class: so are
+    many dogs of the training images.
+
+    Args:
+        data: what the file holds.
+        wnid: the image's class.
+        numbers: as for `box_of`.
+
+    Returns:
+        Boxes in which the second corner is excluded.
+
+    Raises:
+        ValueError: it is damaged, too large or something else; the reason for a note.
+
+    >>> read_xml(
+    ...     b"<annotation><object><name>n01751748</name><bndbox><xmin>111</xmin><ymin>108</ymin><xmax>441</xmax>"
+    ...     b"<ymax>193</ymax></bndbox></object></annotation>", "n01751748", {})
+    ((111, 108, 442, 194),)
+    """
+    if data is None or len(data) > MAX_XML_BYTES:
+        raise ValueError("cannot be read, or is too large for an image's boxes")
+    boxes = []
+    for known in _objects(data):
+        name = known.get("name", "")
+        if name != wnid and is_wnid(name):
+            continue
+        # a few are given with decimals
+        corners = [known.get(corner, "").partition(".")[0] for corner in _CORNERS]
+        if (box := box_of(corners, numbers)) is None:
+            raise ValueError("a box without its four corners in pixels")
+        boxes.append(box)
+    return tuple(boxes)
+
+
+def _objects(data: bytes) -> list[dict[str, str]]:
+    """Name and corners of each object.
+
+    With the encoding given and document types refused no entity can be declared, so that nothing is expanded or loaded.
+    """
+    objects: list[dict[str, str]] = []
+    known: dict[str, str] = {}  # of the element just below the root, be it an object or none
+    depth = 0
+    texts: list[str] = []
+
+    def start(name: str, attributes: object) -> None:
+        nonlocal depth, known
+        depth += 1
+        texts.clear()
+        if depth == 1 and name != "annotation":
+            raise ValueError("no annotation in PASCAL VOC's form")
+        if depth == 2:
+            known = {}
+            if name == "object":
+                objects.append(known)
+
+    def end(name: str) -> None:
+        nonlocal depth
+        if _DEPTHS.get(name) == depth:
+            known[name] = "".join(texts).strip()
+        depth -= 1
+
+    def refuse(*_: object) -> None:
+        raise ValueError("has a document type, as no file of boxes should")
+
+    parser = ParserCreate("utf-8")
+    parser.buffer_text = True
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = texts.append, refuse
+    try:
+        parser.Parse(data, True)
+    except ExpatError:
+        raise ValueError("no well-formed XML") from None
+    return objects

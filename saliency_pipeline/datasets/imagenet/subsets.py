@@ -1,0 +1,235 @@
+"""Data sets made of ImageNet: Tiny-ImageNet, Imagenette with its kin, ImageNet-100. ILSVRC itself is in `imagenet.py`.
+
+Labels and keys are made as there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from saliency_pipeline.datasets.files.lines import Lines
+from saliency_pipeline.datasets.files.listing import listing
+from saliency_pipeline.datasets.imagenet.annotations import Boxes, read_boxes
+from saliency_pipeline.datasets.imagenet.builder import Draft
+from saliency_pipeline.datasets.imagenet.class_folders import Found, in_folder
+from saliency_pipeline.datasets.imagenet.ground_truth import Lists
+from saliency_pipeline.datasets.imagenet.ilsvrc import add_part
+from saliency_pipeline.datasets.imagenet.synsets import is_wnid, read_labels, read_wnids
+from saliency_pipeline.datasets.layout import Layout, ReadOptions
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.keys import key_part, shown, stem
+from saliency_pipeline.images.record import Catalogue
+
+NOISY_LISTS = ("noisy_imagenette.csv", "noisy_imagewoof.csv", "noisy_imagewang.csv")
+
+_ANNOTATIONS = "val_annotations.txt"
+_NOISY_COLUMN = re.compile(r"noisy_labels_[0-9]+")
+_PART_OF_100 = re.compile(r"(train|val)\.X([0-9]*)")
+
+
+# Tiny-ImageNet
+
+
+def read_tiny(path: Path, options: ReadOptions) -> Catalogue:
+    """Tiny-ImageNet: train/<wnid>/images, val/images with val_annotations.txt, test/images without labels.
+
+    Trees in which the validation images were moved to folders of their classes, with or without `images` below, and
+    those without `images` in train are read as well. Labels follow the sorted ids, not wnids.txt, whose order is
+    another. Names come from words.txt, boxes from the lists beside the images.
+
+    Raises:
+        SalpipeError: it is train or val alone; val_annotations.txt is missing though validation images lie in no
+            class, contradicts their folders or is damaged; there are no images.
+    """
+    if _is_part_of_tiny(path):
+        raise SalpipeError(f"{shown(path)}: a part of Tiny-ImageNet; give the folder above it, {shown(path.parent)}")
+    draft, boxes = Draft(str(path), "tiny-imagenet"), Boxes()
+    _note_missing_parts(path, draft)
+    for image in _tiny_images(path / "train", draft):
+        if image.wnid:
+            draft.add(f"train/{image.wnid}", image.name, image.wnid, image.path)
+        else:
+            draft.notes.add(image.path, "a training image of no class")
+    for wnid in draft.wnids():
+        if (table := path / "train" / wnid / f"{wnid}_boxes.txt").is_file():
+            boxes |= {stem(name): (box,) for name, _, box in read_boxes(Lines(table), labeled=False)}
+    known: dict[str, str] = {}
+    if (annotations := path / "val" / _ANNOTATIONS).is_file():
+        for name, wnid, box in read_boxes(Lines(annotations), labeled=True):
+            known[name] = wnid
+            boxes[stem(name)] = (box,)
+    for image in _tiny_images(path / "val", draft):
+        wnid = known.get(image.name, image.wnid)
+        if not wnid:
+            reason = "does not list it" if known else "not there"
+            raise SalpipeError(f"{shown(image.path)}: its class is not known; {shown(annotations)}: {reason}")
+        if image.wnid not in ("", wnid):
+            raise SalpipeError(f"{shown(image.path)}: {wnid} according to {_ANNOTATIONS}; remove what is wrong")
+        draft.add("val", image.name, wnid, image.path)
+    for image in _tiny_images(path / "test", draft):
+        draft.add("test", image.name, image.wnid, image.path)
+    _note_beside(path, draft, ("train", "val", "test"), ("wnids.txt", "words.txt"))
+    wnids = draft.wnids()
+    if (table := path / "wnids.txt").is_file():
+        for wnid in sorted({*read_wnids(Lines(table))} - {*wnids}):
+            draft.notes.remark(f"{table}: {wnid}", "a class without images")
+    return draft.catalogue(Lists([str(path)]).names(wnids), boxes)
+
+
+def is_tiny(path: Path) -> bool:
+    """Whether a folder looks like Tiny-ImageNet."""
+    train = path / "train"
+    if (path / "val" / _ANNOTATIONS).is_file() or ((path / "wnids.txt").is_file() and train.is_dir()):
+        return True
+    return _has_images_below(train) or _is_part_of_tiny(path)
+
+
+def _is_part_of_tiny(path: Path) -> bool:
+    return (path / _ANNOTATIONS).is_file() or _has_images_below(path)
+
+
+def _has_images_below(part: Path) -> bool:
+    """Whether the classes' folders hold a folder `images`, as none of ILSVRC's do."""
+    first = next((name for name in listing(str(part), 64).folders if is_wnid(name)), "") if part.is_dir() else ""
+    return bool(first) and (part / first / "images").is_dir()
+
+
+def _tiny_images(part: Path, draft: Draft) -> Iterator[Found]:
+    """The images of a part, wherever `images` stands between the folders or does not."""
+    waiting = [(part, "")] if part.is_dir() else []
+    while waiting:
+        folder, wnid = waiting.pop()
+        found = listing(str(folder))
+        draft.notes.listed(found, {_ANNOTATIONS, f"{wnid}_boxes.txt"})
+        for name in found.images:
+            yield Found(wnid, key_part(name), f"{folder}/{name}")
+        for name in found.folders:
+            if name == "images" and folder.name != "images":
+                waiting.append((folder / name, wnid))
+            elif is_wnid(name) and not wnid:
+                waiting.append((folder / name, name))
+            else:
+                draft.notes.add(str(folder / name), "a folder of no class such as n01440764")
+
+
+def _note_missing_parts(path: Path, draft: Draft) -> None:
+    """Raises SalpipeError where lists are all there is."""
+    missing = [part for part in ("train", "val") if not (path / part).is_dir()]
+    if len(missing) == 2:
+        raise SalpipeError(f"{shown(path)}: the folders train and val are missing; put them there")
+    for part in missing:
+        draft.notes.remark(str(path / part), "not there")
+
+
+def _note_beside(path: Path, draft: Draft, parts: Collection[str], lists: Collection[str]) -> None:
+    """Note what lies in the data set's folder besides its parts and its lists."""
+    found = listing(str(path))
+    draft.notes.listed(found, lists)
+    for name in found.images:
+        draft.notes.add(str(path / name), "an image beside the parts of the data set")
+    for name in found.folders:
+        if name not in parts:
+            draft.notes.add(str(path / name), "a folder beside the parts of the data set")
+
+
+# Imagenette, Imagewoof, Imagewang
+
+
+def read_imagenette(path: Path, options: ReadOptions) -> Catalogue:
+    """Imagenette, Imagewoof and Imagewang: {train,val}/<wnid>, unsup, and labels of which some are wrong in a CSV file.
+
+    With `noise` the training labels are those of the CSV file's column of that percentage; labels of validation
+    images are always right. Images of Imagewang's `unsup` are unlabeled and belong to no split.
+
+    Source: https://github.com/fastai/imagenette
+
+    Raises:
+        SalpipeError: there is no CSV file, it has no such percentage, lacks an image or is damaged; no images.
+    """
+    draft, root = Draft(str(path), "imagenette"), str(path)
+    _note_missing_parts(path, draft)
+    labels = _noisy_labels(path, options.noise) if options.noise else None
+    for image in in_folder(f"{root}/train", draft.notes, others=["unsup"]) if (path / "train").is_dir() else ():
+        if not image.wnid:
+            draft.notes.add(image.place, "a training image of no class")
+            continue
+        wnid = labels.get(f"{image.wnid}/{image.name}", "") if labels is not None else image.wnid
+        if not wnid:
+            raise SalpipeError(f"{shown(image.path)}: not in the CSV file of noisy labels; remove one or the other")
+        draft.add(f"train/{image.wnid}", image.name, wnid, image.path, image.offset, image.length)
+    lists = Lists([root])
+    if (path / "val").is_dir():
+        add_part(draft, "val", in_folder(f"{root}/val", draft.notes), lists, "put it in the folder of its class")
+    for folder in (path / "unsup", path / "train" / "unsup"):
+        for image in in_folder(str(folder), draft.notes) if folder.is_dir() else ():
+            draft.add("unsup", image.name, "", image.path, image.offset, image.length)
+    _note_beside(path, draft, ("train", "val", "unsup"), NOISY_LISTS)
+    return draft.catalogue(lists.names(draft.wnids()), {})
+
+
+def is_imagenette(path: Path) -> bool:
+    """Whether a folder has Imagenette's list of noisy labels or Imagewang's unlabeled images."""
+    if any((path / name).is_file() for name in NOISY_LISTS):
+        return True
+    train = path / "train"
+    unlabeled = train.is_dir() and any((folder / "unsup").is_dir() for folder in (path, train))
+    return unlabeled and any(map(is_wnid, listing(str(train), 64).folders))
+
+
+def _noisy_labels(path: Path, noise: int) -> dict[str, str]:
+    """WordNet ids of training images by their path below train, a percentage of them wrong."""
+    found = next((path / name for name in NOISY_LISTS if (path / name).is_file()), None)
+    if found is None:
+        raise SalpipeError(f"{shown(path)}: noise {noise} needs {NOISY_LISTS[0]} or {NOISY_LISTS[1]} there")
+    lines, column = Lines(found), f"noisy_labels_{noise}"
+    header = next(iter(lines), (1, ""))[1]
+    if column not in (there := _NOISY_COLUMN.findall(header)):
+        choice = ", ".join(name.rpartition("_")[2] for name in there) or "0"
+        raise SalpipeError(f"{shown(found)}: no noise of {noise} %; choose from {choice}")
+    labels = {}
+    for number, row in lines.rows("path", column):
+        part, _, image = row["path"].strip().partition("/")
+        if part == "train":
+            labels[image] = wnid = row[column].strip()
+            if not is_wnid(wnid):
+                lines.fail(number, f"{shown(wnid[:40])} is no WordNet id such as n01440764")
+    return labels
+
+
+# ImageNet-100
+
+
+def read_100(path: Path, options: ReadOptions) -> Catalogue:
+    """ImageNet-100 as on Kaggle: the hundred classes dealt out to train.X1 to train.X4; val.X; names in Labels.json.
+
+    Raises:
+        SalpipeError: Labels.json is damaged; there are no images.
+    """
+    draft, lists = Draft(str(path), "imagenet-100"), Lists([str(path)])
+    folders = listing(str(path)).folders
+    for name in sorted(folders):
+        if match := _PART_OF_100.fullmatch(name):
+            images = in_folder(str(path / name), draft.notes)
+            add_part(draft, match[1], images, lists, "put it in the folder of its class")
+    for name in ("train.X1", "train.X2", "train.X3", "train.X4", "val.X"):
+        if name not in folders:
+            draft.notes.remark(str(path / name), "not there, so that its images are missing")
+    labels = path / "Labels.json"
+    _note_beside(path, draft, [name for name in folders if _PART_OF_100.fullmatch(name)], [labels.name])
+    return draft.catalogue(read_labels(labels) if labels.is_file() else {}, {})
+
+
+def is_100(path: Path) -> bool:
+    """Whether a folder has one of ImageNet-100's folders."""
+    return path.is_dir() and any(map(_PART_OF_100.fullmatch, listing(str(path), 64).folders))
+
+
+LAYOUTS = (
+    Layout("tiny-imagenet", "train/<wnid>/images, val/images and val_annotations.txt", is_tiny, read_tiny),
+    Layout(
+        "imagenette", "train and val, and noisy_imagenette.csv or noisy_imagewoof.csv", is_imagenette, read_imagenette
+    ),
+    Layout("imagenet-100", "train.X1 to train.X4, val.X and Labels.json", is_100, read_100),
+)

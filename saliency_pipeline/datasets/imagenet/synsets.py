@@ -1,0 +1,139 @@
+"""WordNet ids of ImageNet's classes, their readable names, and the lists that give them. No images and no labels."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from saliency_pipeline.datasets.files.lines import Lines
+from saliency_pipeline.documents import DocumentError, read_json, remedy_for
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.keys import shown
+
+_WNID = re.compile(r"n[0-9]{8}")
+
+_MAX_JSON_BYTES = 2**24
+
+
+def is_wnid(name: str) -> bool:
+    """Whether a name is a WordNet id of a noun.
+
+    >>> is_wnid("n01440764"), is_wnid("n1440764"), is_wnid("n01440764_1")
+    (True, False, False)
+    """
+    return _WNID.fullmatch(name) is not None
+
+
+def imagenet_names() -> tuple[tuple[str, str], ...]:
+    """WordNet id and readable name of the 1,000 classes of ILSVRC 2012, sorted by id: the order of a network's logits.
+
+    >>> imagenet_names()[:2], imagenet_names()[134]
+    ((('n01440764', 'tench'), ('n01443537', 'goldfish')), ('n02012849', 'crane (n02012849)'))
+    """
+    wnids = sorted(_info().label_names())
+    return tuple(zip(wnids, readable(wnids), strict=True))
+
+
+def readable(wnids: Sequence[str], names: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Names of classes for people, each another one.
+
+    A name is the first synonym. Where several of the classes share it the WordNet id follows in brackets.
+
+    Args:
+        wnids: WordNet ids, each another one.
+        names: what the data set itself calls them, synonyms separated by commas; for the rest timm's names count,
+            which it has of all 21,841 classes of ImageNet. A class without a name is called by its id.
+
+    >>> readable(["n02012849", "n03126707", "n01440764"])
+    ('crane (n02012849)', 'crane (n03126707)', 'tench')
+    """
+    found = [_first((names or {}).get(wnid, "")) or _first(_timm_name(wnid)) or wnid for wnid in wnids]
+    counts = Counter(found)
+    unique = [
+        f"{name} ({wnid})" if counts[name] > 1 and name != wnid else name
+        for name, wnid in zip(found, wnids, strict=True)
+    ]
+    if len(set(unique)) < len(unique):  # a name that ends with the id of another class
+        unique = [f"{name} ({wnid})" for name, wnid in zip(found, wnids, strict=True)]
+    return tuple(unique)
+
+
+def read_wnids(lines: Lines) -> tuple[str, ...]:
+    """The ids of a file with one a line (`wnids.txt`, `synsets.txt`), in its order.
+
+    Raises:
+        SalpipeError: a line is no WordNet id or repeats one; the message gives file and line.
+    """
+    found: dict[str, int] = {}
+    for number, text in lines:
+        wnid = text.strip()
+        if not is_wnid(wnid):
+            lines.fail(number, f"{shown(wnid[:40])} is no WordNet id such as n01440764")
+        if wnid in found:
+            lines.fail(number, f"{wnid} is also in line {found[wnid]}")
+        found[wnid] = number
+    return tuple(found)
+
+
+def read_words(lines: Lines, wnids: Collection[str]) -> dict[str, str]:
+    """Names of some classes from a file of `wnid names`, with a space or tab between the two.
+
+    `LOC_synset_mapping.txt` and `synset_words.txt` list a data set's classes, `words.txt` all of WordNet.
+
+    Args:
+        lines: the file.
+        wnids: the classes; others are passed over.
+
+    Raises:
+        SalpipeError: a line does not begin with a WordNet id; the message gives file and line.
+    """
+    found = {}
+    for number, text in lines:
+        wnid, *name = text.split(maxsplit=1)
+        if not is_wnid(wnid):
+            lines.fail(number, "does not begin with a WordNet id such as n01440764")
+        if wnid in wnids and name:
+            found[wnid] = name[0]
+    return found
+
+
+def read_labels(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Names of classes from a JSON file `{wnid: names}`, as ImageNet-100 has one.
+
+    Raises:
+        SalpipeError: the file is not of that form, or cannot be read.
+    """
+    try:
+        found = read_json(os.fspath(path), _MAX_JSON_BYTES)
+    except OSError as error:
+        raise SalpipeError(f"{shown(path)}: {error.strerror}; {remedy_for(error)}") from None
+    except DocumentError:
+        found = None
+    if not isinstance(found, dict) or not all(is_wnid(key) and isinstance(found[key], str) for key in found):
+        raise SalpipeError(f"{shown(path)}: not the JSON of names by WordNet id that it should be; download it again")
+    return found
+
+
+def _first(names: str) -> str:
+    """The first synonym, with blanks for the underscores that some lists have; nothing where it cannot be printed."""
+    name = " ".join(names.partition(",")[0].replace("_", " ").split())
+    return name if name.isprintable() else ""
+
+
+@cache
+def _info() -> Any:
+    # here, because timm imports torch
+    from timm.data.imagenet_info import ImageNetInfo
+
+    return ImageNetInfo("imagenet-1k")
+
+
+def _timm_name(wnid: str) -> str:
+    try:
+        return str(_info().label_name_to_description(wnid))
+    except KeyError:
+        return ""

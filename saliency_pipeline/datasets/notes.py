@@ -1,0 +1,134 @@
+"""What a reader passed over and why: a hostile archive has a million things to name and must not fill memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+
+from saliency_pipeline.datasets.files.listing import Listing
+from saliency_pipeline.images.keys import NO_ENDING, ending_of, shown
+
+KEPT = 20
+"""How many things are named for each reason; the rest is counted."""
+
+_MAX_KINDS = 24
+_OTHER = "of other kinds"
+
+
+class Notes:
+    """Things passed over while a data set is read, gathered by reason in the order of their first appearance.
+
+    >>> notes = Notes()
+    >>> for line in range(25):
+    ...     notes.add(f"dev_urls.txt:{line}", "no five columns")
+    >>> notes.count(".txt", 3)
+    >>> len(notes), notes.lines()[0], notes.lines()[-2:]
+    (25, 'dev_urls.txt:0: no five columns', ('and 5 more: no five columns', 'passed over: 3 .txt (not read)'))
+    >>> notes.passed_over()
+    {'.txt': 3, 'no five columns': 25}
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[str, list[str]] = {}
+        self._counts: dict[str, int] = {}
+        self._remarks: set[str] = set()
+        self._kinds: Counter[str] = Counter()
+        self._by_content: Counter[str] = Counter()
+
+    def add(self, place: str, reason: str) -> None:
+        """Note that something was passed over.
+
+        Args:
+            place: what it is: `list.txt:12`, `train.tar: ../evil.jpg`. May come from a stranger's file.
+            reason: one of a few sentences, the same for all things of a kind; put what differs into `place`.
+        """
+        self._counts[reason] = self._counts.get(reason, 0) + 1
+        places = self._places.setdefault(reason, [])
+        if len(places) < KEPT:
+            places.append(shown(place)[:300])
+
+    def remark(self, place: str, reason: str) -> None:
+        """Note something about the data set that leaves nothing out; arguments as for `add`."""
+        self._remarks.add(reason)
+        self.add(place, reason)
+
+    def count(self, kind: str, number: int = 1) -> None:
+        """Count things passed over that are not worth naming.
+
+        Args:
+            kind: an ending such as `.txt`, or a word or two that follow a number: `hidden`. All kinds are reported in
+                one line, and those beyond the first two dozen together.
+            number: how many there are.
+        """
+        if number:
+            _grow(self._kinds, kind, number)
+
+    def take(self, content: Mapping[str, int]) -> None:
+        """Count images that were taken by their first bytes, by ending."""
+        for kind, number in content.items():
+            _grow(self._by_content, kind, number)
+
+    def listed(self, listing: Listing, used: Collection[str] = ()) -> None:
+        """Count what a folder holds besides folders and images.
+
+        Args:
+            listing: of the folder.
+            used: names of the other files that are read all the same.
+        """
+        for kind, number in listing.skipped.items():
+            self.count(kind, number)
+        self.count("pipes, sockets or devices", len(listing.pipes))
+        for name in listing.others:
+            if name not in used:
+                self.count(ending_of(name))
+        self.take(listing.by_content)
+
+    def cause(self) -> str:
+        """The first lines in brackets, for an error that says that nothing is left; empty where there are none."""
+        return f" ({'; '.join(lines)})" if (lines := self.lines()[:3]) else ""
+
+    def __len__(self) -> int:
+        return sum(self._counts.values())
+
+    def counts(self) -> dict[str, int]:
+        """How many things there are for each reason."""
+        return dict(self._counts)
+
+    def passed_over(self) -> dict[str, int]:
+        """How many things were passed over, by kind and reason: few enough entries for every shard to hold them."""
+        named = {reason[:160]: number for reason, number in self._counts.items() if reason not in self._remarks}
+        found = dict(self._kinds.most_common()) | dict(list(named.items())[:_MAX_KINDS])
+        if more := sum(list(named.values())[_MAX_KINDS:]):
+            found[_OTHER] = found.get(_OTHER, 0) + more
+        return found
+
+    def lines(self) -> tuple[str, ...]:
+        """A line per thing, a line for those of a reason that are not named, and one for all that is only counted."""
+        found = []
+        for reason, places in self._places.items():
+            found += [f"{place}: {reason}" for place in places]
+            if (more := self._counts[reason] - len(places)) > 0:
+                found.append(f"and {more:,} more: {reason}")
+        if self._by_content:
+            found.append(f"taken for images by their first bytes: {counted(self._by_content)}")
+        if self._kinds:
+            files = {kind: number for kind, number in self._kinds.items() if kind.startswith(".") or kind == NO_ENDING}
+            rest = {kind: number for kind, number in self._kinds.items() if kind not in files}
+            parts = [f"{counted(files)} (not read)"] if files else []
+            parts += [counted(rest)] if rest else []
+            found.append(f"passed over: {'; '.join(parts)}")
+        return tuple(found)
+
+
+def _grow(counts: Counter[str], kind: str, number: int) -> None:
+    counts[kind if kind in counts or len(counts) < _MAX_KINDS else _OTHER] += number
+
+
+def counted(kinds: Mapping[str, int]) -> str:
+    """Counts by kind in words, the most frequent first.
+
+    >>> counted({".csv": 3, ".txt": 1200})
+    '1,200 .txt, 3 .csv'
+    """
+    ranked = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{number:,} {shown(kind)}" for kind, number in ranked)

@@ -1,0 +1,108 @@
+"""From a path to its catalogue: which layouts there are, and which of them a path is. Reading one stands elsewhere."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from saliency_pipeline.datasets import folder, parquet, pubfig, webdataset
+from saliency_pipeline.datasets.confusable_names import lookalikes
+from saliency_pipeline.datasets.imagenet import ilsvrc, subsets
+from saliency_pipeline.datasets.layout import Layout, ReadOptions
+from saliency_pipeline.documents import remedy_for
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.keys import shown
+from saliency_pipeline.images.record import Catalogue
+
+LAYOUTS: tuple[Layout, ...] = (
+    *pubfig.LAYOUTS,
+    *subsets.LAYOUTS,
+    *ilsvrc.LAYOUTS,
+    *parquet.LAYOUTS,
+    *webdataset.LAYOUTS,
+    *folder.LAYOUTS,
+)
+"""All layouts. The first that recognizes a path is taken: plain folders, which take anything, come last."""
+
+_USUAL = ReadOptions()
+_PARTICULAR = (
+    ("label_level", "--label-level", "folders", "plain folders"),
+    ("noise", "--noise", "imagenette", "noisy_imagenette.csv or noisy_imagewoof.csv there"),
+    ("list", "--list", "pubfig", "the images of a list of PubFig"),
+    ("crop", "--no-crop", "pubfig", "the rectangles of a list of PubFig"),
+    ("margin", "--margin", "pubfig", "the rectangles of a list of PubFig"),
+)
+"""Options that mean something in one layout alone: field, flag, the layout, what it has."""
+
+
+def read_images(
+    path: str | os.PathLike[str],
+    layout: str = "auto",
+    options: ReadOptions | None = None,
+    note: Callable[[str], None] | None = None,
+) -> Catalogue:
+    """Lists the images of a data set, whatever shape it comes in.
+
+    Args:
+        path: folder, archive, parquet file or single image.
+        layout: name of one of `LAYOUTS`, or `auto` to recognize it from its files; with a list of PubFig, `pubfig`.
+        options: what else is said about how it is read.
+        note: told which layout it is and what was passed over.
+
+    Returns:
+        The catalogue, which names its layout.
+
+    Raises:
+        SalpipeError: there is nothing at the path, no such layout, or the data set lacks a file or holds no image.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as root:
+        ...     for name in ("cat/1.jpg", "dog/1.jpg"):
+        ...         Path(root, name).parent.mkdir()
+        ...         Path(root, name).touch()
+        ...     catalogue = read_images(root)
+        >>> catalogue.layout, catalogue.classes
+        ('folders', ('cat', 'dog'))
+    """
+    # absolute, because the images are read by worker processes that may run elsewhere
+    absolute = Path(os.path.abspath(path))
+    if not absolute.exists():
+        raise SalpipeError(f"{shown(absolute)}: no such file or folder; check the path")
+    if not (absolute.is_dir() or absolute.is_file()):
+        raise SalpipeError(f"{shown(absolute)}: no regular file; give a folder, an archive or an image")
+    options = options or ReadOptions()
+    if layout == "auto" and options.list:
+        layout = "pubfig"
+    found = find_layout(layout) if layout != "auto" else recognize(absolute)
+    for name, flag, only, has in _PARTICULAR:
+        if getattr(options, name) != getattr(_USUAL, name) and found.name != only:
+            raise SalpipeError(f"{shown(absolute)}: layout {found.name}, but {flag} needs {has}; leave it out")
+    catalogue = found.read(absolute, options)
+    catalogue = replace(catalogue, layout=found.name, notes=(*catalogue.notes, *lookalikes(catalogue.classes)))
+    if note:
+        note(f"{shown(absolute)}: layout {found.name} ({found.what})")
+        for line in catalogue.notes:
+            note(line)
+    return catalogue
+
+
+def recognize(path: Path) -> Layout:
+    """The layout a path looks like, told from a few names without reading an image."""
+    try:
+        return next(layout for layout in LAYOUTS if layout.recognize(path))
+    except OSError as error:
+        raise SalpipeError(f"{shown(path)}: {error.strerror}; {remedy_for(error)}") from error
+
+
+def find_layout(name: str) -> Layout:
+    """The layout of a name. Raises SalpipeError where there is none."""
+    by_name = {layout.name: layout for layout in LAYOUTS}
+    if name in by_name:
+        return by_name[name]
+    near = difflib.get_close_matches(name, by_name, n=1)
+    remedy = f"did you mean '{near[0]}'?" if near else f"choose from auto, {', '.join(by_name)}"
+    raise SalpipeError(f"--layout {name}: no such layout; {remedy}")

@@ -1,0 +1,150 @@
+"""What a trained network answers: probabilities of the classes for stored images, and tables of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.special import softmax
+
+from saliency_pipeline.devices import find_device
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.models.source.weights import one_line
+from saliency_pipeline.models.trained.trained import Trained
+from saliency_pipeline.progress import Progress
+from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.data.batches import Batches, PairDataset, Preparation
+from saliency_pipeline.training.data.controls import RENEWED
+from saliency_pipeline.training.data.inputs import Inputs
+from saliency_pipeline.training.data.order import epoch_batches
+from saliency_pipeline.training.scores import TOP
+
+Positions = npt.NDArray[np.int64]
+Probabilities = npt.NDArray[np.float64]
+
+BATCH = 32
+
+# rows that are sorted at a time
+_ROWS = 1024
+
+
+def recorded_config(trained: Trained) -> TrainConfig:
+    """The options that a network was trained with, everything chosen.
+
+    Raises:
+        SalpipeError: its file does not say.
+    """
+    try:
+        config = TrainConfig.restored(trained.about["config"])
+    except (KeyError, TypeError, ValueError, AttributeError, SalpipeError) as error:
+        raise SalpipeError(
+            f"{trained.path}: does not say how it was trained ({one_line(error)}); give a run that 'salpipe train' made"
+        ) from error
+    if config.maps in RENEWED and "groups" not in trained.about:
+        raise SalpipeError(
+            f"{trained.path}: trained by an earlier version, in which --maps {config.maps} were other maps; train it "
+            "again"
+        )
+    return config
+
+
+@torch.inference_mode()
+def answer(
+    trained: Trained,
+    pairs: ShardFolder,
+    rows: Positions,
+    *,
+    batch_size: int = BATCH,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Probabilities:
+    """What a trained network makes of some stored images, computed in fp32 without augmentation.
+
+    Maps are chosen and normalized as in training. In whatever precision the network was trained, float32 answers
+    differ from run to run and from one batch size to another by rounding alone.
+
+    Args:
+        trained: the network; it is moved to the device.
+        pairs: the images and maps. Frames of another size than in training are taken where the network runs on them.
+        rows: (N,) positions in `pairs`.
+        batch_size: images at a time.
+        device: see `find_device`.
+        progress: is told how far it is.
+
+    Returns:
+        (N, C) float64, each row a distribution over the classes.
+
+    Raises:
+        SalpipeError: the shards hold no maps of the run's method, the network cannot run, or it answers with
+            something that is no number.
+    """
+    progress, where, config = progress or Progress(), find_device(device), recorded_config(trained)
+    method = config.method if trained.spec.needs_maps else None
+    if method is not None and method not in pairs.methods:
+        raise SalpipeError(
+            f"{pairs.path} holds no maps of '{method}', which {trained.path} was trained with (it holds "
+            f"{', '.join(pairs.methods) or 'none'}); make them with 'salpipe generate --method {method}'"
+        )
+    dataset = PairDataset(pairs, rows, method, config.map_target, config.maps, config.run_seed)
+    network = trained.network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    inputs = Inputs(trained.preprocessing, where)
+    # never all logits at once besides: with many classes this array is what decides how much memory is taken
+    probabilities = np.empty((len(rows), len(trained.spec.classes)), np.float64)
+    wrong: list[int] = []
+    parts = epoch_batches(np.arange(len(rows)), batch_size)
+    progress.start(len(rows), "image", "classifying")
+    try:
+        for part, batch in zip(parts, Batches(dataset, Preparation(config.normalize)).run(parts, 0), strict=True):
+            images, maps, _ = inputs(batch)
+            logits = network(images, maps).float().cpu().numpy()
+            if not (finite := np.isfinite(logits).all(axis=1)).all():
+                wrong += part[~finite].tolist()
+            else:
+                probabilities[part] = softmax(logits.astype(np.float64), axis=1)
+            progress.advance(len(part))
+    except RuntimeError as error:
+        size, own = pairs.header.size, trained.spec.size
+        remedy = f"it was trained on {own}x{own}" if size != own else "use a smaller --batch-size or --device cpu"
+        raise SalpipeError(
+            f"{trained.path}: cannot run on frames of {size}x{size} ({one_line(error)}); {remedy}"
+        ) from error
+    finally:
+        progress.stop()
+    if wrong:
+        key = pairs[int(rows[wrong[0]])].key
+        raise SalpipeError(
+            f"{trained.path}: its answer to {len(wrong)} of {len(rows)} images, first of all {key!r}, is not finite; "
+            "train again with a lower --lr"
+        )
+    return probabilities
+
+
+def highest(probabilities: Probabilities, count: int = TOP) -> tuple[npt.NDArray[np.int64], Probabilities]:
+    """The most probable classes of every image and their probabilities, of equal ones the lower class first.
+
+    Args:
+        probabilities: (N, C).
+        count: K, at most; C where there are fewer classes.
+
+    Returns:
+        Classes int64 and probabilities, both (N, min(K, C)).
+
+    >>> highest(np.array([[0.2, 0.4, 0.4]]), 2)[0].tolist()
+    [[1, 2]]
+    """
+    parts = [probabilities[start : start + _ROWS] for start in range(0, max(len(probabilities), 1), _ROWS)]
+    classes = np.concatenate([np.argsort(-part, axis=1, kind="stable")[:, :count] for part in parts])
+    return classes, np.take_along_axis(probabilities, classes, axis=1)
+
+
+def others_header(count: int) -> list[str]:
+    """Names of the columns of `others`, where `count` classes are told: class_2, score_2, class_3 and so on."""
+    return [f"{name}_{place}" for place in range(2, count + 1) for name in ("class", "score")]
+
+
+def others(top: Sequence[int], scores: Sequence[float], classes: Sequence[str]) -> list[object]:
+    """Names and scores of an image's highest classes after the first, in turn."""
+    return [value for index, score in zip(top[1:], scores[1:], strict=True) for value in (classes[index], score)]

@@ -1,0 +1,338 @@
+"""Pairs of image and map from shards: `PairDataset` gathers rows, `Batches` prepares them beside the training step."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
+
+from saliency_pipeline.errors import IntegrityError, SalpipeError
+from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.shards.schema import all_finite
+from saliency_pipeline.shards.shard import Shard
+from saliency_pipeline.training.data import augment as augmentation
+from saliency_pipeline.training.data.augment import augment
+from saliency_pipeline.training.data.controls import (
+    CENTER_PRIOR,
+    MISMATCHED,
+    OWN,
+    SAME_CLASS,
+    SHUFFLED,
+    UNIFORM,
+    center_prior,
+    partners,
+    partners_of_class,
+    shuffle_cells,
+)
+from saliency_pipeline.training.data.maps import NORMALIZATIONS, normalize, upsample
+from saliency_pipeline.workers import usable_cores
+
+Item = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32] | None, int]
+Indices = Sequence[int] | npt.NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class PairRows:
+    """Rows as they are stored.
+
+    Attributes:
+        positions: int64 (B,), in the folder.
+        images: uint8 (B, S, S, 3) RGB.
+        maps: float32 (B, h, w) raw maps at native resolution, any range; None where no method was asked for.
+        labels: int64 (B,), index into the classes, -1 unlabeled.
+    """
+
+    positions: npt.NDArray[np.int64]
+    images: npt.NDArray[np.uint8]
+    maps: npt.NDArray[np.float32] | None
+    labels: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A prepared batch.
+
+    Attributes:
+        images: uint8 (B, 3, S, S) RGB in channels_last strides.
+        maps: float32 (B, 1, S, S), normalized; None where no method was asked for.
+        labels: int64 (B,), index into the classes, -1 unlabeled.
+        positions: int64 (B,), in the folder.
+    """
+
+    images: Tensor
+    maps: Tensor | None
+    labels: Tensor
+    positions: npt.NDArray[np.int64]
+
+
+class PairDataset(Dataset[Item]):
+    """Some rows of a folder, one method's maps with them; opened when first asked for something.
+
+    Shards are read at positions of plain files, which fork shares and spawn opens anew, and no HDF5 handle is ever
+    kept, so that a `torch.utils.data.DataLoader` may have any number of workers. (A shard whose data sets do not each
+    lie in one piece is refused when it is opened: all that there is can be read so.)
+
+    Args:
+        folder: the pairs.
+        rows: (N,) positions in the folder, in any order; they may repeat.
+        method: whose maps to read, None for no maps.
+        target: which of the maps that the method stored for each image.
+        maps: `own`, or those of a control, see `training.data.controls`, in the shape of the method's.
+        seed: of the control.
+
+    Raises:
+        SalpipeError: the folder has no such method, target or position.
+
+    Example:
+        A loader for a training loop of one's own::
+
+            dataset = PairDataset(ShardFolder("shards"), rows, "gradcam")
+            loader = DataLoader(dataset, 32, shuffle=True, num_workers=2, collate_fn=PairDataset.collate)
+    """
+
+    def __init__(
+        self,
+        folder: ShardFolder,
+        rows: npt.NDArray[np.integer[Any]],
+        method: str | None,
+        target: int = 0,
+        maps: str = OWN,
+        seed: int = 0,
+    ) -> None:
+        if method is not None:
+            if method not in folder.header.maps:
+                stored = ", ".join(folder.methods) or "none at all"
+                raise SalpipeError(f"{folder.path} holds no maps of '{method}'; it holds {stored}")
+            targets = folder.header.maps[method].targets
+            if not 0 <= target < targets:
+                raise SalpipeError(
+                    f"{folder.path} holds {targets} maps of '{method}' an image: use a target from 0 to {targets - 1}, "
+                    f"not {target}"
+                )
+        positions: npt.NDArray[np.int64] = np.asarray(rows, dtype=np.int64)
+        if positions.size and not (positions.min() >= 0 and positions.max() < len(folder)):
+            raise SalpipeError(
+                f"{folder.path} holds {len(folder)} images, not those from {positions.min()} to {positions.max()}"
+            )
+        self.folder, self.rows, self.method, self.target = folder, positions, method, target
+        self.maps, self.seed = maps, seed
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Index into the classes of every row, int64 (N,); -1 unlabeled.
+
+        Raises:
+            IntegrityError: a shard is damaged.
+        """
+        labels = np.empty(len(self.rows), np.int64)
+        for shard, places, rows in self.folder.group(self.rows):
+            labels[places] = shard.labels[rows]
+        return labels
+
+    @cached_property
+    def map_rows(self) -> npt.NDArray[np.int64]:
+        """Positions in the folder of the images whose maps are read, int64 (N,)."""
+        if self.maps == MISMATCHED:
+            return self.rows[partners(len(self), self.seed)]
+        return self.rows[partners_of_class(self.labels, self.seed)] if self.maps == SAME_CLASS else self.rows
+
+    @cached_property
+    def scales(self) -> npt.NDArray[np.float32]:
+        """Greatest absolute value of the map of every row, float32 (N,); read once, since a read per row costs as much
+        as that of a small map.
+
+        Raises:
+            IntegrityError: a shard is damaged, or a scale in it negative or not finite.
+        """
+        assert self.method is not None
+        scales = np.empty(len(self.rows), np.float32)
+        for shard, places, rows in self.folder.group(self.map_rows):
+            scales[places] = shard.scales(self.method)[rows, self.target]
+        return scales
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("labels", "map_rows", "scales")}
+
+    def __getitem__(self, index: int) -> Item:
+        """The image uint8 (S, S, 3), its raw map float32 (h, w) or None, and its label."""
+        rows = self.__getitems__([index])
+        return rows.images[0], None if rows.maps is None else rows.maps[0], int(rows.labels[0])
+
+    def __getitems__(self, indices: Indices) -> PairRows:
+        """The rows at some indices of this data set, in their order; copied once from the files.
+
+        Raises:
+            IntegrityError: a shard is damaged.
+        """
+        indices = np.asarray(indices, dtype=np.int64)
+        header = self.folder.header
+        positions: npt.NDArray[np.int64] = self.rows[indices]
+        images = np.empty((len(positions), header.size, header.size, 3), np.uint8)
+        for shard, places, rows in self.folder.group(positions):
+            if header.encoding == "raw":
+                shard.gather("image", rows, images, places)
+            else:
+                _decode(shard, rows, images, places)
+        maps = None if self.method is None else self._maps(self.method, indices)
+        return PairRows(positions, images, maps, self.labels[indices])
+
+    def _maps(self, method: str, indices: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
+        """The maps at some indices, or what a control puts in their place: float32 (B, h, w)."""
+        shape = self.folder.header.maps[method]
+        maps = np.ones((len(indices), shape.height, shape.width), np.float32)
+        if self.maps == UNIFORM:
+            return maps
+        if self.maps == CENTER_PRIOR:
+            maps[:] = center_prior(shape.height, shape.width)
+            return maps
+        stored = np.empty(maps.shape, "<f2")
+        for shard, places, rows in self.folder.group(self.map_rows[indices]):
+            shard.gather(f"saliency/{method}/map", rows * shape.targets + self.target, stored, places)
+        if not all_finite(stored):
+            self._raise_damage(method, self.map_rows[indices])
+        np.multiply(stored, self.scales[indices, None, None], out=maps)
+        return shuffle_cells(maps, self.rows[indices], self.seed) if self.maps == SHUFFLED else maps
+
+    def _raise_damage(self, method: str, positions: npt.NDArray[np.int64]) -> NoReturn:
+        """Name the shard of a map that cannot be: a loss that is not finite would be put down to the learning rate."""
+        for shard, _, rows in self.folder.group(positions):
+            shard.maps(method, rows)
+        raise IntegrityError(f"{self.folder.path} was changed while it was being read; run the same command again")
+
+    @staticmethod
+    def collate(rows: PairRows) -> dict[str, Tensor]:
+        """`PairRows` as tensors by name, the form in which a `DataLoader` pins them and shares them among processes.
+
+        Returns:
+            positions, images, labels and, where a method was asked for, maps, as in `PairRows`.
+        """
+        return {name: torch.from_numpy(value) for name, value in vars(rows).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to rows before a network sees them.
+
+    Attributes:
+        normalize: how maps are normalized, one of `maps.NORMALIZATIONS`.
+        augment: which augmentations are drawn, some of `augment.AUGMENTATIONS`.
+        seed: of the augmentations.
+
+    Raises:
+        SalpipeError: a name is unknown.
+    """
+
+    normalize: str = "minmax"
+    augment: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.normalize not in NORMALIZATIONS:
+            raise SalpipeError(f"normalization '{self.normalize}' is unknown; use one of {', '.join(NORMALIZATIONS)}")
+        augmentation.check(self.augment)
+
+
+class Batches:
+    """Prepares batches in threads while the last one is being trained on; what they hold does not depend on that.
+
+    Args:
+        dataset: the pairs.
+        settings: what is done to them.
+        ahead: batches prepared before they are taken, at least 1.
+
+    Attributes:
+        waited: seconds the consumer has waited for batches; the consumer may reset it.
+    """
+
+    def __init__(self, dataset: PairDataset, settings: Preparation, ahead: int = 2) -> None:
+        if ahead < 1:
+            raise SalpipeError(f"{ahead} batches ahead: use at least 1")
+        self.dataset, self.settings, self.ahead = dataset, settings, ahead
+        self.waited = 0.0
+
+    def run(self, batches: Sequence[npt.NDArray[np.integer[Any]]], epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch in order; closing the iterator ends its threads.
+
+        Args:
+            batches: indices into the data set.
+            epoch: from which, with the seed and each position, the augmentations are drawn.
+
+        Raises:
+            IntegrityError: a shard is damaged.
+        """
+        waiting: deque[Future[Batch]] = deque()
+        pool = _pool(min(self.ahead, max(1, usable_cores() // 2)))
+        try:
+            for number in range(len(batches) + self.ahead):
+                if number < len(batches):
+                    waiting.append(pool.submit(self.prepare, batches[number], epoch))
+                if number >= self.ahead:
+                    start = time.perf_counter()
+                    batch = waiting.popleft().result()
+                    self.waited += time.perf_counter() - start
+                    yield batch
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def prepare(self, indices: Indices, epoch: int) -> Batch:
+        """One batch, prepared in the calling thread."""
+        rows = self.dataset.__getitems__(indices)
+        images = torch.from_numpy(rows.images).permute(0, 3, 1, 2)
+        maps = None
+        if rows.maps is not None:
+            # a uniform map is meant as it is: normalized, it would be 0 like every constant map
+            how = "none" if self.dataset.maps == UNIFORM else self.settings.normalize
+            maps = normalize(upsample(torch.from_numpy(rows.maps), images.shape[-1]), how)
+        if self.settings.augment:
+            seeds = [(self.settings.seed, epoch, position) for position in rows.positions.tolist()]
+            images, maps = augment(images, maps, self.settings.augment, seeds)
+        return Batch(images, maps, torch.from_numpy(rows.labels), rows.positions)
+
+
+def _decode(shard: Shard, rows: npt.NDArray[np.int64], images: npt.NDArray[np.uint8], places: Any) -> None:
+    """Decode JPEGs into their places, in threads unless worker processes decode beside one another already."""
+    threads = 1 if get_worker_info() else min(usable_cores(), len(rows))
+
+    def decode(first: int) -> None:
+        for place, row in zip(places[first::threads].tolist(), rows[first::threads].tolist(), strict=True):
+            images[place] = shard.frame(row)
+
+    if threads == 1:
+        decode(0)
+        return
+    # a pool that lives on would not outlive a fork, and its threads are up long before the first image is decoded
+    with ThreadPoolExecutor(threads, "decode") as pool:
+        list(pool.map(decode, range(threads)))
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads whose tensor operations stay in the thread: they must not fight the training step for its cores."""
+    pool = ThreadPoolExecutor(threads, "batches")
+    started = threading.Barrier(threads)
+
+    def settle() -> None:
+        torch.set_num_threads(1)
+        # a thread takes over the number when it first asks for it
+        torch.get_num_threads()
+        started.wait()
+
+    before = torch.get_num_threads()
+    for future in [pool.submit(settle) for _ in range(threads)]:
+        future.result()
+    # The number is also that of threads to come, which are not ours.
+    torch.set_num_threads(before)
+    return pool
