@@ -74,9 +74,9 @@ def command(
     """  # noqa: D301 - click reads \b
     from saliency_pipeline.datasets.pubfig_list import is_list
     from saliency_pipeline.gallery.audit import audit, audit_list
-    from saliency_pipeline.shards.summary import plural
     from saliency_pipeline.subsets.prepare import prepare
     from saliency_pipeline.subsets.select import Selection
+    from saliency_pipeline.text import plural
 
     output = output or beside(images, "audit")
     progress = TerminalProgress(quiet)

@@ -276,7 +276,7 @@ def _say_plan(plan: Any, tasks: Any, estimate: Any, as_json: bool) -> None:
     from dataclasses import asdict
 
     from saliency_pipeline.comparison.arms import contrasts
-    from saliency_pipeline.shards.summary import plural
+    from saliency_pipeline.text import plural
 
     questions = contrasts(plan.arms)
     if as_json:

@@ -58,7 +58,7 @@ def command(
     """  # noqa: D301 - click reads \b
     from saliency_pipeline.devices import find_device
     from saliency_pipeline.evaluation.evaluate import evaluate
-    from saliency_pipeline.shards.summary import plural
+    from saliency_pipeline.text import plural
 
     find_device(device)
     found = evaluate(run, shards, split, output, batch_size=batch_size, device=device, progress=TerminalProgress(quiet))

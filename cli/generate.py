@@ -224,10 +224,10 @@ def command(
     from saliency_pipeline.generation.run import generate
     from saliency_pipeline.models.source.source import check_source
     from saliency_pipeline.saliency.methods import find_methods
-    from saliency_pipeline.shards.summary import plural
     from saliency_pipeline.subsets.classes import check_files
     from saliency_pipeline.subsets.grouping import check_rule
     from saliency_pipeline.subsets.prepare import prepare
+    from saliency_pipeline.text import plural
 
     progress = TerminalProgress(quiet)
     refuse_nesting(images, output)

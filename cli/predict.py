@@ -78,7 +78,7 @@ def command(
     """  # noqa: D301 - click reads \b
     from saliency_pipeline.devices import find_device
     from saliency_pipeline.evaluation.predict import predict
-    from saliency_pipeline.shards.summary import plural
+    from saliency_pipeline.text import plural
 
     find_device(device)
     found = predict(

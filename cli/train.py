@@ -110,7 +110,7 @@ def command(
     # before the libraries are imported, which takes seconds
     check_weights(options["weights"])
     from saliency_pipeline.devices import find_device
-    from saliency_pipeline.shards.summary import plural
+    from saliency_pipeline.text import plural
     from saliency_pipeline.training.config import TrainConfig
     from saliency_pipeline.training.find_lr import find_learning_rate
     from saliency_pipeline.training.run import is_leading, train

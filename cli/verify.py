@@ -27,8 +27,8 @@ def command(shards: Path, deep: bool, as_json: bool, quiet: bool) -> None:
       salpipe verify shards
       salpipe verify shards --deep --json
     """  # noqa: D301 - click reads \b
-    from saliency_pipeline.shards.summary import plural
     from saliency_pipeline.shards.verify import verify
+    from saliency_pipeline.text import plural
 
     with progress_bar(0, "shard", "verifying", quiet=quiet) as bar:
 

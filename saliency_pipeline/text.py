@@ -26,3 +26,19 @@ def printable(line: str) -> str:
     if line.isprintable():
         return line
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
+
+
+def one_line(reason: object, most: int = 160) -> str:
+    """An exception or text as one line of at most `most` characters; an empty exception gives its type's name."""
+    text = " ".join(str(reason).split()) or type(reason).__name__
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def plural(count: int, noun: str) -> str:
+    """A count and what is counted.
+
+    >>> plural(1, "shard"), plural(1200, "shard"), plural(0, "class")
+    ('1 shard', '1,200 shards', '0 classes')
+    """
+    ending = "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{'' if count == 1 else ending}"

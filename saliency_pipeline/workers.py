@@ -14,7 +14,6 @@ from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import contextmanager, suppress
 from itertools import islice
 from multiprocessing import resource_tracker
-from pathlib import Path
 from typing import Any
 
 from saliency_pipeline.errors import SalpipeError
@@ -57,35 +56,6 @@ def usable_cores() -> int:
     except ValueError:
         limit = os.environ.get("LOKY_MAX_CPU_COUNT")
         raise SalpipeError(f"LOKY_MAX_CPU_COUNT={limit}: not a number of cores; correct or unset it") from None
-
-
-def usable_memory() -> int:
-    """How many bytes of memory the processes of this container may use together, or of this machine."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in _memory_limits():
-        with suppress(OSError, ValueError):  # there is none: no such file, or "max"
-            limits.append(int(path.read_text()))
-    return min(limits)
-
-
-def _memory_limits(root: Path = Path("/sys/fs/cgroup")) -> Iterator[Path]:
-    """Files with the memory limits of this process's control groups, of version 1 or 2, and of those above them."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        controllers, group = line.split(":", 2)[1:]
-        if controllers == "memory":
-            folder, name = root / "memory", "memory.limit_in_bytes"
-        elif not controllers:
-            folder, name = root, "memory.max"
-        else:
-            continue
-        yield folder / name
-        for part in Path(group.lstrip("/")).parts:
-            folder /= part
-            yield folder / name
 
 
 def possible_jobs(jobs: int, note: Callable[[str], None]) -> int:

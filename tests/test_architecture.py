@@ -21,6 +21,7 @@ LAYERS = (
     "tables",
     "folders",
     "workers",
+    "memory",
     "devices",
     "cache",
     "progress",

@@ -15,13 +15,13 @@ from joblib.externals.loky.backend.queues import Queue
 
 from saliency_pipeline import workers
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.memory import usable_memory
 from saliency_pipeline.workers import (
     INTERRUPTIONS,
     WorkerDiedError,
     possible_jobs,
     run_in_workers,
     usable_cores,
-    usable_memory,
     workers_died,
 )
 from tests.test_architecture import name, sources

@@ -30,7 +30,8 @@ from saliency_pipeline.models.source.matching import (
     require_values,
 )
 from saliency_pipeline.models.source.registry import EMBEDDED, classifies, timm_config
-from saliency_pipeline.models.source.weights import State, one_line, open_weights, read_state, read_state_dict
+from saliency_pipeline.models.source.weights import State, open_weights, read_state, read_state_dict
+from saliency_pipeline.text import one_line
 
 # torchvision's networks with auxiliary classifiers, which serve training only
 _AUXILIARY = ("inception_v3", "googlenet")

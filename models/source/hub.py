@@ -13,7 +13,7 @@ from urllib.parse import urlparse
 import torch
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.models.source.weights import one_line
+from saliency_pipeline.text import one_line
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 CONNECT_SECONDS = 5.0

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import shown
 from saliency_pipeline.models.source.weights import State, WeightsFile, short
+from saliency_pipeline.text import shown
 
 _AVERAGED = {"ema", "averaged", "swa"}
 _MOST_PREFIXES = 16

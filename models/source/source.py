@@ -33,10 +33,11 @@ from saliency_pipeline.models.source.build import (
     untrained,
 )
 from saliency_pipeline.models.source.registry import EMBEDDED, find_source, is_source
-from saliency_pipeline.models.source.weights import file_sha256, one_line, state_sha256
+from saliency_pipeline.models.source.weights import file_sha256, state_sha256
 from saliency_pipeline.models.trained.trained import load_trained, open_trained, recorded_images, trained_file
 from saliency_pipeline.models.trained.training_images import TrainingImages
 from saliency_pipeline.models.trained.two_branch import NetworkSpec
+from saliency_pipeline.text import one_line
 
 # Weights that no file of the user's holds.
 _LIBRARY = ("embedded", "default", "none")

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import shown
 from saliency_pipeline.models.files.file_kinds import SAFETENSORS, require_safetensors, weights_kind
 from saliency_pipeline.models.files.pickles import Built, CodeError
 from saliency_pipeline.models.files.torch_files import TorchFile, open_torch_file
 from saliency_pipeline.models.files.views import UnreadableWeightsError, View
+from saliency_pipeline.text import one_line, shown
 
 # Where training scripts put the weights inside a checkpoint; averaged weights first, they are the better ones.
 NESTINGS = (
@@ -275,9 +275,3 @@ def _digest(value: Tensor) -> str:
     value = value.detach().cpu().contiguous()
     content = hashlib.sha256(value.reshape(-1).view(torch.uint8).numpy().data).hexdigest()[:16]
     return f"{str(value.dtype).removeprefix('torch.')} {'x'.join(map(str, value.shape)) or 'scalar'} {content}"
-
-
-def one_line(reason: object, most: int = 160) -> str:
-    """An exception or text as one line of at most `most` characters; an empty exception gives its type's name."""
-    text = " ".join(str(reason).split()) or type(reason).__name__
-    return text if len(text) <= most else text[: most - 1] + "…"

@@ -18,13 +18,7 @@ from saliency_pipeline.models.preprocessing import Preprocessing, preprocessing_
 from saliency_pipeline.models.source.build import skeleton
 from saliency_pipeline.models.source.matching import Mismatch, compare, fill
 from saliency_pipeline.models.source.registry import find_source
-from saliency_pipeline.models.source.weights import (
-    State,
-    file_sha256,
-    one_line,
-    open_safetensors,
-    read_state,
-)
+from saliency_pipeline.models.source.weights import State, file_sha256, open_safetensors, read_state
 from saliency_pipeline.models.trained.training_images import (
     UNKNOWN,
     TrainingImages,
@@ -34,6 +28,7 @@ from saliency_pipeline.models.trained.training_images import (
 )
 from saliency_pipeline.models.trained.two_branch import NetworkSpec, build_network
 from saliency_pipeline.recognition import no_run
+from saliency_pipeline.text import one_line
 
 BEST = "best.safetensors"
 FORMAT = "salpipe-network"

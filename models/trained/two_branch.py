@@ -17,7 +17,6 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.probe import evaluating, own_random_state, probe_frames, probe_size
 from saliency_pipeline.models.source.build import untrained_with
 from saliency_pipeline.models.source.registry import find_source
-from saliency_pipeline.models.source.weights import one_line
 from saliency_pipeline.models.trained.fusion import FUSIONS, make_fusion
 from saliency_pipeline.models.trained.stem import (
     STEM,
@@ -27,6 +26,7 @@ from saliency_pipeline.models.trained.stem import (
     find_stem,
     set_input_channels,
 )
+from saliency_pipeline.text import one_line
 
 ARCHS = ("baseline", "modulated", "learned")
 

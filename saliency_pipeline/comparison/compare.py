@@ -30,8 +30,8 @@ from saliency_pipeline.comparison.tuning import chosen_rates, diverged_rates, tu
 from saliency_pipeline.devices import computes_bf16, find_device, threads_within_cores
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.folders import FolderLock, make_output
+from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.summary import flagged_shares
 from saliency_pipeline.subsets.grouping import anchored

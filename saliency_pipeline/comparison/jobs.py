@@ -48,7 +48,7 @@ class Outcome:
 Calls = Callable[[Sequence[Task], Path, int], Generator[Outcome]]
 
 
-def do_tasks(
+def run_tasks(
     tasks: Sequence[Task],
     folder: Path,
     *,
@@ -118,7 +118,7 @@ def is_done(task: Task, folder: Path) -> bool:
     return is_finished(run, task.config) and (not task.test or (run / TEST / EVALUATION).is_file())
 
 
-def do_task(task: Task, folder: str, threads: int) -> Outcome:
+def run_task(task: Task, folder: str, threads: int) -> Outcome:
     """One run, in whatever process.
 
     Args:
@@ -161,10 +161,10 @@ def _workers(engine: str, jobs: int, address: str | None) -> Iterator[Calls]:
             # ray's pool knows no generator
             yield _on_cluster(_ray(jobs, address, stack), "list")
         elif jobs == 1:
-            yield lambda tasks, folder, threads: (do_task(task, str(folder), threads) for task in tasks)
+            yield lambda tasks, folder, threads: (run_task(task, str(folder), threads) for task in tasks)
         else:
             yield lambda tasks, folder, threads: run_in_workers(
-                do_task, ((task, os.path.abspath(folder), threads) for task in tasks), jobs, threads
+                run_task, ((task, os.path.abspath(folder), threads) for task in tasks), jobs, threads
             )
 
 
@@ -174,7 +174,7 @@ def _on_cluster(dead: tuple[type[BaseException], ...], kind: str) -> Calls:
     def calls(tasks: Sequence[Task], folder: Path, threads: int) -> Generator[Outcome]:
         parallel = joblib.Parallel(pre_dispatch="all", return_as=kind, batch_size=1)
         with interruptions_held():
-            outcomes = parallel(joblib.delayed(do_task)(task, os.path.abspath(folder), threads) for task in tasks)
+            outcomes = parallel(joblib.delayed(run_task)(task, os.path.abspath(folder), threads) for task in tasks)
         try:
             yield from outcomes
         except dead as error:

@@ -11,7 +11,7 @@ from saliency_pipeline.comparison.plan import RUNS, Plan
 from saliency_pipeline.comparison.rules import Primary
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.files import write_atomically
-from saliency_pipeline.shards.summary import plural
+from saliency_pipeline.text import plural
 from saliency_pipeline.training.config import option
 from saliency_pipeline.training.runlog import SUMMARY, read_json
 

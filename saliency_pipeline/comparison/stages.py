@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saliency_pipeline.comparison.jobs import Outcome, do_tasks
+from saliency_pipeline.comparison.jobs import Outcome, run_tasks
 from saliency_pipeline.comparison.plan import TUNING, Plan, Task
 from saliency_pipeline.comparison.runs import Run, is_finished, read_run
 from saliency_pipeline.comparison.tuning import is_diverged, tuned, tuning_tasks
@@ -47,18 +47,18 @@ def train_repeats(plan: Plan, folder: Path, repeats: Sequence[int], **ways: Any)
         plan: of the comparison.
         folder: of the comparison.
         repeats: from 0.
-        ways: as `jobs.do_tasks` takes them.
+        ways: as `jobs.run_tasks` takes them.
 
     Raises:
         SalpipeError: a pretraining failed, workers die again and again, or a full disk.
     """
     pretrainings, tasks = plan.pretrainings(repeats), plan.tasks(folder, repeats)
-    if failed := do_tasks(pretrainings, folder, what="pretraining", **ways):
+    if failed := run_tasks(pretrainings, folder, what="pretraining", **ways):
         raise SalpipeError(f"pretraining failed: {failed[0].error}")
     inner = tuning_tasks(tasks, plan.lrs)
-    not_tuned = do_tasks(inner, folder, what="tuning", **ways)
+    not_tuned = run_tasks(inner, folder, what="tuning", **ways)
     ready, left = tuned(tasks, folder, plan.lrs)
-    outcomes = do_tasks(ready, folder, **ways)
+    outcomes = run_tasks(ready, folder, **ways)
     errors = [f"{outcome.folder} is not finished: {outcome.error}" for outcome in outcomes]
     errors += [_without_rate(task, folder, plan, not_tuned) for task in left]
     return Trained(tuple(ready), tuple(errors), (*pretrainings, *inner))

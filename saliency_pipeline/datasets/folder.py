@@ -13,9 +13,10 @@ from saliency_pipeline.datasets.files.walk import Folder, walk, walk_tar
 from saliency_pipeline.datasets.layout import Layout
 from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import class_name, ending_of, has_image_suffix, key_part, natural, shown
+from saliency_pipeline.images.keys import class_name, ending_of, has_image_suffix, key_part, natural
 from saliency_pipeline.images.magic import first_bytes, format_of
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
+from saliency_pipeline.text import shown
 
 SPLIT_FOLDERS = {
     "train": Split.TRAIN,

@@ -10,7 +10,7 @@ from pathlib import Path
 from saliency_pipeline.datasets.files.listing import DRAWN, Listing, listing
 from saliency_pipeline.datasets.folder import SPLIT_FOLDERS
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import shown
+from saliency_pipeline.text import shown
 
 OWN_FOLDERS = frozenset({"figures"})
 """Folders of pictures that the commands draw: an output of before is no image folder."""

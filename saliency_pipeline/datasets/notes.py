@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 
 from saliency_pipeline.datasets.files.listing import Listing
-from saliency_pipeline.images.keys import NO_ENDING, ending_of, shown
+from saliency_pipeline.images.keys import NO_ENDING, ending_of
+from saliency_pipeline.text import shown
 
 KEPT = 20
 """How many things are named for each reason; the rest is counted."""

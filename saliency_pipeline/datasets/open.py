@@ -14,8 +14,8 @@ from saliency_pipeline.datasets.imagenet import ilsvrc, subsets
 from saliency_pipeline.datasets.layout import Layout, ReadOptions
 from saliency_pipeline.documents import remedy_for
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.record import Catalogue
+from saliency_pipeline.text import shown
 
 LAYOUTS: tuple[Layout, ...] = (
     *pubfig.LAYOUTS,

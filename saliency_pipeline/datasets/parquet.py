@@ -22,8 +22,9 @@ from saliency_pipeline.datasets.parquet_pages import MAX_THRIFT_ITEMS, RowGroup,
 from saliency_pipeline.datasets.samples import NEGATIVE, Labels, catalogue, note_beside, original, split_of
 from saliency_pipeline.documents import DocumentError, parse_json, remedy_for
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import class_name, has_image_suffix, key_part, natural, shown
+from saliency_pipeline.images.keys import class_name, has_image_suffix, key_part, natural
 from saliency_pipeline.images.record import MAX_FILE_BYTES, Catalogue, ImageRecord, Split
+from saliency_pipeline.text import shown
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")

@@ -23,8 +23,9 @@ from saliency_pipeline.datasets.pubfig_list import (
     read_people,
 )
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import class_name, has_image_suffix, key_part, natural, shown
+from saliency_pipeline.images.keys import class_name, has_image_suffix, key_part, natural
 from saliency_pipeline.images.record import Box, Catalogue, ImageRecord, Split
+from saliency_pipeline.text import shown
 
 __all__ = ["LAYOUTS", "ListedFace", "duplicates_in_list", "is_list", "read_list", "read_people"]
 

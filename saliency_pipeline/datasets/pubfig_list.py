@@ -14,8 +14,8 @@ from io import BytesIO
 from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.record import Box
+from saliency_pipeline.text import shown
 
 MAX_LIST_BYTES, MAX_LINES = 64 * 2**20, 2**19
 """The longest list, that of the evaluation set, has 6 MB and 42,461 rows."""

@@ -14,8 +14,9 @@ from saliency_pipeline.datasets.folder import SPLIT_FOLDERS
 from saliency_pipeline.datasets.imagenet.synsets import imagenet_names, is_wnid, readable
 from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import class_name, natural, shown
+from saliency_pipeline.images.keys import class_name, natural
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
+from saliency_pipeline.text import shown
 
 _ORIGINAL = re.compile(
     r"(?:(?:.*/)?(?P<train>(?P<wnid>n[0-9]{8})_[0-9]+)(?:_(?P=wnid))?"

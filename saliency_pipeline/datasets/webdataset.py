@@ -30,9 +30,10 @@ from saliency_pipeline.datasets.samples import (
 )
 from saliency_pipeline.documents import DocumentError, open_regular, parse_json, remedy_for
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import NO_ENDING, SUFFIXES, ending_of, key_part, natural, shown
+from saliency_pipeline.images.keys import NO_ENDING, SUFFIXES, ending_of, key_part, natural
 from saliency_pipeline.images.magic import first_bytes, format_of
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
+from saliency_pipeline.text import shown
 
 NAME_FILES = ("classnames.txt", "classes.txt")
 """What files beside the shards are called that name a class a line, in label order."""

@@ -31,11 +31,11 @@ from saliency_pipeline.evaluation.predictions import (
 )
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output, make_subfolder
+from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.models.trained.trained import Trained, load_trained
 from saliency_pipeline.models.trained.training_images import DIGEST, TrainingImages
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.recognition import refuse_shards
-from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.tables import write_table
 from saliency_pipeline.training.config import TrainConfig

@@ -23,9 +23,9 @@ from saliency_pipeline.evaluation.predictions import recorded_config
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output
 from saliency_pipeline.models.preprocessing import Preprocessing
-from saliency_pipeline.models.source.weights import one_line
 from saliency_pipeline.models.trained.trained import Trained, load_trained
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.text import one_line
 from saliency_pipeline.training.data.batches import Batch
 from saliency_pipeline.training.data.inputs import Inputs
 

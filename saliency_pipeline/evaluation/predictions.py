@@ -11,12 +11,12 @@ from scipy.special import softmax
 
 from saliency_pipeline.devices import find_device
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.models.source.weights import one_line
 from saliency_pipeline.models.trained.trained import Trained
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.text import one_line
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.data.batches import Batches, PairDataset, Preparation
+from saliency_pipeline.training.data.batches import PairDataset, Prefetcher, Transform
 from saliency_pipeline.training.data.controls import RENEWED
 from saliency_pipeline.training.data.inputs import Inputs
 from saliency_pipeline.training.data.order import epoch_batches
@@ -97,7 +97,7 @@ def answer(
     parts = epoch_batches(np.arange(len(rows)), batch_size)
     progress.start(len(rows), "image", "classifying")
     try:
-        for part, batch in zip(parts, Batches(dataset, Preparation(config.normalize)).run(parts, 0), strict=True):
+        for part, batch in zip(parts, Prefetcher(dataset, Transform(config.normalize)).run(parts, 0), strict=True):
             images, maps, _ = inputs(batch)
             logits = network(images, maps).float().cpu().numpy()
             if not (finite := np.isfinite(logits).all(axis=1)).all():

@@ -24,8 +24,8 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.fetching.session import REFUSED, Limits
 from saliency_pipeline.files import disk_errors_explained
 from saliency_pipeline.folders import refuse_link
-from saliency_pipeline.images.keys import shown
 from saliency_pipeline.temporaries import temporary_name
+from saliency_pipeline.text import shown
 
 if TYPE_CHECKING:
     import aiohttp

@@ -16,12 +16,13 @@ from saliency_pipeline.datasets.pubfig_list import duplicates_in_list, read_list
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.folders import make_output
 from saliency_pipeline.gallery.pairs import PAGE, Group, Member, write_pairs
-from saliency_pipeline.images.keys import natural, shown
+from saliency_pipeline.images.keys import natural
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.subsets.duplicates import THRESHOLD, Duplicates, find_duplicates, group, members
 from saliency_pipeline.subsets.fingerprint import fingerprints
+from saliency_pipeline.text import shown
 
 CACHE = "fingerprints"
 """Folder, within the output, of what need not be looked at again."""

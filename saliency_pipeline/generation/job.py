@@ -24,9 +24,9 @@ from saliency_pipeline.generation.receipt import Receipt, Reject
 from saliency_pipeline.images.decode import decode_frame
 from saliency_pipeline.images.fit import is_single_color
 from saliency_pipeline.images.record import ImageRecord
+from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.models.source.source import SourceModel, load_source
 from saliency_pipeline.models.trained.training_images import ENTRY
-from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.saliency.backends import Placement
 from saliency_pipeline.saliency.engine import Explainer
 from saliency_pipeline.saliency.layers import Layer

@@ -19,13 +19,12 @@ from saliency_pipeline.generation.plan import (
     stored_plan,
     with_backend_version,
 )
-from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.record import Catalogue, Split
 from saliency_pipeline.models.source.registry import EMBEDDED
 from saliency_pipeline.models.source.weights import file_sha256
 from saliency_pipeline.saliency.methods import find_methods
 from saliency_pipeline.shards.schema import is_shard_name
-from saliency_pipeline.shards.summary import plural
+from saliency_pipeline.text import plural, shown
 
 _NAMED = 10
 

@@ -37,7 +37,7 @@ from saliency_pipeline.saliency.prepared import layer_from_json, prepared_layer
 from saliency_pipeline.saliency.targets import Target, check_target, parse_target
 from saliency_pipeline.saliency.tuning import FRAMES, choose_placement, default_batch
 from saliency_pipeline.shards.schema import MapShape, ShardHeader
-from saliency_pipeline.shards.summary import plural
+from saliency_pipeline.text import plural
 from saliency_pipeline.workers import usable_cores
 
 Note = Callable[[str], None]

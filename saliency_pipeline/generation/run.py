@@ -21,12 +21,12 @@ from saliency_pipeline.generation.plan import PLAN, Request, ShardTask, shard_ta
 from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, merge, reject_count, valid_receipt
 from saliency_pipeline.generation.resolve import Resolved, checked, resolve
 from saliency_pipeline.images.record import Catalogue
+from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.models.trained.training_images import ENTRY
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.schema import SEEN, ShardHeader, is_shard_name
-from saliency_pipeline.shards.summary import plural
 from saliency_pipeline.temporaries import remove_stale_temporaries
+from saliency_pipeline.text import plural
 from saliency_pipeline.workers import (
     ATTEMPTS,
     WorkerDiedError,

@@ -18,7 +18,7 @@ from saliency_pipeline.saliency.backends import Normalize, Placement
 from saliency_pipeline.saliency.engine import Explainer
 from saliency_pipeline.saliency.layers import Layer
 from saliency_pipeline.saliency.methods import Method
-from saliency_pipeline.saliency.split import Observed
+from saliency_pipeline.saliency.split import WithActivations
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ def reference_maps(source: SourceModel, layer: Layer, methods: Sequence[Method],
     scores: list[np.ndarray] = []
     maps: list[list[np.ndarray]] = [[] for _ in methods]
     with evaluating(network):
-        observed = Observed(network, layer.name)
+        observed = WithActivations(network, layer.name)
         for start in range(0, len(frames), 4):
             pixels = normalize(frames[start : start + 4]).contiguous()
             with torch.no_grad():

@@ -14,7 +14,7 @@ from torch import fx
 from saliency_pipeline.cache import cached, environment
 from saliency_pipeline.models.source.source import SourceModel
 from saliency_pipeline.saliency.layers import Layer, choose_layer
-from saliency_pipeline.saliency.split import Observed, SplitNetwork, cut, last_linear, split_network
+from saliency_pipeline.saliency.split import SplitNetwork, WithActivations, cut, last_linear, split_network
 from saliency_pipeline.saliency.stored_graph import from_bytes, to_bytes
 
 
@@ -41,7 +41,7 @@ def prepared_split(source: SourceModel, layer: Layer, batch: int) -> SplitNetwor
     def deserialize(data: bytes) -> SplitNetwork:
         whole, description = from_bytes(data)
         if whole is None:
-            return SplitNetwork(layer, batch, Observed(source.module, layer.name))
+            return SplitNetwork(layer, batch, WithActivations(source.module, layer.name))
         if not description["cut"]:
             return SplitNetwork(layer, batch, whole)
         trunk, head = cut(whole)

@@ -64,7 +64,7 @@ class SplitNetwork:
     cache_key: tuple[str, ...] = ()
 
 
-class Observed(nn.Module):
+class WithActivations(nn.Module):
     """A network that returns (the output of one of its layers, its logits), as it stands: nothing folded or cut."""
 
     def __init__(self, network: nn.Module, layer: str) -> None:
@@ -102,7 +102,7 @@ def split_network(network: nn.Module, layer: Layer, size: int, batch: int) -> Sp
         The cut network; one with `whole` alone where it cannot be cut or its export does not reproduce it.
     """
     frames = probe_frames(size, batch)
-    observed = Observed(network, layer.name)
+    observed = WithActivations(network, layer.name)
     with evaluating(observed), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         whole = _exported(observed, frames)
@@ -124,7 +124,7 @@ def cut(whole: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
     return _subgraph(whole, start, output), _subgraph(whole, output, logits)
 
 
-def _exported(observed: Observed, frames: Tensor) -> fx.GraphModule | None:
+def _exported(observed: WithActivations, frames: Tensor) -> fx.GraphModule | None:
     """The network as a flat graph, None if it cannot be exported or its graph does not reproduce it on `frames`."""
     try:
         exported = torch.export.export(observed, (frames,), strict=False)

@@ -16,7 +16,7 @@ from saliency_pipeline.errors import IntegrityError
 from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, Manifest, reject_lines
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE, SEEN, SINGLE_COLOR, MapShape
-from saliency_pipeline.text import printable
+from saliency_pipeline.text import plural, printable
 
 # in the order of the columns of counts
 SPLITS = ("none", "train", "validation", "test")
@@ -320,16 +320,6 @@ def _named(counts: npt.NDArray[np.int64]) -> dict[str, int]:
 
 def _listing(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
-
-
-def plural(count: int, noun: str) -> str:
-    """A count and what is counted.
-
-    >>> plural(1, "shard"), plural(1200, "shard"), plural(0, "class")
-    ('1 shard', '1,200 shards', '0 classes')
-    """
-    ending = "es" if noun.endswith("s") else "s"
-    return f"{count:,} {noun}{'' if count == 1 else ending}"
 
 
 def _bytes(count: float) -> str:

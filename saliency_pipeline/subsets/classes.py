@@ -15,7 +15,7 @@ from typing import NamedTuple
 from saliency_pipeline.datasets.files.lines import Lines
 from saliency_pipeline.datasets.imagenet.synsets import is_wnid
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import shown
+from saliency_pipeline.text import shown
 
 _COMMENT = re.compile(r"(^|\s)#.*")
 _ID_IN_BRACKETS = re.compile(r" \(n[0-9]{8}\)$")

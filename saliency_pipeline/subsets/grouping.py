@@ -14,10 +14,10 @@ import numpy as np
 
 from saliency_pipeline.documents import remedy_for
 from saliency_pipeline.errors import OptionError, SalpipeError
-from saliency_pipeline.images.keys import shown
 from saliency_pipeline.subsets import matching
 from saliency_pipeline.subsets.groups import Places
 from saliency_pipeline.tables import read_table
+from saliency_pipeline.text import shown
 
 COLUMNS = ("key", "group")
 """The columns of a table of groups; others are ignored."""

@@ -12,7 +12,6 @@ import numpy as np
 from saliency_pipeline.datasets.layout import ReadOptions
 from saliency_pipeline.datasets.open import read_images
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.subsets.duplicates import Policy, dedupe, find_duplicates, group, marked
@@ -20,6 +19,7 @@ from saliency_pipeline.subsets.fingerprint import fingerprints
 from saliency_pipeline.subsets.grouping import described, groups_by
 from saliency_pipeline.subsets.groups import Places, several, united
 from saliency_pipeline.subsets.select import Selection, select
+from saliency_pipeline.text import shown
 
 
 def prepare(

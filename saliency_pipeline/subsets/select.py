@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.errors import OptionError, SalpipeError
-from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 from saliency_pipeline.subsets.classes import classes_meant
 from saliency_pipeline.subsets.groups import leaders
 from saliency_pipeline.subsets.hash_sampling import Lots, lots, ranks
 from saliency_pipeline.subsets.recipes import recipe_splits
 from saliency_pipeline.subsets.splits import deal, deal_stable, fractions, part_totals, written
+from saliency_pipeline.text import shown
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.source.matching import compare
-from saliency_pipeline.models.source.weights import one_line, read_state
+from saliency_pipeline.models.source.weights import read_state
 from saliency_pipeline.models.trained.trained import open_tensors, write_tensors
+from saliency_pipeline.text import one_line
 
 LAST = "last.safetensors"
 FORMAT = "salpipe-checkpoint"

@@ -17,9 +17,9 @@ from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.devices import find_device, threads_within_cores
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.folders import make_output
+from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.recognition import refuse_shards
-from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.curves import draw_lr_find

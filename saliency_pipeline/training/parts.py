@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from saliency_pipeline.devices import computes_bf16
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.memory import usable_memory
 from saliency_pipeline.models.preprocessing import preprocessing_of
 from saliency_pipeline.models.probe import probe_frames
 from saliency_pipeline.models.source.build import compare_file, require_pretrained
@@ -24,13 +25,12 @@ from saliency_pipeline.models.trained.two_branch import NetworkSpec, build_netwo
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.batchnorm import single_valued
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.data.batches import Batches, PairDataset, Preparation
+from saliency_pipeline.training.data.batches import PairDataset, Prefetcher, Transform
 from saliency_pipeline.training.data.groups import Groups, find_groups
 from saliency_pipeline.training.data.inputs import Inputs
 from saliency_pipeline.training.data.split import Split, choose_split
 from saliency_pipeline.training.leaks import Leak, check_allowed, refuse_leaks, start_of
 from saliency_pipeline.training.processes import training_processes
-from saliency_pipeline.workers import usable_memory
 
 BLOCK = 64
 """Rows that are read one after the other where the frames do not fit into memory."""
@@ -63,8 +63,8 @@ class Parts:
     initial_tensors: dict[str, str]
     frozen: tuple[str, ...]
     inputs: Inputs
-    train: Batches
-    validation: Batches
+    train: Prefetcher
+    validation: Prefetcher
     pool: int
     leaks: tuple[Leak, ...] = ()
 
@@ -161,7 +161,7 @@ def chosen_method(config: TrainConfig, pairs: ShardFolder) -> str | None:
 
 def datasets(
     config: TrainConfig, spec: NetworkSpec, pairs: ShardFolder, groups: Groups | None = None
-) -> tuple[Batches, Batches, int]:
+) -> tuple[Prefetcher, Prefetcher, int]:
     """Training images, augmented, validation images as they are, and how many the former were drawn from."""
     split = split_of(config, pairs, groups)
     world = training_processes().world
@@ -177,8 +177,8 @@ def datasets(
         for rows in (split.train, split.validation)
     )
     return (
-        Batches(train, Preparation(config.normalize, config.augment, config.run_seed)),
-        Batches(validation, Preparation(config.normalize)),
+        Prefetcher(train, Transform(config.normalize, config.augment, config.run_seed)),
+        Prefetcher(validation, Transform(config.normalize)),
         split.pool,
     )
 
@@ -243,7 +243,7 @@ def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optim
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
 
 
-def class_weights(config: TrainConfig, train: Batches, classes: int, device: torch.device) -> Tensor | None:
+def class_weights(config: TrainConfig, train: Prefetcher, classes: int, device: torch.device) -> Tensor | None:
     """Inverse frequencies, of mean 1 over the images."""
     if config.class_weights == "none":
         return None

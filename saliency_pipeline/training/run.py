@@ -17,10 +17,10 @@ from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.devices import find_device, threads_within_cores
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.folders import FolderLock, make_output
+from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.models.trained.trained import BEST, write_trained
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.recognition import refuse_shards
-from saliency_pipeline.saliency.allocator import keep_large_blocks
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.subsets.grouping import anchored
 from saliency_pipeline.training.batchnorm import synchronize
@@ -36,7 +36,7 @@ from saliency_pipeline.training.processes import launchers_hidden, training_proc
 from saliency_pipeline.training.runlog import (
     PROVENANCE,
     SUMMARY,
-    Board,
+    TensorBoardWriter,
     environment,
     read_json,
     write_answers,
@@ -211,7 +211,7 @@ def _train(
     if automatic:
         # the processes of torchrun may run on different hardware: the first one decides for all
         config = replace(config, precision=fabric.broadcast(_precision(parts, shuffle, progress) if leads else ""))
-    board = Board(folder, wanted=tensorboard and leads)
+    board = TensorBoardWriter(folder, wanted=tensorboard and leads)
     if leads:
         if new:
             start = start_distance(network, spec, parts.inputs, validation)

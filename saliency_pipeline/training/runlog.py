@@ -118,7 +118,7 @@ def environment(device: torch.device, world: int) -> dict[str, Any]:
     }
 
 
-class Board:
+class TensorBoardWriter:
     """Scalars for TensorBoard, where that is asked for.
 
     Args:

@@ -14,7 +14,7 @@ from saliency_pipeline.models.probe import own_random_state
 from saliency_pipeline.models.source.build import head_tensors
 from saliency_pipeline.models.source.registry import find_source
 from saliency_pipeline.models.trained.two_branch import Baseline, FourChannels, NetworkSpec
-from saliency_pipeline.training.data.batches import Batches
+from saliency_pipeline.training.data.batches import Prefetcher
 from saliency_pipeline.training.data.inputs import Inputs
 
 IMAGES = 16
@@ -25,7 +25,7 @@ Start = dict[str, dict[str, float]]
 
 
 @torch.no_grad()
-def start_distance(network: nn.Module, spec: NetworkSpec, inputs: Inputs, validation: Batches) -> Start | None:
+def start_distance(network: nn.Module, spec: NetworkSpec, inputs: Inputs, validation: Prefetcher) -> Start | None:
     """How far a network is from its own backbone without the maps, which is the baseline that shares its first weights.
 
     Both see the same images: up to 16 of the validation images, without augmentation, in float32. A distance is

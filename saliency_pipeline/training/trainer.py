@@ -19,7 +19,7 @@ from saliency_pipeline.models.trained.freeze import training_mode
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.training.checkpoint import Row, State
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.data.batches import Batches
+from saliency_pipeline.training.data.batches import Prefetcher
 from saliency_pipeline.training.data.inputs import Inputs
 from saliency_pipeline.training.data.order import epoch_batches, epoch_order, rank_slice
 from saliency_pipeline.training.precision import autocast
@@ -61,8 +61,8 @@ class Trainer:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     inputs: Inputs
-    train: Batches
-    validation: Batches
+    train: Prefetcher
+    validation: Prefetcher
     weights: Tensor | None
     frozen: Sequence[str]
     shuffle: tuple[int, int] | None
@@ -167,7 +167,7 @@ class Trainer:
         return row, logits
 
     @torch.inference_mode()
-    def evaluate(self, batches: Batches, what: str) -> Logits:
+    def evaluate(self, batches: Prefetcher, what: str) -> Logits:
         """Logits of all images of a data set, float32 (N, classes), the same in every process."""
         self.network.eval()
         count, world = len(batches.dataset), self.fabric.world_size

@@ -4,8 +4,8 @@ Each arm is a process of its own; arms alternate over the rounds and the best ro
 page cache and yield uint8 batches; peers start to be timed with their first batch, so that no start of workers counts.
 
     gather       PairDataset.__getitems__: images 224 x 224 and Grad-CAM maps of shuffled rows, in one thread
-    prepared     Batches: maps up-sampled and normalized
-    augmented    Batches: crop, flip and color as well
+    prepared     Prefetcher: maps up-sampled and normalized
+    augmented    Prefetcher: crop, flip and color as well
     webdataset   the JPEG files in tar files, decoded, resized to 256 and cut to 224; best of 0 and 2 workers
     webdataset224  the same, but of JPEG files that are 224 x 224 already and are merely decoded
     imagefolder  ImageFolder and DataLoader, shuffled: decoded, resized to 256, cut to 224; best of 0 and 2 workers
@@ -113,12 +113,12 @@ def gather(work: Path) -> float:
 
 
 def prepared(work: Path, names: tuple[str, ...] = ()) -> float:
-    """Batches as a training step takes them, apart from the step."""
-    from saliency_pipeline.training.data.batches import Batches, Preparation
+    """Prefetcher as a training step takes them, apart from the step."""
+    from saliency_pipeline.training.data.batches import Prefetcher, Transform
     from saliency_pipeline.training.data.order import epoch_batches, epoch_order
 
     dataset = _dataset(work)
-    batches = Batches(dataset, Preparation(augment=names))
+    batches = Prefetcher(dataset, Transform(augment=names))
 
     def epoch(number: int) -> Iterable[int]:
         chosen = epoch_batches(epoch_order(len(dataset), 0, number), BATCH)
@@ -170,7 +170,7 @@ ARMS: dict[str, Callable[[Path], float]] = {
 
 
 def _dataset(work: Path) -> Any:
-    from saliency_pipeline.saliency.allocator import keep_large_blocks
+    from saliency_pipeline.memory import keep_large_blocks
     from saliency_pipeline.shards.reader import ShardFolder
     from saliency_pipeline.training.data.batches import PairDataset
 

@@ -73,7 +73,7 @@ def forward(images: Path, work: Path, options: dict[str, Any]) -> dict[str, Any]
     from saliency_pipeline.datasets.folder import read_folder
     from saliency_pipeline.generation.plan import Request
     from saliency_pipeline.generation.resolve import checked, resolve
-    from saliency_pipeline.saliency.allocator import keep_large_blocks
+    from saliency_pipeline.memory import keep_large_blocks
 
     keep_large_blocks()
     folder = work / f"plan-{time.time_ns()}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from saliency_pipeline.comparison.jobs import do_task
+from saliency_pipeline.comparison.jobs import run_task
 from saliency_pipeline.comparison.output import rebuild
 from saliency_pipeline.comparison.plan import Task
 from saliency_pipeline.comparison.plan_file import PLAN, chosen_before
@@ -142,6 +142,6 @@ def test_runs_are_not_trained_through_a_planted_link(tmp_path: Path, name: str) 
     link.parent.mkdir(parents=True)
     link.symlink_to(tmp_path / "outside")
     task = Task("runs/all-images/half/seed-0", str(tmp_path), TrainConfig(), "half", "all images", False)
-    outcome = do_task(task, str(tmp_path / "out"), 1)
+    outcome = run_task(task, str(tmp_path / "out"), 1)
     assert "a symbolic link inside the output folder is not followed" in outcome.error
     assert not list((tmp_path / "outside").iterdir())

@@ -9,7 +9,7 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.probe import probe_frames
 from saliency_pipeline.saliency.fidelity import reference_maps
 from saliency_pipeline.saliency.layers import Layer, choose_layer, grid_of
-from saliency_pipeline.saliency.split import Observed
+from saliency_pipeline.saliency.split import WithActivations
 from tests.saliency.networks import (
     captum_grad_cam,
     library_explainer,
@@ -63,7 +63,7 @@ def test_the_chosen_layer_carries_the_whole_signal(
     )
     if name.startswith("torchvision/vit"):  # its classifier is all zeros until it is trained
         return
-    output, logits = Observed(source.module, found.name)(probe_frames(size, 1).requires_grad_())
+    output, logits = WithActivations(source.module, found.name)(probe_frames(size, 1).requires_grad_())
     (gradient,) = torch.autograd.grad(logits[0, 3], output)
     assert found.to_grid(output).shape == (1, found.channels, side, side)
     assert found.to_grid(gradient).abs().amax() > 0

@@ -14,7 +14,7 @@ from saliency_pipeline.saliency.engine import Explainer, Explanation
 from saliency_pipeline.saliency.layers import Layer
 from saliency_pipeline.saliency.methods import find_methods
 from saliency_pipeline.saliency.prepared import prepared_layer, prepared_split
-from saliency_pipeline.saliency.split import Observed
+from saliency_pipeline.saliency.split import WithActivations
 from tests.saliency.networks import BATCH, PREDICTED, load_sized, noise
 
 
@@ -101,10 +101,10 @@ def test_a_network_that_cannot_be_exported_is_remembered_as_such(
         raise RuntimeError("data-dependent")
 
     monkeypatch.setattr(torch.export, "export", refuse)
-    assert isinstance(prepared_split(source, layer, BATCH).whole, Observed)
+    assert isinstance(prepared_split(source, layer, BATCH).whole, WithActivations)
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(empty_cache.parent))
     again = prepared_split(source, layer, BATCH)
-    assert isinstance(again.whole, Observed)
+    assert isinstance(again.whole, WithActivations)
     assert again.trunk is None
     assert again.whole.network is source.module

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from saliency_pipeline.models.probe import evaluating, probe_frames
 from saliency_pipeline.saliency.layers import choose_layer
-from saliency_pipeline.saliency.split import Observed, close, split_network
+from saliency_pipeline.saliency.split import WithActivations, close, split_network
 from tests import rare
 from tests.saliency.networks import BATCH, Tiny, library_source, library_split
 
@@ -38,7 +38,7 @@ def test_linear_heads_are_proved(name: str, size: int) -> None:
     linear = split.linear
     assert linear is not None
     assert linear.weight.shape == (1000, split.layer.channels)
-    output, logits = Observed(library_source(name, size).module, split.layer.name)(probe_frames(size, BATCH))
+    output, logits = WithActivations(library_source(name, size).module, split.layer.name)(probe_frames(size, BATCH))
     pooled = split.layer.to_grid(output).mean((2, 3))
     assert close(pooled @ linear.weight.T + linear.bias, logits, 1e-5)
 
@@ -58,7 +58,7 @@ def test_trunk_and_head_make_the_whole(name: str, size: int) -> None:
     assert split.trunk is not None
     assert split.head is not None
     with torch.no_grad():
-        output, logits = Observed(network, split.layer.name)(frames)
+        output, logits = WithActivations(network, split.layer.name)(frames)
         assert close(split.trunk(frames), output, 1e-4)
         assert close(split.head(output), logits, 1e-4)
         for got, wanted in zip(split.whole(frames), (output, logits), strict=True):
@@ -161,14 +161,14 @@ def test_a_network_that_cannot_be_exported_is_explained_uncut() -> None:
     network = Changing()
     split = split_network(network, choose_layer(network, 8), 8, BATCH)
     assert split.trunk is None
-    assert isinstance(split.whole, Observed)
+    assert isinstance(split.whole, WithActivations)
 
 
 def test_observing_survives_layers_that_work_in_place() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network.eval().requires_grad_(False)
     frames = probe_frames(8, 1)
-    output, logits = Observed(network, "0")(frames.requires_grad_())
+    output, logits = WithActivations(network, "0")(frames.requires_grad_())
     assert (output < 0).any()
     (gradient,) = torch.autograd.grad(logits[0, 0], output)
     assert torch.equal(gradient[0, 0] != 0, output[0, 0] > 0)
@@ -227,7 +227,7 @@ def test_threads_observe_their_own_images_alone() -> None:
             self.barrier.wait()
             return frames.mean((2, 3))
 
-    observed = Observed(Meeting(), "layer")
+    observed = WithActivations(Meeting(), "layer")
     frames = [torch.full((1, 3, 2, 2), float(number)) for number in range(2)]
     with ThreadPoolExecutor(2) as pool:
         results = list(pool.map(observed, frames))

@@ -17,7 +17,7 @@ from saliency_pipeline.errors import IntegrityError
 from saliency_pipeline.shards.file import ShardFile
 from saliency_pipeline.shards.reader import ShardFolder, _most_open
 from saliency_pipeline.shards.shard import Shard
-from saliency_pipeline.training.data.batches import Batches, PairDataset, Preparation
+from saliency_pipeline.training.data.batches import PairDataset, Prefetcher, Transform
 from tests.shards.examples import folder, header, rows, write
 
 
@@ -86,7 +86,7 @@ def test_a_shard_truncated_under_its_reader_is_named(tmp_path, encoding):
     with pytest.raises(IntegrityError, match=r"shard-00001\.h5: was (truncated|replaced) while it was being read"):
         dataset.__getitems__(range(12))
     with pytest.raises(IntegrityError, match=r"shard-00001\.h5: was"):
-        list(Batches(dataset, Preparation()).run([np.arange(12)] * 3, 0))
+        list(Prefetcher(dataset, Transform()).run([np.arange(12)] * 3, 0))
     assert len(dataset.__getitems__([0, 11]).images) == 2
 
 

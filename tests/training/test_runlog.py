@@ -15,7 +15,7 @@ from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.parts import network_spec
 from saliency_pipeline.training.run import train
-from saliency_pipeline.training.runlog import Board, write_metrics
+from saliency_pipeline.training.runlog import TensorBoardWriter, write_metrics
 from tests.training.examples import labeled
 
 pytestmark = pytest.mark.usefixtures("without_plots")
@@ -66,7 +66,7 @@ def test_a_metric_that_is_not_defined_is_no_scalar(tmp_path: Path) -> None:
         def flush(self) -> None:
             pass
 
-    board = Board(tmp_path, wanted=False)
+    board = TensorBoardWriter(tmp_path, wanted=False)
     board.writer = Writer()
     board.add(ROW)
     assert board.writer.names == [name.replace("_", "/", 1) for name in ROW if name not in ("epoch", "validation_top5")]

@@ -19,8 +19,8 @@ from typing import NamedTuple, TypedDict, cast
 from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.documents import open_regular, remedy_for
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.record import MAX_FILE_BYTES
+from saliency_pipeline.text import shown
 
 MAX_SMALL_BYTES = 2**24
 """Lists and tables that lie in archives are smaller than this."""

@@ -10,7 +10,7 @@ from typing import BinaryIO, NoReturn
 
 from saliency_pipeline.documents import open_regular, remedy_for
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import shown
+from saliency_pipeline.text import shown
 
 MAX_LINE_BYTES = 2**16
 """A longer line is none of a list: the most boxes of one image take a tenth of this."""

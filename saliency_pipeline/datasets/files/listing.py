@@ -10,8 +10,9 @@ from itertools import islice
 from typing import NamedTuple
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import UNREAD, ending_of, has_image_suffix, shown
+from saliency_pipeline.images.keys import UNREAD, ending_of, has_image_suffix
 from saliency_pipeline.images.magic import first_bytes, format_of
+from saliency_pipeline.text import shown
 
 HIDDEN, SYSTEM = "hidden", "of the operating system"
 """Kinds of what is passed over besides files of other endings."""

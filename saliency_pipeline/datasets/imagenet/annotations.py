@@ -12,8 +12,8 @@ from saliency_pipeline.datasets.files.lines import Lines
 from saliency_pipeline.datasets.imagenet import matlab
 from saliency_pipeline.datasets.imagenet.synsets import is_wnid
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.record import Box
+from saliency_pipeline.text import shown
 
 Boxes = dict[str, tuple[Box, ...]]
 """Of objects of an image's class, by the image's file name without suffix."""

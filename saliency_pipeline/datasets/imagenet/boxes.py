@@ -12,13 +12,14 @@ from xml.parsers.expat import ExpatError, ParserCreate
 from saliency_pipeline.datasets.files.archive import small_files
 from saliency_pipeline.datasets.files.listing import listing
 from saliency_pipeline.datasets.imagenet.annotations import Boxes, box_of
-from saliency_pipeline.datasets.imagenet.builder import Draft
+from saliency_pipeline.datasets.imagenet.builder import CatalogueBuilder
 from saliency_pipeline.datasets.imagenet.synsets import is_wnid
 from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import shown, stem
+from saliency_pipeline.images.keys import stem
 from saliency_pipeline.images.record import Box
+from saliency_pipeline.text import shown
 
 _ARCHIVES = {"train": "ILSVRC2012_bbox_train_v2", "val": "ILSVRC2012_bbox_val_v3"}
 _SUFFIXES = (".tar.gz", ".tgz", ".tar")
@@ -46,7 +47,7 @@ _DEPTHS = {"name": 3, **dict.fromkeys(_CORNERS, 4)}
 """How deep what is read of an object lies: annotation/object/name, annotation/object/bndbox/xmin."""
 
 
-def find_boxes(folders: Sequence[str], part: str, draft: Draft) -> Boxes:
+def find_boxes(folders: Sequence[str], part: str, draft: CatalogueBuilder) -> Boxes:
     """The boxes of the images of a part, from the first place that has any.
 
     Folders go before archives, and these are read where they lie. A file is about the image that is called as it is:

@@ -8,8 +8,9 @@ from typing import NamedTuple
 from saliency_pipeline.datasets.imagenet.synsets import readable
 from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import natural, shown, stem
+from saliency_pipeline.images.keys import natural, stem
 from saliency_pipeline.images.record import Box, Catalogue, ImageRecord, Split
+from saliency_pipeline.text import shown
 
 _SPLITS = {"train": Split.TRAIN, "val": Split.VALIDATION, "test": Split.TEST}
 """By the first folder of a key."""
@@ -23,7 +24,7 @@ class _Entry(NamedTuple):
     length: int | None
 
 
-class Draft:
+class CatalogueBuilder:
     """Collects the images of one data set.
 
     A label can be given only when all classes are known, so that what is collected is kept in a form that takes

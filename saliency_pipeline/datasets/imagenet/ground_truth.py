@@ -18,10 +18,10 @@ from saliency_pipeline.datasets.imagenet.annotations import (
     validation_number,
 )
 from saliency_pipeline.datasets.imagenet.boxes import find_boxes
-from saliency_pipeline.datasets.imagenet.builder import Draft
+from saliency_pipeline.datasets.imagenet.builder import CatalogueBuilder
 from saliency_pipeline.datasets.imagenet.synsets import read_wnids, read_words
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import shown
+from saliency_pipeline.text import shown
 
 GROUND_TRUTHS = (
     "ILSVRC2012_validation_ground_truth.txt",
@@ -76,7 +76,7 @@ class Lists:
             return {synset.wnid: synset.words for synset in read_meta(lines) if synset.wnid in wnids}
         return {}
 
-    def boxes(self, draft: Draft) -> Boxes:
+    def boxes(self, draft: CatalogueBuilder) -> Boxes:
         """The boxes of images: Kaggle's lists have them, and for a part of which there is no list ILSVRC's XML files.
 
         Args:
@@ -96,7 +96,7 @@ class Lists:
         return found
 
 
-class Truth:
+class GroundTruth:
     """The classes of the flat validation images according to every list there is.
 
     Args:

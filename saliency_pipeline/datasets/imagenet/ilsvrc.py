@@ -17,7 +17,7 @@ from saliency_pipeline.datasets.files.listing import is_hidden, listing
 from saliency_pipeline.datasets.imagenet.annotations import validation_number
 from saliency_pipeline.datasets.imagenet.boxes import ARCHIVES as BOX_ARCHIVES
 from saliency_pipeline.datasets.imagenet.boxes import FOLDERS as BOX_FOLDERS
-from saliency_pipeline.datasets.imagenet.builder import Draft
+from saliency_pipeline.datasets.imagenet.builder import CatalogueBuilder
 from saliency_pipeline.datasets.imagenet.class_folders import CLASS_TAR, Found, in_folder, in_tar
 from saliency_pipeline.datasets.imagenet.ground_truth import (
     DEVKITS,
@@ -25,15 +25,15 @@ from saliency_pipeline.datasets.imagenet.ground_truth import (
     GROUND_TRUTHS,
     TRAIN_SOLUTION,
     VAL_SOLUTION,
+    GroundTruth,
     Lists,
-    Truth,
 )
 from saliency_pipeline.datasets.imagenet.synsets import is_wnid
 from saliency_pipeline.datasets.layout import Layout, ReadOptions
 from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import shown
 from saliency_pipeline.images.record import Catalogue
+from saliency_pipeline.text import shown
 
 FOLDERS = {
     "train": ("train", "ILSVRC2012_img_train"),
@@ -72,7 +72,7 @@ def read_ilsvrc(path: Path, options: ReadOptions) -> Catalogue:
             or folders contradict each other.
     """
     root = str(path)
-    draft = Draft(root, "ilsvrc")
+    draft = CatalogueBuilder(root, "ilsvrc")
     if path.is_dir():
         return read_parts(draft, root, Lists([root]), _remedy(root))
     part = _part_of_tar(root)
@@ -101,10 +101,10 @@ def read_kaggle(path: Path, options: ReadOptions) -> Catalogue:
     beside = images.parent.parent if images.parent.name == "Data" else top
     lists = Lists(list(dict.fromkeys(map(str, (top, path, beside, images)))))
     remedy = f"put {VAL_SOLUTION} in {shown(top)}"
-    return read_parts(Draft(str(path), "kaggle"), str(images), lists, remedy)
+    return read_parts(CatalogueBuilder(str(path), "kaggle"), str(images), lists, remedy)
 
 
-def read_parts(draft: Draft, root: str, lists: Lists, remedy: str) -> Catalogue:
+def read_parts(draft: CatalogueBuilder, root: str, lists: Lists, remedy: str) -> Catalogue:
     """The catalogue of a folder that holds train, val and test, or the folders of classes."""
     there = listing(root)
     folders, files = there.folders, there.others
@@ -133,7 +133,7 @@ def read_parts(draft: Draft, root: str, lists: Lists, remedy: str) -> Catalogue:
     return _finished(draft, lists)
 
 
-def add_part(draft: Draft, part: str, images: Iterable[Found], lists: Lists, remedy: str) -> None:
+def add_part(draft: CatalogueBuilder, part: str, images: Iterable[Found], lists: Lists, remedy: str) -> None:
     """Put the images of one part in a draft.
 
     Args:
@@ -143,7 +143,7 @@ def add_part(draft: Draft, part: str, images: Iterable[Found], lists: Lists, rem
         lists: asked for the classes of flat validation images.
         remedy: what would tell them, for the error.
     """
-    truth: Truth | None = None
+    truth: GroundTruth | None = None
     if part == "train":
         for image in images:
             wnid, name, path, offset, length = image
@@ -156,7 +156,7 @@ def add_part(draft: Draft, part: str, images: Iterable[Found], lists: Lists, rem
         wnid, name, path, offset, length = image
         number = validation_number(name) if part == "val" else None
         if number is not None:
-            truth = truth or Truth(lists, remedy)
+            truth = truth or GroundTruth(lists, remedy)
             wnid = truth.of(number, f"val/{name}", wnid)
             draft.add("val", name, wnid, path, offset, length)
         elif wnid or part == "test":
@@ -165,7 +165,7 @@ def add_part(draft: Draft, part: str, images: Iterable[Found], lists: Lists, rem
             draft.notes.add(image.place, "no validation image of ILSVRC 2012")
 
 
-def _add_classes(draft: Draft, root: str, lists: Lists, remedy: str) -> None:
+def _add_classes(draft: CatalogueBuilder, root: str, lists: Lists, remedy: str) -> None:
     """The classes' folders without train and val above: an image's name tells its part, or else the folder's does."""
     base = os.path.basename(root).lower()
     usual = next((part for part, names in FOLDERS.items() if base in [name.lower() for name in names]), "train")
@@ -177,7 +177,7 @@ def _add_classes(draft: Draft, root: str, lists: Lists, remedy: str) -> None:
         add_part(draft, part, images, lists, remedy)
 
 
-def _finished(draft: Draft, lists: Lists) -> Catalogue:
+def _finished(draft: CatalogueBuilder, lists: Lists) -> Catalogue:
     if not len(draft):
         remedy = (
             "give another of its tars, or a folder of them"

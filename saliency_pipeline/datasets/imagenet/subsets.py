@@ -12,15 +12,16 @@ from pathlib import Path
 from saliency_pipeline.datasets.files.lines import Lines
 from saliency_pipeline.datasets.files.listing import listing
 from saliency_pipeline.datasets.imagenet.annotations import Boxes, read_boxes
-from saliency_pipeline.datasets.imagenet.builder import Draft
+from saliency_pipeline.datasets.imagenet.builder import CatalogueBuilder
 from saliency_pipeline.datasets.imagenet.class_folders import Found, in_folder
 from saliency_pipeline.datasets.imagenet.ground_truth import Lists
 from saliency_pipeline.datasets.imagenet.ilsvrc import add_part
 from saliency_pipeline.datasets.imagenet.synsets import is_wnid, read_labels, read_wnids
 from saliency_pipeline.datasets.layout import Layout, ReadOptions
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import key_part, shown, stem
+from saliency_pipeline.images.keys import key_part, stem
 from saliency_pipeline.images.record import Catalogue
+from saliency_pipeline.text import shown
 
 NOISY_LISTS = ("noisy_imagenette.csv", "noisy_imagewoof.csv", "noisy_imagewang.csv")
 
@@ -45,7 +46,7 @@ def read_tiny(path: Path, options: ReadOptions) -> Catalogue:
     """
     if _is_part_of_tiny(path):
         raise SalpipeError(f"{shown(path)}: a part of Tiny-ImageNet; give the folder above it, {shown(path.parent)}")
-    draft, boxes = Draft(str(path), "tiny-imagenet"), Boxes()
+    draft, boxes = CatalogueBuilder(str(path), "tiny-imagenet"), Boxes()
     _note_missing_parts(path, draft)
     for image in _tiny_images(path / "train", draft):
         if image.wnid:
@@ -96,7 +97,7 @@ def _has_images_below(part: Path) -> bool:
     return bool(first) and (part / first / "images").is_dir()
 
 
-def _tiny_images(part: Path, draft: Draft) -> Iterator[Found]:
+def _tiny_images(part: Path, draft: CatalogueBuilder) -> Iterator[Found]:
     """The images of a part, wherever `images` stands between the folders or does not."""
     waiting = [(part, "")] if part.is_dir() else []
     while waiting:
@@ -114,7 +115,7 @@ def _tiny_images(part: Path, draft: Draft) -> Iterator[Found]:
                 draft.notes.add(str(folder / name), "a folder of no class such as n01440764")
 
 
-def _note_missing_parts(path: Path, draft: Draft) -> None:
+def _note_missing_parts(path: Path, draft: CatalogueBuilder) -> None:
     """Raises SalpipeError where lists are all there is."""
     missing = [part for part in ("train", "val") if not (path / part).is_dir()]
     if len(missing) == 2:
@@ -123,7 +124,7 @@ def _note_missing_parts(path: Path, draft: Draft) -> None:
         draft.notes.remark(str(path / part), "not there")
 
 
-def _note_beside(path: Path, draft: Draft, parts: Collection[str], lists: Collection[str]) -> None:
+def _note_beside(path: Path, draft: CatalogueBuilder, parts: Collection[str], lists: Collection[str]) -> None:
     """Note what lies in the data set's folder besides its parts and its lists."""
     found = listing(str(path))
     draft.notes.listed(found, lists)
@@ -148,7 +149,7 @@ def read_imagenette(path: Path, options: ReadOptions) -> Catalogue:
     Raises:
         SalpipeError: there is no CSV file, it has no such percentage, lacks an image or is damaged; no images.
     """
-    draft, root = Draft(str(path), "imagenette"), str(path)
+    draft, root = CatalogueBuilder(str(path), "imagenette"), str(path)
     _note_missing_parts(path, draft)
     labels = _noisy_labels(path, options.noise) if options.noise else None
     for image in in_folder(f"{root}/train", draft.notes, others=["unsup"]) if (path / "train").is_dir() else ():
@@ -207,7 +208,7 @@ def read_100(path: Path, options: ReadOptions) -> Catalogue:
     Raises:
         SalpipeError: Labels.json is damaged; there are no images.
     """
-    draft, lists = Draft(str(path), "imagenet-100"), Lists([str(path)])
+    draft, lists = CatalogueBuilder(str(path), "imagenet-100"), Lists([str(path)])
     folders = listing(str(path)).folders
     for name in sorted(folders):
         if match := _PART_OF_100.fullmatch(name):

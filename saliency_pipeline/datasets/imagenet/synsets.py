@@ -12,7 +12,7 @@ from typing import Any
 from saliency_pipeline.datasets.files.lines import Lines
 from saliency_pipeline.documents import DocumentError, read_json, remedy_for
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.keys import shown
+from saliency_pipeline.text import shown
 
 _WNID = re.compile(r"n[0-9]{8}")
 

@@ -1,4 +1,4 @@
-"""Pairs of image and map from shards: `PairDataset` gathers rows, `Batches` prepares them beside the training step."""
+"""Batches of image-map pairs: `PairDataset` reads rows of shards, `Prefetcher` transforms them in the background."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ class PairDataset(Dataset[Item]):
 
 
 @dataclass(frozen=True)
-class Preparation:
+class Transform:
     """What is done to rows before a network sees them.
 
     Attributes:
@@ -246,7 +246,7 @@ class Preparation:
         augmentation.check(self.augment)
 
 
-class Batches:
+class Prefetcher:
     """Prepares batches in threads while the last one is being trained on; what they hold does not depend on that.
 
     Args:
@@ -258,7 +258,7 @@ class Batches:
         waited: seconds the consumer has waited for batches; the consumer may reset it.
     """
 
-    def __init__(self, dataset: PairDataset, settings: Preparation, ahead: int = 2) -> None:
+    def __init__(self, dataset: PairDataset, settings: Transform, ahead: int = 2) -> None:
         if ahead < 1:
             raise SalpipeError(f"{ahead} batches ahead: use at least 1")
         self.dataset, self.settings, self.ahead = dataset, settings, ahead

@@ -18,7 +18,7 @@ from saliency_pipeline.shards import reader
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.shard import Shard
 from saliency_pipeline.training.data.augment import AUGMENTATIONS, augment
-from saliency_pipeline.training.data.batches import Batches, PairDataset, Preparation
+from saliency_pipeline.training.data.batches import PairDataset, Prefetcher, Transform
 from saliency_pipeline.training.data.maps import normalize, upsample
 from saliency_pipeline.training.data.order import epoch_batches, epoch_order
 from tests.shards import examples as shards
@@ -141,7 +141,7 @@ def test_every_worker_gives_the_same(folder, context):
 def test_batches_are_the_rows_prepared(folder):
     dataset = PairDataset(folder, np.arange(3, 29), "gradcam")
     chosen = epoch_batches(epoch_order(26, 0, 0), 8)
-    found = list(Batches(dataset, Preparation("p99")).run(chosen, 0))
+    found = list(Prefetcher(dataset, Transform("p99")).run(chosen, 0))
     assert len(found) == 4
     for batch, indices in zip(found, chosen, strict=True):
         rows = dataset.__getitems__(indices)
@@ -151,25 +151,25 @@ def test_batches_are_the_rows_prepared(folder):
         assert torch.equal(batch.maps, normalize(upsample(torch.from_numpy(rows.maps), SIZE), "p99"))
         np.testing.assert_array_equal(batch.labels, rows.labels)
         np.testing.assert_array_equal(batch.positions, indices + 3)
-    assert next(Batches(PairDataset(folder, dataset.rows, None), Preparation()).run(chosen, 0)).maps is None
+    assert next(Prefetcher(PairDataset(folder, dataset.rows, None), Transform()).run(chosen, 0)).maps is None
 
 
 @pytest.mark.parametrize("method", [None, "gradient-simonyan"])
 def test_augmentation_is_drawn_from_seed_epoch_and_position(folder, method):
     """A pair is the same whatever the batch and the subset of rows it comes in."""
     dataset = PairDataset(folder, np.arange(30), method)
-    preparation = Preparation("max", AUGMENTATIONS, seed=4)
-    (whole,) = Batches(dataset, preparation).run([np.arange(30)], 6)
-    plain = Batches(dataset, Preparation("max")).prepare(np.arange(30), 6)
+    preparation = Transform("max", AUGMENTATIONS, seed=4)
+    (whole,) = Prefetcher(dataset, preparation).run([np.arange(30)], 6)
+    plain = Prefetcher(dataset, Transform("max")).prepare(np.arange(30), 6)
     images, maps = augment(plain.images, plain.maps, AUGMENTATIONS, [(4, 6, position) for position in range(30)])
     assert torch.equal(whole.images, images)
     some = PairDataset(folder, np.array([20, 5, 11]), method)
-    (part,) = Batches(some, preparation).run([np.array([2, 0])], 6)
+    (part,) = Prefetcher(some, preparation).run([np.array([2, 0])], 6)
     assert torch.equal(part.images, images[[11, 20]])
     if method is not None:
         assert torch.equal(whole.maps, maps)
         assert torch.equal(part.maps, maps[[11, 20]])
-    (later,) = Batches(dataset, preparation).run([np.arange(30)], 7)
+    (later,) = Prefetcher(dataset, preparation).run([np.arange(30)], 7)
     assert not torch.equal(later.images, images)
 
 
@@ -187,13 +187,13 @@ def test_batches_do_not_depend_on_how_many_are_ahead(folder, monkeypatch, cores)
     monkeypatch.setattr("saliency_pipeline.training.data.batches.usable_cores", lambda: cores)
     dataset = PairDataset(folder, np.arange(30), "gradcam")
     chosen = epoch_batches(epoch_order(30, 0, 0), 4)
-    preparation = Preparation(augment=AUGMENTATIONS)
-    expected = [Batches(dataset, preparation).prepare(indices, 1) for indices in chosen]
+    preparation = Transform(augment=AUGMENTATIONS)
+    expected = [Prefetcher(dataset, preparation).prepare(indices, 1) for indices in chosen]
     for ahead in (1, 2, 3, 20):
-        found = list(Batches(dataset, preparation, ahead).run(chosen, 1))
+        found = list(Prefetcher(dataset, preparation, ahead).run(chosen, 1))
         assert len(found) == len(expected)
         assert all(map(_same, found, expected))
-    assert list(Batches(dataset, preparation).run([], 0)) == []
+    assert list(Prefetcher(dataset, preparation).run([], 0)) == []
 
 
 def _ours() -> list[threading.Thread]:
@@ -203,13 +203,13 @@ def _ours() -> list[threading.Thread]:
 def test_leaving_early_ends_the_threads(folder):
     dataset = PairDataset(folder, np.arange(30), "gradcam")
     before = torch.get_num_threads()
-    running = Batches(dataset, Preparation(), 3).run([np.arange(30)] * 100, 0)
+    running = Prefetcher(dataset, Transform(), 3).run([np.arange(30)] * 100, 0)
     next(running)
     assert _ours()
     assert torch.get_num_threads() == before
     running.close()
     assert not _ours()
-    for _ in Batches(dataset, Preparation()).run([np.arange(30)] * 100, 0):
+    for _ in Prefetcher(dataset, Transform()).run([np.arange(30)] * 100, 0):
         break
     assert not _ours()
     assert torch.get_num_threads() == before
@@ -217,17 +217,17 @@ def test_leaving_early_ends_the_threads(folder):
 
 def test_threads_compute_on_one_core_and_leave_the_number_to_others(folder, monkeypatch):
     seen = []
-    prepare = Batches.prepare
+    prepare = Prefetcher.prepare
 
     def noting(self, indices, epoch):
         seen.append(torch.get_num_threads())
         return prepare(self, indices, epoch)
 
-    monkeypatch.setattr(Batches, "prepare", noting)
+    monkeypatch.setattr(Prefetcher, "prepare", noting)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        for _ in Batches(PairDataset(folder, np.arange(30), "gradcam"), Preparation()).run([np.arange(9)] * 5, 0):
+        for _ in Prefetcher(PairDataset(folder, np.arange(30), "gradcam"), Transform()).run([np.arange(9)] * 5, 0):
             thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
             thread.start()
             thread.join()
@@ -241,8 +241,8 @@ def test_an_error_comes_to_the_consumer_at_its_batch(tmp_path):
     path = labeled(tmp_path / "f", 40, 2)
     (path / "shard-00001.h5").write_bytes(b"not a shard")
     dataset = PairDataset(ShardFolder(path), np.arange(20), "gradcam")
-    assert len(list(Batches(dataset, Preparation()).run([np.arange(10)], 0))) == 1
-    running = Batches(PairDataset(ShardFolder(path), np.arange(40), None), Preparation()).run([np.arange(30)], 0)
+    assert len(list(Prefetcher(dataset, Transform()).run([np.arange(10)], 0))) == 1
+    running = Prefetcher(PairDataset(ShardFolder(path), np.arange(40), None), Transform()).run([np.arange(30)], 0)
     with pytest.raises(IntegrityError, match=r"shard-00001\.h5"):
         next(running)
     assert not _ours()
@@ -292,15 +292,15 @@ def test_maps_that_cannot_be_are_damage_of_their_shard(tmp_path, name, row, valu
 
 
 def test_waiting_is_the_consumers_alone(folder, monkeypatch):
-    prepare = Batches.prepare
+    prepare = Prefetcher.prepare
 
     def slowly(self, indices, epoch):
         time.sleep(0.05)
         return prepare(self, indices, epoch)
 
-    monkeypatch.setattr(Batches, "prepare", slowly)
+    monkeypatch.setattr(Prefetcher, "prepare", slowly)
     monkeypatch.setattr("saliency_pipeline.training.data.batches.usable_cores", lambda: 2)
-    batches = Batches(PairDataset(folder, np.arange(30), None), Preparation())
+    batches = Prefetcher(PairDataset(folder, np.arange(30), None), Transform())
     for _ in batches.run([np.arange(3)] * 6, 0):
         pass
     assert batches.waited > 0.25
@@ -316,11 +316,11 @@ def test_waiting_is_the_consumers_alone(folder, monkeypatch):
 
 def test_settings_are_checked():
     with pytest.raises(SalpipeError, match="normalization 'mean' is unknown"):
-        Preparation("mean")
+        Transform("mean")
     with pytest.raises(SalpipeError, match="augmentation 'rotate' is unknown"):
-        Preparation(augment=("rotate",))
+        Transform(augment=("rotate",))
     with pytest.raises(SalpipeError, match="0 batches ahead"):
-        Batches(None, Preparation(), 0)
+        Prefetcher(None, Transform(), 0)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

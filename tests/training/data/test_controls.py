@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.training.data.batches import Batches, PairDataset, Preparation
+from saliency_pipeline.training.data.batches import PairDataset, Prefetcher, Transform
 from saliency_pipeline.training.data.controls import MAPS, center_prior, partners, partners_of_class, shuffle_cells
 from saliency_pipeline.training.data.maps import NORMALIZATIONS
 from tests.training.examples import labeled
@@ -96,7 +96,7 @@ def test_a_mismatched_map_is_the_partners_own(folder: ShardFolder) -> None:
 def test_a_uniform_map_is_1_everywhere_when_the_network_reads_it(folder: ShardFolder, how: str) -> None:
     dataset = PairDataset(folder, np.arange(6), "gradcam", maps="uniform")
     for augment in ((), ("crop", "flip")):
-        batch = Batches(dataset, Preparation(how, augment)).prepare(np.arange(6), 0)
+        batch = Prefetcher(dataset, Transform(how, augment)).prepare(np.arange(6), 0)
         assert batch.maps is not None
         np.testing.assert_allclose(batch.maps.numpy(), 1, atol=1e-6)
 
