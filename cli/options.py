@@ -6,13 +6,15 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from saliency_pipeline.cli import config
+from saliency_pipeline.settings import option_name, settings_of
 from saliency_pipeline.text import printable
 
 if TYPE_CHECKING:
@@ -91,6 +93,53 @@ def seed_option(help: str, *, default: int = 0) -> Callable[[Any], Any]:
     """
     kind = click.IntRange(0, 2**32 - 1)
     return click.option("--seed", type=kind, default=default, show_default=True, help=help)
+
+
+def setting_options(
+    kind: type, *names: str, help: Mapping[str, str] | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The options that the fields of a settings class define, see `saliency_pipeline.settings`.
+
+    They are delivered under the names of the fields. A list takes its option several times, `none` for no item.
+
+    Args:
+        kind: the class.
+        names: of its fields, in the order of `--help`; all of them by default.
+        help: texts by field that replace those of the class.
+    """
+    settings = settings_of(kind)
+    options = [_setting_option(kind, name, (help or {}).get(name)) for name in names or settings]
+    # a decorator that comes first is applied last
+    return lambda command: reduce(lambda decorated, option: option(decorated), reversed(options), command)
+
+
+def _setting_option(kind: type, name: str, help: str | None) -> Callable[[Any], Any]:
+    field, setting = settings_of(kind)[name]
+    flag, default = f"--{option_name(kind, name)}", field.default
+    text = help or setting.help
+    if default is None and setting.default_text:
+        text += f"  [default: {setting.default_text}]"
+    shown: dict[str, Any] = {"show_default": default is not None, "help": text}
+    if field.type == "bool" and default is False:
+        return click.option(flag, name, is_flag=True, help=text)
+    if str(field.type).startswith("bool"):
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=default, **shown)
+    many = str(field.type).startswith("tuple")
+    types: dict[str, Any] = {"int": int, "float": float}
+    choices = (*setting.choices, "none") if many else setting.choices
+    type_ = click.Choice(choices) if setting.choices else types.get(str(field.type).split(" | ")[0])
+    if many:
+        return click.option(
+            flag, name, type=type_, multiple=True, default=default, callback=_items, metavar=setting.metavar, **shown
+        )
+    return click.option(flag, name, type=type_, default=default, metavar=setting.metavar, **shown)
+
+
+def _items(_: click.Context, parameter: click.Parameter, items: tuple[str, ...]) -> tuple[str, ...]:
+    """The items of an option that may be repeated: `none` is no item, and twice is once."""
+    if "none" in items and len(items) > 1:
+        raise click.UsageError(f"{parameter.opts[0]} none: leave out the others")
+    return () if items == ("none",) else tuple(dict.fromkeys(items))
 
 
 def beside(path: Path, what: str) -> Path:

@@ -12,6 +12,7 @@ PACKAGE = Path(saliency_pipeline.__file__).parent
 LAYERS = (
     "text",
     "errors",
+    "settings",
     "documents",
     "signatures",
     "home",

@@ -1,0 +1,131 @@
+"""Settings: options that are defined once, as fields of frozen dataclasses with type, default, range, choices and help.
+
+The options of the command line, the keys of TOML files, validation and documentation are all derived from the fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from saliency_pipeline.errors import OptionError
+
+C = TypeVar("C")
+
+_SETTING = "setting"
+_KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
+_NAMES = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "tuple[str, ...]": "a list of names",
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a field says of itself besides its type and default.
+
+    Attributes:
+        help: what the option is, in full, as `--help` prints it.
+        range: lowest and highest number, both permitted; None for any number.
+        choices: permitted texts, of a list permitted items; empty for any.
+        option: name on the command line and in files, without dashes, where it is not the name of the field.
+        metavar: placeholder of the value in `--help`; None for that of its type.
+        default_text: description of the default in `--help` where it is None.
+    """
+
+    help: str
+    range: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+    option: str | None = None
+    metavar: str | None = None
+    default_text: str | None = None
+
+
+def setting(default: Any, help: str, **more: Any) -> Any:
+    """A field of a frozen dataclass that is an option; `help` and `more` are the attributes of `Setting`.
+
+    >>> @dataclass(frozen=True)
+    ... class Config:
+    ...     lr: float = setting(1e-4, "Highest learning rate.", range=(1e-12, 1e4))
+    ...     def __post_init__(self) -> None:
+    ...         check_settings(self)
+    >>> Config(lr=float("nan"))
+    Traceback (most recent call last):
+    ...
+    saliency_pipeline.errors.OptionError: --lr nan: use a number from 1e-12 to 10000
+    """
+    return dataclasses.field(default=default, metadata={_SETTING: Setting(help, **more)})
+
+
+def settings_of(config: Any) -> dict[str, tuple[dataclasses.Field[Any], Setting]]:
+    """The fields of a class, or of an instance, that are options, by name."""
+    fields = dataclasses.fields(config)
+    return {field.name: (field, field.metadata[_SETTING]) for field in fields if _SETTING in field.metadata}
+
+
+def option_name(config: Any, name: str) -> str:
+    """The name of a field on the command line and in files, without dashes.
+
+    >>> @dataclass(frozen=True)
+    ... class Config:
+    ...     batch_size: int = setting(16, "Images per step.")
+    >>> option_name(Config, "batch_size")
+    'batch-size'
+    """
+    return (settings_of(config)[name][1].option or name).replace("_", "-")
+
+
+def check_settings(config: Any) -> None:
+    """Check the type, range and choices of every option of a configuration, which may come from a file.
+
+    Raises:
+        OptionError: naming the option, its value and the values that are permitted.
+    """
+    for name, (field, own) in settings_of(config).items():
+        value, flag = getattr(config, name), f"--{option_name(config, name)}"
+        kinds = str(field.type).split(" | ")
+        if value is None and "None" in kinds:
+            continue
+        if not _is_a(value, kinds[0]):
+            raise OptionError(f"{flag} {value!r:.80}: use {_NAMES[kinds[0]]}")
+        # written so that NaN fails as well
+        if own.range is not None and not own.range[0] <= value <= own.range[1]:
+            raise OptionError(f"{flag} {value}: use a number from {own.range[0]:g} to {own.range[1]:g}")
+        for item in value if isinstance(value, tuple) else (value,):
+            if own.choices and item not in own.choices:
+                raise OptionError(f"{flag} {item}: choose from {', '.join(own.choices)}")
+
+
+def to_table(config: Any) -> dict[str, Any]:
+    """A configuration as a table of a TOML file, without the options that are None."""
+    values = {name: getattr(config, name) for name in settings_of(config)}
+    return {
+        option_name(config, name): list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def from_table(kind: type[C], table: Mapping[str, Any]) -> C:
+    """The configuration that a table of a file describes; options that it leaves out have their defaults.
+
+    Raises:
+        TypeError: it has an unknown key.
+        OptionError: a value is not permitted.
+    """
+    names = {option_name(kind, name): name for name in settings_of(kind)}
+    values = {names.get(key, key): tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    return kind(**values)
+
+
+def _is_a(value: object, kind: str) -> bool:
+    if kind == "tuple[str, ...]":
+        return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    if isinstance(value, bool):
+        return kind == "bool"
+    return isinstance(value, _KINDS[kind])
