@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,6 +20,8 @@ from saliency_pipeline.text import printable
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+C = TypeVar("C")
 
 
 class Number(click.FloatRange):
@@ -30,6 +33,21 @@ class Number(click.FloatRange):
         if math.isnan(converted):
             self.fail(f"{value!r} is not a number", param, ctx)
         return converted
+
+
+class Numbers(click.ParamType[tuple[float, ...]]):
+    """Numbers divided by '/', such as 72/18/10: whole ones as int, others as float."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """From text to a tuple."""
+        if not isinstance(value, str):
+            return value
+        parts = value.split("/")
+        if not all(re.fullmatch(r"[0-9]{1,10}|[0-9]{0,3}\.[0-9]{1,9}", part) for part in parts):
+            self.fail(f"{value!r} is not numbers divided by '/', such as 72/18/10", param, ctx)
+        return tuple(float(part) if "." in part else int(part) for part in parts)
 
 
 class OutputPath(click.Path):
@@ -117,20 +135,28 @@ def _setting_option(kind: type, name: str, help: str | None) -> Callable[[Any], 
     field, setting = settings_of(kind)[name]
     flag, default = f"--{option_name(kind, name)}", field.default
     text = help or setting.help
-    if default is None and setting.default_text:
+    if default in (None, ()) and setting.default_text:
         text += f"  [default: {setting.default_text}]"
-    shown: dict[str, Any] = {"show_default": default is not None, "help": text}
-    if field.type == "bool" and default is False:
+    shown: dict[str, Any] = {"show_default": default not in (None, ()), "help": text}
+    type_name = str(field.type).split(" | ")[0]
+    if type_name == "bool" and default is False:
         return click.option(flag, name, is_flag=True, help=text)
-    if str(field.type).startswith("bool"):
+    if type_name == "bool":
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=default, **shown)
-    many = str(field.type).startswith("tuple")
-    types: dict[str, Any] = {"int": int, "float": float}
+    many = type_name == "tuple[str, ...]"
+    types: dict[str, Any] = {
+        "int": int,
+        "float": float,
+        "Path": click.Path(exists=True, dir_okay=False, path_type=Path),
+        "tuple[float, ...]": Numbers(),
+    }
     choices = (*setting.choices, "none") if many else setting.choices
-    type_ = click.Choice(choices) if setting.choices else types.get(str(field.type).split(" | ")[0])
+    type_ = click.Choice(choices) if setting.choices else types.get(type_name)
     if many:
+        # `none` may be the name of a class, where any text is permitted
+        callback = _items if setting.choices else None
         return click.option(
-            flag, name, type=type_, multiple=True, default=default, callback=_items, metavar=setting.metavar, **shown
+            flag, name, type=type_, multiple=True, default=default, callback=callback, metavar=setting.metavar, **shown
         )
     return click.option(flag, name, type=type_, default=default, metavar=setting.metavar, **shown)
 
@@ -140,6 +166,11 @@ def _items(_: click.Context, parameter: click.Parameter, items: tuple[str, ...])
     if "none" in items and len(items) > 1:
         raise click.UsageError(f"{parameter.opts[0]} none: leave out the others")
     return () if items == ("none",) else tuple(dict.fromkeys(items))
+
+
+def take_settings(kind: type[C], options: dict[str, Any]) -> C:
+    """The settings of a class among the options of a command, which are taken out of these."""
+    return kind(**{name: options.pop(name) for name in settings_of(kind)})
 
 
 def beside(path: Path, what: str) -> Path:
