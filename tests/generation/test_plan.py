@@ -276,5 +276,5 @@ def test_what_is_passed_over_is_told_and_identifies_nothing(own_images: Path, tm
     assert (first.provenance["passed_over"], second.provenance["passed_over"]) == ({".txt": 1}, {".md": 1, ".txt": 1})
     summary = inspect(shards)
     assert summary.as_dict()["passed_over"] == {".txt": 1}
-    assert "\npassed over 1\n        1  .txt\n" in summary.as_text()
+    assert "\nskipped    1\n        1  .txt\n" in summary.as_text()
     assert verify(again, deep=True).problems == ()
