@@ -1,4 +1,4 @@
-"""The shard jobs: decode, explain and write overlapped, from records to published shards and their receipts."""
+"""Shard jobs: from records to published shards and receipts; decoding, explaining and writing overlap."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from saliency_pipeline.shards.writer import ShardWriter
 from saliency_pipeline.temporaries import temporary_name
 from saliency_pipeline.workers import usable_cores
 
-# Images a worker takes at a time: enough that handing over and writing cost little beside them.
+# Images per chunk of a worker: enough that handing over and writing take little time in comparison.
 CHUNK = 16
 
 _kept: dict[tuple[str, Placement], Explainer] = {}
@@ -50,19 +50,19 @@ _Out = TypeVar("_Out")
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker needs to write any shard of a plan; small enough to send to another machine.
+    """Everything a worker needs to write any shard of a plan; small enough to send to another machine.
 
     Attributes:
         folder: the output folder.
         model: name of the source model.
-        weights: its weights.
+        weights: weights of the source model.
         size: side of the frame in pixels.
         layer: the explained layer.
         methods: names of the methods.
-        target: the classes explained.
-        placement: back end, precision, device and streams.
-        batch: frames computed together.
-        header: what every shard says of itself.
+        target: the explained classes.
+        placement: backend, precision, device and streams.
+        batch: frames per batch.
+        header: header of every shard.
         fit: how an image becomes a square frame.
         max_pixels: images with more are rejected.
         jpeg_quality: for the `jpeg` encoding.
@@ -85,7 +85,7 @@ class Job:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Records of one shard that one worker takes at a time, so that a shard's bytes depend on its own images alone."""
+    """Records of one shard that one worker processes at a time: a shard's bytes depend only on its own images."""
 
     task: ShardTask
     records: Sequence[ImageRecord]
@@ -94,7 +94,7 @@ class _Chunk:
 
 @dataclass(frozen=True)
 class _Explained:
-    """What became of a chunk: rows for the shard, none where every record was rejected, and the rejects."""
+    """The result of a chunk: rows for the shard, None if every record was rejected, and the rejects."""
 
     chunk: _Chunk
     rows: ShardRows | None
@@ -104,16 +104,16 @@ class _Explained:
 def write_shards(
     job: Job, tasks: Sequence[ShardTask], explainer: Explainer, progress: Callable[[int], None] | None = None
 ) -> list[Receipt]:
-    """Write shards one after the other, decoding the next while the last is still being published.
+    """Write shards one after the other, decoding the next while the previous one is being published.
 
     Args:
-        job: what the shards have in common.
+        job: settings that the shards share.
         tasks: the shards to write.
         explainer: the job's engine, from `build_explainer`.
         progress: called with the number of images done since the last call.
 
     Returns:
-        A receipt a shard, each already written beside its shard.
+        One receipt per shard, each already written to the folder of receipts.
 
     Raises:
         SalpipeError: the disk is full or cannot be written; finished shards stay.
@@ -139,7 +139,7 @@ def write_shards(
         finally:
             if shard is not None:
                 shard.entered.close()
-            # The pools' threads set the number for threads to come, which is not theirs alone.
+            # The pools' threads set the number for all later threads of the process.
             torch.set_num_threads(threads)
 
 
@@ -163,7 +163,7 @@ class _OpenShard:
             self.seen += int(np.sum(explained.rows.seen))
 
     def publish(self) -> Receipt:
-        """Complete the file, move it to its name and leave the receipt."""
+        """Complete the file, move it to its name and write the receipt."""
         folder = Path(self.job.folder)
         with self.entered:
             images = self.writer.finish()
@@ -177,14 +177,14 @@ class _OpenShard:
 
 
 def _pool(size: int, name: str) -> ThreadPoolExecutor:
-    """Threads whose tensor operations stay in the thread: many small workers beat few that wait for one another."""
+    """Threads whose tensor operations run in the thread: many small workers beat few that wait for one another."""
     return ThreadPoolExecutor(size, name, initializer=torch.set_num_threads, initargs=(1,))
 
 
 def _ordered(
     pool: ThreadPoolExecutor, function: Callable[[_In], _Out], items: Iterable[_In], ahead: int
 ) -> Iterator[_Out]:
-    """`map` over a pool in order, with at most `ahead` items begun and not yet taken."""
+    """`map` over a pool in order, with at most `ahead` results pending."""
     waiting: deque[Future[_Out]] = deque()
     try:
         for item in items:
@@ -206,18 +206,18 @@ def _chunks(job: Job, tasks: Sequence[ShardTask]) -> Iterator[_Chunk]:
 
 
 def _worker_count(placement: Placement) -> int:
-    """On the CPU one more than compute: several more that decode beside them throw them out of the cores' caches."""
+    """On the CPU one more than compute: more decoding workers would evict the others' data from the caches."""
     return placement.streams + 1 if placement.device == "cpu" else max(placement.streams + 1, usable_cores())
 
 
 class _Worker:
-    """Takes a chunk from files to rows: reads, decodes, explains. Called from as many threads as there are workers."""
+    """Turns a chunk into rows: reads, decodes, explains. Called from as many threads as there are workers."""
 
     def __init__(self, job: Job, explainer: Explainer) -> None:
         self.job, self.explainer = job, explainer
         source = job.header.provenance["source"]
         self.interpolation = source["interpolation"]
-        # a plan of an earlier version has no such entry, and its shards no such flags
+        # plans of earlier versions have no such entry, and their shards no such flags
         self.training_images = explainer.source.training_images() if ENTRY in source else None
         # As many as there are cores, or batches in a GPU's memory.
         self.computing = threading.BoundedSemaphore(job.placement.streams)
@@ -250,7 +250,7 @@ class _Worker:
                 continue
             single_color.append(is_single_color(frame, job.fit))
             if job.header.encoding == "jpeg":
-                # The model must see what is stored.
+                # The model must see the frame as stored.
                 jpegs.append(encoded := _jpeg(frame, job.jpeg_quality))
                 frame = np.asarray(Image.open(io.BytesIO(encoded)))
             frames[len(records)] = frame
@@ -265,10 +265,10 @@ class _Worker:
             explanation = self.explainer.explain(frames, labels)
         finite = np.isfinite(explanation.prediction_score).all(axis=1)
         if not finite.all():
-            lost = {record.key for record, whole in zip(records, finite, strict=True) if not whole}
-            rejects = [Reject(key, "the source model's scores for it are not finite") for key in sorted(lost)]
-            kept = self(replace(chunk, records=[record for record in chunk.records if record.key not in lost]))
-            return _Explained(chunk, kept.rows, rejects + kept.rejects)
+            failed = {record.key for record, whole in zip(records, finite, strict=True) if not whole}
+            rejects = [Reject(key, "the source model's scores for it are not finite") for key in sorted(failed)]
+            rest = self(replace(chunk, records=[record for record in chunk.records if record.key not in failed]))
+            return _Explained(chunk, rest.rows, rejects + rest.rejects)
         sha256 = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
         rows = ShardRows(
             keys=[record.key for record in records],
@@ -296,10 +296,10 @@ def _jpeg(frame: np.ndarray, quality: int) -> bytes:
 
 
 def write_shard(job: Job, task: ShardTask) -> Receipt:
-    """One shard in a worker process, whose engine is built for its first shard and kept for the next.
+    """Write one shard in a worker process, which keeps its engine for the next shard.
 
     Args:
-        job: what the shards have in common.
+        job: settings that the shards share.
         task: the shard to write.
     """
     keep_large_blocks()
@@ -313,13 +313,13 @@ def build_explainer(job: Job, source: SourceModel) -> Explainer:
 
 
 def _kept_explainer(job: Job) -> Explainer:
-    """A worker's engine; the last one made is kept."""
-    # What is not in the plan's hash changes no explainer.
+    """A worker's engine; the last one is kept."""
+    # settings outside the plan's hash change no explainer
     key = job.header.plan, job.placement
     if key not in _kept:
         _kept.clear()
         source = load_source(job.model, job.weights).with_size(job.size)
         if source.weights_sha256 != job.header.provenance["source"]["weights_sha256"]:
-            raise SalpipeError(f"--weights {job.weights}: not the weights that the run began with; put them back")
+            raise SalpipeError(f"--weights {job.weights}: not the weights that the run was started with; restore them")
         _kept[key] = build_explainer(job, source)
     return _kept[key]

@@ -1,4 +1,4 @@
-"""Tells which shards of a folder are damaged, and how. Nothing is written here; `salpipe generate` repairs."""
+"""`verify`: finds damaged shards and what is wrong with them. Nothing is written; `salpipe generate` repairs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _CHUNK_BYTES = 8 * 2**20
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with one file, which `shard` names."""
+    """A problem of one file, whose name is `shard`."""
 
     shard: str
     message: str
@@ -53,13 +53,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was looked at and what is wrong with it.
+    """The result of `verify`.
 
     Attributes:
-        shards: number of shards looked at, missing ones included.
+        shards: number of shards checked, missing ones included.
         images: number of images in those whose structure could be read.
-        deep: whether hashes, maps and pictures were looked at too.
-        problems: all that is wrong, shard by shard.
+        deep: whether hashes, maps and images were checked too.
+        problems: all problems, shard by shard.
     """
 
     shards: int
@@ -78,7 +78,7 @@ def verify(path: Path | str, *, deep: bool = False, progress: Callable[[int, int
 
     Every shard's structure is checked (it opens, is complete, has all data sets with the right types and as many rows
     as keys) and compared with the manifest (plan, classes, frame size, methods, number of images, bytes); the numbers
-    beside pictures and maps are within range: labels, splits, sizes, boxes, scores, scales, targets.
+    stored with images and maps are within range: labels, splits, sizes, boxes, scores, scales, targets.
 
     Args:
         path: a folder of shards with its `manifest.json`, or one shard file.
@@ -87,10 +87,10 @@ def verify(path: Path | str, *, deep: bool = False, progress: Callable[[int, int
         progress: called with (shards done, shards in all) after each shard.
 
     Returns:
-        The report; the files are sound where it has no problems.
+        The report; the files are intact if it has no problems.
 
     Raises:
-        SalpipeError: there is nothing at `path` that could be verified, or a newer salpipe wrote it.
+        SalpipeError: there is nothing to verify at `path`, or a newer salpipe wrote it.
     """
     path = Path(path)
     if not path.exists():
@@ -117,8 +117,8 @@ def verify(path: Path | str, *, deep: bool = False, progress: Callable[[int, int
     keys: dict[bytes, str] | None = {} if deep else None
     images = 0
     for done, file in enumerate(files, start=1):
-        found, rows = _check_shard(file, listed.get(file.name), manifest.header if manifest else None, keys)
-        problems += [Problem(file.name, message) for message in found]
+        messages, rows = _check_shard(file, listed.get(file.name), manifest.header if manifest else None, keys)
+        problems += [Problem(file.name, message) for message in messages]
         images += rows
         if progress is not None:
             progress(done, len(files))
@@ -137,7 +137,7 @@ def _read_manifest(folder: Path, problems: list[Problem]) -> Manifest | None:
 
 
 def _check_rejects(folder: Path, manifest: Manifest) -> Iterator[Problem]:
-    # enough to tell, however large the file is
+    # bounded, however large the file is
     most = max(10_000, 2 * manifest.rejects)
     try:
         lines = sum(1 for _ in islice(reject_lines(folder), most))
@@ -153,7 +153,7 @@ def _check_rejects(folder: Path, manifest: Manifest) -> Iterator[Problem]:
 def _check_shard(
     path: Path, entry: ShardEntry | None, header: ShardHeader | None, keys: dict[bytes, str] | None
 ) -> tuple[list[str], int]:
-    """What is wrong with one shard, and its number of images. Values are looked at where `keys` is given."""
+    """Problems of one shard, and its number of images. All values are checked if `keys` is passed."""
     layout, problems = read_layout(path)
     if entry is not None and path.is_file():
         size = path.stat().st_size
@@ -187,9 +187,9 @@ def _check_hash(path: Path, entry: ShardEntry) -> Iterator[str]:
 
 
 def _check_columns(shard: Shard) -> Iterator[str]:
-    """What is wrong with the numbers that each image has beside its picture and maps."""
-    known = shard.provenance.get("source")
-    names = known.get("classes") if isinstance(known, dict) else None
+    """Problems of the numbers stored with images and maps."""
+    source = shard.provenance.get("source")
+    names = source.get("classes") if isinstance(source, dict) else None
     most = len(names) if isinstance(names, list) and names else 2**31
     predicted, score = shard.predictions
     checks: list[tuple[str, npt.NDArray[Any], float, float]] = [
@@ -222,7 +222,7 @@ def _check_columns(shard: Shard) -> Iterator[str]:
 
 
 def _check_bulk(shard: Shard, keys: dict[bytes, str]) -> Iterator[str]:
-    """What is wrong with keys, maps and pictures."""
+    """Problems of keys, maps and images."""
     for key in shard.keys:
         digest = blake2b(key.encode(), digest_size=16).digest()
         if not key:
@@ -243,19 +243,19 @@ def _check_maps(shard: Shard, method: str) -> Iterator[str]:
     rows = len(shard)
     step = max(1, _CHUNK_BYTES * rows // max(1, column.nbytes))
     for start in range(0, rows, step):
-        found = list(_outside(name, shard.read(name, slice(start, start + step)), -1, 1, start))
-        if found:
-            yield from found
+        problems = list(_outside(name, shard.read(name, slice(start, start + step)), -1, 1, start))
+        if problems:
+            yield from problems
             return
 
 
 def _fits(offsets: npt.NDArray[np.uint64], rows: int) -> bool:
-    """Whether the offsets of a ragged data set rise from 0 to its number of rows."""
+    """Return whether the offsets of a ragged data set rise from 0 to its number of rows."""
     return bool(offsets[0] == 0 and not (offsets[1:] < offsets[:-1]).any() and offsets[-1] == rows)
 
 
 def _outside(name: str, values: npt.NDArray[Any], low: float, high: float, first: int = 0) -> Iterator[str]:
-    """A line where a value is not finite or not in [low, high]; `first` is the row of the first value."""
+    """A problem if a value is not finite or not in [low, high]; `first` is the row of the first value."""
     # written so that NaN, which compares false with everything, counts as outside
     bad = ~((values >= low) & (values <= high))
     if bad.any():

@@ -1,1 +1,1 @@
-"""Which images of a catalogue are taken, and how they are split: classes, draws, duplicates, splits."""
+"""Subsets of a catalogue: selection of classes and images, duplicates, groups and splits."""

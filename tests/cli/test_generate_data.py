@@ -135,7 +135,7 @@ def test_options_of_another_plan_are_told_before_images_are_listed(
     [
         (["--model", "resnet81"], "model 'resnet81' is unknown; did you mean"),
         (["--weights", "missing.pth"], "missing.pth: no such file"),
-        (["--weights", "README.md"], "README.md: not a kind of weights that is read"),
+        (["--weights", "README.md"], "README.md: not a supported kind of weights"),
         (["--model", "test_resnet", "--weights", "other.pth"], "other.pth: does not fit test_resnet"),
         (["--method", "gradcan"], "--method gradcan: unknown"),
     ],
@@ -165,7 +165,7 @@ def test_an_unusable_file_of_weights_is_told_before_torch_is_imported(tmp_path: 
         "print('torch' in sys.modules)"
     )
     told = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert told.stdout.splitlines()[0].startswith("README.md: not a kind of weights")
+    assert told.stdout.splitlines()[0].startswith("README.md: not a supported kind of weights")
     assert told.stdout.splitlines()[1] == "False"
 
 

@@ -336,7 +336,7 @@ def test_what_cannot_be_is_one_line_that_names_the_remedy(
 
 
 def test_a_size_the_network_does_not_take_is_refused(images: Path, tmp_path: Path) -> None:
-    with pytest.raises(SalpipeError, match=r"^--size 50: test_vit does not take such frames"):
+    with pytest.raises(SalpipeError, match=r"^--size 50: test_vit does not accept such frames"):
         run(images, tmp_path / "shards", model="test_vit", size=50)
 
 

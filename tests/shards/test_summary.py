@@ -95,7 +95,7 @@ def test_images_with_boxes_and_known_duplicates_are_counted(tmp_path):
     )
     found = inspect(write(tmp_path / "a.h5", header(boxes=True, groups=True), whole))
     assert (found.boxed, found.duplicates) == (2, 2)
-    assert "boxes      of the objects of 2 images" in found.as_text()
+    assert "boxes      objects of 2 images" in found.as_text()
     assert "duplicates 2 images, kept together" in found.as_text()
     without = inspect(write(tmp_path / "b.h5", header(), rows(4)))
     assert (without.boxed, without.duplicates) == (0, 0)

@@ -291,7 +291,7 @@ def test_weights_that_were_replaced_after_all_are_an_error_once(
         ("resnet5O", "default", "model 'resnet5O' is unknown; did you mean resnet50"),
         ("resnet5O", "none", "is unknown"),
         (TINY, "absent.pth", "absent.pth: no such file"),
-        (TINY, "text.pth", "text.pth: not a kind of weights that is read"),
+        (TINY, "text.pth", "text.pth: not a supported kind of weights"),
         (TINY, "other.pth", f"other.pth: does not fit {TINY}: 77 missing"),
         ("botnet50ts_256", "default", "no pretrained weights of it exist"),
         ("vit_small_patch14_dinov2.lvd142m", "none", "gives features, not class scores"),
