@@ -103,7 +103,8 @@ class Contents:
 def read_pickle(file: IO[bytes]) -> Contents:
     """Read one pickle from the position of a file, up to its end.
 
-    Strings, numbers, bytes, None, tuples, lists and dictionaries are kept, except for keys other than strings. Tensors are `View`s. Time and memory are proportional to the length of the pickle.
+    Strings, numbers, bytes, None, tuples, lists and dictionaries are kept, except for keys other than strings. Tensors
+    are `View`s. Time and memory are proportional to the length of the pickle.
 
     Raises:
         CodeError: it calls a function.

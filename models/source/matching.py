@@ -191,7 +191,7 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], origin: object) -> None
 
 
 def require_values(origin: object, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Check that weights are finite floating-point values: one pass over them.
+    """Check that weights are finite floating-point values, in one pass.
 
     Args:
         origin: source of the weights, for the message.

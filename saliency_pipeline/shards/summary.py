@@ -1,4 +1,4 @@
-"""`inspect`: counts and statistics of a finished folder or one shard: classes, splits, scores, maps, rejected images."""
+"""`inspect`: counts and statistics of a finished folder or one shard: classes, splits, scores, maps, rejects."""
 
 from __future__ import annotations
 

@@ -215,9 +215,9 @@ class Broken(nn.Module):
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        (lambda x: {"out": x}, "does not give one score a class"),
-        (lambda x: x, "does not give one score a class"),
-        (lambda x: x[:, 0, 0, :0], "does not give one score a class"),
+        (lambda x: {"out": x}, "does not return one score per class"),
+        (lambda x: x, "does not return one score per class"),
+        (lambda x: x[:, 0, 0, :0], "does not return one score per class"),
         (lambda x: x @ x[:, :, :2], r"cannot classify one 160x160 image \(.*\)"),
     ],
 )
