@@ -140,7 +140,7 @@ def classifies(count: int) -> bool:
 
 
 def closed_form(name: str) -> str:
-    """Whether the family of a name has the forward-only shortcut; see `SourceInfo.closed_form`."""
+    """Forward-only shortcut of the family of a name; see `SourceInfo.closed_form`."""
     name = name.removeprefix("timm/").removeprefix("tf_").removeprefix("legacy_")
     if "clip" in name:
         return _CHECKED
