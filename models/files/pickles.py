@@ -196,6 +196,10 @@ class _Reader:
         else:
             raise CodeError(name or "the result of a call")
 
+    def instance(self, items: list[Any]) -> None:
+        """Push an object of the class that precedes its arguments."""
+        self.call(items[0], tuple(items[1:]))
+
     def build(self, kind: Any) -> None:
         """Push an object of a class; only the name is kept."""
         if not isinstance(kind, Global):
@@ -227,25 +231,11 @@ def _stack_global(reader: _Reader, _: Any) -> None:
     reader.stack.append(_named(module, name))
 
 
-def _instance(reader: _Reader, argument: str) -> None:
-    items = reader.marked()
-    reader.call(_named(*argument.split(" ", 1)), tuple(items))
-
-
-def _object(reader: _Reader, _: Any) -> None:
-    kind, *items = reader.marked()
-    reader.call(kind, tuple(items))
-
-
 def _pop(reader: _Reader, _: Any) -> None:
     if reader.marks and reader.marks[-1] == len(reader.stack):
         reader.marks.pop()
     else:
         reader.stack.pop()
-
-
-def _pop_mark(reader: _Reader, _: Any) -> None:
-    reader.marked()
 
 
 def _mapping(reader: _Reader, _: Any) -> None:
@@ -254,31 +244,18 @@ def _mapping(reader: _Reader, _: Any) -> None:
     reader.entries(items)
 
 
-def _build(reader: _Reader, _: Any) -> None:
-    # attributes are not kept
-    reader.take(1)
-
-
-def _put(reader: _Reader, argument: int | None) -> None:
-    reader.memoize(argument)
-
-
-def _push(make: Callable[[], Any]) -> Callable[[_Reader, Any], None]:
+def _push(make: Callable[[], Any]) -> Callable[[_Reader, Any], object]:
     return lambda reader, _: reader.stack.append(make())
 
 
-def _tuple(count: int) -> Callable[[_Reader, Any], None]:
+def _tuple(count: int) -> Callable[[_Reader, Any], object]:
     return lambda reader, _: reader.stack.append(tuple(reader.take(count)))
 
 
-def _nothing(reader: _Reader, _: Any) -> None:
-    pass
-
-
-_ACTIONS: dict[str, Callable[[_Reader, Any], None]] = {
-    "PROTO": _nothing,
-    "FRAME": _nothing,
-    "STOP": _nothing,
+_ACTIONS: dict[str, Callable[[_Reader, Any], object]] = {
+    "PROTO": lambda _, version: None,
+    "FRAME": lambda _, length: None,
+    "STOP": lambda *_: None,
     "NONE": _push(lambda: None),
     "NEWTRUE": _push(lambda: True),
     "NEWFALSE": _push(lambda: False),
@@ -300,23 +277,23 @@ _ACTIONS: dict[str, Callable[[_Reader, Any], None]] = {
     "SETITEM": lambda reader, _: reader.entries(reader.take(2)),
     "SETITEMS": lambda reader, _: reader.entries(reader.marked()),
     "POP": _pop,
-    "POP_MARK": _pop_mark,
+    "POP_MARK": lambda reader, _: reader.marked(),
     "DUP": lambda reader, _: reader.stack.append(reader.stack[-1]),
-    "PUT": _put,
-    "BINPUT": _put,
-    "LONG_BINPUT": _put,
-    "MEMOIZE": _put,
+    "PUT": _Reader.memoize,
+    "BINPUT": _Reader.memoize,
+    "LONG_BINPUT": _Reader.memoize,
+    "MEMOIZE": _Reader.memoize,
     "GET": lambda reader, index: reader.stack.append(reader.memo[index]),
     "BINGET": lambda reader, index: reader.stack.append(reader.memo[index]),
     "LONG_BINGET": lambda reader, index: reader.stack.append(reader.memo[index]),
     "GLOBAL": lambda reader, argument: reader.stack.append(_named(*argument.split(" ", 1))),
     "STACK_GLOBAL": _stack_global,
     "REDUCE": lambda reader, _: reader.call(*reader.take(2)),
-    "INST": _instance,
-    "OBJ": _object,
+    "INST": lambda reader, argument: reader.call(_named(*argument.split(" ", 1)), tuple(reader.marked())),
+    "OBJ": lambda reader, _: reader.instance(reader.marked()),
     "NEWOBJ": lambda reader, _: reader.build(reader.take(2)[0]),
     "NEWOBJ_EX": lambda reader, _: reader.build(reader.take(3)[0]),
-    "BUILD": _build,
+    "BUILD": lambda reader, _: reader.take(1),  # attributes are not kept
     "BINPERSID": lambda reader, _: reader.persistent(reader.stack.pop()),
 }
 _VALUES = {

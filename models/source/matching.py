@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.source.weights import State, WeightsFile, short
-from saliency_pipeline.text import shown
+from saliency_pipeline.text import plural, shown
 
 _AVERAGED = {"ema", "averaged", "swa"}
 _MOST_PREFIXES = 16
@@ -83,25 +83,26 @@ class Choice:
         Args:
             others: other choices that fit.
         """
-        name, notes = shown(self.file.path.name), []
-        states = [where for where in self.file.states if where != self.where]
-        if states:
-            notes.append(f"{name}: weights taken from '{short(self.where)}'; it also holds {_first(states)}")
+        notes = []
+        if states := [where for where in self.file.states if where != self.where]:
+            notes.append(f"weights taken from '{short(self.where)}'; it also holds {first_names(states)}")
         if self.prefix:
-            notes.append(f"{name}: prefix '{short(self.prefix)}' taken off the names of {_tensors(self.state)}")
+            notes.append(f"prefix '{short(self.prefix)}' removed from the names of {plural(len(self.state), 'tensor')}")
         if self.joined:
-            notes.append(f"{name}: {_tensors(self.joined)} beside that prefix taken as well ({_first(self.joined)})")
+            tensors = plural(len(self.joined), "tensor")
+            notes.append(f"{tensors} beside that prefix used as well ({first_names(self.joined)})")
         if wrapped := [key for key in self.file.states[self.where] if _WRAPPED.search(key)]:
-            notes.append(f"{name}: wrappers taken out of the names of {_tensors(wrapped)} ({_first(wrapped, 1)})")
+            tensors = plural(len(wrapped), "tensor")
+            notes.append(f"wrappers removed from the names of {tensors} ({first_names(wrapped, 1)})")
         beside = [other.prefix for other in others if other.where == self.where]
         if prefixes := [f"'{prefix}'" if prefix else "no prefix" for prefix in beside]:
-            notes.append(f"{name}: those under {_first(prefixes)} fit as well and were not taken")
+            notes.append(f"those under {first_names(prefixes)} fit as well and were not used")
         if self.left_out:
-            notes.append(f"{name}: left out {_tensors(self.left_out)} of other names ({_first(self.left_out)})")
+            tensors = plural(len(self.left_out), "tensor")
+            notes.append(f"ignored {tensors} of other names ({first_names(self.left_out)})")
         if count := sum(self.file.classes.values()):
-            objects = f"{count:,} object{'s' * (count != 1)}"
-            notes.append(f"{name}: {objects} beside the weights not read ({_first(list(self.file.classes))})")
-        return tuple(notes)
+            notes.append(f"{plural(count, 'object')} beside the weights not read ({first_names([*self.file.classes])})")
+        return tuple(f"{shown(self.file.path.name)}: {note}" for note in notes)
 
 
 def choices(file: WeightsFile, network: nn.Module) -> Iterator[Choice]:
@@ -147,7 +148,7 @@ class Mismatch:
     def __str__(self) -> str:
         shapes = [f"{key} {list(theirs)} instead of {list(ours)}" for key, (ours, theirs) in self.shapes.items()]
         kinds = (("wrong shape", shapes), ("missing", self.missing), ("unexpected", self.unexpected))
-        return "; ".join(f"{len(keys)} {kind}: {_first(keys)}" for kind, keys in kinds if keys)
+        return "; ".join(f"{len(keys)} {kind}: {first_names(keys)}" for kind, keys in kinds if keys)
 
     def class_count(self, classes: int) -> int | None:
         """The file's number of classes if nothing else differs from a network of `classes`, else None."""
@@ -220,9 +221,6 @@ def _is_finite(values: Tensor) -> bool:
     return not values.numel() or all(map(torch.isfinite, torch.aminmax(values)))
 
 
-def _tensors(names: Collection[str]) -> str:
-    return f"{len(names):,} tensor{'s' * (len(names) != 1)}"
-
-
-def _first(names: tuple[str, ...] | list[str], most: int = 3) -> str:
+def first_names(names: tuple[str, ...] | list[str], most: int = 3) -> str:
+    """The first of some names, printable, for a message."""
     return ", ".join(short(name) for name in names[:most]) + (", …" if len(names) > most else "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -95,15 +97,13 @@ def make_fusion(name: str, channels: int, alpha: float, learn_alpha: bool) -> nn
     Raises:
         SalpipeError: the fusion does not exist.
     """
-    match name:
-        case "multiply-skip":
-            return MultiplySkip(alpha, learned=learn_alpha)
-        case "neutral":
-            return Neutral(channels)
-        case "multiply":
-            return Multiply()
-        case "add":
-            return Add()
-        case "concat":
-            return Concat(channels)
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "multiply-skip": lambda: MultiplySkip(alpha, learned=learn_alpha),
+        "neutral": lambda: Neutral(channels),
+        "multiply": Multiply,
+        "add": Add,
+        "concat": lambda: Concat(channels),
+    }
+    if name in makers:
+        return makers[name]()
     raise SalpipeError(f"--fusion {name}: unknown; choose from {', '.join(FUSIONS)}")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.probe import own_random_state
 from saliency_pipeline.models.source.build import from_file, head_tensors, pretrained
-from saliency_pipeline.models.source.matching import fill
+from saliency_pipeline.models.source.matching import fill, first_names
 from saliency_pipeline.models.source.registry import find_source
 from saliency_pipeline.models.trained.fusion import ZeroConv
 from saliency_pipeline.models.trained.trained import Trained
@@ -42,10 +42,10 @@ class InitReport:
     left_out: tuple[str, ...]
 
     def __str__(self) -> str:
-        drawn = f"{len(self.xavier)} drawn ({_first(self.xavier)})" if self.xavier else "none drawn"
+        drawn = f"{len(self.xavier)} drawn ({first_names(self.xavier)})" if self.xavier else "none drawn"
         if not self.origin:
             return f"init {self.how}: {drawn}"
-        left = f", {len(self.left_out)} of it left out ({_first(self.left_out)})" if self.left_out else ""
+        left = f", {len(self.left_out)} of it left out ({first_names(self.left_out)})" if self.left_out else ""
         return f"init {self.how}: {len(self.loaded)} tensors of {self.origin} loaded{left}, {drawn}"
 
 
@@ -122,7 +122,7 @@ def _load(network: nn.Module, report: InitReport, tensors: dict[str, Tensor], he
     if report.how == "full":
         missing = [name for name in own if name not in tensors and name not in head]
     if missing:
-        raise SalpipeError(f"{report.origin}: lacks {len(missing)} of the network's tensors ({_first(missing)})")
+        raise SalpipeError(f"{report.origin}: lacks {len(missing)} of the network's tensors ({first_names(missing)})")
     fill(network, loaded | partly, report.origin)
     xavier = tuple(name for name in report.xavier if name not in loaded)
     return InitReport(report.how, report.origin, (*loaded, *partly), xavier, tuple(left_out))
@@ -168,7 +168,3 @@ def _draw(network: nn.Module, seed: int) -> tuple[str, ...]:
                 nn.init.zeros_(module.bias)
             names.append(name)
     return tuple(names)
-
-
-def _first(names: tuple[str, ...] | list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

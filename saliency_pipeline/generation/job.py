@@ -19,6 +19,7 @@ from PIL import Image
 
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.files import publish
+from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.plan import ShardTask
 from saliency_pipeline.generation.receipt import Receipt, Reject
 from saliency_pipeline.images.decode import decode_frame
@@ -54,33 +55,23 @@ class Job:
 
     Attributes:
         folder: the output folder.
-        model: name of the source model.
-        weights: weights of the source model.
+        config: the configuration, with the stored names of model, methods and device.
         size: side of the frame in pixels.
         layer: the explained layer.
-        methods: names of the methods.
         target: the explained classes.
         placement: backend, precision, device and streams.
         batch: frames per batch.
         header: header of every shard.
-        fit: how an image becomes a square frame.
-        max_pixels: images with more are rejected.
-        jpeg_quality: for the `jpeg` encoding.
     """
 
     folder: str
-    model: str
-    weights: str
+    config: GenerateConfig
     size: int
     layer: Layer
-    methods: tuple[str, ...]
     target: Target
     placement: Placement
     batch: int
     header: ShardHeader
-    fit: str
-    max_pixels: int
-    jpeg_quality: int
 
 
 @dataclass(frozen=True)
@@ -233,14 +224,7 @@ class _Worker:
         for record in chunk.records:
             try:
                 data = record.read()
-                frame, size = decode_frame(
-                    data,
-                    job.size,
-                    fit=job.fit,
-                    interpolation=self.interpolation,
-                    max_pixels=job.max_pixels,
-                    box=record.box,
-                )
+                frame, size = decode_record(record, data, job.config, job.size, self.interpolation)
             except BadImageError as error:
                 rejects.append(Reject(record.key, str(error)))
                 continue
@@ -248,10 +232,10 @@ class _Worker:
                 reason = f"cannot be read: {error.strerror or type(error).__name__}"
                 rejects.append(Reject(record.key, reason))
                 continue
-            single_color.append(is_single_color(frame, job.fit))
+            single_color.append(is_single_color(frame, job.config.fit))
             if job.header.encoding == "jpeg":
                 # The model must see the frame as stored.
-                jpegs.append(encoded := _jpeg(frame, job.jpeg_quality))
+                jpegs.append(encoded := _jpeg(frame, job.config.jpeg_quality))
                 frame = np.asarray(Image.open(io.BytesIO(encoded)))
             frames[len(records)] = frame
             records.append(record)
@@ -289,6 +273,14 @@ class _Worker:
         return _Explained(chunk, rows, rejects)
 
 
+def decode_record(
+    record: ImageRecord, data: bytes, config: GenerateConfig, size: int, interpolation: str
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """The frame of a record, see `decode_frame`."""
+    fit, most = config.fit, config.max_pixels
+    return decode_frame(data, size, fit=fit, interpolation=interpolation, max_pixels=most, box=record.box)
+
+
 def _jpeg(frame: np.ndarray, quality: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(frame).save(buffer, "JPEG", quality=quality, subsampling=0)
@@ -309,7 +301,7 @@ def write_shard(job: Job, task: ShardTask) -> Receipt:
 def build_explainer(job: Job, source: SourceModel) -> Explainer:
     """The job's engine, from its source model."""
     split = prepared_split(source, job.layer, job.batch)
-    return Explainer(source, job.layer, find_methods(job.methods), job.target, job.batch, job.placement, split)
+    return Explainer(source, job.layer, find_methods(job.config.methods), job.target, job.batch, job.placement, split)
 
 
 def _kept_explainer(job: Job) -> Explainer:
@@ -318,8 +310,10 @@ def _kept_explainer(job: Job) -> Explainer:
     key = job.header.plan, job.placement
     if key not in _kept:
         _kept.clear()
-        source = load_source(job.model, job.weights).with_size(job.size)
+        source = load_source(job.config.model, job.config.weights).with_size(job.size)
         if source.weights_sha256 != job.header.provenance["source"]["weights_sha256"]:
-            raise SalpipeError(f"--weights {job.weights}: not the weights that the run was started with; restore them")
+            raise SalpipeError(
+                f"--weights {job.config.weights}: not the weights that the run was started with; restore them"
+            )
         _kept[key] = build_explainer(job, source)
     return _kept[key]

@@ -13,7 +13,7 @@ import numpy as np
 from saliency_pipeline.devices import find_device
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.generation.config import GenerateConfig
-from saliency_pipeline.generation.job import Job, build_explainer
+from saliency_pipeline.generation.job import Job, build_explainer, decode_record
 from saliency_pipeline.generation.plan import (
     PASSED_OVER,
     Choices,
@@ -25,7 +25,6 @@ from saliency_pipeline.generation.plan import (
     store_plan,
     stored_plan,
 )
-from saliency_pipeline.images.decode import decode_frame
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.models.source.source import SourceModel, load_source
 from saliency_pipeline.models.trained.training_images import ENTRY
@@ -173,21 +172,7 @@ def _job(
     )
     streams = max(1, usable_cores() // jobs) if config.device == "cpu" else 2
     placement = Placement(plan.resolved.backend, plan.resolved.precision, config.device, streams)
-    return Job(
-        str(folder),
-        config.model,
-        config.weights,
-        size,
-        layer,
-        config.methods,
-        target,
-        placement,
-        plan.resolved.batch_size,
-        header,
-        config.fit,
-        config.max_pixels,
-        config.jpeg_quality,
-    )
+    return Job(str(folder), config, size, layer, target, placement, plan.resolved.batch_size, header)
 
 
 def _choose(
@@ -256,14 +241,7 @@ def _first_frames(catalogue: Catalogue, config: GenerateConfig, source: SourceMo
     frames = []
     for record in catalogue.records[:: max(1, len(catalogue) // count)]:
         try:
-            frame, _ = decode_frame(
-                record.read(),
-                p.size,
-                fit=config.fit,
-                interpolation=p.interpolation,
-                max_pixels=config.max_pixels,
-                box=record.box,
-            )
+            frame, _ = decode_record(record, record.read(), config, p.size, p.interpolation)
         except (BadImageError, OSError):
             continue
         frames.append(frame)

@@ -162,7 +162,7 @@ def _write(
     job = resolved.job
     folder, placement = Path(job.folder), job.placement
     progress.note(
-        f"{job.model}, layer {job.layer.name}, {placement.backend} {placement.precision} on {placement.device}"
+        f"{job.config.model}, layer {job.layer.name}, {placement.backend} {placement.precision} on {placement.device}"
     )
     own = tasks[part[0] - 1 :: part[1]]
     done = _valid_receipts(folder, own, job.header.plan, progress)
@@ -200,16 +200,16 @@ def _notes(job: Job, single_color: int, seen: int, images: int) -> Iterator[str]
             f"{plural(single_color, 'image')} of one color everywhere, with nothing on it to explain: "
             "stored with bit 8 of saliency/<method>/flag"
         )
-    source = job.header.provenance["source"]
+    model, source = job.config.model, job.header.provenance["source"]
     if seen:
         yield (
-            f"{job.model} was trained on {seen:,} of these {plural(images, 'image')}: their maps are stored with bit "
-            f"{SEEN} of saliency/<method>/flag, and must not be those of validation or test images"
+            f"{model} was trained on {seen:,} of these {plural(images, 'image')}: their maps are stored with bit {SEEN} "
+            "of saliency/<method>/flag, and must not be those of validation or test images"
         )
     if source.get(ENTRY, None if source["weights"] == "trained" else 0) is None:
         yield (
-            f"{job.model} does not record all images it was trained on: 'salpipe train' refuses its maps; train it "
-            "again, and generate these shards again in another folder"
+            f"{model} does not record all images it was trained on: 'salpipe train' refuses its maps; train it again, "
+            "and generate these shards again in another folder"
         )
 
 

@@ -16,23 +16,9 @@ import h5py
 import numpy as np
 
 from saliency_pipeline.documents import NotRegularError, open_regular, parse_json
+from saliency_pipeline.shards import schema
 from saliency_pipeline.shards.file import Identity, identity_of
-from saliency_pipeline.shards.schema import (
-    BOX,
-    FORMAT,
-    GROUP,
-    MAX_ITEM_BYTES,
-    MAX_ROWS,
-    MAX_TEXT_BYTES,
-    Column,
-    Encoding,
-    MapShape,
-    ShardHeader,
-    columns,
-    is_method_name,
-    map_path,
-    ragged,
-)
+from saliency_pipeline.shards.schema import Column, Encoding, MapShape, ShardHeader
 
 # twice that of a frame of one single color
 _JPEG_RATIO = 1024
@@ -80,7 +66,7 @@ def read_layout(path: Path) -> tuple[Layout | None, list[str]]:
 
 
 def _read(file: h5py.File, identity: Identity) -> tuple[Layout | None, list[str]]:
-    if "format" not in file.attrs or _attribute(file, "format") != FORMAT:
+    if "format" not in file.attrs or _attribute(file, "format") != schema.FORMAT:
         return None, ["not a shard of salpipe"]
     version = _attribute(file, "format_version")
     if not isinstance(version, str) or not re.fullmatch(r"[1-9][0-9]{0,5}\.[0-9]{1,6}", version):
@@ -100,7 +86,7 @@ def _read(file: h5py.File, identity: Identity) -> tuple[Layout | None, list[str]
         raise ValueError("attribute size is not a number")
     encoding = cast(Encoding, _text(file, "encoding"))
     maps = _methods(file, problems)
-    boxes, groups = _has(file, BOX), _has(file, GROUP)
+    boxes, groups = _has(file, schema.BOX), _has(file, schema.GROUP)
     header = ShardHeader(_text(file, "plan"), provenance, tuple(classes), int(size), encoding, maps, boxes, groups)
     places: dict[str, tuple[int, Column]] = {}
 
@@ -122,11 +108,11 @@ def _read(file: h5py.File, identity: Identity) -> tuple[Layout | None, list[str]
     if key.dtype.kind != "S" or len(key.shape) != 1:
         return None, [f"key is {key.dtype} {key.shape}, not fixed-length strings (N,)"]
     rows = key.shape[0]
-    if rows > MAX_ROWS or key.nbytes > MAX_ITEM_BYTES:
+    if rows > schema.MAX_ROWS or key.nbytes > schema.MAX_ITEM_BYTES:
         return None, [f"key is {key.dtype} {key.shape}, more than a shard holds"]
-    for name, column in columns(header, rows).items():
+    for name, column in schema.columns(header, rows).items():
         place(name, column)
-    for name, (offsets, each) in ragged(header).items():
+    for name, (offsets, each) in schema.ragged(header).items():
         place(offsets, Column(np.dtype("<u8"), (rows + 1,)))
         stream = place(name)
         if stream is not None and (stream.dtype != each.dtype or stream.shape[1:] != each.shape or not stream.shape):
@@ -159,8 +145,8 @@ def _methods(file: h5py.File, problems: list[str]) -> dict[str, MapShape]:
         return {}
     shapes = {}
     for method in _member(file, "saliency", h5py.Group):
-        shape = _member(file, map_path(method, "map"), h5py.Dataset).shape
-        if not is_method_name(method) or len(shape) != 4 or min(shape[1:]) < 1:
+        shape = _member(file, schema.map_path(method, "map"), h5py.Dataset).shape
+        if not schema.is_method_name(method) or len(shape) != 4 or min(shape[1:]) < 1:
             problems.append(f"saliency/{method!r:.60} does not look like a method's maps")
         else:
             shapes[method] = MapShape(*shape[1:])
@@ -228,7 +214,7 @@ def _attribute(file: h5py.File, name: str) -> Any:
     fixed = kind.get_class() == h5py.h5t.STRING and not kind.is_variable_str()
     if attribute.shape != () or not (fixed or kind.get_class() == h5py.h5t.INTEGER):
         raise ValueError(f"attribute {name} is not a number or a string of fixed length")
-    if attribute.get_storage_size() > min(MAX_TEXT_BYTES, file.id.get_filesize()):
+    if attribute.get_storage_size() > min(schema.MAX_TEXT_BYTES, file.id.get_filesize()):
         raise ValueError(f"attribute {name} does not fit into the file")
     value = file.attrs[name]
     return value.decode() if isinstance(value, bytes) else value

@@ -23,28 +23,10 @@ from PIL import Image
 
 from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.images.formats import MAX_SCANS, SCAN
+from saliency_pipeline.shards import schema
 from saliency_pipeline.shards.file import ShardFile
 from saliency_pipeline.shards.layout import Layout, read_layout
-from saliency_pipeline.shards.schema import (
-    BOX,
-    GROUP,
-    IMAGE,
-    LABEL,
-    MAX_ITEM_BYTES,
-    PREDICTED,
-    SCORE,
-    SHA256,
-    SOURCE_SIZE,
-    SPLIT,
-    Described,
-    MapPart,
-    ShardHeader,
-    all_finite,
-    are_scales,
-    decode_maps,
-    map_path,
-    ragged,
-)
+from saliency_pipeline.shards.schema import Described, MapPart, ShardHeader
 
 Rows = Sequence[int] | slice | npt.NDArray[np.integer[Any]] | None
 
@@ -160,7 +142,7 @@ class Shard(Described):
         self, rows: npt.NDArray[np.integer[Any]], out: npt.NDArray[np.uint8], places: npt.NDArray[Any]
     ) -> None:
         """Copy frames into places of an array uint8 (B, S, S, 3), where the encoding is raw; see `gather`."""
-        self.gather(IMAGE, rows, out, places)
+        self.gather(schema.IMAGE, rows, out, places)
 
     def gather_maps(
         self,
@@ -172,7 +154,7 @@ class Shard(Described):
     ) -> None:
         """Copy stored maps of one target into places of an array float16 (B, h, w); see `gather`."""
         targets = self.header.maps[method].targets
-        self.gather(map_path(method, "map"), rows * targets + target, out, places)
+        self.gather(schema.map_path(method, "map"), rows * targets + target, out, places)
 
     def _range(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
         """Rows `start` to `stop` of a data set."""
@@ -196,7 +178,7 @@ class Shard(Described):
     def __getitem__(self, row: int) -> Pair:
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
-        label = int(self.read(LABEL, row))
+        label = int(self.read(schema.LABEL, row))
         if not -1 <= label < len(self.classes):
             raise self._damaged(f"'{self.keys[row]}' has label {label} of {len(self.classes)} classes")
         return Pair(
@@ -204,12 +186,12 @@ class Shard(Described):
             image=self.images([row])[0],
             label=label,
             class_name=self.classes[label] if label >= 0 else None,
-            split=int(self.read(SPLIT, row)),
-            prediction_class=self.read(PREDICTED, row),
-            prediction_score=self.read(SCORE, row),
+            split=int(self.read(schema.SPLIT, row)),
+            prediction_class=self.read(schema.PREDICTED, row),
+            prediction_score=self.read(schema.SCORE, row),
             maps={method: self.maps(method, [row])[0] for method in self.methods},
             targets={method: self.targets(method, [row])[0] for method in self.methods},
-            source_size=tuple(self.read(SOURCE_SIZE, row).tolist()),
+            source_size=tuple(self.read(schema.SOURCE_SIZE, row).tolist()),
         )
 
     @property
@@ -233,7 +215,7 @@ class Shard(Described):
     @property
     def labels(self) -> npt.NDArray[np.int64]:
         """Index into the classes, int64 (N,); -1 unlabeled."""
-        labels = self.read(LABEL)
+        labels = self.read(schema.LABEL)
         if labels.size and (labels.min() < -1 or labels.max() >= len(self.classes)):
             raise self._damaged(f"a label is outside the {len(self.classes)} classes")
         return labels
@@ -241,7 +223,7 @@ class Shard(Described):
     @property
     def splits(self) -> npt.NDArray[np.int8]:
         """0 train, 1 validation, 2 test, -1 none; int8 (N,)."""
-        splits: npt.NDArray[np.int8] = self.read(SPLIT)
+        splits: npt.NDArray[np.int8] = self.read(schema.SPLIT)
         if splits.size and (splits.min() < -1 or splits.max() > 2):
             raise self._damaged("a split is none of -1, 0, 1 and 2")
         return splits
@@ -249,22 +231,22 @@ class Shard(Described):
     @property
     def predictions(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """The source model's top 5: classes int32 (N, 5), -1 where it has fewer, and softmax float32 (N, 5)."""
-        return self.read(PREDICTED), self.read(SCORE)
+        return self.read(schema.PREDICTED), self.read(schema.SCORE)
 
     @property
     def source_sizes(self) -> npt.NDArray[np.int32]:
         """Height and width of the original images in pixels, int32 (N, 2)."""
-        return self.read(SOURCE_SIZE)
+        return self.read(schema.SOURCE_SIZE)
 
     @property
     def source_sha256(self) -> npt.NDArray[np.uint8]:
         """SHA-256 of the original files, uint8 (N, 32)."""
-        return self.read(SHA256)
+        return self.read(schema.SHA256)
 
     @property
     def groups(self) -> npt.NDArray[np.int64]:
         """Equal for images of one group, such as duplicates, int64 (N,); -1 for an image without one."""
-        return self.read(GROUP) if self.header.groups else np.full(len(self), -1, np.int64)
+        return self.read(schema.GROUP) if self.header.groups else np.full(len(self), -1, np.int64)
 
     def images(self, rows: Rows = None) -> npt.NDArray[np.uint8]:
         """Frames of the rows (default all): uint8 (B, S, S, 3) RGB.
@@ -273,7 +255,7 @@ class Shard(Described):
             IntegrityError: a stored JPEG cannot be decoded.
         """
         if self.header.encoding == "raw":
-            return self.read(IMAGE, rows)
+            return self.read(schema.IMAGE, rows)
         chosen = np.arange(len(self))[slice(None) if rows is None else rows]
         frames = np.empty((len(chosen), self.size, self.size, 3), dtype=np.uint8)
         for frame, row in zip(frames, chosen.tolist(), strict=True):
@@ -307,7 +289,7 @@ class Shard(Described):
         """Number of boxes per image, int64 (N,)."""
         if not self.header.boxes:
             return np.zeros(len(self), np.int64)
-        ends = self.read(ragged(self.header)[BOX][0]).astype(np.int64)
+        ends = self.read(schema.ragged(self.header)[schema.BOX][0]).astype(np.int64)
         return ends[1:] - ends[:-1]
 
     def boxes(self, row: int) -> npt.NDArray[np.int32]:
@@ -316,14 +298,15 @@ class Shard(Described):
         In the image as stored in its file, before EXIF rotation; x1 and y1 are excluded. M is 0 if the data set has
         none.
         """
-        return self._ragged(BOX, row) if self.header.boxes else np.empty((0, 4), np.int32)
+        return self._ragged(schema.BOX, row) if self.header.boxes else np.empty((0, 4), np.int32)
 
     def _ragged(self, name: str, row: int) -> npt.NDArray[Any]:
         """The rows of one image in a ragged data set."""
-        offsets, _ = ragged(self.header)[name]
+        offsets, _ = schema.ragged(self.header)[name]
         start, stop = self._range(offsets, row, row + 2).tolist()
         column = self.layout.places[name][1]
-        if not start <= stop <= column.shape[0] or (stop - start) * column.nbytes > MAX_ITEM_BYTES * column.shape[0]:
+        most = schema.MAX_ITEM_BYTES * column.shape[0]
+        if not start <= stop <= column.shape[0] or (stop - start) * column.nbytes > most:
             raise self._damaged(f"{offsets} does not fit {name}")
         return self._range(name, start, stop)
 
@@ -334,9 +317,9 @@ class Shard(Described):
             IntegrityError: a value is not finite.
         """
         stored = self.read(self._of(method, "map"), rows)
-        if not all_finite(stored):
+        if not schema.all_finite(stored):
             raise self._damaged(f"a map of {method} holds values that are not finite")
-        return decode_maps(stored, self.scales(method, rows))
+        return schema.decode_maps(stored, self.scales(method, rows))
 
     def scales(self, method: str, rows: Rows = None) -> npt.NDArray[np.float32]:
         """Greatest absolute value of each map, float32 (B, T).
@@ -345,7 +328,7 @@ class Shard(Described):
             IntegrityError: one is negative or not finite.
         """
         scales = self.read(self._of(method, "scale"), rows)
-        if not are_scales(scales):
+        if not schema.are_scales(scales):
             raise self._damaged(f"a scale of {method} is negative or not finite")
         return scales
 
@@ -362,7 +345,7 @@ class Shard(Described):
             raise SalpipeError(
                 f"{self.path} holds no maps of '{method}'; it holds {', '.join(self.methods) or 'none at all'}"
             )
-        return map_path(method, part)
+        return schema.map_path(method, part)
 
     def _damaged(self, problem: str) -> IntegrityError:
         return IntegrityError(

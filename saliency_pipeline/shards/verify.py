@@ -15,26 +15,10 @@ import numpy.typing as npt
 from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.files import sha256_of
 from saliency_pipeline.recognition import is_shards, no_shards
+from saliency_pipeline.shards import schema
 from saliency_pipeline.shards.layout import read_layout
 from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, Manifest, ShardEntry, reject_lines
-from saliency_pipeline.shards.schema import (
-    ALL_ZERO,
-    BOX,
-    CONSTANT,
-    GROUP,
-    LABEL,
-    NON_FINITE,
-    PREDICTED,
-    SCORE,
-    SEEN,
-    SINGLE_COLOR,
-    SOURCE_SIZE,
-    SPLIT,
-    ShardHeader,
-    is_shard_name,
-    map_path,
-    ragged,
-)
+from saliency_pipeline.shards.schema import ShardHeader
 from saliency_pipeline.shards.shard import Shard
 
 _CHUNK_BYTES = 8 * 2**20
@@ -101,7 +85,7 @@ def verify(path: Path | str, *, deep: bool = False, progress: Callable[[int, int
     manifest = None
     if path.is_dir():
         manifest = _read_manifest(path, problems)
-        present = sorted(entry.name for entry in path.iterdir() if is_shard_name(entry.name))
+        present = sorted(entry.name for entry in path.iterdir() if schema.is_shard_name(entry.name))
         listed = {entry.name: entry for entry in manifest.shards} if manifest else {}
         if not manifest and not present:
             raise no_shards(path)
@@ -193,29 +177,29 @@ def _check_columns(shard: Shard) -> Iterator[str]:
     most = len(names) if isinstance(names, list) and names else 2**31
     predicted, score = shard.predictions
     checks: list[tuple[str, npt.NDArray[Any], float, float]] = [
-        (LABEL, shard.read(LABEL), -1, len(shard.classes) - 1),
-        (SPLIT, shard.read(SPLIT), -1, 2),
-        (SOURCE_SIZE, shard.source_sizes, 1, np.inf),
-        (GROUP, shard.groups, -1, np.inf),
-        (PREDICTED, predicted, -1, most - 1),
-        (SCORE, score, 0, 1.0001),
+        (schema.LABEL, shard.read(schema.LABEL), -1, len(shard.classes) - 1),
+        (schema.SPLIT, shard.read(schema.SPLIT), -1, 2),
+        (schema.SOURCE_SIZE, shard.source_sizes, 1, np.inf),
+        (schema.GROUP, shard.groups, -1, np.inf),
+        (schema.PREDICTED, predicted, -1, most - 1),
+        (schema.SCORE, score, 0, 1.0001),
     ]
     for method in shard.methods:
-        scales, flags = shard.read(map_path(method, "scale")), shard.flags(method)
+        scales, flags = shard.read(schema.map_path(method, "scale")), shard.flags(method)
         checks += [
-            (map_path(method, "scale"), scales, 0, float(np.finfo(np.float32).max)),
-            (map_path(method, "target"), shard.targets(method), -1, most - 1),
-            (map_path(method, "flag"), flags, 0, ALL_ZERO | CONSTANT | NON_FINITE | SINGLE_COLOR | SEEN),
+            (schema.map_path(method, "scale"), scales, 0, float(np.finfo(np.float32).max)),
+            (schema.map_path(method, "target"), shard.targets(method), -1, most - 1),
+            (schema.map_path(method, "flag"), flags, 0, schema.ALL_FLAGS),
         ]
-        if not np.array_equal(scales == 0, flags & ALL_ZERO != 0):
+        if not np.array_equal(scales == 0, flags & schema.ALL_ZERO != 0):
             yield f"saliency/{method}: flags of all-zero maps do not agree with the scales"
     for name, values, low, high in checks:
         yield from _outside(name, values, low, high)
-    for name, (offsets, _) in ragged(shard.header).items():
+    for name, (offsets, _) in schema.ragged(shard.header).items():
         if not _fits(shard.read(offsets), shard.layout.places[name][1].shape[0]):
             yield f"{offsets} does not run from 0 to the end of {name}"
     if shard.header.boxes:
-        boxes = shard.read(BOX)
+        boxes = shard.read(schema.BOX)
         if (reversed_boxes := (boxes[:, :2] >= boxes[:, 2:]).any(axis=1)).any():
             corners = ", ".join(map(str, boxes[reversed_boxes][0].tolist()))
             yield f"source/box has a box whose corners are reversed ({corners})"
@@ -238,7 +222,7 @@ def _check_bulk(shard: Shard, keys: dict[bytes, str]) -> Iterator[str]:
 
 
 def _check_maps(shard: Shard, method: str) -> Iterator[str]:
-    name = map_path(method, "map")
+    name = schema.map_path(method, "map")
     column = shard.layout.places[name][1]
     rows = len(shard)
     step = max(1, _CHUNK_BYTES * rows // max(1, column.nbytes))

@@ -15,29 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from saliency_pipeline.files import disk_errors_explained
-from saliency_pipeline.shards.schema import (
-    BOX,
-    FORMAT,
-    FORMAT_VERSION,
-    GROUP,
-    IMAGE,
-    LABEL,
-    PREDICTED,
-    SCORE,
-    SEEN,
-    SHA256,
-    SINGLE_COLOR,
-    SOURCE_SIZE,
-    SPLIT,
-    Column,
-    ShardHeader,
-    ShardRows,
-    columns,
-    encode_maps,
-    map_path,
-    ragged,
-    to_json,
-)
+from saliency_pipeline.shards import schema
+from saliency_pipeline.shards.schema import Column, ShardHeader, ShardRows
 from saliency_pipeline.temporaries import exclusive, temporary_name
 
 if TYPE_CHECKING:
@@ -94,10 +73,10 @@ class ShardWriter:
         self.capacity = capacity
         self.rows = 0
         self._keys: list[bytes] = []
-        self._ragged: dict[str, list[npt.NDArray[np.generic]]] = {name: [] for name in ragged(header)}
+        self._ragged: dict[str, list[npt.NDArray[np.generic]]] = {name: [] for name in schema.ragged(header)}
         self._small: dict[str, list[npt.NDArray[np.generic]]] = {
             name: [np.empty(column.shape, column.dtype)]
-            for name, column in columns(header, 0).items()
+            for name, column in schema.columns(header, 0).items()
             if math.prod(column.shape[1:]) * column.dtype.itemsize <= _SMALL_BYTES
         }
         self._file: _File | None = None
@@ -152,7 +131,7 @@ class ShardWriter:
             for name, arrays in self._small.items():
                 file.put(name, 0, np.concatenate(arrays))
             file.add_keys(self._keys)
-            for name, (offsets, each) in ragged(self.header).items():
+            for name, (offsets, each) in schema.ragged(self.header).items():
                 file.add_ragged(name, offsets, each, self._ragged[name])
             file.complete()
             self._file = None
@@ -183,31 +162,31 @@ class ShardWriter:
         if any("\0" in key or not key for key in rows.keys):
             raise ValueError("a key is empty or holds a NUL character")
         arrays: dict[str, npt.NDArray[np.generic]] = {
-            LABEL: rows.labels,
-            SPLIT: rows.splits,
-            SHA256: rows.sha256,
-            SOURCE_SIZE: rows.source_size,
-            PREDICTED: rows.prediction_class,
-            SCORE: rows.prediction_score,
+            schema.LABEL: rows.labels,
+            schema.SPLIT: rows.splits,
+            schema.SHA256: rows.sha256,
+            schema.SOURCE_SIZE: rows.source_size,
+            schema.PREDICTED: rows.prediction_class,
+            schema.SCORE: rows.prediction_score,
         }
         if len(rows.groups) and not self.header.groups:
             raise ValueError("groups for a shard without groups")
         if self.header.groups:
-            arrays[GROUP] = np.asarray(rows.groups)
+            arrays[schema.GROUP] = np.asarray(rows.groups)
         for method, raw in rows.maps.items():
-            stored, scale, flag = encode_maps(raw)
-            arrays[map_path(method, "map")] = stored
-            arrays[map_path(method, "scale")] = scale
-            arrays[map_path(method, "target")] = rows.targets[method]
-            for bit, images in ((SINGLE_COLOR, rows.single_color), (SEEN, rows.seen)):
+            stored, scale, flag = schema.encode_maps(raw)
+            arrays[schema.map_path(method, "map")] = stored
+            arrays[schema.map_path(method, "scale")] = scale
+            arrays[schema.map_path(method, "target")] = rows.targets[method]
+            for bit, images in ((schema.SINGLE_COLOR, rows.single_color), (schema.SEEN, rows.seen)):
                 if len(images):
                     flag |= np.where(images, np.uint8(bit), np.uint8(0))[:, None]
-            arrays[map_path(method, "flag")] = flag
+            arrays[schema.map_path(method, "flag")] = flag
         if isinstance(rows.images, list) != (self.header.encoding == "jpeg"):
             raise ValueError(f"images are {type(rows.images).__name__}, the encoding is {self.header.encoding}")
         if not isinstance(rows.images, list):
-            arrays[IMAGE] = rows.images
-        for name, column in columns(self.header, len(rows)).items():
+            arrays[schema.IMAGE] = rows.images
+        for name, column in schema.columns(self.header, len(rows)).items():
             array = arrays[name]
             if array.shape != column.shape or array.dtype != column.dtype:
                 raise ValueError(f"{name} is {array.dtype} {array.shape}, not {column.dtype} {column.shape}")
@@ -217,7 +196,7 @@ class ShardWriter:
         """The rows of ragged data sets, one array per image."""
         pieces: dict[str, list[npt.NDArray[np.generic]]] = {}
         if self.header.boxes:
-            pieces[BOX] = [np.array(boxes, np.int32).reshape(-1, 4) for boxes in rows.boxes]
+            pieces[schema.BOX] = [np.array(boxes, np.int32).reshape(-1, 4) for boxes in rows.boxes]
         if isinstance(rows.images, list):
             pieces["image_bytes"] = [np.frombuffer(jpeg, np.uint8) for jpeg in rows.images]
         for name, arrays in pieces.items():
@@ -232,7 +211,7 @@ class ShardWriter:
         full = self._opened()
         fitting = _File(temporary_name(self.path), self.header, self.rows)
         try:
-            for name, column in columns(self.header, self.rows).items():
+            for name, column in schema.columns(self.header, self.rows).items():
                 if name in self._small:
                     continue
                 step = max(1, _COPY_BYTES * self.rows // max(1, column.nbytes))
@@ -290,11 +269,11 @@ class _File:
         self._hdf = h5py.File(self._disk, "w", libver=_LIBRARY_VERSION)
         try:
             texts = {
-                "format": FORMAT,
-                "format_version": FORMAT_VERSION,
+                "format": schema.FORMAT,
+                "format_version": schema.FORMAT_VERSION,
                 "plan": header.plan,
-                "provenance": to_json(header.provenance),
-                "classes": to_json(header.classes),
+                "provenance": schema.to_json(header.provenance),
+                "classes": schema.to_json(header.classes),
                 "encoding": header.encoding,
             }
             for name, text in texts.items():
@@ -304,7 +283,7 @@ class _File:
                 self._hdf.attrs.create(name, data, dtype=h5py.string_dtype("utf-8", max(1, len(data))))
             self._hdf.attrs["size"] = np.int64(header.size)
             self._hdf.attrs["complete"] = np.uint8(0)
-            self._data = {name: self._create(name, column) for name, column in columns(header, rows).items()}
+            self._data = {name: self._create(name, column) for name, column in schema.columns(header, rows).items()}
             self.check()
         except BaseException:
             self.discard()
