@@ -21,14 +21,7 @@ from torch.overrides import TorchFunctionMode
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.probe import own_random_state
 from saliency_pipeline.models.source.hub import hub_file, url_file
-from saliency_pipeline.models.source.matching import (
-    Choice,
-    Mismatch,
-    choices,
-    compare,
-    fill,
-    require_values,
-)
+from saliency_pipeline.models.source.matching import Choice, Mismatch, choices, compare, fill, require_values
 from saliency_pipeline.models.source.registry import EMBEDDED, classifies, timm_config
 from saliency_pipeline.models.source.weights import State, open_weights, read_state, read_state_dict
 from saliency_pipeline.text import one_line

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from saliency_pipeline.cache import cached, discard, environment, is_cached
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.files import sha256_of
 from saliency_pipeline.models.files.file_kinds import check_weights
 from saliency_pipeline.models.preprocessing import Preprocessing, preprocessing_from_json, preprocessing_of
 from saliency_pipeline.models.probe import own_random_state
@@ -29,7 +30,7 @@ from saliency_pipeline.models.source.build import (
     untrained,
 )
 from saliency_pipeline.models.source.registry import EMBEDDED, find_source, is_source
-from saliency_pipeline.models.source.weights import file_sha256, state_sha256
+from saliency_pipeline.models.source.weights import state_sha256
 from saliency_pipeline.models.trained.trained import load_trained, open_trained, recorded_images, trained_file
 from saliency_pipeline.models.trained.training_images import TrainingImages
 from saliency_pipeline.models.trained.two_branch import NetworkSpec
@@ -225,7 +226,7 @@ def _serialize(source: SourceModel) -> bytes:
     attributes = {**vars(source), "build": None, "preprocessing": asdict(source.preprocessing), "file": None}
     if source.file:
         attributes |= {"file": os.path.abspath(source.file), "file_bytes": source.file.stat().st_size}
-        attributes |= {"file_sha256": file_sha256(source.file)}
+        attributes |= {"file_sha256": sha256_of(source.file)}
     return json.dumps(attributes).encode()
 
 
@@ -240,7 +241,7 @@ def _deserialize(data: bytes, key: Sequence[str], load: Callable[[], SourceModel
     if attributes["file"]:
         attributes["file"] = Path(attributes["file"])
         # hashing may take minutes, and is not needed for a file of another size
-        if attributes["file"].stat().st_size != file_bytes or file_sha256(attributes["file"]) != file_hash:
+        if attributes["file"].stat().st_size != file_bytes or sha256_of(attributes["file"]) != file_hash:
             raise ValueError(f"{attributes['file']} has changed")
     name, weights_sha256, _ = _texts([attributes[name] for name in ("name", "weights_sha256", "weights")])
 
@@ -285,7 +286,7 @@ def _load(name: str, weights: str) -> SourceModel:
         sha256 = state_sha256(module)
         label = "embedded" if library == "embedded" and weights == "default" else weights
     else:
-        sha256, label = file_sha256(Path(weights)), Path(weights).name
+        sha256, label = sha256_of(Path(weights)), Path(weights).name
     # timm has another network of the embedded one's name, which keeps the prefix
     shown = name if name == f"timm/{EMBEDDED}" else name.removeprefix("timm/")
     return SourceModel(shown, lambda: module, preprocessing, classes, wnids, label, sha256, file, notes)

@@ -12,7 +12,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.files.file_kinds import SAFETENSORS, require_safetensors, weights_kind
 from saliency_pipeline.models.files.pickles import Built, CodeError
@@ -230,12 +229,6 @@ def short(name: str) -> str:
 
 
 # ---- identity ---------------------------------------------------------------------------------------------------
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes in hexadecimal, as `sha256sum` prints it."""
-    with open(path, "rb", opener=open_regular) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def state_sha256(module: nn.Module) -> str:

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from saliency_pipeline.documents import parse_json
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.files import write_atomically
+from saliency_pipeline.files import sha256_of, write_atomically
 from saliency_pipeline.models.preprocessing import Preprocessing, preprocessing_from_json, preprocessing_of
 from saliency_pipeline.models.source.build import skeleton
 from saliency_pipeline.models.source.matching import Mismatch, compare, fill
 from saliency_pipeline.models.source.registry import find_source
-from saliency_pipeline.models.source.weights import State, file_sha256, open_safetensors, read_state
+from saliency_pipeline.models.source.weights import State, open_safetensors, read_state
 from saliency_pipeline.models.trained.training_images import (
     UNKNOWN,
     TrainingImages,
@@ -37,6 +37,36 @@ _KEY = "salpipe"
 _BACKBONE = "backbone."
 LARGEST = 4096
 """Maximum side of frames in pixels: limits the memory that a file from outside can take."""
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedRun:
+    """The file of a trained network, of which no tensor is read yet.
+
+    Attributes:
+        path: the file.
+        spec: specification of the network.
+        preprocessing: preprocessing of frames.
+        about: the file's record of its training, a JSON document: `config`, `shards`, `groups`, `initialization`,
+            `scores`; parts may be missing.
+        state: the tensors of the network.
+    """
+
+    path: Path
+    spec: NetworkSpec
+    preprocessing: Preprocessing
+    about: dict[str, Any]
+    state: State = field(repr=False)
+    _tensors: State = field(repr=False)
+    _description: dict[str, Any] = field(repr=False)
+
+    def training_images(self) -> TrainingImages:
+        """Read the record of the network's training images.
+
+        Raises:
+            SalpipeError: the record is damaged.
+        """
+        return _record(self.path, self._tensors, self._description)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,28 +172,7 @@ def load_trained(path: Path | str) -> Trained:
     fill(network, read_state(file, state), file)
     network.eval().requires_grad_(False)
     images = opened.training_images()
-    return Trained(file, spec, network, opened.preprocessing, opened.about, file_sha256(file), images)
-
-
-@dataclass(frozen=True, eq=False)
-class OpenedRun:
-    """The file of a trained network, without reading tensors; attributes are those of `Trained`."""
-
-    path: Path
-    spec: NetworkSpec
-    state: State
-    preprocessing: Preprocessing
-    about: dict[str, Any]
-    _tensors: State = field(repr=False)
-    _description: dict[str, Any] = field(repr=False)
-
-    def training_images(self) -> TrainingImages:
-        """Read the record of the network's training images.
-
-        Raises:
-            SalpipeError: the record is damaged.
-        """
-        return _record(self.path, self._tensors, self._description)
+    return Trained(file, spec, network, opened.preprocessing, opened.about, sha256_of(file), images)
 
 
 def open_trained(path: Path | str) -> OpenedRun:
@@ -189,7 +198,7 @@ def open_trained(path: Path | str) -> OpenedRun:
         raise SalpipeError(f"{file}: damaged ({one_line(error)}); train again, or use a copy") from error
     if mismatch := _compare_backbone(spec, state):
         raise _misfit(file, spec, mismatch)
-    return OpenedRun(file, spec, state, preprocessing, training, tensors, description)
+    return OpenedRun(file, spec, preprocessing, training, state, tensors, description)
 
 
 def recorded_images(file: Path) -> TrainingImages | None:

@@ -10,19 +10,14 @@ from saliency_pipeline.datasets.layout import ReadOptions
 from saliency_pipeline.datasets.nesting import refuse_among_images, refuse_nesting
 from saliency_pipeline.devices import find_device
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.files import sha256_of
 from saliency_pipeline.folders import check_output
 from saliency_pipeline.generation.config import GenerateConfig
-from saliency_pipeline.generation.plan import (
-    Plan,
-    check_same_plan,
-    plan_fields,
-    stored_plan,
-)
+from saliency_pipeline.generation.plan import Plan, check_same_plan, plan_fields, stored_plan
 from saliency_pipeline.generation.resolve import check_model
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.models.source.registry import EMBEDDED
 from saliency_pipeline.models.source.source import check_source
-from saliency_pipeline.models.source.weights import file_sha256
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.methods import find_methods
 from saliency_pipeline.saliency.targets import check_target
@@ -141,7 +136,7 @@ def _weights_sha256(config: GenerateConfig, stored: Plan) -> str:
     """The hash of the requested weights: that of the plan unless they are evidently others."""
     if config.weights not in ("default", "none"):
         try:
-            return file_sha256(Path(config.weights))
+            return sha256_of(Path(config.weights))
         except OSError as error:
             raise SalpipeError(f"{config.weights}: {error.strerror}; check its permissions") from error
     source = stored.provenance["source"]

@@ -22,10 +22,7 @@ class GenerateConfig:
         metavar="default|none|PATH",
     )
     layer: str | None = setting(
-        None,
-        "Layer that is explained.",
-        metavar="NAME",
-        default_text="the last one that carries the whole signal",
+        None, "Layer that is explained.", metavar="NAME", default_text="the last one that carries the whole signal"
     )
     methods: tuple[str, ...] = setting(
         ("gradcam",),
@@ -69,11 +66,7 @@ class GenerateConfig:
     )
     device: str = setting("auto", "Device: auto is a GPU if there is one.", metavar="auto|cpu|cuda[:N]")
     batch_size: int | None = setting(
-        None,
-        "Frames per batch.",
-        range=(1, 1 << 14),
-        metavar="N",
-        default_text="2 or 16 on a CPU, 32 or 64 on a GPU",
+        None, "Frames per batch.", range=(1, 1 << 14), metavar="N", default_text="2 or 16 on a CPU, 32 or 64 on a GPU"
     )
     max_pixels: int = setting(
         128_000_000,

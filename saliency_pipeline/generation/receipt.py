@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -103,11 +103,6 @@ def merge(folder: Path, header: ShardHeader, receipts: Sequence[Receipt]) -> Man
     if stored != manifest:
         manifest.write(folder)
     return manifest
-
-
-def reject_count(receipts: Iterable[Receipt]) -> int:
-    """Number of rejected images in the shards of these receipts."""
-    return sum(len(receipt.rejects) for receipt in receipts)
 
 
 def _path(folder: Path, name: str) -> Path:

@@ -19,7 +19,7 @@ from saliency_pipeline.generation.checks import checked_catalogue
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.job import Job, write_shard, write_shards
 from saliency_pipeline.generation.plan import PLAN, ShardTask, shard_tasks
-from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, merge, reject_count, valid_receipt
+from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, merge, valid_receipt
 from saliency_pipeline.generation.resolve import Resolved, resolve
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.memory import keep_large_blocks
@@ -178,7 +178,7 @@ def _write(
     return Report(
         str(folder),
         images,
-        reject_count(done.values()),
+        sum(len(receipt.rejects) for receipt in done.values()),
         single_color,
         seen,
         len(own),
@@ -203,8 +203,8 @@ def _notes(job: Job, single_color: int, seen: int, images: int) -> Iterator[str]
     model, source = job.config.model, job.header.provenance["source"]
     if seen:
         yield (
-            f"{model} was trained on {seen:,} of these {plural(images, 'image')}: their maps are stored with bit {SEEN} "
-            "of saliency/<method>/flag, and must not be those of validation or test images"
+            f"{model} was trained on {seen:,} of these {plural(images, 'image')}: their maps are stored with bit "
+            f"{SEEN} of saliency/<method>/flag, and must not be those of validation or test images"
         )
     if source.get(ENTRY, None if source["weights"] == "trained" else 0) is None:
         yield (

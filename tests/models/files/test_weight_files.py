@@ -74,14 +74,14 @@ def test_a_prefix_that_makes_everything_fit_is_taken_off_and_said(tmp_path: Path
     torch.save({"state_dict": under(prefix, fitted)}, tmp_path / "last.ckpt")
     state, notes = load(tmp_path / "last.ckpt")
     assert same(state, fitted)
-    assert notes == f"last.ckpt: prefix '{prefix}' taken off the names of {len(fitted)} tensors"
+    assert notes == f"last.ckpt: prefix '{prefix}' removed from the names of {len(fitted)} tensors"
 
 
 def test_what_has_another_prefix_is_counted(tmp_path: Path, fitted: State) -> None:
     torch.save(under("model.", fitted) | {"criterion.weight": torch.ones(3)}, tmp_path / "w.pth")
     state, notes = load(tmp_path / "w.pth")
     assert same(state, fitted)
-    assert notes.endswith("w.pth: left out 1 tensor of other names (criterion.weight)")
+    assert notes.endswith("w.pth: ignored 1 tensor of other names (criterion.weight)")
 
 
 def test_averaged_weights_are_taken_and_said(tmp_path: Path, fitted: State) -> None:
@@ -93,7 +93,7 @@ def test_averaged_weights_are_taken_and_said(tmp_path: Path, fitted: State) -> N
     torch.save({"state_dict": under("model.", fitted) | under("ema_model.", zeros)}, tmp_path / "last.ckpt")
     state, notes = load(tmp_path / "last.ckpt")
     assert same(state, zeros)
-    assert "those under 'model.' fit as well and were not taken" in notes
+    assert "those under 'model.' fit as well and were not used" in notes
 
 
 @pytest.mark.parametrize(

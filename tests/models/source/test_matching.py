@@ -100,7 +100,7 @@ def test_what_belongs_to_no_part_of_the_network_is_left_out_and_said(
     state = {prefix + name: value for name, value in (fitted | {extra: torch.ones(1)}).items()}
     taken, notes = load(tmp_path / "w.pth", state)
     assert same(taken, fitted)
-    assert f"left out 1 tensor of other names ({extra})" in notes
+    assert f"ignored 1 tensor of other names ({extra})" in notes
 
 
 def test_extra_tensors_within_a_networks_parts_tell_another_network(tmp_path: Path, fitted: State) -> None:
@@ -118,7 +118,7 @@ def test_a_classifier_beside_its_backbone_is_taken_and_said(
     taken, notes = load(tmp_path / "w.pth", state)
     assert torch.equal(taken["fc.weight"], fitted["fc.weight"][:classes])
     assert torch.equal(taken["conv1.0.weight"], fitted["conv1.0.weight"])
-    assert f"2 tensors beside that prefix taken as well ({head}fc.weight, {head}fc.bias)" in notes
+    assert f"2 tensors beside that prefix used as well ({head}fc.weight, {head}fc.bias)" in notes
 
 
 def test_two_classifiers_beside_a_backbone_are_not_guessed_among(tmp_path: Path, fitted: State) -> None:
@@ -134,7 +134,7 @@ def test_wrappers_within_names_are_taken_out_and_said(tmp_path: Path, fitted: St
     count = sum(wrapper in name for name in state)
     taken, notes = load(tmp_path / "w.pth", state)
     assert same(taken, fitted)
-    assert f"wrappers taken out of the names of {count} tensors" in notes
+    assert f"wrappers removed from the names of {count} tensors" in notes
 
 
 @pytest.mark.parametrize(

@@ -268,7 +268,7 @@ def test_a_file_of_weights_that_is_none_any_more_is_named(empty_cache: Path, tmp
     elif kind == "endless":
         path.touch()
         os.truncate(path, 2**40)  # hashing it would take half an hour
-    with pytest.raises(SalpipeError, match=r"weights\.pth: (no such file|a device or pipe|not a kind)"):
+    with pytest.raises(SalpipeError, match=r"weights\.pth: (no such file|a device or pipe|not a supported kind)"):
         load_source(TINY, str(path))
 
 
@@ -321,7 +321,7 @@ def test_notes_on_a_file_are_kept_with_the_prepared_model(tmp_path: Path) -> Non
     state = load_source(TINY, "none").module.state_dict()
     torch.save({f"model.{key}": value for key, value in state.items()}, tmp_path / "last.ckpt")
     first, again = (load_source(TINY, str(tmp_path / "last.ckpt")) for _ in range(2))
-    assert first.notes == again.notes == (f"last.ckpt: prefix 'model.' taken off the names of {len(state)} tensors",)
+    assert first.notes == again.notes == (f"last.ckpt: prefix 'model.' removed from the names of {len(state)} tensors",)
 
 
 def test_remedies_for_a_data_sets_class_offer_no_index(embedded: SourceModel) -> None:
