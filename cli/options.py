@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,19 +96,19 @@ def seed_option(help: str, *, default: int = 0) -> Callable[[Any], Any]:
 
 
 def setting_options(
-    kind: type, *names: str, help: Mapping[str, str] | None = None
+    kind: type, *, without: Collection[str] = (), help: Mapping[str, str] | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The options that the fields of a settings class define, see `saliency_pipeline.settings`.
+    """The options that the fields of a settings class define, in their order; see `saliency_pipeline.settings`.
 
     They are delivered under the names of the fields. A list takes its option several times, `none` for no item.
 
     Args:
         kind: the class.
-        names: of its fields, in the order of `--help`; all of them by default.
+        without: fields to leave out.
         help: texts by field that replace those of the class.
     """
-    settings = settings_of(kind)
-    options = [_setting_option(kind, name, (help or {}).get(name)) for name in names or settings]
+    names = [name for name in settings_of(kind) if name not in without]
+    options = [_setting_option(kind, name, (help or {}).get(name)) for name in names]
     # a decorator that comes first is applied last
     return lambda command: reduce(lambda decorated, option: option(decorated), reversed(options), command)
 

@@ -6,6 +6,7 @@ The options of the command line, the keys of TOML files, validation and document
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -66,6 +67,13 @@ def settings_of(config: Any) -> dict[str, tuple[dataclasses.Field[Any], Setting]
     """The fields of a class, or of an instance, that are options, by name."""
     fields = dataclasses.fields(config)
     return {field.name: (field, field.metadata[_SETTING]) for field in fields if _SETTING in field.metadata}
+
+
+def documented(config: type[C]) -> type[C]:
+    """Class decorator: list the options in the docstring, with their help texts, under `Attributes`."""
+    lines = [f"    {name}: {own.help}" for name, (_, own) in settings_of(config).items()]
+    config.__doc__ = "\n".join((inspect.cleandoc(config.__doc__ or ""), "", "Attributes:", *lines))
+    return config
 
 
 def option_name(config: Any, name: str) -> str:
