@@ -34,7 +34,7 @@ from saliency_pipeline.training.config import TrainConfig
     default=10.0,
     show_default=True,
     metavar="MINUTES",
-    help="Interval between checkpoints within an epoch.",
+    help="Maximum time between checkpoints.",
 )
 @click.option("--find-lr", is_flag=True, help="Do not train: plot loss against learning rate.")
 @click.option("--tensorboard", is_flag=True, help="Also log scalars for TensorBoard.")

@@ -15,6 +15,9 @@ from saliency_pipeline.errors import OptionError
 
 C = TypeVar("C")
 
+SEEDS = (0, 2**32 - 1)
+"""Range of random seeds."""
+
 _SETTING = "setting"
 _KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
 _NAMES = {

@@ -14,6 +14,7 @@ from saliency_pipeline.errors import OptionError, PlanMismatchError, SalpipeErro
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.models.trained.choices import ARCHS, FUSIONS, INITS
 from saliency_pipeline.settings import (
+    SEEDS,
     check_settings,
     documented,
     from_table,
@@ -45,8 +46,6 @@ AUGMENTATIONS = ("crop", "flip", "color")
 
 LABEL_MAPS, SOURCE_IMAGES, START_IMAGES = LEAKS = ("label-maps", "source-images", "start-images")
 """See `training.leaks`."""
-
-MAX_SEED = 2**32 - 1
 
 
 @documented
@@ -166,7 +165,7 @@ class TrainConfig:
     seed: int = setting(
         0,
         "Random seed of the folds and, together with the fold index, of initialization, order and augmentation.",
-        range=(0, MAX_SEED),
+        range=SEEDS,
     )
 
     def __post_init__(self) -> None:

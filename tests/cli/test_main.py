@@ -127,7 +127,7 @@ def test_version_is_printed() -> None:
     assert result.output.startswith("salpipe ")
 
 
-@pytest.mark.parametrize(("typed", "answer"), [("tpy", "did you mean 'toy'?"), ("zzz", "there are toy, broken")])
+@pytest.mark.parametrize(("typed", "answer"), [("tpy", "did you mean 'toy'?"), ("zzz", "choose from toy, broken")])
 def test_an_unknown_command_is_a_usage_error_that_names_the_nearest(typed: str, answer: str) -> None:
     result = run(typed)
     assert result.exit_code == 2
@@ -194,7 +194,7 @@ def test_a_defect_keeps_its_traceback() -> None:
 def test_an_interruption_says_how_to_go_on() -> None:
     result = run("broken", "interrupt")
     assert result.exit_code == 130
-    assert result.stderr == "salpipe: interrupted; run the same command again to go on\n"
+    assert result.stderr == "salpipe: interrupted; run the same command again to resume\n"
 
 
 def test_help_is_the_same_where_python_strips_docstrings() -> None:
@@ -279,7 +279,7 @@ def test_a_key_may_be_spelt_with_underscores_and_a_single_value_may_stand_for_a_
     ("toml", "message"),
     [
         ("max-reject = 1", "unknown key 'max-reject' for 'salpipe toy'; did you mean 'max-rejects'?"),
-        ("zzz = 1", "unknown key 'zzz' for 'salpipe toy'; known are images, json, max-rejects,"),
+        ("zzz = 1", "unknown key 'zzz' for 'salpipe toy'; choose from images, json, max-rejects,"),
         ("config = 'a'", "unknown key 'config'"),
         ("help = true", "unknown key 'help'"),
         ("[tyo]\nsize = 1", "unknown key 'tyo'"),
@@ -345,7 +345,7 @@ def test_json_is_printed_in_plain_types(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_json_refuses_what_it_does_not_know() -> None:
-    with pytest.raises(TypeError, match="object has no JSON form"):
+    with pytest.raises(TypeError, match="object is not JSON-serializable"):
         options.json_echo({"x": object()})
 
 

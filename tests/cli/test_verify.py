@@ -41,8 +41,8 @@ def test_damage_is_named_with_its_own_code(shards: Path) -> None:
     named = [line.partition(":")[0] for line in result.stdout.splitlines()]
     assert list(dict.fromkeys(named)) == ["shard-00001.h5", "shard-00002.h5"]
     assert result.stderr == (
-        f"salpipe: error: {shards}: damaged are shard-00001.h5, shard-00002.h5; run the same 'salpipe generate' again "
-        "to mend them\n"
+        f"salpipe: error: {shards}: damaged: shard-00001.h5, shard-00002.h5; run the same 'salpipe generate' again "
+        "to rewrite them\n"
     )
 
 
