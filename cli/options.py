@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from saliency_pipeline.cli import config
-from saliency_pipeline.settings import SEEDS, option_name, settings_of
+from saliency_pipeline.settings import SEEDS, option_name, settings_of, types_of
 from saliency_pipeline.text import printable
 
 if TYPE_CHECKING:
@@ -126,24 +126,21 @@ def setting_options(
 
 def _setting_option(kind: type, name: str, help: str | None) -> Callable[[Any], Any]:
     field, setting = settings_of(kind)[name]
-    flag, default = f"--{option_name(kind, name)}", field.default
+    flag, type_, default = f"--{option_name(kind, name)}", types_of(field)[0], field.default
     text = help or setting.help
     if default is None and setting.default_text:
         text += f"  [default: {setting.default_text}]"
-    shown: dict[str, Any] = {"show_default": default is not None, "help": text}
-    if field.type == "bool" and default is False:
-        return click.option(flag, name, is_flag=True, help=text)
-    if str(field.type).startswith("bool"):
-        return click.option(f"{flag}/--no-{flag[2:]}", name, default=default, **shown)
-    many = str(field.type).startswith("tuple")
-    types: dict[str, Any] = {"int": int, "float": float}
-    choices = (*setting.choices, "none") if many else setting.choices
-    type_ = click.Choice(choices) if setting.choices else types.get(str(field.type).split(" | ")[0])
-    if many:
-        return click.option(
-            flag, name, type=type_, multiple=True, default=default, callback=_items, metavar=setting.metavar, **shown
-        )
-    return click.option(flag, name, type=type_, default=default, metavar=setting.metavar, **shown)
+    more: dict[str, Any] = {"default": default, "show_default": default is not None, "help": text}
+    if type_ == "bool":
+        if default is False:
+            return click.option(flag, name, is_flag=True, help=text)
+        return click.option(f"{flag}/--no-{flag[2:]}", name, **more)
+    more["metavar"], choices = setting.metavar, setting.choices
+    if type_.startswith("tuple"):
+        more |= {"multiple": True, "callback": _items}
+        choices = choices and (*choices, "none")
+    numbers: dict[str, Any] = {"int": int, "float": float}
+    return click.option(flag, name, type=click.Choice(choices) if choices else numbers.get(type_), **more)
 
 
 def _items(_: click.Context, parameter: click.Parameter, items: tuple[str, ...]) -> tuple[str, ...]:

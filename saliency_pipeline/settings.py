@@ -79,6 +79,11 @@ def documented(config: type[C]) -> type[C]:
     return config
 
 
+def types_of(field: dataclasses.Field[Any]) -> list[str]:
+    """Names of the types of a field, such as `["int", "None"]`."""
+    return (field.type.__name__ if isinstance(field.type, type) else str(field.type)).split(" | ")
+
+
 def option_name(config: Any, name: str) -> str:
     """The name of a field on the command line and in files, without dashes.
 
@@ -99,7 +104,7 @@ def check_settings(config: Any) -> None:
     """
     for name, (field, own) in settings_of(config).items():
         value, flag = getattr(config, name), f"--{option_name(config, name)}"
-        kinds = str(field.type).split(" | ")
+        kinds = types_of(field)
         if value is None and "None" in kinds:
             continue
         if not _is_a(value, kinds[0]):

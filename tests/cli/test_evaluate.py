@@ -46,9 +46,9 @@ def test_the_figures_are_printed(run: Path, shards: Path) -> None:
 def test_json_is_what_is_written_and_notes_are_elsewhere(run: Path, shards: Path, tmp_path: Path) -> None:
     arguments = [run, shards, "--split", "train", "-o", tmp_path / "out", "--json", "--batch-size", 5]
     result = evaluate(*arguments)
-    found = json.loads(result.stdout)
-    assert found.pop("folder") == str(tmp_path / "out")
-    assert found == json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    metrics = json.loads(result.stdout)
+    assert metrics.pop("folder") == str(tmp_path / "out")
+    assert metrics == json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert result.stderr.startswith("salpipe: the network was trained on these images")
     assert evaluate(*arguments, "--quiet").stderr == ""
 

@@ -1,4 +1,4 @@
-"""`salpipe fetch` as a user meets it. What is fetched, and from what servers, has its tests in tests/images."""
+"""`salpipe fetch` on the command line; downloads themselves are tested in tests/fetching."""
 
 import hashlib
 import json

@@ -28,7 +28,7 @@ def compiled() -> None:
 
 @click.command()
 def caught() -> None:
-    """Catch an interruption, as imports of libraries do that look for what is not there."""
+    """Catch an interruption, as libraries do that try an import."""
     for _ in range(2):
         with suppress(BaseException):
             click.echo("ready")
@@ -56,7 +56,7 @@ class Closing:
 
 @click.command()
 def closing() -> None:
-    """Be interrupted where it cannot be told."""
+    """Interrupt where no exception can propagate."""
     handle = Closing()
     del handle
     click.echo("went on")
@@ -89,8 +89,8 @@ def test_an_interruption_is_one_line_wherever_it_strikes(name: str, signals: int
         for _ in range(signals):
             process.send_signal(signal.SIGINT)
             time.sleep(0.1)
-        out, said = process.communicate(timeout=30)
-    assert (process.returncode, said) == (130, "salpipe: interrupted; run the same command again to resume\n")
+        out, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr) == (130, "salpipe: interrupted; run the same command again to resume\n")
     assert out.replace("ready\n", "") == rest
 
 

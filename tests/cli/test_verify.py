@@ -1,4 +1,4 @@
-"""`salpipe verify` as a user meets it. What is found in shards has its tests in tests/shards."""
+"""`salpipe verify` on the command line; the checks are tested in tests/shards."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def flip_last_bit(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_sound_shards_are_said_to_be(shards: Path) -> None:
+def test_intact_shards_are_reported(shards: Path) -> None:
     result = verify(shards)
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == f"{shards}: 12 images in 3 shards, structure in order\n"
@@ -55,7 +55,7 @@ def test_many_damaged_shards_are_counted(tmp_path: Path) -> None:
     assert "shard-00004.h5 and 3 more; run" in result.stderr
 
 
-def test_json_is_one_object_whatever_is_found(shards: Path) -> None:
+def test_json_is_one_object(shards: Path) -> None:
     sound = verify(shards, "--json")
     assert sound.exit_code == 0
     assert json.loads(sound.stdout) == {"shards": 3, "images": 12, "deep": False, "damaged": [], "problems": []}

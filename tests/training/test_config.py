@@ -1,4 +1,4 @@
-"""The options of a run: kept as TOML that the command line reads, checked, compared."""
+"""Options of a run: stored as TOML that the command line reads, checked, compared."""
 
 import dataclasses
 import os
@@ -26,12 +26,12 @@ ODD = TrainConfig(
 
 
 @pytest.mark.parametrize("config", [TrainConfig(), ODD, TrainConfig(augment=())])
-def test_what_was_written_comes_back(tmp_path: Path, config: TrainConfig) -> None:
+def test_a_written_configuration_is_read_back(tmp_path: Path, config: TrainConfig) -> None:
     config.write(tmp_path)
     assert TrainConfig.read(tmp_path) == config
 
 
-def test_there_may_be_none(tmp_path: Path) -> None:
+def test_a_folder_without_one_has_none(tmp_path: Path) -> None:
     assert TrainConfig.read(tmp_path) is None
 
 
@@ -100,7 +100,7 @@ def test_the_command_line_reads_it(tmp_path: Path) -> None:
         ({"augment": (1,)}, "--augment .*: use a list of names"),
     ],
 )
-def test_what_cannot_be_names_its_option(options: dict[str, object], message: str) -> None:
+def test_a_value_that_is_not_permitted_names_its_option(options: dict[str, object], message: str) -> None:
     with pytest.raises(SalpipeError, match=message):
         TrainConfig(**options)  # type: ignore[arg-type]
 

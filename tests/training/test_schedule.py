@@ -1,4 +1,4 @@
-"""Learning rates: closed forms, torch's schedulers step by step, what is refused."""
+"""Learning rates: closed forms, torch's schedulers step by step."""
 
 import math
 
@@ -29,7 +29,7 @@ def test_warm_up_may_be_part_of_an_epoch() -> None:
     assert rates == pytest.approx([0.4, 0.8, 1, 1, 1])
 
 
-def test_cosine_passes_its_known_points() -> None:
+def test_cosine_passes_its_closed_form() -> None:
     rates = [learning_rate(step, 10, 4, lr=2.0, schedule="cosine") for step in (0, 10, 20, 30, 40)]
     assert rates == pytest.approx([2, 1 + math.sqrt(0.5), 1, 1 - math.sqrt(0.5), 0])
     assert rates[-1] == 0
@@ -58,8 +58,8 @@ def test_step_is_torchs_step() -> None:
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=3, gamma=0.5)
     for epoch in range(10):
         for step in (4 * epoch, 4 * epoch + 3):
-            found = learning_rate(step, 4, 10, lr=0.3, schedule="step", step_epochs=3, gamma=0.5)
-            assert found == pytest.approx(scheduler.get_last_lr()[0])
+            rate = learning_rate(step, 4, 10, lr=0.3, schedule="step", step_epochs=3, gamma=0.5)
+            assert rate == pytest.approx(scheduler.get_last_lr()[0])
         optimizer.step()
         scheduler.step()
 
