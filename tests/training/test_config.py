@@ -61,11 +61,11 @@ def test_a_pipe_is_no_configuration(tmp_path: Path) -> None:
 
 def test_the_command_line_reads_it(tmp_path: Path) -> None:
     ODD.write(tmp_path)
-    with click.Context(salpipe, info_name="salpipe") as parent:
-        command = salpipe.get_command(parent, "train")
+    parent = click.Context(salpipe, info_name="salpipe", **salpipe.context_settings)
+    command = salpipe.get_command(parent, "train")
     assert command is not None
     arguments = [str(tmp_path), "-o", str(tmp_path / "run"), "--config", str(tmp_path / CONFIG), "--lr", "0.5"]
-    with command.make_context("train", arguments, parent=click.Context(salpipe, info_name="salpipe")) as ctx:
+    with command.make_context("train", arguments, parent=parent) as ctx:
         for field in dataclasses.fields(TrainConfig):
             expected = 0.5 if field.name == "lr" else getattr(ODD, field.name)
             assert ctx.params[field.name] == expected, field.name
