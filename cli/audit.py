@@ -21,6 +21,7 @@ from saliency_pipeline.cli.options import (
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.selection import selection_options
 from saliency_pipeline.errors import IntegrityError, SalpipeError
+from saliency_pipeline.subsets import MAX_THRESHOLD, THRESHOLD
 from saliency_pipeline.text import shown
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 @click.option("--exact-only", is_flag=True, help="Compare file contents only; nothing is decoded.")
 @click.option(
     "--threshold",
-    type=Number(0, 0.1),
-    default=0.01,
+    type=Number(0, MAX_THRESHOLD),
+    default=THRESHOLD,
     show_default=True,
     metavar="D",
     help="Maximum distance of near duplicates: 1 - correlation of gray levels.",

@@ -18,6 +18,7 @@ from saliency_pipeline.cli.options import (
 )
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.text import shown
+from saliency_pipeline.training.config import PARTS
 
 
 @click.command()
@@ -25,7 +26,7 @@ from saliency_pipeline.text import shown
 @click.argument("shards", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--split",
-    type=click.Choice(["train", "validation", "test", "all"]),
+    type=click.Choice(PARTS),
     default="validation",
     show_default=True,
     help="Part to evaluate; train and validation are those of the run, of its fold if it was trained with --folds.",

@@ -9,6 +9,7 @@ import click
 
 from saliency_pipeline.cli.options import OutputPath, config_option, echo, json_echo, json_option, quiet_option
 from saliency_pipeline.cli.progress import TerminalProgress
+from saliency_pipeline.evaluation import OPSET
 from saliency_pipeline.text import shown
 
 
@@ -24,8 +25,8 @@ from saliency_pipeline.text import shown
 )
 @click.option(
     "--opset",
-    type=click.IntRange(min=18),
-    default=18,
+    type=click.IntRange(min=OPSET),
+    default=OPSET,
     show_default=True,
     metavar="N",
     help="ONNX opset version.",

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from saliency_pipeline.cli import config
+from saliency_pipeline.evaluation import BATCH
+from saliency_pipeline.gallery import COUNT, MAX_COUNT
 from saliency_pipeline.settings import SEEDS, option_name, settings_of, types_of
 from saliency_pipeline.text import printable
 
@@ -62,15 +64,15 @@ config_option = click.option(
 """`--config`, which is not delivered: it changes the defaults of the other options."""
 
 batch_size_option = click.option(
-    "--batch-size", type=click.IntRange(min=1), default=32, show_default=True, metavar="N", help="Images per batch."
+    "--batch-size", type=click.IntRange(min=1), default=BATCH, show_default=True, metavar="N", help="Images per batch."
 )
 """`--batch-size`, delivered as the int `batch_size`."""
 
 count_option = click.option(
     "-n",
     "--count",
-    type=click.IntRange(1, 10_000),
-    default=48,
+    type=click.IntRange(1, MAX_COUNT),
+    default=COUNT,
     show_default=True,
     help="Maximum number of images in the gallery.",
 )

@@ -48,6 +48,10 @@ LABEL_MAPS, SOURCE_IMAGES, START_IMAGES = LEAKS = ("label-maps", "source-images"
 """See `training.leaks`."""
 
 
+PARTS = ("train", "validation", "test", "all")
+"""Parts of a data set that can be evaluated; see `training.data.split`."""
+
+
 @documented
 @dataclass(frozen=True)
 class TrainConfig:
