@@ -83,9 +83,6 @@ device_option = click.option(
 )
 """`--device`, delivered as `device`."""
 
-shards_argument = click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-"""An existing folder of shards, delivered as `folder`."""
-
 
 def output_option(help: str, *, required: bool = True) -> Callable[[Any], Any]:
     """`-o/--output`, delivered as the Path `output`, or None if it is omitted and not required.
