@@ -26,7 +26,7 @@ from saliency_pipeline.text import shown
 
 if TYPE_CHECKING:
     from saliency_pipeline.datasets.layout import ReadOptions
-    from saliency_pipeline.subsets.select import Selection
+    from saliency_pipeline.subsets.selection import Selection
 
 
 @click.command(name="audit")
@@ -76,7 +76,7 @@ def command(
     from saliency_pipeline.datasets.pubfig_list import is_list
     from saliency_pipeline.gallery.audit import audit, audit_list
     from saliency_pipeline.subsets.prepare import prepare
-    from saliency_pipeline.subsets.select import Selection
+    from saliency_pipeline.subsets.selection import Grouping, Selection
     from saliency_pipeline.text import plural
 
     output = output or beside(images, "audit")
@@ -87,7 +87,7 @@ def command(
             raise SalpipeError(f"{images}: a list is compared as a whole; leave out --classes, --split and the like")
         report = audit_list(images, output, progress=progress)
     else:
-        catalogue = prepare(images, layout, reading, selection, together=False, progress=progress)
+        catalogue = prepare(images, layout, reading, selection, Grouping(group_duplicates=False), progress=progress)
         report = audit(catalogue, output, threshold=threshold, exact_only=exact_only, progress=progress)
     if as_json:
         json_echo(asdict(report))

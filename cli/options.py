@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Collection, Mapping
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -22,6 +23,8 @@ from saliency_pipeline.text import printable
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+C = TypeVar("C")
+
 
 class Number(click.FloatRange):
     """A number in a range; unlike click's type, it refuses "nan"."""
@@ -32,6 +35,21 @@ class Number(click.FloatRange):
         if math.isnan(converted):
             self.fail(f"{value!r} is not a number", param, ctx)
         return converted
+
+
+class Numbers(click.ParamType[tuple[float, ...]]):
+    """Numbers divided by '/', such as 72/18/10: whole ones as int, others as float."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Convert a text."""
+        if not isinstance(value, str):
+            return value
+        parts = value.split("/")
+        if not all(re.fullmatch(r"[0-9]{1,10}|[0-9]{0,3}\.[0-9]{1,9}", part) for part in parts):
+            self.fail(f"{value!r} is not numbers divided by '/', such as 72/18/10", param, ctx)
+        return tuple(float(part) if "." in part else int(part) for part in parts)
 
 
 class OutputPath(click.Path):
@@ -127,19 +145,25 @@ def _setting_option(kind: type, name: str, help: str | None) -> Callable[[Any], 
     field, setting = settings_of(kind)[name]
     flag, type_, default = f"--{option_name(kind, name)}", types_of(field)[0], field.default
     text = help or setting.help
-    if default is None and setting.default_text:
+    if default in (None, ()) and setting.default_text:
         text += f"  [default: {setting.default_text}]"
-    more: dict[str, Any] = {"default": default, "show_default": default is not None, "help": text}
+    more: dict[str, Any] = {"default": default, "show_default": default not in (None, ()), "help": text}
     if type_ == "bool":
         if default is False:
             return click.option(flag, name, is_flag=True, help=text)
         return click.option(f"{flag}/--no-{flag[2:]}", name, **more)
     more["metavar"], choices = setting.metavar, setting.choices
-    if type_.startswith("tuple"):
-        more |= {"multiple": True, "callback": _items}
-        choices = choices and (*choices, "none")
-    numbers: dict[str, Any] = {"int": int, "float": float}
-    return click.option(flag, name, type=click.Choice(choices) if choices else numbers.get(type_), **more)
+    if type_ == "tuple[str, ...]":
+        more["multiple"] = True
+        if choices:  # otherwise `none` may be an item
+            more["callback"], choices = _items, (*choices, "none")
+    types: dict[str, Any] = {
+        "int": int,
+        "float": float,
+        "Path": click.Path(exists=True, dir_okay=False, path_type=Path),
+        "tuple[float, ...]": Numbers(),
+    }
+    return click.option(flag, name, type=click.Choice(choices) if choices else types.get(type_), **more)
 
 
 def _items(_: click.Context, parameter: click.Parameter, items: tuple[str, ...]) -> tuple[str, ...]:
@@ -147,6 +171,11 @@ def _items(_: click.Context, parameter: click.Parameter, items: tuple[str, ...])
     if "none" in items and len(items) > 1:
         raise click.UsageError(f"{parameter.opts[0]} none: leave out the others")
     return () if items == ("none",) else tuple(dict.fromkeys(items))
+
+
+def take_settings(kind: type[C], options: dict[str, Any]) -> C:
+    """The settings of a class from the options of a command, which they are removed from."""
+    return kind(**{name: options.pop(name) for name in settings_of(kind)})
 
 
 def beside(path: Path, suffix: str) -> Path:

@@ -9,6 +9,7 @@ import dataclasses
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from saliency_pipeline.errors import OptionError
@@ -19,13 +20,21 @@ SEEDS = (0, 2**32 - 1)
 """Range of random seeds."""
 
 _SETTING = "setting"
-_KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "Path": (Path,),
+}
 _NAMES = {
     "str": "text",
     "int": "a whole number",
     "float": "a number",
     "bool": "true or false",
+    "Path": "a path",
     "tuple[str, ...]": "a list of names",
+    "tuple[float, ...]": "numbers",
 }
 
 
@@ -36,7 +45,7 @@ class Setting:
     Attributes:
         help: help text.
         range: minimum and maximum, inclusive; None for any number.
-        choices: permitted texts, or items of a list; empty for any.
+        choices: permitted values, or items of a list; empty for any.
         option: name on the command line and in files, without dashes, if it is not the name of the field.
         metavar: placeholder of the value in `--help`; None for that of its type.
         default_text: description of a default of None in `--help`.
@@ -44,7 +53,7 @@ class Setting:
 
     help: str
     range: tuple[float, float] | None = None
-    choices: tuple[str, ...] = ()
+    choices: tuple[str | int, ...] = ()
     option: str | None = None
     metavar: str | None = None
     default_text: str | None = None
@@ -114,7 +123,7 @@ def check_settings(config: Any) -> None:
             raise OptionError(f"{flag} {value}: use a number from {own.range[0]:g} to {own.range[1]:g}")
         for item in value if isinstance(value, tuple) else (value,):
             if own.choices and item not in own.choices:
-                raise OptionError(f"{flag} {item}: choose from {', '.join(own.choices)}")
+                raise OptionError(f"{flag} {item}: choose from {', '.join(map(str, own.choices))}")
 
 
 def to_table(config: Any) -> dict[str, Any]:
@@ -140,8 +149,8 @@ def from_table(kind: type[C], table: Mapping[str, Any]) -> C:
 
 
 def _is_a(value: object, kind: str) -> bool:
-    if kind == "tuple[str, ...]":
-        return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    if kind.startswith("tuple"):
+        return isinstance(value, tuple) and all(_is_a(item, kind[6:].partition(",")[0]) for item in value)
     if isinstance(value, bool):
         return kind == "bool"
     return isinstance(value, _KINDS[kind])
