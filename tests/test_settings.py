@@ -10,7 +10,10 @@ from click.testing import CliRunner, Result
 
 from saliency_pipeline.cli.main import salpipe
 from saliency_pipeline.cli.options import config_option, setting_options
+from saliency_pipeline.datasets.layout import ReadOptions
 from saliency_pipeline.errors import OptionError
+from saliency_pipeline.fetching.session import Limits
+from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.settings import (
     check_settings,
     documented,
@@ -20,6 +23,7 @@ from saliency_pipeline.settings import (
     settings_of,
     to_table,
 )
+from saliency_pipeline.subsets.selection import Grouping, Selection
 from saliency_pipeline.training.config import TrainConfig
 
 
@@ -153,3 +157,11 @@ def test_options_of_train_are_the_fields_of_its_configuration() -> None:
     derived = {name: flag for name, flag in options.items() if name not in own}
     assert derived == {name: f"--{option_name(TrainConfig, name)}" for name in settings_of(TrainConfig)}
     assert all(field in settings_of(TrainConfig) for field in TrainConfig.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("kind", [TrainConfig, GenerateConfig, ReadOptions, Selection, Grouping, Limits])
+def test_every_option_is_described_in_sentences_and_documented(kind: type) -> None:
+    for name, (_, own) in settings_of(kind).items():
+        assert own.help.endswith("."), name
+        assert not own.help.startswith(("Of ", "Whether ", "What ")), name
+        assert f"    {name}: {own.help}" in (kind.__doc__ or "").splitlines()
