@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saliency_pipeline.images.record import Catalogue
-from saliency_pipeline.settings import check_settings, setting
+from saliency_pipeline.settings import check_settings, documented, setting
 
 
+@documented
 @dataclass(frozen=True)
 class ReadOptions:
     """How a data set is read; every layout takes what concerns it."""

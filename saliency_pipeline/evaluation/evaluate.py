@@ -16,11 +16,10 @@ import numpy.typing as npt
 from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.devices import threads_within_cores
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.evaluation import metrics
+from saliency_pipeline.evaluation import BATCH, metrics
 from saliency_pipeline.evaluation.confusion import excerpt, from_json
 from saliency_pipeline.evaluation.figures import draw_confusion, draw_reliability
 from saliency_pipeline.evaluation.predictions import (
-    BATCH,
     Positions,
     Probabilities,
     answer,

@@ -17,8 +17,8 @@ from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.datasets.open import read_images
 from saliency_pipeline.devices import find_device, threads_within_cores
 from saliency_pipeline.errors import OptionError, SalpipeError
+from saliency_pipeline.evaluation import BATCH
 from saliency_pipeline.evaluation.predictions import (
-    BATCH,
     Probabilities,
     answer,
     highest,
@@ -28,6 +28,7 @@ from saliency_pipeline.evaluation.predictions import (
 )
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output, make_subfolder
+from saliency_pipeline.gallery import COUNT
 from saliency_pipeline.gallery.page import show
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.run import generate
@@ -80,7 +81,7 @@ def predict(
     *,
     weights: str | None = None,
     target: str | None = None,
-    count: int = 48,
+    count: int = COUNT,
     batch_size: int = BATCH,
     device: str = "auto",
     progress: Progress | None = None,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from saliency_pipeline.settings import check_settings, setting
+from saliency_pipeline.settings import check_settings, documented, setting
 
 
+@documented
 @dataclass(frozen=True)
 class GenerateConfig:
     """Settings that decide frames and maps. `None` and `auto` leave a choice to salpipe.

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from saliency_pipeline.errors import OptionError
-from saliency_pipeline.settings import check_settings, setting
+from saliency_pipeline.settings import check_settings, documented, setting
 from saliency_pipeline.subsets.recipes import RECIPES
 
 MAX_IMAGES = 10**9
 """No part is larger: it keeps all counts and their products within 64 bits."""
 
 
+@documented
 @dataclass(frozen=True)
 class Selection:
     """Which classes and images of a data set are taken, and how they are split. All sampling is by hash.
@@ -99,6 +100,7 @@ class Selection:
         return tuple(map(int, self.splits)) if self.splits and self.shares is None else None
 
 
+@documented
 @dataclass(frozen=True)
 class Grouping:
     """What is done with duplicates and with images of one person, scene or patient."""

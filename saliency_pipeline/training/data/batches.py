@@ -21,21 +21,24 @@ from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import all_finite
 from saliency_pipeline.shards.shard import Shard
-from saliency_pipeline.training.data import augment as augmentation
-from saliency_pipeline.training.data.augment import augment
-from saliency_pipeline.training.data.controls import (
+from saliency_pipeline.training.config import (
     CENTER_PRIOR,
     MISMATCHED,
+    NORMALIZATIONS,
     OWN,
     SAME_CLASS,
     SHUFFLED,
     UNIFORM,
+)
+from saliency_pipeline.training.data import augment as augmentation
+from saliency_pipeline.training.data.augment import augment
+from saliency_pipeline.training.data.controls import (
     center_prior,
     partners,
     partners_of_class,
     shuffle_cells,
 )
-from saliency_pipeline.training.data.maps import NORMALIZATIONS, normalize, upsample
+from saliency_pipeline.training.data.maps import normalize, upsample
 from saliency_pipeline.workers import usable_cores
 
 Item = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32] | None, int]
