@@ -243,7 +243,7 @@ def _sha256(pairs: ShardFolder, rows: Positions) -> npt.NDArray[np.uint8]:
     """SHA-256 of the files of some images, uint8 (n, 32): copies have the same one whatever they are called."""
     found = np.empty((len(rows), DIGEST), np.uint8)
     for shard, places, there in pairs.group(rows):
-        found[places] = shard.source_sha256[there]
+        found[places] = shard.read("source/sha256", there)
     return found
 
 

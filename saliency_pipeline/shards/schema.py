@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Literal
@@ -126,30 +125,6 @@ class ShardHeader:
     def differences(self, other: ShardHeader) -> list[str]:
         """Names of the fields in which two headers differ."""
         return [name for name in self.__dataclass_fields__ if getattr(self, name) != getattr(other, name)]
-
-
-class Described(ABC):
-    """Base of classes whose images share a header."""
-
-    @property
-    @abstractmethod
-    def header(self) -> ShardHeader:
-        """What all images share."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in label order."""
-        return self.header.classes
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """How the maps were made."""
-        return self.header.provenance
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """Names of the saliency methods, sorted."""
-        return tuple(self.header.maps)
 
 
 @dataclass

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import weakref
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,7 +27,7 @@ from saliency_pipeline.images.formats import MAX_SCANS, SCAN
 from saliency_pipeline.shards import schema
 from saliency_pipeline.shards.file import ShardFile
 from saliency_pipeline.shards.layout import Layout, read_layout
-from saliency_pipeline.shards.schema import Described, MapPart, ShardHeader
+from saliency_pipeline.shards.schema import MapPart, ShardHeader
 
 Rows = Sequence[int] | slice | npt.NDArray[np.integer[Any]] | None
 
@@ -58,6 +59,30 @@ class Pair:
     maps: dict[str, npt.NDArray[np.float32]]
     targets: dict[str, npt.NDArray[np.int32]]
     source_size: tuple[int, int]
+
+
+class Described(ABC):
+    """Base of classes whose images share a header."""
+
+    @property
+    @abstractmethod
+    def header(self) -> ShardHeader:
+        """What all images share."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in label order."""
+        return self.header.classes
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How the maps were made."""
+        return self.header.provenance
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the saliency methods, sorted."""
+        return tuple(self.header.maps)
 
 
 class Shard(Described):
@@ -137,24 +162,6 @@ class Shard(Described):
         target. See `ShardFile.gather`.
         """
         self._open().gather(self.layout.places[name][0], rows, out, places)
-
-    def gather_frames(
-        self, rows: npt.NDArray[np.integer[Any]], out: npt.NDArray[np.uint8], places: npt.NDArray[Any]
-    ) -> None:
-        """Copy frames into places of an array uint8 (B, S, S, 3), where the encoding is raw; see `gather`."""
-        self.gather(schema.IMAGE, rows, out, places)
-
-    def gather_maps(
-        self,
-        method: str,
-        target: int,
-        rows: npt.NDArray[np.integer[Any]],
-        out: npt.NDArray[np.float16],
-        places: npt.NDArray[Any],
-    ) -> None:
-        """Copy stored maps of one target into places of an array float16 (B, h, w); see `gather`."""
-        targets = self.header.maps[method].targets
-        self.gather(schema.map_path(method, "map"), rows * targets + target, out, places)
 
     def _range(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
         """Rows `start` to `stop` of a data set."""

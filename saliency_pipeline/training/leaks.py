@@ -251,7 +251,7 @@ def training_images(config: TrainConfig, pairs: ShardFolder, rows: Positions) ->
         rows: positions of its training images, int64 (n,).
     """
     digests = [np.zeros((0, DIGEST), np.uint8)]
-    digests += [shard.source_sha256[there] for shard, _, there in pairs.group(rows)]
+    digests += [shard.read("source/sha256", there) for shard, _, there in pairs.group(rows)]
     own, start = TrainingImages.of(np.concatenate(digests)), start_of(config)
     return own if start is None else own | start
 

@@ -187,7 +187,7 @@ class PairDataset(Dataset[Item]):
         images = np.empty((len(positions), header.size, header.size, 3), np.uint8)
         for shard, places, rows in self.folder.group(positions):
             if header.encoding == "raw":
-                shard.gather_frames(rows, images, places)
+                shard.gather("image", rows, images, places)
             else:
                 _decode(shard, rows, images, places)
         maps = None if self.method is None else self._maps(self.method, indices)
@@ -204,7 +204,7 @@ class PairDataset(Dataset[Item]):
             return maps
         stored = np.empty(maps.shape, "<f2")
         for shard, places, rows in self.folder.group(self.map_rows[indices]):
-            shard.gather_maps(method, self.target, rows, stored, places)
+            shard.gather(f"saliency/{method}/map", rows * shape.targets + self.target, stored, places)
         if not all_finite(stored):
             self._raise_damage(method, self.map_rows[indices])
         np.multiply(stored, self.scales[indices, None, None], out=maps)
