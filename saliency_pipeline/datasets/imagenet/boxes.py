@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from typing import NamedTuple
-from xml.parsers.expat import ExpatError, ParserCreate
+from xml.etree.ElementTree import XML, ParseError, XMLParser
 
 from saliency_pipeline.datasets.files.archive import small_files
 from saliency_pipeline.datasets.files.listing import listing
@@ -43,8 +43,6 @@ _THREADS, _TOGETHER = 8, 512
 """Threads that read, since a disk has to be asked for several files at once, and how many files lie in memory."""
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_DEPTHS = {"name": 3, **dict.fromkeys(_CORNERS, 4)}
-"""How deep what is read of an object lies: annotation/object/name, annotation/object/bndbox/xmin."""
 
 
 def find_boxes(folders: Sequence[str], part: str, draft: CatalogueBuilder) -> Boxes:
@@ -173,55 +171,25 @@ def read_xml(data: bytes | None, wnid: str, numbers: dict[str, int]) -> tuple[Bo
     """
     if data is None or len(data) > MAX_XML_BYTES:
         raise ValueError("cannot be read, or is too large for an image's boxes")
+    # entities are declared in document types alone: without one nothing is expanded or loaded
+    if b"<!DOCTYPE" in data:
+        raise ValueError("has a document type, as no file of boxes should")
+    try:
+        if b"\0" in data:  # UTF-16, to which a byte order mark would switch the parser
+            raise ParseError
+        root = XML(data, XMLParser(encoding="utf-8"))
+    except ParseError:
+        raise ValueError("no well-formed XML") from None
+    if root.tag != "annotation":
+        raise ValueError("no annotation in PASCAL VOC's form")
     boxes = []
-    for known in _objects(data):
-        name = known.get("name", "")
+    for item in root.iterfind("object"):
+        name = item.findtext("name", "").strip()
         if name != wnid and is_wnid(name):
             continue
-        # a few are given with decimals
-        corners = [known.get(corner, "").partition(".")[0] for corner in _CORNERS]
+        # a few have decimals
+        corners = [item.findtext(f"*/{corner}", "").strip().partition(".")[0] for corner in _CORNERS]
         if (box := box_of(corners, numbers)) is None:
             raise ValueError("a box without its four corners in pixels")
         boxes.append(box)
     return tuple(boxes)
-
-
-def _objects(data: bytes) -> list[dict[str, str]]:
-    """Name and corners of each object.
-
-    With the encoding given and document types refused no entity can be declared, so that nothing is expanded or loaded.
-    """
-    objects: list[dict[str, str]] = []
-    known: dict[str, str] = {}  # of the element just below the root, be it an object or none
-    depth = 0
-    texts: list[str] = []
-
-    def start(name: str, attributes: object) -> None:
-        nonlocal depth, known
-        depth += 1
-        texts.clear()
-        if depth == 1 and name != "annotation":
-            raise ValueError("no annotation in PASCAL VOC's form")
-        if depth == 2:
-            known = {}
-            if name == "object":
-                objects.append(known)
-
-    def end(name: str) -> None:
-        nonlocal depth
-        if _DEPTHS.get(name) == depth:
-            known[name] = "".join(texts).strip()
-        depth -= 1
-
-    def refuse(*_: object) -> None:
-        raise ValueError("has a document type, as no file of boxes should")
-
-    parser = ParserCreate("utf-8")
-    parser.buffer_text = True
-    parser.StartElementHandler, parser.EndElementHandler = start, end
-    parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = texts.append, refuse
-    try:
-        parser.Parse(data, True)
-    except ExpatError:
-        raise ValueError("no well-formed XML") from None
-    return objects
