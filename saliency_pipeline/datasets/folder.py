@@ -155,9 +155,9 @@ def has_class_folders(root: str | os.PathLike[str]) -> bool:
 
 def _explain(folder: str, names: list[str]) -> None:
     """Raise SalpipeError where one of the files in a folder tells why there are no images."""
-    for pattern, what in _NO_IMAGES.items():
+    for pattern, explanation in _NO_IMAGES.items():
         if name := next(filter(pattern.fullmatch, names), None):
-            raise SalpipeError(f"{shown(os.path.join(folder, name))}: {what}")
+            raise SalpipeError(f"{shown(os.path.join(folder, name))}: {explanation}")
 
 
 def _splits(folders: list[Folder], notes: Notes) -> dict[str, Split]:
@@ -208,11 +208,11 @@ def _note_empty(walked: list[Folder], folders: list[Folder], level: int, notes: 
     holding = {folder.parts[:depth] for folder in folders for depth in range(len(folder.parts) + 1)} | {()}
     empty = [each for each in walked if each.parts not in holding and each.parts[:-1] in holding]
     for each in sorted(empty, key=lambda folder: natural("/".join(folder.parts))):
-        what = "without images" if os.path.exists(each.path) else "to nowhere"
+        kind = "without images" if os.path.exists(each.path) else "to nowhere"
         if len(each.parts) <= level:
-            notes.add("/".join(each.parts), f"a {'folder' if what == 'without images' else 'link'} {what}, left out")
+            notes.add("/".join(each.parts), f"a {'folder' if kind == 'without images' else 'link'} {kind}, left out")
         else:
-            notes.count(f"{'folders' if what == 'without images' else 'links'} {what}")
+            notes.count(f"{'folders' if kind == 'without images' else 'links'} {kind}")
 
 
 def _note_depth(below: Sequence[tuple[str, ...]], level: int, notes: Notes) -> None:

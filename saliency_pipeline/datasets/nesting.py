@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from saliency_pipeline.datasets.files.listing import DRAWN, Listing, listing
+from saliency_pipeline.datasets.files.listing import PLOTS, Listing, listing
 from saliency_pipeline.datasets.folder import SPLIT_FOLDERS
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.text import shown
@@ -52,11 +52,11 @@ def refuse_nesting(root: Path, folder: Path) -> None:
 
 def _is_image_folder(folder: Path, *, few: int) -> bool:
     """Whether most entries are images, `few` or more, or most folders hold images."""
-    found = _glance(folder)
-    images = [name for name in found.images if name not in DRAWN]
-    if len(images) >= few and len(images) > len(found.others) + len(found.folders):
+    entries = _glance(folder)
+    images = [name for name in entries.images if name not in PLOTS]
+    if len(images) >= few and len(images) > len(entries.others) + len(entries.folders):
         return True
-    folders = [folder / name for name in found.folders[:_FOLDERS] if name not in OWN_FOLDERS]
+    folders = [folder / name for name in entries.folders[:_FOLDERS] if name not in OWN_FOLDERS]
     full = sum(any(map(_holds_images, _classes(each))) for each in folders)
     return full >= min(few, 2) and 2 * full > len(folders)
 
@@ -69,8 +69,8 @@ def _classes(folder: Path) -> Iterator[Path]:
 
 
 def _holds_images(folder: Path) -> bool:
-    found = _glance(folder)
-    return len([name for name in found.images if name not in DRAWN]) > len(found.others)
+    entries = _glance(folder)
+    return len([name for name in entries.images if name not in PLOTS]) > len(entries.others)
 
 
 def _glance(folder: Path) -> Listing:

@@ -98,27 +98,27 @@ class Notes:
     def passed_over(self) -> dict[str, int]:
         """How many things were passed over, by kind and reason: few enough entries for every shard to hold them."""
         named = {reason[:160]: number for reason, number in self._counts.items() if reason not in self._remarks}
-        found = dict(self._kinds.most_common()) | dict(list(named.items())[:_MAX_KINDS])
+        counts = dict(self._kinds.most_common()) | dict(list(named.items())[:_MAX_KINDS])
         if more := sum(list(named.values())[_MAX_KINDS:]):
-            found[_OTHER] = found.get(_OTHER, 0) + more
-        return found
+            counts[_OTHER] = counts.get(_OTHER, 0) + more
+        return counts
 
     def lines(self) -> tuple[str, ...]:
         """A line per thing, a line for those of a reason that are not named, and one for all that is only counted."""
-        found = []
+        lines = []
         for reason, places in self._places.items():
-            found += [f"{place}: {reason}" for place in places]
+            lines += [f"{place}: {reason}" for place in places]
             if (more := self._counts[reason] - len(places)) > 0:
-                found.append(f"and {more:,} more: {reason}")
+                lines.append(f"and {more:,} more: {reason}")
         if self._by_content:
-            found.append(f"taken for images by their first bytes: {counted(self._by_content)}")
+            lines.append(f"taken for images by their first bytes: {counted(self._by_content)}")
         if self._kinds:
             files = {kind: number for kind, number in self._kinds.items() if kind.startswith(".") or kind == NO_ENDING}
             rest = {kind: number for kind, number in self._kinds.items() if kind not in files}
             parts = [f"{counted(files)} (not read)"] if files else []
             parts += [counted(rest)] if rest else []
-            found.append(f"passed over: {'; '.join(parts)}")
-        return tuple(found)
+            lines.append(f"passed over: {'; '.join(parts)}")
+        return tuple(lines)
 
 
 def _grow(counts: Counter[str], kind: str, number: int) -> None:

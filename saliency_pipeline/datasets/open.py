@@ -77,14 +77,14 @@ def read_images(
     options = options or ReadOptions()
     if layout == "auto" and options.list:
         layout = "pubfig"
-    found = find_layout(layout) if layout != "auto" else recognize(absolute)
+    kind = find_layout(layout) if layout != "auto" else recognize(absolute)
     for name, flag, only, has in _PARTICULAR:
-        if getattr(options, name) != getattr(_USUAL, name) and found.name != only:
-            raise SalpipeError(f"{shown(absolute)}: layout {found.name}, but {flag} needs {has}; leave it out")
-    catalogue = found.read(absolute, options)
-    catalogue = replace(catalogue, layout=found.name, notes=(*catalogue.notes, *lookalikes(catalogue.classes)))
+        if getattr(options, name) != getattr(_USUAL, name) and kind.name != only:
+            raise SalpipeError(f"{shown(absolute)}: layout {kind.name}, but {flag} needs {has}; leave it out")
+    catalogue = kind.read(absolute, options)
+    catalogue = replace(catalogue, layout=kind.name, notes=(*catalogue.notes, *lookalikes(catalogue.classes)))
     if note:
-        note(f"{shown(absolute)}: layout {found.name} ({found.what})")
+        note(f"{shown(absolute)}: layout {kind.name} ({kind.what})")
         for line in catalogue.notes:
             note(line)
     return catalogue

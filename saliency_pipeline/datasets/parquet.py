@@ -127,13 +127,13 @@ class _Columns(NamedTuple):
 
 def _recognize(path: Path) -> bool:
     try:
-        found = _folders_of_tables(path)
-        if not found or path.is_file():
-            return bool(found)
+        folders = _folders_of_tables(path)
+        if not folders or path.is_file():
+            return bool(folders)
         if has_class_folders(path):
             return False
         if listing(str(path), _GLANCE).images:  # a README's, or what the tables tell of
-            return _holds_images(found[0][0])
+            return _holds_images(folders[0][0])
     except SalpipeError:
         return False
     return True
@@ -190,14 +190,14 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
                 others = [name for name in opened.schema_arrow.names if name not in IMAGE_COLUMNS]
                 if others and not columns.label:
                     unlabeled.setdefault(", ".join(others), file)
-                found = _class_names(opened.schema_arrow, columns)
+                own_names = _class_names(opened.schema_arrow, columns)
                 records.extend(_records(file, opened, columns, labels, notes))
         except OSError as error:
             raise SalpipeError(f"{shown(file)}: {error.strerror}; {remedy_for(error)}") from None
-        if found and names and found != names:
+        if own_names and names and own_names != names:
             raise SalpipeError(f"{shown(file)}: names other classes than {shown(source)}; give one data set at a time")
-        if found:
-            names, source = found, file
+        if own_names:
+            names, source = own_names, file
     if not records:
         missing = f"no images in its tables{notes.cause()}" if files else "no tables (*.parquet)"
         raise SalpipeError(f"{shown(root)}: {missing}; give a folder of tables with a column image, or one of them")
@@ -238,13 +238,13 @@ def _records(path: str, opened: Any, columns: _Columns, labels: Labels, notes: N
             if not there:
                 notes.add(f"{file}: row {row}", "the path of an image, but not its bytes" if name else "no image")
                 continue
-            known, label = original(name), -1
+            image, label = original(name), -1
             if number is not None and number >= 0:
-                label = labels.add(number, known and known.wnid, file, row)
+                label = labels.add(number, image and image.wnid, file, row)
             elif columns.label and split is not Split.TEST:  # where -1 stands for labels that are not published
                 labels.unusable("label is null" if number is None else NEGATIVE, file, row)
-            key = known.key if known else f"{stem}/{row}"
-            if not known and has_image_suffix(name):
+            key = image.key if image else f"{stem}/{row}"
+            if not image and has_image_suffix(name):
                 key = f"{key}.{name.rpartition('.')[2]}"
             yield ParquetRecord(key, path, label, split, None, (), 0, length, row=row)
 
@@ -267,11 +267,11 @@ def _facts(
         yield from itertools.repeat((True, "", None), facts.rows)
         return
     for batch in batches:
-        found = _leaves(batch)
+        leaves = _leaves(batch)
         count = batch.num_rows
-        there = found[columns.bytes].is_valid().to_pylist() if columns.bytes in found else [True] * count
-        names = _texts(found[columns.path]) if columns.path else [""] * count
-        numbers = found[columns.label].to_pylist() if columns.label else [None] * count
+        there = leaves[columns.bytes].is_valid().to_pylist() if columns.bytes in leaves else [True] * count
+        names = _texts(leaves[columns.path]) if columns.path else [""] * count
+        numbers = leaves[columns.label].to_pylist() if columns.label else [None] * count
         yield from zip(there, names, numbers, strict=True)
 
 
@@ -280,10 +280,10 @@ def _texts(array: Any) -> list[str]:
     import pyarrow
 
     places = array.indices.unique()
-    known = array.dictionary.take(places).cast(pyarrow.large_binary()).to_pylist()
+    values = array.dictionary.take(places).cast(pyarrow.large_binary()).to_pylist()
     texts = {
         place: "" if text is None or len(text) > _MAX_NAME else text.decode("utf-8", "backslashreplace")
-        for place, text in zip(places.to_pylist(), known, strict=True)
+        for place, text in zip(places.to_pylist(), values, strict=True)
     }
     return [texts[place] for place in array.indices.to_pylist()]
 
@@ -292,13 +292,13 @@ def _leaves(batch: Any) -> dict[str, Any]:
     """The arrays of a batch by the names of their columns, those of a structure as `image.bytes`."""
     from pyarrow import types
 
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for name, array in zip(batch.schema.names, batch.columns, strict=True):
         if types.is_struct(array.type):
-            found |= {f"{name}.{field.name}": part for field, part in zip(array.type, array.flatten(), strict=True)}
+            leaves |= {f"{name}.{field.name}": part for field, part in zip(array.type, array.flatten(), strict=True)}
         else:
-            found[name] = array
-    return found
+            leaves[name] = array
+    return leaves
 
 
 def _columns(schema: Any, path: str) -> _Columns:

@@ -65,10 +65,10 @@ class RowGroup(NamedTuple):
 
     def chunk(self, column: str) -> Chunk:
         """That of a column, `image.bytes` for instance. Raises ValueError where there is none."""
-        found = next((chunk for chunk in self.chunks if chunk.column == column), None)
-        if found is None:
+        chunk_there = next((chunk for chunk in self.chunks if chunk.column == column), None)
+        if chunk_there is None:
             raise ValueError(f"a row group without the column {column}")
-        return found
+        return chunk_there
 
 
 def check_footer(path: str) -> None:

@@ -72,12 +72,12 @@ def files(folder: str | os.PathLike[str], notes: Notes) -> Iterator[FaceFile]:
     for name in top.images:
         notes.add(name, "an image in nobody's folder")
     for person, path in _people(folder):
-        found = listing(path)
-        notes.listed(found)
-        notes.count("folders within those of people", len(found.folders))
-        if not found.images:
+        entries = listing(path)
+        notes.listed(entries)
+        notes.count("folders within those of people", len(entries.folders))
+        if not entries.images:
             notes.add(os.path.basename(path), "a folder without images, left out")
-        for name in sorted(found.images, key=natural):
+        for name in sorted(entries.images, key=natural):
             yield FaceFile(person, name, os.path.join(path, name))
 
 
@@ -91,14 +91,14 @@ def numbered(folder: str | os.PathLike[str], notes: Notes) -> dict[tuple[str, in
     Raises:
         SalpipeError: a folder cannot be read.
     """
-    found: dict[tuple[str, int], str] = {}
+    paths: dict[tuple[str, int], str] = {}
     for person, name, path in files(folder, notes):
         stem = name.rpartition(".")[0] or name
         if not (stem.isascii() and stem.isdigit() and len(stem) < 10):
             notes.add(_short(path), "its name is no image number")
-        elif found.setdefault((person, int(stem)), path) != path:
+        elif paths.setdefault((person, int(stem)), path) != path:
             notes.add(_short(path), "another file has this person's image of this number")
-    return found
+    return paths
 
 
 def lists_of(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
@@ -199,8 +199,8 @@ def _beside(folder: Path, pattern: str, wanted: Callable[[Path], bool]) -> tuple
     for place in (folder, folder.parent):
         with suppress(OSError):
             names = sorted(name for name in os.listdir(place) if fnmatch(name, pattern))
-            if found := tuple(place / name for name in names if wanted(place / name)):
-                return found
+            if paths := tuple(place / name for name in names if wanted(place / name)):
+                return paths
     return ()
 
 
@@ -235,10 +235,10 @@ def _short(path: str) -> str:
 def _folders(path: Path) -> list[Path]:
     """The folders in a folder, if they can be people: none where there are very many entries."""
     try:
-        found = listing(str(path), _MANY + 1)
+        entries = listing(str(path), _MANY + 1)
     except SalpipeError:
         return []
-    return [path / name for name in found.folders] if sum(map(len, found[:3])) <= _MANY else []
+    return [path / name for name in entries.folders] if sum(map(len, entries[:3])) <= _MANY else []
 
 
 def _is_pubfig(path: Path) -> bool:

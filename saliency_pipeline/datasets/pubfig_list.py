@@ -152,9 +152,9 @@ def of_people(
     Raises:
         SalpipeError: somebody is not in the list.
     """
-    wanted, known = {person_name(name) for name in people}, {row.person for row in rows}
-    for name in sorted(wanted - known):
-        near = get_close_matches(name, known, n=1)
+    wanted, listed_people = {person_name(name) for name in people}, {row.person for row in rows}
+    for name in sorted(wanted - listed_people):
+        near = get_close_matches(name, listed_people, n=1)
         remedy = f"did you mean '{near[0]}'?" if near else "give the name as it stands there"
         raise SalpipeError(f"{shown(listed)}: nobody called '{shown(name)}' in it; {remedy}")
     return [row for row in rows if row.person in wanted] if wanted else rows

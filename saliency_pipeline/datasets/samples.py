@@ -109,12 +109,13 @@ class Labels:
             SalpipeError: an image with the same label has another id in its name.
         """
         if wnid is not None:
-            known = self._wnids.get(label)
-            if known is None:
+            earlier = self._wnids.get(label)
+            if earlier is None:
                 self._wnids[label] = wnid, f"{file}: {name}"
-            elif known[0] != wnid:
+            elif earlier[0] != wnid:
+                other, place = earlier
                 where = shown(f"{file}: {name}")
-                raise SalpipeError(f"{where}: labeled {label}, which is {known[0]} in {shown(known[1])}; relabel them")
+                raise SalpipeError(f"{where}: labeled {label}, which is {other} in {shown(place)}; relabel them")
         return self._seen.setdefault(label, label)
 
     def classes(self, names: Sequence[str] = (), source: str = "", *, imagenet: bool = False) -> Classes:
@@ -144,9 +145,9 @@ class Labels:
             self._check({wnid: label for label, wnid in enumerate(names)}, source)
             return _wordnet(dict(enumerate(names)))
         if len(names) in (0, 1000):
-            found = self._by_wnid(imagenet)
-            if found is not None:
-                return found
+            own = self._by_wnid(imagenet)
+            if own is not None:
+                return own
         if names:
             return Classes(_unique(names), (), self._seen)
         order = {label: place for place, label in enumerate(sorted(self._seen))}
@@ -156,24 +157,24 @@ class Labels:
         own = {label: wnid for label, (wnid, _) in sorted(self._wnids.items())}
         if not own and not imagenet:
             return None
-        known = {wnid: label for label, (wnid, _) in enumerate(imagenet_names())}
-        if any(wnid not in known for wnid in own.values()):
+        imagenet_labels = {wnid: label for label, (wnid, _) in enumerate(imagenet_names())}
+        if any(wnid not in imagenet_labels for wnid in own.values()):
             self._check({wnid: label for label, wnid in own.items()}, "other images")
             return _wordnet(own) if own.keys() == self._seen.keys() else None
-        if not imagenet and self._is_numbered_anew(own, known):
+        if not imagenet and self._is_numbered_anew(own, imagenet_labels):
             return _wordnet(own)
-        self._check(known, "ImageNet")
-        if max(self._seen) >= len(known):
+        self._check(imagenet_labels, "ImageNet")
+        if max(self._seen) >= len(imagenet_labels):
             return None
         return Classes(
-            tuple(name for _, name in imagenet_names()), tuple(known), {label: label for label in self._seen}
+            tuple(name for _, name in imagenet_names()), tuple(imagenet_labels), {label: label for label in self._seen}
         )
 
-    def _is_numbered_anew(self, own: dict[int, str], known: dict[str, int]) -> bool:
+    def _is_numbered_anew(self, own: dict[int, str], imagenet_labels: dict[str, int]) -> bool:
         """Whether the classes are a part of ImageNet's in the same order, numbered without gaps."""
         ascending = sorted(set(own.values())) == list(own.values())
         without_gaps = own.keys() == self._seen.keys() == set(range(len(own)))
-        return ascending and without_gaps and any(known[wnid] != label for label, wnid in own.items())
+        return ascending and without_gaps and any(imagenet_labels[wnid] != label for label, wnid in own.items())
 
     def _check(self, labels: dict[str, int], source: str) -> None:
         """That no image is called by the id of one class and labeled as another."""
@@ -209,11 +210,11 @@ def note_beside(root: str, used: Collection[str], notes: Notes) -> None:
     read = {folder for path in used if (folder := os.path.dirname(path)) != root}
     above = {os.path.dirname(folder) for folder in read} - {root}
     for folder in sorted({root} | read | above):
-        found = listing(folder)
-        notes.listed(found, [name for name in found.others if os.path.join(folder, name) in used])
-        for name in found.images:
+        entries = listing(folder)
+        notes.listed(entries, [name for name in entries.others if os.path.join(folder, name) in used])
+        for name in entries.images:
             notes.add(os.path.relpath(os.path.join(folder, name), root), "an image beside the data set's own files")
-        for name in found.folders:
+        for name in entries.folders:
             if os.path.join(folder, name) not in read | above:
                 notes.add(os.path.relpath(os.path.join(folder, name), root), "a folder beside the data set's own files")
 

@@ -82,8 +82,8 @@ def _endings(shard: _Shard) -> set[str]:
     with suppress(SalpipeError):
         for member in itertools.islice(members(shard.path, Notes()), _PEEK):
             ending = member.name.rpartition("/")[2].rpartition(".")[2].lower()
-            known = ending in SUFFIXES or ending in _LABELS
-            endings.add(ending if known or not format_of(first_bytes(shard.path, member.offset)) else "jpg")
+            by_name = ending in SUFFIXES or ending in _LABELS
+            endings.add(ending if by_name or not format_of(first_bytes(shard.path, member.offset)) else "jpg")
     return endings
 
 
@@ -118,11 +118,11 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
 
 def _shards(root: Path) -> list[_Shard]:
     """The tars of a data set in natural order, without those that are layouts of their own."""
-    found = []
+    shards = []
     try:
-        given = root.is_file()
+        is_file = root.is_file()
         folders = [(Split.NONE, "", str(root.parent), [root.name])]
-        if not given:
+        if not is_file:
             names = sorted(os.listdir(root))
             folders = [(Split.NONE, "", str(root), names)]
             folders += [
@@ -136,9 +136,9 @@ def _shards(root: Path) -> list[_Shard]:
         for name in names:
             path = os.path.join(folder, name)
             # a file that is given is tried whatever it is called: `members` says what is wrong with it
-            if not _OTHERS.fullmatch(name) and (given or name.lower().endswith(".tar")):
-                found.append(_Shard(path, before + name, split_of(name, split)))
-    return sorted(found, key=lambda shard: natural(shard.name))
+            if not _OTHERS.fullmatch(name) and (is_file or name.lower().endswith(".tar")):
+                shards.append(_Shard(path, before + name, split_of(name, split)))
+    return sorted(shards, key=lambda shard: natural(shard.name))
 
 
 def _names(root: str) -> tuple[list[str], str]:
@@ -183,7 +183,7 @@ def _records(shard: _Shard, labels: Labels, notes: Notes) -> Iterator[ImageRecor
                     notes.add(f"{shard.name}: {named[0].name}", "a sample without an image")
                 continue
             image = images[0]
-            known, number = _facts(read, image, sample, shard.name, labels, notes)
+            original_image, number = _facts(read, image, sample, shard.name, labels, notes)
             count += 1
             label = -1
             if number is None:
@@ -192,8 +192,8 @@ def _records(shard: _Shard, labels: Labels, notes: Notes) -> Iterator[ImageRecor
                 if shard.split is not Split.TEST:  # where -1 stands for labels that are not published
                     labels.unusable(NEGATIVE, shard.name, image.name)
             else:
-                label = labels.add(number, known and known.wnid, shard.name, image.name)
-            key = known.key if known else f"{before}/{image.name}"
+                label = labels.add(number, original_image and original_image.wnid, shard.name, image.name)
+            key = original_image.key if original_image else f"{before}/{image.name}"
             yield ImageRecord(key, shard.path, label, shard.split, None, (), image.offset, image.size)
     if len(unlabeled) < count:
         for name in unlabeled:
@@ -299,7 +299,7 @@ def _facts(
     notes: Notes,
 ) -> tuple[Original | None, int | None]:
     """Which image it is, if one of ILSVRC, and its number of a class, if any; what is too long is not read."""
-    known, label = original(image.name), None
+    original_image, label = original(image.name), None
     if number := sample.get("cls"):
         text = read(min(number.size, _MAX_NUMBER_BYTES), number.offset).strip()
         if number.size <= _MAX_NUMBER_BYTES and _NUMBER.fullmatch(text):
@@ -307,22 +307,22 @@ def _facts(
         else:
             notes.remark(f"{shard}: {number.name}", "no number of a class")
     described = sample.get("json")
-    if described and (label is None or known is None):
+    if described and (label is None or original_image is None):
         try:
             facts = parse_json(read(described.size, described.offset)) if described.size <= _MAX_JSON_BYTES else None
         except DocumentError:
             facts = None
         if not isinstance(facts, dict):
             notes.remark(f"{shard}: {described.name}", "no description in JSON")
-            return known, label
+            return original_image, label
         number, name = facts.get("label"), facts.get("filename")
         if label is None and type(number) is int and abs(number) < 10**9:
             label = number
         elif label is None and number is not None:
             labels.unusable(NO_NUMBER, shard, described.name)
-        if known is None and isinstance(name, str):
-            known = original(name)
-    return known, label
+        if original_image is None and isinstance(name, str):
+            original_image = original(name)
+    return original_image, label
 
 
 LAYOUTS = (

@@ -133,9 +133,9 @@ async def download(
         attempts += 1
         try:
             async with slots:
-                found = await _attempt(session, url, final, limits, attempts)
+                arrived = await _attempt(session, url, final, limits, attempts)
             attempted(None)
-            return found
+            return arrived
         except DownloadError as error:
             error.attempts = attempts
             if not attempted(error) or not error.passing or attempts > limits.retries:
@@ -171,9 +171,9 @@ def _parsed(url: str, base: yarl.URL | None = None) -> yarl.URL:
     import yarl
 
     with suppress(ValueError):
-        found = (base.join(yarl.URL(url)) if base else yarl.URL(url)).with_fragment(None)
-        if found.scheme in ("http", "https") and found.host and found.port:
-            return found
+        parsed = (base.join(yarl.URL(url)) if base else yarl.URL(url)).with_fragment(None)
+        if parsed.scheme in ("http", "https") and parsed.host and parsed.port:
+            return parsed
     raise DownloadError("bad-url", f"redirected to {url}" if base else url)
 
 
@@ -236,8 +236,8 @@ async def _receive(response: aiohttp.ClientResponse, final: Path, limits: Limits
         return Download(tmp, suffix, size, digest.hexdigest(), status, attempts)
     except aiohttp.ClientPayloadError:
         _discard(tmp)
-        said = f" of {response.content_length:,}" if response.content_length is not None else ""
-        raise DownloadError("truncated", f"{size:,}{said} bytes", status=status, passing=True) from None
+        announced = f" of {response.content_length:,}" if response.content_length is not None else ""
+        raise DownloadError("truncated", f"{size:,}{announced} bytes", status=status, passing=True) from None
     except BaseException:
         _discard(tmp)
         raise

@@ -88,28 +88,28 @@ def presence(
     """
     progress = progress or Progress()
     files = numbered(folder, Notes())
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     had = dict.fromkeys(sorted({row.person for row in rows}, key=natural), 0)
     contents: set[str] = set()
     progress.start(len(rows), "image", "checking")
     try:
         for row in rows:
             state, md5 = _state(row, files.pop((row.person, row.number), None))
-            found[state] += 1
+            counts[state] += 1
             if state == "present":
                 had[row.person] += 1
-                found["duplicated"] += md5 in contents
+                counts["duplicated"] += md5 in contents
                 contents.add(md5)
             progress.advance(1)
     finally:
         progress.stop()
     return PresenceReport(
         listed=len(rows),
-        present=found["present"],
-        wrong_md5=found["wrong_md5"],
-        damaged=found["damaged"],
-        missing=found["missing"],
-        duplicated=found["duplicated"],
+        present=counts["present"],
+        wrong_md5=counts["wrong_md5"],
+        damaged=counts["damaged"],
+        missing=counts["missing"],
+        duplicated=counts["duplicated"],
         unlisted=len(files),
         people=len(had),
         few_below=few_below,

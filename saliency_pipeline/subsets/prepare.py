@@ -1,4 +1,4 @@
-"""From a path to the catalogue of a run: read, freed of duplicates, selected and split. Each step stands elsewhere."""
+"""From a path to the catalogue of a run: read, deduplicate, select and split."""
 
 from __future__ import annotations
 
@@ -34,33 +34,33 @@ def prepare(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Catalogue:
-    """The catalogue of a run.
+    """Read, deduplicate, select and split the images of a data set.
 
-    Duplicates, exact and near, are looked for in two cases, at a few milliseconds and 4.2 KB of memory an image. With
-    a `policy` they are left out before anything is drawn, for which all images of the classes wanted are looked at.
-    Without one they are kept `together`, for which only the images drawn are: records know their duplicates, new splits
-    do not divide them, and neither do the folds of training later on. `group_by` keeps further images together, those
-    of one person, scene or patient; with duplicates among them the groups become one.
+    Exact and near duplicates are searched for in two cases, at a few milliseconds and 4.2 KB of memory per image. With
+    a `policy` they are removed before anything is sampled, so that all images of the classes are fingerprinted.
+    Without one they are kept `together`, for which only the selected images are: records have their group, and neither
+    new splits nor the folds of training divide it. `group_by` keeps further images together, those of one person,
+    scene or patient; groups that share duplicates are merged.
 
     Args:
         path: the data set.
-        layout: its layout's name, or `auto`.
-        reading: how it is read.
-        selection: what is taken of it.
-        policy: which duplicates are left out; None for none.
-        together: whether duplicates are kept together; None for where new splits are dealt.
-        group_by: which images are of one group, see `grouping.groups_by`; None for no groups but those of duplicates.
-        cache: folder where what was seen of images is kept, for the next run of the same command.
-        progress: told what is found and passed over, and how far it is.
+        layout: name of its layout, or `auto`.
+        reading: options of its reader.
+        selection: classes, images and splits.
+        policy: duplicates to remove; None for none.
+        together: keep duplicates together; None for only where there are new splits.
+        group_by: rule that groups images, see `grouping.groups_by`; None for groups of duplicates alone.
+        cache: folder of fingerprints for the next run of the same command.
+        progress: receives notes and progress.
 
     Raises:
-        SalpipeError: the data set cannot be read, or the selection not be made.
+        SalpipeError: the data set cannot be read, or the selection is impossible.
     """
     progress = progress or Progress()
     reading, selection = reading or ReadOptions(), selection or Selection()
     catalogue = whole = read_images(path, layout, reading, progress.note)
     if policy:
-        # classes are drawn by lot whatever images they have, unless they need a number of them
+        # the sampled classes do not depend on their images, unless `min_per_class` is set
         few = None if selection.min_per_class else selection.num_classes
         catalogue = select(catalogue, Selection(selection.classes, num_classes=few, seed=selection.seed))
         catalogue = dedupe(catalogue, _groups(catalogue, cache, progress), policy)
@@ -72,8 +72,8 @@ def prepare(
     search = not policy and bool(selection.splits if together is None else together)
     if search or group_by is not None:
         groups = _groups(catalogue, cache, progress) if search else np.arange(len(catalogue))
-        if twins := several(groups)[0]:
-            progress.note(f"{twins:,} images are duplicates of one another, kept together: 'salpipe audit' shows them")
+        if duplicates := several(groups)[0]:
+            progress.note(f"{duplicates:,} images are duplicates of one another, kept together; see 'salpipe audit'")
         if group_by is not None:
             groups = united(groups, _by_rule(catalogue, group_by, progress))
         rest = replace(selection, classes=(), min_per_class=None, num_classes=None)
@@ -82,19 +82,19 @@ def prepare(
         progress.note(line)
     taken = _taken(reading, selection, policy, together)
     if group_by is not None:
-        # whoever reads the groups later must know whether they are of duplicates too
+        # readers of the groups need to know whether they include duplicates
         taken |= {"group_by": described(group_by), "group_duplicates": search}
     return replace(catalogue, taken=taken)
 
 
 def _groups(catalogue: Catalogue, cache: Path | None, progress: Progress) -> Places:
-    """A number for each record, equal for duplicates."""
-    found = find_duplicates(fingerprints(catalogue, cache, progress))
-    return group(found.pairs, len(catalogue))
+    """Group number per record, equal for duplicates."""
+    duplicates = find_duplicates(fingerprints(catalogue, cache, progress))
+    return group(duplicates.pairs, len(catalogue))
 
 
 def _by_rule(catalogue: Catalogue, rule: str, progress: Progress) -> Places:
-    """The group of each record by `--group-by`, -1 for none, and a note of how many there are."""
+    """The group of each record by `--group-by`, -1 for none; notes the number of groups."""
     numbers = groups_by([record.key for record in catalogue.records], rule)
     alone = int((numbers < 0).sum())
     rest = f"; {alone:,} images are in none" if alone else ""
@@ -103,11 +103,11 @@ def _by_rule(catalogue: Catalogue, rule: str, progress: Progress) -> Places:
 
 
 def _taken(reading: ReadOptions, selection: Selection, policy: Policy | None, together: bool | None) -> dict[str, Any]:
-    """What was asked for besides the defaults, as JSON can hold it. Where a list of URLs lies says nothing."""
+    """Options other than the defaults, JSON-serializable, without the path of a list of URLs."""
     asked = asdict(reading) | asdict(selection)
     usual = asdict(ReadOptions()) | asdict(Selection()) | {"list": asked["list"]}
-    found = {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}
-    taken = {name: value for name, value in found.items() if asked[name] != usual[name]}
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in asked.items()}
+    taken = {name: value for name, value in values.items() if asked[name] != usual[name]}
     if policy:
         taken["dedupe"] = policy
     elif together is not None and together != bool(selection.splits):

@@ -137,8 +137,8 @@ def read_small(path: str, name: str, limit: int = MAX_SMALL_BYTES) -> bytes:
     Raises:
         SalpipeError: no such file lies there, it is too large, or the archive cannot be read.
     """
-    for found, data in small_files(path, Notes(), limit, _MAX_UNPACKED_BYTES):
-        if f"/{found}".endswith(f"/{name}"):
+    for member, data in small_files(path, Notes(), limit, _MAX_UNPACKED_BYTES):
+        if f"/{member}".endswith(f"/{name}"):
             if data is None:
                 raise SalpipeError(f"{shown(path)}: {name} is larger than {limit:,} bytes; download it again")
             return data
@@ -298,18 +298,18 @@ def _extended(read: _Read, at: int, header: _Header) -> _Change:
     data = read(header.size, at)
     if header.kind == _LONG_NAME:
         return {"name": data.partition(b"\0")[0]}
-    found: _Change = {}
+    change: _Change = {}
     try:
         for keyword, value in _pax(data):
             if keyword == b"path":
-                found["name"] = value
+                change["name"] = value
             elif keyword == b"size":
-                found["size"] = int(value)
+                change["size"] = int(value)
             elif keyword.startswith(b"GNU.sparse."):
-                found["fault"] = _A_SPARSE_FILE
+                change["fault"] = _A_SPARSE_FILE
     except ValueError:
-        found["fault"] = "an extended header without sense"
-    return found
+        change["fault"] = "an extended header without sense"
+    return change
 
 
 def _pax(data: bytes) -> Iterator[tuple[bytes, bytes]]:

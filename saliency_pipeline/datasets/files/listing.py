@@ -21,7 +21,7 @@ _LOCK = ".lock"  # of `fetch`, in the folder of its images
 _SYSTEM_FOLDERS = frozenset({"$RECYCLE.BIN", "@eaDir", "System Volume Information", "__MACOSX", "lost+found"})
 _SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
 
-DRAWN = {
+PLOTS = {
     "contact-sheet.png": "gallery.html",
     "confusion.png": "evaluation.json",
     "reliability.png": "evaluation.json",
@@ -100,9 +100,9 @@ def listing(path: str, most: int | None = None) -> Listing:
             by_content[ending_of(name)] += 1
         else:
             others.append(name)
-    if drawn := {picture for picture, beside in DRAWN.items() if beside in others}.intersection(images):
-        images = [name for name in images if name not in drawn]
-        skipped[_DRAWN] += len(drawn)
+    if plots := {picture for picture, beside in PLOTS.items() if beside in others}.intersection(images):
+        images = [name for name in images if name not in plots]
+        skipped[_DRAWN] += len(plots)
     for names in (folders, images, pipes):
         names.sort()
     return Listing(folders, images, others, pipes, skipped, by_content)
@@ -129,10 +129,10 @@ class ByContent:
         ending = ending_of(name)
         if ending[1:] in UNREAD or name.endswith("~") or self._misses[ending] >= _TRIED:
             return False
-        found = format_of(first_bytes(path, offset)) is not None
+        is_image = format_of(first_bytes(path, offset)) is not None
         # where there is one, all are looked into
-        self._misses[ending] += -(2**62) if found else 1
-        return found
+        self._misses[ending] += -(2**62) if is_image else 1
+        return is_image
 
 
 def is_hidden(key: str) -> bool:

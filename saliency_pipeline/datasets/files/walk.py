@@ -65,12 +65,12 @@ def walk(top: str, notes: Notes) -> Iterator[Folder]:
             notes.count(LOOP)
             continue
         within = above | {identity}
-        found = listing(path)
-        waiting += [(os.path.join(path, name), (*parts, key_part(name)), within) for name in found.folders]
-        yield Folder(path, parts, found.images)
-        links = {name for name in found.others if os.path.islink(os.path.join(path, name))}
-        dangling = [name for name in found.others if name in links and not os.path.exists(os.path.join(path, name))]
-        notes.listed(found, dangling)
+        entries = listing(path)
+        waiting += [(os.path.join(path, name), (*parts, key_part(name)), within) for name in entries.folders]
+        yield Folder(path, parts, entries.images)
+        links = {name for name in entries.others if os.path.islink(os.path.join(path, name))}
+        dangling = [name for name in entries.others if name in links and not os.path.exists(os.path.join(path, name))]
+        notes.listed(entries, dangling)
         for name in dangling:
             yield Folder(os.path.join(path, name), (*parts, key_part(name)), [])
 

@@ -45,7 +45,7 @@ _THREADS, _TOGETHER = 8, 512
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-def find_boxes(folders: Sequence[str], part: str, draft: CatalogueBuilder) -> Boxes:
+def find_boxes(folders: Sequence[str], part: str, builder: CatalogueBuilder) -> Boxes:
     """The boxes of the images of a part, from the first place that has any.
 
     Folders go before archives, and these are read where they lie. A file is about the image that is called as it is:
@@ -54,7 +54,7 @@ def find_boxes(folders: Sequence[str], part: str, draft: CatalogueBuilder) -> Bo
     Args:
         folders: the data set's and those around it.
         part: train or val.
-        draft: the images; its notes take the files that cannot be read.
+        builder: the images; its notes take the files that cannot be read.
 
     What is odd in the files is known from tensorflow/models, research/inception, process_bounding_boxes.py.
     """
@@ -65,12 +65,12 @@ def find_boxes(folders: Sequence[str], part: str, draft: CatalogueBuilder) -> Bo
     archives = [path for folder in folders for name in names if os.path.isfile(path := os.path.join(folder, name))]
     if not trees and not archives:
         return {}
-    classes = draft.classes(part)
-    found = (
+    classes = builder.classes(part)
+    sources = (
         *(_in_folders(path, part, classes) for path in trees),
-        *(_in_archive(path, classes, draft.notes) for path in archives),
+        *(_in_archive(path, classes, builder.notes) for path in archives),
     )
-    return next(filter(None, (_boxes(files, classes, draft.notes) for files in found)), {})
+    return next(filter(None, (_boxes(files, classes, builder.notes) for files in sources)), {})
 
 
 class _File(NamedTuple):
@@ -87,9 +87,9 @@ def _boxes(files: Iterable[_File], classes: Mapping[str, str], notes: Notes) -> 
     total = 0
     for image, place, data in files:
         try:
-            if found := read_xml(data, classes[image], numbers):
-                boxes[image] = found
-                total += len(found)
+            if own := read_xml(data, classes[image], numbers):
+                boxes[image] = own
+                total += len(own)
         except ValueError as error:
             notes.add(place, str(error))
         if total > _MAX_BOXES:
@@ -121,7 +121,7 @@ def _in_folders(place: str, part: str, classes: Mapping[str, str]) -> Iterator[_
 
 
 def _read(paths: Sequence[str]) -> list[_File]:
-    found = []
+    files = []
     for path in paths:
         data: bytes | None = None
         try:
@@ -133,8 +133,8 @@ def _read(paths: Sequence[str]) -> list[_File]:
                 os.close(file)
         except OSError:
             data = None
-        found.append(_File(_image(path), path, data))
-    return found
+        files.append(_File(_image(path), path, data))
+    return files
 
 
 def _in_archive(path: str, classes: Mapping[str, str], notes: Notes) -> Iterator[_File]:
