@@ -57,7 +57,7 @@ def prepare(
     reading, selection, grouping = reading or ReadOptions(), selection or Selection(), grouping or Grouping()
     catalogue = whole = read_images(path, layout, reading, progress.note)
     if grouping.dedupe:
-        # classes are sampled whatever images they have, unless they need a number of them
+        # the sampled classes do not depend on their images, unless `min_per_class` is set
         few = None if selection.min_per_class else selection.num_classes
         catalogue = select(catalogue, Selection(selection.classes, num_classes=few, seed=selection.seed))
         catalogue = dedupe(catalogue, _groups(catalogue, cache, progress), cast(Policy, grouping.dedupe))
@@ -73,9 +73,7 @@ def prepare(
     if search or grouping.group_by is not None:
         groups = _groups(catalogue, cache, progress) if search else np.arange(len(catalogue))
         if duplicates := several(groups)[0]:
-            progress.note(
-                f"{duplicates:,} images are duplicates of one another, kept together: 'salpipe audit' shows them"
-            )
+            progress.note(f"{duplicates:,} images are duplicates of one another, kept together; see 'salpipe audit'")
         if grouping.group_by is not None:
             groups = united(groups, _by_rule(catalogue, grouping.group_by, progress))
         rest = replace(selection, classes=(), min_per_class=None, num_classes=None)
@@ -90,13 +88,13 @@ def prepare(
 
 
 def _groups(catalogue: Catalogue, cache: Path | None, progress: Progress) -> Places:
-    """A number for each record, equal for duplicates."""
-    pairs = find_duplicates(fingerprints(catalogue, cache, progress)).pairs
-    return group(pairs, len(catalogue))
+    """Group number per record, equal for duplicates."""
+    duplicates = find_duplicates(fingerprints(catalogue, cache, progress))
+    return group(duplicates.pairs, len(catalogue))
 
 
 def _by_rule(catalogue: Catalogue, rule: str, progress: Progress) -> Places:
-    """The group of each record by `--group-by`, -1 for none, and a note of how many there are."""
+    """The group of each record by `--group-by`, -1 for none; notes the number of groups."""
     numbers = groups_by([record.key for record in catalogue.records], rule)
     alone = int((numbers < 0).sum())
     rest = f"; {alone:,} images are in none" if alone else ""
