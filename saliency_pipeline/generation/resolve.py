@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from saliency_pipeline.saliency.engine import Explainer
 from saliency_pipeline.saliency.layers import Layer, NoGridError
 from saliency_pipeline.saliency.methods import Method, find_methods
 from saliency_pipeline.saliency.prepared import prepared_layer
-from saliency_pipeline.saliency.targets import Target, parse_target
+from saliency_pipeline.saliency.targets import parse_target
 from saliency_pipeline.saliency.tuning import FRAMES, choose_placement, default_batch
 from saliency_pipeline.shards.schema import MapShape, ShardHeader
 from saliency_pipeline.text import plural
@@ -42,29 +42,10 @@ from saliency_pipeline.workers import usable_cores
 Note = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Resolved:
-    """A job, its source model, and the explainer if one was built already.
-
-    Attributes:
-        job: the job.
-        source: the source model.
-        tried: the explainer of the job's placement, if placements were measured.
-    """
-
-    job: Job
-    source: SourceModel
-    tried: Explainer | None
-
-    def explainer(self) -> Explainer:
-        """The job's explainer in this process."""
-        if self.tried:
-            return self.tried.with_target(self.job.target)
-        return build_explainer(self.job, self.source)
-
-
-def resolve(folder: Path, config: GenerateConfig, catalogue: Catalogue, jobs: int, note: Note) -> Resolved:
-    """Resolve a configuration to a job.
+def resolve(
+    folder: Path, config: GenerateConfig, catalogue: Catalogue, jobs: int, note: Note
+) -> tuple[Job, Callable[[], Explainer]]:
+    """Resolve a configuration to a job, and a function that builds its explainer in this process.
 
     If the folder has a plan, its choices are used; they are made only once per folder.
 
@@ -88,7 +69,9 @@ def resolve(folder: Path, config: GenerateConfig, catalogue: Catalogue, jobs: in
     methods = find_methods(config.methods)
     device = str(find_device(config.device))
     config = replace(config, model=source.name, device=device, methods=tuple(method.name for method in methods))
-    target = _target(config, source, catalogue)
+    unlabeled = sum(record.label < 0 for record in catalogue.records)
+    names = catalogue.ids or catalogue.classes
+    target = parse_target(config.target, len(source.classes), source.class_index, names, unlabeled, source.class_named)
     identify = partial(plan_fields, config, catalogue, source.weights_sha256, records_digest(catalogue))
     plan, tried = stored_plan(folder), None
     if plan is None:
@@ -98,9 +81,24 @@ def resolve(folder: Path, config: GenerateConfig, catalogue: Catalogue, jobs: in
         provenance = _provenance(config, catalogue, source, methods, choices)
         plan = store_plan(folder, Plan(identify(choices.backend), choices, provenance))
     check_same_plan(folder, plan, identify(plan.resolved.backend))
-    job = _job(folder, config, catalogue, source, target, methods, plan, jobs)
-    # With several workers it fits none of them and would only take memory.
-    return Resolved(job, source, tried if tried and tried.placement == job.placement else None)
+    size, chosen = source.preprocessing.size, plan.resolved
+    shapes = {m.name: chosen.layer.grid if m.level == "layer" else (size, size) for m in methods}
+    header = ShardHeader(
+        plan.hash,
+        dict(plan.provenance),
+        catalogue.classes,
+        size,
+        "jpeg" if config.encoding == "jpeg" else "raw",
+        {name: MapShape(target.count, *shape) for name, shape in shapes.items()},
+        any(record.boxes for record in catalogue.records),
+        any(record.group >= 0 for record in catalogue.records),
+    )
+    streams = max(1, usable_cores() // jobs) if config.device == "cpu" else 2
+    placement = Placement(chosen.backend, chosen.precision, config.device, streams)
+    job = Job(str(folder), config, size, chosen.layer, target, placement, chosen.batch_size, header)
+    # with several workers the measured explainer fits none of them and would only take memory
+    fitting = tried if tried and tried.placement == placement else None
+    return job, lambda: fitting.with_target(target) if fitting else build_explainer(job, source)
 
 
 def check_model(config: GenerateConfig) -> None:
@@ -121,58 +119,13 @@ def check_model(config: GenerateConfig) -> None:
 def _layer(config: GenerateConfig, source: SourceModel) -> Layer:
     try:
         return prepared_layer(source, config.layer)
-    except (RuntimeError, AssertionError, ValueError) as error:
+    except (NoGridError, RuntimeError, AssertionError, ValueError) as error:
         if config.size is None:
             raise
-        raise SalpipeError(
-            f"--size {config.size}: {config.model} does not accept such frames ({str(error).splitlines()[0]:.80})"
-        ) from error
-    except NoGridError as error:
-        if config.size is None:
-            raise
-        raise SalpipeError(
-            f"--size {config.size}: {config.model} has no layer on a grid for such frames; use a larger size"
-        ) from error
-
-
-def _target(config: GenerateConfig, source: SourceModel, catalogue: Catalogue) -> Target:
-    unlabeled = sum(record.label < 0 for record in catalogue.records)
-    return parse_target(
-        config.target,
-        len(source.classes),
-        source.class_index,
-        catalogue.ids or catalogue.classes,
-        unlabeled,
-        source.class_named,
-    )
-
-
-def _job(
-    folder: Path,
-    config: GenerateConfig,
-    catalogue: Catalogue,
-    source: SourceModel,
-    target: Target,
-    methods: Sequence[Method],
-    plan: Plan,
-    jobs: int,
-) -> Job:
-    layer = plan.resolved.layer
-    size = source.preprocessing.size
-    shapes = {m.name: layer.grid if m.level == "layer" else (size, size) for m in methods}
-    header = ShardHeader(
-        plan.hash,
-        dict(plan.provenance),
-        catalogue.classes,
-        size,
-        "jpeg" if config.encoding == "jpeg" else "raw",
-        {name: MapShape(target.count, *shape) for name, shape in shapes.items()},
-        any(record.boxes for record in catalogue.records),
-        any(record.group >= 0 for record in catalogue.records),
-    )
-    streams = max(1, usable_cores() // jobs) if config.device == "cpu" else 2
-    placement = Placement(plan.resolved.backend, plan.resolved.precision, config.device, streams)
-    return Job(str(folder), config, size, layer, target, placement, plan.resolved.batch_size, header)
+        problem = f"does not accept such frames ({str(error).splitlines()[0]:.80})"
+        if isinstance(error, NoGridError):
+            problem = "has no layer on a grid for such frames; use a larger size"
+        raise SalpipeError(f"--size {config.size}: {config.model} {problem}") from error
 
 
 def _choose(

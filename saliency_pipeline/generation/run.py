@@ -20,11 +20,12 @@ from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.job import Job, write_shard, write_shards
 from saliency_pipeline.generation.plan import PLAN, ShardTask, shard_tasks
 from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, merge, valid_receipt
-from saliency_pipeline.generation.resolve import Resolved, resolve
+from saliency_pipeline.generation.resolve import resolve
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.models.trained.training_images import ENTRY
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.saliency.engine import Explainer
 from saliency_pipeline.shards.schema import SEEN, ShardHeader, is_shard_name
 from saliency_pipeline.subsets.selection import Grouping, Selection
 from saliency_pipeline.temporaries import remove_stale_temporaries
@@ -145,28 +146,28 @@ def generate(
     keep_large_blocks()
     with ExitStack() as locks:
         _open_folder(folder, part, locks, progress.note)
-        resolved = resolve(folder, config, catalogue, jobs, progress.note)
-        return _write(resolved, catalogue, shard_tasks(catalogue, config.shard_size), part, jobs, progress, start)
+        job, explainer = resolve(folder, config, catalogue, jobs, progress.note)
+        return _write(job, explainer, catalogue, part, jobs, progress, start)
 
 
 def _write(
-    resolved: Resolved,
+    job: Job,
+    explainer: Callable[[], Explainer],
     catalogue: Catalogue,
-    tasks: Sequence[ShardTask],
     part: tuple[int, int],
     jobs: int,
     progress: Progress,
     start: float,
 ) -> Report:
     """Write the shards of a part that are missing or damaged, and the manifest once all parts are finished."""
-    job = resolved.job
+    tasks = shard_tasks(catalogue, job.config.shard_size)
     folder, placement = Path(job.folder), job.placement
     progress.note(
         f"{job.config.model}, layer {job.layer.name}, {placement.backend} {placement.precision} on {placement.device}"
     )
     own = tasks[part[0] - 1 :: part[1]]
     done = _valid_receipts(folder, own, job.header.plan, progress)
-    written, seconds = _run(resolved, [task for task in own if task.name not in done], jobs, progress)
+    written, seconds = _run(job, explainer, [task for task in own if task.name not in done], jobs, progress)
     done |= {receipt.shard.name: receipt for receipt in written}
     complete = _merged(folder, job.header, tasks, done)
     fresh = sum(receipt.shard.images for receipt in written)
@@ -255,17 +256,17 @@ def _valid_receipts(folder: Path, tasks: Sequence[ShardTask], plan: str, progres
 
 
 def _run(
-    resolved: Resolved, pending: Sequence[ShardTask], jobs: int, progress: Progress
+    job: Job, explainer: Callable[[], Explainer], pending: Sequence[ShardTask], jobs: int, progress: Progress
 ) -> tuple[list[Receipt], float]:
     """Write the pending shards; returns their receipts and the seconds it took without building the engine."""
     if not pending:
         return [], 0.0
-    job, explainer = resolved.job, resolved.explainer() if jobs == 1 else None
+    engine = explainer() if jobs == 1 else None
     started = time.perf_counter()
     progress.start(sum(len(task.records) for task in pending), "image", "explaining")
     try:
-        if explainer:
-            written = write_shards(job, pending, explainer, progress.advance)
+        if engine:
+            written = write_shards(job, pending, engine, progress.advance)
         else:
             written = _parallel(job, list(pending), jobs, progress)
     finally:

@@ -78,8 +78,8 @@ def forward(images: Path, work: Path, options: dict[str, Any]) -> dict[str, Any]
     keep_large_blocks()
     folder = work / f"plan-{time.time_ns()}"
     folder.mkdir()
-    resolved = resolve(folder, GenerateConfig(**options), read_folder(images), 1, lambda _: None)
-    job, explainer = resolved.job, resolved.explainer()
+    job, build = resolve(folder, GenerateConfig(**options), read_folder(images), 1, lambda _: None)
+    explainer = build()
     frames, device = frames_of(images, job.size, job.batch), job.placement.device
     pixels = explainer.normalize(frames) if explainer.differentiates else None
 
