@@ -137,12 +137,13 @@ def run_in_workers(
                 with suppress(ProcessLookupError):
                     if process.exitcode is None:
                         os.kill(process.pid, signal.SIGKILL)
-            feeder = executor._call_queue._thread
+            queue = executor._call_queue
             executor.shutdown()
-            # loky does not wait for this thread, which releases a semaphore last: if the process exits halfway, the
-            # tracker of resources reports it as leaked
-            if feeder is not None:
-                feeder.join()
+            # loky does not wait for the thread that feeds the queue, which releases a semaphore last: if the process
+            # exits halfway, the tracker of resources reports a leak. Closing the pipe ends a write that nobody reads.
+            queue._reader.close()
+            if queue._thread is not None:
+                queue._thread.join()
 
 
 def workers_died(error: WorkerDiedError) -> SalpipeError:

@@ -73,6 +73,8 @@ def test_no_thread_outlives_the_workers(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(Queue, "_feed", staticmethod(feed_slowly))
     assert list(run_in_workers(abs, [(-1,)], 1, 1)) == [1]
+    with closing(run_in_workers(len, [(bytes(1 << 20),)] * 8, 1, 1)) as results:
+        next(results)
     assert threading.enumerate() == threads
 
 
