@@ -21,11 +21,11 @@ scores = st.lists(st.floats(0, 1), min_size=2, max_size=12)
 @pytest.mark.parametrize(
     ("first", "second", "ratio", "message"),
     [
-        (A, B[:-1], 0.25, "are no pairs"),
-        (A[:1], B[:1], 0.25, "1 pair: a difference has no spread"),
+        (A, B[:-1], 0.25, "not pairs"),
+        (A[:1], B[:1], 0.25, "1 pair: too few"),
         (A, np.where(B > 0.65, np.nan, B), 0.25, "not finite"),
-        (A, B, -0.1, "a number from 0 on"),
-        (A, B, math.inf, "a number from 0 on"),
+        (A, B, -0.1, "use a number from 0"),
+        (A, B, math.inf, "use a number from 0"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(first, second, ratio, message):

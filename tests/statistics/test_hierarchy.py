@@ -135,7 +135,7 @@ def test_one_large_data_set_does_not_carry_the_others():
 @pytest.mark.parametrize(
     ("estimates", "rope", "message"),
     [
-        (of(0.1), 0.01, "1 data set: no spread"),
+        (of(0.1), 0.01, "1 data set: too few"),
         (of(0.1, 0.1, error=0.0), 0.01, "not a finite mean"),
         (of(0.1, np.nan), 0.01, "not a finite mean"),
         (of(0.1, 0.1, freedom=0), 0.01, "1 degree of freedom"),
