@@ -148,7 +148,7 @@ def _simpson(intervals: int) -> npt.NDArray[np.float64]:
 
 
 def _crossed_by(amount: float, places: npt.NDArray[np.float64], mass: npt.NDArray[np.float64], step: float) -> float:
-    """Return the bound that paths, of probability `mass` at `places`, exceed with probability `amount` one step later."""
+    """Return the bound that paths, with `mass` at `places`, exceed one step later with probability `amount`."""
 
     def excess(bound: float) -> float:
         return float(mass @ special.ndtr((places - bound) / step)) - amount
