@@ -124,7 +124,6 @@ class Worker:
 
     def _too_long(self, seconds: float, worked: float) -> bool:
         """Return whether a file takes or waits for too long; other load on the machine makes no difference."""
-        """Whether a file works or waits for too long; a busy machine, on which it has to share, makes no difference."""
         most = self.limits.seconds
         return seconds > most and (worked > most or worked < _IDLE * seconds or seconds > _PATIENCE * most)
 
