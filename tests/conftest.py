@@ -1,4 +1,4 @@
-"""What every test shares: a cache folder that is not the user's, its own random numbers, memory that is given back."""
+"""Fixtures of all tests: a separate cache folder, fixed random states, memory that is returned to the system."""
 
 import ctypes
 import gc

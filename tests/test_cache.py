@@ -1,4 +1,4 @@
-"""The user's cache folder: what is made once is found again, and whatever becomes of it is made again, silently."""
+"""The cache: stored values are reused, and damaged entries are computed again silently."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""What a device can compute and what it is called; and that networks keep to one device, seen without a GPU."""
+"""Devices: capabilities and names; networks stay on one device, checked without a GPU."""
 
 import os
 import subprocess

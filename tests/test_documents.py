@@ -1,4 +1,4 @@
-"""Documents: what is no regular file, too large, too deep or not valid is answered, never followed."""
+"""Documents: files that are not regular, too large, too deep or invalid are refused."""
 
 from __future__ import annotations
 

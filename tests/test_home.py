@@ -1,4 +1,4 @@
-"""Whoever runs it and wherever home is: nothing is made in a folder called "~", and nothing stops."""
+"""Users without a home, and homes that cannot be written: no folder named "~" is created, and no run stops."""
 
 import os
 import pwd

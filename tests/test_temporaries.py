@@ -1,4 +1,4 @@
-"""Temporary files: nobody else's is written to, the living keep theirs, and what the dead left is removed."""
+"""Temporary files: those of other writers are not touched while these are alive, and removed when they are dead."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Mutates valid files of every kind and reads them with salpipe's own readers; says what broke and how to repeat it."""
+"""Mutates valid files of every kind, reads them with salpipe's own readers, and prints what failed."""
 
 import argparse
 import json

@@ -177,12 +177,12 @@ def time(curve: np.ndarray) -> float:
 
 
 def higher_early(first: np.ndarray, second: np.ndarray) -> bool:
-    """Whether the area under the first epochs is better."""
+    """True if the area under the first epochs is better."""
     return verdict_of(np.array([area(b) - area(a) for a, b in zip(first, second, strict=True)])) == BETTER
 
 
 def claimed(differences: Sequence[np.ndarray], families: Sequence[object]) -> bool:
-    """Whether any of several questions, adjusted by Holm within each family, gets a verdict of better or worse."""
+    """True if any of several questions, adjusted by Holm within each family, gets a verdict of better or worse."""
     contrasts = [evaluate(np.zeros(len(own)), own, RATIO) for own in differences]
     adjusted = np.array([contrast.p for contrast in contrasts])
     for family in set(families):
@@ -193,7 +193,7 @@ def claimed(differences: Sequence[np.ndarray], families: Sequence[object]) -> bo
 
 
 def looked(differences: np.ndarray, pairs: Sequence[int], at: Sequence[float] | None = None) -> bool:
-    """Whether any look gets a verdict of better or worse: at levels of planned looks, or at others."""
+    """True if any look gets a verdict of better or worse: at levels of planned looks, or at others."""
     words = []
     for so_far, level in zip(pairs, at or levels(pairs, RATIO), strict=True):
         contrast = evaluate(np.zeros(so_far), differences[:so_far], RATIO)

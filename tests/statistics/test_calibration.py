@@ -1,4 +1,4 @@
-"""Verdicts err as seldom as they say, in simulated comparisons; the full tables are printed by bench_calibration."""
+"""Error rates of verdicts in simulated comparisons; bench_calibration prints the full tables."""
 
 import numpy as np
 import pytest
