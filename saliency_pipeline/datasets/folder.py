@@ -1,4 +1,4 @@
-"""Catalogues of plain folders: one folder per class, or one flat folder. Named data sets have readers of their own."""
+"""Layout `folders`: one folder per class, or one flat folder, on disk or in a tar."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SPLIT_FOLDERS = {
     "test": Split.TEST,
     "testing": Split.TEST,
 }
-"""Names, in any case, of folders that hold one part of a data set."""
+"""Splits by the names of their folders, in lower case."""
 
 _NO_IMAGES = {
     re.compile(r"shard-[0-9]{5,}\.h5"): "a shard that salpipe made of images; give the folder of those images",
@@ -40,35 +40,35 @@ _NO_IMAGES = {
         "a compressed archive; unpack it, since images are read where they lie"
     ),
 }
-"""Files that are given in place of images, by their names: what each is, and what to give."""
+"""Explanations of files that are no images, by patterns of their names."""
 
 _GLANCE = 256
-"""How many folders are looked into for images before a data set is taken to have none in folders."""
+"""Number of folders that are searched for images before a data set is assumed to have none in folders."""
 
 
 def read_folder(root: str | os.PathLike[str], *, label_level: int = 1) -> Catalogue:
-    r"""Lists the images in a folder and everything below it, labeled by the folders they lie in.
+    r"""List the images in a folder and everything below it, labeled by their folders.
 
-    Images are the files whose names end with one of `SUFFIXES`, and those of other endings or without one that begin
-    like an image. Links are followed, also those to nowhere: such an image cannot be read and is rejected later, not
-    overlooked. All else is passed over and counted: other files, links back to a folder that contains them, hidden
-    files and folders (".name"), and what operating systems put among the data (lost+found, @eaDir, __MACOSX, ...).
+    Images are the files with one of `SUFFIXES`, and those with another or no suffix that begin like an image. Links
+    are followed; a dangling one with an image's name counts as an image, which is rejected later. Everything else is
+    skipped and counted: other files, links back to a folder that contains them, hidden files and folders (".name"),
+    and those of operating systems (lost+found, @eaDir, __MACOSX, ...).
 
-    Where all folders directly in `root` that hold images are called by names in `SPLIT_FOLDERS`, they are splits and
-    the levels are counted below them. Where folders of other names lie beside them, "train" or "test" may well be a
-    class: they are splits if there is training and validation, or training in folders and test, and the others are
-    then passed over. Either is noted, as are classes and splits without images.
+    If all folders directly in `root` that hold images have names in `SPLIT_FOLDERS`, they are splits and the levels
+    count below them. With other folders beside them, "train" or "test" may be a class: they are splits if there is
+    training and validation, or training in folders and test, and the other folders are then skipped. Either is noted,
+    as are classes and splits without images.
 
     Args:
-        root: the folder; or an uncompressed tar of it; or one image file, which becomes a catalogue of one.
-        label_level: which level of folders names the class: 1 is the first below the root (or below the split), 0
-            leaves every image unlabeled. Images that lie higher up are unlabeled; folders of the same name are
-            the same class, wherever they lie and in whichever Unicode form they are written.
+        root: the folder, an uncompressed tar of it, or one image file, which becomes a catalogue of one.
+        label_level: level of the folders that name the classes: 1 is the first below the root (or below the split), 0
+            leaves every image unlabeled. Images above it are unlabeled; folders of the same name are the same class,
+            wherever they are and whatever their Unicode form.
 
     Returns:
-        The catalogue: records and classes in natural order ("img2" before "img10"), which is the same on every
-        machine. A key is the path relative to `root`; in names that are not valid UTF-8 the odd bytes stand as
-        \xNN, and a backslash in a name is doubled, so that keys differ whenever paths do.
+        The catalogue: records and classes in natural order ("img2" before "img10"), the same on every machine. A key
+        is the path relative to `root`; bytes of names that are not valid UTF-8 are escaped as \xNN and backslashes
+        doubled, so that keys are unique.
 
     Raises:
         SalpipeError: `root` is missing, holds no image or no folder at `label_level`, or a folder cannot be read.
@@ -86,30 +86,15 @@ def read_folder(root: str | os.PathLike[str], *, label_level: int = 1) -> Catalo
     """
     if label_level < 0:
         raise SalpipeError(f"label level {label_level}: use 0 for unlabeled images, 1 for the first level of folders")
-    # Absolute, because the records are read by worker processes that may run elsewhere.
+    # absolute, because records are read by worker processes with other working folders
     top = os.path.abspath(root)
     notes = Notes()
-    if os.path.isfile(top):
-        if has_image_suffix(top) or format_of(first_bytes(top)):
-            if not has_image_suffix(top):
-                notes.take({ending_of(os.path.basename(top)): 1})
-            return Catalogue(top, [ImageRecord(key_part(os.path.basename(top)), top)], notes=notes.lines())
-        if not is_archive(top):
-            _explain(os.path.dirname(top), [os.path.basename(top)])
-            raise SalpipeError(
-                f"{shown(top)}: neither an image nor an archive of images; give a folder, a tar or an image"
-            )
-        walked = _without_wrapper(walk_tar(top, notes), notes)
-    else:
-        walked = list(walk(top, notes))
+    if os.path.isfile(top) and (has_image_suffix(top) or format_of(first_bytes(top))):
+        if not has_image_suffix(top):
+            notes.take({ending_of(os.path.basename(top)): 1})
+        return Catalogue(top, [ImageRecord(key_part(os.path.basename(top)), top)], notes=notes.lines())
+    walked = _walked(top, notes)
     folders = [folder for folder in walked if folder.images]
-    if not folders:
-        if os.path.isdir(top):
-            _explain(top, listing(top).others)
-        there = "; ".join(notes.lines()[:3]) or "it is empty"
-        raise SalpipeError(
-            f"{shown(top)}: no images found; they must end in .jpg, .png or the like, or begin like an image ({there})"
-        )
     splits = _splits(folders, notes)
     if splits:
         notes.count("images beside the splits", sum(len(each.images) for each in folders if not _is_within(each)))
@@ -124,27 +109,46 @@ def read_folder(root: str | os.PathLike[str], *, label_level: int = 1) -> Catalo
     if label_level:
         _note_depth([folder.parts[bool(splits) :] for folder in folders], label_level, notes)
     labeled = [(folder, *_split_and_class(folder, splits, label_level)) for folder in folders]
-    forms: dict[str, set[str]] = {}
-    for _, _, name in labeled:
-        if name is not None:
-            forms.setdefault(class_name(name), set()).add(name)
-    for name in (name for name, written in forms.items() if len(written) > 1):
-        notes.remark(name, "written in two Unicode forms (composed and decomposed letters), taken as one class")
-    classes = sorted(forms, key=natural)
-    labels = {written: label for label, name in enumerate(classes) for written in forms[name]}
-    records = [
-        record
-        for folder, split, name in labeled
-        for record in folder.records(-1 if name is None else labels[name], split)
-    ]
+    classes, labels = _labels([name for _, _, name in labeled if name is not None], notes)
+    records = [record for folder, split, name in labeled for record in folder.records(labels.get(name, -1), split)]
     records.sort(key=lambda record: natural(record.key))
     _note_untrained(records, classes, notes)
     return Catalogue(top, records, tuple(classes), notes=notes.lines(), passed_over=notes.passed_over())
 
 
+def _walked(top: str, notes: Notes) -> list[Folder]:
+    """All folders of a tree or tar. Raises SalpipeError if there are no images."""
+    if not os.path.isfile(top):
+        walked = list(walk(top, notes))
+    elif is_archive(top):
+        walked = _without_wrapper(walk_tar(top, notes), notes)
+    else:
+        _explain(os.path.dirname(top), [os.path.basename(top)])
+        raise SalpipeError(f"{shown(top)}: neither an image nor an archive of images; give a folder, a tar or an image")
+    if not any(folder.images for folder in walked):
+        if os.path.isdir(top):
+            _explain(top, listing(top).others)
+        there = "; ".join(notes.lines()[:3]) or "it is empty"
+        raise SalpipeError(
+            f"{shown(top)}: no images found; they must end in .jpg, .png or the like, or begin like an image ({there})"
+        )
+    return walked
+
+
+def _labels(names: Iterable[str], notes: Notes) -> tuple[list[str], dict[str | None, int]]:
+    """Classes in label order, and labels by folder name; Unicode forms of a name are the same class."""
+    forms: dict[str, set[str]] = {}
+    for name in names:
+        forms.setdefault(class_name(name), set()).add(name)
+    for name in (name for name, written in forms.items() if len(written) > 1):
+        notes.remark(name, "written in two Unicode forms (composed and decomposed letters), taken as one class")
+    classes = sorted(forms, key=natural)
+    return classes, {written: label for label, name in enumerate(classes) for written in forms[name]}
+
+
 def has_class_folders(root: str | os.PathLike[str]) -> bool:
-    """Whether two or more folders below `root` hold images: these are the data set, whatever tables or archives lie
-    beside them. A single one may be pictures of a README.
+    """True if two or more folders below `root` hold images: these are the data set, whatever tables or archives are
+    beside them. A single one may hold figures of a README.
 
     Raises:
         SalpipeError: a folder cannot be read.
@@ -154,26 +158,26 @@ def has_class_folders(root: str | os.PathLike[str]) -> bool:
 
 
 def _explain(folder: str, names: list[str]) -> None:
-    """Raise SalpipeError where one of the files in a folder tells why there are no images."""
-    for pattern, what in _NO_IMAGES.items():
+    """Raise SalpipeError if one of the files in a folder explains why there are no images."""
+    for pattern, explanation in _NO_IMAGES.items():
         if name := next(filter(pattern.fullmatch, names), None):
-            raise SalpipeError(f"{shown(os.path.join(folder, name))}: {what}")
+            raise SalpipeError(f"{shown(os.path.join(folder, name))}: {explanation}")
 
 
 def _splits(folders: list[Folder], notes: Notes) -> dict[str, Split]:
-    """The splits by the names of their folders, of those that hold images; none where these are classes."""
+    """Splits by folder name, of the folders that hold images; none if these are classes."""
     names = sorted({folder.parts[0] for folder in folders if folder.parts}, key=natural)
     splits = {name: SPLIT_FOLDERS[name.lower()] for name in names if name.lower() in SPLIT_FOLDERS}
     others = [name for name in names if name not in splits]
     if not others:
         return splits
-    there = set(splits.values())
+    parts = set(splits.values())
     in_folders = any(len(folder.parts) > 1 and splits.get(folder.parts[0]) is Split.TRAIN for folder in folders)
-    if Split.TRAIN in there and (Split.VALIDATION in there or (Split.TEST in there and in_folders)):
-        parts = f"{', '.join(list(splits)[:-1])} and {list(splits)[-1]}"
+    if Split.TRAIN in parts and (Split.VALIDATION in parts or (Split.TEST in parts and in_folders)):
+        beside = f"{', '.join(list(splits)[:-1])} and {list(splits)[-1]}"
         for name in others:
             notes.add(
-                name, f"passed over beside {parts}; move its images into one of them, or call it train, val or test"
+                name, f"passed over beside {beside}; move its images into one of them, or call it train, val or test"
             )
         return splits
     for name in splits:
@@ -184,7 +188,7 @@ def _splits(folders: list[Folder], notes: Notes) -> dict[str, Split]:
 
 
 def _note_untrained(records: Iterable[ImageRecord], classes: Sequence[str], notes: Notes) -> None:
-    """Note the classes that other splits have images of and training has none of, where there is training."""
+    """Note the classes without training images that other splits have, if there is training."""
     there: dict[Split, set[int]] = {}
     for record in records:
         there.setdefault(record.split, set()).add(record.label)
@@ -199,29 +203,29 @@ def _note_untrained(records: Iterable[ImageRecord], classes: Sequence[str], note
 
 
 def _is_within(folder: Folder) -> bool:
-    """Whether a folder is the root, or is or lies in a split."""
+    """True if a folder is the root, a split, or within a split."""
     return not folder.parts or folder.parts[0].lower() in SPLIT_FOLDERS
 
 
 def _note_empty(walked: list[Folder], folders: list[Folder], level: int, notes: Notes) -> None:
-    """Note the splits and classes that have no images, down to a level: a class less, and labels are others."""
+    """Note the splits and classes without images, down to a level: without a class, other labels change."""
     holding = {folder.parts[:depth] for folder in folders for depth in range(len(folder.parts) + 1)} | {()}
     empty = [each for each in walked if each.parts not in holding and each.parts[:-1] in holding]
     for each in sorted(empty, key=lambda folder: natural("/".join(folder.parts))):
-        what = "without images" if os.path.exists(each.path) else "to nowhere"
+        kind = "without images" if os.path.exists(each.path) else "to nowhere"
         if len(each.parts) <= level:
-            notes.add("/".join(each.parts), f"a {'folder' if what == 'without images' else 'link'} {what}, left out")
+            notes.add("/".join(each.parts), f"a {'folder' if kind == 'without images' else 'link'} {kind}, left out")
         else:
-            notes.count(f"{'folders' if what == 'without images' else 'links'} {what}")
+            notes.count(f"{'folders' if kind == 'without images' else 'links'} {kind}")
 
 
 def _note_depth(below: Sequence[tuple[str, ...]], level: int, notes: Notes) -> None:
-    """Note where the folders that name the classes seem to be others: deeper ones, or parts of the data set.
+    """Note signs that the classes are other folders: deeper ones, or parts of the data set.
 
     Args:
-        below: the folders that hold images, by their names below the splits.
-        level: that of the classes, at least 1.
-        notes: takes what is found.
+        below: path below the split of each folder that holds images.
+        level: level of the classes, at least 1.
+        notes: receives the notes.
     """
     within: dict[str, set[str]] = {}  # classes by the names of the folders in them
     for parts in below:
@@ -244,7 +248,7 @@ def _note_depth(below: Sequence[tuple[str, ...]], level: int, notes: Notes) -> N
 
 
 def _without_wrapper(folders: list[Folder], notes: Notes) -> list[Folder]:
-    """The folders of a tar, counted from the one that holds all folders of images, if there is such."""
+    """The folders of a tar relative to the one that holds all folders of images, if there is one."""
     while (
         len(tops := {folder.parts[:1] for folder in folders if folder.images}) == 1
         and (top := next(iter(tops)))

@@ -39,17 +39,17 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class Layout:
-    """One shape in which data sets come.
+    """A layout of data sets.
 
     Attributes:
-        name: what `--layout` calls it.
-        what: its files in a few words, for the documentation and messages.
-        recognize: whether a path (folder or file, absolute, existing) looks like this layout, from a few names and
-            without reading images. A layout of which files are missing is recognized all the same: `read` names them.
-        read: the catalogue; SalpipeError names what is missing or wrong.
+        name: value of `--layout`.
+        description: its files in a few words, for the documentation and messages.
+        recognize: returns True if an absolute, existing path looks like this layout, by a few names and without
+            reading images. Layouts with missing files are recognized too: `read` reports them.
+        read: returns the catalogue; raises SalpipeError if something is missing or wrong.
     """
 
     name: str
-    what: str
+    description: str
     recognize: Callable[[Path], bool]
     read: Callable[[Path, ReadOptions], Catalogue]

@@ -1,4 +1,4 @@
-"""What a reader passed over and why: a hostile archive has a million things to name and must not fill memory."""
+"""Notes of readers about what they skip, with bounded memory even for hostile archives."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from saliency_pipeline.images.keys import NO_ENDING, ending_of
 from saliency_pipeline.text import shown
 
 KEPT = 20
-"""How many things are named for each reason; the rest is counted."""
+"""Number of things that are named per reason; the rest is counted."""
 
 _MAX_KINDS = 24
 _OTHER = "of other kinds"
 
 
 class Notes:
-    """Things passed over while a data set is read, gathered by reason in the order of their first appearance.
+    """Things skipped while a data set is read, by reason in the order of their first appearance.
 
     >>> notes = Notes()
     >>> for line in range(25):
@@ -37,11 +37,11 @@ class Notes:
         self._by_content: Counter[str] = Counter()
 
     def add(self, place: str, reason: str) -> None:
-        """Note that something was passed over.
+        """Note that something was skipped.
 
         Args:
-            place: what it is: `list.txt:12`, `train.tar: ../evil.jpg`. May come from a stranger's file.
-            reason: one of a few sentences, the same for all things of a kind; put what differs into `place`.
+            place: its name, such as `list.txt:12` or `train.tar: ../evil.jpg`; may come from an untrusted file.
+            reason: one of a few sentences, the same for all things of a kind, since shards store them.
         """
         self._counts[reason] = self._counts.get(reason, 0) + 1
         places = self._places.setdefault(reason, [])
@@ -49,32 +49,32 @@ class Notes:
             places.append(shown(place)[:300])
 
     def remark(self, place: str, reason: str) -> None:
-        """Note something about the data set that leaves nothing out; arguments as for `add`."""
+        """Note something about the data set that skips nothing; arguments as for `add`."""
         self._remarks.add(reason)
         self.add(place, reason)
 
     def count(self, kind: str, number: int = 1) -> None:
-        """Count things passed over that are not worth naming.
+        """Count skipped things that are not named.
 
         Args:
-            kind: an ending such as `.txt`, or a word or two that follow a number: `hidden`. All kinds are reported in
-                one line, and those beyond the first two dozen together.
-            number: how many there are.
+            kind: a suffix such as `.txt`, or a word or two to follow a number, such as `hidden`. All kinds are reported
+                in one line, and those beyond the first two dozen together.
+            number: number of things.
         """
         if number:
             _grow(self._kinds, kind, number)
 
     def take(self, content: Mapping[str, int]) -> None:
-        """Count images that were taken by their first bytes, by ending."""
+        """Count images that were recognized by their first bytes, by suffix."""
         for kind, number in content.items():
             _grow(self._by_content, kind, number)
 
     def listed(self, listing: Listing, used: Collection[str] = ()) -> None:
-        """Count what a folder holds besides folders and images.
+        """Count the entries of a folder that are neither folders nor images.
 
         Args:
-            listing: of the folder.
-            used: names of the other files that are read all the same.
+            listing: entries of the folder.
+            used: names of other files that are read.
         """
         for kind, number in listing.skipped.items():
             self.count(kind, number)
@@ -85,40 +85,36 @@ class Notes:
         self.take(listing.by_content)
 
     def cause(self) -> str:
-        """The first lines in brackets, for an error that says that nothing is left; empty where there are none."""
+        """The first lines in parentheses, for an error if nothing is left; empty without notes."""
         return f" ({'; '.join(lines)})" if (lines := self.lines()[:3]) else ""
 
     def __len__(self) -> int:
         return sum(self._counts.values())
 
-    def counts(self) -> dict[str, int]:
-        """How many things there are for each reason."""
-        return dict(self._counts)
-
     def passed_over(self) -> dict[str, int]:
-        """How many things were passed over, by kind and reason: few enough entries for every shard to hold them."""
+        """Number of skipped things by kind and reason, with few enough entries to be stored in every shard."""
         named = {reason[:160]: number for reason, number in self._counts.items() if reason not in self._remarks}
-        found = dict(self._kinds.most_common()) | dict(list(named.items())[:_MAX_KINDS])
+        counts = dict(self._kinds.most_common()) | dict(list(named.items())[:_MAX_KINDS])
         if more := sum(list(named.values())[_MAX_KINDS:]):
-            found[_OTHER] = found.get(_OTHER, 0) + more
-        return found
+            counts[_OTHER] = counts.get(_OTHER, 0) + more
+        return counts
 
     def lines(self) -> tuple[str, ...]:
-        """A line per thing, a line for those of a reason that are not named, and one for all that is only counted."""
-        found = []
+        """One line per named thing, one for the rest of each reason, and one for all that is only counted."""
+        lines = []
         for reason, places in self._places.items():
-            found += [f"{place}: {reason}" for place in places]
+            lines += [f"{place}: {reason}" for place in places]
             if (more := self._counts[reason] - len(places)) > 0:
-                found.append(f"and {more:,} more: {reason}")
+                lines.append(f"and {more:,} more: {reason}")
         if self._by_content:
-            found.append(f"taken for images by their first bytes: {counted(self._by_content)}")
+            lines.append(f"taken for images by their first bytes: {counted(self._by_content)}")
         if self._kinds:
             files = {kind: number for kind, number in self._kinds.items() if kind.startswith(".") or kind == NO_ENDING}
             rest = {kind: number for kind, number in self._kinds.items() if kind not in files}
             parts = [f"{counted(files)} (not read)"] if files else []
             parts += [counted(rest)] if rest else []
-            found.append(f"passed over: {'; '.join(parts)}")
-        return tuple(found)
+            lines.append(f"passed over: {'; '.join(parts)}")
+        return tuple(lines)
 
 
 def _grow(counts: Counter[str], kind: str, number: int) -> None:
@@ -126,7 +122,7 @@ def _grow(counts: Counter[str], kind: str, number: int) -> None:
 
 
 def counted(kinds: Mapping[str, int]) -> str:
-    """Counts by kind in words, the most frequent first.
+    """Counts by kind as text, the most frequent first.
 
     >>> counted({".csv": 3, ".txt": 1200})
     '1,200 .txt, 3 .csv'

@@ -1,4 +1,4 @@
-"""From a path to its catalogue: which layouts there are, and which of them a path is. Reading one stands elsewhere."""
+"""From a path to its catalogue: all layouts, and recognition of the layout of a path."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 from saliency_pipeline.datasets import folder, parquet, pubfig, webdataset
 from saliency_pipeline.datasets.confusable_names import lookalikes
+from saliency_pipeline.datasets.files.errors import file_errors_explained
 from saliency_pipeline.datasets.imagenet import ilsvrc, subsets
 from saliency_pipeline.datasets.layout import Layout, ReadOptions
-from saliency_pipeline.documents import remedy_for
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.text import shown
@@ -25,7 +25,7 @@ LAYOUTS: tuple[Layout, ...] = (
     *webdataset.LAYOUTS,
     *folder.LAYOUTS,
 )
-"""All layouts. The first that recognizes a path is taken: plain folders, which take anything, come last."""
+"""All layouts. The first that recognizes a path is used: plain folders, which accept everything, are last."""
 
 _USUAL = ReadOptions()
 _PARTICULAR = (
@@ -35,7 +35,7 @@ _PARTICULAR = (
     ("crop", "--no-crop", "pubfig", "the rectangles of a list of PubFig"),
     ("margin", "--margin", "pubfig", "the rectangles of a list of PubFig"),
 )
-"""Options that mean something in one layout alone: field, flag, the layout, what it has."""
+"""Options of a single layout: field, flag, layout, requirement."""
 
 
 def read_images(
@@ -44,19 +44,16 @@ def read_images(
     options: ReadOptions | None = None,
     note: Callable[[str], None] | None = None,
 ) -> Catalogue:
-    """Lists the images of a data set, whatever shape it comes in.
+    """List the images of a data set of any layout.
 
     Args:
         path: folder, archive, parquet file or single image.
         layout: name of one of `LAYOUTS`, or `auto` to recognize it from its files; with a list of PubFig, `pubfig`.
-        options: what else is said about how it is read.
-        note: told which layout it is and what was passed over.
-
-    Returns:
-        The catalogue, which names its layout.
+        options: options of the reader.
+        note: receives the layout and what is skipped, line by line.
 
     Raises:
-        SalpipeError: there is nothing at the path, no such layout, or the data set lacks a file or holds no image.
+        SalpipeError: the path or layout does not exist, or the data set lacks a file or holds no image.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -68,7 +65,7 @@ def read_images(
         >>> catalogue.layout, catalogue.classes
         ('folders', ('cat', 'dog'))
     """
-    # absolute, because the images are read by worker processes that may run elsewhere
+    # absolute, because images are read by worker processes with other working folders
     absolute = Path(os.path.abspath(path))
     if not absolute.exists():
         raise SalpipeError(f"{shown(absolute)}: no such file or folder; check the path")
@@ -77,29 +74,27 @@ def read_images(
     options = options or ReadOptions()
     if layout == "auto" and options.list:
         layout = "pubfig"
-    found = find_layout(layout) if layout != "auto" else recognize(absolute)
+    kind = find_layout(layout) if layout != "auto" else recognize(absolute)
     for name, flag, only, has in _PARTICULAR:
-        if getattr(options, name) != getattr(_USUAL, name) and found.name != only:
-            raise SalpipeError(f"{shown(absolute)}: layout {found.name}, but {flag} needs {has}; leave it out")
-    catalogue = found.read(absolute, options)
-    catalogue = replace(catalogue, layout=found.name, notes=(*catalogue.notes, *lookalikes(catalogue.classes)))
+        if getattr(options, name) != getattr(_USUAL, name) and kind.name != only:
+            raise SalpipeError(f"{shown(absolute)}: layout {kind.name}, but {flag} needs {has}; leave it out")
+    catalogue = kind.read(absolute, options)
+    catalogue = replace(catalogue, layout=kind.name, notes=(*catalogue.notes, *lookalikes(catalogue.classes)))
     if note:
-        note(f"{shown(absolute)}: layout {found.name} ({found.what})")
+        note(f"{shown(absolute)}: layout {kind.name} ({kind.description})")
         for line in catalogue.notes:
             note(line)
     return catalogue
 
 
 def recognize(path: Path) -> Layout:
-    """The layout a path looks like, told from a few names without reading an image."""
-    try:
+    """The layout a path looks like, by a few names and without reading an image."""
+    with file_errors_explained(str(path)):
         return next(layout for layout in LAYOUTS if layout.recognize(path))
-    except OSError as error:
-        raise SalpipeError(f"{shown(path)}: {error.strerror}; {remedy_for(error)}") from error
 
 
 def find_layout(name: str) -> Layout:
-    """The layout of a name. Raises SalpipeError where there is none."""
+    """The layout of a name. Raises SalpipeError if there is none."""
     by_name = {layout.name: layout for layout in LAYOUTS}
     if name in by_name:
         return by_name[name]

@@ -1,4 +1,4 @@
-"""Data sets as Hugging Face keeps them: parquet tables with an image and a label in each row. No other tables."""
+"""Layout `parquet`: tables of the Hugging Face Hub with an image and a label per row."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from saliency_pipeline.datasets.files.listing import folder_errors_explained, listing
+from saliency_pipeline.datasets.files.errors import file_errors_explained, folder_errors_explained
+from saliency_pipeline.datasets.files.listing import listing
 from saliency_pipeline.datasets.folder import SPLIT_FOLDERS, has_class_folders
 from saliency_pipeline.datasets.layout import Layout, ReadOptions
 from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.datasets.parquet_pages import MAX_THRIFT_ITEMS, RowGroup, check_footer, check_pages, row_groups
-from saliency_pipeline.datasets.samples import NEGATIVE, Labels, catalogue, note_beside, original, split_of
-from saliency_pipeline.documents import DocumentError, parse_json, remedy_for
+from saliency_pipeline.datasets.samples import NULL, Labels, catalogue, original, split_of
+from saliency_pipeline.documents import DocumentError, parse_json
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import class_name, has_image_suffix, key_part, natural
 from saliency_pipeline.images.record import MAX_FILE_BYTES, Catalogue, ImageRecord, Split
@@ -39,7 +40,7 @@ _MIN_ROW_BYTES = 32
 _MANY, _GLANCE = 16, 4096  # of folders that can be configurations, and of entries that are looked at in each
 _BUFFER_BYTES = 2**20
 
-# metadata.parquet tells of image files that lie beside it
+# metadata.parquet describes image files beside it
 _TABLE = re.compile(r"(?!\.|metadata\.).*\.parquet", re.DOTALL | re.IGNORECASE)
 _PART = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})\b.*", re.DOTALL)
 
@@ -51,20 +52,20 @@ class ParquetRecord(ImageRecord):
     """An image in a row of a parquet file.
 
     Attributes:
-        row: which row of the file, from 0.
-        length: how many bytes the images of its row group take on average: what each has stands among their bytes.
+        row: row of the file, from 0.
+        length: mean number of bytes per image of its row group, since single sizes are only stored with the bytes.
     """
 
     row: int = 0
 
     def read(self) -> bytes:
-        """The bytes of the image. Raises OSError where they cannot be read or exceed `MAX_FILE_BYTES`.
+        """The bytes of the image. Raises OSError if they cannot be read or exceed `MAX_FILE_BYTES`.
 
-        Each thread keeps its last file open. Rows in the order of the file are read once; for others, those before
-        them in their row group are read as well.
+        Each thread keeps its last file open. Rows in the order of the file are read once; others need those before
+        them in their row group.
         """
         rows: _Rows | None = getattr(_thread, "rows", None)
-        _thread.rows = None  # a file that failed is opened anew
+        _thread.rows = None  # after an error the file is opened again
         with _errors_of_arrow(self.path):
             if rows is None or rows.identity != _identity(self.path):
                 rows = _Rows(self.path)
@@ -94,7 +95,7 @@ class _Rows:
                 raise OSError(errno.EIO, "the file has fewer rows than it had", self._path)
             facts = self._groups[group]
             check_pages(self._path, facts.chunk(self._columns.bytes), facts.rows)
-            # a row at a time: a dictionary can make many large ones of few bytes
+            # row by row: a dictionary can expand a few bytes to many large rows
             self._batches = self._file.iter_batches(
                 1, row_groups=[group], columns=[self._columns.bytes], use_threads=False
             )
@@ -112,7 +113,7 @@ class _Rows:
 
 
 def _identity(path: str) -> tuple[object, ...]:
-    """What a file that stays open is known by: not that of the parent process, and not what has taken its place."""
+    """Identity of an open file: not that of the parent process, nor of a file that has replaced it."""
     status = os.stat(path)
     return os.getpid(), path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
@@ -127,13 +128,13 @@ class _Columns(NamedTuple):
 
 def _recognize(path: Path) -> bool:
     try:
-        found = _folders_of_tables(path)
-        if not found or path.is_file():
-            return bool(found)
+        folders = _folders_of_tables(path)
+        if not folders or path.is_file():
+            return bool(folders)
         if has_class_folders(path):
             return False
-        if listing(str(path), _GLANCE).images:  # a README's, or what the tables tell of
-            return _holds_images(found[0][0])
+        if listing(str(path), _GLANCE).images:  # a README's, or those that the tables describe
+            return _holds_images(folders[0][0])
     except SalpipeError:
         return False
     return True
@@ -146,9 +147,7 @@ def _holds_images(table: str) -> bool:
 
 
 def _folders_of_tables(root: Path) -> list[list[str]]:
-    """The tables in a folder or its `data`; or else those in each of its folders, which the Hub calls after
-    configurations.
-    """
+    """The tables in a folder or its `data`; else those in each of its folders, one per configuration on the Hub."""
     if root.is_file():
         return [[str(root)]] if _TABLE.fullmatch(root.name) else []
     for folder in (root, root / "data"):
@@ -170,7 +169,7 @@ def _tables(folder: Path) -> list[str]:
 
 
 def _read(path: Path, options: ReadOptions) -> Catalogue:
-    """The images of all tables in a folder, or of one; of their bytes none are read."""
+    """The images of all tables in a folder, or of one, without reading their bytes."""
     root = os.path.abspath(path)
     notes, labels = Notes(), Labels()
     records: list[ImageRecord] = []
@@ -183,21 +182,18 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
         raise SalpipeError(f"{shown(root)}: tables in several folders, {shown(there)}; give one of them")
     files = folders[0] if folders else []
     for file in files:
-        try:
-            with _errors_of_arrow(file):
-                opened = _open(file)
-                columns = _columns(opened.schema_arrow, file)
-                others = [name for name in opened.schema_arrow.names if name not in IMAGE_COLUMNS]
-                if others and not columns.label:
-                    unlabeled.setdefault(", ".join(others), file)
-                found = _class_names(opened.schema_arrow, columns)
-                records.extend(_records(file, opened, columns, labels, notes))
-        except OSError as error:
-            raise SalpipeError(f"{shown(file)}: {error.strerror}; {remedy_for(error)}") from None
-        if found and names and found != names:
+        with file_errors_explained(file), _errors_of_arrow(file):
+            opened = _open(file)
+            columns = _columns(opened.schema_arrow, file)
+            others = [name for name in opened.schema_arrow.names if name not in IMAGE_COLUMNS]
+            if others and not columns.label:
+                unlabeled.setdefault(", ".join(others), file)
+            own_names = _class_names(opened.schema_arrow, columns)
+            records.extend(_records(file, opened, columns, labels, notes))
+        if own_names and names and own_names != names:
             raise SalpipeError(f"{shown(file)}: names other classes than {shown(source)}; give one data set at a time")
-        if found:
-            names, source = found, file
+        if own_names:
+            names, source = own_names, file
     if not records:
         missing = f"no images in its tables{notes.cause()}" if files else "no tables (*.parquet)"
         raise SalpipeError(f"{shown(root)}: {missing}; give a folder of tables with a column image, or one of them")
@@ -205,14 +201,11 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
         reason = f"no column {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}, so its images are unlabeled"
         notes.remark(f"{os.path.basename(file)}, which has {others_there}", reason)
     _note_missing(files, notes)
-    labels.note_unusable(notes)
-    if os.path.isdir(root):
-        note_beside(root, set(files), notes)
-    return catalogue(root, "parquet", records, labels.classes(names, source), notes)
+    return catalogue(root, "parquet", records, labels, labels.classes(names, source), set(files), notes)
 
 
 def _records(path: str, opened: Any, columns: _Columns, labels: Labels, notes: Notes) -> Iterator[ImageRecord]:
-    """The images of one table, with the labels they have there."""
+    """The images of one table with its labels."""
     above, file = os.path.split(path)
     stem, split = key_part(file[: -len(".parquet")]), split_of(file)
     if (part := os.path.basename(above)).lower() in SPLIT_FOLDERS:
@@ -238,13 +231,13 @@ def _records(path: str, opened: Any, columns: _Columns, labels: Labels, notes: N
             if not there:
                 notes.add(f"{file}: row {row}", "the path of an image, but not its bytes" if name else "no image")
                 continue
-            known, label = original(name), -1
-            if number is not None and number >= 0:
-                label = labels.add(number, known and known.wnid, file, row)
-            elif columns.label and split is not Split.TEST:  # where -1 stands for labels that are not published
-                labels.unusable("label is null" if number is None else NEGATIVE, file, row)
-            key = known.key if known else f"{stem}/{row}"
-            if not known and has_image_suffix(name):
+            image, label = original(name), -1
+            if number is not None:
+                label = labels.add(number, image and image.wnid, file, row, split)
+            elif columns.label and split is not Split.TEST:
+                labels.unusable(NULL, file, row)
+            key = image.key if image else f"{stem}/{row}"
+            if not image and has_image_suffix(name):
                 key = f"{key}.{name.rpartition('.')[2]}"
             yield ParquetRecord(key, path, label, split, None, (), 0, length, row=row)
 
@@ -252,13 +245,13 @@ def _records(path: str, opened: Any, columns: _Columns, labels: Labels, notes: N
 def _facts(
     path: str, opened: Any, group: int, facts: RowGroup, columns: _Columns
 ) -> Iterator[tuple[bool, str, int | None]]:
-    """Of each row of a group whether there is an image, what it is called, and its number of a class, if any."""
+    """For each row of a group: True if it has an image, the image's name, and its label, if any."""
     light = [column for column in (columns.path, columns.label) if column]
     chunk = facts.chunk(columns.bytes)
     for column in light:
         check_pages(path, facts.chunk(column), facts.rows, _MAX_LIGHT_BYTES)
     if chunk.nulls != 0:
-        # the images alone tell which rows have one; a row at a time, as in `_Rows`
+        # only the images themselves show which rows have one; row by row, as in `_Rows`
         check_pages(path, chunk, facts.rows)
         batches = opened.iter_batches(1, row_groups=[group], columns=[columns.bytes, *light], use_threads=False)
     elif light:
@@ -267,38 +260,38 @@ def _facts(
         yield from itertools.repeat((True, "", None), facts.rows)
         return
     for batch in batches:
-        found = _leaves(batch)
+        leaves = _leaves(batch)
         count = batch.num_rows
-        there = found[columns.bytes].is_valid().to_pylist() if columns.bytes in found else [True] * count
-        names = _texts(found[columns.path]) if columns.path else [""] * count
-        numbers = found[columns.label].to_pylist() if columns.label else [None] * count
+        there = leaves[columns.bytes].is_valid().to_pylist() if columns.bytes in leaves else [True] * count
+        names = _texts(leaves[columns.path]) if columns.path else [""] * count
+        numbers = leaves[columns.label].to_pylist() if columns.label else [None] * count
         yield from zip(there, names, numbers, strict=True)
 
 
 def _texts(array: Any) -> list[str]:
-    """The texts of an array that gives each once and then says where it stands; untrusted, and perhaps no UTF-8."""
+    """The texts of a dictionary-encoded array, which are untrusted and may not be UTF-8."""
     import pyarrow
 
     places = array.indices.unique()
-    known = array.dictionary.take(places).cast(pyarrow.large_binary()).to_pylist()
+    values = array.dictionary.take(places).cast(pyarrow.large_binary()).to_pylist()
     texts = {
         place: "" if text is None or len(text) > _MAX_NAME else text.decode("utf-8", "backslashreplace")
-        for place, text in zip(places.to_pylist(), known, strict=True)
+        for place, text in zip(places.to_pylist(), values, strict=True)
     }
     return [texts[place] for place in array.indices.to_pylist()]
 
 
 def _leaves(batch: Any) -> dict[str, Any]:
-    """The arrays of a batch by the names of their columns, those of a structure as `image.bytes`."""
+    """The arrays of a batch by column name, those of a structure as `image.bytes`."""
     from pyarrow import types
 
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for name, array in zip(batch.schema.names, batch.columns, strict=True):
         if types.is_struct(array.type):
-            found |= {f"{name}.{field.name}": part for field, part in zip(array.type, array.flatten(), strict=True)}
+            leaves |= {f"{name}.{field.name}": part for field, part in zip(array.type, array.flatten(), strict=True)}
         else:
-            found[name] = array
-    return found
+            leaves[name] = array
+    return leaves
 
 
 def _columns(schema: Any, path: str) -> _Columns:
@@ -309,7 +302,7 @@ def _columns(schema: Any, path: str) -> _Columns:
     if label is not None and not types.is_integer(label.type):
         raise SalpipeError(f"{shown(path)}: column {label.name} is {label.type}; give the classes as numbers")
     number = label and label.name
-    # Arrow could not tell a column called "image.bytes" from the bytes of the column image
+    # Arrow confuses a column named "image.bytes" with the bytes of the column image
     if image is not None and not any(name.startswith((f"{image.name}.", f"{number}.")) for name in schema.names):
         if _is_bytes(image.type):
             return _Columns(image.name, None, number)
@@ -334,7 +327,7 @@ def _is_text(kind: Any) -> bool:
 
 
 def _class_names(schema: Any, columns: _Columns) -> tuple[str, ...]:
-    """The names of classes that the `datasets` library writes beside the schema; none where there are none."""
+    """The names of classes that the `datasets` library writes beside the schema; empty without."""
     data = (schema.metadata or {}).get(b"huggingface", b"")
     try:
         facts = parse_json(data) if len(data) <= _MAX_METADATA_BYTES else {}
@@ -347,7 +340,7 @@ def _class_names(schema: Any, columns: _Columns) -> tuple[str, ...]:
 
 
 def _note_missing(files: list[str], notes: Notes) -> None:
-    """Name the parts that files such as train-00000-of-00257.parquet say there are."""
+    """Note the missing parts of files such as train-00000-of-00257.parquet."""
     parts: dict[tuple[str, str], set[int]] = {}
     for match in filter(None, (_PART.fullmatch(os.path.basename(file)) for file in files)):
         parts.setdefault((match[1], match[3]), set()).add(int(match[2]))
@@ -363,18 +356,18 @@ def _open(path: str, **options: Any) -> Any:
     except ImportError:
         raise SalpipeError(f"{shown(path)} needs pyarrow; pip install 'saliency-pipeline[parquet]'") from None
     check_footer(path)
-    # no threads, which a forked process would lack, and no whole column in memory
+    # without threads, which a forked process lacks, and without whole columns in memory
     options |= {"pre_buffer": False, "buffer_size": _BUFFER_BYTES, "thrift_container_size_limit": MAX_THRIFT_ITEMS}
     return parquet.ParquetFile(path, **options)
 
 
 @contextmanager
 def _errors_of_arrow(path: str) -> Iterator[None]:
-    """Turn what Arrow raises over a damaged file into OSError with a reason of one line."""
+    """Raise Arrow's errors for a damaged file as OSError with a reason of one line."""
     try:
         yield
     except Exception as error:
-        # it decodes names of columns, which may be anything, and lets the error through; ValueErrors are of page checks
+        # ValueErrors come from page checks, and from Arrow for column names that it cannot decode
         arrows = type(error).__module__.startswith("pyarrow") or isinstance(error, ValueError)
         if arrows or (isinstance(error, OSError) and error.errno is None):
             reason = shown(str(error).partition("\n")[0][:200])

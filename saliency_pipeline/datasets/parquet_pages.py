@@ -1,8 +1,8 @@
-"""The row groups of a parquet file and how much memory their columns take. What columns mean: `parquet.py`.
+"""Row groups of an untrusted parquet file, and a bound on the memory that their columns take.
 
-Arrow's Python classes for metadata end the process where some of a file's metadata contradict one another, so the
-footer is read here. The sizes in it are claims that Arrow never checks: it unpacks what the header of each page says,
-up to 2 GiB for a page, and a thousand bytes of zstd can hold as much. The headers are therefore read before the pages.
+Arrow's Python classes for metadata kill the process if metadata contradict one another, so the footer is parsed here.
+Arrow never checks the sizes in it: it unpacks up to 2 GiB per page according to the page's header, for which a thousand
+bytes of zstd are enough. The headers are therefore checked before the pages are read.
 """
 
 from __future__ import annotations
@@ -14,21 +14,20 @@ from typing import Any, NamedTuple
 from saliency_pipeline.documents import open_regular
 
 MAX_PAGE_BYTES = 2**27
-"""Most that a page may unpack to, unless it takes an eighth as much in the file or more, as images that are compressed
-already do."""
+"""Largest unpacked page, unless it takes an eighth of that or more in the file, as compressed images do."""
 
 MAX_FOOTER_BYTES = 2**25
-"""A file with a million images in row groups of a hundred has a footer of about 8 MB."""
+"""Largest footer: a file with a million images in row groups of a hundred has about 8 MB."""
 
 MAX_THRIFT_ITEMS = 2**17
-"""Most columns, row groups or entries of metadata: a column takes 8 bytes in the file and 1,500 in memory."""
+"""Largest number of columns, row groups or entries of metadata: a column of 8 bytes takes 1,500 in memory."""
 
 _MAX_FIELDS = 2**22
-"""Most fields of a footer: a million images in row groups of a hundred have about 700,000 of them."""
+"""Largest number of fields of a footer: a million images in row groups of a hundred have about 700,000."""
 
 _WORTH = 8
 _MAX_DICTIONARY = 2**20
-_HEADER_BYTES, _MAX_HEADER_BYTES = 2**12, 2**24  # what is usual, and what Arrow reads at most
+_HEADER_BYTES, _MAX_HEADER_BYTES = 2**12, 2**24  # usual size of a page's header, and Arrow's limit
 _MAX_DEPTH = 16
 _BYTE_ARRAY = 6  # of Type in parquet.thrift
 
@@ -37,7 +36,7 @@ _DELTA_BYTES = {6: "DELTA_LENGTH_BYTE_ARRAY", 7: "DELTA_BYTE_ARRAY"}
 
 
 class _Page(NamedTuple):
-    """What the header of a page says: bytes unpacked and in the file, values of a dictionary, encoding of values."""
+    """Header of a page: bytes unpacked and in the file, number of values of a dictionary, encoding of values."""
 
     unpacked: int
     packed: int
@@ -46,7 +45,7 @@ class _Page(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """A column of a row group, as the footer has it: where its pages begin and what they take; None: not said."""
+    """A column of a row group according to the footer: offsets and sizes of its pages; None for missing fields."""
 
     column: str
     is_bytes: bool
@@ -58,21 +57,21 @@ class Chunk(NamedTuple):
 
 
 class RowGroup(NamedTuple):
-    """Rows that lie together, by columns."""
+    """A row group: number of rows, and columns."""
 
     rows: int
     chunks: tuple[Chunk, ...]
 
     def chunk(self, column: str) -> Chunk:
-        """That of a column, `image.bytes` for instance. Raises ValueError where there is none."""
-        found = next((chunk for chunk in self.chunks if chunk.column == column), None)
-        if found is None:
-            raise ValueError(f"a row group without the column {column}")
-        return found
+        """The chunk of a column such as `image.bytes`. Raises ValueError if there is none."""
+        for chunk in self.chunks:
+            if chunk.column == column:
+                return chunk
+        raise ValueError(f"a row group without the column {column}")
 
 
 def check_footer(path: str) -> None:
-    """Refuse a file whose metadata alone would fill memory. What is no parquet file is left to Arrow.
+    """Refuse a file whose metadata alone would fill memory. Files that are no parquet are left to Arrow.
 
     Raises:
         ValueError: with the reason.
@@ -125,16 +124,16 @@ def _row_group(fields: dict[int, Any]) -> RowGroup:
 
 
 def check_pages(path: str, chunk: Chunk, rows: int, total: int | None = None) -> None:
-    """Refuse a column of a row group that would unpack to more than it is worth.
+    """Refuse a column of a row group that would take too much memory.
 
     Args:
         path: the file.
         chunk: a column without lists.
-        rows: of the row group.
-        total: most bytes that all pages of the column may unpack to, where it is read as a whole.
+        rows: rows of the row group.
+        total: largest number of unpacked bytes of all pages, if the column is read as a whole.
 
     Raises:
-        ValueError: with the reason: a page or the column is too large, or its headers make no sense.
+        ValueError: with the reason: a page or the column is too large, or its headers are damaged.
         OSError: the file cannot be read.
     """
     unpacked = 0
@@ -146,7 +145,7 @@ def check_pages(path: str, chunk: Chunk, rows: int, total: int | None = None) ->
             raise ValueError(f"column {chunk.column} unpacks to more than {total:,} bytes in a row group")
         if page.dictionary > max(rows, _MAX_DICTIONARY):
             raise ValueError(f"a dictionary of {page.dictionary:,} values in column {chunk.column}")
-        # the list of lengths, as large as it claims, would be unpacked before the first value is
+        # Arrow unpacks the whole list of lengths, of any size, before the first value
         if page.encoding in _DELTA_BYTES and chunk.is_bytes:
             name = _DELTA_BYTES[page.encoding]
             raise ValueError(f"column {chunk.column} is in {name}, not in plain or dictionary encoding")
@@ -174,14 +173,14 @@ def _pages(path: str, chunk: Chunk) -> Iterator[_Page]:
 
 
 def _header(file: int, at: int, end: int) -> tuple[dict[int, Any], int]:
-    """Fields of the page header at a place, and how many bytes it takes."""
+    """Fields and length of the page header at an offset."""
     size = _HEADER_BYTES
     while True:
         data = os.pread(file, min(size, end - at), at)
         try:
             return _structure(data, 0, 0, [_MAX_FIELDS])
         except IndexError:
-            # statistics in it may hold a whole value
+            # its statistics may contain a whole value
             if len(data) < size or size >= _MAX_HEADER_BYTES:
                 raise ValueError("damaged headers of pages") from None
             size *= 16
@@ -190,17 +189,17 @@ def _header(file: int, at: int, end: int) -> tuple[dict[int, Any], int]:
 
 
 def _structure(data: bytes, at: int, depth: int, left: list[int]) -> tuple[dict[int, Any], int]:
-    """A structure in Thrift's compact protocol and where it ends: numbers, texts, lists and structures.
+    """Parse a structure of Thrift's compact protocol and return its end: numbers, texts, lists and structures.
 
     Args:
-        data: what it lies in.
-        at: where.
-        depth: of structures around it.
-        left: how many fields and elements may still come.
+        data: bytes around it.
+        at: its offset.
+        depth: number of structures around it.
+        left: number of fields and elements that are still allowed.
 
     Raises:
-        IndexError: it goes on beyond the data.
-        ValueError: it is none, or holds what no metadata does.
+        IndexError: it continues beyond the data.
+        ValueError: it is damaged, or has types that metadata never have.
     """
     fields: dict[int, Any] = {}
     number = 0
@@ -210,15 +209,15 @@ def _structure(data: bytes, at: int, depth: int, left: list[int]) -> tuple[dict[
             number += delta
         else:
             number, at = _zigzag(data, at)
-        if number in fields:  # Arrow might take the other one
+        if number in fields:  # Arrow might use the other one
             raise ValueError("damaged metadata")
-        # of a truth value the kind is the value
+        # the kind of a boolean is its value
         fields[number], at = (None, at) if kind in (1, 2) else _value(data, at, kind, depth, left)
     return fields, at + 1
 
 
 def _value(data: bytes, at: int, kind: int, depth: int, left: list[int]) -> tuple[Any, int]:
-    """A value of a kind, None for those that are of no use here, and where it ends."""
+    """A value, or None for kinds that are not needed, and its end."""
     left[0] -= 1
     if left[0] < 0 or depth > _MAX_DEPTH:
         raise ValueError("damaged metadata")

@@ -1,4 +1,4 @@
-"""Trees of PubFig, its Kaggle copy and PubFig83, a folder a person. Lists stand in `pubfig_list.py`."""
+"""Layouts `pubfig`, `pubfig-kaggle` and `pubfig83`: trees of faces with one folder per person."""
 
 from __future__ import annotations
 
@@ -14,41 +14,32 @@ from saliency_pipeline.datasets.files.listing import listing
 from saliency_pipeline.datasets.folder import SPLIT_FOLDERS
 from saliency_pipeline.datasets.layout import Layout, ReadOptions
 from saliency_pipeline.datasets.notes import Notes
-from saliency_pipeline.datasets.pubfig_list import (
-    ListedFace,
-    duplicates_in_list,
-    is_list,
-    person_name,
-    read_list,
-    read_people,
-)
+from saliency_pipeline.datasets.pubfig_list import ListedFace, is_list, person_name, read_list, read_people
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import class_name, has_image_suffix, key_part, natural
 from saliency_pipeline.images.record import Box, Catalogue, ImageRecord, Split
 from saliency_pipeline.text import shown
 
-__all__ = ["LAYOUTS", "ListedFace", "duplicates_in_list", "is_list", "read_list", "read_people"]
-
 LIST_NAMES, PEOPLE_NAMES = "*_urls*.txt", "*_people*.txt"
-"""What lists and files of people are called: `dev_urls.txt`, `eval_urls_truncated.txt`, `dev_people.txt`."""
+"""Patterns of the names of lists and files of people: `dev_urls.txt`, `eval_urls_truncated.txt`, `dev_people.txt`."""
 
 FETCH_LOG = "fetch.jsonl"
-"""What `fetch` writes beside the images."""
+"""File that `fetch` writes beside the images."""
 
 _KAGGLE = "CelebDataProcessed"
 _PUBFIG83_PEOPLE = 83
 _NEEDED = "each person needs a folder of images"
 _MANY = 1000
-"""A folder of more entries than this is none of people, and need not be read to its end to be recognized."""
+"""Largest number of entries of a folder of people, to recognize other folders without reading all of them."""
 
 
 class FaceFile(NamedTuple):
     """An image in a tree.
 
     Attributes:
-        person: the folder's name as `person_name` gives it, valid UTF-8.
-        name: of the file, as the operating system spells it.
-        path: of the file.
+        person: the folder's name as `person_name` returns it, valid UTF-8.
+        name: name of the file, as the operating system spells it.
+        path: path of the file.
     """
 
     person: str
@@ -57,11 +48,11 @@ class FaceFile(NamedTuple):
 
 
 def files(folder: str | os.PathLike[str], notes: Notes) -> Iterator[FaceFile]:
-    """The images of a tree, one folder per person, in natural order of folders and files.
+    """The images of a tree with one folder per person, in natural order of folders and files.
 
     Args:
-        folder: holds the folders.
-        notes: takes what is passed over, but for lists and what `fetch` keeps beside the images.
+        folder: folder of the people's folders.
+        notes: receives what is skipped, except lists and the log of `fetch`.
 
     Raises:
         SalpipeError: a folder cannot be read.
@@ -72,37 +63,37 @@ def files(folder: str | os.PathLike[str], notes: Notes) -> Iterator[FaceFile]:
     for name in top.images:
         notes.add(name, "an image in nobody's folder")
     for person, path in _people(folder):
-        found = listing(path)
-        notes.listed(found)
-        notes.count("folders within those of people", len(found.folders))
-        if not found.images:
+        entries = listing(path)
+        notes.listed(entries)
+        notes.count("folders within those of people", len(entries.folders))
+        if not entries.images:
             notes.add(os.path.basename(path), "a folder without images, left out")
-        for name in sorted(found.images, key=natural):
+        for name in sorted(entries.images, key=natural):
             yield FaceFile(person, name, os.path.join(path, name))
 
 
 def numbered(folder: str | os.PathLike[str], notes: Notes) -> dict[tuple[str, int], str]:
-    """The images of a tree whose names are numbers: (person, number) to path.
+    """Paths of the images of a tree whose names are numbers, by (person, number).
 
     Args:
-        folder: holds a folder a person, its words separated by ' ' or '_'.
-        notes: told of names that are no numbers, and of a second file of one number.
+        folder: folder of the people's folders, their words separated by ' ' or '_'.
+        notes: receives names that are no numbers, and second files of a number.
 
     Raises:
         SalpipeError: a folder cannot be read.
     """
-    found: dict[tuple[str, int], str] = {}
+    paths: dict[tuple[str, int], str] = {}
     for person, name, path in files(folder, notes):
         stem = name.rpartition(".")[0] or name
         if not (stem.isascii() and stem.isdigit() and len(stem) < 10):
             notes.add(_short(path), "its name is no image number")
-        elif found.setdefault((person, int(stem)), path) != path:
+        elif paths.setdefault((person, int(stem)), path) != path:
             notes.add(_short(path), "another file has this person's image of this number")
-    return found
+    return paths
 
 
 def lists_of(folder: str | os.PathLike[str]) -> tuple[Path, ...]:
-    """The lists in a folder; without any, those in the folder above it."""
+    """The lists in a folder; if there are none, those in the folder above it."""
     return _beside(Path(folder), LIST_NAMES, is_list)
 
 
@@ -147,7 +138,7 @@ def _read_pubfig83(path: Path, options: ReadOptions) -> Catalogue:
     splits = _splits(path, notes)
     for folder, split in splits.items():
         records += [(person, replace(record, split=split)) for person, record in _plain(folder, notes)]
-    # an image has the same key in both kinds of tree, unless train and test number theirs each from 1
+    # an image has the same key in both kinds of tree, unless train and test are both numbered from 1
     if len({record.key for _, record in records}) < len(records) and len(splits) > 1:
         top = len(os.fspath(path)) + 1
         records = [(p, replace(r, key=f"{key_part(r.path[top:].partition('/')[0])}/{r.key}")) for p, r in records]
@@ -161,7 +152,7 @@ def _plain(folder: Path, notes: Notes) -> list[tuple[str, ImageRecord]]:
 def _catalogue(
     path: Path, records: Iterable[tuple[str, ImageRecord]], layout: str, notes: Notes, needed: str = _NEEDED
 ) -> Catalogue:
-    """A catalogue of the people who have images; of two images of one key the first is taken."""
+    """A catalogue of the people who have images; of two images of one key the first is used."""
     first: dict[str, tuple[str, ImageRecord]] = {}
     for person, record in records:
         if first.setdefault(record.key, (person, record))[1] is not record:
@@ -188,19 +179,19 @@ def _merged(lists: Sequence[Path], notes: Notes) -> dict[tuple[str, int], Listed
 
 
 def _widened(box: Box, margin: float) -> Box:
-    """A box with a fraction of its width added left and right, and of its height above and below."""
+    """A box with a fraction of its width added on the left and right, and of its height above and below."""
     x, y = round(margin * (box[2] - box[0])), round(margin * (box[3] - box[1]))
     return box[0] - x, box[1] - y, box[2] + x, box[3] + y
 
 
 def _beside(folder: Path, pattern: str, wanted: Callable[[Path], bool]) -> tuple[Path, ...]:
-    """The files of a name in a folder; without any, those in the one above."""
+    """The matching files in a folder; if there are none, those in the folder above it."""
     folder = Path(os.path.abspath(folder))
     for place in (folder, folder.parent):
         with suppress(OSError):
             names = sorted(name for name in os.listdir(place) if fnmatch(name, pattern))
-            if found := tuple(place / name for name in names if wanted(place / name)):
-                return found
+            if paths := tuple(place / name for name in names if wanted(place / name)):
+                return paths
     return ()
 
 
@@ -233,16 +224,16 @@ def _short(path: str) -> str:
 
 
 def _folders(path: Path) -> list[Path]:
-    """The folders in a folder, if they can be people: none where there are very many entries."""
+    """The folders in a folder, if they can be people; empty if there are too many entries."""
     try:
-        found = listing(str(path), _MANY + 1)
+        entries = listing(str(path), _MANY + 1)
     except SalpipeError:
         return []
-    return [path / name for name in found.folders] if sum(map(len, found[:3])) <= _MANY else []
+    return [path / name for name in entries.folders] if sum(map(len, entries[:3])) <= _MANY else []
 
 
 def _is_pubfig(path: Path) -> bool:
-    """A list in the folder is enough; a list above it, or a file of people, has to name most of its folders."""
+    """A list in the folder is enough; a list above it, or a file of people, must name most of its folders."""
     if not (folders := _folders(path)):
         return False
     lists = lists_of(path)
@@ -257,12 +248,12 @@ def _is_pubfig(path: Path) -> bool:
 
 
 def _is_kaggle(path: Path) -> bool:
-    # beside other folders it is a class or a part like any other
+    # beside other folders it is just a class
     return path.is_dir() and (path.name == _KAGGLE or [folder.name for folder in _folders(path)] == [_KAGGLE])
 
 
 def _is_pubfig83(path: Path) -> bool:
-    """By the root's name; or 83 folders that are nearly all called by two words or more, and numbers in them."""
+    """By the root's name, or by 83 folders with mostly two words or more as names, and numbers as names of images."""
     folders = _folders(path)
     if path.name.lower().startswith("pubfig83"):
         return bool(folders)

@@ -1,4 +1,4 @@
-"""PubFig's lists: which faces there are, of whom, and where each was found. Trees of images stand in `pubfig.py`."""
+"""PubFig's lists of faces with person, number, URL, rectangle and md5."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class ListedFace:
 
     Attributes:
         person: the name, its words separated by single spaces.
-        number: the image's number, `imagenum`; a person's numbers have holes.
-        url: where the image was found.
-        box: the face, in pixels of the original image; may reach beyond its borders. None where the list gives none
-            that lies within any image.
-        md5: of the original file, 32 lower-case digits; None in lists before v1.2.
-        line: where the row stands, counted from 1.
+        number: the image's number, `imagenum`; a person's numbers are not contiguous.
+        url: the image's URL.
+        box: the face, in pixels of the original image; may extend beyond its borders. None if the list has none that
+            can lie within an image.
+        md5: md5 of the original file, 32 lower-case digits; None in lists before v1.2.
+        line: line number, from 1.
     """
 
     person: str
@@ -49,7 +49,7 @@ class ListedFace:
 
 
 def person_name(name: str) -> str:
-    """A name as it is compared: words separated by single spaces, composed letters.
+    """A name in the form used for comparison: words separated by single spaces, composed letters.
 
     >>> person_name("Sarah_Michelle_Gellar"), person_name(" Shakira ")
     ('Sarah Michelle Gellar', 'Shakira')
@@ -58,24 +58,23 @@ def person_name(name: str) -> str:
 
 
 def read_list(path: str | os.PathLike[str], notes: Notes) -> tuple[ListedFace, ...]:
-    r"""Reads `dev_urls.txt` or `eval_urls.txt` of PubFig v1.0, v1.1 or v1.2, also a truncated or damaged copy.
+    r"""Read `dev_urls.txt` or `eval_urls.txt` of PubFig v1.0, v1.1 or v1.2, also a truncated or damaged copy.
 
     Lines that begin with '#' are comments, the others have the columns person, imagenum, url, rect and, from v1.2 on,
-    md5sum, separated by tabs. Which of the two kinds a list is, most of its rows say. A bad row is noted by its line
-    and the rest is used. A row that is cut off is bad; but of a list without md5sum, a cut within the last corner of
-    the last rect cannot be told.
+    md5sum, separated by tabs; the majority of rows decides. Invalid rows are noted by line and skipped. A truncated row
+    is invalid, but without md5sum a cut within the last corner of the last rect cannot be detected.
 
     Source: the lists at https://www.cs.columbia.edu/CAVE/databases/pubfig/
 
     Args:
         path: the list.
-        notes: told of bad rows, of rows that repeat a person's number, and of rects out of order or without area.
+        notes: receives invalid rows, rows that repeat a person's number, and rects out of order or without area.
 
     Returns:
         The rows in the list's order; a person's numbers are unique.
 
     Raises:
-        SalpipeError: the list cannot be read, exceeds 64 MB or half a million lines, or has no good row.
+        SalpipeError: the list cannot be read, exceeds 64 MB or half a million lines, or has no valid row.
 
     Example:
         >>> from tempfile import NamedTemporaryFile
@@ -87,7 +86,7 @@ def read_list(path: str | os.PathLike[str], notes: Notes) -> tuple[ListedFace, .
         ('Beyonce Knowles', 7, (-2, 10, 98, 110), 1)
     """
     name = os.path.basename(path)
-    # read twice rather than kept: lines of two letters take fifty times as much in memory
+    # read twice, since short lines take fifty times as much in memory
     widths = Counter(line.count("\t") + 1 for _, line in _lines(path))
     columns = 5 if widths[5] and widths[5] >= widths[4] else 4
     rows, seen = [], set()
@@ -112,11 +111,7 @@ def read_list(path: str | os.PathLike[str], notes: Notes) -> tuple[ListedFace, .
 
 
 def is_list(path: str | os.PathLike[str]) -> bool:
-    """Whether a file begins like a list: among its first lines is a good row.
-
-    Args:
-        path: any file; one that cannot be read is none.
-    """
+    """True if there is a valid row among the first lines of a file; False if it cannot be read."""
     try:
         lines = list(_lines(path, 2**16))
     except SalpipeError:
@@ -125,52 +120,38 @@ def is_list(path: str | os.PathLike[str]) -> bool:
 
 
 def read_people(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """The names in `dev_people.txt` or `eval_people.txt`, a line each, in the file's order, each once.
-
-    Args:
-        path: the file; lines that begin with '#' are comments.
+    """The unique names in `dev_people.txt` or `eval_people.txt`, one per line; lines that begin with '#' are comments.
 
     Raises:
-        SalpipeError: it cannot be read, exceeds 64 MB or holds no name.
+        SalpipeError: the file cannot be read, exceeds 64 MB or has no name.
     """
     names = dict.fromkeys(person_name(line) for _, line in _lines(path) if _is_name(person_name(line)))
     if not names:
-        raise SalpipeError(f"{shown(path)}: no names in it; a file of people has a name a line")
+        raise SalpipeError(f"{shown(path)}: no names in it; a file of people has one name per line")
     return tuple(names)
 
 
 def of_people(
     rows: Sequence[ListedFace], people: Iterable[str], listed: str | os.PathLike[str]
 ) -> Sequence[ListedFace]:
-    """The rows of some people.
-
-    Args:
-        rows: of a list.
-        people: their names; all rows if there are none.
-        listed: the list, for messages.
+    """The rows of some people; all rows if `people` is empty.
 
     Raises:
-        SalpipeError: somebody is not in the list.
+        SalpipeError: a name is not in the list, whose path is `listed`.
     """
-    wanted, known = {person_name(name) for name in people}, {row.person for row in rows}
-    for name in sorted(wanted - known):
-        near = get_close_matches(name, known, n=1)
-        remedy = f"did you mean '{near[0]}'?" if near else "give the name as it stands there"
+    wanted, listed_people = {person_name(name) for name in people}, {row.person for row in rows}
+    for name in sorted(wanted - listed_people):
+        near = get_close_matches(name, listed_people, n=1)
+        remedy = f"did you mean '{near[0]}'?" if near else "use a name of the list"
         raise SalpipeError(f"{shown(listed)}: nobody called '{shown(name)}' in it; {remedy}")
     return [row for row in rows if row.person in wanted] if wanted else rows
 
 
 def duplicates_in_list(rows: Iterable[ListedFace]) -> tuple[tuple[ListedFace, ...], ...]:
-    """Groups of rows with the same md5, which are one image listed several times.
+    """Groups of at least two rows with the same md5, in the order of `rows`.
 
     A group of more than one person is a label conflict. In the development list of v1.2 594 rows repeat the md5 of an
     earlier one, and 10 groups are conflicts.
-
-    Args:
-        rows: as `read_list` returns them; those without md5 are in no group.
-
-    Returns:
-        Groups of at least two rows, both in the order of `rows`.
     """
     groups: dict[str, list[ListedFace]] = {}
     for row in rows:
@@ -180,7 +161,7 @@ def duplicates_in_list(rows: Iterable[ListedFace]) -> tuple[tuple[ListedFace, ..
 
 
 def _lines(path: str | os.PathLike[str], most: int | None = None) -> Iterator[tuple[int, str]]:
-    """Number and text of the lines that are neither empty nor comments; of the first `most` bytes, if that is given."""
+    """Number and text of the lines that are neither empty nor comments, in the first `most` bytes or the whole file."""
     try:
         with open(path, "rb", opener=open_regular) as file:
             data = file.read(most or MAX_LIST_BYTES + 1)
@@ -188,7 +169,7 @@ def _lines(path: str | os.PathLike[str], most: int | None = None) -> Iterator[tu
         raise SalpipeError(f"{shown(path)}: {error.strerror}; give a list of PubFig") from None
     if len(data) > MAX_LIST_BYTES:
         raise SalpipeError(f"{shown(path)}: more than 64 MB; no list of PubFig is so long, check the path")
-    # only at line feeds: str.splitlines would also cut at what Latin-1 names and URLs may hold
+    # only at line feeds: str.splitlines also splits at characters of Latin-1 names and URLs
     for number, raw in enumerate(BytesIO(data), 1):
         if number > MAX_LINES:
             raise SalpipeError(
@@ -207,7 +188,7 @@ def _decoded(raw: bytes) -> str:
 
 
 def _damage(cells: list[str], columns: int) -> str | None:
-    """What is wrong with a row; None where it is good."""
+    """Fault of a row; None if it is valid."""
     if len(cells) != columns:
         return f"not {columns} columns separated by tabs"
     if not _is_name(person_name(cells[0])):
@@ -224,7 +205,7 @@ def _damage(cells: list[str], columns: int) -> str | None:
 
 
 def _is_name(name: str) -> bool:
-    """Whether a name can be a folder's and a class's as it is: a stranger's list must not lead out of the output."""
+    """True if a name of an untrusted list is safe as the name of a folder and a class."""
     return bool(
         name
         and name.isprintable()

@@ -1,4 +1,4 @@
-"""Samples of packed data sets: what their names and the numbers that label them mean. No archives or tables here."""
+"""Keys, splits and classes of samples in packed data sets, by their names and numeric labels."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _ORIGINAL = re.compile(
 
 
 class Original(NamedTuple):
-    """An image of ILSVRC 2012 by its name: its key, the same in every layout, and its class where the name tells it."""
+    """An image of ILSVRC 2012: its key, the same in every layout, and its class if its name has it."""
 
     key: str
     wnid: str | None
 
 
 def original(name: str) -> Original | None:
-    """Which image of ILSVRC 2012 a file name means; None where it means none.
+    """The image of ILSVRC 2012 that has a file name; None if there is none.
 
-    Train images are called by their class and a number. Copies on the Hugging Face Hub put the class behind the
-    name, of validation images as well.
+    Training images are named by their class and a number. Copies on the Hugging Face Hub append the class, also to
+    the names of validation images.
 
     >>> original("n01440764/n01440764_10026.JPEG")
     Original(key='train/n01440764/n01440764_10026.JPEG', wnid='n01440764')
@@ -53,7 +53,7 @@ def original(name: str) -> Original | None:
 
 
 def split_of(name: str, otherwise: Split = Split.NONE) -> Split:
-    """The split that a word in the name of a shard or table tells.
+    """The split by a word in the name of a shard or table.
 
     >>> split_of("imagenet1k-validation-07.tar").name, split_of("trains-00.tar").name
     ('VALIDATION', 'NONE')
@@ -62,12 +62,12 @@ def split_of(name: str, otherwise: Split = Split.NONE) -> Split:
     return next((SPLIT_FOLDERS[word] for word in words if word in SPLIT_FOLDERS), otherwise)
 
 
-NO_NUMBER, NEGATIVE = "label is no number", "label is a negative number"
-"""Why labels are of no use."""
+NO_NUMBER, NULL, _NEGATIVE = "label is no number", "label is null", "label is a negative number"
+"""Faults of labels."""
 
 
 class Classes(NamedTuple):
-    """The classes of a data set and where among them each number that stands for one belongs."""
+    """The classes of a data set, and the index of the class of each number."""
 
     names: tuple[str, ...] = ()
     ids: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ class Classes(NamedTuple):
 
 
 class Labels:
-    """The numbers a data set has for labels, and the WordNet ids in the names of the images so labeled."""
+    """The numeric labels of a data set, and the WordNet ids in the names of their images."""
 
     def __init__(self) -> None:
         self._seen: dict[int, int] = {}
@@ -83,55 +83,60 @@ class Labels:
         self._unusable: dict[str, tuple[str, int]] = {}
 
     def unusable(self, reason: str, file: str, name: str | int) -> None:
-        """Take note of an image that stays unlabeled although a label is there; arguments as for `add`."""
+        """Record an image with an invalid label; arguments as for `add`."""
         first, count = self._unusable.get(reason, (f"{file}: {name}", 0))
         self._unusable[reason] = first, count + 1
 
     def note_unusable(self, notes: Notes) -> None:
-        """Tell of the labels that are of no use, those of a reason together."""
+        """Note the invalid labels, one line per reason."""
         for reason, (first, count) in self._unusable.items():
             more = f" and {count - 1:,} more" if count > 1 else ""
             notes.remark(f"{first}{more}", f"{reason}, so the image is unlabeled")
 
-    def add(self, label: int, wnid: str | None, file: str, name: str | int) -> int:
-        """Take note of a label.
+    def add(self, label: int, wnid: str | None, file: str, name: str | int, split: Split) -> int:
+        """Record a label.
 
         Args:
-            label: the number, at least 0.
+            label: the number.
             wnid: the id in the image's name, if any.
-            file: the archive or table the image lies in, for messages.
-            name: what it is called there, or its row.
+            file: the archive or table of the image, for messages.
+            name: its name there, or its row.
+            split: its split; in test, -1 stands for unpublished labels.
 
         Returns:
-            The label, for each number one object.
+            The label, the same object for each number; -1 if it is negative.
 
         Raises:
             SalpipeError: an image with the same label has another id in its name.
         """
+        if label < 0:
+            if split is not Split.TEST:
+                self.unusable(_NEGATIVE, file, name)
+            return -1
         if wnid is not None:
-            known = self._wnids.get(label)
-            if known is None:
+            earlier = self._wnids.get(label)
+            if earlier is None:
                 self._wnids[label] = wnid, f"{file}: {name}"
-            elif known[0] != wnid:
+            elif earlier[0] != wnid:
+                other, place = earlier
                 where = shown(f"{file}: {name}")
-                raise SalpipeError(f"{where}: labeled {label}, which is {known[0]} in {shown(known[1])}; relabel them")
+                raise SalpipeError(f"{where}: labeled {label}, which is {other} in {shown(place)}; relabel them")
         return self._seen.setdefault(label, label)
 
     def classes(self, names: Sequence[str] = (), source: str = "", *, imagenet: bool = False) -> Classes:
-        """What the numbers mean.
+        """The classes of the labels.
 
-        They are ImageNet's 1,000 classes, sorted by id, where ids in names say so, or `imagenet` does and no name
-        says otherwise. The ids of other classes in the names of images make a data set of WordNet's as well. Else the
-        classes are those of `names`, or called by their numbers.
+        They are ImageNet's 1,000 classes, sorted by id, if the ids in names of images agree, or if `imagenet` is True
+        and no name disagrees. Ids of other classes make WordNet classes as well. Else the classes have `names`, or
+        their numbers as names.
 
         Args:
-            names: what the data set itself calls its classes, in the order of its numbers: WordNet ids or others.
-            source: where the names stand, for messages.
-            imagenet: whether the data set calls itself ImageNet-1k.
+            names: the data set's own names of its classes in the order of its numbers, WordNet ids or others.
+            source: the file of the names, for messages.
+            imagenet: True if the data set is named ImageNet-1k.
 
         Raises:
-            SalpipeError: an image's label is not the one its name's id has, and the message names the image; or there
-                are fewer names than classes.
+            SalpipeError: an image's label contradicts the id in its name, or there are fewer names than classes.
         """
         if not self._seen:
             return Classes()
@@ -144,9 +149,9 @@ class Labels:
             self._check({wnid: label for label, wnid in enumerate(names)}, source)
             return _wordnet(dict(enumerate(names)))
         if len(names) in (0, 1000):
-            found = self._by_wnid(imagenet)
-            if found is not None:
-                return found
+            own = self._by_wnid(imagenet)
+            if own is not None:
+                return own
         if names:
             return Classes(_unique(names), (), self._seen)
         order = {label: place for place, label in enumerate(sorted(self._seen))}
@@ -156,27 +161,27 @@ class Labels:
         own = {label: wnid for label, (wnid, _) in sorted(self._wnids.items())}
         if not own and not imagenet:
             return None
-        known = {wnid: label for label, (wnid, _) in enumerate(imagenet_names())}
-        if any(wnid not in known for wnid in own.values()):
+        imagenet_labels = {wnid: label for label, (wnid, _) in enumerate(imagenet_names())}
+        if any(wnid not in imagenet_labels for wnid in own.values()):
             self._check({wnid: label for label, wnid in own.items()}, "other images")
             return _wordnet(own) if own.keys() == self._seen.keys() else None
-        if not imagenet and self._is_numbered_anew(own, known):
+        if not imagenet and self._is_numbered_anew(own, imagenet_labels):
             return _wordnet(own)
-        self._check(known, "ImageNet")
-        if max(self._seen) >= len(known):
+        self._check(imagenet_labels, "ImageNet")
+        if max(self._seen) >= len(imagenet_labels):
             return None
         return Classes(
-            tuple(name for _, name in imagenet_names()), tuple(known), {label: label for label in self._seen}
+            tuple(name for _, name in imagenet_names()), tuple(imagenet_labels), {label: label for label in self._seen}
         )
 
-    def _is_numbered_anew(self, own: dict[int, str], known: dict[str, int]) -> bool:
-        """Whether the classes are a part of ImageNet's in the same order, numbered without gaps."""
+    def _is_numbered_anew(self, own: dict[int, str], imagenet_labels: dict[str, int]) -> bool:
+        """True if the classes are a subset of ImageNet's in the same order, numbered without gaps."""
         ascending = sorted(set(own.values())) == list(own.values())
         without_gaps = own.keys() == self._seen.keys() == set(range(len(own)))
-        return ascending and without_gaps and any(known[wnid] != label for label, wnid in own.items())
+        return ascending and without_gaps and any(imagenet_labels[wnid] != label for label, wnid in own.items())
 
     def _check(self, labels: dict[str, int], source: str) -> None:
-        """That no image is called by the id of one class and labeled as another."""
+        """Raise SalpipeError if the id in an image's name is not that of its label."""
         for label, (wnid, where) in sorted(self._wnids.items()):
             if labels.get(wnid) != label:
                 right = f"class {labels[wnid]}" if wnid in labels else "no class"
@@ -186,7 +191,7 @@ class Labels:
 
 
 def _wordnet(own: dict[int, str]) -> Classes:
-    """Classes numbered in an order of their own, in that of their ids."""
+    """WordNet classes, sorted by id, of a data set with numbers in another order."""
     wnids = sorted(own.values())
     places = {wnid: place for place, wnid in enumerate(wnids)}
     return Classes(readable(wnids), tuple(wnids), {label: places[wnid] for label, wnid in own.items()})
@@ -198,28 +203,43 @@ def _unique(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{name} ({label})" for label, name in enumerate(names))
 
 
-def note_beside(root: str, used: Collection[str], notes: Notes) -> None:
-    """Note what lies in a data set's folder, and in those below it that are read, besides the files that are read.
-
-    Args:
-        root: the folder, absolute.
-        used: paths of the files that are read, within it.
-        notes: takes what is passed over.
-    """
+def _note_beside(root: str, used: Collection[str], notes: Notes) -> None:
+    """Note other entries of a data set's folder, and of those below it that are read, than the `used` paths."""
     read = {folder for path in used if (folder := os.path.dirname(path)) != root}
     above = {os.path.dirname(folder) for folder in read} - {root}
     for folder in sorted({root} | read | above):
-        found = listing(folder)
-        notes.listed(found, [name for name in found.others if os.path.join(folder, name) in used])
-        for name in found.images:
+        entries = listing(folder)
+        notes.listed(entries, [name for name in entries.others if os.path.join(folder, name) in used])
+        for name in entries.images:
             notes.add(os.path.relpath(os.path.join(folder, name), root), "an image beside the data set's own files")
-        for name in found.folders:
+        for name in entries.folders:
             if os.path.join(folder, name) not in read | above:
                 notes.add(os.path.relpath(os.path.join(folder, name), root), "a folder beside the data set's own files")
 
 
-def catalogue(root: str, layout: str, records: Iterable[ImageRecord], classes: Classes, notes: Notes) -> Catalogue:
-    """The catalogue of records labeled by a data set's own numbers; the second of a key is noted and left out."""
+def catalogue(
+    root: str,
+    layout: str,
+    records: Iterable[ImageRecord],
+    labels: Labels,
+    classes: Classes,
+    used: Collection[str],
+    notes: Notes,
+) -> Catalogue:
+    """The catalogue of a packed data set.
+
+    Args:
+        root: its folder, or its only file.
+        layout: name of its layout.
+        records: images with the data set's own labels; the second one of a key is noted and left out.
+        labels: those labels.
+        classes: their classes.
+        used: paths of the files that were read; all others in a folder are noted.
+        notes: notes of the reader.
+    """
+    labels.note_unusable(notes)
+    if os.path.isdir(root):
+        _note_beside(root, used, notes)
     order = classes.order
     if any(label != place for label, place in order.items()):
         records = (replace(record, label=order.get(record.label, -1)) for record in records)

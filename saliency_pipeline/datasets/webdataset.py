@@ -1,4 +1,4 @@
-"""Data sets packed as WebDataset shards: tars in which the files of a sample lie side by side. No other tars."""
+"""Layout `webdataset`: tar shards in which the files of a sample are side by side."""
 
 from __future__ import annotations
 
@@ -13,22 +13,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from saliency_pipeline.datasets.files.archive import Member, members
+from saliency_pipeline.datasets.files.errors import file_errors_explained
 from saliency_pipeline.datasets.files.lines import Lines
 from saliency_pipeline.datasets.files.listing import HIDDEN, ByContent, is_hidden, listing
 from saliency_pipeline.datasets.folder import SPLIT_FOLDERS, has_class_folders
 from saliency_pipeline.datasets.layout import Layout, ReadOptions
 from saliency_pipeline.datasets.notes import Notes
-from saliency_pipeline.datasets.samples import (
-    NEGATIVE,
-    NO_NUMBER,
-    Labels,
-    Original,
-    catalogue,
-    note_beside,
-    original,
-    split_of,
-)
-from saliency_pipeline.documents import DocumentError, open_regular, parse_json, remedy_for
+from saliency_pipeline.datasets.samples import NO_NUMBER, Labels, Original, catalogue, original, split_of
+from saliency_pipeline.documents import DocumentError, open_regular, parse_json
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import NO_ENDING, SUFFIXES, ending_of, key_part, natural
 from saliency_pipeline.images.magic import first_bytes, format_of
@@ -36,7 +28,7 @@ from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 from saliency_pipeline.text import shown
 
 NAME_FILES = ("classnames.txt", "classes.txt")
-"""What files beside the shards are called that name a class a line, in label order."""
+"""Names of files beside the shards with one class per line, in label order."""
 
 _MAX_NUMBER_BYTES = 64
 _MAX_JSON_BYTES = 2**20
@@ -44,7 +36,7 @@ _MAX_NAMES = 2**20
 _PEEK = 16
 _LABELS = frozenset({"cls", "json"})
 
-_DOTS = "keys have dots: names of files are taken up to their last dot, by WebDataset itself up to the first"
+_DOTS = "keys have dots: they end at the last dot of a file name here, and at the first in WebDataset itself"
 _PART = "a picture that its dots make a part of a sample; one with dots in its key needs a .cls or .json of its own"
 
 _NUMBER = re.compile(rb"-?[0-9]{1,9}")
@@ -54,7 +46,7 @@ _IMAGENET = re.compile(r"imagenet(?:[-_]?1k)?(?![a-z0-9]|[-_][0-9]+k?[-_])", re.
 
 
 class _Shard(NamedTuple):
-    """One tar: its path, what it is called in keys and messages, and the part of the data set it holds."""
+    """One tar: its path, its name in keys and messages, and its split."""
 
     path: str
     name: str
@@ -68,16 +60,16 @@ def _recognize(path: Path) -> bool:
             return False
     except SalpipeError:
         return False
-    # the first that is not damaged tells; `_read` names those that are
+    # the first intact one decides; `_read` reports damaged ones
     endings = next(filter(None, map(_endings, shards[:_PEEK])), set())
     if endings and endings.isdisjoint(SUFFIXES):
         return False
-    # without labels, or damaged, a tar can be anything, but a folder of numbered ones with nothing else cannot
+    # a tar without labels, or a damaged one, can be anything, but a folder of nothing but numbered ones is a data set
     return not endings.isdisjoint(_LABELS) or (path.is_dir() and bool(shards) and _is_series(path, shards))
 
 
 def _endings(shard: _Shard) -> set[str]:
-    """Endings of the first files in a shard, "jpg" for images of others; nothing where it is empty or damaged."""
+    """Suffixes of the first files in a shard, "jpg" for images with another; empty if it is empty or damaged."""
     endings: set[str] = set()
     with suppress(SalpipeError):
         for member in itertools.islice(members(shard.path, Notes()), _PEEK):
@@ -100,29 +92,24 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
     records: list[ImageRecord] = []
     shards = _shards(Path(root))
     for shard in shards:
-        try:
+        with file_errors_explained(shard.path):
             records.extend(_records(shard, labels, notes))
-        except OSError as error:
-            raise SalpipeError(f"{shown(shard.path)}: {error.strerror}; {remedy_for(error)}") from None
     if not records:
         missing = f"no images in its shards{notes.cause()}" if shards else "no shards (*.tar)"
         raise SalpipeError(f"{shown(root)}: {missing}; give a folder of WebDataset shards, or one of them")
-    if os.path.isdir(root):
-        used = {shard.path for shard in shards} | {os.path.join(root, name) for name in NAME_FILES}
-        note_beside(root, used, notes)
-    labels.note_unusable(notes)
+    used = {shard.path for shard in shards} | {os.path.join(root, name) for name in NAME_FILES}
     imagenet = all(_IMAGENET.match(os.path.basename(shard.path)) for shard in shards)
     classes = labels.classes(*_names(root), imagenet=imagenet)
-    return catalogue(root, "webdataset", records, classes, notes)
+    return catalogue(root, "webdataset", records, labels, classes, used, notes)
 
 
 def _shards(root: Path) -> list[_Shard]:
-    """The tars of a data set in natural order, without those that are layouts of their own."""
-    found = []
-    try:
-        given = root.is_file()
+    """The tars of a data set in natural order, without those of other layouts."""
+    shards = []
+    with file_errors_explained(str(root)):
+        is_file = root.is_file()
         folders = [(Split.NONE, "", str(root.parent), [root.name])]
-        if not given:
+        if not is_file:
             names = sorted(os.listdir(root))
             folders = [(Split.NONE, "", str(root), names)]
             folders += [
@@ -130,19 +117,17 @@ def _shards(root: Path) -> list[_Shard]:
                 for name in names
                 if name.lower() in SPLIT_FOLDERS and (root / name).is_dir()
             ]
-    except OSError as error:
-        raise SalpipeError(f"{shown(root)}: {error.strerror}; {remedy_for(error)}") from None
     for split, before, folder, names in folders:
         for name in names:
             path = os.path.join(folder, name)
-            # a file that is given is tried whatever it is called: `members` says what is wrong with it
-            if not _OTHERS.fullmatch(name) and (given or name.lower().endswith(".tar")):
-                found.append(_Shard(path, before + name, split_of(name, split)))
-    return sorted(found, key=lambda shard: natural(shard.name))
+            # a single file is tried whatever its name: `members` reports what is wrong with it
+            if not _OTHERS.fullmatch(name) and (is_file or name.lower().endswith(".tar")):
+                shards.append(_Shard(path, before + name, split_of(name, split)))
+    return sorted(shards, key=lambda shard: natural(shard.name))
 
 
 def _names(root: str) -> tuple[list[str], str]:
-    """The names of classes that lie beside the shards, and the file they stand in."""
+    """The names of classes in a file beside the shards, and its path."""
     folder = root if os.path.isdir(root) else os.path.dirname(root)
     for path in (os.path.join(folder, name) for name in NAME_FILES):
         if os.path.isfile(path):
@@ -150,7 +135,7 @@ def _names(root: str) -> tuple[list[str], str]:
             for number, text in lines:
                 names.append(text.strip())
                 if number > len(names):
-                    lines.fail(number - 1, "blank, so it is not clear which class the next names; remove or fill it")
+                    lines.fail(number - 1, "blank, so that the classes of the next lines are ambiguous; remove it")
                 if number > _MAX_NAMES:
                     lines.fail(number, "too many classes; give the list of this data set")
             return names, path
@@ -158,7 +143,7 @@ def _names(root: str) -> tuple[list[str], str]:
 
 
 def _records(shard: _Shard, labels: Labels, notes: Notes) -> Iterator[ImageRecord]:
-    """The images of one shard, with the labels they have there."""
+    """The images of one shard with its labels."""
     name = shard.name[: -len(".tar")] if shard.name.lower().endswith(".tar") else shard.name
     before = "/".join(key_part(part) for part in name.split("/"))
     looked = ByContent()
@@ -183,17 +168,14 @@ def _records(shard: _Shard, labels: Labels, notes: Notes) -> Iterator[ImageRecor
                     notes.add(f"{shard.name}: {named[0].name}", "a sample without an image")
                 continue
             image = images[0]
-            known, number = _facts(read, image, sample, shard.name, labels, notes)
+            of_ilsvrc, number = _facts(read, image, sample, shard.name, labels, notes)
             count += 1
             label = -1
             if number is None:
                 unlabeled.append(image.name)
-            elif number < 0:
-                if shard.split is not Split.TEST:  # where -1 stands for labels that are not published
-                    labels.unusable(NEGATIVE, shard.name, image.name)
             else:
-                label = labels.add(number, known and known.wnid, shard.name, image.name)
-            key = known.key if known else f"{before}/{image.name}"
+                label = labels.add(number, of_ilsvrc and of_ilsvrc.wnid, shard.name, image.name, shard.split)
+            key = of_ilsvrc.key if of_ilsvrc else f"{before}/{image.name}"
             yield ImageRecord(key, shard.path, label, shard.split, None, (), image.offset, image.size)
     if len(unlabeled) < count:
         for name in unlabeled:
@@ -201,13 +183,13 @@ def _records(shard: _Shard, labels: Labels, notes: Notes) -> Iterator[ImageRecor
 
 
 def _samples(files: Iterator[Member], shard: str, notes: Notes) -> Iterator[dict[str, Member]]:
-    """The files of each sample by what their names end with: their names are the same up to the first dot.
+    """The files of each sample by suffix: their names are the same up to the first dot.
 
-    Where that leaves a sample without an image of its own, since keys have dots, they are the same up to the last.
+    If that leaves a sample without an image of its own, since keys have dots, they are the same up to the last dot.
     """
     waiting: list[dict[str, Member]] = []
     dots = False
-    usual = False  # whether samples here have images that are called by their key and .jpg or the like
+    usual = False  # True once a sample has an image named by its key and .jpg or the like
     for _, together in itertools.groupby(_visible(files, notes), key=_first_dot):
         sample: dict[str, Member] = {}
         dotted: dict[str, dict[str, Member]] = {}
@@ -252,16 +234,16 @@ def _first_dot(member: Member) -> str:
 def _own_samples(
     sample: dict[str, Member], dotted: dict[str, dict[str, Member]], shard: str, notes: Notes
 ) -> list[dict[str, Member]]:
-    """The samples among files of which the names are the same up to the first dot, and have more dots.
+    """The samples among files whose names are the same up to the first dot, and have more dots.
 
     1.left.jpg beside 1.cls is a part of the sample 1; 1.5.jpg beside 1.5.cls, or without 1.cls, is one itself. One
-    image and one label that are called 1.image.jpg and 1.label.cls are the sample 1.
+    image and one label named 1.image.jpg and 1.label.cls are the sample 1.
 
     Args:
-        sample: files with one dot by their endings; gets its image where that is one of the others.
-        dotted: the others, by what stands between the first dot and the last, and by their endings.
-        shard: for notes.
-        notes: takes what is passed over.
+        sample: files with one dot by suffix; receives its image if that is one of the others.
+        dotted: the others, by the text between the first dot and the last, and by suffix.
+        shard: name of the shard, for notes.
+        notes: receives what is skipped.
     """
     own, images = [], []
     if not sample and len(dotted) > 1:
@@ -298,8 +280,8 @@ def _facts(
     labels: Labels,
     notes: Notes,
 ) -> tuple[Original | None, int | None]:
-    """Which image it is, if one of ILSVRC, and its number of a class, if any; what is too long is not read."""
-    known, label = original(image.name), None
+    """The image of ILSVRC, if it is one, and its label, if any; too long files are not read."""
+    of_ilsvrc, label = original(image.name), None
     if number := sample.get("cls"):
         text = read(min(number.size, _MAX_NUMBER_BYTES), number.offset).strip()
         if number.size <= _MAX_NUMBER_BYTES and _NUMBER.fullmatch(text):
@@ -307,22 +289,22 @@ def _facts(
         else:
             notes.remark(f"{shard}: {number.name}", "no number of a class")
     described = sample.get("json")
-    if described and (label is None or known is None):
+    if described and (label is None or of_ilsvrc is None):
         try:
             facts = parse_json(read(described.size, described.offset)) if described.size <= _MAX_JSON_BYTES else None
         except DocumentError:
             facts = None
         if not isinstance(facts, dict):
             notes.remark(f"{shard}: {described.name}", "no description in JSON")
-            return known, label
+            return of_ilsvrc, label
         number, name = facts.get("label"), facts.get("filename")
         if label is None and type(number) is int and abs(number) < 10**9:
             label = number
         elif label is None and number is not None:
             labels.unusable(NO_NUMBER, shard, described.name)
-        if known is None and isinstance(name, str):
-            known = original(name)
-    return known, label
+        if of_ilsvrc is None and isinstance(name, str):
+            of_ilsvrc = original(name)
+    return of_ilsvrc, label
 
 
 LAYOUTS = (

@@ -1,7 +1,7 @@
-"""One image from a stranger's server into a temporary file. Whose connections: `session.py`; which: `fetch.py`.
+"""Download of one image from an untrusted server into a temporary file.
 
-Nothing a server says is believed: it may stall, drip, redirect for ever or into the user's own network, announce a
-wrong length or type and send without end. Whatever it does becomes one of a few outcomes.
+A server may stall, drip, redirect for ever or into the user's own network, announce a wrong length or type and send
+without end. Every failure becomes one of a few outcomes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.fetching.session import REFUSED, Limits
 from saliency_pipeline.files import disk_errors_explained
 from saliency_pipeline.folders import refuse_link
+from saliency_pipeline.images.magic import format_of
 from saliency_pipeline.temporaries import temporary_name
 from saliency_pipeline.text import shown
 
@@ -32,34 +33,27 @@ if TYPE_CHECKING:
     import yarl
 
 LONGEST_WAIT = 60.0
-"""Seconds beyond which neither back-off nor a server's Retry-After goes."""
+"""Longest wait in seconds, of back-off and of a server's Retry-After."""
 
 _CHUNK = 2**16
 _REDIRECTS = (301, 302, 303, 307, 308)
 _BUSY = (408, 425, 429)
 _TYPES = ("application/octet-stream", "binary/octet-stream")
-_HEAD = 16
-_KINDS: tuple[tuple[re.Pattern[bytes], str], ...] = (
-    (re.compile(rb"\xff\xd8\xff"), "jpg"),
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), "png"),
-    (re.compile(rb"GIF8[79]a"), "gif"),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), "webp"),
-    (re.compile(rb"(?:II[*+]\0|MM\0[*+])"), "tif"),
-    (re.compile(rb"BM....\0\0\0\0", re.DOTALL), "bmp"),
-)
+_HEAD, _QUOTED = 18, 16
+_SUFFIXES = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "WEBP": "webp", "TIFF": "tif", "BMP": "bmp"}
 
 
 @dataclass(frozen=True)
 class Download:
-    """An image that arrived whole.
+    """A complete download.
 
     Attributes:
-        path: a temporary file, the caller's to move or remove.
-        suffix: what its content is: jpg, png, gif, webp, tif or bmp.
+        path: a temporary file that the caller moves or removes.
+        suffix: suffix by its content: jpg, png, gif, webp, tif or bmp.
         bytes: its length.
         md5: 32 hexadecimal digits.
-        status: of the reply.
-        attempts: how many it took.
+        status: HTTP status of the reply.
+        attempts: number of attempts.
     """
 
     path: Path
@@ -77,13 +71,13 @@ class DownloadError(Exception):
         outcome: not-found, gone, http-error, time-out, connection-error, refused-address, redirect-loop,
             too-many-redirects, wrong-type, too-large, truncated, not-an-image or bad-url.
         detail: one short printable line.
-        status: of the last reply; None where there was none.
-        passing: trying again may help.
+        status: HTTP status of the last reply; None without one.
+        passing: the failure may be temporary.
         wait: seconds the server asked to wait.
-        unreachable: it was the URL's own host that could not be reached.
-        md5: of an image that is another one.
-        bytes: that a too large image has at least.
-        attempts: how many there were.
+        unreachable: the URL's own host could not be reached.
+        md5: md5 of an image with the wrong one.
+        bytes: lower bound of the size of a too large image.
+        attempts: number of attempts.
     """
 
     def __init__(
@@ -114,18 +108,18 @@ async def download(
     slots: asyncio.Semaphore,
     attempted: Callable[[DownloadError | None], bool],
 ) -> Download:
-    """Downloads one image, trying again with growing waits where a failure may pass.
+    """Download one image, with retries and exponential back-off after temporary failures.
 
     Args:
-        session: from `new_session`.
-        url: as the list has it.
-        final: what the file is to be called, but for its suffix; a temporary one is made beside it.
-        limits: what the server may take.
+        session: a session of `new_session`.
+        url: the URL in the list.
+        final: final path without suffix; the temporary file is created beside it.
+        limits: limits of the download.
         slots: held during an attempt, not while waiting for the next.
-        attempted: told of each attempt, with None where it succeeded; says whether another makes sense.
+        attempted: called after each attempt, with None after a success; returns False to give up.
 
     Raises:
-        DownloadError: it could not be had.
+        DownloadError: the download failed.
         SalpipeError: the file cannot be written.
     """
     attempts = 0
@@ -133,9 +127,9 @@ async def download(
         attempts += 1
         try:
             async with slots:
-                found = await _attempt(session, url, final, limits, attempts)
+                arrived = await _attempt(session, url, final, limits, attempts)
             attempted(None)
-            return found
+            return arrived
         except DownloadError as error:
             error.attempts = attempts
             if not attempted(error) or not error.passing or attempts > limits.retries:
@@ -145,7 +139,7 @@ async def download(
 
 
 async def _attempt(session: aiohttp.ClientSession, url: str, final: Path, limits: Limits, attempts: int) -> Download:
-    """One attempt, redirects followed by hand."""
+    """One attempt, including redirects."""
     import aiohttp
 
     here = _parsed(url)
@@ -161,24 +155,24 @@ async def _attempt(session: aiohttp.ClientSession, url: str, final: Path, limits
                     return await _receive(response, final, limits, attempts)
                 here = _parsed(target, here)
         raise DownloadError("too-many-redirects", f"the next would be to {here}")
-    # a ValueError is what Python's own look-up has for names that cannot be written in a question
+    # Python's name lookup raises ValueError for names that DNS cannot encode
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise _failure(error, here, own=here.host == host) from None
 
 
 def _parsed(url: str, base: yarl.URL | None = None) -> yarl.URL:
-    """A URL of http or https, without its fragment; relative to `base`, from where it is a redirect."""
+    """A URL of http or https, without its fragment; relative to `base` if it is a redirect."""
     import yarl
 
     with suppress(ValueError):
-        found = (base.join(yarl.URL(url)) if base else yarl.URL(url)).with_fragment(None)
-        if found.scheme in ("http", "https") and found.host and found.port:
-            return found
+        parsed = (base.join(yarl.URL(url)) if base else yarl.URL(url)).with_fragment(None)
+        if parsed.scheme in ("http", "https") and parsed.host and parsed.port:
+            return parsed
     raise DownloadError("bad-url", f"redirected to {url}" if base else url)
 
 
 def _failure(error: aiohttp.ClientError | OSError | ValueError, url: yarl.URL, *, own: bool) -> DownloadError:
-    """What went wrong short of a reply; `own` where it did so at the list's own host, not a redirect's."""
+    """The error of an attempt without a reply; `own` is True at the URL's own host, not a redirect's."""
     import aiohttp
 
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
@@ -189,7 +183,7 @@ def _failure(error: aiohttp.ClientError | OSError | ValueError, url: yarl.URL, *
             return DownloadError("refused-address", detail)
         if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
             return DownloadError("connection-error", detail)
-        # a name that does not exist will not exist in a second
+        # a retry does not help if a name does not exist
         passing = not isinstance(error, aiohttp.ClientConnectorDNSError) or error.os_error.errno == socket.EAI_AGAIN
         return DownloadError("connection-error", detail, passing=passing, unreachable=own)
     if isinstance(error, aiohttp.ConnectionTimeoutError):
@@ -204,7 +198,7 @@ def _failure(error: aiohttp.ClientError | OSError | ValueError, url: yarl.URL, *
 
 
 async def _receive(response: aiohttp.ClientResponse, final: Path, limits: Limits, attempts: int) -> Download:
-    """The body of a reply, if it is an image."""
+    """Download the body of a reply if it is an image."""
     import aiohttp
 
     _check_head(response, limits)
@@ -216,7 +210,7 @@ async def _receive(response: aiohttp.ClientResponse, final: Path, limits: Limits
         with disk_errors_explained(final):
             refuse_link(final.parent)
             final.parent.mkdir(exist_ok=True)
-            file = open(tmp, "xb", buffering=0)  # noqa: SIM115 - what the network does within is no disk error
+            file = open(tmp, "xb", buffering=0)  # noqa: SIM115 - errors of the network are no disk errors
         with file:
             async for chunk in response.content.iter_chunked(_CHUNK):
                 if (size := size + len(chunk)) > limits.max_bytes:
@@ -225,32 +219,32 @@ async def _receive(response: aiohttp.ClientResponse, final: Path, limits: Limits
                 if len(head) < _HEAD:
                     head += chunk[:_HEAD]
                     if len(head) >= _HEAD and not suffix_of(head):
-                        raise DownloadError("not-an-image", f"begins with {head[:_HEAD]!r}", status=status)
+                        break
                 digest.update(chunk)
                 with disk_errors_explained(final):
                     written = 0
-                    while written < len(chunk):  # a disk that is nearly full takes a part
+                    while written < len(chunk):  # a nearly full disk writes a part
                         written += file.write(chunk[written:])
         if not (suffix := suffix_of(head)):
-            raise DownloadError("not-an-image", f"begins with {head[:_HEAD]!r}", status=status)
+            raise DownloadError("not-an-image", f"begins with {head[:_QUOTED]!r}", status=status)
         return Download(tmp, suffix, size, digest.hexdigest(), status, attempts)
     except aiohttp.ClientPayloadError:
         _discard(tmp)
-        said = f" of {response.content_length:,}" if response.content_length is not None else ""
-        raise DownloadError("truncated", f"{size:,}{said} bytes", status=status, passing=True) from None
+        announced = f" of {response.content_length:,}" if response.content_length is not None else ""
+        raise DownloadError("truncated", f"{size:,}{announced} bytes", status=status, passing=True) from None
     except BaseException:
         _discard(tmp)
         raise
 
 
 def _discard(tmp: Path) -> None:
-    """Removes a file, if it can be: what went wrong before is what is told."""
+    """Remove a file if possible, without hiding an earlier error."""
     with suppress(OSError):
         tmp.unlink()
 
 
 def _check_head(response: aiohttp.ClientResponse, limits: Limits) -> None:
-    """Refuses a reply of which the head says already that it is no image, or too large a one."""
+    """Raise DownloadError if the headers of a reply are not those of an image, or of one that is too large."""
     status = response.status
     if status != 200:
         outcome = {404: "not-found", 410: "gone"}.get(status, "http-error")
@@ -265,12 +259,12 @@ def _check_head(response: aiohttp.ClientResponse, limits: Limits) -> None:
 
 
 def suffix_of(head: bytes) -> str | None:
-    """What an image file is to be called by its first 16 bytes: jpg, png, gif, webp, tif or bmp; None if it is none."""
-    return next((suffix for pattern, suffix in _KINDS if pattern.match(head)), None)
+    """Suffix for an image file by its first 18 bytes: jpg, png, gif, webp, tif or bmp; None for other files."""
+    return _SUFFIXES.get(format_of(head) or "")
 
 
 def _retry_after(value: str) -> float:
-    """Seconds a server asks to wait, given as such or as a date; 0 where it says nothing sensible."""
+    """Seconds of a Retry-After header, which may be a date; 0 if it is invalid."""
     if re.fullmatch(r"\s*[0-9]{1,9}\s*", value):
         return float(value)
     with suppress(ValueError, TypeError, OverflowError):

@@ -1,4 +1,4 @@
-"""Fetching PubFig: the images of a list into a folder a person. How one is downloaded stands in `download.py`."""
+"""Download of PubFig: the images of a list, one folder per person."""
 
 from __future__ import annotations
 
@@ -40,28 +40,24 @@ def fetch(
     progress: Progress | None = None,
     resolver: AbstractResolver | None = None,
 ) -> FetchReport:
-    """Downloads the images of a list of PubFig to `<output>/<person>/<imagenum>.<suffix>`; run again, it goes on.
+    """Download the images of a list of PubFig to `<output>/<person>/<imagenum>.<suffix>`; a second run resumes.
 
-    No host is asked for more than `per_host` images at a time, and none that is slow keeps the others waiting. An
-    image has to have the list's md5 (where it has one) and to be an image by its first bytes, which decide its
-    suffix; it replaces one of another md5 that is there. What is listed several times is downloaded once and linked
-    or copied. `fetch.jsonl` in `output` gets a line for every row's outcome; rows that failed for good are not tried
-    again, those that may succeed are. The list is copied to `output`, so that the folder reads as layout `pubfig`.
+    An image must have the list's md5 (if it has one) and be an image by its first bytes, which decide its suffix; it
+    replaces one of another md5. Content that is listed several times is downloaded once and linked or copied.
+    `fetch.jsonl` in `output` gets one line per outcome; rows with a permanent failure are not tried again. The list is
+    copied to `output`, so that the folder has layout `pubfig`.
 
     Args:
         listed: `dev_urls.txt` or `eval_urls.txt`, of any version.
-        output: the folder; made if need be.
-        jobs: downloads at a time.
-        per_host: downloads at a time from one host.
-        limits: what a server may take of us.
+        output: the folder; created if missing.
+        jobs: number of concurrent downloads.
+        per_host: maximum concurrent downloads per host.
+        limits: limits of a download.
         people: names; empty for all.
-        limit_per_person: images a person is to have; rows are tried in the list's order until so many succeeded.
-        retry_failed: try also what failed for good.
-        progress: told how far it is, in rows of the list.
-        resolver: what turns names into addresses; the system's if None.
-
-    Returns:
-        The outcomes counted, and people with too few images.
+        limit_per_person: images per person; rows are tried in the list's order until that many succeed.
+        retry_failed: also try rows with a permanent failure again.
+        progress: receives progress, in rows of the list.
+        resolver: resolver of host names; the system's if None.
 
     Raises:
         SalpipeError: the list cannot be read, a name is not in it, the folder cannot be written or is in use, or
@@ -71,10 +67,9 @@ def fetch(
     started, notes, progress = time.monotonic(), Notes(), progress or Progress()
     listed, folder = Path(listed), Path(os.path.abspath(output))
     if (possible := possible_downloads(jobs)) < jobs:
-        progress.note(f"--jobs {jobs}: {possible} at a time, more need a higher limit on open files (ulimit -n)")
+        progress.note(f"--jobs {jobs}: only {possible}; more need a higher limit on open files (ulimit -n)")
     rows = of_people(_rows(listed, notes), people, listed)
-    # what was fetched before are images too
-    with disk_errors_explained(folder):
+    with disk_errors_explained(folder):  # images of an earlier run are no reason to refuse the folder
         there = {person_name(name) for name in os.listdir(folder)} if folder.is_dir() else set()
     if there.isdisjoint({person_name(LOG_NAME), *(row.person for row in rows)}):
         refuse_among_images(folder, listed)
@@ -111,7 +106,7 @@ def fetch(
 
 
 def _rows(listed: Path, notes: Notes) -> list[ListedFace]:
-    """The rows of a list, but for those of a person whose folder would stand where the log does."""
+    """The rows of a list, without people whose folder would have the name of the log."""
     rows = []
     for row in read_list(listed, notes):
         if row.person.lower() == LOG_NAME:
@@ -122,7 +117,7 @@ def _rows(listed: Path, notes: Notes) -> list[ListedFace]:
 
 
 def _copy_list(listed: Path, folder: Path) -> None:
-    """The list in the folder makes it a tree that explains itself."""
+    """Copy the list to the folder, where the layout `pubfig` looks for it."""
     name = listed.name if listed.match(LIST_NAMES) else f"{listed.stem}_urls.txt"
     copy = folder / name
     if not (copy.exists() and copy.samefile(listed)):

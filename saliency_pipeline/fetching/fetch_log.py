@@ -1,4 +1,4 @@
-"""What became of each row of a list that was fetched: the log, a line an outcome, and the report over all."""
+"""Log of a fetch, one line per outcome of a row, and its report."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from saliency_pipeline.text import shown
 LOG_NAME = "fetch.jsonl"
 
 HAD = ("ok", "copied")
-"""Outcomes of rows whose image is there."""
+"""Outcomes of rows whose image exists."""
 
 PASSING = ("time-out", "connection-error", "host-unreachable", "truncated")
-"""Outcomes after which the next run tries again; others, where `Outcome.final` says so."""
+"""Temporary failures, which the next run tries again; see also `Outcome.final`."""
 
 MAX_BYTES = 2**30
 """Size limit of the log: some thirty runs of the whole list."""
@@ -33,17 +33,17 @@ _PASSING_STATUS = (408, 425, 429)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a row.
+    """Outcome of a row.
 
     Attributes:
         person, imagenum, url: the row.
         outcome: `ok`; `copied` from another row of the same content; `host-unreachable`, not tried since its host
-            answered nobody; `md5-mismatch`; or an outcome of `DownloadError`.
+            could not be reached before; `md5-mismatch`; or an outcome of `DownloadError`.
         detail: one short printable line.
-        status: of the last reply; None where there was none.
-        bytes: of the image; of one that is too large, that it has at least; None where there is none.
-        md5: of what was downloaded, also where that is the wrong one.
-        attempts: how often it was tried in that run.
+        status: HTTP status of the last reply; None without one.
+        bytes: size of the image; at least so many if it is too large; None without one.
+        md5: md5 of the downloaded file, also if it is the wrong one.
+        attempts: number of attempts in that run.
     """
 
     person: str
@@ -58,11 +58,11 @@ class Outcome:
 
     @property
     def had(self) -> bool:
-        """Whether the image is there."""
+        """True if the image exists."""
         return self.outcome in HAD
 
     def final(self, limits: Limits) -> bool:
-        """Whether another run under these limits would fail as well."""
+        """True if another run with these limits would fail as well."""
         if self.outcome == "refused-address":
             return not limits.allow_private
         if self.outcome == "too-large":
@@ -73,13 +73,13 @@ class Outcome:
 
 
 class FetchLog:
-    """`fetch.jsonl` of a folder: what it says, and a line more for every outcome, written at once.
+    """`fetch.jsonl` of a folder; every outcome is written immediately.
 
-    A killed process leaves at most its last line torn. A line that is none, or too long for one, is passed over; of
-    several lines about one row the last one counts.
+    A killed process leaves at most its last line incomplete. Invalid or too long lines are skipped; the last line of a
+    row counts.
 
     Attributes:
-        last: the last outcome by person, number and URL.
+        last: last outcomes by person, number and URL.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -106,7 +106,7 @@ class FetchLog:
         self._file.close()
 
     def add(self, outcome: Outcome) -> None:
-        """Write a line. Raises SalpipeError where the disk is full."""
+        """Write a line. Raises SalpipeError if the disk is full."""
         with disk_errors_explained(self.path):
             self._file.write(json.dumps(asdict(outcome)).encode() + b"\n")
         self.last[outcome.person, outcome.imagenum, outcome.url] = outcome
@@ -118,20 +118,20 @@ class FetchLog:
 
 @dataclass(frozen=True)
 class FetchReport:
-    """What a fetch came to.
+    """Result of a fetch.
 
     Attributes:
-        folder: where the images are.
-        listed: rows asked for.
-        images: rows whose image is there now.
-        downloaded: images this run downloaded; copies are not counted.
-        bytes: of those.
-        outcomes: the rows by outcome, the most frequent first; `not-tried` are those beyond the limit per person.
-        people: how many people were asked for.
-        few_below: the number that `few` is about.
-        few: people with fewer images than that, and how many they have.
-        seconds: how long it took.
-        notes: what was passed over in the list, a line each.
+        folder: folder of the images.
+        listed: number of selected rows.
+        images: number of rows whose image exists now.
+        downloaded: images this run downloaded, without copies.
+        bytes: size of those.
+        outcomes: number of rows by outcome, the most frequent first; `not-tried` are beyond the limit per person.
+        people: number of selected people.
+        few_below: threshold of `few`.
+        few: people with fewer images, and their numbers.
+        seconds: duration.
+        notes: one line per skipped row of the list.
     """
 
     folder: str
@@ -147,7 +147,7 @@ class FetchReport:
     notes: tuple[str, ...] = ()
 
     def as_text(self) -> str:
-        """Two lines: what is there, and the outcomes. Who has too few images `PresenceReport` says."""
+        """Two lines: the numbers of images, and the outcomes."""
         outcomes = ", ".join(
             f"{shown(outcome)} {count:,}{_REMEDIES.get(outcome, '')}" for outcome, count in self.outcomes.items()
         )

@@ -1,4 +1,4 @@
-"""How much of a PubFig list is there: present, damaged, another file, missing. Nothing is downloaded or changed."""
+"""Comparison of a tree of PubFig with its list: present, damaged, wrong and missing images."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from saliency_pipeline.images.record import ImageRecord
 from saliency_pipeline.progress import Progress
 
 FEW = 10
-"""People with fewer images than this are named: fewer cannot be split into training, validation and test."""
+"""People with fewer images are listed: they cannot be split into training, validation and test."""
 
 _NAMED = 12
 
 
 @dataclass(frozen=True)
 class PresenceReport:
-    """What a tree holds of a list; the first four add up to `listed`.
+    """Numbers of rows of a list by the state of their files in a tree.
 
     Attributes:
-        listed: rows of the list.
-        present: their file is there, with the md5 of the list, or decodes where the list has none.
-        wrong_md5: an image is there, but of another md5: another picture, or the same saved anew.
-        damaged: a file is there that cannot be read or decoded.
-        missing: no file is there.
+        listed: rows of the list; the sum of the next four.
+        present: the file has the md5 of the list, or can be decoded if the list has none.
+        wrong_md5: there is an image of another md5: another picture, or the same saved again.
+        damaged: the file cannot be read or decoded.
+        missing: there is no file.
         duplicated: rows among those present whose file has the content of an earlier one's.
-        unlisted: files of the tree that the list does not name.
+        unlisted: files of the tree that are not in the list.
         people: people of the list.
-        few_below: the number that `few` is about.
-        few: people with fewer images present than that, and how many they have.
-        notes: what was passed over in the list, a line each.
+        few_below: threshold of `few`.
+        few: people with fewer images present, and their numbers.
+        notes: one line per skipped row of the list.
     """
 
     listed: int
@@ -54,7 +54,7 @@ class PresenceReport:
     notes: tuple[str, ...] = ()
 
     def as_text(self) -> str:
-        """Two lines, or one where everybody has images enough."""
+        """One line, and a second one if people have too few images."""
         counts = (
             f"{self.listed:,} listed: {self.present:,} present ({self.duplicated:,} duplicated), {self.wrong_md5:,} "
             f"wrong md5, {self.damaged:,} damaged, {self.missing:,} missing"
@@ -73,43 +73,43 @@ def presence(
     few_below: int = FEW,
     progress: Progress | None = None,
 ) -> PresenceReport:
-    """Compares a tree with the list it was downloaded from.
+    """Compare a tree with the list it was downloaded from.
 
-    Every file is read and hashed; a file of the right md5 is the original and is not decoded.
+    Every file is read and hashed; a file of the right md5 is not decoded.
 
     Args:
-        rows: as `read_list` returns them.
-        folder: holds `<person>/<imagenum>.<suffix>`.
-        few_below: people with fewer images present are named.
-        progress: told how far it is.
+        rows: rows of `read_list`.
+        folder: folder of `<person>/<imagenum>.<suffix>`.
+        few_below: people with fewer images present are listed.
+        progress: receives progress.
 
     Raises:
         SalpipeError: a folder of the tree cannot be read.
     """
     progress = progress or Progress()
     files = numbered(folder, Notes())
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     had = dict.fromkeys(sorted({row.person for row in rows}, key=natural), 0)
     contents: set[str] = set()
     progress.start(len(rows), "image", "checking")
     try:
         for row in rows:
             state, md5 = _state(row, files.pop((row.person, row.number), None))
-            found[state] += 1
+            counts[state] += 1
             if state == "present":
                 had[row.person] += 1
-                found["duplicated"] += md5 in contents
+                counts["duplicated"] += md5 in contents
                 contents.add(md5)
             progress.advance(1)
     finally:
         progress.stop()
     return PresenceReport(
         listed=len(rows),
-        present=found["present"],
-        wrong_md5=found["wrong_md5"],
-        damaged=found["damaged"],
-        missing=found["missing"],
-        duplicated=found["duplicated"],
+        present=counts["present"],
+        wrong_md5=counts["wrong_md5"],
+        damaged=counts["damaged"],
+        missing=counts["missing"],
+        duplicated=counts["duplicated"],
         unlisted=len(files),
         people=len(had),
         few_below=few_below,
@@ -129,10 +129,10 @@ def check_list(
 
     Args:
         listed: `dev_urls.txt` or `eval_urls.txt`, of any version.
-        folder: holds `<person>/<imagenum>.<suffix>`.
+        folder: folder of `<person>/<imagenum>.<suffix>`.
         people: names; empty for all.
-        few_below: people with fewer images present are named.
-        progress: told how far it is.
+        few_below: people with fewer images present are listed.
+        progress: receives progress.
 
     Raises:
         SalpipeError: the list or a folder cannot be read, or a name is not in the list.
@@ -143,19 +143,19 @@ def check_list(
 
 
 def too_few(had: dict[str, int], below: int) -> dict[str, int]:
-    """The people with fewer than so many images."""
+    """The people with fewer images than `below`."""
     return {person: count for person, count in had.items() if count < below}
 
 
 def few_text(few: dict[str, int], below: int, people: int) -> str:
-    """One line that says who has too few images."""
+    """One line about people with too few images."""
     named = ", ".join(f"{person} {count}" for person, count in list(few.items())[:_NAMED])
     more = f" and {len(few) - _NAMED:,} more" if len(few) > _NAMED else ""
     return f"{len(few):,} of {people:,} people have fewer than {below:,} images: {named}{more}"
 
 
 def _state(row: ListedFace, path: str | None) -> tuple[str, str]:
-    """What a row's file is, and its md5."""
+    """State of a row's file, and its md5."""
     if path is None:
         return "missing", ""
     try:
@@ -163,7 +163,7 @@ def _state(row: ListedFace, path: str | None) -> tuple[str, str]:
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
         if row.md5 == md5:
             return "present", md5
-        # loads torch, which originals have no need of
+        # imports torch, which files of the right md5 do not need
         from saliency_pipeline.images.decode import decode_frame
 
         decode_frame(data, 8)

@@ -1,4 +1,4 @@
-"""One run of a fetch: which rows are settled, which wait for which download. Before and after it stands `fetch.py`."""
+"""Scheduling of a fetch: which rows are settled, and which wait for which download."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from saliency_pipeline.fetching.fetch_log import FetchLog, Outcome
 from saliency_pipeline.fetching.session import Limits, new_session
 from saliency_pipeline.files import disk_errors_explained
 from saliency_pipeline.folders import refuse_link
+from saliency_pipeline.images.magic import FIRST_BYTES
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.temporaries import temporary_name
 
@@ -30,11 +31,11 @@ if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver
 
 GIVE_UP = 5
-"""Attempts in a row to reach a host, all in vain, after which it is not asked again in this run."""
+"""Consecutive failures to reach a host after which it is not tried again in this run."""
 
 
 class _Content(NamedTuple):
-    """An image that is there: a file of it, its length and md5."""
+    """An existing image: its file, length and md5."""
 
     path: Path
     bytes: int
@@ -42,23 +43,23 @@ class _Content(NamedTuple):
 
 
 class Retrieval:
-    """A row is settled when its image is there, or when it is known why not.
+    """Settles every row: its image exists, or there is a reason why not.
 
     Everything but the downloads themselves happens between two awaits, so that nothing here needs a lock.
 
     Args:
-        rows: what is wanted.
-        folder: where it goes, an absolute path; locked by the caller.
-        log: open; told of every outcome.
-        limits: what a server may take.
-        per_host: downloads at a time from one host.
-        limit_per_person: images a person is to have; None for all.
-        progress: told of every row that is settled.
+        rows: rows of the list.
+        folder: output folder, absolute; locked by the caller.
+        log: open log; receives every outcome.
+        limits: limits of a download.
+        per_host: maximum concurrent downloads per host.
+        limit_per_person: images per person; None for all.
+        progress: advances with every settled row.
 
     Attributes:
-        settled: the outcome of each row that is settled, by person and number.
-        had: images that are there, by person.
-        downloaded, bytes: how many images this run downloaded, and their bytes.
+        settled: outcomes of the settled rows, by person and number.
+        had: number of existing images, by person.
+        downloaded, bytes: number of images this run downloaded, and their bytes.
     """
 
     def __init__(
@@ -77,22 +78,22 @@ class Retrieval:
         self._rows, self._folder, self._log, self._limits = rows, folder, log, limits
         self._per_host, self._limit, self._progress = per_host, limit_per_person, progress
         self._files = numbered(folder, Notes())
-        # rows: not begun, by person; begun and not settled, counted; failed, by the content they want
+        # rows: not begun, by person; number begun and not settled; failed, by content
         self._untried: dict[str, deque[ListedFace]] = {row.person: deque() for row in rows}
         self._begun: Counter[str] = Counter()
         self._failed: dict[str, list[ListedFace]] = {}
         self._there: dict[str, _Content] = {}
-        # URLs: the rows that wait for each that is queued or on its way, what each is expected to bring, how it failed
+        # URLs: rows that wait for each that is queued or downloading, URL expected to bring a content, failures
         self._waiting: dict[str, list[ListedFace]] = {}
         self._bringing: dict[str, str] = {}
         self._lost: dict[str, DownloadError] = {}
-        # hosts: URLs to be asked for, how many are being asked for, attempts in a row that did not reach it
+        # hosts: queued URLs, running downloads, consecutive failures to reach it
         self._queues: dict[str, deque[str]] = {}
         self._lanes: Counter[str] = Counter()
         self._misses: Counter[str] = Counter()
 
     def take_stock(self, retry_failed: bool) -> None:
-        """Settle the rows whose image is there, and those that an earlier run found to fail for good.
+        """Settle the rows whose image exists, and those with a permanent failure in an earlier run.
 
         Args:
             retry_failed: leave the latter to be tried again.
@@ -117,11 +118,11 @@ class Retrieval:
                 self._untried[row.person].append(row)
 
     def download(self, jobs: int, resolver: AbstractResolver | None) -> None:
-        """Settle the other rows, or as many as the limit for each person asks for.
+        """Settle the other rows, up to the limit per person.
 
         Args:
-            jobs: downloads at a time.
-            resolver: what turns names into addresses; the system's if None.
+            jobs: number of concurrent downloads.
+            resolver: resolver of host names; the system's if None.
 
         Raises:
             SalpipeError: a file cannot be written.
@@ -137,7 +138,7 @@ class Retrieval:
             raise error from None
 
     async def _download(self, jobs: int, resolver: AbstractResolver | None) -> None:
-        # names are looked up in threads, and of a list this old most lookups take long to fail
+        # names are looked up in threads, and most of so old a list take long to fail
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(jobs))
         self._slots = asyncio.Semaphore(jobs)
         async with (
@@ -148,7 +149,7 @@ class Retrieval:
                 self._begin(person)
 
     def _begin(self, person: str) -> None:
-        """Begins as many of a person's rows as may still be needed."""
+        """Begin as many of a person's rows as may still be needed."""
         rows = self._untried[person]
         while rows and (self._limit is None or self.had[person] + self._begun[person] < self._limit):
             row = rows.popleft()
@@ -156,7 +157,7 @@ class Retrieval:
             self._get(row)
 
     def _get(self, row: ListedFace) -> None:
-        """Settles a row at once, or lets it wait for a download: its own, or one that will bring the same."""
+        """Settle a row at once, or let it wait for a download: its own, or another of the same content."""
         content = _content(row)
         if content in self._there:
             self._copy(row)
@@ -174,7 +175,7 @@ class Retrieval:
                 self._tasks.create_task(self._lane(host))
 
     async def _lane(self, host: str) -> None:
-        """Asks a host for one image after the other. The slots are given in turn: a slow host takes only its own."""
+        """Download from one host, one image after the other, so that a slow host takes only its own slots."""
         queue = self._queues[host]
         while queue:
             await self._ask(queue.popleft(), host)
@@ -201,7 +202,7 @@ class Retrieval:
             self._close(url, mismatch, arrived)
 
     def _close(self, url: str, error: DownloadError, arrived: Download | None) -> None:
-        """Ends a URL: a row takes what arrived, others copy it; whose own URL it was fail; the rest look further."""
+        """Finish a URL: one row takes the file, others copy it; rows of this URL fail; the rest try their own."""
         rows = self._waiting.pop(url)
         for row in rows:
             if self._bringing.get(_content(row)) == url:
@@ -232,13 +233,10 @@ class Retrieval:
         self.bytes += arrived.bytes
         self._there[_content(row)] = _Content(final, arrived.bytes, arrived.md5)
         self._begun[row.person] -= 1
-        self._settle(
-            row,
-            _outcome(row, "ok", status=arrived.status, bytes=arrived.bytes, md5=arrived.md5, attempts=arrived.attempts),
-        )
+        self._settle(row, _outcome(row, "ok", arrived))
 
     def _copy(self, row: ListedFace) -> None:
-        """A link to the file that has a row's content already, or a copy where there are no links."""
+        """Link the existing file of a row's content, or copy it where links are not possible."""
         path, length, md5 = self._there[_content(row)]
         final = self._folder / row.person / f"{row.number}{path.suffix}"
         tmp = temporary_name(final)
@@ -246,43 +244,32 @@ class Retrieval:
             refuse_link(final.parent)
             final.parent.mkdir(exist_ok=True)
             try:
-                os.link(os.path.realpath(path), tmp)  # of a link's target: elsewhere the link may lead nowhere
+                os.link(os.path.realpath(path), tmp)  # the target, since a relative link may dangle elsewhere
             except OSError:
-                with open(path, "rb") as there, open(tmp, "xb") as copy:
-                    shutil.copyfileobj(there, copy)
+                with open(path, "rb") as source_file, open(tmp, "xb") as copy:
+                    shutil.copyfileobj(source_file, copy)
             self._publish(tmp, final, row)
         self._begun[row.person] -= 1
         source = f"{path.parent.name}/{path.name}"
-        self._settle(row, _outcome(row, "copied", source, bytes=length, md5=md5))
+        self._settle(row, Outcome(row.person, row.number, row.url, "copied", source, bytes=length, md5=md5))
 
     def _publish(self, tmp: Path, final: Path, row: ListedFace) -> None:
-        """A row's image gets its name. Not synced, as thousands would take their time: the log knows its length."""
+        """Rename a row's image. It is not synced, for speed: the log has its length."""
         os.replace(tmp, final)
-        tmp.unlink(missing_ok=True)  # it stays where both are links to one file
+        tmp.unlink(missing_ok=True)  # it still exists if both are links to one file
         before = self._files.get((row.person, row.number))
-        # whatever its path looks like: folders and files may be links, and a dangling one is to go as well
+        # folders and files may be links; dangling ones are removed as well
         if before is not None and not (os.path.exists(before) and os.path.samefile(before, final)):
             self._remove(Path(before))
 
     def _remove(self, path: Path) -> None:
-        """Remove a file, unless the folder it is in is a link that leads out of the output folder."""
+        """Remove a file, unless its folder is a link that leads out of the output folder."""
         if path.parent.resolve().is_relative_to(self._folder.resolve()):
             path.unlink(missing_ok=True)
 
     def _fail(self, row: ListedFace, error: DownloadError) -> None:
         self._begun[row.person] -= 1
-        self._settle(
-            row,
-            _outcome(
-                row,
-                error.outcome,
-                error.detail,
-                status=error.status,
-                bytes=error.bytes,
-                md5=error.md5,
-                attempts=error.attempts,
-            ),
-        )
+        self._settle(row, _outcome(row, error.outcome, error, error.detail))
 
     def _settle(self, row: ListedFace, outcome: Outcome) -> None:
         if outcome != self._log.of(row):
@@ -291,35 +278,35 @@ class Retrieval:
             self.had[row.person] += 1
         else:
             self._failed.setdefault(_content(row), []).append(row)
-        if (row.person, row.number) not in self.settled:  # a row that failed may get its image from another after all
+        if (row.person, row.number) not in self.settled:  # a failed row may still get its image from another
             self._progress.advance(1)
         self.settled[row.person, row.number] = outcome.outcome
 
     def _found(self, row: ListedFace, path: Path) -> Outcome | None:
-        """The outcome of a row of which a file is there; None where that is not its image, or cannot be read."""
+        """The outcome of a row with an existing file; None if that is another image or cannot be read."""
         last = self._log.of(row)
         try:
             length = path.stat().st_size
             if last and last.had and last.bytes == length and last.md5 and row.md5 in (None, last.md5):
                 return last
             with open(path, "rb", opener=open_regular) as file:
-                image = suffix_of(file.read(16)) is not None
+                image = suffix_of(file.read(FIRST_BYTES)) is not None
                 file.seek(0)
                 md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
         except OSError:
             return None
         if row.md5 not in (None, md5) or not image:
             return None
-        return _outcome(row, "ok", "was in the folder", bytes=length, md5=md5)
+        return Outcome(row.person, row.number, row.url, "ok", "was in the folder", bytes=length, md5=md5)
 
 
 def _content(row: ListedFace) -> str:
-    """What a row wants: its md5; its URL in lists that have none."""
+    """Identifies the content of a row: its md5, or its URL in lists without md5."""
     return row.md5 or row.url
 
 
 def _host(url: str) -> str:
-    """Who is asked politely, and given up if not there: `host:port`."""
+    """`host:port` of a URL."""
     try:
         parts = urlsplit(url)
         return f"{parts.hostname}:{parts.port or parts.scheme}"
@@ -327,14 +314,6 @@ def _host(url: str) -> str:
         return ""
 
 
-def _outcome(
-    row: ListedFace,
-    outcome: str,
-    detail: str = "",
-    *,
-    status: int | None = None,
-    bytes: int | None = None,
-    md5: str | None = None,
-    attempts: int = 0,
-) -> Outcome:
-    return Outcome(row.person, row.number, row.url, outcome, detail, status, bytes, md5, attempts)
+def _outcome(row: ListedFace, outcome: str, result: Download | DownloadError, detail: str = "") -> Outcome:
+    facts = result.status, result.bytes, result.md5, result.attempts
+    return Outcome(row.person, row.number, row.url, outcome, detail, *facts)

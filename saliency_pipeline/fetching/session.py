@@ -1,4 +1,4 @@
-"""Connections to strangers' servers: what these may take of us, and that none leads into the user's own network."""
+"""HTTP sessions for untrusted servers: limits, and no connection into the user's own network."""
 
 from __future__ import annotations
 
@@ -17,50 +17,33 @@ if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver
 
 REFUSED = -77
-"""In an OSError, where the system has its own numbers: the address is none of the public Internet's."""
+"""errno of our own in an OSError: the address is not public."""
 
 _TOTAL = 10
-"""How many times the time-out one attempt may take in all: a server that drips bytes never times out otherwise."""
+"""Longest duration of an attempt in time-outs: a server that drips bytes never times out otherwise."""
 
 _IDLE = 2.0
-"""Seconds a connection waits for its next request: with thousands of hosts the open ones would exceed the limit."""
+"""Seconds an idle connection is kept: with thousands of hosts they would exceed the limit on open files."""
 
 _MANY = 1024
-"""Open files that a process may have where connections are kept for further requests; a usual limit."""
+"""Limit on open files from which on connections are kept for further requests."""
 
-# Written out, since what `ipaddress` calls global changes from one Python to the next. The IANA registries of
-# special-purpose addresses (RFC 6890 and its updates) say what these are for.
-_NOT_PUBLIC_4 = tuple(
-    map(
-        ipaddress.IPv4Network,
-        (
-            "0.0.0.0/8",
-            "10.0.0.0/8",
-            "100.64.0.0/10",
-            "127.0.0.0/8",
-            "168.63.129.16/32",  # public by its number, and the platform itself on machines of Azure
-            "169.254.0.0/16",
-            "172.16.0.0/12",
-            "192.0.0.0/24",
-            "192.0.2.0/24",
-            "192.88.99.0/24",
-            "192.168.0.0/16",
-            "198.18.0.0/15",
-            "198.51.100.0/24",
-            "203.0.113.0/24",
-            "224.0.0.0/3",
-        ),
-    )
+# Listed here, since `ipaddress.is_global` differs between versions of Python: the IANA registries of special-purpose
+# addresses (RFC 6890 and its updates), and 168.63.129.16, which is the platform itself on machines of Azure.
+_SPECIAL = (
+    "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 168.63.129.16/32 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 "
+    "192.0.2.0/24 192.88.99.0/24 192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/3"
 )
+_NOT_PUBLIC_4 = tuple(map(ipaddress.IPv4Network, _SPECIAL.split()))
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-"""All that is assigned to networks of the Internet; the rest of IPv6 is reserved, local or multicast."""
+"""Public IPv6 addresses; the rest is reserved, local or multicast."""
 
 _NOT_PUBLIC_6 = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "3fff::/20")))
 _WRAPPED = tuple(
     (ipaddress.IPv6Network(network), bits)
     for network, bits in (("::ffff:0:0/96", 0), ("64:ff9b::/96", 0), ("2002::/16", 80))
 )
-"""Networks whose addresses hold an IPv4 address, and how many bits stand behind it: mapped, NAT64, 6to4."""
+"""Networks whose addresses embed an IPv4 address, and the number of bits behind it: mapped, NAT64, 6to4."""
 
 
 @documented
@@ -90,10 +73,10 @@ class Limits:
 
 
 def new_session(limits: Limits, *, per_host: int, resolver: AbstractResolver | None = None) -> aiohttp.ClientSession:
-    """A session that keeps no cookies, takes no proxies from the environment and connects to public addresses only.
+    """A session without cookies and proxies that connects to public addresses only.
 
-    Addresses are looked at when a socket is made, after names were resolved: for every redirect, for addresses in
-    URLs, and whatever a name server answers the second time. A proxy would see names instead, and is never used.
+    Addresses are checked when a socket is created, after names are resolved: for every redirect, for addresses in
+    URLs, and against DNS rebinding. A proxy would resolve names itself, and is never used.
 
     Raises:
         SalpipeError: aiohttp is not installed.
@@ -108,28 +91,23 @@ def new_session(limits: Limits, *, per_host: int, resolver: AbstractResolver | N
         return socket.socket(family, kind, protocol)
 
     idle: dict[str, Any] = {"force_close": True} if _open_files() < _MANY else {"keepalive_timeout": _IDLE}
-    # the threaded resolver, since where aiodns is installed its errors would not tell a name that does not exist
+    # the threaded resolver, since errors of aiodns do not distinguish names that do not exist
     resolver = resolver or aiohttp.ThreadedResolver()
     connector = aiohttp.TCPConnector(
-        limit=0,
-        limit_per_host=per_host,
-        socket_factory=make_socket,
-        resolver=resolver,
-        **idle,
+        limit=0, limit_per_host=per_host, socket_factory=make_socket, resolver=resolver, **idle
     )
+    seconds = limits.timeout
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
-        timeout=aiohttp.ClientTimeout(
-            total=_TOTAL * limits.timeout, sock_connect=limits.timeout, sock_read=limits.timeout
-        ),
+        timeout=aiohttp.ClientTimeout(total=_TOTAL * seconds, sock_connect=seconds, sock_read=seconds),
         headers={"User-Agent": user_agent(), "Accept": "image/*", "Accept-Encoding": "identity"},
     )
 
 
 def import_aiohttp() -> None:
-    """Raises SalpipeError where aiohttp is not installed."""
+    """Raise SalpipeError if aiohttp is not installed."""
     try:
         import aiohttp  # noqa: F401
     except ImportError:
@@ -137,15 +115,15 @@ def import_aiohttp() -> None:
 
 
 def possible_downloads(jobs: int) -> int:
-    """How many of `jobs` downloads at a time the limit on open files allows, at least 1.
+    """Number of concurrent downloads, of `jobs` at most, that the limit on open files allows; at least 1.
 
-    Each takes a connection, a file, and what looking up a name opens; the process itself has some.
+    Each takes a connection, a file, and the files of a name lookup; the process itself has some.
     """
     return int(max(1, min(jobs, (_open_files() - 24) // 4)))
 
 
 def _open_files() -> float:
-    """How many files this process may have open."""
+    """Limit on open files of this process."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return math.inf if limit == resource.RLIM_INFINITY else limit
 
@@ -161,7 +139,7 @@ def user_agent() -> str:
 
 
 def is_public(host: str) -> bool:
-    """Whether an address is of the public Internet, looking through those that wrap an IPv4 address.
+    """True if an address is public, as is the IPv4 address that it embeds, if any.
 
     >>> is_public("93.184.216.34"), is_public("127.0.0.1"), is_public("::ffff:10.0.0.1"), is_public("64:ff9b::7f00:1")
     (True, False, False, False)

@@ -9,79 +9,20 @@ import unicodedata
 # part of this module's names: most readers take both from here
 from saliency_pipeline.text import shown as shown
 
-SUFFIXES = frozenset(
-    [
-        "jpg",
-        "jpeg",
-        "jpe",
-        "jfif",
-        "jfi",
-        "jif",
-        "pjpeg",
-        "pjp",
-        "png",
-        "apng",
-        "webp",
-        "gif",
-        "bmp",
-        "dib",
-        "ppm",
-        "pgm",
-        "pbm",
-        "pnm",
-        "tif",
-        "tiff",
-        "avif",
-        "avifs",
-        "heic",
-        "heif",
-        "hif",
-        "jp2",
-        "j2k",
-        "jpf",
-        "jpx",
-        "j2c",
-        "jpc",
-    ]
+_IMAGES = (
+    "jpg jpeg jpe jfif jfi jif pjpeg pjp png apng webp gif bmp dib ppm pgm pbm pnm tif tiff avif avifs heic "
+    "heif hif jp2 j2k jpf jpx j2c jpc"
 )
+SUFFIXES = frozenset(_IMAGES.split())
 """What an image file's name ends with, in any case. What it really holds is seen when it is decoded."""
 
 NO_ENDING = "without ending"
 
-UNREAD = frozenset(
-    [
-        "3fr",
-        "arw",
-        "cr2",
-        "dcr",
-        "dng",
-        "erf",
-        "fff",
-        "iiq",
-        "kdc",
-        "mef",
-        "mos",
-        "nef",
-        "nrw",
-        "pef",
-        "raw",
-        "rwl",
-        "sr2",
-        "srf",
-        "srw",
-        "mjpeg",
-        "mjpg",
-        "bak",
-        "crdownload",
-        "download",
-        "old",
-        "orig",
-        "part",
-        "partial",
-        "swp",
-        "tmp",
-    ]
+_NO_IMAGES = (
+    "3fr arw cr2 dcr dng erf fff iiq kdc mef mos nef nrw pef raw rwl sr2 srf srw mjpeg mjpg bak crdownload "
+    "download old orig part partial swp tmp"
 )
+UNREAD = frozenset(_NO_IMAGES.split())
 """Endings of files that may begin like an image and are none to be read: raw photographs, of which that would be the
 thumbnail; films; and what editors and downloads leave beside the image itself."""
 

@@ -56,7 +56,7 @@ def _in_exif(exif: bytes) -> float | None:
     """The orientation an EXIF block gives, whatever its value; None where it gives none or is damaged."""
     tiff = re.sub(rb"\A(?:Exif\0\0){1,2}", b"", exif)
     order = "<" if tiff.startswith(b"II") else ">"
-    found: float | None = None
+    value: float | None = None
     try:
         (first,) = struct.unpack_from(f"{order}I", tiff, 4)
         (count,) = struct.unpack_from(f"{order}H", tiff, first)
@@ -64,10 +64,10 @@ def _in_exif(exif: bytes) -> float | None:
             tag, kind, length = struct.unpack_from(f"{order}HHI", tiff, entry)
             if tag == _TAG and entry + 12 <= len(tiff) and length:
                 # What is no number is no orientation, but it is what the block says.
-                found = _first_number(tiff, order, entry + 8, kind, length)
+                value = _first_number(tiff, order, entry + 8, kind, length)
     except struct.error:  # the block ends before its directory does
         pass
-    return found
+    return value
 
 
 def _first_number(tiff: bytes, order: str, at: int, kind: int, length: int) -> float:
@@ -92,5 +92,5 @@ def _bytes_of_profile(text: str) -> bytes:
 def _in_xmp(packet: object) -> int | None:
     if isinstance(packet, str):
         packet = packet.encode("utf-8", "replace")
-    found = re.search(_XMP, packet) if isinstance(packet, bytes) else None
-    return int(found[1]) if found else None
+    match = re.search(_XMP, packet) if isinstance(packet, bytes) else None
+    return int(match[1]) if match else None

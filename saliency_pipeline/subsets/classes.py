@@ -1,4 +1,4 @@
-"""Which of a data set's classes a user's words mean: names, WordNet ids, patterns, files of them. No images here."""
+"""Selection of classes by name, WordNet id, pattern or file (`--classes`)."""
 
 from __future__ import annotations
 
@@ -23,53 +23,52 @@ _WILD = re.compile(r"[*?[]")
 
 
 class _Word(NamedTuple):
-    """A word, and where it stands."""
+    """A word, and the option or line it comes from."""
 
     text: str
     where: str
 
 
 def classes_meant(words: Sequence[str], classes: Sequence[str], ids: Sequence[str] = ()) -> tuple[int, ...]:
-    """The classes that words mean.
+    """Labels of the classes that words select.
 
-    A word is a class's name or WordNet id, or a pattern with `*`, `?` or `[...]` over both; upper and lower case,
-    '_' and ' ', and the forms in which Unicode writes a letter count as the same, unless a class is called exactly so.
-    `!word` leaves out what the word means: of the classes that the other words mean, or of all where there are none.
-    `@file` means what the words in a text file mean, one a line, with comments from '#' on; after a WordNet id the rest
-    of a line is not read, since published lists have the names there. Without the '@' a file counts where no class is
-    called like it.
+    A word is a class's name or WordNet id, or a pattern with `*`, `?` or `[...]` over both; case, '_' for ' ' and
+    Unicode forms of a letter do not matter, unless a class has exactly that name. `!word` excludes its classes: from
+    those that the other words select, or from all if there are none. `@file` stands for the words in a text file, one
+    per line, with comments from '#' on; the rest of a line after a WordNet id is ignored, since published lists have
+    the names there. The '@' may be left out if no class has the file's name.
 
     Args:
-        words: as `--classes` takes them.
-        classes: names in label order, each another one.
+        words: values of `--classes`.
+        classes: unique names in label order.
         ids: their WordNet ids in the same order, or none.
 
     Returns:
         Labels, ascending, without repetition.
 
     Raises:
-        SalpipeError: a word means no class, a name means several, a file cannot be read, or no class is left.
+        SalpipeError: a word matches no class, a name several, a file cannot be read, or no class is left.
 
     >>> classes_meant(["great *", "TENCH"], ["tench", "great white shark", "great auk"], ["n0", "n1", "n2"])
     (0, 1, 2)
     >>> classes_meant(["!great_auk"], ["tench", "great white shark", "great auk"])
     (0, 1)
     """
-    found = _meant((_Word(text, "--classes") for text in words), _Index(classes, ids), files=True)
-    if not found:
-        raise SalpipeError("--classes: no class is left; leave fewer out")
-    return tuple(sorted(found))
+    labels = _meant((_Word(text, "--classes") for text in words), _Index(classes, ids), files=True)
+    if not labels:
+        raise SalpipeError("--classes: no class is left; exclude fewer")
+    return tuple(sorted(labels))
 
 
 def check_files(words: Iterable[str], images: Path) -> None:
-    """Check that files which `--classes` names exist, before images are listed.
+    """Check that the files of `--classes` exist, before images are listed.
 
     Args:
-        words: of `--classes`.
-        images: the data set, whose classes go before files of the same names.
+        words: values of `--classes`.
+        images: the data set, whose classes take precedence over files of the same names.
 
     Raises:
-        SalpipeError: one does not.
+        SalpipeError: a file does not exist.
     """
     for text in words:
         name = text.strip().removeprefix("!").strip()
@@ -84,7 +83,7 @@ def _no_such_file(name: str) -> SalpipeError:
 
 
 def _meant(words: Iterable[_Word], index: _Index, *, files: bool) -> set[int]:
-    """The labels that words mean together; may be empty."""
+    """The labels that words select together; may be empty."""
     included: set[int] = set()
     left_out: set[int] = set()
     only_left_out = True
@@ -93,13 +92,13 @@ def _meant(words: Iterable[_Word], index: _Index, *, files: bool) -> set[int]:
         if files and not index.named(name) and (name.startswith("@") or os.path.isfile(name)):
             if not os.path.exists(name.removeprefix("@")):
                 raise _no_such_file(name)
-            found = _meant(_words_of_file(name.removeprefix("@")), index, files=False)
+            labels = _meant(_words_of_file(name.removeprefix("@")), index, files=False)
         else:
-            found = index.find(_Word(name, where))
+            labels = index.find(_Word(name, where))
         if text.strip().startswith("!"):
-            left_out |= found
+            left_out |= labels
         else:
-            included |= found
+            included |= labels
             only_left_out = False
     return (index.all if only_left_out else included) - left_out
 
@@ -112,11 +111,11 @@ def _words_of_file(path: str) -> Iterator[_Word]:
             yield _Word(first if is_wnid(first.removeprefix("!")) else text, f"{shown(path)}:{number}")
             empty = False
     if empty:
-        raise SalpipeError(f"{shown(path)}: no classes in it; write one a line")
+        raise SalpipeError(f"{shown(path)}: no classes in it; write one per line")
 
 
 class _Index:
-    """A data set's classes by everything they are called."""
+    """A data set's classes by all of their names."""
 
     def __init__(self, classes: Sequence[str], ids: Sequence[str]) -> None:
         self.all = set(range(len(classes)))
@@ -131,24 +130,24 @@ class _Index:
                 self._short.setdefault(_folded(_ID_IN_BRACKETS.sub("", name)), set()).add(label)
 
     def named(self, name: str) -> set[int]:
-        """The classes of a name: more than one where it is ambiguous."""
+        """The classes of a name: several if it is ambiguous."""
         folded = _folded(name)
         return self._exact.get(name) or self._folded.get(folded) or self._short.get(folded) or set()
 
     def find(self, word: _Word) -> set[int]:
-        """The classes that a word means, one at least."""
-        found = self.named(word.text)
-        if len(found) > 1:
-            ids = ", ".join(shown(self._called[label]) for label in sorted(found))
-            raise SalpipeError(f"{word.where}: {len(found)} classes are called {word.text!r}; say which: {ids}")
-        if found:
-            return found
+        """The classes that a word selects, at least one."""
+        labels = self.named(word.text)
+        if len(labels) > 1:
+            ids = ", ".join(shown(self._called[label]) for label in sorted(labels))
+            raise SalpipeError(f"{word.where}: {len(labels)} classes are called {word.text!r}; use an id: {ids}")
+        if labels:
+            return labels
         if _WILD.search(word.text):
             matches = re.compile(fnmatch.translate(_folded(word.text))).match
-            found = {label for name, labels in self._folded.items() if matches(name) for label in labels}
-            if not found:
+            labels = {label for name, of_name in self._folded.items() if matches(name) for label in of_name}
+            if not labels:
                 raise SalpipeError(f"{word.where}: no class matches {word.text!r}; there are {self._some()}")
-            return found
+            return labels
         near = difflib.get_close_matches(_folded(word.text), self._short, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {self._some()}"
         raise SalpipeError(f"{word.where}: no class {word.text!r}; {hint}")

@@ -1,4 +1,4 @@
-"""Images that a data set holds twice: pairs, groups, what is wrong with them, and the data set without them."""
+"""Exact and near duplicates of a data set: pairs, groups, conflicting labels, and removal."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ Policy = Literal["keep-first", "drop-conflicts"]
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Pairs of images of a catalogue that are the same picture.
+    """Pairs of duplicate images of a catalogue.
 
     Attributes:
-        pairs: (p, 2) int64, places in the catalogue, i < j, sorted.
-        exact: (p,) bool, whether their files are the same byte for byte.
-        distances: (p,) float64 in [0, 1], 1 - correlation of their gray levels, laid over each other; 0 where exact.
+        pairs: (p, 2) int64 indices into the catalogue, i < j, sorted.
+        exact: (p,) bool, True if the files are identical byte for byte.
+        distances: (p,) float64 in [0, 1], 1 - correlation of their aligned gray levels; 0 if exact.
     """
 
     pairs: Places
@@ -42,22 +42,22 @@ class Duplicates:
 
 
 def find_duplicates(fingerprints: Fingerprints, *, threshold: float = THRESHOLD) -> Duplicates:
-    """Exact and near duplicates, in time that grows with n log n.
+    """Find exact and near duplicates, in time O(n log n).
 
     Exact duplicates are files of the same bytes. Near duplicates are re-encodings, rescalings and crops by up to
-    about a tenth on each side, whatever became of their colors. A mirrored image is no duplicate, nor is another
-    photograph of the same thing. An image without any structure, such as a white page, has exact duplicates only.
+    about a tenth on each side, with any change of color. A mirrored image is no duplicate, nor is another photograph
+    of the same object. An image without structure, such as a white page, has exact duplicates only.
 
-    Not all pairs are named, but images that hang together by pairs do so by those named: an exact duplicate is paired
-    with the first of its kind, of many copies each with a few others, and a crop with the first of the copies that
-    show the same section.
+    Not all pairs are returned, but the connected components are complete: an exact duplicate is paired with the first
+    of its kind, each of many copies with a few others, and a crop with the first of the copies that show the same
+    section.
 
     Args:
         fingerprints: of a catalogue; with hashed bytes alone only exact duplicates are found.
-        threshold: the greatest distance of near duplicates, in [0, 0.1].
+        threshold: largest distance of near duplicates, in [0, 0.1].
 
     Raises:
-        SalpipeError: the threshold is none.
+        SalpipeError: the threshold is out of range.
     """
     if not 0 <= threshold <= MAX_THRESHOLD:
         raise SalpipeError(f"--threshold {threshold:g}: use 0 to {MAX_THRESHOLD}; the default is {THRESHOLD}")
@@ -81,7 +81,7 @@ def find_duplicates(fingerprints: Fingerprints, *, threshold: float = THRESHOLD)
 
 
 def _exact(sha256: npt.NDArray[np.uint8], among: Places) -> tuple[Places, Places]:
-    """Pairs of each file with the first of the same bytes; and the places of all first ones."""
+    """Pairs of each file with the first of the same bytes, and the indices of all first ones."""
     contents = np.ascontiguousarray(sha256[among]).view("V32").ravel()
     _, first, which = np.unique(contents, return_index=True, return_inverse=True)
     earliest = among[first[which]]
@@ -90,17 +90,16 @@ def _exact(sha256: npt.NDArray[np.uint8], among: Places) -> tuple[Places, Places
 
 
 def group(pairs: Places, images: int) -> Places:
-    """Groups of images that hang together by pairs: what is in one group never straddles a split.
+    """Connected components of pairs: the groups that no split may divide.
 
-    Chains are followed, since a pair across two groups would leak: two members may resemble each other only by way of
-    a third.
+    Two members of a group may resemble each other only by way of a third.
 
     Args:
-        pairs: (p, 2) places.
-        images: how many images there are.
+        pairs: (p, 2) indices.
+        images: number of images.
 
     Returns:
-        (images,) the place of the first member of each image's group: its own where it has no duplicate before it.
+        (images,) index of the first member of each image's group: its own if it has no duplicate before it.
 
     Example:
         >>> group(np.array([[1, 3], [3, 4]]), 6).tolist()
@@ -112,11 +111,11 @@ def group(pairs: Places, images: int) -> Places:
 
 
 def marked(catalogue: Catalogue, groups: Sequence[int] | Places) -> Catalogue:
-    """The catalogue whose records know their duplicates: `record.group` is the place of the first of each group.
+    """The catalogue with `record.group` set to the index of the first image of each group.
 
     Args:
         catalogue: the images.
-        groups: (n,) equal numbers for duplicates, as `group` gives them.
+        groups: (n,) equal numbers for duplicates, as `group` returns them.
     """
     if len(groups) != len(catalogue):
         raise ValueError(f"{len(groups)} groups for {len(catalogue)} images")
@@ -128,39 +127,38 @@ def marked(catalogue: Catalogue, groups: Sequence[int] | Places) -> Catalogue:
 
 
 def members(groups: Sequence[int] | Places) -> tuple[Places, ...]:
-    """The groups of at least two images: the places of each one's members, in order; groups by their first member."""
+    """The groups of at least two images, as ascending indices of their members; ordered by their first member."""
     numbers = np.asarray(groups, np.int64)
     order = np.argsort(numbers, kind="stable")
     starts = np.flatnonzero(np.diff(numbers[order], prepend=-1))
-    found = [places for places in np.split(order, starts[1:]) if len(places) > 1]
-    return tuple(sorted(found, key=lambda places: int(places[0])))
+    several = [places for places in np.split(order, starts[1:]) if len(places) > 1]
+    return tuple(sorted(several, key=lambda places: int(places[0])))
 
 
 def in_conflict(records: Iterable[ImageRecord]) -> bool:
-    """Whether images of one group are labeled differently. Unlabeled ones agree with all."""
+    """True if images of one group have different labels. Unlabeled ones conflict with none."""
     return len({record.label for record in records} - {-1}) > 1
 
 
 def leaks(records: Iterable[ImageRecord]) -> bool:
-    """Whether images of one group lie in different splits. Those in none agree with all."""
+    """True if images of one group are in different splits. Those without a split conflict with none."""
     return len({record.split for record in records} - {Split.NONE}) > 1
 
 
 def dedupe(catalogue: Catalogue, groups: Sequence[int] | Places, policy: Policy) -> Catalogue:
-    """The catalogue without duplicates.
+    """Remove duplicates from a catalogue.
 
     Args:
         catalogue: the images.
-        groups: (n,) equal numbers for duplicates, as `group` gives them.
-        policy: `keep-first` keeps of each group the image that comes first in the catalogue, whatever its split;
-            `drop-conflicts` does so too, but keeps none of a group whose labels differ.
+        groups: (n,) equal numbers for duplicates, as `group` returns them.
+        policy: `keep-first` keeps the first image of each group in the catalogue, whatever its split;
+            `drop-conflicts` does too, but removes groups with different labels altogether.
 
     Returns:
-        The catalogue; its notes say how many images went. Classes stay, also those left without an image. Which images
-        went `dropped` tells.
+        The catalogue, with all of its classes and a note of the number of removed images. `dropped` says which.
 
     Raises:
-        SalpipeError: no such policy.
+        SalpipeError: unknown policy.
 
     Example:
         >>> records = [ImageRecord(key, key, label) for key, label in (("a", 0), ("b", 1), ("c", 0), ("d", 0))]
@@ -179,7 +177,7 @@ def dedupe(catalogue: Catalogue, groups: Sequence[int] | Places, policy: Policy)
 
 
 def dropped(catalogue: Catalogue, groups: Sequence[int] | Places, policy: Policy) -> npt.NDArray[np.bool_]:
-    """Which images `dedupe` leaves out: (n,) bool."""
+    """Mask of the images that `dedupe` removes, (n,) bool."""
     if policy not in POLICIES:
         raise SalpipeError(f"dedupe {policy!r}: use one of {', '.join(POLICIES)}")
     if len(groups) != len(catalogue):

@@ -1,4 +1,4 @@
-"""What an image looks like in 4 KB: its bytes' hash, perceptual hashes, a small frame. Comparing stands elsewhere."""
+"""Fingerprints of images: hash of the file, perceptual hashes and a 64 x 64 frame, 4 KB per image."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from saliency_pipeline.subsets.fingerprint_cache import FingerprintCache
 from saliency_pipeline.workers import usable_cores
 
 SIDE = 64
-"""Of the frame, in pixels."""
+"""Side of the frame in pixels."""
 
 WINDOWS: tuple[tuple[float, float, float, float], ...] = (
     (0.0, 0.0, 1.0, 1.0),
     *((x, y, x + 0.9, y + 0.9) for y in (0.0, 0.05, 0.1) for x in (0.0, 0.05, 0.1)),
     (0.1, 0.1, 0.9, 0.9),
 )
-"""The parts of an image that are hashed: x0, y0, x1, y1 as fractions. The first is all of it; the others are near
-whatever a crop by up to a tenth on each side leaves."""
+"""Regions of an image that are hashed: x0, y0, x1, y1 as fractions. The first is the whole image; the others are close
+to any crop by up to a tenth on each side."""
 
 ROW = np.dtype([("sha256", "u1", 32), ("hashes", "<u8", len(WINDOWS)), ("frame", "u1", (SIDE, SIDE))])
-"""The fingerprint of one image; `fingerprint` says what is in it."""
+"""Dtype of the fingerprint of one image, see `fingerprint`."""
 
 VERSION = 1
-"""Raised whenever the same image would get another fingerprint, so that none is taken from an older cache."""
+"""Increased whenever the fingerprint of an image changes, so that older caches are not used."""
 
 _TOGETHER = 512
 _BORDER_LEVELS = 2.0
@@ -54,11 +54,11 @@ class Fingerprints:
     """The fingerprints of a catalogue's n images, in its order.
 
     Attributes:
-        sha256: (n, 32) uint8, the hash of each file's bytes.
-        hashes: (n, 11) uint64, a perceptual hash of each of `WINDOWS`; (0, 11) where only bytes were hashed.
-        frames: (n, 64, 64) uint8, the images in gray; (0, 64, 64) where only bytes were hashed.
-        readable: (n,) bool; the other arrays are zero where an image is not.
-        reasons: why an image is not readable, by its place in the catalogue.
+        sha256: (n, 32) uint8, hash of each file's bytes.
+        hashes: (n, 11) uint64, a perceptual hash per window of `WINDOWS`; (0, 11) if only bytes were hashed.
+        frames: (n, 64, 64) uint8, the images in gray; (0, 64, 64) if only bytes were hashed.
+        readable: (n,) bool; the other arrays are zero where it is False.
+        reasons: why an image is not readable, by its index in the catalogue.
     """
 
     sha256: npt.NDArray[np.uint8]
@@ -74,9 +74,9 @@ class Fingerprints:
 def fingerprint(data: bytes) -> Row:
     """The fingerprint of one image file.
 
-    The frame is the whole image, upright, squashed to 64 x 64, in gray, and blurred a little (sigma 0.8 pixels), so
-    that frames of two copies can be laid over each other by fractions of a pixel. Color is not looked at: a copy in
-    black and white is a copy. The perceptual hashes are those of imagehash.phash (signs of the 64 lowest frequencies
+    The frame is the whole image, upright, squashed to 64 x 64, in gray, and slightly blurred (sigma 0.8 pixels), so
+    that frames of two copies can be aligned by fractions of a pixel. Color is ignored: a copy in black and white is a
+    copy. The perceptual hashes are those of imagehash.phash (signs of the 64 lowest frequencies
     of the discrete cosine transform, http://www.hackerfactor.com/blog/index.php?/archives/432-Looks-Like-It.html).
 
     Args:
@@ -101,13 +101,12 @@ def fingerprint(data: bytes) -> Row:
 
 
 def fingerprint_frame(pixels: npt.NDArray[np.uint8], sha256: bytes, *, padded: bool = False) -> Row:
-    """The fingerprint of an image that is decoded already, as `fingerprint` makes it of a file.
+    """The fingerprint of a decoded image, as `fingerprint` computes it from a file.
 
     Args:
         pixels: (h, w, 3) uint8 RGB in [0, 255].
-        sha256: of the file that it was decoded from, 32 bytes.
-        padded: whether the image lies in a border of gray 128. The border is cut off: it is the same in all images,
-            and would make those alike that have little contrast.
+        sha256: hash of the file that it was decoded from, 32 bytes.
+        padded: remove a border of gray 128, which would make images of little contrast look alike.
 
     Returns:
         A scalar array of dtype `ROW`.
@@ -124,9 +123,9 @@ def fingerprint_frame(pixels: npt.NDArray[np.uint8], sha256: bytes, *, padded: b
 
 
 def _without_border(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The image without rows and columns of the gray of padding at its edges; all of it where nothing else is left."""
+    """The image without rows and columns of padding gray at its edges; unchanged if nothing else is left."""
     deviation = np.abs(pixels.astype(np.int16) - PAD_VALUE).max(axis=2)
-    # JPEG rings a little beside the image
+    # JPEG has ringing beside the image
     rows, columns = (np.flatnonzero(deviation.mean(axis=axis) > _BORDER_LEVELS) for axis in (1, 0))
     if not rows.size or not columns.size:
         return pixels
@@ -134,7 +133,7 @@ def _without_border(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def _fingerprint(rgb: npt.NDArray[np.uint8], sha256: bytes) -> Row:
-    """The fingerprint of an image that is squashed to `SIDE` already."""
+    """The fingerprint of an image of side `SIDE`."""
     frame: npt.NDArray[np.uint8] = np.asarray(
         cv2.GaussianBlur(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), (0, 0), 0.8), np.uint8
     )
@@ -149,7 +148,7 @@ def _hashes(frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
     image = Image.fromarray(frame)
     bits = []
     for x0, y0, x1, y1 in WINDOWS:
-        # phash resizes to 32 x 32 itself, but all of an image only
+        # phash itself resizes to 32 x 32, but only whole images
         part = image.resize((32, 32), Image.Resampling.LANCZOS, box=(SIDE * x0, SIDE * y0, SIDE * x1, SIDE * y1))
         bits.append(imagehash.phash(part).hash.ravel())
     return np.packbits(np.stack(bits), axis=1).view("<u8").ravel().astype(np.uint64)
@@ -163,20 +162,20 @@ def fingerprints(
     bytes_only: bool = False,
     threads: int | None = None,
 ) -> Fingerprints:
-    """The fingerprints of a catalogue's images, a few milliseconds and 4.2 KB of memory each.
+    """Fingerprints of a catalogue's images, a few milliseconds and 4.2 KB of memory each.
 
-    A record's whole image counts, also where only a region of it is meant: the whole image is what leaks.
+    A record with a box is fingerprinted as the whole image, since that is what leaks.
 
     Args:
         catalogue: the images.
-        cache: a folder, made where it is missing: what is in it is not computed again, and what is computed is put
-            there every half minute. An image is known there by its key, size and time of change. None: nowhere.
-        progress: told how far it is.
+        cache: folder of computed fingerprints, identified by key, size and time of change of an image; created if
+            missing, and updated every half minute. None for no cache.
+        progress: receives progress.
         bytes_only: hash the files' bytes and decode nothing; the cache is not used.
-        threads: how many images are worked on at once; as many as there are cores by default.
+        threads: number of threads; the number of cores by default.
 
     Returns:
-        The fingerprints; an image that cannot be read has a reason instead.
+        The fingerprints; images that cannot be read have a reason instead.
 
     Raises:
         SalpipeError: the cache cannot be written.
@@ -184,7 +183,7 @@ def fingerprints(
     progress = progress or Progress()
     records, count = catalogue.records, len(catalogue)
     seen = 0 if bytes_only else count
-    found = Fingerprints(
+    result = Fingerprints(
         np.zeros((count, 32), np.uint8),
         np.zeros((seen, len(WINDOWS)), np.uint64),
         np.zeros((seen, SIDE, SIDE), np.uint8),
@@ -193,16 +192,16 @@ def fingerprints(
     )
 
     def keep(place: int, row: Row) -> None:
-        found.sha256[place], found.readable[place] = row["sha256"], True
+        result.sha256[place], result.readable[place] = row["sha256"], True
         if not bytes_only:
-            found.hashes[place], found.frames[place] = row["hashes"], row["frame"]
+            result.hashes[place], result.frames[place] = row["hashes"], row["frame"]
 
     store = FingerprintCache(cache, ROW, VERSION) if cache and not bytes_only else None
     missing = list(range(count))
     if store:
         identities = list(store.identities(records))
-        known = store.load(identities, keep)
-        missing = [place for place in missing if place not in known]
+        cached = store.load(identities, keep)
+        missing = [place for place in missing if place not in cached]
 
     new: list[tuple[bytes, Row]] = []
     flushed = time.monotonic()
@@ -212,7 +211,7 @@ def fingerprints(
         for place, row in _rows(records, missing, bytes_only, threads):
             progress.advance(1)
             if isinstance(row, str):
-                found.reasons[place] = row
+                result.reasons[place] = row
                 continue
             keep(place, row)
             if store:
@@ -222,14 +221,14 @@ def fingerprints(
                     new, flushed = [], time.monotonic()
     finally:
         progress.stop()
-        # after Ctrl-C too
+        # also after Ctrl-C
         if store and new:
             store.add(new)
-    return found
+    return result
 
 
 def _rows(records: Any, places: list[int], bytes_only: bool, threads: int | None) -> Iterator[tuple[int, Row | str]]:
-    """Place and fingerprint of the records at some places, or the reason why there is none, in order."""
+    """Index and fingerprint of some records in order, or the reason why there is none."""
 
     def row(place: int) -> Row | str:
         record: ImageRecord = records[place]
@@ -242,7 +241,7 @@ def _rows(records: Any, places: list[int], bytes_only: bool, threads: int | None
             return error.strerror or str(error)
 
     with ThreadPoolExecutor(threads or usable_cores()) as pool:
-        # not all at once: a million waiting jobs take a gigabyte
+        # in parts: a million waiting jobs take a gigabyte
         for start in range(0, len(places), _TOGETHER):
             some = places[start : start + _TOGETHER]
             yield from zip(some, pool.map(row, some), strict=True)

@@ -1,4 +1,4 @@
-"""Fingerprints on disk, so that no image is looked at twice. What a fingerprint is stands in `fingerprint.py`."""
+"""Cache of fingerprints on disk."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _MAX_PART_BYTES = 2**28
 class FingerprintCache:
     """A folder of parts, each an array of rows that is written once and named by the SHA-256 of its bytes.
 
-    So a part is whole or absent, a damaged one is known and passed over, and several runs may add to one folder.
+    So a part is whole or absent, damaged ones are detected and skipped, and several runs may add to one folder.
 
     Args:
-        folder: made when something is added.
+        folder: created when something is added.
         row: dtype of a fingerprint.
-        version: of fingerprints: those of another version are not found.
+        version: version of fingerprints; others are ignored.
     """
 
     def __init__(self, folder: Path, row: np.dtype[Any], version: int) -> None:
@@ -38,44 +38,44 @@ class FingerprintCache:
         self.dtype = np.dtype([("identity", "S32"), ("row", row)])
 
     def identities(self, records: Sequence[ImageRecord]) -> Iterator[bytes]:
-        """What each record is known by, 32 hexadecimal digits: key, size and place, and when its file was changed."""
+        """32 hexadecimal digits per record, of its key, size and offset, and the size and mtime of its file."""
 
         @lru_cache(maxsize=256)  # many records lie in one archive
         def status(path: str) -> tuple[int, int]:
             try:
-                found = os.stat(path)
+                result = os.stat(path)
             except OSError:
                 return -1, -1
-            return found.st_size, found.st_mtime_ns
+            return result.st_size, result.st_mtime_ns
 
         for record in records:
             text = f"{self.version}\0{record.key}\0{record.offset}\0{record.length}\0{status(record.path)}"
             yield hashlib.blake2b(text.encode(), digest_size=16).hexdigest().encode()
 
     def load(self, identities: Sequence[bytes], keep: Callable[[int, npt.NDArray[Any]], None]) -> set[int]:
-        """Hand over the fingerprints that are there.
+        """Load the cached fingerprints.
 
         Args:
-            identities: of the records wanted, as `identities` gives them.
-            keep: called with a place in `identities` and the row.
+            identities: of the records, as `identities` returns them.
+            keep: called with an index into `identities` and the row.
 
         Returns:
-            The places that were found.
+            The indices of the records that are in the cache.
         """
         wanted = {identity: place for place, identity in enumerate(identities)}
-        found: set[int] = set()
+        loaded: set[int] = set()
         for path in sorted(self.folder.glob("*.npy")):
             part = self._part(path)
             if part is None:
                 continue
             for index, identity in enumerate(part["identity"].tolist()):
-                if (place := wanted.get(identity)) is not None and place not in found:
+                if (place := wanted.get(identity)) is not None and place not in loaded:
                     keep(place, part["row"][index])
-                    found.add(place)
-        return found
+                    loaded.add(place)
+        return loaded
 
     def add(self, rows: Sequence[tuple[bytes, npt.NDArray[Any]]]) -> None:
-        """Write a part. Raises SalpipeError where it cannot be written."""
+        """Write a part. Raises SalpipeError if it cannot be written."""
         part = np.empty(len(rows), self.dtype)
         for index, (identity, row) in enumerate(rows):
             part[index] = identity, row
@@ -87,7 +87,7 @@ class FingerprintCache:
         write_atomically(self.folder / f"{hashlib.sha256(data).hexdigest()}.npy", data)
 
     def _part(self, path: Path) -> npt.NDArray[Any] | None:
-        """The rows of a part; None where it is damaged, of another kind or none of ours."""
+        """The rows of a part; None if it is damaged or of another kind."""
         try:
             data = read_regular(path, _MAX_PART_BYTES)
         except (OSError, DocumentError):
@@ -96,6 +96,6 @@ class FingerprintCache:
             return None
         try:
             part = np.load(io.BytesIO(data), allow_pickle=False)
-        except Exception:  # whatever is wrong with a part, what was in it is computed again
+        except Exception:  # whatever is wrong with a part, its fingerprints are computed again
             return None
         return part if isinstance(part, np.ndarray) and part.dtype == self.dtype and part.ndim == 1 else None

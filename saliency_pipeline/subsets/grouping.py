@@ -1,4 +1,4 @@
-"""`--group-by`: images of one person, scene or patient, named by their keys or by a table."""
+"""Groups of images by their keys or a table (`--group-by`): one person, scene or patient."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from saliency_pipeline.tables import read_table
 from saliency_pipeline.text import shown
 
 COLUMNS = ("key", "group")
-"""The columns of a table of groups; others are ignored."""
+"""Columns of a table of groups; others are ignored."""
 
 TIME_LIMIT = 60.0
-"""Seconds that a regular expression may take for all keys. Some take longer than the universe is old."""
+"""Seconds that a regular expression may take for all keys; some take exponential time."""
 
 _LEVEL = re.compile(r"level:([0-9]{1,4})")
 _TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
@@ -33,21 +33,20 @@ def groups_by(keys: Sequence[str], rule: str) -> Places:
     """The group of every image.
 
     Args:
-        keys: names of the n images, '/' separated.
+        keys: keys of the n images, '/' separated.
         rule: one of
 
             - `level:N`: the N-th folder of a key, from 1, names the group;
             - the path of a table, CSV or (`.tsv`, `.tab`) separated by tabs, with the columns `key` and `group`;
-            - a regular expression: what it matches in a key names the group; its first group in parentheses if it has
-              one, else the whole match.
+            - a regular expression: its match in a key names the group; its first parenthesized group if it has one,
+              else the whole match.
 
     Returns:
-        (n,) int64: equal for images of one group, numbered from 0 in the order of first images; -1 for an image that
-        the rule gives no group. Groups are named across classes and folders: images of person 7 are one group whatever
-        their class is.
+        (n,) int64: equal for images of one group, numbered from 0 in the order of first images; -1 for an image
+        without a group. Groups span classes and folders: images of person 7 are one group whatever their class.
 
     Raises:
-        SalpipeError: the rule is none of these, or gives no image a group.
+        SalpipeError: the rule is none of these, or no image is in a group.
 
     Example:
         >>> keys = ["cat/anna/1.jpg", "dog/anna/2.jpg", "cat/ben/1.jpg", "cat/3.jpg"]
@@ -57,11 +56,11 @@ def groups_by(keys: Sequence[str], rule: str) -> Places:
         [0, 0, -1, -1]
     """
     if _LEVEL.fullmatch(rule):
-        names, failed = _folders(keys, rule), "no key has so many folders; use a smaller level"
+        names, failed = _folders(keys, rule), "no key has that many folders; use a smaller level"
     elif table_of(rule):
-        names, failed = _listed(keys, Path(rule)), "none of its keys is that of an image; 'salpipe show' names images"
+        names, failed = _listed(keys, Path(rule)), "no image has one of its keys; 'salpipe show' lists keys"
     else:
-        names, failed = _matched(keys, rule), "matches no key, and is no file; use what stands in keys"
+        names, failed = _matched(keys, rule), "matches no key and is no file; use a pattern of keys"
     numbers: dict[str, int] = {}
     groups = [numbers.setdefault(name, len(numbers)) if name else -1 for name in names]
     if keys and not numbers:
@@ -70,16 +69,16 @@ def groups_by(keys: Sequence[str], rule: str) -> Places:
 
 
 def check_rule(rule: str) -> None:
-    """Refuse a rule that can never give groups, before anything long begins.
+    """Check a rule before images are read.
 
     Raises:
-        SalpipeError: it is none of those that `groups_by` takes.
+        SalpipeError: it is none of those of `groups_by`.
     """
     groups_by([], rule)
 
 
 def table_of(rule: str) -> bool:
-    """Whether a rule is the path of a table: of whatever exists and is no folder, or ends like one."""
+    """True if a rule is the path of a table: of anything that exists and is no folder, or with a table's suffix."""
     if _LEVEL.fullmatch(rule):
         return False
     ends_so = os.path.splitext(rule)[1].lower() in _TABLES
@@ -90,12 +89,12 @@ def table_of(rule: str) -> bool:
 
 
 def anchored(rule: str | None) -> str | None:
-    """The rule with the absolute path of its table, so that it means the same in whatever folder."""
+    """The rule with the absolute path of its table."""
     return os.path.abspath(rule) if rule is not None and table_of(rule) else rule
 
 
 def described(rule: str | None) -> str | None:
-    """The rule as results keep it, without the folder of its table: the same table elsewhere gives the same groups."""
+    """The rule as results store it, without the folder of its table."""
     return os.path.basename(rule) if rule is not None and table_of(rule) else rule
 
 
@@ -125,7 +124,7 @@ def _listed(keys: Sequence[str], path: Path) -> list[str | None]:
 
 
 def _matched(keys: Sequence[str], pattern: str) -> list[str | None]:
-    """What a regular expression matches, searched in a process of its own, which is ended after `TIME_LIMIT`."""
+    """Matches of a regular expression, searched in a process of its own that is killed after `TIME_LIMIT`."""
     if not pattern:
         raise OptionError("--group-by: is empty; use level:N, a table or a regular expression")
     try:
@@ -141,11 +140,11 @@ def _matched(keys: Sequence[str], pattern: str) -> list[str | None]:
         matched = json.loads(result.stdout)
     except subprocess.TimeoutExpired:
         raise SalpipeError(
-            f"--group-by {pattern}: takes more than {TIME_LIMIT:g} s for {len(keys):,} keys; leave out nested "
-            "repetitions, or give a table"
+            f"--group-by {pattern}: takes more than {TIME_LIMIT:g} s for {len(keys):,} keys; remove nested "
+            "repetitions, or use a table"
         ) from None
     except (subprocess.CalledProcessError, OSError, ValueError) as error:
-        raise SalpipeError(f"--group-by {pattern}: cannot be searched ({error!s:.200}); give a table") from error
+        raise SalpipeError(f"--group-by {pattern}: cannot be searched ({error!s:.200}); use a table") from error
     if "error" in matched:
         raise OptionError(f"--group-by {pattern}: no regular expression ({matched['error']:.200}); escape it with \\")
     names: list[str | None] = matched["names"]

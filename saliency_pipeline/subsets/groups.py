@@ -1,4 +1,4 @@
-"""Groups of images that belong together, as arrays of numbers. How duplicates and groups are found stands elsewhere."""
+"""Groups of images that belong together, as arrays of group numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Places = npt.NDArray[np.int64]
 
 
 def leaders(groups: npt.NDArray[np.integer]) -> Places:
-    """The place of the first image of each image's group, (n,) int64: its own where it has no duplicate before it.
+    """Index of the first image of each image's group, (n,) int64: its own if it has no duplicate before it.
 
     Args:
         groups: (n,) equal numbers for duplicates; below 0 for an image that has none.
@@ -25,13 +25,13 @@ def leaders(groups: npt.NDArray[np.integer]) -> Places:
 
 
 def united(*groupings: npt.NDArray[np.integer]) -> Places:
-    """The groups that several groupings of the same images make together: connected components of all of them.
+    """Merge several groupings of the same images: connected components of all of them.
 
     Args:
         groupings: (n,) each, at least one: equal numbers for images of one group, below 0 for an image without one.
 
     Returns:
-        (n,) int64, the place of the first image of each image's group.
+        (n,) int64, the index of the first image of each image's group.
 
     >>> united(np.array([5, 5, -1, -1, 7]), np.array([-1, 3, 3, 8, -1])).tolist()
     [0, 0, 0, 3, 4]
@@ -43,7 +43,7 @@ def united(*groupings: npt.NDArray[np.integer]) -> Places:
 
 
 def several(numbers: Places) -> tuple[int, int]:
-    """How many images are in groups of at least two, and how many such groups there are.
+    """Number of images in groups of at least two, and number of such groups.
 
     Args:
         numbers: (n,) equal for images of one group.

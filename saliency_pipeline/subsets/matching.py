@@ -1,6 +1,6 @@
-"""Names that a regular expression matches in keys, as a program: a search that takes too long can only be ended there.
+"""Regular expression search in keys as a program of its own, so that a search that takes too long can be killed.
 
-It needs nothing but the standard library, and reads and writes JSON: {"pattern", "keys"} to {"names"} or {"error"}.
+It needs only the standard library, and reads and writes JSON: {"pattern", "keys"} to {"names"} or {"error"}.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Iterable
 
 
 def names(pattern: str, keys: Iterable[str]) -> list[str | None]:
-    """What a pattern matches first in every key: its first group if it has one, else all of it; None for nothing.
+    """First match of a pattern in every key: its first group if it has one, else all of it; None for no match.
 
     Raises:
-        re.error, OverflowError, RecursionError, MemoryError: it is no pattern.
+        re.error, OverflowError, RecursionError, MemoryError: the pattern is invalid.
 
     >>> names("person([0-9]+)", ["cat/person7-1.jpg", "cat/1.jpg"])
     ['7', None]
@@ -29,7 +29,7 @@ def names(pattern: str, keys: Iterable[str]) -> list[str | None]:
 
 
 def main() -> None:
-    """Answer one question on standard input."""
+    """Answer one query on standard input."""
     question = json.load(sys.stdin)
     try:
         answer: dict[str, object] = {"names": names(question["pattern"], question["keys"])}

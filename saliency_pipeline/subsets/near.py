@@ -1,4 +1,4 @@
-"""Finds pairs of images that look the same, without comparing all with all. What to do with them stands elsewhere."""
+"""Search for pairs of images that look the same, without comparing all with all."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy.typing as npt
 from saliency_pipeline.subsets.fingerprint import SIDE, WINDOWS
 
 SAME_FRAME_BITS, CROP_BITS = 8, 14
-"""How many of 64 bits of two perceptual hashes may differ for the images to be compared at all. Re-encoding and
-rescaling change up to 4; a crop compared with the nearest window up to 14; two photographs differ by 32 on average."""
+"""Largest number of differing bits, of 64, of two perceptual hashes of candidates. Re-encoding and rescaling change up
+to 4; a crop compared with the nearest window up to 14; two photographs differ by 32 on average."""
 
 FLAT = 2.0
-"""Standard deviation, in gray levels, below which an image is empty: it looks like all others that are."""
+"""Standard deviation, in gray levels, below which an image is empty."""
 
 _TURN, _REACH = 4, 8
 _TOGETHER = 1024
 _COARSE_SIDE, _COARSE_DISTANCE, _MOST_FITTED = 8, 0.2, 4
-# how much nearer a mirrored image has to be than the image itself
+# a mirrored image has to be this much nearer than the image itself
 _MIRRORED = 0.5
 # shares of a side: what a crop leaves of it, how far it may reach beyond, how much it may lean
 _LEAST_KEPT, _SLACK, _MOST_SHEAR = 0.72, 0.03, 0.03
@@ -34,20 +34,20 @@ Distances = npt.NDArray[np.float64]
 
 
 def same_frames(frames: Frames, hashes: Hashes, among: Places, most: float) -> tuple[Places, Distances]:
-    """Pairs of images that show the same section of the same picture: re-encoded, rescaled, or alike to the pixel.
+    """Pairs of images that show the same section of the same picture: re-encoded, rescaled or identical.
 
     Args:
-        frames: (n, 64, 64) as fingerprints have them.
-        hashes: (n, 11) uint64 likewise.
-        among: (m,) which of the n are compared.
-        most: the greatest distance of a pair, 1 - correlation of the frames' gray levels.
+        frames: (n, 64, 64) frames of fingerprints.
+        hashes: (n, 11) uint64 hashes of fingerprints.
+        among: (m,) indices of the images that are compared.
+        most: largest distance of a pair, 1 - correlation of the frames' gray levels.
 
     Returns:
-        Pairs (p, 2), i < j and sorted, and their distances (p,). Of many that are all alike, each is paired with a
-        few, so that they hang together.
+        Pairs (p, 2), i < j and sorted, and their distances (p,). Each of many copies is paired with a few, so that
+        they are connected.
     """
-    found, _ = _candidates(hashes[among], SAME_FRAME_BITS, windows=1)
-    pairs = np.unique(np.sort(among[found], axis=1), axis=0)
+    candidates, _ = _candidates(hashes[among], SAME_FRAME_BITS, windows=1)
+    pairs = np.unique(np.sort(among[candidates], axis=1), axis=0)
     distances = np.empty(len(pairs))
     for part in _parts(len(pairs)):
         first, second = (_normalized(frames[pairs[part, side]]) for side in (0, 1))
@@ -62,10 +62,10 @@ def crops(frames: Frames, hashes: Hashes, among: Places, most: float) -> tuple[P
     """Pairs of images of which one is a crop of the other, by up to about a tenth on each side.
 
     Args:
-        frames: (n, 64, 64) as fingerprints have them.
-        hashes: (n, 11) uint64 likewise.
-        among: (m,) which of the n are compared.
-        most: the greatest distance of a pair, 1 - correlation once one is laid over the other.
+        frames: (n, 64, 64) frames of fingerprints.
+        hashes: (n, 11) uint64 hashes of fingerprints.
+        among: (m,) indices of the images that are compared.
+        most: largest distance of a pair, 1 - correlation after alignment.
 
     Returns:
         Pairs (p, 2), i < j and sorted, and their distances (p,).
@@ -85,25 +85,24 @@ def crops(frames: Frames, hashes: Hashes, among: Places, most: float) -> tuple[P
 
 
 def _candidates(queries: Hashes, most: int, windows: int) -> tuple[Places, Places]:
-    """Pairs of which a window of the first hashes nearly like the whole second, and which window.
+    """Pairs of which a window of the first has nearly the hash of the whole second, and the windows.
 
-    Two hashes that differ in few bits agree in some run of them. So the hashes are turned by 4 bits again and again
-    and sorted, which puts a hash beside those with which it shares its leading bits: as many as it takes to tell so
-    many images apart, a band that is as wide as need be. Each query is compared with the 8 on either side, whatever
-    else there is, so that the work grows with n log n also where thousands are alike; of those that hash alike, the
-    ones whose middle does too lie side by side.
+    Two hashes that differ in few bits agree in some run of them. So the hashes are rotated by 4 bits repeatedly and
+    sorted, which puts a hash beside those with which it shares its leading bits. Each query is compared with the 8 on
+    either side, so that the work grows with n log n even if thousands are alike; ties are sorted by the hash of the
+    middle window.
 
     Args:
-        queries: (m, 11) hashes of windows, of which the first, the whole image, is what all are compared with.
-        most: the greatest number of bits.
-        windows: how many of the windows are looked up.
+        queries: (m, 11) hashes of windows, of which the first, the whole image, is compared with all.
+        most: largest number of differing bits.
+        windows: number of windows that are looked up.
 
     Returns:
-        Pairs (p, 2) and windows (p,), none twice.
+        Unique pairs (p, 2) and their windows (p,).
     """
     count, hashes, middle = len(queries), queries[:, 0], queries[:, -1]
     own = np.arange(count)
-    found: list[Places] = []
+    codes: list[Places] = []
     for turn in range(0, 64, _TURN):
         turned = _turned(hashes, turn)
         order = np.lexsort((middle, turned))
@@ -116,9 +115,9 @@ def _candidates(queries: Hashes, most: int, windows: int) -> tuple[Places, Place
             for step in range(-_REACH, _REACH + 1):
                 other = order[(place + step).clip(0, count - 1)]
                 near = (_ones(query ^ hashes[other]) <= most) & (other != own)
-                found.append((own[near] * count + other[near]) * windows + window)
-        found = [np.unique(np.concatenate(found))]
-    return np.stack([found[0] // windows // count, found[0] // windows % count], axis=1), found[0] % windows
+                codes.append((own[near] * count + other[near]) * windows + window)
+        codes = [np.unique(np.concatenate(codes))]
+    return np.stack([codes[0] // windows // count, codes[0] // windows % count], axis=1), codes[0] % windows
 
 
 def _turned(hashes: Hashes, bits: int) -> Hashes:
@@ -127,7 +126,7 @@ def _turned(hashes: Hashes, bits: int) -> Hashes:
 
 
 def _ones(values: Hashes) -> npt.NDArray[np.int64]:
-    """How many bits are set: np.bitwise_count, which NumPy 1 lacks."""
+    """Number of set bits: np.bitwise_count, which NumPy 1 lacks."""
     pairs = values - ((values >> np.uint64(1)) & np.uint64(0x5555555555555555))
     fours = (pairs & np.uint64(0x3333333333333333)) + ((pairs >> np.uint64(2)) & np.uint64(0x3333333333333333))
     eights = (fours + (fours >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
@@ -136,7 +135,7 @@ def _ones(values: Hashes) -> npt.NDArray[np.int64]:
 
 
 def with_structure(frames: Frames, among: Places) -> Places:
-    """Those images that are not empty: a white page looks like every other."""
+    """Indices of the images that are not empty."""
     deviations = [frames[among[part]].astype(np.float32).std(axis=(1, 2)) for part in _parts(len(among))]
     return among[np.concatenate([np.zeros(0), *deviations]) >= FLAT]
 
@@ -146,7 +145,7 @@ def _parts(count: int) -> Iterator[slice]:
 
 
 def _normalized(frames: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-    """Frames (n, h, w) of mean 0 and norm 1; zero where they are flat."""
+    """Frames (n, h, w) of mean 0 and norm 1; zero if they are flat."""
     values = frames.astype(np.float32)
     values -= values.mean(axis=(1, 2), keepdims=True)
     norms = np.sqrt(np.square(values).sum(axis=(1, 2), keepdims=True))
@@ -155,17 +154,17 @@ def _normalized(frames: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
 
 
 def _correlation(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> Distances:
-    found: Distances = np.einsum("nhw,nhw->n", first, second).astype(np.float64)
-    return found
+    correlation: Distances = np.einsum("nhw,nhw->n", first, second).astype(np.float64)
+    return correlation
 
 
 def _is_mirrored(distance: Distances, mirrored: Distances) -> npt.NDArray[np.bool_]:
-    """Whether images are much more alike when one is mirrored; of a symmetric picture both distances are small."""
+    """True where images are much more alike if one is mirrored; both distances of a symmetric picture are small."""
     return mirrored < _MIRRORED * distance
 
 
 def _roughly_alike(frames: Frames, pairs: Places, windows: Places) -> tuple[Places, Places]:
-    """Of all pairs and windows those alike at 8 x 8, and of each pair the window where it is most alike."""
+    """The pairs that are alike at 8 x 8, each with the window of the smallest distance."""
     distances = np.empty(len(pairs))
     whole = _sampling(0, 1)
     for window, (x0, y0, x1, y1) in enumerate(WINDOWS):
@@ -180,7 +179,7 @@ def _roughly_alike(frames: Frames, pairs: Places, windows: Places) -> tuple[Plac
     order = order[distances[order] <= _COARSE_DISTANCE]
     _, best = np.unique(pairs[order], axis=0, return_index=True)
     order = order[best]
-    # the likeliest of each image, whatever else there is: fitting is what takes time
+    # only the nearest of each image, since fitting is slow
     order = order[np.lexsort((distances[order], pairs[order, 0]))]
     _, start, count = np.unique(pairs[order, 0], return_index=True, return_counts=True)
     order = order[np.arange(len(order)) - np.repeat(start, count) < _MOST_FITTED]
@@ -203,10 +202,10 @@ def _fits_mirrored(whole: Frames, crop: Frames, window: tuple[float, ...], dista
 
 
 def _fitted(whole: Frames, crop: Frames, window: tuple[float, ...]) -> float:
-    """The distance of a crop from that part of the whole image that it fits best; infinite where it fits none.
+    """Distance of a crop from the part of the whole image that it fits best; infinite if it fits none.
 
-    Fitted by enhanced correlation (Evangelidis and Psarakis, Parametric image alignment using enhanced correlation
-    coefficient maximization, PAMI 2008) from a window on: an affine map, refused where it is more than a crop.
+    An affine map is fitted by enhanced correlation (Evangelidis and Psarakis, Parametric image alignment using enhanced
+    correlation coefficient maximization, PAMI 2008), starting at a window, and rejected if it is more than a crop.
     """
     x0, y0, x1, y1 = window
     start = np.array([[x1 - x0, 0, SIDE * x0], [0, y1 - y0, SIDE * y0]], np.float32)

@@ -96,7 +96,7 @@ def _groups(catalogue: Catalogue, cache: Path | None, progress: Progress) -> Pla
 
 
 def _by_rule(catalogue: Catalogue, rule: str, progress: Progress) -> Places:
-    """The group of each record by `--group-by`, -1 for none, and a note of how many there are."""
+    """The group of each record by `--group-by`, -1 for none; notes the number of groups."""
     numbers = groups_by([record.key for record in catalogue.records], rule)
     alone = int((numbers < 0).sum())
     rest = f"; {alone:,} images are in none" if alone else ""

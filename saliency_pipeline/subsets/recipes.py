@@ -1,4 +1,4 @@
-"""Recipes: the splits that publications used, by name. How images are drawn for them stands in `select.py`."""
+"""Recipes: sizes of the splits that publications used, by name."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ RECIPES = {
     "article-imagenet": (8_828, 2_057, 1_143),
     "article-pubfig": (2_218, 555, 309),
 }
-"""Images for training, validation and test.
+"""Numbers of images for training, validation and test.
 
-The article is "How Could Saliency Map Help to Improve Model Performance" (Wang & Xu, 2020). It gives these counts, for
-PubFig besides that they come of 90/10 and then 80/20, and nothing more: which classes, people and images it took, and
-how they were drawn, is not known. So a recipe repeats the sizes of its sets, not the sets: the images are drawn from
-all labeled ones of the data set, whatever its own splits, the same number (or one less) from every class that a
-selection leaves in, by its seed.
+"How Could Saliency Map Help to Improve Model Performance" (Wang & Xu, 2020) gives these counts (for PubFig also that
+they result from 90/10 and then 80/20), but not its classes, people, images or sampling. So a recipe reproduces the
+sizes of its splits, not the splits: images are sampled by seed from all labeled ones of the data set, whatever its own
+splits, the same number (or one less) from every selected class.
 """

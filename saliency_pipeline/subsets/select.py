@@ -1,4 +1,4 @@
-"""Which classes and images of a catalogue are taken. How they are dealt to splits stands in `deal.py`."""
+"""Selection of classes and images of a catalogue, and their new splits."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 from saliency_pipeline.subsets.classes import classes_meant
 from saliency_pipeline.subsets.groups import leaders
-from saliency_pipeline.subsets.hash_sampling import Lots, lots, ranks
+from saliency_pipeline.subsets.hash_sampling import Hashes, hashes, ranks
 from saliency_pipeline.subsets.selection import Selection, format_split
-from saliency_pipeline.subsets.splits import deal, deal_stable, part_totals
+from saliency_pipeline.subsets.splits import part_totals, split_by_hash, split_units
 from saliency_pipeline.text import shown
 
 Ints = npt.NDArray[np.int64]
@@ -28,43 +28,43 @@ _NAMED = 10
 
 
 def select(catalogue: Catalogue, selection: Selection) -> Catalogue:
-    """Takes some classes and images of a catalogue and splits them anew, as far as a selection says so.
+    """Select classes and images of a catalogue and split them.
 
-    The same seed takes the same images on every machine and from every layout of a data set, since layouts give an
-    image the same key and classes are drawn by WordNet id where they have one.
+    A seed selects the same images on every machine and from every layout of a data set, since layouts give an image
+    the same key and classes are sampled by WordNet id where they have one.
 
     Args:
-        catalogue: what there is. Where it has classes, images without a label are left out of any selection. New
-            splits never divide a group of its records.
-        selection: what is wanted. One that wants nothing gives the catalogue back.
+        catalogue: the data set. If it has classes, images without a label are never selected. New splits never divide
+            a group of its records.
+        selection: the options. The default selection returns the catalogue unchanged.
 
     Returns:
-        A catalogue of the records taken, in their order. Labels count the classes taken, in their order; a class that
-        `classes`, `num_classes` or `min_per_class` do not leave out stays also without images, unless counts are
-        wanted. What was left out unasked is noted.
+        A catalogue of the selected records, in their order. Labels index the selected classes, in their order; a class
+        that `classes`, `num_classes` and `min_per_class` keep stays even without images, unless `splits` are counts.
+        Notes say what else was left out.
 
     Raises:
-        SalpipeError: a class is not there, there are fewer classes or images than wanted, or nothing is left.
+        SalpipeError: a class does not exist, there are too few classes or images, or nothing is left.
 
     >>> records = [ImageRecord(f"{name}/{n}", "", label) for label, name in enumerate("ab") for n in range(10)]
-    >>> found = select(Catalogue("", records, ("a", "b")), Selection(classes=("b",), splits=(80, 20)))
-    >>> found.classes, len(found), sum(record.split is Split.VALIDATION for record in found.records)
+    >>> selected = select(Catalogue("", records, ("a", "b")), Selection(classes=("b",), splits=(80, 20)))
+    >>> selected.classes, len(selected), sum(record.split is Split.VALIDATION for record in selected.records)
     (('b',), 10, 2)
     """
     if selection == Selection(seed=selection.seed):
         return catalogue
     notes = Notes()
     records = catalogue.records
-    # without classes all images are of one that has no name
+    # without classes, all images count as one unnamed class
     labels = np.fromiter((record.label if catalogue.classes else 0 for record in records), np.int64, len(records))
     splits = np.fromiter((record.split for record in records), np.int8, len(records))
     chosen = _chosen_classes(catalogue, selection, labels, notes)
     kept = _chosen_images(catalogue, selection, labels, splits, chosen, notes)
     if not len(kept):
-        raise SalpipeError(f"{shown(catalogue.root)}: no image is left; ask for other classes, or fewer conditions")
+        raise SalpipeError(f"{shown(catalogue.root)}: no image is left; choose other classes or fewer conditions")
     if selection.splits:
         groups = np.fromiter((record.group for record in records), np.int64, len(records))
-        splits[kept] = _dealt(catalogue, selection, labels[kept], leaders(groups)[kept], notes)
+        splits[kept] = _new_splits(catalogue, selection, labels[kept], leaders(groups)[kept], notes)
 
     new_labels = np.cumsum(chosen) - 1 if catalogue.classes else np.array([-1])
     wanted = zip(kept.tolist(), new_labels[labels[kept]].tolist(), splits[kept].tolist(), strict=True)
@@ -78,7 +78,7 @@ def select(catalogue: Catalogue, selection: Selection) -> Catalogue:
 
 
 def _chosen_classes(catalogue: Catalogue, selection: Selection, labels: Ints, notes: Notes) -> Mask:
-    """Which classes are taken, (k,) bool."""
+    """The selected classes, (k,) bool."""
     classes = catalogue.classes
     chosen = np.ones(max(len(classes), 1), bool)
     wanted = {
@@ -104,21 +104,21 @@ def _chosen_classes(catalogue: Catalogue, selection: Selection, labels: Ints, no
         if (few == chosen).all():
             most = f"the largest of the classes has {images[chosen].max():,} images"
             if selection.min_per_class:
-                raise SalpipeError(f"--min-per-class {least}: {most}; ask for so many or fewer")
-            raise SalpipeError(f"{shown(catalogue.root)}: {most}; ask for others")
+                raise SalpipeError(f"--min-per-class {least}: {most}; use a smaller number")
+            raise SalpipeError(f"{shown(catalogue.root)}: {most}; choose other classes")
         chosen &= ~few
     if (number := selection.num_classes) is not None:
         if number > (there := int(chosen.sum())):
-            raise SalpipeError(f"--num-classes {number}: there are {there:,} to draw from; ask for so many or fewer")
-        by_lot = np.lexsort((_class_lots(catalogue, selection, "class"), ~chosen))
-        chosen[by_lot[number:]] = False
+            raise SalpipeError(f"--num-classes {number}: only {there:,} classes to sample from; use {there} or less")
+        by_hash = np.lexsort((_class_hashes(catalogue, selection, "class"), ~chosen))
+        chosen[by_hash[number:]] = False
     return chosen
 
 
 def _chosen_images(
     catalogue: Catalogue, selection: Selection, labels: Ints, splits: npt.NDArray[np.int8], chosen: Mask, notes: Notes
 ) -> Ints:
-    """Which images of the chosen classes are taken, as positions, ascending."""
+    """The selected images of the chosen classes, as ascending positions."""
     if unlabeled := int((labels < 0).sum()):
         notes.add(f"{unlabeled:,} images", "left out, they have no label")
     kept = np.flatnonzero(np.append(chosen, False)[labels])  # the label -1 finds the last
@@ -126,25 +126,25 @@ def _chosen_images(
         wanted = sum(selection.counts)
         if wanted < len(kept) and not selection.recipe:
             notes.add(selection.requested_by, f"read as numbers of images, {wanted:,} of {len(kept):,} are taken")
-        return _drawn(catalogue, selection, kept, labels[kept], _quotas(catalogue, selection, labels, chosen))
+        return _sampled(catalogue, selection, kept, labels[kept], _quotas(catalogue, selection, labels, chosen))
     if selection.per_class is not None:
         pools = labels[kept] if selection.splits else labels[kept] * len(Split) + splits[kept] + 1
-        return _drawn(catalogue, selection, kept, pools, np.full(int(pools.max(initial=0)) + 1, selection.per_class))
+        return _sampled(catalogue, selection, kept, pools, np.full(int(pools.max(initial=0)) + 1, selection.per_class))
     return kept
 
 
-def _drawn(catalogue: Catalogue, selection: Selection, kept: Ints, pools: Ints, quotas: Ints) -> Ints:
-    """Those of the images whose lots are the lowest of their pool, as many as its quota says."""
+def _sampled(catalogue: Catalogue, selection: Selection, kept: Ints, pools: Ints, quotas: Ints) -> Ints:
+    """The images with the lowest hashes of their pool, as many as its quota."""
     stays = np.ones(len(kept), bool)
-    # lots are drawn only where they decide
+    # only pools that exceed their quota are hashed
     large = np.flatnonzero((np.bincount(pools, minlength=len(quotas)) > quotas)[pools])
-    drawn = lots(selection.seed, "draw", (catalogue.records[position].key for position in kept[large].tolist()))
-    stays[large] = ranks(pools[large], drawn) < quotas[pools[large]]
+    keys = (catalogue.records[position].key for position in kept[large].tolist())
+    stays[large] = ranks(pools[large], hashes(selection.seed, "draw", keys)) < quotas[pools[large]]
     return kept[stays]
 
 
 def _quotas(catalogue: Catalogue, selection: Selection, labels: Ints, chosen: Mask) -> Ints:
-    """How many images each class gives where counts are wanted, (k,) int64: the same number, or one less."""
+    """Number of images per class if `splits` are counts, (k,) int64: the same for all, or one less."""
     wanted = sum(selection.counts or ())
     images = np.bincount(labels[labels >= 0], minlength=len(chosen))
     if not catalogue.classes and wanted > images[0]:
@@ -158,8 +158,8 @@ def _quotas(catalogue: Catalogue, selection: Selection, labels: Ints, chosen: Ma
             f"{selection.requested_by}: {wanted:,} images for {len(classes):,} classes; ask for more, or "
             f"for fewer classes with --num-classes {wanted}"
         )
-    by_lot = classes[np.argsort(_class_lots(catalogue, selection, "quota")[classes], kind="stable")]
-    quotas[by_lot] = wanted // len(classes) + (np.arange(len(classes)) < wanted % len(classes))
+    by_hash = classes[np.argsort(_class_hashes(catalogue, selection, "quota")[classes], kind="stable")]
+    quotas[by_hash] = wanted // len(classes) + (np.arange(len(classes)) < wanted % len(classes))
     if len(short := np.flatnonzero(images < quotas)):
         named = ", ".join(
             f"{shown(catalogue.classes[label])} {images[label]:,} of {quotas[label]:,}" for label in short[:_NAMED]
@@ -173,7 +173,7 @@ def _quotas(catalogue: Catalogue, selection: Selection, labels: Ints, chosen: Ma
 
 
 def _remedy(catalogue: Catalogue, selection: Selection, wanted: int, images: Ints) -> str:
-    """What to do where classes have too few images: the most classes that have enough, as many as there are."""
+    """Remedy where classes have too few images: the largest number of classes that have enough."""
     if selection.classes:
         images = images[list(classes_meant(selection.classes, catalogue.classes, catalogue.ids))]
     sizes = np.sort(images)[::-1]
@@ -185,39 +185,40 @@ def _remedy(catalogue: Catalogue, selection: Selection, wanted: int, images: Int
     last = int(enough[-1])
     if selection.num_classes:
         fewer = "" if last + 1 == selection.num_classes else f" and --num-classes {last + 1}"
-        return f"draw among larger ones with --min-per-class {-(-wanted // (last + 1))}{fewer}"
+        return f"sample among larger ones with --min-per-class {-(-wanted // (last + 1))}{fewer}"
     return f"leave them out with --min-per-class {sizes[last]}, which keeps {last + 1:,}, or --classes '!NAME'"
 
 
-def _dealt(
+def _new_splits(
     catalogue: Catalogue, selection: Selection, labels: Ints, firsts: Ints, notes: Notes
 ) -> npt.NDArray[np.int8]:
-    """The new split of each image taken: its group's."""
+    """The new split of each selected image, the same for all of a group."""
     shares = selection.shares
     totals = list(selection.counts or part_totals(len(labels), shares or ()))
     leader, first, unit, sizes = np.unique(firsts, return_index=True, return_inverse=True, return_counts=True)
-    drawn = lots(selection.seed, "deal", (catalogue.records[position].key for position in leader.tolist()))
+    unit_hashes = hashes(selection.seed, "deal", (catalogue.records[position].key for position in leader.tolist()))
     if selection.stable and shares is not None:
-        parts = deal_stable(drawn, shares)[unit]
+        parts = split_by_hash(unit_hashes, shares)[unit]
     else:
-        parts = deal(labels[first], sizes, drawn, totals, _class_lots(catalogue, selection, "quota"))[unit]
-    found = np.bincount(parts, minlength=len(totals)).tolist()
+        class_hashes = _class_hashes(catalogue, selection, "quota")
+        parts = split_units(labels[first], sizes, unit_hashes, totals, class_hashes)[unit]
+    actual = np.bincount(parts, minlength=len(totals)).tolist()
     for part, size in enumerate(selection.splits):
-        if size and not found[part]:
+        if size and not actual[part]:
             raise SalpipeError(
-                f"{selection.requested_by}: of {len(labels):,} images none falls to {PARTS[part]}; "
-                "take more images or other numbers"
+                f"{selection.requested_by}: none of {len(labels):,} images is left for {PARTS[part]}; "
+                "select more images or change the numbers"
             )
-    if found != totals and not selection.stable:
+    if actual != totals and not selection.stable:
         notes.add(
-            f"{format_split(found)} images instead of {format_split(totals)}",
+            f"{format_split(actual)} images instead of {format_split(totals)}",
             "splits are uneven to keep groups of images together",
         )
     return parts
 
 
-def _class_lots(catalogue: Catalogue, selection: Selection, purpose: str) -> Lots:
-    return lots(selection.seed, purpose, catalogue.ids or catalogue.classes or ("",))
+def _class_hashes(catalogue: Catalogue, selection: Selection, purpose: str) -> Hashes:
+    return hashes(selection.seed, purpose, catalogue.ids or catalogue.classes or ("",))
 
 
 def _changed(record: ImageRecord, label: int, split: Split) -> ImageRecord:

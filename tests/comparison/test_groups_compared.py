@@ -97,5 +97,5 @@ def test_persons_stay_in_one_fold_and_a_table_that_changes_is_refused(
 def test_a_rule_that_fits_no_image_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     shards = copied(tmp_path / "shards")
     for function in (compare, plan_only):
-        with pytest.raises(SalpipeError, match="--group-by patient: matches no key, and is no file"):
+        with pytest.raises(SalpipeError, match="--group-by patient: matches no key and is no file"):
             function(shards, tmp_path / "out", ARMS, replace(ONCE, group_by="patient"), **OPTIONS)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from saliency_pipeline.comparison.report import PICTURES
-from saliency_pipeline.datasets.files.listing import DRAWN
+from saliency_pipeline.datasets.files.listing import PLOTS
 from saliency_pipeline.datasets.folder import read_folder
 from saliency_pipeline.datasets.nesting import OWN_FOLDERS, refuse_among_images
 from saliency_pipeline.errors import SalpipeError
@@ -81,9 +81,9 @@ def test_the_users_home_is_no_image_folder(tmp_path: Path, monkeypatch: pytest.M
 
 def test_an_output_of_before_is_no_image_folder(tmp_path: Path) -> None:
     beside = {CONTACT_SHEET: PAGE, CONFUSION: EVALUATION, RELIABILITY: EVALUATION, PICTURE: DATA, CURVES: METRICS}
-    assert beside == DRAWN
+    assert beside == PLOTS
     assert {PICTURES} == OWN_FOLDERS
-    output = make(tmp_path / "output", *DRAWN, f"{PICTURES}/a.png", "runs/one/curves.png")
+    output = make(tmp_path / "output", *PLOTS, f"{PICTURES}/a.png", "runs/one/curves.png")
     refuse_among_images(output)
     refuse_among_images(output / "runs" / "two")
 
@@ -95,7 +95,7 @@ def test_a_file_is_refused_for_the_folders_above_it(tmp_path: Path) -> None:
     refuse_among_images(tmp_path / "model.onnx", tmp_path / "run")
 
 
-@pytest.mark.parametrize(("picture", "beside"), DRAWN.items())
+@pytest.mark.parametrize(("picture", "beside"), PLOTS.items())
 def test_pictures_that_the_commands_drew_are_no_data(tmp_path: Path, picture: str, beside: str) -> None:
     make(tmp_path, "1.jpg", picture)
     assert len(read_folder(tmp_path)) == 2

@@ -193,7 +193,7 @@ def test_people_files_are_read(tmp_path):
     path.write_bytes(b"\xef\xbb\xbf# PubFig\n#\tperson\nAlex Rodriguez\r\n\nShakira\nAlex_Rodriguez\n../x")
     assert read_people(path) == ("Alex Rodriguez", "Shakira")
     path.write_text("#\n")
-    with pytest.raises(SalpipeError, match="no names in it; a file of people has a name a line"):
+    with pytest.raises(SalpipeError, match="no names in it; a file of people has one name per line"):
         read_people(path)
 
 
@@ -201,5 +201,5 @@ def test_rows_of_some_people(tmp_path):
     rows, _ = read(tmp_path, ROW + "\n" + ROW.replace("one", "two"))
     assert of_people(rows, [], "list") == rows
     assert [row.person for row in of_people(rows, ["person_two"], "list")] == ["person two"]
-    with pytest.raises(SalpipeError, match=r"^list: nobody called 'zzz' in it; give the name as it stands there$"):
+    with pytest.raises(SalpipeError, match=r"^list: nobody called 'zzz' in it; use a name of the list$"):
         of_people(rows, ["person one", "zzz"], "list")

@@ -287,5 +287,5 @@ def test_waits_that_servers_ask_for():
 def test_content_decides_the_suffix():
     kinds = {"jpg": "jpg", "png": "png", "webp": "webp", "bmp": "bmp", "gif": "gif", "tif": "tif", "tiff": "tif"}
     for name, data in good_files().items():
-        assert suffix_of(data[:16]) == kinds.get(name.rpartition(".")[2])
+        assert suffix_of(data[:18]) == kinds.get(name.rpartition(".")[2])
     assert [suffix_of(data) for data in (b"", b"BMW is a maker of", b"<html>", b"\xff\xd8")] == [None] * 4

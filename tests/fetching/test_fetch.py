@@ -271,5 +271,5 @@ def test_few_open_files_mean_few_downloads_at_a_time(web: Web, tmp_path: Path, m
     listed = write_list(tmp_path, *(("P", i, url, digest) for i, (url, digest) in enumerate(serve(web, 4))))
     notes = Notes()
     assert run(listed, jobs=32, progress=notes).downloaded == 4
-    assert notes.said == ("--jobs 32: 2 at a time, more need a higher limit on open files (ulimit -n)",)
+    assert notes.said == ("--jobs 32: only 2; more need a higher limit on open files (ulimit -n)",)
     assert 1 <= max(web.most.values()) <= 2

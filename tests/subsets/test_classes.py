@@ -61,7 +61,7 @@ def test_a_class_called_by_its_id_is_one_class():
 @pytest.mark.parametrize(
     ("word", "reason"),
     [
-        ("crane", "--classes: 2 classes are called 'crane'; say which: n02012849, n03126707$"),
+        ("crane", "--classes: 2 classes are called 'crane'; use an id: n02012849, n03126707$"),
         ("!crane", "--classes: 2 classes are called 'crane'"),
         ("tensh", "--classes: no class 'tensh'; did you mean 'tench'[?]$"),
         ("zeppelin", "--classes: no class 'zeppelin'; there are n01440764, .*, n03126707 and 1 more$"),
@@ -77,7 +77,7 @@ def test_what_means_no_class_or_several_is_named(word, reason):
 
 
 def test_names_that_differ_in_case_alone_must_be_spelt():
-    with pytest.raises(SalpipeError, match="2 classes are called 'CAT'; say which: Cat, cat"):
+    with pytest.raises(SalpipeError, match="2 classes are called 'CAT'; use an id: Cat, cat"):
         classes_meant(["CAT"], ["Cat", "cat"])
 
 
@@ -129,7 +129,7 @@ def test_a_word_of_a_file_is_named_with_its_line(tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"# nothing\n\n", "classes.txt: no classes in it; write one a line"),
+        (b"# nothing\n\n", "classes.txt: no classes in it; write one per line"),
         (b"\xff\n", "classes.txt:1: not UTF-8"),
         (b"a" * 2**17, "classes.txt:1: longer than"),
     ],

@@ -1,4 +1,4 @@
-"""Lots never change, and nothing but seed, purpose and name decides them."""
+"""Hashes never change, and nothing but seed, purpose and name decides them."""
 
 import hashlib
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saliency_pipeline.subsets.hash_sampling import lots, ranks
+from saliency_pipeline.subsets.hash_sampling import hashes, ranks
 
 FIRST_RELEASE = [5224297344788543186, 8217667069550049332, 17093286328569828041]
 
@@ -15,7 +15,7 @@ FIRST_RELEASE = [5224297344788543186, 8217667069550049332, 17093286328569828041]
 def test_lots_are_those_of_the_first_release():
     # users hold sets drawn with them: another hash would give other sets
     keys = ["n01440764/n01440764_10026.JPEG", "Ada Lovelace/1.jpg", "été/ü.png"]
-    assert lots(0, "draw", keys).tolist() == FIRST_RELEASE
+    assert hashes(0, "draw", keys).tolist() == FIRST_RELEASE
     assert [f"{lot:016x}" for lot in FIRST_RELEASE] == [
         hashlib.blake2b(b"draw 0\n" + key.encode(), digest_size=8).hexdigest() for key in keys
     ]
@@ -23,17 +23,17 @@ def test_lots_are_those_of_the_first_release():
 
 @given(st.lists(st.text(st.characters(codec="utf-8"))), st.integers(0, 2**32 - 1))
 def test_a_lot_depends_on_its_name_alone(names, seed):
-    assert lots(seed, "draw", names).tolist() == [int(lots(seed, "draw", [name])[0]) for name in names]
+    assert hashes(seed, "draw", names).tolist() == [int(hashes(seed, "draw", [name])[0]) for name in names]
 
 
 def test_seeds_and_purposes_have_lots_of_their_own():
-    found = {int(lots(seed, purpose, ["a"])[0]) for seed in range(50) for purpose in ("class", "draw", "deal")}
+    found = {int(hashes(seed, purpose, ["a"])[0]) for seed in range(50) for purpose in ("class", "draw", "deal")}
     assert len(found) == 150
 
 
 def test_lots_are_spread_evenly():
     # a sum of 4,000 uniform numbers leaves 5 standard deviations once in two million seeds
-    drawn = lots(1, "draw", map(str, range(4000))) / 2.0**64
+    drawn = hashes(1, "draw", map(str, range(4000))) / 2.0**64
     assert drawn.mean() == pytest.approx(0.5, abs=5 * (1 / 12 / 4000) ** 0.5)
 
 

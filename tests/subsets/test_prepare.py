@@ -199,7 +199,7 @@ def test_persons_are_known_without_new_splits_and_without_a_search(tmp_path):
     assert dict(catalogue.taken) == {"group_by": "level:2", "group_duplicates": False}
     with_search = prepare(tmp_path, grouping=Grouping(group_by="level:2", group_duplicates=True), progress=recorded)
     assert dict(with_search.taken) == {"group_by": "level:2", "group_duplicates": True}
-    with pytest.raises(SalpipeError, match="--group-by level:3: no key has so many folders"):
+    with pytest.raises(SalpipeError, match="--group-by level:3: no key has that many folders"):
         prepare(tmp_path, grouping=Grouping(group_by="level:3"))
 
 

@@ -31,13 +31,13 @@ def test_contradictions_are_refused_at_once(options, reason):
     ("selection", "reason"),
     [
         (Selection(classes=("bees",)), "--classes: no class 'bees'; did you mean 'bee'"),
-        (Selection(num_classes=5), "--num-classes 5: there are 4 to draw from; ask for so many or fewer"),
+        (Selection(num_classes=5), "--num-classes 5: only 4 classes to sample from; use 4 or less"),
         (
             Selection(classes=("cat",), min_per_class=99),
-            "--min-per-class 99: the largest of the classes has 20 images; ask for so many or fewer",
+            "--min-per-class 99: the largest of the classes has 20 images; use a smaller number",
         ),
         (Selection(splits=(2, 1)), "--split 2/1: 3 images for 4 classes; ask for more, or .* with --num-classes 3"),
-        (Selection(("cat",), per_class=3, splits=(72, 18, 10)), "--split 72/18/10: of 3 images none falls to test"),
+        (Selection(("cat",), per_class=3, splits=(72, 18, 10)), "--split 72/18/10: none of 3 images is left for test"),
         (
             Selection(splits=(50, 40)),
             "4 of 4 classes have too few images: .*; there are 80 images in all: ask for fewer with --split",
@@ -51,7 +51,7 @@ def test_what_cannot_be_had_is_named(selection, reason):
 
 
 def test_classes_without_images_cannot_be_chosen():
-    with pytest.raises(SalpipeError, match="/data: the largest of the classes has 0 images; ask for others"):
+    with pytest.raises(SalpipeError, match="/data: the largest of the classes has 0 images; choose other classes"):
         select(catalogue({"bee": 0, "cat": 3}), Selection(classes=("bee",)))
     with pytest.raises(SalpipeError, match="/data: no image is left"):
         select(catalogue({"bee": 0}, unlabeled=3), Selection(per_class=2))
@@ -83,10 +83,10 @@ def test_a_shortfall_names_the_classes_and_a_way_out_that_works():
 def test_a_shortfall_of_classes_drawn_has_a_way_out_among_those_that_were_not():
     short = catalogue({name: 10 if name < "e" else 30 for name in "abcdefgh"})
     drawn = {"num_classes": 3, "splits": (40, 20)}
-    with pytest.raises(SalpipeError, match=r"; draw among larger ones with --min-per-class 20$"):
+    with pytest.raises(SalpipeError, match=r"; sample among larger ones with --min-per-class 20$"):
         select(short, Selection(**drawn))
     assert set(sizes(select(short, Selection(min_per_class=20, **drawn))).values()) == {20}
-    with pytest.raises(SalpipeError, match=r"; draw among larger ones with --min-per-class 30 and --num-classes 4$"):
+    with pytest.raises(SalpipeError, match=r"; sample among larger ones with --min-per-class 30 and --num-classes 4$"):
         select(short, Selection(num_classes=6, splits=(100, 20)))
     assert len(select(short, Selection(num_classes=4, min_per_class=30, splits=(100, 20))).classes) == 4
 

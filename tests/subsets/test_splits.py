@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.subsets.selection import fractions
-from saliency_pipeline.subsets.splits import class_totals, deal, deal_stable, part_totals
+from saliency_pipeline.subsets.splits import class_totals, part_totals, split_by_hash, split_units
 
 ARTICLE = [Fraction(18, 25), Fraction(9, 50), Fraction(1, 10)]
 
@@ -81,7 +81,7 @@ def test_of_equal_remainders_the_earlier_part_gets_the_image():
 
 
 def test_classes_too_small_for_every_part_take_turns_by_lot():
-    # of 20 images 14 train, 4 validate and 2 test: half a test image a class, for the classes with the lowest lots
+    # of 20 images 14 train, 4 validate and 2 test: half a test image a class, for the classes with the lowest hashes
     assert class_totals(whole(5, 5, 5, 5), [14, 4, 2], drawn(30, 10, 40, 20)).tolist() == [
         [4, 1, 0],
         [3, 1, 1],
@@ -100,8 +100,8 @@ def test_totals_of_classes_add_up_both_ways_and_are_near_their_proportion(sizes,
     weights, images = np.array(sizes, np.int64), sum(sizes)
     share = Fraction(train, max(train + test, 100)), Fraction(test, max(train + test, 100))
     totals = part_totals(images, [share[0], 1 - sum(share), share[1]])
-    lots = data.draw(st.lists(st.integers(0, 2**64 - 1), min_size=len(sizes), max_size=len(sizes)))
-    found = class_totals(weights, totals, np.array(lots, np.uint64))
+    hashes = data.draw(st.lists(st.integers(0, 2**64 - 1), min_size=len(sizes), max_size=len(sizes)))
+    found = class_totals(weights, totals, np.array(hashes, np.uint64))
     assert (found >= 0).all()
     assert found.sum(1).tolist() == sizes
     assert found.sum(0).tolist() == totals
@@ -114,7 +114,7 @@ def test_totals_of_classes_add_up_both_ways_and_are_near_their_proportion(sizes,
 
 @st.composite
 def units(draw, largest=4):
-    """Strata, sizes and lots of units, and lots of classes."""
+    """Strata, sizes and hashes of units, and hashes of classes."""
     classes = draw(st.integers(1, 4))
     rows = draw(
         st.lists(
@@ -127,26 +127,26 @@ def units(draw, largest=4):
 
 @given(units(largest=1), st.sampled_from([ARTICLE, [Fraction(1, 2)] * 2, [Fraction(9, 10), 0, Fraction(1, 10)]]))
 def test_single_images_are_dealt_exactly(found, shares):
-    strata, sizes, lots, class_lots = found
+    strata, sizes, hashes, class_hashes = found
     totals = part_totals(len(sizes), shares)
-    parts = deal(strata, sizes, lots, totals, class_lots)
-    counts = np.zeros((len(class_lots), len(shares)), np.int64)
+    parts = split_units(strata, sizes, hashes, totals, class_hashes)
+    counts = np.zeros((len(class_hashes), len(shares)), np.int64)
     np.add.at(counts, (strata, parts), 1)
-    weights = np.bincount(strata, minlength=len(class_lots))
-    assert counts.tolist() == class_totals(weights, totals, class_lots).tolist()
+    weights = np.bincount(strata, minlength=len(class_hashes))
+    assert counts.tolist() == class_totals(weights, totals, class_hashes).tolist()
 
 
 @given(units(), st.sampled_from([ARTICLE, [Fraction(1, 3), Fraction(1, 3), Fraction(1, 3)]]))
 def test_units_of_several_images_spoil_the_counts_by_less_than_their_size(found, shares):
-    strata, sizes, lots, class_lots = found
+    strata, sizes, hashes, class_hashes = found
     totals = part_totals(int(sizes.sum()), shares)
-    parts = deal(strata, sizes, lots, totals, class_lots)
-    counts = np.zeros((len(class_lots), len(shares)), np.int64)
+    parts = split_units(strata, sizes, hashes, totals, class_hashes)
+    counts = np.zeros((len(class_hashes), len(shares)), np.int64)
     np.add.at(counts, (strata, parts), sizes)
-    weights = np.zeros(len(class_lots), np.int64)
+    weights = np.zeros(len(class_hashes), np.int64)
     np.add.at(weights, strata, sizes)
-    wanted = class_totals(weights, totals, class_lots)
-    for label in range(len(class_lots)):
+    wanted = class_totals(weights, totals, class_hashes)
+    for label in range(len(class_hashes)):
         largest = int(sizes[strata == label].max(initial=1))
         assert (counts[label] - wanted[label] < largest).all()
         assert (wanted[label] - counts[label] <= (len(shares) - 1) * (largest - 1)).all()
@@ -156,26 +156,26 @@ def test_units_of_several_images_spoil_the_counts_by_less_than_their_size(found,
 
 def test_single_images_make_up_for_the_units_dealt_before_them():
     sizes = whole(*[3] * 10, *[1] * 70)
-    parts = deal(np.zeros(80, np.int64), sizes, np.arange(80, dtype=np.uint64) * 2**57, [72, 18, 10], drawn(0))
+    parts = split_units(np.zeros(80, np.int64), sizes, np.arange(80, dtype=np.uint64) * 2**57, [72, 18, 10], drawn(0))
     assert np.bincount(parts, sizes).tolist() == [72, 18, 10]
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_larger_units_are_dealt_before_smaller_ones_take_their_place(seed):
-    lots = np.random.default_rng(seed).integers(0, 2**64, 2, np.uint64)
-    assert deal(whole(0, 0), whole(2, 4), lots, [4, 2], drawn(0)).tolist() == [1, 0]
+    hashes = np.random.default_rng(seed).integers(0, 2**64, 2, np.uint64)
+    assert split_units(whole(0, 0), whole(2, 4), hashes, [4, 2], drawn(0)).tolist() == [1, 0]
 
 
 def test_what_one_part_has_too_many_training_has_too_few():
-    assert deal(whole(0, 0), whole(3, 1), drawn(0, 0), [1, 1, 2], drawn(0)).tolist() == [2, 1]
+    assert split_units(whole(0, 0), whole(3, 1), drawn(0, 0), [1, 1, 2], drawn(0)).tolist() == [2, 1]
 
 
 def test_units_of_several_images_go_to_every_part_with_its_odds():
     # were they always dealt to the part that lacks most, no duplicate would ever be tested on
     count = 2_000
-    lots = np.random.default_rng(0).integers(0, 2**64, count, np.uint64)
+    hashes = np.random.default_rng(0).integers(0, 2**64, count, np.uint64)
     sizes = np.where(np.arange(count) < 200, 2, 1)
-    parts = deal(np.zeros(count, np.int64), sizes, lots, part_totals(2_200, ARTICLE), drawn(0))
+    parts = split_units(np.zeros(count, np.int64), sizes, hashes, part_totals(2_200, ARTICLE), drawn(0))
     assert np.bincount(parts[:200]) == pytest.approx(np.array([144, 36, 20]), abs=4 * (200 * 0.72 * 0.28) ** 0.5)
     assert np.bincount(parts[:200])[2] > 5
 
@@ -185,16 +185,16 @@ def test_units_of_several_images_go_to_every_part_with_its_odds():
 
 def test_a_stable_part_is_an_interval_of_lots():
     edges = [0, int(0.72 * 2**64) - 2**12, int(0.72 * 2**64) + 2**12, int(0.9 * 2**64) + 2**12, 2**64 - 1]
-    assert deal_stable(drawn(*edges), ARTICLE).tolist() == [0, 0, 1, 2, 2]
-    assert deal_stable(drawn(*edges), [ARTICLE[0], 1 - ARTICLE[0]]).tolist() == [0, 0, 1, 1, 1]
+    assert split_by_hash(drawn(*edges), ARTICLE).tolist() == [0, 0, 1, 2, 2]
+    assert split_by_hash(drawn(*edges), [ARTICLE[0], 1 - ARTICLE[0]]).tolist() == [0, 0, 1, 1, 1]
 
 
 def test_the_last_lot_of_a_stable_part_is_the_last_below_its_fraction():
     thirds = [Fraction(1, 3), Fraction(2, 3)]
-    assert deal_stable(drawn(2 * (2**63 // 3), 2 * (2**63 // 3 + 1)), thirds).tolist() == [0, 1]
+    assert split_by_hash(drawn(2 * (2**63 // 3), 2 * (2**63 // 3 + 1)), thirds).tolist() == [0, 1]
 
 
 def test_a_stable_part_of_size_0_is_empty_to_the_last_lot():
-    lots = drawn(0, 2**64 - 1)
-    assert deal_stable(lots, [Fraction(1), Fraction(0), Fraction(0)]).tolist() == [0, 0]
-    assert deal_stable(lots, [Fraction(0), Fraction(1), Fraction(0)]).tolist() == [1, 1]
+    hashes = drawn(0, 2**64 - 1)
+    assert split_by_hash(hashes, [Fraction(1), Fraction(0), Fraction(0)]).tolist() == [0, 0]
+    assert split_by_hash(hashes, [Fraction(0), Fraction(1), Fraction(0)]).tolist() == [1, 1]

@@ -1,7 +1,7 @@
-"""Tar archives read in place: where their members lie. What the members mean to a data set stands in its reader.
+"""Tar archives read in place: names, offsets and sizes of their members.
 
-The headers are read here rather than by `tarfile`, which takes 15 microseconds for each, twenty seconds for ImageNet's
-training images alone, reads headers of any size into memory, and does not say what it passes over.
+`tarfile` takes 15 microseconds per header, twenty seconds for ImageNet's training images alone, reads headers of any
+size into memory, and does not report what it skips.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from functools import partial
 from io import BufferedReader, RawIOBase
 from typing import NamedTuple, TypedDict, cast
 
+from saliency_pipeline.datasets.files.errors import file_errors_explained
 from saliency_pipeline.datasets.notes import Notes
-from saliency_pipeline.documents import open_regular, remedy_for
+from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import MAX_FILE_BYTES
 from saliency_pipeline.text import shown
 
 MAX_SMALL_BYTES = 2**24
-"""Lists and tables that lie in archives are smaller than this."""
+"""Largest list or table that is read from an archive."""
 
 _MAX_UNPACKED_BYTES = 2**26
 _MAX_EXTENDED_BYTES = 2**20
@@ -57,16 +58,16 @@ _COMPRESSED = {
 }
 
 _Read = Callable[[int, int], bytes]
-"""Takes a number of bytes and where they begin; gives fewer at the end of the archive."""
+"""Read a number of bytes from an offset; fewer at the end of the archive."""
 
 
 class Member(NamedTuple):
     """A regular file in an archive.
 
     Attributes:
-        name: its path in the archive, relative and '/' separated, fit to be (part of) a key.
+        name: its path in the archive, relative and '/' separated, valid as (part of) a key.
         offset: where in the archive's file its bytes begin.
-        size: how many there are; all of them lie within the archive.
+        size: number of its bytes, all of them within the archive.
     """
 
     name: str
@@ -77,47 +78,43 @@ class Member(NamedTuple):
 def members(
     path: str, notes: Notes, *, start: int = 0, length: int | None = None, called: str | None = None
 ) -> Iterator[Member]:
-    """The regular files of an uncompressed tar in their order; only headers are read, and only names are kept.
+    """The regular files of an uncompressed tar in their order; only headers are read.
 
-    Folders are passed over in silence. Noted and passed over are links, devices, pipes and sparse files; paths that
-    are absolute or lead upwards, and what is no path; the second and later of a name; files above `MAX_FILE_BYTES`
-    that are no tars themselves. Where the archive is cut short or damaged, what lies before is used and that is noted.
+    Folders are skipped. Skipped and noted are links, devices, pipes and sparse files; absolute, upward and invalid
+    paths; the second and later file of a name; files above `MAX_FILE_BYTES` that are no tars. If the archive is
+    truncated or damaged, the members before are returned and that is noted. Bytes of names that are not valid UTF-8
+    are escaped as in `key_part`.
 
-    In names that are not valid UTF-8 the odd bytes stand as in `key_part`.
+    The format is ustar with the extended headers of pax (POSIX.1-2001) and GNU's long names and large numbers.
 
     Args:
         path: the file.
-        notes: takes what was passed over.
-        start: where in the file the archive begins: for one that lies in another, its member's `offset`.
-        length: how many bytes it has: its member's `size`; None where it is the whole file.
-        called: what notes call the archive; the file's name where it is None.
+        notes: receives what is skipped.
+        start: where in the file the archive begins: `offset` of an archive within an archive.
+        length: its number of bytes, `size` of the member; None for the whole file.
+        called: name of the archive in notes; the file's name by default.
 
     Raises:
-        SalpipeError: the file cannot be read, is compressed or is no tar. Where `length` is given the latter two are
-            noted instead: the archives beside it may be sound.
-
-    The format is ustar with the extended headers of pax (POSIX.1-2001) and GNU's long names and large numbers.
+        SalpipeError: the file cannot be read, is compressed or is no tar. With `length` the latter two are noted
+            instead, since archives beside it may be intact.
     """
     called = called or os.path.basename(path)
-    try:
-        with open(path, "rb", 0, opener=open_regular) as file:
-            end = os.fstat(file.fileno()).st_size
-            if length is not None:
-                end = min(end, start + length)
-            read = partial(os.pread, file.fileno())
-            fault = _fault(read(min(_BLOCK, end - start), start))
-            if fault is None:
-                yield from _members(read, start, end, called, notes)
-            elif length is None:
-                raise SalpipeError(f"{shown(path)}: {fault}")
-            else:
-                notes.add(called, fault)
-    except OSError as error:
-        raise SalpipeError(f"{shown(path)}: {error.strerror}; {remedy_for(error)}") from None
+    with file_errors_explained(path), open(path, "rb", 0, opener=open_regular) as file:
+        end = os.fstat(file.fileno()).st_size
+        if length is not None:
+            end = min(end, start + length)
+        read = partial(os.pread, file.fileno())
+        fault = _fault(read(min(_BLOCK, end - start), start))
+        if fault is None:
+            yield from _members(read, start, end, called, notes)
+        elif length is None:
+            raise SalpipeError(f"{shown(path)}: {fault}")
+        else:
+            notes.add(called, fault)
 
 
 def is_archive(path: str) -> bool:
-    """Whether a file is called .tar, or begins like one or like a compressed file; `members` says what it lacks."""
+    """True if a file has the suffix .tar, or begins like a tar or a compressed file."""
     try:
         with open(path, "rb", 0, opener=open_regular) as file:
             block = os.pread(file.fileno(), _BLOCK, 0)
@@ -131,14 +128,14 @@ def read_small(path: str, name: str, limit: int = MAX_SMALL_BYTES) -> bytes:
 
     Args:
         path: the archive.
-        name: the last parts of the member's path, "data/meta.mat"; the first that ends so is read.
-        limit: the most bytes the file may have. Of a compressed archive only the first 64 MiB are unpacked.
+        name: the last parts of the member's path, such as "data/meta.mat"; the first match is read.
+        limit: largest size of the file. Only the first 64 MiB of a compressed archive are unpacked.
 
     Raises:
-        SalpipeError: no such file lies there, it is too large, or the archive cannot be read.
+        SalpipeError: there is no such file, it is too large, or the archive cannot be read.
     """
-    for found, data in small_files(path, Notes(), limit, _MAX_UNPACKED_BYTES):
-        if f"/{found}".endswith(f"/{name}"):
+    for member, data in small_files(path, Notes(), limit, _MAX_UNPACKED_BYTES):
+        if f"/{member}".endswith(f"/{name}"):
             if data is None:
                 raise SalpipeError(f"{shown(path)}: {name} is larger than {limit:,} bytes; download it again")
             return data
@@ -146,19 +143,19 @@ def read_small(path: str, name: str, limit: int = MAX_SMALL_BYTES) -> bytes:
 
 
 def small_files(path: str, notes: Notes, limit: int, unpacked: int) -> Iterator[tuple[str, bytes | None]]:
-    """The files in a .tar or .tar.gz, read once from front to back; nothing of them is kept.
+    """The files in a .tar or .tar.gz, read once from front to back.
 
     Args:
         path: the archive.
-        notes: takes what was passed over, as for `members`.
-        limit: the most bytes of a file that are read.
-        unpacked: how much of a compressed archive is unpacked.
+        notes: receives what is skipped, as for `members`.
+        limit: largest size of a file.
+        unpacked: number of bytes of a compressed archive that are unpacked.
 
     Yields:
-        A member's path as `Member` has it, and its bytes; None where there are more than `limit`.
+        The path of `Member`, and the bytes, or None if there are more than `limit`.
 
     Raises:
-        SalpipeError: the archive cannot be read or is damaged; what lies 64 KiB before the damage was yielded.
+        SalpipeError: the archive cannot be read or is damaged; members 64 KiB before the damage were yielded.
     """
     try:
         with open(path, "rb", 0, opener=open_regular) as file:
@@ -179,7 +176,7 @@ def small_files(path: str, notes: Notes, limit: int, unpacked: int) -> Iterator[
 
 
 def _forwards(take: Callable[[int], bytes]) -> _Read:
-    """Reads what lies ever further on, so that a compressed file is unpacked once."""
+    """Read at increasing offsets, so that a compressed file is unpacked once."""
     here = 0
 
     def read(size: int, at: int) -> bytes:
@@ -194,7 +191,7 @@ def _forwards(take: Callable[[int], bytes]) -> _Read:
 
 
 def _fault(block: bytes) -> str | None:
-    """Why a file that begins with these bytes is no archive one can read in place."""
+    """Why a file that begins with these bytes is no archive that can be read in place; None if it is one."""
     for magic, command in _COMPRESSED.items():
         if block.startswith(magic):
             return f"compressed; unpack it with {command}, since images are read where they lie"
@@ -204,7 +201,7 @@ def _fault(block: bytes) -> str | None:
 
 
 class _Header(NamedTuple):
-    """What a header says of a member."""
+    """Header of a member."""
 
     name: bytes
     size: int
@@ -213,7 +210,7 @@ class _Header(NamedTuple):
 
 
 class _Change(TypedDict, total=False):
-    """What extending headers say of the one that follows them."""
+    """Changes of extended headers to the header that follows them."""
 
     name: bytes
     size: int
@@ -264,7 +261,7 @@ def _members(read: _Read, at: int, end: int, called: str, notes: Notes) -> Itera
 
 
 def _header(block: bytes) -> _Header | None:
-    """A header by itself; None where it is none."""
+    """Parse a header; None if it is none."""
     if len(block) < _BLOCK:
         return None
     name, size, check, kind, prefix = _HEADER.unpack(block)
@@ -284,36 +281,36 @@ def _header(block: bytes) -> _Header | None:
 
 
 def _number(field: bytes) -> int:
-    if field[0] & 0x80:  # GNU's large numbers; negative ones, which say nothing of a size, begin with another byte
+    if field[0] & 0x80:  # GNU's large numbers; negative ones, which are no sizes, begin with another byte
         return int.from_bytes(field[1:], "big") if field[0] == 0x80 else -1
     return int(field.partition(b"\0")[0].strip() or b"0", 8)
 
 
 def _extended(read: _Read, at: int, header: _Header) -> _Change:
-    """What an extending header changes about the one after it."""
-    if header.kind in (_GLOBAL, _LONG_LINK):  # a global one tells of owners and times
+    """Changes of an extended header to the one after it."""
+    if header.kind in (_GLOBAL, _LONG_LINK):  # a global one has owners and times
         return {}
     if header.size > _MAX_EXTENDED_BYTES:
         return {"fault": "an extended header too large to be read"}
     data = read(header.size, at)
     if header.kind == _LONG_NAME:
         return {"name": data.partition(b"\0")[0]}
-    found: _Change = {}
+    change: _Change = {}
     try:
         for keyword, value in _pax(data):
             if keyword == b"path":
-                found["name"] = value
+                change["name"] = value
             elif keyword == b"size":
-                found["size"] = int(value)
+                change["size"] = int(value)
             elif keyword.startswith(b"GNU.sparse."):
-                found["fault"] = _A_SPARSE_FILE
+                change["fault"] = _A_SPARSE_FILE
     except ValueError:
-        found["fault"] = "an extended header without sense"
-    return found
+        change["fault"] = "an extended header without sense"
+    return change
 
 
 def _pax(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keywords and values of records "length keyword=value" and a line feed. Raises ValueError where they are none."""
+    """Keywords and values of records "length keyword=value" and a line feed. Raises ValueError if they are invalid."""
     at = 0
     while at < len(data) and data[at]:
         space = data.index(b" ", at, at + 12)
@@ -326,7 +323,7 @@ def _pax(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _after_sparse_map(read: _Read, at: int, end: int) -> int:
-    """Where the data of a sparse file begins of which the map of holes takes more than its header."""
+    """Offset of the data of a sparse file whose map of holes is larger than its header."""
     more = True
     while more and at < end:
         more = read(1, at + 504) not in (b"", b"\0")
@@ -335,7 +332,7 @@ def _after_sparse_map(read: _Read, at: int, end: int) -> int:
 
 
 def _name(raw: bytes) -> tuple[str, str | None]:
-    """A member's path as a key, and what is wrong with it."""
+    """A member's path as a key, and its fault, if any."""
     if b"\\" in raw or not raw.isascii():
         name = raw.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
     else:

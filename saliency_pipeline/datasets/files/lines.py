@@ -1,4 +1,4 @@
-"""Lines of text files from outside, one after the other and none without end. What a line means stands elsewhere."""
+"""Lines and CSV rows of untrusted text files, with bounded memory."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import BinaryIO, NoReturn
 
-from saliency_pipeline.documents import open_regular, remedy_for
+from saliency_pipeline.datasets.files.errors import file_errors_explained
+from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.text import shown
 
 MAX_LINE_BYTES = 2**16
-"""A longer line is none of a list: the most boxes of one image take a tenth of this."""
+"""Longest line: the most boxes of one image take a tenth of this."""
 
 MAX_LINES, MAX_LIST_BYTES = 2**22, 2**27
-"""What is made of a list stays in memory. The longest, LOC_train_solution.csv, has about 545,000 lines of 45 bytes."""
+"""Longest list, since its contents stay in memory. LOC_train_solution.csv has about 545,000 lines of 45 bytes."""
 
 
 class Lines:
-    """The lines of a text file in UTF-8, numbered; nothing of it is kept.
+    """The numbered lines of a text file in UTF-8.
 
     Args:
         path: the file, as messages name it.
-        data: what it holds, where it lies in an archive; read from `path` where left out.
+        data: its contents if it is in an archive; read from `path` by default.
     """
 
     def __init__(self, path: str | os.PathLike[str], data: bytes | None = None) -> None:
@@ -32,58 +33,49 @@ class Lines:
         self._data = data
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
-        """Number, from 1, and text of each line that is not blank, without the white space at its end.
+        """Number, from 1, and text of each line that is not blank, without trailing white space.
 
         Raises:
-            SalpipeError: the file cannot be read, a line is no UTF-8 or longer than `MAX_LINE_BYTES`, or there are more
-                than `MAX_LINES` or `MAX_LIST_BYTES` of them.
+            SalpipeError: the file cannot be read, a line is not UTF-8 or longer than `MAX_LINE_BYTES`, or there are
+                more than `MAX_LINES` or `MAX_LIST_BYTES`.
         """
-        try:
-            with self._open() as file:
-                number = total = 0
-                while line := file.readline(MAX_LINE_BYTES + 1):
-                    number += 1
-                    total += len(line)
-                    if number > MAX_LINES or total > MAX_LIST_BYTES:
-                        self.fail(number, "the list does not end where it should; download it again")
-                    if len(line) > MAX_LINE_BYTES:
-                        self.fail(number, f"longer than {MAX_LINE_BYTES:,} bytes; give the list as it was published")
-                    try:
-                        text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip()
-                    except UnicodeDecodeError:
-                        self.fail(number, "not UTF-8; save the file as UTF-8 text")
-                    if text:
-                        yield number, text
-        except OSError as error:
-            raise self._unreadable(error) from None
+        with file_errors_explained(self.path), self._open() as file:
+            number = total = 0
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                total += len(line)
+                if number > MAX_LINES or total > MAX_LIST_BYTES:
+                    self.fail(number, "longer than any list of this kind; download it again")
+                if len(line) > MAX_LINE_BYTES:
+                    self.fail(number, f"longer than {MAX_LINE_BYTES:,} bytes; give the list as it was published")
+                try:
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip()
+                except UnicodeDecodeError:
+                    self.fail(number, "not UTF-8; save the file as UTF-8 text")
+                if text:
+                    yield number, text
 
     def read(self, limit: int) -> bytes:
-        """The first bytes of the file, one more than `limit` where there are more.
+        """The first `limit` bytes of the file, and one more if there are more.
 
         Raises:
             SalpipeError: the file cannot be read.
         """
-        try:
-            with self._open() as file:
-                return file.read(limit + 1)
-        except OSError as error:
-            raise self._unreadable(error) from None
+        with file_errors_explained(self.path), self._open() as file:
+            return file.read(limit + 1)
 
     def _open(self) -> BinaryIO:
         return open(self.path, "rb", opener=open_regular) if self._data is None else BytesIO(self._data)
 
-    def _unreadable(self, error: OSError) -> SalpipeError:
-        return SalpipeError(f"{shown(self.path)}: {error.strerror}; {remedy_for(error)}")
-
     def fail(self, number: int, reason: str) -> NoReturn:
-        """Raise the SalpipeError of one line."""
+        """Raise SalpipeError for a line."""
         raise SalpipeError(f"{shown(self.path)}:{number}: {reason}")
 
     def rows(self, *columns: str) -> Iterator[tuple[int, dict[str, str]]]:
-        """Number and cells of each row of a CSV file whose first line names its columns.
+        """Line number and cells of each row of a CSV file with a header.
 
         Raises:
-            SalpipeError: as for the lines; or one of `columns` is not in the header, or a row ends before them.
+            SalpipeError: as for the lines; or one of `columns` is missing in the header or in a row.
         """
         header: list[str] = []
         for number, line in self:

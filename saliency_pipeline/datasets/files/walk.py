@@ -1,4 +1,4 @@
-"""All folders of a tree with the images in them, on disk or in one tar. What they mean stands in `folder.py`."""
+"""Walk over all folders of a tree with their images, on disk or in one tar."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from saliency_pipeline.datasets.files.archive import Member, members
-from saliency_pipeline.datasets.files.listing import HIDDEN, ByContent, folder_errors_explained, is_hidden, listing
+from saliency_pipeline.datasets.files.errors import folder_errors_explained
+from saliency_pipeline.datasets.files.listing import HIDDEN, ByContent, is_hidden, listing
 from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.images.keys import ending_of, has_image_suffix, key_part
 from saliency_pipeline.images.record import ImageRecord, Split
@@ -19,10 +20,10 @@ class Folder(NamedTuple):
     """One folder of a tree.
 
     Attributes:
-        path: where it is; of a folder in a tar the tar.
+        path: its path, or that of the tar.
         parts: its names in the key, from the root down.
         images: names of the images directly in it.
-        places: of images in a tar: where each begins and how many bytes it has.
+        places: offset and length of each image in a tar.
     """
 
     path: str
@@ -42,19 +43,18 @@ class Folder(NamedTuple):
 
 
 def walk(top: str, notes: Notes) -> Iterator[Folder]:
-    """All visible folders from the top down, each with the images in it, in no particular order.
+    """All visible folders from the top down with their images, in no particular order.
 
-    A link to nowhere may have been one, and comes as a folder without images.
+    A dangling link may have been a folder, and is returned as one without images.
 
     Args:
         top: the folder at the top, absolute.
-        notes: takes what is passed over.
+        notes: receives what is skipped.
 
     Raises:
         SalpipeError: a folder cannot be read.
     """
-    # A loop is a folder met again on its own way down; one reached by two ways is no loop and read twice. The way
-    # down is told by device and inode, since the same folder has many names.
+    # A loop is a folder within itself, by device and inode; a folder that is reached on two paths is read twice.
     waiting: list[tuple[str, tuple[str, ...], frozenset[tuple[int, int]]]] = [(top, (), frozenset())]
     while waiting:
         path, parts, above = waiting.pop()
@@ -65,22 +65,22 @@ def walk(top: str, notes: Notes) -> Iterator[Folder]:
             notes.count(LOOP)
             continue
         within = above | {identity}
-        found = listing(path)
-        waiting += [(os.path.join(path, name), (*parts, key_part(name)), within) for name in found.folders]
-        yield Folder(path, parts, found.images)
-        links = {name for name in found.others if os.path.islink(os.path.join(path, name))}
-        dangling = [name for name in found.others if name in links and not os.path.exists(os.path.join(path, name))]
-        notes.listed(found, dangling)
+        entries = listing(path)
+        waiting += [(os.path.join(path, name), (*parts, key_part(name)), within) for name in entries.folders]
+        yield Folder(path, parts, entries.images)
+        links = {name for name in entries.others if os.path.islink(os.path.join(path, name))}
+        dangling = [name for name in entries.others if name in links and not os.path.exists(os.path.join(path, name))]
+        notes.listed(entries, dangling)
         for name in dangling:
             yield Folder(os.path.join(path, name), (*parts, key_part(name)), [])
 
 
 def walk_tar(path: str, notes: Notes) -> list[Folder]:
-    """The folders in an uncompressed tar, each with the images in it, in the order of their first files.
+    """The folders in an uncompressed tar with their images, in the order of their first files.
 
     Args:
         path: the tar, absolute.
-        notes: takes what is passed over.
+        notes: receives what is skipped.
 
     Raises:
         SalpipeError: it cannot be read, is compressed or is no tar.
@@ -98,11 +98,11 @@ def walk_tar(path: str, notes: Notes) -> list[Folder]:
 
 
 class MemberImages:
-    """Tells which members of an archive are images; the others are counted.
+    """Recognizes the images in an archive; other members are counted.
 
     Args:
         path: the archive.
-        notes: takes what is passed over.
+        notes: receives what is skipped.
     """
 
     def __init__(self, path: str, notes: Notes) -> None:
@@ -111,7 +111,7 @@ class MemberImages:
         self._looked = ByContent()
 
     def takes(self, member: Member) -> bool:
-        """Whether a member is an image, by its name or its first bytes, and not hidden."""
+        """True if a member is an image, by its name or its first bytes, and not hidden."""
         if is_hidden(member.name):
             self._notes.count(HIDDEN)
             return False

@@ -46,43 +46,43 @@ def read_meta(lines: Lines) -> list[Synset]:
     """The classes in the devkit's meta.mat: synsets without children; the others are their ancestors."""
     try:
         rows = matlab.structures(lines.read(matlab.MAX_BYTES), "synsets")
-        found = [
+        leaves = [
             Synset(int(str(row["ILSVRC2012_ID"])), str(row["WNID"]).strip(), str(row.get("words") or ""))
             for row in rows
             if row["num_children"] == 0
         ]
-        valid = all(is_wnid(synset.wnid) for synset in found) and len({synset.number for synset in found}) == len(found)
+        valid = all(is_wnid(leaf.wnid) for leaf in leaves) and len({leaf.number for leaf in leaves}) == len(leaves)
     except (ValueError, KeyError):
         valid = False
     if not valid:
         raise SalpipeError(f"{shown(lines.path)}: not the meta.mat of ILSVRC 2012, or damaged; unpack the devkit again")
-    return found
+    return leaves
 
 
 def read_map(lines: Lines) -> dict[int, str]:
     """The devkit's map_clsloc.txt: `n02119789 1 kit_fox`, where 1 is the ILSVRC2012_ID."""
-    found: dict[int, str] = {}
+    wnids: dict[int, str] = {}
     for number, text in lines:
         wnid, _, rest = text.partition(" ")
         key = rest.partition(" ")[0]
         if not is_wnid(wnid) or not _NUMBER.fullmatch(key):
             lines.fail(number, "not like 'n02119789 1 kit_fox'")
-        if int(key) in found:
-            lines.fail(number, f"id {key} is also that of {found[int(key)]}")
-        found[int(key)] = wnid
-    return found
+        if int(key) in wnids:
+            lines.fail(number, f"id {key} is also that of {wnids[int(key)]}")
+        wnids[int(key)] = wnid
+    return wnids
 
 
 def read_ground_truth(lines: Lines, explained: str, wnids: dict[int, str]) -> dict[int, str]:
     """Line i has the ILSVRC2012_ID of image i, which is no index: the ids follow the devkit's order, not WordNet's."""
-    found = {}
+    truth = {}
     for number, text in lines:
         text = text.strip()
         wnid = wnids.get(int(text)) if _NUMBER.fullmatch(text) else None
         if wnid is None:
             lines.fail(number, f"{shown(text[:40])} is no id that {shown(os.path.basename(explained))} explains")
-        found[number] = wnid
-    return found
+        truth[number] = wnid
+    return truth
 
 
 def is_caffe(lines: Lines) -> bool:
@@ -95,7 +95,7 @@ def is_caffe(lines: Lines) -> bool:
 
 def read_caffe(lines: Lines, explained: str, wnids: Sequence[str]) -> dict[int, str]:
     """Caffe's val.txt: `ILSVRC2012_val_00000001.JPEG 65`, where 65 counts the lines of synsets.txt from 0."""
-    found: dict[int, str] = {}
+    truth: dict[int, str] = {}
     for number, text in lines:
         match = _CAFFE_LINE.fullmatch(text)
         if match is None:
@@ -104,9 +104,9 @@ def read_caffe(lines: Lines, explained: str, wnids: Sequence[str]) -> dict[int, 
             lines.fail(number, f"no line {int(match[2]) + 1} in {shown(os.path.basename(explained))}")
         image = validation_number(match[1])
         assert image is not None
-        if found.setdefault(image, wnids[int(match[2])]) != wnids[int(match[2])]:
+        if truth.setdefault(image, wnids[int(match[2])]) != wnids[int(match[2])]:
             lines.fail(number, f"{match[1]} is in the list twice, with two classes")
-    return found
+    return truth
 
 
 def read_solution(lines: Lines) -> Iterator[tuple[int, str, str, tuple[Box, ...]]]:
@@ -150,9 +150,9 @@ def read_boxes(lines: Lines, *, labeled: bool) -> Iterator[tuple[str, str, Box]]
 
 
 def _box(lines: Lines, line: int, corners: Sequence[str], numbers: dict[str, int]) -> Box:
-    if (found := box_of(corners, numbers)) is None:
+    if (box := box_of(corners, numbers)) is None:
         lines.fail(line, f"{shown(' '.join(corners)[:40])} are not the four corners of a box in whole pixels")
-    return found
+    return box
 
 
 def box_of(corners: Sequence[str], numbers: dict[str, int]) -> Box | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from typing import NamedTuple
-from xml.parsers.expat import ExpatError, ParserCreate
+from xml.etree.ElementTree import XML, ParseError, XMLParser
 
 from saliency_pipeline.datasets.files.archive import small_files
 from saliency_pipeline.datasets.files.listing import listing
@@ -43,11 +43,9 @@ _THREADS, _TOGETHER = 8, 512
 """Threads that read, since a disk has to be asked for several files at once, and how many files lie in memory."""
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_DEPTHS = {"name": 3, **dict.fromkeys(_CORNERS, 4)}
-"""How deep what is read of an object lies: annotation/object/name, annotation/object/bndbox/xmin."""
 
 
-def find_boxes(folders: Sequence[str], part: str, draft: CatalogueBuilder) -> Boxes:
+def find_boxes(folders: Sequence[str], part: str, builder: CatalogueBuilder) -> Boxes:
     """The boxes of the images of a part, from the first place that has any.
 
     Folders go before archives, and these are read where they lie. A file is about the image that is called as it is:
@@ -56,7 +54,7 @@ def find_boxes(folders: Sequence[str], part: str, draft: CatalogueBuilder) -> Bo
     Args:
         folders: the data set's and those around it.
         part: train or val.
-        draft: the images; its notes take the files that cannot be read.
+        builder: the images; its notes take the files that cannot be read.
 
     What is odd in the files is known from tensorflow/models, research/inception, process_bounding_boxes.py.
     """
@@ -67,12 +65,12 @@ def find_boxes(folders: Sequence[str], part: str, draft: CatalogueBuilder) -> Bo
     archives = [path for folder in folders for name in names if os.path.isfile(path := os.path.join(folder, name))]
     if not trees and not archives:
         return {}
-    classes = draft.classes(part)
-    found = (
+    classes = builder.classes(part)
+    sources = (
         *(_in_folders(path, part, classes) for path in trees),
-        *(_in_archive(path, classes, draft.notes) for path in archives),
+        *(_in_archive(path, classes, builder.notes) for path in archives),
     )
-    return next(filter(None, (_boxes(files, classes, draft.notes) for files in found)), {})
+    return next(filter(None, (_boxes(files, classes, builder.notes) for files in sources)), {})
 
 
 class _File(NamedTuple):
@@ -89,9 +87,9 @@ def _boxes(files: Iterable[_File], classes: Mapping[str, str], notes: Notes) -> 
     total = 0
     for image, place, data in files:
         try:
-            if found := read_xml(data, classes[image], numbers):
-                boxes[image] = found
-                total += len(found)
+            if own := read_xml(data, classes[image], numbers):
+                boxes[image] = own
+                total += len(own)
         except ValueError as error:
             notes.add(place, str(error))
         if total > _MAX_BOXES:
@@ -123,7 +121,7 @@ def _in_folders(place: str, part: str, classes: Mapping[str, str]) -> Iterator[_
 
 
 def _read(paths: Sequence[str]) -> list[_File]:
-    found = []
+    files = []
     for path in paths:
         data: bytes | None = None
         try:
@@ -135,8 +133,8 @@ def _read(paths: Sequence[str]) -> list[_File]:
                 os.close(file)
         except OSError:
             data = None
-        found.append(_File(_image(path), path, data))
-    return found
+        files.append(_File(_image(path), path, data))
+    return files
 
 
 def _in_archive(path: str, classes: Mapping[str, str], notes: Notes) -> Iterator[_File]:
@@ -173,55 +171,25 @@ def read_xml(data: bytes | None, wnid: str, numbers: dict[str, int]) -> tuple[Bo
     """
     if data is None or len(data) > MAX_XML_BYTES:
         raise ValueError("cannot be read, or is too large for an image's boxes")
+    # entities are declared in document types alone: without one nothing is expanded or loaded
+    if b"<!DOCTYPE" in data:
+        raise ValueError("has a document type, as no file of boxes should")
+    try:
+        if b"\0" in data:  # UTF-16, to which a byte order mark would switch the parser
+            raise ParseError
+        root = XML(data, XMLParser(encoding="utf-8"))
+    except ParseError:
+        raise ValueError("no well-formed XML") from None
+    if root.tag != "annotation":
+        raise ValueError("no annotation in PASCAL VOC's form")
     boxes = []
-    for known in _objects(data):
-        name = known.get("name", "")
+    for item in root.iterfind("object"):
+        name = item.findtext("name", "").strip()
         if name != wnid and is_wnid(name):
             continue
-        # a few are given with decimals
-        corners = [known.get(corner, "").partition(".")[0] for corner in _CORNERS]
+        # a few have decimals
+        corners = [item.findtext(f"*/{corner}", "").strip().partition(".")[0] for corner in _CORNERS]
         if (box := box_of(corners, numbers)) is None:
             raise ValueError("a box without its four corners in pixels")
         boxes.append(box)
     return tuple(boxes)
-
-
-def _objects(data: bytes) -> list[dict[str, str]]:
-    """Name and corners of each object.
-
-    With the encoding given and document types refused no entity can be declared, so that nothing is expanded or loaded.
-    """
-    objects: list[dict[str, str]] = []
-    known: dict[str, str] = {}  # of the element just below the root, be it an object or none
-    depth = 0
-    texts: list[str] = []
-
-    def start(name: str, attributes: object) -> None:
-        nonlocal depth, known
-        depth += 1
-        texts.clear()
-        if depth == 1 and name != "annotation":
-            raise ValueError("no annotation in PASCAL VOC's form")
-        if depth == 2:
-            known = {}
-            if name == "object":
-                objects.append(known)
-
-    def end(name: str) -> None:
-        nonlocal depth
-        if _DEPTHS.get(name) == depth:
-            known[name] = "".join(texts).strip()
-        depth -= 1
-
-    def refuse(*_: object) -> None:
-        raise ValueError("has a document type, as no file of boxes should")
-
-    parser = ParserCreate("utf-8")
-    parser.buffer_text = True
-    parser.StartElementHandler, parser.EndElementHandler = start, end
-    parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = texts.append, refuse
-    try:
-        parser.Parse(data, True)
-    except ExpatError:
-        raise ValueError("no well-formed XML") from None
-    return objects

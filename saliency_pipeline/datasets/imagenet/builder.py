@@ -78,7 +78,7 @@ class CatalogueBuilder:
         return {stem(entry.key): entry.wnid for folder in folders for entry in self._folders[folder]}
 
     def catalogue(self, names: Mapping[str, str], boxes: Mapping[str, tuple[Box, ...]]) -> Catalogue:
-        """All that was put in; the draft is empty afterwards.
+        """All that was put in; the builder is empty afterwards.
 
         Args:
             names: what the data set calls its classes, by WordNet id, as `readable` takes them.

@@ -18,7 +18,7 @@ CLASS_TAR = re.compile(r"(n[0-9]{8})\.tar")
 """The archive of one class, of which ILSVRC2012_img_train.tar holds a thousand."""
 
 
-class Found(NamedTuple):
+class LocatedImage(NamedTuple):
     """An image somewhere: the class its folder or archive is called after, if any, and where its bytes are."""
 
     wnid: str
@@ -35,7 +35,7 @@ class Found(NamedTuple):
 
 def in_folder(
     path: str, notes: Notes, *, own: str = "", others: Collection[str] = (), used: Collection[str] = ()
-) -> Iterator[Found]:
+) -> Iterator[LocatedImage]:
     """The images in a folder, in the folders of classes within it, and in tars of classes that lie there.
 
     Args:
@@ -52,17 +52,17 @@ def in_folder(
     tars = {name: match[1] for name in there.others if (match := CLASS_TAR.fullmatch(name))}
     notes.listed(there, {*used, *tars, *(name for name in there.others if name.endswith(".xml"))})
     for name in there.images:
-        yield Found("", key_part(name), os.path.join(path, name))
+        yield LocatedImage("", key_part(name), os.path.join(path, name))
     for name in there.folders:
         below = os.path.join(path, name)
         if is_wnid(name):
-            found = listing(below)
-            notes.listed(found, [name for name in found.others if name.endswith(".xml")])
-            notes.count("folders within classes", len(found.folders))
-            if not found.images:
+            entries = listing(below)
+            notes.listed(entries, [name for name in entries.others if name.endswith(".xml")])
+            notes.count("folders within classes", len(entries.folders))
+            if not entries.images:
                 notes.add(below, "a folder without images, left out")
-            for image in found.images:
-                yield Found(name, key_part(image), f"{below}/{image}")
+            for image in entries.images:
+                yield LocatedImage(name, key_part(image), f"{below}/{image}")
         elif name == own:
             yield from in_folder(below, notes)
         elif name not in others:
@@ -74,7 +74,7 @@ def in_folder(
             yield from in_tar(os.path.join(path, name), notes, wnid)
 
 
-def in_tar(path: str, notes: Notes, wnid: str = "") -> Iterator[Found]:
+def in_tar(path: str, notes: Notes, wnid: str = "") -> Iterator[LocatedImage]:
     """The images in a tar, in the folders of classes within it, and in tars of classes that lie there.
 
     Args:
@@ -93,7 +93,7 @@ def in_tar(path: str, notes: Notes, wnid: str = "") -> Iterator[Found]:
             called = f"{os.path.basename(path)}: {name}"
             for inner in members(path, notes, start=offset, length=length, called=called):
                 if images.takes(inner):
-                    yield Found(match[1], inner.name.rpartition("/")[2], path, inner.offset, inner.size)
+                    yield LocatedImage(match[1], inner.name.rpartition("/")[2], path, inner.offset, inner.size)
         elif images.takes(member):
             folder = above.rpartition("/")[2]
-            yield Found(folder if is_wnid(folder) else wnid, base, path, offset, length)
+            yield LocatedImage(folder if is_wnid(folder) else wnid, base, path, offset, length)

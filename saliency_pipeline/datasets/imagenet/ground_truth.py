@@ -76,24 +76,24 @@ class Lists:
             return {synset.wnid: synset.words for synset in read_meta(lines) if synset.wnid in wnids}
         return {}
 
-    def boxes(self, draft: CatalogueBuilder) -> Boxes:
+    def boxes(self, builder: CatalogueBuilder) -> Boxes:
         """The boxes of images: Kaggle's lists have them, and for a part of which there is no list ILSVRC's XML files.
 
         Args:
-            draft: the images; its notes take XML files that cannot be read.
+            builder: the images; its notes take XML files that cannot be read.
 
         Raises:
             SalpipeError: a list is damaged.
         """
-        found: Boxes = {}
+        by_image: Boxes = {}
         for part, name in (("train", TRAIN_SOLUTION), ("val", VAL_SOLUTION)):
-            if part not in draft.parts():
+            if part not in builder.parts():
                 continue
             if (lines := self.find(name)) is None:
-                found |= find_boxes(self.folders, part, draft)
+                by_image |= find_boxes(self.folders, part, builder)
             else:
-                found |= {image: boxes for _, image, _, boxes in read_solution(lines)}
-        return found
+                by_image |= {image: boxes for _, image, _, boxes in read_solution(lines)}
+        return by_image
 
 
 class GroundTruth:
@@ -111,12 +111,12 @@ class GroundTruth:
         self._sources: dict[str, dict[int, str]] = {}
         self._remedy = remedy
         if (lines := lists.find(VAL_SOLUTION)) is not None:
-            known = self._sources[lines.path] = {}
+            truth = self._sources[lines.path] = {}
             for line, image, wnid, _ in read_solution(lines):
                 number = validation_number(image)
                 if number is None:
                     lines.fail(line, f"{shown(image[:40])} is no validation image such as ILSVRC2012_val_00000001")
-                if known.setdefault(number, wnid) != wnid:
+                if truth.setdefault(number, wnid) != wnid:
                     lines.fail(line, f"{image} is in the list twice, with two classes")
         for lines in filter(None, map(lists.find, GROUND_TRUTHS)):
             ids: list[tuple[str, dict[int, str]]] = []
@@ -148,7 +148,7 @@ class GroundTruth:
         Raises:
             SalpipeError: no list has the image, or two say different things of it.
         """
-        answers = {source: known[number] for source, known in self._sources.items() if number in known}
+        answers = {source: truth[number] for source, truth in self._sources.items() if number in truth}
         if folder:
             answers["the folder it is in"] = folder
         if len(set(answers.values())) == 1:
@@ -159,5 +159,5 @@ class GroundTruth:
             raise SalpipeError(
                 f"{shown(name)}: not in {shown(' or '.join(self._sources))}; use the whole list, or remove the image"
             )
-        said = ", ".join(f"{wnid} according to {shown(source)}" for source, wnid in answers.items())
-        raise SalpipeError(f"{shown(name)}: {said}; remove what is wrong")
+        answers_text = ", ".join(f"{wnid} according to {shown(source)}" for source, wnid in answers.items())
+        raise SalpipeError(f"{shown(name)}: {answers_text}; remove what is wrong")

@@ -18,7 +18,7 @@ from saliency_pipeline.datasets.imagenet.annotations import validation_number
 from saliency_pipeline.datasets.imagenet.boxes import ARCHIVES as BOX_ARCHIVES
 from saliency_pipeline.datasets.imagenet.boxes import FOLDERS as BOX_FOLDERS
 from saliency_pipeline.datasets.imagenet.builder import CatalogueBuilder
-from saliency_pipeline.datasets.imagenet.class_folders import CLASS_TAR, Found, in_folder, in_tar
+from saliency_pipeline.datasets.imagenet.class_folders import CLASS_TAR, LocatedImage, in_folder, in_tar
 from saliency_pipeline.datasets.imagenet.ground_truth import (
     DEVKITS,
     FILES,
@@ -72,15 +72,15 @@ def read_ilsvrc(path: Path, options: ReadOptions) -> Catalogue:
             or folders contradict each other.
     """
     root = str(path)
-    draft = CatalogueBuilder(root, "ilsvrc")
+    builder = CatalogueBuilder(root, "ilsvrc")
     if path.is_dir():
-        return read_parts(draft, root, Lists([root]), _remedy(root))
+        return read_parts(builder, root, Lists([root]), _remedy(root))
     part = _part_of_tar(root)
     if part is None:
         raise SalpipeError(f"{shown(root)}: none of ILSVRC's tars; they are called ILSVRC2012_img_train.tar and so on")
     lists = Lists([os.path.dirname(root)])
-    add_part(draft, part, in_tar(root, draft.notes), lists, _remedy(path.parent))
-    return _finished(draft, lists)
+    add_part(builder, part, in_tar(root, builder.notes), lists, _remedy(path.parent))
+    return _finished(builder, lists)
 
 
 def read_kaggle(path: Path, options: ReadOptions) -> Catalogue:
@@ -93,10 +93,10 @@ def read_kaggle(path: Path, options: ReadOptions) -> Catalogue:
     Raises:
         SalpipeError: as for `read_ilsvrc`.
     """
-    found = _kaggle(path)
-    if found is None:
+    folders = _kaggle(path)
+    if folders is None:
         raise SalpipeError(f"{shown(path)}: no ILSVRC/Data/CLS-LOC there; unpack imagenet_object_localization")
-    top, images = found
+    top, images = folders
     # from 2015 on the devkit lies beside Data
     beside = images.parent.parent if images.parent.name == "Data" else top
     lists = Lists(list(dict.fromkeys(map(str, (top, path, beside, images)))))
@@ -104,7 +104,7 @@ def read_kaggle(path: Path, options: ReadOptions) -> Catalogue:
     return read_parts(CatalogueBuilder(str(path), "kaggle"), str(images), lists, remedy)
 
 
-def read_parts(draft: CatalogueBuilder, root: str, lists: Lists, remedy: str) -> Catalogue:
+def read_parts(builder: CatalogueBuilder, root: str, lists: Lists, remedy: str) -> Catalogue:
     """The catalogue of a folder that holds train, val and test, or the folders of classes."""
     there = listing(root)
     folders, files = there.folders, there.others
@@ -115,29 +115,29 @@ def read_parts(draft: CatalogueBuilder, root: str, lists: Lists, remedy: str) ->
         for name in (*called, *tars):
             place = os.path.join(root, name)
             if taken:
-                draft.notes.add(place, f"not read, since {part} images lie in {taken}")
+                builder.notes.add(place, f"not read, since {part} images lie in {taken}")
                 continue
-            before = len(draft)
-            images = in_tar(place, draft.notes) if name in tars else in_folder(place, draft.notes, own=part)
-            add_part(draft, part, images, lists, remedy)
-            taken = name if len(draft) > before else ""
-    if len(draft):
-        draft.notes.listed(there, _LIST_FILES | {name for name in files if _TAR.fullmatch(name)})
+            before = len(builder)
+            images = in_tar(place, builder.notes) if name in tars else in_folder(place, builder.notes, own=part)
+            add_part(builder, part, images, lists, remedy)
+            taken = name if len(builder) > before else ""
+    if len(builder):
+        builder.notes.listed(there, _LIST_FILES | {name for name in files if _TAR.fullmatch(name)})
         for name in there.images:
-            draft.notes.add(os.path.join(root, name), "an image beside train, val and test")
+            builder.notes.add(os.path.join(root, name), "an image beside train, val and test")
         for name in folders:
             if name.lower() not in _PART_FOLDERS and name not in _LIST_FOLDERS and not name.startswith("ILSVRC"):
-                draft.notes.add(os.path.join(root, name), "a folder beside train, val and test")
+                builder.notes.add(os.path.join(root, name), "a folder beside train, val and test")
     else:
-        _add_classes(draft, root, lists, remedy)
-    return _finished(draft, lists)
+        _add_classes(builder, root, lists, remedy)
+    return _finished(builder, lists)
 
 
-def add_part(draft: CatalogueBuilder, part: str, images: Iterable[Found], lists: Lists, remedy: str) -> None:
-    """Put the images of one part in a draft.
+def add_part(builder: CatalogueBuilder, part: str, images: Iterable[LocatedImage], lists: Lists, remedy: str) -> None:
+    """Put the images of one part in a builder.
 
     Args:
-        draft: takes them.
+        builder: takes them.
         part: train, val or test.
         images: what lies in it.
         lists: asked for the classes of flat validation images.
@@ -148,9 +148,9 @@ def add_part(draft: CatalogueBuilder, part: str, images: Iterable[Found], lists:
         for image in images:
             wnid, name, path, offset, length = image
             if wnid := wnid or _wnid_of(name):
-                draft.add(f"train/{wnid}", name, wnid, path, offset, length)
+                builder.add(f"train/{wnid}", name, wnid, path, offset, length)
             else:
-                draft.notes.add(image.place, "a training image of no class")
+                builder.notes.add(image.place, "a training image of no class")
         return
     for image in images:
         wnid, name, path, offset, length = image
@@ -158,34 +158,34 @@ def add_part(draft: CatalogueBuilder, part: str, images: Iterable[Found], lists:
         if number is not None:
             truth = truth or GroundTruth(lists, remedy)
             wnid = truth.of(number, f"val/{name}", wnid)
-            draft.add("val", name, wnid, path, offset, length)
+            builder.add("val", name, wnid, path, offset, length)
         elif wnid or part == "test":
-            draft.add(f"{part}/{wnid}" if wnid else part, name, wnid, path, offset, length)
+            builder.add(f"{part}/{wnid}" if wnid else part, name, wnid, path, offset, length)
         else:
-            draft.notes.add(image.place, "no validation image of ILSVRC 2012")
+            builder.notes.add(image.place, "no validation image of ILSVRC 2012")
 
 
-def _add_classes(draft: CatalogueBuilder, root: str, lists: Lists, remedy: str) -> None:
+def _add_classes(builder: CatalogueBuilder, root: str, lists: Lists, remedy: str) -> None:
     """The classes' folders without train and val above: an image's name tells its part, or else the folder's does."""
     base = os.path.basename(root).lower()
     usual = next((part for part, names in FOLDERS.items() if base in [name.lower() for name in names]), "train")
-    parts: dict[str, list[Found]] = {}
-    for image in in_folder(root, draft.notes, others=_LIST_FOLDERS, used=_LIST_FILES):
+    parts: dict[str, list[LocatedImage]] = {}
+    for image in in_folder(root, builder.notes, others=_LIST_FOLDERS, used=_LIST_FILES):
         part = "val" if validation_number(image.name) is not None else usual
         parts.setdefault(part, []).append(image)
     for part, images in parts.items():
-        add_part(draft, part, images, lists, remedy)
+        add_part(builder, part, images, lists, remedy)
 
 
-def _finished(draft: CatalogueBuilder, lists: Lists) -> Catalogue:
-    if not len(draft):
+def _finished(builder: CatalogueBuilder, lists: Lists) -> Catalogue:
+    if not len(builder):
         remedy = (
             "give another of its tars, or a folder of them"
-            if os.path.isfile(draft.root)
+            if os.path.isfile(builder.root)
             else "put ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, or what they hold as train and val, there"
         )
-        raise SalpipeError(draft.empty(f"no images of ImageNet; {remedy}"))
-    return draft.catalogue(lists.names(draft.wnids()), lists.boxes(draft))
+        raise SalpipeError(builder.empty(f"no images of ImageNet; {remedy}"))
+    return builder.catalogue(lists.names(builder.wnids()), lists.boxes(builder))
 
 
 def _remedy(root: str | Path) -> str:

@@ -45,8 +45,8 @@ def structures(data: bytes, name: str) -> list[dict[str, Value]]:
             unpacked = _unpack(body, left)
             left -= len(unpacked)
             kind, body = next(_elements(memoryview(unpacked)), (0, body))
-        if kind == _MATRIX and (found := _structures(body, name.encode())) is not None:
-            return found
+        if kind == _MATRIX and (elements := _structures(body, name.encode())) is not None:
+            return elements
     raise ValueError(f"no {name}")
 
 

@@ -13,7 +13,7 @@ from saliency_pipeline.datasets.files.lines import Lines
 from saliency_pipeline.datasets.files.listing import listing
 from saliency_pipeline.datasets.imagenet.annotations import Boxes, read_boxes
 from saliency_pipeline.datasets.imagenet.builder import CatalogueBuilder
-from saliency_pipeline.datasets.imagenet.class_folders import Found, in_folder
+from saliency_pipeline.datasets.imagenet.class_folders import LocatedImage, in_folder
 from saliency_pipeline.datasets.imagenet.ground_truth import Lists
 from saliency_pipeline.datasets.imagenet.ilsvrc import add_part
 from saliency_pipeline.datasets.imagenet.synsets import is_wnid, read_labels, read_wnids
@@ -46,37 +46,37 @@ def read_tiny(path: Path, options: ReadOptions) -> Catalogue:
     """
     if _is_part_of_tiny(path):
         raise SalpipeError(f"{shown(path)}: a part of Tiny-ImageNet; give the folder above it, {shown(path.parent)}")
-    draft, boxes = CatalogueBuilder(str(path), "tiny-imagenet"), Boxes()
-    _note_missing_parts(path, draft)
-    for image in _tiny_images(path / "train", draft):
+    builder, boxes = CatalogueBuilder(str(path), "tiny-imagenet"), Boxes()
+    _note_missing_parts(path, builder)
+    for image in _tiny_images(path / "train", builder):
         if image.wnid:
-            draft.add(f"train/{image.wnid}", image.name, image.wnid, image.path)
+            builder.add(f"train/{image.wnid}", image.name, image.wnid, image.path)
         else:
-            draft.notes.add(image.path, "a training image of no class")
-    for wnid in draft.wnids():
+            builder.notes.add(image.path, "a training image of no class")
+    for wnid in builder.wnids():
         if (table := path / "train" / wnid / f"{wnid}_boxes.txt").is_file():
             boxes |= {stem(name): (box,) for name, _, box in read_boxes(Lines(table), labeled=False)}
-    known: dict[str, str] = {}
+    wnid_of: dict[str, str] = {}
     if (annotations := path / "val" / _ANNOTATIONS).is_file():
         for name, wnid, box in read_boxes(Lines(annotations), labeled=True):
-            known[name] = wnid
+            wnid_of[name] = wnid
             boxes[stem(name)] = (box,)
-    for image in _tiny_images(path / "val", draft):
-        wnid = known.get(image.name, image.wnid)
+    for image in _tiny_images(path / "val", builder):
+        wnid = wnid_of.get(image.name, image.wnid)
         if not wnid:
-            reason = "does not list it" if known else "not there"
+            reason = "does not list it" if wnid_of else "not there"
             raise SalpipeError(f"{shown(image.path)}: its class is not known; {shown(annotations)}: {reason}")
         if image.wnid not in ("", wnid):
             raise SalpipeError(f"{shown(image.path)}: {wnid} according to {_ANNOTATIONS}; remove what is wrong")
-        draft.add("val", image.name, wnid, image.path)
-    for image in _tiny_images(path / "test", draft):
-        draft.add("test", image.name, image.wnid, image.path)
-    _note_beside(path, draft, ("train", "val", "test"), ("wnids.txt", "words.txt"))
-    wnids = draft.wnids()
+        builder.add("val", image.name, wnid, image.path)
+    for image in _tiny_images(path / "test", builder):
+        builder.add("test", image.name, image.wnid, image.path)
+    _note_beside(path, builder, ("train", "val", "test"), ("wnids.txt", "words.txt"))
+    wnids = builder.wnids()
     if (table := path / "wnids.txt").is_file():
         for wnid in sorted({*read_wnids(Lines(table))} - {*wnids}):
-            draft.notes.remark(f"{table}: {wnid}", "a class without images")
-    return draft.catalogue(Lists([str(path)]).names(wnids), boxes)
+            builder.notes.remark(f"{table}: {wnid}", "a class without images")
+    return builder.catalogue(Lists([str(path)]).names(wnids), boxes)
 
 
 def is_tiny(path: Path) -> bool:
@@ -97,42 +97,42 @@ def _has_images_below(part: Path) -> bool:
     return bool(first) and (part / first / "images").is_dir()
 
 
-def _tiny_images(part: Path, draft: CatalogueBuilder) -> Iterator[Found]:
+def _tiny_images(part: Path, builder: CatalogueBuilder) -> Iterator[LocatedImage]:
     """The images of a part, wherever `images` stands between the folders or does not."""
     waiting = [(part, "")] if part.is_dir() else []
     while waiting:
         folder, wnid = waiting.pop()
-        found = listing(str(folder))
-        draft.notes.listed(found, {_ANNOTATIONS, f"{wnid}_boxes.txt"})
-        for name in found.images:
-            yield Found(wnid, key_part(name), f"{folder}/{name}")
-        for name in found.folders:
+        entries = listing(str(folder))
+        builder.notes.listed(entries, {_ANNOTATIONS, f"{wnid}_boxes.txt"})
+        for name in entries.images:
+            yield LocatedImage(wnid, key_part(name), f"{folder}/{name}")
+        for name in entries.folders:
             if name == "images" and folder.name != "images":
                 waiting.append((folder / name, wnid))
             elif is_wnid(name) and not wnid:
                 waiting.append((folder / name, name))
             else:
-                draft.notes.add(str(folder / name), "a folder of no class such as n01440764")
+                builder.notes.add(str(folder / name), "a folder of no class such as n01440764")
 
 
-def _note_missing_parts(path: Path, draft: CatalogueBuilder) -> None:
+def _note_missing_parts(path: Path, builder: CatalogueBuilder) -> None:
     """Raises SalpipeError where lists are all there is."""
     missing = [part for part in ("train", "val") if not (path / part).is_dir()]
     if len(missing) == 2:
         raise SalpipeError(f"{shown(path)}: the folders train and val are missing; put them there")
     for part in missing:
-        draft.notes.remark(str(path / part), "not there")
+        builder.notes.remark(str(path / part), "not there")
 
 
-def _note_beside(path: Path, draft: CatalogueBuilder, parts: Collection[str], lists: Collection[str]) -> None:
+def _note_beside(path: Path, builder: CatalogueBuilder, parts: Collection[str], lists: Collection[str]) -> None:
     """Note what lies in the data set's folder besides its parts and its lists."""
-    found = listing(str(path))
-    draft.notes.listed(found, lists)
-    for name in found.images:
-        draft.notes.add(str(path / name), "an image beside the parts of the data set")
-    for name in found.folders:
+    entries = listing(str(path))
+    builder.notes.listed(entries, lists)
+    for name in entries.images:
+        builder.notes.add(str(path / name), "an image beside the parts of the data set")
+    for name in entries.folders:
         if name not in parts:
-            draft.notes.add(str(path / name), "a folder beside the parts of the data set")
+            builder.notes.add(str(path / name), "a folder beside the parts of the data set")
 
 
 # Imagenette, Imagewoof, Imagewang
@@ -149,25 +149,25 @@ def read_imagenette(path: Path, options: ReadOptions) -> Catalogue:
     Raises:
         SalpipeError: there is no CSV file, it has no such percentage, lacks an image or is damaged; no images.
     """
-    draft, root = CatalogueBuilder(str(path), "imagenette"), str(path)
-    _note_missing_parts(path, draft)
+    builder, root = CatalogueBuilder(str(path), "imagenette"), str(path)
+    _note_missing_parts(path, builder)
     labels = _noisy_labels(path, options.noise) if options.noise else None
-    for image in in_folder(f"{root}/train", draft.notes, others=["unsup"]) if (path / "train").is_dir() else ():
+    for image in in_folder(f"{root}/train", builder.notes, others=["unsup"]) if (path / "train").is_dir() else ():
         if not image.wnid:
-            draft.notes.add(image.place, "a training image of no class")
+            builder.notes.add(image.place, "a training image of no class")
             continue
         wnid = labels.get(f"{image.wnid}/{image.name}", "") if labels is not None else image.wnid
         if not wnid:
             raise SalpipeError(f"{shown(image.path)}: not in the CSV file of noisy labels; remove one or the other")
-        draft.add(f"train/{image.wnid}", image.name, wnid, image.path, image.offset, image.length)
+        builder.add(f"train/{image.wnid}", image.name, wnid, image.path, image.offset, image.length)
     lists = Lists([root])
     if (path / "val").is_dir():
-        add_part(draft, "val", in_folder(f"{root}/val", draft.notes), lists, "put it in the folder of its class")
+        add_part(builder, "val", in_folder(f"{root}/val", builder.notes), lists, "put it in the folder of its class")
     for folder in (path / "unsup", path / "train" / "unsup"):
-        for image in in_folder(str(folder), draft.notes) if folder.is_dir() else ():
-            draft.add("unsup", image.name, "", image.path, image.offset, image.length)
-    _note_beside(path, draft, ("train", "val", "unsup"), NOISY_LISTS)
-    return draft.catalogue(lists.names(draft.wnids()), {})
+        for image in in_folder(str(folder), builder.notes) if folder.is_dir() else ():
+            builder.add("unsup", image.name, "", image.path, image.offset, image.length)
+    _note_beside(path, builder, ("train", "val", "unsup"), NOISY_LISTS)
+    return builder.catalogue(lists.names(builder.wnids()), {})
 
 
 def is_imagenette(path: Path) -> bool:
@@ -181,14 +181,14 @@ def is_imagenette(path: Path) -> bool:
 
 def _noisy_labels(path: Path, noise: int) -> dict[str, str]:
     """WordNet ids of training images by their path below train, a percentage of them wrong."""
-    found = next((path / name for name in NOISY_LISTS if (path / name).is_file()), None)
-    if found is None:
+    table = next((path / name for name in NOISY_LISTS if (path / name).is_file()), None)
+    if table is None:
         raise SalpipeError(f"{shown(path)}: noise {noise} needs {NOISY_LISTS[0]} or {NOISY_LISTS[1]} there")
-    lines, column = Lines(found), f"noisy_labels_{noise}"
+    lines, column = Lines(table), f"noisy_labels_{noise}"
     header = next(iter(lines), (1, ""))[1]
     if column not in (there := _NOISY_COLUMN.findall(header)):
         choice = ", ".join(name.rpartition("_")[2] for name in there) or "0"
-        raise SalpipeError(f"{shown(found)}: no noise of {noise} %; choose from {choice}")
+        raise SalpipeError(f"{shown(table)}: no noise of {noise} %; choose from {choice}")
     labels = {}
     for number, row in lines.rows("path", column):
         part, _, image = row["path"].strip().partition("/")
@@ -208,18 +208,18 @@ def read_100(path: Path, options: ReadOptions) -> Catalogue:
     Raises:
         SalpipeError: Labels.json is damaged; there are no images.
     """
-    draft, lists = CatalogueBuilder(str(path), "imagenet-100"), Lists([str(path)])
+    builder, lists = CatalogueBuilder(str(path), "imagenet-100"), Lists([str(path)])
     folders = listing(str(path)).folders
     for name in sorted(folders):
         if match := _PART_OF_100.fullmatch(name):
-            images = in_folder(str(path / name), draft.notes)
-            add_part(draft, match[1], images, lists, "put it in the folder of its class")
+            images = in_folder(str(path / name), builder.notes)
+            add_part(builder, match[1], images, lists, "put it in the folder of its class")
     for name in ("train.X1", "train.X2", "train.X3", "train.X4", "val.X"):
         if name not in folders:
-            draft.notes.remark(str(path / name), "not there, so that its images are missing")
+            builder.notes.remark(str(path / name), "not there, so that its images are missing")
     labels = path / "Labels.json"
-    _note_beside(path, draft, [name for name in folders if _PART_OF_100.fullmatch(name)], [labels.name])
-    return draft.catalogue(read_labels(labels) if labels.is_file() else {}, {})
+    _note_beside(path, builder, [name for name in folders if _PART_OF_100.fullmatch(name)], [labels.name])
+    return builder.catalogue(read_labels(labels) if labels.is_file() else {}, {})
 
 
 def is_100(path: Path) -> bool:

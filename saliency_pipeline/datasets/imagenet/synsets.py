@@ -51,14 +51,14 @@ def readable(wnids: Sequence[str], names: Mapping[str, str] | None = None) -> tu
     >>> readable(["n02012849", "n03126707", "n01440764"])
     ('crane (n02012849)', 'crane (n03126707)', 'tench')
     """
-    found = [_first((names or {}).get(wnid, "")) or _first(_timm_name(wnid)) or wnid for wnid in wnids]
-    counts = Counter(found)
+    firsts = [_first((names or {}).get(wnid, "")) or _first(_timm_name(wnid)) or wnid for wnid in wnids]
+    counts = Counter(firsts)
     unique = [
         f"{name} ({wnid})" if counts[name] > 1 and name != wnid else name
-        for name, wnid in zip(found, wnids, strict=True)
+        for name, wnid in zip(firsts, wnids, strict=True)
     ]
     if len(set(unique)) < len(unique):  # a name that ends with the id of another class
-        unique = [f"{name} ({wnid})" for name, wnid in zip(found, wnids, strict=True)]
+        unique = [f"{name} ({wnid})" for name, wnid in zip(firsts, wnids, strict=True)]
     return tuple(unique)
 
 
@@ -68,15 +68,15 @@ def read_wnids(lines: Lines) -> tuple[str, ...]:
     Raises:
         SalpipeError: a line is no WordNet id or repeats one; the message gives file and line.
     """
-    found: dict[str, int] = {}
+    line_of: dict[str, int] = {}
     for number, text in lines:
         wnid = text.strip()
         if not is_wnid(wnid):
             lines.fail(number, f"{shown(wnid[:40])} is no WordNet id such as n01440764")
-        if wnid in found:
-            lines.fail(number, f"{wnid} is also in line {found[wnid]}")
-        found[wnid] = number
-    return tuple(found)
+        if wnid in line_of:
+            lines.fail(number, f"{wnid} is also in line {line_of[wnid]}")
+        line_of[wnid] = number
+    return tuple(line_of)
 
 
 def read_words(lines: Lines, wnids: Collection[str]) -> dict[str, str]:
@@ -91,14 +91,14 @@ def read_words(lines: Lines, wnids: Collection[str]) -> dict[str, str]:
     Raises:
         SalpipeError: a line does not begin with a WordNet id; the message gives file and line.
     """
-    found = {}
+    words = {}
     for number, text in lines:
         wnid, *name = text.split(maxsplit=1)
         if not is_wnid(wnid):
             lines.fail(number, "does not begin with a WordNet id such as n01440764")
         if wnid in wnids and name:
-            found[wnid] = name[0]
-    return found
+            words[wnid] = name[0]
+    return words
 
 
 def read_labels(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -108,14 +108,14 @@ def read_labels(path: str | os.PathLike[str]) -> dict[str, str]:
         SalpipeError: the file is not of that form, or cannot be read.
     """
     try:
-        found = read_json(os.fspath(path), _MAX_JSON_BYTES)
+        labels = read_json(os.fspath(path), _MAX_JSON_BYTES)
     except OSError as error:
         raise SalpipeError(f"{shown(path)}: {error.strerror}; {remedy_for(error)}") from None
     except DocumentError:
-        found = None
-    if not isinstance(found, dict) or not all(is_wnid(key) and isinstance(found[key], str) for key in found):
+        labels = None
+    if not isinstance(labels, dict) or not all(is_wnid(key) and isinstance(labels[key], str) for key in labels):
         raise SalpipeError(f"{shown(path)}: not the JSON of names by WordNet id that it should be; download it again")
-    return found
+    return labels
 
 
 def _first(names: str) -> str:

@@ -95,7 +95,7 @@ def test_a_list_of_names_without_ids_is_named_by_line(tmp_path):
 def test_a_list_without_end_is_not_read_to_it(tmp_path, monkeypatch, limit):
     monkeypatch.setattr(f"saliency_pipeline.datasets.files.lines.{limit}", 3 if limit == "MAX_LINES" else 30)
     assert len(read_wnids(lines(tmp_path, b"n01440764\nn01440765\nn01440766\n"))) == 3
-    with pytest.raises(SalpipeError, match=r"list\.txt:4: the list does not end where it should; download it again$"):
+    with pytest.raises(SalpipeError, match=r"list\.txt:4: longer than any list of this kind; download it again$"):
         read_wnids(lines(tmp_path, b"n01440764\nn01440765\nn01440766\nn01440767\n"))
 
 
