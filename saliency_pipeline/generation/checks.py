@@ -85,7 +85,7 @@ def checked_catalogue(
 
 
 def refusal(catalogue: Catalogue, records: str, folder: Path, config: GenerateConfig) -> str | None:
-    """Why a run into a folder would be refused, as far as can be told without a model: it holds another plan.
+    """Why a run into a folder would be refused, as far as it is decided without a model: it holds another plan.
 
     Args:
         catalogue: the images.

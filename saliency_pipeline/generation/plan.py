@@ -190,7 +190,7 @@ def stored_plan(folder: Path) -> Plan | None:
 
 
 def check_same_plan(folder: Path, stored: Plan, fields: Mapping[str, object]) -> None:
-    """Refuse to mix plans.
+    """Refuse to mix shards of different plans.
 
     Raises:
         PlanMismatchError: naming every field in which `fields` differ from those of the stored plan.

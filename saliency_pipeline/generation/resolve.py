@@ -13,7 +13,7 @@ import numpy as np
 from saliency_pipeline.devices import find_device
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.generation.config import GenerateConfig
-from saliency_pipeline.generation.job import Job, build_explainer
+from saliency_pipeline.generation.job import Job, build_explainer, decode_record
 from saliency_pipeline.generation.plan import (
     PASSED_OVER,
     Choices,
@@ -25,7 +25,6 @@ from saliency_pipeline.generation.plan import (
     store_plan,
     stored_plan,
 )
-from saliency_pipeline.images.decode import decode_frame
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.models.source.source import SourceModel, load_source
 from saliency_pipeline.models.trained.training_images import ENTRY
@@ -45,12 +44,12 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Resolved:
-    """A job and what had to be made to settle it.
+    """A job, its source model, and the explainer if one was built already.
 
     Attributes:
         job: the job.
-        source: its source model.
-        tried: the explainer of the job's placement where several were tried and it fits.
+        source: the source model.
+        tried: the explainer of the job's placement, if placements were measured.
     """
 
     job: Job
@@ -58,27 +57,27 @@ class Resolved:
     tried: Explainer | None
 
     def explainer(self) -> Explainer:
-        """The job's engine in this process."""
+        """The job's explainer in this process."""
         if self.tried:
             return self.tried.with_target(self.job.target)
         return build_explainer(self.job, self.source)
 
 
 def resolve(folder: Path, config: GenerateConfig, catalogue: Catalogue, jobs: int, note: Note) -> Resolved:
-    """The job that `config` means for `catalogue`.
+    """Resolve a configuration to a job.
 
-    A folder that has a plan already goes on with what was chosen then; its choices are made afresh only once.
+    If the folder has a plan, its choices are used; they are made only once per folder.
 
     Args:
         folder: the output folder, locked.
-        config: what to compute, from `checked`.
+        config: what is computed.
         catalogue: the images.
         jobs: worker processes that will share the cores.
-        note: told what is being done.
+        note: receives notes.
 
     Raises:
         PlanMismatchError: the folder holds the shards of another plan.
-        SalpipeError: the source model, layer, target, back end or device cannot be had.
+        SalpipeError: the source model, layer, target, backend or device is not available.
     """
     images, classes = plural(len(catalogue), "image"), plural(len(catalogue.classes), "class")
     note(f"{images} in {classes}; loading {config.model}")
@@ -100,12 +99,12 @@ def resolve(folder: Path, config: GenerateConfig, catalogue: Catalogue, jobs: in
         plan = store_plan(folder, Plan(identify(choices.backend), choices, provenance))
     check_same_plan(folder, plan, identify(plan.resolved.backend))
     job = _job(folder, config, catalogue, source, target, methods, plan, jobs)
-    # With several workers it fits none of them, and would only take up memory.
+    # With several workers it fits none of them and would only take memory.
     return Resolved(job, source, tried if tried and tried.placement == job.placement else None)
 
 
 def check_model(config: GenerateConfig) -> None:
-    """Check the layer and the class that are explained, for which the source model is loaded; it is cached then.
+    """Check the explained layer and class, for which the source model is loaded and cached.
 
     Raises:
         SalpipeError: as `resolve`.
@@ -126,7 +125,7 @@ def _layer(config: GenerateConfig, source: SourceModel) -> Layer:
         if config.size is None:
             raise
         raise SalpipeError(
-            f"--size {config.size}: {config.model} does not take such frames ({str(error).splitlines()[0]:.80})"
+            f"--size {config.size}: {config.model} does not accept such frames ({str(error).splitlines()[0]:.80})"
         ) from error
     except NoGridError as error:
         if config.size is None:
@@ -173,21 +172,7 @@ def _job(
     )
     streams = max(1, usable_cores() // jobs) if config.device == "cpu" else 2
     placement = Placement(plan.resolved.backend, plan.resolved.precision, config.device, streams)
-    return Job(
-        str(folder),
-        config.model,
-        config.weights,
-        size,
-        layer,
-        config.methods,
-        target,
-        placement,
-        plan.resolved.batch_size,
-        header,
-        config.fit,
-        config.max_pixels,
-        config.jpeg_quality,
-    )
+    return Job(str(folder), config, size, layer, target, placement, plan.resolved.batch_size, header)
 
 
 def _choose(
@@ -196,7 +181,7 @@ def _choose(
     """Choose what the configuration leaves open. Nothing here depends on how many jobs will run."""
     layer = _layer(config, source)
     batch = config.batch_size or default_batch(methods, config.device)
-    note("choosing back end and precision on the first images")
+    note("choosing backend and precision on the first images")
     frames = _first_frames(catalogue, config, source, FRAMES)
     placement, tried = choose_placement(
         source,
@@ -251,19 +236,12 @@ def _provenance(
 
 
 def _first_frames(catalogue: Catalogue, config: GenerateConfig, source: SourceModel, count: int) -> np.ndarray:
-    """Frames spread evenly over the catalogue, to try placements on; gray ones where no image can be used."""
+    """Frames spread evenly over the catalogue, on which placements are measured; gray if no image can be used."""
     p = source.preprocessing
     frames = []
     for record in catalogue.records[:: max(1, len(catalogue) // count)]:
         try:
-            frame, _ = decode_frame(
-                record.read(),
-                p.size,
-                fit=config.fit,
-                interpolation=p.interpolation,
-                max_pixels=config.max_pixels,
-                box=record.box,
-            )
+            frame, _ = decode_record(record, record.read(), config, p.size, p.interpolation)
         except (BadImageError, OSError):
             continue
         frames.append(frame)

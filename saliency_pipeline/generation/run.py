@@ -1,4 +1,4 @@
-"""`generate`: from a data set to verified shards: it drives the shard jobs and merges their receipts."""
+"""`generate`: from a data set to shards: runs the shard jobs and merges their receipts into a manifest."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ from saliency_pipeline.workers import (
 
 @dataclass(frozen=True)
 class Report:
-    """How a run ended.
+    """The result of a run.
 
     Attributes:
         folder: the output folder.
-        images: images in the shards of this run's slice.
-        rejects: images that could not be used, in the same shards.
-        single_color: images that have one color everywhere, in the same shards.
-        seen: images that the source model was trained on, in the same shards.
-        shards: shards of the slice; all of them where the run was no slice.
-        written: shards written by this run, the others were there.
+        images: number of images in the shards of this run's part.
+        rejects: number of images that could not be used, in the same shards.
+        single_color: number of images that have one color everywhere, in the same shards.
+        seen: number of images that the source model was trained on, in the same shards.
+        shards: number of shards of the part, by default all.
+        written: number of shards written by this run; the others existed.
         complete: whether the whole plan is finished and its manifest written.
         seconds: duration of the run.
-        images_per_second: rate of the images this run explained, while it did; 0 where it explained none.
+        images_per_second: rate while images were being explained; 0 if there were none.
         layer: the explained layer.
-        backend: what computed the maps.
+        backend: backend that computed the maps.
         precision: `fp32` or `bf16`.
-        passed_over: how many files and other things of the data set were passed over, by kind and reason.
+        passed_over: number of skipped files and other entries of the data set, by kind and reason.
     """
 
     folder: str
@@ -162,7 +162,7 @@ def _write(
     job = resolved.job
     folder, placement = Path(job.folder), job.placement
     progress.note(
-        f"{job.model}, layer {job.layer.name}, {placement.backend} {placement.precision} on {placement.device}"
+        f"{job.config.model}, layer {job.layer.name}, {placement.backend} {placement.precision} on {placement.device}"
     )
     own = tasks[part[0] - 1 :: part[1]]
     done = _valid_receipts(folder, own, job.header.plan, progress)
@@ -200,21 +200,21 @@ def _notes(job: Job, single_color: int, seen: int, images: int) -> Iterator[str]
             f"{plural(single_color, 'image')} of one color everywhere, with nothing on it to explain: "
             "stored with bit 8 of saliency/<method>/flag"
         )
-    source = job.header.provenance["source"]
+    model, source = job.config.model, job.header.provenance["source"]
     if seen:
         yield (
-            f"{job.model} was trained on {seen:,} of these {plural(images, 'image')}: their maps are stored with bit "
-            f"{SEEN} of saliency/<method>/flag, and must not be those of validation or test images"
+            f"{model} was trained on {seen:,} of these {plural(images, 'image')}: their maps are stored with bit {SEEN} "
+            "of saliency/<method>/flag, and must not be those of validation or test images"
         )
     if source.get(ENTRY, None if source["weights"] == "trained" else 0) is None:
         yield (
-            f"{job.model} does not record all images it was trained on: 'salpipe train' refuses its maps; train it "
-            "again, and generate these shards again in another folder"
+            f"{model} does not record all images it was trained on: 'salpipe train' refuses its maps; train it again, "
+            "and generate these shards again in another folder"
         )
 
 
 def _open_folder(folder: Path, part: tuple[int, int], locks: ExitStack, note: Callable[[str], None]) -> None:
-    """Make the folder and lock it: a whole run alone, slices of an array beside one another."""
+    """Create the folder and lock it: exclusively, or shared by the parts of a job array."""
     make_output(folder)
     make_subfolder(folder / RECEIPTS)
     locks.enter_context(FolderLock(folder, shared=part[1] > 1, note=note))
@@ -223,40 +223,41 @@ def _open_folder(folder: Path, part: tuple[int, int], locks: ExitStack, note: Ca
         make_subfolder(own)
         locks.enter_context(FolderLock(own))
     elif not any(is_shard_name(path.name) for path in folder.iterdir()):
-        # A plan that no shard follows yet binds nobody.
+        # A plan without any shard does not bind later runs.
         (folder / PLAN).unlink(missing_ok=True)
     _remove_temporaries(folder)
 
 
 def _remove_temporaries(folder: Path) -> None:
-    """Of workers that died or were ended in the midst of a shard or a receipt."""
+    """Remove files that workers left when they died while writing a shard or a receipt."""
     for place in (folder, folder / RECEIPTS):
         remove_stale_temporaries(place)
 
 
 def _valid_receipts(folder: Path, tasks: Sequence[ShardTask], plan: str, progress: Progress) -> dict[str, Receipt]:
-    """The shards that are there and whole; every byte of them is read, because a disk may have lied."""
-    there = [task for task in tasks if (folder / task.name).exists()]
-    if not there:
+    """Receipts of the shards that exist and are intact; every byte is read, because disks fail silently."""
+    existing = [task for task in tasks if (folder / task.name).exists()]
+    if not existing:
         return {}
-    progress.start(len(there), "shard", "checking")
-    found: dict[str, Receipt] = {}
+    progress.start(len(existing), "shard", "checking")
+    valid: dict[str, Receipt] = {}
     with ThreadPoolExecutor(usable_cores()) as pool:
-        for task, receipt in zip(there, pool.map(lambda t: valid_receipt(folder, t.name, plan), there), strict=True):
+        receipts = pool.map(lambda task: valid_receipt(folder, task.name, plan), existing)
+        for task, receipt in zip(existing, receipts, strict=True):
             progress.advance(1)
             if receipt is not None:
-                found[task.name] = receipt
+                valid[task.name] = receipt
     progress.stop()
-    if again := [task.name for task in there if task.name not in found]:
+    if again := [task.name for task in existing if task.name not in valid]:
         more = f" and {len(again) - 5:,} more" if len(again) > 5 else ""
-        progress.note(f"damaged or without a receipt, to be written again: {', '.join(again[:5])}{more}")
-    return found
+        progress.note(f"damaged or without a receipt, written again: {', '.join(again[:5])}{more}")
+    return valid
 
 
 def _run(
     resolved: Resolved, pending: Sequence[ShardTask], jobs: int, progress: Progress
 ) -> tuple[list[Receipt], float]:
-    """Write the pending shards; also the seconds it took once the engine stood."""
+    """Write the pending shards; returns their receipts and the seconds it took without building the engine."""
     if not pending:
         return [], 0.0
     job, explainer = resolved.job, resolved.explainer() if jobs == 1 else None
@@ -273,7 +274,7 @@ def _run(
 
 
 def _parallel(job: Job, pending: list[ShardTask], jobs: int, progress: Progress) -> list[Receipt]:
-    """Shards over worker processes. One that dies takes the others with it, so the rest is planned anew."""
+    """Write shards in worker processes. If one dies, all are started again on the remaining shards."""
     written: dict[str, Receipt] = {}
     death: WorkerDiedError
 
@@ -292,17 +293,19 @@ def _parallel(job: Job, pending: list[ShardTask], jobs: int, progress: Progress)
         except WorkerDiedError as error:
             death = error
             progress.note(f"a worker process died ({error}) in attempt {attempt} of {ATTEMPTS}")
-            # What it had published by then counts.
+            # shards that were published by then count
             for task in left:
-                if task.name not in written and (found := valid_receipt(Path(job.folder), task.name, job.header.plan)):
-                    count(found)
+                if task.name not in written and (
+                    receipt := valid_receipt(Path(job.folder), task.name, job.header.plan)
+                ):
+                    count(receipt)
         finally:
             _remove_temporaries(Path(job.folder))
     raise workers_died(death)
 
 
 def _merged(folder: Path, header: ShardHeader, tasks: Sequence[ShardTask], done: dict[str, Receipt]) -> bool:
-    """Write manifest and rejects where every shard of the plan has its receipt, whoever wrote it."""
+    """Write manifest and rejects if every shard of the plan has a receipt, whichever run wrote it."""
     receipts: list[Receipt] = []
     for task in tasks:
         receipt = done.get(task.name) or valid_receipt(folder, task.name, header.plan, deep=False)

@@ -1,4 +1,4 @@
-"""`inspect`: counts and statistics of a folder or one shard: classes, splits, scores, maps, rejected images."""
+"""`inspect`: counts and statistics of a finished folder or one shard: classes, splits, scores, maps, rejects."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _REASON = 500
 
 @dataclass(frozen=True)
 class Range:
-    """Smallest, middle and greatest of some values; None where there are none."""
+    """Minimum, median and maximum of some values; None if there are none."""
 
     min: float | None
     median: float | None
@@ -37,7 +37,7 @@ class Range:
 
     @classmethod
     def of(cls, values: npt.NDArray[Any]) -> Range:
-        """The range of all values of an array, non-finite ones left out."""
+        """The range of the finite values of an array."""
         values = values[np.isfinite(values)]
         if not values.size:
             return cls(None, None, None)
@@ -51,7 +51,7 @@ class Range:
 
 @dataclass(frozen=True)
 class MapStatistics:
-    """The maps of one method.
+    """Statistics of the maps of one method.
 
     Attributes:
         shape: targets per image, native height and width in cells.
@@ -147,7 +147,7 @@ class Summary:
         return asdict(self) | {"predicted": predicted}
 
     def as_text(self) -> str:
-        """The summary for people, several lines."""
+        """The summary as several readable lines."""
         lines = [
             f"{self.path}: {plural(self.images, 'image')} in {plural(self.shards, 'shard')}, {_bytes(self.bytes)}",
             f"frames     {self.size}×{self.size}, {self.encoding}",
@@ -155,7 +155,7 @@ class Summary:
             f"splits     {_listing(self.splits)}",
         ]
         if self.boxed:
-            lines.append(f"boxes      of the objects of {plural(self.boxed, 'image')}")
+            lines.append(f"boxes      objects of {plural(self.boxed, 'image')}")
         if self.duplicates:
             data = self.provenance.get("data")
             kind = "groups" if isinstance(data, dict) and "group_by" in data else "duplicates"
@@ -209,9 +209,9 @@ class Summary:
 
 
 def inspect(path: Path | str) -> Summary:
-    """Count what a finished folder, or one shard by itself, holds.
+    """Count the images, classes, splits and maps of a finished folder or of one shard.
 
-    Shards are read one after the other; what is kept of each image is a few numbers.
+    Shards are read one after the other; a few numbers per image are kept in memory.
 
     Args:
         path: a folder that `salpipe generate` finished, or one shard file.
@@ -279,7 +279,7 @@ def inspect(path: Path | str) -> Summary:
 
 
 def _flagged(flags: dict[str, list[npt.NDArray[np.uint8]]], bit: int) -> int:
-    """The number of images of which a bit is set in any flag."""
+    """The number of images with a bit set in any flag."""
     images = [(np.concatenate(parts) & bit != 0).any(axis=1) for parts in flags.values()]
     return int(np.any(images, axis=0).sum()) if images else 0
 
@@ -309,7 +309,7 @@ def _most_frequent(predicted: Counter[int], provenance: Mapping[str, object]) ->
 
 
 def _rejects(folder: Path) -> dict[str, int]:
-    """How many images were rejected for each reason, most frequent first."""
+    """Number of rejected images by reason, most frequent first."""
     reasons: Counter[str] = Counter()
     try:
         for line in reject_lines(folder):

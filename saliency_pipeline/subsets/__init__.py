@@ -1,4 +1,4 @@
-"""Selection and splits of a catalogue: classes, sampling, duplicates, splits."""
+"""Subsets of a catalogue: selection of classes and images, duplicates, groups and splits."""
 
 THRESHOLD, MAX_THRESHOLD = 0.01, 0.1
 """Default and highest maximum distance of near duplicates: copies are usually below 0.005, crops below 0.01, other

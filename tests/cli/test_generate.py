@@ -75,7 +75,7 @@ def test_a_repair_is_noted(images: Path, tmp_path: Path) -> None:
     generate(images, "-o", tmp_path, *COMMAND)
     (tmp_path / "shard-00001.h5").write_bytes(b"")
     result = generate(images, "-o", tmp_path, *COMMAND)
-    assert "salpipe: damaged or without a receipt, to be written again: shard-00001.h5\n" in result.stderr
+    assert "salpipe: damaged or without a receipt, written again: shard-00001.h5\n" in result.stderr
     assert "(1 written now)" in result.stdout
 
 

@@ -203,8 +203,8 @@ def test_a_flat_folder_is_unlabeled(tmp_path: Path) -> None:
 
 def test_images_that_are_known_to_be_duplicates_are_stored_as_such(tmp_path: Path) -> None:
     images = flat(tmp_path / "images", 6)
-    known = marked(read_folder(images), [0, 1, 2, 3, 1, 5])
-    run(known, tmp_path / "shards")
+    catalogue = marked(read_folder(images), [0, 1, 2, 3, 1, 5])
+    run(catalogue, tmp_path / "shards")
     stored = [ShardFolder(tmp_path / "shards").shard(number).groups.tolist() for number in (0, 1)]
     assert stored == [[-1, 1, -1, -1], [1, -1]]
     assert verify(tmp_path / "shards", deep=True).problems == ()
@@ -336,7 +336,7 @@ def test_what_cannot_be_is_one_line_that_names_the_remedy(
 
 
 def test_a_size_the_network_does_not_take_is_refused(images: Path, tmp_path: Path) -> None:
-    with pytest.raises(SalpipeError, match=r"^--size 50: test_vit does not take such frames"):
+    with pytest.raises(SalpipeError, match=r"^--size 50: test_vit does not accept such frames"):
         run(images, tmp_path / "shards", model="test_vit", size=50)
 
 

@@ -18,7 +18,7 @@ from tests.generation.examples import flat, run
 
 
 class Notes(Progress):
-    """Remembers what it is told."""
+    """Records its notes."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

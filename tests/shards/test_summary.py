@@ -40,12 +40,14 @@ def test_counts_agree_with_the_images_one_by_one(tmp_path):
     assert all(entry.name == f"source {entry.index}" for entry in summary.predicted)
     for method, shape in MAPS.items():
         peaks = np.array([np.abs(pair.maps[method]).max(axis=(1, 2)) for pair in pairs])
-        found = summary.maps[method]
-        assert found.shape == shape
+        statistics = summary.maps[method]
+        assert statistics.shape == shape
         np.testing.assert_allclose(
-            [found.scale.min, found.scale.median, found.scale.max], [peaks.min(), np.median(peaks), peaks.max()], 1e-6
+            [statistics.scale.min, statistics.scale.median, statistics.scale.max],
+            [peaks.min(), np.median(peaks), peaks.max()],
+            1e-6,
         )
-        assert (found.all_zero, found.constant, found.non_finite) == (0, 0, 0)
+        assert (statistics.all_zero, statistics.constant, statistics.non_finite) == (0, 0, 0)
 
 
 def test_shares_of_odd_maps(tmp_path):
@@ -54,8 +56,8 @@ def test_shares_of_odd_maps(tmp_path):
     whole.maps["gradcam"][2] = 5
     whole.maps["gradcam"][3, 0, 0, 0] = np.nan
     whole.maps["gradcam"][4] = np.nan
-    found = inspect(write(tmp_path / "a.h5", header(), whole)).maps["gradcam"]
-    assert (found.all_zero, found.constant, found.non_finite) == (3 / 8, 1 / 8, 2 / 8)
+    statistics = inspect(write(tmp_path / "a.h5", header(), whole)).maps["gradcam"]
+    assert (statistics.all_zero, statistics.constant, statistics.non_finite) == (3 / 8, 1 / 8, 2 / 8)
 
 
 def test_images_of_one_color_are_flagged_and_counted(tmp_path):
@@ -93,10 +95,10 @@ def test_images_with_boxes_and_known_duplicates_are_counted(tmp_path):
     whole = replace(
         rows(4), boxes=[((1, 2, 3, 4),), (), ((0, 0, 5, 5), (1, 1, 2, 2)), ()], groups=np.array([-1, 0, 0, -1])
     )
-    found = inspect(write(tmp_path / "a.h5", header(boxes=True, groups=True), whole))
-    assert (found.boxed, found.duplicates) == (2, 2)
-    assert "boxes      of the objects of 2 images" in found.as_text()
-    assert "duplicates 2 images, kept together" in found.as_text()
+    summary = inspect(write(tmp_path / "a.h5", header(boxes=True, groups=True), whole))
+    assert (summary.boxed, summary.duplicates) == (2, 2)
+    assert "boxes      objects of 2 images" in summary.as_text()
+    assert "duplicates 2 images, kept together" in summary.as_text()
     without = inspect(write(tmp_path / "b.h5", header(), rows(4)))
     assert (without.boxed, without.duplicates) == (0, 0)
     assert "duplicates" not in without.as_text()
@@ -168,9 +170,9 @@ def test_unlisted_shards_are_mentioned(tmp_path):
     assert inspect(path).unlisted == {}
     write(path / "shard-00009.h5", header(plan="another"), rows(1))
     write(path / "shard-00010.h5", header(), rows(1))
-    found = inspect(path)
-    assert (found.images, found.unlisted) == (12, {"shard-00009.h5": False, "shard-00010.h5": True})
-    lines = found.as_text().splitlines()
+    summary = inspect(path)
+    assert (summary.images, summary.unlisted) == (12, {"shard-00009.h5": False, "shard-00010.h5": True})
+    lines = summary.as_text().splitlines()
     at = lines.index("ignored    2 shards not listed in manifest.json; move away:")
     assert lines[at + 1 : at + 3] == ["  shard-00009.h5 (of another plan)", "  shard-00010.h5"]
 
