@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An environment that says nothing, in a folder of its own; what is changed there is put back."""
+    """An environment without any of the variables, in a separate folder; changes are undone."""
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "USER", "LOGNAME", "LNAME", "USERNAME"):
         monkeypatch.setenv(name, "")  # so that it is remembered
         monkeypatch.delenv(name)

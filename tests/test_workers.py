@@ -94,9 +94,9 @@ def test_the_signal_that_ended_a_worker_is_named(number: signal.Signals) -> None
     ],
 )
 def test_memory_is_suspected_only_where_it_may_be_the_cause(ended: str, cause: str) -> None:
-    said = str(workers_died(WorkerDiedError(ended)))
-    assert said.startswith(f"worker processes died 3 times ({ended}), {cause}")
-    assert ("memory" in said) == (ended == "SIGKILL")
+    message = str(workers_died(WorkerDiedError(ended)))
+    assert message.startswith(f"worker processes died 3 times ({ended}), {cause}")
+    assert ("memory" in message) == (ended == "SIGKILL")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.ENOENT])

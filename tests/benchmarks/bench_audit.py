@@ -8,7 +8,7 @@ Two files are a true pair where they are made of one photograph and none or both
     seconds     on n/4 and on n files: fingerprints, without a cache, and the search
 
 Photographs that hold duplicates themselves make pairs that count as false: `--montage FILE.png` plots those found, to
-be looked at, and `--same A=B` says of two of them (parts of their paths) that they are one.
+be inspected, and `--same A=B` declares two of them (parts of their paths) to be the same.
 
     python -m tests.benchmarks.bench_audit FOLDER... -n 20000
 """
@@ -47,9 +47,9 @@ def scaled(image: Image.Image, factor: float) -> Image.Image:
     return image.resize((max(8, round(image.width * factor)), max(8, round(image.height * factor))))
 
 
-def cropped(image: Image.Image, lot: random.Random, most: float) -> Image.Image:
+def cropped(image: Image.Image, rng: random.Random, most: float) -> Image.Image:
     """Cut by up to `most` on each side, on every side by another amount."""
-    left, top, right, bottom = (lot.uniform(0, most) for _ in range(4))
+    left, top, right, bottom = (rng.uniform(0, most) for _ in range(4))
     width, height = image.size
     return image.crop(
         (round(left * width), round(top * height), round((1 - right) * width), round((1 - bottom) * height))
@@ -58,18 +58,18 @@ def cropped(image: Image.Image, lot: random.Random, most: float) -> Image.Image:
 
 Make = Callable[[Image.Image, random.Random], bytes]
 COPIES: dict[str, Make] = {
-    "jpeg-30": lambda image, lot: encoded(image, quality=30),
-    "scale-0.3": lambda image, lot: encoded(scaled(image, 0.3), quality=85),
-    "crop-5%": lambda image, lot: encoded(cropped(image, lot, 0.05), quality=85),
-    "mirrored": lambda image, lot: encoded(ImageOps.mirror(image), quality=90),
-    "webp": lambda image, lot: encoded(image, "WEBP", quality=60),
-    "scale-2": lambda image, lot: encoded(scaled(image, 2), quality=85),
-    "crop-10%": lambda image, lot: encoded(cropped(image, lot, 0.1), quality=85),
-    "jpeg-60": lambda image, lot: encoded(image, quality=60),
-    "png": lambda image, lot: encoded(image, "PNG", compress_level=1),
-    "scale-0.6": lambda image, lot: encoded(scaled(image, 0.6), "PNG", compress_level=1),
-    "jpeg-95": lambda image, lot: encoded(image, quality=95),
-    "scale-1.4": lambda image, lot: encoded(scaled(image, 1.4), "WEBP", quality=80),
+    "jpeg-30": lambda image, rng: encoded(image, quality=30),
+    "scale-0.3": lambda image, rng: encoded(scaled(image, 0.3), quality=85),
+    "crop-5%": lambda image, rng: encoded(cropped(image, rng, 0.05), quality=85),
+    "mirrored": lambda image, rng: encoded(ImageOps.mirror(image), quality=90),
+    "webp": lambda image, rng: encoded(image, "WEBP", quality=60),
+    "scale-2": lambda image, rng: encoded(scaled(image, 2), quality=85),
+    "crop-10%": lambda image, rng: encoded(cropped(image, rng, 0.1), quality=85),
+    "jpeg-60": lambda image, rng: encoded(image, quality=60),
+    "png": lambda image, rng: encoded(image, "PNG", compress_level=1),
+    "scale-0.6": lambda image, rng: encoded(scaled(image, 0.6), "PNG", compress_level=1),
+    "jpeg-95": lambda image, rng: encoded(image, quality=95),
+    "scale-1.4": lambda image, rng: encoded(scaled(image, 1.4), "WEBP", quality=80),
 }
 STRICT = tuple(kind for kind in COPIES if kind.startswith(("jpeg", "webp", "png", "scale")))
 

@@ -69,10 +69,10 @@ def cross_validated(
         random: source of all randomness.
         images: number of images, half of each class.
         arms: number of arms, each with its own group of features.
-        budgets: training images per class that a fold draws, the smaller part of the larger; None for all.
+        budgets: training images per class sampled for a fold, smaller samples being part of larger ones; None for all.
         shares: points of a learning curve: shares of the training images that have been read.
         repeats: of the folds.
-        same_draw: whether the folds of a repeat draw by one and the same order, as far as it is not held out.
+        same_draw: if True, the folds of a repeat sample in the same order, as far as images are not held out.
 
     Returns:
         (J, arms, budgets, shares) float64.
@@ -155,13 +155,13 @@ def curves(
 
 
 def verdict_of(differences: np.ndarray, *, level: float = ALPHA) -> str:
-    """The verdict on some differences, of one question alone."""
+    """Return the verdict on differences, without adjustment for other questions."""
     contrast = evaluate(np.zeros(len(differences)), differences, RATIO)
     return verdict(contrast, contrast.p, level=level)
 
 
 def speed_word(first: np.ndarray, second: np.ndarray, *, guarded: bool = True) -> str:
-    """The verdict on speed; not guarded, by 95 % of the own final accuracy alone, which is not blind to a shift."""
+    """Return the verdict on speed; unguarded, only by 95 % of the own final accuracy, which is sensitive to a shift."""
     if guarded:
         differences = time_differences(list(first), list(second), EPOCHS)
     else:
