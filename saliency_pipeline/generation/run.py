@@ -203,8 +203,8 @@ def _notes(job: Job, single_color: int, seen: int, images: int) -> Iterator[str]
     model, source = job.config.model, job.header.provenance["source"]
     if seen:
         yield (
-            f"{model} was trained on {seen:,} of these {plural(images, 'image')}: their maps are stored with bit {SEEN} "
-            "of saliency/<method>/flag, and must not be those of validation or test images"
+            f"{model} was trained on {seen:,} of these {plural(images, 'image')}: their maps are stored with bit "
+            f"{SEEN} of saliency/<method>/flag, and must not be those of validation or test images"
         )
     if source.get(ENTRY, None if source["weights"] == "trained" else 0) is None:
         yield (
