@@ -1,4 +1,4 @@
-"""What a device can compute and what it is called; and that networks keep to one device, seen without a GPU."""
+"""Devices: capabilities and names; networks stay on one device, checked without a GPU."""
 
 import os
 import subprocess
@@ -55,7 +55,7 @@ def test_the_name_says_what_the_processor_can_do() -> None:
 
 
 def moved(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
-    """The module with tensors that have the shapes of its own and stand on a GPU that need not be there."""
+    """The module with tensors of the same shapes on a GPU that need not exist."""
     for part in module.modules():
         for named in (part._parameters, part._buffers):
             for name, tensor in named.items():

@@ -1,4 +1,4 @@
-"""What was given is named where something else is wanted, whatever it is."""
+"""Arguments of the wrong kind are recognized and named."""
 
 import os
 from collections.abc import Callable
