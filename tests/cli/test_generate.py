@@ -1,4 +1,4 @@
-"""`salpipe generate` as a user meets it: what is printed where, exit codes, settings from a file, mistakes."""
+"""`salpipe generate`: output, exit codes, settings from a file, and errors."""
 
 import json
 import sys

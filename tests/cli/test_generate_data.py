@@ -1,4 +1,4 @@
-"""`salpipe generate` on data sets of several layouts: what is selected, split, cut out and kept reaches the shards."""
+"""`salpipe generate` on data sets of several layouts: selection, splits, crops and groups in the shards."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""One plan shared out: slices of a job array, and worker processes."""
+"""Parts of a job array, and worker processes."""
 
 import importlib.util
 import multiprocessing

@@ -1,4 +1,4 @@
-"""What a dry run says of a catalogue."""
+"""Dry runs: counts of a catalogue, as text and as data."""
 
 from saliency_pipeline.generation.outline import outline
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split

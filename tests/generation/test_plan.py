@@ -1,4 +1,4 @@
-"""What makes a plan another plan, and how one is kept."""
+"""Plans: what makes a different plan, storage, and damaged files."""
 
 import json
 import os

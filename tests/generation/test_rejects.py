@@ -1,4 +1,4 @@
-"""Images that cannot be used, and disks that are full: nothing of it stops more than it must."""
+"""Unusable images are rejected without stopping a run; full disks stop it without damage."""
 
 import json
 import resource

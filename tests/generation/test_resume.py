@@ -1,4 +1,4 @@
-"""Runs that were killed, interrupted or damaged, and what the same command makes of them."""
+"""Runs that were killed, interrupted or damaged are resumed by the same command."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a run stores, against the library's own functions called one image at a time."""
+"""Contents of shards, compared with the library's functions called one image at a time."""
 
 import hashlib
 import json

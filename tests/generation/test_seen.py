@@ -1,4 +1,4 @@
-"""Images on which the source model was trained: their maps are flagged, and shards say how much is recorded."""
+"""Images that the source model was trained on are flagged, and shards record how many are known."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The start of a run: from the second on a prepared network is there; whatever has become of it, bytes are alike."""
+"""The cache of prepared networks: later runs use it, and its state never changes the bytes of shards."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Output folders in which somebody planted links, and file systems that refuse a service."""
+"""Output folders with planted links, and file systems without links or locks."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Networks and frames for the tests of saliency: library networks with random weights, tiny ones, photographs."""
+"""Networks and frames for tests of saliency: library networks with random weights, tiny ones, photographs."""
 
 from functools import cache
 

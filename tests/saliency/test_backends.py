@@ -1,4 +1,4 @@
-"""The back ends: uint8 frames to the trunk's output alike on each, from any thread; failures in one line."""
+"""Backends: equal trunk outputs from uint8 frames, from any thread; failures in one line."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The engine: maps equal captum's and do not depend on company, batch size or thread; nothing of the user's changes."""
+"""The explainer: maps equal captum's and do not depend on batch or thread; the user's state is not changed."""
 
 import copy
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Which layer is explained: the last one on a grid with a gradient, in every kind of network; overrides."""
+"""Choice of the explained layer: the last one on a grid with a gradient, in every kind of network; overrides."""
 
 import numpy as np
 import pytest

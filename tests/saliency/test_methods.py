@@ -1,4 +1,4 @@
-"""Methods by name: aliases, order, unknown ones, and what is stored about each."""
+"""Methods by name: aliases, order, unknown names, and descriptions in shards."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The bf16 backward pass: each rule equals autograd, whole networks correlate with float64, nothing is kept."""
+"""The bf16 backward pass: each rule equals autograd, whole networks correlate with float64, memory is freed."""
 
 import copy
 import gc

@@ -1,4 +1,4 @@
-"""Prepared networks: the second time no network is built, and what comes out is the same to the last bit."""
+"""Prepared networks: cached ones are not built again and give bit-identical results."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The cut network: equal to the whole, BatchNorm and constants folded, linear heads proved or refused by numbers."""
+"""Split networks: equal to the whole, folded BatchNorm and constants, linear heads accepted or refused by numbers."""
 
 import copy
 import threading

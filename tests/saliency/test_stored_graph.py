@@ -1,4 +1,4 @@
-"""Graphs as bytes: what is read computes the same bits, and runs nothing but PyTorch's own operators."""
+"""Serialized graphs: bit-identical after loading, with only operators of PyTorch."""
 
 import json
 import operator

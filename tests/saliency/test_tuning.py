@@ -1,4 +1,4 @@
-"""Choosing a placement: speed measured once and remembered, fidelity proved every time, what cannot run refused."""
+"""Choice of a placement: speeds are cached, fidelity is checked every time, failing candidates are skipped."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Small files that claim to be huge are refused when their header is read, before anything of that size is made."""
+"""Small files with huge declared sizes are refused before memory of that size is allocated."""
 
 import json
 import resource

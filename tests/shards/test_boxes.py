@@ -1,4 +1,4 @@
-"""Where the objects are: any number of boxes an image, stored only where the data set knows them."""
+"""Boxes of objects: any number per image, stored only if the data set has them."""
 
 import dataclasses
 

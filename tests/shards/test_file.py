@@ -1,4 +1,4 @@
-"""What changes under an open shard, or the disk that fails, is an error that names the shard; nothing is mapped."""
+"""Open shards: changes of the file and disk errors raise an error that names the shard."""
 
 import errno
 import gc

@@ -1,4 +1,4 @@
-"""Which images are duplicates of one another: a number an image, stored only where some are known to be."""
+"""Groups of images: a number per image, stored only if there are groups."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Files from strangers: nothing outside the file is read, nothing huge is made, and every oddity has a name."""
+"""Files from outside: nothing outside the file is read, memory is bounded, and every defect is named."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""The manifest: what is written is read, the bytes are settled, and damage is one line."""
+"""The manifest: round trip, reproducible bytes, and damage in one line."""
 
 import dataclasses
 import json

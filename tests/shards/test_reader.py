@@ -1,4 +1,4 @@
-"""Reading shards: every access path gives the same values, in any process, and damage ends in one line."""
+"""Reading shards: every access path returns the same values, in any process; damage is one line."""
 
 import io
 import multiprocessing

@@ -1,4 +1,4 @@
-"""What inspect counts, against counts made by hand."""
+"""Counts of `inspect`, compared with counts over single images."""
 
 import json
 from dataclasses import replace

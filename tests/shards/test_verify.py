@@ -1,4 +1,4 @@
-"""Every kind of damage is reported with the shard's name and what is wrong, and nothing sound is."""
+"""Every kind of damage is reported with the shard's name; intact files have no problems."""
 
 import hashlib
 import json

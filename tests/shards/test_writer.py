@@ -1,4 +1,4 @@
-"""What a writer leaves behind: the same bytes whatever the batches, and nothing readable unless it finished."""
+"""The writer: the same bytes for any batches, and no readable file unless it is finished."""
 
 import os
 import resource

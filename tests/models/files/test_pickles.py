@@ -1,4 +1,4 @@
-"""Pickles read as data: what is harmless is read, nothing is called, and memory follows the length of the pickle."""
+"""Pickles read as data: plain data is read, nothing is called, and memory is proportional to the length."""
 
 import argparse
 import collections

@@ -1,4 +1,4 @@
-"""Files of weights as people have them: known by content, under any name and prefix, and no larger than the file."""
+"""Files of weights in practice: recognized by content, with any name or prefix, in bounded memory."""
 
 import os
 import struct

@@ -1,4 +1,4 @@
-"""Weights fitted to a network: values that are no weights, names with more or less in them than the network's."""
+"""Matching of weights with a network: invalid values, missing and unexpected names."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Names of models, where their pretrained weights are, and what is said when they are nowhere."""
+"""Names of models, lookup of their pretrained weights, and errors if these are missing."""
 
 import socket
 import subprocess

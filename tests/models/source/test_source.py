@@ -1,4 +1,4 @@
-"""Source models: the embedded one sees cats, names and classes resolve, nothing of the caller's is touched."""
+"""Source models: predictions, names and classes, and the caller's state, which is not changed."""
 
 import dataclasses
 import hashlib

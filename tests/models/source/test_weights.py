@@ -1,4 +1,4 @@
-"""Files of weights: both kinds load, nothing in them runs, and what does not fit is named."""
+"""Files of weights: both kinds load, nothing in them is executed, and mismatches are named."""
 
 import argparse
 import hashlib

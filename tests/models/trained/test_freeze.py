@@ -1,4 +1,4 @@
-"""Freezing: what is kept, what still learns, and names that are no stage."""
+"""Freezing: frozen and trained layers, and unknown names."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""First weights: what is loaded, what is drawn, what is left out, and what is refused."""
+"""Initialization: loaded, random and unused tensors, and errors."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Stems and stages: recognized in every family, mirrored, and refused where there is none."""
+"""Stems and stages: recognized in every family, copied, and refused if there is none."""
 
 from functools import cache
 

@@ -1,4 +1,4 @@
-"""Trained networks as files: the same back, the same bytes, damage and strangers refused; runs as source models."""
+"""Files of trained networks: round trip, reproducible bytes, damaged and foreign files; runs as source models."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Which images a network was trained on: what its file records, what comes back, and forged records."""
+"""Records of training images: contents, round trip, and forged records."""
 
 import json
 import struct
