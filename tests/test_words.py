@@ -14,11 +14,10 @@ import saliency_pipeline
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(saliency_pipeline.__file__).parent
-CODE = sorted(
-    path for top in (PACKAGE, PACKAGE / "models", PACKAGE / "cli", ROOT / "tests") for path in top.rglob("*.py")
-)
-CODE.remove(Path(__file__))
-TEXTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *PACKAGE.rglob("*.html"), *PACKAGE.rglob("*.css")])
+# in a checkout models and cli are links, which rglob does not follow
+FOLDERS = (PACKAGE, PACKAGE / "models", PACKAGE / "cli", ROOT / "tests")
+CODE = sorted({path for folder in FOLDERS for path in folder.rglob("*.py")} - {Path(__file__)})
+TEXTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *PACKAGE.rglob("*.html"), *PACKAGE.rglob("*.css")])
 
 SPELLING = {
     r"analys(?=e[dr]?\b|ing)": "analyz",
