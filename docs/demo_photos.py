@@ -1,4 +1,4 @@
-"""Writes the images of `make demo` from photographs that scikit-image ships: demo_photos.py PHOTOS TILES."""
+"""Write the images of `make demo`, from photographs that scikit-image ships: demo_photos.py PHOTOS TILES."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ TRAIN, VALIDATION = 8, 4
 
 
 def write_photos(folder: Path) -> None:
-    """Whole photographs, one folder a class, each with one or two JPEG files."""
+    """Write whole photographs, one folder per class, each with one or two JPEG files."""
     left, right, _ = data.stereo_motorcycle()
     photos = {
         "astronaut/portrait": data.astronaut(),
@@ -29,10 +29,10 @@ def write_photos(folder: Path) -> None:
 
 
 def write_tiles(folder: Path) -> None:
-    """A small labeled set: which photograph is this tile of?
+    """Write a small labeled data set of tiles, with one class per photograph.
 
-    Tiles to train on come from the left of each photograph and tiles to validate from its right, so that none of the
-    one shares a pixel with any of the other.
+    Training tiles are from the left part of each photograph and validation tiles from its right part, so that they
+    share no pixels.
     """
     pictures = {
         "astronaut": data.astronaut(),
@@ -63,7 +63,7 @@ def write_tiles(folder: Path) -> None:
 
 
 def write(file: Path, pixels: np.ndarray) -> None:
-    """One JPEG file."""
+    """Write one JPEG file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(file, quality=95)
 

@@ -5,5 +5,5 @@ from _pytest.mark import ParameterSet
 
 
 def rare(*values: object) -> list[ParameterSet]:
-    """Parameters of a test that only the whole suite tries."""
+    """Parameters of a test that only the whole suite runs."""
     return [pytest.param(value, marks=pytest.mark.slow) for value in values]

@@ -14,7 +14,7 @@ MODES = {".jpg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".gif": 
 
 
 def photo(height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
-    """Something with edges, gradients and noise: (height, width, 3) uint8."""
+    """An image with edges, gradients and noise: (height, width, 3) uint8."""
     rows, columns = np.mgrid[0:height, 0:width]
     noise = np.random.default_rng(seed).integers(0, 40, (height, width, 3))
     smooth = np.stack([rows * 200 // height, columns * 200 // width, (rows // 8 + columns // 8) % 2 * 200], axis=-1)
@@ -30,7 +30,7 @@ def encode(image: np.ndarray | Image.Image, kind: str, **options: object) -> byt
 
 @functools.cache
 def good_files() -> dict[str, bytes]:
-    """One whole file for each of Pillow's ways of decoding: name to bytes."""
+    """One valid file per decoder of Pillow: name to bytes."""
     image = photo()
     files = {f"plain{suffix}": encode(image, kind) for suffix, kind in MODES.items()}
     files["progressive.jpg"] = encode(image, "JPEG", progressive=True, quality=90)
@@ -41,7 +41,7 @@ def good_files() -> dict[str, bytes]:
 
 
 def png_bytes(width: int, height: int, *, depth: int, color: int, rows: bytes, extra: bytes = b"") -> bytes:
-    """A PNG file from its filtered rows, which need not fit its size."""
+    """A PNG file with the given filtered rows, which need not match its size."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -70,7 +70,7 @@ def tiff_bytes(pixels: bytes, tags: dict[int, int | tuple[int, ...]], order: str
 
 @functools.cache
 def bombs() -> dict[str, bytes]:
-    """Small files that claim, or hold, far more pixels than any limit allows."""
+    """Small files that declare, or contain, far more pixels than any limit allows."""
     side = 30_000
     row = bytes(1 + side // 8)
     webp = b"VP8X" + struct.pack("<I", 10) + bytes(4) + (2**16 - 2).to_bytes(3, "little") * 2
@@ -93,7 +93,7 @@ def bombs() -> dict[str, bytes]:
 
 @functools.cache
 def unusual() -> dict[str, bytes]:
-    """Whole files that a careless reader gets wrong."""
+    """Valid files with unusual features."""
     image = Image.fromarray(photo())
     frames = [Image.new("RGB", (20, 30), color) for color in ("red", "blue")]
     gray16 = Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16)
@@ -141,7 +141,7 @@ def build_broken_folder(root: Path) -> int:
             start = len(data) * (copy + 1) // 4
             damage = generator.bytes(max(8, len(data) // 20))
             files[f"overwritten/{stem}_{suffix}_{copy}.{suffix}"] = data[:start] + damage + data[start + len(damage) :]
-        # Followed by noise, the first bytes still promise an image of the kind.
+        # First bytes of each format, which are followed by noise.
         files[f"noise/{stem}_{suffix}_magic.{suffix}"] = data[:12] + generator.bytes(2000)
     for suffix in suffixes:
         files[f"empty/empty.{suffix}"] = b""

@@ -23,7 +23,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
-    """Beside the tests of a file, those of some folders stay in one process."""
+    """Run the tests of a file, and those of some folders, in one process."""
     return ByNetwork(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
@@ -37,7 +37,7 @@ class ByNetwork(LoadFileScheduling):
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Speeds measured on a busy test machine are not the user's, nor are kernels compiled for limited instructions."""
+    """Keep speeds of a busy test machine, and kernels for limited instructions, out of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("kernels")))
@@ -46,7 +46,7 @@ def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """salpipe's folder in a cache of the test's own, in which nothing is prepared yet."""
+    """salpipe's folder in an empty cache of the test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "salpipe"
 
@@ -61,7 +61,7 @@ def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def without_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Comparisons write no page, which takes longer than all else of a small one."""
+    """Comparisons write no page, which takes most of the time of a small one."""
     monkeypatch.setattr("saliency_pipeline.comparison.output.write_report", lambda folder, *_: folder / "report.html")
 
 
@@ -74,7 +74,7 @@ def own_random_numbers() -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def memory_given_back() -> Iterator[None]:
-    """Freed blocks are kept for the next batch, as the engine asks the allocator to; here they add up to gigabytes."""
+    """Return freed blocks to the system; the engine makes the allocator keep them, which adds up to gigabytes here."""
     yield
     gc.collect()
     gc.freeze()  # what is still there mostly stays to the end, and is not to be looked at after every module

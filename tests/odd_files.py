@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def make_odd(path: Path, kind: str) -> None:
-    """Put what is no ordinary file in the place of one, which is removed.
+    """Replace a file with something that is not an ordinary file.
 
     Args:
         path: the file, there or not.

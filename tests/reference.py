@@ -81,7 +81,7 @@ def bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def pytorch_grad_cam_view(raw: np.ndarray, size: int) -> np.ndarray:
-    """What pytorch-grad-cam returns for a raw Grad-CAM (h, w): stretched, resized, stretched again."""
+    """The result of pytorch-grad-cam for a raw Grad-CAM (h, w): rescaled, resized, rescaled again."""
 
     def stretched(image: np.ndarray) -> np.ndarray:
         image = image - image.min()
@@ -91,12 +91,12 @@ def pytorch_grad_cam_view(raw: np.ndarray, size: int) -> np.ndarray:
 
 
 def torch_cam_view(raw: np.ndarray) -> np.ndarray:
-    """What torch-cam returns for a raw Grad-CAM (h, w): stretched at its own size."""
+    """The result of torch-cam for a raw Grad-CAM (h, w): rescaled at its own size."""
     return (raw - raw.min()) / (raw.max() - raw.min() + 1e-8)
 
 
 def bf16(value: float) -> float:
-    """The nearest number that bf16 holds."""
+    """The nearest bf16 number."""
     return float(torch.tensor(value, dtype=torch.float64).bfloat16())
 
 

@@ -15,7 +15,7 @@ from tests.odd_files import make_odd
 
 
 class Making:
-    """Makes a text from what it is made of, and counts how often."""
+    """Joins texts, with a cache, and counts the computations."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -40,7 +40,7 @@ def test_a_limit_that_is_no_number_is_one_line(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("path", sources(), ids=name)
 def test_nothing_else_counts_cores(path: Path) -> None:
-    """Whoever asks the machine, or leaves the number of threads open, gets the host's cores inside a container."""
+    """Other ways to count cores, or thread pools without a number, use the host's cores inside a container."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         assert not (isinstance(node, ast.Attribute) and node.attr == "cpu_count"), f"line {node.lineno}"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
@@ -63,7 +63,7 @@ def test_workers_hear_no_interruption_and_end_when_nobody_wants_their_results() 
 
 
 def test_no_thread_outlives_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that does releases a semaphore while the process exits, and the tracker of resources reports a leak."""
+    """Otherwise it releases a semaphore while the process exits, and the resource tracker reports a leak."""
     feed, threads = Queue._feed, threading.enumerate()
 
     def feed_slowly(*arguments: object) -> None:

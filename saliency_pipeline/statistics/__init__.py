@@ -1,1 +1,1 @@
-"""Statistics of paired runs: tests, intervals, power, sequential analysis, several data sets; functions of scores."""
+"""Metrics of classifiers, and statistics of paired runs: tests, intervals, power, planned looks. Pure functions."""

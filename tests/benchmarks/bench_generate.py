@@ -55,7 +55,7 @@ def linked(source: Path, folder: Path, count: int) -> Path:
 
 
 def salpipe(images: Path, work: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """The whole job, from files to published shards; its marginal rate, free of what a run costs once."""
+    """The whole task, from files to published shards: marginal rate, without fixed costs of a run."""
     from saliency_pipeline import generate
 
     files = sorted(images.iterdir())

@@ -12,7 +12,7 @@ RUNS = 15
 
 
 def seconds(command: list[str]) -> float:
-    """How long one whole process takes."""
+    """Duration of one whole process."""
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start

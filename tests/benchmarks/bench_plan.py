@@ -48,7 +48,7 @@ def main() -> None:
 
 
 class Figures:
-    """What one dry run took."""
+    """Time and memory of one dry run."""
 
     def __init__(self, images: int, seconds: float, megabytes: float) -> None:
         self.images, self.seconds, self.megabytes = images, seconds, megabytes
@@ -58,7 +58,7 @@ class Figures:
 
 
 def measured(data: Path, shards: Path) -> Figures:
-    """A dry run of generate in a process of its own."""
+    """Measure a dry run of generate in a new process."""
     code = (
         "import resource, runpy, sys; sys.argv[0] = 'salpipe'\n"
         "try: runpy.run_module('saliency_pipeline.cli', run_name='__main__')\n"
@@ -72,7 +72,7 @@ def measured(data: Path, shards: Path) -> Figures:
 
 
 def write_tar(path: Path, each: int) -> None:
-    """ILSVRC2012_img_train.tar as it is distributed, but for the pixels."""
+    """ILSVRC2012_img_train.tar as distributed, except for the pixels."""
     path.parent.mkdir(parents=True)
     with tarfile.open(path, "w") as outer:
         for wnid in wnids():

@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def plain(options: argparse.Namespace) -> dict[str, float]:
-    """The loop of a tutorial."""
+    """A plain training loop, as in a tutorial."""
     import torch
     from torch import nn
 
@@ -112,7 +112,7 @@ def salpipe(options: argparse.Namespace) -> dict[str, float | str]:
 
 
 def write_shards(folder: Path, options: argparse.Namespace) -> None:
-    """Noise with maps of 7 x 7: what is in the images does not change the speed."""
+    """Noise with maps of 7 x 7; the content of images does not affect the speed."""
     from saliency_pipeline.files import sha256_of
     from saliency_pipeline.shards.manifest import Manifest, ShardEntry
     from saliency_pipeline.shards.schema import MapShape, ShardHeader, ShardRows

@@ -12,7 +12,7 @@ from tests.fuzz.fuzzer import Fuzzer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """1 where a file broke something."""
+    """Run the fuzzer; return 1 if a file failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, default=2.0, help="how long; the kinds share the time")
     parser.add_argument("--files", type=int, metavar="N", help="so many files of each kind instead")

@@ -24,7 +24,7 @@ LARGEST_KEPT = 2**26
 
 @dataclass
 class Tally:
-    """What came of the cases of one kind."""
+    """Results of the cases of one kind."""
 
     verdicts: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
@@ -84,7 +84,7 @@ class Fuzzer:
         clear(self.corpus)
 
     def run(self, *, minutes: float | None = None, files: int | None = None, only: Sequence[int] = ()) -> None:
-        """Read: `only` these numbers of each kind, or the first `files` of each, or for some minutes."""
+        """Read `only` these numbers of each kind, or the first `files` of each, or for some minutes."""
         self._waiting = self._cases(files, only)
         self._end = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
         threads = [threading.Thread(target=self._read_all) for _ in range(self.jobs)]
@@ -99,7 +99,7 @@ class Fuzzer:
                 thread.join()
 
     def _cases(self, files: int | None, only: Sequence[int]) -> Iterator[Case]:
-        """The kind that had the least time so far comes next; so all have some, and quick ones many files."""
+        """Choose the kind with the least time so far, so that all get time, and fast ones many files."""
         numbers = {name: iter(only) if only else iter(range(files)) if files else _count() for name in self.names}
         while numbers:
             name = min(numbers, key=lambda name: self.tallies[name].seconds)
@@ -129,7 +129,7 @@ class Fuzzer:
                         self._keep(result, worker.scratch / "work")
 
     def _keep(self, result: Result, work: Path) -> None:
-        """The file, with what belongs to it, and how it failed."""
+        """Keep the file, the files that belong to it, and a description of the failure."""
         case = result.case
         print(f"\n{case.command}\n  {result.cause}: {result.reason}\n  ({result.edits})", file=sys.stderr, flush=True)
         if self.keep is None:
@@ -146,7 +146,7 @@ class Fuzzer:
                 shutil.copyfile(path, target)
 
     def _in_process(self, function: Any, *arguments: Any) -> Any:
-        """A function's answer from a process of its own: this one stays small and imports no library."""
+        """Call a function in a new process, so that this one stays small and imports no library."""
         here, there = self.context.Pipe(duplex=False)
         process = self.context.Process(target=function, args=(there, *arguments))
         process.start()
@@ -160,11 +160,11 @@ class Fuzzer:
 
     @property
     def failed(self) -> int:
-        """How many files broke something."""
+        """Number of files that failed."""
         return sum(tally.verdicts[FAILED] for tally in self.tallies.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """The table as JSON can hold it."""
+        """Return the table, JSON-serializable."""
         return {
             name: {
                 "files": tally.files,
@@ -187,7 +187,7 @@ class Fuzzer:
         }
 
     def as_text(self) -> str:
-        """A line per kind, a line per cause of failures, and the sum."""
+        """Return one line per kind, one line per cause of failures, and the sum."""
         heads = f"{'files':>8}{'accepted':>10}{'refused':>9}{'failed':>8}{'longest s':>11}{'memory MB':>11}"
         lines = [f"{'kind':<14}{heads}{'warnings':>10}"]
         for name, tally in self.tallies.items():

@@ -27,18 +27,18 @@ from tests.fuzz.cases import Case, clear, prepare
 
 ACCEPTED, REFUSED, FAILED = "accepted", "refused", "failed"
 EXIT_CODES = (1, 2, 3, 4)
-"""Those that the documentation gives to commands that did not do what was asked."""
+"""Exit codes of failed commands, as documented."""
 
 _PREPARING_SECONDS = 120.0
 _LOOK_SECONDS = 0.02
 _IDLE, _PATIENCE = 0.05, 6
-"""Share of a processor below which a process waits for something else, and how often the limit is long in any case."""
+"""Share of a processor below which a process is waiting, and multiple of the limit that is too long in any case."""
 _PAGE = resource.getpagesize()
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What reading one file may take: seconds, and bytes of memory beyond what the process had before."""
+    """Limits of reading one file: seconds, and bytes of memory in addition to those of the process before."""
 
     seconds: float = 10.0
     memory: int = 1_500_000_000
@@ -46,7 +46,7 @@ class Limits:
 
 @dataclass
 class Result:
-    """What came of a case.
+    """Result of a case.
 
     Attributes:
         case: which one.
@@ -96,7 +96,7 @@ class Worker:
         clear(self.scratch)
 
     def read(self, case: Case) -> Result:
-        """Read a case, and end its process where it takes too much."""
+        """Read a case, and end its process if it exceeds the limits."""
         if self._process is None:
             self._start()
         self._connection.send(case)
@@ -161,7 +161,7 @@ class Worker:
             self._process = None
 
     def _stack(self) -> str:
-        """Where the process is; a system call that takes long has to end first."""
+        """Return the stack of the process; a long system call has to end first."""
         os.kill(self._process.pid, signal.SIGUSR1)
         for _ in range(20):
             time.sleep(0.1)
@@ -170,7 +170,7 @@ class Worker:
         return ""
 
     def _log(self) -> str:
-        """The last that the process, or a library in it, wrote on its standard error."""
+        """Return the end of the process's standard error."""
         try:
             return (self.scratch / "log").read_text(errors="replace")[-3000:]
         except OSError:
@@ -178,7 +178,7 @@ class Worker:
 
 
 def broken_promise(error: SalpipeError) -> str:
-    """What is wrong with an error that was meant for the user; empty where nothing is."""
+    """Return what is wrong with a message for users, or an empty string."""
     if not str(error) or not str(error).isprintable():
         return "no message of one printable line"
     return "" if error.exit_code in EXIT_CODES else f"exit code {error.exit_code}"
@@ -236,7 +236,7 @@ def _judged(case: Case, edits: str, read: Callable[[], None]) -> Result:
 
 
 def _place(error: BaseException) -> str:
-    """The last line of salpipe's own that the error passed; without one, how the message begins."""
+    """Return the last line of salpipe in the error's traceback, or else the beginning of the message."""
     place = " ".join(str(error).split()[:2])
     for frame in traceback.extract_tb((error.__cause__ or error).__traceback__):
         folder, mark, name = frame.filename.rpartition("saliency_pipeline/")
@@ -264,14 +264,14 @@ def _resident(process: int) -> int:
 
 
 def _trimmed() -> int:
-    """Resident bytes after freed blocks are given back: what is kept would hide what the next file takes."""
+    """Return the resident bytes after returning freed blocks, which would hide the memory of the next file."""
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
     return _resident(os.getpid())
 
 
 def _reset_peak() -> int:
-    """Forgets the peak so far; where that is not allowed it is returned, and only a higher one will be seen."""
+    """Reset the peak; if that is not allowed, return it: then only a higher one is noticed."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

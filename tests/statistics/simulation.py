@@ -108,7 +108,7 @@ def cross_validated(
 def correlated(
     random: np.random.Generator, pairs: int, ratio: float = RATIO, mean: float = 0.0, sd: float = 0.015
 ) -> np.ndarray:
-    """Normal differences (J,) with the correlation that the corrected test takes them to have: ratio / (1 + ratio)."""
+    """Normal differences (J,) with the correlation that the corrected test assumes: ratio / (1 + ratio)."""
     return mean + sd * shared(random, (pairs,), ratio)
 
 
