@@ -37,7 +37,7 @@ from saliency_pipeline.comparison.curves import (
     styles,
 )
 from saliency_pipeline.comparison.rules import SPEED
-from saliency_pipeline.evaluation.confusion import excerpt, from_json
+from saliency_pipeline.statistics.confusion import excerpt, from_json
 from saliency_pipeline.training.curves import GREY, VERBATIM
 
 MEASURES: tuple[tuple[str, str, Callable[[float, int | None], str]], ...] = (

@@ -1,1 +1,1 @@
-"""What a trained network is worth and what it says of new images: scores, figures, predictions, export."""
+"""Evaluation of trained networks: metrics, figures, predictions for new images, ONNX export."""

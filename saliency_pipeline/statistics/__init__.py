@@ -1,1 +1,1 @@
-"""Statistics of paired runs: tests, intervals, power, planned looks, several data sets. Pure functions of scores."""
+"""Metrics of classifiers, and statistics of paired runs: tests, intervals, power, planned looks. Pure functions."""

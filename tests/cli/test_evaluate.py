@@ -39,7 +39,7 @@ def test_the_figures_are_printed(run: Path, shards: Path) -> None:
     assert written["top5"] is None
     worst = sorted(written["per_class"], key=lambda row: row["f1"])[0]
     assert lines[3].startswith(f"lowest F1 (images): {worst['class']} {worst['f1']:.2f} (8)")
-    assert lines[4] == f"tables and pictures are in {run / 'evaluation-test'}"
+    assert lines[4] == f"tables and figures are in {run / 'evaluation-test'}"
     assert result.stderr == ""
 
 

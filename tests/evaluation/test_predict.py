@@ -242,7 +242,9 @@ def test_what_is_not_available_becomes_torch_fp32(
 
 
 def test_shards_that_nobody_generated(photos: Path, figure_run: Path, tmp_path: Path) -> None:
-    with pytest.raises(SalpipeError, match=r"does not say how .* \(no fit, max_pixels, .*, interpolation\); train on"):
+    with pytest.raises(
+        SalpipeError, match=r"does not record how .* \(no fit, max_pixels, .*, interpolation\); train on"
+    ):
         predict(photos, figure_run, tmp_path / "out")
     odd = altered(figure_run, tmp_path / "odd.safetensors", fit=1, max_pixels="many", source={"model": ["x"]})
     with pytest.raises(SalpipeError, match=r"\(no fit, max_pixels, target, .* backend, device, model, weights, "):

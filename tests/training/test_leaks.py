@@ -16,8 +16,8 @@ from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.find_lr import find_learning_rate
 from saliency_pipeline.training.leaks import LEAKS, accepted_sentences, leaks_of, start_of, training_images
-from saliency_pipeline.training.parts import labels_and_splits, split_of
 from saliency_pipeline.training.run import train
+from saliency_pipeline.training.setup import split_of
 from tests.training.examples import labeled_rows
 from tests.training.leaky import IMAGES, leaky
 
@@ -223,5 +223,5 @@ def test_unlabeled_images_of_the_test_split_do_not_count(tmp_path: Path) -> None
         labels = np.where(shard.splits == Split.TEST, -1, shard.labels)
         data = file.read_bytes()
         file.write_bytes(data[:offset] + labels.astype("<i8").tobytes() + data[offset + column.nbytes :])
-    assert (labels_and_splits(ShardFolder(shards))[0] < 0).sum() == 12
+    assert (ShardFolder(shards).labels < 0).sum() == 12
     assert names(shards) == []

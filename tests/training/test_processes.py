@@ -9,7 +9,7 @@ import pytest
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.training.processes import Processes, launchers_hidden, training_processes
-from saliency_pipeline.training.run import is_leading, train
+from saliency_pipeline.training.run import train
 from tests.training.examples import labeled
 from tests.training.test_run import QUICK
 
@@ -32,7 +32,7 @@ def left(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
 def test_torchrun_says_who_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
     left(TORCHRUN, monkeypatch)
     assert training_processes() == Processes(3, 4, 2)
-    assert not is_leading()
+    assert not training_processes().leading
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_torchrun_says_who_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_others_leave_makes_no_group(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     left(variables, monkeypatch)
     assert training_processes() == Processes()
-    assert is_leading()
+    assert training_processes().leading
 
 
 @pytest.mark.parametrize(

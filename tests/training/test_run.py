@@ -107,7 +107,7 @@ def test_it_learns(tmp_path: Path) -> None:
     folder = labeled(tmp_path / "shards", images=320)
     report = train(folder, tmp_path / "run", dataclasses.replace(QUICK, epochs=5, optimizer="adamw", lr=1e-3))
     rows = lines(tmp_path / "run")
-    assert report.best["validation_top1"] >= 0.9
+    assert report.best.validation_top1 >= 0.9
     assert rows[-1]["train_loss"] < rows[0]["train_loss"] / 2
 
 
@@ -168,7 +168,7 @@ def test_other_first_weights_are_refused(shards: Path, undisturbed: Path, tmp_pa
     train(shards, tmp_path / "start", dataclasses.replace(QUICK, epochs=1, seed=5))
     train(shards, tmp_path / "run", config)
     (tmp_path / "start" / "best.safetensors").write_bytes((undisturbed / "best.safetensors").read_bytes())
-    with pytest.raises(PlanMismatchError, match="began with other weights"):
+    with pytest.raises(PlanMismatchError, match="with other initial weights"):
         train(shards, tmp_path / "run", config)
 
 
@@ -253,7 +253,7 @@ def test_early_stopping(shards: Path, tmp_path: Path) -> None:
     still = dataclasses.replace(QUICK, lr=1e-12, epochs=50, patience=2)
     report = train(shards, tmp_path / "run", still)
     assert report.stopped_early
-    assert report.epochs == report.best["epoch"] + 2 < 50
+    assert report.epochs == report.best.epoch + 2 < 50
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_early_stopping(shards: Path, tmp_path: Path) -> None:
 def test_options_train_and_resume(shards: Path, tmp_path: Path, options: dict[str, object]) -> None:
     config = dataclasses.replace(QUICK, **options)
     whole = train(shards, tmp_path / "whole", config)
-    assert np.isfinite(whole.last["train_loss"])
+    assert np.isfinite(whole.last.train_loss)
     with pytest.raises(KeyboardInterrupt):
         train(shards, tmp_path / "run", config, save_seconds=0.0, progress=Interrupting(4))
     train(shards, tmp_path / "run", config)

@@ -98,7 +98,7 @@ def test_nothing_is_opened_before_it_is_needed(folder):
     ("rows", "method", "target", "message"),
     [
         ([0], "lime", 0, r"holds no maps of 'lime'; it holds gradcam, gradient-simonyan"),
-        ([0], "gradcam", 1, r"holds 1 maps of 'gradcam' an image: use a target from 0 to 0, not 1"),
+        ([0], "gradcam", 1, r"holds 1 maps of 'gradcam' per image; use a target from 0 to 0, not 1"),
         ([0], "gradient-simonyan", -1, r"use a target from 0 to 1, not -1"),
         ([0, 96], "gradcam", 0, r"holds 96 images, not those from 0 to 96"),
         ([-1], None, 0, r"holds 96 images, not those from -1 to -1"),

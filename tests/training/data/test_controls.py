@@ -32,7 +32,7 @@ def test_of_two_classes_a_partner_does_not_give_the_label_away() -> None:
 
 
 def test_one_image_alone_has_no_partner() -> None:
-    with pytest.raises(SalpipeError, match="one image alone has none; add images"):
+    with pytest.raises(SalpipeError, match="there is only one image; add images"):
         partners(1, 0)
 
 

@@ -21,8 +21,8 @@ from saliency_pipeline.training.data.groups import (
     frame_fingerprints,
     searched_before,
 )
-from saliency_pipeline.training.parts import split_of
 from saliency_pipeline.training.run import train
+from saliency_pipeline.training.setup import split_of
 from tests.comparison.marked import marked
 from tests.evaluation.runs import Notes, run_on
 from tests.training import copies
@@ -93,7 +93,7 @@ def test_the_search_is_made_once_and_its_cost_is_told(
         patch.setattr(module, "fingerprint_frame", None)
         again = find_groups(TrainConfig(), ShardFolder(path), notes)
     assert again.sha256 == first.sha256
-    assert notes.find("near duplicates, searched before: 16 images in 8 groups")
+    assert notes.find("near duplicates, from the cache: 16 images in 8 groups")
 
     # damaged entries, also such as are whole but of other images, are searched again
     for damaged in (b"", entry.read_bytes()[:-9]):
@@ -229,7 +229,7 @@ def test_a_table_that_has_changed_is_refused_by_run_and_evaluation(
     assert config is not None
     assert config.group_by == str(table)
     train(shards, run, config)
-    assert evaluate(run, shards, device="cpu").metrics["images"] == stored["images"]["validation"]
+    assert evaluate(run, shards, device="cpu").metrics.images == stored["images"]["validation"]
 
     table.write_text("key,group\n" + "".join(f"{key},{key.split('/')[1]}{key < 'd'}\n" for key in keys))
     with pytest.raises(PlanMismatchError, match=r"other groups .* table of --group-by persons.csv has changed"):

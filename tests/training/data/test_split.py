@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saliency_pipeline.errors import IntegrityError, SalpipeError
-from saliency_pipeline.training.data.split import PARTS, choose_split, evaluation_rows
+from saliency_pipeline.training.data.split import PARTS, Together, choose_split, evaluation_rows
 
 CLASSES = ("cat", "dog", "tea pot")
 COUNTS = (12, 30, 7)
@@ -71,10 +71,10 @@ def test_duplicates_lie_in_one_fold(pairs: list[tuple[int, int]], seed: int) -> 
         groups[groups == groups[other]] = groups[one]
     validated = []
     for fold in (1, 2):
-        found = choose_split(labels, splits, CLASSES, groups=groups, folds=2, fold=fold, seed=seed)
+        found = choose_split(labels, splits, CLASSES, together=Together(groups), folds=2, fold=fold, seed=seed)
         assert not set(groups[found.train]) & set(groups[found.validation])
         assert evaluation_rows(
-            labels, splits, "validation", classes=CLASSES, groups=groups, folds=2, fold=fold, seed=seed
+            labels, splits, "validation", classes=CLASSES, together=Together(groups), folds=2, fold=fold, seed=seed
         ).tolist() == (found.validation.tolist())
         validated += found.validation.tolist()
     assert sorted(validated) == list(range(len(labels)))
@@ -85,7 +85,8 @@ def test_without_duplicates_folds_are_as_if_nobody_had_looked() -> None:
     groups = np.random.default_rng(1).permutation(len(labels))
     for fold in (1, 2, 3):
         looked, not_looked = (
-            choose_split(labels, splits, CLASSES, groups=known, folds=3, fold=fold) for known in (groups, None)
+            choose_split(labels, splits, CLASSES, together=Together(known), folds=3, fold=fold)
+            for known in (groups, None)
         )
         assert looked.validation.tolist() == not_looked.validation.tolist()
 
@@ -93,7 +94,7 @@ def test_without_duplicates_folds_are_as_if_nobody_had_looked() -> None:
 def test_copies_do_not_fill_folds() -> None:
     labels, groups = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 2, 3, 4, 5])
     with pytest.raises(SalpipeError, match="class 'cat' has 2 different images, too few for 3 folds; use --folds 2"):
-        choose_split(labels, np.full(6, -1, np.int8), ("cat", "dog"), groups=groups, folds=3, fold=1)
+        choose_split(labels, np.full(6, -1, np.int8), ("cat", "dog"), together=Together(groups), folds=3, fold=1)
 
 
 def test_folds_depend_on_the_seed_and_on_nothing_else() -> None:
@@ -254,7 +255,7 @@ def test_labels_out_of_range_are_damage(label: int) -> None:
 
 
 def test_arrays_of_different_lengths_are_a_defect() -> None:
-    with pytest.raises(ValueError, match="wanted"):
+    with pytest.raises(ValueError, match="expected"):
         choose_split(np.zeros(3, np.int64), np.zeros(2, np.int8), CLASSES)
 
 

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import f1_score, log_loss, top_k_accuracy_score
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.training.scores import Scores, label_ranks, macro_f1, score
+from saliency_pipeline.statistics.metrics import Scores, label_ranks, macro_f1, score
 
 
 def example(seed: int, images: int = 200, classes: int = 8) -> tuple[np.ndarray, np.ndarray]:
@@ -128,5 +128,5 @@ def test_what_cannot_be_scored() -> None:
     logits[1, 1], logits[2, 0] = np.nan, np.inf
     with pytest.raises(SalpipeError, match=r"the logits of 2 of 3 images are not finite; lower --lr"):
         score(np.zeros(3, np.int64), logits)
-    with pytest.raises(ValueError, match="wanted"):
+    with pytest.raises(ValueError, match="expected"):
         score(np.zeros(2, np.int64), logits)
