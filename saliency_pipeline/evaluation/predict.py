@@ -47,7 +47,7 @@ DOCUMENT = "predictions.json"
 
 @dataclass(frozen=True)
 class _Recorded:
-    """How frames and maps of training were made, as the file of a network records it."""
+    """Provenance of the frames and maps of training, and of their source model, as a network file records it."""
 
     fit: str
     max_pixels: int
@@ -63,8 +63,8 @@ class _Recorded:
     jpeg_quality: int | None
 
 
-_OF_SHARDS = {"fit": str, "max_pixels": int, "target": str, "precision": str, "backend": str, "device": str}
-_OF_SOURCE = dict.fromkeys(("model", "weights", "weights_sha256", "layer", "interpolation"), str)
+_OF_SHARDS = ("fit", "max_pixels", "target", "precision", "backend", "device")
+_OF_SOURCE = ("model", "weights", "weights_sha256", "layer", "interpolation")
 
 
 @dataclass(frozen=True)
@@ -230,15 +230,11 @@ def _recorded(trained: Trained) -> _Recorded:
     source = provenance.get("source") if isinstance(provenance, dict) else None
     missing = ["source"]
     if isinstance(provenance, dict) and isinstance(source, dict):
-        missing = [
-            name
-            for kinds, record in ((_OF_SHARDS, provenance), (_OF_SOURCE, source))
-            for name, kind in kinds.items()
-            if not isinstance(record.get(name), kind)
-        ]
+        values: dict[str, Any] = {name: provenance.get(name) for name in _OF_SHARDS}
+        values |= {name: source.get(name) for name in _OF_SOURCE}
+        missing = [name for name, v in values.items() if not isinstance(v, int if name == "max_pixels" else str)]
         if not missing:
             quality = provenance.get("jpeg_quality")
-            values = {name: provenance[name] for name in _OF_SHARDS} | {name: source[name] for name in _OF_SOURCE}
             return _Recorded(**values, jpeg_quality=quality if isinstance(quality, int) else None)
     raise SalpipeError(
         f"{trained.path}: does not record how the frames and maps of its shards were made (no {', '.join(missing)}); "

@@ -2,7 +2,7 @@
 
 Conventions
     labels (N,) int64 in [0, C), N >= 1; logits (N, C) of any scale; probabilities (N, C) float32 or float64, each row
-    summing to 1. `score` and `validate` refuse anything else; the metrics themselves take it for granted.
+    summing to 1. `validate` refuses anything else; the metrics themselves take it for granted.
     The predicted class is the one with the highest value; ties go to the lowest class, as in a stable descending sort,
     so that a constant output predicts class 0. A label is in the top K where fewer than K classes precede it.
     Precision without a prediction of the class, recall without an image of it, and F1 with neither are not defined:
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from scipy.special import logsumexp
 from sklearn.metrics import precision_recall_fscore_support
 
-from saliency_pipeline.errors import DivergedError, SalpipeError
+from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.statistics.confusion import Pairs, count_pairs, to_json
 from saliency_pipeline.statistics.power import LEVEL
 from saliency_pipeline.statistics.shares import wilson
@@ -40,23 +40,6 @@ RESAMPLES = 2000
 _ROWS = 4096
 _TOLERANCE = 1e-3
 _SMALLEST = float(np.finfo(np.float32).tiny)
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Metrics of one pass over labeled images during training.
-
-    Attributes:
-        loss: mean cross-entropy in nats, without label smoothing or class weights, >= 0.
-        top1: top-1 accuracy in [0, 1].
-        top5: top-5 accuracy in [0, 1]; None with five classes or fewer.
-        macro_f1: unweighted mean F1 of the classes that occur among labels or predictions, in [0, 1].
-    """
-
-    loss: float
-    top1: float
-    top5: float | None
-    macro_f1: float
 
 
 @dataclass(frozen=True)
@@ -152,37 +135,6 @@ class Metrics:
         }
 
 
-def score(labels: Labels, logits: npt.NDArray[np.float32]) -> Scores:
-    """Cross-entropy, top-1, top-5 and macro F1 of a network's logits.
-
-    Args:
-        labels: (N,) int64 in [0, C).
-        logits: (N, C) float32 or float64, any scale.
-
-    Raises:
-        SalpipeError: there is no image, or a logit is not finite.
-
-    >>> score(np.array([0, 1]), np.array([[0.0, 0.0], [0.0, 50.0]], np.float32)).top1
-    1.0
-    """
-    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
-        raise ValueError(f"labels {labels.shape} and logits {logits.shape}: expected (N,) and (N, C)")
-    if not len(labels):
-        raise SalpipeError("there is no image to score; choose a split that has labeled images")
-    if not np.isfinite(logits).all():
-        bad = int((~np.isfinite(logits)).any(axis=1).sum())
-        raise DivergedError(
-            f"the logits of {bad} of {len(labels)} images are not finite; lower --lr or use --precision fp32"
-        )
-    losses = np.empty(len(labels), np.float64)
-    for start in range(0, len(labels), _ROWS):
-        rows = slice(start, start + _ROWS)
-        exact = logits[rows].astype(np.float64)
-        losses[rows] = logsumexp(exact, axis=1) - np.take_along_axis(exact, labels[rows, None], axis=1)[:, 0]
-    predicted = logits.argmax(axis=1)
-    return Scores(float(losses.mean()), top1(labels, logits), top5(labels, logits), macro_f1(labels, predicted))
-
-
 def evaluate(labels: Labels, probabilities: Probabilities, classes: Sequence[str], *, seed: int = 0) -> Metrics:
     """All metrics of this module.
 
@@ -247,6 +199,16 @@ def validate(labels: Labels, probabilities: Probabilities) -> None:
             f"the values of image {wrong[0]} are no probabilities (smallest {probabilities[wrong[0]].min():g}, "
             f"sum {sums[wrong[0]]:g}); apply a softmax to the logits first"
         )
+
+
+def cross_entropy(labels: Labels, logits: npt.NDArray[np.float32]) -> float:
+    """Mean cross-entropy of logits (N, C) in nats, computed in float64, >= 0."""
+    losses = np.empty(len(labels), np.float64)
+    for start in range(0, len(labels), _ROWS):
+        rows = slice(start, start + _ROWS)
+        exact = logits[rows].astype(np.float64)
+        losses[rows] = logsumexp(exact, axis=1) - np.take_along_axis(exact, labels[rows, None], axis=1)[:, 0]
+    return float(losses.mean())
 
 
 def label_ranks(labels: Labels, values: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:

@@ -186,13 +186,6 @@ class LeakCheck:
         return self._seen[key]
 
 
-def leaks_of(
-    config: TrainConfig, pairs: ShardFolder, validation: Positions, start: TrainingImages | None
-) -> tuple[Leak, ...]:
-    """The leaks of one run; see `LeakCheck.leaks_of`."""
-    return LeakCheck(pairs).leaks_of(config, lambda: validation, start)
-
-
 def refuse_leaks(
     config: TrainConfig, pairs: ShardFolder, validation: Positions, start: TrainingImages | None
 ) -> tuple[Leak, ...]:
@@ -206,7 +199,7 @@ def refuse_leaks(
         OptionError: `allow_leaks` has an unknown name.
     """
     check_allowed(config.allow_leaks)
-    leaks = leaks_of(config, pairs, validation, start)
+    leaks = LeakCheck(pairs).leaks_of(config, lambda: validation, start)
     if refused := [leak for leak in leaks if leak.name not in config.allow_leaks]:
         others = f" (this run also has the leak {', '.join(leak.name for leak in refused[1:])})" * (len(refused) > 1)
         raise SalpipeError(refused[0].message + others)

@@ -71,7 +71,7 @@ def choose_precision(network: nn.Module, spec: NetworkSpec, batch: Prepared) -> 
 
 
 def _steps_per_second(network: nn.Module, batch: Prepared, precision: str, steps: int = 3) -> float:
-    step = _stepper(network, batch, precision)
+    step = _stepper(copy.deepcopy(network), batch, precision)
     step()
     best, begun = float("inf"), time.perf_counter()
     for _ in range(steps):
@@ -89,13 +89,12 @@ def _gradient(network: nn.Module, batch: Prepared, precision: str) -> tuple[floa
     for module in twin.modules():
         if "drop" in type(module).__name__.lower() or "stochastic" in type(module).__name__.lower():
             module.eval()  # random masks would differ more than rounding
-    loss = _stepper(twin, batch, precision, copied=True)()
+    loss = _stepper(twin, batch, precision)()
     return loss, torch.cat([p.grad.flatten().float() for p in twin.parameters() if p.grad is not None])
 
 
-def _stepper(network: nn.Module, batch: Prepared, precision: str, *, copied: bool = False) -> Callable[[], float]:
-    """A function that runs one step, forward and backward, on a copy of the network."""
-    twin = network if copied else copy.deepcopy(network)
+def _stepper(twin: nn.Module, batch: Prepared, precision: str) -> Callable[[], float]:
+    """A function that runs one step, forward and backward, on a network."""
     images, maps, labels = batch
 
     def step() -> float:

@@ -20,7 +20,7 @@ from saliency_pipeline.progress import Progress
 from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.subsets.grouping import anchored
-from saliency_pipeline.training.checkpoint import LAST, EpochMetrics, State
+from saliency_pipeline.training.checkpoint import LAST, EpochMetrics
 from saliency_pipeline.training.config import CONFIG, TrainConfig, check_same
 from saliency_pipeline.training.data.groups import Groups, check_same_groups, divided, find_groups
 from saliency_pipeline.training.data.order import epoch_batches, epoch_order
@@ -165,7 +165,11 @@ def _train(
                     trainer.save()
                     write_metrics(folder, state.rows)
                     board.add(row)
-                progress.note(_line(row, config.epochs, better))
+                progress.note(
+                    f"epoch {row.epoch}/{config.epochs}: train {row.train_loss:.3f} {row.train_top1:.1%}, validation "
+                    f"{row.validation_loss:.3f} {row.validation_top1:.1%}{' (best)' if better else ''}, "
+                    f"{row.images_per_second:.1f} images/s"
+                )
     finally:
         progress.stop()
         board.close()
@@ -173,7 +177,17 @@ def _train(
             # once more: a kill may have come between the last checkpoint and its metrics
             write_metrics(folder, state.rows)
             write_curves(folder, state.rows, f"{config.arch} {config.backbone}")
-    report = _report(folder, setup, state)
+    assert state.best is not None
+    report = RunReport(
+        str(folder),
+        epochs=state.epoch,
+        stopped_early=state.epoch < config.epochs,
+        best=state.best,
+        last=state.rows[-1],
+        seconds=state.elapsed,
+        precision=config.precision,
+        initialization=str(setup.initialization),
+    )
     if leading:
         parameters = sum(p.numel() for p in network.parameters())
         write_json(folder / SUMMARY, asdict(report) | {"classes": len(pairs.classes), "parameters": parameters})
@@ -284,26 +298,3 @@ def _announce(pairs: ShardFolder, setup: Setup, groups: Groups, progress: Progre
 def _scores(row: EpochMetrics) -> dict[str, Any]:
     """The metrics that are stored with the network of the best epoch."""
     return {name: value for name, value in vars(row).items() if name.startswith("validation_") or name == "epoch"}
-
-
-def _line(row: EpochMetrics, epochs: int, better: bool) -> str:
-    return (
-        f"epoch {row.epoch}/{epochs}: train {row.train_loss:.3f} {row.train_top1:.1%}, validation "
-        f"{row.validation_loss:.3f} {row.validation_top1:.1%}{' (best)' if better else ''}, "
-        f"{row.images_per_second:.1f} images/s"
-    )
-
-
-def _report(folder: Path, setup: Setup, state: State) -> RunReport:
-    if state.best is None:
-        raise SalpipeError(f"{folder}: no epoch was trained; use --epochs 1 or more")
-    return RunReport(
-        str(folder),
-        state.epoch,
-        state.epoch < setup.config.epochs,
-        state.best,
-        state.rows[-1],
-        state.elapsed,
-        setup.config.precision,
-        str(setup.initialization),
-    )

@@ -15,7 +15,7 @@ from torch.nn import functional
 from saliency_pipeline.errors import DivergedError
 from saliency_pipeline.models.trained.freeze import training_mode
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.statistics.metrics import score
+from saliency_pipeline.statistics import metrics
 from saliency_pipeline.training.batchnorm import synchronize
 from saliency_pipeline.training.checkpoint import EpochMetrics, load_last, save_last
 from saliency_pipeline.training.data.batches import Batch
@@ -145,15 +145,15 @@ class Trainer:
         logits = self.validation_logits()
         if not np.isfinite(logits).all():
             raise self.not_finite()
-        scores = score(self.validation.dataset.labels, logits)
+        labels = self.validation.dataset.labels
         row = EpochMetrics(
             epoch=state.epoch + 1,
             train_loss=state.loss_sum / state.seen,
             train_top1=state.correct / state.seen,
-            validation_loss=scores.loss,
-            validation_top1=scores.top1,
-            validation_top5=scores.top5,
-            validation_macro_f1=scores.macro_f1,
+            validation_loss=metrics.cross_entropy(labels, logits),
+            validation_top1=metrics.top1(labels, logits),
+            validation_top5=metrics.top5(labels, logits),
+            validation_macro_f1=metrics.macro_f1(labels, logits.argmax(axis=1)),
             lr=float(self.optimizer.param_groups[0]["lr"]),
             seconds=state.seconds + time.perf_counter() - begun,
             images_per_second=state.seen / max(state.seconds, 1e-9),

@@ -15,7 +15,7 @@ from saliency_pipeline.models.trained.training_images import ENTRY, TrainingImag
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.find_lr import find_learning_rate
-from saliency_pipeline.training.leaks import LEAKS, accepted_sentences, leaks_of, start_of, training_images
+from saliency_pipeline.training.leaks import LEAKS, LeakCheck, accepted_sentences, start_of, training_images
 from saliency_pipeline.training.run import train
 from saliency_pipeline.training.setup import split_of
 from tests.training.examples import labeled_rows
@@ -34,7 +34,8 @@ RUN: dict[str, Any] = {"model": "runs/source", "weights": "trained"}
 def names(shards: Path, **options: Any) -> list[str]:
     """Names of the leaks of a run with some options."""
     config, pairs = replace(QUICK, **options), ShardFolder(shards)
-    return [leak.name for leak in leaks_of(config, pairs, split_of(config, pairs).validation, start_of(config))]
+    leaks = LeakCheck(pairs).leaks_of(config, lambda: split_of(config, pairs).validation, start_of(config))
+    return [leak.name for leak in leaks]
 
 
 def refused(shards: Path, folder: Path, message: str, **options: Any) -> None:

@@ -23,8 +23,6 @@ PARTS = ("train", "validation", "test", "all")
 # -1 to 2, as the shards store them
 _STORED = ("without a split", "train", "validation", "test")
 
-_MAX_SEED = 2**32 - 1
-
 
 @dataclass(frozen=True)
 class Split:
@@ -97,7 +95,6 @@ def choose_split(
     Raises:
         SalpipeError: the options contradict each other, or a part or a class of the training part would be empty.
     """
-    _check_options(per_class, limit, seed)
     train, validation = _parts(labels, splits, classes, together, folds, fold, seed)
     for part, rows in (("training", train), ("validation", validation)):
         if not len(rows):
@@ -199,7 +196,6 @@ def evaluation_rows(
         raise SalpipeError(f"--split {name}: unknown; choose one of {', '.join(PARTS)}")
     labeled = _labeled(labels, splits, classes)
     if name in ("train", "validation"):
-        _check_options(None, None, seed)
         train, validation = _parts(labels, splits, classes, together, folds, fold, seed)
         rows = train if name == "train" else validation
     else:
@@ -244,8 +240,6 @@ def _parts(
             raise OptionError(f"--fold {fold} needs the number of folds; add --folds 5")
         stored = splits[labeled]
         return labeled[stored == Part.TRAIN], labeled[stored == Part.VALIDATION]
-    if folds < 2:
-        raise OptionError(f"--folds {folds}: there must be at least 2, one to train on and one to validate")
     if fold is None:
         raise OptionError(f"--folds {folds} needs the fold that validates; add --fold 1 (to {folds})")
     if not 1 <= fold <= folds:
@@ -294,15 +288,6 @@ def _balanced_fold(
     validates = np.zeros(len(leader), np.bool_)
     validates[validating] = True
     return validates
-
-
-def _check_options(per_class: int | None, limit: int | None, seed: int) -> None:
-    if per_class is not None and per_class < 1:
-        raise OptionError(f"--per-class {per_class}: must be at least 1")
-    if limit is not None and limit < 1:
-        raise OptionError(f"--limit {limit}: must be at least 1")
-    if not 0 <= seed <= _MAX_SEED:
-        raise OptionError(f"--seed {seed}: must be 0 to {_MAX_SEED}")
 
 
 def _check_folds(labels: Labels, classes: Sequence[str], folds: int, noun: str, otherwise: str = "") -> None:
