@@ -32,16 +32,16 @@ def tested(figure_run: Path, figures: Path, tmp_path_factory: pytest.TempPathFac
 
 
 def test_validation_gives_what_training_measured(figure_run: Path, figures: Path) -> None:
-    found = evaluate(figure_run, figures, device="cpu")
-    assert found.folder == figure_run / "evaluation-validation"
+    evaluation = evaluate(figure_run, figures, device="cpu")
+    assert evaluation.folder == figure_run / "evaluation-validation"
     rows = [json.loads(line) for line in (figure_run / "metrics.jsonl").read_text().splitlines()]
     best = max(rows, key=lambda row: row["validation_top1"])
-    m = found.metrics
-    assert found.epoch == best["epoch"]
+    m = evaluation.metrics
+    assert evaluation.epoch == best["epoch"]
     assert (m.images, m.top1) == (24, best["validation_top1"])
     assert m.macro_f1 == pytest.approx(best["validation_macro_f1"])
     assert m.nll == pytest.approx(best["validation_loss"], abs=1e-4)
-    assert found.network_sha256 == load_trained(figure_run).sha256
+    assert evaluation.network_sha256 == load_trained(figure_run).sha256
 
 
 def test_what_limits_the_figures_is_kept_with_them(figure_run: Path, figures: Path, tmp_path: Path) -> None:
@@ -51,8 +51,8 @@ def test_what_limits_the_figures_is_kept_with_them(figure_run: Path, figures: Pa
     trained = "the network was trained on these images: the figures say what it remembers, not what it has learned"
     for split, caveats in (("validation", [chosen]), ("train", [trained]), ("test", [])):
         notes = Notes()
-        found = evaluate(figure_run, figures, split, tmp_path / split, device="cpu", progress=notes)
-        assert found.caveats == notes.notes == caveats
+        evaluation = evaluate(figure_run, figures, split, tmp_path / split, device="cpu", progress=notes)
+        assert evaluation.caveats == notes.notes == caveats
         assert json.loads((tmp_path / split / "evaluation.json").read_text())["caveats"] == caveats
 
 
@@ -92,10 +92,10 @@ def test_folds_are_those_of_the_run(figures: Path, tmp_path: Path) -> None:
     pairs, notes = ShardFolder(figures), Notes()
     split = choose_split(pairs.labels, pairs.splits, pairs.classes, folds=4, fold=2, seed=7)
     for name, rows in (("validation", split.validation), ("train", split.train)):
-        found = evaluate(run, figures, name, device="cpu", progress=notes)
-        keys = [row["key"] for row in table(found.folder / "predictions.csv")]
+        evaluation = evaluate(run, figures, name, device="cpu", progress=notes)
+        keys = [row["key"] for row in table(evaluation.folder / "predictions.csv")]
         assert keys == [pairs[row].key for row in rows.tolist()]
-        assert found.fold == "2/4"
+        assert evaluation.fold == "2/4"
     assert notes.find("remembers") == (
         "the network was trained on 15 of these 54 images: the figures say what it remembers, not what it has learned"
     )
@@ -119,7 +119,9 @@ def test_an_inner_split_is_that_of_the_run(figures: Path, tmp_path: Path) -> Non
         assert [row["key"] for row in table(folder / "predictions.csv")] == pairs.keys_at(rows)
 
 
-def test_images_of_training_are_known_in_shards_split_anew(figures: Path, figure_run: Path, tmp_path: Path) -> None:
+def test_images_of_training_are_recognized_in_shards_with_another_split(
+    figures: Path, figure_run: Path, tmp_path: Path
+) -> None:
     rows = labeled_rows(96)
     rows.keys[:] = [f"copy of {key}" for key in rows.keys]
     # of those that validate now half were trained on, the others validated
@@ -127,13 +129,13 @@ def test_images_of_training_are_known_in_shards_split_anew(figures: Path, figure
     again = store(tmp_path / "again", replace(ShardFolder(figures).header, plan="another"), rows)
     before = evaluate(figure_run, figures, device="cpu")
     notes = Notes()
-    found = evaluate(figure_run, again, device="cpu", progress=notes)
+    evaluation = evaluate(figure_run, again, device="cpu", progress=notes)
     assert notes.notes == [
         "the network was trained on 24 of these 48 images: the figures say what it remembers, not what it has learned",
         "the best epoch was chosen by 24 of these 48 images: the figures are optimistic; use --split test for held-out "
         "images",
     ]
-    assert found.folder == figure_run / "evaluation-validation-again"
+    assert evaluation.folder == figure_run / "evaluation-validation-again"
     assert json.loads((before.folder / "evaluation.json").read_text()) == before.to_json()
     assert evaluate(figure_run, again, "train", tmp_path, device="cpu", progress=notes).metrics.images == 24
     assert len(notes.notes) == 2
@@ -148,11 +150,11 @@ def test_everything_is_partly_remembered(figure_run: Path, figures: Path, tmp_pa
     assert notes.notes == []
 
 
-def test_other_frames_and_other_maps_are_said(photos: Path, photo_run: Path, tmp_path: Path) -> None:
+def test_other_frames_and_other_maps_are_noted(photos: Path, photo_run: Path, tmp_path: Path) -> None:
     shards = shards_of(photos, tmp_path / "shards", size=48)
     notes = Notes()
-    found = evaluate(photo_run, shards, "all", tmp_path / "out", device="cpu", progress=notes)
-    assert (found.metrics.images, found.size) == (12, 48)
+    evaluation = evaluate(photo_run, shards, "all", tmp_path / "out", device="cpu", progress=notes)
+    assert (evaluation.metrics.images, evaluation.size) == (12, 48)
     assert notes.notes[0].startswith("the network was trained on 8 of these 12 images")
     assert notes.notes[1].startswith("the best epoch was chosen by 4 of these 12 images")
     assert notes.notes[2] == "frames of 48 pixels, but the network was trained on 64"
@@ -198,8 +200,8 @@ def test_the_file_of_a_network_needs_an_output(figure_run: Path, figures: Path, 
     file = shutil.copy(figure_run / "best.safetensors", tmp_path / "mine.safetensors")
     with pytest.raises(SalpipeError, match="a network outside a run; name the folder of its evaluation with -o"):
         evaluate(file, figures)
-    found = evaluate(file, figures, output=tmp_path / "a" / "b", device="cpu")
-    assert (found.folder / "evaluation.json").is_file()
+    evaluation = evaluate(file, figures, output=tmp_path / "a" / "b", device="cpu")
+    assert (evaluation.folder / "evaluation.json").is_file()
     with pytest.raises(SalpipeError, match="holds no trained network"):
         evaluate(tmp_path, figures)
 

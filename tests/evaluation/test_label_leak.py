@@ -1,4 +1,4 @@
-"""What maps of the label give away, shown on figures that a run explains on its own classes; and what is said of it."""
+"""Label leakage through maps of the label, on figures that a run explains on its own classes, and its caveats."""
 
 import json
 import shutil
@@ -82,8 +82,8 @@ def test_maps_of_the_label_give_the_class_away_and_are_refused(
 
 def test_an_evaluation_on_maps_of_the_label_says_so(label_shards: Path, label_run: Path, tmp_path: Path) -> None:
     notes = Notes()
-    found = evaluate(label_run, label_shards, "validation", tmp_path / "out", device="cpu", progress=notes)
-    caveats = found.caveats
+    evaluation = evaluate(label_run, label_shards, "validation", tmp_path / "out", device="cpu", progress=notes)
+    caveats = evaluation.caveats
     assert [caveat.partition(":")[0] for caveat in caveats[:1]] == ["the best epoch was chosen by these images"]
     (caveat,) = caveats[1:]
     assert caveat.startswith("the maps explain every image's own label (--target label), those of evaluated images too")

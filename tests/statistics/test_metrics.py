@@ -1,4 +1,4 @@
-"""Metrics: perfect and worst answers, slow twins, scikit-learn, intervals, edge cases, what is refused."""
+"""Metrics: perfect and worst predictions, slow twins, scikit-learn, intervals, edge cases, refusals."""
 
 import json
 import math
@@ -35,8 +35,8 @@ def example(seed: int, images: int = 150, classes: int = 7, dtype: Any = np.floa
     return labels, (probabilities / probabilities.sum(axis=1, keepdims=True)).astype(dtype)
 
 
-def ends_of(found: metrics.Intervals) -> dict[str, list[float] | None]:
-    return {name: getattr(found, name) for name in ("top1", "top5", "macro_f1")}
+def ends_of(result: metrics.Intervals) -> dict[str, list[float] | None]:
+    return {name: getattr(result, name) for name in ("top1", "top5", "macro_f1")}
 
 
 def names(classes: int) -> list[str]:
@@ -47,12 +47,12 @@ def confusion(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return excerpt(count_pairs(labels, probabilities.argmax(1)), probabilities.shape[1]).matrix
 
 
-def answers(probabilities: np.ndarray) -> list[int]:
+def predictions(probabilities: np.ndarray) -> list[int]:
     return [max(range(len(row)), key=lambda c: (row[c], -c)) for row in probabilities.tolist()]
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_perfect_answers_score_one(metric: Callable[[np.ndarray, np.ndarray], float]) -> None:
+def test_perfect_predictions_score_one(metric: Callable[[np.ndarray, np.ndarray], float]) -> None:
     labels = np.array([2, 0, 6, 6])
     assert metric(labels, np.eye(8)[labels]) == 1.0
     assert metrics.nll(labels, np.eye(8)[labels]) == 0.0
@@ -60,7 +60,7 @@ def test_perfect_answers_score_one(metric: Callable[[np.ndarray, np.ndarray], fl
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_answers_that_are_never_right_score_zero(metric: Callable[[np.ndarray, np.ndarray], float]) -> None:
+def test_wrong_predictions_score_zero(metric: Callable[[np.ndarray, np.ndarray], float]) -> None:
     # by falling class: the label, class 0, comes last of eight
     row = np.arange(8) / 28
     assert metric(np.zeros(3, np.int64), np.tile(row, (3, 1))) == 0.0
@@ -82,8 +82,8 @@ def test_metrics_are_those_of_scikit_learn(seed: int, classes: int) -> None:
 def test_confusion_counts_one_by_one() -> None:
     labels, probabilities = example(4)
     wanted = np.zeros((7, 7), int)
-    for label, answer in zip(labels, answers(probabilities), strict=True):
-        wanted[label, answer] += 1
+    for label, prediction in zip(labels, predictions(probabilities), strict=True):
+        wanted[label, prediction] += 1
     assert (confusion(labels, probabilities) == wanted).all()
 
 
@@ -102,7 +102,7 @@ def test_per_class_follows_from_the_confusion() -> None:
 
 
 def test_what_is_not_defined_is_none() -> None:
-    # class 1 is never answered, class 2 has no image, class 3 neither
+    # class 1 is never predicted, class 2 has no image, class 3 neither
     rows = per_class(np.array([0, 1, 1]), np.eye(4)[[0, 0, 2]], names(4))
     assert [
         {name: row.to_json()[name] for name in ("class", "precision", "recall", "f1", "support")} for row in rows
@@ -134,8 +134,8 @@ def test_precision_and_recall_have_the_intervals_of_their_counts() -> None:
 
 
 def test_an_impossible_label_keeps_the_likelihood_finite() -> None:
-    found = metrics.nll(np.array([0]), np.array([[0.0, 1.0]], np.float32))
-    assert found == pytest.approx(-math.log(np.finfo(np.float32).tiny))
+    result = metrics.nll(np.array([0]), np.array([[0.0, 1.0]], np.float32))
+    assert result == pytest.approx(-math.log(np.finfo(np.float32).tiny))
 
 
 def slow_calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> tuple[float, list[int]]:
@@ -143,8 +143,8 @@ def slow_calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int) -
     error, counts = 0.0, []
     for low, high in pairwise(edges):
         inside = [
-            (float(max(row)), label == answer)
-            for label, answer, row in zip(labels, answers(probabilities), probabilities, strict=True)
+            (float(max(row)), label == prediction)
+            for label, prediction, row in zip(labels, predictions(probabilities), probabilities, strict=True)
             if low < max(row) <= high
         ]
         counts.append(len(inside))
@@ -159,27 +159,27 @@ def slow_calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int) -
 @pytest.mark.parametrize("bins", [1, 10, 15])
 def test_calibration_is_that_of_the_slow_way(seed: int, bins: int) -> None:
     labels, probabilities = example(seed, dtype=np.float64)
-    found = calibration(labels, probabilities, bins)
+    result = calibration(labels, probabilities, bins)
     error, counts = slow_calibration(labels, probabilities, bins)
-    assert found.ece == pytest.approx(error)
-    assert [b.count for b in found.bins] == counts
-    assert found.bins[0].low == 0
-    assert found.bins[-1].high == 1
+    assert result.ece == pytest.approx(error)
+    assert [b.count for b in result.bins] == counts
+    assert result.bins[0].low == 0
+    assert result.bins[-1].high == 1
 
 
 def test_calibration_by_hand() -> None:
     # three at 0.9 of which one is right, one at 0.6 that is right
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.4, 0.6]])
-    found = calibration(np.array([0, 1, 1, 1]), probabilities, bins=2)
-    assert found.bins[0] == metrics.Bin(0, 0.5, 0, None, None)
-    assert found.bins[1].confidence == pytest.approx(0.825)
-    assert found.bins[1].accuracy == 0.5
-    assert found.ece == pytest.approx(0.325)
+    result = calibration(np.array([0, 1, 1, 1]), probabilities, bins=2)
+    assert result.bins[0] == metrics.Bin(0, 0.5, 0, None, None)
+    assert result.bins[1].confidence == pytest.approx(0.825)
+    assert result.bins[1].accuracy == 0.5
+    assert result.ece == pytest.approx(0.325)
 
 
 def test_a_confidence_on_an_edge_belongs_to_the_lower_bin() -> None:
-    found = calibration(np.array([0, 0]), np.array([[0.5, 0.5], [1.0, 0.0]]), bins=2)
-    assert [b.count for b in found.bins] == [1, 1]
+    result = calibration(np.array([0, 0]), np.array([[0.5, 0.5], [1.0, 0.0]]), bins=2)
+    assert [b.count for b in result.bins] == [1, 1]
 
 
 def slow_bootstrap(labels: np.ndarray, probabilities: np.ndarray, resamples: int) -> np.ndarray:
@@ -220,19 +220,19 @@ def test_a_share_has_an_interval_also_at_its_ends(hits: int, count: int) -> None
     labels = np.zeros(count, np.int64)
     # by falling class where it is wrong: the label, class 0, comes last of seven
     probabilities = np.where(np.arange(count)[:, None] < hits, np.eye(7)[0], np.arange(7) / 21)
-    found = intervals(labels, probabilities, resamples=20)
+    result = intervals(labels, probabilities, resamples=20)
     # Wilson 1927, solved for the shares that are z standard errors from what was seen
     z2, share = scipy.stats.norm.ppf(0.975) ** 2, hits / count
     center, half = share + z2 / (2 * count), math.sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count**2)))
     wanted = [(center - half) / (1 + z2 / count), (center + half) / (1 + z2 / count)]
     for name in ("top1", "top5"):
-        low, high = getattr(found, name)
+        low, high = getattr(result, name)
         assert (low, high) == pytest.approx(wanted, abs=1e-12)
         assert 0 <= low <= share <= high <= 1
         assert high - low > 0.004
     # also where all resamples are alike
-    assert found.macro_f1[0] <= macro_f1(labels, probabilities) <= found.macro_f1[1]
-    assert found.macro_f1[1] - found.macro_f1[0] > 0.001
+    assert result.macro_f1[0] <= macro_f1(labels, probabilities) <= result.macro_f1[1]
+    assert result.macro_f1[1] - result.macro_f1[0] > 0.001
 
 
 @pytest.mark.parametrize(
@@ -246,9 +246,9 @@ def test_the_interval_of_macro_f1_holds_the_truth_where_the_bootstrap_collapses(
     for _ in range(300):
         labels = np.arange(images) % classes
         other = (labels + generator.integers(1, classes, images)) % classes
-        answer = np.where(generator.random(images) < recall, labels, other)
-        low, high = intervals(labels, np.eye(classes)[answer], resamples=50).macro_f1 or (1, 0)
-        if len(set((answer == labels).tolist())) == 1:
+        prediction = np.where(generator.random(images) < recall, labels, other)
+        low, high = intervals(labels, np.eye(classes)[prediction], resamples=50).macro_f1 or (1, 0)
+        if len(set((prediction == labels).tolist())) == 1:
             collapsed += 1
             held += low <= recall <= high
     assert collapsed > 50
@@ -272,38 +272,38 @@ def test_intervals_depend_on_the_seed_and_not_on_the_order_of_the_images() -> No
 
 def test_evaluate_is_plain_json_and_says_what_the_metrics_say() -> None:
     labels, probabilities = example(10)
-    found = evaluate(labels, probabilities, names(7), seed=2)
-    document = found.to_json()
+    result = evaluate(labels, probabilities, names(7), seed=2)
+    document = result.to_json()
     assert json.loads(json.dumps(document, allow_nan=False)) == document
-    assert found.images == 150
-    assert found.classes == 7
+    assert result.images == 150
+    assert result.classes == 7
     for metric, name in zip(METRICS, ("top1", "top5", "macro_f1"), strict=True):
-        assert getattr(found, name) == metric(labels, probabilities)
-    assert found.nll == metrics.nll(labels, probabilities)
-    assert found.calibration == calibration(labels, probabilities)
-    assert found.intervals == intervals(labels, probabilities, seed=2)
+        assert getattr(result, name) == metric(labels, probabilities)
+    assert result.nll == metrics.nll(labels, probabilities)
+    assert result.calibration == calibration(labels, probabilities)
+    assert result.intervals == intervals(labels, probabilities, seed=2)
     assert list(document["intervals"]) == ["level", "resamples", "top1", "top5", "macro_f1"]
-    assert (found.intervals.level, found.intervals.resamples) == (0.95, 2000)
-    assert found.to_json()["confusion"] == confusion(labels, probabilities).tolist()
+    assert (result.intervals.level, result.intervals.resamples) == (0.95, 2000)
+    assert result.to_json()["confusion"] == confusion(labels, probabilities).tolist()
 
 
 def test_one_image() -> None:
-    found = evaluate(np.array([1]), np.array([[0.2, 0.8, 0.0]], np.float32), names(3))
-    assert (found.top1, found.macro_f1) == (1.0, 1.0)
+    result = evaluate(np.array([1]), np.array([[0.2, 0.8, 0.0]], np.float32), names(3))
+    assert (result.top1, result.macro_f1) == (1.0, 1.0)
     # 1 of 1: Wilson's lower end is 1 / (1 + z²)
-    assert found.intervals.top1 == pytest.approx([1 / (1 + scipy.stats.norm.ppf(0.975) ** 2), 1.0])
-    assert (found.top5, found.intervals.top5) == (None, None)
+    assert result.intervals.top1 == pytest.approx([1 / (1 + scipy.stats.norm.ppf(0.975) ** 2), 1.0])
+    assert (result.top5, result.intervals.top5) == (None, None)
     # precision and recall are 1 of 1, so that the lower end is the one of top-1
-    assert found.intervals.macro_f1 == pytest.approx(found.intervals.top1)
-    assert found.calibration.ece == pytest.approx(0.2)
-    json.dumps(found.to_json(), allow_nan=False)
+    assert result.intervals.macro_f1 == pytest.approx(result.intervals.top1)
+    assert result.calibration.ece == pytest.approx(0.2)
+    json.dumps(result.to_json(), allow_nan=False)
 
 
 def test_one_class() -> None:
-    found = evaluate(np.zeros(4, np.int64), np.ones((4, 1), np.float32), ["only"])
-    assert (found.top1, found.top5, found.macro_f1, found.nll) == (1.0, None, 1.0, 0.0)
-    assert found.to_json()["confusion"] == [[4]]
-    (only,) = found.per_class
+    result = evaluate(np.zeros(4, np.int64), np.ones((4, 1), np.float32), ["only"])
+    assert (result.top1, result.top5, result.macro_f1, result.nll) == (1.0, None, 1.0, 0.0)
+    assert result.to_json()["confusion"] == [[4]]
+    (only,) = result.per_class
     assert (only.name, only.precision, only.recall, only.f1, only.support) == ("only", 1.0, 1.0, 1.0, 4)
 
 
@@ -320,13 +320,17 @@ def test_small_and_tied_data_agree_with_counting(images: int, classes: int, seed
     labels = generator.integers(classes, size=images)
     weights = generator.integers(1, 1 + steps, size=(images, classes)).astype(np.float64)
     probabilities = weights / weights.sum(axis=1, keepdims=True)
-    predicted = np.array(answers(probabilities))
+    predicted = np.array(predictions(probabilities))
     assert metrics.top1(labels, probabilities) == (labels == predicted).mean()
     for i, row in enumerate(per_class(labels, probabilities, names(classes))):
-        both, images_of, answers_of = ((labels == i) & (predicted == i)).sum(), (labels == i).sum(), sum(predicted == i)
+        both, images_of, predictions_of = (
+            ((labels == i) & (predicted == i)).sum(),
+            (labels == i).sum(),
+            sum(predicted == i),
+        )
         assert row.recall == (pytest.approx(both / images_of) if images_of else None)
-        assert row.precision == (pytest.approx(both / answers_of) if answers_of else None)
-        either = images_of + answers_of
+        assert row.precision == (pytest.approx(both / predictions_of) if predictions_of else None)
+        either = images_of + predictions_of
         assert row.f1 == (pytest.approx(2 * both / either) if either else None)
     ends = intervals(labels, probabilities, resamples=20)
     assert all(0 <= low < high <= 1 for low, high in filter(None, ends_of(ends).values()))

@@ -1,4 +1,4 @@
-"""Checkpoints: a run goes on where it stood, and a stranger's file does it no harm."""
+"""Checkpoints: a run resumes where it stopped, and a file from anywhere does no harm."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def forge(run: Path, **state: object) -> None:
     save_file(tensors, run / LAST, {"salpipe": json.dumps(description)})
 
 
-def test_a_run_goes_on_where_it_stood(run: Path) -> None:
+def test_a_run_resumes_where_it_stopped(run: Path) -> None:
     network, optimizer = parts()
     assert load_last(run, network, optimizer) == State(epoch=1, step=2, rows=[ROW], best=ROW)
     forge(run, stale=3)

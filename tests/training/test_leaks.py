@@ -1,4 +1,4 @@
-"""Leaks of a run: which are found, which are refused, which are accepted by name, and what a run records."""
+"""Leaks of a run: detection, refusal, acceptance by name, and the records of a run."""
 
 import json
 from dataclasses import replace
@@ -80,7 +80,7 @@ def test_maps_of_the_label_are_refused_where_they_are_read(label_maps: Path, pla
     train(label_maps, tmp_path / "baseline", replace(QUICK, arch="baseline"))
 
 
-def test_an_accepted_leak_is_recorded_and_said(label_maps: Path, tmp_path: Path) -> None:
+def test_an_accepted_leak_is_recorded_and_noted(label_maps: Path, tmp_path: Path) -> None:
     config = replace(QUICK, allow_leaks=("label-maps",))
     train(label_maps, tmp_path / "run", config)
     (leak,) = json.loads((tmp_path / "run" / "provenance.json").read_text())["leaks"]

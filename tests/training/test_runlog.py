@@ -1,4 +1,4 @@
-"""What a run leaves beside its weights: metrics that are not defined, and digests of its first weights."""
+"""Files of a run besides its weights: metrics that are not defined, and digests of the initial weights."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""How far a run starts from plain transfer: 0 for neutral fusions, as computed by hand for the others."""
+"""Distance of the start from plain transfer: 0 for neutral fusions, as computed by hand for the others."""
 
 import dataclasses
 import json
