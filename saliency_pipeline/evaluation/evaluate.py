@@ -46,11 +46,6 @@ from saliency_pipeline.training.setup import split_of
 
 EVALUATION = "evaluation.json"
 PER_CLASS = "per-class.csv"
-COLUMNS = (
-    *("class", "precision", "recall", "f1", "support"),
-    *("precision_low", "precision_high", "recall_low", "recall_high"),
-)
-"""Columns of `per-class.csv`."""
 PREDICTIONS = "predictions.csv"
 CONFUSION = "confusion.png"
 RELIABILITY = "reliability.png"
@@ -65,19 +60,12 @@ class Evaluation:
 
     Attributes:
         folder: where tables and figures were written.
-        run: the run or network file, as given.
-        network_sha256: SHA-256 of the network file.
-        arch: `baseline`, `modulated` or `learned`.
-        backbone: name of the backbone.
         epoch: epoch of the network; None if its file does not record it.
-        shards: the shards, as given.
-        plan: plan of the shards.
         split: part of the data set that was evaluated.
         fold: fold and number of folds, as `1/5`; None if the split does not depend on folds.
         method: saliency method of the maps; None for a network without maps.
         size: height and width of the frames in pixels.
-        caveats: sentences on what limits the figures.
-        metrics: all metrics.
+        caveats: sentences on the limits of the figures.
     """
 
     folder: Path
@@ -162,8 +150,8 @@ def evaluate(
     trained, pairs = load_trained(run), ShardFolder(shards)
     if output is None and not Path(run).is_dir():
         raise SalpipeError(f"{run}: a network outside a run; name the folder of its evaluation with -o")
-    known = _TrainingShards.of(trained)
-    same = known.plan == pairs.header.plan
+    recorded = _TrainingShards.of(trained)
+    same = recorded.plan == pairs.header.plan
     name = f"evaluation-{split}" + ("" if same else f"-{pairs.path.resolve().name}")
     folder = Path(run) / name if output is None else Path(output)
     refuse_among_images(folder, run, shards)
@@ -171,7 +159,7 @@ def evaluate(
     config = recorded_config(trained)
     _check_classes(trained, pairs)
     rows = _rows(Path(run), trained, config, pairs, split, same, progress)
-    caveats = list(_caveats(trained, config, pairs, rows, known))
+    caveats = list(_caveats(trained, config, pairs, rows, recorded))
     for note in caveats:
         progress.note(note)
     probabilities = predict_probabilities(trained, pairs, rows, batch_size=batch_size, device=device, progress=progress)
@@ -249,10 +237,10 @@ def _check_classes(trained: Trained, pairs: ShardFolder) -> None:
 
 
 def _caveats(
-    trained: Trained, config: TrainConfig, pairs: ShardFolder, rows: Positions, known: _TrainingShards
+    trained: Trained, config: TrainConfig, pairs: ShardFolder, rows: Positions, recorded: _TrainingShards
 ) -> Iterator[str]:
-    """Sentences on what limits the figures."""
-    digests, own = pairs.source_sha256[rows], known.open(pairs)
+    """Sentences on the limits of the figures."""
+    digests, own = pairs.source_sha256[rows], recorded.open(pairs)
     validation: TrainingImages | None = None
     images = trained.training_images
     with suppress(SalpipeError):
@@ -277,8 +265,8 @@ def _caveats(
             yield f"{leak.problem}: the figures do not hold for new images"
     if pairs.header.size != trained.spec.size:
         yield f"frames of {pairs.header.size} pixels, but the network was trained on {trained.spec.size}"
-    if known.plan != pairs.header.plan and trained.spec.needs_maps:
-        there, here = _origin(known.provenance), _origin(pairs.provenance)
+    if recorded.plan != pairs.header.plan and trained.spec.needs_maps:
+        there, here = _origin(recorded.provenance), _origin(pairs.provenance)
         if differing := [f"{name} {there[name]} -> {here[name]}" for name in there if there[name] != here[name]]:
             yield f"maps from elsewhere than in training: {'; '.join(differing)}"
 
@@ -303,7 +291,8 @@ def _table(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _write(evaluation: Evaluation, pairs: ShardFolder, rows: Positions, probabilities: Probabilities) -> None:
     """Write the tables and figures, and the numbers last."""
     folder, measured, classes = evaluation.folder, evaluation.metrics, pairs.classes
-    write_table(folder / PER_CLASS, COLUMNS, [[row.to_json()[name] for name in COLUMNS] for row in measured.per_class])
+    rows_per_class = [row.to_json() for row in measured.per_class]
+    write_table(folder / PER_CLASS, tuple(rows_per_class[0]), [list(row.values()) for row in rows_per_class])
     best, scores = highest(probabilities)
     labels = pairs.labels[rows]
     write_table(

@@ -99,10 +99,7 @@ class ShardFolder(Described, Sequence[Pair]):
 
     def labels_at(self, positions: Positions) -> npt.NDArray[np.int64]:
         """Index into the classes of each image, int64 (B,); -1 unlabeled. Only the shards of these images are read."""
-        labels = np.empty(len(positions), np.int64)
-        for shard, places, rows in self.group(positions):
-            labels[places] = shard.labels[rows]
-        return labels
+        return self._at(positions, lambda shard: shard.labels, np.int64)
 
     def scales_at(self, positions: Positions, method: str, target: int = 0) -> npt.NDArray[np.float32]:
         """Greatest absolute value of one map of each image, float32 (B,).
@@ -110,10 +107,7 @@ class ShardFolder(Described, Sequence[Pair]):
         Raises:
             IntegrityError: a shard is damaged, or a scale in it negative or not finite.
         """
-        scales = np.empty(len(positions), np.float32)
-        for shard, places, rows in self.group(positions):
-            scales[places] = shard.scales(method)[rows, target]
-        return scales
+        return self._at(positions, lambda shard: shard.scales(method)[:, target], np.float32)
 
     def stored_maps_at(self, positions: Positions, method: str, target: int = 0) -> npt.NDArray[np.float16]:
         """One map of each image as stored, divided by its scale: float16 (B, h, w) in [-1, 1].
@@ -151,10 +145,7 @@ class ShardFolder(Described, Sequence[Pair]):
 
     def keys_at(self, positions: Positions) -> list[str]:
         """Names of the images at some positions, in their order."""
-        keys = np.empty(len(positions), object)
-        for shard, places, rows in self.group(positions):
-            keys[places] = np.array(shard.keys, object)[rows]
-        return list(keys)
+        return list(self._at(positions, lambda shard: np.array(shard.keys, object), object))
 
     def find(self, key: str) -> int:
         """Position of the image called `key`.
@@ -205,6 +196,12 @@ class ShardFolder(Described, Sequence[Pair]):
 
     def _every(self, read: Callable[[Shard], npt.NDArray[Any]], empty: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return np.concatenate([empty, *(read(self.shard(number)) for number in range(len(self.shards)))])
+
+    def _at(self, positions: Positions, read: Callable[[Shard], npt.NDArray[Any]], dtype: type) -> npt.NDArray[Any]:
+        values: npt.NDArray[Any] = np.empty(len(positions), dtype)
+        for shard, places, rows in self.group(positions):
+            values[places] = read(shard)[rows]
+        return values
 
     @cached_property
     def _positions(self) -> dict[str, int]:

@@ -99,20 +99,7 @@ class Intervals:
 
 @dataclass(frozen=True, eq=False)
 class Metrics:
-    """All metrics of a classifier on labeled images.
-
-    Attributes:
-        images: number of images.
-        classes: number of classes.
-        top1: top-1 accuracy.
-        top5: top-5 accuracy; None with five classes or fewer.
-        macro_f1: unweighted mean F1.
-        nll: mean negative log-likelihood in nats.
-        intervals: confidence intervals of the accuracies and of macro F1.
-        calibration: expected calibration error and reliability bins.
-        per_class: metrics of each class.
-        confusion: images per pair of true and predicted class; see `confusion.count_pairs`.
-    """
+    """All metrics of a classifier on labeled images; `images` and `classes` are counts, `nll` is in nats."""
 
     images: int
     classes: int
