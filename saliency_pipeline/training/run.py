@@ -143,6 +143,8 @@ def _train(
     if leading:
         if new:
             _record_start(folder, provenance, setup, shuffle, processes, progress)
+        else:
+            _complete_record(folder, setup)
         _announce(pairs, setup, groups, progress)
     trainer = Trainer(setup, processes, folder, shuffle=shuffle, save_seconds=save_seconds, progress=progress)
     state, network = trainer.state, trainer.network
@@ -250,6 +252,14 @@ def _same_start(folder: Path, provenance: dict[str, Any]) -> tuple[int, int] | N
         return None if stored["shuffle"] is None else (int(stored["shuffle"][0]), int(stored["shuffle"][1]))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise SalpipeError(f"{folder / PROVENANCE}: damaged; choose another output folder") from error
+
+
+def _complete_record(folder: Path, setup: Setup) -> None:
+    """Add the digests of the initial weights, which have been compared, to a record without them."""
+    stored = read_object(folder / PROVENANCE)
+    if "tensors" not in stored["initialization"]:
+        stored["initialization"]["tensors"] = setup.initial_tensors
+        write_json(folder / PROVENANCE, stored)
 
 
 def _precision(setup: Setup, shuffle: tuple[int, int] | None, progress: Progress) -> str:

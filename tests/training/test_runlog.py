@@ -80,7 +80,7 @@ def test_top5_is_no_metric_of_three_classes(shards: Path, tmp_path: Path) -> Non
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["best"]["validation_top5"] is None
 
 
-def test_initial_weights_are_recorded(shards: Path, tmp_path: Path) -> None:
+def test_initial_weights_are_recorded_and_added_to_a_record_without_them(shards: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(shards, run, QUICK)
     provenance = json.loads((run / "provenance.json").read_text())
@@ -88,3 +88,11 @@ def test_initial_weights_are_recorded(shards: Path, tmp_path: Path) -> None:
     names = tensor_digests(build_network(network_spec(QUICK, ShardFolder(shards))))
     assert own.keys() == names.keys()
     assert set(provenance["initialization"]["xavier"]) <= own.keys()
+    del provenance["initialization"]["tensors"]
+    (run / "provenance.json").write_text(json.dumps(provenance))
+    before = (run / "last.safetensors").read_bytes()
+    train(shards, run, QUICK)
+    completed = json.loads((run / "provenance.json").read_text())
+    assert completed["initialization"].pop("tensors") == own
+    assert completed == provenance
+    assert (run / "last.safetensors").read_bytes() == before
