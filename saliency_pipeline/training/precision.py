@@ -34,6 +34,13 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Non
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
+def disable_dropout(network: nn.Module) -> None:
+    """Put the dropout and stochastic-depth layers of a network in evaluation mode."""
+    for module in network.modules():
+        if "drop" in type(module).__name__.lower() or "stochastic" in type(module).__name__.lower():
+            module.eval()
+
+
 def choose_precision(network: nn.Module, spec: NetworkSpec, batch: Prepared) -> str:
     """Choose the faster of `fp32` and `bf16`; bf16 only if loss and gradient agree with fp32's.
 
@@ -86,9 +93,7 @@ def _steps_per_second(network: nn.Module, batch: Prepared, precision: str, steps
 def _gradient(network: nn.Module, batch: Prepared, precision: str) -> tuple[float, Tensor]:
     """Loss and the gradient of every trained parameter, as one vector."""
     twin = copy.deepcopy(network)
-    for module in twin.modules():
-        if "drop" in type(module).__name__.lower() or "stochastic" in type(module).__name__.lower():
-            module.eval()  # random masks would differ more than rounding
+    disable_dropout(twin)  # random masks would differ more than rounding
     loss = _stepper(twin, batch, precision)()
     return loss, torch.cat([p.grad.flatten().float() for p in twin.parameters() if p.grad is not None])
 

@@ -16,6 +16,7 @@ from saliency_pipeline.models.source.registry import find_source
 from saliency_pipeline.models.trained.two_branch import Baseline, FourChannels, NetworkSpec
 from saliency_pipeline.training.data.batches import Prefetcher
 from saliency_pipeline.training.data.inputs import Inputs
+from saliency_pipeline.training.precision import disable_dropout
 
 IMAGES = 16
 NEUTRAL = 1e-4
@@ -52,9 +53,7 @@ def start_distance(network: nn.Module, spec: NetworkSpec, inputs: Inputs, valida
     distances: Start = {"features": {}, "logits": {}}
     for mode in ("eval", "train"):
         twin.train(mode == "train")
-        for module in twin.modules():
-            if "drop" in type(module).__name__.lower() or "stochastic" in type(module).__name__.lower():
-                module.eval()
+        disable_dropout(twin)
         # statistics of the first pass must not reach the second
         state = copy.deepcopy(twin.state_dict())
         own = _values(twin, head, images, maps)
