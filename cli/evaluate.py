@@ -59,6 +59,7 @@ def command(
     """  # noqa: D301 - click reads \b
     from saliency_pipeline.devices import find_device
     from saliency_pipeline.evaluation.evaluate import evaluate
+    from saliency_pipeline.statistics.metrics import lowest_f1
     from saliency_pipeline.text import plural
 
     find_device(device)
@@ -66,17 +67,16 @@ def command(
         run, shards, split, output, batch_size=batch_size, device=device, progress=TerminalProgress(quiet)
     )
     if as_json:
-        json_echo({"folder": result.folder, **result.metrics})
+        json_echo({"folder": result.folder, **result.to_json()})
         return
     m = result.metrics
-    low, high = m["intervals"]["top1"]
-    echo(f"{split}: {plural(m['images'], 'image')} of {m['classes']:,} class{'es'[: 2 * (m['classes'] != 1)]}")
-    echo(f"top-1 {m['top1']:.1%} ({m['intervals']['level']:.0%} interval {low:.1%} to {high:.1%})")
-    # None with five classes or fewer
-    top5 = "" if m["top5"] is None else f"top-5 {m['top5']:.1%}, "
-    echo(f"{top5}macro F1 {m['macro_f1']:.3f}, ECE {m['calibration']['ece']:.1%}")
-    if worst := [f"{shown(row['class'])} {row['f1']:.2f} ({row['support']})" for row in result.worst()]:
-        echo(f"lowest F1 (images): {', '.join(worst)}")
-    for caveat in m["caveats"]:
+    low, high = m.intervals.top1
+    echo(f"{split}: {plural(m.images, 'image')} of {plural(m.classes, 'class')}")
+    echo(f"top-1 {m.top1:.1%} ({m.intervals.level:.0%} interval {low:.1%} to {high:.1%})")
+    top5 = "" if m.top5 is None else f"top-5 {m.top5:.1%}, "
+    echo(f"{top5}macro F1 {m.macro_f1:.3f}, ECE {m.calibration.ece:.1%}")
+    if lowest := [f"{shown(row.name)} {row.f1:.2f} ({row.support})" for row in lowest_f1(m.per_class)]:
+        echo(f"lowest F1 (images): {', '.join(lowest)}")
+    for caveat in result.caveats:
         echo(f"note: {shown(caveat)}")
     echo(f"tables and figures are in {shown(result.folder)}")

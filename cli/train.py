@@ -70,7 +70,8 @@ def command(
     check_weights(options["weights"])
     from saliency_pipeline.devices import find_device
     from saliency_pipeline.training.find_lr import find_learning_rate
-    from saliency_pipeline.training.run import is_leading, train
+    from saliency_pipeline.training.processes import training_processes
+    from saliency_pipeline.training.run import train
 
     find_device(options["device"])
     config = TrainConfig(**options)
@@ -85,7 +86,7 @@ def command(
             echo(f"{shown(search.picture)}: {result}")
         return
     report = train(shards, output, config, tensorboard=tensorboard, save_seconds=60 * save_every, progress=progress)
-    if not is_leading():
+    if not training_processes().leading:
         return
     if as_json:
         json_echo(asdict(report))
@@ -93,7 +94,7 @@ def command(
         best = report.best
         ended = "stopped early" if report.stopped_early else "complete"
         echo(
-            f"{shown(report.folder)}: {plural(report.epochs, 'epoch')}, {ended}; best is epoch {best['epoch']}: "
-            f"validation top-1 {best['validation_top1']:.1%}, macro F1 {best['validation_macro_f1']:.3f}"
+            f"{shown(report.folder)}: {plural(report.epochs, 'epoch')}, {ended}; best is epoch {best.epoch}: "
+            f"validation top-1 {best.validation_top1:.1%}, macro F1 {best.validation_macro_f1:.3f}"
         )
         echo(f"{report.precision}, {report.seconds:,.0f} s in all; curves are in {shown(output / 'curves.png')}")

@@ -10,6 +10,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from saliency_pipeline.errors import SalpipeError
+
 MAX_BYTES = 32 * 2**20
 """Maximum size of a document. A manifest of 100,000 shards has 20 MiB."""
 
@@ -116,6 +118,23 @@ def read_json(path: Path | str, limit: int = MAX_BYTES) -> Any:
         OSError: it cannot be opened or read.
     """
     return parse_json(read_regular(path, limit))
+
+
+def read_object(path: Path, command: str = "salpipe train") -> dict[str, Any]:
+    """Read a JSON object that a command of salpipe wrote.
+
+    Raises:
+        SalpipeError: there is none, or it is damaged.
+    """
+    try:
+        value = read_json(path)
+        if not isinstance(value, dict):
+            raise DocumentError("not an object")
+    except FileNotFoundError:
+        raise SalpipeError(f"{path}: no such file; give a folder that '{command}' wrote") from None
+    except (OSError, ValueError) as error:
+        raise SalpipeError(f"{path}: damaged ({error}); run the same '{command}' again") from error
+    return value
 
 
 def read_toml(path: Path | str, limit: int = MAX_BYTES) -> dict[str, Any]:

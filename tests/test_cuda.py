@@ -120,7 +120,7 @@ def test_training_learns(arch: str, precision: str, shards: Path, tmp_path: Path
     config = dataclasses.replace(QUICK, arch=arch, precision=precision, epochs=6, optimizer="adamw", lr=1e-3)
     report = train(shards, tmp_path / "run", config)
     assert report.precision in ("fp32", "bf16")
-    assert report.best["validation_top1"] >= 0.75
+    assert report.best.validation_top1 >= 0.75
     assert load_trained(tmp_path / "run").spec.arch == arch
 
 
@@ -132,7 +132,7 @@ def test_an_interrupted_run_goes_on(shards: Path, tmp_path: Path) -> None:
     report = train(shards, tmp_path / "run", config)
     assert report.epochs == whole.epochs
     # kernels of a GPU add in any order: near, not equal
-    assert report.last["train_loss"] == pytest.approx(whole.last["train_loss"], rel=0.1)
+    assert report.last.train_loss == pytest.approx(whole.last.train_loss, rel=0.1)
 
 
 def scores(folder: Path) -> dict[str, float]:

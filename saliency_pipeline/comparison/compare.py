@@ -28,6 +28,7 @@ from saliency_pipeline.comparison.stages import Trained, train_repeats
 from saliency_pipeline.comparison.summaries import mean_starts
 from saliency_pipeline.comparison.tuning import chosen_rates, diverged_rates, tuning_tasks
 from saliency_pipeline.devices import computes_bf16, find_device, threads_within_cores
+from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.memory import keep_large_blocks
@@ -37,8 +38,8 @@ from saliency_pipeline.shards.summary import flagged_shares
 from saliency_pipeline.subsets.grouping import anchored
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.data.groups import Groups, check_same_groups, divided, find_groups
-from saliency_pipeline.training.parts import check_names, chosen_method
-from saliency_pipeline.training.runlog import PROVENANCE, read_json
+from saliency_pipeline.training.runlog import PROVENANCE
+from saliency_pipeline.training.setup import check_names, chosen_method
 from saliency_pipeline.workers import possible_jobs, usable_cores
 
 
@@ -210,7 +211,7 @@ def _check_groups(folder: Path, tasks: Sequence[Task], groups: Groups) -> None:
     for task in tasks:
         run = folder / task.folder
         if (task.config.folds or task.config.inner_split) and (run / PROVENANCE).is_file():
-            check_same_groups(run, read_json(run / PROVENANCE).get("groups"), groups.record(task.config))
+            check_same_groups(run, read_object(run / PROVENANCE).get("groups"), groups.record(task.config))
 
 
 def _look_note(plan: Plan, look: int, repeats: int, results: dict[str, Any]) -> str:

@@ -15,13 +15,14 @@ from PIL import Image
 from saliency_pipeline.comparison.plan import PRETRAINING, Task
 from saliency_pipeline.comparison.runs import Run, is_finished
 from saliency_pipeline.datasets.folder import read_folder
+from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.generation.run import generate
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.data.controls import STORED
-from saliency_pipeline.training.parts import chosen_method
-from saliency_pipeline.training.runlog import SUMMARY, read_json
+from saliency_pipeline.training.runlog import SUMMARY
+from saliency_pipeline.training.setup import chosen_method
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def _seconds(run: Run) -> float:
 
 def _logged_seconds(run: Path) -> float:
     try:
-        return float(read_json(run / SUMMARY)["seconds"])
+        return float(read_object(run / SUMMARY)["seconds"])
     except (KeyError, TypeError, ValueError) as error:
         raise SalpipeError(f"{run / SUMMARY}: damaged; remove {run} and run the same command again") from error
 

@@ -19,6 +19,7 @@ from saliency_pipeline.comparison.datasets_page import write_page
 from saliency_pipeline.comparison.output import COSTS, RESULTS, Comparison, refuse_output
 from saliency_pipeline.comparison.overall import FORMAT, FORMAT_VERSION, Finished, overall
 from saliency_pipeline.comparison.report import PAGE, PICTURES, TABLE
+from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import FolderLock, make_output, make_subfolder
@@ -26,7 +27,6 @@ from saliency_pipeline.progress import Progress
 from saliency_pipeline.recognition import COMPARISON, SHARDS, is_shards, recognize
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.runlog import read_json
 
 _DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration, UndefinedError)
 _SAME = 0.5
@@ -155,7 +155,7 @@ def _refuse_others(folder: Path, names: set[str]) -> None:
     """
     if not (folder / RESULTS).exists():
         return
-    stored = read_json(folder / RESULTS)
+    stored = read_object(folder / RESULTS, "salpipe compare")
     before = {str(entry["name"]) for part in ("datasets", "left_out") for entry in stored.get(part, ())}
     if before != names:
         raise SalpipeError(
@@ -171,7 +171,7 @@ def rebuild_overall(output: Path | str) -> Comparison:
         SalpipeError: the results are damaged or of another version.
     """
     folder = Path(output)
-    results = read_json(folder / RESULTS)
+    results = read_object(folder / RESULTS, "salpipe compare")
     if results.get("format_version") != FORMAT_VERSION:
         raise SalpipeError(f"{folder / RESULTS}: of another version; run the same 'salpipe compare' again")
     try:
@@ -185,7 +185,7 @@ def rebuild_overall(output: Path | str) -> Comparison:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    results = read_json(path / RESULTS)
+    results = read_object(path / RESULTS, "salpipe compare")
     if results.get("format") == FORMAT:
         raise SalpipeError(f"{path}: results over several data sets; give the comparisons that it was made of")
     if (results.get("format"), results.get("format_version")) != (analysis.FORMAT, analysis.FORMAT_VERSION):
@@ -248,7 +248,7 @@ def _shards_of(comparison: Path) -> ShardFolder | None:
     """The shards of a comparison, None where they are gone."""
     if not (comparison / COSTS).exists():
         return None
-    place = read_json(comparison / COSTS).get("shards")
+    place = read_object(comparison / COSTS, "salpipe compare").get("shards")
     try:
         return ShardFolder(place) if isinstance(place, str) else None
     except SalpipeError:

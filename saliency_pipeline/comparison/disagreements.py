@@ -10,7 +10,7 @@ import numpy as np
 
 from saliency_pipeline.comparison.arms import Question
 from saliency_pipeline.comparison.runs import Predictions, Run, shared_keys
-from saliency_pipeline.evaluation.confusion import count_pairs, to_json
+from saliency_pipeline.statistics.confusion import count_pairs, to_json
 
 _EXAMPLES = 12
 

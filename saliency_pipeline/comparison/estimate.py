@@ -16,8 +16,8 @@ from saliency_pipeline.devices import find_device
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.data.order import epoch_batches, epoch_order
-from saliency_pipeline.training.parts import Parts, assemble, chosen_method, datasets, make_optimizer, network_spec
 from saliency_pipeline.training.precision import autocast, choose_precision
+from saliency_pipeline.training.setup import Setup, chosen_method, datasets, make_optimizer, network_spec, set_up
 
 STEPS = 3
 BEGIN = 4.0
@@ -101,8 +101,8 @@ def choose_shared_precision(configs: Sequence[TrainConfig], pairs: ShardFolder, 
     torch.set_num_threads(threads)
     try:
         for config in dict.fromkeys(configs):
-            parts = assemble(config, pairs, find_device(config.device))
-            if choose_precision(parts.network, parts.spec, parts.inputs(_first_batch(parts))) != "bf16":
+            setup = set_up(config, pairs, find_device(config.device))
+            if choose_precision(setup.network, setup.spec, setup.inputs(_first_batch(setup))) != "bf16":
                 return "fp32"
         return "bf16" if configs else "fp32"
     finally:
@@ -111,26 +111,26 @@ def choose_shared_precision(configs: Sequence[TrainConfig], pairs: ShardFolder, 
 
 def _measure(config: TrainConfig, pairs: ShardFolder) -> tuple[float, float]:
     """Seconds per training step and seconds per validation image."""
-    parts = assemble(config, pairs, find_device(config.device))
-    optimizer = make_optimizer(parts.config, parts.network)
-    batch = _first_batch(parts)
+    setup = set_up(config, pairs, find_device(config.device))
+    optimizer = make_optimizer(setup.config, setup.network)
+    batch = _first_batch(setup)
 
     def step() -> None:
-        images, maps, labels = parts.inputs(batch)
+        images, maps, labels = setup.inputs(batch)
         with autocast(config.precision, images.device):
-            logits = parts.network(images, maps)
+            logits = setup.network(images, maps)
         optimizer.zero_grad()
         functional.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         float(logits.detach().sum())
 
     def infer() -> None:
-        images, maps, _ = parts.inputs(batch)
+        images, maps, _ = setup.inputs(batch)
         with torch.inference_mode(), autocast(config.precision, images.device):
-            float(parts.network(images, maps).float().sum())
+            float(setup.network(images, maps).float().sum())
 
     trained = _best(step)
-    parts.network.eval()
+    setup.network.eval()
     return trained, _best(infer) / len(batch.labels)
 
 
@@ -145,10 +145,10 @@ def _best(work: Any) -> float:
     return min(times)
 
 
-def _first_batch(parts: Parts) -> Any:
-    config = parts.config
-    order = epoch_order(len(parts.train.dataset), config.run_seed, 0)
-    return parts.train.prepare(epoch_batches(order, config.batch_size)[0], 0)
+def _first_batch(setup: Setup) -> Any:
+    config = setup.config
+    order = epoch_order(len(setup.train.dataset), config.run_seed, 0)
+    return setup.train.prepare(epoch_batches(order, config.batch_size)[0], 0)
 
 
 def _images(task: Task) -> tuple[int, int]:

@@ -34,9 +34,9 @@ from saliency_pipeline.comparison.curves import (
     styles,
 )
 from saliency_pipeline.comparison.rules import SPEED
-from saliency_pipeline.evaluation.confusion import excerpt, from_json
 from saliency_pipeline.evaluation.figures import show_matrix
 from saliency_pipeline.figures.plotting import GREY, ROPE, VERBATIM, epoch_axis, frame, name_cells, new_figure
+from saliency_pipeline.statistics.confusion import excerpt, from_json
 
 MEASURES: tuple[tuple[str, str, Callable[[float, int | None], str]], ...] = (
     ("final", "final accuracy, points", in_points),

@@ -23,11 +23,12 @@ from saliency_pipeline.comparison.plan_file import PLAN
 from saliency_pipeline.comparison.rules import FINAL, ROPE, Primary, Rules
 from saliency_pipeline.comparison.runs import Run, read_run
 from saliency_pipeline.comparison.summaries import mean_starts
+from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.training.runlog import PROVENANCE, read_json
+from saliency_pipeline.training.runlog import PROVENANCE
 
 SETTING = "all images"
 UNPLANNED = (
@@ -109,7 +110,7 @@ def _rules(runs: Sequence[Run], arms: Sequence[Arm], rope: float, threshold: flo
 
 def _duplicates(runs: Sequence[Run]) -> dict[str, Any]:
     """Whether near duplicates were searched for when the runs were trained: by all of them, or nobody did."""
-    records = [read_json(run.folder / PROVENANCE).get("groups") for run in runs]
+    records = [read_object(run.folder / PROVENANCE).get("groups") for run in runs]
     groups = [record for record in records if isinstance(record, dict)]
     if len(groups) == len(records) and all(each.get("searched") is True for each in groups):
         return {name: groups[0].get(name) for name in ("searched", "images", "groups", "by")}

@@ -23,7 +23,7 @@ from saliency_pipeline.training.leaks import (
     start_of,
     training_images,
 )
-from saliency_pipeline.training.parts import split_of
+from saliency_pipeline.training.setup import split_of
 
 _SPLIT = ("folds", "fold", "per_class", "limit", "seed", "group_by", "search_duplicates", "inner_split")
 """Options that decide the images of a run."""

@@ -16,13 +16,13 @@ from saliency_pipeline.comparison.analysis import FORMAT_VERSION
 from saliency_pipeline.comparison.overall import FORMAT as OVERALL_FORMAT
 from saliency_pipeline.comparison.report import Pictures, write_report
 from saliency_pipeline.datasets.nesting import refuse_among_images
+from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.saliency.render import overlay
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.runlog import read_json
 
 RESULTS, COSTS = "results.json", "costs.json"
 
@@ -67,7 +67,7 @@ def refuse_output(folder: Path, *inputs: Path | str, over_datasets: bool = False
 def is_overall(folder: Path | str) -> bool:
     """Whether a folder holds results over several data sets."""
     path = Path(folder) / RESULTS
-    return path.exists() and read_json(path).get("format") == OVERALL_FORMAT
+    return path.exists() and read_object(path).get("format") == OVERALL_FORMAT
 
 
 def rebuild(output: Path | str, shards: Path | str | None = None) -> Comparison:
@@ -83,7 +83,7 @@ def rebuild(output: Path | str, shards: Path | str | None = None) -> Comparison:
     folder = Path(output)
     if not (folder / RESULTS).exists():
         raise SalpipeError(f"{folder}: holds no {RESULTS}; make one with 'salpipe compare SHARDS -o {folder}'")
-    results, costs = read_json(folder / RESULTS), read_json(folder / COSTS)
+    results, costs = read_object(folder / RESULTS, "salpipe compare"), read_object(folder / COSTS, "salpipe compare")
     place = shards or costs.get("shards")
     pairs = ShardFolder(place) if place and Path(place).exists() else None
     try:
@@ -118,7 +118,7 @@ def maps_known(folder: Path) -> dict[str, Any] | None:
     """An earlier measurement of what making the maps takes."""
     if not (folder / COSTS).exists():
         return None
-    maps = read_json(folder / COSTS).get("maps")
+    maps = read_object(folder / COSTS, "salpipe compare").get("maps")
     return maps if isinstance(maps, dict) and isinstance(maps.get("seconds"), int | float) else None
 
 

@@ -11,7 +11,7 @@ from saliency_pipeline.comparison.runs import FirstWeights, Run
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.source.weights import RGB_PART
 from saliency_pipeline.training.config import option
-from saliency_pipeline.training.runlog import ANSWERS
+from saliency_pipeline.training.runlog import VALIDATION
 
 SPLIT = ("folds", "group_by", "search_duplicates")
 """Options that decide which images are held out, beside seed and fold; without folds the shards decide."""
@@ -153,7 +153,7 @@ def _check_alone(run: Run) -> None:
         )
     if run.validation is None:
         raise SalpipeError(
-            f"{run.folder}: has no {ANSWERS}, so that its validation images cannot be checked; train it again in "
+            f"{run.folder}: has no {VALIDATION}, so that its validation images cannot be checked; train it again in "
             "another folder"
         )
     if not run.first.tensors:

@@ -29,7 +29,6 @@ from saliency_pipeline.errors import OptionError
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.parts import labels_and_splits
 
 RUNS = "runs"
 TRAINING, PRETRAINING, TUNING = "training", "pretraining", "tuning"
@@ -212,7 +211,7 @@ def make_plan(pairs: ShardFolder, arms: Sequence[Arm], shared: TrainConfig, desi
         lrs=design.lrs,
         arms=arms,
     )
-    _, splits = labels_and_splits(pairs)
+    splits = pairs.splits
     return Plan(
         str(pairs.path.resolve()),
         pairs.header.plan,

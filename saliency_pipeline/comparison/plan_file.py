@@ -9,11 +9,12 @@ from typing import Any
 
 from saliency_pipeline.comparison.plan import RUNS, Plan
 from saliency_pipeline.comparison.rules import Primary
+from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.text import plural
 from saliency_pipeline.training.config import option
-from saliency_pipeline.training.runlog import SUMMARY, read_json
+from saliency_pipeline.training.runlog import SUMMARY
 
 PLAN = "plan.json"
 FORMAT_VERSION = 2
@@ -40,7 +41,7 @@ def stored_plan(folder: Path) -> dict[str, Any] | None:
     path = folder / PLAN
     if not path.exists():
         return None
-    stored = read_json(path)
+    stored = read_object(path)
     version = stored.get("format_version")
     if version is None and "hash" not in stored:
         raise SalpipeError(f"{path}: damaged; choose another output folder")

@@ -14,7 +14,6 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.parts import labels_and_splits
 
 PRETRAINED = "pretrained"
 ALL = "all"
@@ -163,6 +162,6 @@ def _same_but_start(arm: Arm, options: dict[str, Any], size: str) -> bool:
 
 def _source_split(shards: str) -> dict[str, Any]:
     """The source shards' own splits, or one fold of five where they have none."""
-    _, splits = labels_and_splits(ShardFolder(shards))
+    splits = ShardFolder(shards).splits
     own = {Split.TRAIN, Split.VALIDATION} <= {int(split) for split in set(splits.tolist())}
     return {} if own else {"folds": 5, "fold": 1}

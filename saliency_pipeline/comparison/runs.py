@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from saliency_pipeline.documents import parse_json, read_regular
+from saliency_pipeline.documents import parse_json, read_object, read_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation.evaluate import PREDICTIONS
 from saliency_pipeline.recognition import RUN, recognize
 from saliency_pipeline.tables import read_table
-from saliency_pipeline.training.checkpoint import TOP5
+from saliency_pipeline.training.checkpoint import COLUMNS, TOP5
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.runlog import ANSWERS, COLUMNS, METRICS, PROVENANCE, SUMMARY, read_json
+from saliency_pipeline.training.runlog import METRICS, PROVENANCE, SUMMARY, VALIDATION
 
 TEST = "evaluation-test"
 """Folder of a run's evaluation on the held-out test split."""
@@ -128,7 +128,7 @@ def read_run(folder: Path, arm: str, setting: str) -> Run:
         raise SalpipeError(f"{folder}: {kind}, not a finished run; give runs that 'salpipe train' finished")
     if config is None or not (folder / SUMMARY).is_file():
         raise SalpipeError(f"{folder}: not a finished run; finish it with the same 'salpipe train'")
-    provenance = read_json(folder / PROVENANCE)
+    provenance = read_object(folder / PROVENANCE)
     try:
         rows = [parse_json(line) for line in read_regular(folder / METRICS).splitlines()]
         undefined = {"epoch", *(TOP5 for row in rows if row[TOP5] is None)}
@@ -147,7 +147,7 @@ def read_run(folder: Path, arm: str, setting: str) -> Run:
             str(provenance["shards"]["plan"]),
             Path(provenance["shards"]["path"]),
             str(provenance["initialization"]["sha256"]),
-            _read_predictions(folder / ANSWERS),
+            _read_predictions(folder / VALIDATION),
             _read_predictions(folder / TEST / PREDICTIONS),
             _first_weights(provenance["initialization"]),
             _start(provenance.get("start")),
@@ -161,7 +161,7 @@ def is_finished(folder: Path, config: TrainConfig) -> bool:
     stored = TrainConfig.read(folder)
     if stored is None or not (folder / SUMMARY).is_file():
         return False
-    summary = read_json(folder / SUMMARY)
+    summary = read_object(folder / SUMMARY)
     ended = summary.get("epochs") == config.epochs or bool(summary.get("stopped_early"))
     return ended and stored.epochs == config.epochs
 

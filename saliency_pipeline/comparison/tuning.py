@@ -10,8 +10,9 @@ from typing import Any
 
 from saliency_pipeline.comparison.plan import RUNS, TUNING, Task
 from saliency_pipeline.comparison.runs import is_finished
+from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.training.runlog import SUMMARY, read_json, write_json
+from saliency_pipeline.training.runlog import SUMMARY, write_json
 
 DIVERGED = "diverged.json"
 """Marks an inner run whose loss became infinite: its rate is not chosen, and it is not trained again."""
@@ -123,7 +124,7 @@ def _inner(task: Task, lr: float) -> Task:
 
 
 def _final(run: Path) -> float:
-    summary = read_json(run / SUMMARY)
+    summary = read_object(run / SUMMARY)
     try:
         return float(summary["last"]["validation_top1"])
     except (KeyError, TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Evaluation of trained networks: scores, figures, predictions on new images, export."""
+"""Evaluation of trained networks: metrics, figures, predictions for new images, ONNX export."""
 
 BATCH = 32
 """Default number of images per batch."""

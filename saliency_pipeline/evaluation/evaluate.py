@@ -1,79 +1,115 @@
-"""`salpipe evaluate`: how good a trained network is on a part of a data set, as numbers, tables and pictures."""
+"""`salpipe evaluate`: metrics of a trained network on a part of a data set, as numbers, tables and figures."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.devices import threads_within_cores
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.evaluation import BATCH, metrics
-from saliency_pipeline.evaluation.confusion import excerpt, from_json
+from saliency_pipeline.evaluation import BATCH
 from saliency_pipeline.evaluation.figures import plot_confusion, plot_reliability
 from saliency_pipeline.evaluation.predictions import (
     Positions,
     Probabilities,
-    answer,
     highest,
     others,
     others_header,
+    predict_probabilities,
     recorded_config,
 )
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output, make_subfolder
 from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.models.trained.trained import Trained, load_trained
-from saliency_pipeline.models.trained.training_images import DIGEST, TrainingImages
+from saliency_pipeline.models.trained.training_images import TrainingImages
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.statistics import metrics
+from saliency_pipeline.statistics.confusion import excerpt
+from saliency_pipeline.statistics.metrics import Metrics
 from saliency_pipeline.tables import write_table
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.data.groups import check_same_groups, find_groups
-from saliency_pipeline.training.data.split import evaluation_rows
+from saliency_pipeline.training.data.split import Together, evaluation_rows
 from saliency_pipeline.training.leaks import LeakCheck
-from saliency_pipeline.training.parts import labels_and_splits, split_of
+from saliency_pipeline.training.setup import split_of
 
 EVALUATION = "evaluation.json"
 PER_CLASS = "per-class.csv"
-COLUMNS = (
-    *("class", "precision", "recall", "f1", "support"),
-    *("precision_low", "precision_high", "recall_low", "recall_high"),
-)
-"""Columns of `per-class.csv`."""
 PREDICTIONS = "predictions.csv"
 CONFUSION = "confusion.png"
 RELIABILITY = "reliability.png"
 
+# parts of the data set that depend on the folds of training
+_OF_TRAINING = ("train", "validation")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Evaluation:
-    """How a trained network did.
+    """Result of an evaluation; all but the folder is stored in `evaluation.json`.
 
     Attributes:
-        folder: what was written.
-        split: the images that were asked for.
-        metrics: everything that `evaluation.json` holds: what `metrics.evaluate` returns, which network, images and
-            maps it is about, and `caveats`: sentences on what limits the figures.
+        folder: where tables and figures were written.
+        epoch: epoch of the network; None if its file does not record it.
+        split: part of the data set that was evaluated.
+        fold: fold and number of folds, as `1/5`; None if the split does not depend on folds.
+        method: saliency method of the maps; None for a network without maps.
+        size: height and width of the frames in pixels.
+        caveats: sentences on the limits of the figures.
     """
 
     folder: Path
+    run: str
+    network_sha256: str
+    arch: str
+    backbone: str
+    epoch: int | None
+    shards: str
+    plan: str
     split: str
-    metrics: dict[str, Any]
+    fold: str | None
+    method: str | None
+    size: int
+    caveats: list[str]
+    metrics: Metrics
 
-    def worst(self, count: int = 3) -> list[dict[str, Any]]:
-        """The classes of the lowest F1 below 1, the worst first, as `metrics.per_class` has them."""
-        wrong = [row for row in self.metrics["per_class"] if row["f1"] is not None and row["f1"] < 1]
-        return sorted(wrong, key=lambda row: float(row["f1"]))[:count]
+    def to_json(self) -> dict[str, Any]:
+        """The content of `evaluation.json`."""
+        own = {name: value for name, value in vars(self).items() if name not in ("folder", "metrics")}
+        return own | self.metrics.to_json()
+
+
+@dataclass(frozen=True)
+class _TrainingShards:
+    """Shards of training as the file of a network records them; anything may be missing."""
+
+    path: str
+    plan: object
+    provenance: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, trained: Trained) -> _TrainingShards:
+        shards = _table(trained.about, "shards")
+        return cls(str(shards.get("path")), shards.get("plan"), _table(shards, "provenance"))
+
+    def open(self, pairs: ShardFolder) -> ShardFolder | None:
+        """The shards of training, which may be `pairs`; None if they are gone or others have replaced them."""
+        if pairs.header.plan == self.plan:
+            return pairs
+        with suppress(SalpipeError):
+            own = ShardFolder(self.path)
+            return own if own.header.plan == self.plan else None
+        return None
 
 
 @threads_within_cores()
@@ -89,22 +125,21 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a trained network on the labeled images of one part of a data set, in fp32.
 
-    The best epoch was chosen by its validation images, so that figures of `validation` are optimistic, which the
-    caveats say; `test` is held out. A network that was trained in bf16 may differ from its own `metrics.csv` by
-    rounding.
+    The best epoch was chosen by the validation images, so that figures of `validation` are optimistic, which a caveat
+    states; `test` is held out. A network that was trained in bf16 may differ from its own `metrics.csv` by rounding.
 
     Args:
-        run: a folder of `salpipe train`, whose best network is taken, or the file of a network.
-        shards: the images; with the run's classes, and with maps of its method where it needs maps. Frames of
-            another size than in training are noted and taken, as far as the network runs on them.
-        split: `train` and `validation` as the run had them, with its own fold where it was trained with `--folds`;
-            `test`, or `all`.
-        output: where `evaluation.json`, `per-class.csv`, `predictions.csv`, `confusion.png` and `reliability.png` go,
-            replacing what is there. By default `evaluation-SPLIT` in the run, or for other shards than those of
-            training `evaluation-SPLIT-NAME` by the name of theirs; the file of a network has no such place.
-        batch_size: images at a time.
+        run: a folder of `salpipe train`, for its best network, or the file of a network.
+        shards: images of the run's classes, with maps of its method if it needs maps. The size of the frames may differ
+            from training if the network runs on it.
+        split: `train` or `validation` as in the run, with its own fold if it was trained with `--folds`; `test`, or
+            `all`.
+        output: folder of `evaluation.json`, `per-class.csv`, `predictions.csv`, `confusion.png` and `reliability.png`,
+            which are replaced. By default `evaluation-SPLIT` in the run, or for other shards than those of training
+            `evaluation-SPLIT-NAME` with their name; required for the file of a network.
+        batch_size: images per batch.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        progress: is told how far it is, and what is to be kept in mind about the figures.
+        progress: receives progress and the caveats.
 
     Raises:
         SalpipeError: no such network, shards that do not fit it, an empty split or a full disk.
@@ -114,84 +149,110 @@ def evaluate(
     keep_large_blocks()
     trained, pairs = load_trained(run), ShardFolder(shards)
     if output is None and not Path(run).is_dir():
-        raise SalpipeError(f"{run}: a network outside a run; say with -o where its evaluation goes")
-    other = _part(trained.about, "shards").get("plan") != pairs.header.plan
-    own = f"evaluation-{split}" + (f"-{pairs.path.resolve().name}" if other else "")
-    folder = Path(run) / own if output is None else Path(output)
+        raise SalpipeError(f"{run}: a network outside a run; name the folder of its evaluation with -o")
+    recorded = _TrainingShards.of(trained)
+    same = recorded.plan == pairs.header.plan
+    name = f"evaluation-{split}" + ("" if same else f"-{pairs.path.resolve().name}")
+    folder = Path(run) / name if output is None else Path(output)
     refuse_among_images(folder, run, shards)
     refuse_shards(folder)
     config = recorded_config(trained)
     _check_classes(trained, pairs)
-    labels, splits = labels_and_splits(pairs)
-    groups = find_groups(config, pairs, progress) if config.folds and split in ("train", "validation") else None
-    if groups and not other:
-        check_same_groups(Path(run), trained.about.get("groups"), groups.record(config), "use --split test")
-    if config.inner_split and split in ("train", "validation"):
-        inner = split_of(config, pairs)
-        rows = inner.train if split == "train" else inner.validation
-    else:
-        rows = evaluation_rows(
-            labels,
-            splits,
-            split,
-            classes=pairs.classes,
-            **(groups.kept_together() if groups else {}),
-            folds=config.folds,
-            fold=config.fold,
-            seed=config.seed,
-        )
-    caveats = list(_caveats(trained, config, pairs, rows))
+    rows = _rows(Path(run), trained, config, pairs, split, same, progress)
+    caveats = list(_caveats(trained, config, pairs, rows, recorded))
     for note in caveats:
         progress.note(note)
-    probabilities = answer(trained, pairs, rows, batch_size=batch_size, device=device, progress=progress)
+    probabilities = predict_probabilities(trained, pairs, rows, batch_size=batch_size, device=device, progress=progress)
     if output is None:
         make_subfolder(folder)
     make_output(folder)
-    about = {
-        "run": str(run),
-        "network_sha256": trained.sha256,
-        "arch": config.arch,
-        "backbone": config.backbone,
-        "epoch": _part(trained.about, "scores").get("epoch"),
-        "shards": str(shards),
-        "plan": pairs.header.plan,
-        "split": split,
-        "fold": f"{config.fold}/{config.folds}" if config.folds and split in ("train", "validation") else None,
-        "method": config.method if trained.spec.needs_maps else None,
-        "size": pairs.header.size,
-        "caveats": caveats,
-    }
-    found = about | metrics.evaluate(labels[rows], probabilities, pairs.classes)
-    _write(folder, found, pairs, rows, labels[rows], probabilities)
-    return Evaluation(folder, split, found)
+    epoch = _table(trained.about, "scores").get("epoch")
+    evaluation = Evaluation(
+        folder,
+        run=str(run),
+        network_sha256=trained.sha256,
+        arch=config.arch,
+        backbone=config.backbone,
+        epoch=epoch if isinstance(epoch, int) else None,
+        shards=str(shards),
+        plan=pairs.header.plan,
+        split=split,
+        fold=f"{config.fold}/{config.folds}" if config.folds and split in _OF_TRAINING else None,
+        method=config.method if trained.spec.needs_maps else None,
+        size=pairs.header.size,
+        caveats=caveats,
+        metrics=metrics.evaluate(pairs.labels[rows], probabilities, pairs.classes),
+    )
+    _write(evaluation, pairs, rows, probabilities)
+    return evaluation
+
+
+def _rows(
+    run: Path,
+    trained: Trained,
+    config: TrainConfig,
+    pairs: ShardFolder,
+    split: str,
+    same: bool,
+    progress: Progress,
+) -> Positions:
+    """Positions of the evaluated images, int64 (n,).
+
+    Raises:
+        SalpipeError: an unknown or empty split.
+        PlanMismatchError: the folds of training cannot be made again, since groups differ.
+    """
+    groups = find_groups(config, pairs, progress) if config.folds and split in _OF_TRAINING else None
+    if groups and same:
+        check_same_groups(run, trained.about.get("groups"), groups.record(config), "use --split test")
+    if config.inner_split and split in _OF_TRAINING:
+        inner = split_of(config, pairs, groups)
+        return inner.train if split == "train" else inner.validation
+    return evaluation_rows(
+        pairs.labels,
+        pairs.splits,
+        split,
+        classes=pairs.classes,
+        together=groups.together if groups else Together(),
+        folds=config.folds,
+        fold=config.fold,
+        seed=config.seed,
+    )
 
 
 def _check_classes(trained: Trained, pairs: ShardFolder) -> None:
-    """Refuse shards whose labels mean something else than the network's outputs.
+    """Check that the classes of the shards are those of the network.
 
     Raises:
         SalpipeError: naming the first class that differs.
     """
-    own, given = trained.spec.classes, pairs.classes
-    for number, (a, b) in enumerate(zip_longest(own, given)):
+    own, others = trained.spec.classes, pairs.classes
+    for number, (a, b) in enumerate(zip_longest(own, others)):
         if a != b:
             have, want = ("no such class" if name is None else repr(name) for name in (b, a))
             raise SalpipeError(
-                f"{pairs.path}: class {number + 1} is {have}, of the run {want} ({len(given)} and {len(own)} classes); "
-                "evaluate shards of the classes that the run was trained on"
+                f"{pairs.path}: class {number + 1} is {have}, in the run {want} ({len(others)} and {len(own)} "
+                "classes); evaluate shards of the classes that the run was trained on"
             )
 
 
-def _caveats(trained: Trained, config: TrainConfig, pairs: ShardFolder, rows: Positions) -> Iterator[str]:
-    """What is to be kept in mind about the figures."""
-    shards = _part(trained.about, "shards")
-    same = shards.get("plan") == pairs.header.plan
-    images = _trained_on(trained, config, pairs, shards)
-    if seen := int(images.contains(_sha256(pairs, rows)).sum()):
+def _caveats(
+    trained: Trained, config: TrainConfig, pairs: ShardFolder, rows: Positions, recorded: _TrainingShards
+) -> Iterator[str]:
+    """Sentences on the limits of the figures."""
+    digests, own = pairs.source_sha256[rows], recorded.open(pairs)
+    validation: TrainingImages | None = None
+    images = trained.training_images
+    with suppress(SalpipeError):
+        if own is not None:
+            parts = split_of(config, own)
+            validation = TrainingImages.of(own.source_sha256[parts.validation])
+            if not len(images) and not images.complete:
+                images = TrainingImages.of(own.source_sha256[parts.train], complete=config.start is None)
+    if seen := int(images.contains(digests).sum()):
         which = "these images" if seen == len(rows) else f"{seen:,} of these {len(rows):,} images"
         yield f"the network was trained on {which}: the figures say what it remembers, not what it has learned"
-    validation = _validated_on(config, pairs, shards)
-    if chosen := 0 if validation is None else int(validation.contains(_sha256(pairs, rows)).sum()):
+    if chosen := 0 if validation is None else int(validation.contains(digests).sum()):
         which = "these images" if chosen == len(rows) else f"{chosen:,} of these {len(rows):,} images"
         yield f"the best epoch was chosen by {which}: the figures are optimistic; use --split test for held-out images"
     if validation is None:
@@ -204,52 +265,15 @@ def _caveats(trained: Trained, config: TrainConfig, pairs: ShardFolder, rows: Po
             yield f"{leak.problem}: the figures do not hold for new images"
     if pairs.header.size != trained.spec.size:
         yield f"frames of {pairs.header.size} pixels, but the network was trained on {trained.spec.size}"
-    if not same and trained.spec.needs_maps:
-        there, here = (_origin(p) for p in (_part(shards, "provenance"), pairs.provenance))
+    if recorded.plan != pairs.header.plan and trained.spec.needs_maps:
+        there, here = _origin(recorded.provenance), _origin(pairs.provenance)
         if differing := [f"{name} {there[name]} -> {here[name]}" for name in there if there[name] != here[name]]:
             yield f"maps from elsewhere than in training: {'; '.join(differing)}"
 
 
-def _trained_on(trained: Trained, config: TrainConfig, pairs: ShardFolder, shards: dict[str, Any]) -> TrainingImages:
-    """The images that the network was trained on: as its file records them, else as far as its shards are there."""
-    images = trained.training_images
-    if len(images) or images.complete:
-        return images
-    with suppress(SalpipeError):
-        if (own := _own_shards(pairs, shards)) is not None:
-            return TrainingImages.of(_sha256(own, split_of(config, own).train), complete=config.start is None)
-    return images
-
-
-def _validated_on(config: TrainConfig, pairs: ShardFolder, shards: dict[str, Any]) -> TrainingImages | None:
-    """The validation images of the run, by which its best epoch was chosen; None where its shards are gone."""
-    with suppress(SalpipeError):
-        if (own := _own_shards(pairs, shards)) is not None:
-            return TrainingImages.of(_sha256(own, split_of(config, own).validation))
-    return None
-
-
-def _own_shards(pairs: ShardFolder, shards: dict[str, Any]) -> ShardFolder | None:
-    """The shards that the run was trained on; None where others are in their place.
-
-    Raises:
-        SalpipeError: they are not there.
-    """
-    own = pairs if pairs.header.plan == shards.get("plan") else ShardFolder(str(shards.get("path")))
-    return own if own.header.plan == shards.get("plan") else None
-
-
-def _sha256(pairs: ShardFolder, rows: Positions) -> npt.NDArray[np.uint8]:
-    """SHA-256 of the files of some images, uint8 (n, 32): copies have the same one whatever they are called."""
-    found = np.empty((len(rows), DIGEST), np.uint8)
-    for shard, places, there in pairs.group(rows):
-        found[places] = shard.read("source/sha256", there)
-    return found
-
-
-def _origin(provenance: dict[str, Any]) -> dict[str, str]:
-    """What decides what a map shows, from the provenance of shards."""
-    source = _part(provenance, "source")
+def _origin(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """The entries of a provenance that decide the content of maps."""
+    source = _table(provenance, "source")
     return {
         "model": str(source.get("model")),
         "weights": str(source.get("weights_sha256"))[:8],
@@ -258,28 +282,19 @@ def _origin(provenance: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _part(told: dict[str, Any], name: str) -> dict[str, Any]:
-    """An entry of what a file tells; an empty one where it tells nothing of the kind."""
-    found = told.get(name)
-    return found if isinstance(found, dict) else {}
+def _table(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """An entry of a record from a file that is a table; an empty one if it is missing or of another kind."""
+    entry = record.get(name)
+    return entry if isinstance(entry, dict) else {}
 
 
-def _write(
-    folder: Path,
-    found: dict[str, Any],
-    pairs: ShardFolder,
-    rows: Positions,
-    labels: Positions,
-    probabilities: Probabilities,
-) -> None:
-    """Write the tables and pictures, and the numbers last."""
-    classes = pairs.classes
-    write_table(
-        folder / PER_CLASS,
-        COLUMNS,
-        [[row[name] for name in COLUMNS] for row in found["per_class"]],
-    )
+def _write(evaluation: Evaluation, pairs: ShardFolder, rows: Positions, probabilities: Probabilities) -> None:
+    """Write the tables and figures, and the numbers last."""
+    folder, measured, classes = evaluation.folder, evaluation.metrics, pairs.classes
+    rows_per_class = [row.to_json() for row in measured.per_class]
+    write_table(folder / PER_CLASS, tuple(rows_per_class[0]), [list(row.values()) for row in rows_per_class])
     best, scores = highest(probabilities)
+    labels = pairs.labels[rows]
     write_table(
         folder / PREDICTIONS,
         ("key", "label", "predicted", "score", "label_score", "correct", *others_header(best.shape[1])),
@@ -303,9 +318,9 @@ def _write(
             )
         ),
     )
-    shown = excerpt(from_json(found["confusion"]), len(classes))
+    shown = excerpt(measured.confusion, len(classes))
     names = [classes[index] for index in shown.classes.tolist()]
     plot_confusion(shown.matrix, names, folder / CONFUSION, images=shown.images, of=len(classes))
-    calibration = found["calibration"]
-    plot_reliability(calibration["bins"], calibration["ece"], folder / RELIABILITY)
-    write_atomically(folder / EVALUATION, json.dumps(found, indent=2) + "\n")
+    bins = [asdict(b) for b in measured.calibration.bins]
+    plot_reliability(bins, measured.calibration.ece, folder / RELIABILITY)
+    write_atomically(folder / EVALUATION, json.dumps(evaluation.to_json(), indent=2) + "\n")

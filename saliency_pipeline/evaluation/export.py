@@ -1,4 +1,4 @@
-"""`salpipe export`: a trained network as an ONNX model that needs nothing of salpipe, checked before it is written."""
+"""`salpipe export`: a trained network as an ONNX model that runs without salpipe, checked before it is written."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from saliency_pipeline.training.data.batches import Batch
 from saliency_pipeline.training.data.inputs import Inputs
 
 TOLERANCE = 1e-4
-"""Of the range of the logits."""
+"""Largest difference from PyTorch, relative to the range of the logits."""
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-# one by one as well: a fixed batch of 2, as the network is traced with, must not go unnoticed
+# batch sizes, other than 2, with which the network is traced: a fixed batch must be detected
 _CHECKED = (1, 5)
 
 
 @dataclass(frozen=True)
 class Export:
-    """An ONNX model and how near it comes to the network.
+    """An exported ONNX model and its deviation from the network.
 
     Attributes:
-        file: the model.
-        inputs: names and shapes of its inputs, as people write them.
-        classes: number of its outputs.
+        file: path of the model.
+        inputs: names and shapes of the inputs, for people.
+        classes: number of classes.
         opset: version of the operators.
         error: largest difference of a logit from PyTorch's, relative to the range of the logits.
     """
@@ -80,23 +80,24 @@ class Deployed(nn.Module):
 
 
 def export(run: Path | str, output: Path | str, *, opset: int = OPSET, progress: Progress | None = None) -> Export:
-    """Write a trained network as ONNX, after comparing it with PyTorch in ONNX Runtime for two batch sizes.
+    """Export a trained network as ONNX, after comparing ONNX Runtime with PyTorch for two batch sizes.
 
     The model takes `image`, float32 (N, 3, S, S), RGB in [0, 1] (normalization happens inside), and, where the network
-    needs maps, `map`, float32 (N, 1, S, S), brought to the size of the image (bilinear) and normalized as in training;
-    it gives `logits`, float32 (N, classes). N is free. Its metadata hold `classes` (a JSON list in the order of the
-    logits), `method` (whose maps, or nothing), `normalization` (JSON: `mean` and `std`, which the graph applies,
-    `interpolation` of the frames, `map`: how maps are normalized), `arch`, `backbone`, `network_sha256` and `salpipe`.
+    needs maps, `map`, float32 (N, 1, S, S), resized to the image (bilinear) and normalized as in training; it returns
+    `logits`, float32 (N, classes). N is dynamic. Its metadata hold `classes` (a JSON list in the order of the logits),
+    `method` (saliency method of the maps, or empty), `normalization` (JSON: `mean` and `std`, which the graph applies,
+    `interpolation` of the frames, `map`: normalization of the maps), `arch`, `backbone`, `network_sha256` and
+    `salpipe`.
 
     Args:
-        run: a folder of `salpipe train`, whose best network is taken, or the file of a network.
-        output: the file to write; one that is there is replaced.
+        run: a folder of `salpipe train`, for its best network, or the file of a network.
+        output: the file to write; an existing one is replaced.
         opset: version of the operators, 18 or higher.
-        progress: is told what is being done.
+        progress: receives notes.
 
     Raises:
-        SalpipeError: ONNX is not installed, the network cannot be exported in this version, or the model does not
-            agree with it. No file is written then.
+        SalpipeError: ONNX is not installed, the network cannot be exported in this version, or the model differs from
+            it. No file is written then.
     """
     if missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]:
         raise SalpipeError(f"{', '.join(missing)}: not installed; run pip install 'saliency-pipeline[onnx]'")
@@ -128,10 +129,10 @@ def export(run: Path | str, output: Path | str, *, opset: int = OPSET, progress:
 
 
 def _model(trained: Trained, opset: int) -> Any:
-    """The network as an ONNX ModelProto, without the exporter's notes on where in the source a node came from."""
+    """The network as an ONNX ModelProto, without the exporter's references to source lines."""
     size, names = trained.spec.size, ["image", "map"] if trained.spec.needs_maps else ["image"]
     network = Deployed(trained.network, trained.preprocessing).eval()
-    # of one example the exporter would make a fixed batch
+    # with one example the exporter would fix the batch size
     examples = tuple(torch.rand(2, 3 if name == "image" else 1, size, size) for name in names)
     free = tuple({0: torch.export.Dim("N", min=1)} for _ in names)
     try:
@@ -184,7 +185,7 @@ def _metadata(trained: Trained) -> dict[str, str]:
 def _error(trained: Trained, model: bytes) -> float:
     """The largest difference between ONNX Runtime's logits and PyTorch's, relative to the range of the latter.
 
-    PyTorch is given bytes as in training, so that the normalization is compared as well.
+    PyTorch's input is bytes as in training, so that the normalization is compared as well.
     """
     import onnxruntime
 
@@ -209,20 +210,20 @@ def _error(trained: Trained, model: bytes) -> float:
         )
         with torch.inference_mode():
             expected = trained.network(*inputs(batch)[:2]).numpy()
-        given = {"image": frames.astype(np.float32) / 255} | ({} if maps is None else {"map": maps})
-        found = session.run(["logits"], given)[0]
-        if found.shape != expected.shape:
+        feed = {"image": frames.astype(np.float32) / 255} | ({} if maps is None else {"map": maps})
+        logits = session.run(["logits"], feed)[0]
+        if logits.shape != expected.shape:
             return float("inf")
-        differences.append(float(abs(found - expected).max()))
+        differences.append(float(abs(logits - expected).max()))
         values.append(expected.ravel())
     spread = float(np.ptp(np.concatenate(values)))
-    # no number stays no number, and is refused
+    # NaN stays NaN, and is refused
     return float(np.max(differences)) / spread if spread else float(np.max(differences))
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's warnings and logs, of which none is about the user's network."""
+    """Context without the exporter's warnings and logs, none of which concerns the user's network."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""`salpipe predict`: plain images classified by a trained network, with the maps made as they were for training."""
+"""`salpipe predict`: predictions of a trained network for plain images, with maps like those of training."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.evaluation import BATCH
 from saliency_pipeline.evaluation.predictions import (
     Probabilities,
-    answer,
     highest,
     others,
     others_header,
+    predict_probabilities,
     recorded_config,
 )
 from saliency_pipeline.files import write_atomically
@@ -45,23 +45,41 @@ SHARDS = "shards"
 TABLE = "predictions.csv"
 DOCUMENT = "predictions.json"
 
-# what `generate` tells of its shards, as far as it decides frames and maps
-_RECORDED = {"fit": str, "max_pixels": int, "target": str, "precision": str, "backend": str, "device": str}
-_RECORDED_SOURCE = ("model", "weights", "weights_sha256", "layer", "interpolation")
+
+@dataclass(frozen=True)
+class _Recorded:
+    """Provenance of the frames and maps of training, and of their source model, as a network file records it."""
+
+    fit: str
+    max_pixels: int
+    target: str
+    precision: str
+    backend: str
+    device: str
+    model: str
+    weights: str
+    weights_sha256: str
+    layer: str
+    interpolation: str
+    jpeg_quality: int | None
+
+
+_OF_SHARDS = ("fit", "max_pixels", "target", "precision", "backend", "device")
+_OF_SOURCE = ("model", "weights", "weights_sha256", "layer", "interpolation")
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a trained network made of some images.
+    """Summary of the predictions for a folder of images.
 
     Attributes:
-        folder: what was written.
-        images: how many were classified.
-        rejects: how many could not be used; `rejects.jsonl` beside the shards says why.
-        classes: how many images were given each class, the most frequent first.
-        predictions: the table.
-        page: the gallery.
-        passed_over: how many files and other things in the folder of images were passed over, by kind and reason.
+        folder: output folder.
+        images: number of images that were classified.
+        rejects: number of images that could not be read; `rejects.jsonl` beside the shards gives the reasons.
+        classes: number of images per predicted class, the most frequent class first.
+        predictions: path of the table.
+        page: path of the gallery.
+        passed_over: number of files and other things that were skipped, by kind and reason.
     """
 
     folder: Path
@@ -86,30 +104,28 @@ def predict(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Predicted:
-    """Classify plain images. The same call goes on where an interrupted one stopped.
+    """Classify plain images. The same call resumes an interrupted one.
 
-    The maps are made as they were for training: by the source model, method, layer and target that the run recorded,
-    on frames of the recorded size and fit. Where the network needs no maps it is the source model itself, so that the
-    overlays show where it looks. Labels are not looked at: folders are folders.
+    The maps are made as for training: by the source model, method, layer and target that the run recorded, on frames of
+    the recorded size and fit. A network without maps is its own source model, and the overlays show its saliency.
+    Names of folders are no labels.
 
     Args:
         images: a folder of images, at any depth, or one image.
-        run: a folder of `salpipe train`, whose best network is taken, or the file of a network.
-        output: where `predictions.csv`, `predictions.json`, `gallery.html`, `contact-sheet.png` and the shards go;
+        run: a folder of `salpipe train`, for its best network, or the file of a network.
+        output: folder of `predictions.csv`, `predictions.json`, `gallery.html`, `contact-sheet.png` and the shards;
             outside the image folder.
-        weights: the source model's file, where its weights came from a file of the user's own; where it was a run,
-            that run.
+        weights: file of the source model's weights, if they came from a file; or the run, if the source model was one.
         target: `predicted` to explain the predicted class for a run that was trained on maps of the images' own
             labels, which new images do not have; such a run is refused without it.
-        count: images in the gallery, at most.
-        batch_size: images that the trained network classifies at a time.
+        count: maximum number of images in the gallery.
+        batch_size: images per batch of the trained network.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        progress: is told how far it is, and what is not as in training.
+        progress: receives progress and differences from training.
 
     Raises:
-        SalpipeError: no such run, one that does not say how its maps were made, a source model that is not the one of
-            then, one that was trained on maps of labels, no image that can be used, other images in the output, or a
-            full disk.
+        SalpipeError: no such run, one without a record of its maps, another source model, a run that was trained on
+            maps of labels, no image that can be used, other images in the output, or a full disk.
     """
     progress, folder, trained = progress or Progress(), Path(output), load_trained(run)
     refuse_among_images(folder, run, images)
@@ -123,23 +139,23 @@ def predict(
         raise SalpipeError(
             f"{images}: none of its {report.rejects:,} images can be used; see rejects.jsonl in {pairs.path}"
         )
-    probabilities = answer(
+    probabilities = predict_probabilities(
         trained, pairs, np.arange(len(pairs)), batch_size=batch_size, device=device, progress=progress
     )
     best, scores = highest(probabilities)
     classes = trained.spec.classes
 
     def top(position: int) -> tuple[tuple[str, float], ...]:
-        found = zip(best[position].tolist(), scores[position].tolist(), strict=True)
-        return tuple((classes[index], score) for index, score in found)
+        row = zip(best[position].tolist(), scores[position].tolist(), strict=True)
+        return tuple((classes[index], score) for index, score in row)
 
     names = [Path(place).resolve().name for place in (images, run)]
     title = f"{names[0]}, classified by {names[1]}"
     if target is not None:
         title += f" with maps of the {target} class (it was trained on maps of the labels)"
     gallery = show(pairs.path, folder, count=count, predictions=top, title=title)
-    about = {"target": target, "target_of_training": "label"} if target is not None else {}
-    _write(folder, trained, str(run), about, pairs, report.rejects, probabilities)
+    targets = {"target": target, "target_of_training": "label"} if target is not None else {}
+    _write(folder, trained, str(run), targets, pairs, report.rejects, probabilities)
     counts = Counter(classes[index] for index in best[:, 0].tolist())
     return Predicted(
         folder,
@@ -155,27 +171,26 @@ def predict(
 def _request(
     trained: Trained, run: str, weights: str | None, target: str | None, device: str, progress: Progress
 ) -> GenerateConfig:
-    """How frames and maps are to be made so that they are what the network was trained with."""
-    provenance, source = _provenance(trained)
-    frame = {"size": trained.spec.size, "fit": provenance["fit"], "max_pixels": provenance["max_pixels"]}
-    if isinstance(provenance.get("jpeg_quality"), int):
-        # JPEG had its say in the frames of training
-        frame |= {"encoding": "jpeg", "jpeg_quality": provenance["jpeg_quality"]}
+    """The request for frames and maps like those of training."""
+    recorded = _recorded(trained)
+    frame: dict[str, Any] = {"size": trained.spec.size, "fit": recorded.fit, "max_pixels": recorded.max_pixels}
+    if recorded.jpeg_quality is not None:
+        # the frames of training were compressed
+        frame |= {"encoding": "jpeg", "jpeg_quality": recorded.jpeg_quality}
     if not trained.spec.needs_maps:
         if weights is not None:
             raise SalpipeError(f"{run}: needs no maps, so there is no source model; leave out --weights")
         if target is not None:
             raise OptionError(f"--target {target}: {run} needs no maps; leave it out")
         return GenerateConfig(model=run, backend="torch", precision="fp32", device=device, **frame)
-    model, weights = _source(trained, source, weights)
-    backend, precision = _placement(provenance, device, progress)
-    explained = _target(trained, run, str(provenance["target"]), target, progress)
+    model, weights = _source(trained, recorded, weights)
+    backend, precision = _placement(recorded, device, progress)
     return GenerateConfig(
         model=model,
         weights=weights,
-        layer=source["layer"],
+        layer=recorded.layer,
         methods=(str(recorded_config(trained).method),),
-        target=explained,
+        target=_target(trained, run, recorded.target, target, progress),
         backend=backend,
         precision=precision,
         device=device,
@@ -184,10 +199,10 @@ def _request(
 
 
 def _target(trained: Trained, run: str, recorded: str, target: str | None, progress: Progress) -> str:
-    """The class that maps explain: the one of training, which cannot be the label of images that have none.
+    """The target of the maps: that of training, except for labels, which new images do not have.
 
     Raises:
-        SalpipeError: maps explained the labels in training, and `target` does not say what they explain instead.
+        SalpipeError: maps explained the labels in training, and `target` names no replacement.
     """
     if target not in (None, "predicted"):
         raise OptionError(f"--target {target}: use predicted")
@@ -205,34 +220,36 @@ def _target(trained: Trained, run: str, recorded: str, target: str | None, progr
     return "predicted"
 
 
-def _provenance(trained: Trained) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How the shards of training were made, and by which source model.
+def _recorded(trained: Trained) -> _Recorded:
+    """How frames and maps of training were made.
 
     Raises:
-        SalpipeError: the network's file does not say.
+        SalpipeError: the file of the network does not record it.
     """
     shards = trained.about.get("shards")
     provenance = shards.get("provenance") if isinstance(shards, dict) else None
     source = provenance.get("source") if isinstance(provenance, dict) else None
+    missing = ["source"]
     if isinstance(provenance, dict) and isinstance(source, dict):
-        missing = [name for name, kind in _RECORDED.items() if not isinstance(provenance.get(name), kind)]
-        if not (missing := missing + [name for name in _RECORDED_SOURCE if not isinstance(source.get(name), str)]):
-            return provenance, source
-    else:
-        missing = ["source"]
+        values: dict[str, Any] = {name: provenance.get(name) for name in _OF_SHARDS}
+        values |= {name: source.get(name) for name in _OF_SOURCE}
+        missing = [name for name, v in values.items() if not isinstance(v, int if name == "max_pixels" else str)]
+        if not missing:
+            quality = provenance.get("jpeg_quality")
+            return _Recorded(**values, jpeg_quality=quality if isinstance(quality, int) else None)
     raise SalpipeError(
-        f"{trained.path}: does not say how the frames and maps of its shards were made (no {', '.join(missing)}); "
+        f"{trained.path}: does not record how the frames and maps of its shards were made (no {', '.join(missing)}); "
         "train on shards of 'salpipe generate'"
     )
 
 
-def _source(trained: Trained, source: dict[str, Any], weights: str | None) -> tuple[str, str]:
-    """Name and weights of the source model of training, as `load_source` takes them.
+def _source(trained: Trained, recorded: _Recorded, weights: str | None) -> tuple[str, str]:
+    """Name and weights of the source model of training, for `load_source`.
 
     Raises:
-        SalpipeError: it cannot be had, or is not the one of then.
+        SalpipeError: it is not available, or differs from that of training.
     """
-    model, then = str(source["model"]), str(source["weights"])
+    model, then = recorded.model, recorded.weights
     if then == "trained":
         model, weights = weights or model, "default"
         if not trained_file(model):
@@ -246,21 +263,21 @@ def _source(trained: Trained, source: dict[str, Any], weights: str | None) -> tu
         )
     elif weights is None:
         weights = "none" if then == "none" else "default"
-    found, wanted = load_source(model, weights), str(source["weights_sha256"])
-    # a file may hold what was the library's then
-    if found.weights_sha256 != wanted and state_sha256(found.module) != wanted:
+    source, expected = load_source(model, weights), recorded.weights_sha256
+    # a file may hold the weights that the library had then
+    if source.weights_sha256 != expected and state_sha256(source.module) != expected:
         which = model if weights in ("default", "none") else weights
         raise SalpipeError(
-            f"{which}: has other weights than the source model of training (SHA-256 {wanted[:12]}…, here "
-            f"{found.weights_sha256[:12]}…); give those with --weights PATH"
+            f"{which}: has other weights than the source model of training (SHA-256 {expected[:12]}…, here "
+            f"{source.weights_sha256[:12]}…); give those with --weights PATH"
         )
     return model, weights
 
 
-def _placement(provenance: dict[str, Any], device: str, progress: Progress) -> tuple[str, str]:
-    """Back end and precision of training, or the nearest that this machine has."""
-    backend, precision = str(provenance["backend"]), str(provenance["precision"])
-    same = str(provenance["device"]).partition(":")[0] == device.partition(":")[0]
+def _placement(recorded: _Recorded, device: str, progress: Progress) -> tuple[str, str]:
+    """Backend and precision of training, or the nearest available on this machine."""
+    backend, precision = recorded.backend, recorded.precision
+    same = recorded.device.partition(":")[0] == device.partition(":")[0]
     compiler = device != "cpu" or shutil.which(os.environ.get("CXX", "g++")) is not None
     available = {"torch": True, "openvino": device == "cpu" and openvino_installed(), "compile": same and compiler}
     here = (backend, precision) if available.get(backend) else ("torch", "fp32")
@@ -277,7 +294,7 @@ def _write(
     folder: Path,
     trained: Trained,
     run: str,
-    about: dict[str, str],
+    targets: dict[str, str],
     pairs: ShardFolder,
     rejects: int,
     probabilities: Probabilities,
@@ -294,7 +311,7 @@ def _write(
     document = {
         "run": run,
         "network_sha256": trained.sha256,
-        **about,
+        **targets,
         "images": len(pairs),
         "rejects": rejects,
         "predictions": [

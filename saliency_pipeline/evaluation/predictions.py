@@ -1,4 +1,4 @@
-"""What a trained network answers: probabilities of the classes for stored images, and tables of them."""
+"""Predictions of a trained network: class probabilities of stored images, and their columns in tables."""
 
 from __future__ import annotations
 
@@ -15,43 +15,37 @@ from saliency_pipeline.evaluation import BATCH
 from saliency_pipeline.models.trained.trained import Trained
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.statistics.metrics import TOP
 from saliency_pipeline.text import one_line
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.data.batches import PairDataset, Prefetcher, Transform
-from saliency_pipeline.training.data.controls import RENEWED
 from saliency_pipeline.training.data.inputs import Inputs
 from saliency_pipeline.training.data.order import epoch_batches
-from saliency_pipeline.training.scores import TOP
 
 Positions = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.float64]
 
-# rows that are sorted at a time
+# rows that are sorted together
 _ROWS = 1024
 
 
 def recorded_config(trained: Trained) -> TrainConfig:
-    """The options that a network was trained with, everything chosen.
+    """The resolved options that a network was trained with.
 
     Raises:
-        SalpipeError: its file does not say.
+        SalpipeError: its file does not record them.
     """
     try:
-        config = TrainConfig.restored(trained.about["config"])
+        return TrainConfig.restored(trained.about["config"])
     except (KeyError, TypeError, ValueError, AttributeError, SalpipeError) as error:
         raise SalpipeError(
-            f"{trained.path}: does not say how it was trained ({one_line(error)}); give a run that 'salpipe train' made"
+            f"{trained.path}: has no valid record of its options ({one_line(error)}); give a run that 'salpipe train' "
+            "made"
         ) from error
-    if config.maps in RENEWED and "groups" not in trained.about:
-        raise SalpipeError(
-            f"{trained.path}: trained by an earlier version, in which --maps {config.maps} were other maps; train it "
-            "again"
-        )
-    return config
 
 
 @torch.inference_mode()
-def answer(
+def predict_probabilities(
     trained: Trained,
     pairs: ShardFolder,
     rows: Positions,
@@ -60,27 +54,26 @@ def answer(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Probabilities:
-    """What a trained network makes of some stored images, computed in fp32 without augmentation.
+    """Predict class probabilities of stored images in fp32, without augmentation.
 
-    Maps are chosen and normalized as in training. In whatever precision the network was trained, float32 answers
-    differ from run to run and from one batch size to another by rounding alone.
+    Maps are chosen and normalized as in training. Whatever the precision of training, probabilities differ between runs
+    and batch sizes by rounding alone.
 
     Args:
         trained: the network; it is moved to the device.
-        pairs: the images and maps. Frames of another size than in training are taken where the network runs on them.
+        pairs: the images and maps. The size of the frames may differ from training if the network runs on it.
         rows: (N,) positions in `pairs`.
-        batch_size: images at a time.
+        batch_size: images per batch.
         device: see `find_device`.
-        progress: is told how far it is.
+        progress: receives progress.
 
     Returns:
         (N, C) float64, each row a distribution over the classes.
 
     Raises:
-        SalpipeError: the shards hold no maps of the run's method, the network cannot run, or it answers with
-            something that is no number.
+        SalpipeError: the shards hold no maps of the run's method, the network cannot run, or its output is not finite.
     """
-    progress, where, config = progress or Progress(), find_device(device), recorded_config(trained)
+    progress, chosen, config = progress or Progress(), find_device(device), recorded_config(trained)
     method = config.method if trained.spec.needs_maps else None
     if method is not None and method not in pairs.methods:
         raise SalpipeError(
@@ -88,9 +81,9 @@ def answer(
             f"{', '.join(pairs.methods) or 'none'}); make them with 'salpipe generate --method {method}'"
         )
     dataset = PairDataset(pairs, rows, method, config.map_target, config.maps, config.run_seed)
-    network = trained.network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    inputs = Inputs(trained.preprocessing, where)
-    # never all logits at once besides: with many classes this array is what decides how much memory is taken
+    network = trained.network.to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    inputs = Inputs(trained.preprocessing, chosen)
+    # never all logits at once as well: with many classes this array takes most of the memory
     probabilities = np.empty((len(rows), len(trained.spec.classes)), np.float64)
     wrong: list[int] = []
     parts = epoch_batches(np.arange(len(rows)), batch_size)
@@ -115,18 +108,18 @@ def answer(
     if wrong:
         key = pairs[int(rows[wrong[0]])].key
         raise SalpipeError(
-            f"{trained.path}: its answer to {len(wrong)} of {len(rows)} images, first of all {key!r}, is not finite; "
+            f"{trained.path}: its output for {len(wrong)} of {len(rows)} images, first {key!r}, is not finite; "
             "train again with a lower --lr"
         )
     return probabilities
 
 
 def highest(probabilities: Probabilities, count: int = TOP) -> tuple[npt.NDArray[np.int64], Probabilities]:
-    """The most probable classes of every image and their probabilities, of equal ones the lower class first.
+    """The most probable classes of every image and their probabilities; ties in order of the classes.
 
     Args:
         probabilities: (N, C).
-        count: K, at most; C where there are fewer classes.
+        count: K.
 
     Returns:
         Classes int64 and probabilities, both (N, min(K, C)).
@@ -140,10 +133,10 @@ def highest(probabilities: Probabilities, count: int = TOP) -> tuple[npt.NDArray
 
 
 def others_header(count: int) -> list[str]:
-    """Names of the columns of `others`, where `count` classes are told: class_2, score_2, class_3 and so on."""
+    """Column names of `others` for the highest `count` classes: class_2, score_2, class_3 and so on."""
     return [f"{name}_{place}" for place in range(2, count + 1) for name in ("class", "score")]
 
 
 def others(top: Sequence[int], scores: Sequence[float], classes: Sequence[str]) -> list[object]:
-    """Names and scores of an image's highest classes after the first, in turn."""
+    """Names and scores of the highest classes of an image after the first, alternating."""
     return [value for index, score in zip(top[1:], scores[1:], strict=True) for value in (classes[index], score)]

@@ -1,14 +1,16 @@
-"""Reads a finished folder of shards as `ShardFolder`. One file stands in `shard.py`."""
+"""`ShardFolder`: the images and maps of a finished folder of shards as one sequence and as arrays."""
 
 from __future__ import annotations
 
 import resource
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +19,10 @@ from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.recognition import is_shards, no_shards
 from saliency_pipeline.shards.file import ShardFile
 from saliency_pipeline.shards.manifest import Manifest
-from saliency_pipeline.shards.schema import ShardHeader
+from saliency_pipeline.shards.schema import ShardHeader, all_finite
 from saliency_pipeline.shards.shard import Described, Pair, Shard
+
+Positions = npt.NDArray[np.int64]
 
 # each keeps a file descriptor
 _OPEN_SHARDS = 256
@@ -59,7 +63,7 @@ class ShardFolder(Described, Sequence[Pair]):
 
     @property
     def header(self) -> ShardHeader:
-        """What all images of the folder share."""
+        """Header of the folder: what its images have in common."""
         return self._header
 
     def __len__(self) -> int:
@@ -69,12 +73,79 @@ class ShardFolder(Described, Sequence[Pair]):
         """Names of all images in order."""
         return [key for number in range(len(self.shards)) for key in self.shard(number).keys]
 
-    def keys_at(self, positions: npt.NDArray[np.int64]) -> list[str]:
-        """Names of the images at some positions, in their order."""
-        keys = np.empty(len(positions), object)
+    @cached_property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Index into the classes of every image, int64 (N,); -1 unlabeled."""
+        return self._every(lambda shard: shard.labels, np.zeros(0, np.int64))
+
+    @cached_property
+    def splits(self) -> npt.NDArray[np.int8]:
+        """Stored split of every image, int8 (N,): 0 train, 1 validation, 2 test, -1 none."""
+        return self._every(lambda shard: shard.splits, np.zeros(0, np.int8))
+
+    @cached_property
+    def source_sha256(self) -> npt.NDArray[np.uint8]:
+        """SHA-256 of the original files, uint8 (N, 32): equal for copies, whatever their names."""
+        return self._every(lambda shard: shard.source_sha256, np.zeros((0, 32), np.uint8))
+
+    @property
+    def groups(self) -> npt.NDArray[np.int64]:
+        """Stored group of every image, int64 (N,): equal for duplicates of one another; -1 for images in none."""
+        return self._every(lambda shard: shard.groups, np.zeros(0, np.int64))
+
+    def flags(self, method: str, target: int = 0) -> npt.NDArray[np.uint8]:
+        """Flags of one map of every image, uint8 (N,); see `Shard.flags`."""
+        return self._every(lambda shard: shard.flags(method)[:, target], np.zeros(0, np.uint8))
+
+    def labels_at(self, positions: Positions) -> npt.NDArray[np.int64]:
+        """Index into the classes of each image, int64 (B,); -1 unlabeled. Only the shards of these images are read."""
+        return self._at(positions, lambda shard: shard.labels, np.int64)
+
+    def scales_at(self, positions: Positions, method: str, target: int = 0) -> npt.NDArray[np.float32]:
+        """Greatest absolute value of one map of each image, float32 (B,).
+
+        Raises:
+            IntegrityError: a shard is damaged, or a scale in it negative or not finite.
+        """
+        return self._at(positions, lambda shard: shard.scales(method)[:, target], np.float32)
+
+    def stored_maps_at(self, positions: Positions, method: str, target: int = 0) -> npt.NDArray[np.float16]:
+        """One map of each image as stored, divided by its scale: float16 (B, h, w) in [-1, 1].
+
+        Raises:
+            IntegrityError: a shard is damaged, or a value in it not finite.
+        """
+        shape = self.header.maps[method]
+        maps = np.empty((len(positions), shape.height, shape.width), "<f2")
         for shard, places, rows in self.group(positions):
-            keys[places] = np.array(shard.keys, object)[rows]
-        return list(keys)
+            shard.gather(f"saliency/{method}/map", rows * shape.targets + target, maps, places)
+        if not all_finite(maps):
+            for shard, _, rows in self.group(positions):
+                shard.maps(method, rows)  # names the shard: training would blame the learning rate
+            raise IntegrityError(f"{self.path} was changed while it was being read; run the same command again")
+        return maps
+
+    def images_at(self, positions: Positions, threads: int = 1) -> npt.NDArray[np.uint8]:
+        """Frames at some positions, uint8 (B, S, S, 3) RGB, copied once from the files.
+
+        Args:
+            positions: int64 (B,), in any order.
+            threads: number of threads that decode JPEG frames.
+
+        Raises:
+            IntegrityError: a shard is damaged.
+        """
+        images = np.empty((len(positions), self.header.size, self.header.size, 3), np.uint8)
+        for shard, places, rows in self.group(positions):
+            if self.header.encoding == "raw":
+                shard.gather("image", rows, images, places)
+            else:
+                _decode(shard, rows, images, places, min(threads, len(rows)))
+        return images
+
+    def keys_at(self, positions: Positions) -> list[str]:
+        """Names of the images at some positions, in their order."""
+        return list(self._at(positions, lambda shard: np.array(shard.keys, object), object))
 
     def find(self, key: str) -> int:
         """Position of the image called `key`.
@@ -95,9 +166,7 @@ class ShardFolder(Described, Sequence[Pair]):
         number = bisect_right(self._starts, index) - 1
         return number, index - self._starts[number]
 
-    def group(
-        self, positions: npt.NDArray[np.int64]
-    ) -> Iterator[tuple[Shard, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    def group(self, positions: Positions) -> Iterator[tuple[Shard, Positions, Positions]]:
         """Positions by shard: each shard with their places in `positions` and their rows there, in rising order."""
         order = np.argsort(positions, kind="stable")
         ends = np.searchsorted(positions[order], self._starts)
@@ -106,7 +175,7 @@ class ShardFolder(Described, Sequence[Pair]):
             yield self.shard(number), places, positions[places] - self._starts[number]
 
     def shard(self, number: int) -> Shard:
-        """A shard, on its first use compared with the manifest.
+        """A shard; on first use it is compared with the manifest.
 
         Raises:
             IntegrityError: it is damaged or not the one the manifest describes.
@@ -125,12 +194,36 @@ class ShardFolder(Described, Sequence[Pair]):
         number, row = self.locate(index)
         return self.shard(number)[row]
 
+    def _every(self, read: Callable[[Shard], npt.NDArray[Any]], empty: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.concatenate([empty, *(read(self.shard(number)) for number in range(len(self.shards)))])
+
+    def _at(self, positions: Positions, read: Callable[[Shard], npt.NDArray[Any]], dtype: type) -> npt.NDArray[Any]:
+        values: npt.NDArray[Any] = np.empty(len(positions), dtype)
+        for shard, places, rows in self.group(positions):
+            values[places] = read(shard)[rows]
+        return values
+
     @cached_property
     def _positions(self) -> dict[str, int]:
         return {key: position for position, key in enumerate(self.keys())}
 
 
 def _most_open() -> int:
-    """How many shards of a folder may be open at a time: a quarter of the process's descriptors at the most."""
+    """Maximum number of open shards per folder: at most a quarter of the process's file descriptors."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _OPEN_SHARDS if limit == resource.RLIM_INFINITY else max(1, min(_OPEN_SHARDS, limit // 4))
+
+
+def _decode(shard: Shard, rows: Positions, images: npt.NDArray[np.uint8], places: Positions, threads: int) -> None:
+    """Decode JPEG frames into their places."""
+
+    def decode(first: int) -> None:
+        for place, row in zip(places[first::threads].tolist(), rows[first::threads].tolist(), strict=True):
+            images[place] = shard.frame(row)
+
+    if threads == 1:
+        decode(0)
+        return
+    # a permanent pool would not survive a fork, and starting threads takes far less time than decoding one image
+    with ThreadPoolExecutor(threads, "decode") as pool:
+        list(pool.map(decode, range(threads)))

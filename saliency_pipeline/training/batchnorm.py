@@ -1,4 +1,4 @@
-"""What BatchNorm asks of batches: more than one value per channel, and the moments of all processes together."""
+"""BatchNorm in training: a check for single values per channel, and layers synchronized over processes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from saliency_pipeline.models.probe import evaluating
 def single_valued(network: nn.Module, forward: Callable[[], object]) -> str:
     """Name of the first BatchNorm layer in training mode that sees one value per channel; empty where none does.
 
-    One value has no variance, which BatchNorm refuses in the midst of training.
+    One value has no variance, and BatchNorm would fail during training.
 
     Args:
-        network: left as found.
-        forward: runs the network on as few images as it will be trained on together.
+        network: the network, left unchanged.
+        forward: runs the network on the smallest batch of the training.
     """
     names: list[str] = []
 
@@ -43,9 +43,9 @@ def single_valued(network: nn.Module, forward: Callable[[], object]) -> str:
 
 
 def synchronize(network: nn.Module, device: torch.device) -> nn.Module:
-    """Let every BatchNorm of a network see the whole batch; names, tensors and hooks stay what they are.
+    """Synchronize every BatchNorm of a network over the processes; names, tensors and hooks are kept.
 
-    On a GPU these are PyTorch's own; PyTorch has none for the CPU, so there they are `SynchronizedBatchNorm`.
+    On a GPU with PyTorch's own layers; PyTorch has none for the CPU, where they are `SynchronizedBatchNorm`.
     """
     hooks = {name: module._forward_hooks for name, module in network.named_modules()}
     if device.type == "cuda":
@@ -67,8 +67,8 @@ class SynchronizedBatchNorm(nn.Module):
     """BatchNorm (Ioffe & Szegedy 2015) with the moments of the batches of all processes.
 
     Args:
-        norm: the layer that it stands for, whose parameters and running statistics it takes over; also one that
-            carries an activation with it, as timm's do.
+        norm: the layer to replace, whose parameters and running statistics are shared; may include an activation, as
+            timm's layers do.
     """
 
     def __init__(self, norm: nn.BatchNorm2d | nn.BatchNorm1d) -> None:
@@ -85,7 +85,7 @@ class SynchronizedBatchNorm(nn.Module):
         mean, variance = self.get_buffer("running_mean"), self.get_buffer("running_var")
         if not self.training:
             normed = functional.batch_norm(values, mean, variance, self.weight, self.bias, False, 0.0, self.eps)
-            return self._carried(normed)
+            return self._activated(normed)
         axes = [axis for axis in range(values.ndim) if axis != 1]
         shape = [1, -1, *[1] * (values.ndim - 2)]
         wide = values.float()
@@ -94,12 +94,12 @@ class SynchronizedBatchNorm(nn.Module):
         sums = _summed(sums)
         total = sums[-1]
         batch_mean = sums[:-1] / total
-        centerd = wide - batch_mean.view(shape)
+        centered = wide - batch_mean.view(shape)
         # around the common mean, in a second exchange: a difference of two large sums would lose digits
-        batch_variance = _summed((centerd * centerd).sum(axes)) / total
+        batch_variance = _summed((centered * centered).sum(axes)) / total
         self._remember(batch_mean.detach(), batch_variance.detach() * total.detach() / (total.detach() - 1))
         scale = self.weight * torch.rsqrt(batch_variance + self.eps)
-        return self._carried((centerd * scale.view(shape) + self.bias.view(shape)).to(values.dtype))
+        return self._activated((centered * scale.view(shape) + self.bias.view(shape)).to(values.dtype))
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
@@ -109,13 +109,13 @@ class SynchronizedBatchNorm(nn.Module):
         self.get_buffer("running_mean").lerp_(mean, weight)
         self.get_buffer("running_var").lerp_(variance, weight)
 
-    def _carried(self, values: Tensor) -> Tensor:
-        carried: Tensor = self.act(self.drop(values))
-        return carried
+    def _activated(self, values: Tensor) -> Tensor:
+        activated: Tensor = self.act(self.drop(values))
+        return activated
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes. Every process's result depends on every one's input, so gradients are summed too."""
+    """Sum over all processes. Every result depends on every input, so that gradients are summed as well."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:

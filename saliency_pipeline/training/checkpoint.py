@@ -1,11 +1,11 @@
-"""Where a run stands, in one file: weights, the optimizer's state, and how far it came.
+"""Checkpoints of a training run: weights, optimizer state and progress in one file, and the metrics of an epoch.
 
 One file, because a crash between two would leave weights and state that do not belong together.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +22,56 @@ LAST = "last.safetensors"
 FORMAT = "salpipe-checkpoint"
 TOP5 = "validation_top5"
 
-Row = dict[str, Any]
-"""Metrics of an epoch: numbers by name; `validation_top5` is None with five classes or fewer."""
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """Metrics of one epoch; the fields are the columns of `metrics.csv`.
+
+    Attributes:
+        epoch: number of the epoch, from 1.
+        train_loss: mean training loss over the images of the epoch, while the weights changed.
+        train_top1: training accuracy, likewise.
+        validation_loss: mean cross-entropy of the validation images.
+        validation_top1: validation accuracy.
+        validation_top5: top-5 accuracy; None with five classes or fewer.
+        validation_macro_f1: unweighted mean F1 over the classes.
+        lr: learning rate of the last step.
+        seconds: duration of training and validation.
+        images_per_second: training images per second.
+        wait_share: share of the training time spent waiting for data.
+    """
+
+    epoch: int
+    train_loss: float
+    train_top1: float
+    validation_loss: float
+    validation_top1: float
+    validation_top5: float | None
+    validation_macro_f1: float
+    lr: float
+    seconds: float
+    images_per_second: float
+    wait_share: float
+
+
+COLUMNS = tuple(column.name for column in fields(EpochMetrics))
 
 
 @dataclass
 class State:
-    """How far a run came; it goes on with step `step` of epoch `epoch`, both counted from 0.
+    """Progress of a run, which continues with step `step` of epoch `epoch`, both counted from 0.
 
     Attributes:
-        epoch: finished epochs.
-        step: finished steps of the next one.
-        loss_sum: sum of the training losses over those steps' images.
-        correct: how many of them were answered right.
-        seen: how many images they had.
-        seconds: time they took.
+        epoch: number of finished epochs.
+        step: number of finished steps of the current epoch.
+        loss_sum: sum of the training losses over the images of those steps.
+        correct: number of those images that were classified correctly.
+        seen: number of those images.
+        seconds: duration of those steps.
         waited: seconds of it that the loop waited for data.
         rows: metrics of every finished epoch.
-        best: row of the best one so far.
-        stale: epochs since then.
+        best: metrics of the best epoch so far.
+        stale: epochs since the best one.
         elapsed: seconds of all finished epochs.
     """
 
@@ -51,27 +82,27 @@ class State:
     seen: int = 0
     seconds: float = 0.0
     waited: float = 0.0
-    rows: list[Row] = field(default_factory=list)
-    best: Row | None = None
+    rows: list[EpochMetrics] = field(default_factory=list)
+    best: EpochMetrics | None = None
     stale: int = 0
     elapsed: float = 0.0
 
-    def drop_top5(self) -> None:
-        """Set top-5 accuracy to None in all rows: checkpoints of earlier versions hold 1 with five classes or fewer."""
-        for row in (*self.rows, *([] if self.best is None else [self.best])):
-            row[TOP5] = None
-
-    def next_epoch(self) -> None:
-        """Begin the next epoch's sums."""
+    def finish_epoch(self, row: EpochMetrics) -> bool:
+        """Keep the metrics of an epoch and reset the sums for the next one; return True if it is the best so far."""
+        better = self.best is None or row.validation_top1 > self.best.validation_top1
+        self.best, self.stale = (row, 0) if better else (self.best, self.stale + 1)
+        self.rows.append(row)
+        self.elapsed += row.seconds
         self.epoch, self.step = self.epoch + 1, 0
         self.loss_sum, self.correct, self.seen, self.seconds, self.waited = 0.0, 0, 0, 0.0, 0.0
+        return better
 
 
 def save_last(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
     """Write the checkpoint, atomically.
 
     Raises:
-        SalpipeError: the disk is full or cannot be written; the one before stays.
+        SalpipeError: the disk is full or cannot be written; the previous checkpoint stays.
     """
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     for number, slots in optimizer.state_dict()["state"].items():
@@ -82,10 +113,10 @@ def save_last(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer
 
 
 def load_last(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """Put a run back to where it stood: the network's and the optimizer's tensors in place.
+    """Load the checkpoint into the network and the optimizer.
 
     Returns:
-        The state; a new one where there is no checkpoint yet.
+        The state of the run; a new one without a checkpoint.
 
     Raises:
         SalpipeError: the checkpoint is damaged or of another network.
@@ -96,7 +127,7 @@ def load_last(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer
     stored, description = open_tensors(path, FORMAT)
     prefix = "network."
     if mismatch := compare(network, {n.removeprefix(prefix): v for n, v in stored.items() if n.startswith(prefix)}):
-        raise SalpipeError(f"{path}: damaged, or of another network: {mismatch}; remove it to begin the run anew")
+        raise SalpipeError(f"{path}: damaged, or of another network: {mismatch}; remove it to start the run again")
     tensors = read_state(path, stored)
     slots: dict[int, dict[str, Tensor]] = {}
     weights = {}
@@ -109,22 +140,22 @@ def load_last(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer
                 number, _, slot = rest.partition(".")
                 slots.setdefault(int(number), {})[slot] = value
         network.load_state_dict(weights)
-        state = State(**_checked(description["state"]))
+        state = _restored(description["state"])
         described = optimizer.state_dict()
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         for place, parameter in enumerate(parameters):
             for slot, value in slots.get(place, {}).items():
                 if value.shape == parameter.shape:
-                    # in the parameter's strides, as it was: kernels may round otherwise over others
+                    # in the parameter's strides, as before: kernels may round differently with others
                     slots[place][slot] = torch.empty_like(parameter, requires_grad=False).copy_(value)
         optimizer.load_state_dict({"state": slots, "param_groups": described["param_groups"]})
     except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise SalpipeError(f"{path}: damaged ({one_line(error)}); remove it to begin the run anew") from error
+        raise SalpipeError(f"{path}: damaged ({one_line(error)}); remove it to start the run again") from error
     return state
 
 
-def _checked(state: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a `State`, whose types and ranges a stranger may have chosen."""
+def _restored(state: dict[str, Any]) -> State:
+    """The state that a file describes; its types and ranges may have been chosen by anyone."""
     counts = [state[name] for name in ("epoch", "step", "correct", "seen", "stale")]
     amounts = [state[name] for name in ("loss_sum", "seconds", "waited", "elapsed")]
     rows = [*state["rows"], *([] if state["best"] is None else [state["best"]])]
@@ -136,4 +167,5 @@ def _checked(state: dict[str, Any]) -> dict[str, Any]:
         and (state["best"] is not None or not state["rows"])
     ):
         raise ValueError("its state contradicts itself")
-    return state
+    best = None if state["best"] is None else EpochMetrics(**state["best"])
+    return State(**state | {"rows": [EpochMetrics(**row) for row in state["rows"]], "best": best})

@@ -1,4 +1,4 @@
-"""The learning-rate range test: how the loss answers to rising rates, before any training (Smith 2017)."""
+"""Learning-rate range test: the loss while the learning rate rises, before any training (Smith 2017)."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.curves import plot_lr_find
 from saliency_pipeline.training.data.groups import find_groups
 from saliency_pipeline.training.data.order import epoch_batches, epoch_order
-from saliency_pipeline.training.parts import assemble, check_names, class_weights, make_optimizer
 from saliency_pipeline.training.precision import autocast, choose_precision
 from saliency_pipeline.training.processes import training_processes
 from saliency_pipeline.training.runlog import write_json
+from saliency_pipeline.training.setup import check_names, class_weights, make_optimizer, set_up
 from saliency_pipeline.training.trainer import seed_step
 
 PICTURE, DATA = "lr-find.png", "lr-find.json"
 LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 100
-# How far the smoothed loss may rise above its lowest value before the test ends, and over how much it is smoothed.
+# ratio of the smoothed loss to its lowest value at which the test ends, and decay of the smoothing
 DIVERGED, SMOOTHING = 4.0, 0.9
-PASSED_OVER = 10
+SKIPPED = 10
 
 
 @dataclass(frozen=True)
 class LearningRates:
-    """What the test found.
+    """Result of a range test.
 
     Attributes:
-        picture: the PNG of it.
-        rates: rates tried, rising.
-        losses: smoothed loss at each.
-        suggestion: the rate at which the loss falls fastest; None where it never falls.
+        picture: path of the plot.
+        rates: learning rates tried, rising.
+        losses: smoothed loss at each rate.
+        suggestion: the rate at which the loss falls fastest; None if it never falls.
     """
 
     picture: str
@@ -64,8 +64,8 @@ def find_learning_rate(
     Args:
         shards: a folder that `salpipe generate` finished.
         output: folder for `lr-find.png` and `lr-find.json`.
-        config: the training that is meant; its `lr`, `schedule` and `epochs` are not looked at.
-        progress: is told how far the test is.
+        config: options of the planned training; its `lr`, `schedule` and `epochs` are ignored.
+        progress: receives progress.
 
     Raises:
         SalpipeError: as `train` does.
@@ -80,13 +80,13 @@ def find_learning_rate(
     device = find_device(config.device)
     check_names(config)
     pairs = ShardFolder(shards)
-    parts = assemble(config, pairs, device, find_groups(config, pairs, progress))
-    config, train, network = parts.config, parts.train, parts.network
+    setup = set_up(config, pairs, device, find_groups(config, pairs, progress))
+    config, train, network = setup.config, setup.train, setup.network
     if config.precision == "auto":
         first = next(_batches(len(train.dataset), config))
-        choice = choose_precision(network, parts.spec, parts.inputs(train.prepare(first, 0)))
+        choice = choose_precision(network, setup.spec, setup.inputs(train.prepare(first, 0)))
         config = replace(config, precision=choice)
-    weights = class_weights(config, train, len(parts.spec.classes), device)
+    weights = class_weights(config, train, len(setup.spec.classes), device)
     optimizer = make_optimizer(config, network)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
 
@@ -95,13 +95,12 @@ def find_learning_rate(
     average = 0.0
     progress.start(STEPS, "step", "trying learning rates")
     batches = _batches(len(train.dataset), config)
-    wanted = [next(batches) for _ in range(STEPS)]
-    for step, batch in enumerate(train.run(wanted, 0)):
+    for step, batch in enumerate(train.run([next(batches) for _ in range(STEPS)], 0)):
         seed_step(config.run_seed, 0, step, 0)
         rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        images, maps, labels = parts.inputs(batch)
+        images, maps, labels = setup.inputs(batch)
         with autocast(config.precision, device):
             logits = network(images, maps)
         loss = functional.cross_entropy(logits.float(), labels, weights, label_smoothing=config.label_smoothing)
@@ -115,32 +114,32 @@ def find_learning_rate(
         average = SMOOTHING * average + (1 - SMOOTHING) * value
         smooth = average / (1 - SMOOTHING ** (step + 1))
         if not math.isfinite(smooth) and not rates:
-            raise SalpipeError("the loss is not finite at the first step; use --precision fp32, or look at the maps")
+            raise SalpipeError("the loss is not finite at the first step; use --precision fp32, or check the maps")
         if not math.isfinite(smooth) or (losses and smooth > DIVERGED * min(losses)):
             break
         rates.append(rate)
         losses.append(smooth)
     progress.stop()
-    found = LearningRates(str(folder / PICTURE), rates, losses, steepest(rates, losses))
-    plot_lr_find(rates, losses, found.suggestion, folder / PICTURE)
-    write_json(folder / DATA, {"rates": rates, "losses": losses, "suggestion": found.suggestion})
-    return found
+    suggestion = steepest(rates, losses)
+    plot_lr_find(rates, losses, suggestion, folder / PICTURE)
+    write_json(folder / DATA, {"rates": rates, "losses": losses, "suggestion": suggestion})
+    return LearningRates(str(folder / PICTURE), rates, losses, suggestion)
 
 
 def steepest(rates: Sequence[float], losses: Sequence[float]) -> float | None:
     """The rate, before the lowest loss, at which the loss falls fastest over the logarithm of the rate.
 
-    The first steps are passed over: their average is of few losses and falls or rises by chance.
+    The first steps are skipped: their average is of few losses and falls or rises by chance.
     """
     lowest = int(np.argmin(losses)) if losses else 0
-    if lowest < PASSED_OVER + 2:
+    if lowest < SKIPPED + 2:
         return None
-    slopes = np.gradient(np.array(losses[: lowest + 1]), np.log(rates[: lowest + 1]))[PASSED_OVER:]
+    slopes = np.gradient(np.array(losses[: lowest + 1]), np.log(rates[: lowest + 1]))[SKIPPED:]
     place = int(np.argmin(slopes))
-    return float(rates[PASSED_OVER + place]) if slopes[place] < 0 else None
+    return float(rates[SKIPPED + place]) if slopes[place] < 0 else None
 
 
 def _batches(images: int, config: TrainConfig) -> Iterator[npt.NDArray[np.integer]]:
-    """The batches of one epoch after the other."""
+    """Batches of consecutive epochs."""
     for epoch in count():
         yield from epoch_batches(epoch_order(images, config.run_seed, epoch), config.batch_size)

@@ -1,4 +1,4 @@
-"""Chooses the precision of training: bf16 where it is measured to be faster and the gradient stays the same."""
+"""Precision of training: bf16 where it is measurably faster and the gradient stays the same."""
 
 from __future__ import annotations
 
@@ -19,31 +19,38 @@ from saliency_pipeline.speeds import remembered_speeds
 
 logger = logging.getLogger(__name__)
 
-# bf16 has to be worth it, and its gradient has to point where fp32's does.
+# minimum speed-up, cosine of the gradients and relative error of the loss for bf16
 WORTHWHILE = 1.1
 COSINE = 0.95
 LOSS = 0.03
-# Seconds after which no further step is measured.
+# seconds after which no further step is measured
 LONGEST = 3.0
 
 Prepared = tuple[Tensor, Tensor | None, Tensor]
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
-    """Within the block convolutions and products run in bf16 where that is the precision; weights stay fp32."""
+    """Context in which convolutions and matrix products run in the precision; weights stay fp32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def choose_precision(network: nn.Module, spec: NetworkSpec, batch: Prepared) -> str:
-    """`fp32` or `bf16`, whichever trains faster here; bf16 only while loss and gradient agree with fp32's.
+def disable_dropout(network: nn.Module) -> None:
+    """Put the dropout and stochastic-depth layers of a network in evaluation mode."""
+    for module in network.modules():
+        if "drop" in type(module).__name__.lower() or "stochastic" in type(module).__name__.lower():
+            module.eval()
 
-    Only for a device that has instructions for bf16; some networks are slower in it all the same. Speeds are measured
-    once per kind of machine, network and batch and kept in the user's cache folder; the gradient is looked at every
+
+def choose_precision(network: nn.Module, spec: NetworkSpec, batch: Prepared) -> str:
+    """Choose the faster of `fp32` and `bf16`; bf16 only if loss and gradient agree with fp32's.
+
+    Only for devices with instructions for bf16, in which some networks are slower all the same. Speeds are measured
+    once per kind of machine, network and batch and cached in the user's cache folder; the gradient is compared every
     time.
 
     Args:
-        network: in training mode; left as found.
-        spec: what it is.
+        network: network in training mode; left unchanged.
+        spec: specification of the network.
         batch: images, maps and labels on the network's device.
     """
     device = batch[0].device
@@ -60,18 +67,18 @@ def choose_precision(network: nn.Module, spec: NetworkSpec, batch: Prepared) -> 
     names = ("fp32", "bf16")
     speeds = remembered_speeds(key, names, lambda: [_steps_per_second(network, batch, name) for name in names])
     if speeds["bf16"] < WORTHWHILE * speeds["fp32"]:
-        logger.info("bf16 is not worth it: %s steps a second", speeds)
+        logger.info("bf16 is not faster: %s steps per second", speeds)
         return "fp32"
     (exact_loss, exact), (loss, rough) = (_gradient(network, batch, name) for name in names)
     cosine = float(functional.cosine_similarity(exact, rough, dim=0))
     off = abs(loss - exact_loss) / max(abs(exact_loss), 1e-6)
-    faithful = cosine >= COSINE and off <= LOSS
-    logger.info("bf16: gradient's cosine %.4f, loss off by %.4f: %s", cosine, off, "taken" if faithful else "refused")
-    return "bf16" if faithful else "fp32"
+    agrees = cosine >= COSINE and off <= LOSS
+    logger.info("bf16: gradient's cosine %.4f, loss off by %.4f: %s", cosine, off, "taken" if agrees else "refused")
+    return "bf16" if agrees else "fp32"
 
 
 def _steps_per_second(network: nn.Module, batch: Prepared, precision: str, steps: int = 3) -> float:
-    step = _stepper(network, batch, precision)
+    step = _stepper(copy.deepcopy(network), batch, precision)
     step()
     best, begun = float("inf"), time.perf_counter()
     for _ in range(steps):
@@ -86,16 +93,13 @@ def _steps_per_second(network: nn.Module, batch: Prepared, precision: str, steps
 def _gradient(network: nn.Module, batch: Prepared, precision: str) -> tuple[float, Tensor]:
     """Loss and the gradient of every trained parameter, as one vector."""
     twin = copy.deepcopy(network)
-    for module in twin.modules():
-        if "drop" in type(module).__name__.lower() or "stochastic" in type(module).__name__.lower():
-            module.eval()  # what is drawn would differ more than what is rounded
-    loss = _stepper(twin, batch, precision, copied=True)()
+    disable_dropout(twin)  # random masks would differ more than rounding
+    loss = _stepper(twin, batch, precision)()
     return loss, torch.cat([p.grad.flatten().float() for p in twin.parameters() if p.grad is not None])
 
 
-def _stepper(network: nn.Module, batch: Prepared, precision: str, *, copied: bool = False) -> Callable[[], float]:
-    """A function that runs one step, forward and backward, on a copy of the network."""
-    twin = network if copied else copy.deepcopy(network)
+def _stepper(twin: nn.Module, batch: Prepared, precision: str) -> Callable[[], float]:
+    """A function that runs one step, forward and backward, on a network."""
     images, maps, labels = batch
 
     def step() -> float:

@@ -1,10 +1,11 @@
-"""What a run leaves beside its weights: metrics of every epoch, curves, a summary, where it came from."""
+"""Files of a training run besides its weights: metrics, predictions, curves, summary, provenance, TensorBoard."""
 
 from __future__ import annotations
 
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,16 @@ import numpy.typing as npt
 import torch
 from scipy.special import softmax
 
-from saliency_pipeline import documents
 from saliency_pipeline.devices import device_name
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_subfolder
 from saliency_pipeline.tables import write_table
+from saliency_pipeline.training.checkpoint import COLUMNS, EpochMetrics
 from saliency_pipeline.training.curves import plot_curves
 from saliency_pipeline.workers import usable_cores
 
-METRICS, TABLE, ANSWERS, CURVES, SUMMARY, PROVENANCE = (
+METRICS, TABLE, VALIDATION, CURVES, SUMMARY, PROVENANCE = (
     "metrics.jsonl",
     "metrics.csv",
     "validation.csv",
@@ -34,79 +35,45 @@ METRICS, TABLE, ANSWERS, CURVES, SUMMARY, PROVENANCE = (
 _LIBRARIES = ("saliency-pipeline", "torch", "torchvision", "timm", "numpy", "lightning-fabric", "h5py", "safetensors")
 
 
-COLUMNS = (
-    "epoch",
-    "train_loss",
-    "train_top1",
-    "validation_loss",
-    "validation_top1",
-    "validation_top5",
-    "validation_macro_f1",
-    "lr",
-    "seconds",
-    "images_per_second",
-    "wait_share",
-)
-
-
-def write_metrics(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write all epochs so far as JSON lines and as CSV, each file written whole: a kill leaves no torn line.
+def write_metrics(folder: Path, rows: Sequence[EpochMetrics]) -> None:
+    """Write the metrics of all epochs as JSON lines and as CSV; each file is written whole, so no line is torn.
 
     A metric that is not defined, as top-5 accuracy of five classes, is null in the former and empty in the latter.
     """
-    rows = [{name: row[name] for name in COLUMNS} for row in rows]
-    write_atomically(folder / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
-    write_table(
-        folder / TABLE, COLUMNS, [["" if row[name] is None else str(row[name]) for name in COLUMNS] for row in rows]
-    )
+    write_atomically(folder / METRICS, "".join(json.dumps(asdict(row)) + "\n" for row in rows))
+    table = [["" if value is None else str(value) for value in astuple(row)] for row in rows]
+    write_table(folder / TABLE, COLUMNS, table)
 
 
-def write_answers(
+def write_predictions(
     folder: Path,
     keys: Sequence[str],
     labels: npt.NDArray[np.int64],
     logits: npt.NDArray[np.float32],
     classes: Sequence[str],
 ) -> None:
-    """What the network said of every validation image after its last epoch: key, label, predicted class, its score."""
+    """Write the predictions of the last epoch on the validation images: key, label, predicted class and its score."""
     scores = softmax(logits.astype(np.float64), axis=1)
     rows = zip(keys, labels.tolist(), scores.argmax(1).tolist(), scores.max(1).tolist(), strict=True)
     write_table(
-        folder / ANSWERS,
+        folder / VALIDATION,
         ("key", "label", "predicted", "score"),
-        [(key, classes[label], classes[said], score) for key, label, said, score in rows],
+        [(key, classes[label], classes[predicted], score) for key, label, predicted, score in rows],
     )
 
 
-def write_curves(folder: Path, rows: Sequence[Mapping[str, Any]], title: str) -> None:
-    """The curves of all epochs so far."""
-    plot_curves(rows, folder / CURVES, title)
+def write_curves(folder: Path, rows: Sequence[EpochMetrics], title: str) -> None:
+    """Plot the metrics of all epochs."""
+    plot_curves([asdict(row) for row in rows], folder / CURVES, title)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """A JSON document for people and machines."""
+    """Write a JSON document with sorted keys."""
     write_atomically(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON document that a run wrote.
-
-    Raises:
-        SalpipeError: there is none, or it is damaged.
-    """
-    try:
-        value = documents.read_json(path)
-    except FileNotFoundError:
-        raise SalpipeError(f"{path}: no such file; give a run that 'salpipe train' made") from None
-    except (OSError, ValueError) as error:
-        raise SalpipeError(f"{path}: damaged ({error}); run the same 'salpipe train' again") from error
-    if not isinstance(value, dict):
-        raise SalpipeError(f"{path}: damaged; run the same 'salpipe train' again")
-    return value
-
-
 def environment(device: torch.device, world: int) -> dict[str, Any]:
-    """What the run was computed with."""
+    """Versions, hardware and number of processes of a run."""
     return {
         "versions": {name: version(name) for name in _LIBRARIES},
         "python": platform.python_version(),
@@ -119,11 +86,11 @@ def environment(device: torch.device, world: int) -> dict[str, Any]:
 
 
 class TensorBoardWriter:
-    """Scalars for TensorBoard, where that is asked for.
+    """Writes scalars for TensorBoard.
 
     Args:
-        folder: the run.
-        wanted: whether to write any.
+        folder: folder of the run.
+        wanted: False to write nothing.
 
     Raises:
         SalpipeError: TensorBoard is not installed.
@@ -141,15 +108,15 @@ class TensorBoardWriter:
             make_subfolder(folder / "tensorboard")
             self.writer = SummaryWriter(str(folder / "tensorboard"))
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: EpochMetrics) -> None:
         """Write the metrics of an epoch that are defined."""
         if self.writer is not None:
-            for name, value in row.items():
+            for name, value in asdict(row).items():
                 if name != "epoch" and value is not None:
-                    self.writer.add_scalar(name.replace("_", "/", 1), value, int(row["epoch"]))
+                    self.writer.add_scalar(name.replace("_", "/", 1), value, row.epoch)
             self.writer.flush()
 
     def close(self) -> None:
-        """Finish the file."""
+        """Close the file."""
         if self.writer is not None:
             self.writer.close()

@@ -1,4 +1,4 @@
-"""How far the first network of a run is from plain transfer: what an arm changes before anything is learned."""
+"""Distance of the initial network of a run from plain transfer: what an arm changes before training."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ from saliency_pipeline.models.source.registry import find_source
 from saliency_pipeline.models.trained.two_branch import Baseline, FourChannels, NetworkSpec
 from saliency_pipeline.training.data.batches import Prefetcher
 from saliency_pipeline.training.data.inputs import Inputs
+from saliency_pipeline.training.precision import disable_dropout
 
 IMAGES = 16
 NEUTRAL = 1e-4
-"""Relative distance below which a start is called neutral: what rounding leaves."""
+"""Relative distance below which a start is called neutral: rounding."""
 
 Start = dict[str, dict[str, float]]
 
 
 @torch.no_grad()
 def start_distance(network: nn.Module, spec: NetworkSpec, inputs: Inputs, validation: Prefetcher) -> Start | None:
-    """How far a network is from its own backbone without the maps, which is the baseline that shares its first weights.
+    """Distance of a network from its own backbone without maps, the baseline with the same initial weights.
 
     Both see the same images: up to 16 of the validation images, without augmentation, in float32. A distance is
     |own - backbone| / |backbone|, Euclidean norms over all images and values.
 
     Args:
-        network: with its first weights; left as it is.
-        spec: what it is.
-        inputs: batches to tensors on the network's device.
+        network: the network with its initial weights; left unchanged.
+        spec: specification of the network.
+        inputs: moves batches to the network's device.
         validation: the validation images.
 
     Returns:
         `features` (what the classifier reads) and `logits`, each with `eval` (running statistics of BatchNorm) and
-        `train` (statistics of the batch; dropout is off). None for a network that has no second branch.
+        `train` (statistics of the batch; dropout is off). None for a network without a second branch.
     """
     if isinstance(network, Baseline):
         return None
@@ -52,9 +53,7 @@ def start_distance(network: nn.Module, spec: NetworkSpec, inputs: Inputs, valida
     distances: Start = {"features": {}, "logits": {}}
     for mode in ("eval", "train"):
         twin.train(mode == "train")
-        for module in twin.modules():
-            if "drop" in type(module).__name__.lower() or "stochastic" in type(module).__name__.lower():
-                module.eval()
+        disable_dropout(twin)
         # statistics of the first pass must not reach the second
         state = copy.deepcopy(twin.state_dict())
         own = _values(twin, head, images, maps)
@@ -68,7 +67,7 @@ def start_distance(network: nn.Module, spec: NetworkSpec, inputs: Inputs, valida
 
 
 def is_neutral(start: Start | None) -> bool:
-    """Whether a network starts where the baseline starts, but for rounding."""
+    """Return whether a network starts where the baseline starts, up to rounding."""
     return start is None or all(distance <= NEUTRAL for part in start.values() for distance in part.values())
 
 
@@ -92,10 +91,10 @@ def _values(network: nn.Module, head: str, images: Tensor, maps: Tensor | None) 
 
 @contextmanager
 def _captured(backbone: nn.Module, head: str) -> Iterator[list[Tensor]]:
-    """Within the block the classifier's inputs are kept."""
-    kept: list[Tensor] = []
-    handle = backbone.get_submodule(head).register_forward_pre_hook(lambda _module, inputs: kept.append(inputs[0]))
+    """Context that collects the inputs of the classifier."""
+    captured: list[Tensor] = []
+    handle = backbone.get_submodule(head).register_forward_pre_hook(lambda _module, inputs: captured.append(inputs[0]))
     try:
-        yield kept
+        yield captured
     finally:
         handle.remove()

@@ -105,8 +105,8 @@ def salpipe(options: argparse.Namespace) -> dict[str, float | str]:
     with tempfile.TemporaryDirectory() as folder:
         report = train(options.shards, folder, config)
     return {
-        "rate": report.last["images_per_second"],
-        "wait": report.last["wait_share"],
+        "rate": report.last.images_per_second,
+        "wait": report.last.wait_share,
         "precision": report.precision,
     }
 

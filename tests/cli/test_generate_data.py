@@ -19,7 +19,7 @@ from saliency_pipeline.shards.summary import inspect as summarize
 from saliency_pipeline.shards.verify import verify
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.data.groups import find_groups
-from saliency_pipeline.training.parts import split_of
+from saliency_pipeline.training.setup import split_of
 from tests.broken_images import encode
 from tests.datasets.archives import tar_bytes, write_tar
 from tests.generation.examples import COMMAND, OPTIONS, cuts, photographs

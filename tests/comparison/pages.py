@@ -13,7 +13,7 @@ from PIL import Image
 
 from saliency_pipeline.comparison import report
 from saliency_pipeline.comparison.report import write_report
-from saliency_pipeline.evaluation.confusion import count_pairs, to_json
+from saliency_pipeline.statistics.confusion import count_pairs, to_json
 from saliency_pipeline.statistics.contrast import evaluate, verdict
 from saliency_pipeline.statistics.multiplicity import holm
 from tests.gallery.test_page import Page

@@ -1,6 +1,8 @@
 """Runs that are written instead of trained, with scores of a function: comparisons of many runs in a moment."""
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,10 @@ import pytest
 from saliency_pipeline.errors import DivergedError
 from saliency_pipeline.evaluation.evaluate import EVALUATION
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.training.checkpoint import COLUMNS, EpochMetrics
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import RunReport
-from saliency_pipeline.training.runlog import COLUMNS, METRICS, PROVENANCE, SUMMARY, write_json
+from saliency_pipeline.training.runlog import METRICS, PROVENANCE, SUMMARY, write_json
 
 Score = Callable[[TrainConfig], float]
 START = {"features": {"eval": 0.85, "train": 0.66}, "logits": {"eval": 0.9, "train": 0.7}}
@@ -41,10 +44,10 @@ class Pretended:
         final = self.score(config)
         if final != final:
             raise DivergedError("the loss is not finite; use a lower --lr")
-        row = dict.fromkeys(COLUMNS, 0.5) | {"validation_top1": final, "epoch": config.epochs}
+        row = EpochMetrics(**dict.fromkeys(COLUMNS, 0.5) | {"validation_top1": final, "epoch": config.epochs})
         report = RunReport(str(run), config.epochs, False, row, row, 2.0, "fp32", "")
         config.write(run)
-        (run / METRICS).write_text(f"{row}\n".replace("'", '"'))
+        (run / METRICS).write_text(json.dumps(vars(row)) + "\n")
         write_json(
             run / PROVENANCE,
             {
@@ -54,5 +57,5 @@ class Pretended:
                 "start": START if config.arch == "modulated" else None,
             },
         )
-        write_json(run / SUMMARY, vars(report))
+        write_json(run / SUMMARY, asdict(report))
         return report

@@ -11,8 +11,7 @@ from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import ShardHeader
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.data.groups import find_groups
-from saliency_pipeline.training.data.split import choose_split
-from saliency_pipeline.training.parts import labels_and_splits
+from saliency_pipeline.training.data.split import Together, choose_split
 from tests.training.examples import CLASSES, MAPS, PROVENANCE, SIZE, TEST, TRAIN, VALIDATION, labeled_rows, store
 
 COUNT = 24
@@ -54,7 +53,13 @@ def test_folds_do_not_divide_them(tmp_path: Path, groups: dict[int, int]) -> Non
     pairs = shards(tmp_path / "pairs", groups, {3: 0, 21: 9})
     for fold in (1, 2, 3, 4):
         split = choose_split(
-            *labels_and_splits(pairs), pairs.classes, groups=duplicates(pairs), folds=4, fold=fold, seed=fold
+            pairs.labels,
+            pairs.splits,
+            pairs.classes,
+            together=Together(duplicates(pairs)),
+            folds=4,
+            fold=fold,
+            seed=fold,
         )
         for one, other in ((0, 3), (9, 21)):
             assert (one in split.train) == (other in split.train)

@@ -12,8 +12,9 @@ from saliency_pipeline.comparison.plan import Task
 from saliency_pipeline.comparison.plan_file import PLAN, chosen_before
 from saliency_pipeline.comparison.runs import is_finished, read_run
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.training.checkpoint import COLUMNS
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.runlog import ANSWERS, COLUMNS, METRICS, PROVENANCE, SUMMARY
+from saliency_pipeline.training.runlog import METRICS, PROVENANCE, SUMMARY, VALIDATION
 from tests.odd_files import make_odd
 
 ROW: dict[str, Any] = dict.fromkeys(COLUMNS, 1)
@@ -27,7 +28,7 @@ def finished(tmp_path: Path) -> Path:
     about = {"images": {"train": 2, "validation": 1}, "shards": {"plan": "p", "path": "s"}}
     (tmp_path / PROVENANCE).write_text(json.dumps(about | {"initialization": {"sha256": "x"}}))
     (tmp_path / METRICS).write_text(json.dumps(ROW) + "\n")
-    (tmp_path / ANSWERS).write_text("key,label,predicted,score\na,cat,dog,0.5\n")
+    (tmp_path / VALIDATION).write_text("key,label,predicted,score\na,cat,dog,0.5\n")
     return tmp_path
 
 
@@ -39,7 +40,7 @@ def test_a_sound_one_is_read(finished: Path) -> None:
     assert is_finished(finished, run.config)
 
 
-@pytest.mark.parametrize("name", [METRICS, ANSWERS, PROVENANCE, "config.toml"])
+@pytest.mark.parametrize("name", [METRICS, VALIDATION, PROVENANCE, "config.toml"])
 @pytest.mark.parametrize("kind", ["pipe", "device", "sparse", "deep"])
 def test_what_is_no_small_regular_file_is_damaged(finished: Path, name: str, kind: str) -> None:
     path = finished / name
@@ -110,7 +111,7 @@ def test_a_start_that_cannot_be_is_damage(finished: Path, entries: dict[str, Any
 
 @pytest.mark.parametrize("text", ["key\n" + "x" * 200_000, "", "key,label\n", "key,label,predicted\na,b\n"])
 def test_a_table_of_another_kind_is_damage(finished: Path, text: str) -> None:
-    (finished / ANSWERS).write_text(text)
+    (finished / VALIDATION).write_text(text)
     with pytest.raises(SalpipeError, match="damaged"):
         read_run(finished, "arm", "all images")
 

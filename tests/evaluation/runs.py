@@ -24,7 +24,7 @@ PHOTOGRAPHS = [
 
 
 class Notes(Progress):
-    """Keeps what it is told."""
+    """Collects notes."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -34,8 +34,8 @@ class Notes(Progress):
 
     def find(self, part: str) -> str:
         """The one note that holds `part`."""
-        (found,) = (note for note in self.notes if part in note)
-        return found
+        (note,) = (note for note in self.notes if part in note)
+        return note
 
 
 def run_on(shards: Path, folder: Path, **options: Any) -> Path:
@@ -51,15 +51,15 @@ def shards_of(images: Path, folder: Path, **options: Any) -> Path:
 
 
 def altered(run: Path, file: Path, **provenance: Any) -> Path:
-    """A file of a run's network whose shards were, it says, made in another way; `source` replaces entries of it."""
+    """A file of a run's network with another record of how its shards were made; `source` replaces entries of it."""
     trained = load_trained(run)
     shards = trained.about["shards"]
-    told = shards["provenance"]
-    changed = told | provenance | {"source": told["source"] | provenance.get("source", {})}
+    recorded = shards["provenance"]
+    changed = recorded | provenance | {"source": recorded["source"] | provenance.get("source", {})}
     rewrite(trained, file, trained.about | {"shards": shards | {"provenance": changed}})
     return file
 
 
 def rewrite(trained: Trained, file: Path, about: dict[str, Any]) -> None:
-    """The same network in another file that says something else of it."""
+    """The same network in another file with another record."""
     write_trained(file, trained.network, trained.spec, about)

@@ -16,7 +16,7 @@ from saliency_pipeline.evaluation.predictions import recorded_config
 from saliency_pipeline.models.trained.trained import load_trained
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.data.split import choose_split
-from saliency_pipeline.training.parts import labels_and_splits, split_of
+from saliency_pipeline.training.setup import split_of
 from tests.evaluation.runs import Notes, rewrite, run_on, shards_of
 from tests.training.examples import labeled, labeled_rows, store
 
@@ -32,16 +32,16 @@ def tested(figure_run: Path, figures: Path, tmp_path_factory: pytest.TempPathFac
 
 
 def test_validation_gives_what_training_measured(figure_run: Path, figures: Path) -> None:
-    found = evaluate(figure_run, figures, device="cpu")
-    assert found.folder == figure_run / "evaluation-validation"
+    evaluation = evaluate(figure_run, figures, device="cpu")
+    assert evaluation.folder == figure_run / "evaluation-validation"
     rows = [json.loads(line) for line in (figure_run / "metrics.jsonl").read_text().splitlines()]
     best = max(rows, key=lambda row: row["validation_top1"])
-    m = found.metrics
-    assert m["epoch"] == best["epoch"]
-    assert (m["images"], m["top1"]) == (24, best["validation_top1"])
-    assert m["macro_f1"] == pytest.approx(best["validation_macro_f1"])
-    assert m["nll"] == pytest.approx(best["validation_loss"], abs=1e-4)
-    assert m["network_sha256"] == load_trained(figure_run).sha256
+    m = evaluation.metrics
+    assert evaluation.epoch == best["epoch"]
+    assert (m.images, m.top1) == (24, best["validation_top1"])
+    assert m.macro_f1 == pytest.approx(best["validation_macro_f1"])
+    assert m.nll == pytest.approx(best["validation_loss"], abs=1e-4)
+    assert evaluation.network_sha256 == load_trained(figure_run).sha256
 
 
 def test_what_limits_the_figures_is_kept_with_them(figure_run: Path, figures: Path, tmp_path: Path) -> None:
@@ -51,20 +51,20 @@ def test_what_limits_the_figures_is_kept_with_them(figure_run: Path, figures: Pa
     trained = "the network was trained on these images: the figures say what it remembers, not what it has learned"
     for split, caveats in (("validation", [chosen]), ("train", [trained]), ("test", [])):
         notes = Notes()
-        found = evaluate(figure_run, figures, split, tmp_path / split, device="cpu", progress=notes)
-        assert found.metrics["caveats"] == notes.notes == caveats
+        evaluation = evaluate(figure_run, figures, split, tmp_path / split, device="cpu", progress=notes)
+        assert evaluation.caveats == notes.notes == caveats
         assert json.loads((tmp_path / split / "evaluation.json").read_text())["caveats"] == caveats
 
 
 def test_files_agree_with_one_another(tested: Evaluation, figures: Path) -> None:
     m = tested.metrics
-    assert json.loads((tested.folder / "evaluation.json").read_text()) == m
-    assert m["split"] == "test"
-    assert m["method"] == "gradcam"
+    assert json.loads((tested.folder / "evaluation.json").read_text()) == tested.to_json()
+    assert tested.split == "test"
+    assert tested.method == "gradcam"
     rows = table(tested.folder / "predictions.csv")
     tests = [pair for pair in ShardFolder(figures) if pair.split == 2]
     assert [(row["key"], row["label"]) for row in rows] == [(pair.key, pair.class_name) for pair in tests]
-    assert np.mean([row["correct"] == "1" for row in rows]) == m["top1"]
+    assert np.mean([row["correct"] == "1" for row in rows]) == m.top1
     assert {row["key"] for row in rows if row["predicted"] == row["label"]} == {
         row["key"] for row in rows if row["correct"] == "1"
     }
@@ -81,31 +81,25 @@ def test_files_agree_with_one_another(tested: Evaluation, figures: Path) -> None
     assert [int(row["support"]) for row in classes] == [8, 8, 8]
     for row in classes:
         assert 0 <= float(row["recall_low"]) <= float(row["recall"]) <= float(row["recall_high"]) <= 1
-    assert [sum(row) for row in m["confusion"]] == [8, 8, 8]
+    assert [sum(row) for row in m.to_json()["confusion"]] == [8, 8, 8]
     for name in ("confusion.png", "reliability.png"):
         with Image.open(tested.folder / name) as picture:
             assert min(picture.size) > 300
 
 
-def test_the_worst_classes_come_first() -> None:
-    f1 = {"a": 0.5, "b": None, "c": 1.0, "d": 0.0, "e": 0.25, "f": 0.75}
-    found = Evaluation(Path("x"), "test", {"per_class": [{"class": name, "f1": value} for name, value in f1.items()]})
-    assert [row["class"] for row in found.worst()] == ["d", "e", "a"]
-
-
 def test_folds_are_those_of_the_run(figures: Path, tmp_path: Path) -> None:
     run = run_on(figures, tmp_path / "run", folds=4, fold=2, seed=7, per_class=5, arch="baseline")
     pairs, notes = ShardFolder(figures), Notes()
-    split = choose_split(*labels_and_splits(pairs), pairs.classes, folds=4, fold=2, seed=7)
+    split = choose_split(pairs.labels, pairs.splits, pairs.classes, folds=4, fold=2, seed=7)
     for name, rows in (("validation", split.validation), ("train", split.train)):
-        found = evaluate(run, figures, name, device="cpu", progress=notes)
-        keys = [row["key"] for row in table(found.folder / "predictions.csv")]
+        evaluation = evaluate(run, figures, name, device="cpu", progress=notes)
+        keys = [row["key"] for row in table(evaluation.folder / "predictions.csv")]
         assert keys == [pairs[row].key for row in rows.tolist()]
-        assert found.metrics["fold"] == "2/4"
+        assert evaluation.fold == "2/4"
     assert notes.find("remembers") == (
         "the network was trained on 15 of these 54 images: the figures say what it remembers, not what it has learned"
     )
-    assert evaluate(run, figures, "test", device="cpu").metrics["images"] == 24
+    assert evaluate(run, figures, "test", device="cpu").metrics.images == 24
 
     other = labeled(tmp_path / "other", 48, seed=3)
     manifest = json.loads((other / "manifest.json").read_text())
@@ -125,22 +119,9 @@ def test_an_inner_split_is_that_of_the_run(figures: Path, tmp_path: Path) -> Non
         assert [row["key"] for row in table(folder / "predictions.csv")] == pairs.keys_at(rows)
 
 
-def test_control_maps_that_were_others_in_earlier_versions_are_refused(figure_run: Path, tmp_path: Path) -> None:
-    trained = load_trained(figure_run)
-    about = {name: value for name, value in trained.about.items() if name != "groups"}
-    for maps in ("uniform", "mismatched", "center-prior"):
-        path = tmp_path / f"{maps}.safetensors"
-        rewrite(trained, path, about | {"config": about["config"] | {"maps": maps}})
-        if maps == "center-prior":
-            assert recorded_config(load_trained(path)).maps == maps
-        else:
-            with pytest.raises(
-                SalpipeError, match=f"earlier version, in which --maps {maps} were other maps; train it"
-            ):
-                recorded_config(load_trained(path))
-
-
-def test_images_of_training_are_known_in_shards_split_anew(figures: Path, figure_run: Path, tmp_path: Path) -> None:
+def test_images_of_training_are_recognized_in_shards_with_another_split(
+    figures: Path, figure_run: Path, tmp_path: Path
+) -> None:
     rows = labeled_rows(96)
     rows.keys[:] = [f"copy of {key}" for key in rows.keys]
     # of those that validate now half were trained on, the others validated
@@ -148,32 +129,32 @@ def test_images_of_training_are_known_in_shards_split_anew(figures: Path, figure
     again = store(tmp_path / "again", replace(ShardFolder(figures).header, plan="another"), rows)
     before = evaluate(figure_run, figures, device="cpu")
     notes = Notes()
-    found = evaluate(figure_run, again, device="cpu", progress=notes)
+    evaluation = evaluate(figure_run, again, device="cpu", progress=notes)
     assert notes.notes == [
         "the network was trained on 24 of these 48 images: the figures say what it remembers, not what it has learned",
         "the best epoch was chosen by 24 of these 48 images: the figures are optimistic; use --split test for held-out "
         "images",
     ]
-    assert found.folder == figure_run / "evaluation-validation-again"
-    assert json.loads((before.folder / "evaluation.json").read_text()) == before.metrics
-    assert evaluate(figure_run, again, "train", tmp_path, device="cpu", progress=notes).metrics["images"] == 24
+    assert evaluation.folder == figure_run / "evaluation-validation-again"
+    assert json.loads((before.folder / "evaluation.json").read_text()) == before.to_json()
+    assert evaluate(figure_run, again, "train", tmp_path, device="cpu", progress=notes).metrics.images == 24
     assert len(notes.notes) == 2
 
 
 def test_everything_is_partly_remembered(figure_run: Path, figures: Path, tmp_path: Path) -> None:
     notes = Notes()
-    assert evaluate(figure_run, figures, "all", tmp_path, device="cpu", progress=notes).metrics["images"] == 96
+    assert evaluate(figure_run, figures, "all", tmp_path, device="cpu", progress=notes).metrics.images == 96
     assert notes.find("trained on 48 of these 96 images")
     notes = Notes()
     evaluate(figure_run, figures, "test", tmp_path, device="cpu", progress=notes)
     assert notes.notes == []
 
 
-def test_other_frames_and_other_maps_are_said(photos: Path, photo_run: Path, tmp_path: Path) -> None:
+def test_other_frames_and_other_maps_are_noted(photos: Path, photo_run: Path, tmp_path: Path) -> None:
     shards = shards_of(photos, tmp_path / "shards", size=48)
     notes = Notes()
-    found = evaluate(photo_run, shards, "all", tmp_path / "out", device="cpu", progress=notes)
-    assert (found.metrics["images"], found.metrics["size"]) == (12, 48)
+    evaluation = evaluate(photo_run, shards, "all", tmp_path / "out", device="cpu", progress=notes)
+    assert (evaluation.metrics.images, evaluation.size) == (12, 48)
     assert notes.notes[0].startswith("the network was trained on 8 of these 12 images")
     assert notes.notes[1].startswith("the best epoch was chosen by 4 of these 12 images")
     assert notes.notes[2] == "frames of 48 pixels, but the network was trained on 64"
@@ -200,10 +181,10 @@ def _only_64(_module: object, inputs: tuple[object]) -> None:
 
 def test_other_classes_are_refused_by_name(figure_run: Path, tmp_path: Path) -> None:
     fewer = labeled(tmp_path / "fewer", classes=2)
-    with pytest.raises(SalpipeError, match=r"class 3 is no such class, of the run 'stripe' \(2 and 3 classes\)"):
+    with pytest.raises(SalpipeError, match=r"class 3 is no such class, in the run 'stripe' \(2 and 3 classes\)"):
         evaluate(figure_run, fewer)
     more = labeled(tmp_path / "more", classes=4)
-    with pytest.raises(SalpipeError, match=r"class 4 is 'cross', of the run no such class \(4 and 3 classes\)"):
+    with pytest.raises(SalpipeError, match=r"class 4 is 'cross', in the run no such class \(4 and 3 classes\)"):
         evaluate(figure_run, more)
     assert not (figure_run / "evaluation-test").exists()
 
@@ -217,10 +198,10 @@ def test_an_empty_split(photo_run: Path, photo_shards: Path) -> None:
 
 def test_the_file_of_a_network_needs_an_output(figure_run: Path, figures: Path, tmp_path: Path) -> None:
     file = shutil.copy(figure_run / "best.safetensors", tmp_path / "mine.safetensors")
-    with pytest.raises(SalpipeError, match="a network outside a run; say with -o where"):
+    with pytest.raises(SalpipeError, match="a network outside a run; name the folder of its evaluation with -o"):
         evaluate(file, figures)
-    found = evaluate(file, figures, output=tmp_path / "a" / "b", device="cpu")
-    assert (found.folder / "evaluation.json").is_file()
+    evaluation = evaluate(file, figures, output=tmp_path / "a" / "b", device="cpu")
+    assert (evaluation.folder / "evaluation.json").is_file()
     with pytest.raises(SalpipeError, match="holds no trained network"):
         evaluate(tmp_path, figures)
 

@@ -1,4 +1,4 @@
-"""`export`: the ONNX model answers as the network does, for any number of images, and says what it takes."""
+"""`export`: the ONNX model computes what the network does, for any batch size, and describes its inputs."""
 
 import importlib.util
 import json
@@ -54,14 +54,14 @@ def spec(backbone: str = "test_resnet", size: int = 32, **options: Any) -> Netwo
     ],
     ids=lambda asked: f"{asked.backbone}-{asked.arch}-{asked.fusion}-{asked.fuse_at}",
 )
-def test_the_model_answers_as_the_network(asked: NetworkSpec, tmp_path: Path) -> None:
+def test_the_model_computes_what_the_network_does(asked: NetworkSpec, tmp_path: Path) -> None:
     file = network(tmp_path / "n.safetensors", asked, method="gradcam")
-    found = export(file, tmp_path / "model.onnx")
-    assert 0 <= found.error <= TOLERANCE
+    exported = export(file, tmp_path / "model.onnx")
+    assert 0 <= exported.error <= TOLERANCE
 
     trained, model = load_trained(file), session(tmp_path / "model.onnx")
-    assert [each.name for each in model.get_inputs()] == list(found.inputs)
-    assert list(found.inputs) == (["image", "map"] if asked.needs_maps else ["image"])
+    assert [each.name for each in model.get_inputs()] == list(exported.inputs)
+    assert list(exported.inputs) == (["image", "map"] if asked.needs_maps else ["image"])
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (trained.preprocessing.mean, trained.preprocessing.std))
     generator = torch.Generator().manual_seed(1)
     for count in (1, 2, 7):
@@ -69,55 +69,55 @@ def test_the_model_answers_as_the_network(asked: NetworkSpec, tmp_path: Path) ->
         maps = torch.rand(count, 1, asked.size, asked.size, generator=generator)
         with torch.inference_mode():
             expected = trained.network((image - mean) / std, maps).numpy()
-        given = {"image": image.numpy()} | ({"map": maps.numpy()} if asked.needs_maps else {})
-        (logits,) = model.run(["logits"], given)
+        feed = {"image": image.numpy()} | ({"map": maps.numpy()} if asked.needs_maps else {})
+        (logits,) = model.run(["logits"], feed)
         assert logits.shape == (count, 3)
         np.testing.assert_allclose(logits, expected, atol=TOLERANCE * np.ptp(expected))
     if asked.needs_maps:
-        (changed,) = model.run(["logits"], given | {"map": 1 - given["map"]})
+        (changed,) = model.run(["logits"], feed | {"map": 1 - feed["map"]})
         assert abs(changed - logits).max() > TOLERANCE * np.ptp(logits)
 
 
 def test_the_model_says_what_it_takes(tmp_path: Path) -> None:
     file = network(tmp_path / "n.safetensors", spec(arch="modulated"), method="gradient", normalize="p99")
     notes = Notes()
-    found = export(file, tmp_path / "new" / "model.onnx", opset=20, progress=notes)
-    assert (found.opset, found.classes) == (20, 3)
-    assert found.inputs == {"image": "N x 3 x 32 x 32", "map": "N x 1 x 32 x 32"}
+    exported = export(file, tmp_path / "new" / "model.onnx", opset=20, progress=notes)
+    assert (exported.opset, exported.classes) == (20, 3)
+    assert exported.inputs == {"image": "N x 3 x 32 x 32", "map": "N x 1 x 32 x 32"}
     assert notes.notes == ["exporting modulated test_resnet", "comparing with PyTorch"]
-    model = onnx.load(found.file)
+    model = onnx.load(exported.file)
     onnx.checker.check_model(model)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
     dimensions = [each.dim_param or each.dim_value for each in model.graph.input[1].type.tensor_type.shape.dim]
     assert dimensions == ["N", 1, 32, 32]
-    told = {entry.key: entry.value for entry in model.metadata_props}
-    assert json.loads(told["classes"]) == ["cat", "dog", "Vögel"]
-    assert (told["method"], told["arch"], told["backbone"]) == ("gradient", "modulated", "test_resnet")
-    assert told["network_sha256"] == load_trained(file).sha256
-    assert json.loads(told["normalization"]) == {
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(metadata["classes"]) == ["cat", "dog", "Vögel"]
+    assert (metadata["method"], metadata["arch"], metadata["backbone"]) == ("gradient", "modulated", "test_resnet")
+    assert metadata["network_sha256"] == load_trained(file).sha256
+    assert json.loads(metadata["normalization"]) == {
         "mean": [0.5, 0.5, 0.5],
         "std": [0.5, 0.5, 0.5],
         "interpolation": "bilinear",
         "map": "p99",
     }
     # the exporter would write where in the source every node comes from
-    assert b".py" not in found.file.read_bytes()
+    assert b".py" not in exported.file.read_bytes()
 
 
 @pytest.mark.slow
 def test_a_network_without_maps_names_none(tmp_path: Path) -> None:
-    found = export(network(tmp_path / "n.safetensors", spec()), tmp_path / "model.onnx")
-    told = session(found.file).get_modelmeta().custom_metadata_map
-    assert told["method"] == ""
-    assert json.loads(told["normalization"])["map"] is None
+    exported = export(network(tmp_path / "n.safetensors", spec()), tmp_path / "model.onnx")
+    metadata = session(exported.file).get_modelmeta().custom_metadata_map
+    assert metadata["method"] == ""
+    assert json.loads(metadata["normalization"])["map"] is None
 
 
 @pytest.mark.slow
 def test_a_run_is_exported_by_its_best_network(figure_run: Path, tmp_path: Path) -> None:
-    found = export(figure_run, tmp_path / "model.onnx")
-    told = session(found.file).get_modelmeta().custom_metadata_map
-    assert told["network_sha256"] == load_trained(figure_run / "best.safetensors").sha256
-    assert json.loads(told["classes"]) == ["circle", "square", "stripe"]
+    exported = export(figure_run, tmp_path / "model.onnx")
+    metadata = session(exported.file).get_modelmeta().custom_metadata_map
+    assert metadata["network_sha256"] == load_trained(figure_run / "best.safetensors").sha256
+    assert json.loads(metadata["classes"]) == ["circle", "square", "stripe"]
 
 
 def test_a_model_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ def test_a_model_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest
 def test_a_network_of_no_numbers_is_not_written(tmp_path: Path) -> None:
     file = network(tmp_path / "n.safetensors", spec())
     trained = load_trained(file)
-    next(iter(trained.network.parameters())).fill_(3e38)  # finite, but no answer is
+    next(iter(trained.network.parameters())).fill_(3e38)  # finite, but no output is
     write_trained(file, trained.network, trained.spec, trained.about)
     with pytest.raises(SalpipeError, match="differs from PyTorch by nan"):
         export(file, tmp_path / "model.onnx")

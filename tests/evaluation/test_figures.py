@@ -11,7 +11,7 @@ from PIL import Image
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation.figures import plot_confusion, plot_reliability
-from saliency_pipeline.evaluation.metrics import calibration
+from saliency_pipeline.statistics.metrics import calibration
 
 HOSTILE = (
     "$\\frac{1}{0}$",
@@ -120,7 +120,7 @@ BLUE, ORANGE, DARK = (143, 193, 227), (213, 94, 0), (107, 107, 107)
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray, path: Path) -> np.ndarray:
     found = calibration(labels, probabilities)
-    plot_reliability(found["bins"], found["ece"], path)
+    plot_reliability([vars(one) for one in found.bins], found.ece, path)
     pixels = picture(path)
     assert pixels.shape == (1400, 1200, 3)
     return pixels

@@ -1,4 +1,4 @@
-"""What maps of the label give away, shown on figures that a run explains on its own classes; and what is said of it."""
+"""Label leakage through maps of the label, on figures that a run explains on its own classes, and its caveats."""
 
 import json
 import shutil
@@ -82,8 +82,8 @@ def test_maps_of_the_label_give_the_class_away_and_are_refused(
 
 def test_an_evaluation_on_maps_of_the_label_says_so(label_shards: Path, label_run: Path, tmp_path: Path) -> None:
     notes = Notes()
-    found = evaluate(label_run, label_shards, "validation", tmp_path / "out", device="cpu", progress=notes)
-    caveats = found.metrics["caveats"]
+    evaluation = evaluate(label_run, label_shards, "validation", tmp_path / "out", device="cpu", progress=notes)
+    caveats = evaluation.caveats
     assert [caveat.partition(":")[0] for caveat in caveats[:1]] == ["the best epoch was chosen by these images"]
     (caveat,) = caveats[1:]
     assert caveat.startswith("the maps explain every image's own label (--target label), those of evaluated images too")
@@ -95,15 +95,15 @@ def test_an_evaluation_on_maps_of_the_label_says_so(label_shards: Path, label_ru
 def test_an_evaluation_on_maps_of_images_that_their_source_saw_says_so(
     label_shards: Path, label_run: Path, baseline: Path, tmp_path: Path
 ) -> None:
-    caveats = evaluate(label_run, label_shards, "train", tmp_path / "out", device="cpu").metrics["caveats"]
+    caveats = evaluate(label_run, label_shards, "train", tmp_path / "out", device="cpu").caveats
     assert caveats[0].startswith("the network was trained on these images")
     assert "was trained on 48 of the 48 evaluated images: the figures do not hold for new images" in caveats[2]
     unknown = leaky(tmp_path / "unknown", model="runs/source", weights="trained")
     on_figures = run_on(leaky(tmp_path / "plain"), tmp_path / "run")
-    caveats = evaluate(on_figures, unknown, "test", tmp_path / "other", device="cpu").metrics["caveats"]
+    caveats = evaluate(on_figures, unknown, "test", tmp_path / "other", device="cpu").caveats
     assert caveats[0].startswith("the source model runs/source of the maps does not record all images it was")
     on_baseline = run_on(tmp_path / "plain", tmp_path / "baseline", arch="baseline")
-    assert evaluate(on_baseline, unknown, "test", tmp_path / "none", device="cpu").metrics["caveats"] == []
+    assert evaluate(on_baseline, unknown, "test", tmp_path / "none", device="cpu").caveats == []
 
 
 def test_an_evaluation_knows_the_images_of_training_without_their_shards(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_an_evaluation_knows_the_images_of_training_without_their_shards(tmp_pat
     rewrite(trained, tmp_path / "old.safetensors", trained.about)
     shutil.rmtree(shards)
     again = leaky(tmp_path / "again")
-    caveats = evaluate(run, again, "all", tmp_path / "a", device="cpu").metrics["caveats"]
+    caveats = evaluate(run, again, "all", tmp_path / "a", device="cpu").caveats
     assert caveats[0].startswith("the network was trained on 24 of these 48 images")
-    old = evaluate(tmp_path / "old.safetensors", again, "all", tmp_path / "b", device="cpu").metrics["caveats"]
+    old = evaluate(tmp_path / "old.safetensors", again, "all", tmp_path / "b", device="cpu").caveats
     assert "the run does not record all images it was trained on: some of these images may be among them" in old

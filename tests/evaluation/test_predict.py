@@ -1,4 +1,4 @@
-"""`predict`: the very answers that evaluation gives, on the maps of training, for images that nobody labeled."""
+"""`predict`: the same predictions as in evaluation, on maps like those of training, for unlabeled images."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ def predicted(photos: Path, photo_run: Path, tmp_path_factory: pytest.TempPathFa
     return predict(photos, photo_run, tmp_path_factory.mktemp("predicted") / "out", device="cpu")
 
 
-def test_the_answers_are_those_of_evaluation(
+def test_predictions_are_those_of_evaluation(
     predicted: Predicted, photo_run: Path, photo_shards: Path, tmp_path: Path
 ) -> None:
     evaluated = evaluate(photo_run, photo_shards, "all", tmp_path, device="cpu")
@@ -69,7 +69,7 @@ def test_the_document_the_report_and_the_table_agree(predicted: Predicted, photo
     assert list(predicted.classes.values()) == counts == sorted(counts, reverse=True)
 
 
-def test_the_gallery_shows_the_trained_networks_answers(predicted: Predicted) -> None:
+def test_the_gallery_shows_the_trained_networks_predictions(predicted: Predicted) -> None:
     page = Page(predicted.page)
     document = json.loads((predicted.folder / "predictions.json").read_text())
     assert len(page.all("article")) == 12
@@ -82,7 +82,7 @@ def test_the_gallery_shows_the_trained_networks_answers(predicted: Predicted) ->
         assert sheet.size[0] > 300
 
 
-def test_the_same_command_goes_on(photos: Path, tiny_run: Path, tmp_path: Path) -> None:
+def test_the_same_command_resumes(photos: Path, tiny_run: Path, tmp_path: Path) -> None:
     first = predict(photos, tiny_run, tmp_path / "out", count=3, device="cpu")
     shards = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "shards").glob("*.h5")}
     text = first.predictions.read_bytes()
@@ -99,9 +99,9 @@ def test_the_same_command_goes_on(photos: Path, tiny_run: Path, tmp_path: Path) 
 def test_bad_images_are_counted_and_good_ones_classified(tiny_run: Path, tmp_path: Path) -> None:
     images = photographs(tmp_path / "images", ["deep/er/1.jpg", "2.png"])
     (images / "bad.jpg").write_bytes(b"not an image")
-    found = predict(images, tiny_run, tmp_path / "out", device="cpu")
-    assert (found.images, found.rejects) == (2, 1)
-    assert [row["key"] for row in table(found.predictions)] == ["2.png", "deep/er/1.jpg"]
+    result = predict(images, tiny_run, tmp_path / "out", device="cpu")
+    assert (result.images, result.rejects) == (2, 1)
+    assert [row["key"] for row in table(result.predictions)] == ["2.png", "deep/er/1.jpg"]
     assert "bad.jpg" in (tmp_path / "out" / "shards" / "rejects.jsonl").read_text()
 
     for name in ("deep/er/1.jpg", "2.png"):
@@ -113,8 +113,8 @@ def test_bad_images_are_counted_and_good_ones_classified(tiny_run: Path, tmp_pat
 
 
 def test_one_image(photos: Path, tiny_run: Path, tmp_path: Path) -> None:
-    found = predict(photos / PHOTOGRAPHS[0], tiny_run, tmp_path / "out", device="cpu")
-    assert [row["key"] for row in table(found.predictions)] == ["0.jpg"]
+    result = predict(photos / PHOTOGRAPHS[0], tiny_run, tmp_path / "out", device="cpu")
+    assert [row["key"] for row in table(result.predictions)] == ["0.jpg"]
 
 
 @pytest.mark.parametrize("arch", ["baseline", "learned"])
@@ -122,16 +122,16 @@ def test_a_network_without_maps_explains_itself(
     arch: str, photos: Path, tiny_shards: Path, baseline: Path, tmp_path: Path
 ) -> None:
     run = baseline if arch == "baseline" else run_on(tiny_shards, tmp_path / "run", arch=arch)
-    found = predict(photos, run, tmp_path / "out", device="cpu")
-    shards = ShardFolder(found.folder / "shards")
+    result = predict(photos, run, tmp_path / "out", device="cpu")
+    shards = ShardFolder(result.folder / "shards")
     assert shards.provenance["source"]["model"] == str(run)
     assert shards.provenance["source"]["classes"] == ["cat", "dog"]
     assert (shards.header.size, shards.methods) == (64, ("gradcam",))
-    rows = table(found.predictions)
+    rows = table(result.predictions)
     for pair, row in zip(shards, rows, strict=True):
         assert row["class"] == ("cat", "dog")[int(pair.prediction_class[0])]
         assert float(row["score"]) == pytest.approx(float(pair.prediction_score[0]), abs=1e-4)
-    assert "explains" not in Page(found.page).text
+    assert "explains" not in Page(result.page).text
     with pytest.raises(SalpipeError, match="needs no maps, so there is no source model; leave out --weights"):
         predict(photos, run, tmp_path / "out", weights="x.safetensors")
 
@@ -162,7 +162,7 @@ def test_a_file_may_hold_what_the_library_had_then(photos: Path, tiny_run: Path,
         predict(photos, changed, tmp_path / "changed")
 
 
-def test_a_run_on_label_maps_is_applied_to_other_maps_only_if_told_to(
+def test_a_run_on_label_maps_is_applied_to_other_maps_only_on_request(
     photos: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
     run = altered(tiny_run, tmp_path / "n.safetensors", target="label")
@@ -170,12 +170,12 @@ def test_a_run_on_label_maps_is_applied_to_other_maps_only_if_told_to(
         predict(photos, run, tmp_path / "out", device="cpu")
     assert not (tmp_path / "out").exists()
     notes = Notes()
-    found = predict(photos, run, tmp_path / "out", target="predicted", device="cpu", progress=notes)
-    assert ShardFolder(found.folder / "shards").provenance["target"] == "predicted"
+    result = predict(photos, run, tmp_path / "out", target="predicted", device="cpu", progress=notes)
+    assert ShardFolder(result.folder / "shards").provenance["target"] == "predicted"
     assert notes.find("maps explain the predicted class; in training they explained an image's own label")
-    document = json.loads((found.folder / "predictions.json").read_text())
+    document = json.loads((result.folder / "predictions.json").read_text())
     assert (document["target"], document["target_of_training"]) == ("predicted", "label")
-    assert "with maps of the predicted class (it was trained on maps of the labels)" in Page(found.page).text
+    assert "with maps of the predicted class (it was trained on maps of the labels)" in Page(result.page).text
 
 
 def test_an_option_for_label_maps_is_refused_for_other_runs(photos: Path, tiny_run: Path, baseline: Path) -> None:
@@ -190,8 +190,8 @@ def test_a_run_that_reads_no_map_does_not_need_that_option(photos: Path, tiny_sh
     run = altered(
         run_on(tiny_shards, tmp_path / "run", maps="center-prior"), tmp_path / "n.safetensors", target="label"
     )
-    found = predict(photos, run, tmp_path / "out", device="cpu")
-    assert "target" not in json.loads((found.folder / "predictions.json").read_text())
+    result = predict(photos, run, tmp_path / "out", device="cpu")
+    assert "target" not in json.loads((result.folder / "predictions.json").read_text())
 
 
 def test_frames_and_targets_are_those_recorded(photos: Path, tiny_run: Path, tmp_path: Path) -> None:
@@ -234,15 +234,17 @@ def test_what_is_not_available_becomes_torch_fp32(
     monkeypatch.setattr(module, "openvino_installed", lambda: False)
     monkeypatch.setattr(module, "computes_bf16_in", lambda _backend, _device: bf16)
     notes, run = Notes(), altered(tiny_run, tmp_path / "n.safetensors", **recorded)
-    found = predict(photos, run, tmp_path / "out", device="cpu", progress=notes)
-    provenance = ShardFolder(found.folder / "shards").provenance
+    result = predict(photos, run, tmp_path / "out", device="cpu", progress=notes)
+    provenance = ShardFolder(result.folder / "shards").provenance
     assert (provenance["backend"], provenance["precision"]) == here
-    said = [note for note in notes.notes if "is not available here: torch fp32" in note]
-    assert len(said) == (recorded["precision"] != here[1] or recorded["backend"] != here[0])
+    notices = [note for note in notes.notes if "is not available here: torch fp32" in note]
+    assert len(notices) == (recorded["precision"] != here[1] or recorded["backend"] != here[0])
 
 
 def test_shards_that_nobody_generated(photos: Path, figure_run: Path, tmp_path: Path) -> None:
-    with pytest.raises(SalpipeError, match=r"does not say how .* \(no fit, max_pixels, .*, interpolation\); train on"):
+    with pytest.raises(
+        SalpipeError, match=r"does not record how .* \(no fit, max_pixels, .*, interpolation\); train on"
+    ):
         predict(photos, figure_run, tmp_path / "out")
     odd = altered(figure_run, tmp_path / "odd.safetensors", fit=1, max_pixels="many", source={"model": ["x"]})
     with pytest.raises(SalpipeError, match=r"\(no fit, max_pixels, target, .* backend, device, model, weights, "):
@@ -257,9 +259,9 @@ def test_class_names_are_text_on_the_page(tmp_path: Path) -> None:
         tmp_path / "images", [f"{part}/{name}/{i}.jpg" for part in ("train", "val") for name in names for i in (0, 1)]
     )
     run = run_on(shards_of(images, tmp_path / "shards"), tmp_path / "run")
-    found = predict(images, run, tmp_path / "out", device="cpu")
-    page = Page(found.page)
-    (first, *_) = found.classes
+    result = predict(images, run, tmp_path / "out", device="cpu")
+    page = Page(result.page)
+    (first, *_) = result.classes
     assert f"predicted {first}" in page.text
     assert not page.all("img", src="x")
-    assert {row["class"] for row in table(found.predictions)} <= set(names)
+    assert {row["class"] for row in table(result.predictions)} <= set(names)

@@ -1,4 +1,4 @@
-"""What a network answers: the probabilities it would give by itself, whatever the batches, and what is refused."""
+"""Predictions: the probabilities that the network computes by itself, whatever the batches, and refusals."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from hypothesis.extra.numpy import arrays
 from torch.nn import functional
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.evaluation.predictions import answer, find_device, highest, recorded_config
+from saliency_pipeline.evaluation.predictions import find_device, highest, predict_probabilities, recorded_config
 from saliency_pipeline.models.trained.trained import load_trained
 from saliency_pipeline.shards.reader import ShardFolder
 from tests.evaluation.runs import TINY, rewrite
 from tests.training.examples import labeled
 
 
-def test_answers_are_those_of_the_network_by_itself(figure_run: Path, figures: Path) -> None:
+def test_probabilities_are_those_of_the_network_by_itself(figure_run: Path, figures: Path) -> None:
     trained, pairs = load_trained(figure_run), ShardFolder(figures)
     rows = np.array([70, 3, 3, 41])
     images = torch.stack([torch.from_numpy(pairs[i].image.copy()).permute(2, 0, 1) for i in rows.tolist()])
@@ -30,34 +30,34 @@ def test_answers_are_those_of_the_network_by_itself(figure_run: Path, figures: P
         logits = trained.network((images / 255 - mean) / std, (maps - low) / (high - low))
     expected = logits.double().softmax(1).numpy()
 
-    found = answer(load_trained(figure_run), pairs, rows, device="cpu")
-    assert found.dtype == np.float64
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    one_by_one = answer(load_trained(figure_run), pairs, rows, batch_size=1, device="cpu")
-    np.testing.assert_allclose(one_by_one, found, atol=1e-5)
+    result = predict_probabilities(load_trained(figure_run), pairs, rows, device="cpu")
+    assert result.dtype == np.float64
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+    one_by_one = predict_probabilities(load_trained(figure_run), pairs, rows, batch_size=1, device="cpu")
+    np.testing.assert_allclose(one_by_one, result, atol=1e-5)
 
 
 def test_the_recorded_map_is_read(figures: Path, figure_run: Path, tmp_path: Path) -> None:
     trained, rows = load_trained(figure_run), np.arange(8)
     other = dict(trained.about["config"], method="gradient-simonyan", map_target=1)
     rewrite(trained, tmp_path / "other.safetensors", trained.about | {"config": other})
-    answers = [
-        answer(load_trained(path), ShardFolder(figures), rows, device="cpu")
+    probabilities = [
+        predict_probabilities(load_trained(path), ShardFolder(figures), rows, device="cpu")
         for path in (figure_run, tmp_path / "other.safetensors")
     ]
-    assert abs(answers[0] - answers[1]).max() > 1e-3
+    assert abs(probabilities[0] - probabilities[1]).max() > 1e-3
 
 
-def test_no_rows_give_no_answers(figure_run: Path, figures: Path) -> None:
-    found = answer(load_trained(figure_run), ShardFolder(figures), np.arange(0), device="cpu")
-    assert found.shape == (0, 3)
+def test_no_rows_give_no_predictions(figure_run: Path, figures: Path) -> None:
+    result = predict_probabilities(load_trained(figure_run), ShardFolder(figures), np.arange(0), device="cpu")
+    assert result.shape == (0, 3)
 
 
-def test_an_answer_that_is_no_number_names_the_image(figure_run: Path, figures: Path) -> None:
+def test_an_output_that_is_not_finite_names_the_image(figure_run: Path, figures: Path) -> None:
     trained = load_trained(figure_run)
     next(iter(trained.network.parameters())).fill_(float("nan"))
-    with pytest.raises(SalpipeError, match=r"3 of 3 images, first of all 'stripe/0005.jpg', is not finite; train"):
-        answer(trained, ShardFolder(figures), np.array([5, 6, 7]), device="cpu")
+    with pytest.raises(SalpipeError, match=r"3 of 3 images, first 'stripe/0005.jpg', is not finite; train"):
+        predict_probabilities(trained, ShardFolder(figures), np.array([5, 6, 7]), device="cpu")
 
 
 def test_maps_of_the_runs_method_are_needed(figure_run: Path, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_maps_of_the_runs_method_are_needed(figure_run: Path, tmp_path: Path) ->
     rewrite(trained, tmp_path / "n.safetensors", trained.about | {"config": trained.about["config"] | {"method": "x"}})
     pairs = ShardFolder(labeled(tmp_path / "shards", 24))
     with pytest.raises(SalpipeError, match=r"no maps of 'x', .*\(it holds gradcam, gradient-simonyan\); make them"):
-        answer(load_trained(tmp_path / "n.safetensors"), pairs, np.arange(2))
+        predict_probabilities(load_trained(tmp_path / "n.safetensors"), pairs, np.arange(2))
 
 
 def test_the_configuration_of_training_is_read_back(figure_run: Path, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_the_configuration_of_training_is_read_back(figure_run: Path, tmp_path: 
     assert (config.backbone, config.method, config.augment) == (TINY.backbone, "gradcam", TINY.augment)
     for about in ({}, {"config": None}, {"config": {"augment": [], "unheard": 1}}, {"config": {"arch": "baseline"}}):
         rewrite(load_trained(figure_run), tmp_path / "silent.safetensors", about)
-        with pytest.raises(SalpipeError, match="does not say how it was trained"):
+        with pytest.raises(SalpipeError, match="has no valid record of its options"):
             recorded_config(load_trained(tmp_path / "silent.safetensors"))
 
 

@@ -27,9 +27,9 @@ from saliency_pipeline.saliency.stored_graph import to_bytes
 from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.subsets.fingerprint import ROW
 from saliency_pipeline.subsets.fingerprint_cache import FingerprintCache
-from saliency_pipeline.training.checkpoint import State, save_last
+from saliency_pipeline.training.checkpoint import COLUMNS, EpochMetrics, State, save_last
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.runlog import COLUMNS, PROVENANCE, SUMMARY, write_answers, write_json, write_metrics
+from saliency_pipeline.training.runlog import PROVENANCE, SUMMARY, write_json, write_metrics, write_predictions
 from tests.comparison.examples import results
 from tests.fuzz.seeds import small_image, written
 from tests.shards import examples as shards
@@ -102,7 +102,7 @@ def _run(folder: Path, arch: str = "modulated") -> Path:
     torch.manual_seed(0)
     model = build_network(spec)
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-    rows = [dict.fromkeys(COLUMNS, 0.5) | {"epoch": epoch} for epoch in (1, 2)]
+    rows = [EpochMetrics(**dict.fromkeys(COLUMNS, 0.5) | {"epoch": epoch}) for epoch in (1, 2)]
     for parameter in list(model.parameters())[:2]:
         optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     save_last(folder, model, optimizer, State(epoch=2, rows=rows, best=rows[0], elapsed=2.0))
@@ -118,9 +118,16 @@ def _run(folder: Path, arch: str = "modulated") -> Path:
     keys, logits = [f"circle/{n}.jpg" for n in range(3)], np.eye(3, dtype=np.float32)
     for place in (folder, folder / "evaluation-test"):
         place.mkdir(exist_ok=True)
-        write_answers(place, keys, np.arange(3), logits, spec.classes)
+        write_predictions(place, keys, np.arange(3), logits, spec.classes)
     (folder / "evaluation-test" / "validation.csv").rename(folder / "evaluation-test" / "predictions.csv")
-    report = {"folder": "run", "epochs": 2, "stopped_early": False, "best": rows[0], "last": rows[1], "seconds": 2.0}
+    report = {
+        "folder": "run",
+        "epochs": 2,
+        "stopped_early": False,
+        "best": vars(rows[0]),
+        "last": vars(rows[1]),
+        "seconds": 2.0,
+    }
     write_json(folder / SUMMARY, report | {"precision": "fp32", "initialization": "scratch", "classes": 3})
     return folder
 

@@ -20,6 +20,7 @@ from saliency_pipeline.comparison.plan_file import chosen_before, store
 from saliency_pipeline.comparison.runs import is_finished, read_run
 from saliency_pipeline.datasets.layout import ReadOptions
 from saliency_pipeline.datasets.open import LAYOUTS, read_images
+from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.evaluation.predictions import recorded_config
 from saliency_pipeline.fetching.fetch_log import FetchLog
@@ -38,7 +39,6 @@ from saliency_pipeline.subsets.fingerprint import ROW
 from saliency_pipeline.subsets.fingerprint_cache import FingerprintCache
 from saliency_pipeline.training.checkpoint import load_last
 from saliency_pipeline.training.config import TrainConfig, check_same
-from saliency_pipeline.training.runlog import read_json
 from tests.fuzz import outputs
 from tests.fuzz.outputs import CONFIG, NETWORK
 from tests.fuzz.watch import EXIT_CODES, broken_promise
@@ -208,7 +208,7 @@ def read_finished_run(path: Path, random: Random) -> None:
 
 def _document(path: Path) -> None:
     if path.suffix == ".json":
-        read_json(path)
+        read_object(path)
 
 
 def read_comparison(path: Path, random: Random) -> None:

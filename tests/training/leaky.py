@@ -1,4 +1,4 @@
-"""Shards whose maps were made, it says, in ways that leak: of the labels, or by a source model that saw the images."""
+"""Shards with maps that leak: of the labels, or by a source model that was trained on the images."""
 
 from collections.abc import Sequence
 from dataclasses import replace

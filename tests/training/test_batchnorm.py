@@ -1,4 +1,4 @@
-"""BatchNorm: batches that it cannot take, and what layers that see the batches of all processes keep."""
+"""BatchNorm: batches that it cannot process, and layers that are synchronized over processes."""
 
 import copy
 import dataclasses
@@ -43,5 +43,5 @@ def test_synchronized_layers_keep_the_branch_that_is_fused_at_one_of_them(backbo
     images, maps = torch.randn(2, 3, 32, 32), torch.rand(2, 1, 32, 32)
     with torch.no_grad():
         expected = network(images, maps)
-        found = synchronize(copy.deepcopy(network), torch.device("cpu"))(images, maps)
-    torch.testing.assert_close(found, expected)
+        result = synchronize(copy.deepcopy(network), torch.device("cpu"))(images, maps)
+    torch.testing.assert_close(result, expected)

@@ -1,4 +1,4 @@
-"""Checkpoints: a run goes on where it stood, and a stranger's file does it no harm."""
+"""Checkpoints: a run resumes where it stopped, and a file from anywhere does no harm."""
 
 import json
 from pathlib import Path
@@ -9,9 +9,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.training.checkpoint import LAST, State, load_last, save_last
+from saliency_pipeline.training.checkpoint import LAST, EpochMetrics, State, load_last, save_last
 
-ROW = {"epoch": 1, "train_loss": 0.5}
+ROW = EpochMetrics(1, 0.5, 0.5, 0.5, 0.5, None, 0.5, 0.1, 1.0, 1.0, 0.0)
 
 
 def parts(features: int = 3) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
@@ -38,7 +38,7 @@ def forge(run: Path, **state: object) -> None:
     save_file(tensors, run / LAST, {"salpipe": json.dumps(description)})
 
 
-def test_a_run_goes_on_where_it_stood(run: Path) -> None:
+def test_a_run_resumes_where_it_stopped(run: Path) -> None:
     network, optimizer = parts()
     assert load_last(run, network, optimizer) == State(epoch=1, step=2, rows=[ROW], best=ROW)
     forge(run, stale=3)
@@ -63,7 +63,7 @@ def test_a_run_goes_on_where_it_stood(run: Path) -> None:
 )
 def test_a_state_that_contradicts_itself_is_damage(run: Path, state: dict[str, object]) -> None:
     forge(run, **state)
-    with pytest.raises(SalpipeError, match=r"damaged .*; remove it to begin the run anew"):
+    with pytest.raises(SalpipeError, match=r"damaged .*; remove it to start the run again"):
         load_last(run, *parts())
 
 

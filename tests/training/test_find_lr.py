@@ -1,4 +1,4 @@
-"""The learning-rate range test: what it suggests and what it leaves."""
+"""Learning-rate range test: its suggestion and its files."""
 
 import dataclasses
 import json
@@ -17,13 +17,13 @@ QUICK = TrainConfig(backbone="test_resnet", init="scratch", batch_size=8, precis
 
 
 def test_the_loss_falls_before_the_rate_explodes(tmp_path: Path) -> None:
-    found = find_learning_rate(labeled(tmp_path / "shards"), tmp_path / "lr", QUICK)
-    assert found.rates[0] == LOWEST
-    assert found.rates == sorted(found.rates)
-    assert found.rates[-1] <= HIGHEST * (1 + 1e-9)
-    assert found.suggestion is not None
-    assert 1e-5 < found.suggestion < found.rates[int(np.argmin(found.losses))]
-    assert json.loads((tmp_path / "lr" / "lr-find.json").read_text())["suggestion"] == found.suggestion
+    result = find_learning_rate(labeled(tmp_path / "shards"), tmp_path / "lr", QUICK)
+    assert result.rates[0] == LOWEST
+    assert result.rates == sorted(result.rates)
+    assert result.rates[-1] <= HIGHEST * (1 + 1e-9)
+    assert result.suggestion is not None
+    assert 1e-5 < result.suggestion < result.rates[int(np.argmin(result.losses))]
+    assert json.loads((tmp_path / "lr" / "lr-find.json").read_text())["suggestion"] == result.suggestion
     assert {path.name for path in (tmp_path / "lr").iterdir()} == {"lr-find.png", "lr-find.json"}
 
 
@@ -43,9 +43,9 @@ def test_a_loss_that_never_falls_suggests_nothing() -> None:
 
 def test_it_stops_when_the_loss_diverges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(find_lr, "HIGHEST", 1e6)
-    found = find_learning_rate(labeled(tmp_path / "shards", images=48), tmp_path / "lr", QUICK)
-    assert len(found.rates) < find_lr.STEPS
-    assert np.isfinite(found.losses).all()
+    result = find_learning_rate(labeled(tmp_path / "shards", images=48), tmp_path / "lr", QUICK)
+    assert len(result.rates) < find_lr.STEPS
+    assert np.isfinite(result.losses).all()
 
 
 def test_what_cannot_be_trained_cannot_be_tried(tmp_path: Path) -> None:

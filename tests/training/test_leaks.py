@@ -1,4 +1,4 @@
-"""Leaks of a run: which are found, which are refused, which are accepted by name, and what a run records."""
+"""Leaks of a run: detection, refusal, acceptance by name, and the records of a run."""
 
 import json
 from dataclasses import replace
@@ -15,9 +15,9 @@ from saliency_pipeline.models.trained.training_images import ENTRY, TrainingImag
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import LEAKS, TrainConfig
 from saliency_pipeline.training.find_lr import find_learning_rate
-from saliency_pipeline.training.leaks import accepted_sentences, leaks_of, start_of, training_images
-from saliency_pipeline.training.parts import labels_and_splits, split_of
+from saliency_pipeline.training.leaks import LeakCheck, accepted_sentences, start_of, training_images
 from saliency_pipeline.training.run import train
+from saliency_pipeline.training.setup import split_of
 from tests.training.examples import labeled_rows
 from tests.training.leaky import IMAGES, leaky
 
@@ -34,7 +34,8 @@ RUN: dict[str, Any] = {"model": "runs/source", "weights": "trained"}
 def names(shards: Path, **options: Any) -> list[str]:
     """Names of the leaks of a run with some options."""
     config, pairs = replace(QUICK, **options), ShardFolder(shards)
-    return [leak.name for leak in leaks_of(config, pairs, split_of(config, pairs).validation, start_of(config))]
+    leaks = LeakCheck(pairs).leaks_of(config, lambda: split_of(config, pairs).validation, start_of(config))
+    return [leak.name for leak in leaks]
 
 
 def refused(shards: Path, folder: Path, message: str, **options: Any) -> None:
@@ -79,7 +80,7 @@ def test_maps_of_the_label_are_refused_where_they_are_read(label_maps: Path, pla
     train(label_maps, tmp_path / "baseline", replace(QUICK, arch="baseline"))
 
 
-def test_an_accepted_leak_is_recorded_and_said(label_maps: Path, tmp_path: Path) -> None:
+def test_an_accepted_leak_is_recorded_and_noted(label_maps: Path, tmp_path: Path) -> None:
     config = replace(QUICK, allow_leaks=("label-maps",))
     train(label_maps, tmp_path / "run", config)
     (leak,) = json.loads((tmp_path / "run" / "provenance.json").read_text())["leaks"]
@@ -223,5 +224,5 @@ def test_unlabeled_images_of_the_test_split_do_not_count(tmp_path: Path) -> None
         labels = np.where(shard.splits == Split.TEST, -1, shard.labels)
         data = file.read_bytes()
         file.write_bytes(data[:offset] + labels.astype("<i8").tobytes() + data[offset + column.nbytes :])
-    assert (labels_and_splits(ShardFolder(shards))[0] < 0).sum() == 12
+    assert (ShardFolder(shards).labels < 0).sum() == 12
     assert names(shards) == []

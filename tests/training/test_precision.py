@@ -11,10 +11,10 @@ from torch.nn import functional
 from saliency_pipeline.models.trained.initialize import initialize
 from saliency_pipeline.models.trained.two_branch import NetworkSpec, build_network
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.training import parts, precision
+from saliency_pipeline.training import precision, setup
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.parts import assemble
 from saliency_pipeline.training.precision import Prepared, autocast, choose_precision
+from saliency_pipeline.training.setup import set_up
 from tests.training.examples import labeled
 
 SPEC = NetworkSpec("test_resnet", ("a", "b", "c"), 64, "modulated")
@@ -100,10 +100,10 @@ def test_speeds_are_measured_once(monkeypatch: pytest.MonkeyPatch, network: nn.M
 def test_without_instructions_for_bf16_nothing_is_left_to_choose(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: str, bf16: bool, left: str
 ) -> None:
-    monkeypatch.setattr(parts, "computes_bf16", lambda _device: bf16)
+    monkeypatch.setattr(setup, "computes_bf16", lambda _device: bf16)
     config = TrainConfig(backbone="test_resnet", arch="baseline", init="scratch", precision=asked)
     pairs = ShardFolder(labeled(tmp_path / "shards", 24))
-    assert assemble(config, pairs, torch.device("cpu")).config.precision == left
+    assert set_up(config, pairs, torch.device("cpu")).config.precision == left
 
 
 def test_bf16_trains_weights_in_fp32(network: nn.Module, batch: Prepared) -> None:

@@ -1,4 +1,4 @@
-"""Which variables make processes train together, and which do not."""
+"""Environment variables that make processes train together, and those that are ignored."""
 
 import dataclasses
 import os
@@ -9,7 +9,7 @@ import pytest
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.training.processes import Processes, launchers_hidden, training_processes
-from saliency_pipeline.training.run import is_leading, train
+from saliency_pipeline.training.run import train
 from tests.training.examples import labeled
 from tests.training.test_run import QUICK
 
@@ -29,10 +29,10 @@ def left(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def test_torchrun_says_who_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_sets_rank_and_world_size(monkeypatch: pytest.MonkeyPatch) -> None:
     left(TORCHRUN, monkeypatch)
     assert training_processes() == Processes(3, 4, 2)
-    assert not is_leading()
+    assert not training_processes().leading
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_torchrun_says_who_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_others_leave_makes_no_group(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     left(variables, monkeypatch)
     assert training_processes() == Processes()
-    assert is_leading()
+    assert training_processes().leading
 
 
 @pytest.mark.parametrize(
@@ -81,14 +81,14 @@ def test_lightning_does_not_see_launchers(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.usefixtures("without_plots")
 def test_a_lone_process_trains_whatever_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Notes(Progress):
-        said = ""
+        text = ""
 
         def note(self, text: str) -> None:
-            self.said += text
+            self.text += text
 
     notes = Notes()
     left({"RANK": "1", "WORLD_SIZE": "4", "LT_DEVICES": "2", "LOCAL_RANK": "abc"}, monkeypatch)
     folder = labeled(tmp_path / "shards", 24, 1)
     train(folder, tmp_path / "run", dataclasses.replace(QUICK, epochs=1), progress=notes)
     assert (tmp_path / "run" / "summary.json").exists()
-    assert "trains alone" in notes.said
+    assert "trains alone" in notes.text

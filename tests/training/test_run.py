@@ -56,7 +56,7 @@ def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def test_a_run_leaves_what_it_promises(shards: Path, undisturbed: Path) -> None:
+def test_a_run_writes_its_files(shards: Path, undisturbed: Path) -> None:
     assert {path.name for path in undisturbed.iterdir()} == {
         ".lock",
         "config.toml",
@@ -103,11 +103,11 @@ def test_a_run_leaves_what_it_promises(shards: Path, undisturbed: Path) -> None:
 
 @pytest.mark.slow
 def test_it_learns(tmp_path: Path) -> None:
-    """Figures that differ by color and form are told apart within a few epochs, from nothing."""
+    """Figures that differ by color and form are distinguished within a few epochs, from scratch."""
     folder = labeled(tmp_path / "shards", images=320)
     report = train(folder, tmp_path / "run", dataclasses.replace(QUICK, epochs=5, optimizer="adamw", lr=1e-3))
     rows = lines(tmp_path / "run")
-    assert report.best["validation_top1"] >= 0.9
+    assert report.best.validation_top1 >= 0.9
     assert rows[-1]["train_loss"] < rows[0]["train_loss"] / 2
 
 
@@ -134,7 +134,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
         }
 
 
-def test_more_epochs_go_on(shards: Path, tmp_path: Path) -> None:
+def test_more_epochs_continue_a_run(shards: Path, tmp_path: Path) -> None:
     train(shards, tmp_path / "whole", dataclasses.replace(QUICK, epochs=3))
     train(shards, tmp_path / "pieces", dataclasses.replace(QUICK, epochs=1))
     train(shards, tmp_path / "pieces", dataclasses.replace(QUICK, epochs=3))
@@ -144,7 +144,7 @@ def test_more_epochs_go_on(shards: Path, tmp_path: Path) -> None:
     assert stored.epochs == 3
 
 
-def test_a_network_that_reads_no_maps_goes_on_whosever_they_were_to_be(shards: Path, tmp_path: Path) -> None:
+def test_a_network_without_maps_resumes_whatever_the_method(shards: Path, tmp_path: Path) -> None:
     config = dataclasses.replace(QUICK, arch="baseline", method="gradcam", epochs=1)
     train(shards, tmp_path / "run", config)
     assert train(shards, tmp_path / "run", dataclasses.replace(config, epochs=2)).epochs == 2
@@ -163,12 +163,12 @@ def test_other_shards_are_refused(undisturbed: Path, tmp_path: Path) -> None:
         train(labeled(tmp_path / "other", images=80), undisturbed, QUICK)
 
 
-def test_other_first_weights_are_refused(shards: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_other_initial_weights_are_refused(shards: Path, undisturbed: Path, tmp_path: Path) -> None:
     config = dataclasses.replace(QUICK, init="full", start=str(tmp_path / "start"), epochs=1)
     train(shards, tmp_path / "start", dataclasses.replace(QUICK, epochs=1, seed=5))
     train(shards, tmp_path / "run", config)
     (tmp_path / "start" / "best.safetensors").write_bytes((undisturbed / "best.safetensors").read_bytes())
-    with pytest.raises(PlanMismatchError, match="began with other weights"):
+    with pytest.raises(PlanMismatchError, match="with other initial weights"):
         train(shards, tmp_path / "run", config)
 
 
@@ -203,7 +203,7 @@ def test_scalars_for_tensorboard(shards: Path, tmp_path: Path) -> None:
 def test_a_gradient_that_is_not_finite_never_reaches_a_checkpoint(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A finite loss may have a gradient that is none: the weights must not learn of it."""
+    """A finite loss may have a gradient that is none: the weights must stay finite."""
     real, steps = torch.nn.utils.get_total_norm, []
 
     def fails_at_the_ninth(gradients: list[torch.Tensor]) -> torch.Tensor:
@@ -217,7 +217,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_a_checkpoint(
     assert len(lines(tmp_path / "run")) == 1
 
 
-def test_a_run_without_its_options_is_not_gone_on_with(shards: Path, tmp_path: Path) -> None:
+def test_a_run_without_its_options_is_not_resumed(shards: Path, tmp_path: Path) -> None:
     once = dataclasses.replace(QUICK, epochs=1)
     train(shards, tmp_path / "run", once)
     (tmp_path / "run" / "config.toml").unlink()
@@ -253,7 +253,7 @@ def test_early_stopping(shards: Path, tmp_path: Path) -> None:
     still = dataclasses.replace(QUICK, lr=1e-12, epochs=50, patience=2)
     report = train(shards, tmp_path / "run", still)
     assert report.stopped_early
-    assert report.epochs == report.best["epoch"] + 2 < 50
+    assert report.epochs == report.best.epoch + 2 < 50
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_early_stopping(shards: Path, tmp_path: Path) -> None:
 def test_options_train_and_resume(shards: Path, tmp_path: Path, options: dict[str, object]) -> None:
     config = dataclasses.replace(QUICK, **options)
     whole = train(shards, tmp_path / "whole", config)
-    assert np.isfinite(whole.last["train_loss"])
+    assert np.isfinite(whole.last.train_loss)
     with pytest.raises(KeyboardInterrupt):
         train(shards, tmp_path / "run", config, save_seconds=0.0, progress=Interrupting(4))
     train(shards, tmp_path / "run", config)
@@ -290,7 +290,7 @@ def test_options_train_and_resume(shards: Path, tmp_path: Path, options: dict[st
         ({"backbone": "resnet19"}, "'resnet19' is unknown"),
     ],
 )
-def test_what_cannot_be_is_one_line(shards: Path, tmp_path: Path, options: dict[str, object], message: str) -> None:
+def test_invalid_options_are_one_line(shards: Path, tmp_path: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(SalpipeError, match=message) as error:
         train(shards, tmp_path / "run", dataclasses.replace(QUICK, **options))
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""What a run leaves beside its weights: metrics that are not defined, and digests of its first weights."""
+"""Files of a run besides its weights: metrics that are not defined, and digests of the initial weights."""
 
 import csv
 import dataclasses
@@ -6,16 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from saliency_pipeline.models.source.weights import tensor_digests
 from saliency_pipeline.models.trained.two_branch import build_network
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.training.checkpoint import COLUMNS, EpochMetrics
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.parts import network_spec
 from saliency_pipeline.training.run import train
 from saliency_pipeline.training.runlog import TensorBoardWriter, write_metrics
+from saliency_pipeline.training.setup import network_spec
 from tests.training.examples import labeled
 
 pytestmark = pytest.mark.usefixtures("without_plots")
@@ -23,19 +22,19 @@ pytestmark = pytest.mark.usefixtures("without_plots")
 QUICK = TrainConfig(
     backbone="test_resnet", init="scratch", epochs=1, batch_size=16, lr=0.01, precision="fp32", device="cpu"
 )
-ROW = {
-    "epoch": 1,
-    "train_loss": 1.5,
-    "train_top1": 0.25,
-    "validation_loss": 1.25,
-    "validation_top1": 0.5,
-    "validation_top5": None,
-    "validation_macro_f1": 0.5,
-    "lr": 0.01,
-    "seconds": 2.0,
-    "images_per_second": 100.0,
-    "wait_share": 0.0,
-}
+ROW = EpochMetrics(
+    epoch=1,
+    train_loss=1.5,
+    train_top1=0.25,
+    validation_loss=1.25,
+    validation_top1=0.5,
+    validation_top5=None,
+    validation_macro_f1=0.5,
+    lr=0.01,
+    seconds=2.0,
+    images_per_second=100.0,
+    wait_share=0.0,
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +47,7 @@ def rows_of(run: Path) -> list[dict]:
 
 
 def test_a_metric_that_is_not_defined_is_null_in_one_table_and_empty_in_the_other(tmp_path: Path) -> None:
-    write_metrics(tmp_path, [ROW, ROW | {"epoch": 2, "validation_top5": 0.75}])
+    write_metrics(tmp_path, [ROW, dataclasses.replace(ROW, epoch=2, validation_top5=0.75)])
     assert [row["validation_top5"] for row in rows_of(tmp_path)] == [None, 0.75]
     with open(tmp_path / "metrics.csv", newline="", encoding="utf-8") as file:
         assert [row["validation_top5"] for row in csv.DictReader(file)] == ["", "0.75"]
@@ -69,30 +68,19 @@ def test_a_metric_that_is_not_defined_is_no_scalar(tmp_path: Path) -> None:
     board = TensorBoardWriter(tmp_path, wanted=False)
     board.writer = Writer()
     board.add(ROW)
-    assert board.writer.names == [name.replace("_", "/", 1) for name in ROW if name not in ("epoch", "validation_top5")]
+    assert board.writer.names == [
+        name.replace("_", "/", 1) for name in COLUMNS if name not in ("epoch", "validation_top5")
+    ]
 
 
-def test_top5_is_no_metric_of_three_classes_and_a_resumed_run_of_an_earlier_version_drops_it(
-    shards: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    report = train(shards, run, QUICK)
-    assert report.best["validation_top5"] is None
-    assert rows_of(run)[0]["validation_top5"] is None
-    # as earlier versions left it
-    with safe_open(run / "last.safetensors", framework="pt") as file:
-        metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    description = json.loads(metadata["salpipe"])
-    for row in (*description["state"]["rows"], description["state"]["best"]):
-        row["validation_top5"] = 1.0
-    save_file(tensors, run / "last.safetensors", metadata | {"salpipe": json.dumps(description)})
-    train(shards, run, dataclasses.replace(QUICK, epochs=2))
-    assert [row["validation_top5"] for row in rows_of(run)] == [None, None]
-    assert json.loads((run / "summary.json").read_text())["best"]["validation_top5"] is None
+def test_top5_is_no_metric_of_three_classes(shards: Path, tmp_path: Path) -> None:
+    report = train(shards, tmp_path / "run", QUICK)
+    assert report.best.validation_top5 is None
+    assert rows_of(tmp_path / "run")[0]["validation_top5"] is None
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["best"]["validation_top5"] is None
 
 
-def test_first_weights_are_recorded_and_added_to_a_run_of_an_earlier_version(shards: Path, tmp_path: Path) -> None:
+def test_initial_weights_are_recorded_and_added_to_a_record_without_them(shards: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(shards, run, QUICK)
     provenance = json.loads((run / "provenance.json").read_text())

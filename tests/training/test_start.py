@@ -1,4 +1,4 @@
-"""How far a run starts from plain transfer: 0 for neutral fusions, as computed by hand for the others."""
+"""Distance of the start from plain transfer: 0 for neutral fusions, as computed by hand for the others."""
 
 import dataclasses
 import json
@@ -11,8 +11,8 @@ import torch
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.parts import Parts, assemble
 from saliency_pipeline.training.run import train
+from saliency_pipeline.training.setup import Setup, set_up
 from saliency_pipeline.training.start import is_neutral, start_distance
 from tests.training.examples import labeled
 
@@ -26,12 +26,12 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return labeled(tmp_path_factory.mktemp("shards") / "labeled")
 
 
-def parts(shards: Path, **options: object) -> Parts:
-    return assemble(dataclasses.replace(QUICK, **options), ShardFolder(shards), torch.device("cpu"))
+def parts(shards: Path, **options: object) -> Setup:
+    return set_up(dataclasses.replace(QUICK, **options), ShardFolder(shards), torch.device("cpu"))
 
 
-def distance(given: Parts) -> dict | None:
-    return start_distance(given.network, given.spec, given.inputs, given.validation)
+def distance(own: Setup) -> dict | None:
+    return start_distance(own.network, own.spec, own.inputs, own.validation)
 
 
 @pytest.mark.parametrize("fusion", ["multiply-skip", "add", "concat"])

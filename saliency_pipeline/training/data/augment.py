@@ -1,4 +1,4 @@
-"""Random changes of image and map together: crop and flip move both alike, color changes the image alone."""
+"""Augmentation of image-map pairs: crop and flip transform both alike, color changes the image alone."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torchvision.transforms.v2 import functional
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.training.config import AUGMENTATIONS
 
-# tries for a crop that lies inside the frame, as torchvision has it
+# attempts at a crop that lies inside the frame, as in torchvision
 _TRIES = 10
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class _Choices:
     """The random choices for one pair.
 
     Attributes:
         crop: top, left, height and width in pixels.
-        flip: whether left and right change places.
+        flip: True to flip horizontally.
         color: factors of brightness, contrast and saturation.
     """
 
@@ -47,26 +47,26 @@ def augment(
 
     - `crop`: a random part of the frame, resized bilinearly to the whole (Szegedy et al., "Going deeper with
       convolutions", 2015; with gentler bounds).
-    - `flip`: left and right change places in half of the pairs.
-    - `color`: brightness, contrast and saturation, in this order, each by a factor; of the image alone.
+    - `flip`: horizontal flip of half of the pairs.
+    - `color`: brightness, contrast and saturation of the image, in this order, each scaled by a factor.
 
-    What happens to a pair depends on its own numbers in `seeds` alone: not on the other pairs of its batch, not on
-    the names beside a name, and not on torch's generator, so that a thread can do it beside a network's dropout.
+    The choices for a pair depend on its own numbers in `seeds` alone: not on the batch, on the other names, or on
+    torch's generator, so that a thread can augment while another trains with dropout.
 
     Args:
         images: (B, 3, S, S) uint8 RGB.
         maps: (B, 1, S, S) float32, any range, or None.
-        names: those of `AUGMENTATIONS` that are wanted.
-        seeds: for each pair the non-negative numbers its choices are drawn from, such as (seed, epoch, position).
+        names: some of `AUGMENTATIONS`.
+        seeds: for each pair the non-negative numbers that seed its choices, such as (seed, epoch, position).
         scale: bounds of the crop's share of the frame's area, in (0, 1].
         ratio: bounds of the crop's width over its height.
         strength: each color factor lies in [1 - strength, 1 + strength].
 
     Returns:
-        Images (B, 3, S, S) uint8 in channels_last strides, and maps (B, 1, S, S) float32, or None where none came in.
+        Images (B, 3, S, S) uint8 in channels_last strides, and maps (B, 1, S, S) float32, or None without maps.
 
     Raises:
-        SalpipeError: there is no such augmentation.
+        SalpipeError: an unknown augmentation.
     """
     check(names)
     if not names:
@@ -76,22 +76,22 @@ def augment(
     new_maps = None if maps is None else torch.empty(maps.shape)
     pair = torch.empty(3 if maps is None else 4, height, width)
     for i in range(count):
-        drawn = _draw(seeds[i], height, width, scale, ratio, strength)
+        choices = _choose(seeds[i], height, width, scale, ratio, strength)
         pair[:3] = images[i]
         pair[:3] /= 255
         if maps is not None:
             pair[3:] = maps[i]
         changed = pair
         if "crop" in names:
-            # A crop is never larger than the frame, so nothing shrinks: anti-aliasing would change no value.
-            changed = functional.resized_crop(changed, *drawn.crop, [height, width], antialias=False)
-        if "flip" in names and drawn.flip:
+            # a crop is never larger than the frame, so that anti-aliasing would change no value
+            changed = functional.resized_crop(changed, *choices.crop, [height, width], antialias=False)
+        if "flip" in names and choices.flip:
             changed = functional.horizontal_flip(changed)
         rgb = changed[:3]
         if "color" in names:
-            rgb = functional.adjust_brightness(rgb, drawn.color[0])
-            rgb = functional.adjust_contrast(rgb, drawn.color[1])
-            rgb = functional.adjust_saturation(rgb, drawn.color[2])
+            rgb = functional.adjust_brightness(rgb, choices.color[0])
+            rgb = functional.adjust_contrast(rgb, choices.color[1])
+            rgb = functional.adjust_saturation(rgb, choices.color[2])
         torch.stack((rgb * 255).round_().to(torch.uint8).unbind(), -1, out=frames[i])
         if new_maps is not None:
             new_maps[i] = changed[3:]
@@ -99,25 +99,21 @@ def augment(
 
 
 def check(names: Sequence[str]) -> None:
-    """Refuse names of augmentations that do not exist.
-
-    Raises:
-        SalpipeError: there is no such augmentation.
-    """
+    """Raises SalpipeError for an unknown augmentation."""
     for name in names:
         if name not in AUGMENTATIONS:
             raise SalpipeError(f"augmentation '{name}' is unknown; use some of {', '.join(AUGMENTATIONS)}")
 
 
-def _draw(
+def _choose(
     seed: Sequence[int],
     height: int,
     width: int,
     scale: tuple[float, float],
     ratio: tuple[float, float],
     strength: float,
-) -> _Drawn:
-    """All choices for a pair, wanted or not: to name one augmentation more does not change the others."""
+) -> _Choices:
+    """All choices for a pair, so that one augmentation more does not change the others."""
     random = np.random.Generator(np.random.Philox(np.random.SeedSequence([int(number) for number in seed])))
     numbers = random.random(4 + 4 * _TRIES)
     flip, *color = numbers[:4].tolist()
@@ -130,4 +126,4 @@ def _draw(
             crop = int(down * (height - tall + 1)), int(right * (width - wide + 1)), tall, wide
             break
     brightness, contrast, saturation = (1 + strength * (2 * number - 1) for number in color)
-    return _Drawn(crop, flip < 0.5, (brightness, contrast, saturation))
+    return _Choices(crop, flip < 0.5, (brightness, contrast, saturation))

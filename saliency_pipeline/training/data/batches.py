@@ -1,4 +1,4 @@
-"""Batches of image-map pairs: `PairDataset` reads rows of shards, `Prefetcher` transforms them in the background."""
+"""Batches of image-map pairs: `PairDataset` reads them from shards, `Prefetcher` transforms them in the background."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from saliency_pipeline.errors import IntegrityError, SalpipeError
+from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.shards.schema import all_finite
-from saliency_pipeline.shards.shard import Shard
 from saliency_pipeline.training.config import (
     CENTER_PRIOR,
     MISMATCHED,
@@ -47,12 +45,12 @@ Indices = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 @dataclass(frozen=True)
 class PairRows:
-    """Rows as they are stored.
+    """Rows of shards as stored.
 
     Attributes:
-        positions: int64 (B,), in the folder.
+        positions: positions in the folder, int64 (B,).
         images: uint8 (B, S, S, 3) RGB.
-        maps: float32 (B, h, w) raw maps at native resolution, any range; None where no method was asked for.
+        maps: float32 (B, h, w) raw maps at native resolution, any range; None without a method.
         labels: int64 (B,), index into the classes, -1 unlabeled.
     """
 
@@ -64,13 +62,13 @@ class PairRows:
 
 @dataclass(frozen=True)
 class Batch:
-    """A prepared batch.
+    """A transformed batch.
 
     Attributes:
         images: uint8 (B, 3, S, S) RGB in channels_last strides.
-        maps: float32 (B, 1, S, S), normalized; None where no method was asked for.
+        maps: float32 (B, 1, S, S), normalized; None without a method.
         labels: int64 (B,), index into the classes, -1 unlabeled.
-        positions: int64 (B,), in the folder.
+        positions: positions in the folder, int64 (B,).
     """
 
     images: Tensor
@@ -80,19 +78,18 @@ class Batch:
 
 
 class PairDataset(Dataset[Item]):
-    """Some rows of a folder, one method's maps with them; opened when first asked for something.
+    """Images of a folder of shards with the maps of one method; shards are opened on first use.
 
-    Shards are read at positions of plain files, which fork shares and spawn opens anew, and no HDF5 handle is ever
-    kept, so that a `torch.utils.data.DataLoader` may have any number of workers. (A shard whose data sets do not each
-    lie in one piece is refused when it is opened: all that there is can be read so.)
+    Shards are read as plain files and no HDF5 handle is kept, so that a `torch.utils.data.DataLoader` may have any
+    number of workers, forked or spawned.
 
     Args:
-        folder: the pairs.
+        folder: the shards.
         rows: (N,) positions in the folder, in any order; they may repeat.
-        method: whose maps to read, None for no maps.
-        target: which of the maps that the method stored for each image.
-        maps: `own`, or those of a control, see `training.data.controls`, in the shape of the method's.
-        seed: of the control.
+        method: saliency method of the maps; None for no maps.
+        target: index of the map, for methods that store several per image.
+        maps: `own`, or a control, see `training.data.controls`, in the shape of the method's maps.
+        seed: random seed of the control.
 
     Raises:
         SalpipeError: the folder has no such method, target or position.
@@ -120,8 +117,8 @@ class PairDataset(Dataset[Item]):
             targets = folder.header.maps[method].targets
             if not 0 <= target < targets:
                 raise SalpipeError(
-                    f"{folder.path} holds {targets} maps of '{method}' an image: use a target from 0 to {targets - 1}, "
-                    f"not {target}"
+                    f"{folder.path} holds {targets} maps of '{method}' per image; use a target from 0 to "
+                    f"{targets - 1}, not {target}"
                 )
         positions: npt.NDArray[np.int64] = np.asarray(rows, dtype=np.int64)
         if positions.size and not (positions.min() >= 0 and positions.max() < len(folder)):
@@ -141,31 +138,24 @@ class PairDataset(Dataset[Item]):
         Raises:
             IntegrityError: a shard is damaged.
         """
-        labels = np.empty(len(self.rows), np.int64)
-        for shard, places, rows in self.folder.group(self.rows):
-            labels[places] = shard.labels[rows]
-        return labels
+        return self.folder.labels_at(self.rows)
 
     @cached_property
     def map_rows(self) -> npt.NDArray[np.int64]:
-        """Positions in the folder of the images whose maps are read, int64 (N,)."""
+        """Positions in the folder of the images that the maps belong to, int64 (N,)."""
         if self.maps == MISMATCHED:
             return self.rows[partners(len(self), self.seed)]
         return self.rows[partners_of_class(self.labels, self.seed)] if self.maps == SAME_CLASS else self.rows
 
     @cached_property
     def scales(self) -> npt.NDArray[np.float32]:
-        """Greatest absolute value of the map of every row, float32 (N,); read once, since a read per row costs as much
-        as that of a small map.
+        """Greatest absolute value of the map of every row, float32 (N,); reading one costs as much as a small map.
 
         Raises:
             IntegrityError: a shard is damaged, or a scale in it negative or not finite.
         """
         assert self.method is not None
-        scales = np.empty(len(self.rows), np.float32)
-        for shard, places, rows in self.folder.group(self.map_rows):
-            scales[places] = shard.scales(self.method)[rows, self.target]
-        return scales
+        return self.folder.scales_at(self.map_rows, self.method, self.target)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in ("labels", "map_rows", "scales")}
@@ -176,25 +166,20 @@ class PairDataset(Dataset[Item]):
         return rows.images[0], None if rows.maps is None else rows.maps[0], int(rows.labels[0])
 
     def __getitems__(self, indices: Indices) -> PairRows:
-        """The rows at some indices of this data set, in their order; copied once from the files.
+        """The rows at some indices of this data set, in their order.
 
         Raises:
             IntegrityError: a shard is damaged.
         """
         indices = np.asarray(indices, dtype=np.int64)
-        header = self.folder.header
         positions: npt.NDArray[np.int64] = self.rows[indices]
-        images = np.empty((len(positions), header.size, header.size, 3), np.uint8)
-        for shard, places, rows in self.folder.group(positions):
-            if header.encoding == "raw":
-                shard.gather("image", rows, images, places)
-            else:
-                _decode(shard, rows, images, places)
+        # worker processes decode beside one another already
+        images = self.folder.images_at(positions, 1 if get_worker_info() else usable_cores())
         maps = None if self.method is None else self._maps(self.method, indices)
         return PairRows(positions, images, maps, self.labels[indices])
 
     def _maps(self, method: str, indices: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
-        """The maps at some indices, or what a control puts in their place: float32 (B, h, w)."""
+        """The maps at some indices, or the maps of the control: float32 (B, h, w)."""
         shape = self.folder.header.maps[method]
         maps = np.ones((len(indices), shape.height, shape.width), np.float32)
         if self.maps == UNIFORM:
@@ -202,19 +187,9 @@ class PairDataset(Dataset[Item]):
         if self.maps == CENTER_PRIOR:
             maps[:] = center_prior(shape.height, shape.width)
             return maps
-        stored = np.empty(maps.shape, "<f2")
-        for shard, places, rows in self.folder.group(self.map_rows[indices]):
-            shard.gather(f"saliency/{method}/map", rows * shape.targets + self.target, stored, places)
-        if not all_finite(stored):
-            self._raise_damage(method, self.map_rows[indices])
+        stored = self.folder.stored_maps_at(self.map_rows[indices], method, self.target)
         np.multiply(stored, self.scales[indices, None, None], out=maps)
         return shuffle_cells(maps, self.rows[indices], self.seed) if self.maps == SHUFFLED else maps
-
-    def _raise_damage(self, method: str, positions: npt.NDArray[np.int64]) -> NoReturn:
-        """Name the shard of a map that cannot be: a loss that is not finite would be put down to the learning rate."""
-        for shard, _, rows in self.folder.group(positions):
-            shard.maps(method, rows)
-        raise IntegrityError(f"{self.folder.path} was changed while it was being read; run the same command again")
 
     @staticmethod
     def collate(rows: PairRows) -> dict[str, Tensor]:
@@ -228,12 +203,12 @@ class PairDataset(Dataset[Item]):
 
 @dataclass(frozen=True)
 class Transform:
-    """What is done to rows before a network sees them.
+    """Normalization of maps and augmentation of pairs.
 
     Attributes:
-        normalize: how maps are normalized, one of `maps.NORMALIZATIONS`.
-        augment: which augmentations are drawn, some of `augment.AUGMENTATIONS`.
-        seed: of the augmentations.
+        normalize: normalization of the maps, one of `maps.NORMALIZATIONS`.
+        augment: augmentations, some of `augment.AUGMENTATIONS`.
+        seed: random seed of the augmentations.
 
     Raises:
         SalpipeError: a name is unknown.
@@ -250,21 +225,21 @@ class Transform:
 
 
 class Prefetcher:
-    """Prepares batches in threads while the last one is being trained on; what they hold does not depend on that.
+    """Prepares batches in background threads; their content does not depend on the threads.
 
     Args:
         dataset: the pairs.
-        settings: what is done to them.
-        ahead: batches prepared before they are taken, at least 1.
+        transform: their transform.
+        ahead: number of batches to prefetch, at least 1.
 
     Attributes:
-        waited: seconds the consumer has waited for batches; the consumer may reset it.
+        waited: seconds that the consumer has waited for batches; the consumer may reset it.
     """
 
-    def __init__(self, dataset: PairDataset, settings: Transform, ahead: int = 2) -> None:
+    def __init__(self, dataset: PairDataset, transform: Transform, ahead: int = 2) -> None:
         if ahead < 1:
             raise SalpipeError(f"{ahead} batches ahead: use at least 1")
-        self.dataset, self.settings, self.ahead = dataset, settings, ahead
+        self.dataset, self.transform, self.ahead = dataset, transform, ahead
         self.waited = 0.0
 
     def run(self, batches: Sequence[npt.NDArray[np.integer[Any]]], epoch: int) -> Iterator[Batch]:
@@ -272,7 +247,7 @@ class Prefetcher:
 
         Args:
             batches: indices into the data set.
-            epoch: from which, with the seed and each position, the augmentations are drawn.
+            epoch: number of the epoch, from which, with the seed and position, each augmentation is drawn.
 
         Raises:
             IntegrityError: a shard is damaged.
@@ -297,29 +272,13 @@ class Prefetcher:
         images = torch.from_numpy(rows.images).permute(0, 3, 1, 2)
         maps = None
         if rows.maps is not None:
-            # a uniform map is meant as it is: normalized, it would be 0 like every constant map
-            how = "none" if self.dataset.maps == UNIFORM else self.settings.normalize
+            # normalized, a uniform map would be 0 like every constant map
+            how = "none" if self.dataset.maps == UNIFORM else self.transform.normalize
             maps = normalize(upsample(torch.from_numpy(rows.maps), images.shape[-1]), how)
-        if self.settings.augment:
-            seeds = [(self.settings.seed, epoch, position) for position in rows.positions.tolist()]
-            images, maps = augment(images, maps, self.settings.augment, seeds)
+        if self.transform.augment:
+            seeds = [(self.transform.seed, epoch, position) for position in rows.positions.tolist()]
+            images, maps = augment(images, maps, self.transform.augment, seeds)
         return Batch(images, maps, torch.from_numpy(rows.labels), rows.positions)
-
-
-def _decode(shard: Shard, rows: npt.NDArray[np.int64], images: npt.NDArray[np.uint8], places: Any) -> None:
-    """Decode JPEGs into their places, in threads unless worker processes decode beside one another already."""
-    threads = 1 if get_worker_info() else min(usable_cores(), len(rows))
-
-    def decode(first: int) -> None:
-        for place, row in zip(places[first::threads].tolist(), rows[first::threads].tolist(), strict=True):
-            images[place] = shard.frame(row)
-
-    if threads == 1:
-        decode(0)
-        return
-    # a pool that lives on would not outlive a fork, and its threads are up long before the first image is decoded
-    with ThreadPoolExecutor(threads, "decode") as pool:
-        list(pool.map(decode, range(threads)))
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
@@ -329,13 +288,13 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
     def settle() -> None:
         torch.set_num_threads(1)
-        # a thread takes over the number when it first asks for it
+        # a thread adopts the number when it first asks for it
         torch.get_num_threads()
         started.wait()
 
     before = torch.get_num_threads()
     for future in [pool.submit(settle) for _ in range(threads)]:
         future.result()
-    # The number is also that of threads to come, which are not ours.
+    # the number also applies to later threads of others
     torch.set_num_threads(before)
     return pool

@@ -1,9 +1,8 @@
-"""Maps that control arms are trained with instead of an image's own: what is left when saliency says nothing of it.
+"""Control maps: replacements of an image's own map that keep the saliency branch and remove one kind of information.
 
-An arm with a saliency branch differs from the baseline by the branch and by what the maps say. A control keeps the
-branch and takes away one thing that the maps say: about this image (`mismatched`), about this image beyond its class
-(`mismatched-same-class`), where it is (`shuffled-pixels`), more than that objects stand in the middle (`center-prior`),
-anything at all (`uniform`).
+An arm with a saliency branch differs from the baseline by the branch and by the information in the maps. The controls
+remove the information on this image (`mismatched`), on this image beyond its class (`mismatched-same-class`), on the
+location (`shuffled-pixels`), on all but that objects are centered (`center-prior`), or all of it (`uniform`).
 """
 
 from __future__ import annotations
@@ -12,13 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.training.config import MISMATCHED, OWN, SAME_CLASS, SHUFFLED, UNIFORM
+from saliency_pipeline.training.config import MISMATCHED, OWN, SAME_CLASS, SHUFFLED
 
 STORED = (OWN, MISMATCHED, SAME_CLASS, SHUFFLED)
-"""Those that read the maps of the shards."""
-
-RENEWED = (MISMATCHED, UNIFORM)
-"""Those that are other maps than in runs of earlier versions, which record no groups."""
+"""Choices that read the maps of the shards."""
 
 _SIGMA = 0.25
 """Standard deviation of the center prior, as a share of the frame's side."""
@@ -27,10 +23,10 @@ Positions = npt.NDArray[np.int64]
 
 
 def partners(count: int, seed: int) -> Positions:
-    """For every image another one whose map it gets: a random derangement that looks at nothing but their number.
+    """For every image another image whose map replaces its own: a random derangement that ignores labels.
 
-    Every map is used once, so that an arm sees the very maps that its twin sees. Labels play no part: were a partner
-    always of another class, a map would say what the image is not, which with two classes is what it is.
+    Every map is used once, so that the arm sees the same maps as its twin. If partners were always of another class, a
+    map would tell what the image is not, which with two classes is what it is.
 
     Args:
         count: number of images.
@@ -40,22 +36,22 @@ def partners(count: int, seed: int) -> Positions:
         (count,) int64, a permutation without fixed points.
 
     Raises:
-        SalpipeError: there is one image alone.
+        SalpipeError: there is only one image.
 
     >>> bool((partners(5, seed=0) == np.arange(5)).any())
     False
     """
     if count == 1:
-        raise SalpipeError("mismatched maps are those of other images: one image alone has none; add images")
+        raise SalpipeError("mismatched maps are those of other images, and there is only one image; add images")
     random, places = _random(seed, count), np.arange(count)
-    while True:  # a permutation has no fixed point in 37 % of the cases, so that this ends after three on average
+    while True:  # 37 % of all permutations have no fixed point
         permutation = random.permutation(count)
         if not (permutation == places).any():
             return permutation
 
 
 def partners_of_class(labels: npt.NDArray[np.int64], seed: int) -> Positions:
-    """For every image another one of its class whose map it gets: a random derangement of every class.
+    """For every image another image of its class whose map replaces its own: a random derangement per class.
 
     Args:
         labels: (N,) int64, -1 unlabeled.
@@ -66,7 +62,7 @@ def partners_of_class(labels: npt.NDArray[np.int64], seed: int) -> Positions:
         gets the map of any other image.
 
     Raises:
-        SalpipeError: there is one image alone.
+        SalpipeError: there is only one image.
     """
     chosen = partners(len(labels), seed)
     for label in np.unique(labels).tolist():
@@ -81,7 +77,7 @@ def _random(seed: int, count: int) -> np.random.Generator:
 
 
 def center_prior(height: int, width: int) -> npt.NDArray[np.float32]:
-    """A Gaussian bump in the middle, float32 (h, w) in (0, 1]: where photographers put things.
+    """A centered Gaussian, float32 (h, w) in (0, 1], since photographers center objects.
 
     >>> center_prior(3, 3).round(2).tolist()[1]
     [0.4099999964237213, 1.0, 0.4099999964237213]
@@ -92,12 +88,12 @@ def center_prior(height: int, width: int) -> npt.NDArray[np.float32]:
 
 
 def shuffle_cells(maps: npt.NDArray[np.float32], positions: Positions, seed: int) -> npt.NDArray[np.float32]:
-    """Every map's own values in other places; an image's shuffle is always the same.
+    """Shuffle the cells of each map; the shuffle of an image is always the same.
 
     Args:
         maps: (B, h, w) float32.
-        positions: (B,) of the images in their data set.
-        seed: of the shuffles.
+        positions: (B,) positions of the images in their data set.
+        seed: random seed.
 
     Returns:
         (B, h, w) float32, each map a permutation of its own cells.

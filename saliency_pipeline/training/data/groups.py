@@ -1,4 +1,4 @@
-"""Images that folds keep together: near duplicates, searched among the stored frames, and groups of `--group-by`."""
+"""Groups of images that folds keep together: near duplicates among the stored frames, and those of `--group-by`."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ from saliency_pipeline.subsets.fingerprint import ROW, VERSION, Fingerprints, Ro
 from saliency_pipeline.subsets.grouping import described, groups_by
 from saliency_pipeline.subsets.groups import Places, leaders, several, united
 from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.data.split import Together
 
 KIND = "near-duplicates"
-"""Of the entries in the user's cache folder."""
+"""Kind of the entries in the user's cache folder."""
 
 LARGE = 0.1
-"""Share of all images from which a single group of near duplicates is suspected to be a false one."""
+"""Share of all images above which a single group of near duplicates is probably a false one."""
 
 _TOGETHER = 256
 _SEARCH = 1
-"""Raised whenever the same fingerprints would give other groups."""
+"""Version of the search, raised whenever the same fingerprints would give other groups."""
 _MOST_REMEMBERED = 8
 
 _remembered: dict[tuple[str, ...], Places] = {}
@@ -47,13 +48,13 @@ _remembered: dict[tuple[str, ...], Places] = {}
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Which images of a folder of shards belong together.
+    """Groups of the images of a folder of shards.
 
     Attributes:
-        numbers: (N,) int64, the place of the first image of each image's group, of duplicates and `--group-by` alike.
-        searched: whether near duplicates were searched for, now or when the shards were made.
-        optional: whether some are together only because their frames look alike, which `--no-search-duplicates` ends.
-        by: the rule of `--group-by`, of training or of the shards, a table without its folder; None for none.
+        numbers: (N,) int64, position of the first image of each image's group, of duplicates and `--group-by` alike.
+        searched: True if near duplicates were searched for, now or when the shards were made.
+        optional: True if some groups exist only because frames look alike, which `--no-search-duplicates` disables.
+        by: rule of `--group-by`, of training or of the shards, a table without its folder; None without a rule.
     """
 
     numbers: Places
@@ -63,55 +64,50 @@ class Groups:
 
     @property
     def sha256(self) -> str:
-        """Of the groups, in hexadecimal: equal where folds of the same options are equal."""
+        """Hash of the groups, in hexadecimal: equal groups give equal folds for the same options."""
         return hashlib.sha256(self.numbers.astype("<i8").tobytes()).hexdigest()
 
     def report(self) -> dict[str, Any]:
-        """For results: `searched`, `images` in groups of two or more, number of such `groups`, and `by`."""
+        """JSON-serializable summary: `searched`, `images` in groups of two or more, number of these `groups`, `by`."""
         images, groups = several(self.numbers)
         return {"searched": self.searched, "images": images, "groups": groups, "by": self.by}
 
     def record(self, config: TrainConfig) -> dict[str, Any]:
-        """The groups as a run keeps them: the report, and their hash where the folds of the run depend on them."""
+        """The report and, where the folds of a run depend on the groups, their hash, as in `provenance.json`."""
         return self.report() | {"sha256": self.sha256 if config.folds or config.inner_split else None}
 
-    def kept_together(self) -> dict[str, Any]:
-        """The arguments of `choose_split` and `evaluation_rows` that are about groups."""
-        return {
-            "groups": self.numbers,
-            "balanced": self.by is not None,
-            "remedy": ", or --no-search-duplicates where images only look alike" if self.optional else "",
-        }
+    @property
+    def together(self) -> Together:
+        """The groups as `choose_split` and `evaluation_rows` take them."""
+        remedy = ", or --no-search-duplicates where images only look alike" if self.optional else ""
+        return Together(self.numbers, self.by is not None, remedy)
 
 
 def find_groups(config: TrainConfig, pairs: ShardFolder, progress: Progress | None = None) -> Groups:
-    """The images that belong together under some options.
+    """Find the groups of images under some options.
 
-    Files of the same bytes are always kept together, and so are groups that the shards store. Where these are not of
-    a search for near duplicates and `search_duplicates` is true, near duplicates are searched among the stored frames:
-    deterministic, some milliseconds per image the first time, and kept in the user's cache folder. `group_by` unites
+    Identical files are always grouped, and groups stored in the shards apply. Unless those come from a search for near
+    duplicates, and if `search_duplicates` is true, near duplicates are searched among the stored frames:
+    deterministic, some milliseconds per image the first time, and cached in the user's cache folder. `group_by` groups
     further images.
 
     Args:
-        config: `search_duplicates` and `group_by` count.
+        config: options, of which `search_duplicates` and `group_by` count.
         pairs: the images.
         progress: receives the state of the search, its duration and its result.
 
     Raises:
-        SalpipeError: a rule or table of `group_by` that gives no group.
+        SalpipeError: a rule or table of `group_by` that yields no group.
         IntegrityError: a shard is damaged.
     """
     progress = progress or Progress()
-    shards = [pairs.shard(number) for number in range(len(pairs.shards))]
     if not len(pairs):
         return Groups(np.zeros(0, np.int64), False, False, None)
     stored = searched_before(pairs)
     search = config.search_duplicates and not stored
-    groupings = [_exact(np.concatenate([shard.source_sha256 for shard in shards]))]
+    groupings = [_exact(pairs.source_sha256)]
     if pairs.header.groups:
-        # the shards' own groups have always been taken as they are
-        own = np.concatenate([shard.groups for shard in shards])
-        groupings = [own] if stored else [*groupings, own]
+        groupings = [pairs.groups] if stored else [*groupings, pairs.groups]
     optional = False
     if search:
         groupings.append(_near(pairs, progress))
@@ -134,20 +130,24 @@ def find_groups(config: TrainConfig, pairs: ShardFolder, progress: Progress | No
 def check_same_groups(
     folder: Path, before: Any, now: Mapping[str, Any], otherwise: str = "choose another output folder"
 ) -> None:
-    """Refuse to continue a run, or to evaluate it on its folds, with other groups: its folds would be others.
+    """Check that a run is resumed, or evaluated on its folds, with the groups that its folds were made with.
 
     Args:
-        folder: of the run.
-        before: what it recorded; None where it is of a version that recorded nothing.
-        now: the record of the groups now, see `Groups.record`.
-        otherwise: what else can be done.
+        folder: folder of the run.
+        before: its record of the groups, from a file; a value of another kind is not compared.
+        now: the current record, see `Groups.record`.
+        otherwise: remedy for the error.
 
     Raises:
         PlanMismatchError: the groups differ.
     """
     if not isinstance(before, dict) or before.get("sha256") == now["sha256"]:
         return
-    by = f"the table of --group-by {now['by']} has changed" if now["by"] else "near duplicates are judged otherwise"
+    by = (
+        f"the table of --group-by {now['by']} has changed"
+        if now["by"]
+        else "near duplicates are now judged differently"
+    )
     raise PlanMismatchError(
         f"{folder}: its folds were made with other groups ({before.get('images')} -> {now['images']} images in groups; "
         f"{by}); restore what has changed, or {otherwise}"
@@ -155,25 +155,21 @@ def check_same_groups(
 
 
 def searched_before(pairs: ShardFolder) -> bool:
-    """Whether the groups that shards store are of a search for near duplicates, and not of `--group-by` alone."""
+    """Return whether the stored groups come from a search for near duplicates, not from `--group-by` alone."""
     data = _data(pairs)
     return pairs.header.groups and bool(data.get("group_duplicates", "group_by" not in data))
 
 
 def divided(pairs: ShardFolder, groups: Groups, *, folds: bool) -> int:
-    """How many images have one of their group in another split, so that images measured on resemble trained ones.
+    """Number of images with an image of their group in another split: evaluated images then resemble training images.
 
     Args:
         pairs: the images.
-        groups: of `find_groups`.
-        folds: whether folds are made of all images but the test split's; they divide no group themselves.
+        groups: from `find_groups`.
+        folds: True if folds are made of all images but the test split's; they divide no group themselves.
     """
-    shards = [pairs.shard(number) for number in range(len(pairs.shards))]
-    if not shards:
-        return 0
-    labels, splits = (np.concatenate([getattr(shard, name) for shard in shards]) for name in ("labels", "splits"))
-    used = (labels >= 0) & ((splits >= 0) | folds)
-    parts = splits[used] == Split.TEST if folds else splits[used]
+    used = (pairs.labels >= 0) & ((pairs.splits >= 0) | folds)
+    parts = pairs.splits[used] == Split.TEST if folds else pairs.splits[used]
     numbers = groups.numbers[used]
     both = np.unique(np.stack([numbers, parts], axis=1), axis=0)[:, 0]
     number, lies_in = np.unique(both, return_counts=True)
@@ -192,7 +188,7 @@ def _data(pairs: ShardFolder) -> Mapping[str, Any]:
 
 
 def _near(pairs: ShardFolder, progress: Progress) -> Places:
-    """Groups of near duplicates, from the cache where they were searched before."""
+    """Groups of near duplicates, from the cache if it has them."""
     key = _key(pairs)
     begun, searched = time.perf_counter(), False
 
@@ -211,21 +207,21 @@ def _near(pairs: ShardFolder, progress: Progress) -> Places:
     if searched:
         how = f"searched {len(pairs):,} frames for near duplicates in {time.perf_counter() - begun:.1f} s"
     else:
-        how = "near duplicates, searched before"
+        how = "near duplicates, from the cache"
     progress.note(f"{how}: {images:,} images in {count:,} groups{', kept together in folds' if images else ''}")
     largest = int(np.bincount(groups).max())
     if largest > max(2, LARGE * len(groups)):
         progress.note(
-            f"{largest:,} of {len(groups):,} images are one group of near duplicates: where they only look alike, use "
+            f"{largest:,} of {len(groups):,} images are one group of near duplicates; if they only look alike, use "
             "--no-search-duplicates"
         )
     return groups
 
 
 def frame_fingerprints(pairs: ShardFolder, progress: Progress | None = None) -> Fingerprints:
-    """The fingerprints of all stored frames, 4.2 KB of memory each; the border of `--fit pad` does not count.
+    """Fingerprints of all stored frames, 4.2 KB of memory each, without the border of `--fit pad`.
 
-    As many threads work on them as this process trains with.
+    Uses as many threads as PyTorch does.
     """
     progress = progress or Progress()
     rows = np.zeros(len(pairs), ROW)
@@ -259,10 +255,8 @@ def _rows(pairs: ShardFolder, threads: int) -> Iterator[Row]:
 
 
 def _key(pairs: ShardFolder) -> tuple[str, ...]:
-    """Everything that decides which frames are near duplicates: the shards' plan, their files, and who compares."""
-    files = hashlib.sha256()
-    for number in range(len(pairs.shards)):
-        files.update(pairs.shard(number).source_sha256.tobytes())
+    """Everything that near duplicates depend on: the plan of the shards, their files, and the versions of libraries."""
+    files = hashlib.sha256(pairs.source_sha256.tobytes())
     versions = [f"{library.__name__} {library.__version__}" for library in (cv2, imagehash, PIL, np, scipy, torch)]
     frames = (pairs.header.plan, str(pairs.header.size), files.hexdigest())
     return (f"{_SEARCH}.{VERSION}", str(THRESHOLD), *frames, *versions)

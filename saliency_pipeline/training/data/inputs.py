@@ -1,4 +1,4 @@
-"""The last step before the network: a batch on its device, images normalized."""
+"""Network inputs: batches on the device of the network, with normalized images."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from saliency_pipeline.training.data.batches import Batch
 
 
 class Inputs:
-    """Moves batches to a device and normalizes them there: a byte a value is moved, not four.
+    """Moves batches to a device and normalizes them there, so that one byte per value is moved instead of four.
 
     Args:
         preprocessing: mean and standard deviation of images in [0, 1].
-        device: where the network is.
+        device: device of the network.
     """
 
     def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""From raw maps as they are stored to maps that a network takes: up-sampled to the frame and normalized."""
+"""Maps as network inputs: raw maps up-sampled to the frame and normalized."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch.nn import functional
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.training.config import NORMALIZATIONS
 
-# A map that varies by less than this part of its greatest absolute value is constant: up-sampling rounds. What is
-# stored has steps of at least 2**-11 near that value.
+# a map that varies by less than this share of its greatest absolute value is constant: up-sampling rounds, and stored
+# maps have steps of at least 2**-11 near that value
 _ROUNDING = 1e-5
 
 
 def upsample(maps: Tensor, size: int) -> Tensor:
-    """Bring raw maps to the size of the frame, bilinearly with `align_corners=False`.
+    """Up-sample raw maps to the size of the frame, bilinearly with `align_corners=False`.
 
-    A cell of the map then lies over the very pixels of the frame from which the source model computed it.
+    A cell of the map then covers the pixels of the frame from which the source model computed it.
 
     Args:
         maps: (B, h, w) float32, any range.
@@ -30,16 +30,16 @@ def upsample(maps: Tensor, size: int) -> Tensor:
 
 
 def normalize(maps: Tensor, how: str) -> Tensor:
-    """Bring each map of a batch to [0, 1], whatever its own range.
+    """Normalize each map of a batch to [0, 1].
 
     - `minmax`: (x - min) / (max - min).
     - `max`: max(x, 0) / max; negative values, evidence against the class, become 0.
     - `p99`: clip((x - min) / (p99 - min), 0, 1), where p99 is the 99th percentile, interpolated linearly: the display
-      of gradient maps in PAIR's saliency library (Smilkov et al., "SmoothGrad", 2017). Of a map whose 99th percentile
-      is its minimum the greatest value takes the percentile's part.
-    - `none`: the map as it is.
+      of gradient maps in PAIR's saliency library (Smilkov et al., "SmoothGrad", 2017). If the 99th
+      percentile is the minimum, the maximum replaces it.
+    - `none`: the map unchanged.
 
-    A map that is constant, all-zero or, for `max`, nowhere positive has nothing to say and becomes 0.
+    A map that is constant, all-zero or, for `max`, nowhere positive becomes 0.
 
     Args:
         maps: (B, 1, S, S) float32, finite, in any memory layout.
@@ -77,7 +77,7 @@ def normalize(maps: Tensor, how: str) -> Tensor:
 
 
 def _positive(values: Tensor) -> Tensor:
-    """The values, with 1 in place of those by which nothing can be divided."""
+    """The values, with 1 in place of those that are not positive: divisors."""
     return torch.where(values > 0, values, 1)
 
 

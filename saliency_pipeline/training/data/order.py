@@ -1,4 +1,4 @@
-"""In which order an epoch visits the rows of a data set, and which rows each rank takes. Nothing is read here."""
+"""Order of the rows in an epoch, batches, and the rows of each rank: pure functions of seed and epoch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Indices = npt.NDArray[np.int64]
 
 
 def run_seed(seed: int, fold: int | None) -> int:
-    """The seed of what one run draws: the images where they are scarce, first weights, order and augmentations.
+    """Random seed of a run: subsampling, initialization, order and augmentation depend on it.
 
-    The folds of one data set are dealt with `seed` itself. Were all else drawn with it as well, the runs of one
-    cross-validation would share luck that no other run has, and their spread would say too little.
+    Folds are split with `seed` itself. If everything else used it as well, the runs of one cross-validation would share
+    random state that no other run has, and their spread would be too small.
 
     >>> run_seed(7, None), run_seed(7, 1) != run_seed(7, 2)
     (7, True)
@@ -27,29 +27,28 @@ def run_seed(seed: int, fold: int | None) -> int:
 
 
 def epoch_order(count: int, seed: int, epoch: int, block: int | None = None, window: int = 8) -> Indices:
-    """The order of an epoch: a permutation that depends on the arguments alone, so that (epoch, step) says it all.
+    """Order of an epoch: a permutation that depends on the arguments alone, so that a run resumes by (epoch, step).
 
     Neither the number of workers or ranks nor NumPy's version changes it: rows are sorted by 64-bit numbers of
     Philox (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011), which NumPy promises never to change.
 
-    With `block` it is a block shuffle, for data that exceed the memory: contiguous blocks of so many rows are
-    permuted, and the rows are then permuted within windows of some blocks. A window is read from few places of the disk
-    and fits into memory, and every row still comes once. It gives up that all orders are possible: rows of one block
-    stay within one window, and a batch mixes a window rather than the whole data set. Data stored class by class
+    With `block` it is a block shuffle, for data that exceed the memory: contiguous blocks of rows are permuted, and the
+    rows are then permuted within windows of blocks. A window is read from few places of the disk and fits into memory.
+    Not all orders are possible then: a batch mixes a window rather than the whole data set. Data stored class by class
     therefore give batches of few classes unless a window holds many blocks, each much smaller than a class.
 
     Args:
         count: number of rows.
         seed: at least 0.
         epoch: at least 0.
-        block: rows in a block, at least 1; None permutes all rows.
-        window: blocks among which rows are mixed, at least 1.
+        block: rows per block, at least 1; None permutes all rows.
+        window: blocks per window, at least 1.
 
     Returns:
         int64 (count,), a permutation of `range(count)`.
 
     Raises:
-        SalpipeError: a seed, epoch, block or window is too small.
+        SalpipeError: a negative seed or epoch, or an empty block or window.
 
     >>> sorted(epoch_order(5, seed=0, epoch=3).tolist())
     [0, 1, 2, 3, 4]
@@ -69,9 +68,9 @@ def epoch_order(count: int, seed: int, epoch: int, block: int | None = None, win
 
 
 def epoch_batches(order: npt.NDArray[np.integer[Any]], batch_size: int) -> list[npt.NDArray[np.integer[Any]]]:
-    """Cut an order into the fewest batches of at most `batch_size` rows, all of nearly the same size.
+    """Split an order into the fewest batches of at most `batch_size` rows, all of nearly the same size.
 
-    Every row comes once, and no small rest remains at the end, of which batch normalization would take bad statistics.
+    No small last batch remains, on which batch normalization would compute poor statistics.
 
     Args:
         order: (N,) integers.
@@ -92,7 +91,7 @@ def epoch_batches(order: npt.NDArray[np.integer[Any]], batch_size: int) -> list[
 
 
 def rank_slice(batch: npt.NDArray[np.integer[Any]], rank: int, world: int) -> npt.NDArray[np.integer[Any]]:
-    """The part of a global batch that one of `world` ranks takes; the parts are disjoint and together the batch.
+    """The rows of a global batch that one of `world` ranks takes; the parts are disjoint and together the batch.
 
     >>> [rank_slice(np.arange(5), rank, 2).tolist() for rank in range(2)]
     [[0, 2, 4], [1, 3]]

@@ -1,4 +1,4 @@
-"""Which images train, which validate and which are evaluated. In which order they come stands elsewhere."""
+"""Splits: the images that a run trains on and validates, by stored splits or by folds, and those of an evaluation."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ Positions = npt.NDArray[np.int64]
 # -1 to 2, as the shards store them
 _STORED = ("without a split", "train", "validation", "test")
 
-_MAX_SEED = 2**32 - 1
-
 
 @dataclass(frozen=True)
 class Split:
@@ -31,7 +29,7 @@ class Split:
     Attributes:
         train: (n,) int64, ascending.
         validation: (m,) int64, ascending; no position is in both.
-        pool: how many images `train` was drawn from.
+        pool: number of images that `train` was sampled from.
     """
 
     train: Positions
@@ -39,13 +37,21 @@ class Split:
     pool: int
 
 
-@dataclass(frozen=True)
-class _Dealing:
-    """What folds keep together, and how: see `choose_split`."""
+@dataclass(frozen=True, eq=False)
+class Together:
+    """Images that folds keep together.
 
-    groups: Positions | None
-    balanced: bool
-    remedy: str
+    Attributes:
+        groups: (N,) int64, equal for images of a group; None without groups.
+        balanced: True for groups of any size and of several classes, such as persons or scenes: folds then have the
+            same number of images per class as nearly as groups allow. Otherwise folds have the same number of groups,
+            as suits duplicates.
+        remedy: what else can be done if groups leave too few images, for the error.
+    """
+
+    groups: Positions | None = None
+    balanced: bool = False
+    remedy: str = ""
 
 
 def choose_split(
@@ -53,9 +59,7 @@ def choose_split(
     splits: npt.NDArray[np.int8],
     classes: Sequence[str],
     *,
-    groups: Positions | None = None,
-    balanced: bool = False,
-    remedy: str = "",
+    together: Together = Together(),
     folds: int | None = None,
     fold: int | None = None,
     per_class: int | None = None,
@@ -63,39 +67,33 @@ def choose_split(
     inner: bool = False,
     seed: int = 0,
 ) -> Split:
-    """Choose the images that train and those that validate.
+    """Choose the training and the validation images.
 
-    Without `folds` the splits stored in the shards hold, and images without one stay out. With `folds` all images
-    but those of the test split are dealt into that many stratified folds, of which one validates; duplicates of one
-    another lie in one fold. Images without a label are in neither part.
+    Without `folds` the splits stored in the shards apply, and images without one are left out. With `folds` all images
+    but those of the test split are split into stratified folds, of which one validates; duplicates lie in one fold.
+    Images without a label are in neither part.
 
-    `per_class` and `limit` make training data scarce and leave the validation images alone. Both take the first of
-    one seeded order in which an image's place depends on nothing but seed, fold and its position, so that the draw
-    for K is contained in the draw for K + 1, and all arms of a comparison see the same images. `limit` gives each class
-    one image and shares the rest in proportion to the class sizes; it comes after `per_class`.
+    `per_class` and `limit` subsample the training images. Both take the first images of one seeded order in which the
+    rank of an image depends on seed, fold and its position alone, so that the sample for K is contained in the sample
+    for K + 1, and all arms of a comparison see the same images. `limit` gives each class one image and the rest in
+    proportion to the class sizes; it is applied after `per_class`.
 
     Args:
         labels: (N,) int64, -1 where unlabeled.
         splits: (N,) int8, 0 train, 1 validation, 2 test, -1 none.
         classes: names in label order.
-        groups: (N,) int64, equal for images that folds keep together; None where there are none.
-        balanced: whether groups may be of any size and of several classes, as persons or scenes are: folds then have
-            the same number of images of each class as nearly as groups allow. Otherwise they have the same number of
-            groups, as suits duplicates.
-        remedy: what else can be done where groups leave too few images, added to the error.
-        folds: how many folds to deal, >= 2.
-        fold: which of them validates, 1 to `folds`.
-        per_class: at most so many training images of each class.
-        limit: at most so many training images.
+        together: images that folds keep together.
+        folds: number of folds, >= 2; None for the stored splits.
+        fold: the fold that validates, 1 to `folds`.
+        per_class: maximum number of training images per class.
+        limit: maximum number of training images.
         inner: train on four fifths of the training images and validate on the rest; see `inner_split`.
-        seed: of the folds and the draws, 0 to 2**32 - 1.
+        seed: random seed of folds and subsampling, 0 to 2**32 - 1.
 
     Raises:
         SalpipeError: the options contradict each other, or a part or a class of the training part would be empty.
     """
-    _check_options(per_class, limit, seed)
-    dealing = _Dealing(groups, balanced, remedy)
-    train, validation = _parts(labels, splits, classes, dealing, folds, fold, seed)
+    train, validation = _parts(labels, splits, classes, together, folds, fold, seed)
     for part, rows in (("training", train), ("validation", validation)):
         if not len(rows):
             raise SalpipeError(
@@ -118,27 +116,27 @@ def choose_split(
     if limit is not None:
         train = train[_proportional_rank(labels[train], order[train]) < limit]
     if inner:
-        train, validation = inner_split(train, labels, classes, groups, run_seed(seed, fold))
+        train, validation = inner_split(train, labels, classes, together.groups, run_seed(seed, fold))
     return Split(train, validation, pool)
 
 
 def inner_split(
     rows: Positions, labels: Labels, classes: Sequence[str], groups: Positions | None, seed: int
 ) -> tuple[Positions, Positions]:
-    """Divide training images into four fifths to train on and one fifth, of each class, to validate.
+    """Split training images into four fifths to train on and one fifth, of each class, to validate.
 
-    Options can be chosen by the latter without the validation images of the fold. Groups stay together; a group counts
+    Options can be tuned on the latter without the validation images of the fold. Groups are not divided; a group counts
     for the class of its first image.
 
     Args:
         rows: (n,) int64, the training images, ascending.
-        labels: (N,) int64, of all images.
+        labels: (N,) int64, labels of all images.
         classes: names in label order.
-        groups: (N,) int64, equal for images that stay together; None where there are none.
-        seed: of the division.
+        groups: (N,) int64, equal for images of a group; None without groups.
+        seed: random seed.
 
     Returns:
-        Positions that train and that validate, int64, ascending; together they are `rows`.
+        Training and validation positions, int64, ascending; together they are `rows`.
 
     Raises:
         SalpipeError: a class has a single image, or group, or is left without an image to train on.
@@ -150,14 +148,14 @@ def inner_split(
     if (few := np.flatnonzero(counts < 2)).size:
         raise SalpipeError(
             f"class {classes[few[0]]!r} has fewer than two different training images, too few for an inner split; "
-            "add some, or give one --lr"
+            "add some, or use a single --lr"
         )
     fifth = np.maximum(1, (counts + 2) // 5)
     validates = np.isin(leader, first[_rank_in_class(own, order) < fifth[own]])
     if (lost := np.setdiff1d(labels[rows], labels[rows[~validates]])).size:
         raise SalpipeError(
             f"class {classes[lost[0]]!r} has no image to train on in an inner split, since groups are not divided; add "
-            "images, or give one --lr"
+            "images, or use a single --lr"
         )
     return rows[~validates], rows[validates]
 
@@ -168,9 +166,7 @@ def evaluation_rows(
     name: str,
     *,
     classes: Sequence[str],
-    groups: Positions | None = None,
-    balanced: bool = False,
-    remedy: str = "",
+    together: Together = Together(),
     folds: int | None = None,
     fold: int | None = None,
     seed: int = 0,
@@ -178,48 +174,44 @@ def evaluation_rows(
     """The labeled images of one part of the data set, for evaluation.
 
     Args:
-        labels: (N,) int64, -1 where unlabeled.
-        splits: (N,) int8, 0 train, 1 validation, 2 test, -1 none.
-        name: `train` and `validation` as `choose_split` makes them from the same options (never reduced), `test` for
-            the shards' test split, or `all`.
+        labels: as in `choose_split`; so are all others but the name.
+        splits: stored splits.
+        name: `train` and `validation` as `choose_split` makes them (never subsampled), `test` for the stored test
+            split, or `all`.
         classes: names in label order.
-        groups: as in training; so are `balanced` and `remedy`.
-        balanced: as in training.
-        remedy: as in training.
-        folds: as in training; `None` for the shards' own splits.
-        fold: as in training.
-        seed: as in training.
+        together: images that folds keep together.
+        folds: number of folds; None for the stored splits.
+        fold: the fold that validates.
+        seed: random seed of the folds.
 
     Returns:
         (n,) int64, ascending, never empty.
 
     Raises:
-        SalpipeError: no such part, or it holds no labeled image.
+        SalpipeError: an unknown part, or one without a labeled image.
     """
     if name not in PARTS:
         raise SalpipeError(f"--split {name}: unknown; choose one of {', '.join(PARTS)}")
     labeled = _labeled(labels, splits, classes)
     if name in ("train", "validation"):
-        _check_options(None, None, seed)
-        dealing = _Dealing(groups, balanced, remedy)
-        train, validation = _parts(labels, splits, classes, dealing, folds, fold, seed)
+        train, validation = _parts(labels, splits, classes, together, folds, fold, seed)
         rows = train if name == "train" else validation
     else:
         # shards of test images alone have too few for the folds of training, and need none
         rows = labeled if name == "all" else labeled[splits[labeled] == Part.TEST]
     if not len(rows):
         stored = np.bincount(splits[labeled] + 1, minlength=4)
-        found = ", ".join(f"{count} {part}" for part, count in zip(_STORED, stored, strict=True) if count)
+        counts = ", ".join(f"{count} {part}" for part, count in zip(_STORED, stored, strict=True) if count)
         raise SalpipeError(
-            f"--split {name}: the shards have no labeled image there (they have {found}); choose another or 'all'"
+            f"--split {name}: the shards have no labeled image there (they have {counts}); choose another or 'all'"
         )
     return rows
 
 
 def _labeled(labels: Labels, splits: npt.NDArray[np.int8], classes: Sequence[str]) -> Positions:
-    """Positions of the labeled images, of which there is one at least."""
+    """Positions of the labeled images, at least one."""
     if labels.ndim != 1 or labels.shape != splits.shape:
-        raise ValueError(f"labels {labels.shape} and splits {splits.shape}: wanted (N,) twice")
+        raise ValueError(f"labels {labels.shape} and splits {splits.shape}: expected (N,) twice")
     if len(wrong := np.flatnonzero((labels < -1) | (labels >= len(classes)))):
         raise IntegrityError(
             f"image {wrong[0]} has label {labels[wrong[0]]}, but there are {len(classes)} classes; run 'salpipe verify'"
@@ -234,7 +226,7 @@ def _parts(
     labels: Labels,
     splits: npt.NDArray[np.int8],
     classes: Sequence[str],
-    dealing: _Dealing,
+    together: Together,
     folds: int | None,
     fold: int | None,
     seed: int,
@@ -246,30 +238,28 @@ def _parts(
             raise OptionError(f"--fold {fold} needs the number of folds; add --folds 5")
         stored = splits[labeled]
         return labeled[stored == Part.TRAIN], labeled[stored == Part.VALIDATION]
-    if folds < 2:
-        raise OptionError(f"--folds {folds}: there must be at least 2, one to train on and one to validate")
     if fold is None:
         raise OptionError(f"--folds {folds} needs the fold that validates; add --fold 1 (to {folds})")
     if not 1 <= fold <= folds:
         raise OptionError(f"--fold {fold}: there are {folds} folds; use 1 to {folds}")
     pool = labeled[splits[labeled] != Part.TEST]
-    leader = np.arange(len(pool)) if dealing.groups is None else leaders(dealing.groups[pool])
-    if dealing.balanced and _are_uneven(leader, labels[pool]):
-        validates = _balanced_fold(leader, labels[pool], classes, folds, fold, seed, dealing.remedy)
+    leader = np.arange(len(pool)) if together.groups is None else leaders(together.groups[pool])
+    if together.balanced and _are_uneven(leader, labels[pool]):
+        validates = _balanced_fold(leader, labels[pool], classes, folds, fold, seed, together.remedy)
         return pool[~validates], pool[validates]
-    # the first of each group is dealt, and the others follow it
-    dealt = np.unique(leader)
-    different = len(dealt) < len(pool)
-    noun = "image" if not different else "group" if dealing.balanced else "different image"
-    _check_folds(labels[pool[dealt]], classes, folds, noun, dealing.remedy if different else "")
-    dealer = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    _, validating = list(dealer.split(dealt, labels[pool[dealt]]))[fold - 1]
-    validates = np.isin(leader, dealt[validating])
+    # the first image of each group is split, and the others follow it
+    first = np.unique(leader)
+    grouped = len(first) < len(pool)
+    noun = "image" if not grouped else "group" if together.balanced else "different image"
+    _check_folds(labels[pool[first]], classes, folds, noun, together.remedy if grouped else "")
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    _, validating = list(splitter.split(first, labels[pool[first]]))[fold - 1]
+    validates = np.isin(leader, first[validating])
     return pool[~validates], pool[validates]
 
 
 def _are_uneven(leader: Positions, labels: Labels) -> bool:
-    """Whether groups differ in size or hold images of several classes."""
+    """Return whether groups differ in size or hold images of several classes."""
     _, sizes = np.unique(leader, return_counts=True)
     return bool((sizes != sizes[0]).any() or (labels != labels[leader]).any())
 
@@ -277,16 +267,16 @@ def _are_uneven(leader: Positions, labels: Labels) -> bool:
 def _balanced_fold(
     leader: Positions, labels: Labels, classes: Sequence[str], folds: int, fold: int, seed: int, remedy: str
 ) -> npt.NDArray[np.bool_]:
-    """Which images of a pool validate, (n,) bool, where groups are uneven.
+    """Mask of the images of a pool that validate, (n,) bool, for uneven groups.
 
-    Groups are dealt as by sklearn's StratifiedGroupKFold: those with the most uneven classes first, each to the fold
-    that leaves the classes' shares in all folds most alike. Equal groups come in an order that the seed decides.
+    Groups are assigned by scikit-learn's StratifiedGroupKFold: those with the most uneven classes first, each to the
+    fold that keeps the class shares of all folds most alike. The seed decides the order of equal groups.
     """
-    dealt, group = np.unique(leader, return_inverse=True)
+    first, group = np.unique(leader, return_inverse=True)
     members = np.unique(np.stack([labels, group], axis=1), axis=0)[:, 0]
     _check_folds(members, classes, folds, "group", remedy)
-    # by an order of our own: shuffles of NumPy, and how sklearn applies them, may change
-    order = _seeded_order(len(dealt), seed)
+    # in our own order: the shuffles of NumPy and scikit-learn may change
+    order = _seeded_order(len(first), seed)
     parts = list(StratifiedGroupKFold(folds).split(labels, labels, order[group]))
     training, validating = parts[fold - 1]
     lacking = np.setdiff1d(labels, labels[training])
@@ -298,23 +288,14 @@ def _balanced_fold(
     return validates
 
 
-def _check_options(per_class: int | None, limit: int | None, seed: int) -> None:
-    if per_class is not None and per_class < 1:
-        raise OptionError(f"--per-class {per_class}: must be at least 1")
-    if limit is not None and limit < 1:
-        raise OptionError(f"--limit {limit}: must be at least 1")
-    if not 0 <= seed <= _MAX_SEED:
-        raise OptionError(f"--seed {seed}: must be 0 to {_MAX_SEED}")
-
-
 def _check_folds(labels: Labels, classes: Sequence[str], folds: int, noun: str, otherwise: str = "") -> None:
-    """Refuse what StratifiedKFold would only warn of: a class that cannot be in every fold.
+    """Raises SalpipeError for a class that cannot be in every fold, of which StratifiedKFold would only warn.
 
     Args:
-        labels: of what is dealt: images, the first image of each group, or each group once per class.
-        classes: their names.
-        folds: how many.
-        noun: what is dealt.
+        labels: labels of the units that are split: images, the first image of each group, or each group per class.
+        classes: names of the classes.
+        folds: number of folds.
+        noun: name of the units.
         otherwise: what else can be done, added to the error.
     """
     counts = np.bincount(labels, minlength=len(classes))
@@ -336,9 +317,9 @@ def _without_training(classes: Sequence[str], empty: npt.NDArray[np.intp]) -> st
 
 
 def _seeded_order(count: int, seed: int) -> npt.NDArray[np.int64]:
-    """A permutation (count,) int64: the place of each position in the seeded order.
+    """A permutation (count,) int64: the rank of each position in the seeded order.
 
-    It sorts the raw numbers of PCG64, whose stream NumPy promises never to change; its shuffles may.
+    It sorts the raw numbers of PCG64, whose stream NumPy promises never to change, unlike its shuffles.
     """
     numbers = np.random.PCG64(seed).random_raw(count)
     order = np.empty(count, np.int64)
@@ -347,7 +328,7 @@ def _seeded_order(count: int, seed: int) -> npt.NDArray[np.int64]:
 
 
 def _rank_in_class(labels: Labels, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """For each image how many of its class come before it in the seeded order."""
+    """Number of images of the same class that precede each image in the seeded order."""
     by_class = np.lexsort((order, labels))
     first = np.searchsorted(labels[by_class], labels[by_class])
     ranks = np.empty(len(labels), np.int64)
@@ -356,7 +337,7 @@ def _rank_in_class(labels: Labels, order: npt.NDArray[np.int64]) -> npt.NDArray[
 
 
 def _proportional_rank(labels: Labels, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """A permutation of which every beginning holds the classes in proportion, after one image of each."""
+    """A permutation whose every prefix holds the classes in proportion, after one image of each."""
     ranks = _rank_in_class(labels, order)
     share = np.where(ranks == 0, 0.0, (ranks + 0.5) / np.bincount(labels)[labels])
     places = np.empty(len(labels), np.int64)

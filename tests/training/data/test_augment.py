@@ -1,4 +1,4 @@
-"""Augmentation: the pair stays aligned, color leaves maps alone, and a pair's fate depends on its own seed."""
+"""Augmentation: the pair stays aligned, color leaves maps alone, and augmentation of a pair depends on its own seed."""
 
 import itertools
 
@@ -138,6 +138,6 @@ def test_color_factors_lie_around_one():
     assert (same.int() - PHOTOS.int()).abs().max() == 0
 
 
-def test_an_unknown_augmentation_is_answered_with_those_there_are():
+def test_the_error_for_an_unknown_augmentation_lists_all():
     with pytest.raises(SalpipeError, match="'rotate' is unknown; use some of crop, flip, color"):
         augment(PHOTOS, None, ("rotate",), seeds(0))

@@ -1,4 +1,4 @@
-"""Pairs from shards: what is gathered is what is stored, in any worker; batches come in order, ahead and complete."""
+"""Pairs from shards: rows are as stored, in any worker; batches come in order, prefetched and complete."""
 
 import io
 import pickle
@@ -48,18 +48,18 @@ def test_what_is_gathered_is_what_is_stored(folder, method, target):
     dataset = PairDataset(folder, rows, method, target)
     assert len(dataset) == 50
     for indices in ([3], [49, 0, 3, 3, 17], np.arange(50), np.arange(50)[::-1], []):
-        found = dataset.__getitems__(indices)
+        result = dataset.__getitems__(indices)
         expected = [folder[int(row)] for row in rows[indices]] if len(indices) else []
-        assert found.positions.tolist() == [rows[index] for index in indices]
-        assert (found.images.dtype, found.images.shape[1:]) == (np.uint8, (SIZE, SIZE, 3))
-        assert found.labels.dtype == np.int64
+        assert result.positions.tolist() == [rows[index] for index in indices]
+        assert (result.images.dtype, result.images.shape[1:]) == (np.uint8, (SIZE, SIZE, 3))
+        assert result.labels.dtype == np.int64
         for i, pair in enumerate(expected):
-            np.testing.assert_array_equal(found.images[i], pair.image)
-            assert found.labels[i] == pair.label
+            np.testing.assert_array_equal(result.images[i], pair.image)
+            assert result.labels[i] == pair.label
             if method is not None:
-                assert found.maps.dtype == np.float32
-                np.testing.assert_array_equal(found.maps[i], pair.maps[method][target])
-        assert (found.maps is None) == (method is None)
+                assert result.maps.dtype == np.float32
+                np.testing.assert_array_equal(result.maps[i], pair.maps[method][target])
+        assert (result.maps is None) == (method is None)
     image, one, label = dataset[7]
     np.testing.assert_array_equal(image, folder[int(rows[7])].image)
     assert (one is None) == (method is None)
@@ -76,15 +76,15 @@ def test_what_is_gathered_belongs_to_the_caller(folder):
     for array in (first.images, first.maps, first.labels, first.positions):
         array[...] = 0
     again = dataset.__getitems__([1, 2])
-    for found, expected in zip((again.images, again.maps, again.labels), kept, strict=True):
-        np.testing.assert_array_equal(found, expected)
+    for result, expected in zip((again.images, again.maps, again.labels), kept, strict=True):
+        np.testing.assert_array_equal(result, expected)
 
 
 def test_shards_may_be_empty_and_more_than_stay_open(tmp_path, monkeypatch):
     monkeypatch.setattr(reader, "_OPEN_SHARDS", 2)
     pairs = ShardFolder(shards.folder(tmp_path / "f", [3, 0, 2, 1, 0, 4]))
-    found = PairDataset(pairs, np.arange(10)[::-1], "gradcam").__getitems__(range(10))
-    np.testing.assert_array_equal(found.images, [pairs[i].image for i in range(9, -1, -1)])
+    result = PairDataset(pairs, np.arange(10)[::-1], "gradcam").__getitems__(range(10))
+    np.testing.assert_array_equal(result.images, [pairs[i].image for i in range(9, -1, -1)])
     assert sum(shard.is_open for shard in pairs.shards) <= 2
 
 
@@ -99,13 +99,13 @@ def test_nothing_is_opened_before_it_is_needed(folder):
     ("rows", "method", "target", "message"),
     [
         ([0], "lime", 0, r"holds no maps of 'lime'; it holds gradcam, gradient-simonyan"),
-        ([0], "gradcam", 1, r"holds 1 maps of 'gradcam' an image: use a target from 0 to 0, not 1"),
+        ([0], "gradcam", 1, r"holds 1 maps of 'gradcam' per image; use a target from 0 to 0, not 1"),
         ([0], "gradient-simonyan", -1, r"use a target from 0 to 1, not -1"),
         ([0, 96], "gradcam", 0, r"holds 96 images, not those from 0 to 96"),
         ([-1], None, 0, r"holds 96 images, not those from -1 to -1"),
     ],
 )
-def test_what_is_not_stored_is_answered_with_what_is(tmp_path, rows, method, target, message):
+def test_errors_list_the_contents_of_the_shards(tmp_path, rows, method, target, message):
     pairs = ShardFolder(labeled(tmp_path / "f"))
     with pytest.raises(SalpipeError, match=message):
         PairDataset(pairs, np.array(rows), method, target)
@@ -142,9 +142,9 @@ def test_every_worker_gives_the_same(folder, context):
 def test_batches_are_the_rows_prepared(folder):
     dataset = PairDataset(folder, np.arange(3, 29), "gradcam")
     chosen = epoch_batches(epoch_order(26, 0, 0), 8)
-    found = list(Prefetcher(dataset, Transform("p99")).run(chosen, 0))
-    assert len(found) == 4
-    for batch, indices in zip(found, chosen, strict=True):
+    result = list(Prefetcher(dataset, Transform("p99")).run(chosen, 0))
+    assert len(result) == 4
+    for batch, indices in zip(result, chosen, strict=True):
         rows = dataset.__getitems__(indices)
         assert (batch.images.shape[1:], batch.images.dtype) == ((3, SIZE, SIZE), torch.uint8)
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
@@ -191,9 +191,9 @@ def test_batches_do_not_depend_on_how_many_are_ahead(folder, monkeypatch, cores)
     preparation = Transform(augment=AUGMENTATIONS)
     expected = [Prefetcher(dataset, preparation).prepare(indices, 1) for indices in chosen]
     for ahead in (1, 2, 3, 20):
-        found = list(Prefetcher(dataset, preparation, ahead).run(chosen, 1))
-        assert len(found) == len(expected)
-        assert all(map(_same, found, expected))
+        result = list(Prefetcher(dataset, preparation, ahead).run(chosen, 1))
+        assert len(result) == len(expected)
+        assert all(map(_same, result, expected))
     assert list(Prefetcher(dataset, preparation).run([], 0)) == []
 
 
@@ -329,11 +329,11 @@ def test_pixels_of_both_encodings_are_those_of_the_file(tmp_path, encoding):
     """JPEG shards give what Pillow decodes of them, raw shards what was written."""
     path = shards.folder(tmp_path / "f", [9], encoding)
     whole = shards.rows(9, encoding)
-    found = PairDataset(ShardFolder(path), np.arange(9), None).__getitems__(np.arange(9)).images
+    result = PairDataset(ShardFolder(path), np.arange(9), None).__getitems__(np.arange(9)).images
     if encoding == "raw":
-        np.testing.assert_array_equal(found, whole.images)
+        np.testing.assert_array_equal(result, whole.images)
     else:
-        np.testing.assert_array_equal(found, [Image.open(io.BytesIO(file)) for file in whole.images])
+        np.testing.assert_array_equal(result, [Image.open(io.BytesIO(file)) for file in whole.images])
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
@@ -346,5 +346,5 @@ def test_a_strangers_jpeg_gives_what_pillow_gives(tmp_path, mode):
     ).save(file, "JPEG", progressive=True)
     whole.images[1] = file.getvalue()
     path = shards.write(tmp_path / "a.h5", shards.header("jpeg"), whole)
-    found = PairDataset(ShardFolder(path), np.array([1]), None)[0][0]
-    np.testing.assert_array_equal(found, Image.open(file).convert("RGB"))
+    result = PairDataset(ShardFolder(path), np.array([1]), None)[0][0]
+    np.testing.assert_array_equal(result, Image.open(file).convert("RGB"))

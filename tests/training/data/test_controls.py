@@ -1,4 +1,4 @@
-"""Control maps: what each takes away, and that it takes away nothing else."""
+"""Control maps: the information that each removes, and that it removes nothing else."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def test_of_two_classes_a_partner_does_not_give_the_label_away() -> None:
 
 
 def test_one_image_alone_has_no_partner() -> None:
-    with pytest.raises(SalpipeError, match="one image alone has none; add images"):
+    with pytest.raises(SalpipeError, match="there is only one image; add images"):
         partners(1, 0)
 
 
@@ -76,18 +76,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> ShardFolder:
 
 def maps(folder: ShardFolder, control: str, indices: np.ndarray, seed: int = 3) -> np.ndarray:
     rows = np.arange(4, 44)
-    found = PairDataset(folder, rows, "gradcam", maps=control, seed=seed).__getitems__(indices).maps
-    assert found is not None
-    assert found.dtype == np.float32
-    return found
+    result = PairDataset(folder, rows, "gradcam", maps=control, seed=seed).__getitems__(indices).maps
+    assert result is not None
+    assert result.dtype == np.float32
+    return result
 
 
 def test_a_mismatched_map_is_the_partners_own(folder: ShardFolder) -> None:
     rows = np.arange(4, 44)
     dataset = PairDataset(folder, rows, "gradcam", maps="mismatched", seed=3)
     own = maps(folder, "own", np.arange(40))
-    found = maps(folder, "mismatched", np.arange(40))
-    np.testing.assert_array_equal(found, own[partners(40, 3)])
+    result = maps(folder, "mismatched", np.arange(40))
+    np.testing.assert_array_equal(result, own[partners(40, 3)])
     of_class = maps(folder, "mismatched-same-class", np.arange(40))
     np.testing.assert_array_equal(of_class, own[partners_of_class(dataset.labels, 3)])
 

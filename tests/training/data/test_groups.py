@@ -1,4 +1,4 @@
-"""Which images folds keep together: near duplicates searched among frames, groups by a rule, what runs record."""
+"""Groups of images that folds keep together: near duplicates among frames, groups by a rule, records of runs."""
 
 import json
 from dataclasses import replace
@@ -21,8 +21,8 @@ from saliency_pipeline.training.data.groups import (
     frame_fingerprints,
     searched_before,
 )
-from saliency_pipeline.training.parts import split_of
 from saliency_pipeline.training.run import train
+from saliency_pipeline.training.setup import split_of
 from tests.comparison.marked import marked
 from tests.evaluation.runs import Notes, run_on
 from tests.training import copies
@@ -79,7 +79,7 @@ def test_a_run_of_an_earlier_version_is_evaluated_on_its_own_folds(tmp_path: Pat
     check_same_groups(tmp_path, None, {"sha256": "anything"})
 
 
-def test_the_search_is_made_once_and_its_cost_is_told(
+def test_the_search_is_made_once_and_its_duration_is_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_cache: Path
 ) -> None:
     path, notes = copied(tmp_path / "shards"), Notes()
@@ -93,7 +93,7 @@ def test_the_search_is_made_once_and_its_cost_is_told(
         patch.setattr(module, "fingerprint_frame", None)
         again = find_groups(TrainConfig(), ShardFolder(path), notes)
     assert again.sha256 == first.sha256
-    assert notes.find("near duplicates, searched before: 16 images in 8 groups")
+    assert notes.find("near duplicates, from the cache: 16 images in 8 groups")
 
     # damaged entries, also such as are whole but of other images, are searched again
     for damaged in (b"", entry.read_bytes()[:-9]):
@@ -138,10 +138,10 @@ def test_the_border_of_padding_is_no_part_of_an_image(tmp_path: Path) -> None:
     counts = {}
     for fit in ("pad", "crop"):
         pairs = ShardFolder(store(tmp_path / fit, replace(copies.header(fit=fit), plan=fit), rows))
-        found = find_groups(TrainConfig(), pairs)
-        counts[fit] = found.report()["groups"]
+        groups = find_groups(TrainConfig(), pairs)
+        counts[fit] = groups.report()["groups"]
         if fit == "pad":
-            assert found.numbers.tolist() == [0, 1, 2, 3, 4, 5] * 2
+            assert groups.numbers.tolist() == [0, 1, 2, 3, 4, 5] * 2
     assert counts == {"pad": 6, "crop": 0}
 
 
@@ -205,7 +205,7 @@ def test_persons_lie_in_one_fold_whatever_names_them(
     )
 
 
-def test_images_in_no_group_are_told(tmp_path: Path) -> None:
+def test_images_in_no_group_are_noted(tmp_path: Path) -> None:
     pairs, notes = ShardFolder(copied(tmp_path / "shards")), Notes()
     find_groups(TrainConfig(group_by="person-[0-4]"), pairs, notes)
     alone = sum(int(key.split("person-")[1][0]) > 4 for key in [pair.key for pair in pairs])
@@ -229,7 +229,7 @@ def test_a_table_that_has_changed_is_refused_by_run_and_evaluation(
     assert config is not None
     assert config.group_by == str(table)
     train(shards, run, config)
-    assert evaluate(run, shards, device="cpu").metrics["images"] == stored["images"]["validation"]
+    assert evaluate(run, shards, device="cpu").metrics.images == stored["images"]["validation"]
 
     table.write_text("key,group\n" + "".join(f"{key},{key.split('/')[1]}{key < 'd'}\n" for key in keys))
     with pytest.raises(PlanMismatchError, match=r"other groups .* table of --group-by persons.csv has changed"):
@@ -241,7 +241,7 @@ def test_a_table_that_has_changed_is_refused_by_run_and_evaluation(
         evaluate(run, shards, device="cpu")
 
 
-def test_a_run_tells_of_groups_across_the_shards_own_splits(tmp_path: Path) -> None:
+def test_a_run_notes_groups_across_the_shards_own_splits(tmp_path: Path) -> None:
     shards, notes = copied(tmp_path / "shards", splits=0), Notes()
     pairs = ShardFolder(shards)
     assert divided(pairs, find_groups(TrainConfig(), pairs), folds=False) == 0
@@ -264,9 +264,9 @@ def run_options() -> dict[str, object]:
 
 def test_fingerprints_of_frames_are_in_the_order_of_the_images(tmp_path: Path) -> None:
     pairs = ShardFolder(copied(tmp_path / "shards"))
-    found = frame_fingerprints(pairs)
-    assert found.readable.all()
+    groups = frame_fingerprints(pairs)
+    assert groups.readable.all()
     for position in (0, 17, COUNT - 1):
         row = module.fingerprint_frame(pairs[position].image, bytes(32))
-        assert (found.frames[position] == row["frame"]).all()
-        assert found.hashes[position].tolist() == row["hashes"].tolist()
+        assert (groups.frames[position] == row["frame"]).all()
+        assert groups.hashes[position].tolist() == row["hashes"].tolist()

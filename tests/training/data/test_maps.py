@@ -62,21 +62,21 @@ def test_normalization_follows_its_formula(how, side):
     maps[0] = abs(maps[0])
     maps[1] = -abs(maps[1]) - 1e-9
     maps = maps.astype(np.float32)
-    found = normalize(torch.from_numpy(maps), how).numpy()
-    np.testing.assert_allclose(found, twin(maps, how), rtol=0, atol=2e-6)
+    result = normalize(torch.from_numpy(maps), how).numpy()
+    np.testing.assert_allclose(result, twin(maps, how), rtol=0, atol=2e-6)
 
 
 @settings(deadline=None, max_examples=300)
 @given(arrays.arrays(np.float32, SHAPES, elements=FINITE), st.sampled_from(["minmax", "max", "p99"]))
 def test_every_finite_map_comes_to_lie_in_its_range(maps, how):
     before = maps.copy()
-    found = normalize(torch.from_numpy(maps), how)
-    assert found.shape == maps.shape
-    assert found.isfinite().all()
-    assert found.amin() >= 0
-    assert found.amax() <= 1
+    result = normalize(torch.from_numpy(maps), how)
+    assert result.shape == maps.shape
+    assert result.isfinite().all()
+    assert result.amin() >= 0
+    assert result.amax() <= 1
     np.testing.assert_array_equal(maps, before)
-    for one, x in zip(found, maps, strict=True):
+    for one, x in zip(result, maps, strict=True):
         magnitude = abs(x).max()
         if x.min() == x.max():
             assert (one == 0).all()
@@ -102,17 +102,17 @@ def test_the_least_step_that_is_stored_is_kept(how):
     """Float16 values near 1 lie 2**-11 apart."""
     maps = torch.full((1, 7, 7), 1 - 2**-11)
     maps[0, 3, 3] = 1
-    found = normalize(upsample(maps, 224), how)
-    assert (found.amin(), found.amax()) == (0, 1)
-    assert (found > 0).float().mean() < 0.1
+    result = normalize(upsample(maps, 224), how)
+    assert (result.amin(), result.amax()) == (0, 1)
+    assert (result > 0).float().mean() < 0.1
 
 
 def test_a_spike_of_less_than_a_percent_is_its_own_percentile():
     maps = torch.zeros(1, 1, 224, 224)
     maps[0, 0, 100, 50] = 3
     maps[0, 0, 0, 0] = 1.5
-    found = normalize(maps, "p99")
-    assert (found[0, 0, 100, 50], found[0, 0, 0, 0], found.sum()) == (1, 0.5, 1.5)
+    result = normalize(maps, "p99")
+    assert (result[0, 0, 100, 50], result[0, 0, 0, 0], result.sum()) == (1, 0.5, 1.5)
 
 
 def test_evidence_against_counts_as_none_under_max():
@@ -141,10 +141,10 @@ def test_memory_layout_does_not_matter(how):
 def test_the_percentile_has_no_limit_of_size():
     """torch.quantile refuses more than 2**24 values a map."""
     maps = torch.arange(2**24 + 4096, dtype=torch.float32).view(1, 1, 4097, 4096)
-    found = normalize(maps, "p99")
-    assert float((found == 1).float().mean()) == pytest.approx(0.01, abs=1e-4)
+    result = normalize(maps, "p99")
+    assert float((result == 1).float().mean()) == pytest.approx(0.01, abs=1e-4)
 
 
-def test_an_unknown_normalization_is_answered_with_those_there_are():
+def test_the_error_for_an_unknown_normalization_lists_all():
     with pytest.raises(SalpipeError, match="'mean' is unknown; use one of minmax, max, p99, none"):
         normalize(torch.zeros(1, 1, 2, 2), "mean")

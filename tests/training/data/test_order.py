@@ -1,4 +1,4 @@
-"""The order of an epoch: a permutation from (seed, epoch) alone, cut into even batches and disjoint rank slices."""
+"""Order of an epoch: a permutation of (seed, epoch) alone, even batches and disjoint rank slices."""
 
 import numpy as np
 import pytest
@@ -37,12 +37,12 @@ def test_seed_and_epoch_both_change_the_order():
 def test_every_row_comes_to_every_place_about_equally_often(block):
     """Chi-square of 100 × 100 counts over 4,000 epochs: 99² degrees of freedom, 5 standard deviations."""
     orders = np.stack([epoch_order(100, 7, epoch, block) for epoch in range(4000)])
-    found = np.stack([np.bincount(column, minlength=100) for column in orders.T])
-    chi_square, freedom = ((found - 40) ** 2 / 40).sum(), 99**2
+    result = np.stack([np.bincount(column, minlength=100) for column in orders.T])
+    chi_square, freedom = ((result - 40) ** 2 / 40).sum(), 99**2
     if block is None:
         assert abs(chi_square - freedom) < 5 * np.sqrt(2 * freedom)
     else:
-        assert found.min() > 0
+        assert result.min() > 0
 
 
 def test_a_block_shuffle_reads_few_blocks_at_a_time():

@@ -1,4 +1,4 @@
-"""Who trains and who validates: stored splits, folds, scarce data, and every one-line refusal."""
+"""Training and validation images: stored splits, folds, scarce data, and every one-line refusal."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.training.config import PARTS
-from saliency_pipeline.training.data.split import choose_split, evaluation_rows
+from saliency_pipeline.training.data.split import Together, choose_split, evaluation_rows
 
 CLASSES = ("cat", "dog", "tea pot")
 COUNTS = (12, 30, 7)
@@ -25,20 +25,20 @@ def stored() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_the_stored_splits_hold() -> None:
-    found = choose_split(*stored(), CLASSES)
-    assert found.train.tolist() == [0, 1, 2]
-    assert found.validation.tolist() == [4, 5, 6]
-    assert found.train.dtype == found.validation.dtype == np.int64
+    split = choose_split(*stored(), CLASSES)
+    assert split.train.tolist() == [0, 1, 2]
+    assert split.validation.tolist() == [4, 5, 6]
+    assert split.train.dtype == split.validation.dtype == np.int64
 
 
 def test_folds_take_all_labeled_images_but_the_test_split() -> None:
     labels, splits = stored()
     pool = [0, 1, 2, 4, 5, 6, 12, 13, 14]
-    dealt = [choose_split(labels, splits, CLASSES, folds=3, fold=fold, seed=5) for fold in (1, 2, 3)]
-    for part in dealt:
+    splits_of_folds = [choose_split(labels, splits, CLASSES, folds=3, fold=fold, seed=5) for fold in (1, 2, 3)]
+    for part in splits_of_folds:
         assert sorted([*part.train, *part.validation]) == pool
         assert labels[part.validation].tolist().count(0) == 1
-    assert sorted(np.concatenate([part.validation for part in dealt])) == pool
+    assert sorted(np.concatenate([part.validation for part in splits_of_folds])) == pool
 
 
 @settings(max_examples=30, deadline=None)
@@ -52,14 +52,14 @@ def test_folds_are_disjoint_whole_and_stratified(counts: list[int], folds: int, 
     names = tuple("abcdef"[: len(counts)])
     validated = []
     for fold in range(1, folds + 1):
-        found = choose_split(labels, splits, names, folds=folds, fold=fold, seed=seed)
-        assert not set(found.train) & set(found.validation)
-        assert len(found.train) + len(found.validation) == len(labels)
-        assert (np.diff(found.train) > 0).all()
-        assert (np.diff(found.validation) > 0).all()
+        split = choose_split(labels, splits, names, folds=folds, fold=fold, seed=seed)
+        assert not set(split.train) & set(split.validation)
+        assert len(split.train) + len(split.validation) == len(labels)
+        assert (np.diff(split.train) > 0).all()
+        assert (np.diff(split.validation) > 0).all()
         for label, count in enumerate(counts):
-            assert count // folds <= (labels[found.validation] == label).sum() <= -(-count // folds)
-        validated += found.validation.tolist()
+            assert count // folds <= (labels[split.validation] == label).sum() <= -(-count // folds)
+        validated += split.validation.tolist()
     assert sorted(validated) == list(range(len(labels)))
 
 
@@ -72,12 +72,12 @@ def test_duplicates_lie_in_one_fold(pairs: list[tuple[int, int]], seed: int) -> 
         groups[groups == groups[other]] = groups[one]
     validated = []
     for fold in (1, 2):
-        found = choose_split(labels, splits, CLASSES, groups=groups, folds=2, fold=fold, seed=seed)
-        assert not set(groups[found.train]) & set(groups[found.validation])
+        split = choose_split(labels, splits, CLASSES, together=Together(groups), folds=2, fold=fold, seed=seed)
+        assert not set(groups[split.train]) & set(groups[split.validation])
         assert evaluation_rows(
-            labels, splits, "validation", classes=CLASSES, groups=groups, folds=2, fold=fold, seed=seed
-        ).tolist() == (found.validation.tolist())
-        validated += found.validation.tolist()
+            labels, splits, "validation", classes=CLASSES, together=Together(groups), folds=2, fold=fold, seed=seed
+        ).tolist() == (split.validation.tolist())
+        validated += split.validation.tolist()
     assert sorted(validated) == list(range(len(labels)))
 
 
@@ -86,7 +86,8 @@ def test_without_duplicates_folds_are_as_if_nobody_had_looked() -> None:
     groups = np.random.default_rng(1).permutation(len(labels))
     for fold in (1, 2, 3):
         looked, not_looked = (
-            choose_split(labels, splits, CLASSES, groups=known, folds=3, fold=fold) for known in (groups, None)
+            choose_split(labels, splits, CLASSES, together=Together(members), folds=3, fold=fold)
+            for members in (groups, None)
         )
         assert looked.validation.tolist() == not_looked.validation.tolist()
 
@@ -94,7 +95,7 @@ def test_without_duplicates_folds_are_as_if_nobody_had_looked() -> None:
 def test_copies_do_not_fill_folds() -> None:
     labels, groups = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 2, 3, 4, 5])
     with pytest.raises(SalpipeError, match="class 'cat' has 2 different images, too few for 3 folds; use --folds 2"):
-        choose_split(labels, np.full(6, -1, np.int8), ("cat", "dog"), groups=groups, folds=3, fold=1)
+        choose_split(labels, np.full(6, -1, np.int8), ("cat", "dog"), together=Together(groups), folds=3, fold=1)
 
 
 def test_folds_depend_on_the_seed_and_on_nothing_else() -> None:
@@ -114,14 +115,14 @@ def test_draws_per_class_are_nested_and_leave_the_validation_alone(seed: int) ->
     whole = choose_split(labels, splits, CLASSES, folds=3, fold=1, seed=seed)
     before: set[int] = set()
     for k in range(1, 25):
-        found = choose_split(labels, splits, CLASSES, folds=3, fold=1, per_class=k, seed=seed)
-        assert np.bincount(labels[found.train]).tolist() == [
+        split = choose_split(labels, splits, CLASSES, folds=3, fold=1, per_class=k, seed=seed)
+        assert np.bincount(labels[split.train]).tolist() == [
             min(k, count) for count in np.bincount(labels[whole.train])
         ]
-        assert before <= set(found.train) <= set(whole.train)
-        assert (np.diff(found.train) > 0).all()
-        assert found.validation.tolist() == whole.validation.tolist()
-        before = set(found.train)
+        assert before <= set(split.train) <= set(whole.train)
+        assert (np.diff(split.train) > 0).all()
+        assert split.validation.tolist() == whole.validation.tolist()
+        before = set(split.train)
     assert before == set(whole.train)
 
 
@@ -133,15 +134,15 @@ def test_limits_are_nested_and_stratified(seed: int) -> None:
     shares = np.bincount(labels[whole.train]) / len(whole.train)
     before: set[int] = set()
     for limit in range(3, len(whole.train) + 2):
-        found = choose_split(labels, splits, CLASSES, limit=limit, seed=seed)
-        assert len(found.train) == min(limit, len(whole.train))
-        assert before <= set(found.train)
-        assert found.validation.tolist() == whole.validation.tolist()
-        counts = np.bincount(labels[found.train], minlength=3)
+        split = choose_split(labels, splits, CLASSES, limit=limit, seed=seed)
+        assert len(split.train) == min(limit, len(whole.train))
+        assert before <= set(split.train)
+        assert split.validation.tolist() == whole.validation.tolist()
+        counts = np.bincount(labels[split.train], minlength=3)
         assert (counts >= 1).all()
         # within an image of its share, and of the one that each class has at least
         assert (abs(counts - limit * shares) <= 2).all()
-        before = set(found.train)
+        before = set(split.train)
 
 
 def test_the_draws_of_two_seeds_differ() -> None:
@@ -173,8 +174,8 @@ def test_more_per_class_or_in_all_than_there_are_is_fine() -> None:
 
 
 def test_one_image_a_class_is_enough_to_train_and_one_image_to_validate() -> None:
-    found = choose_split(np.array([0, 1, 1]), np.array([0, 0, 1], np.int8), ("a", "b"))
-    assert (found.train.tolist(), found.validation.tolist()) == ([0, 1], [2])
+    split = choose_split(np.array([0, 1, 1]), np.array([0, 0, 1], np.int8), ("a", "b"))
+    assert (split.train.tolist(), split.validation.tolist()) == ([0, 1], [2])
 
 
 REFUSED = {
@@ -191,7 +192,6 @@ REFUSED = {
     "folds without fold": (stored(), {"folds": 3}, r"--folds 3 needs the fold that validates; add --fold 1"),
     "fold 0": (shuffled(), {"folds": 3, "fold": 0}, r"--fold 0: there are 3 folds; use 1 to 3"),
     "fold too high": (shuffled(), {"folds": 3, "fold": 4}, r"--fold 4: there are 3 folds; use 1 to 3"),
-    "one fold": (shuffled(), {"folds": 1, "fold": 1}, r"--folds 1: there must be at least 2"),
     "few images": (
         shuffled(),
         {"folds": 8, "fold": 1},
@@ -217,11 +217,7 @@ REFUSED = {
         {"folds": 2, "fold": 1},
         r"class 'dog' has no image to train on",
     ),
-    "per class 0": (stored(), {"per_class": 0}, r"--per-class 0: must be at least 1"),
-    "limit 0": (stored(), {"limit": 0}, r"--limit 0: must be at least 1"),
     "limit below classes": (stored(), {"limit": 2}, r"--limit 2: each of the 3 classes .*; use 3 or more"),
-    "negative seed": (stored(), {"seed": -1}, r"--seed -1: must be 0 to 4294967295"),
-    "huge seed": (stored(), {"seed": 2**32}, r"--seed 4294967296: must be"),
 }
 
 
@@ -255,7 +251,7 @@ def test_labels_out_of_range_are_damage(label: int) -> None:
 
 
 def test_arrays_of_different_lengths_are_a_defect() -> None:
-    with pytest.raises(ValueError, match="wanted"):
+    with pytest.raises(ValueError, match="expected"):
         choose_split(np.zeros(3, np.int64), np.zeros(2, np.int8), CLASSES)
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
 
-from saliency_pipeline.evaluation import confusion
-from saliency_pipeline.evaluation.confusion import count_pairs, excerpt, from_json, to_json
 from saliency_pipeline.evaluation.figures import plot_confusion
-from saliency_pipeline.evaluation.metrics import evaluate
+from saliency_pipeline.statistics import confusion
+from saliency_pipeline.statistics.confusion import count_pairs, excerpt, from_json, to_json
+from saliency_pipeline.statistics.metrics import evaluate
 from tests.evaluation.test_figures import picture
 
 
@@ -22,17 +22,17 @@ def sample(classes: int, images: int, seed: int = 0) -> tuple[np.ndarray, np.nda
 
 @pytest.mark.parametrize("classes", [2, 7, 300, 301])
 def test_pairs_are_the_cells_that_are_not_empty(classes: int) -> None:
-    labels, answers = sample(classes, 200)
-    pairs = count_pairs(labels, answers)
-    matrix = confusion_matrix(labels, answers, labels=np.arange(classes))
+    labels, predictions = sample(classes, 200)
+    pairs = count_pairs(labels, predictions)
+    matrix = confusion_matrix(labels, predictions, labels=np.arange(classes))
     assert [tuple(pair) for pair in pairs.tolist()] == [
         (row, column, matrix[row, column]) for row, column in np.argwhere(matrix)
     ]
-    told = to_json(pairs, classes)
-    assert isinstance(told, dict) == (classes > 300)
+    stored = to_json(pairs, classes)
+    assert isinstance(stored, dict) == (classes > 300)
     if classes <= 300:
-        assert told == matrix.tolist()
-    assert (from_json(json.loads(json.dumps(told))) == pairs).all()
+        assert stored == matrix.tolist()
+    assert (from_json(json.loads(json.dumps(stored))) == pairs).all()
 
 
 def test_no_image_has_no_pair() -> None:
@@ -63,18 +63,18 @@ def test_an_evaluation_of_many_classes_is_small(classes: int) -> None:
     probabilities = np.full((images, classes), 0.5 / (classes - 1), np.float32)
     probabilities[np.arange(images), labels[::-1]] = 0.5
     tracemalloc.start()
-    found = evaluate(labels, probabilities, [f"class {i}" for i in range(classes)])
-    text = json.dumps(found, indent=2)
+    result = evaluate(labels, probabilities, [f"class {i}" for i in range(classes)])
+    text = json.dumps(result.to_json(), indent=2)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert found["confusion"]["images"] == [1] * images
+    assert result.confusion[:, 2].tolist() == [1] * images
     assert peak < 40 * probabilities.nbytes  # the matrix of 3,000 classes alone has 150 times as much
     assert len(text) < 250 * classes
 
 
 def test_the_picture_of_many_classes_is_that_of_some(tmp_path: Path) -> None:
-    labels, answers = sample(3000, 5000)
-    part = excerpt(count_pairs(labels, answers), 3000)
+    labels, predictions = sample(3000, 5000)
+    part = excerpt(count_pairs(labels, predictions), 3000)
     names = [f"a rather long name of class {index}" for index in part.classes.tolist()]
     assert len(names) == 80
     plot_confusion(part.matrix, names, tmp_path / "c.png", images=part.images, of=3000)

@@ -1,7 +1,6 @@
-"""Which classes are taken for which: how many images of each pair of classes, in memory, in JSON and as an excerpt.
+"""Confusion counts: images per pair of true and predicted class, as sparse pairs, in JSON and as an excerpt.
 
-Classes squared is too much of anything: 3,000 classes are 9 million cells, nearly all of them 0. Pairs that occur are
-never more than images.
+The full matrix of 3,000 classes has 9 million cells, nearly all 0; pairs that occur are never more than the images.
 """
 
 from __future__ import annotations
@@ -12,16 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 MATRIX_CLASSES = 300
-"""Up to so many classes JSON has the whole matrix, and a picture all of it."""
+"""Largest number of classes for which JSON and the figure hold the whole matrix."""
 
 EXCERPT_CLASSES = 80
-"""So many classes are shown where there are more than `MATRIX_CLASSES`."""
+"""Number of classes in an excerpt, where there are more than `MATRIX_CLASSES`."""
 
 Pairs = npt.NDArray[np.int64]
-"""(K, 3) int64, sorted: a true class, an answer, and how many images there are of both, at least 1."""
+"""(K, 3) int64, sorted: true class, predicted class, and number of images with both, at least 1."""
 
 Stored = list[list[int]] | dict[str, list[int]]
-"""What JSON has: rows of a matrix, or the columns of `Pairs`."""
+"""Form in JSON: rows of the matrix, or the columns of `Pairs`."""
 
 _COLUMNS = ("true", "answered", "images")
 
@@ -30,9 +29,9 @@ class Excerpt(NamedTuple):
     """Part of a confusion matrix.
 
     Attributes:
-        classes: int64 (k,), ascending: which classes.
-        matrix: int64 (k, k), images of the row's class answered as the column's.
-        images: int64 (k,), all images of the row's class, also those answered as a class that is left out.
+        classes: int64 (k,), ascending: the classes shown.
+        matrix: int64 (k, k), images of the row's class that are predicted as the column's.
+        images: int64 (k,), all images of the row's class, including those predicted as a class that is left out.
     """
 
     classes: npt.NDArray[np.int64]
@@ -40,18 +39,18 @@ class Excerpt(NamedTuple):
     images: npt.NDArray[np.int64]
 
 
-def count_pairs(labels: npt.NDArray[np.int64], answers: npt.NDArray[np.int64]) -> Pairs:
-    """Count the images of every true class and answer that occur together.
+def count_pairs(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) -> Pairs:
+    """Count the images of every pair of true and predicted class that occurs.
 
     Args:
         labels: (N,) int64 >= 0, the true classes.
-        answers: (N,) int64 >= 0, the predicted classes.
+        predicted: (N,) int64 >= 0, the predicted classes.
 
     >>> count_pairs(np.array([0, 2, 2, 2]), np.array([0, 1, 2, 1])).tolist()
     [[0, 0, 1], [2, 1, 2], [2, 2, 1]]
     """
-    classes = 1 + int(max(labels.max(initial=0), answers.max(initial=0)))
-    codes, counts = np.unique(labels * classes + answers, return_counts=True)
+    classes = 1 + int(max(labels.max(initial=0), predicted.max(initial=0)))
+    codes, counts = np.unique(labels * classes + predicted, return_counts=True)
     return np.stack([codes // classes, codes % classes, counts], axis=1).astype(np.int64)
 
 
@@ -77,9 +76,9 @@ def from_json(value: Stored) -> Pairs:
 
 
 def excerpt(pairs: Pairs, classes: int) -> Excerpt:
-    """The whole matrix, or of more than `MATRIX_CLASSES` classes those that are confused most with one another.
+    """The whole matrix, or with more than `MATRIX_CLASSES` classes that of the classes confused most.
 
-    Pairs of different classes are taken in the order of their images until there are `EXCERPT_CLASSES` classes; where
+    Pairs of different classes are taken by falling number of images until there are `EXCERPT_CLASSES` classes; where
     fewer are confused at all, the first of the others follow.
     """
     images = np.bincount(pairs[:, 0], pairs[:, 2], classes).astype(np.int64)
@@ -88,8 +87,8 @@ def excerpt(pairs: Pairs, classes: int) -> Excerpt:
     wrong = pairs[pairs[:, 0] != pairs[:, 1]]
     order = np.argsort(-wrong[:, 2], kind="stable")
     # each class once, in the order of its first appearance
-    met = dict.fromkeys(wrong[order, :2].ravel().tolist()) | dict.fromkeys(range(EXCERPT_CLASSES))
-    chosen = np.sort(np.fromiter(met, np.int64)[:EXCERPT_CLASSES])
+    candidates = dict.fromkeys(wrong[order, :2].ravel().tolist()) | dict.fromkeys(range(EXCERPT_CLASSES))
+    chosen = np.sort(np.fromiter(candidates, np.int64)[:EXCERPT_CLASSES])
     both = pairs[np.isin(pairs[:, 0], chosen) & np.isin(pairs[:, 1], chosen)]
     both[:, :2] = np.searchsorted(chosen, both[:, :2])
     return Excerpt(chosen, _matrix(both, len(chosen)), images[chosen])

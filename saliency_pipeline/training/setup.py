@@ -1,4 +1,4 @@
-"""The parts of a run that its configuration and its shards decide: network, data sets, optimizer, class weights."""
+"""Set-up of a training run from its options and shards: network, data sets, optimizer, class weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -28,30 +27,29 @@ from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.data.batches import PairDataset, Prefetcher, Transform
 from saliency_pipeline.training.data.groups import Groups, find_groups
 from saliency_pipeline.training.data.inputs import Inputs
-from saliency_pipeline.training.data.split import Split, choose_split
+from saliency_pipeline.training.data.split import Split, Together, choose_split
 from saliency_pipeline.training.leaks import Leak, refuse_leaks, start_of
-from saliency_pipeline.training.processes import training_processes
 
 BLOCK = 64
-"""Rows that are read one after the other where the frames do not fit into memory."""
+"""Rows that are read consecutively where the frames do not fit into memory."""
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
-    """What training begins with.
+class Setup:
+    """Everything that a training run begins with.
 
     Attributes:
-        config: the options, `method` and `device` chosen.
-        spec: what the network is.
-        network: with its first weights, on the device.
-        initialization: where they came from.
-        initial_sha256: of those weights, in hexadecimal.
-        initial_tensors: shape and digest of each of them; see `models.source.weights.tensor_digests`.
-        frozen: names of the layers that stay as they are.
-        inputs: batches to tensors on the device.
+        config: the options, with `method` and `device` resolved.
+        spec: specification of the network.
+        network: the network with its initial weights, on the device.
+        initialization: origin of the weights.
+        initial_sha256: SHA-256 of the weights, in hexadecimal.
+        initial_tensors: shape and digest of each tensor; see `models.source.weights.tensor_digests`.
+        frozen: names of the frozen layers.
+        inputs: moves batches to the device.
         train: training images, augmented.
-        validation: validation images as they are.
-        pool: how many images the training images were drawn from.
+        validation: validation images, not augmented.
+        pool: number of images that the training images were sampled from.
         leaks: leaks that `allow_leaks` accepts.
     """
 
@@ -69,23 +67,26 @@ class Parts:
     leaks: tuple[Leak, ...] = ()
 
 
-def assemble(config: TrainConfig, pairs: ShardFolder, device: torch.device, groups: Groups | None = None) -> Parts:
-    """Build the network, give it its first weights, and choose the images.
+def set_up(
+    config: TrainConfig, pairs: ShardFolder, device: torch.device, groups: Groups | None = None, world: int = 1
+) -> Setup:
+    """Build and initialize the network, and choose the images.
 
     Args:
         config: the options.
         pairs: the images and maps.
-        device: where the network is to run.
-        groups: what folds keep together, as `find_groups` returns it; None for what has to be searched first.
+        device: device of the network.
+        groups: images that folds keep together, from `find_groups`; None to search for them.
+        world: number of processes that train together.
 
     Raises:
-        SalpipeError: an option that cannot be, a leak that is not accepted, or shards that do not serve.
+        SalpipeError: an invalid option, a leak that is not accepted, or unsuitable shards.
     """
     spec = network_spec(config, pairs)
-    # without instructions for bf16 there is nothing to choose from
+    # without instructions for bf16 there is no choice
     precision = config.precision if config.precision != "auto" or computes_bf16(device) else "fp32"
     config = replace(config, method=chosen_method(config, pairs), device=device.type, precision=precision)
-    train, validation, pool = datasets(config, spec, pairs, groups)
+    train, validation, pool = datasets(config, spec, pairs, groups, world)
     leaks = refuse_leaks(config, pairs, validation.dataset.rows, start_of(config))
     network = build_network(spec)
     start = load_trained(config.start) if config.start else None
@@ -93,18 +94,18 @@ def assemble(config: TrainConfig, pairs: ShardFolder, device: torch.device, grou
     initial, tensors = state_sha256(network), tensor_digests(network)
     frozen = freeze(network, spec, config.freeze) if config.freeze else ()
     training_mode(network, frozen)
-    check_batches(network, spec, config.batch_size, len(train.dataset))
+    if world == 1:  # several processes have more than one image per step together
+        check_batches(network, spec, config.batch_size, len(train.dataset))
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     inputs = Inputs(preprocessing_of(spec.backbone, *find_source(spec.backbone)), device)
-    return Parts(config, spec, network, report, initial, tensors, frozen, inputs, train, validation, pool, leaks)
+    return Setup(config, spec, network, report, initial, tensors, frozen, inputs, train, validation, pool, leaks)
 
 
 def check_names(config: TrainConfig) -> None:
-    """Check that the backbone, the file of weights and the run that a configuration names can serve, before anything
-    long begins.
+    """Check early that the backbone, weights file and run that a configuration names exist and fit.
 
     Raises:
-        SalpipeError: one of them is not there, of another kind or does not fit.
+        SalpipeError: one of them is missing, of another kind or does not fit.
     """
     library, bare = find_source(config.backbone)
     if config.init == "half" and config.weights == "default":
@@ -116,8 +117,8 @@ def check_names(config: TrainConfig) -> None:
 
 
 def check_batches(network: nn.Module, spec: NetworkSpec, batch_size: int, images: int) -> None:
-    """Raises SalpipeError where a step has one image, and BatchNorm cannot do with one: its maps are of 1 x 1 there."""
-    if images // -(-images // batch_size) > 1 or training_processes().world > 1:  # together these have more
+    """Raises SalpipeError where a step has a single image and a BatchNorm layer would see one value per channel."""
+    if images // -(-images // batch_size) > 1:
         return
     maps = torch.zeros(1, 1, spec.size, spec.size)
     layer = single_valued(network, lambda: network(probe_frames(spec.size, 1), maps))
@@ -132,7 +133,7 @@ def check_batches(network: nn.Module, spec: NetworkSpec, batch_size: int, images
 
 
 def network_spec(config: TrainConfig, pairs: ShardFolder) -> NetworkSpec:
-    """The network that a configuration asks for on some shards."""
+    """Specification of the network for a configuration and shards."""
     return NetworkSpec(
         config.backbone,
         pairs.classes,
@@ -146,7 +147,7 @@ def network_spec(config: TrainConfig, pairs: ShardFolder) -> NetworkSpec:
 
 
 def chosen_method(config: TrainConfig, pairs: ShardFolder) -> str | None:
-    """The method whose maps are read; None where the network reads none.
+    """Saliency method of the maps that the network reads; None if it reads none.
 
     Raises:
         SalpipeError: maps are needed and the shards hold none.
@@ -159,16 +160,15 @@ def chosen_method(config: TrainConfig, pairs: ShardFolder) -> str | None:
 
 
 def datasets(
-    config: TrainConfig, spec: NetworkSpec, pairs: ShardFolder, groups: Groups | None = None
+    config: TrainConfig, spec: NetworkSpec, pairs: ShardFolder, groups: Groups | None = None, world: int = 1
 ) -> tuple[Prefetcher, Prefetcher, int]:
-    """Training images, augmented, validation images as they are, and how many the former were drawn from."""
+    """Training images, augmented; validation images, not augmented; and the size of the pool of the former."""
     split = split_of(config, pairs, groups)
-    world = training_processes().world
     images = len(split.train)
     if images // -(-images // config.batch_size) < world:
         raise SalpipeError(
-            f"{images} training images in steps of --batch-size {config.batch_size}: fewer in some step than {world} "
-            "processes; use fewer processes or larger steps"
+            f"{images} training images in steps of --batch-size {config.batch_size}: some step has fewer than {world} "
+            "images, one per process; use fewer processes or larger steps"
         )
     method = config.method if spec.needs_maps else None
     train, validation = (
@@ -183,12 +183,12 @@ def datasets(
 
 
 def split_of(config: TrainConfig, pairs: ShardFolder, groups: Groups | None = None) -> Split:
-    """The images that train and those that validate.
+    """Training and validation images of a configuration.
 
     Args:
         config: the options.
         pairs: the images.
-        groups: as in `assemble`; only folds need them.
+        groups: as in `set_up`; only folds need them.
 
     Raises:
         SalpipeError: as `choose_split` and `find_groups`.
@@ -196,9 +196,10 @@ def split_of(config: TrainConfig, pairs: ShardFolder, groups: Groups | None = No
     if groups is None and (config.folds or config.inner_split):
         groups = find_groups(config, pairs)
     return choose_split(
-        *labels_and_splits(pairs),
+        pairs.labels,
+        pairs.splits,
         pairs.classes,
-        **(groups.kept_together() if groups else {}),
+        together=groups.together if groups else Together(),
         folds=config.folds,
         fold=config.fold,
         per_class=config.per_class,
@@ -208,19 +209,11 @@ def split_of(config: TrainConfig, pairs: ShardFolder, groups: Groups | None = No
     )
 
 
-def labels_and_splits(pairs: ShardFolder) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int8]]:
-    """Label int64 (N,) and split int8 (N,) of every image of a folder."""
-    shards = [pairs.shard(number) for number in range(len(pairs.shards))]
-    labels = [shard.labels for shard in shards] or [np.zeros(0, np.int64)]
-    splits = [shard.splits for shard in shards] or [np.zeros(0, np.int8)]
-    return np.concatenate(labels), np.concatenate(splits)
-
-
 def choose_shuffle(pairs: ShardFolder, images: int) -> tuple[int, int] | None:
-    """Rows of a block and blocks of a window for `epoch_order`; None where half the memory holds all frames.
+    """Rows per block and blocks per window for `epoch_order`; None where half the memory holds all frames.
 
-    Blocks are small beside classes, and a window is as many as a quarter of the memory holds: disks read on within a
-    block, and a batch mixes thousands of them.
+    Blocks are much smaller than classes, and a window fills a quarter of the memory: disks read a block sequentially,
+    and a batch mixes thousands of blocks.
     """
     memory = usable_memory()
     frame = pairs.header.size**2 * 3 * (1 if pairs.header.encoding == "raw" else 0.15)
@@ -230,7 +223,7 @@ def choose_shuffle(pairs: ShardFolder, images: int) -> tuple[int, int] | None:
 
 
 def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
-    """SGD or AdamW; weight decay is for weights alone, not for biases and norms."""
+    """SGD or AdamW; weight decay is not applied to biases and normalization layers."""
     trained = [p for p in network.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
@@ -243,7 +236,7 @@ def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optim
 
 
 def class_weights(config: TrainConfig, train: Prefetcher, classes: int, device: torch.device) -> Tensor | None:
-    """Inverse frequencies, of mean 1 over the images."""
+    """Inverse class frequencies, float32 (C,), with mean 1 over the images; None where all classes count alike."""
     if config.class_weights == "none":
         return None
     counts = np.bincount(train.dataset.labels, minlength=classes)
