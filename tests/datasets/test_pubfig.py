@@ -1,4 +1,4 @@
-"""Trees of PubFig, its Kaggle copy and PubFig83: told from others, and read. Lists: `test_pubfig_list.py`."""
+"""Trees of PubFig, its Kaggle copy and PubFig83: recognition and reading."""
 
 import os
 from pathlib import Path
@@ -152,7 +152,7 @@ def test_what_the_list_does_not_name_is_passed_over(tree):
         "Brad_Pitt/face.jpg: its name is no image number",
         "Nobody/1.jpg: its folder is nobody's in the list",
         "loose.jpg: an image in nobody's folder",
-        "passed over: 1 .txt (not read); 2 hidden, 1 folders within those of people",
+        "skipped: 1 .txt (not read); 2 hidden, 1 folders within those of people",
     ]
 
 

@@ -45,10 +45,10 @@ def test_names_mean_images(name, expected):
 
 @given(st.text("n0123456789_/.\nILSVRCvalteTST", max_size=60))
 def test_what_a_name_means_is_safe_to_be_a_key(name):
-    if found := original(name):
-        assert found.key.startswith(("train/n", "val/ILSVRC2012_val_", "test/ILSVRC2012_test_"))
-        assert found.key.isprintable()
-        assert "." not in found.key[:-5]
+    if image := original(name):
+        assert image.key.startswith(("train/n", "val/ILSVRC2012_val_", "test/ILSVRC2012_test_"))
+        assert image.key.isprintable()
+        assert "." not in image.key[:-5]
 
 
 @pytest.mark.parametrize(

@@ -77,10 +77,10 @@ COPIES: dict[str, Callable[[Image.Image], bytes]] = {
 
 @pytest.mark.parametrize("kind", COPIES)
 def test_copies_are_near_duplicates(kind: str) -> None:
-    found = found_in(*REST, encoded(CAT), COPIES[kind](CAT))
-    assert found.pairs.tolist() == [[4, 5]]
-    assert found.exact.tolist() == [False]
-    assert 0 <= found.distances[0] < (0.01 if "crop" in kind else 0.005)
+    duplicates = found_in(*REST, encoded(CAT), COPIES[kind](CAT))
+    assert duplicates.pairs.tolist() == [[4, 5]]
+    assert duplicates.exact.tolist() == [False]
+    assert 0 <= duplicates.distances[0] < (0.01 if "crop" in kind else 0.005)
 
 
 def test_crops_are_found_whichever_comes_first() -> None:
@@ -119,8 +119,8 @@ def test_a_mirrored_picture_that_is_nearly_symmetric_is_no_duplicate() -> None:
     assert likeness > 0.95
     assert len(found_in(encoded(left), encoded(right), *REST)) == 0
     # nor where correlation alone would take it for one
-    found = find_duplicates(looked_at([encoded(left), encoded(right), *REST]), threshold=0.1)
-    assert len(found) == 0
+    duplicates = find_duplicates(looked_at([encoded(left), encoded(right), *REST]), threshold=0.1)
+    assert len(duplicates) == 0
 
 
 def test_a_symmetric_picture_is_a_duplicate_of_its_copy() -> None:
@@ -135,22 +135,22 @@ def test_other_photographs_of_the_same_kind_are_no_duplicates() -> None:
 
 def test_exact_duplicates_are_paired_with_the_first() -> None:
     cat, near_cat = encoded(CAT), encoded(CAT, "JPEG")
-    found = found_in(REST[0], cat, cat, near_cat, cat, near_cat)
-    assert [tuple(pair) for pair, exact in zip(found.pairs.tolist(), found.exact, strict=True) if exact] == [
+    duplicates = found_in(REST[0], cat, cat, near_cat, cat, near_cat)
+    assert [tuple(pair) for pair, exact in zip(duplicates.pairs.tolist(), duplicates.exact, strict=True) if exact] == [
         (1, 2),
         (1, 4),
         (3, 5),
     ]
-    assert found.distances[found.exact].tolist() == [0, 0, 0]
-    assert [tuple(pair) for pair in found.pairs[~found.exact].tolist()] == [(1, 3)]
-    assert group(found.pairs, 6).tolist() == [0, 1, 1, 1, 1, 1]
+    assert duplicates.distances[duplicates.exact].tolist() == [0, 0, 0]
+    assert [tuple(pair) for pair in duplicates.pairs[~duplicates.exact].tolist()] == [(1, 3)]
+    assert group(duplicates.pairs, 6).tolist() == [0, 1, 1, 1, 1, 1]
 
 
 def test_empty_images_have_exact_duplicates_only() -> None:
     pages = [encoded(Image.new("RGB", size, color)) for size, color in (((80, 80), "white"), ((90, 90), "white"))]
-    found = found_in(pages[0], pages[1], encoded(Image.new("RGB", (80, 80), "black")), pages[0])
-    assert found.pairs.tolist() == [[0, 3]]
-    assert found.exact.tolist() == [True]
+    duplicates = found_in(pages[0], pages[1], encoded(Image.new("RGB", (80, 80), "black")), pages[0])
+    assert duplicates.pairs.tolist() == [[0, 3]]
+    assert duplicates.exact.tolist() == [True]
 
 
 def test_images_that_cannot_be_read_are_duplicates_of_none() -> None:
@@ -211,8 +211,8 @@ def test_near_hashes_are_found_among_many() -> None:
         bits = random.choice(64, 4, replace=False).astype(np.uint64)
         hashes[19_000 + image] = hashes[image] ^ np.bitwise_or.reduce(np.uint64(1) << bits)
     pairs, _ = near._candidates(hashes, 8, 1)
-    found = set(map(tuple, pairs.tolist()))
-    assert np.mean([(image, 19_000 + image) in found for image in range(1000)]) > 0.98
+    duplicates = set(map(tuple, pairs.tolist()))
+    assert np.mean([(image, 19_000 + image) in duplicates for image in range(1000)]) > 0.98
 
 
 def test_work_is_bounded_where_thousands_are_alike() -> None:
@@ -226,9 +226,9 @@ def test_work_is_bounded_where_thousands_are_alike() -> None:
         np.ones(count, np.bool_),
         {},
     )
-    found = find_duplicates(alike)
-    assert len(found) <= 8 * count
-    assert not group(found.pairs, count).any()
+    duplicates = find_duplicates(alike)
+    assert len(duplicates) <= 8 * count
+    assert not group(duplicates.pairs, count).any()
 
 
 # groups
