@@ -6,9 +6,6 @@ import os
 import re
 import unicodedata
 
-# re-exported, since most readers import both from here
-from saliency_pipeline.text import shown as shown
-
 _IMAGES = (
     "jpg jpeg jpe jfif jfi jif pjpeg pjp png apng webp gif bmp dib ppm pgm pbm pnm tif tiff avif avifs heic "
     "heif hif jp2 j2k jpf jpx j2c jpc"

@@ -139,14 +139,14 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Ou
 def test_every_fault_has_its_outcome(faults, name):
     _, outcomes, web, _ = faults
     _, outcome, code, attempts = FAULTS[name]
-    outcome = outcomes[name]
-    assert (outcome.outcome, outcome.status, outcome.attempts) == (outcome, code, attempts), outcome
+    result = outcomes[name]
+    assert (result.outcome, result.status, result.attempts) == (outcome, code, attempts), result
     # aiohttp asks once more by itself where a connection was reset before any reply
     more = {"whole": 2, "moved": 1, "reset": 3, "reset-once": 1}
     assert web.requests[f"/{name}"] == attempts + more.get(name, 0)
-    assert outcome.detail.isprintable()
+    assert result.detail.isprintable()
     if outcome == "ok":
-        assert (outcome.bytes, outcome.md5) == (len(JPEG), MD5)
+        assert (result.bytes, result.md5) == (len(JPEG), MD5)
 
 
 @pytest.mark.parametrize("name", ["no-host", "no-port", "no-scheme", "ftp"])

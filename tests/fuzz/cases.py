@@ -45,9 +45,9 @@ def build(table: str, names: Sequence[str], corpus: Path) -> None:
         if kind.name in names:
             root = corpus / kind.name
             root.mkdir(parents=True)
-            names = [path.relative_to(root).as_posix() for path in kind.seeds(root)]
-            assert names, f"{kind.name} has no seeds"
-            (root / ".files").write_text("\n".join(names))
+            seeds = [path.relative_to(root).as_posix() for path in kind.seeds(root)]
+            assert seeds, f"{kind.name} has no seeds"
+            (root / ".files").write_text("\n".join(seeds))
 
 
 def seed_count(kind: str, corpus: Path) -> int:

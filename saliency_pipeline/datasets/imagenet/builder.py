@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from saliency_pipeline.datasets.imagenet.class_folders import LocatedImage
 from saliency_pipeline.datasets.imagenet.synsets import readable
 from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.errors import SalpipeError
@@ -43,22 +44,16 @@ class CatalogueBuilder:
         self.notes = Notes()
         self._folders: dict[str, list[_Entry]] = {}
 
-    def add(self, folder: str, name: str, wnid: str, path: str, offset: int = 0, length: int | None = None) -> None:
+    def add(self, folder: str, image: LocatedImage, wnid: str) -> None:
         """Add an image.
 
         Args:
             folder: its key without the name; the first part is its split: train, val or test.
-            name: the last part of its key.
+            image: its name and location.
             wnid: WordNet id of its class; empty if it is unlabeled.
-            path: its file, or its archive.
-            offset: where in an archive it begins.
-            length: its number of bytes there.
         """
-        entry = _Entry(f"{folder}/{name}", wnid, path, offset, length)
-        if (entries := self._folders.get(folder)) is None:
-            self._folders[folder] = [entry]
-        else:
-            entries.append(entry)
+        entry = _Entry(f"{folder}/{image.name}", wnid, image.path, image.offset, image.length)
+        self._folders.setdefault(folder, []).append(entry)
 
     def __len__(self) -> int:
         return sum(map(len, self._folders.values()))

@@ -146,21 +146,18 @@ def add_part(builder: CatalogueBuilder, part: str, images: Iterable[LocatedImage
     truth: GroundTruth | None = None
     if part == "train":
         for image in images:
-            wnid, name, path, offset, length = image
-            if wnid := wnid or _wnid_of(name):
-                builder.add(f"train/{wnid}", name, wnid, path, offset, length)
+            if wnid := image.wnid or _wnid_of(image.name):
+                builder.add(f"train/{wnid}", image, wnid)
             else:
                 builder.notes.add(image.place, "a training image of no class")
         return
     for image in images:
-        wnid, name, path, offset, length = image
-        number = validation_number(name) if part == "val" else None
+        number = validation_number(image.name) if part == "val" else None
         if number is not None:
             truth = truth or GroundTruth(lists, remedy)
-            wnid = truth.of(number, f"val/{name}", wnid)
-            builder.add("val", name, wnid, path, offset, length)
-        elif wnid or part == "test":
-            builder.add(f"{part}/{wnid}" if wnid else part, name, wnid, path, offset, length)
+            builder.add("val", image, truth.of(number, f"val/{image.name}", image.wnid))
+        elif image.wnid or part == "test":
+            builder.add(f"{part}/{image.wnid}" if image.wnid else part, image, image.wnid)
         else:
             builder.notes.add(image.place, "no validation image of ILSVRC 2012")
 

@@ -49,7 +49,7 @@ def read_tiny(path: Path, options: ReadOptions) -> Catalogue:
     _note_missing_parts(path, builder)
     for image in _tiny_images(path / "train", builder):
         if image.wnid:
-            builder.add(f"train/{image.wnid}", image.name, image.wnid, image.path)
+            builder.add(f"train/{image.wnid}", image, image.wnid)
         else:
             builder.notes.add(image.path, "a training image of no class")
     for wnid in builder.wnids():
@@ -67,9 +67,9 @@ def read_tiny(path: Path, options: ReadOptions) -> Catalogue:
             raise SalpipeError(f"{shown(image.path)}: its class is not known; {shown(annotations)}: {reason}")
         if image.wnid not in ("", wnid):
             raise SalpipeError(f"{shown(image.path)}: {wnid} according to {_ANNOTATIONS}; remove what is wrong")
-        builder.add("val", image.name, wnid, image.path)
+        builder.add("val", image, wnid)
     for image in _tiny_images(path / "test", builder):
-        builder.add("test", image.name, image.wnid, image.path)
+        builder.add("test", image, image.wnid)
     _note_beside(path, builder, ("train", "val", "test"), ("wnids.txt", "words.txt"))
     wnids = builder.wnids()
     if (table := path / "wnids.txt").is_file():
@@ -158,13 +158,13 @@ def read_imagenette(path: Path, options: ReadOptions) -> Catalogue:
         wnid = labels.get(f"{image.wnid}/{image.name}", "") if labels is not None else image.wnid
         if not wnid:
             raise SalpipeError(f"{shown(image.path)}: not in the CSV file of noisy labels; remove one or the other")
-        builder.add(f"train/{image.wnid}", image.name, wnid, image.path, image.offset, image.length)
+        builder.add(f"train/{image.wnid}", image, wnid)
     lists = Lists([root])
     if (path / "val").is_dir():
         add_part(builder, "val", in_folder(f"{root}/val", builder.notes), lists, "put it in the folder of its class")
     for folder in (path / "unsup", path / "train" / "unsup"):
         for image in in_folder(str(folder), builder.notes) if folder.is_dir() else ():
-            builder.add("unsup", image.name, "", image.path, image.offset, image.length)
+            builder.add("unsup", image, "")
     _note_beside(path, builder, ("train", "val", "unsup"), NOISY_LISTS)
     return builder.catalogue(lists.names(builder.wnids()), {})
 
