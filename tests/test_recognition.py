@@ -1,4 +1,4 @@
-"""What was given is named where something else is wanted, whatever it is."""
+"""Errors for files and folders of another kind name that kind."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""One small ImageNet in every shape in which it comes. What a reader makes of them is tested elsewhere."""
+"""One small ImageNet in every layout."""
 
 import io
 import re

@@ -22,7 +22,7 @@ def labels(catalogue: Catalogue) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("root", ["folder", "tar"])
-def test_keys_with_dots_are_read_and_the_dots_are_said(tmp_path: Path, root: str) -> None:
+def test_keys_with_dots_are_read_and_the_dots_are_noted(tmp_path: Path, root: str) -> None:
     names = (
         "n01.5.jpg",
         "n01.5.cls",

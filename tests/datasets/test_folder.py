@@ -1,4 +1,4 @@
-"""Which images a folder holds, under what keys, labels and splits, and in what order."""
+"""Layout `folders`: images, keys, labels, splits and order."""
 
 import inspect
 import os
@@ -153,7 +153,7 @@ def test_classes_called_like_splits_among_others_stay_classes_and_are_noted(tmp_
         (["Training/cat/1.jpg", "Testing/cat/1.jpg", "dev/cat/1.jpg"], "Testing, Training and dev"),
     ],
 )
-def test_folders_beside_splits_are_passed_over_with_a_note(tmp_path, names, parts):
+def test_folders_beside_splits_are_skipped_with_a_note(tmp_path, names, parts):
     alone = read_folder(make(tmp_path, *names))
     assert (alone.notes, {record.split for record in alone.records} & {Split.NONE}) == ((), set())
     beside = read_folder(make(tmp_path, "samples/1.jpg", "docs/img/logo.png"))
@@ -311,7 +311,7 @@ def test_dangling_links_are_records_that_cannot_be_read(tmp_path):
             record.read()
 
 
-def test_pipes_and_sockets_are_passed_over(tmp_path, monkeypatch):
+def test_pipes_and_sockets_are_skipped(tmp_path, monkeypatch):
     make(tmp_path, "1.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "linked.jpg").symlink_to(tmp_path / "pipe.jpg")

@@ -1,4 +1,4 @@
-"""What is counted and named of all that is passed over, and in how many words."""
+"""Notes: what is counted and named of skipped files."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def make(root: Path, *names: str) -> Path:
     return root
 
 
-def test_everything_passed_over_is_counted_by_kind_in_one_line(tmp_path: Path) -> None:
+def test_everything_skipped_is_counted_by_kind_in_one_line(tmp_path: Path) -> None:
     make(tmp_path, "cat/1.jpg", "dog/1.jpg", "cat/a.txt", "dog/a.TXT", "list.csv", "cat/.hidden.jpg", "README")
     make(tmp_path, "Thumbs.db", "lost+found/2.jpg", "cat/deep/empty/x.csv")
     os.mkfifo(tmp_path / "cat" / "pipe.jpg")
@@ -57,7 +57,7 @@ def test_what_is_named_is_counted_by_its_reason_and_remarks_are_not(tmp_path: Pa
     assert (len(notes), notes.passed_over()) == (1, {})
 
 
-def test_a_hostile_tree_of_kinds_is_told_in_a_few(tmp_path: Path) -> None:
+def test_a_hostile_tree_of_kinds_is_counted_in_a_few(tmp_path: Path) -> None:
     notes = Notes()
     for number in range(5000):
         notes.count(f".x{number}")
@@ -165,7 +165,7 @@ def test_an_archive_that_is_not_read_says_why(tmp_path: Path, name: str, data: b
         (("train/a/1.jpg", "test/1.jpg"), None),
     ],
 )
-def test_classes_without_training_images_are_told(tmp_path: Path, files: tuple[str, ...], classes: str | None) -> None:
+def test_classes_without_training_images_are_noted(tmp_path: Path, files: tuple[str, ...], classes: str | None) -> None:
     for file in files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()

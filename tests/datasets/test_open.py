@@ -1,4 +1,4 @@
-"""Every layout is recognized by its files, and read alike by its name; where layouts hold the same images, as those."""
+"""Recognition of layouts by their files, and equal catalogues for the same images."""
 
 import json
 from collections.abc import Callable
@@ -181,7 +181,7 @@ def test_a_list_that_lies_elsewhere_makes_a_tree_pubfig(tmp_path):
     assert (catalogue.layout, catalogue.records[0].box) == ("pubfig", (1, 2, 30, 40))
 
 
-def test_what_was_passed_over_is_told(tmp_path):
+def test_what_was_skipped_is_noted(tmp_path):
     pubfig(tmp_path)
     write(tmp_path, "Ada_Lovelace/77.jpg")
     notes: list[str] = []

@@ -1,4 +1,4 @@
-"""What Hugging Face's parquet tables hold, and that an image's bytes are read alone, in any order and process."""
+"""Layout `parquet`: columns, labels, and reading of single images in any order and process."""
 
 import builtins
 import json
@@ -101,7 +101,7 @@ def test_a_data_set_has_its_own_names(tmp_path):
     assert catalogue.ids == ()
 
 
-def test_names_of_one_kind_for_two_classes_are_told_apart(tmp_path):
+def test_names_of_one_kind_for_two_classes_are_numbered(tmp_path):
     rows: list[Row] = [("a.jpg", 0), ("b.jpg", 1)]
     assert read(write(tmp_path / "x.parquet", rows, ["crane", "crane"])).classes == ("crane (0)", "crane (1)")
 
@@ -112,7 +112,7 @@ def test_without_names_classes_are_numbers(tmp_path, names):
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[" * 100_000, b"[]", b"\xff", b'{"info": {"features": 5}}', b"null"])
-def test_hostile_metadata_is_passed_over(tmp_path, text):
+def test_hostile_metadata_is_skipped(tmp_path, text):
     table = pa.table({"image": pa.array([{"bytes": b"1", "path": "a"}], STRUCT), "label": [4]})
     path = write_table(tmp_path / "x.parquet", table.replace_schema_metadata({"huggingface": text}))
     assert read(path).classes == ("4",)

@@ -1,4 +1,4 @@
-"""A small parquet file cannot take much memory, whatever its metadata claims. What tables mean: test_parquet.py."""
+"""Bounds on the memory of parquet files, whatever their metadata claim."""
 
 import os
 import random

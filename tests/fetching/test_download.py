@@ -1,4 +1,4 @@
-"""What strangers' servers do to a download, and what the log calls it. Which rows are fetched: `test_fetch.py`."""
+"""Outcomes of downloads from faulty servers."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""Which rows of a list are fetched, once, politely and again. What servers do to a download: `test_download.py`."""
+"""Fetching a list: rows, duplicates, limits per host and person."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""The same fetch once more: after it ended, after it was killed or interrupted, and after files were changed."""
+"""Fetching again: after the end, after a kill or interrupt, and after changes of files."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""One case: which file is mutated and how, decided by kind, seed and number alone. Reading it stands in `watch.py`."""
+"""Fuzz cases: the file and its mutation by kind, seed and number."""
 
 import importlib
 import os

@@ -1,4 +1,4 @@
-"""Reads a mutated file as the commands do: a function per kind, which raises SalpipeError where the file is refused."""
+"""Readers of mutated files, one per kind; they raise SalpipeError for refused files, as the commands do."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Whatever a file's colors are stored as, its frame holds them as 8-bit RGB over white."""
+"""Color modes of files: frames are 8-bit RGB over white."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""Formats by first bytes, and files whose names do not say that they are images."""
+"""Formats by first bytes, and images without an image's suffix."""
 
 import io
 from pathlib import Path
@@ -23,7 +23,7 @@ def encoded(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_what_pillow_writes_is_told_by_its_first_bytes(kind: str) -> None:
+def test_what_pillow_writes_is_recognized_by_its_first_bytes(kind: str) -> None:
     assert format_of(encoded(kind)[:FIRST_BYTES]) == kind.replace("JPEG2000", "JPEG 2000")
 
 
@@ -46,7 +46,7 @@ def test_what_pillow_writes_is_told_by_its_first_bytes(kind: str) -> None:
         (b"", None),
     ],
 )
-def test_formats_that_are_told_apart(data: bytes, kind: str | None) -> None:
+def test_formats_that_are_distinguished(data: bytes, kind: str | None) -> None:
     assert format_of(data) == kind
 
 

@@ -1,4 +1,4 @@
-"""An image is the right way up wherever its file says which way that is; Pillow's exif_transpose is the reference."""
+"""Orientation from EXIF, TIFF tags and XMP, compared with Pillow's exif_transpose."""
 
 import io
 import struct

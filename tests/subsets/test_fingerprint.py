@@ -1,4 +1,4 @@
-"""What a fingerprint says of an image, and that no image is looked at twice."""
+"""Fingerprints and their cache."""
 
 import hashlib
 import io
@@ -179,7 +179,7 @@ def test_what_changed_is_looked_at_again(photos: Catalogue, tmp_path: Path, look
     assert same(prints, fingerprints(photos))
 
 
-def test_images_of_an_archive_are_told_apart_by_their_place(tmp_path: Path, looked_at: list[str]) -> None:
+def test_images_of_an_archive_are_distinguished_by_their_place(tmp_path: Path, looked_at: list[str]) -> None:
     files = [encoded(PHOTO.rotate(angle)) for angle in (0, 30)]
     archive = tmp_path / "archive.tar"
     archive.write_bytes(b"".join(files))

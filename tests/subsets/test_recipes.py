@@ -1,4 +1,4 @@
-"""The article's sets, in their sizes, from data sets of the real proportions."""
+"""Recipes: sizes of the article's splits in data sets of real proportions."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Which classes and images are taken of a catalogue, and to which splits they are dealt."""
+"""Selection of classes and images, and their new splits."""
 
 from collections import Counter, defaultdict
 
@@ -85,7 +85,7 @@ def test_classes_with_too_few_images_are_left_out_and_named():
     )
 
 
-def test_classes_drawn_are_those_of_the_lowest_lots():
+def test_classes_drawn_are_those_of_the_lowest_hashes():
     selected = {number: set(select(animals(), Selection(num_classes=number)).classes) for number in range(1, 5)}
     assert selected[1] < selected[2] < selected[3] < selected[4] == set(ANIMALS)
     drawn = {select(animals(), Selection(num_classes=2, seed=seed)).classes for seed in range(40)}
@@ -121,14 +121,14 @@ def test_classes_without_images_stay_unless_classes_are_chosen():
 # images
 
 
-def test_so_many_images_a_class_in_each_split_of_the_data_set():
+def test_images_per_class_in_each_split_of_the_data_set():
     everything = animals(9, splits=(Split.TRAIN, Split.TEST), unlabeled=2)
     selected = select(everything, Selection(per_class=4))
     assert {split_sizes(selected, name) == [4, 0, 4] for name in ANIMALS} == {True}
     assert sizes(select(everything, Selection(per_class=100))) == sizes(everything)
 
 
-def test_so_many_images_a_class_altogether_where_splits_are_dealt():
+def test_images_per_class_over_all_splits_with_new_splits():
     everything = animals(90, splits=(Split.TRAIN, Split.TEST))
     selected = select(everything, Selection(per_class=100, splits=(90, 0, 10)))
     assert [split_sizes(selected, name) for name in ANIMALS] == [[90, 0, 10]] * 4
@@ -169,7 +169,7 @@ def test_two_numbers_leave_no_test_split():
     assert split_sizes(select(animals(), Selection(splits=(0.75, 0.25)))) == [60, 20, 0]
 
 
-def test_counts_are_drawn_evenly_and_dealt_in_proportion():
+def test_counts_are_sampled_evenly_and_split_in_proportion():
     # 42 images of 4 classes: two give 11, two 10; of these 12 validate, so 3 or 4 of a class, and 6 are tested on
     selected = select(animals(unlabeled=5), Selection(splits=(24, 12, 6)))
     assert split_sizes(selected) == [24, 12, 6]
@@ -257,7 +257,7 @@ def test_splits_made_uneven_by_duplicates_are_noted():
 
 
 def test_duplicates_stay_together_when_some_are_not_taken():
-    # the first image of each group is a bee; its lot still decides for the dogs
+    # the first image of each group is a bee; its hash still decides for the dogs
     everything = animals(30)
     place = {record.key: position for position, record in enumerate(everything.records)}
     groups = [place[record.key.replace("dog", "bee")] for record in everything.records]
@@ -281,13 +281,13 @@ def test_the_same_seed_takes_what_the_first_release_took():
     everything = Catalogue("/", animals(8, splits=(Split.TRAIN,)).records, ANIMALS, IDS)
     assert select(everything, Selection(num_classes=2)).classes == FROZEN_CLASSES
     assert sorted(keys(select(everything, Selection(classes=("bee", "cat"), per_class=2)))) == FROZEN_DRAW
-    assert deals(select(everything, Selection(classes=("bee",), splits=(4, 2, 2)))) == FROZEN_DEAL
+    assert splits_taken(select(everything, Selection(classes=("bee",), splits=(4, 2, 2)))) == FROZEN_DEAL
     assert (
-        deals(select(everything, Selection(classes=("bee",), splits=(50, 25, 25), stable=True, seed=1)))
+        splits_taken(select(everything, Selection(classes=("bee",), splits=(50, 25, 25), stable=True, seed=1)))
         == FROZEN_STABLE_DEAL
     )
     assert sizes(select(everything, Selection(splits=(4, 2)))) == FROZEN_QUOTAS
 
 
-def deals(selected: Catalogue) -> list[int]:
+def splits_taken(selected: Catalogue) -> list[int]:
     return [int(record.split) for record in selected.records]

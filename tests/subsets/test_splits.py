@@ -1,4 +1,4 @@
-"""How many images go into each part, and that duplicates stay together."""
+"""Splits: sizes of parts, and duplicates that stay together."""
 
 from fractions import Fraction
 
@@ -79,7 +79,7 @@ def test_of_equal_remainders_the_earlier_part_gets_the_image():
     assert part_totals(5, [Fraction(1, 2), Fraction(1, 2)]) == [3, 2]
 
 
-def test_classes_too_small_for_every_part_take_turns_by_lot():
+def test_classes_too_small_for_every_part_take_turns_by_hash():
     # of 20 images 14 train, 4 validate and 2 test: half a test image a class, for the classes with the lowest hashes
     assert class_totals(whole(5, 5, 5, 5), [14, 4, 2], hashes_of(30, 10, 40, 20)).tolist() == [
         [4, 1, 0],
@@ -89,7 +89,7 @@ def test_classes_too_small_for_every_part_take_turns_by_lot():
     ]
 
 
-def test_the_class_with_the_largest_remainder_comes_first_whatever_its_lot():
+def test_the_class_with_the_largest_remainder_comes_first_whatever_its_hash():
     # test: 2 of 10 images, so 0.6, 1.0 and 0.4 a class
     assert class_totals(whole(3, 5, 2), [8, 0, 2], hashes_of(9, 5, 1)).tolist() == [[2, 0, 1], [4, 0, 1], [2, 0, 0]]
 
@@ -108,7 +108,7 @@ def test_totals_of_classes_add_up_both_ways_and_are_near_their_proportion(sizes,
     assert (np.abs(counts - exact) < [2, 2, 1]).all()
 
 
-# dealing
+# units
 
 
 @st.composite
@@ -125,7 +125,7 @@ def units(draw, largest=4):
 
 
 @given(units(largest=1), st.sampled_from([ARTICLE, [Fraction(1, 2)] * 2, [Fraction(9, 10), 0, Fraction(1, 10)]]))
-def test_single_images_are_dealt_exactly(arrays, shares):
+def test_single_images_are_split_exactly(arrays, shares):
     strata, sizes, hashes, class_hashes = arrays
     totals = part_totals(len(sizes), shares)
     parts = split_units(strata, sizes, hashes, totals, class_hashes)
@@ -153,7 +153,7 @@ def test_units_of_several_images_spoil_the_counts_by_less_than_their_size(arrays
             assert counts[label].tolist() == wanted[label].tolist()
 
 
-def test_single_images_make_up_for_the_units_dealt_before_them():
+def test_single_images_make_up_for_the_units_assigned_before_them():
     sizes = whole(*[3] * 10, *[1] * 70)
     parts = split_units(
         np.zeros(80, np.int64), sizes, np.arange(80, dtype=np.uint64) * 2**57, [72, 18, 10], hashes_of(0)
@@ -162,7 +162,7 @@ def test_single_images_make_up_for_the_units_dealt_before_them():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_larger_units_are_dealt_before_smaller_ones_take_their_place(seed):
+def test_larger_units_are_assigned_before_smaller_ones_take_their_place(seed):
     hashes = np.random.default_rng(seed).integers(0, 2**64, 2, np.uint64)
     assert split_units(whole(0, 0), whole(2, 4), hashes, [4, 2], hashes_of(0)).tolist() == [1, 0]
 
@@ -172,7 +172,7 @@ def test_what_one_part_has_too_many_training_has_too_few():
 
 
 def test_units_of_several_images_go_to_every_part_with_its_odds():
-    # were they always dealt to the part that lacks most, no duplicate would ever be tested on
+    # were they always assigned to the part that lacks most, no duplicate would ever be tested on
     count = 2_000
     hashes = np.random.default_rng(0).integers(0, 2**64, count, np.uint64)
     sizes = np.where(np.arange(count) < 200, 2, 1)
@@ -181,10 +181,10 @@ def test_units_of_several_images_go_to_every_part_with_its_odds():
     assert np.bincount(parts[:200])[2] > 5
 
 
-# the stable deal
+# stable splits
 
 
-def test_a_stable_part_is_an_interval_of_lots():
+def test_a_stable_part_is_an_interval_of_hashes():
     edges = [0, int(0.72 * 2**64) - 2**12, int(0.72 * 2**64) + 2**12, int(0.9 * 2**64) + 2**12, 2**64 - 1]
     assert split_by_hash(hashes_of(*edges), ARTICLE).tolist() == [0, 0, 1, 2, 2]
     assert split_by_hash(hashes_of(*edges), [ARTICLE[0], 1 - ARTICLE[0]]).tolist() == [0, 0, 1, 1, 1]
@@ -195,7 +195,7 @@ def test_the_last_lot_of_a_stable_part_is_the_last_below_its_fraction():
     assert split_by_hash(hashes_of(2 * (2**63 // 3), 2 * (2**63 // 3 + 1)), thirds).tolist() == [0, 1]
 
 
-def test_a_stable_part_of_size_0_is_empty_to_the_last_lot():
+def test_a_stable_part_of_size_0_is_empty_to_the_last_hash():
     hashes = hashes_of(0, 2**64 - 1)
     assert split_by_hash(hashes, [Fraction(1), Fraction(0), Fraction(0)]).tolist() == [0, 0]
     assert split_by_hash(hashes, [Fraction(0), Fraction(1), Fraction(0)]).tolist() == [1, 1]

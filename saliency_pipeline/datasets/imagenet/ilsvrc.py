@@ -77,7 +77,7 @@ def read_ilsvrc(path: Path, options: ReadOptions) -> Catalogue:
         return read_parts(builder, root, Lists([root]), _remedy(root))
     part = _part_of_tar(root)
     if part is None:
-        raise SalpipeError(f"{shown(root)}: none of ILSVRC's tars; they are called ILSVRC2012_img_train.tar and so on")
+        raise SalpipeError(f"{shown(root)}: none of ILSVRC's tars, such as ILSVRC2012_img_train.tar; check the path")
     lists = Lists([os.path.dirname(root)])
     add_part(builder, part, in_tar(root, builder.notes), lists, _remedy(path.parent))
     return _finished(builder, lists)

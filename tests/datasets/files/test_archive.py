@@ -1,4 +1,4 @@
-"""Which members of a tar are found and where, held against tarfile, and what hostile archives come to."""
+"""Members of tars, compared with tarfile, and hostile archives."""
 
 import gzip
 import io
@@ -115,7 +115,7 @@ def test_odd_names_are_valid_and_stay_apart(tmp_path, raw, name, extended):
     assert members_and_notes(data + END, tmp_path)[0] == {name: b"1"}
 
 
-def test_folders_are_passed_over_in_silence(tmp_path):
+def test_folders_are_skipped_in_silence(tmp_path):
     data = (
         entry(b"a/", kind=b"5", size=b"00000000777") + entry(b"old/", kind=b"\0") + entry(b"a/1.jpg", b"1", kind=b"\0")
     )
@@ -147,7 +147,7 @@ def test_the_first_of_a_name_counts(tmp_path):
     assert notes.passed_over() == {"a name met before in the archive": 2}
 
 
-def test_sparse_files_of_every_kind_are_passed_over(tmp_path):
+def test_sparse_files_of_every_kind_are_skipped(tmp_path):
     holes = bytearray(entry(b"long.jpg", b"evil", kind=b"S", more=bytes(137) + b"\1"))
     holes[512:512] = bytes(504) + b"\1" + bytes(7) + bytes(512)  # two more blocks of the map
     new = pax(GNU_sparse_major=b"1", GNU_sparse_minor=b"0") + entry(b"new.jpg", b"evil")
@@ -178,7 +178,7 @@ def test_sizes_may_come_from_extended_headers_and_in_base_256(tmp_path):
     assert members_and_notes(data + END, tmp_path)[0] == {"1.jpg": b"one", "2.jpg": b"22"}
 
 
-def test_a_file_no_image_can_be_as_large_as_is_passed_over_but_a_tar_may_be(tmp_path):
+def test_a_file_no_image_can_be_as_large_as_is_skipped_but_a_tar_may_be(tmp_path):
     path = tmp_path / "x.tar"
     size = MAX_FILE_BYTES + 512
     with open(path, "wb") as file:  # holes take no room

@@ -1,4 +1,4 @@
-"""ILSVRC's boxes in XML: the same as in Kaggle's lists wherever the files lie, and whatever else lies between them."""
+"""ILSVRC's boxes in XML: the same as in Kaggle's lists, in folders and archives; damaged files."""
 
 import gzip
 import os

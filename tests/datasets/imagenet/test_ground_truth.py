@@ -1,4 +1,4 @@
-"""The lists beside ImageNet's images: each tells the same classes, contradictions and damage are named."""
+"""The lists beside ImageNet's images: equal classes, contradictions and damage."""
 
 import re
 from collections.abc import Callable
@@ -213,7 +213,7 @@ def test_a_devkit_without_its_files_is_named(tmp_path):
         read(tmp_path)
 
 
-def test_another_list_called_val_txt_is_passed_over(tmp_path):
+def test_another_list_called_val_txt_is_skipped(tmp_path):
     imagenets.val_flat(tmp_path / "val")
     imagenets.devkit(tmp_path)
     for text in (f"{val_name(1)}\n", "ILSVRC2012_val_00000001 1\n", "cat.jpg 3\n", ""):

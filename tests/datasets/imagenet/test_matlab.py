@@ -1,4 +1,4 @@
-"""MATLAB files as scipy writes them and as nobody should: damaged, packed bombs, nested without end."""
+"""MATLAB files: those of scipy, damaged ones, compressed bombs, nested cells."""
 
 import io
 import struct
