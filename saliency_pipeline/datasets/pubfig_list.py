@@ -169,16 +169,13 @@ def _lines(path: str | os.PathLike[str], most: int | None = None) -> Iterator[tu
         raise SalpipeError(f"{shown(path)}: more than 64 MB or {MAX_LINES:,} lines; give a list of PubFig")
     # only at line feeds: str.splitlines also splits at characters of Latin-1 names and URLs
     for number, raw in enumerate(BytesIO(data), 1):
-        line = _decoded(raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw).rstrip("\r\n")
+        text = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+        try:
+            line = text.decode().rstrip("\r\n")
+        except UnicodeDecodeError:
+            line = text.decode("latin-1").rstrip("\r\n")
         if line.strip() and not line.startswith("#"):
             yield number, line
-
-
-def _decoded(raw: bytes) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")
 
 
 def _damage(cells: list[str], columns: int) -> str | None:
