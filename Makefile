@@ -1,5 +1,5 @@
-# Everything is done in a virtual environment that the first call makes: .venv, or VENV=folder. Nothing but Python 3.11
-# or later, pip and make has to be there. `make help` lists the targets.
+# All targets use a virtual environment that the first call creates: .venv, or VENV=folder. Python 3.11 or later, pip and
+# make are all that is required. `make help` lists the targets.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,44 +15,44 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
 		printf '%-12s %s\n' "$$name" "$$what"; done
 
-demo: $(VENV)/.with-openvino+demo  ## explain photographs that scikit-image ships, train on them, compare; pages to look at
+demo: $(VENV)/.with-openvino+demo  ## Grad-CAM on photographs of scikit-image, two short trainings, a comparison; pages to look at
 	$(BIN)/python docs/demo_photos.py demo/photos demo/tiles
 	$(BIN)/salpipe generate demo/photos -o demo/shards
 	$(BIN)/salpipe show demo/shards -o demo/gallery
-	@echo "Look: $(CURDIR)/demo/gallery/gallery.html shows where the network looked. What follows trains on such maps."
+	@echo "Open $(CURDIR)/demo/gallery/gallery.html in a browser: the saliency maps. The next steps train on such maps."
 	$(BIN)/salpipe generate demo/tiles -o demo/tile-shards --size 96 --classes '[a-g]*'
 	$(BIN)/salpipe train demo/tile-shards -o demo/baseline --arch baseline $(DEMO_TRAINING)
 	$(BIN)/salpipe train demo/tile-shards -o demo/modulated --arch modulated $(DEMO_TRAINING)
 	$(BIN)/salpipe evaluate demo/modulated demo/tile-shards
 	$(BIN)/salpipe compare demo/tile-shards -o demo/comparison --arm baseline --arm half --arm mismatched \
 		--folds 3 --repeats 2 --per-class 5 $(DEMO_COMPARISON)
-	@echo "Open $(CURDIR)/demo/gallery/gallery.html in a browser."
-	@echo "Open $(CURDIR)/demo/comparison/report.html as well: did the maps help?"
-	@echo "Curves: $(CURDIR)/demo/baseline/curves.png and $(CURDIR)/demo/modulated/curves.png"
+	@echo "Maps: $(CURDIR)/demo/gallery/gallery.html"
+	@echo "Comparison: $(CURDIR)/demo/comparison/report.html"
+	@echo "Learning curves: $(CURDIR)/demo/baseline/curves.png and $(CURDIR)/demo/modulated/curves.png"
 DEMO_TRAINING := --epochs 5 --lr 0.01 --schedule cosine
 DEMO_COMPARISON := --epochs 3 --lr 0.01 --schedule cosine
 
-# One thread per process. The quick tests of a file stay in one process, and so do those of some folders (see
-# tests/conftest.py), since they share networks and trained runs.
+# One thread per process. The quick tests of a file, and those of some folders (see tests/conftest.py), run in one
+# process, since they share networks and trained runs.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations 25 --durations-min 1
 TESTED := $(VENV)/.with-openvino+onnx+tensorboard+dask+parquet+fetch+heic+test
-test: $(TESTED)  ## run the tests but for the slow ones; TESTS='tests/cli -k config' runs a part of them
+test: $(TESTED)  ## run all tests except the slow ones; TESTS='tests/cli -k config' runs a part
 	$(PYTEST) --dist loadfile -m "not slow" $(TESTS)
 
-test-slow: $(TESTED)  ## run what make test leaves out: many networks, many kills, clusters, the documentation's walkthroughs
+test-slow: $(TESTED)  ## run the slow tests: many networks, many kills, clusters, the documentation's walkthroughs
 	$(PYTEST) --dist worksteal -m slow $(TESTS)
 
 test-all: test test-slow fuzz  ## run the whole suite, and fuzz for two minutes
 
-# The kinds of files share the time. What broke is kept below .cache/fuzz, beside the command that reads it again.
+# The time is divided among the kinds of files. Failures are kept in .cache/fuzz with the command that reproduces them.
 FUZZED := $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(addprefix --kind ,$(KIND))
-fuzz: $(TESTED)  ## read damaged files of every kind; MINUTES=10 SEED=3 KIND='shard png' choose how long and which
+fuzz: $(TESTED)  ## read damaged files of every kind; MINUTES=10 SEED=3 KIND='shard png' set duration, seed and kinds
 	$(BIN)/python -m tests.fuzz $(FUZZED)
 
 test-cuda: $(TESTED)  ## run the tests that need a GPU
 	$(BIN)/python -m pytest -m cuda $(or $(TESTS),tests/test_cuda.py)
 
-check: $(TESTED) $(VENV)/.with-check  ## lint, formatting, types
+check: $(TESTED) $(VENV)/.with-check  ## check lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -61,16 +61,16 @@ docs: $(VENV)/.with-docs  ## build the documentation into docs/_build/html; warn
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "Open $(CURDIR)/docs/_build/html/index.html in a browser."
 
-bench: $(TESTED) $(VENV)/.with-bench  ## run every benchmark of tests/benchmarks
+bench: $(TESTED) $(VENV)/.with-bench  ## run all benchmarks of tests/benchmarks
 	@set -e; for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
 
-# The wheel is tried in an environment that holds nothing else: what it depends on is borrowed from $(VENV) by a path
-# file, which brings in the libraries but not the checkout (path files of borrowed folders are not read). What it runs
-# is what a wheel can lack: modules, templates, the command, and the examples in docstrings.
+# The wheel is tested in an environment of its own: its dependencies are taken from $(VENV) by a path file, which adds the
+# libraries but not the checkout (path files of such folders are not read). The tests are those that can fail because of
+# the wheel: modules, templates, the command, and the examples in docstrings.
 WHEEL := .cache/wheel
 IN_WHEEL := tests/test_packaging.py tests/test_architecture.py tests/cli tests/gallery tests/evaluation/test_evaluate.py \
 	tests/comparison/test_report.py --pyargs saliency_pipeline
-wheel: $(TESTED) $(VENV)/.with-check  ## build the wheel, and run some of the tests against it installed
+wheel: $(TESTED) $(VENV)/.with-check  ## build the wheel, install it, and run part of the tests with it
 	rm -rf build/lib build/bdist.* dist $(WHEEL)
 	$(BIN)/python -m build --wheel --outdir dist .
 	$(BIN)/python .ci/check_wheel.py dist/*.whl
@@ -84,17 +84,17 @@ wheel: $(TESTED) $(VENV)/.with-check  ## build the wheel, and run some of the te
 	cd $(WHEEL)/tree && OMP_NUM_THREADS=1 ../venv/bin/python -m pytest -n 2 --dist loadfile -c setup.cfg --rootdir . \
 		-m "not slow" $(or $(TESTS),$(IN_WHEEL))
 
-clean:  ## remove everything that these targets made, the environment included
+clean:  ## remove everything that these targets created, including the environment
 	rm -rf $(VENV) .cache build dist demo docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "$(PYTHON) is older than Python 3.11; name another: make PYTHON=python3.12" >&2; exit 1; }
-	@# a Python without ensurepip (Debian's, unless python3-venv is installed) lends its own pip instead
+		{ echo "$(PYTHON) is older than Python 3.11; use another one: make PYTHON=python3.12" >&2; exit 1; }
+	@# a Python without ensurepip (Debian's, unless python3-venv is installed) installs with its own pip
 	$(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --clear --without-pip $(VENV) && \
 		$(PYTHON) -m pip --python $(BIN)/python install pip; }
 
-# .with-openvino+test: the checkout is installed with these extras; done again when its metadata change
+# .with-openvino+test: the checkout is installed with these extras, and again when its metadata change
 $(VENV)/.with-%: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install -e '.[$(subst +,$(comma),$*)]'
 	@touch $@

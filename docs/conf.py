@@ -1,4 +1,4 @@
-"""How Sphinx builds this folder: `make docs`."""
+"""Sphinx configuration; `make docs` builds this folder."""
 
 from configparser import ConfigParser
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""Networks: source models that explain images (and, later, the two-branch network that is trained on the pairs)."""
+"""Networks: source models, which are explained, trained networks, and files of weights."""

@@ -1,4 +1,4 @@
-"""How an image becomes a network's input: size and normalization. Decoding and resizing stand in images/."""
+"""Preprocessing of a network: frame size, normalization and interpolation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a network expects of its input.
+    """Preprocessing that a network expects.
 
     Attributes:
         size: Side of the square RGB input in pixels.
@@ -33,7 +33,7 @@ class Preprocessing:
         """Normalization as one multiplication and one addition: `value * scale + shift`.
 
         Args:
-            white: the greatest value of a channel, 255 for bytes.
+            white: largest value of a channel, 255 for bytes.
 
         Returns:
             Scale and shift, float32 (3,) each.
@@ -45,7 +45,7 @@ class Preprocessing:
 
 
 def preprocessing_of(name: str, library: str, bare: str) -> Preprocessing:
-    """What a network of `registry.find_source` expects, as its library says.
+    """The preprocessing of a network of `registry.find_source`, from its library's configuration.
 
     Raises:
         SalpipeError: It does not take square RGB images.
@@ -67,7 +67,7 @@ def preprocessing_of(name: str, library: str, bare: str) -> Preprocessing:
 
 
 def preprocessing_from_json(data: dict[str, Any]) -> Preprocessing:
-    """The preprocessing whose attributes JSON holds.
+    """The preprocessing stored in a JSON document.
 
     Raises:
         KeyError, TypeError, ValueError: the attributes are incomplete, of other types or impossible.

@@ -1,4 +1,4 @@
-"""Running a network once to see how it is built, and leaving it as it was found."""
+"""Inspect a network by running it once on noise; flags, hooks and parameters are restored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LARGEST = 1024
 
 @contextmanager
 def replaced_output(module: nn.Module, change: Callable[[Any], Any]) -> Iterator[None]:
-    """Within the block `module` returns `change(output)` (or its own output where that is None)."""
+    """Within the block `module` returns `change(output)`, or its own output if that is None."""
     handle = module.register_forward_hook(lambda _module, _inputs, output: change(output))
     try:
         yield
@@ -25,7 +25,7 @@ def replaced_output(module: nn.Module, change: Callable[[Any], Any]) -> Iterator
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Within the block the network is in eval mode and frozen; afterwards every part of it is as it was."""
+    """Within the block the network is in eval mode and frozen; afterwards the state of every module is restored."""
     training = [(m, m.training) for m in module.modules()]
     learning = [p for p in module.parameters() if p.requires_grad]
     try:
@@ -41,8 +41,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def probe_size(size: int) -> int:
-    """Side of the frames with which a network for frames of `size` is probed: no more than 1024 pixels, and the same
-    remainder by every power of two up to 512.
+    """Side of the frames with which a network for frames of `size` is probed: at most 1024 pixels, with the same
+    remainder modulo every power of two up to 512.
 
     >>> probe_size(224), probe_size(4096 + 32)
     (224, 544)
@@ -56,7 +56,7 @@ def probe_frames(size: int, count: int) -> Tensor:
 
 
 def is_clean_cut(module: nn.Module, name: str, size: int) -> bool:
-    """Whether the logits depend on the input through layer `name` only: cut there, no gradient reaches the input."""
+    """Return whether the logits depend on the input only through layer `name`: cut there, no gradient passes."""
     frame = probe_frames(size, 1).requires_grad_()
     with torch.enable_grad(), replaced_output(module.get_submodule(name), lambda output: output.detach()):
         return not module(frame * 1.0).requires_grad
@@ -72,10 +72,10 @@ class Step:
 
 
 def layers_in_order(module: nn.Module, size: int) -> list[Step]:
-    """The layers of a network in the order in which they run on one probe frame; left as found.
+    """The layers of a network in the order in which they run on one probe frame.
 
-    A layer is a module without parts, or a norm with whatever activation it carries. One that runs twice is listed
-    twice; modules that are never called (fused or functional ones) are not.
+    A layer is a module without submodules, or a norm with the activation it contains. One that runs twice is listed
+    twice; modules that are never called (fused or functional ones) are not listed.
     """
     steps: list[Step] = []
 
@@ -97,7 +97,7 @@ def layers_in_order(module: nn.Module, size: int) -> list[Step]:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether a module normalizes activations: by the libraries' custom it is named so, and scales channels alone."""
+    """Return whether a module is a norm: its class is named so, as is customary, and its parameters are per channel."""
     return "norm" in type(module).__name__.lower() and all(p.ndim <= 1 for p in module.parameters())
 
 
@@ -112,8 +112,8 @@ def _layers(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
 
 @contextmanager
 def own_random_state() -> Iterator[None]:
-    """Within the block what is drawn is the same every time; the caller's random state is left as found."""
+    """Within the block random numbers are the same every time; the caller's random state is restored."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        # torch.manual_seed would seed the accelerators as well, which the caller would notice
+        # torch.manual_seed would seed the accelerators as well and change the caller's state
         torch.default_generator.manual_seed(0)
         yield

@@ -1,7 +1,7 @@
-"""salpipe: does knowing where to look help my network learn?
+"""Generate pairs of images and saliency maps, train networks on them, compare the networks.
 
-The functions below are the commands of the same name, and what they are given; they are imported when first used, so
-that importing the package costs nothing.
+The functions are the commands of the same name; the classes are their arguments. All are imported on first use, so that
+importing the package is quick.
 """
 
 from __future__ import annotations
@@ -10,56 +10,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from saliency_pipeline.comparison.compare import compare
-    from saliency_pipeline.comparison.finished_runs import compare_runs
-    from saliency_pipeline.datasets.layout import ReadOptions
-    from saliency_pipeline.datasets.open import read_images
-    from saliency_pipeline.errors import SalpipeError
-    from saliency_pipeline.evaluation.evaluate import evaluate
-    from saliency_pipeline.evaluation.export import export
-    from saliency_pipeline.evaluation.predict import predict
-    from saliency_pipeline.fetching.fetch import fetch
-    from saliency_pipeline.gallery.audit import audit
-    from saliency_pipeline.gallery.page import show
-    from saliency_pipeline.generation.run import generate
-    from saliency_pipeline.models.source.registry import list_sources
-    from saliency_pipeline.models.source.source import load_source
-    from saliency_pipeline.shards.reader import ShardFolder
-    from saliency_pipeline.shards.summary import inspect
-    from saliency_pipeline.shards.verify import verify
-    from saliency_pipeline.subsets.prepare import prepare
-    from saliency_pipeline.subsets.select import Selection
-    from saliency_pipeline.training.config import TrainConfig
-    from saliency_pipeline.training.run import train
+    from saliency_pipeline.comparison.compare import compare as compare
+    from saliency_pipeline.comparison.finished_runs import compare_runs as compare_runs
+    from saliency_pipeline.datasets.layout import ReadOptions as ReadOptions
+    from saliency_pipeline.datasets.open import read_images as read_images
+    from saliency_pipeline.errors import SalpipeError as SalpipeError
+    from saliency_pipeline.evaluation.evaluate import evaluate as evaluate
+    from saliency_pipeline.evaluation.export import export as export
+    from saliency_pipeline.evaluation.predict import predict as predict
+    from saliency_pipeline.fetching.fetch import fetch as fetch
+    from saliency_pipeline.gallery.audit import audit as audit
+    from saliency_pipeline.gallery.page import show as show
+    from saliency_pipeline.generation.config import GenerateConfig as GenerateConfig
+    from saliency_pipeline.generation.run import generate as generate
+    from saliency_pipeline.models.source.registry import list_sources as list_sources
+    from saliency_pipeline.models.source.source import load_source as load_source
+    from saliency_pipeline.shards.reader import ShardFolder as ShardFolder
+    from saliency_pipeline.shards.summary import inspect as inspect
+    from saliency_pipeline.shards.verify import verify as verify
+    from saliency_pipeline.subsets.prepare import prepare as prepare
+    from saliency_pipeline.subsets.selection import Grouping as Grouping
+    from saliency_pipeline.subsets.selection import Selection as Selection
+    from saliency_pipeline.training.config import TrainConfig as TrainConfig
+    from saliency_pipeline.training.run import train as train
 
-__all__ = [
-    "ReadOptions",
-    "SalpipeError",
-    "Selection",
-    "ShardFolder",
-    "TrainConfig",
-    "audit",
-    "compare",
-    "compare_runs",
-    "evaluate",
-    "export",
-    "fetch",
-    "generate",
-    "inspect",
-    "list_sources",
-    "load_source",
-    "predict",
-    "prepare",
-    "read_images",
-    "show",
-    "train",
-    "verify",
-]
-
-_PLACES = {
+_MODULES = {
+    "GenerateConfig": "generation.config",
+    "Grouping": "subsets.selection",
     "ReadOptions": "datasets.layout",
     "SalpipeError": "errors",
-    "Selection": "subsets.select",
+    "Selection": "subsets.selection",
     "ShardFolder": "shards.reader",
     "TrainConfig": "training.config",
     "audit": "gallery.audit",
@@ -79,12 +59,13 @@ _PLACES = {
     "train": "training.run",
     "verify": "shards.verify",
 }
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,6 +1,6 @@
-"""The user's cache folder, and a content-addressed cache in it of prepared networks and searched duplicates.
+"""Content-addressed disk cache in the user's cache folder: prepared networks, results of duplicate searches.
 
-A cache entry that is damaged, of another version or unreadable is computed again; no command fails because of it.
+An entry that is damaged, unreadable or of another version is computed again; no command fails because of it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _DIGEST_SIZE = hashlib.sha256().digest_size
 
 
 def cache_folder() -> Path:
-    """The user's folder for data that can be computed again (`~/.cache/salpipe`); it may not be writable."""
+    """Return the user's cache folder (`~/.cache/salpipe`), which may not be writable."""
     with suppress(RuntimeError):  # there is no home directory
         folder = user_cache_path("salpipe")
         # older versions of the library return a path relative to a folder named "~", which must not be created
@@ -50,7 +50,7 @@ def cached(
     serialize: Callable[[T], bytes],
     deserialize: Callable[[bytes], T],
 ) -> T:
-    """Return the cached value for a key, or compute and store it.
+    """Return the cached value of a key; compute and store it if there is none.
 
     Args:
         kind: kind of value, part of the file name.
@@ -65,8 +65,8 @@ def cached(
     if (data := _read(path)) is not None:
         try:
             return deserialize(data)
-        except Exception as error:  # whatever is wrong with an entry, computing it again repairs it
-            logger.info("%s: computed again: %s", path.name, error)
+        except Exception as error:  # any defect of an entry is repaired by computing it again
+            logger.info("%s: damaged entry, computing it again: %s", path.name, error)
     value = compute()
     try:
         _write(path, serialize(value))
@@ -76,22 +76,22 @@ def cached(
 
 
 def is_cached(kind: str, key: Sequence[str]) -> bool:
-    """Whether there is an entry for a key, which may turn out to be damaged."""
+    """Return whether a key has an entry, which may turn out to be damaged."""
     return bool(key) and _path(kind, key).is_file()
 
 
 def discard(kind: str, key: Sequence[str]) -> None:
-    """Remove the cache entry of a key, if there is one."""
+    """Remove the entry of a key if it exists."""
     with suppress(OSError):
         _path(kind, key).unlink()
 
 
 @cache
 def environment() -> tuple[str, ...]:
-    """The part of a key that is common to all networks: library versions, salpipe's own code, CPU instructions."""
+    """Return the part of a key that all networks share: library versions, hash of salpipe's code, CPU instructions."""
     code = hashlib.sha256()
     for package in ("models", "saliency"):
-        for file in sorted((Path(__file__).parent / package).glob("*.py")):
+        for file in sorted((Path(__file__).parent / package).rglob("*.py")):
             code.update(file.read_bytes())
     versions = []
     for name in _LIBRARIES:
@@ -122,9 +122,9 @@ def _read(path: Path) -> bytes | None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write an entry atomically. It is not synced to disk: the checksum reveals what a crash left of it."""
+    """Write an entry atomically, without syncing it to disk: after a crash its checksum shows that it is damaged."""
     if len(data) > MAX_TOTAL_BYTES:
-        raise SalpipeError(f"{len(data):,} bytes exceed the size of the whole cache")
+        raise SalpipeError(f"{len(data):,} bytes: larger than the whole cache")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     try:
@@ -139,7 +139,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _evict(folder: Path) -> None:
-    """Remove least recently used entries until the others fit; other processes may do the same at the same time."""
+    """Remove the least recently used entries until the rest fits; other processes may do so at the same time."""
     remove_stale_temporaries(folder)
     entries = []
     for path in folder.iterdir():

@@ -1,4 +1,4 @@
-"""The devices that networks run on, by the names that `--device` takes, and what their hardware computes in."""
+"""Devices: resolve `--device`, detect bf16 support, name the hardware."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from saliency_pipeline.workers import usable_cores
 
 
 def find_device(name: str) -> torch.device:
-    """The device of `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+    """Return the device for `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        OptionError: it is none of these.
-        SalpipeError: it is not available.
+        OptionError: the name is none of these.
+        SalpipeError: the device is not available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -32,10 +32,7 @@ def find_device(name: str) -> torch.device:
 
 @contextmanager
 def threads_within_cores() -> Iterator[None]:
-    """Within the block PyTorch uses no more threads than usable cores: it does not know of a container's quota.
-
-    Serves as a decorator, too.
-    """
+    """Limit PyTorch's threads to the usable cores, as PyTorch ignores a container's quota; also a decorator."""
     before = torch.get_num_threads()
     if before > (cores := usable_cores()):
         torch.set_num_threads(cores)
@@ -46,29 +43,30 @@ def threads_within_cores() -> Iterator[None]:
 
 
 def computes_bf16(device: torch.device | str) -> bool:
-    """Whether a device has instructions for bfloat16; without them it is emulated, several times slower than float32.
+    """Return whether a device has bfloat16 instructions; emulated bfloat16 is several times slower than float32.
 
-    For the CPU this is what oneDNN, whose kernels PyTorch runs, may use: `ONEDNN_MAX_CPU_ISA=AVX2` switches it off.
+    On a CPU, instructions count that oneDNN, whose kernels PyTorch runs, may use; `ONEDNN_MAX_CPU_ISA=AVX2` disables
+    them.
     """
     if torch.device(device).type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     usable = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     if not usable or platform.machine() not in ("x86_64", "AMD64"):
         return usable
-    # oneDNN answers yes on every processor with AVX-512, also where it has to emulate
+    # oneDNN reports support on every processor with AVX-512, also where it emulates
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def instructions() -> str:
-    """The CPU instruction set that PyTorch uses, and whether it includes bfloat16: "AVX2" or "AVX512 bf16"."""
+    """Return the CPU instruction set that PyTorch uses, with bfloat16 support: "AVX2" or "AVX512 bf16"."""
     bf16 = " bf16" if computes_bf16("cpu") else ""
     return f"{torch.backends.cpu.get_cpu_capability()}{bf16}"
 
 
 def capabilities(device: torch.device | str) -> str:
-    """What decides how fast a device computes, as far as it can be named: "AVX2; 2 cores" or the name of a GPU.
+    """Return what determines a device's speed: "AVX2; 2 cores", or the name of a GPU.
 
-    A processor's name is no part of it: virtual machines of one maker all carry the same, whatever they can do.
+    The processor's name is left out: virtual machines of one maker all have the same one, whatever they can do.
     """
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -76,9 +74,9 @@ def capabilities(device: torch.device | str) -> str:
 
 
 def device_name(device: torch.device | str) -> str:
-    """The name of a GPU, or what the processor calls itself and can do."""
-    named = capabilities(device)
-    return named if torch.device(device).type == "cuda" else f"{_processor()}; {named}"
+    """Return the name of a GPU, or the processor's name and capabilities."""
+    description = capabilities(device)
+    return description if torch.device(device).type == "cuda" else f"{_processor()}; {description}"
 
 
 def _processor() -> str:

@@ -1,6 +1,4 @@
-"""Files that anyone may have written: regular ones are opened, and JSON and TOML of bounded size and depth is read.
-Fields are checked by their readers.
-"""
+"""Untrusted files: opening regular files only, reading JSON and TOML of bounded size and depth."""
 
 from __future__ import annotations
 
@@ -13,22 +11,22 @@ from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 32 * 2**20
-"""Size limit of a document. A manifest of 100,000 shards has 20 MiB."""
+"""Maximum size of a document. A manifest of 100,000 shards has 20 MiB."""
 
 MAX_DEPTH = 64
-"""Nesting limit of a document. No file of salpipe's is nested more than about ten levels deep."""
+"""Maximum nesting of a document. salpipe's own files have about ten levels at most."""
 
 
 class DocumentError(ValueError):
-    """A document cannot be read. The message is the reason alone; whoever reads it adds the file and the remedy."""
+    """A document cannot be read. The message is the reason only; callers add the file and the remedy."""
 
 
 class NotRegularError(OSError):
-    """What should be opened is a pipe, a socket or a device."""
+    """The path leads to a pipe, socket or device."""
 
 
 def remedy_for(error: OSError) -> str:
-    """What to do about a file that cannot be opened or read."""
+    """Return the remedy for a file that cannot be opened or read."""
     if isinstance(error, NotRegularError | IsADirectoryError):
         return "give a regular file"
     if isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -37,15 +35,15 @@ def remedy_for(error: OSError) -> str:
 
 
 def open_regular(path: Path | str, flags: int = os.O_RDONLY) -> int:
-    """A descriptor of a regular file, as an `opener` of `open`.
+    """Open a regular file and return its descriptor; an `opener` for `open`.
 
-    A pipe, which would block until somebody writes, and a device, which may never end, are refused; a symbolic link to
-    a regular file is followed.
+    Pipes, which would block, and devices, which may never end, are refused. Symbolic links to regular files are
+    followed.
 
     Raises:
-        IsADirectoryError: it is a folder.
-        NotRegularError: it is neither a file nor a folder.
-        OSError: it cannot be opened.
+        IsADirectoryError: the path is a folder.
+        NotRegularError: the path is neither a file nor a folder.
+        OSError: the file cannot be opened.
     """
     file = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(file).st_mode
@@ -58,19 +56,15 @@ def open_regular(path: Path | str, flags: int = os.O_RDONLY) -> int:
 
 
 def read_regular(path: Path | str, limit: int = MAX_BYTES) -> bytes:
-    """Read a whole file that is a regular one; a pipe or device never blocks or fills memory.
-
-    Args:
-        path: the file; a symbolic link to a regular file is followed.
-        limit: greatest size in bytes.
+    """Read a whole regular file (see `open_regular`) of at most `limit` bytes.
 
     Raises:
-        DocumentError: it is no regular file, or larger than the limit.
+        DocumentError: it is not a regular file, or larger than the limit.
         OSError: it cannot be opened or read.
     """
     try:
         with open(path, "rb", opener=open_regular) as file:
-            # files of /proc and /sys say that they are empty, and a file may grow meanwhile
+            # files of /proc and /sys report a size of 0, and a file may grow meanwhile
             data = file.read(limit + 1) if os.fstat(file.fileno()).st_size <= limit else None
     except NotRegularError:
         raise DocumentError("not a regular file") from None
@@ -135,7 +129,7 @@ def read_toml(path: Path | str, limit: int = MAX_BYTES) -> dict[str, Any]:
 
 
 def _of_bounded_depth(value: Any) -> Any:
-    """The value itself. A depth just below Python's recursion limit would exceed it in the next function."""
+    """Return the value, unless it is nested so deeply that a later function might exceed Python's recursion limit."""
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         level = [

@@ -1,16 +1,16 @@
-"""The errors salpipe raises on purpose: each message is one line that names the thing and the remedy.
+"""Exceptions with messages for users.
 
-The command line prints a `SalpipeError` as that one line and exits with its `exit_code`; any other exception is a
-defect of salpipe and keeps its traceback.
+The command line prints a `SalpipeError` as one line and exits with its `exit_code`; any other exception is a defect of
+salpipe and keeps its traceback.
 """
 
 from saliency_pipeline.text import printable
 
 
 class SalpipeError(Exception):
-    """Something the user can put right. The message names the thing and what to do about it.
+    """Base class: something the user can fix. The message names the thing and the remedy.
 
-    It is one printable line, whatever it quotes: lines are joined, control characters and the like are escaped.
+    It is always one printable line: lines are joined, control characters are escaped.
     """
 
     exit_code = 1
@@ -20,25 +20,25 @@ class SalpipeError(Exception):
 
 
 class OptionError(SalpipeError):
-    """An option has a value that it can never have, or contradicts another, whatever the files hold."""
+    """An option has an invalid value or contradicts another option."""
 
     exit_code = 2
 
 
 class BadImageError(SalpipeError):
-    """One image cannot be used. The message is the reason alone, for `rejects.jsonl`; a run goes on without it."""
+    """One image cannot be used. The message is the reason, for `rejects.jsonl`; the run continues without it."""
 
 
 class PlanMismatchError(SalpipeError):
-    """The output folder holds the shards of a different plan."""
+    """The output folder holds shards of a different plan."""
 
 
 class FolderInUseError(SalpipeError):
-    """Another run is writing in the output folder."""
+    """Another run is writing to the output folder."""
 
 
 class DivergedError(SalpipeError):
-    """The loss of a training run, its gradient or its logits are no longer finite."""
+    """The loss, gradient or logits of a training run are no longer finite."""
 
 
 class TooManyRejectsError(SalpipeError):
@@ -48,6 +48,6 @@ class TooManyRejectsError(SalpipeError):
 
 
 class IntegrityError(SalpipeError):
-    """A shard or manifest is damaged, missing or not what it claims to be."""
+    """A shard or manifest is damaged, missing or inconsistent."""
 
     exit_code = 4

@@ -1,7 +1,4 @@
-"""Files that are either whole or absent: atomic, durable publication.
-
-What a file holds is decided elsewhere; here stands only how it reaches its name without ever being seen half written.
-"""
+"""Atomic, durable writing of files: a file is either complete or absent."""
 
 from __future__ import annotations
 
@@ -16,9 +13,9 @@ from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.temporaries import exclusive, final_name, temporary_name
 
-# the kernel's own number for what a file system does not support, which NFS and Lustre let through
+# the kernel's internal number of "not supported", which NFS and Lustre pass on
 _ENOTSUPP = 524
-# file systems that cannot sync (a folder, or anything) answer with one of these: FUSE, SMB, 9p, sandboxes
+# errors of file systems that cannot sync (folders, or anything): FUSE, SMB, 9p, sandboxes
 _CANNOT_SYNC = {
     errno.EINVAL,
     errno.ENOSYS,
@@ -35,9 +32,10 @@ _CANNOT_SYNC = {
 
 @contextmanager
 def disk_errors_explained(path: Path) -> Iterator[None]:
-    """Turn an OSError met while writing into one line that names the file and the remedy.
+    """Turn an OSError raised while writing into a SalpipeError that names the file and the remedy.
 
-    Where the path is a temporary one the line names the file it is to become.
+    Args:
+        path: the file; of a temporary file, messages name the final one.
 
     Raises:
         SalpipeError: the disk is full, a quota or size limit is reached, or the file cannot be written.
@@ -49,36 +47,34 @@ def disk_errors_explained(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             message = f"disk full while writing {path}; free space and run the same command again"
         elif error.errno == errno.EFBIG:
-            message = (
-                f"file size limit reached while writing {path}; raise it (ulimit -f) and run the same command again"
-            )
+            limit = "raise it (ulimit -f) and run the same command again"
+            message = f"file size limit reached while writing {path}; {limit}"
         else:
-            # HDF5 writes several lines, of which the first says what happened
-            reason = error.strerror or str(error)
-            reason = reason.partition("\n")[0].strip()
+            # HDF5's messages have several lines; the first one states the cause
+            reason = (error.strerror or str(error)).partition("\n")[0].strip()
             message = f"cannot write {path}: {reason}; put that right and run the same command again"
         raise SalpipeError(message) from error
 
 
 def sha256_of(path: Path | str) -> str:
-    """SHA-256 of a file as 64 hexadecimal digits, read in chunks."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits; reads in chunks."""
     with open(path, "rb", opener=open_regular) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def publish(tmp: Path, final: Path, *, file: int | None = None) -> str:
-    """Move a complete file to its final name so that it survives a crash of the machine from then on.
+    """Sync a complete file and rename it to its final name; it then survives a crash of the machine.
 
     Args:
         tmp: the written file, in the same folder as `final`.
-        final: where it belongs; a file already there is replaced.
-        file: the descriptor that holds its lock, where the writer still does; it stays open.
+        final: the final name; an existing file is replaced.
+        file: the writer's descriptor with the lock, if it is still open; it stays open.
 
     Returns:
         SHA-256 of the file as 64 hexadecimal digits.
 
     Raises:
-        SalpipeError: the disk is full or cannot be written; `tmp` is removed then.
+        SalpipeError: the disk is full or cannot be written; `tmp` has been removed.
     """
     with disk_errors_explained(final):
         try:
@@ -95,16 +91,16 @@ def publish(tmp: Path, final: Path, *, file: int | None = None) -> str:
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write a whole file (text as UTF-8): after a crash at any moment it is the old one or the new one.
+    """Write a file (text as UTF-8) that after a crash at any moment is the old one or the new one.
 
     Raises:
-        SalpipeError: the disk is full or cannot be written; the old file, if any, is untouched then.
+        SalpipeError: the disk is full or cannot be written; the old file, if any, is untouched.
     """
     _write(path, data, os.replace)
 
 
 def write_if_absent(path: Path, data: bytes | str) -> None:
-    """Write a whole file, as `write_atomically` does, unless somebody else has put one there meanwhile.
+    """Write a file as `write_atomically` does, unless it already exists, also if created at the same time.
 
     Raises:
         SalpipeError: the disk is full or cannot be written.
@@ -112,8 +108,8 @@ def write_if_absent(path: Path, data: bytes | str) -> None:
 
     def link(tmp: Path, path: Path) -> None:
         try:
-            os.link(tmp, path)  # unlike a rename it never replaces what is there
-        except OSError:  # something is there, or the file system has no links
+            os.link(tmp, path)  # unlike a rename it never replaces a file
+        except OSError:  # the file exists, or the file system has no links
             if not path.exists():
                 os.replace(tmp, path)
 
@@ -135,7 +131,7 @@ def _write(path: Path, data: bytes | str, move: Callable[[Path, Path], None]) ->
 
 
 def sync(file: int) -> None:
-    """Have an open file written to the disk, where the file system can tell when that is done.
+    """Sync an open file to disk where the file system supports that.
 
     Raises:
         OSError: the disk failed or is full.
@@ -151,7 +147,7 @@ def _sync_folder(folder: Path) -> None:
     try:
         file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError:
-        return  # it may be written to but not listed
+        return  # writable but not listable
     try:
         sync(file)
     finally:

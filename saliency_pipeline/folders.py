@@ -1,4 +1,4 @@
-"""Output folders: made, locked while a run writes there, and never left through a link that somebody put inside."""
+"""Output folders: creation, locking, and protection against symbolic links inside them."""
 
 from __future__ import annotations
 
@@ -8,28 +8,25 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 from saliency_pipeline.errors import FolderInUseError, SalpipeError
 from saliency_pipeline.files import disk_errors_explained, write_atomically
 from saliency_pipeline.locks import is_at, try_lock, unlock
 from saliency_pipeline.temporaries import remove_stale_temporaries
 
-# how often a lock is taken again that somebody removed before it was locked
+# attempts to lock a file that others remove before it is locked
 _ATTEMPTS = 10
 
 
 def make_output(folder: Path, file: Path | None = None) -> None:
-    """Make an output folder where it is missing, and remove what killed runs left half written in it.
-
-    The folder itself may be a link: its owner chose it.
+    """Create an output folder if it is missing, and remove the temporary files of killed runs from it.
 
     Args:
-        folder: the folder.
-        file: what is to be written there, where messages are to name that.
+        folder: the folder, which may be a symbolic link chosen by its owner.
+        file: the file to be written there, if messages should name it instead of the folder.
 
     Raises:
-        SalpipeError: it cannot be made or read.
+        SalpipeError: the folder cannot be created or read.
     """
     check_output(folder, file)
     with disk_errors_explained(file or folder):
@@ -38,35 +35,34 @@ def make_output(folder: Path, file: Path | None = None) -> None:
 
 
 def check_output(folder: Path, file: Path | None = None) -> None:
-    """Check that nothing stands where an output folder is to be made, before anything long begins.
+    """Check before a long computation that an output folder can be created; arguments as of `make_output`.
 
     Raises:
-        SalpipeError: as `make_output`.
+        SalpipeError: a file or a dangling link is in its place.
     """
-    named = file or folder
-    with disk_errors_explained(named):
+    target = file or folder
+    with disk_errors_explained(target):
         for place in (folder, *folder.parents):
             if place.is_symlink() and not place.exists():
-                target = os.readlink(place)
-                raise SalpipeError(
-                    f"cannot write {named}: {place} is a dangling link to {target}; choose another output folder"
-                )
-            if place.exists() and not place.is_dir():
-                raise SalpipeError(f"cannot write {named}: {place} is not a folder; choose another output folder")
+                problem = f"is a dangling link to {os.readlink(place)}"
+            elif place.exists() and not place.is_dir():
+                problem = "is not a folder"
+            else:
+                continue
+            raise SalpipeError(f"cannot write {target}: {place} {problem}; choose another output folder")
 
 
 def make_subfolder(path: Path, *, inside: Path | None = None) -> None:
-    """Make a folder inside an output folder where it is missing.
+    """Create a folder inside an output folder if it is missing.
 
-    The output folder itself may be a link, which its owner chose. A link inside it may come from anyone, and what is
-    written there would land elsewhere.
+    Links inside an output folder are refused: they may come from anyone and lead elsewhere.
 
     Args:
         path: the folder.
-        inside: the output folder, whose other folders above it are made as well; by default the folder above it.
+        inside: the output folder; missing folders between the two are created. Defaults to the parent of `path`.
 
     Raises:
-        SalpipeError: it cannot be made, or a link stands in its place.
+        SalpipeError: the folder cannot be created, or is a symbolic link.
     """
     inside = path.parent if inside is None else inside
     place = inside
@@ -78,23 +74,23 @@ def make_subfolder(path: Path, *, inside: Path | None = None) -> None:
 
 
 def refuse_link(path: Path) -> None:
-    """Raise SalpipeError where something inside an output folder is a symbolic link."""
+    """Raise SalpipeError if a path inside an output folder is a symbolic link."""
     if path.is_symlink():
         raise SalpipeError(f"{path}: a symbolic link inside the output folder is not followed; remove it")
 
 
 def open_to_append(path: Path, limit: int) -> int:
-    """Open a file of an output folder for reading and appending, made where it is missing; its descriptor.
+    """Open a file of an output folder for reading and appending, and return its descriptor; creates a missing file.
 
-    A symbolic link is not followed, and one of several hard links is replaced by a copy first: what is appended would
-    land in another place as well.
+    Symbolic links are not followed. A file with several hard links is replaced by a copy first, so that the other
+    ones are not appended to.
 
     Args:
         path: the file.
-        limit: greatest size in bytes that it may have.
+        limit: maximum size in bytes of the existing file.
 
     Raises:
-        SalpipeError: it is a link, no regular file or too large, or cannot be opened.
+        SalpipeError: it is a link, not a regular file or too large, or cannot be opened.
     """
     with disk_errors_explained(path):
         file = _open_regular(path, os.O_APPEND)
@@ -111,7 +107,7 @@ def open_to_append(path: Path, limit: int) -> int:
 
 
 def _open_regular(path: Path, flags: int = 0) -> int:
-    """Open a regular file to read and write, made where it is missing; nothing else, and no link."""
+    """Open a regular file for reading and writing, or create it; links and anything else are refused."""
     try:
         file = os.open(path, flags | os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
@@ -125,21 +121,21 @@ def _open_regular(path: Path, flags: int = 0) -> int:
 
 
 class FolderLock:
-    """Holds the lock of an output folder while the `with` block runs.
+    """Lock an output folder while a `with` block runs.
 
-    Any number of runs may hold it shared (the slices of one job array); an exclusive holder is alone. The lock is
-    the kernel's (`flock` on `<folder>/.lock`, and on the folder itself where that can be locked, so that somebody who
-    removes the file lets nobody in): it goes with the process that holds it, however that ends. Where the file system
-    has no locks the block runs without one; every file is published atomically all the same.
+    An exclusive lock has one holder, a shared one any number (the slices of a job array). The kernel's `flock` on
+    `<folder>/.lock` is used, so that the lock ends with the process; where possible the folder is locked as well, in
+    case the file is removed. On file systems without locks the block runs without one; files are still published
+    atomically.
 
     Args:
         folder: an existing folder.
-        shared: hold it together with other shared holders.
-        note: called where the file system has no locks.
+        shared: take a shared lock.
+        note: called with a message if the file system has no locks.
 
     Raises:
-        FolderInUseError: on entry, when somebody else holds it.
-        SalpipeError: the folder cannot be written, or its `.lock` is a link or no regular file.
+        FolderInUseError: on entry, if another process holds the lock.
+        SalpipeError: the folder cannot be written, or its `.lock` is a link or not a regular file.
     """
 
     def __init__(self, folder: Path, *, shared: bool = False, note: Callable[[str], None] | None = None) -> None:
@@ -160,13 +156,11 @@ class FolderLock:
             self.note(f"{self.folder}: this file system has no locks; make sure that no other run is writing there")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._release()
 
     def _acquire(self, path: Path) -> bool:
-        """Whether it could be locked at all."""
+        """Take the lock; return False if the file system has none."""
         try:
             for _ in range(_ATTEMPTS):
                 self._held = [_open_regular(path)]
@@ -175,7 +169,7 @@ class FolderLock:
                 if is_at(self._held[0], path):
                     break
                 self._release()  # it was removed before it was locked
-            with suppress(PermissionError):  # a folder that may be written to but not listed
+            with suppress(PermissionError):  # writable but not listable
                 self._held.append(os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
                 try_lock(self._held[-1], shared=self.shared)
         except BlockingIOError:

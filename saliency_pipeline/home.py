@@ -1,4 +1,4 @@
-"""The home and cache folders that libraries write to; temporary ones take the place of those that do not serve."""
+"""Home and cache folders that libraries write to; temporary ones where the user's are missing or not writable."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _USER = ("LOGNAME", "USER", "LNAME", "USERNAME")
 
 
 def provide_home() -> None:
-    """Give the libraries of this process and its workers a home and a cache folder, where the user has none.
+    """Set environment variables so that libraries of this process and its workers have a writable home and cache.
 
-    A user id without an entry in the password file, as containers have them, has no home: torch.hub, huggingface_hub
-    and others would then make a folder named "~" in the current one. Where home is read-only Matplotlib warns at
-    every start. A cache that is there is still read, also where it cannot be written.
+    A user id without an entry in the password file, as in many containers, has no home: torch.hub, huggingface_hub
+    and others would create a folder named "~" in the current one. With a read-only home Matplotlib warns at every
+    start. An existing cache that is not writable is still read.
     """
     if not any(map(os.environ.get, _USER)):
         try:
@@ -24,7 +24,7 @@ def provide_home() -> None:
             os.environ["USER"] = f"uid-{os.getuid()}"  # compilers name their caches after the user
     home, cache = os.path.expanduser("~"), os.environ.get("XDG_CACHE_HOME", "")
     if cache and not os.path.isabs(cache):
-        del os.environ["XDG_CACHE_HOME"]  # to be ignored by its specification, which libraries do not know
+        del os.environ["XDG_CACHE_HOME"]  # the specification says to ignore relative paths; libraries do not
     if not os.path.isabs(cache):
         cache = os.path.join(home, ".cache")
     if not os.path.isabs(home) or not _can_be_written(cache):
@@ -48,7 +48,7 @@ def _provide_temporary(home: str, cache: str) -> None:
 
 
 def _can_be_written(folder: str) -> bool:
-    """Whether a folder, or the nearest one above it that is there, can be written to."""
+    """Return whether a folder, or the nearest existing one above it, is writable."""
     while not os.path.lexists(folder) and os.path.dirname(folder) != folder:
         folder = os.path.dirname(folder)
     return os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)

@@ -1,4 +1,4 @@
-"""Locks of the kernel on open files. Who needs one, and on which file, is decided elsewhere."""
+"""Kernel locks (`flock`) on open files."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 
 
 def try_lock(file: int, *, shared: bool = False, wait: bool = False) -> bool:
-    """Lock an open file (`flock`); the lock goes with the last descriptor of it, however the process ends.
+    """Lock an open file; the lock ends with its last descriptor, however the process ends.
 
     Args:
         file: its descriptor.
-        shared: beside other shared locks, instead of alone.
-        wait: until another holder is gone.
+        shared: take a shared lock instead of an exclusive one.
+        wait: wait for other holders.
 
     Returns:
-        False where the file system has no locks, whatever it answers: NFS and Lustre without their lock service, FUSE,
-        sandboxes and SMB each have an error number of their own.
+        False if the file system has no locks. Every error number counts as that: NFS and Lustre without their lock
+        service, FUSE, sandboxes and SMB all raise different ones.
 
     Raises:
-        BlockingIOError: somebody else holds it.
+        BlockingIOError: another process holds the lock.
     """
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
@@ -33,7 +33,7 @@ def try_lock(file: int, *, shared: bool = False, wait: bool = False) -> bool:
 
 
 def unlock(file: int) -> None:
-    """Give a lock back and close the file; closing alone would leave it to any child that inherited the descriptor."""
+    """Release a lock and close the file; after closing alone, a child with the descriptor would still hold it."""
     try:
         fcntl.flock(file, fcntl.LOCK_UN)
     except OSError:
@@ -43,7 +43,7 @@ def unlock(file: int) -> None:
 
 
 def is_at(file: int, path: Path) -> bool:
-    """Whether a path still leads to an open file; not where it was removed or replaced meanwhile."""
+    """Return whether a path still leads to an open file, and was not removed or replaced."""
     try:
         return os.path.samestat(os.fstat(file), os.stat(path, follow_symlinks=False))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Memory of this process: how much it may use, and the C library's reuse of large blocks."""
+"""Memory: usable bytes within a container's limits, and the C library's reuse of large blocks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
 def keep_large_blocks() -> bool:
-    """Raise glibc's mmap and trim thresholds to 1 GiB for this process; False where the C library is another one.
+    """Raise glibc's mmap and trim thresholds (mallopt(3)) to 1 GiB for this process; False with another C library.
 
-    Without it every activation is mapped, zeroed page by page by the kernel and unmapped again; measured, that is
-    up to 40 % of an fp32 forward pass of ResNet-50. See mallopt(3).
+    Otherwise every activation is mapped, zeroed page by page by the kernel and unmapped again: up to 40 % of an fp32
+    forward pass of ResNet-50, as measured.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -28,16 +28,16 @@ def keep_large_blocks() -> bool:
 
 
 def usable_memory() -> int:
-    """How many bytes of memory the processes of this container may use together, or of this machine."""
+    """Return the bytes of memory that all processes of this container, or of this machine, may use together."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in _memory_limits():
-        with suppress(OSError, ValueError):  # there is none: no such file, or "max"
+        with suppress(OSError, ValueError):  # no limit: no such file, or "max"
             limits.append(int(path.read_text()))
     return min(limits)
 
 
 def _memory_limits(root: Path = _CONTROL_GROUPS) -> Iterator[Path]:
-    """Files with the memory limits of this process's control groups, of version 1 or 2, and of those above them."""
+    """Yield the files with memory limits of this process's control groups (v1 and v2) and their parents."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:

@@ -1,17 +1,17 @@
-"""What a run tells about itself while it works. Drawing it is the caller's."""
+"""Interface for the progress of a run."""
 
 
 class Progress:
-    """Told how far a run is; this one keeps it to itself. Every method may be left as it is."""
+    """Receives progress and notes of a run. This base class ignores them; override what is needed."""
 
     def note(self, text: str) -> None:
-        """One line of news."""
+        """Receive one line of text."""
 
     def start(self, total: int, unit: str, what: str) -> None:
-        """A stage of `total` units begins."""
+        """A stage of `total` units starts; `what` describes it, as in "checking"."""
 
     def advance(self, count: int) -> None:
-        """So many units more are done."""
+        """Another `count` units are done."""
 
     def stop(self) -> None:
-        """The stage is over."""
+        """The stage ends."""

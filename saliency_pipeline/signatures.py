@@ -1,4 +1,4 @@
-"""What is in the place of another file by mistake, by its first bytes: web pages, Git LFS pointers, archives."""
+"""Recognition of web pages, Git LFS pointers and archives that were saved in place of another file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def mistaken(head: bytes, wanted: str) -> str | None:
-    r"""What a file is that is none of the kind wanted, and the remedy; None where it is nothing that is known.
+    r"""Return what a file is instead of the wanted kind, and the remedy; None if it is not recognized.
 
     Args:
-        head: its first bytes, at least 24 where there are so many.
-        wanted: what it should be, for the message.
+        head: first bytes of the file, at least 24 if it has as many.
+        wanted: expected kind, for the message.
 
     >>> mistaken(b"\n<!DOCTYPE html>", "an image"), mistaken(b"GIF89a", "an image")
     ('a web page or XML instead of an image; download the file itself', None)

@@ -1,4 +1,4 @@
-"""Speeds measured on this machine, remembered in the user's cache folder so that it always chooses alike."""
+"""Measured speeds, stored in the user's cache folder so that later runs make the same choices."""
 
 from __future__ import annotations
 
@@ -17,26 +17,23 @@ logger = logging.getLogger(__name__)
 
 
 def remembered_speeds(key: str, names: Sequence[str], measure: Callable[[], Sequence[float]]) -> dict[str, float]:
-    """The speed of each of several ways to do one thing, measured the first time and remembered.
+    """Return the speed of each of several alternatives, measured on first use and then read from the cache.
 
     Args:
-        key: what is done, with what versions, on what machine.
-        names: the ways to do it.
-        measure: gives their speeds, in the same order and any one unit.
-
-    Returns:
-        Speed by name.
+        key: task, versions and machine.
+        names: the alternatives.
+        measure: returns their speeds in the order of `names`, in any common unit.
     """
     cache = cache_folder() / "speeds.json"
-    known = _read(cache).get(key)
-    if isinstance(known, dict) and all(_is_speed(known.get(name)) for name in names):
-        return {name: float(known[name]) for name in names}
+    stored = _read(cache).get(key)
+    if isinstance(stored, dict) and all(_is_speed(stored.get(name)) for name in names):
+        return {name: float(stored[name]) for name in names}
     speeds = dict(zip(names, (float(f"{speed:.4g}") for speed in measure()), strict=True))
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(cache, json.dumps({**_read(cache), key: speeds}, indent=1, sort_keys=True) + "\n")
     except (OSError, SalpipeError) as error:
-        logger.info("speeds are not remembered: %s", error)
+        logger.info("speeds not stored: %s", error)
     return speeds
 
 

@@ -1,4 +1,4 @@
-"""CSV and TSV files: written so that no spreadsheet takes a name for a formula, and read back."""
+"""CSV and TSV files, safe for spreadsheets: names that look like formulas are escaped, and unescaped when read."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pathlib import Path
 from saliency_pipeline.documents import read_regular
 from saliency_pipeline.files import write_atomically
 
-# Cells that a spreadsheet would take for a formula (the four signs in full width as well), and those of them that are
-# only numbers. A cell that begins so after apostrophes of its own has one more, so that the way back is known.
+# Cells that a spreadsheet would take for a formula (full-width signs included), and those that are only numbers. A
+# cell that has apostrophes before such a beginning gets one more, so that reading restores it.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|inf)")
 
-# A carriage return, which the csv module of Python 3.11 does not quote, would end the row, and what separates cells
-# elsewhere in the world would make two of one, the second perhaps a formula.
+# A carriage return, which Python 3.11's csv module does not quote, would end the row; separators of other locales would
+# split a cell, whose second half may look like a formula.
 _SEPARATORS = frozenset("\r;\t")
 _MAX_BYTES = 2**29
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file in UTF-8, whole or not at all.
+    """Write a CSV file in UTF-8, atomically.
 
-    Names are quoted where they must be. One that a spreadsheet would take for a formula, since it begins with = + - @,
-    a tab or an end of line, has an apostrophe before it, as OWASP recommends (CSV injection); `read_table` takes it off
-    again. Texts of numbers are left alone. Of numbers six digits are written, about what float32 can answer for.
+    A name that a spreadsheet would take for a formula, as it begins with = + - @, a tab or an end of line, gets an
+    apostrophe in front, as OWASP recommends (CSV injection); `read_table` removes it. Texts of numbers are left alone.
+    Floats are written with six digits, about the precision of float32.
 
     Raises:
         SalpipeError: the disk is full or cannot be written.
@@ -39,24 +39,24 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
     )
     for row in itertools.chain([header], rows):
         cells = [_cell(value) for value in row]
-        odd = any(_SEPARATORS.intersection(cell) for cell in cells if isinstance(cell, str))
-        (full if odd else minimal).writerow(cells)
-    # names from a stranger's file may hold what UTF-8 cannot
+        ambiguous = any(_SEPARATORS.intersection(cell) for cell in cells if isinstance(cell, str))
+        (full if ambiguous else minimal).writerow(cells)
+    # names from untrusted files may not be valid UTF-8
     write_atomically(path, table.getvalue().encode("utf-8", "replace"))
 
 
 def read_table(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> list[tuple[str, ...]]:
-    """Some columns of a table, row by row, as `write_table` writes it.
+    """Read columns of a table, row by row.
 
     Args:
         path: the table, in UTF-8, with or without a byte order mark; its first line names the columns.
-        columns: names of the wanted ones.
-        delimiter: what separates cells.
+        columns: names of the columns to return.
+        delimiter: separator of cells.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is no regular file of at most `_MAX_BYTES`, no UTF-8, no CSV, lacks a column, or a row has
-            other columns than the first.
+        OSError: the file cannot be read.
+        ValueError: it is not a regular file of at most `_MAX_BYTES`, not UTF-8, not CSV, lacks a column, or a row has
+            more or fewer columns than the first.
     """
     text = read_regular(path, _MAX_BYTES).decode("utf-8-sig")
     try:
@@ -72,7 +72,7 @@ def read_table(path: Path, columns: Sequence[str], *, delimiter: str = ",") -> l
 
 
 def _cell(value: object) -> object:
-    """What is written of a value; see `write_table`."""
+    """Format and escape a value; see `write_table`."""
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):

@@ -1,4 +1,4 @@
-"""Names and messages as they go to a terminal: what strangers' files hold must not command it. No files, no HTML."""
+"""Text for terminals: escaping of untrusted names, single-line messages, plurals."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def shown(name: str | os.PathLike[str]) -> str:
-    r"""A path or name as it may stand in a message of one line.
+    r"""Return a path or name for use in a message, escaped if it is not printable.
 
     >>> print(shown("R\u00e9union/1.jpg"), shown("a\x1b[2J\u202eb"))
     Réunion/1.jpg 'a\x1b[2J\u202eb'
@@ -16,9 +16,7 @@ def shown(name: str | os.PathLike[str]) -> str:
 
 
 def printable(line: str) -> str:
-    r"""A line in which control characters, marks of direction and the like are escaped one by one.
-
-    For messages that names may have got into raw; what is printable stays as it is.
+    r"""Escape the control characters, direction marks and the like of a line that may contain raw names.
 
     >>> print(printable("a\x1b[2J.jpg: no such\nfile \u202e"))
     a\x1b[2J.jpg: no such\nfile \u202e
@@ -29,13 +27,13 @@ def printable(line: str) -> str:
 
 
 def one_line(reason: object, most: int = 160) -> str:
-    """An exception or text as one line of at most `most` characters; an empty exception gives its type's name."""
+    """Return an exception or text as one line of at most `most` characters; of an empty exception the type's name."""
     text = " ".join(str(reason).split()) or type(reason).__name__
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def plural(count: int, noun: str) -> str:
-    """A count and what is counted.
+    """Return a count with its noun in the singular or plural.
 
     >>> plural(1, "shard"), plural(1200, "shard"), plural(0, "class")
     ('1 shard', '1,200 shards', '0 classes')

@@ -1,4 +1,4 @@
-"""Worker processes, which end with their run and never hear Ctrl-C, and the cores and memory that they may use."""
+"""Worker processes that end with their run and ignore Ctrl-C; usable cores and shared memory."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from typing import Any
 from saliency_pipeline.errors import SalpipeError
 
 ATTEMPTS = 3
-"""How often a run goes on after a worker process died: the memory killer may strike once without meaning it."""
+"""Attempts of a run whose worker processes die, as the kernel may kill one for a short lack of memory."""
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""What terminals and job schedulers send to all processes of a run."""
+"""Signals that terminals and job schedulers send to all processes of a run."""
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _NO_THREAD = 75
@@ -39,16 +39,16 @@ _CRASHED = "which is a library's crash; run the same command with --jobs 1 to se
 
 
 class WorkerDiedError(Exception):
-    """A worker process ended while it worked. The message is the name of the signal or the exit code."""
+    """A worker process died. The message is the name of the signal or the exit code."""
 
 
 def usable_cores() -> int:
-    """How many cores this process may use, at least 1: its CPU affinity and its container's CPU quota count.
+    """Return the number of cores that CPU affinity and the container's CPU quota allow, at least 1.
 
     Raises:
-        SalpipeError: LOKY_MAX_CPU_COUNT, which may lower the number, is no number.
+        SalpipeError: LOKY_MAX_CPU_COUNT, which may lower the number, is not a number.
     """
-    # not joblib.cpu_count, which is 1 wherever semaphores cannot be made
+    # not joblib.cpu_count, which is 1 wherever semaphores cannot be created
     from joblib.externals.loky import cpu_count
 
     try:
@@ -59,7 +59,7 @@ def usable_cores() -> int:
 
 
 def possible_jobs(jobs: int, note: Callable[[str], None]) -> int:
-    """`jobs`, or 1 and a note where worker processes cannot be started for want of shared memory."""
+    """Return `jobs`, or 1 with a note if worker processes cannot be started for lack of shared memory."""
     if jobs == 1:
         return 1
     try:
@@ -71,9 +71,9 @@ def possible_jobs(jobs: int, note: Callable[[str], None]) -> int:
 
 
 def check_shared_memory(jobs: int) -> None:
-    """Raises SalpipeError where /dev/shm cannot hold the semaphores of so many worker processes."""
+    """Raise SalpipeError if /dev/shm cannot hold the semaphores of `jobs` worker processes."""
     try:
-        # more than a pool makes; these have no names, so that they are gone whatever happens
+        # more than a pool needs; unnamed, so that none is left behind
         context = multiprocessing.get_context("fork")
         _ = [context.Semaphore() for _ in range(12 + 2 * jobs)]
     except (OSError, ImportError) as error:
@@ -87,33 +87,32 @@ def check_shared_memory(jobs: int) -> None:
 def run_in_workers(
     function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], jobs: int, threads: int
 ) -> Generator[Any]:
-    """Call a function in worker processes, which end when the last result is taken or the iterator is closed.
+    """Call a function in worker processes and yield the results as they become ready.
+
+    The processes end after the last result, or when the iterator is closed.
 
     Args:
         function: importable by its name.
-        calls: the arguments of each call.
+        calls: arguments of each call.
         jobs: number of processes.
-        threads: of each process, for libraries that ask the environment.
-
-    Returns:
-        The results, as they become ready.
+        threads: threads per process, for libraries that read the environment.
 
     Raises:
-        WorkerDiedError: a worker process died, and the others were ended.
+        WorkerDiedError: a worker process died; the others have been ended.
     """
     from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
 
     left, executor = iter(calls), None
     try:
         with warnings.catch_warnings():
-            # loky ends a worker that has grown between two calls, starts another, and says so as if it were a fault
+            # loky replaces a worker whose memory has grown between two calls, and warns as if that were a fault
             warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
-            # it asks for tools that slim containers lack, to end processes that are ended below
+            # loky looks for tools that slim containers lack, to end processes that are ended below
             warnings.filterwarnings("ignore", "Failed to kill subprocesses", UserWarning)
-            with interruptions_held():
-                # starting it ends the hold
+            with interruptions_deferred():
+                # its start unblocks the signals
                 resource_tracker.ensure_running()
-            with interruptions_held():
+            with interruptions_deferred():
                 executor = ProcessPoolExecutor(
                     jobs,
                     env=dict.fromkeys(_THREADS, str(threads)),
@@ -124,65 +123,62 @@ def run_in_workers(
             while waiting:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in done:
-                    with interruptions_held():
+                    with interruptions_deferred():
                         waiting |= {executor.submit(function, *call) for call in islice(left, 1)}
                     yield future.result()
     except TerminatedWorkerError as error:
         raise WorkerDiedError(_how_it_ended(str(error))) from error
     finally:
         if executor is not None:
-            # not by loky's own way to kill workers, which fails where calls still wait
+            # loky's own way to kill workers fails while calls are pending
             for process in list(executor._processes.values()):
-                # another thread of loky's may find it ended meanwhile
+                # it may have ended meanwhile
                 with suppress(ProcessLookupError):
                     if process.exitcode is None:
                         os.kill(process.pid, signal.SIGKILL)
-            feeder = executor._call_queue._thread
+            queue = executor._call_queue
             executor.shutdown()
-            # loky does not wait for this thread, which releases a semaphore last: if the process exits halfway, the
-            # tracker of resources reports it as leaked
-            if feeder is not None:
-                feeder.join()
+            # loky does not wait for the thread that feeds the queue, which releases a semaphore last: if the process
+            # exits halfway, the tracker of resources reports a leak. Closing the pipe ends a write that nobody reads.
+            queue._reader.close()
+            if queue._thread is not None:
+                queue._thread.join()
 
 
 def workers_died(error: WorkerDiedError) -> SalpipeError:
-    """What to say when workers died in every attempt, the last time with `error`."""
+    """Return the error for workers that died in every attempt, the last time with `error`."""
     ended = str(error)
     cause = _CAUSES.get(ended, _CRASHED if ended.startswith("SIG") else _CAUSES["SIGKILL"])
     return SalpipeError(f"worker processes died {ATTEMPTS} times ({ended}), {cause}")
 
 
 @contextmanager
-def interruptions_held() -> Iterator[None]:
-    """Processes started meanwhile never hear an interruption; the run itself answers it afterwards."""
-    held: list[int] = []
+def interruptions_deferred() -> Iterator[None]:
+    """Defer interruptions to the end of the block, and block them for good in processes that are started in it."""
+    received: list[int] = []
     handlers: dict[signal.Signals, Any] = {}
     # inherited by processes, and by threads that start further processes later
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)
     try:
         if threading.current_thread() is threading.main_thread():
-            # another thread may take a signal, which Python then answers in this one
+            # a signal may arrive in another thread; Python runs its handler in this one
             for number in INTERRUPTIONS:
                 if signal.getsignal(number) is not None:
-                    handlers[number] = signal.signal(number, lambda number, _: held.append(number))
+                    handlers[number] = signal.signal(number, lambda number, _: received.append(number))
         yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if held:
-            signal.raise_signal(held[0])
+        if received:
+            signal.raise_signal(received[0])
 
 
 def become_worker(run: int) -> None:
-    """Called in a worker process before its first call.
-
-    Args:
-        run: process id of the run that started it, which it ends with.
-    """
+    """Initialize a worker process, which then ends with the run of process id `run`."""
     from tqdm import tqdm
 
-    # tqdm's own lock is a semaphore of the system, and its guard writes to the terminal when a worker is ended
+    # tqdm's default lock is a system semaphore, whose tracker writes to the terminal when a worker is killed
     tqdm.set_lock(threading.RLock())
     try:
         threading.Thread(target=_end_with, args=(run,), daemon=True).start()
@@ -191,14 +187,14 @@ def become_worker(run: int) -> None:
 
 
 def _end_with(run: int) -> None:
-    """End this worker when its run is gone: one that was killed can no longer tell it to."""
+    """End this worker once its run has ended, even if the run was killed."""
     while os.getppid() == run:
         time.sleep(0.5)
     os._exit(1)
 
 
 def _how_it_ended(message: str) -> str:
-    """The signal or exit code in loky's message, which ends with, for instance, `{SIGKILL(-9)}`."""
+    """Return the signal or exit code in loky's message, which ends with, for instance, `{SIGKILL(-9)}`."""
     ended = re.search(r"\{(SIG[A-Z0-9]+|EXIT)\((-?[0-9]+)\)", message)
     if ended is None:
         return "cause unknown"

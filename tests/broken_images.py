@@ -1,4 +1,4 @@
-"""Image files as they should not be, made from nothing, and a folder of some 200 of them."""
+"""Damaged and unusual image files, built byte by byte, and a folder of some 200 of them."""
 
 import functools
 import io

@@ -1,4 +1,4 @@
-"""What every test shares: a cache folder that is not the user's, its own random numbers, memory that is given back."""
+"""Fixtures of all tests: a separate cache folder, fixed random states, memory that is returned to the system."""
 
 import ctypes
 import gc
@@ -67,7 +67,7 @@ def without_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def own_random_numbers() -> None:
-    """What a test draws does not depend on those that came before it in the same process."""
+    """The random numbers of a test do not depend on earlier tests of the process."""
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
 

@@ -1,4 +1,4 @@
-"""What is no ordinary file, in the place of one: pipes, devices, links, holes, deep documents."""
+"""Pipes, devices, links, sparse files and deep documents in place of an ordinary file."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Slow twins: every formula once more, in the most obvious way, for tests to compare with. Not fast, not short-cut."""
+"""Slow twins: every formula once more, written in the most obvious way, for tests to compare with."""
 
 import math
 from collections.abc import Callable

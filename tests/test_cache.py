@@ -1,4 +1,4 @@
-"""The user's cache folder: what is made once is found again, and whatever becomes of it is made again, silently."""
+"""The cache: stored values are reused, and damaged entries are computed again silently."""
 
 import os
 import time
@@ -212,3 +212,17 @@ def test_speeds_that_cannot_be_are_measured_again(empty_cache: Path, text: str) 
     (empty_cache / "speeds.json").unlink()
     os.mkfifo(empty_cache / "speeds.json")
     assert remembered_speeds("key", ["a"], lambda: [2.0]) == {"a": 2.0}
+
+
+def test_the_code_of_subpackages_is_part_of_every_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    files: list[Path] = []
+    read_bytes = Path.read_bytes
+
+    def recorded(path: Path) -> bytes:
+        files.append(path)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", recorded)
+    assert cache.environment.__wrapped__() == cache.environment()
+    names = {path.relative_to(Path(cache.__file__).parent).as_posix() for path in files}
+    assert {"models/source/source.py", "models/trained/fusion.py", "saliency/cam.py"} <= names

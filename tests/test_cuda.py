@@ -1,4 +1,4 @@
-"""On a GPU: maps, training, predictions and comparisons are the CPU's within rounding. `make test-cuda` runs it."""
+"""On a GPU maps, training, predictions and comparisons equal those of the CPU within rounding; `make test-cuda`."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""What a device can compute and what it is called; and that networks keep to one device, seen without a GPU."""
+"""Devices: capabilities and names; networks stay on one device, checked without a GPU."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from saliency_pipeline.devices import capabilities, computes_bf16, device_name, threads_within_cores
 from saliency_pipeline.models.preprocessing import Preprocessing
-from saliency_pipeline.models.trained.fusion import FUSIONS
+from saliency_pipeline.models.trained.choices import FUSIONS
 from saliency_pipeline.models.trained.two_branch import NetworkSpec, build_network
 from saliency_pipeline.saliency.backends import TorchTrunk
 from saliency_pipeline.saliency.targets import Target
@@ -55,7 +55,7 @@ def test_the_name_says_what_the_processor_can_do() -> None:
 
 
 def moved(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
-    """The module with tensors that have the shapes of its own and stand on a GPU that need not be there."""
+    """The module with tensors of the same shapes on a GPU that need not exist."""
     for part in module.modules():
         for named in (part._parameters, part._buffers):
             for name, tensor in named.items():

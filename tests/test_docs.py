@@ -1,4 +1,4 @@
-"""The documentation against what it documents: commands, options, code, files and links."""
+"""The documentation: its commands, options, code, files and links exist and work."""
 
 import importlib.util
 import re
@@ -28,8 +28,8 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def commands() -> dict[str, click.Command]:
     with click.Context(salpipe) as ctx:
-        found = {name: salpipe.get_command(ctx, name) for name in salpipe.list_commands(ctx)}
-    return {name: command for name, command in found.items() if command is not None}
+        loaded = {name: salpipe.get_command(ctx, name) for name in salpipe.list_commands(ctx)}
+    return {name: command for name, command in loaded.items() if command is not None}
 
 
 @pytest.fixture(scope="module")
@@ -59,28 +59,28 @@ def test_the_configuration_in_the_reference_is_accepted(generator: ModuleType, t
 
 @pytest.mark.parametrize("page", PROSE, ids=lambda page: page.name)
 def test_commands_shown_exist_with_their_options(page: Path) -> None:
-    known = commands()
+    available = commands()
     for line in (line for block in blocks(page, "sh") for line in block.splitlines()):
         words = line.partition("#")[0].split()
         if words[:1] != ["salpipe"]:
             continue
-        assert words[1] in known, line
+        assert words[1] in available, line
         options = {
-            name for parameter in known[words[1]].params for name in [*parameter.opts, *parameter.secondary_opts]
+            name for parameter in available[words[1]].params for name in [*parameter.opts, *parameter.secondary_opts]
         }
         assert {word for word in words[2:] if word.startswith("-")} <= options, line
 
 
 @pytest.mark.parametrize("page", PROSE, ids=lambda page: page.name)
 def test_options_named_in_the_text_exist(page: Path) -> None:
-    known = {
+    available = {
         name
         for command in commands().values()
         for parameter in command.params
         for name in [*parameter.opts, *parameter.secondary_opts]
     }
     named = set(re.findall(r"`(--[a-z][a-z-]*)", page.read_text(encoding="utf-8")))
-    assert named <= known | {"--help", "--version"}
+    assert named <= available | {"--help", "--version"}
 
 
 @pytest.mark.parametrize("page", PROSE, ids=lambda page: page.name)

@@ -1,4 +1,4 @@
-"""Documents: what is no regular file, too large, too deep or not valid is answered, never followed."""
+"""Documents: files that are not regular, too large, too deep or invalid are refused."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_size_is_bounded_before_it_is_read(tmp_path: Path) -> None:
     assert read_regular(tmp_path / "four", 4) == b"1234"
     with pytest.raises(DocumentError, match="larger than 3 bytes"):
         read_regular(tmp_path / "four", 3)
-    assert read_regular("/proc/self/status")  # says that it is empty
+    assert read_regular("/proc/self/status")  # its reported size is 0
 
 
 @pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 900, 5_000, 200_000])

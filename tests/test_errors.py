@@ -1,4 +1,4 @@
-"""What is raised on purpose is one printable line, whatever it quotes."""
+"""Error messages are one printable line, whatever they quote."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""Files are whole or absent, locks exclude, and only the dead are cleaned up after."""
+"""Files are complete or absent, locks exclude, and only abandoned files are removed."""
 
 import errno
 import hashlib

@@ -1,4 +1,4 @@
-"""Whoever runs it and wherever home is: nothing is made in a folder called "~", and nothing stops."""
+"""Users without a home, and homes that cannot be written: no folder named "~" is created, and no run stops."""
 
 import os
 import pwd
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An environment that says nothing, in a folder of its own; what is changed there is put back."""
+    """An environment without any of the variables, in a separate folder; changes are undone."""
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "USER", "LOGNAME", "LNAME", "USERNAME"):
         monkeypatch.setenv(name, "")  # so that it is remembered
         monkeypatch.delenv(name)

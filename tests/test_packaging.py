@@ -25,12 +25,12 @@ def setup() -> ConfigParser:
 
 def folders() -> dict[str, Path]:
     """Name of every package in the source: where it is."""
-    found = {"saliency_pipeline": PACKAGE}
+    packages = {"saliency_pipeline": PACKAGE}
     for top in PACKAGE.iterdir():
         if top.is_dir():  # links to the folders at the top of a checkout included
             for init in top.rglob("__init__.py"):
-                found[".".join(["saliency_pipeline", *init.parent.relative_to(PACKAGE).parts])] = init.parent
-    return found
+                packages[".".join(["saliency_pipeline", *init.parent.relative_to(PACKAGE).parts])] = init.parent
+    return packages
 
 
 def lines(setup: ConfigParser, section: str, key: str) -> list[str]:
@@ -79,20 +79,20 @@ def test_the_entry_point_resolves(setup: ConfigParser) -> None:
 
 def requirements(*texts: str) -> set[str]:
     """Distribution names in lists of requirements."""
-    found = {re.split(r"[\s>=!<~;\[]", line.strip())[0] for text in texts for line in text.splitlines()}
-    return {name.lower() for name in found if name and not name.startswith("#")}
+    names = {re.split(r"[\s>=!<~;\[]", line.strip())[0] for text in texts for line in text.splitlines()}
+    return {name.lower() for name in names if name and not name.startswith("#")}
 
 
 def imported(folder: Path) -> dict[str, Path]:
     """Top-level name of everything that the modules under a folder import, and a module that does."""
-    found: dict[str, Path] = {}
+    modules: dict[str, Path] = {}
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
-                found |= {alias.name.partition(".")[0]: path for alias in node.names}
+                modules |= {alias.name.partition(".")[0]: path for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
-                found[node.module.partition(".")[0]] = path
-    return found
+                modules[node.module.partition(".")[0]] = path
+    return modules
 
 
 @pytest.mark.parametrize(

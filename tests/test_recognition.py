@@ -1,4 +1,4 @@
-"""Errors for files and folders of another kind name that kind."""
+"""Arguments of the wrong kind are recognized and named."""
 
 import os
 from collections.abc import Callable

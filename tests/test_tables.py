@@ -1,4 +1,4 @@
-"""Tables: any name comes back, and none is a formula."""
+"""Tables: every name survives writing and reading, and none is a formula."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Temporary files: nobody else's is written to, the living keep theirs, and what the dead left is removed."""
+"""Temporary files: those of other writers are not touched while these are alive, and removed when they are dead."""
 
 import errno
 import os
@@ -42,7 +42,7 @@ def living(tmp_path: Path) -> Iterator[Path]:
 
 
 def left_by(folder: Path, *, host: str | None = None, name: str = "a") -> Path:
-    """A temporary file that nobody has open."""
+    """A temporary file that no process has open."""
     path = temporary_name(folder / name)
     if host:
         path = path.with_name(path.name.replace(temporaries._host(), host, 1))

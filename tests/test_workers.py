@@ -1,4 +1,4 @@
-"""Cores that may be used, and worker processes: how they end, what they never hear, and where none can be started."""
+"""Usable cores and worker processes: how they end, signals that they ignore, systems that cannot start any."""
 
 import ast
 import errno
@@ -15,7 +15,6 @@ from joblib.externals.loky.backend.queues import Queue
 
 from saliency_pipeline import workers
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.memory import usable_memory
 from saliency_pipeline.workers import (
     INTERRUPTIONS,
     WorkerDiedError,
@@ -73,6 +72,8 @@ def test_no_thread_outlives_the_workers(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(Queue, "_feed", staticmethod(feed_slowly))
     assert list(run_in_workers(abs, [(-1,)], 1, 1)) == [1]
+    with closing(run_in_workers(len, [(bytes(1 << 20),)] * 8, 1, 1)) as results:
+        next(results)
     assert threading.enumerate() == threads
 
 
@@ -93,9 +94,9 @@ def test_the_signal_that_ended_a_worker_is_named(number: signal.Signals) -> None
     ],
 )
 def test_memory_is_suspected_only_where_it_may_be_the_cause(ended: str, cause: str) -> None:
-    said = str(workers_died(WorkerDiedError(ended)))
-    assert said.startswith(f"worker processes died 3 times ({ended}), {cause}")
-    assert ("memory" in said) == (ended == "SIGKILL")
+    message = str(workers_died(WorkerDiedError(ended)))
+    assert message.startswith(f"worker processes died 3 times ({ended}), {cause}")
+    assert ("memory" in message) == (ended == "SIGKILL")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.ENOENT])
@@ -111,26 +112,3 @@ def test_without_room_for_semaphores_work_is_done_one_by_one(number: int, monkey
     assert notes[0].startswith(f"/dev/shm: semaphores of worker processes cannot be made there ({os.strerror(number)})")
     assert possible_jobs(1, notes.append) == 1
     assert len(notes) == 1
-
-
-@pytest.mark.parametrize(
-    ("groups", "files", "limit"),
-    [
-        ("0::/a/b\n", {"memory.max": "max", "a/memory.max": "1000", "a/b/memory.max": "max"}, 1000),
-        ("9:cpu:/a\n4:memory:/a\n", {"memory/memory.limit_in_bytes": "5000", "memory/a/memory.limit_in_bytes": "7"}, 7),
-        ("4:memory:/elsewhere\n0::/\n", {"memory/memory.limit_in_bytes": "5000"}, 5000),
-        ("0::/\n", {}, None),
-    ],
-)
-def test_a_containers_memory_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str, files: dict[str, str], limit: int | None
-) -> None:
-    for path, text in files.items():
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(text)
-    own, read = workers._memory_limits, Path.read_text
-    monkeypatch.setattr(
-        Path, "read_text", lambda path: groups if str(path) == "/proc/self/cgroup" else read(path, encoding="ascii")
-    )
-    monkeypatch.setattr(workers, "_memory_limits", lambda: own(tmp_path))
-    assert usable_memory() == (limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

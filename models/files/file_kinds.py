@@ -1,6 +1,4 @@
-"""Which kind of weights a file holds, by its first bytes. Nothing here takes long to import or to run: a wrong file is
-reported before anything else begins. What the file holds is read in `weights`.
-"""
+"""Kind of a file of weights, by its first bytes; quick to import, so that a wrong file is reported at once."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ _HEAD = 512
 _NEWEST_PICKLE = 5
 _TENSORFLOW_INDEX = bytes.fromhex("57fb808b247547db")
 _USE = "use .safetensors, .pth, .pt, .bin"
-# first bytes of what people give by mistake, what it is, and what to do
+# first bytes of files passed by mistake, their kind, and the remedy
 _OTHERS = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, of Keras or MATLAB", f"convert it to PyTorch and {_USE}"),
     (b"model_checkpoint_path", "a TensorFlow checkpoint", f"convert it to PyTorch and {_USE}"),
@@ -30,10 +28,10 @@ _OTHERS = (
 
 
 def weights_kind(path: Path) -> str:
-    """The kind of a file of weights: `SAFETENSORS`, or `TORCH` for what `torch.save` may have written.
+    """The kind of a file of weights: `SAFETENSORS`, or `TORCH` for a file of `torch.save`.
 
     Raises:
-        SalpipeError: there is no such file, or it is of another kind.
+        SalpipeError: the file does not exist or is of another kind.
     """
     try:
         head, tail, size = _ends(path)
@@ -41,7 +39,7 @@ def weights_kind(path: Path) -> str:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SalpipeError(f"{path}: no such file; --weights takes 'default', 'none' or a file of weights") from error
     except IsADirectoryError as error:
-        raise SalpipeError(f"{path}: no such file but a folder; give the file of weights in it") from error
+        raise SalpipeError(f"{path}: a folder; give the file of weights in it") from error
     except OSError as error:
         raise SalpipeError(f"{path}: cannot be read ({error.strerror}); give a file of weights") from error
     except ValueError as error:
@@ -50,22 +48,22 @@ def weights_kind(path: Path) -> str:
         return SAFETENSORS
     if head.startswith(b"PK\3\4") or (head[:1] == b"\x80" and head[1] <= _NEWEST_PICKLE):
         return TORCH
-    for magic, what, remedy in _OTHERS:
+    for magic, kind, remedy in _OTHERS:
         if head.startswith(magic):
-            raise SalpipeError(f"{path}: {what}; {remedy}")
-    if known := mistaken(head, "weights"):
-        raise SalpipeError(f"{path}: {known}")
+            raise SalpipeError(f"{path}: {kind}; {remedy}")
+    if mistake := mistaken(head, "weights"):
+        raise SalpipeError(f"{path}: {mistake}")
     if head[257:262] == b"ustar":
         raise SalpipeError(
             f"{path}: a tar archive, as PyTorch wrote before version 0.2; unpack it, or load it there and save it again"
         )
     if tail == _TENSORFLOW_INDEX:
         raise SalpipeError(f"{path}: a TensorFlow checkpoint; convert it to PyTorch and {_USE}")
-    raise SalpipeError(f"{path}: not a kind of weights that is read; {_USE}")
+    raise SalpipeError(f"{path}: not a supported kind of weights; {_USE}")
 
 
 def check_weights(weights: str) -> None:
-    """Check what `--weights` was given, before anything else begins: `default`, `none`, or a file of weights.
+    """Check the value of `--weights`: `default`, `none`, or a file of weights.
 
     Raises:
         SalpipeError: as `weights_kind`.
@@ -94,7 +92,7 @@ def _ends(path: Path) -> tuple[bytes, bytes, int]:
             file.seek(max(0, size - len(_TENSORFLOW_INDEX)))
             return head, file.read(len(_TENSORFLOW_INDEX)), size
     except NotRegularError:
-        raise ValueError("a device or pipe, no such file as can be read twice") from None
+        raise ValueError("a device or pipe, not a regular file") from None
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:

@@ -1,10 +1,8 @@
-"""Pickles read as data: nothing that a pickle names is imported, looked up or called. Where they stand in a file is
-in `torch_files`.
+"""Pickles read as data: nothing that a pickle names is imported, looked up or called.
 
-A pickle is a small program that builds objects and calls functions by name. Here only the containers and tensors that
-weights are made of are built; every other object becomes a `Built`, which holds no more than the name of its class.
-A call is refused unless `DATA` lists the name as that of a type of plain data: what is harmless is listed, not what is
-harmful.
+A pickle is a small program that builds objects and calls functions by name. Here only containers and tensors
+are built; every other object becomes a `Built`, which holds only the name of its class. A call is refused unless
+`DATA` lists its name as that of a type of plain data: an allow list, not a deny list.
 """
 
 from __future__ import annotations
@@ -50,7 +48,7 @@ _TYPES = {
     "uuid": ("UUID",),
 }
 DATA = frozenset(f"{module}.{name}" for module, names in _TYPES.items() for name in names)
-"""Names whose calls give plain data and nothing else."""
+"""Names whose calls return plain data."""
 
 _MAPPINGS = {"builtins.dict", "collections.OrderedDict", "collections.defaultdict"}
 _OBJECTS = {"copyreg.__newobj__", "copyreg._reconstructor"}
@@ -78,8 +76,8 @@ class Built:
 
     Attributes:
         name: of its class, or of the function that returns it.
-        known: whether the name is of plain data.
-        entries: what a mapping holds.
+        known: whether the name is one of `DATA`.
+        entries: entries of a mapping.
     """
 
     name: str
@@ -89,12 +87,12 @@ class Built:
 
 @dataclass(eq=False)
 class Contents:
-    """What a pickle holds.
+    """Contents of a pickle.
 
     Attributes:
         root: the outermost object.
         storages: all storages, by name.
-        classes: how many objects of classes that are not known as data it holds, by the name of the class.
+        classes: number of objects of other classes than `DATA`, by the name of the class.
     """
 
     root: Any
@@ -103,10 +101,10 @@ class Contents:
 
 
 def read_pickle(file: IO[bytes]) -> Contents:
-    """Read one pickle from where a file stands; afterwards the file stands behind it.
+    """Read one pickle from the position of a file, up to its end.
 
-    Strings, numbers, bytes, None, tuples, lists and dictionaries are as they were, except that keys other than strings
-    are left out. Tensors are `View`s. Time and memory are proportional to the length of the pickle.
+    Strings, numbers, bytes, None, tuples, lists and dictionaries are kept, except for keys other than strings. Tensors
+    are `View`s. Time and memory are proportional to the length of the pickle.
 
     Raises:
         CodeError: it calls a function.
@@ -126,7 +124,7 @@ def read_pickle(file: IO[bytes]) -> Contents:
 
 
 class _Reader:
-    """A machine with a stack, as `pickletools` describes it."""
+    """Stack machine that interprets a pickle, see `pickletools`."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -136,7 +134,7 @@ class _Reader:
         self.classes: dict[str, int] = {}
 
     def step(self, name: str, argument: Any) -> None:
-        """One operation."""
+        """Execute one operation."""
         if action := _ACTIONS.get(name):
             action(self, argument)
         elif name in _VALUES:
@@ -145,14 +143,14 @@ class _Reader:
             raise UnreadableWeightsError(f"its pickle uses {name}, which no file of weights does")
 
     def marked(self) -> list[Any]:
-        """What was pushed since the last mark, taken off with it."""
+        """Pop the items since the last mark, and the mark."""
         start = self.marks.pop()
         items = self.stack[start:]
         del self.stack[start:]
         return items
 
     def take(self, count: int) -> list[Any]:
-        """The uppermost objects, taken off."""
+        """Pop the topmost objects."""
         items = self.stack[-count:]
         if len(items) < count:
             raise UnreadableWeightsError("its pickle is damaged")
@@ -160,25 +158,25 @@ class _Reader:
         return items
 
     def memoize(self, index: int | None) -> None:
-        """Remember the uppermost object."""
+        """Memoize the topmost object."""
         self.memo[len(self.memo) if index is None else index] = self.stack[-1]
 
     def entries(self, items: list[Any]) -> None:
-        """Keys and values in turn, into the mapping below them."""
+        """Add alternating keys and values to the topmost mapping."""
         target = self.stack[-1]
         target = target.entries if isinstance(target, Built) else target
-        # keys of other types are equal and hashed alike as a stranger likes, and name no weights
+        # equality and hashes of keys of other types are up to the file, and they name no weights
         for key, value in zip(items[::2], items[1::2], strict=True):
             if isinstance(key, str):
                 target[key] = value
 
     def extend(self, items: list[Any]) -> None:
-        """Further items of the list below them."""
+        """Add items to the topmost list."""
         if isinstance(self.stack[-1], list):
             self.stack[-1].extend(items)
 
     def call(self, function: Any, arguments: Any) -> None:
-        """Push what a function of this name would return, if it is data."""
+        """Push the result of a function of this name, if it is data."""
         name = function.name if isinstance(function, Global) else ""
         if name in _TENSORS:
             dtype = arguments[6].name if name.endswith("_v3") else None
@@ -187,7 +185,7 @@ class _Reader:
         elif name in _WRAPPED and isinstance(arguments[0], View):
             self.stack.append(arguments[0])
         elif name == "torch._tensor._rebuild_from_type_v2":
-            # a parameter or another subclass of tensors, with attributes: a function of its own and its arguments
+            # a parameter or another subclass of tensors with attributes: its own function and arguments
             self.call(arguments[0], arguments[2])
         elif name in _OBJECTS:
             self.build(arguments[0])
@@ -198,8 +196,12 @@ class _Reader:
         else:
             raise CodeError(name or "the result of a call")
 
+    def instance(self, items: list[Any]) -> None:
+        """Push an object of the class that precedes its arguments."""
+        self.call(items[0], tuple(items[1:]))
+
     def build(self, kind: Any) -> None:
-        """Push an object of a class, of which only the name is kept."""
+        """Push an object of a class; only the name is kept."""
         if not isinstance(kind, Global):
             raise UnreadableWeightsError("its pickle is damaged")
         if kind.name not in DATA:
@@ -211,7 +213,7 @@ class _Reader:
         kind, storage, key, _, count, *view = identity
         # old versions could store a storage as a part of another one
         if kind != "storage" or any(view):
-            raise UnreadableWeightsError("its storages are of a kind that is not read")
+            raise UnreadableWeightsError("its storages are of an unsupported kind")
         key = str(key)
         self.stack.append(self.storages.setdefault(key, make_storage(storage.name, key, count)))
 
@@ -229,25 +231,11 @@ def _stack_global(reader: _Reader, _: Any) -> None:
     reader.stack.append(_named(module, name))
 
 
-def _instance(reader: _Reader, argument: str) -> None:
-    items = reader.marked()
-    reader.call(_named(*argument.split(" ", 1)), tuple(items))
-
-
-def _object(reader: _Reader, _: Any) -> None:
-    kind, *items = reader.marked()
-    reader.call(kind, tuple(items))
-
-
 def _pop(reader: _Reader, _: Any) -> None:
     if reader.marks and reader.marks[-1] == len(reader.stack):
         reader.marks.pop()
     else:
         reader.stack.pop()
-
-
-def _pop_mark(reader: _Reader, _: Any) -> None:
-    reader.marked()
 
 
 def _mapping(reader: _Reader, _: Any) -> None:
@@ -256,31 +244,18 @@ def _mapping(reader: _Reader, _: Any) -> None:
     reader.entries(items)
 
 
-def _build(reader: _Reader, _: Any) -> None:
-    # attributes are not kept
-    reader.take(1)
-
-
-def _put(reader: _Reader, argument: int | None) -> None:
-    reader.memoize(argument)
-
-
-def _push(make: Callable[[], Any]) -> Callable[[_Reader, Any], None]:
+def _push(make: Callable[[], Any]) -> Callable[[_Reader, Any], object]:
     return lambda reader, _: reader.stack.append(make())
 
 
-def _tuple(count: int) -> Callable[[_Reader, Any], None]:
+def _tuple(count: int) -> Callable[[_Reader, Any], object]:
     return lambda reader, _: reader.stack.append(tuple(reader.take(count)))
 
 
-def _nothing(reader: _Reader, _: Any) -> None:
-    pass
-
-
-_ACTIONS: dict[str, Callable[[_Reader, Any], None]] = {
-    "PROTO": _nothing,
-    "FRAME": _nothing,
-    "STOP": _nothing,
+_ACTIONS: dict[str, Callable[[_Reader, Any], object]] = {
+    "PROTO": lambda _, version: None,
+    "FRAME": lambda _, length: None,
+    "STOP": lambda *_: None,
     "NONE": _push(lambda: None),
     "NEWTRUE": _push(lambda: True),
     "NEWFALSE": _push(lambda: False),
@@ -302,23 +277,23 @@ _ACTIONS: dict[str, Callable[[_Reader, Any], None]] = {
     "SETITEM": lambda reader, _: reader.entries(reader.take(2)),
     "SETITEMS": lambda reader, _: reader.entries(reader.marked()),
     "POP": _pop,
-    "POP_MARK": _pop_mark,
+    "POP_MARK": lambda reader, _: reader.marked(),
     "DUP": lambda reader, _: reader.stack.append(reader.stack[-1]),
-    "PUT": _put,
-    "BINPUT": _put,
-    "LONG_BINPUT": _put,
-    "MEMOIZE": _put,
+    "PUT": _Reader.memoize,
+    "BINPUT": _Reader.memoize,
+    "LONG_BINPUT": _Reader.memoize,
+    "MEMOIZE": _Reader.memoize,
     "GET": lambda reader, index: reader.stack.append(reader.memo[index]),
     "BINGET": lambda reader, index: reader.stack.append(reader.memo[index]),
     "LONG_BINGET": lambda reader, index: reader.stack.append(reader.memo[index]),
     "GLOBAL": lambda reader, argument: reader.stack.append(_named(*argument.split(" ", 1))),
     "STACK_GLOBAL": _stack_global,
     "REDUCE": lambda reader, _: reader.call(*reader.take(2)),
-    "INST": _instance,
-    "OBJ": _object,
+    "INST": lambda reader, argument: reader.call(_named(*argument.split(" ", 1)), tuple(reader.marked())),
+    "OBJ": lambda reader, _: reader.instance(reader.marked()),
     "NEWOBJ": lambda reader, _: reader.build(reader.take(2)[0]),
     "NEWOBJ_EX": lambda reader, _: reader.build(reader.take(3)[0]),
-    "BUILD": _build,
+    "BUILD": lambda reader, _: reader.take(1),  # attributes are not kept
     "BINPERSID": lambda reader, _: reader.persistent(reader.stack.pop()),
 }
 _VALUES = {

@@ -1,7 +1,6 @@
-"""Files of `torch.save`, opened without reading a value: which tensors there are, and where each lies in the file.
+"""Files of `torch.save`, opened without reading values: the tensors and their positions in the file.
 
-Both containers are read, the zip archive of PyTorch 1.6 and later and the sequence of pickles before it. What the
-pickles hold is interpreted in `pickles`.
+Both containers are supported, the zip archive of PyTorch 1.6 and later and the sequence of pickles before it.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ from saliency_pipeline.models.files.pickles import read_pickle
 from saliency_pipeline.models.files.views import UnreadableWeightsError, View
 
 MAX_PICKLE_BYTES = 64 << 20
-"""Size limit of the pickle of an archive; the values of tensors lie outside it."""
+"""Size limit of the pickle of an archive; values of tensors are stored outside of it."""
 MAX_DIRECTORY_BYTES = 8 << 20
-"""Size limit of a zip archive's directory: of about 100,000 tensors."""
+"""Size limit of a zip archive's directory, enough for about 100,000 tensors."""
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LOCAL_HEADER = struct.Struct("<26xHH")
 
 
 @dataclass(frozen=True)
 class Located:
-    """A tensor of a file of `torch.save`; `begin` is where its storage begins in the file, in bytes."""
+    """A tensor of a file of `torch.save`; `begin` is the offset of its storage in the file, in bytes."""
 
     path: Path
     view: View
@@ -44,15 +43,15 @@ class Located:
 
     @property
     def nbytes(self) -> int:
-        """How much of the file is read for it."""
+        """Number of bytes that are read for it."""
         return self.view.extent * self.view.dtype.itemsize
 
     def read(self) -> Tensor:
-        """The tensor, with the strides it was stored with.
+        """Read the tensor, with the strides it was stored with.
 
         Raises:
             OSError: the file cannot be read.
-            UnreadableWeightsError: it is shorter than it was.
+            UnreadableWeightsError: the file was truncated.
         """
         view = self.view
         if not self.nbytes:
@@ -67,12 +66,13 @@ class Located:
 
 @dataclass(frozen=True, eq=False)
 class TorchFile:
-    """What a file of `torch.save` holds, with its tensors as `Located` wherever they stand in dictionaries.
+    """Contents of a file of `torch.save`.
 
     Attributes:
-        root: the outermost object, as `read_pickle` gives it.
-        classes: how many objects of other classes it holds, by the name of the class.
-        begins: where each storage begins in the file, in bytes.
+        path: the file.
+        root: the outermost object, see `read_pickle`.
+        classes: number of objects of other classes, by the name of the class.
+        begins: offset and size of each storage in the file, in bytes.
     """
 
     path: Path
@@ -81,10 +81,10 @@ class TorchFile:
     begins: dict[str, tuple[int, int]]
 
     def locate(self, view: View) -> Located:
-        """Where a tensor lies.
+        """Locate a tensor in the file.
 
         Raises:
-            UnreadableWeightsError: its storage is not in the file, or not all of it.
+            UnreadableWeightsError: its storage is missing or incomplete.
         """
         begin, size = self.begins.get(view.storage.key, (0, -1))
         if size < view.storage.nbytes:
@@ -97,7 +97,7 @@ def open_torch_file(path: Path) -> TorchFile:
 
     Raises:
         CodeError: its pickle calls a function.
-        UnreadableWeightsError: it is damaged, compressed, or of a kind that is not read; the message is the reason.
+        UnreadableWeightsError: it is damaged, compressed, or of an unsupported kind; the message is the reason.
         OSError: it cannot be read.
     """
     with open(path, "rb", opener=open_regular) as file:
@@ -110,7 +110,7 @@ def open_torch_file(path: Path) -> TorchFile:
 
 
 class _BoundedReads(io.RawIOBase):
-    """A file for `zipfile`, which reads an archive's whole directory at once, however large the archive says it is."""
+    """A file for `zipfile`, which reads an archive's whole directory at once, of whatever declared size."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -167,7 +167,7 @@ def _open_archive(path: Path, file: IO[bytes]) -> TorchFile:
 
 
 def _begin(file: IO[bytes], entry: zipfile.ZipInfo, size: int) -> int:
-    """Where an entry's bytes begin in an archive of `size` bytes."""
+    """Offset of an entry's bytes in an archive of `size` bytes."""
     file.seek(entry.header_offset)
     header = file.read(_LOCAL_HEADER.size)
     if len(header) == _LOCAL_HEADER.size and header.startswith(b"PK\3\4"):
@@ -191,7 +191,7 @@ def _record(file: IO[bytes], entry: zipfile.ZipInfo, size: int) -> bytes:
 
 
 def _open_sequence(path: Path, file: IO[bytes]) -> TorchFile:
-    """A magic number, the version, the machine, the object, the names of the storages, and these."""
+    """A magic number, the version, the machine, the object, the names of the storages, and the storages."""
     if read_pickle(file).root != _LEGACY_MAGIC:
         raise UnreadableWeightsError("not a weights-only pickle; save the network's state_dict() there")
     for _ in ("version", "machine"):

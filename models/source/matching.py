@@ -1,9 +1,9 @@
-"""Fitting a file of weights to a network: by names, without prefixes, by shapes and by values."""
+"""Matching of a file of weights with a network: names, prefixes, shapes and values."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.source.weights import State, WeightsFile, short
-from saliency_pipeline.text import shown
+from saliency_pipeline.text import plural, shown
 
 _AVERAGED = {"ema", "averaged", "swa"}
 _MOST_PREFIXES = 16
@@ -28,11 +28,11 @@ class Choice:
 
     Attributes:
         file: the file.
-        where: which of its state dicts.
-        prefix: what is taken off the names.
+        where: name of the state dict.
+        prefix: prefix that is removed from the names.
         state: the tensors.
         left_out: names of tensors without that prefix, or of no part of the network.
-        joined: names of tensors without that prefix that were taken all the same: a classifier beside its backbone.
+        joined: names of tensors without that prefix that were used nevertheless: a classifier beside its backbone.
     """
 
     file: WeightsFile
@@ -44,13 +44,13 @@ class Choice:
 
     @property
     def averaged(self) -> bool:
-        """Whether these are weights averaged over training."""
+        """True if the weights are averaged over training."""
         return bool(_AVERAGED & set(re.split(r"[^a-z]+", f"{self.where} {self.prefix}".lower())))
 
     def without_foreign(self, network: nn.Module) -> Choice:
-        """The same without what belongs to no part of the network, and with a classifier that stands beside it.
+        """The same without tensors of no part of the network, and with a classifier that is stored beside it.
 
-        Tensors in the network's own parts are kept: they tell a deeper network's weights from this one's.
+        Tensors in the network's own parts are kept: they distinguish a deeper network's weights.
         """
         own = network.state_dict()
         parts = {name.partition(".")[0] for name in own}
@@ -61,11 +61,11 @@ class Choice:
         )
         missing = [name for name in own if name not in self.state and not name.endswith(".num_batches_tracked")]
         beside = {
-            name: found[0]
+            name: matches[0]
             for name in missing[:_MOST_JOINED]
-            if len(found := [other for other in self.left_out if f".{other}".endswith(f".{name}")]) == 1
+            if len(matches := [other for other in self.left_out if f".{other}".endswith(f".{name}")]) == 1
         }
-        # all or none, and no more than a layer or two: a network is not put together from pieces
+        # all or none, and at most two layers: a network is not assembled from pieces
         if not missing or len(beside) < len(missing):
             beside = {}
         stored = self.file.states[self.where]
@@ -78,34 +78,35 @@ class Choice:
         )
 
     def notes(self, others: list[Choice]) -> tuple[str, ...]:
-        """What is not as in a plain state dict, one sentence per kind.
+        """Notes on differences from a plain state dict, one sentence per kind.
 
         Args:
-            others: choices that fit as well.
+            others: other choices that fit.
         """
-        name, notes = shown(self.file.path.name), []
-        states = [where for where in self.file.states if where != self.where]
-        if states:
-            notes.append(f"{name}: weights taken from '{short(self.where)}'; it also holds {_first(states)}")
+        notes = []
+        if states := [where for where in self.file.states if where != self.where]:
+            notes.append(f"weights taken from '{short(self.where)}'; it also holds {first_names(states)}")
         if self.prefix:
-            notes.append(f"{name}: prefix '{short(self.prefix)}' taken off the names of {_tensors(self.state)}")
+            notes.append(f"prefix '{short(self.prefix)}' removed from the names of {plural(len(self.state), 'tensor')}")
         if self.joined:
-            notes.append(f"{name}: {_tensors(self.joined)} beside that prefix taken as well ({_first(self.joined)})")
+            tensors = plural(len(self.joined), "tensor")
+            notes.append(f"{tensors} beside that prefix used as well ({first_names(self.joined)})")
         if wrapped := [key for key in self.file.states[self.where] if _WRAPPED.search(key)]:
-            notes.append(f"{name}: wrappers taken out of the names of {_tensors(wrapped)} ({_first(wrapped, 1)})")
+            tensors = plural(len(wrapped), "tensor")
+            notes.append(f"wrappers removed from the names of {tensors} ({first_names(wrapped, 1)})")
         beside = [other.prefix for other in others if other.where == self.where]
         if prefixes := [f"'{prefix}'" if prefix else "no prefix" for prefix in beside]:
-            notes.append(f"{name}: those under {_first(prefixes)} fit as well and were not taken")
+            notes.append(f"those under {first_names(prefixes)} fit as well and were not used")
         if self.left_out:
-            notes.append(f"{name}: left out {_tensors(self.left_out)} of other names ({_first(self.left_out)})")
+            tensors = plural(len(self.left_out), "tensor")
+            notes.append(f"ignored {tensors} of other names ({first_names(self.left_out)})")
         if count := sum(self.file.classes.values()):
-            objects = f"{count:,} object{'s' * (count != 1)}"
-            notes.append(f"{name}: {objects} beside the weights not read ({_first(list(self.file.classes))})")
-        return tuple(notes)
+            notes.append(f"{plural(count, 'object')} beside the weights not read ({first_names([*self.file.classes])})")
+        return tuple(f"{shown(self.file.path.name)}: {note}" for note in notes)
 
 
 def choices(file: WeightsFile, network: nn.Module) -> Iterator[Choice]:
-    """Every state dict of a file as it is, and without prefixes with which its names end as the network's do."""
+    """Every state dict of a file, unchanged and without prefixes before the names of the network."""
     anchor = next(iter(network.state_dict()), "")
     for where, stored in file.states.items():
         state = unwrapped(stored)
@@ -117,25 +118,25 @@ def choices(file: WeightsFile, network: nn.Module) -> Iterator[Choice]:
 
 
 def unwrapped(state: State) -> State:
-    """A state dict without what torch.compile, activation checkpointing and FSDP put into the names of parts."""
+    """A state dict without the wrappers of torch.compile, activation checkpointing and FSDP in its names."""
     names = {name: _WRAPPED.sub("", name) for name in state}
     return {names[name]: value for name, value in state.items()} if len(set(names.values())) == len(names) else state
 
 
 def _prefixes(state: State, anchor: str) -> list[str]:
-    """What stands before a network's first name, wherever that is; and what all names have in common."""
-    found = [name.removesuffix(anchor) for name in state if name.endswith(f".{anchor}")]
+    """Prefixes of the network's first name wherever it occurs, and common prefixes of all names."""
+    prefixes = [name.removesuffix(anchor) for name in state if name.endswith(f".{anchor}")]
     first, last = min(state, default=""), max(state, default="")
     common = 0
     while (dot := first.find(".", common)) > 0 and last.startswith(first[: dot + 1]):
         common = dot + 1
-        found.append(first[:common])
-    return list(dict.fromkeys(found))
+        prefixes.append(first[:common])
+    return list(dict.fromkeys(prefixes))
 
 
 @dataclass(frozen=True)
 class Mismatch:
-    """How a file of weights differs from a network: names only one of them has, and shapes (network's, file's)."""
+    """Differences of a file of weights from a network: names that one of them lacks, and shapes (network, file)."""
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -147,10 +148,10 @@ class Mismatch:
     def __str__(self) -> str:
         shapes = [f"{key} {list(theirs)} instead of {list(ours)}" for key, (ours, theirs) in self.shapes.items()]
         kinds = (("wrong shape", shapes), ("missing", self.missing), ("unexpected", self.unexpected))
-        return "; ".join(f"{len(keys)} {kind}: {_first(keys)}" for kind, keys in kinds if keys)
+        return "; ".join(f"{len(keys)} {kind}: {first_names(keys)}" for kind, keys in kinds if keys)
 
     def class_count(self, classes: int) -> int | None:
-        """The file's number of classes if that is all in which it differs from a network of `classes`, else None."""
+        """The file's number of classes if nothing else differs from a network of `classes`, else None."""
         if self.missing or self.unexpected or not self.shapes:
             return None
         counts = {
@@ -178,28 +179,28 @@ def compare(module: nn.Module, state: Mapping[str, Tensor] | State) -> Mismatch:
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], origin: object) -> None:
-    """Copy the tensors of a state dict that `compare` found equal in names and shapes into a network.
+    """Copy the tensors of a state dict of equal names and shapes into a network.
 
     Raises:
-        SalpipeError: as `require_values`; `origin` is where the tensors are from.
+        SalpipeError: as `require_values`; `origin` names the source of the tensors.
     """
     own = module.state_dict()
     require_values(origin, state, own)
-    # updated in place, not replaced: modules read the version of their layout from the dict's metadata
+    # updated in place: modules read the version of their layout from the dict's metadata
     own.update(state)
     module.load_state_dict(own, strict=True)
 
 
 def require_values(origin: object, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Check that weights are finite floating-point values: one pass over them.
+    """Check that weights are finite floating-point values, in one pass.
 
     Args:
-        origin: where they are from.
+        origin: source of the weights, for the message.
         state: the weights.
-        own: the tensors of the network, as far as they have the same names.
+        own: the network's tensors of the same names.
 
     Raises:
-        SalpipeError: the message names the first tensor that is not.
+        SalpipeError: naming the first tensor that is not.
     """
     for name, value in state.items():
         if value.is_floating_point():
@@ -216,13 +217,10 @@ def require_values(origin: object, state: Mapping[str, Tensor], own: Mapping[str
 
 
 def _is_finite(values: Tensor) -> bool:
-    # unlike isfinite().all() this takes no memory; both pass NaN on
+    # unlike isfinite().all() this takes no memory; aminmax propagates NaN
     return not values.numel() or all(map(torch.isfinite, torch.aminmax(values)))
 
 
-def _tensors(names: Collection[str]) -> str:
-    return f"{len(names):,} tensor{'s' * (len(names) != 1)}"
-
-
-def _first(names: tuple[str, ...] | list[str], most: int = 3) -> str:
+def first_names(names: tuple[str, ...] | list[str], most: int = 3) -> str:
+    """The first of some names, printable, for a message."""
     return ", ".join(short(name) for name in names[:most]) + (", …" if len(names) > most else "")

@@ -1,7 +1,4 @@
-"""The names of source models: which there are, which library a name means, and what `salpipe models` says of each.
-
-Nothing here builds a network; that is `source`.
-"""
+"""Names of source models: the models that exist, the library of a name, and the listing of `salpipe models`."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ SUGGESTED = (
     "swin_tiny_patch4_window7_224",
     "torchvision/resnet50",
 )
-"""Well-known networks of each kind, listed when nobody asks for a pattern."""
+"""Well-known networks of each kind, listed without a pattern."""
 
 _CHECKED = "checked at run time"
 _HEADS = {
@@ -54,7 +51,7 @@ _HEADS = {
         torchvision/vit torchvision/maxvit
         """,
 }
-# The longest prefix that fits a name decides, so 'resnetv2' is not taken for a 'resnet'.
+# the longest matching prefix decides, so that 'resnetv2' is not a 'resnet'
 _FAMILIES = {prefix: answer for answer, prefixes in _HEADS.items() for prefix in prefixes.split()}
 
 
@@ -63,14 +60,14 @@ class SourceInfo:
     """One line of `salpipe models`.
 
     Attributes:
-        name: What `--model` takes.
+        name: Value for `--model`.
         library: `embedded`, `timm` or `torchvision`.
         weights: `embedded` (come with the installation), `cached` (already downloaded), `download` (need the network
             once), or `none available` (no pretrained classifier exists; `--weights PATH` or `none` may still do).
         size: Side of the square input in pixels.
         closed_form: Whether Grad-CAM at the last layer needs no backward pass because the head is average pooling
-            and one linear layer: `yes`, `no` or `checked at run time`. This is what is known of the architecture's
-            family; a run trusts only its own numerical check.
+            and one linear layer: `yes`, `no` or `checked at run time`, by the architecture's family; a run relies
+            only on its own numerical check.
     """
 
     name: str
@@ -81,7 +78,7 @@ class SourceInfo:
 
 
 def find_source(name: str) -> tuple[str, str]:
-    """The library that a model's name means, and the model's name within it.
+    """The library of a model's name, and the model's name within it.
 
     Args:
         name: `efficientnet_lite0` (embedded), a timm name with or without its pretrained tag and with or without
@@ -91,7 +88,7 @@ def find_source(name: str) -> tuple[str, str]:
         `embedded`, `timm` or `torchvision`, and the name there.
 
     Raises:
-        SalpipeError: No such model, or one that does not classify images.
+        SalpipeError: The model does not exist or does not classify images.
     """
     if name == EMBEDDED:
         return "embedded", EMBEDDED_ARCHITECTURE
@@ -108,7 +105,7 @@ def find_source(name: str) -> tuple[str, str]:
     else:
         bare = name.removeprefix("timm/")
         architecture, _, tag = bare.partition(".")
-        # listed, not just accepted: timm also takes names it has retired
+        # listed, not only accepted: timm also accepts retired names
         if bare in timm.list_models(architecture) or (tag and bare in timm.list_models(f"{bare}*", pretrained=True)):
             return "timm", bare
     if os.path.isfile(name):
@@ -119,7 +116,7 @@ def find_source(name: str) -> tuple[str, str]:
 
 
 def is_source(name: str) -> bool:
-    """Whether a name is one of a model; such a name goes before a folder of the same name."""
+    """Return whether a name is that of a model; it takes precedence over a folder of the same name."""
     try:
         find_source(name)
     except SalpipeError:
@@ -135,15 +132,15 @@ def timm_config(name: str) -> Any:
 
 
 def classifies(count: int) -> bool:
-    """Whether timm's number of outputs counts classes.
+    """Return whether timm's number of outputs is a number of classes.
 
-    Its other values are 0, for feature extractors, and the 384 to 1,280 numbers of a CLIP image embedding.
+    Other values are 0, for feature extractors, and the 384 to 1,280 dimensions of CLIP image embeddings.
     """
     return count == 1000 or count > 2000
 
 
 def closed_form(name: str) -> str:
-    """What is known of a name's family about the forward-only shortcut; see `SourceInfo.closed_form`."""
+    """Forward-only shortcut of the family of a name; see `SourceInfo.closed_form`."""
     name = name.removeprefix("timm/").removeprefix("tf_").removeprefix("legacy_")
     if "clip" in name:
         return _CHECKED
@@ -152,7 +149,7 @@ def closed_form(name: str) -> str:
 
 
 def list_sources(pattern: str | None = None) -> list[SourceInfo]:
-    """The models that can be used, without building any.
+    """List available models, without building any.
 
     Args:
         pattern: Shell pattern (`resnet*`, `*` for all), or a part of the name; case does not matter. A pattern with

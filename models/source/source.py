@@ -1,8 +1,4 @@
-"""The networks that explain images: building one by name, with its weights, preprocessing and classes.
-
-Which layer is explained, and how, is in saliency/. The names are in `registry`, networks are put together in `build`,
-and `weights` reads files.
-"""
+"""`SourceModel` and `load_source`: the network that is explained, with its weights, preprocessing and classes."""
 
 from __future__ import annotations
 
@@ -39,10 +35,9 @@ from saliency_pipeline.models.trained.training_images import TrainingImages
 from saliency_pipeline.models.trained.two_branch import NetworkSpec
 from saliency_pipeline.text import one_line
 
-# Weights that no file of the user's holds.
+# weights that are not from a file of the user
 _LIBRARY = ("embedded", "default", "none")
-# A head of this many outputs is taken for the ImageNet subset of that size. 1001 is ImageNet-1k after TensorFlow's
-# custom, with a background class before it.
+# The ImageNet subset of a number of outputs. 1001 is ImageNet-1k with a background class before it, as in TensorFlow.
 _IMAGENETS = {
     1000: "imagenet-1k",
     1001: "imagenet-1k",
@@ -59,16 +54,16 @@ class SourceModel:
     """A classifier that explains images.
 
     Attributes:
-        name: As `load_source` was given it, without a needless `timm/`.
+        name: As passed to `load_source`, without a redundant `timm/`.
         build: Returns `module`, the same object on every call.
         preprocessing: How images become its input.
-        classes: A name for each logit, synonyms separated by commas; `class 0`, `class 1`, … where nothing is known.
+        classes: A name for each logit, synonyms separated by commas; `class 0`, `class 1`, … if unknown.
         wnids: The WordNet id of each logit (`n02123045`) where the head is one of ImageNet's, else empty. The
             background class of a 1001-class head has the empty id.
         weights: `embedded`, `default` (the library's pretrained), `none` (random) or the name of a file.
-        weights_sha256: In hexadecimal; of the file's bytes where a file was given, else `state_sha256(module)`.
+        weights_sha256: In hexadecimal; of the file's bytes if weights are a file, else `state_sha256(module)`.
         file: The file that the weights were read from; None for random weights.
-        notes: What is to be said about how that file was read.
+        notes: Notes on how that file was read.
     """
 
     name: str
@@ -89,8 +84,12 @@ class SourceModel:
         """
         return self.build()
 
+    def with_size(self, size: int) -> SourceModel:
+        """The same network for frames of `size` pixels per side."""
+        return replace(self, preprocessing=replace(self.preprocessing, size=size))
+
     def training_images(self) -> TrainingImages | None:
-        """Read which images it was trained on, from its file; None where it is no network of `salpipe train`.
+        """Read the record of its training images from its file; None for a network not of `salpipe train`.
 
         Raises:
             SalpipeError: the record is damaged.
@@ -100,8 +99,8 @@ class SourceModel:
     def class_index(self, name_or_index: str) -> int:
         """The index of a class given as its index, WordNet id, or name.
 
-        Case does not matter in a name, an underscore equals a space, and any one of the synonyms will do. A whole
-        name goes before a synonym: `maillot` is class 638, not 639 (`maillot, tank suit`).
+        Names are case-insensitive, an underscore equals a space, and any synonym is accepted. A whole name takes
+        precedence over a synonym: `maillot` is class 638, not 639 (`maillot, tank suit`).
 
         Raises:
             SalpipeError: No such class, or several of that name.
@@ -129,7 +128,7 @@ class SourceModel:
     def class_named(self, name: str) -> int:
         """The index of a class given as its WordNet id or name, as for `class_index`; never as an index.
 
-        Numbers that a data set has for class names were counted by its own maker, from 0 or 1 and in any order.
+        Numbers as class names of a data set are in its own order, from 0 or 1.
 
         Raises:
             SalpipeError: No such class, or several of that name, or the classes have no names.
@@ -152,13 +151,13 @@ class SourceModel:
             return self.wnids.index(wanted)
         whole = [_plain(name) for name in self.classes]
         synonyms = [[part.strip() for part in name.split(",")] for name in whole]
-        found = [i for i, name in enumerate(whole) if name == wanted]
-        found = found or [i for i, names in enumerate(synonyms) if wanted in names]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            several = ", ".join(self.wnids[i] if self.wnids else str(i) for i in found)
-            raise SalpipeError(f"class {name_or_index!r}: {len(found)} classes have that name; give one of {several}")
+        matches = [i for i, name in enumerate(whole) if name == wanted]
+        matches = matches or [i for i, names in enumerate(synonyms) if wanted in names]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            several = ", ".join(self.wnids[i] if self.wnids else str(i) for i in matches)
+            raise SalpipeError(f"class {name_or_index!r}: {len(matches)} classes have that name; give one of {several}")
         close = difflib.get_close_matches(wanted, dict.fromkeys(name for names in synonyms for name in names), n=3)
         remedy = f"did you mean {', '.join(close)}?" if close else otherwise
         raise SalpipeError(f"class {name_or_index!r}: not one of {self.name}'s {len(self.classes)} classes; {remedy}")
@@ -183,17 +182,17 @@ def load_source(name: str = EMBEDDED, weights: str = "default") -> SourceModel:
         The model on the CPU, in eval mode, float32, frozen.
 
     Raises:
-        SalpipeError: Unknown name, weights that cannot be had or do not fit, or a network that does not turn one
-            square RGB image into class scores.
+        SalpipeError: Unknown name, weights that are not available or do not fit, or a network that does not map one
+            square RGB image to class scores.
     """
     key, load = _key(name, weights), partial(_load, name, weights)
     return cached("source", key, load, _serialize, lambda data: _deserialize(data, key, load))
 
 
 def check_source(name: str = EMBEDDED, weights: str = "default") -> None:
-    """Check what `load_source` is given, before anything long begins: the name, and that a file of weights fits.
+    """Check the arguments of `load_source` quickly: the name, and that a file of weights fits.
 
-    No network is built, and nothing is downloaded. One that was loaded before is taken to be in order.
+    No network is built and nothing is downloaded. One that was loaded before is not checked again.
 
     Raises:
         SalpipeError: as `load_source`.
@@ -222,7 +221,7 @@ def _key(name: str, weights: str) -> tuple[str, ...]:
 
 
 def _serialize(source: SourceModel) -> bytes:
-    """All attributes but the network, as JSON, with the hash of the weights' file."""
+    """All attributes except the network, as JSON, with the hash of the weights' file."""
     attributes = {**vars(source), "build": None, "preprocessing": asdict(source.preprocessing), "file": None}
     if source.file:
         attributes |= {"file": os.path.abspath(source.file), "file_bytes": source.file.stat().st_size}
@@ -240,7 +239,7 @@ def _deserialize(data: bytes, key: Sequence[str], load: Callable[[], SourceModel
     file_bytes, file_hash = (attributes.pop(name, None) for name in ("file_bytes", "file_sha256"))
     if attributes["file"]:
         attributes["file"] = Path(attributes["file"])
-        # a file of another size need not be hashed, which may take minutes
+        # hashing may take minutes, and is not needed for a file of another size
         if attributes["file"].stat().st_size != file_bytes or file_sha256(attributes["file"]) != file_hash:
             raise ValueError(f"{attributes['file']} has changed")
     name, weights_sha256, _ = _texts([attributes[name] for name in ("name", "weights_sha256", "weights")])
@@ -287,17 +286,17 @@ def _load(name: str, weights: str) -> SourceModel:
         label = "embedded" if library == "embedded" and weights == "default" else weights
     else:
         sha256, label = file_sha256(Path(weights)), Path(weights).name
-    # timm has another network of the embedded one's name, which keeps its prefix
+    # timm has another network of the embedded one's name, which keeps the prefix
     shown = name if name == f"timm/{EMBEDDED}" else name.removeprefix("timm/")
     return SourceModel(shown, lambda: module, preprocessing, classes, wnids, label, sha256, file, notes)
 
 
 def _from_run(name: str, weights: str) -> SourceModel:
-    """A network that `salpipe train` made, which knows its own classes."""
+    """A network of `salpipe train`, whose file names its classes."""
     trained = load_trained(name)
     _require_source(name, trained.spec, weights)
     preprocessing = replace(trained.preprocessing, size=trained.spec.size, interpolation=trained.interpolation)
-    # a source model is called with images alone; hooks of a two-branch network stay in force
+    # a source model is called with images only; hooks of a two-branch network stay active
     module = trained.network.backbone if trained.spec.arch == "baseline" else trained.network
     assert isinstance(module, nn.Module)
     classes, sha256 = trained.spec.classes, trained.sha256
@@ -313,14 +312,16 @@ def _require_source(name: str, spec: NetworkSpec, weights: str) -> None:
 
 def _logit_count(name: str, module: nn.Module, size: int) -> int:
     try:
-        # no_grad, not inference_mode: what a module caches here (attention masks, positions) is used under autograd
+        # no_grad, not inference_mode: attention masks and positions that a module caches here are used under autograd
         with torch.no_grad():
             output = module(torch.zeros(1, 3, size, size, dtype=torch.float32))
     except (RuntimeError, ValueError, TypeError, AssertionError, ImportError) as error:
         reason = one_line(error)
         raise SalpipeError(f"{name}: cannot classify one {size}x{size} image ({reason}); use another model") from error
     if not isinstance(output, Tensor) or output.ndim != 2 or output.shape[1] == 0:
-        raise SalpipeError(f"{name}: does not give one score a class; use an image classifier, see 'salpipe models'")
+        raise SalpipeError(
+            f"{name}: does not return one score per class; use an image classifier, see 'salpipe models'"
+        )
     return int(output.shape[1])
 
 

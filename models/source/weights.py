@@ -1,7 +1,4 @@
-"""Weights of source models: a file opened by its content, read and hashed.
-
-How a file fits a network is in `matching`; pretrained files are found in `hub`.
-"""
+"""Files of weights: opened by content, read, and hashed."""
 
 from __future__ import annotations
 
@@ -23,12 +20,12 @@ from saliency_pipeline.models.files.torch_files import TorchFile, open_torch_fil
 from saliency_pipeline.models.files.views import UnreadableWeightsError, View
 from saliency_pipeline.text import one_line, shown
 
-# Where training scripts put the weights inside a checkpoint; averaged weights first, they are the better ones.
+# keys under which training scripts store weights in a checkpoint; averaged weights first, which are better
 NESTINGS = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema_model", "params_ema", "ema"),
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "params", "weights"),
 )
-# What DistributedDataParallel and torch.compile put before every name.
+# prefixes of DistributedDataParallel and torch.compile
 WRAPPERS = ("module.", "_orig_mod.")
 RGB_PART = "[:, :3]"
 """After the name of a convolution of RGB and a map: the part of it that reads RGB."""
@@ -50,7 +47,7 @@ _NO_TENSORS = {
 
 
 class StoredTensor(Protocol):
-    """A tensor in a file, which is read when it is asked for."""
+    """A tensor in a file, which is read on request."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,7 +55,7 @@ class StoredTensor(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """How much of the file is read for it."""
+        """Number of bytes that are read for it."""
 
     def read(self) -> Tensor:
         """The tensor, on the CPU, in the file's dtype."""
@@ -72,13 +69,13 @@ State = Mapping[str, StoredTensor]
 
 @dataclass(frozen=True, eq=False)
 class WeightsFile:
-    """What a file of weights holds; no tensor is read yet.
+    """Contents of a file of weights; no tensor is read yet.
 
     Attributes:
         path: the file.
-        states: its state dicts, the preferred one first, by where in the file they stand: `state_dict_ema`; the empty
-            string for one that is all there is.
-        classes: how many objects of other classes stand beside them, which were not built, by the name of the class.
+        states: its state dicts, the preferred one first, by their path in the file, such as `state_dict_ema`; the
+            empty string for a file that is a state dict.
+        classes: number of other objects in the file, which were not built, by the name of their class.
     """
 
     path: Path
@@ -87,13 +84,13 @@ class WeightsFile:
 
 
 def open_weights(path: Path) -> WeightsFile:
-    """Open a file of weights; nothing it holds is run, and its ending does not matter.
+    """Open a file of weights of any extension, without executing anything in it.
 
-    Safetensors files and those of `torch.save` are read, the latter without unpickling them: see `pickles`. State
-    dicts that are nested up to three levels deep, also in lists and tuples, are found, but for an optimizer's.
+    Safetensors files and those of `torch.save` are supported, the latter without unpickling: see `pickles`. State
+    dicts may be nested up to three levels deep, also in lists and tuples; those of optimizers are ignored.
 
     Raises:
-        SalpipeError: no such file, of another kind, damaged, in need of code, or without a state dict.
+        SalpipeError: the file does not exist, is of another kind, damaged, needs code, or has no state dict.
     """
     if weights_kind(path) == SAFETENSORS:
         try:
@@ -104,14 +101,14 @@ def open_weights(path: Path) -> WeightsFile:
             ) from error
     try:
         file = open_torch_file(path)
-        found = dict(_states(file))
+        states = dict(_states(file))
     except (UnreadableWeightsError, OSError) as error:
         raise _unreadable(path, error) from error
-    if not found:
+    if not states:
         raise _without_state(path, file.root)
     ranks = {name: rank for rank, name in enumerate(NESTINGS)}
-    ordered = sorted(found, key=lambda where: min(ranks.get(part, len(ranks)) for part in where.split("/")))
-    return WeightsFile(path, {where: found[where] for where in ordered}, file.classes)
+    ordered = sorted(states, key=lambda where: min(ranks.get(part, len(ranks)) for part in where.split("/")))
+    return WeightsFile(path, {where: states[where] for where in ordered}, file.classes)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -137,7 +134,7 @@ def read_state(path: Path, state: State) -> dict[str, Tensor]:
     """Read tensors of a file.
 
     Raises:
-        SalpipeError: they are together larger than the file, as tensors that share memory can be, or cannot be read.
+        SalpipeError: they are together larger than the file, as tensors that share memory may be, or unreadable.
     """
     try:
         # a tied tensor has several names
@@ -150,7 +147,7 @@ def read_state(path: Path, state: State) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class _Safetensor:
-    """A tensor of a safetensors file; the library has checked that the file holds all of it."""
+    """A tensor of a safetensors file; the library has checked that it is complete."""
 
     file: Any
     name: str
@@ -167,7 +164,7 @@ def open_safetensors(path: Path) -> tuple[State, dict[str, str]]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError, SafetensorError: it is no such file, or damaged.
+        ValueError, SafetensorError: it is not such a file, or damaged.
     """
     require_safetensors(path)
     file: Any = safe_open(path, framework="pt")
@@ -176,7 +173,7 @@ def open_safetensors(path: Path) -> tuple[State, dict[str, str]]:
 
 
 def _states(file: TorchFile) -> Iterator[tuple[str, State]]:
-    """The state dicts in a file of `torch.save`, each once, with where they stand."""
+    """The state dicts in a file of `torch.save`, each once, with their paths in it."""
     level, visited = [("", file.root)], set()
     for _ in range(_MOST_LEVELS):
         deeper = []
@@ -196,24 +193,24 @@ def _states(file: TorchFile) -> Iterator[tuple[str, State]]:
 
 
 def _entries(value: Any) -> dict[str, Any] | None:
-    """The entries of a mapping, and the items of a sequence by their places; None for anything else."""
+    """The entries of a mapping, or the items of a sequence by index; None for anything else."""
     if isinstance(value, list | tuple):
-        # as scripts save [state_dict] and (state_dict, epoch); places do not tell one of several from the others
+        # as scripts save [state_dict] and (state_dict, epoch); of several mappings none is preferred
         mappings = {str(place): item for place, item in enumerate(value[:_MOST_ITEMS]) if _entries(item)}
         return mappings if len(mappings) == 1 else None
     return value.entries if isinstance(value, Built) else value if isinstance(value, dict) else None
 
 
 def _without_state(path: Path, root: Any) -> SalpipeError:
-    """Why a file holds no state dict."""
+    """The error for a file without a state dict."""
     outer = _entries(root) or {}
     nested = [(key, inner) for value in outer.values() for key, inner in (_entries(value) or {}).items()]
     for name, value in (("", root), *outer.items(), *nested):
         if isinstance(value, Built) and not value.known:
             return _unreadable(path, CodeError(value.name))
         if isinstance(value, Built) and (kind := _NO_TENSORS.get(value.name.rpartition(".")[2])):
-            what = short(name) or "its content"
-            return SalpipeError(f"{path}: {what} is {kind}; save dense tensors of floating-point values")
+            part = short(name) or "its content"
+            return SalpipeError(f"{path}: {part} is {kind}; save dense tensors of floating-point values")
     return SalpipeError(f"{path}: holds no state dict (names and tensors); save the network's state_dict() there")
 
 
@@ -228,7 +225,7 @@ def _unreadable(path: Path, error: Exception) -> SalpipeError:
 
 
 def short(name: str) -> str:
-    """A name of a file's as it may stand in a message."""
+    """A name in a file, printable and shortened for a message."""
     return shown(name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…")
 
 
@@ -242,9 +239,9 @@ def file_sha256(path: Path) -> str:
 
 
 def state_sha256(module: nn.Module) -> str:
-    """SHA-256 over a network's state dict: sorted names, each with dtype, shape and little-endian bytes.
+    """SHA-256 of a network's state dict: sorted names, each with dtype, shape and little-endian bytes.
 
-    The same weights give the same value whatever file or library they came from, in any order of names.
+    Independent of the file, the library and the order of names.
     """
     digest = hashlib.sha256()
     state = module.state_dict()
@@ -256,7 +253,7 @@ def state_sha256(module: nn.Module) -> str:
 
 
 def tensor_digests(module: nn.Module) -> dict[str, str]:
-    """Shape and SHA-256 of every tensor of a network, so that first weights of two networks can be compared by name.
+    """Shape and SHA-256 of every tensor of a network, to compare the initial weights of two networks by name.
 
     Returns:
         Name to dtype, shape and the first 16 hexadecimal digits of the SHA-256 of the little-endian bytes, such as

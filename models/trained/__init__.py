@@ -1,1 +1,1 @@
-"""Networks that are trained: two-branch architectures, initialization, freezing, saved files."""
+"""Networks that are trained: two-branch architectures, initialization, freezing, files."""

@@ -1,4 +1,4 @@
-"""Keeping the first layers of a network as they are."""
+"""Freezing of the first layers of a network."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def freeze(network: nn.Module, spec: NetworkSpec, until: str) -> tuple[str, ...]
 
     Args:
         network: from `build_network(spec)`; the frozen parameters no longer require gradients.
-        spec: what it is.
+        spec: its specification.
         until: `stem`, a stage such as `layer2` or `blocks.3`, any other module, or `features` for all but the head.
 
     Returns:
-        Names of the frozen layers in the network, which are to stay in eval mode: a norm's statistics are part of
-        what is kept.
+        Names of the frozen layers in the network, which must stay in eval mode, so that statistics of norms are frozen
+        too.
 
     Raises:
         SalpipeError: no such module.
@@ -46,8 +46,8 @@ def freeze(network: nn.Module, spec: NetworkSpec, until: str) -> tuple[str, ...]
         end = find_stem(spec.backbone, backbone, spec.size).layers[-1] if until == STEM else until
         inside = [i for i, name in enumerate(names) if name == end or name.startswith(f"{end}.")]
         if not inside:
-            known = stages(backbone)
-            near = difflib.get_close_matches(until, known, n=4, cutoff=0.3) or known[:8]
+            names_of_stages = stages(backbone)
+            near = difflib.get_close_matches(until, names_of_stages, n=4, cutoff=0.3) or names_of_stages[:8]
             raise SalpipeError(
                 f"--freeze {until}: no layer of {spec.backbone}; there are stem, {ALL}, {', '.join(near)}"
             )
@@ -66,7 +66,7 @@ def freeze(network: nn.Module, spec: NetworkSpec, until: str) -> tuple[str, ...]
 
 
 def training_mode(network: nn.Module, frozen: Iterable[str]) -> None:
-    """Training mode but for the layers that `freeze` named."""
+    """Set training mode, except for the layers that `freeze` returned."""
     network.train()
     for name in frozen:
         network.get_submodule(name).eval()

@@ -1,25 +1,25 @@
-"""How the features of the RGB branch and of the saliency branch become one: a small vocabulary."""
+"""Fusion modules, which combine the features of the RGB branch and of the saliency branch."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from saliency_pipeline.errors import SalpipeError
-
-FUSIONS = ("multiply-skip", "neutral", "multiply", "add", "concat", "input")
-"""`input` joins before the first layer, so it is a network of its own and no module here."""
+from saliency_pipeline.models.trained.choices import FUSIONS
 
 
 class MultiplySkip(nn.Module):
     """rgb * sal + alpha * rgb: element-wise product with a skip connection, the fusion of the article.
 
-    After Figueroa Flores et al., arXiv 1808.00262, and Wang & Xu 2020. Computed as rgb * (sal + alpha), one pass over
-    memory less; where sal is 0 and alpha 1 the result is rgb to the bit.
+    After Figueroa Flores et al., arXiv 1808.00262, and Wang & Xu 2020. Computed as rgb * (sal + alpha), which
+    reads memory once less; where sal is 0 and alpha 1 the result is rgb to the bit.
 
     Args:
         alpha: weight of the skip connection.
-        learned: whether it is trained, beginning with `alpha`.
+        learned: whether it is trained, starting from `alpha`.
     """
 
     def __init__(self, alpha: float = 1.0, *, learned: bool = False) -> None:
@@ -32,7 +32,7 @@ class MultiplySkip(nn.Module):
 
 
 class ZeroConv(nn.Conv2d):
-    """A 1x1 convolution whose weights and biases are 0 at first, whatever initialization the network gets.
+    """A 1x1 convolution whose weights and biases are initialized to 0, regardless of the network's initialization.
 
     The zero convolution of ControlNet (Zhang et al., arXiv 2302.05543).
     """
@@ -47,8 +47,8 @@ class ZeroConv(nn.Conv2d):
 class Neutral(nn.Module):
     """rgb * (1 + tanh(zero(sal))) with a zero convolution: at the start the result is rgb to the bit.
 
-    A two-branch network then starts exactly where its backbone starts, in training and in eval mode, so that what
-    differs later was learned.
+    A two-branch network then starts exactly as its backbone, in training and in eval mode, so that later differences
+    are learned.
     """
 
     def __init__(self, channels: int) -> None:
@@ -77,7 +77,7 @@ class Add(nn.Module):
 
 
 class Concat(nn.Module):
-    """A 1x1 convolution of both, back to C channels."""
+    """A 1x1 convolution of both to C channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -90,20 +90,18 @@ class Concat(nn.Module):
 
 
 def make_fusion(name: str, channels: int, alpha: float, learn_alpha: bool) -> nn.Module:
-    """The module of a name of `FUSIONS`, for features of so many channels.
+    """The module of a name of `FUSIONS`, for features of `channels` channels.
 
     Raises:
-        SalpipeError: no such fusion.
+        SalpipeError: the fusion does not exist.
     """
-    match name:
-        case "multiply-skip":
-            return MultiplySkip(alpha, learned=learn_alpha)
-        case "neutral":
-            return Neutral(channels)
-        case "multiply":
-            return Multiply()
-        case "add":
-            return Add()
-        case "concat":
-            return Concat(channels)
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "multiply-skip": lambda: MultiplySkip(alpha, learned=learn_alpha),
+        "neutral": lambda: Neutral(channels),
+        "multiply": Multiply,
+        "add": Add,
+        "concat": lambda: Concat(channels),
+    }
+    if name in makers:
+        return makers[name]()
     raise SalpipeError(f"--fusion {name}: unknown; choose from {', '.join(FUSIONS)}")

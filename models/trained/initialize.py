@@ -1,4 +1,4 @@
-"""Where a network's first weights come from: nowhere, a pretrained backbone, or a network trained before."""
+"""Initialization of a network: random, from a pretrained backbone, or from a trained network."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from torch import Tensor, nn
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.probe import own_random_state
 from saliency_pipeline.models.source.build import from_file, head_tensors, pretrained
-from saliency_pipeline.models.source.matching import fill
+from saliency_pipeline.models.source.matching import fill, first_names
 from saliency_pipeline.models.source.registry import find_source
+from saliency_pipeline.models.trained.choices import INITS
 from saliency_pipeline.models.trained.fusion import ZeroConv
 from saliency_pipeline.models.trained.trained import Trained
 from saliency_pipeline.models.trained.two_branch import NetworkSpec
 
-INITS = ("scratch", "half", "full")
 _PREFIX = "backbone."
 
 
 @dataclass(frozen=True)
 class InitReport:
-    """What became of every tensor.
+    """How every tensor was initialized.
 
     Attributes:
         how: `scratch`, `half` or `full`.
-        origin: what was loaded: a backbone and its weights, or a checkpoint; empty for `scratch`.
-        loaded: tensors of the network that were read.
-        xavier: weights that were drawn, Xavier-uniform, at least in part; their biases are 0. Norms that were not
-            loaded are as they are built.
-        left_out: tensors of the origin that the network has no use for: its head.
+        origin: source of the loaded tensors: a backbone and its weights, or a checkpoint; empty for `scratch`.
+        loaded: tensors of the network that were loaded.
+        xavier: weights that are Xavier-uniform, at least in part; their biases are 0. Norms that were not loaded have
+            their default values.
+        left_out: tensors of the origin that are not used: its head.
     """
 
     how: str
@@ -42,10 +42,10 @@ class InitReport:
     left_out: tuple[str, ...]
 
     def __str__(self) -> str:
-        drawn = f"{len(self.xavier)} drawn ({_first(self.xavier)})" if self.xavier else "none drawn"
+        drawn = f"{len(self.xavier)} drawn ({first_names(self.xavier)})" if self.xavier else "none drawn"
         if not self.origin:
             return f"init {self.how}: {drawn}"
-        left = f", {len(self.left_out)} of it left out ({_first(self.left_out)})" if self.left_out else ""
+        left = f", {len(self.left_out)} of it left out ({first_names(self.left_out)})" if self.left_out else ""
         return f"init {self.how}: {len(self.loaded)} tensors of {self.origin} loaded{left}, {drawn}"
 
 
@@ -58,27 +58,27 @@ def initialize(
     checkpoint: Trained | None = None,
     seed: int = 0,
 ) -> InitReport:
-    """Give a network its first weights.
+    """Initialize a network.
 
-    What is drawn depends on the seed and the tensor's name alone, so that two networks that share a tensor (a head,
-    say) begin with the same one.
+    Random values depend only on the seed and the tensor's name, so that networks that share a tensor, such as a head,
+    start with the same one.
 
     Args:
         network: from `build_network(spec)`; changed in place.
-        spec: what it is.
+        spec: its specification.
         how: `scratch`: every convolution and linear layer Xavier-uniform (Glorot & Bengio 2010), biases 0.
-            `half`: the backbone, which is the RGB branch, pretrained but for its head; all else as in `scratch`. For
-            a baseline that is plain transfer. `full`: everything but the head from `checkpoint`.
-        weights: of the backbone for `half`, as `load_source` takes them: `default` or a file.
+            `half`: the backbone, which is the RGB branch, pretrained except for its head; the rest as in `scratch`.
+            For a baseline this is plain transfer. `full`: everything except the head from `checkpoint`.
+        weights: weights of the backbone for `half`: `default` or a file.
         checkpoint: for `full`, a trained network of the same kind.
-        seed: of what is drawn.
+        seed: random seed.
 
     Returns:
-        What was loaded, drawn and left out.
+        The origin of every tensor.
 
     Raises:
-        SalpipeError: an unknown initialization, no such weights, or a checkpoint that does not fit; nothing is ever
-            loaded in part.
+        SalpipeError: an unknown initialization, missing weights, or a checkpoint that does not fit; nothing is loaded
+            then.
     """
     drawn = _draw(network, seed)
     if how == "scratch":
@@ -91,22 +91,22 @@ def initialize(
             source, notes = _pretrained(spec, library, bare, weights)
         named = "embedded weights" if library == "embedded" and weights == "default" else f"weights '{weights}'"
         origin = f"{spec.backbone} ({'; '.join((named, *notes))})"
-        given = {_PREFIX + name: value for name, value in source.state_dict().items()}
+        tensors = {_PREFIX + name: value for name, value in source.state_dict().items()}
     elif how == "full":
         if checkpoint is None:
             raise SalpipeError("--init full needs --from RUN, a run or checkpoint that was trained before")
         _same_kind(spec, checkpoint)
-        origin, given = str(checkpoint.path), checkpoint.network.state_dict()
+        origin, tensors = str(checkpoint.path), checkpoint.network.state_dict()
     else:
         raise SalpipeError(f"--init {how}: unknown; choose from {', '.join(INITS)}")
-    return _load(network, InitReport(how, origin, (), drawn, ()), given, head)
+    return _load(network, InitReport(how, origin, (), drawn, ()), tensors, head)
 
 
-def _load(network: nn.Module, begun: InitReport, given: dict[str, Tensor], head: set[str]) -> InitReport:
-    """Copy what fits; every tensor that the network and the origin share but the head must."""
+def _load(network: nn.Module, report: InitReport, tensors: dict[str, Tensor], head: set[str]) -> InitReport:
+    """Copy tensors; all that network and origin share, except for the head, must fit."""
     own = network.state_dict()
     loaded, partly, left_out = {}, {}, []
-    for name, value in given.items():
+    for name, value in tensors.items():
         if name in head:
             left_out.append(name)
         elif name in own and own[name].shape == value.shape:
@@ -114,22 +114,22 @@ def _load(network: nn.Module, begun: InitReport, given: dict[str, Tensor], head:
         elif name in own and _is_fourth_channel(own[name], value):
             partly[name] = torch.cat([value, own[name][:, 3:]], 1)
         else:
-            why = f"{list(value.shape)} instead of {list(own[name].shape)}" if name in own else "unknown to it"
+            difference = f"{list(value.shape)} instead of {list(own[name].shape)}" if name in own else "unknown to it"
             raise SalpipeError(
-                f"{begun.origin}: does not fit the network: {name} is {why}; give the run's own backbone"
+                f"{report.origin}: does not fit the network: {name} is {difference}; give the run's own backbone"
             )
-    missing = [name for name in own if name not in given and name.startswith(_PREFIX) and name not in head]
-    if begun.how == "full":
-        missing = [name for name in own if name not in given and name not in head]
+    missing = [name for name in own if name not in tensors and name.startswith(_PREFIX) and name not in head]
+    if report.how == "full":
+        missing = [name for name in own if name not in tensors and name not in head]
     if missing:
-        raise SalpipeError(f"{begun.origin}: lacks {len(missing)} of the network's tensors ({_first(missing)})")
-    fill(network, loaded | partly, begun.origin)
-    xavier = tuple(name for name in begun.xavier if name not in loaded)
-    return InitReport(begun.how, begun.origin, (*loaded, *partly), xavier, tuple(left_out))
+        raise SalpipeError(f"{report.origin}: lacks {len(missing)} of the network's tensors ({first_names(missing)})")
+    fill(network, loaded | partly, report.origin)
+    xavier = tuple(name for name in report.xavier if name not in loaded)
+    return InitReport(report.how, report.origin, (*loaded, *partly), xavier, tuple(left_out))
 
 
 def _is_fourth_channel(own: Tensor, value: Tensor) -> bool:
-    """Whether the network's convolution takes RGB and a map, and the origin's RGB alone."""
+    """Return whether the network's convolution reads RGB and a map, and the origin's only RGB."""
     return own.ndim == 4 and (own.shape[1], value.shape[1]) == (4, 3) and own[:, :3].shape == value.shape
 
 
@@ -152,8 +152,10 @@ def _same_kind(spec: NetworkSpec, checkpoint: Trained) -> None:
 
 
 def _draw(network: nn.Module, seed: int) -> tuple[str, ...]:
-    """Xavier-uniform weights and zero biases for every convolution and linear layer but zero convolutions; names of the
-    weights.
+    """Set Xavier-uniform weights and zero biases of convolutions and linear layers, except zero convolutions.
+
+    Returns:
+        Names of the weights.
     """
     names = []
     for prefix, module in network.named_modules():
@@ -166,7 +168,3 @@ def _draw(network: nn.Module, seed: int) -> tuple[str, ...]:
                 nn.init.zeros_(module.bias)
             names.append(name)
     return tuple(names)
-
-
-def _first(names: tuple[str, ...] | list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

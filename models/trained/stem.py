@@ -1,4 +1,4 @@
-"""The stem of a backbone and its stages: where the saliency branch joins, and what its geometry is."""
+"""The stem and the stages of a backbone: where the saliency branch joins, and its geometry."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from saliency_pipeline.models.probe import (
 
 STEM = "stem"
 
-# Containers of stems of more than one convolution (ResNet-D and its kin).
+# containers of stems of more than one convolution, as in ResNet-D
 _CONTAINERS = ("conv1", "stem")
 
 
 @dataclass(frozen=True)
 class Stem:
-    """The first layers of a network, up to but without the first pooling or block.
+    """The first layers of a network, before the first pooling or block.
 
     Attributes:
         layers: dotted names in the order in which they run: one or more convolutions, norms, activations.
@@ -43,7 +43,7 @@ class Stem:
 
 @dataclass(frozen=True)
 class Junction:
-    """Where two branches may be fused: a module whose output (N, channels, h, w) carries the whole signal."""
+    """A module after which branches may be fused: its output (N, channels, h, w) carries the whole signal."""
 
     name: str
     channels: int
@@ -53,12 +53,12 @@ def find_stem(name: str, module: nn.Module, size: int) -> Stem:
     """Recognize a network's stem by running it once.
 
     The stem is the first convolution with the norm and activation that follow it; where that convolution stands in a
-    container called `stem` or `conv1` that holds more of them (ResNet-D), all of these. ResNet: conv1-bn1-act1,
+    container called `stem` or `conv1` with more of them (ResNet-D), all of these. ResNet: conv1-bn1-act1,
     before the pooling. EfficientNet: conv_stem-bn1, before the blocks. ConvNeXt: the patch convolution and its norm.
 
     Args:
         name: the network's name, for the message.
-        module: (N, 3, size, size) to logits; left as found.
+        module: (N, 3, size, size) to logits; not changed.
         size: side of the frame in pixels.
 
     Raises:
@@ -92,21 +92,21 @@ def _no_stem(name: str) -> SalpipeError:
 
 
 def _container(first: str) -> str | None:
-    """The outermost container of the first convolution that is named as stems are."""
+    """The outermost container of the first convolution that has the name of a stem."""
     parts = first.split(".")
-    found = [i for i, part in enumerate(parts[:-1]) if part in _CONTAINERS]
-    return ".".join(parts[: found[0] + 1]) if found else None
+    places = [i for i, part in enumerate(parts[:-1]) if part in _CONTAINERS]
+    return ".".join(parts[: places[0] + 1]) if places else None
 
 
 def _is_activation(step: Step, before: Tensor) -> bool:
-    """Whether a layer keeps shapes and learns at most a slope: activations, dropout, identities; never a pooling."""
+    """Return whether a layer keeps shapes and has at most a slope: activations, dropout, identities, no pooling."""
     learned = sum(p.numel() for p in step.module.parameters())
     pools = "pool" in type(step.module).__name__.lower() or "blur" in type(step.module).__name__.lower()
     return step.output.shape == before.shape and learned <= before.shape[1] and not pools
 
 
 def _is_stem(module: nn.Module, chain: list[Step], size: int) -> bool:
-    """Whether the layers are one chain, and all that comes after sees the image through the last of them alone."""
+    """Return whether the layers are a chain, and later layers see the image only through the last of them."""
     with evaluating(module), torch.no_grad():
         output = probe_frames(size, 1)
         try:
@@ -120,7 +120,7 @@ def _is_stem(module: nn.Module, chain: list[Step], size: int) -> bool:
 
 
 def _outermost(layers: tuple[str, ...], order: list[str]) -> str:
-    """The largest container that ends with the stem and holds nothing else, or the last layer itself."""
+    """The largest container that ends with the stem and contains nothing else, or the last layer."""
     end = layers[-1]
     while "." in end:
         above = end.rpartition(".")[0]
@@ -135,7 +135,7 @@ def find_junction(name: str, module: nn.Module, size: int, where: str) -> Juncti
 
     Args:
         name: the network's name, for the message.
-        module: (N, 3, size, size) to logits; left as found.
+        module: (N, 3, size, size) to logits; not changed.
         size: side of the frame in pixels.
         where: `stem`, or the dotted name of a module: a stage such as `layer2` or `blocks.3`.
 
@@ -164,24 +164,24 @@ def find_junction(name: str, module: nn.Module, size: int, where: str) -> Juncti
 
 
 def stages(module: nn.Module) -> list[str]:
-    """Names that are likely stages: the network's children and, of those that are sequences, theirs, in order."""
-    found = []
+    """Names of likely stages, in order: the network's children, and the children of sequences of stages."""
+    names = []
     for name, child in module.named_children():
-        found.append(name)
+        names.append(name)
         if isinstance(child, nn.Sequential) and name in ("blocks", "stages", "features"):
-            found += [f"{name}.{part}" for part, _ in child.named_children()]
-    return found
+            names += [f"{name}.{part}" for part, _ in child.named_children()]
+    return names
 
 
 def set_input_channels(conv: nn.Conv2d, channels: int) -> None:
-    """Let a convolution read another number of channels; its weights are drawn anew."""
+    """Set the number of input channels of a convolution; its weights are initialized again."""
     conv.in_channels = channels
     conv.weight = nn.Parameter(conv.weight.new_empty(conv.out_channels, channels, *conv.kernel_size))
     conv.reset_parameters()
 
 
 def copy_geometry(module: nn.Module, stem: Stem, channels: int) -> nn.Sequential:
-    """The stem's layers once more, for `channels` input channels instead of 3 and without the last activation.
+    """A copy of the stem's layers, for `channels` input channels instead of 3 and without the last activation.
 
     Weights are copies, which `initialize` replaces; the first convolution's are new.
     """

@@ -1,4 +1,4 @@
-"""A trained network in one safetensors file that says what it is: written, read and recognized here."""
+"""Files of trained networks: safetensors with a description of the network and of its training."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FORMAT_VERSION = 1
 _KEY = "salpipe"
 _BACKBONE = "backbone."
 LARGEST = 4096
-"""Pixels a side: a stranger's file is not to fill the memory with one frame."""
+"""Maximum side of frames in pixels: limits the memory that a file from outside can take."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +45,13 @@ class Trained:
 
     Attributes:
         path: the file it was read from.
-        spec: what it is.
+        spec: its specification.
         network: called as `network(images, maps)`, see `two_branch`; in eval mode, parameters frozen, on the CPU.
-        preprocessing: how frames become images.
-        about: what else the file says: how it was trained and on what.
-        sha256: of the file, in hexadecimal.
-        training_images: which images the network was trained on, as far as the file records them.
+        preprocessing: preprocessing of frames.
+        about: the file's record of its training, a JSON document: `config`, `shards`, `groups`, `initialization`,
+            `scores`; parts may be missing.
+        sha256: SHA-256 of the file, in hexadecimal.
+        training_images: the images that the network was trained on, as far as the file records them.
     """
 
     path: Path
@@ -63,15 +64,15 @@ class Trained:
 
     @property
     def interpolation(self) -> str:
-        """How the frames it was trained on were resized; the backbone's own way where its file does not say."""
-        found: Any = self.about
+        """Interpolation of the frames it was trained on; that of the backbone if the file does not record it."""
+        entry: Any = self.about
         for name in ("shards", "provenance", "source", "interpolation"):
-            found = found.get(name) if isinstance(found, dict) else None
-        return found if found in ("bilinear", "bicubic") else self.preprocessing.interpolation
+            entry = entry.get(name) if isinstance(entry, dict) else None
+        return entry if entry in ("bilinear", "bicubic") else self.preprocessing.interpolation
 
 
 def trained_file(path: Path | str) -> Path | None:
-    """The file of a trained network that a path means: a run's best one, or the file itself; None for neither."""
+    """The file of a trained network at a path: the best network of a run, or the file itself; None for neither."""
     path = Path(path)
     if path.is_dir() and (path / BEST).is_file():
         return path / BEST
@@ -79,21 +80,21 @@ def trained_file(path: Path | str) -> Path | None:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], format: str, description: dict[str, Any]) -> None:
-    """Write tensors and a description of them as one file, atomically, with bytes that depend on them alone.
+    """Write tensors and their description to one file, atomically, with bytes that depend only on them.
 
     Raises:
         SalpipeError: the disk is full or cannot be written; an older file is untouched then.
     """
     text = json.dumps({"format": format, "format_version": FORMAT_VERSION, **description}, sort_keys=True)
-    # one entry: the library writes several in no fixed order
+    # one entry, because the library does not fix the order of several
     write_atomically(path, save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, {_KEY: text}))
 
 
 def open_tensors(path: Path, format: str) -> tuple[State, dict[str, Any]]:
-    """What `write_tensors` wrote, no tensor of it read yet; nothing in the file is run.
+    """Open a file of `write_tensors`, without reading tensors or executing anything in it.
 
     Raises:
-        SalpipeError: no such file, damaged, or of another format.
+        SalpipeError: the file does not exist, is damaged, or has another format.
     """
     try:
         state, metadata = open_safetensors(path)
@@ -112,9 +113,9 @@ def open_tensors(path: Path, format: str) -> tuple[State, dict[str, Any]]:
 def write_trained(
     path: Path, network: nn.Module, spec: NetworkSpec, about: dict[str, Any], images: TrainingImages | None = None
 ) -> None:
-    """Write a network with its specification and the images it was trained on; see `write_tensors`.
+    """Write a network with its specification and its training images; see `write_tensors`.
 
-    Without `images` the file has no record of them, as files of earlier versions.
+    Without `images` the file has no record of them, like files of earlier versions.
     """
     preprocessing = preprocessing_of(spec.backbone, *find_source(spec.backbone))
     description = {"spec": asdict(spec), "preprocessing": asdict(preprocessing), "about": about}
@@ -128,10 +129,10 @@ def load_trained(path: Path | str) -> Trained:
     """Read a trained network.
 
     Args:
-        path: a run of `salpipe train`, whose best network is taken, or a file of one.
+        path: a run of `salpipe train`, of which the best network is read, or a file.
 
     Raises:
-        SalpipeError: there is none, or it is damaged.
+        SalpipeError: it does not exist or is damaged.
     """
     opened = open_trained(path)
     file, spec, state = opened.path, opened.spec, opened.state
@@ -146,7 +147,7 @@ def load_trained(path: Path | str) -> Trained:
 
 @dataclass(frozen=True, eq=False)
 class OpenedRun:
-    """The file of a trained network, no tensor of which is read yet; attributes are those of `Trained`."""
+    """The file of a trained network, without reading tensors; attributes are those of `Trained`."""
 
     path: Path
     spec: NetworkSpec
@@ -157,7 +158,7 @@ class OpenedRun:
     _description: dict[str, Any] = field(repr=False)
 
     def training_images(self) -> TrainingImages:
-        """Read which images the network was trained on.
+        """Read the record of the network's training images.
 
         Raises:
             SalpipeError: the record is damaged.
@@ -169,7 +170,7 @@ def open_trained(path: Path | str) -> OpenedRun:
     """Open a trained network and compare it with its backbone, before memory is allocated for either.
 
     Raises:
-        SalpipeError: there is none, or it is damaged.
+        SalpipeError: it does not exist or is damaged.
     """
     file = trained_file(path)
     if file is None:
@@ -179,7 +180,7 @@ def open_trained(path: Path | str) -> OpenedRun:
         state = without_record(tensors)
         spec = _spec(description["spec"])
         preprocessing = preprocessing_from_json(description["preprocessing"])
-        about = dict(description["about"])
+        training = dict(description["about"])
         if not any(value.shape[:1] == (len(spec.classes),) for value in state.values()):
             raise ValueError(f"none of its tensors is for {len(spec.classes)} classes")
         if len(set(spec.classes)) < len(spec.classes):
@@ -188,13 +189,13 @@ def open_trained(path: Path | str) -> OpenedRun:
         raise SalpipeError(f"{file}: damaged ({one_line(error)}); train again, or use a copy") from error
     if mismatch := _compare_backbone(spec, state):
         raise _misfit(file, spec, mismatch)
-    return OpenedRun(file, spec, state, preprocessing, about, tensors, description)
+    return OpenedRun(file, spec, state, preprocessing, training, tensors, description)
 
 
 def recorded_images(file: Path) -> TrainingImages | None:
-    """Which images the network in a file of weights was trained on; None for a file that salpipe did not write.
+    """The training images of the network in a file of weights; None for a file that salpipe did not write.
 
-    Of its other files, such as the checkpoint of a run, nothing is known.
+    They are unknown for other files of salpipe, such as the checkpoint of a run.
 
     Raises:
         SalpipeError: the record is damaged.
@@ -207,7 +208,7 @@ def recorded_images(file: Path) -> TrainingImages | None:
 
 
 def _is_own(file: Path) -> bool:
-    """Whether `write_tensors` wrote a file."""
+    """Return whether `write_tensors` wrote a file."""
     try:
         return _KEY in open_safetensors(file)[1]
     except (OSError, ValueError, SafetensorError):

@@ -1,9 +1,9 @@
-"""The images that a network was trained on, by the SHA-256 of their files: what its file records of them.
+"""Record of the images that a network was trained on, by the SHA-256 of their files, stored in the network's file.
 
-An image counts where the network's weights were fitted to it and its label: by the run itself, or by the runs with
-whose weights it began (`--from`, or `--weights` with the file of a run), however long that chain is. What does not
-count: the images of a pretrained backbone, of which nothing is recorded; validation images, although they choose the
-best epoch; and the images of the network that made the maps, which is checked by itself wherever its maps are read.
+It contains the images to which the network's weights were fitted: by the run itself, and by the runs whose weights it
+started from (`--from`, or `--weights` with the file of a run), over any number of runs. It does not contain the images
+of a pretrained backbone, which are unknown; validation images, although they select the best epoch; or the training
+images of the source model, which are checked separately wherever its maps are read.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from torch import Tensor
 from saliency_pipeline.models.source.weights import State, read_state
 
 TENSOR = "training.sha256"
-"""Name of the tensor, uint8 (n, 32), that stands beside the weights."""
+"""Name of the tensor, uint8 (n, 32), stored beside the weights."""
 
 ENTRY = "training_images"
-"""Name of the entry of the file's description that says whether the tensor is complete."""
+"""Name of the entry of the file's description that tells whether the tensor is complete."""
 
 DIGEST = 32
 """Bytes of a SHA-256."""
@@ -38,7 +38,7 @@ class TrainingImages:
 
     Attributes:
         digests: uint8 (n, 32), SHA-256 of the image files, each once and in ascending order.
-        complete: whether these are all. Not where the network, or one with whose weights it began, has no record.
+        complete: whether these are all. False if the network, or one whose weights it started from, has no record.
 
     >>> digests = np.arange(96, dtype=np.uint8).reshape(3, 32)
     >>> images = TrainingImages.of(digests[[1, 0, 1]])
@@ -51,7 +51,7 @@ class TrainingImages:
 
     @classmethod
     def of(cls, digests: Digests, complete: bool = True) -> TrainingImages:
-        """From digests uint8 (n, 32) in any order, of which some may occur several times."""
+        """From digests uint8 (n, 32) in any order, duplicates permitted."""
         if digests.ndim != 2 or digests.shape[1] != DIGEST or digests.dtype != np.uint8:
             raise ValueError(f"digests are {digests.dtype} {digests.shape}, not uint8 (n, {DIGEST})")
         return cls(np.unique(_void(digests)).view(np.uint8).reshape(-1, DIGEST), complete)
@@ -60,11 +60,11 @@ class TrainingImages:
         return len(self.digests)
 
     def __or__(self, other: TrainingImages) -> TrainingImages:
-        """The images of both; complete where both are."""
+        """The images of both; complete if both are."""
         return TrainingImages.of(np.concatenate([self.digests, other.digests]), self.complete and other.complete)
 
     def contains(self, digests: Digests) -> npt.NDArray[np.bool_]:
-        """Which of some images are among them, bool (m,), by their digests uint8 (m, 32): a binary search for each."""
+        """Which images are among them, bool (m,), by their digests uint8 (m, 32), using binary search."""
         wanted, own = _void(digests), _void(self.digests)
         if not len(own) or not len(wanted):
             return np.zeros(len(wanted), np.bool_)
@@ -79,14 +79,14 @@ class TrainingImages:
 
 
 UNKNOWN = TrainingImages(np.zeros((0, DIGEST), np.uint8), complete=False)
-"""Of a network whose file records nothing, as files of earlier versions."""
+"""The record of a file without one, such as those of earlier versions."""
 
 
 def without_record(state: State) -> State:
-    """The tensors of a file but for the record.
+    """The tensors of a file without the record.
 
     Raises:
-        ValueError: the record is of another shape.
+        ValueError: the record has a wrong shape.
     """
     if TENSOR in state and (len(state[TENSOR].shape) != 2 or state[TENSOR].shape[1] != DIGEST):
         raise ValueError(f"{TENSOR} is of shape {list(state[TENSOR].shape)}, not [n, {DIGEST}]")
@@ -94,15 +94,15 @@ def without_record(state: State) -> State:
 
 
 def read_record(file: Path, state: State, description: Mapping[str, Any]) -> TrainingImages:
-    """The record of a network's file; `UNKNOWN` where there is none.
+    """The record of a network's file; `UNKNOWN` if it has none.
 
     Args:
         file: the file.
         state: its tensors, unread.
-        description: what the file says beside them.
+        description: the file's description.
 
     Raises:
-        ValueError: it is of another type or shape.
+        ValueError: the record has a wrong type or shape.
         SalpipeError: it cannot be read.
     """
     if TENSOR not in state:
@@ -116,7 +116,7 @@ def read_record(file: Path, state: State, description: Mapping[str, Any]) -> Tra
 
 
 def describe(images: TrainingImages) -> dict[str, Any]:
-    """The entry of a file's description that belongs to the record."""
+    """The entry of a file's description for the record."""
     return {ENTRY: {"images": len(images), "complete": images.complete}}
 
 

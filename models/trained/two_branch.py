@@ -1,8 +1,7 @@
-"""The networks that are trained: the plain transfer baseline and the ones that saliency modulates.
+"""The networks that are trained: the plain transfer baseline and those that saliency modulates.
 
-All of them are called as `network(images, maps)`, with images (N, 3, S, S) float32, normalized, and maps (N, 1, S, S)
-float32; a network that needs no maps takes None. All hold the backbone under the name `backbone`, so that they share
-the names of its tensors.
+All are called as `network(images, maps)`, with images (N, 3, S, S) float32, normalized, and maps (N, 1, S, S) float32,
+or None if the network needs no maps. The backbone is always the module `backbone`, so that tensors have equal names.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.probe import evaluating, own_random_state, probe_frames, probe_size
 from saliency_pipeline.models.source.build import untrained_with
 from saliency_pipeline.models.source.registry import find_source
-from saliency_pipeline.models.trained.fusion import FUSIONS, make_fusion
+from saliency_pipeline.models.trained.choices import ARCHS, FUSIONS
+from saliency_pipeline.models.trained.fusion import make_fusion
 from saliency_pipeline.models.trained.stem import (
     STEM,
     Junction,
@@ -28,12 +28,10 @@ from saliency_pipeline.models.trained.stem import (
 )
 from saliency_pipeline.text import one_line
 
-ARCHS = ("baseline", "modulated", "learned")
-
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What a network is, as far as it decides its tensors' names and shapes and what is done with them.
+    """Specification of a network: everything that decides the names, shapes and use of its tensors.
 
     Attributes:
         backbone: name of the network that is fine-tuned, as `load_source` takes it.
@@ -67,7 +65,7 @@ class NetworkSpec:
 
     @property
     def needs_maps(self) -> bool:
-        """Whether the network is to be given maps."""
+        """True if the network needs maps."""
         return self.arch == "modulated"
 
 
@@ -79,7 +77,7 @@ class Baseline(nn.Module):
         self.backbone = backbone
 
     def forward(self, images: Tensor, maps: Tensor | None = None) -> Tensor:
-        """Logits (N, classes); maps are not looked at."""
+        """Logits (N, classes); maps are ignored."""
         logits: Tensor = self.backbone(images)
         return logits
 
@@ -96,15 +94,15 @@ class FourChannels(nn.Module):
 
     def forward(self, images: Tensor, maps: Tensor | None = None) -> Tensor:
         """Logits (N, classes)."""
-        logits: Tensor = self.backbone(torch.cat([images, _given(maps)], 1))
+        logits: Tensor = self.backbone(torch.cat([images, _required(maps)], 1))
         return logits
 
 
 class SaliencyBranch(nn.Module):
     """The stem's geometry over the map, and a sigmoid: saliency of every feature, in [0, 1].
 
-    Where branches are fused after a later stage, the stem's features are averaged over that stage's cells and a 1x1
-    convolution gives them its channels.
+    If branches are fused after a later stage, the stem's features are average-pooled to that stage's grid and projected
+    to its channels by a 1x1 convolution.
 
     Args:
         stem: (N, channels in, S, S) to (N, C, h, w).
@@ -131,8 +129,8 @@ class TwoBranch(nn.Module):
     Args:
         backbone: the RGB branch, up to its head.
         junction: the module after which the branches are fused.
-        branch: gives the saliency there.
-        fusion: makes one of both.
+        branch: computes the saliency there.
+        fusion: combines both.
         learned: whether the branch reads the image instead of a map (after arXiv 2007.12562, where the saliency is
             hallucinated from RGB; here with the stem's geometry instead of an AlexNet's).
     """
@@ -143,12 +141,12 @@ class TwoBranch(nn.Module):
         super().__init__()
         self.backbone, self.branch, self.fusion, self.learned = backbone, branch, fusion, learned
         self._read: Tensor | None = None
-        # A hook, so that any backbone can be opened anywhere and keeps the names of its tensors.
+        # a hook, so that branches can be fused anywhere and tensors keep their names
         backbone.get_submodule(junction).register_forward_hook(self._fuse)
 
     def forward(self, images: Tensor, maps: Tensor | None = None) -> Tensor:
         """Logits (N, classes)."""
-        self._read = images if self.learned else _given(maps)
+        self._read = images if self.learned else _required(maps)
         try:
             logits: Tensor = self.backbone(images)
             return logits
@@ -157,20 +155,20 @@ class TwoBranch(nn.Module):
 
     def _fuse(self, _module: nn.Module, _inputs: object, features: Tensor) -> Tensor:
         if self._read is None:
-            return features  # the backbone is called by itself
+            return features  # the backbone is called alone
         saliency = self.branch(self._read, (features.shape[2], features.shape[3]))
         fused: Tensor = self.fusion(features, saliency)
         return fused
 
 
-def _given(maps: Tensor | None) -> Tensor:
+def _required(maps: Tensor | None) -> Tensor:
     if maps is None:
         raise ValueError("this network needs maps (N, 1, S, S)")
     return maps
 
 
 def build_network(spec: NetworkSpec) -> nn.Module:
-    """The network of a specification, float32, on the CPU, in training mode; its weights are `initialize`'s part.
+    """Build the network of a specification: float32, on the CPU, in training mode; `initialize` sets its weights.
 
     Raises:
         SalpipeError: an unknown backbone or fusion, or a backbone whose stem or stage is not recognized.
@@ -187,7 +185,7 @@ def _try(network: nn.Module, spec: NetworkSpec) -> None:
     """Run one frame through a network.
 
     Raises:
-        SalpipeError: it does not take frames of that size, or gives something else than a score a class.
+        SalpipeError: it does not accept frames of that size, or does not return one score per class.
     """
     size = probe_size(spec.size)
     try:
@@ -195,11 +193,11 @@ def _try(network: nn.Module, spec: NetworkSpec) -> None:
             logits = network(probe_frames(size, 1), torch.zeros(1, 1, size, size))
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         raise SalpipeError(
-            f"{spec.backbone}: does not take frames of {spec.size}x{spec.size} ({one_line(error)}); use another "
+            f"{spec.backbone}: does not accept frames of {spec.size}x{spec.size} ({one_line(error)}); use another "
             "backbone, or shards of another --size"
         ) from error
     if not isinstance(logits, Tensor) or logits.shape != (1, len(spec.classes)):
-        raise SalpipeError(f"{spec.backbone}: does not give one score a class; use an image classifier")
+        raise SalpipeError(f"{spec.backbone}: does not return one score per class; use an image classifier")
 
 
 def _joined(spec: NetworkSpec, backbone: nn.Module) -> nn.Module:

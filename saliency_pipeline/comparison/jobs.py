@@ -26,7 +26,7 @@ from saliency_pipeline.workers import (
     ATTEMPTS,
     WorkerDiedError,
     check_shared_memory,
-    interruptions_held,
+    interruptions_deferred,
     run_in_workers,
     workers_died,
 )
@@ -173,7 +173,7 @@ def _on_cluster(dead: tuple[type[BaseException], ...], kind: str) -> Calls:
 
     def calls(tasks: Sequence[Task], folder: Path, threads: int) -> Generator[Outcome]:
         parallel = joblib.Parallel(pre_dispatch="all", return_as=kind, batch_size=1)
-        with interruptions_held():
+        with interruptions_deferred():
             outcomes = parallel(joblib.delayed(run_task)(task, os.path.abspath(folder), threads) for task in tasks)
         try:
             yield from outcomes
@@ -190,7 +190,7 @@ def _dask(jobs: int, address: str | None, stack: ExitStack) -> tuple[type[BaseEx
         raise SalpipeError("--engine dask: not installed; run pip install 'saliency-pipeline[dask]'") from error
     if address is None:
         check_shared_memory(jobs)
-        with interruptions_held():
+        with interruptions_deferred():
             cluster = distributed.LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
         address = stack.enter_context(cluster).scheduler_address
     try:

@@ -7,10 +7,10 @@ import math
 import resource
 import socket
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.settings import check_settings, documented, setting
 
 if TYPE_CHECKING:
     import aiohttp
@@ -46,25 +46,30 @@ _WRAPPED = tuple(
 """Networks whose addresses embed an IPv4 address, and the number of bits behind it: mapped, NAT64, 6to4."""
 
 
+@documented
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a download.
+    """Limits of time, size and addresses for downloads.
 
-    Attributes:
-        timeout: seconds to connect and between two chunks of a reply; an attempt takes at most ten times as long.
-        retries: attempts after the first if a failure may be temporary.
-        max_bytes: largest size of an image.
-        max_redirects: largest number of redirects.
-        allow_private: also connect to private, loopback and other addresses that are not public.
-        backoff: mean seconds before the first retry; doubled for each further one.
+    `max_redirects` are followed. The first retry waits `backoff` seconds on average, each further one twice as long.
     """
 
-    timeout: float = 20.0
-    retries: int = 3
-    max_bytes: int = 20_000_000
+    timeout: float = setting(
+        20.0,
+        "Timeout for connecting and between two parts of a response; an attempt may take ten times as long.",
+        range=(1e-3, 600),
+        metavar="SECONDS",
+    )
+    retries: int = setting(
+        3, "Retries after failures that may be temporary, with growing delays.", range=(0, 20), metavar="N"
+    )
+    max_bytes: int = setting(20_000_000, "Maximum size of an image.", range=(1, 1 << 30), metavar="BYTES")
+    allow_private: bool = setting(False, "Also connect to private, loopback and other non-public addresses.")
     max_redirects: int = 5
-    allow_private: bool = False
     backoff: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 def new_session(limits: Limits, *, per_host: int, resolver: AbstractResolver | None = None) -> aiohttp.ClientSession:
@@ -124,7 +129,9 @@ def _open_files() -> float:
 
 
 def user_agent() -> str:
-    """User agent of all requests."""
+    """The User-Agent header of requests."""
+    from importlib.metadata import PackageNotFoundError, version  # slow to import
+
     try:
         return f"salpipe/{version('saliency-pipeline')} (research data set retrieval)"
     except PackageNotFoundError:

@@ -1,1 +1,1 @@
-"""Images and saliency into shards: the plan, the shard jobs, and the run that drives them."""
+"""`generate`: from images to shards: settings, checks, the plan, the shard jobs and the run."""

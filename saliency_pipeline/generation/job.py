@@ -1,4 +1,4 @@
-"""The shard jobs: decode, explain and write overlapped, from records to published shards and their receipts."""
+"""Shard jobs: from records to published shards and receipts; decoding, explaining and writing overlap."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from PIL import Image
 
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.files import publish
+from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.plan import ShardTask
 from saliency_pipeline.generation.receipt import Receipt, Reject
 from saliency_pipeline.images.decode import decode_frame
@@ -39,7 +40,7 @@ from saliency_pipeline.shards.writer import ShardWriter
 from saliency_pipeline.temporaries import temporary_name
 from saliency_pipeline.workers import usable_cores
 
-# Images a worker takes at a time: enough that handing over and writing cost little beside them.
+# Images per chunk of a worker: enough that handing over and writing take little time in comparison.
 CHUNK = 16
 
 _kept: dict[tuple[str, Placement], Explainer] = {}
@@ -50,42 +51,32 @@ _Out = TypeVar("_Out")
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker needs to write any shard of a plan; small enough to send to another machine.
+    """Everything a worker needs to write any shard of a plan; small enough to send to another machine.
 
     Attributes:
         folder: the output folder.
-        model: name of the source model.
-        weights: its weights.
+        config: the configuration, with the stored names of model, methods and device.
         size: side of the frame in pixels.
         layer: the explained layer.
-        methods: names of the methods.
-        target: the classes explained.
-        placement: back end, precision, device and streams.
-        batch: frames computed together.
-        header: what every shard says of itself.
-        fit: how an image becomes a square frame.
-        max_pixels: images with more are rejected.
-        jpeg_quality: for the `jpeg` encoding.
+        target: the explained classes.
+        placement: backend, precision, device and streams.
+        batch: frames per batch.
+        header: header of every shard.
     """
 
     folder: str
-    model: str
-    weights: str
+    config: GenerateConfig
     size: int
     layer: Layer
-    methods: tuple[str, ...]
     target: Target
     placement: Placement
     batch: int
     header: ShardHeader
-    fit: str
-    max_pixels: int
-    jpeg_quality: int
 
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Records of one shard that one worker takes at a time, so that a shard's bytes depend on its own images alone."""
+    """Records of one shard that one worker processes at a time: a shard's bytes depend only on its own images."""
 
     task: ShardTask
     records: Sequence[ImageRecord]
@@ -94,7 +85,7 @@ class _Chunk:
 
 @dataclass(frozen=True)
 class _Explained:
-    """What became of a chunk: rows for the shard, none where every record was rejected, and the rejects."""
+    """The result of a chunk: rows for the shard, None if every record was rejected, and the rejects."""
 
     chunk: _Chunk
     rows: ShardRows | None
@@ -104,16 +95,16 @@ class _Explained:
 def write_shards(
     job: Job, tasks: Sequence[ShardTask], explainer: Explainer, progress: Callable[[int], None] | None = None
 ) -> list[Receipt]:
-    """Write shards one after the other, decoding the next while the last is still being published.
+    """Write shards one after the other, decoding the next while the previous one is being published.
 
     Args:
-        job: what the shards have in common.
+        job: settings that the shards share.
         tasks: the shards to write.
         explainer: the job's engine, from `build_explainer`.
         progress: called with the number of images done since the last call.
 
     Returns:
-        A receipt a shard, each already written beside its shard.
+        One receipt per shard, each already written to the folder of receipts.
 
     Raises:
         SalpipeError: the disk is full or cannot be written; finished shards stay.
@@ -139,7 +130,7 @@ def write_shards(
         finally:
             if shard is not None:
                 shard.entered.close()
-            # The pools' threads set the number for threads to come, which is not theirs alone.
+            # The pools' threads set the number for all later threads of the process.
             torch.set_num_threads(threads)
 
 
@@ -163,7 +154,7 @@ class _OpenShard:
             self.seen += int(np.sum(explained.rows.seen))
 
     def publish(self) -> Receipt:
-        """Complete the file, move it to its name and leave the receipt."""
+        """Complete the file, move it to its name and write the receipt."""
         folder = Path(self.job.folder)
         with self.entered:
             images = self.writer.finish()
@@ -177,14 +168,14 @@ class _OpenShard:
 
 
 def _pool(size: int, name: str) -> ThreadPoolExecutor:
-    """Threads whose tensor operations stay in the thread: many small workers beat few that wait for one another."""
+    """Threads whose tensor operations run in the thread: many small workers beat few that wait for one another."""
     return ThreadPoolExecutor(size, name, initializer=torch.set_num_threads, initargs=(1,))
 
 
 def _ordered(
     pool: ThreadPoolExecutor, function: Callable[[_In], _Out], items: Iterable[_In], ahead: int
 ) -> Iterator[_Out]:
-    """`map` over a pool in order, with at most `ahead` items begun and not yet taken."""
+    """`map` over a pool in order, with at most `ahead` results pending."""
     waiting: deque[Future[_Out]] = deque()
     try:
         for item in items:
@@ -206,18 +197,18 @@ def _chunks(job: Job, tasks: Sequence[ShardTask]) -> Iterator[_Chunk]:
 
 
 def _worker_count(placement: Placement) -> int:
-    """On the CPU one more than compute: several more that decode beside them throw them out of the cores' caches."""
+    """On the CPU one more than compute: more decoding workers would evict the others' data from the caches."""
     return placement.streams + 1 if placement.device == "cpu" else max(placement.streams + 1, usable_cores())
 
 
 class _Worker:
-    """Takes a chunk from files to rows: reads, decodes, explains. Called from as many threads as there are workers."""
+    """Turns a chunk into rows: reads, decodes, explains. Called from as many threads as there are workers."""
 
     def __init__(self, job: Job, explainer: Explainer) -> None:
         self.job, self.explainer = job, explainer
         source = job.header.provenance["source"]
         self.interpolation = source["interpolation"]
-        # a plan of an earlier version has no such entry, and its shards no such flags
+        # plans of earlier versions have no such entry, and their shards no such flags
         self.training_images = explainer.source.training_images() if ENTRY in source else None
         # As many as there are cores, or batches in a GPU's memory.
         self.computing = threading.BoundedSemaphore(job.placement.streams)
@@ -233,14 +224,7 @@ class _Worker:
         for record in chunk.records:
             try:
                 data = record.read()
-                frame, size = decode_frame(
-                    data,
-                    job.size,
-                    fit=job.fit,
-                    interpolation=self.interpolation,
-                    max_pixels=job.max_pixels,
-                    box=record.box,
-                )
+                frame, size = decode_record(record, data, job.config, job.size, self.interpolation)
             except BadImageError as error:
                 rejects.append(Reject(record.key, str(error)))
                 continue
@@ -248,10 +232,10 @@ class _Worker:
                 reason = f"cannot be read: {error.strerror or type(error).__name__}"
                 rejects.append(Reject(record.key, reason))
                 continue
-            single_color.append(is_single_color(frame, job.fit))
+            single_color.append(is_single_color(frame, job.config.fit))
             if job.header.encoding == "jpeg":
-                # The model must see what is stored.
-                jpegs.append(encoded := _jpeg(frame, job.jpeg_quality))
+                # The model must see the frame as stored.
+                jpegs.append(encoded := _jpeg(frame, job.config.jpeg_quality))
                 frame = np.asarray(Image.open(io.BytesIO(encoded)))
             frames[len(records)] = frame
             records.append(record)
@@ -265,10 +249,10 @@ class _Worker:
             explanation = self.explainer.explain(frames, labels)
         finite = np.isfinite(explanation.prediction_score).all(axis=1)
         if not finite.all():
-            lost = {record.key for record, whole in zip(records, finite, strict=True) if not whole}
-            rejects = [Reject(key, "the source model's scores for it are not finite") for key in sorted(lost)]
-            kept = self(replace(chunk, records=[record for record in chunk.records if record.key not in lost]))
-            return _Explained(chunk, kept.rows, rejects + kept.rejects)
+            failed = {record.key for record, whole in zip(records, finite, strict=True) if not whole}
+            rejects = [Reject(key, "the source model's scores for it are not finite") for key in sorted(failed)]
+            rest = self(replace(chunk, records=[record for record in chunk.records if record.key not in failed]))
+            return _Explained(chunk, rest.rows, rejects + rest.rejects)
         sha256 = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
         rows = ShardRows(
             keys=[record.key for record in records],
@@ -289,6 +273,14 @@ class _Worker:
         return _Explained(chunk, rows, rejects)
 
 
+def decode_record(
+    record: ImageRecord, data: bytes, config: GenerateConfig, size: int, interpolation: str
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """The frame of a record, see `decode_frame`."""
+    fit, most = config.fit, config.max_pixels
+    return decode_frame(data, size, fit=fit, interpolation=interpolation, max_pixels=most, box=record.box)
+
+
 def _jpeg(frame: np.ndarray, quality: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(frame).save(buffer, "JPEG", quality=quality, subsampling=0)
@@ -296,10 +288,10 @@ def _jpeg(frame: np.ndarray, quality: int) -> bytes:
 
 
 def write_shard(job: Job, task: ShardTask) -> Receipt:
-    """One shard in a worker process, whose engine is built for its first shard and kept for the next.
+    """Write one shard in a worker process, which keeps its engine for the next shard.
 
     Args:
-        job: what the shards have in common.
+        job: settings that the shards share.
         task: the shard to write.
     """
     keep_large_blocks()
@@ -309,22 +301,19 @@ def write_shard(job: Job, task: ShardTask) -> Receipt:
 def build_explainer(job: Job, source: SourceModel) -> Explainer:
     """The job's engine, from its source model."""
     split = prepared_split(source, job.layer, job.batch)
-    return Explainer(source, job.layer, find_methods(job.methods), job.target, job.batch, job.placement, split)
+    return Explainer(source, job.layer, find_methods(job.config.methods), job.target, job.batch, job.placement, split)
 
 
 def _kept_explainer(job: Job) -> Explainer:
-    """A worker's engine; the last one made is kept."""
-    # What is not in the plan's hash changes no explainer.
+    """A worker's engine; the last one is kept."""
+    # settings outside the plan's hash change no explainer
     key = job.header.plan, job.placement
     if key not in _kept:
         _kept.clear()
-        source = sized(load_source(job.model, job.weights), job.size)
+        source = load_source(job.config.model, job.config.weights).with_size(job.size)
         if source.weights_sha256 != job.header.provenance["source"]["weights_sha256"]:
-            raise SalpipeError(f"--weights {job.weights}: not the weights that the run began with; put them back")
+            raise SalpipeError(
+                f"--weights {job.config.weights}: not the weights that the run was started with; restore them"
+            )
         _kept[key] = build_explainer(job, source)
     return _kept[key]
-
-
-def sized(source: SourceModel, size: int) -> SourceModel:
-    """The same network for frames of `size` pixels a side."""
-    return replace(source, preprocessing=replace(source.preprocessing, size=size))

@@ -1,4 +1,4 @@
-"""The receipt a finished shard leaves: what was written and what was rejected. Resume = plan - valid receipts."""
+"""Receipts of finished shards: what was written and what was rejected. Shards without a valid receipt are to do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from saliency_pipeline.shards.manifest import REJECTS, Manifest, ShardEntry
 from saliency_pipeline.shards.schema import ShardHeader
 
 RECEIPTS = "receipts"
-# a shard of the most images, every one of them rejected
+# that of a shard of maximum size with every image rejected
 _MAX_BYTES = 2**28
 
 
@@ -35,8 +35,8 @@ class Receipt:
         plan: hash of the plan it belongs to.
         shard: the shard's entry in the manifest.
         rejects: the planned images that are not in it.
-        single_color: how many of its images have one color everywhere.
-        seen: how many of its images the source model was trained on.
+        single_color: number of its images that have one color everywhere.
+        seen: number of its images that the source model was trained on.
     """
 
     plan: str
@@ -46,13 +46,13 @@ class Receipt:
     seen: int = 0
 
     def write(self, folder: Path) -> None:
-        """Write it into the folder of receipts below `folder`, atomically."""
+        """Write the receipt into the folder of receipts in `folder`, atomically."""
         text = json.dumps(asdict(self), sort_keys=True, indent=1) + "\n"
         write_atomically(_path(folder, self.shard.name), text)
 
 
 def read_receipt(folder: Path, name: str) -> Receipt | None:
-    """The receipt of the shard `name`, or None where there is none that can be read."""
+    """The receipt of the shard `name`, or None if there is none that can be read."""
     try:
         data = read_json(_path(folder, name), _MAX_BYTES)
         receipt = Receipt(
@@ -68,20 +68,20 @@ def read_receipt(folder: Path, name: str) -> Receipt | None:
 
 
 def valid_receipt(folder: Path, name: str, plan: str, *, deep: bool = True) -> Receipt | None:
-    """The receipt of a shard that is there as the receipt says, or None.
+    """The receipt of a shard if the shard's file matches it, else None.
 
     Args:
         folder: the output folder.
         name: the shard's file name.
-        plan: hash the receipt must bear.
-        deep: compare the file's SHA-256 and not its size alone.
+        plan: hash that the receipt must have.
+        deep: compare the file's SHA-256, not only its size.
     """
     receipt = read_receipt(folder, name)
     if receipt is None or receipt.plan != plan:
         return None
     path = folder / name
     try:
-        # a pipe has no end, and its size may be what the receipt says
+        # a pipe has no end, and its size may match
         if not path.is_file() or path.stat().st_size != receipt.shard.bytes:
             return None
         if deep and sha256_of(path) != receipt.shard.sha256:
@@ -92,21 +92,21 @@ def valid_receipt(folder: Path, name: str, plan: str, *, deep: bool = True) -> R
 
 
 def merge(folder: Path, header: ShardHeader, receipts: Sequence[Receipt]) -> Manifest:
-    """Write `rejects.jsonl` and the manifest from the receipts of all shards, each atomically, if it changed."""
+    """Write `rejects.jsonl` and the manifest from the receipts of all shards, each atomically, if it differs."""
     rejects = [reject for receipt in receipts for reject in receipt.rejects]
     _write_if_new(folder / REJECTS, "".join(json.dumps(asdict(reject)) + "\n" for reject in rejects))
     manifest = Manifest(header, len(rejects), tuple(receipt.shard for receipt in receipts))
     try:
-        there = Manifest.read(folder)
+        stored = Manifest.read(folder)
     except SalpipeError:
-        there = None
-    if there != manifest:
+        stored = None
+    if stored != manifest:
         manifest.write(folder)
     return manifest
 
 
 def reject_count(receipts: Iterable[Receipt]) -> int:
-    """How many images the shards of these receipts rejected."""
+    """Number of rejected images in the shards of these receipts."""
     return sum(len(receipt.rejects) for receipt in receipts)
 
 

@@ -1,1 +1,1 @@
-"""How a source model explains a batch of frames."""
+"""Saliency maps: methods, the explained layer, backends and the explainer."""

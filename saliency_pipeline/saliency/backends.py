@@ -1,4 +1,4 @@
-"""What runs the trunk: PyTorch eager, torch.compile or OpenVINO, each from uint8 frames to float32 activations."""
+"""Backends that run the trunk, from uint8 frames to float32 activations: PyTorch, torch.compile and OpenVINO."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ M = TypeVar("M", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Placement:
-    """Where and how numbers are computed.
+    """Backend, precision and device of a computation.
 
     Attributes:
         backend: `torch`, `compile` or `openvino`.
@@ -83,20 +83,20 @@ def make_trunk(
 
 
 def computes_bf16_in(backend: str, device: str) -> bool:
-    """Whether a back end computes in bf16 on a device, rather than emulating it or taking fp32 for it."""
+    """Return whether a backend computes in bf16 on a device, without emulation or fp32 instead."""
     if not computes_bf16(device):
         return False
     return backend != "openvino" or "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def cannot_run(placement: Placement, error: Exception) -> SalpipeError:
-    """What to say where a back end fails on a network."""
+    """The error for a backend that fails on a network."""
     reason = one_line(error)
     return SalpipeError(f"--backend {placement.backend}: cannot run this network ({reason}); use --backend torch")
 
 
 def openvino_installed() -> bool:
-    """Whether the OpenVINO back end can be used."""
+    """Return whether OpenVINO is installed."""
     return importlib.util.find_spec("openvino") is not None
 
 
@@ -151,7 +151,7 @@ class TorchTrunk:
 def placed(module: M, device: str, dtype: torch.dtype | None = None) -> M:
     """A copy of a network on another device, in eval mode, its convolution weights in channels_last."""
     module = copy.deepcopy(module).eval().to(device=device, dtype=dtype)
-    # Not by `to`, which would have five-dimensional constants in channels_last as well and fails.
+    # not with `to`, which fails on five-dimensional constants
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.ndim == 4:
             tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
@@ -188,7 +188,7 @@ class OpenVinoTrunk:
     ) -> None:
         exact = placement.precision == "fp32"
         core = import_openvino().Core()
-        # One thread a request: no waiting for one another, and the same sums whatever --jobs is.
+        # one thread per request: no waiting for others, and the same sums for every --jobs
         options = {
             "NUM_STREAMS": str(placement.streams),
             "INFERENCE_NUM_THREADS": str(placement.streams),
@@ -244,7 +244,7 @@ def _converted(graph: fx.GraphModule, preprocessing: Preprocessing, batch: int) 
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         model = ov.convert_model(torch.export.export(graph, (torch.zeros(batch, 3, size, size),), strict=False))
-    # What it makes of an exported network takes batches of any size, and plans its memory anew for every one.
+    # The converted network accepts batches of any size, but plans its memory again for every one.
     model.reshape([batch, 3, size, size])
     frames = ov.preprocess.PrePostProcessor(model)
     frames.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))

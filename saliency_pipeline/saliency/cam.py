@@ -1,4 +1,4 @@
-"""Class activation maps: what a layer's activations and their gradients say about a class. Formulas only."""
+"""Class activation maps from a layer's activations and their gradients: formulas only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine: batches of uint8 frames in, predictions and raw saliency maps out. Choosing a placement is not here."""
+"""`Explainer`: from batches of uint8 frames to predictions and raw saliency maps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _Result = tuple[Tensor, Tensor, dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the source model says about N frames.
+    """Predictions and saliency maps of N frames.
 
     Attributes:
         prediction_class: (N, 5) int32, the source model's top classes; -1 where it has fewer than five.
@@ -61,7 +61,7 @@ class Explainer:
         placement: Placement,
         split: SplitNetwork | None = None,
     ) -> None:
-        """Prepare the network. Takes seconds; the source model is left as found.
+        """Prepare the network. Takes seconds; the source model is not changed.
 
         Args:
             source: the network that explains.
@@ -108,34 +108,34 @@ class Explainer:
         """
         count, missing = len(frames), -len(frames) % self.batch
         frames = np.ascontiguousarray(frames)
-        given = None if labels is None else torch.as_tensor(labels)
+        padded = None if labels is None else torch.as_tensor(labels)
         if missing:
             frames = np.concatenate([frames, np.zeros((missing, *frames.shape[1:]), frames.dtype)])
-            given = None if given is None else torch.nn.functional.pad(given, (0, missing))
+            padded = None if padded is None else torch.nn.functional.pad(padded, (0, missing))
         with self._own_stream():
             if self.closed_form:
-                logits, targets, maps = self._closed_form(self.trunk(frames), given)
+                logits, targets, maps = self._closed_form(self.trunk(frames), padded)
             else:
                 batches = [slice(i, i + self.batch) for i in range(0, len(frames), self.batch)]
                 logits, targets, maps = _joined(
-                    [self._differentiated(frames[b], None if given is None else given[b]) for b in batches]
+                    [self._differentiated(frames[b], None if padded is None else padded[b]) for b in batches]
                 )
             return _explanation(logits[:count], targets[:count], {name: m[:count] for name, m in maps.items()})
 
     def with_target(self, target: Target) -> Explainer:
-        """The same engine, network and all, for other classes."""
+        """The same explainer with the same network, for other classes."""
         other = copy.copy(self)
         other.target = target
         return other
 
     @contextmanager
     def _own_stream(self) -> Iterator[None]:
-        """On a GPU every calling thread computes in a stream of its own, so that copies and kernels overlap."""
+        """Use one CUDA stream per calling thread on a GPU, so that copies and kernels overlap."""
         if not self.placement.device.startswith("cuda"):
             yield
             return
         if not hasattr(self.local, "stream"):
-            # One a thread, not one a call: freed memory is kept for the stream that used it.
+            # one per thread, not per call: freed memory is cached for the stream that used it
             self.local.stream = torch.cuda.Stream(self.placement.device)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(self.local.stream):
             yield
@@ -150,7 +150,7 @@ class Explainer:
         return logits, targets, {m.name: m.closed_form(activations, weights) for m in self.methods if m.closed_form}
 
     def _differentiated(self, frames: np.ndarray, labels: Tensor | None) -> _Result:
-        """One batch through as much of the network as has to be differentiated."""
+        """Run one batch through the part of the network that has to be differentiated."""
         with torch.enable_grad():
             if self.differentiates:
                 pixels = self.normalize(frames).requires_grad_()

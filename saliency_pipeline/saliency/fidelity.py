@@ -45,15 +45,15 @@ class Fidelity:
     error: float
 
     def within(self, correlation: float, error: float) -> bool:
-        """Whether it is at least as good as these bounds."""
+        """Return whether it is at least as good as these bounds."""
         return self.correlation >= correlation and self.error <= error
 
 
-# What maps must keep of the fp32 reference: layer maps and pixel gradients, by the trunk's precision.
+# required agreement with the fp32 reference: layer maps and pixel gradients, by the trunk's precision
 BOUNDS = {
     ("layer", "fp32"): (0.9999, 1e-3),
     ("layer", "bf16"): (0.995, 0.08),
-    # fp32 itself comes 0.11 from fp32 computed in another order: a ReLU near 0 decides a pixel. The error bounds scale.
+    # fp32 differs by 0.11 from fp32 computed in another order: a ReLU near 0 decides a pixel. The error bounds scale.
     ("pixels", "fp32"): (0.999, 0.25),
     ("pixels", "bf16"): (0.999, 0.25),
 }
@@ -119,7 +119,7 @@ def fidelity_check(
 
 
 def _is_informative(reference: Reference) -> bool:
-    """Whether every method has a finite map that is not constant: others would agree with anything."""
+    """Return whether every method has a finite map that is not constant: others would agree with anything."""
     return all(any(np.isfinite(m).all() and np.ptp(m) > 0 for m in maps) for maps in reference[1])
 
 
@@ -133,7 +133,7 @@ def own_maps(explainer: Explainer, methods: Sequence[Method], frames: np.ndarray
 
 
 def reference_maps(source: SourceModel, layer: Layer, methods: Sequence[Method], frames: np.ndarray) -> Reference:
-    """The scores and maps of captum on the untouched fp32 network.
+    """The scores and maps of captum on the unmodified fp32 network.
 
     captum's LayerGradCam reads NCHW layers only; maps of token and NHWC layers come from autograd on the untouched
     network.

@@ -1,4 +1,4 @@
-"""In-place operators of an exported graph replaced by their functional variants.
+"""Replacement of in-place operators of an exported graph by their functional variants.
 
 `ExportedProgram.run_decompositions` does this for every graph, but takes longer than the export itself. Networks in
 eval mode modify only activations and sums, and hardly ever a tensor that shares memory with another one that is still

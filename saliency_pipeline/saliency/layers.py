@@ -1,4 +1,4 @@
-"""The explained layer: which one, and how its output lies on the frame's grid. Cutting the network is in `split`."""
+"""The explained layer: its choice, and the grid of its output over the frame."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Layer:
 
 
 def grid_of(output: object, batch: int, prefix: int | None = None) -> tuple[str, int, tuple[int, int], int] | None:
-    """Layout, channels, (h, w) and prefix of a layer's output, or None where it lies on no grid of at least 2 x 2.
+    """Layout, channels, (h, w) and prefix of a layer's output, or None if it is not a grid of at least 2 x 2.
 
     Frames are square, so grids are: that tells NCHW from NHWC, and grid tokens from the tokens before them.
     """
@@ -83,8 +83,8 @@ def grid_layers(module: nn.Module, size: int) -> dict[str, tuple[Layer, Tensor]]
     def keep(name: str) -> Any:
         def hook(_module: nn.Module, _inputs: object, output: object) -> None:
             if isinstance(output, Tensor):
-                known = outputs.get(id(output))
-                if known is None or name.count(".") < known[0].count("."):
+                earlier = outputs.get(id(output))
+                if earlier is None or name.count(".") < earlier[0].count("."):
                     outputs[id(output)] = (name, output)
 
         return hook
@@ -112,14 +112,14 @@ def grid_layers(module: nn.Module, size: int) -> dict[str, tuple[Layer, Tensor]]
     finally:
         for handle in handles:
             handle.remove()
-    found: dict[str, tuple[Layer, Tensor]] = {}
+    layers: dict[str, tuple[Layer, Tensor]] = {}
     prefix = getattr(module, "num_prefix_tokens", None)
     for (name, output), gradient in zip([k for k in kept if k[1].requires_grad], gradients, strict=True):
         on_grid = grid_of(output, 2, prefix)
         if on_grid and gradient is not None:
             layout, channels, grid, before = on_grid
-            found[name] = Layer(name, layout, channels, grid, before, clean=False), gradient
-    return found
+            layers[name] = Layer(name, layout, channels, grid, before, clean=False), gradient
+    return layers
 
 
 def choose_layer(module: nn.Module, size: int, name: str | None = None) -> Layer:

@@ -1,4 +1,4 @@
-"""The saliency methods by name: what each needs, its convention and its paper. A new method is one entry here."""
+"""Registry of saliency methods: inputs, convention and paper of each. A new method is one entry here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from saliency_pipeline.saliency import cam, gradient
 
 @dataclass(frozen=True)
 class Method:
-    """One way to explain a frame.
+    """A saliency method.
 
     Attributes:
         name: its name on the command line and in shards.
@@ -34,7 +34,7 @@ class Method:
     closed_form: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def describe(self) -> dict[str, str]:
-        """What is stored about the method in every shard."""
+        """Description of the method in every shard."""
         return {"level": self.level, "convention": self.convention, "paper": self.paper}
 
 
@@ -63,7 +63,7 @@ ALIASES = {"gradient:simonyan": "gradient", "gradient-simonyan": "gradient", "gr
 
 
 def find_methods(names: Iterable[str]) -> tuple[Method, ...]:
-    """The methods of these names, each once, in the order given.
+    """The methods of some names, each once, in order.
 
     Raises:
         SalpipeError: for a name that is none.
@@ -71,12 +71,12 @@ def find_methods(names: Iterable[str]) -> tuple[Method, ...]:
     >>> [m.name for m in find_methods(["gradcam", "gradient:smilkov", "gradcam"])]
     ['gradcam', 'gradient-smilkov']
     """
-    found: dict[str, Method] = {}
+    methods: dict[str, Method] = {}
     for name in names:
         canonical = ALIASES.get(name, name)
         if canonical not in METHODS:
             raise SalpipeError(f"--method {name}: unknown; choose from {', '.join(METHODS)}")
-        found[canonical] = METHODS[canonical]
-    if not found:
+        methods[canonical] = METHODS[canonical]
+    if not methods:
         raise SalpipeError(f"no saliency method given; choose from {', '.join(METHODS)}")
-    return tuple(found.values())
+    return tuple(methods.values())

@@ -70,7 +70,7 @@ class _Differentiated(torch.autograd.Function):
 
 
 class _Record:
-    """One forward pass over the graph: the result, and for each node on the way how to pull a gradient back."""
+    """One forward pass through the graph: the result, and for each node on the way how to pull a gradient back."""
 
     def __init__(self, mixed: MixedTrunk, frames: Tensor) -> None:
         self.steps: list[tuple[fx.Node, tuple[fx.Node, ...], Pull]] = []
@@ -104,10 +104,10 @@ class _Record:
         """The gradient with respect to the frames, float32, for `gradient` with respect to the result."""
         pending: dict[fx.Node, Tensor] = {self.end: gradient.to(HALF)}
         for node, sources, pull in reversed(self.steps):
-            given = pending.pop(node, None)
-            if given is None:
+            upstream = pending.pop(node, None)
+            if upstream is None:
                 continue
-            for source, part in zip(sources, pull(given), strict=True):
+            for source, part in zip(sources, pull(upstream), strict=True):
                 if part is not None:
                     pending[source] = pending[source] + part if source in pending else part
         return pending[self.start].float()

@@ -1,6 +1,6 @@
 """Cached preparation of a network for explaining: the choice of layer and the split at that layer.
 
-The source model's network is built only when an entry is missing, since that is what takes seconds.
+The source model's network is built only if an entry is missing, because building takes seconds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def prepared_layer(source: SourceModel, name: str | None = None) -> Layer:
 
 
 def layer_from_json(attributes: dict[str, Any]) -> Layer:
-    """A layer from its attributes as JSON stores them, with the grid as a list."""
+    """The layer stored in a JSON document."""
     return Layer(**{**attributes, "grid": tuple(attributes["grid"])})
 
 

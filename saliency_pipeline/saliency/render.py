@@ -1,4 +1,4 @@
-"""Pictures of maps for people: a map laid over its frame, and sheets of many. Nothing here is stored or measured."""
+"""Pictures of maps: overlays on frames and contact sheets."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _COLORMAPS: dict[Colormap, int] = {
     "viridis": cv2.COLORMAP_VIRIDIS,
 }
 
-# how gray and how bright the photo behind a map is: the map's colors must not be taken for the photo's
-_GREY, _BRIGHTNESS = 0.6, 0.8
+# saturation and brightness of the photo behind a map, whose colors must not be mistaken for the photo's
+_GRAY, _BRIGHTNESS = 0.6, 0.8
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
-# looked for, in this order, when Pillow's own font lacks a letter
+# tried in this order if Pillow's own font lacks a letter
 _SYSTEM_FONTS = (
     "DejaVuSans.ttf",
     "NotoSans-Regular.ttf",
@@ -39,7 +39,7 @@ _GAP = 12
 
 
 def normalize(saliency: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Scale one map for display: 1 is the 99th percentile of its absolute values, what lies beyond is clipped.
+    """Scale one map for display: 1 is the 99th percentile of its absolute values, larger ones are clipped.
 
     The percentile is rounded up to a value that occurs. A class activation map of up to 100 cells is therefore divided
     by its maximum, while of a pixel gradient's few extreme values the top 1 % are clipped, as its papers display it.
@@ -87,7 +87,7 @@ def overlay(
     alpha: float = 0.85,
     colormap: Colormap = "inferno",
 ) -> npt.NDArray[np.uint8]:
-    """Lay a map over the frame that it explains.
+    """Overlay a map on the frame that it explains.
 
     The map is scaled by `normalize` and enlarged bilinearly so that cell (i, j) covers exactly its part of the frame
     (half-pixel centers, `align_corners=False`). Its color is laid on in proportion to its strength, over a muted photo
@@ -113,7 +113,7 @@ def overlay(
     resized = cv2.resize(scaled, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     values = np.clip(np.asarray(resized, dtype=np.float32), -1, 1)
     frame = image.astype(np.float32)
-    photo = _BRIGHTNESS * ((1 - _GREY) * frame + _GREY * (frame @ _LUMA)[..., None])
+    photo = _BRIGHTNESS * ((1 - _GRAY) * frame + _GRAY * (frame @ _LUMA)[..., None])
     weight = (np.float32(alpha) * np.abs(values))[..., None]
     return np.rint(photo * (1 - weight) + colors(values, colormap) * weight).astype(np.uint8)
 
@@ -161,7 +161,7 @@ def contact_sheet(
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text, or its beginning and '…', no wider than so many pixels."""
+    """The text, or its beginning and '…', limited to a width in pixels."""
     text = text[:400]  # no picture is that wide, and names may come from strangers
     if font.getlength(text) <= width:
         return text
@@ -190,7 +190,7 @@ def _base(letter: str) -> str:
 
 @cache
 def _font(name: str, size: int) -> ImageFont.FreeTypeFont | None:
-    """A font of the system by its file name, or Pillow's own for the empty name; None where there is none."""
+    """A font of the system by its file name, or Pillow's own for the empty name; None if there is none."""
     try:
         font = ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
     except OSError:
@@ -200,7 +200,7 @@ def _font(name: str, size: int) -> ImageFont.FreeTypeFont | None:
 
 @cache
 def _has(name: str, letter: str) -> bool:
-    """Whether a font has a picture of its own for a letter: fonts draw one and the same box for all others."""
+    """Return whether a font has a glyph for a letter: fonts have the same box for all others."""
     font = _font(name, 24)
     if font is None or unicodedata.category(letter) in ("Cs", "Cn"):
         return False

@@ -1,4 +1,4 @@
-"""Rounds a trunk's weights to bf16 so that its maps survive. Running it in bf16 is the back ends' part."""
+"""Rounding of a trunk's weights to bf16 that preserves its maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network cut at the explained layer: a trunk that runs forward only, and a head small enough for autograd.
+"""Split of a network at the explained layer: a trunk that runs forward only, and a head for autograd.
 
 The network is exported once to a flat graph (`torch.export`), BatchNorm is folded into it, and the graph is cut at the
 layer's output. Where the head is average pooling and one linear layer, Grad-CAM needs no backward pass at all: the
@@ -42,7 +42,7 @@ class LinearHead:
 
 @dataclass(frozen=True)
 class SplitNetwork:
-    """A network with one layer laid open, every part in eval mode with frozen weights.
+    """A network split at one layer, every part in eval mode with frozen weights.
 
     Attributes:
         layer: the explained layer.
@@ -65,7 +65,7 @@ class SplitNetwork:
 
 
 class WithActivations(nn.Module):
-    """A network that returns (the output of one of its layers, its logits), as it stands: nothing folded or cut."""
+    """A network that returns (the output of one of its layers, its logits), without folding or cutting."""
 
     def __init__(self, network: nn.Module, layer: str) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class WithActivations(nn.Module):
         def observe(output: Tensor) -> Tensor | None:
             if threading.get_ident() != thread:
                 return None  # the hook is on the layer for all threads, which would get one another's images
-            # Cloned twice, because the next layer may work in place on what it is given.
+            # cloned twice, because the next layer may work in place on its input
             seen.append(output.clone())
             return seen[0].clone()
 
@@ -174,7 +174,7 @@ def _flat(module: fx.GraphModule) -> fx.GraphModule:
     module.graph.set_codegen(fx.graph.CodeGen())
     fold_constants(module)
     fold_batchnorm(module)
-    # What export made counts itself as the user's network: it cannot be put into eval mode.
+    # exported modules cannot be put into eval mode
     return fx.GraphModule(module, module.graph).eval()
 
 
@@ -184,17 +184,17 @@ def fold_constants(module: fx.GraphModule) -> None:
     Afterwards every constant of the graph is a buffer of the module itself; weights are shared, not copied.
     """
     graph = module.graph
-    known: dict[fx.Node, object] = {}
+    constants: dict[fx.Node, object] = {}
     for node in list(graph.nodes):
         if node.op == "get_attr":
-            known[node] = constant(module, node).detach()
-        elif node.op == "call_function" and all(source in known for source in node.all_input_nodes):
-            known[node] = call(node, known)
-    for node, value in known.items():
-        if isinstance(value, Tensor) and any(user not in known for user in node.users):
+            constants[node] = constant(module, node).detach()
+        elif node.op == "call_function" and all(source in constants for source in node.all_input_nodes):
+            constants[node] = call(node, constants)
+    for node, value in constants.items():
+        if isinstance(value, Tensor) and any(user not in constants for user in node.users):
             with graph.inserting_before(node):
                 buffer = _buffer(module, f"constant_{node.name}", value)
-            node.replace_all_uses_with(buffer, delete_user_cb=lambda user: user not in known)
+            node.replace_all_uses_with(buffer, delete_user_cb=lambda user: user not in constants)
     graph.eliminate_dead_code()
     module.recompile()
 
@@ -251,7 +251,7 @@ def fold_batchnorm(module: fx.GraphModule) -> None:
 
 
 def call(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
-    """What an operator of a flat graph gives for the values of the nodes it reads."""
+    """The result of an operator of a flat graph for the values of the nodes it reads."""
     target: Any = node.target
     arguments: Any = fx.node.map_arg((node.args, dict(node.kwargs)), values.__getitem__)
     return target(*arguments[0], **arguments[1])
@@ -280,8 +280,8 @@ def linear_head(layer: Layer, head: fx.GraphModule, seen: Tensor, tolerance: flo
         seen: the layer's output for some frames.
         tolerance: largest difference allowed, relative to the largest value.
     """
-    found = last_linear(head)
-    if found is None or found.weight.shape[1] != layer.channels or not found.weight.any():
+    linear = last_linear(head)
+    if linear is None or linear.weight.shape[1] != layer.channels or not linear.weight.any():
         return None
     cells = layer.grid[0] * layer.grid[1]
     for scale in (1.0, 0.5):
@@ -289,19 +289,19 @@ def linear_head(layer: Layer, head: fx.GraphModule, seen: Tensor, tolerance: flo
         with torch.enable_grad():
             logits = head(activations)
         grid = layer.to_grid(activations.detach())
-        want = torch.nn.functional.linear(grid.mean((2, 3)), found.weight, found.bias)
+        want = torch.nn.functional.linear(grid.mean((2, 3)), linear.weight, linear.bias)
         if not close(want, logits.detach(), tolerance):
             return None
         for target in _spread(logits.shape[1]):
             (gradient,) = torch.autograd.grad(logits[:, target].sum(), activations, retain_graph=True)
-            constant = (found.weight[target] / cells).view(1, -1, 1, 1)
+            constant = (linear.weight[target] / cells).view(1, -1, 1, 1)
             if not close(constant.expand_as(grid), layer.to_grid(gradient), tolerance):
                 return None
-    return found
+    return linear
 
 
 def last_linear(head: fx.GraphModule) -> LinearHead | None:
-    """The weights of a head's last linear layer, whatever else the head does; None where there is none."""
+    """The weights of a head's last linear layer, whatever else the head does; None if it has none."""
     for node in reversed(head.graph.nodes):
         if node.target in (aten.linear.default, aten.conv2d.default):
             weight = constant(head, node.args[1]).flatten(1)
@@ -315,5 +315,5 @@ def _spread(classes: int) -> Sequence[int]:
 
 
 def close(a: Tensor, b: Tensor, tolerance: float) -> bool:
-    """Whether a equals b to `tolerance` of b's largest value; never where either is not finite."""
+    """Return whether a equals b to `tolerance` of b's largest value; False if either is not finite."""
     return bool((a - b).abs().max() <= tolerance * b.abs().max())

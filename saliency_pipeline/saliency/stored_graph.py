@@ -74,7 +74,7 @@ def from_bytes(data: bytes) -> tuple[fx.GraphModule | None, dict[str, Any]]:
 
 
 def _has_own_strides(value: Tensor) -> bool:
-    """Whether a tensor is not laid out like a new one; expanded tensors (stride 0) are stored as new ones."""
+    """Return whether a tensor is laid out unlike a new one; expanded tensors (stride 0) are stored as new ones."""
     return value.stride() != value.new_empty(value.shape).stride() and 0 not in value.stride()
 
 

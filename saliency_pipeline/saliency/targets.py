@@ -1,4 +1,4 @@
-"""Which class of the source model a map explains."""
+"""Targets: the classes of the source model that maps explain."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def top_classes(logits: Tensor, count: int) -> Tensor:
 
 
 def check_target(text: str) -> None:
-    """Check what `--target` was given as far as that is possible without images and source model.
+    """Check the value of `--target`, as far as possible without images and source model.
 
     Raises:
         OptionError: a K that is no number from 1 on, or nothing at all.
@@ -97,8 +97,8 @@ def parse_target(
             raise SalpipeError(f"--target: {error}") from None
     remedy = "use --target predicted, top:K or a class name"
     if not data_classes or unlabeled:
-        what = f"{unlabeled} images have no label" if data_classes else "the images have no labels"
-        raise SalpipeError(f"--target label: {what}; {remedy}")
+        problem = f"{unlabeled} images have no label" if data_classes else "the images have no labels"
+        raise SalpipeError(f"--target label: {problem}; {remedy}")
     try:
         return Target("label", label_index=tuple(map(class_named or class_index, data_classes)))
     except SalpipeError as error:

@@ -1,4 +1,4 @@
-"""Chooses back end and precision for one source model on this machine: by speed measured, after fidelity proved."""
+"""Choice of backend and precision for a source model on this machine: the fastest that reproduces the maps."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from saliency_pipeline.speeds import remembered_speeds
 
 logger = logging.getLogger(__name__)
 
-# A lower precision has to be worth it.
+# a lower precision must be faster by this factor
 WORTHWHILE = 1.1
 # A candidate behind the fastest by this factor in its first batches is measured no further.
 HOPELESS = 2.0

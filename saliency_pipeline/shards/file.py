@@ -1,5 +1,4 @@
-"""The open file of a shard: bytes of it in memory of the caller's, or an error that names it. What they mean stands
-elsewhere.
+"""The open file of a shard: reads bytes into arrays of the caller, or raises an error that names the file.
 
 A memory map would be as fast, but where the file behind it is truncated or the disk fails, touching it ends the
 process with a Bus error. A read says so.
@@ -23,7 +22,7 @@ Identity = tuple[int, int, int, int]
 
 
 def identity_of(file: int) -> Identity:
-    """What tells an open file from one that was put in its place or changed since."""
+    """The identity of an open file, which differs for a file that replaced it or was changed since."""
     status = os.fstat(file)
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
@@ -46,14 +45,14 @@ class _Descriptor:
 
 
 class ShardFile:
-    """A shard's file, open as long as somebody holds this; any number of threads and forked processes may read.
+    """A shard's file, open as long as this object exists; any number of threads and forked processes may read.
 
     Args:
         path: the file.
-        identity: of the file whose structure was looked at.
+        identity: identity of the file whose structure was read.
 
     Raises:
-        IntegrityError: it cannot be opened, or is not that file any more.
+        IntegrityError: it cannot be opened, or is no longer that file.
     """
 
     def __init__(self, path: Path, identity: Identity) -> None:
@@ -77,13 +76,13 @@ class ShardFile:
     def gather(
         self, offset: int, rows: npt.NDArray[np.integer[Any]], out: npt.NDArray[Any], places: npt.NDArray[Any]
     ) -> None:
-        """Copy rows of equal size, of which the first lies at an offset, into places of a C-contiguous array.
+        """Copy rows of equal size, the first of which is at an offset, to positions of a C-contiguous array.
 
         Args:
-            offset: of row 0.
-            rows: (B,) numbers of rows; they may repeat.
-            out: (M, ...), in which each place is as large as a row.
-            places: (B,) where in `out` they belong.
+            offset: offset of row 0 in bytes.
+            rows: (B,) row numbers, may repeat.
+            out: (M, ...), each item as large as a row.
+            places: (B,) positions in `out`.
 
         Raises:
             IntegrityError: the file was truncated, replaced or changed, or the disk fails.

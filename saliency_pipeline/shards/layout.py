@@ -1,6 +1,6 @@
-"""Where everything lies in a shard file, and what is wrong with its structure. Values are read and judged elsewhere.
+"""Layout of a shard file: offsets, types and shapes of its data sets, and the errors in its structure.
 
-A shard may come from a stranger: only hard links to contiguous data sets inside the file are followed, and every size
+A shard may come from outside: only hard links to contiguous data sets inside the file are followed, and every size
 is compared with the file's before anything of that size is made.
 """
 
@@ -16,37 +16,26 @@ import h5py
 import numpy as np
 
 from saliency_pipeline.documents import NotRegularError, open_regular, parse_json
+from saliency_pipeline.shards import schema
 from saliency_pipeline.shards.file import Identity, identity_of
-from saliency_pipeline.shards.schema import (
-    FORMAT,
-    MAX_ITEM_BYTES,
-    MAX_ROWS,
-    MAX_TEXT_BYTES,
-    Column,
-    Encoding,
-    MapShape,
-    ShardHeader,
-    columns,
-    is_method_name,
-    ragged,
-)
+from saliency_pipeline.shards.schema import Column, Encoding, MapShape, ShardHeader
 
 # twice that of a frame of one single color
 _JPEG_RATIO = 1024
 
-# what h5py raises, or lets its caller raise, when a file is not what it says
+# what h5py raises, or lets its caller raise, when a file is damaged
 _DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, NotImplementedError, MemoryError)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A shard's header and the place of every data set.
+    """A shard's header and the offset, type and shape of every data set.
 
     Attributes:
-        header: what all rows share.
+        header: attributes that all rows share.
         rows: number of images.
         places: for each data set its offset in the file and its type and shape.
-        identity: device, inode, size and time of change of the file that was looked at.
+        identity: device, inode, size and modification time of the file.
     """
 
     header: ShardHeader
@@ -56,11 +45,11 @@ class Layout:
 
 
 def read_layout(path: Path) -> tuple[Layout | None, list[str]]:
-    """Look at a shard's structure: attributes, data sets, types, shapes and storage, but no values.
+    """Read a shard's structure: attributes, data sets, types, shapes and storage, but no values.
 
     Returns:
-        The layout, or None where the header cannot be read, and all problems found, each a line without the file's
-        name. Only a layout without problems may be used to read.
+        The layout, or None if the header cannot be read, and all problems, one line each without the file's name. Only
+        a layout without problems may be used to read.
     """
     try:
         # through a file of our own: HDF5 would lock it, which some network file systems refuse, and would not open it
@@ -77,7 +66,7 @@ def read_layout(path: Path) -> tuple[Layout | None, list[str]]:
 
 
 def _read(file: h5py.File, identity: Identity) -> tuple[Layout | None, list[str]]:
-    if "format" not in file.attrs or _attribute(file, "format") != FORMAT:
+    if "format" not in file.attrs or _attribute(file, "format") != schema.FORMAT:
         return None, ["not a shard of salpipe"]
     version = _attribute(file, "format_version")
     if not isinstance(version, str) or not re.fullmatch(r"[1-9][0-9]{0,5}\.[0-9]{1,6}", version):
@@ -97,12 +86,12 @@ def _read(file: h5py.File, identity: Identity) -> tuple[Layout | None, list[str]
         raise ValueError("attribute size is not a number")
     encoding = cast(Encoding, _text(file, "encoding"))
     maps = _methods(file, problems)
-    boxes, groups = _has(file, "source/box"), _has(file, "source/group")
+    boxes, groups = _has(file, schema.BOX), _has(file, schema.GROUP)
     header = ShardHeader(_text(file, "plan"), provenance, tuple(classes), int(size), encoding, maps, boxes, groups)
     places: dict[str, tuple[int, Column]] = {}
 
     def place(name: str, expected: Column | None = None) -> Column | None:
-        """Note where a data set lies, or what is wrong with it."""
+        """Record the place of a data set, or the error in it."""
         try:
             offset, column = _place(file, name, identity[2])
             if expected is not None:
@@ -119,11 +108,11 @@ def _read(file: h5py.File, identity: Identity) -> tuple[Layout | None, list[str]
     if key.dtype.kind != "S" or len(key.shape) != 1:
         return None, [f"key is {key.dtype} {key.shape}, not fixed-length strings (N,)"]
     rows = key.shape[0]
-    if rows > MAX_ROWS or key.nbytes > MAX_ITEM_BYTES:
+    if rows > schema.MAX_ROWS or key.nbytes > schema.MAX_ITEM_BYTES:
         return None, [f"key is {key.dtype} {key.shape}, more than a shard holds"]
-    for name, column in columns(header, rows).items():
+    for name, column in schema.columns(header, rows).items():
         place(name, column)
-    for name, (offsets, each) in ragged(header).items():
+    for name, (offsets, each) in schema.ragged(header).items():
         place(offsets, Column(np.dtype("<u8"), (rows + 1,)))
         stream = place(name)
         if stream is not None and (stream.dtype != each.dtype or stream.shape[1:] != each.shape or not stream.shape):
@@ -136,7 +125,7 @@ def _read(file: h5py.File, identity: Identity) -> tuple[Layout | None, list[str]
 
 
 def _overlapping(places: dict[str, tuple[int, Column]]) -> Iterator[str]:
-    """What is wrong where the same bytes are in several data sets: all of them together could be any size."""
+    """Errors of data sets that share bytes: together they could be of any size."""
     end, before = 0, ""
     for offset, size, name in sorted((offset, column.nbytes, name) for name, (offset, column) in places.items()):
         if size:
@@ -146,7 +135,7 @@ def _overlapping(places: dict[str, tuple[int, Column]]) -> Iterator[str]:
 
 
 def _too_small(header: ShardHeader, rows: int, stored: int) -> Iterator[str]:
-    """What is wrong where so many bytes of JPEG cannot hold so many frames, which somebody would make room for."""
+    """Error of a stream too short for its number of frames, for which memory would be allocated."""
     if rows * header.size**2 * 3 > stored * _JPEG_RATIO:
         yield f"{rows} frames of {header.size}×{header.size} pixels do not fit into {stored:,} bytes of JPEG"
 
@@ -154,18 +143,18 @@ def _too_small(header: ShardHeader, rows: int, stored: int) -> Iterator[str]:
 def _methods(file: h5py.File, problems: list[str]) -> dict[str, MapShape]:
     if "saliency" not in file:
         return {}
-    found = {}
+    shapes = {}
     for method in _member(file, "saliency", h5py.Group):
-        shape = _member(file, f"saliency/{method}/map", h5py.Dataset).shape
-        if not is_method_name(method) or len(shape) != 4 or min(shape[1:]) < 1:
+        shape = _member(file, schema.map_path(method, "map"), h5py.Dataset).shape
+        if not schema.is_method_name(method) or len(shape) != 4 or min(shape[1:]) < 1:
             problems.append(f"saliency/{method!r:.60} does not look like a method's maps")
         else:
-            found[method] = MapShape(*shape[1:])
-    return found
+            shapes[method] = MapShape(*shape[1:])
+    return shapes
 
 
 def _has(file: h5py.File, name: str) -> bool:
-    """Whether there is such a member, without following a link that may lead out of the file."""
+    """Return whether a data set exists, without following a link that may lead out of the file."""
     try:
         _member(file, name, h5py.Dataset)
     except ValueError:
@@ -174,7 +163,7 @@ def _has(file: h5py.File, name: str) -> bool:
 
 
 def _member(file: h5py.File, name: str, kind: type) -> Any:
-    """A group or data set, reached through hard links alone: any other kind could lead out of the file."""
+    """A group or data set, reached only through hard links: any other kind could lead out of the file."""
     here = file
     for part in name.split("/"):
         if part not in here:
@@ -188,7 +177,7 @@ def _member(file: h5py.File, name: str, kind: type) -> Any:
 
 
 def _place(file: h5py.File, name: str, file_size: int) -> tuple[int, Column]:
-    """Offset, type and shape of a data set whose storage is one piece inside the file."""
+    """Offset, type and shape of a data set that is stored contiguously inside the file."""
     data = _member(file, name, h5py.Dataset)
     properties = data.id.get_create_plist()
     if properties.get_layout() != h5py.h5d.CONTIGUOUS or properties.get_external_count():
@@ -217,7 +206,7 @@ def _compare(name: str, column: Column, expected: Column) -> None:
 
 
 def _attribute(file: h5py.File, name: str) -> Any:
-    """A scalar attribute, a number or a string; None where there is none."""
+    """A scalar attribute, a number or a string; None if it is missing."""
     if name not in file.attrs:
         return None
     attribute = h5py.h5a.open(file.id, name.encode())
@@ -225,7 +214,7 @@ def _attribute(file: h5py.File, name: str) -> Any:
     fixed = kind.get_class() == h5py.h5t.STRING and not kind.is_variable_str()
     if attribute.shape != () or not (fixed or kind.get_class() == h5py.h5t.INTEGER):
         raise ValueError(f"attribute {name} is not a number or a string of fixed length")
-    if attribute.get_storage_size() > min(MAX_TEXT_BYTES, file.id.get_filesize()):
+    if attribute.get_storage_size() > min(schema.MAX_TEXT_BYTES, file.id.get_filesize()):
         raise ValueError(f"attribute {name} does not fit into the file")
     value = file.attrs[name]
     return value.decode() if isinstance(value, bytes) else value

@@ -1,4 +1,4 @@
-"""`manifest.json`, which makes a folder of shards a finished one: what it says, and how it is read and written."""
+"""`manifest.json`, which marks a folder of shards as finished: contents, reading and writing."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a finished folder holds.
+    """Contents of a finished folder.
 
     Attributes:
-        header: what every shard must say of itself.
+        header: header that every shard must have.
         rejects: number of images that could not be used, the lines of `rejects.jsonl`.
         shards: the shards in order.
     """
@@ -102,21 +102,21 @@ class Manifest:
             raise IntegrityError(f"{path}: damaged ({error}); {_REMEDY}") from error
 
     def unlisted(self, folder: Path) -> dict[str, bool]:
-        """The shards in a folder of which the manifest says nothing: for each file name, whether it is of this plan.
+        """The shards in a folder that the manifest does not list: for each file name, whether it is of this plan.
 
-        Files that are being written, and HDF5 files that are no shards, are left out.
+        Files that are being written, and HDF5 files that are not shards, are ignored.
         """
         listed = {entry.name for entry in self.shards}
-        found = {}
+        unlisted = {}
         for name in sorted(set(os.listdir(folder)) - listed):
             if name.endswith(".h5") and not name.startswith("tmp."):
                 layout, _ = read_layout(folder / name)
                 if layout is not None or is_shard_name(name):
-                    found[name] = layout is None or layout.header.plan == self.header.plan
-        return found
+                    unlisted[name] = layout is None or layout.header.plan == self.header.plan
+        return unlisted
 
     def write(self, folder: Path | str) -> None:
-        """Write the manifest, atomically and with bytes that depend on what it says alone.
+        """Write the manifest atomically; its bytes depend only on its contents.
 
         Raises:
             SalpipeError: the disk is full or cannot be written.
@@ -171,10 +171,10 @@ class Manifest:
 
 
 def reject_lines(folder: Path) -> Iterator[bytes]:
-    """The lines of a folder's rejects; what follows one that is longer than a MiB is no list of them and left out.
+    """The lines of a folder's rejects, up to the first that is longer than a MiB.
 
     Raises:
-        OSError: they cannot be read; not where there are none.
+        OSError: the file cannot be read; a missing one has no lines.
     """
     with suppress(FileNotFoundError), open(folder / REJECTS, "rb", opener=open_regular) as file:
         while line := file.readline(_LINE_BYTES):

@@ -1,10 +1,11 @@
-"""Shard format 1: which data sets and attributes a shard holds, and how a map is stored. No file is opened here."""
+"""Shard format 1: data sets and attributes of a shard, and the encoding of maps. No file is opened here."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Literal
@@ -15,19 +16,26 @@ import numpy.typing as npt
 FORMAT = "salpipe-shard"
 FORMAT_VERSION = "1.1"
 ALL_ZERO, CONSTANT, NON_FINITE, SINGLE_COLOR, SEEN = 1, 2, 4, 8, 16
+ALL_FLAGS = ALL_ZERO | CONSTANT | NON_FINITE | SINGLE_COLOR | SEEN
 """Bits of a map's flag; `SEEN`: the network that made the map was trained on this very image."""
 
 TOP = 5
 
-# of a file from outside: what a header says of sizes is believed up to these, and no further
+# limits on sizes in the header of a file from outside
 MAX_ROWS = 2**20
 MAX_SIDE = 2**14
 MAX_CLASSES = 2**20
 MAX_TEXT_BYTES = 2**24
 MAX_ITEM_BYTES = 2**30
-"""Of what is stored of one image in one data set; and of all keys."""
+"""Maximum bytes of one image in one data set; and of all keys."""
+
+IMAGE, LABEL, SPLIT = "image", "label", "split"
+SHA256, SOURCE_SIZE, GROUP, BOX = "source/sha256", "source/size", "source/group", "source/box"
+PREDICTED, SCORE = "prediction/class", "prediction/score"
+"""Paths of HDF5 data sets in a shard; those of maps are `map_path`."""
 
 Encoding = Literal["raw", "jpeg"]
+MapPart = Literal["map", "scale", "target", "flag"]
 _METHOD_NAME = re.compile(r"[a-z0-9_-]+")
 _SHARD_NAME = re.compile(r"shard-[0-9]{5,}\.h5")
 
@@ -42,18 +50,27 @@ def shard_name(index: int) -> str:
 
 
 def is_shard_name(name: str) -> bool:
-    """Whether a file name is one that `shard_name` gives."""
+    """Return whether a file name is one of `shard_name`."""
     return _SHARD_NAME.fullmatch(name) is not None
 
 
+def map_path(method: str, part: MapPart) -> str:
+    """Path of an HDF5 data set of a method's maps.
+
+    >>> map_path("gradcam", "flag")
+    'saliency/gradcam/flag'
+    """
+    return f"saliency/{method}/{part}"
+
+
 def is_method_name(name: str) -> bool:
-    """Whether a method may be called so: lower-case ASCII letters, digits, '_' and '-'."""
+    """Return whether a text is a valid method name: lower-case ASCII letters, digits, '_' and '-'."""
     return _METHOD_NAME.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
 class MapShape:
-    """The maps of one method: how many targets an image has, and the maps' native height and width in cells."""
+    """Shape of the maps of one method: targets per image, native height and width in cells."""
 
     targets: int
     height: int
@@ -62,17 +79,17 @@ class MapShape:
 
 @dataclass(frozen=True)
 class ShardHeader:
-    """What all images of a shard share; the same in every shard of a plan.
+    """Attributes that all images of a shard share; the same in every shard of a plan.
 
     Attributes:
         plan: hash of everything that decides the bytes.
-        provenance: how the maps were made; what JSON can hold.
+        provenance: how the maps were made; JSON-serializable.
         classes: class names in label order.
         size: S, height and width of every frame in pixels.
         encoding: "raw" (uint8 frames) or "jpeg" (one byte stream).
-        maps: for each method the shape of its maps.
-        boxes: whether the data set says where in its images the objects are.
-        groups: whether some of the images are known to be duplicates of one another.
+        maps: shape of the maps, by method.
+        boxes: whether boxes of objects are stored.
+        groups: whether groups of images that belong together (duplicates, `--group-by`) are stored.
     """
 
     plan: str
@@ -111,9 +128,33 @@ class ShardHeader:
         return [name for name in self.__dataclass_fields__ if getattr(self, name) != getattr(other, name)]
 
 
+class Described(ABC):
+    """Base of classes whose images share a header."""
+
+    @property
+    @abstractmethod
+    def header(self) -> ShardHeader:
+        """What all images share."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in label order."""
+        return self.header.classes
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How the maps were made."""
+        return self.header.provenance
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the saliency methods, sorted."""
+        return tuple(self.header.maps)
+
+
 @dataclass
 class ShardRows:
-    """Images with all that is stored beside them: B rows of a shard.
+    """B rows of a shard: images with their maps and all other columns.
 
     Attributes:
         keys: B unique names, '/' separated, valid UTF-8.
@@ -126,13 +167,12 @@ class ShardRows:
         prediction_score: float32 (B, 5), their softmax, in [0, 1]; 0 where it has fewer.
         maps: for each method its raw maps, float32 (B, T, h, w), any range.
         targets: for each method the class explained, int32 (B, T).
-        boxes: for each image its boxes, x0, y0, x1, y1 in pixels of the original, where the header has boxes.
-        groups: int64 (B,), equal for duplicates of one another, -1 for an image that has none, where the header has
-            groups.
-        single_color: bool (B,), whether an image has one color everywhere; flagged with each of its maps. Empty where
-            nobody looked.
+        boxes: boxes per image, x0, y0, x1, y1 in pixels of the original, if the header has boxes.
+        groups: int64 (B,), equal for images of one group, -1 for an image without one, if the header has groups.
+        single_color: bool (B,), whether an image has one color everywhere; flagged with each of its maps. Empty if
+            not checked.
         seen: bool (B,), whether the network that made an image's maps was trained on that image; flagged with each of
-            its maps. Empty where the network's training images are unknown or none of the data set's.
+            its maps. Empty if the network's training images are unknown or none of the data set's.
     """
 
     keys: list[str]
@@ -156,7 +196,7 @@ class ShardRows:
 
 @dataclass(frozen=True)
 class Column:
-    """One data set of a shard: element type as stored (little endian) and shape."""
+    """Element type as stored (little endian) and shape of a data set."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -168,53 +208,53 @@ class Column:
 
 
 def columns(header: ShardHeader, rows: int) -> dict[str, Column]:
-    """The data sets whose shape follows from the header, in the order in which they lie in the file.
+    """The data sets whose shape follows from the header, in the order in which they are stored.
 
-    `key` and what is ragged (see `ragged`) are not among them: their sizes depend on what is stored.
+    `key` and ragged data sets (see `ragged`) are not included: their sizes depend on the rows.
     """
 
     def column(dtype: str, *shape: int) -> Column:
         return Column(np.dtype(dtype), (rows, *shape))
 
-    found = {
-        "label": column("<i8"),
-        "split": column("i1"),
-        "source/sha256": column("u1", 32),
-        "source/size": column("<i4", 2),
-        "prediction/class": column("<i4", TOP),
-        "prediction/score": column("<f4", TOP),
+    stored = {
+        LABEL: column("<i8"),
+        SPLIT: column("i1"),
+        SHA256: column("u1", 32),
+        SOURCE_SIZE: column("<i4", 2),
+        PREDICTED: column("<i4", TOP),
+        SCORE: column("<f4", TOP),
     }
     if header.groups:
-        found["source/group"] = column("<i8")
+        stored[GROUP] = column("<i8")
     for method, shape in header.maps.items():
-        found[f"saliency/{method}/map"] = column("<f2", shape.targets, shape.height, shape.width)
-        found[f"saliency/{method}/scale"] = column("<f4", shape.targets)
-        found[f"saliency/{method}/target"] = column("<i4", shape.targets)
-        found[f"saliency/{method}/flag"] = column("u1", shape.targets)
+        stored[map_path(method, "map")] = column("<f2", shape.targets, shape.height, shape.width)
+        stored[map_path(method, "scale")] = column("<f4", shape.targets)
+        stored[map_path(method, "target")] = column("<i4", shape.targets)
+        stored[map_path(method, "flag")] = column("u1", shape.targets)
     if header.encoding == "raw":
-        found["image"] = column("u1", header.size, header.size, 3)
-    return found
+        stored[IMAGE] = column("u1", header.size, header.size, 3)
+    return stored
 
 
 def ragged(header: ShardHeader) -> dict[str, tuple[str, Column]]:
-    """The data sets of which an image has any number of rows: the name of their offsets, type and shape of a row.
+    """The data sets with any number of rows per image: the name of their offsets, type and shape of a row.
 
-    Rows of image i are those from offset[i] up to offset[i + 1]; the offsets are uint64 (N + 1).
+    Image i has the rows from offset[i] up to offset[i + 1]; the offsets are uint64 (N + 1).
     """
-    found = {}
+    stored = {}
     if header.boxes:
-        found["source/box"] = "source/box_offset", Column(np.dtype("<i4"), (4,))
+        stored[BOX] = "source/box_offset", Column(np.dtype("<i4"), (4,))
     if header.encoding == "jpeg":
-        found["image_bytes"] = "image_offset", Column(np.dtype("u1"), ())
-    return found
+        stored["image_bytes"] = "image_offset", Column(np.dtype("u1"), ())
+    return stored
 
 
 def encode_maps(
     raw: npt.NDArray[np.float32],
 ) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    """Bring raw maps into the form that is stored; raw value = map × scale.
+    """Encode raw maps for storage; raw value = map × scale.
 
-    Each flag states one fact: an all-zero map is constant too, and one that is all NaN bears all three.
+    An all-zero map is flagged as constant too, and an all-NaN one with all three bits.
 
     Args:
         raw: (B, T, h, w) float32, any range; non-finite values are replaced by 0 before anything else.
@@ -251,7 +291,7 @@ def decode_maps(stored: npt.NDArray[np.float16], scale: npt.NDArray[np.float32])
 
 
 def all_finite(stored: npt.NDArray[np.float16]) -> bool:
-    """Whether no value of stored maps is infinite or NaN, by their exponents: several times as fast as isfinite.
+    """Return whether all values of stored maps are finite, by their exponents: several times as fast as isfinite.
 
     >>> all_finite(np.array([1, -1], np.float16)), all_finite(np.array([1, -np.inf], np.float16))
     (True, False)
@@ -260,7 +300,7 @@ def all_finite(stored: npt.NDArray[np.float16]) -> bool:
 
 
 def are_scales(values: npt.NDArray[np.float32]) -> bool:
-    """Whether no value is infinite, NaN or negative.
+    """Return whether all values are finite and not negative.
 
     >>> are_scales(np.array([0, 1], np.float32)), are_scales(np.array([0, np.nan], np.float32))
     (True, False)

@@ -1,6 +1,6 @@
-"""Reads one shard file as `Shard`. A finished folder of them stands in `reader.py`, judging values in `verify.py`.
+"""`Shard`: reads one shard file. Finished folders are read by `reader.py`, values are checked by `verify.py`.
 
-HDF5 is asked once per file where everything lies, and closed again; the data are read from the plain file. So no HDF5
+The layout is read by HDF5 once per file, which is closed again; the data are read from the plain file. So no HDF5
 handle is ever carried into a forked worker, where it would give silently wrong data.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import weakref
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,9 +23,10 @@ from PIL import Image
 
 from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.images.formats import MAX_SCANS, SCAN
+from saliency_pipeline.shards import schema
 from saliency_pipeline.shards.file import ShardFile
 from saliency_pipeline.shards.layout import Layout, read_layout
-from saliency_pipeline.shards.schema import MAX_ITEM_BYTES, ShardHeader, all_finite, are_scales, decode_maps, ragged
+from saliency_pipeline.shards.schema import Described, MapPart, ShardHeader
 
 Rows = Sequence[int] | slice | npt.NDArray[np.integer[Any]] | None
 
@@ -60,41 +60,16 @@ class Pair:
     source_size: tuple[int, int]
 
 
-class Described(ABC):
-    """What all images below one header share."""
-
-    @property
-    @abstractmethod
-    def header(self) -> ShardHeader:
-        """What all images share."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in label order."""
-        return self.header.classes
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """How the maps were made."""
-        return self.header.provenance
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """Names of the saliency methods, sorted."""
-        return tuple(self.header.maps)
-
-
 class Shard(Described):
-    """One shard file, opened when first asked for something; safe to pickle and to use in forked workers.
+    """One shard file, opened on first use; safe to pickle and to use in forked workers.
 
     Args:
         path: the file.
-        opened: where open files are kept, of this shard and others: as many as it is long at the most, and the one
-            opened first is closed for the next.
-        layout: of the file, where it was read already.
+        opened: holds the open files of this shard and others; when it is full, the one opened first is closed.
+        layout: layout of the file, if it was read already.
 
     Raises:
-        IntegrityError: on first use, when the file is damaged, unfinished or not a shard; on any, when it is truncated
+        IntegrityError: on first use, if the file is damaged, unfinished or not a shard; on any, if it is truncated
             or changed while it is being read.
     """
 
@@ -109,7 +84,7 @@ class Shard(Described):
 
     @property
     def is_open(self) -> bool:
-        """Whether the file is open at the moment."""
+        """True if the file is open."""
         return self._file is not None and self._file() is not None
 
     def close(self) -> None:
@@ -121,7 +96,7 @@ class Shard(Described):
 
     @property
     def layout(self) -> Layout:
-        """Where everything lies in the file."""
+        """Offsets, types and shapes of the data sets."""
         if self._layout is None:
             layout, problems = read_layout(self.path)
             if layout is None or problems:
@@ -132,14 +107,14 @@ class Shard(Described):
         return self._layout
 
     def agree(self, rows: int, header: ShardHeader) -> bool:
-        """Whether the shard has so many rows under such a header, of which it then keeps no copy of its own."""
+        """Return whether number of rows and header match; the header is then shared instead of copied."""
         if len(self) != rows or self.header != header:
             return False
         self._layout = replace(self.layout, header=header)
         return True
 
     def read(self, name: str, rows: Rows | int = None) -> npt.NDArray[Any]:
-        """The given rows (default all) of a data set as they are stored, in memory of their own.
+        """Rows (default all) of a data set as stored, in memory of their own.
 
         Raises:
             IntegrityError: the file was truncated, replaced or changed, or the disk fails.
@@ -149,9 +124,9 @@ class Shard(Described):
             start, stop, _ = (rows or slice(None)).indices(column.shape[0])
             return self._range(name, start, max(start, stop))
         chosen = np.arange(column.shape[0])[rows]
-        found = np.empty((chosen.size, *column.shape[1:]), column.dtype)
-        self.gather(name, chosen.ravel(), found, np.arange(chosen.size))
-        return found.reshape((*chosen.shape, *column.shape[1:]))
+        values = np.empty((chosen.size, *column.shape[1:]), column.dtype)
+        self.gather(name, chosen.ravel(), values, np.arange(chosen.size))
+        return values.reshape((*chosen.shape, *column.shape[1:]))
 
     def gather(
         self, name: str, rows: npt.NDArray[np.integer[Any]], out: npt.NDArray[Any], places: npt.NDArray[Any]
@@ -163,15 +138,33 @@ class Shard(Described):
         """
         self._open().gather(self.layout.places[name][0], rows, out, places)
 
+    def gather_frames(
+        self, rows: npt.NDArray[np.integer[Any]], out: npt.NDArray[np.uint8], places: npt.NDArray[Any]
+    ) -> None:
+        """Copy frames into places of an array uint8 (B, S, S, 3), where the encoding is raw; see `gather`."""
+        self.gather(schema.IMAGE, rows, out, places)
+
+    def gather_maps(
+        self,
+        method: str,
+        target: int,
+        rows: npt.NDArray[np.integer[Any]],
+        out: npt.NDArray[np.float16],
+        places: npt.NDArray[Any],
+    ) -> None:
+        """Copy stored maps of one target into places of an array float16 (B, h, w); see `gather`."""
+        targets = self.header.maps[method].targets
+        self.gather(schema.map_path(method, "map"), rows * targets + target, out, places)
+
     def _range(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
         """Rows `start` to `stop` of a data set."""
         offset, column = self.layout.places[name]
-        found = np.empty((stop - start, *column.shape[1:]), column.dtype)
-        self._open().read(offset + start * found[:1].nbytes, found)
-        return found
+        values = np.empty((stop - start, *column.shape[1:]), column.dtype)
+        self._open().read(offset + start * values[:1].nbytes, values)
+        return values
 
     def _open(self) -> ShardFile:
-        # who reads holds the file itself, so that another thread which opens one too many closes it after that
+        # the reader holds the file itself, so that it stays open if another thread removes it from `opened`
         file = None if self._file is None else self._file()
         if file is None:
             file = ShardFile(self.path, self.layout.identity)
@@ -185,7 +178,7 @@ class Shard(Described):
     def __getitem__(self, row: int) -> Pair:
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
-        label = int(self.read("label", row))
+        label = int(self.read(schema.LABEL, row))
         if not -1 <= label < len(self.classes):
             raise self._damaged(f"'{self.keys[row]}' has label {label} of {len(self.classes)} classes")
         return Pair(
@@ -193,12 +186,12 @@ class Shard(Described):
             image=self.images([row])[0],
             label=label,
             class_name=self.classes[label] if label >= 0 else None,
-            split=int(self.read("split", row)),
-            prediction_class=self.read("prediction/class", row),
-            prediction_score=self.read("prediction/score", row),
+            split=int(self.read(schema.SPLIT, row)),
+            prediction_class=self.read(schema.PREDICTED, row),
+            prediction_score=self.read(schema.SCORE, row),
             maps={method: self.maps(method, [row])[0] for method in self.methods},
             targets={method: self.targets(method, [row])[0] for method in self.methods},
-            source_size=tuple(self.read("source/size", row).tolist()),
+            source_size=tuple(self.read(schema.SOURCE_SIZE, row).tolist()),
         )
 
     @property
@@ -222,7 +215,7 @@ class Shard(Described):
     @property
     def labels(self) -> npt.NDArray[np.int64]:
         """Index into the classes, int64 (N,); -1 unlabeled."""
-        labels = self.read("label")
+        labels = self.read(schema.LABEL)
         if labels.size and (labels.min() < -1 or labels.max() >= len(self.classes)):
             raise self._damaged(f"a label is outside the {len(self.classes)} classes")
         return labels
@@ -230,7 +223,7 @@ class Shard(Described):
     @property
     def splits(self) -> npt.NDArray[np.int8]:
         """0 train, 1 validation, 2 test, -1 none; int8 (N,)."""
-        splits: npt.NDArray[np.int8] = self.read("split")
+        splits: npt.NDArray[np.int8] = self.read(schema.SPLIT)
         if splits.size and (splits.min() < -1 or splits.max() > 2):
             raise self._damaged("a split is none of -1, 0, 1 and 2")
         return splits
@@ -238,31 +231,31 @@ class Shard(Described):
     @property
     def predictions(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """The source model's top 5: classes int32 (N, 5), -1 where it has fewer, and softmax float32 (N, 5)."""
-        return self.read("prediction/class"), self.read("prediction/score")
+        return self.read(schema.PREDICTED), self.read(schema.SCORE)
 
     @property
     def source_sizes(self) -> npt.NDArray[np.int32]:
         """Height and width of the original images in pixels, int32 (N, 2)."""
-        return self.read("source/size")
+        return self.read(schema.SOURCE_SIZE)
 
     @property
     def source_sha256(self) -> npt.NDArray[np.uint8]:
         """SHA-256 of the original files, uint8 (N, 32)."""
-        return self.read("source/sha256")
+        return self.read(schema.SHA256)
 
     @property
     def groups(self) -> npt.NDArray[np.int64]:
-        """Equal for images of the folder that are duplicates of one another, int64 (N,); -1 where none is known."""
-        return self.read("source/group") if self.header.groups else np.full(len(self), -1, np.int64)
+        """Equal for images of one group, such as duplicates, int64 (N,); -1 for an image without one."""
+        return self.read(schema.GROUP) if self.header.groups else np.full(len(self), -1, np.int64)
 
     def images(self, rows: Rows = None) -> npt.NDArray[np.uint8]:
-        """Frames of the given rows (default all): uint8 (B, S, S, 3) RGB.
+        """Frames of the rows (default all): uint8 (B, S, S, 3) RGB.
 
         Raises:
             IntegrityError: a stored JPEG cannot be decoded.
         """
         if self.header.encoding == "raw":
-            return self.read("image", rows)
+            return self.read(schema.IMAGE, rows)
         chosen = np.arange(len(self))[slice(None) if rows is None else rows]
         frames = np.empty((len(chosen), self.size, self.size, 3), dtype=np.uint8)
         for frame, row in zip(frames, chosen.tolist(), strict=True):
@@ -270,7 +263,7 @@ class Shard(Described):
         return frames
 
     def frame(self, row: int) -> npt.NDArray[np.uint8]:
-        """One decoded frame, uint8 (S, S, 3) RGB, where the encoding is jpeg; many threads may decode at a time.
+        """One decoded frame, uint8 (S, S, 3) RGB, if the encoding is jpeg; thread-safe.
 
         Raises:
             IntegrityError: it cannot be decoded.
@@ -279,7 +272,7 @@ class Shard(Described):
         if data.count(SCAN) > MAX_SCANS:
             raise self._damaged(f"the image of '{self.keys[row]}' has more than {MAX_SCANS} scans")
         try:
-            # the same pixels as Pillow's and two copies fewer, but Pillow can say what is wrong
+            # the same pixels as Pillow's with two copies fewer; Pillow names the error
             if simplejpeg.decode_jpeg_header(data)[:3] == (self.size, self.size, "YCbCr"):
                 pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB")
                 return pixels
@@ -288,44 +281,45 @@ class Shard(Described):
         return self._decode(row, data)
 
     def jpeg(self, row: int) -> bytes:
-        """The JPEG file stored for a row, where the encoding is jpeg."""
+        """The JPEG file of a row, if the encoding is jpeg."""
         return self._ragged("image_bytes", row).tobytes()
 
     @property
     def box_counts(self) -> npt.NDArray[np.int64]:
-        """How many boxes `boxes` has for each image, int64 (N,)."""
+        """Number of boxes per image, int64 (N,)."""
         if not self.header.boxes:
             return np.zeros(len(self), np.int64)
-        ends = self.read(ragged(self.header)["source/box"][0]).astype(np.int64)
+        ends = self.read(schema.ragged(self.header)[schema.BOX][0]).astype(np.int64)
         return ends[1:] - ends[:-1]
 
     def boxes(self, row: int) -> npt.NDArray[np.int32]:
-        """Where the objects of a row's class are: int32 (M, 4), x0, y0, x1, y1 in pixels of the original image.
+        """Boxes of the objects of a row's class: int32 (M, 4), x0, y0, x1, y1 in pixels of the original image.
 
-        As its file holds the image, before it is turned upright; x1 and y1 are excluded. M is 0 where the data set
-        does not say.
+        In the image as stored in its file, before EXIF rotation; x1 and y1 are excluded. M is 0 if the data set has
+        none.
         """
-        return self._ragged("source/box", row) if self.header.boxes else np.empty((0, 4), np.int32)
+        return self._ragged(schema.BOX, row) if self.header.boxes else np.empty((0, 4), np.int32)
 
     def _ragged(self, name: str, row: int) -> npt.NDArray[Any]:
-        """The rows of one image in a data set of which it has any number."""
-        offsets, _ = ragged(self.header)[name]
+        """The rows of one image in a ragged data set."""
+        offsets, _ = schema.ragged(self.header)[name]
         start, stop = self._range(offsets, row, row + 2).tolist()
         column = self.layout.places[name][1]
-        if not start <= stop <= column.shape[0] or (stop - start) * column.nbytes > MAX_ITEM_BYTES * column.shape[0]:
+        most = schema.MAX_ITEM_BYTES * column.shape[0]
+        if not start <= stop <= column.shape[0] or (stop - start) * column.nbytes > most:
             raise self._damaged(f"{offsets} does not fit {name}")
         return self._range(name, start, stop)
 
     def maps(self, method: str, rows: Rows = None) -> npt.NDArray[np.float32]:
-        """Raw maps of the given rows (default all) at native resolution: float32 (B, T, h, w), any range.
+        """Raw maps of the rows (default all) at native resolution: float32 (B, T, h, w), any range.
 
         Raises:
             IntegrityError: a value is not finite.
         """
         stored = self.read(self._of(method, "map"), rows)
-        if not all_finite(stored):
+        if not schema.all_finite(stored):
             raise self._damaged(f"a map of {method} holds values that are not finite")
-        return decode_maps(stored, self.scales(method, rows))
+        return schema.decode_maps(stored, self.scales(method, rows))
 
     def scales(self, method: str, rows: Rows = None) -> npt.NDArray[np.float32]:
         """Greatest absolute value of each map, float32 (B, T).
@@ -334,7 +328,7 @@ class Shard(Described):
             IntegrityError: one is negative or not finite.
         """
         scales = self.read(self._of(method, "scale"), rows)
-        if not are_scales(scales):
+        if not schema.are_scales(scales):
             raise self._damaged(f"a scale of {method} is negative or not finite")
         return scales
 
@@ -346,16 +340,16 @@ class Shard(Described):
         """Bits of `schema.ALL_ZERO`, `CONSTANT`, `NON_FINITE`, `SINGLE_COLOR` and `SEEN`, uint8 (B, T)."""
         return self.read(self._of(method, "flag"), rows)
 
-    def _of(self, method: str, part: str) -> str:
+    def _of(self, method: str, part: MapPart) -> str:
         if method not in self.header.maps:
             raise SalpipeError(
                 f"{self.path} holds no maps of '{method}'; it holds {', '.join(self.methods) or 'none at all'}"
             )
-        return f"saliency/{method}/{part}"
+        return schema.map_path(method, part)
 
-    def _damaged(self, what: str) -> IntegrityError:
+    def _damaged(self, problem: str) -> IntegrityError:
         return IntegrityError(
-            f"{self.path}: {what}; run 'salpipe verify --deep', then 'salpipe generate' again to repair it"
+            f"{self.path}: {problem}; run 'salpipe verify --deep', then 'salpipe generate' again to repair it"
         )
 
     def _decode(self, row: int, data: bytes) -> npt.NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Tells which shards of a folder are damaged, and how. Nothing is written here; `salpipe generate` repairs."""
+"""`verify`: finds damaged shards and what is wrong with them. Nothing is written; `salpipe generate` repairs."""
 
 from __future__ import annotations
 
@@ -15,18 +15,10 @@ import numpy.typing as npt
 from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.files import sha256_of
 from saliency_pipeline.recognition import is_shards, no_shards
+from saliency_pipeline.shards import schema
 from saliency_pipeline.shards.layout import read_layout
 from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, Manifest, ShardEntry, reject_lines
-from saliency_pipeline.shards.schema import (
-    ALL_ZERO,
-    CONSTANT,
-    NON_FINITE,
-    SEEN,
-    SINGLE_COLOR,
-    ShardHeader,
-    is_shard_name,
-    ragged,
-)
+from saliency_pipeline.shards.schema import ShardHeader
 from saliency_pipeline.shards.shard import Shard
 
 _CHUNK_BYTES = 8 * 2**20
@@ -34,7 +26,7 @@ _CHUNK_BYTES = 8 * 2**20
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with one file, which `shard` names."""
+    """A problem of one file, whose name is `shard`."""
 
     shard: str
     message: str
@@ -45,13 +37,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was looked at and what is wrong with it.
+    """The result of `verify`.
 
     Attributes:
-        shards: number of shards looked at, missing ones included.
+        shards: number of shards checked, missing ones included.
         images: number of images in those whose structure could be read.
-        deep: whether hashes, maps and pictures were looked at too.
-        problems: all that is wrong, shard by shard.
+        deep: whether hashes, maps and images were checked too.
+        problems: all problems, shard by shard.
     """
 
     shards: int
@@ -70,7 +62,7 @@ def verify(path: Path | str, *, deep: bool = False, progress: Callable[[int, int
 
     Every shard's structure is checked (it opens, is complete, has all data sets with the right types and as many rows
     as keys) and compared with the manifest (plan, classes, frame size, methods, number of images, bytes); the numbers
-    beside pictures and maps are within range: labels, splits, sizes, boxes, scores, scales, targets.
+    stored with images and maps are within range: labels, splits, sizes, boxes, scores, scales, targets.
 
     Args:
         path: a folder of shards with its `manifest.json`, or one shard file.
@@ -79,10 +71,10 @@ def verify(path: Path | str, *, deep: bool = False, progress: Callable[[int, int
         progress: called with (shards done, shards in all) after each shard.
 
     Returns:
-        The report; the files are sound where it has no problems.
+        The report; the files are intact if it has no problems.
 
     Raises:
-        SalpipeError: there is nothing at `path` that could be verified, or a newer salpipe wrote it.
+        SalpipeError: there is nothing to verify at `path`, or a newer salpipe wrote it.
     """
     path = Path(path)
     if not path.exists():
@@ -93,7 +85,7 @@ def verify(path: Path | str, *, deep: bool = False, progress: Callable[[int, int
     manifest = None
     if path.is_dir():
         manifest = _read_manifest(path, problems)
-        present = sorted(entry.name for entry in path.iterdir() if is_shard_name(entry.name))
+        present = sorted(entry.name for entry in path.iterdir() if schema.is_shard_name(entry.name))
         listed = {entry.name: entry for entry in manifest.shards} if manifest else {}
         if not manifest and not present:
             raise no_shards(path)
@@ -109,8 +101,8 @@ def verify(path: Path | str, *, deep: bool = False, progress: Callable[[int, int
     keys: dict[bytes, str] | None = {} if deep else None
     images = 0
     for done, file in enumerate(files, start=1):
-        found, rows = _check_shard(file, listed.get(file.name), manifest.header if manifest else None, keys)
-        problems += [Problem(file.name, message) for message in found]
+        messages, rows = _check_shard(file, listed.get(file.name), manifest.header if manifest else None, keys)
+        problems += [Problem(file.name, message) for message in messages]
         images += rows
         if progress is not None:
             progress(done, len(files))
@@ -129,7 +121,7 @@ def _read_manifest(folder: Path, problems: list[Problem]) -> Manifest | None:
 
 
 def _check_rejects(folder: Path, manifest: Manifest) -> Iterator[Problem]:
-    # enough to tell, however large the file is
+    # bounded, however large the file is
     most = max(10_000, 2 * manifest.rejects)
     try:
         lines = sum(1 for _ in islice(reject_lines(folder), most))
@@ -145,7 +137,7 @@ def _check_rejects(folder: Path, manifest: Manifest) -> Iterator[Problem]:
 def _check_shard(
     path: Path, entry: ShardEntry | None, header: ShardHeader | None, keys: dict[bytes, str] | None
 ) -> tuple[list[str], int]:
-    """What is wrong with one shard, and its number of images. Values are looked at where `keys` is given."""
+    """Problems of one shard, and its number of images. All values are checked if `keys` is passed."""
     layout, problems = read_layout(path)
     if entry is not None and path.is_file():
         size = path.stat().st_size
@@ -179,42 +171,42 @@ def _check_hash(path: Path, entry: ShardEntry) -> Iterator[str]:
 
 
 def _check_columns(shard: Shard) -> Iterator[str]:
-    """What is wrong with the numbers that each image has beside its picture and maps."""
-    known = shard.provenance.get("source")
-    names = known.get("classes") if isinstance(known, dict) else None
+    """Problems of the numbers stored with images and maps."""
+    source = shard.provenance.get("source")
+    names = source.get("classes") if isinstance(source, dict) else None
     most = len(names) if isinstance(names, list) and names else 2**31
     predicted, score = shard.predictions
     checks: list[tuple[str, npt.NDArray[Any], float, float]] = [
-        ("label", shard.read("label"), -1, len(shard.classes) - 1),
-        ("split", shard.read("split"), -1, 2),
-        ("source/size", shard.source_sizes, 1, np.inf),
-        ("source/group", shard.groups, -1, np.inf),
-        ("prediction/class", predicted, -1, most - 1),
-        ("prediction/score", score, 0, 1.0001),
+        (schema.LABEL, shard.read(schema.LABEL), -1, len(shard.classes) - 1),
+        (schema.SPLIT, shard.read(schema.SPLIT), -1, 2),
+        (schema.SOURCE_SIZE, shard.source_sizes, 1, np.inf),
+        (schema.GROUP, shard.groups, -1, np.inf),
+        (schema.PREDICTED, predicted, -1, most - 1),
+        (schema.SCORE, score, 0, 1.0001),
     ]
     for method in shard.methods:
-        scales, flags = shard.read(f"saliency/{method}/scale"), shard.flags(method)
+        scales, flags = shard.read(schema.map_path(method, "scale")), shard.flags(method)
         checks += [
-            (f"saliency/{method}/scale", scales, 0, float(np.finfo(np.float32).max)),
-            (f"saliency/{method}/target", shard.targets(method), -1, most - 1),
-            (f"saliency/{method}/flag", flags, 0, ALL_ZERO | CONSTANT | NON_FINITE | SINGLE_COLOR | SEEN),
+            (schema.map_path(method, "scale"), scales, 0, float(np.finfo(np.float32).max)),
+            (schema.map_path(method, "target"), shard.targets(method), -1, most - 1),
+            (schema.map_path(method, "flag"), flags, 0, schema.ALL_FLAGS),
         ]
-        if not np.array_equal(scales == 0, flags & ALL_ZERO != 0):
+        if not np.array_equal(scales == 0, flags & schema.ALL_ZERO != 0):
             yield f"saliency/{method}: flags of all-zero maps do not agree with the scales"
     for name, values, low, high in checks:
         yield from _outside(name, values, low, high)
-    for name, (offsets, _) in ragged(shard.header).items():
+    for name, (offsets, _) in schema.ragged(shard.header).items():
         if not _fits(shard.read(offsets), shard.layout.places[name][1].shape[0]):
             yield f"{offsets} does not run from 0 to the end of {name}"
     if shard.header.boxes:
-        boxes = shard.read("source/box")
+        boxes = shard.read(schema.BOX)
         if (reversed_boxes := (boxes[:, :2] >= boxes[:, 2:]).any(axis=1)).any():
             corners = ", ".join(map(str, boxes[reversed_boxes][0].tolist()))
             yield f"source/box has a box whose corners are reversed ({corners})"
 
 
 def _check_bulk(shard: Shard, keys: dict[bytes, str]) -> Iterator[str]:
-    """What is wrong with keys, maps and pictures."""
+    """Problems of keys, maps and images."""
     for key in shard.keys:
         digest = blake2b(key.encode(), digest_size=16).digest()
         if not key:
@@ -230,24 +222,24 @@ def _check_bulk(shard: Shard, keys: dict[bytes, str]) -> Iterator[str]:
 
 
 def _check_maps(shard: Shard, method: str) -> Iterator[str]:
-    name = f"saliency/{method}/map"
+    name = schema.map_path(method, "map")
     column = shard.layout.places[name][1]
     rows = len(shard)
     step = max(1, _CHUNK_BYTES * rows // max(1, column.nbytes))
     for start in range(0, rows, step):
-        found = list(_outside(name, shard.read(name, slice(start, start + step)), -1, 1, start))
-        if found:
-            yield from found
+        problems = list(_outside(name, shard.read(name, slice(start, start + step)), -1, 1, start))
+        if problems:
+            yield from problems
             return
 
 
 def _fits(offsets: npt.NDArray[np.uint64], rows: int) -> bool:
-    """Whether the offsets of a ragged data set rise from 0 to its number of rows."""
+    """Return whether the offsets of a ragged data set rise from 0 to its number of rows."""
     return bool(offsets[0] == 0 and not (offsets[1:] < offsets[:-1]).any() and offsets[-1] == rows)
 
 
 def _outside(name: str, values: npt.NDArray[Any], low: float, high: float, first: int = 0) -> Iterator[str]:
-    """A line where a value is not finite or not in [low, high]; `first` is the row of the first value."""
+    """A problem if a value is not finite or not in [low, high]; `first` is the row of the first value."""
     # written so that NaN, which compares false with everything, counts as outside
     bad = ~((values >= low) & (values <= high))
     if bad.any():

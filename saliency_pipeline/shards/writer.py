@@ -1,4 +1,4 @@
-"""Writes one shard: rows in, an HDF5 file out whose bytes depend on the rows alone. Publishing it is the caller's."""
+"""`ShardWriter`: writes one shard, an HDF5 file whose bytes depend only on its header and rows."""
 
 from __future__ import annotations
 
@@ -15,43 +15,32 @@ import numpy as np
 import numpy.typing as npt
 
 from saliency_pipeline.files import disk_errors_explained
-from saliency_pipeline.shards.schema import (
-    FORMAT,
-    FORMAT_VERSION,
-    SEEN,
-    SINGLE_COLOR,
-    Column,
-    ShardHeader,
-    ShardRows,
-    columns,
-    encode_maps,
-    ragged,
-    to_json,
-)
+from saliency_pipeline.shards import schema
+from saliency_pipeline.shards.schema import Column, ShardHeader, ShardRows
 from saliency_pipeline.temporaries import exclusive, temporary_name
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-# one version of the file format whatever library writes it; the first with checksums on all metadata and a mark
-# in the superblock while a file is being written
+# one version of the file format for all versions of the library; the first with checksums on all metadata and a
+# mark in the superblock while a file is being written
 _LIBRARY_VERSION = ("v110", "v110")
 _COPY_BYTES = 8 * 2**20
-# data sets with rows this small wait in memory for one write: a write costs some 0.1 ms, however little it writes
+# data sets with rows this small are collected in memory and written once: every write takes about 0.1 ms
 _SMALL_BYTES = 1024
 
 
 class ShardWriter:
     """Writes a shard to a temporary name; leaving the block without `finish` removes it.
 
-    The bytes depend on the header and the rows alone: not on how the rows were split into calls of `append`, not on
-    the capacity, not on the clock.
+    The bytes depend only on the header and the rows: not on how the rows are divided into calls of `append`, on the
+    capacity or on the time.
 
     Args:
         path: file to write, a temporary name (`saliency_pipeline.temporaries.temporary_name`) that the caller publishes
             before the block is left: until then its lock is held.
-        header: what all rows share.
-        capacity: the most rows that may come; fewer make `finish` copy the file once.
+        header: attributes that all rows share.
+        capacity: maximum number of rows; with fewer, `finish` copies the file once.
 
     >>> import tempfile
     >>> from saliency_pipeline.shards.shard import Shard
@@ -84,10 +73,10 @@ class ShardWriter:
         self.capacity = capacity
         self.rows = 0
         self._keys: list[bytes] = []
-        self._ragged: dict[str, list[npt.NDArray[np.generic]]] = {name: [] for name in ragged(header)}
+        self._ragged: dict[str, list[npt.NDArray[np.generic]]] = {name: [] for name in schema.ragged(header)}
         self._small: dict[str, list[npt.NDArray[np.generic]]] = {
             name: [np.empty(column.shape, column.dtype)]
-            for name, column in columns(header, 0).items()
+            for name, column in schema.columns(header, 0).items()
             if math.prod(column.shape[1:]) * column.dtype.itemsize <= _SMALL_BYTES
         }
         self._file: _File | None = None
@@ -95,7 +84,7 @@ class ShardWriter:
 
     @property
     def descriptor(self) -> int:
-        """Of the finished file; for `files.publish`."""
+        """File descriptor of the finished file, for `files.publish`."""
         if self._finished is None:
             raise ValueError(f"{self.path}: the writer has not finished")
         return self._finished.descriptor
@@ -106,7 +95,7 @@ class ShardWriter:
         return self
 
     def append(self, rows: ShardRows) -> None:
-        """Add rows behind those already there; their raw maps are encoded here.
+        """Append rows, whose raw maps are encoded here.
 
         Raises:
             SalpipeError: the disk is full or cannot be written.
@@ -127,7 +116,7 @@ class ShardWriter:
         self.rows += len(rows)
 
     def finish(self) -> int:
-        """Complete and close the file; nothing can be appended after.
+        """Complete and close the file; nothing can be appended afterwards.
 
         Returns:
             The number of rows in it.
@@ -142,7 +131,7 @@ class ShardWriter:
             for name, arrays in self._small.items():
                 file.put(name, 0, np.concatenate(arrays))
             file.add_keys(self._keys)
-            for name, (offsets, each) in ragged(self.header).items():
+            for name, (offsets, each) in schema.ragged(self.header).items():
                 file.add_ragged(name, offsets, each, self._ragged[name])
             file.complete()
             self._file = None
@@ -165,7 +154,7 @@ class ShardWriter:
         return self._file
 
     def _arrays(self, rows: ShardRows) -> dict[str, npt.NDArray[np.generic]]:
-        """The rows as the data sets take them, checked: HDF5 would broadcast and cast what does not fit."""
+        """The rows as arrays per data set, checked: HDF5 would broadcast and cast what does not fit."""
         if self.rows + len(rows) > self.capacity:
             raise ValueError(f"{self.path}: {self.rows + len(rows)} rows do not fit the capacity of {self.capacity}")
         if set(rows.maps) != set(self.header.maps) or set(rows.targets) != set(self.header.maps):
@@ -173,56 +162,56 @@ class ShardWriter:
         if any("\0" in key or not key for key in rows.keys):
             raise ValueError("a key is empty or holds a NUL character")
         arrays: dict[str, npt.NDArray[np.generic]] = {
-            "label": rows.labels,
-            "split": rows.splits,
-            "source/sha256": rows.sha256,
-            "source/size": rows.source_size,
-            "prediction/class": rows.prediction_class,
-            "prediction/score": rows.prediction_score,
+            schema.LABEL: rows.labels,
+            schema.SPLIT: rows.splits,
+            schema.SHA256: rows.sha256,
+            schema.SOURCE_SIZE: rows.source_size,
+            schema.PREDICTED: rows.prediction_class,
+            schema.SCORE: rows.prediction_score,
         }
         if len(rows.groups) and not self.header.groups:
             raise ValueError("groups for a shard without groups")
         if self.header.groups:
-            arrays["source/group"] = np.asarray(rows.groups)
+            arrays[schema.GROUP] = np.asarray(rows.groups)
         for method, raw in rows.maps.items():
-            stored, scale, flag = encode_maps(raw)
-            arrays[f"saliency/{method}/map"] = stored
-            arrays[f"saliency/{method}/scale"] = scale
-            arrays[f"saliency/{method}/target"] = rows.targets[method]
-            for bit, images in ((SINGLE_COLOR, rows.single_color), (SEEN, rows.seen)):
+            stored, scale, flag = schema.encode_maps(raw)
+            arrays[schema.map_path(method, "map")] = stored
+            arrays[schema.map_path(method, "scale")] = scale
+            arrays[schema.map_path(method, "target")] = rows.targets[method]
+            for bit, images in ((schema.SINGLE_COLOR, rows.single_color), (schema.SEEN, rows.seen)):
                 if len(images):
                     flag |= np.where(images, np.uint8(bit), np.uint8(0))[:, None]
-            arrays[f"saliency/{method}/flag"] = flag
+            arrays[schema.map_path(method, "flag")] = flag
         if isinstance(rows.images, list) != (self.header.encoding == "jpeg"):
             raise ValueError(f"images are {type(rows.images).__name__}, the encoding is {self.header.encoding}")
         if not isinstance(rows.images, list):
-            arrays["image"] = rows.images
-        for name, column in columns(self.header, len(rows)).items():
+            arrays[schema.IMAGE] = rows.images
+        for name, column in schema.columns(self.header, len(rows)).items():
             array = arrays[name]
             if array.shape != column.shape or array.dtype != column.dtype:
                 raise ValueError(f"{name} is {array.dtype} {array.shape}, not {column.dtype} {column.shape}")
         return arrays
 
     def _pieces(self, rows: ShardRows) -> dict[str, list[npt.NDArray[np.generic]]]:
-        """The rows' ragged data sets, an array an image."""
-        found: dict[str, list[npt.NDArray[np.generic]]] = {}
+        """The rows of ragged data sets, one array per image."""
+        pieces: dict[str, list[npt.NDArray[np.generic]]] = {}
         if self.header.boxes:
-            found["source/box"] = [np.array(boxes, np.int32).reshape(-1, 4) for boxes in rows.boxes]
+            pieces[schema.BOX] = [np.array(boxes, np.int32).reshape(-1, 4) for boxes in rows.boxes]
         if isinstance(rows.images, list):
-            found["image_bytes"] = [np.frombuffer(jpeg, np.uint8) for jpeg in rows.images]
-        for name, arrays in found.items():
+            pieces["image_bytes"] = [np.frombuffer(jpeg, np.uint8) for jpeg in rows.images]
+        for name, arrays in pieces.items():
             if len(arrays) != len(rows):
                 raise ValueError(f"{len(rows)} keys but {len(arrays)} images in {name}")
         if len(rows.boxes) and not self.header.boxes:
             raise ValueError("boxes for a shard without boxes")
-        return found
+        return pieces
 
     def _compact(self) -> None:
-        """Copy what there is into a file that was made for just so many rows: contiguous data sets cannot shrink."""
+        """Copy the rows into a file of their number: contiguous data sets cannot shrink."""
         full = self._opened()
         fitting = _File(temporary_name(self.path), self.header, self.rows)
         try:
-            for name, column in columns(self.header, self.rows).items():
+            for name, column in schema.columns(self.header, self.rows).items():
                 if name in self._small:
                     continue
                 step = max(1, _COPY_BYTES * self.rows // max(1, column.nbytes))
@@ -239,10 +228,10 @@ class ShardWriter:
 
 
 class _Disk(io.FileIO):
-    """The file below HDF5, which keeps the first error to itself until `check`.
+    """The file below HDF5, which holds back the first error until `check`.
 
     A write that fails inside HDF5 leaves the library with state that it can neither flush nor drop: closing the file
-    then raises again, and the process ends in a segmentation fault. So HDF5 never learns of it.
+    then raises again, and the process ends in a segmentation fault. So HDF5 receives no error.
     """
 
     error: BaseException | None = None
@@ -266,7 +255,7 @@ class _Disk(io.FileIO):
         return size or 0
 
     def check(self) -> None:
-        """Raise the error that HDF5 was not told of."""
+        """Raise the error that was held back from HDF5."""
         if self.error is not None:
             raise self.error
 
@@ -280,21 +269,21 @@ class _File:
         self._hdf = h5py.File(self._disk, "w", libver=_LIBRARY_VERSION)
         try:
             texts = {
-                "format": FORMAT,
-                "format_version": FORMAT_VERSION,
+                "format": schema.FORMAT,
+                "format_version": schema.FORMAT_VERSION,
                 "plan": header.plan,
-                "provenance": to_json(header.provenance),
-                "classes": to_json(header.classes),
+                "provenance": schema.to_json(header.provenance),
+                "classes": schema.to_json(header.classes),
                 "encoding": header.encoding,
             }
             for name, text in texts.items():
-                # of fixed length: strings of variable length lie in a heap without checksums, and the library can be
-                # sent round that in circles by one damaged byte
+                # of fixed length: strings of variable length are stored in a heap without checksums, in which one
+                # damaged byte can send the library into an endless loop
                 data = text.encode()
                 self._hdf.attrs.create(name, data, dtype=h5py.string_dtype("utf-8", max(1, len(data))))
             self._hdf.attrs["size"] = np.int64(header.size)
             self._hdf.attrs["complete"] = np.uint8(0)
-            self._data = {name: self._create(name, column) for name, column in columns(header, rows).items()}
+            self._data = {name: self._create(name, column) for name, column in schema.columns(header, rows).items()}
             self.check()
         except BaseException:
             self.discard()
@@ -303,7 +292,7 @@ class _File:
     def _create(self, name: str, column: Column) -> h5py.Dataset:
         properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         properties.set_layout(h5py.h5d.CONTIGUOUS)
-        # its place in the file is settled now, and nothing is written there but the data
+        # its offset in the file is fixed now, and nothing but the data is written there
         properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         properties.set_obj_track_times(False)
@@ -320,18 +309,18 @@ class _File:
 
     def get(self, name: str, start: int, stop: int) -> npt.NDArray[np.generic]:
         """Rows `start` to `stop` as stored."""
-        found: npt.NDArray[np.generic] = self._data[name][start:stop]
-        return found
+        rows: npt.NDArray[np.generic] = self._data[name][start:stop]
+        return rows
 
     def add_keys(self, keys: list[bytes]) -> None:
-        """`key`: of fixed length, as long as the longest, filled with NUL; that depends on nothing but the keys."""
+        """Write `key`: strings of fixed length, that of the longest, padded with NUL."""
         width = max((len(key) for key in keys), default=1)
         column = Column(h5py.string_dtype("utf-8", width), (len(keys),))
         self._data["key"] = self._create("key", column)
         self.put("key", 0, np.array(keys, dtype=column.dtype))
 
     def add_ragged(self, name: str, offsets: str, each: Column, pieces: list[npt.NDArray[np.generic]]) -> None:
-        """A data set of which image i has the rows `offsets[i]` to `offsets[i + 1]`, and those offsets."""
+        """Write a data set of which image i has the rows `offsets[i]` to `offsets[i + 1]`, and those offsets."""
         where = np.cumsum([0, *map(len, pieces)], dtype=np.uint64)
         rows = np.concatenate([np.empty((0, *each.shape), each.dtype), *pieces])
         for called, array in ((offsets, where), (name, rows)):
@@ -339,22 +328,22 @@ class _File:
             self.put(called, 0, array)
 
     def check(self) -> None:
-        """Raise what went wrong on the disk since the file was made."""
+        """Raise the first disk error since the file was created."""
         self._disk.check()
 
     def complete(self) -> None:
-        """Mark the file complete once all else is on its way to the disk."""
+        """Mark the file as complete, after everything else is flushed."""
         self._hdf.flush()
         self.check()
         self._hdf.attrs.modify("complete", np.uint8(1))
 
     @property
     def descriptor(self) -> int:
-        """Of the file below HDF5."""
+        """File descriptor of the file below HDF5."""
         return self._disk.fileno()
 
     def close(self) -> None:
-        """Close the file but for its lock; where that fails it is removed."""
+        """Close the file but keep its lock; on failure the file is removed."""
         try:
             self._hdf.close()
             self.check()
@@ -363,12 +352,12 @@ class _File:
             raise
 
     def unlock(self) -> None:
-        """Give up the lock of a closed file."""
+        """Release the lock of a closed file."""
         self._disk.close()
 
     def discard(self) -> None:
         """Close and remove the file, whatever state it is in."""
-        # an error in place keeps HDF5 from writing anything more
+        # with an error set, HDF5 writes nothing more
         self._disk.error = self._disk.error or OSError("discarded")
         self._hdf.close()
         with suppress(OSError):

@@ -1,1 +1,1 @@
-"""Statistics of paired runs: tests, intervals, power, planned looks, several data sets. Pure functions of scores."""
+"""Statistics of paired runs: tests, intervals, power, sequential analysis, several data sets; functions of scores."""

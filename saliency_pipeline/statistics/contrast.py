@@ -1,14 +1,14 @@
-"""Paired runs of two arms: corrected t test, interval, equivalence, and the verdict in a word.
+"""Paired runs of two arms: corrected t test, confidence interval, equivalence, verdict.
 
 Conventions
-    A pair is two runs, one of each arm, that share the split, the order of the images and every first weight that both
-    have. Differences (J,) float64 are those of a score of the second arm minus the first's, one per pair; J >= 2.
-    Scores are shares in [0, 1] where a region of practical equivalence is spoken of: 0.01 is a point.
+    A pair is two runs, one per arm, that share the split, the order of the images and all initial weights that both
+    have. Differences (J,) float64 are the second arm's scores minus the first's, one per pair; J >= 2.
+    Scores are in [0, 1] where a region of practical equivalence is used; 0.01 is a point.
     `ratio` is the number of validation images over the number of images that training was sampled from. Pairs of one
-    cross-validation share most of their training images, so that their differences are correlated; their variance
+    cross-validation share most of their training images, so that their differences are correlated and their variance
     underestimates the error of the mean. Nadeau & Bengio (Inference for the generalization error,
-    Machine Learning 52, 2003) put the mean's variance at (1/J + ratio) s², s² being that of the differences.
-    `validate` refuses anything else; the functions take it for granted.
+    Machine Learning 52, 2003) estimate the variance of the mean by (1/J + ratio) s², s² being that of the differences.
+    `validate` checks all this; the other functions assume it.
 """
 
 from __future__ import annotations
@@ -29,14 +29,8 @@ Scores = npt.NDArray[np.float64]
 ROPE = 0.01
 _ROUNDING = 1e-12
 
-BETTER, WORSE, EQUIVALENT, UNDECIDED, UNDERPOWERED, NO_DIFFERENCE = (
-    "better",
-    "worse",
-    "equivalent",
-    "undecided",
-    "underpowered",
-    "no difference",
-)
+BETTER, WORSE, EQUIVALENT = "better", "worse", "equivalent"
+UNDECIDED, UNDERPOWERED, NO_DIFFERENCE = "undecided", "underpowered", "no difference"
 
 
 @dataclass(frozen=True)
@@ -69,37 +63,36 @@ class Contrast:
 
 
 def validate(first: Scores, second: Scores, ratio: float) -> None:
-    """Refuse what cannot be compared.
+    """Check scores and ratio.
 
     Raises:
-        SalpipeError: not as many scores of one arm as of the other, fewer than two pairs, a score that is not finite,
-            or a ratio that is none.
+        SalpipeError: different numbers of scores, fewer than two pairs, a score that is not finite, or an invalid
+            ratio.
     """
     if first.ndim != 1 or first.shape != second.shape:
-        raise SalpipeError(f"scores of shape {first.shape} and {second.shape} are no pairs; give one of each arm")
+        raise SalpipeError(f"scores of shape {first.shape} and {second.shape}: not pairs; pass one score per arm")
     if len(first) < 2:
-        raise SalpipeError(f"{len(first)} pair: a difference has no spread; compare two pairs of runs or more")
+        raise SalpipeError(f"{len(first)} pair: too few to estimate a variance; compare two pairs of runs or more")
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise SalpipeError("a score is not finite; train the run again with a lower --lr")
     if not (math.isfinite(ratio) and ratio >= 0):
-        raise SalpipeError(f"{ratio}: the ratio of validation to training images is a number from 0 on")
+        raise SalpipeError(f"ratio of validation to training images {ratio}: use a number from 0")
 
 
 def evaluate(first: Scores, second: Scores, ratio: float, *, rope: float = ROPE, step: float = 0.0) -> Contrast:
-    """Statistics of the differences of one score between two arms.
+    """Compute the statistics of the paired differences of one score.
 
-    Accuracies have a resolution of one image. The standard deviation counted is at least that of rounding two scores
-    to it, step / sqrt(6) (`power.resolved`); `sd` is the observed one. Where the observed one is not above it, as with
-    differences that are all equal, the data show a common sign and no spread: the standard error is then at least
-    that with which p is the exact two-sided sign test's for J equal signs, 2 · 0.5^J, so that p, interval and
-    posterior agree.
+    Accuracies have a resolution of one image. The standard deviation used is at least that of rounding two scores to
+    it, step / sqrt(6) (`power.resolved`); `sd` is the observed one. Where the observed one is not larger, as with
+    equal differences, the data show a common sign and no spread: the standard error is then at least the one that
+    gives the p of the exact two-sided sign test for J equal signs, 2 · 0.5^J, so that p, interval and posterior agree.
 
     Args:
-        first: (J,) float64, scores of the arm that is compared with.
-        second: (J,) float64, scores of the arm in question, pair by pair.
+        first: (J,) float64, scores of the reference arm.
+        second: (J,) float64, scores of the other arm, in the same order of pairs.
         ratio: validation images over the images that training was sampled from.
         rope: half width of the region of practical equivalence, in units of the score.
-        step: resolution of the score: one over the validation images.
+        step: resolution of the score: one over the number of validation images.
 
     Raises:
         SalpipeError: see `validate`.
@@ -113,7 +106,7 @@ def evaluate(first: Scores, second: Scores, ratio: float, *, rope: float = ROPE,
     validate(first, second, ratio)
     differences = second - first
     pairs, mean, sd = len(differences), float(differences.mean()), float(differences.std(ddof=1))
-    # equal differences differ by rounding alone
+    # equal differences differ by rounding only
     if sd <= _ROUNDING * max(1.0, abs(mean)):
         sd, mean = 0.0, mean if abs(mean) > _ROUNDING else 0.0
     counted = resolved(sd, step)
@@ -127,14 +120,14 @@ def evaluate(first: Scores, second: Scores, ratio: float, *, rope: float = ROPE,
 
 
 def _sign_test_error(mean: float, pairs: int) -> float:
-    """The standard error with which Student's t has the p of J equal signs."""
+    """Return the standard error with which Student's t has the p of J equal signs."""
     t = float(-special.stdtrit(pairs - 1, 0.5**pairs))
-    # scipy answers a probability that underflows with minus infinity
+    # scipy returns minus infinity for a probability that underflows
     return abs(mean) / t if t > 0 else 0.0
 
 
 def corrected_t(mean: float, error: float, pairs: int) -> tuple[float, float]:
-    """Student's t and its two-sided p; (0, 1) where nothing varies, which is so for a mean of 0 alone."""
+    """Return Student's t and its two-sided p; (0, 1) for an error of 0, which implies a mean of 0."""
     if error == 0:
         return 0.0, 1.0
     t = mean / error
@@ -142,11 +135,11 @@ def corrected_t(mean: float, error: float, pairs: int) -> tuple[float, float]:
 
 
 def posterior(mean: float, error: float, pairs: int, rope: float = ROPE) -> tuple[float, float, float]:
-    """Probabilities that the true difference is below, within and above the region of practical equivalence.
+    """Return the probabilities that the true difference is below, within and above the region of equivalence.
 
     The posterior of the Bayesian correlated t test (Corani & Benavoli, A Bayesian approach for comparing
-    cross-validated algorithms on multiple data sets, Machine Learning 100, 2015): Student's t about the mean, with
-    the corrected standard error as its scale.
+    cross-validated algorithms on multiple data sets, Machine Learning 100, 2015): Student's t centered at the mean,
+    with the corrected standard error as scale.
     """
     if error == 0:
         return float(mean < -rope), float(-rope <= mean <= rope), float(mean > rope)
@@ -156,17 +149,17 @@ def posterior(mean: float, error: float, pairs: int, rope: float = ROPE) -> tupl
 
 
 def verdict(contrast: Contrast, p: float, *, level: float = ALPHA, minimum: int = MINIMUM_PAIRS) -> str:
-    """The differences in a word.
+    """Return the verdict on a contrast.
 
-    `better` and `worse` where p is below the level; `equivalent` where the true difference is within the region
-    of practical equivalence with 95 % probability, whatever the p; `no difference` where there is none at
-    all; `undecided` otherwise; `underpowered` with too few pairs for any of them.
+    `better` or `worse` if p is below the level; `equivalent` if the true difference is within the region of practical
+    equivalence with 95 % probability, whatever p is; `no difference` if all differences are 0; else `undecided`. With
+    too few pairs: `underpowered`.
 
     Args:
         contrast: statistics of the differences.
-        p: p of the test, adjusted for the others of its family.
+        p: p of the test, adjusted for the other tests of its family.
         level: significance level; with planned looks, that of the look (`sequential.levels`).
-        minimum: pairs below which no verdict is given.
+        minimum: minimum number of pairs for a verdict.
     """
     if contrast.pairs < minimum:
         return UNDERPOWERED

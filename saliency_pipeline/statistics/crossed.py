@@ -1,7 +1,7 @@
-"""Images x seeds: how far the mean difference of two arms is off where both images and training runs are samples.
+"""Crossed design, images x seeds: interval and test of a mean difference that treat both as random.
 
-With the shards' own split every repeat is validated on the same images. Repeats alone then tell nothing about other
-images of the same kind, images alone nothing about other training runs; this counts both.
+With the shards' own split all repeats share their validation images. Repeats alone then say nothing about other images
+of the same kind, images alone nothing about other training runs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Crossed:
         mean: of the differences, second minus first, in [-1, 1].
         low: lower end of its 95 % interval.
         high: its upper end.
-        p: two-sided, of a difference this large or larger if there were none.
+        p: two-sided p of the test of no difference.
     """
 
     seeds: int
@@ -40,7 +40,7 @@ class Crossed:
 
 
 def crossed(first: npt.NDArray[np.generic], second: npt.NDArray[np.generic]) -> Crossed:
-    """The mean difference with an interval and a p value that count seeds and images as random.
+    """Compute the mean difference with an interval and a p value that treat seeds and images as random.
 
     The variance of the mean is that of the pigeonhole bootstrap, which resamples seeds (rows) and images (columns)
     independently (Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1, 2007). It has a closed form, so that
@@ -48,16 +48,16 @@ def crossed(first: npt.NDArray[np.generic], second: npt.NDArray[np.generic]) -> 
 
         var(r) / J * (1 - 1/N)  +  var(c) / N * (1 - 1/J)  +  mean((d - m)^2) / (J N)
 
-    where var divides by J - 1 and N - 1 (the bootstrap itself divides by J and N, too little for few seeds). It counts
-    what is particular to an image in one run three times and so errs on the safe side. With few seeds the quantiles of
-    a bootstrap are too narrow as well; interval and p take Student's t with J - 1 degrees of freedom instead.
+    where var divides by J - 1 and N - 1 (the bootstrap itself divides by J and N, too little for few seeds). The
+    interaction of image and run is counted three times, which is conservative. With few seeds the quantiles of a
+    bootstrap are too narrow as well; interval and p use Student's t with J - 1 degrees of freedom instead.
 
-    Where all differences are the same nothing varies: the interval is that of `images.paired_bootstrap`, and p is
-    that of an exact sign test over the seeds, 2 * 0.5^J, or 1 for a mean of 0.
+    If all differences are equal, the interval is that of `images.paired_bootstrap`, and p is that of an exact sign
+    test over the seeds, 2 * 0.5^J, or 1 for a mean of 0.
 
     Args:
-        first: (J, N) bool or float in [0, 1], correctness of the arm that is compared with, one row per seed.
-        second: (J, N) likewise of the arm in question; rows are pairs, columns the same images.
+        first: (J, N) bool or float in [0, 1], correctness of the reference arm, one row per seed.
+        second: (J, N) correctness of the other arm; rows are pairs, columns the same images.
 
     Raises:
         SalpipeError: not two matrices of one shape, fewer than two seeds or images, or a value outside [0, 1].
@@ -88,7 +88,7 @@ def crossed(first: npt.NDArray[np.generic], second: npt.NDArray[np.generic]) -> 
 
 
 def variance(differences: npt.NDArray[np.float64]) -> float:
-    """The variance of the mean of (J, N) differences over other seeds and other images; see `crossed`."""
+    """Return the variance of the mean of (J, N) differences over seeds and images; see `crossed`."""
     seeds, images = differences.shape
     of_seeds = float(differences.mean(axis=1).var(ddof=1)) / seeds * (1 - 1 / images)
     of_images = float(differences.mean(axis=0).var(ddof=1)) / images * (1 - 1 / seeds)

@@ -1,4 +1,4 @@
-"""One arm against another over several data sets: a hierarchical model, its posterior, and a verdict.
+"""Two arms on several data sets: hierarchical model, its posterior, verdict.
 
 Model
     Corani, Benavoli, Demsar, Mangili and Zaffalon (Statistical comparison of classifiers through Bayesian hierarchical
@@ -38,18 +38,18 @@ Floats = npt.NDArray[np.float64]
 MINIMUM_DATASETS = 3
 BETTER, WORSE, EQUIVALENT, UNDECIDED, TOO_FEW = "better", "worse", "equivalent", "undecided", "too few data sets"
 
-# nodes of the grid: of tau, of mu0, and of the mixture that makes a Student's t of normals
+# number of nodes of tau, of mu0, and of the mixture of normals that approximates Student's t
 _SPREADS, _CENTERS, _SCALES = 80, 321, 32
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the comparison on one data set measured.
+    """Mean difference measured on one data set.
 
     Attributes:
-        mean: of the paired differences, in units of the score.
-        error: its corrected standard error, above 0.
-        freedom: degrees of freedom of that error, at least 1: pairs - 1.
+        mean: mean of the paired differences, in units of the score.
+        error: corrected standard error of the mean, above 0.
+        freedom: degrees of freedom of the error, at least 1: pairs - 1.
     """
 
     mean: float
@@ -73,13 +73,13 @@ class Hierarchy:
     Attributes:
         datasets: k.
         median: posterior median of mu0, the mean difference over data sets, in units of the score. (With heavy tails it
-            is steadier than the posterior mean, which two data sets do not even have.)
+            is more stable than the posterior mean, which does not exist for two data sets.)
         low: lower end of its 95 % credible interval.
         high: its upper end.
         positive: posterior probability that mu0 is above 0.
-        p: two-sided, of Student's t test of the k mean differences; see `t_test`.
-        overall: of mu0 below, within and above the region.
-        next: of the true difference on one more data set.
+        p: two-sided p of Student's t test of the k mean differences; see `t_test`.
+        overall: probabilities that mu0 is below, within and above the region.
+        next: the same for the true difference on another data set.
         spread: posterior median of tau, the standard deviation of true differences over data sets.
         shrunken: posterior mean of the true difference of each data set, pulled towards the others.
     """
@@ -97,7 +97,7 @@ class Hierarchy:
 
 
 def hierarchy(estimates: Sequence[Estimate], *, rope: float) -> Hierarchy:
-    """The posterior, by numerical integration on a fixed grid: deterministic, no sampling.
+    """Compute the posterior by numerical integration on a fixed grid: deterministic, no sampling.
 
     Args:
         estimates: one per data set, two or more, of data sets that share no images.
@@ -112,7 +112,7 @@ def hierarchy(estimates: Sequence[Estimate], *, rope: float) -> Hierarchy:
     '0.025 [0.011, 0.039]: better'
     """
     if len(estimates) < 2:
-        raise SalpipeError(f"{len(estimates)} data set: no spread over data sets; compare on two or more")
+        raise SalpipeError(f"{len(estimates)} data set: too few to estimate a spread; compare on two or more")
     means, errors, freedom = np.array([[e.mean, e.error, e.freedom] for e in estimates], np.float64).T
     if not (np.isfinite(means).all() and np.isfinite(errors).all() and (errors > 0).all() and (freedom >= 1).all()):
         raise SalpipeError("a data set's estimate: not a finite mean with an error above 0 and 1 degree of freedom")
@@ -148,12 +148,12 @@ def hierarchy(estimates: Sequence[Estimate], *, rope: float) -> Hierarchy:
 
 
 def verdict(posterior: Hierarchy, *, minimum: int = MINIMUM_DATASETS) -> str:
-    """The posterior in a word.
+    """Return the verdict over data sets.
 
-    `too few data sets` below three. `better` and `worse` where the 95 % credible interval of mu0 excludes 0, that is
-    where mu0 is on one side of it with a probability of 97.5 %, and the t test of the mean differences has p < 0.05;
-    `equivalent` where mu0 is within the region of practical equivalence with 95 %; `undecided` otherwise. Equivalence
-    is looked at first: a difference that is certain and too small to matter is none worth a claim.
+    `too few data sets` below three. `better` or `worse` if the 95 % credible interval of mu0 excludes 0, that is, mu0
+    is on one side of it with a probability of 97.5 %, and the t test of the mean differences has p < 0.05;
+    `equivalent` if mu0 is within the region of practical equivalence with 95 %; else `undecided`. Equivalence comes
+    first: a certain difference that is too small to matter supports no claim.
     """
     if posterior.datasets < minimum:
         return TOO_FEW
@@ -167,10 +167,10 @@ def verdict(posterior: Hierarchy, *, minimum: int = MINIMUM_DATASETS) -> str:
 
 
 def t_test(means: Sequence[float]) -> float:
-    """Two-sided p of k mean differences, one per data set and all alike, with k - 1 degrees of freedom.
+    """Return the two-sided p of Student's t test of k equally weighted mean differences (k - 1 degrees of freedom).
 
-    Exact where true differences are normally distributed over data sets and measured about equally well. Where all
-    means are the same it is 1 for a mean of 0, and 0 otherwise.
+    Exact if true differences are normally distributed over data sets and measured about equally well. If all means are
+    equal, it is 1 for a mean of 0, and 0 otherwise.
 
     >>> round(t_test([0.02, 0.03, 0.025]), 4)
     0.0131
@@ -184,10 +184,10 @@ def t_test(means: Sequence[float]) -> float:
 
 
 def _grid(means: Floats, errors: Floats, unit: float) -> tuple[Floats, Floats, Floats]:
-    """Values of tau (T,) and mu0 (M,), and the prior times the area that each cell (T, M) stands for.
+    """Return values of tau (T,) and mu0 (M,), and the prior times the area of each cell (T, M).
 
-    tau is spaced evenly in its logarithm, mu0 in the inverse hyperbolic sine: both reach far beyond what the data
-    support and are dense where they do.
+    tau is spaced evenly in its logarithm, mu0 in the inverse hyperbolic sine: dense where the data support them, and
+    reaching far beyond.
     """
     steps = np.linspace(math.log(1e-3), math.log(1e3), _SPREADS)
     taus = unit * np.exp(steps)
@@ -201,9 +201,9 @@ def _grid(means: Floats, errors: Floats, unit: float) -> tuple[Floats, Floats, F
 
 
 def _of_dataset(mean: float, error: float, freedom: float, taus: Floats, centers: Floats) -> tuple[Floats, Floats]:
-    """Density (T, M) of a data set's mean difference, and that times its expected true difference.
+    """Return the density (T, M) of a data set's mean difference, and its product with the expected true difference.
 
-    Student's t is a mixture of normals over gamma distributed precisions, here over nodes of Gauss-Laguerre quadrature.
+    Student's t is a mixture of normals over gamma-distributed precisions, here over nodes of Gauss-Laguerre quadrature.
     """
     nodes, shares = special.roots_genlaguerre(_SCALES, freedom / 2 - 1)
     shares = shares / shares.sum()

@@ -1,4 +1,4 @@
-"""Two networks compared image by image: McNemar's test and a bootstrap over images."""
+"""Two networks on the same images: McNemar's test and a paired bootstrap over images."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ RESAMPLES = 2000
 
 
 def mcnemar(first: Right, second: Right) -> tuple[int, int, float]:
-    """The exact test of McNemar (1947) for two networks on the same images.
+    """Apply McNemar's exact test (1947) to two networks on the same images.
 
     Args:
-        first: (N,) bool, which images the first network classifies correctly.
-        second: (N,) bool, the second.
+        first: (N,) bool, True for images that the first network classifies correctly.
+        second: (N,) bool, likewise for the second.
 
     Returns:
-        Images that the first alone classifies correctly, that the second alone does, and the two-sided p.
+        Number of images that only the first classifies correctly, that only the second does, and the two-sided p.
 
     >>> mcnemar(np.array([True, False, False, True]), np.array([True, True, True, True]))
     (0, 2, 0.5)
@@ -35,16 +35,15 @@ def mcnemar(first: Right, second: Right) -> tuple[int, int, float]:
 
 
 def paired_bootstrap(first: Scores, second: Scores, *, seed: int = 0) -> tuple[float, float, float]:
-    """The mean difference over images and its 95 % interval, images being resampled with both scores.
+    """Compute the mean difference over images and its 95 % interval, by resampling images with both scores.
 
-    It is about other images of the same kind, for the networks at hand; not about other training runs. Where all
-    differences are the same, no resample differs and percentiles collapse to a point; the interval then is that of
-    `constant_interval`.
+    The interval is about other images of the same kind with these networks, not about other training runs. If all
+    differences are equal, percentiles collapse to a point, and the interval is that of `constant_interval`.
 
     Args:
-        first: (N,) float64, how right the first arm was on each image: 0 or 1, or a share of its runs.
-        second: (N,) the second.
-        seed: of the resamples.
+        first: (N,) float64, correctness of the first arm per image: 0 or 1, or a share of its runs.
+        second: (N,) float64, likewise for the second.
+        seed: random seed of the resamples.
 
     Returns:
         Mean, lower and upper end (percentiles).
@@ -60,14 +59,10 @@ def paired_bootstrap(first: Scores, second: Scores, *, seed: int = 0) -> tuple[f
 
 
 def constant_interval(mean: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of the mean difference where all images have the same difference.
+    """Return the 95 % interval of the mean difference if all `count` images have the same difference `mean`.
 
-    The share of other images whose difference is another one has the score interval of Wilson for 0 of N, from 0 to
-    z² / (N + z²); the interval of the mean lets that share differ by as much as scores can.
-
-    Args:
-        mean: of the differences, in [-1, 1].
-        count: number of images.
+    The share of images with another difference has Wilson's score interval for 0 of N, from 0 to z² / (N + z²); the
+    interval of the mean lets that share differ as much as scores in [0, 1] can.
     """
     others = float(wilson(0, count)[1])
     return mean - others * (1 + mean), mean + others * (1 - mean)

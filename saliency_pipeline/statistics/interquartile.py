@@ -18,13 +18,7 @@ _RESAMPLES = 5000
 
 @dataclass(frozen=True)
 class Interquartile:
-    """The mean of the middle half of all scores.
-
-    Attributes:
-        value: in units of the scores.
-        low: lower end of its 95 % interval.
-        high: its upper end.
-    """
+    """Interquartile mean, in units of the scores, with the ends of its 95 % interval."""
 
     value: float
     low: float
@@ -32,19 +26,19 @@ class Interquartile:
 
 
 def interquartile(scores: Sequence[Scores], *, seed: int = 0) -> Interquartile:
-    """The interquartile mean with its 95 % percentile interval from a stratified bootstrap.
+    """Compute the interquartile mean with its 95 % percentile interval from a stratified bootstrap.
 
     Agarwal et al. (Deep reinforcement learning at the edge of the statistical precipice, NeurIPS 2021): all scores of
-    all data sets together, the lowest and the highest quarter left out (rounded down to whole scores). It is less
-    sensitive to a single bad run than the mean and uses more of the runs than the median. Runs are resampled within
-    each data set, so that every resample has as many runs of each; a data set with more runs counts more.
+    all data sets together, without the lowest and the highest quarter (rounded down to whole scores). It is less
+    sensitive to a single bad run than the mean, and uses more of the runs than the median. Runs are resampled within
+    each data set; a data set with more runs counts more.
 
     The interval is about other runs on the same data sets, not about other data sets, and is too narrow with few runs:
-    it describes, and no verdict is taken from it.
+    it is descriptive, and no verdict depends on it.
 
     Args:
         scores: (J,) float64 per data set, the scores of an arm's runs, or the paired differences of two arms.
-        seed: of the bootstrap.
+        seed: random seed of the bootstrap.
 
     Raises:
         SalpipeError: no data set, one without scores, or a score that is not finite.
@@ -64,7 +58,7 @@ def interquartile(scores: Sequence[Scores], *, seed: int = 0) -> Interquartile:
 
 
 def interquartile_mean(scores: Scores) -> Scores:
-    """The mean along the last axis without the lowest and the highest quarter, each rounded down to whole scores."""
+    """Return the mean along the last axis without the lowest and highest quarters, rounded down to whole scores."""
     count = scores.shape[-1]
     middle = np.sort(scores, axis=-1)[..., count // 4 : count - count // 4]
     return np.asarray(middle.mean(axis=-1), np.float64)

@@ -1,4 +1,4 @@
-"""Several questions asked of the same runs: p values adjusted for their number."""
+"""Multiple testing: Holm's adjustment of p values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """P values adjusted so that testing all of them at 5 % errs once or more in 5 % of the cases (Holm 1979).
+    """Adjust p values so that the family-wise error rate of testing all of them at 5 % is 5 % (Holm 1979).
 
     >>> [round(value, 6) for value in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]

@@ -1,8 +1,9 @@
-"""Power of the corrected t test: the smallest difference that is detected, and the pairs that a difference takes."""
+"""Power of the corrected t test: smallest detectable difference, and number of pairs needed."""
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 
 from scipy import stats
 
@@ -16,11 +17,11 @@ MOST_PAIRS = 10_000
 
 
 def resolved(sd: float, step: float) -> float:
-    """The standard deviation that counts: at least that of rounding two scores to steps, step / sqrt(6).
+    """Return the standard deviation to use: the observed one, at least step / sqrt(6), that of rounding two scores.
 
     Args:
         sd: observed standard deviation of the differences.
-        step: resolution of the score: one over the validation images.
+        step: resolution of the score: one over the number of validation images.
 
     >>> resolved(0.02, 0.01), round(resolved(0.0, 0.06), 4)
     (0.02, 0.0245)
@@ -29,14 +30,14 @@ def resolved(sd: float, step: float) -> float:
 
 
 def standard_error(sd: float, pairs: int, ratio: float) -> float:
-    """Of the mean of differences, corrected for the training images that pairs share (Nadeau & Bengio 2003)."""
+    """Return the standard error of the mean, corrected for training images that pairs share (Nadeau & Bengio 2003)."""
     return sd / math.sqrt(information(pairs, ratio))
 
 
 def error_of_interval(mean: float, low: float, high: float, freedom: int) -> float:
-    """The standard error behind a 95 % interval of Student's t.
+    """Return the standard error that a 95 % interval of Student's t was computed from.
 
-    An interval that ends at 1 or -1 was cut there, so that its longer side counts.
+    An interval that ends at 1 or -1 was clipped there, so that its longer side is used.
 
     >>> round(error_of_interval(0.9, 0.7, 1.0, 9), 4)
     0.0884
@@ -45,14 +46,14 @@ def error_of_interval(mean: float, low: float, high: float, freedom: int) -> flo
 
 
 def detectable(sd: float, pairs: int, ratio: float, *, alpha: float = ALPHA, power: float = POWER) -> float:
-    """The smallest true difference that the corrected two-sided test finds with some power.
+    """Return the smallest true difference that the corrected two-sided test detects with a given power.
 
     Args:
         sd: standard deviation of the differences, in units of the score; see `resolved`.
         pairs: J.
         ratio: validation images over the images that training was sampled from.
-        alpha: level that the test really uses: of one of m questions, alpha / m; of a look, that look's level.
-        power: probability of finding the difference.
+        alpha: level of the test: alpha / m for one of m questions, the look's level for a look.
+        power: probability of detecting the difference.
     """
     if sd == 0:
         return 0.0
@@ -66,11 +67,10 @@ def detectable(sd: float, pairs: int, ratio: float, *, alpha: float = ALPHA, pow
 
 
 def pairs_needed(sd: float, ratio: float, effect: float, *, alpha: float = ALPHA, power: float = POWER) -> int | None:
-    """The fewest pairs, at least `MINIMUM_PAIRS`, with which the corrected test finds a difference with some power.
+    """Return the fewest pairs, at least `MINIMUM_PAIRS`, with which the corrected test detects a difference `effect`.
 
-    More pairs do not help without end: the images that training sets share leave a variance of ratio · sd². None
-    where that is too much, or more than 10,000 pairs would be needed. Arguments as those of `detectable`; `effect` is
-    in units of the score.
+    None if more than 10,000 would be needed, or no number is enough: the images that training sets share leave a
+    variance of ratio · sd², however many pairs there are. Other arguments as of `detectable`.
     """
     if sd == 0:
         return MINIMUM_PAIRS
@@ -80,16 +80,12 @@ def pairs_needed(sd: float, ratio: float, effect: float, *, alpha: float = ALPHA
 
     if not enough(MOST_PAIRS):
         return None
-    low, high = MINIMUM_PAIRS - 1, MOST_PAIRS
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    return bisect_left(range(MOST_PAIRS), True, lo=MINIMUM_PAIRS, key=enough)
 
 
 def _power(effect: float, pairs: int, alpha: float) -> float:
-    """Of the two-sided test, for a true difference in units of the standard error; the far tail is left out."""
+    """Return the power for a true difference in units of the standard error; the far tail is neglected."""
     critical = stats.t.isf(alpha / 2, pairs - 1)
     value = float(stats.nct.sf(critical, pairs - 1, effect))
-    # scipy's series gives up on effects far beyond the critical value, where the power is 1
+    # scipy's series fails for effects far beyond the critical value, where the power is 1
     return value if math.isfinite(value) else float(effect > critical)

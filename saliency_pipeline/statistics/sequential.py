@@ -1,23 +1,23 @@
-"""Planned looks at a comparison while pairs of runs are added: the level of each look, by alpha spending.
+"""Group sequential testing: levels of planned looks at a comparison to which pairs are added, by alpha spending.
 
 Information. Nadeau & Bengio's variance of the mean of J differences is s² (1/J + ratio); the information of J pairs is
 its inverse, I = 1 / (1/J + ratio), in units of 1/s². It is that of differences with variance σ² and a common
 correlation ρ, with s² = σ² (1 - ρ) and ratio = ρ / (1 - ρ).
 
-Joint distribution. The mean of the first J1 differences has with that of J2 >= J1 of them the covariance
-(1 / (J1 J2)) σ² (J1 (1 - ρ) + J1 J2 ρ) = σ² ((1 - ρ) / J2 + ρ), which is the variance of the latter. So
+Joint distribution. The covariance of the means of the first J1 and the first J2 >= J1 differences is
+(1 / (J1 J2)) σ² (J1 (1 - ρ) + J1 J2 ρ) = σ² ((1 - ρ) / J2 + ρ), the variance of the latter. Hence
 corr(Z1, Z2) = sqrt(Var2 / Var1) = sqrt(I1 / I2): the canonical joint distribution of group sequential tests, in which
 Z sqrt(I) is a Brownian motion (Jennison & Turnbull, Group Sequential Methods, 2000, chapter 3).
 
 Spending. Lan & DeMets (Discrete sequential boundaries for clinical trials, Biometrika 70, 1983): each side of the
 two-sided test spends 2 - 2 Φ(z / sqrt(t)) of its alpha / 2 until the share t of the information, z being the upper
-alpha / 4 point of the normal distribution. The boundaries are near those of O'Brien & Fleming (1979), with next to no
-chance of stopping early by accident; they are those of `sfLDOF` of R's gsDesign and of ldbounds.
+alpha / 4 point of the normal distribution. The boundaries are close to those of O'Brien & Fleming (1979), with a very
+small chance of stopping early under the null; they are those of `sfLDOF` of R's gsDesign and of ldbounds.
 
-Student's t. The p of a look is that of a t test. With a standard deviation that every look estimates anew, the tests
-of different looks agree less than Z does: at the levels of Z, looks after 6, 8 and 10 pairs err in 5.8 %, not 5 %.
+Student's t. The p of a look is that of a t test. As every look estimates the standard deviation anew, the tests of
+different looks are less correlated than Z: at the levels of Z, looks after 6, 8 and 10 pairs err in 5.8 %, not 5 %.
 Jennison & Turnbull (Exact calculations for sequential t, χ² and F tests, Biometrika 78, 1991) integrate over two
-dimensions; here the boundaries of Z are computed for a smaller alpha, with which the t tests err as often as asked.
+dimensions; here the boundaries of Z are computed for a smaller alpha, for which the t tests have the requested level.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PATHS, _ITERATIONS = 200_000, 5
 
 
 def information(pairs: int, ratio: float) -> float:
-    """Information of J pairs on the true difference, in units of one over the variance of the differences.
+    """Return the information of J pairs on the true difference, in units of one over the variance of the differences.
 
     >>> information(10, 0.0), round(information(10, 0.25), 3)
     (10.0, 2.857)
@@ -48,13 +48,13 @@ def information(pairs: int, ratio: float) -> float:
 
 
 def levels(pairs_per_look: Sequence[int], ratio: float, *, alpha: float = 0.05) -> list[float]:
-    """The nominal two-sided level of each look, with which the p of the corrected t test at the look is compared.
+    """Return the nominal two-sided level of each look, for the p of the corrected t test at that look.
 
-    Testing at every look at its level errs once or more with probability alpha. Looks need not be equally spaced; a
-    look that was made with other pairs than planned counts with those it had.
+    All looks together have the level alpha. They need not be equally spaced; a look with another number of pairs than
+    planned counts with the pairs it had.
 
     Args:
-        pairs_per_look: pairs at each look, those of earlier looks included; the last is the planned end.
+        pairs_per_look: cumulated number of pairs at each look; the last is the planned end.
         ratio: validation images over the images that training was sampled from.
         alpha: level of all looks together.
 
@@ -74,13 +74,13 @@ def levels(pairs_per_look: Sequence[int], ratio: float, *, alpha: float = 0.05) 
 
 @functools.lru_cache(maxsize=64)
 def _levels(looks: tuple[int, ...], ratio: float, alpha: float) -> tuple[float, ...]:
-    """Levels at which t tests err with probability alpha, the difference from tests of Z being simulated."""
+    """Compute levels at which the t tests have the level alpha; their difference from tests of Z is simulated."""
     share = [information(pairs, ratio) / information(looks[-1], ratio) for pairs in looks]
     t, z = _paths(looks, ratio)
     spent, nominal = alpha, np.zeros(len(looks))
     for _ in range(_ITERATIONS):
         nominal = 2 * special.ndtr(-np.array(boundaries(share, alpha=spent)))
-        # scipy answers a level that underflows with infinity of either sign
+        # scipy returns infinity of either sign for a level that underflows
         critical = np.abs([special.stdtrit(max(1, pairs - 1), p / 2) for pairs, p in zip(looks, nominal, strict=True)])
         crossed_t, crossed_z = (t > critical).any(1), (z > special.ndtri(1 - nominal / 2)).any(1)
         spent = min(alpha, alpha - float(crossed_t.mean() - crossed_z.mean()))
@@ -88,9 +88,9 @@ def _levels(looks: tuple[int, ...], ratio: float, alpha: float) -> tuple[float, 
 
 
 def _paths(looks: tuple[int, ...], ratio: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Absolute t and Z (paths, looks) of simulated nulls, from batch means and sums of squares.
+    """Simulate absolute t and Z (paths, looks) under the null, from batch means and sums of squares.
 
-    Common to all pairs is a normal value of variance `ratio`, own to each is one of variance 1.
+    A difference is the sum of a normal value of variance `ratio`, common to all pairs, and one of variance 1.
     """
     random = np.random.default_rng(0)
     common = math.sqrt(ratio) * random.standard_normal(_PATHS)
@@ -110,11 +110,11 @@ def _paths(looks: tuple[int, ...], ratio: float) -> tuple[npt.NDArray[np.float64
 
 
 def boundaries(share: Sequence[float], *, alpha: float = 0.05) -> list[float]:
-    """Critical values of the absolute Z at increasing shares of the information, of which the last is 1.
+    """Return critical values of the absolute Z at increasing shares of the information, of which the last is 1.
 
     The recursion of Armitage, McPherson & Rowe (Repeated significance tests on accumulating data, JRSS A 132, 1969):
-    the density of Z sqrt(t) over the paths that crossed no boundary yet is known at the nodes of a quadrature; the
-    next boundary is where what crosses it is what is to be spent.
+    the density of Z sqrt(t) over the paths that have crossed no boundary is kept at the nodes of a quadrature; the
+    next boundary is the one that is crossed with the probability to be spent.
 
     >>> [round(z, 2) for z in boundaries([0.2, 0.4, 0.6, 0.8, 1.0])]
     [4.88, 3.36, 2.68, 2.29, 2.03]
@@ -148,7 +148,7 @@ def _simpson(intervals: int) -> npt.NDArray[np.float64]:
 
 
 def _crossed_by(amount: float, places: npt.NDArray[np.float64], mass: npt.NDArray[np.float64], step: float) -> float:
-    """The boundary that some probability crosses in the next step, of paths with probability `mass` at `places`."""
+    """Return the bound that paths, with `mass` at `places`, exceed one step later with probability `amount`."""
 
     def excess(bound: float) -> float:
         return float(mass @ special.ndtr((places - bound) / step)) - amount

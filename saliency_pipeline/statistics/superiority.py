@@ -1,7 +1,7 @@
 """Probability that a run of one arm scores higher than its paired run of the other: P(A > B).
 
 Bouthillier et al. (Accounting for variance in machine learning benchmarks, MLSys 2021) recommend it beside the mean
-difference: a difference may be certain and still be lost in what varies from run to run.
+difference: a difference may be significant and still be small against the variation between runs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Superiority:
     """Probability that the second arm scores higher in a pair of runs.
 
     Attributes:
-        probability: share of the pairs in which it does, in [0, 1]; a tie counts one half.
+        probability: share of such pairs, in [0, 1]; a tie counts one half.
         low: lower end of the 95 % interval of that probability.
         high: its upper end.
         word: `not significant`, `significant` or `significant and meaningful`.
@@ -42,24 +42,23 @@ class Superiority:
 
 
 def superiority(first: Scores, second: Scores, *, gamma: float = GAMMA, seed: int = 0) -> Superiority:
-    """P(second > first) with its 95 % interval, and the conclusion in a word.
+    """Estimate P(second > first) with its 95 % interval, and classify it.
 
-    The interval is the percentile bootstrap over pairs, as in the paper (section 4 and appendix C). A bootstrap of
-    pairs that all went the same way collapses to a point; the interval then is the score interval of Wilson (Probable
-    inference, the law of succession, and statistical inference, JASA 22, 1927).
+    The interval is the percentile bootstrap over pairs, as in the paper (section 4 and appendix C). If all outcomes
+    are equal, that collapses to a point, and the interval is Wilson's score interval (JASA 22, 1927).
 
-    The paper's rule: not significant where low <= 0.5; significant and meaningful where low > 0.5 and high > gamma;
-    with high <= gamma the advantage is significant but too small to matter. The percentile interval is too narrow with
-    few pairs (7 pairs under the null: "significant" in one direction in 6 % instead of 2.5 %), so that `significant`
-    here also takes an exact sign test of the pairs without ties at a two-sided 5 %; six pairs are the fewest that can
-    pass it. The rule is about independent pairs. Those of one cross-validation share training images: read the word
-    beside the corrected t test, not instead of it.
+    The paper's rule: not significant if low <= 0.5; significant and meaningful if low > 0.5 and high > gamma; with
+    high <= gamma the advantage is significant but too small to matter. The percentile interval is too narrow with few
+    pairs (7 pairs under the null: "significant" in one direction in 6 % instead of 2.5 %), so that `significant` here
+    also requires an exact sign test of the pairs without ties at a two-sided 5 %, which takes six pairs or more. The
+    rule assumes independent pairs. Those of one cross-validation share training images: use it with the corrected
+    t test, not instead of it.
 
     Args:
-        first: (J,) float64, scores of the arm that is compared with; higher is better.
-        second: (J,) float64, scores of the arm in question, pair by pair.
+        first: (J,) float64, scores of the reference arm; higher is better.
+        second: (J,) float64, scores of the other arm, in the same order of pairs.
         gamma: probability from which an advantage is meaningful; the paper recommends 0.75.
-        seed: of the bootstrap.
+        seed: random seed of the bootstrap.
 
     Raises:
         SalpipeError: no pair, unequal numbers of scores, a score that is not finite, or a gamma outside [0.5, 1].
@@ -92,6 +91,6 @@ def superiority(first: Scores, second: Scores, *, gamma: float = GAMMA, seed: in
 
 
 def _sign_test(outcomes: Scores) -> float:
-    """The exact two-sided p of pairs won and lost; ties are left out."""
+    """Return the exact two-sided p of pairs won and lost, without ties."""
     won, lost = int((outcomes == 1).sum()), int((outcomes == 0).sum())
     return float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from saliency_pipeline.errors import SalpipeError
-
 RECIPES = {
     "article-imagenet": (8_828, 2_057, 1_143),
     "article-pubfig": (2_218, 555, 309),
@@ -15,17 +13,3 @@ they result from 90/10 and then 80/20), but not its classes, people, images or s
 sizes of its splits, not the splits: images are sampled by seed from all labeled ones of the data set, whatever its own
 splits, the same number (or one less) from every selected class.
 """
-
-
-def recipe_splits(recipe: str) -> tuple[int, int, int]:
-    """The sizes of a recipe's splits.
-
-    Raises:
-        SalpipeError: no such recipe.
-
-    >>> recipe_splits("article-pubfig")
-    (2218, 555, 309)
-    """
-    if recipe not in RECIPES:
-        raise SalpipeError(f"--recipe {recipe}: unknown; choose one of {', '.join(RECIPES)}")
-    return RECIPES[recipe]

@@ -1,1 +1,1 @@
-"""Benchmarks: scripts that print ratios taken in one run. None of them is a test."""
+"""Benchmarks: scripts that print ratios measured in one run. None of them is a test."""

@@ -1,14 +1,14 @@
-"""What `audit` finds among copies of photographs, and how long it takes.
+"""Precision, recall and time of `audit` on copies of photographs.
 
 Of each photograph are made re-encodings, rescalings, crops and one mirrored copy, in turn until there are n files.
 Two files are a true pair where they are made of one photograph and none or both of them are mirrored. Printed are
 
-    precision   of the pairs found, and of all pairs within the groups found, those that are true
+    precision   share of true pairs among the pairs found, and among all pairs within the groups
     recall      by kind of copy: the share that is in one group with its photograph; of mirrored ones that is wrong
     seconds     on n/4 and on n files: fingerprints, without a cache, and the search
 
-Photographs that hold duplicates themselves make pairs that count as false: `--montage FILE.png` draws those found, to
-be looked at, and `--same A=B` says of two of them (parts of their paths) that they are one.
+Photographs that hold duplicates themselves make pairs that count as false: `--montage FILE.png` plots those found, to
+be inspected, and `--same A=B` declares two of them (parts of their paths) to be the same.
 
     python -m tests.benchmarks.bench_audit FOLDER... -n 20000
 """
@@ -32,7 +32,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from saliency_pipeline.datasets.folder import read_folder
-from saliency_pipeline.subsets.duplicates import THRESHOLD, find_duplicates, group, members
+from saliency_pipeline.subsets import THRESHOLD
+from saliency_pipeline.subsets.duplicates import find_duplicates, group, members
 from saliency_pipeline.subsets.fingerprint import fingerprints
 
 
@@ -46,9 +47,9 @@ def scaled(image: Image.Image, factor: float) -> Image.Image:
     return image.resize((max(8, round(image.width * factor)), max(8, round(image.height * factor))))
 
 
-def cropped(image: Image.Image, lot: random.Random, most: float) -> Image.Image:
+def cropped(image: Image.Image, rng: random.Random, most: float) -> Image.Image:
     """Cut by up to `most` on each side, on every side by another amount."""
-    left, top, right, bottom = (lot.uniform(0, most) for _ in range(4))
+    left, top, right, bottom = (rng.uniform(0, most) for _ in range(4))
     width, height = image.size
     return image.crop(
         (round(left * width), round(top * height), round((1 - right) * width), round((1 - bottom) * height))
@@ -57,18 +58,18 @@ def cropped(image: Image.Image, lot: random.Random, most: float) -> Image.Image:
 
 Make = Callable[[Image.Image, random.Random], bytes]
 COPIES: dict[str, Make] = {
-    "jpeg-30": lambda image, lot: encoded(image, quality=30),
-    "scale-0.3": lambda image, lot: encoded(scaled(image, 0.3), quality=85),
-    "crop-5%": lambda image, lot: encoded(cropped(image, lot, 0.05), quality=85),
-    "mirrored": lambda image, lot: encoded(ImageOps.mirror(image), quality=90),
-    "webp": lambda image, lot: encoded(image, "WEBP", quality=60),
-    "scale-2": lambda image, lot: encoded(scaled(image, 2), quality=85),
-    "crop-10%": lambda image, lot: encoded(cropped(image, lot, 0.1), quality=85),
-    "jpeg-60": lambda image, lot: encoded(image, quality=60),
-    "png": lambda image, lot: encoded(image, "PNG", compress_level=1),
-    "scale-0.6": lambda image, lot: encoded(scaled(image, 0.6), "PNG", compress_level=1),
-    "jpeg-95": lambda image, lot: encoded(image, quality=95),
-    "scale-1.4": lambda image, lot: encoded(scaled(image, 1.4), "WEBP", quality=80),
+    "jpeg-30": lambda image, rng: encoded(image, quality=30),
+    "scale-0.3": lambda image, rng: encoded(scaled(image, 0.3), quality=85),
+    "crop-5%": lambda image, rng: encoded(cropped(image, rng, 0.05), quality=85),
+    "mirrored": lambda image, rng: encoded(ImageOps.mirror(image), quality=90),
+    "webp": lambda image, rng: encoded(image, "WEBP", quality=60),
+    "scale-2": lambda image, rng: encoded(scaled(image, 2), quality=85),
+    "crop-10%": lambda image, rng: encoded(cropped(image, rng, 0.1), quality=85),
+    "jpeg-60": lambda image, rng: encoded(image, quality=60),
+    "png": lambda image, rng: encoded(image, "PNG", compress_level=1),
+    "scale-0.6": lambda image, rng: encoded(scaled(image, 0.6), "PNG", compress_level=1),
+    "jpeg-95": lambda image, rng: encoded(image, quality=95),
+    "scale-1.4": lambda image, rng: encoded(scaled(image, 1.4), "WEBP", quality=80),
 }
 STRICT = tuple(kind for kind in COPIES if kind.startswith(("jpeg", "webp", "png", "scale")))
 
@@ -120,11 +121,11 @@ def measure(folders: list[Path], threshold: float) -> tuple[dict[str, float], li
     start = time.perf_counter()
     looked_at = fingerprints(type(catalogue)(catalogue.root, records))
     middle = time.perf_counter()
-    found = find_duplicates(looked_at, threshold=threshold)
-    groups = group(found.pairs, len(looked_at))
+    duplicates = find_duplicates(looked_at, threshold=threshold)
+    groups = group(duplicates.pairs, len(looked_at))
     seconds = {"fingerprints": middle - start, "search": time.perf_counter() - middle}
     assert not looked_at.reasons
-    return seconds, [record.key for record in records], found.pairs, groups
+    return seconds, [record.key for record in records], duplicates.pairs, groups
 
 
 def judged(
@@ -177,33 +178,33 @@ def main() -> None:
     parser.add_argument("--same", action="append", default=[], metavar="A=B")
     parser.add_argument("--montage", type=Path)
     parser.add_argument("--work", type=Path, help="where the files go and stay; made again only where it is missing")
-    given = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        if given.folders:
-            sources = [Path(record.path) for folder in given.folders for record in read_folder(folder).records]
+        if args.folders:
+            sources = [Path(record.path) for folder in args.folders for record in read_folder(folder).records]
             random.Random(0).shuffle(sources)
         else:
             (Path(temporary) / "tiles").mkdir()
             sources = tiles(Path(temporary) / "tiles")
-        count = given.n or (20_000 if given.folders else 6 * len(sources))
-        root = given.work or Path(temporary) / "files"
+        count = args.n or (20_000 if args.folders else 6 * len(sources))
+        root = args.work or Path(temporary) / "files"
         if not root.exists():
             root.mkdir()
             with ProcessPoolExecutor() as pool:
                 list(pool.map(make, works(sources, root, count), chunksize=8))
         folders = sorted(root.iterdir())
         one = {}
-        for text in given.same:
+        for text in args.same:
             first, second = (next(i for i, path in enumerate(sources) if part in str(path)) for part in text.split("="))
             one[second] = one.get(first, first)
-        quarter, _, _, _ = measure(folders[: max(1, len(folders) // 4)], given.threshold)
-        seconds, keys, pairs, groups = measure(folders, given.threshold)
+        quarter, _, _, _ = measure(folders[: max(1, len(folders) // 4)], args.threshold)
+        seconds, keys, pairs, groups = measure(folders, args.threshold)
         result, false = judged(keys, pairs, groups, one)
         for pair in false[:60]:
             numbers = [int(key.rpartition("/")[2].partition("_")[0]) for key in pair]
             print("false:", *pair, *(sources[number] for number in numbers))
-        if given.montage and false:
-            montage(root, false, given.montage)
+        if args.montage and false:
+            montage(root, false, args.montage)
         for name, value in result["recall"].items():  # type: ignore[attr-defined]
             print(f"{name:12} {value:.4f}")
         print(json.dumps({"images": len(keys), **result, "seconds": seconds, "seconds_of_a_quarter": quarter}))

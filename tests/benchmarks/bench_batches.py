@@ -1,4 +1,4 @@
-"""Shuffled batches of 32 from shards, beside WebDataset and torchvision's ImageFolder on the same photographs.
+"""Shuffled batches of 32 from shards, compared with WebDataset and ImageFolder on the same photographs.
 
 Each arm is a process of its own; arms alternate over the rounds and the best round of each counts. All read from the
 page cache and yield uint8 batches; peers start to be timed with their first batch, so that no start of workers counts.
@@ -220,14 +220,14 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=800, help="different photographs")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--arm", nargs=2, metavar=("ARM", "WORK"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.arm:
-        print(json.dumps(ARMS[given.arm[0]](Path(given.arm[1]))))
+    args = parser.parse_args()
+    if args.arm:
+        print(json.dumps(ARMS[args.arm[0]](Path(args.arm[1]))))
         return
     rates: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        build(Path(temporary), given.images, given.n, given.photos)
-        for _, arm in itertools.product(range(given.rounds), ARMS):
+        build(Path(temporary), args.images, args.n, args.photos)
+        for _, arm in itertools.product(range(args.rounds), ARMS):
             command = [sys.executable, "-m", "tests.benchmarks.bench_batches", "--arm", arm, temporary]
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             rate = json.loads(output.splitlines()[-1])

@@ -1,4 +1,4 @@
-"""How often verdicts err where there is nothing, and how much they detect; [--simulations N].
+"""Error rates of verdicts where there is no difference, and what they detect; [--simulations N].
 
 Prints shares of simulated comparisons with their Wilson 95 % intervals: python -m tests.benchmarks.bench_calibration
 """

@@ -1,4 +1,4 @@
-"""How often verdicts over data sets, and those on one split, err: python -m tests.benchmarks.bench_datasets."""
+"""Error rates of verdicts over data sets, and on one split: python -m tests.benchmarks.bench_datasets."""
 
 import argparse
 from collections.abc import Callable
@@ -35,8 +35,8 @@ def main() -> None:
     )
     random = np.random.default_rng(0)
     for datasets, spread in product((3, 5, 8), (0.0, 0.01)):
-        found = [_better(random, count // 4, datasets, mean, spread) for mean in (0.01, 0.02, 0.03, 0.05)]
-        shares = "  ".join(f"+{points}: {value:.2f}" for points, value in zip((1, 2, 3, 5), found, strict=True))
+        values = [_better(random, count // 4, datasets, mean, spread) for mean in (0.01, 0.02, 0.03, 0.05)]
+        shares = "  ".join(f"+{points}: {value:.2f}" for points, value in zip((1, 2, 3, 5), values, strict=True))
         print(f"  {datasets} data sets, spread {100 * spread:.0f} points   {shares}", flush=True)
 
 

@@ -1,8 +1,8 @@
-"""`generate` from JPEG files to shards, beside the bare forward pass of its own engine and beside captum.
+"""`generate` from JPEG files to shards, compared with the forward pass of its own engine and with captum.
 
 Each arm is a process of its own; arms alternate over the rounds and the best round of each counts.
 
-    salpipe    the whole job on n/4 and on n images: (n - n/4) / (t(n) - t(n/4)), once its engine stands
+    salpipe    the whole task on n/4 and on n images: (n - n/4) / (t(n) - t(n/4)), without preparing the engine
     forward    frames in memory through the network up to the explained layer, on the very back end, precision, batch
                size and streams that `generate` chose: nothing is decoded, explained or written
     captum     finds the predicted class and explains it with LayerGradCam or Saliency, frames in memory, at its best
@@ -71,14 +71,14 @@ def forward(images: Path, work: Path, options: dict[str, Any]) -> dict[str, Any]
     import torch
 
     from saliency_pipeline.datasets.folder import read_folder
-    from saliency_pipeline.generation.plan import Request
-    from saliency_pipeline.generation.resolve import checked, resolve
+    from saliency_pipeline.generation.config import GenerateConfig
+    from saliency_pipeline.generation.resolve import resolve
     from saliency_pipeline.memory import keep_large_blocks
 
     keep_large_blocks()
     folder = work / f"plan-{time.time_ns()}"
     folder.mkdir()
-    resolved = resolve(folder, checked(Request(**options)), read_folder(images), 1, lambda _: None)
+    resolved = resolve(folder, GenerateConfig(**options), read_folder(images), 1, lambda _: None)
     job, explainer = resolved.job, resolved.explainer()
     frames, device = frames_of(images, job.size, job.batch), job.placement.device
     pixels = explainer.normalize(frames) if explainer.differentiates else None
@@ -169,18 +169,18 @@ def main() -> None:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--arm", nargs=3, metavar=("ARM", "IMAGES", "WORK"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    options = {name: getattr(given, name) for name in ("model", "weights", "precision", "backend")}
-    options["methods"] = (given.method,)
-    if given.arm:
-        arm, images, work = given.arm
+    args = parser.parse_args()
+    options = {name: getattr(args, name) for name in ("model", "weights", "precision", "backend")}
+    options["methods"] = (args.method,)
+    if args.arm:
+        arm, images, work = args.arm
         print(json.dumps(globals()[arm](Path(images), Path(work), options)))
         return
     results: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        images = linked(given.images, work / "in", given.n) if given.images else photographs(work / "in", given.n)
-        for _, arm in itertools.product(range(given.rounds), ARMS):
+        images = linked(args.images, work / "in", args.n) if args.images else photographs(work / "in", args.n)
+        for _, arm in itertools.product(range(args.rounds), ARMS):
             command = [sys.executable, __file__, *sys.argv[1:], "--arm", arm, str(images), temporary]
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             result = json.loads(output.splitlines()[-1])

@@ -1,4 +1,4 @@
-"""`salpipe --help` beside `python -c "import click"`: medians of whole processes that take turns, and their ratio."""
+"""`salpipe --help` compared with `python -c "import click"`: medians of whole processes that alternate, and ratio."""
 
 from __future__ import annotations
 

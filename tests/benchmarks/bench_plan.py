@@ -1,4 +1,4 @@
-"""How long it takes, and how much memory, to plan a run over an ImageNet's worth of images, in folders and in a tar.
+"""Time and memory of planning a run over as many images as ImageNet has, in folders and in a tar.
 
 python tests/benchmarks/bench_plan.py [--images 1280000] [--folder SCRATCH]
 
@@ -26,7 +26,7 @@ WNIDS = 1000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1_280_000)
-    parser.add_argument("--folder", type=Path, help="where there is room for 1 KB an image")
+    parser.add_argument("--folder", type=Path, help="where there is room for 1 KB per image")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as scratch:
         root = Path(scratch)

@@ -1,4 +1,4 @@
-"""How long a command takes to begin: the first time, with nothing prepared, and from the second time on.
+"""Time until a command starts working: the first time, with an empty cache, and from the second time on.
 
     first    `generate` of a few photographs with an empty cache folder
     again    the same into another folder

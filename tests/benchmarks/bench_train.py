@@ -1,4 +1,4 @@
-"""A training step against a plain PyTorch loop, and a two-branch step against the baseline's: python bench_train.py.
+"""A training step compared with a plain PyTorch loop, and a two-branch step with the baseline's; bench_train.py.
 
 Every arm runs in a process of its own, as the allocator's thresholds hold for a whole process; arms take turns, and
 each gives the best of its rounds. The plain loop is what a tutorial shows: float32, NCHW, SGD with momentum, and its
@@ -47,10 +47,10 @@ def main() -> None:
             for arm in ARMS:
                 command = [sys.executable, __file__, *sys.argv[1:], "--arm", arm, "--shards", f"{folder}/shards"]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
-                found = json.loads(done.stdout.splitlines()[-1])
-                print(f"round {round_ + 1} {arm:10} {found['rate']:7.2f} images/s", file=sys.stderr)
-                if arm not in best or found["rate"] > best[arm]["rate"]:
-                    best[arm] = found
+                result = json.loads(done.stdout.splitlines()[-1])
+                print(f"round {round_ + 1} {arm:10} {result['rate']:7.2f} images/s", file=sys.stderr)
+                if arm not in best or result["rate"] > best[arm]["rate"]:
+                    best[arm] = result
     print(f"{options.backbone}, batch {options.batch}, {options.size} pixels, {os.cpu_count()} cores")
     for arm in ARMS:
         extra = (

@@ -59,8 +59,8 @@ def test_a_dry_run_explains_nothing(imagenet: Path, tmp_path: Path) -> None:
     assert splits == "splits: 10 train"
     assert classes == "classes of 5 images: English setter 5, kit fox 5"
     assert not (tmp_path / "shards").exists()
-    told = json.loads(done(imagenet, "-o", tmp_path / "shards", "--dry-run", "--json").stdout)
-    assert (told["images"], told["boxes"], told["classes"]) == (10, 1, {"English setter": 5, "kit fox": 5})
+    outlined = json.loads(done(imagenet, "-o", tmp_path / "shards", "--dry-run", "--json").stdout)
+    assert (outlined["images"], outlined["boxes"], outlined["classes"]) == (10, 1, {"English setter": 5, "kit fox": 5})
 
 
 @pytest.mark.slow
@@ -99,9 +99,9 @@ def test_a_dry_run_says_where_another_plan_is_in_the_way(imagenet: Path, tmp_pat
     done(imagenet, *arguments, *COMMAND)
     assert "refused" not in done(imagenet, *arguments, *COMMAND, "--dry-run").stderr
     assert json.loads(done(imagenet, *arguments, *COMMAND, "--dry-run", "--json").stdout)["refused"] is None
-    told = done(imagenet, *arguments, *COMMAND, "--seed", "1", "--dry-run").stderr.splitlines()[-1]
-    assert told.startswith("salpipe: without --dry-run this is refused: ")
-    assert "holds the shards of another plan (records " in told
+    refusal = done(imagenet, *arguments, *COMMAND, "--seed", "1", "--dry-run").stderr.splitlines()[-1]
+    assert refusal.startswith("salpipe: without --dry-run this is refused: ")
+    assert "holds the shards of another plan (records " in refusal
     for option, value, difference in (
         ("--size", "96", "size 64 -> 96"),
         ("--model", "resnet18", "model test_resnet -> resnet18"),
@@ -109,8 +109,8 @@ def test_a_dry_run_says_where_another_plan_is_in_the_way(imagenet: Path, tmp_pat
         ("--weights", "default", "weights_sha256"),
         ("--shard-size", "3", "shard_size 4 -> 3"),
     ):
-        told = done(imagenet, *arguments, *COMMAND, option, value, "--dry-run", "--json").stdout
-        assert difference in json.loads(told)["refused"]
+        outlined = done(imagenet, *arguments, *COMMAND, option, value, "--dry-run", "--json").stdout
+        assert difference in json.loads(outlined)["refused"]
     (tmp_path / "shards" / "plan.json").write_text("{}")
     assert "damaged or not a plan" in done(imagenet, *arguments, "--dry-run").stderr
 
@@ -121,9 +121,11 @@ def test_options_of_another_plan_are_told_before_images_are_listed(
     images = photographs(tmp_path / "photos", ["a/1.png"])
     done(images, "-o", tmp_path / "shards", *COMMAND)
     assert "another plan" not in done(images, "-o", tmp_path / "shards", *COMMAND, "--dry-run").stderr
-    told = done(images, "-o", tmp_path / "shards", *COMMAND, "--fit", "pad", "--dry-run").stderr
-    assert "holds the shards of another plan (fit crop -> pad); choose another output folder" in told
-    monkeypatch.setattr("saliency_pipeline.subsets.prepare.prepare", lambda *_, **__: pytest.fail("images were listed"))
+    notes = done(images, "-o", tmp_path / "shards", *COMMAND, "--fit", "pad", "--dry-run").stderr
+    assert "holds the shards of another plan (fit crop -> pad); choose another output folder" in notes
+    monkeypatch.setattr(
+        "saliency_pipeline.generation.checks.prepare", lambda *_, **__: pytest.fail("images were listed")
+    )
     refused = generate(images, "-o", tmp_path / "shards", *COMMAND, "--fit", "pad")
     assert (refused.exit_code, "(fit crop -> pad)" in refused.stderr) == (1, True)
 
@@ -133,7 +135,7 @@ def test_options_of_another_plan_are_told_before_images_are_listed(
     [
         (["--model", "resnet81"], "model 'resnet81' is unknown; did you mean"),
         (["--weights", "missing.pth"], "missing.pth: no such file"),
-        (["--weights", "README.md"], "README.md: not a kind of weights that is read"),
+        (["--weights", "README.md"], "README.md: not a supported kind of weights"),
         (["--model", "test_resnet", "--weights", "other.pth"], "other.pth: does not fit test_resnet"),
         (["--method", "gradcan"], "--method gradcan: unknown"),
     ],
@@ -146,7 +148,9 @@ def test_what_is_misspelt_is_told_before_images_are_listed(
     (tmp_path / "photos").mkdir()
     (tmp_path / "README.md").write_text("# Read me")
     torch.save({"a": torch.ones(1)}, tmp_path / "other.pth")
-    monkeypatch.setattr("saliency_pipeline.subsets.prepare.prepare", lambda *_, **__: pytest.fail("images were listed"))
+    monkeypatch.setattr(
+        "saliency_pipeline.generation.checks.prepare", lambda *_, **__: pytest.fail("images were listed")
+    )
     result = generate(tmp_path / "photos", "-o", tmp_path / "shards", *arguments, *dry)
     assert result.exit_code == 1
     assert message in result.stderr
@@ -160,9 +164,9 @@ def test_an_unusable_file_of_weights_is_told_before_torch_is_imported(tmp_path: 
         "try:\n    check_weights('README.md')\nexcept Exception as error:\n    print(error)\n"
         "print('torch' in sys.modules)"
     )
-    told = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert told.stdout.splitlines()[0].startswith("README.md: not a kind of weights")
-    assert told.stdout.splitlines()[1] == "False"
+    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[0].startswith("README.md: not a supported kind of weights")
+    assert result.stdout.splitlines()[1] == "False"
 
 
 def test_the_name_of_a_folder_stays_in_its_line(imagenet: Path, tmp_path: Path) -> None:

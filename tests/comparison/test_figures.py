@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
-from saliency_pipeline.comparison.figures import FIGURES, confusion
-from tests.comparison.pages import ARMS, CLASSES, results, without_figures
+from saliency_pipeline.comparison import report
+from saliency_pipeline.comparison.figures import FIGURES, ReportFigure, confusion
+from saliency_pipeline.figures.plotting import new_figure
+from tests.comparison.pages import ARMS, CLASSES, results, without_figures, written
 
 EFFECT = {"half": 0.04}
 
@@ -24,7 +27,7 @@ def test_the_threshold_is_called_fixed_or_descriptive_beside_the_curves(
     values = results()
     setting = values["settings"][0]
     setting["threshold"] = threshold
-    figure = FIGURES["first-epochs"](values, setting)
+    figure = FIGURES["first-epochs"].plot(values, setting)
     assert figure is not None
     (axes,) = figure.axes
     (text,) = axes.texts
@@ -42,7 +45,7 @@ def test_the_threshold_is_called_fixed_or_descriptive_beside_the_curves(
 @pytest.mark.parametrize("name", ["paired-differences", "forest"])
 def test_differences_have_three_measures_in_rows_by_role(name: str) -> None:
     values = results(effects=EFFECT)
-    figure = FIGURES[name](values, values["settings"][0])
+    figure = FIGURES[name].plot(values, values["settings"][0])
     assert figure is not None
     assert [axes.get_title(loc="left") for axes in figure.axes] == [
         "final accuracy, points",
@@ -72,9 +75,42 @@ def test_long_names_keep_their_end_in_figures() -> None:
         (f"{name}-uniform", "control", name),
     )
     values = results(arms=arms)
-    figure = FIGURES["final-accuracies"](values, values["settings"][0])
+    figure = FIGURES["final-accuracies"].plot(values, values["settings"][0])
     assert figure is not None
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert len(set(labels)) == 4
     assert all(len(label) <= 28 for label in labels)
     assert labels[2].endswith("-mismatched")
+
+
+@pytest.mark.parametrize("detail", [False, True])
+def test_an_entry_in_the_list_is_all_that_a_figure_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, detail: bool
+) -> None:
+    def plot(results: Any, setting: Any) -> Figure:
+        figure = new_figure(2, 2)
+        figure.suptitle("<evil>")
+        return figure
+
+    entries = {
+        "mine": ReportFigure(plot, "My <title>", "Of {{ setting.name }}, {{ threshold }}.", detail, "square"),
+        "nothing": ReportFigure(lambda results, setting: None, "No figure", "{{ no.such.value }}"),
+    }
+    monkeypatch.setattr(report, "FIGURES", entries)
+    page = written(tmp_path, results())
+    assert [image["alt"] for image in page.all("img") if image["alt"] == "My <title>"] == ["My <title>"]
+    assert len(page.all("figure", class_="square")) == 1
+    assert "My <title> Of all images, descriptive threshold (95 % of the reference's median)." in page.text
+    assert (page.text.index("My <title>") > page.text.index("Arms in detail")) is detail
+    assert "No figure" not in page.text
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["mine.png", "mine.svg"]
+
+
+def test_captions_escape_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = ReportFigure(lambda results, setting: new_figure(2, 2), "Mine", "Of {{ setting.name }}.")
+    monkeypatch.setattr(report, "FIGURES", {"mine": entry})
+    values = results()
+    values["settings"][0]["name"] = "<b>&"
+    page = written(tmp_path, values)
+    assert "Mine Of <b>&." in page.text
+    assert not page.all("b")

@@ -1,1 +1,1 @@
-"""Mutated files of every kind, read by salpipe's own readers: `python -m tests.fuzz --help`, or `make fuzz`."""
+"""Mutated files of every kind, read with salpipe's own readers: `python -m tests.fuzz --help`, or `make fuzz`."""

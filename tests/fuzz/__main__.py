@@ -1,4 +1,4 @@
-"""Mutates valid files of every kind and reads them with salpipe's own readers; says what broke and how to repeat it."""
+"""Mutates valid files of every kind, reads them with salpipe's own readers, and prints what failed."""
 
 import argparse
 import json
@@ -16,10 +16,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, default=2.0, help="how long; the kinds share the time")
     parser.add_argument("--files", type=int, metavar="N", help="so many files of each kind instead")
-    parser.add_argument("--kind", action="append", default=[], metavar="NAME", help="this kind alone; may be repeated")
+    parser.add_argument("--kind", action="append", default=[], metavar="NAME", help="only this kind; may be repeated")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files")
     parser.add_argument(
-        "--only", type=int, action="append", default=[], metavar="NUMBER", help="this file of a kind alone"
+        "--only", type=int, action="append", default=[], metavar="NUMBER", help="only this file of a kind"
     )
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="worker processes")
     parser.add_argument("--keep", type=Path, default=Path(".cache/fuzz"), help="folder for files that broke something")

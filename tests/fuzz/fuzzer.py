@@ -1,4 +1,4 @@
-"""Spends time on kinds of files, with several workers, and tells what came of it: a line per kind and per failure."""
+"""The fuzzer: distributes the time over kinds of files and several workers, and tabulates the results."""
 
 import importlib
 import shutil
@@ -174,8 +174,13 @@ class Fuzzer:
                 "memory": tally.memory,
                 "warnings": dict(tally.warnings),
                 "failures": [
-                    {"cause": cause, "count": len(found), "reason": found[0].reason, "command": found[0].case.command}
-                    for cause, found in tally.causes.items()
+                    {
+                        "cause": cause,
+                        "count": len(failed),
+                        "reason": failed[0].reason,
+                        "command": failed[0].case.command,
+                    }
+                    for cause, failed in tally.causes.items()
                 ],
             }
             for name, tally in self.tallies.items()
@@ -190,9 +195,9 @@ class Fuzzer:
             most = f"{tally.longest:>11.2f}{tally.memory / 1e6:>11.0f}{sum(tally.warnings.values()):>10,}"
             lines.append(f"{name:<14}{counts}{tally.verdicts[FAILED]:>8,}{most}")
         for tally in self.tallies.values():
-            for cause, found in tally.causes.items():
-                lines.append(f"{len(found):,} x {cause}: {found[0].reason[:160]}")
-                lines.append(f"    {found[0].case.command}")
+            for cause, failed in tally.causes.items():
+                lines.append(f"{len(failed):,} x {cause}: {failed[0].reason[:160]}")
+                lines.append(f"    {failed[0].case.command}")
         files = sum(tally.files for tally in self.tallies.values())
         return "\n".join([*lines, f"{files:,} files of {len(self.names)} kinds, {self.failed:,} failed"])
 

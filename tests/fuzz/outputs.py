@@ -97,7 +97,7 @@ def weights(root: Path) -> Iterator[Path]:
 def _run(folder: Path, arch: str = "modulated") -> Path:
     """What a finished training run leaves, without the training."""
     folder.mkdir(parents=True)
-    about: dict[str, Any] = {"path": "shards", "plan": "plan-labeled", "provenance": training.PROVENANCE}
+    shards: dict[str, Any] = {"path": "shards", "plan": "plan-labeled", "provenance": training.PROVENANCE}
     spec = NetworkSpec(arch=arch, backbone=NETWORK, classes=("circle", "square", "stripe"), size=32)
     torch.manual_seed(0)
     model = build_network(spec)
@@ -106,14 +106,14 @@ def _run(folder: Path, arch: str = "modulated") -> Path:
     for parameter in list(model.parameters())[:2]:
         optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     save_last(folder, model, optimizer, State(epoch=2, rows=rows, best=rows[0], elapsed=2.0))
-    told = {"config": json.loads(json.dumps(vars(replace(CONFIG, arch=arch)))), "shards": about}
+    training_record = {"config": json.loads(json.dumps(vars(replace(CONFIG, arch=arch)))), "shards": shards}
     images_seen = TrainingImages.of(np.arange(6 * DIGEST, dtype=np.uint8).reshape(6, DIGEST))
-    write_trained(folder / BEST, model, spec, told, images_seen)
+    write_trained(folder / BEST, model, spec, training_record, images_seen)
     CONFIG.write(folder)
     start = {"name": "scratch", "sha256": "0" * 64, "report": "random"}
     images = {"train": 6, "validation": 3, "pool": 6}
     environment = {"shuffle": [2, 64], "environment": {"python": "3"}}
-    write_json(folder / PROVENANCE, {"shards": about, "images": images, "initialization": start, **environment})
+    write_json(folder / PROVENANCE, {"shards": shards, "images": images, "initialization": start, **environment})
     write_metrics(folder, rows)
     keys, logits = [f"circle/{n}.jpg" for n in range(3)], np.eye(3, dtype=np.float32)
     for place in (folder, folder / "evaluation-test"):
@@ -146,17 +146,18 @@ def run_tables(root: Path) -> Iterator[Path]:
 
 
 def comparison_plan() -> ComparisonPlan:
-    """Of the comparison that `comparisons` writes."""
+    """Specification of the comparison that `comparisons` writes."""
     return ComparisonPlan("shards", "plan-labeled", choose_arms(()), CONFIG, 5, 2, ("all",), None, 1, False)
 
 
 def comparisons(root: Path) -> Iterator[Path]:
-    told = results(("baseline", "half"), folds=2, epochs=3)
-    paid = {
-        arm["name"]: {"runs": 2, "seconds": 2.0, "seconds_per_epoch": 1.0, "reads_maps": True} for arm in told["arms"]
+    document = results(("baseline", "half"), folds=2, epochs=3)
+    arm_costs = {
+        arm["name"]: {"runs": 2, "seconds": 2.0, "seconds_per_epoch": 1.0, "reads_maps": True}
+        for arm in document["arms"]
     }
-    costs = {"settings": {s["name"]: paid for s in told["settings"]}, "maps": {"images": 3, "seconds": 3.0}}
-    files = {"results.json": told, "costs.json": costs, "plan.json": described(comparison_plan())}
+    costs = {"settings": {s["name"]: arm_costs for s in document["settings"]}, "maps": {"images": 3, "seconds": 3.0}}
+    files = {"results.json": document, "costs.json": costs, "plan.json": described(comparison_plan())}
     for name in files:
         for other, value in files.items():
             written(root / name / other, json.dumps(value, indent=1).encode())

@@ -1,4 +1,4 @@
-"""Every kind of file that salpipe reads: its seeds, its mutators and its reader. A new kind is one line of `KINDS`."""
+"""Table of every kind of file that salpipe reads: seeds, mutators and reader. A new kind is one line of `KINDS`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

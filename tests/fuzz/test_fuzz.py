@@ -1,4 +1,4 @@
-"""The watch sees what was planted, a case can be repeated, and every kind's seeds are read."""
+"""The fuzzer: planted failures are recorded, a case can be repeated, and the seeds of every kind are read."""
 
 import shlex
 import subprocess
@@ -45,7 +45,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fuzzer, 
 def test_what_breaks_is_seen_and_kept(planted, kind, cause):
     fuzzer, keep = planted
     tally = fuzzer.tallies[kind]
-    assert {found: len(results) for found, results in tally.causes.items()} == {cause: 2}
+    assert {name: len(results) for name, results in tally.causes.items()} == {cause: 2}
     assert (keep / f"{kind}-0-99" / "failure.txt").read_text().startswith(Case(kind, 0, 99).command)
     assert list(keep.glob(f"{kind}-0-99/*/file.txt"))
 
@@ -84,10 +84,10 @@ def test_the_seed_decides_the_file(tmp_path):
 
     first = seed_count(kind.name, tmp_path / "first") + len(SPECIAL)
     numbers = range(first, first + 50)
-    found = [mutated(3, number, "first") for number in numbers]
-    assert found == [mutated(3, number, "second") for number in numbers]
-    assert len({data for data, _ in found}) > 40
-    assert found != [mutated(4, number, "first") for number in numbers]
+    files = [mutated(3, number, "first") for number in numbers]
+    assert files == [mutated(3, number, "second") for number in numbers]
+    assert len({data for data, _ in files}) > 40
+    assert files != [mutated(4, number, "first") for number in numbers]
 
 
 def test_numbers_begin_with_whole_files_and_what_is_no_file(tmp_path):

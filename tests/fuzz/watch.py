@@ -1,4 +1,4 @@
-"""Reads cases in worker processes and watches time, memory and crashes. What the cases are stands in `cases.py`."""
+"""Worker processes that read cases, with limits of time and memory; crashes are recorded."""
 
 import ctypes
 import faulthandler
@@ -123,7 +123,7 @@ class Worker:
             return self._crashed(case, edits, begun)
 
     def _too_long(self, seconds: float, worked: float) -> bool:
-        """Whether a file works or waits for too long; a busy machine, on which it has to share, makes no difference."""
+        """Return whether a file takes or waits for too long; other load on the machine makes no difference."""
         most = self.limits.seconds
         return seconds > most and (worked > most or worked < _IDLE * seconds or seconds > _PATIENCE * most)
 
@@ -237,12 +237,12 @@ def _judged(case: Case, edits: str, read: Callable[[], None]) -> Result:
 
 def _place(error: BaseException) -> str:
     """The last line of salpipe's own that the error passed; without one, how the message begins."""
-    found = " ".join(str(error).split()[:2])
+    place = " ".join(str(error).split()[:2])
     for frame in traceback.extract_tb((error.__cause__ or error).__traceback__):
         folder, mark, name = frame.filename.rpartition("saliency_pipeline/")
         if mark and "/tests/" not in name and not folder.endswith("/tests/"):
-            found = f"{name}:{frame.lineno} {frame.name}"
-    return found
+            place = f"{name}:{frame.lineno} {frame.name}"
+    return place
 
 
 # what a process takes

@@ -28,7 +28,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run over `images`, four images a shard. Not to be changed."""
+    """A finished run over `images`, four images per shard. Not to be changed."""
     folder = tmp_path_factory.mktemp("finished") / "shards"
     run(images, folder)
     return folder

@@ -14,12 +14,12 @@ CATALOGUE = Catalogue("/data", RECORDS, ("ant", "bee", "cow"), (), "ilsvrc", ("x
 
 
 def test_everything_is_counted():
-    found = outline(CATALOGUE, 2)
-    assert (found.root, found.layout, found.images, found.shards) == ("/data", "ilsvrc", 5, 3)
-    assert found.splits == {"none": 1, "train": 3, "validation": 1}
-    assert found.classes == {"ant": 3, "bee": 0, "cow": 1}
-    assert (found.unlabeled, found.boxes, found.regions) == (1, 1, 1)
-    assert found.notes == ("x.tar: a link",)
+    outlined = outline(CATALOGUE, 2)
+    assert (outlined.root, outlined.layout, outlined.images, outlined.shards) == ("/data", "ilsvrc", 5, 3)
+    assert outlined.splits == {"none": 1, "train": 3, "validation": 1}
+    assert outlined.classes == {"ant": 3, "bee": 0, "cow": 1}
+    assert (outlined.unlabeled, outlined.boxes, outlined.regions) == (1, 1, 1)
+    assert outlined.notes == ("x.tar: a link",)
 
 
 def test_the_text_says_it_for_people():

@@ -18,8 +18,7 @@ from PIL import Image
 import saliency_pipeline
 from saliency_pipeline.datasets.folder import read_folder
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.generation.job import sized
-from saliency_pipeline.generation.plan import Request
+from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.run import generate
 from saliency_pipeline.images.decode import decode_frame
 from saliency_pipeline.models.source.source import load_source
@@ -55,7 +54,7 @@ ORDER = [
 
 def explainer(methods: tuple[str, ...] = ("gradcam",), target: Target | None = None) -> Explainer:
     """The engine of `OPTIONS`, put together here."""
-    source = sized(load_source(OPTIONS["model"], OPTIONS["weights"]), OPTIONS["size"])
+    source = load_source(OPTIONS["model"], OPTIONS["weights"]).with_size(OPTIONS["size"])
     layer = choose_layer(source.module, OPTIONS["size"])
     return Explainer(source, layer, find_methods(methods), target or Target("predicted"), 4, Placement())
 
@@ -204,8 +203,8 @@ def test_a_flat_folder_is_unlabeled(tmp_path: Path) -> None:
 
 def test_images_that_are_known_to_be_duplicates_are_stored_as_such(tmp_path: Path) -> None:
     images = flat(tmp_path / "images", 6)
-    known = marked(read_folder(images), [0, 1, 2, 3, 1, 5])
-    run(known, tmp_path / "shards")
+    catalogue = marked(read_folder(images), [0, 1, 2, 3, 1, 5])
+    run(catalogue, tmp_path / "shards")
     stored = [ShardFolder(tmp_path / "shards").shard(number).groups.tolist() for number in (0, 1)]
     assert stored == [[-1, 1, -1, -1], [1, -1]]
     assert verify(tmp_path / "shards", deep=True).problems == ()
@@ -277,11 +276,11 @@ def test_labels_that_are_none_are_refused(tmp_path: Path, folder: str, why: str)
 
 
 def test_a_catalogue_and_a_request_do_as_well(images: Path, finished: Path, tmp_path: Path) -> None:
-    report = generate(read_folder(images), tmp_path / "shards", Request(**OPTIONS))
+    report = generate(read_folder(images), tmp_path / "shards", GenerateConfig(**OPTIONS))
     assert report.complete
     assert kept(tmp_path / "shards") == kept(finished)
     with pytest.raises(TypeError, match="not both"):
-        generate(images, tmp_path / "shards", Request(), size=64)
+        generate(images, tmp_path / "shards", GenerateConfig(), size=64)
 
 
 @pytest.mark.parametrize("place", [".", "train", "train/cat/new", "link"])
@@ -337,7 +336,7 @@ def test_what_cannot_be_is_one_line_that_names_the_remedy(
 
 
 def test_a_size_the_network_does_not_take_is_refused(images: Path, tmp_path: Path) -> None:
-    with pytest.raises(SalpipeError, match=r"^--size 50: test_vit does not take such frames"):
+    with pytest.raises(SalpipeError, match=r"^--size 50: test_vit does not accept such frames"):
         run(images, tmp_path / "shards", model="test_vit", size=50)
 
 

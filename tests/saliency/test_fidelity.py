@@ -59,9 +59,9 @@ def test_fidelity_is_the_worst_maps() -> None:
     rng = np.random.default_rng(0)
     want = rng.random((3, 4, 4))
     got = want + rng.normal(0, 0.01, want.shape)
-    found = fidelity(got, want)
-    assert found.correlation == pytest.approx(min(reference.pearson(a, b) for a, b in zip(got, want, strict=True)))
-    assert found.error == pytest.approx(max(np.abs(a - b).max() / b.max() for a, b in zip(got, want, strict=True)))
+    agreement = fidelity(got, want)
+    assert agreement.correlation == pytest.approx(min(reference.pearson(a, b) for a, b in zip(got, want, strict=True)))
+    assert agreement.error == pytest.approx(max(np.abs(a - b).max() / b.max() for a, b in zip(got, want, strict=True)))
     assert fidelity(want, want) == Fidelity(pytest.approx(1.0), 0.0)
     assert fidelity(-want, want).correlation == pytest.approx(-1.0)
 
@@ -88,9 +88,9 @@ HOLE, PEAK = np.where(SLOPE == 3, np.nan, SLOPE), np.where(SLOPE == 3, np.inf, S
     ],
 )
 def test_fidelity_of_odd_maps(got: list[np.ndarray], want: list[np.ndarray], faithful: bool) -> None:
-    found = fidelity(np.stack(got), np.stack(want))
-    assert found.within(*BOUNDS["layer", "fp32"]) is faithful
-    assert not np.isnan(found.error)
+    agreement = fidelity(np.stack(got), np.stack(want))
+    assert agreement.within(*BOUNDS["layer", "fp32"]) is faithful
+    assert not np.isnan(agreement.error)
 
 
 EXACT, ROUNDED = Placement("torch", "fp32"), Placement("torch", "bf16")
@@ -111,8 +111,8 @@ class Checking:
 
         def note(explainer: Explainer, methods: object, frames: np.ndarray, reference: object) -> list[Fidelity]:
             self.compared_with.append(reference[1][0])
-            found = measured(explainer, methods, frames, reference)
-            return [Fidelity(0.5, 1.0) for _ in found] if explainer.placement in self.spoiled else found
+            fidelities = measured(explainer, methods, frames, reference)
+            return [Fidelity(0.5, 1.0) for _ in fidelities] if explainer.placement in self.spoiled else fidelities
 
         monkeypatch.setattr(fidelity_module, "reference_maps", count)
         monkeypatch.setattr(fidelity_module, "measured_fidelity", note)

@@ -53,8 +53,8 @@ def test_the_chosen_layer_carries_the_whole_signal(
     name: str, size: int, layer: str, layout: str, side: int, prefix: int
 ) -> None:
     source = library_source(name, size)
-    found = library_layer(name, size)
-    assert (found.name, found.layout, found.grid, found.prefix, found.clean) == (
+    layer = library_layer(name, size)
+    assert (layer.name, layer.layout, layer.grid, layer.prefix, layer.clean) == (
         layer,
         layout,
         (side,) * 2,
@@ -63,10 +63,10 @@ def test_the_chosen_layer_carries_the_whole_signal(
     )
     if name.startswith("torchvision/vit"):  # its classifier is all zeros until it is trained
         return
-    output, logits = WithActivations(source.module, found.name)(probe_frames(size, 1).requires_grad_())
+    output, logits = WithActivations(source.module, layer.name)(probe_frames(size, 1).requires_grad_())
     (gradient,) = torch.autograd.grad(logits[0, 3], output)
-    assert found.to_grid(output).shape == (1, found.channels, side, side)
-    assert found.to_grid(gradient).abs().amax() > 0
+    assert layer.to_grid(output).shape == (1, layer.channels, side, side)
+    assert layer.to_grid(gradient).abs().amax() > 0
 
 
 @pytest.mark.parametrize(

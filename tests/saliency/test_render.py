@@ -15,14 +15,14 @@ def photo() -> np.ndarray:
 
 def spot(value: float = 1.0, size: int = 7) -> np.ndarray:
     """A map with one cell, in the upper left quarter, that is not zero."""
-    found = np.zeros((size, size), dtype=np.float32)
-    found[1, 2] = value
-    return found
+    map_ = np.zeros((size, size), dtype=np.float32)
+    map_[1, 2] = value
+    return map_
 
 
 def enlarged(map_: np.ndarray, size: int) -> np.ndarray:
     """Bilinear with half-pixel centers, in a slower, less complicated way."""
-    found = np.empty((size, size))
+    resized = np.empty((size, size))
     for axis in np.ndindex(size, size):
         at = [min(max((i + 0.5) * n / size - 0.5, 0), n - 1) for i, n in zip(axis, map_.shape, strict=True)]
         low = [int(a) for a in at]
@@ -30,8 +30,8 @@ def enlarged(map_: np.ndarray, size: int) -> np.ndarray:
         y, x = at[0] - low[0], at[1] - low[1]
         top = (1 - x) * map_[low[0], low[1]] + x * map_[low[0], high[1]]
         bottom = (1 - x) * map_[high[0], low[1]] + x * map_[high[0], high[1]]
-        found[axis] = (1 - y) * top + y * bottom
-    return found
+        resized[axis] = (1 - y) * top + y * bottom
+    return resized
 
 
 def test_a_coarse_map_is_divided_by_its_maximum() -> None:
@@ -41,10 +41,10 @@ def test_a_coarse_map_is_divided_by_its_maximum() -> None:
 
 def test_a_fine_map_is_clipped_at_its_99th_percentile() -> None:
     map_ = np.arange(10_000, dtype=np.float32).reshape(100, 100)
-    found = normalize(map_)
-    assert found.ravel()[9_900] == 1
-    assert (found == 1).sum() == 100
-    np.testing.assert_allclose(found.ravel()[:9_900], map_.ravel()[:9_900] / 9_900, rtol=1e-6)
+    normalized = normalize(map_)
+    assert normalized.ravel()[9_900] == 1
+    assert (normalized == 1).sum() == 100
+    np.testing.assert_allclose(normalized.ravel()[:9_900], map_.ravel()[:9_900] / 9_900, rtol=1e-6)
 
 
 def test_the_minimum_is_not_subtracted() -> None:
@@ -56,8 +56,8 @@ def test_a_map_with_few_values_is_divided_by_their_maximum() -> None:
 
 
 def test_the_sign_stays() -> None:
-    found = normalize(np.array([[-4, 2], [0, 1]], dtype=np.float32))
-    assert found.tolist() == [[-1, 0.5], [0, 0.25]]
+    normalized = normalize(np.array([[-4, 2], [0, 1]], dtype=np.float32))
+    assert normalized.tolist() == [[-1, 0.5], [0, 0.25]]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -73,11 +73,11 @@ def test_extreme_ranges_neither_warn_nor_overflow(value: np.float32) -> None:
 
 
 def test_an_all_zero_map_leaves_a_muted_photo(photo: np.ndarray) -> None:
-    found = overlay(photo, np.zeros((7, 7), dtype=np.float32))
-    assert found.shape == photo.shape
-    assert found.dtype == np.uint8
-    assert 0.7 < found.mean() / photo.mean() < 0.9
-    luma = [picture.mean(axis=2).ravel() for picture in (found, photo)]
+    picture = overlay(photo, np.zeros((7, 7), dtype=np.float32))
+    assert picture.shape == photo.shape
+    assert picture.dtype == np.uint8
+    assert 0.7 < picture.mean() / photo.mean() < 0.9
+    luma = [image.mean(axis=2).ravel() for image in (picture, photo)]
     assert np.corrcoef(*luma)[0, 1] > 0.98
 
 
@@ -97,13 +97,13 @@ def test_maps_are_enlarged_with_half_pixel_centers(shape: tuple[int, int]) -> No
     black = np.zeros((24, 24, 3), dtype=np.uint8)
     # over black, fully opaque and in one color the strength is what is left
     expected = np.clip(enlarged(normalize(map_), 24), 0, 1)[..., None]
-    found = overlay(black, map_, alpha=1).astype(float)
-    assert np.abs(found - colors(expected[..., 0].astype(np.float32)) * expected).max() <= 3
+    picture = overlay(black, map_, alpha=1).astype(float)
+    assert np.abs(picture - colors(expected[..., 0].astype(np.float32)) * expected).max() <= 3
 
 
 def test_the_photo_stays_readable_under_the_strongest_map(photo: np.ndarray) -> None:
-    found = overlay(photo, np.ones((7, 7), dtype=np.float32))
-    assert np.corrcoef(found.mean(axis=2).ravel(), photo.mean(axis=2).ravel())[0, 1] > 0.9
+    picture = overlay(photo, np.ones((7, 7), dtype=np.float32))
+    assert np.corrcoef(picture.mean(axis=2).ravel(), photo.mean(axis=2).ravel())[0, 1] > 0.9
 
 
 def test_negative_values_are_blue_where_positive_ones_are_red() -> None:
@@ -117,9 +117,9 @@ def test_negative_values_are_blue_where_positive_ones_are_red() -> None:
 def test_a_map_finer_than_the_frame_is_averaged() -> None:
     black = np.zeros((10, 10, 3), dtype=np.uint8)
     stripes = np.tile(np.array([0, 1], dtype=np.float32), (40, 20))
-    found = overlay(black, stripes)
-    assert (found == found[0, 0]).all()
-    assert found.max() > 0
+    picture = overlay(black, stripes)
+    assert (picture == picture[0, 0]).all()
+    assert picture.max() > 0
 
 
 @pytest.mark.parametrize("colormap", ["inferno", "magma", "viridis"])
@@ -146,9 +146,9 @@ def test_a_sheet_holds_every_tile_in_order() -> None:
     assert sheet.dtype == np.uint8
     firsts = {}
     for i in range(5):
-        found = (sheet == 10 + i).all(axis=2)
-        assert found.sum() >= 4_000
-        firsts[i] = tuple(np.argwhere(found)[0])
+        inside = (sheet == 10 + i).all(axis=2)
+        assert inside.sum() >= 4_000
+        firsts[i] = tuple(np.argwhere(inside)[0])
     assert firsts[0][0] == firsts[1][0] == firsts[2][0] < firsts[3][0] == firsts[4][0]
     assert firsts[0][1] == firsts[3][1] < firsts[1][1] == firsts[4][1] < firsts[2][1]
 

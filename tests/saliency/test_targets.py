@@ -57,9 +57,9 @@ def test_targets_are_read(text: str, wanted: Target) -> None:
     ],
 )
 def test_the_explained_classes(target: Target, classes: list[list[int]]) -> None:
-    found = target.classes(LOGITS, torch.tensor([1, 0]))
-    assert found.tolist() == classes
-    assert found.dtype == torch.int64
+    explained = target.classes(LOGITS, torch.tensor([1, 0]))
+    assert explained.tolist() == classes
+    assert explained.dtype == torch.int64
 
 
 def test_among_many_equal_logits_the_lowest_classes_come_first() -> None:
@@ -115,8 +115,8 @@ def test_a_source_model_resolves_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("names", "wanted"), [(("cat", "dog"), (0, 1)), (("n01443537", "Goldfish"), (1, 1))])
 def test_labels_are_resolved_by_names(names: tuple[str, ...], wanted: tuple[int, ...]) -> None:
     source = named_source(("cat", "dog", "2")) if "cat" in names else named_source(("tench", "goldfish"), WNIDS)
-    found = parse_target("label", len(source.classes), source.class_index, names, 0, source.class_named)
-    assert found.label_index == wanted
+    parsed = parse_target("label", len(source.classes), source.class_index, names, 0, source.class_named)
+    assert parsed.label_index == wanted
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,9 @@ def test_boxes_come_back_image_by_image(tmp_path, encoding, capacity):
     path = write(tmp_path / "a.h5", header(encoding, boxes=True), boxed(encoding=encoding), (2, 1), capacity)
     shard = Shard(path)
     for row, boxes in enumerate(BOXES):
-        found = shard.boxes(row)
-        assert (found.dtype, found.shape) == (np.int32, (len(boxes), 4))
-        assert [tuple(box) for box in found.tolist()] == list(boxes)
+        stored = shard.boxes(row)
+        assert (stored.dtype, stored.shape) == (np.int32, (len(boxes), 4))
+        assert [tuple(box) for box in stored.tolist()] == list(boxes)
     assert verify(path, deep=True).problems == ()
     with h5py.File(path) as file:
         assert file["source/box_offset"][:].tolist() == [0, 2, 2, 3]

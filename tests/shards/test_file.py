@@ -154,9 +154,9 @@ def test_many_threads_may_read_more_shards_than_stay_open(tmp_path, monkeypatch)
     expected = dataset.__getitems__(range(16))
     orders = [np.random.default_rng(seed).permutation(16) for seed in range(40)]
     with ThreadPoolExecutor(8) as pool:
-        for order, found in zip(orders, pool.map(dataset.__getitems__, orders), strict=True):
-            np.testing.assert_array_equal(found.images, expected.images[order])
-            np.testing.assert_array_equal(found.maps, expected.maps[order])
+        for order, loaded in zip(orders, pool.map(dataset.__getitems__, orders), strict=True):
+            np.testing.assert_array_equal(loaded.images, expected.images[order])
+            np.testing.assert_array_equal(loaded.maps, expected.maps[order])
     assert opened_shards(path) <= 2
 
 

@@ -43,10 +43,10 @@ def test_links_out_of_the_file_are_not_followed(tmp_path, path):
         file.create_group("source")["size"] = np.ones((4, 2), np.int32)
     for name, target in (("label", "/label"), ("source", "/source")):
         replaced(path, name, lambda file, name, t=target: file.__setitem__(name, h5py.ExternalLink(str(secret), t)))
-    found = problems(path)
-    assert "label is reached through a link, which is not allowed" in found
-    assert "source/size is reached through a link, which is not allowed" in found
-    assert "source/sha256 is reached through a link, which is not allowed" in found
+    messages = problems(path)
+    assert "label is reached through a link, which is not allowed" in messages
+    assert "source/size is reached through a link, which is not allowed" in messages
+    assert "source/sha256 is reached through a link, which is not allowed" in messages
 
 
 def test_soft_links_are_not_followed(path):
@@ -179,10 +179,10 @@ def set_attribute(path, name, value):
 )
 def test_wrong_attributes_are_named(path, name, value, message):
     set_attribute(path, name, value)
-    found = problems(path)
-    assert len(found) == 1
-    assert message in found[0]
-    assert "\n" not in found[0]
+    messages = problems(path)
+    assert len(messages) == 1
+    assert message in messages[0]
+    assert "\n" not in messages[0]
 
 
 def test_a_minor_version_may_add_things(path):

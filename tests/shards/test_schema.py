@@ -1,4 +1,4 @@
-"""The form in which maps are stored, and what headers may say."""
+"""Encoding of maps, and limits of headers."""
 
 import numpy as np
 import pytest
@@ -137,8 +137,8 @@ def test_headers_compare_as_they_are_stored():
 
 
 def test_columns_follow_the_header():
-    found = columns(header(), 6)
-    assert found["image"].shape == (6, 24, 24, 3)
-    assert found["saliency/gradcam/map"].nbytes == 6 * 7 * 5 * 2
+    stored = columns(header(), 6)
+    assert stored["image"].shape == (6, 24, 24, 3)
+    assert stored["saliency/gradcam/map"].nbytes == 6 * 7 * 5 * 2
     assert "image" not in columns(header("jpeg"), 6)
-    assert all(column.shape[0] == 6 for column in found.values())
+    assert all(column.shape[0] == 6 for column in stored.values())

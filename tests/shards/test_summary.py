@@ -22,11 +22,11 @@ def test_counts_agree_with_the_images_one_by_one(tmp_path):
     assert summary.bytes == sum(file.stat().st_size for file in path.glob("*.h5"))
     names = {-1: "none", 0: "train", 1: "validation", 2: "test"}
     for label, entry in enumerate(summary.classes):
-        assert entry["name"] == header().classes[label]
-        assert entry["images"] == sum(pair.label == label for pair in pairs)
+        assert entry.name == header().classes[label]
+        assert entry.images == sum(pair.label == label for pair in pairs)
         for split, name in names.items():
             expected = sum(pair.label == label and pair.split == split for pair in pairs)
-            assert entry["splits"].get(name, 0) == expected
+            assert entry.splits.get(name, 0) == expected
     assert summary.unlabeled == sum(pair.label == -1 for pair in pairs) > 0
     assert summary.splits == {name: sum(pair.split == split for pair in pairs) for split, name in names.items()}
     heights = [pair.source_size[0] for pair in pairs]
@@ -35,17 +35,19 @@ def test_counts_agree_with_the_images_one_by_one(tmp_path):
     assert summary.score == Range(float(min(scores)), float(np.median(scores)), float(max(scores)))
     assert summary.rejects == {"truncated": 2}
     first = [int(pair.prediction_class[0]) for pair in pairs]
-    assert [entry["images"] for entry in summary.predicted] == sorted(map(first.count, set(first)), reverse=True)[:10]
-    assert all(entry["images"] == first.count(entry["class"]) for entry in summary.predicted)
-    assert all(entry["name"] == f"source {entry['class']}" for entry in summary.predicted)
+    assert [entry.images for entry in summary.predicted] == sorted(map(first.count, set(first)), reverse=True)[:10]
+    assert all(entry.images == first.count(entry.index) for entry in summary.predicted)
+    assert all(entry.name == f"source {entry.index}" for entry in summary.predicted)
     for method, shape in MAPS.items():
         peaks = np.array([np.abs(pair.maps[method]).max(axis=(1, 2)) for pair in pairs])
-        found = summary.maps[method]
-        assert found.shape == shape
+        statistics = summary.maps[method]
+        assert statistics.shape == shape
         np.testing.assert_allclose(
-            [found.scale.min, found.scale.median, found.scale.max], [peaks.min(), np.median(peaks), peaks.max()], 1e-6
+            [statistics.scale.min, statistics.scale.median, statistics.scale.max],
+            [peaks.min(), np.median(peaks), peaks.max()],
+            1e-6,
         )
-        assert (found.all_zero, found.constant, found.non_finite) == (0, 0, 0)
+        assert (statistics.all_zero, statistics.constant, statistics.non_finite) == (0, 0, 0)
 
 
 def test_shares_of_odd_maps(tmp_path):
@@ -54,8 +56,8 @@ def test_shares_of_odd_maps(tmp_path):
     whole.maps["gradcam"][2] = 5
     whole.maps["gradcam"][3, 0, 0, 0] = np.nan
     whole.maps["gradcam"][4] = np.nan
-    found = inspect(write(tmp_path / "a.h5", header(), whole)).maps["gradcam"]
-    assert (found.all_zero, found.constant, found.non_finite) == (3 / 8, 1 / 8, 2 / 8)
+    statistics = inspect(write(tmp_path / "a.h5", header(), whole)).maps["gradcam"]
+    assert (statistics.all_zero, statistics.constant, statistics.non_finite) == (3 / 8, 1 / 8, 2 / 8)
 
 
 def test_images_of_one_color_are_flagged_and_counted(tmp_path):
@@ -93,10 +95,10 @@ def test_images_with_boxes_and_known_duplicates_are_counted(tmp_path):
     whole = replace(
         rows(4), boxes=[((1, 2, 3, 4),), (), ((0, 0, 5, 5), (1, 1, 2, 2)), ()], groups=np.array([-1, 0, 0, -1])
     )
-    found = inspect(write(tmp_path / "a.h5", header(boxes=True, groups=True), whole))
-    assert (found.boxed, found.duplicates) == (2, 2)
-    assert "boxes      of the objects of 2 images" in found.as_text()
-    assert "duplicates 2 images, kept together" in found.as_text()
+    summary = inspect(write(tmp_path / "a.h5", header(boxes=True, groups=True), whole))
+    assert (summary.boxed, summary.duplicates) == (2, 2)
+    assert "boxes      objects of 2 images" in summary.as_text()
+    assert "duplicates 2 images, kept together" in summary.as_text()
     without = inspect(write(tmp_path / "b.h5", header(), rows(4)))
     assert (without.boxed, without.duplicates) == (0, 0)
     assert "duplicates" not in without.as_text()
@@ -119,7 +121,7 @@ def test_as_text_shows_what_a_reader_asks_first(tmp_path):
     assert table[0].split() == ["class", "images", "none", "train", "validation", "test"]
     assert [line.split()[0] for line in table[1:5]] == ["cat", "dog", "Vögel", "(unlabeled)"]
     assert "        2  truncated" in lines
-    assert "maps of gradient-simonyan: 24×24, 2 targets an image" in lines
+    assert "maps of gradient-simonyan: 24×24, 2 targets per image" in lines
     assert "    model: tiny" in lines
     assert "    classes: 20 entries" in lines
     assert all(line == line.rstrip() for line in lines)
@@ -146,7 +148,7 @@ def test_a_single_shard_and_one_without_images(tmp_path):
     assert "no values" in summary.as_text()
     assert "rejects" not in summary.as_text()
     unnamed = inspect(write(tmp_path / "b.h5", header(provenance={}), rows(3)))
-    assert all(entry["name"] == f"class {entry['class']}" for entry in unnamed.predicted)
+    assert all(entry.name == f"class {entry.index}" for entry in unnamed.predicted)
     empty = inspect(folder(tmp_path / "f", ()))
     assert (empty.images, empty.shards) == (0, 0)
     assert "0 images in 0 shards" in empty.as_text()
@@ -168,10 +170,10 @@ def test_unlisted_shards_are_mentioned(tmp_path):
     assert inspect(path).unlisted == {}
     write(path / "shard-00009.h5", header(plan="another"), rows(1))
     write(path / "shard-00010.h5", header(), rows(1))
-    found = inspect(path)
-    assert (found.images, found.unlisted) == (12, {"shard-00009.h5": False, "shard-00010.h5": True})
-    lines = found.as_text().splitlines()
-    at = lines.index("left out   2 shards not listed in manifest.json; move away:")
+    summary = inspect(path)
+    assert (summary.images, summary.unlisted) == (12, {"shard-00009.h5": False, "shard-00010.h5": True})
+    lines = summary.as_text().splitlines()
+    at = lines.index("ignored    2 shards not listed in manifest.json; move away:")
     assert lines[at + 1 : at + 3] == ["  shard-00009.h5 (of another plan)", "  shard-00010.h5"]
 
 

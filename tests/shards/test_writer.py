@@ -125,9 +125,9 @@ def test_compaction_takes_bounded_steps(tmp_path, monkeypatch):
     get = writer_module._File.get
 
     def count(self, *where):
-        found = get(self, *where)
-        taken.append(found.nbytes)
-        return found
+        rows = get(self, *where)
+        taken.append(rows.nbytes)
+        return rows
 
     monkeypatch.setattr(writer_module._File, "get", count)
     path = write(tmp_path / "a.h5", header(), rows(33), capacity=40)

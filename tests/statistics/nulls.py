@@ -1,4 +1,4 @@
-"""Comparisons without any true difference, simulated from a seed, and how often a test errs on them."""
+"""Simulated comparisons without a true difference, and rules whose errors on them are counted."""
 
 from collections.abc import Callable
 
@@ -36,7 +36,7 @@ def correctness(
 
 
 def crossed_errs(seeds: int, images: int, **deviations: float) -> Callable[[Random], bool]:
-    """Whether images x seeds show a difference at 5 % where there is none."""
+    """Return a rule: True if images x seeds show a difference at 5 % where there is none."""
     return lambda random: crossed(*correctness(random, seeds, images, **deviations)).p < 0.05
 
 
@@ -50,7 +50,7 @@ def estimates(
 
 
 def hierarchy_errs(datasets: int, spread: float, error: float, freedom: int) -> Callable[[Random], bool]:
-    """Whether data sets without a mean difference earn "better" or "worse"."""
+    """Return a rule: True if data sets without a mean difference get "better" or "worse"."""
 
     def errs(random: Random) -> bool:
         null = estimates(random, datasets, mean=0.0, spread=spread, error=error, freedom=freedom)

@@ -69,10 +69,10 @@ def cross_validated(
         random: source of all randomness.
         images: number of images, half of each class.
         arms: number of arms, each with its own group of features.
-        budgets: training images per class that a fold draws, the smaller part of the larger; None for all.
+        budgets: training images per class sampled for a fold, smaller samples being part of larger ones; None for all.
         shares: points of a learning curve: shares of the training images that have been read.
         repeats: of the folds.
-        same_draw: whether the folds of a repeat draw by one and the same order, as far as it is not held out.
+        same_draw: if True, the folds of a repeat sample in the same order, as far as images are not held out.
 
     Returns:
         (J, arms, budgets, shares) float64.
@@ -155,13 +155,13 @@ def curves(
 
 
 def verdict_of(differences: np.ndarray, *, level: float = ALPHA) -> str:
-    """The verdict on some differences, of one question alone."""
+    """Return the verdict on differences, without adjustment for other questions."""
     contrast = evaluate(np.zeros(len(differences)), differences, RATIO)
     return verdict(contrast, contrast.p, level=level)
 
 
 def speed_word(first: np.ndarray, second: np.ndarray, *, guarded: bool = True) -> str:
-    """The verdict on speed; not guarded, by 95 % of the own final accuracy alone, which is not blind to a shift."""
+    """Return the verdict on speed; unguarded, only by 95 % of the own final accuracy, which is sensitive to a shift."""
     if guarded:
         differences = time_differences(list(first), list(second), EPOCHS)
     else:
@@ -177,12 +177,12 @@ def time(curve: np.ndarray) -> float:
 
 
 def higher_early(first: np.ndarray, second: np.ndarray) -> bool:
-    """Whether the area under the first epochs is better."""
+    """True if the area under the first epochs is better."""
     return verdict_of(np.array([area(b) - area(a) for a, b in zip(first, second, strict=True)])) == BETTER
 
 
 def claimed(differences: Sequence[np.ndarray], families: Sequence[object]) -> bool:
-    """Whether any of several questions, adjusted by Holm within each family, gets a verdict of better or worse."""
+    """True if any of several questions, adjusted by Holm within each family, gets a verdict of better or worse."""
     contrasts = [evaluate(np.zeros(len(own)), own, RATIO) for own in differences]
     adjusted = np.array([contrast.p for contrast in contrasts])
     for family in set(families):
@@ -193,7 +193,7 @@ def claimed(differences: Sequence[np.ndarray], families: Sequence[object]) -> bo
 
 
 def looked(differences: np.ndarray, pairs: Sequence[int], at: Sequence[float] | None = None) -> bool:
-    """Whether any look gets a verdict of better or worse: at levels of planned looks, or at others."""
+    """True if any look gets a verdict of better or worse: at levels of planned looks, or at others."""
     words = []
     for so_far, level in zip(pairs, at or levels(pairs, RATIO), strict=True):
         contrast = evaluate(np.zeros(so_far), differences[:so_far], RATIO)

@@ -1,4 +1,4 @@
-"""Verdicts err as seldom as they say, in simulated comparisons; the full tables are printed by bench_calibration."""
+"""Error rates of verdicts in simulated comparisons; bench_calibration prints the full tables."""
 
 import numpy as np
 import pytest
@@ -35,12 +35,12 @@ counts = pytest.mark.parametrize("count", [400, pytest.param(2000, marks=pytest.
 @counts
 @pytest.mark.parametrize(("images", "per_class"), [(100, None), (600, 15)])
 def test_the_primary_question_errs_in_at_most_one_of_twenty(count: int, images: int, per_class: int | None) -> None:
-    """Also where folds draw 15 images per class from a pool of 240, as `--per-class 15` does."""
+    """Also if folds sample 15 images per class from a pool of 240, as `--per-class 15` does."""
     random = np.random.default_rng(0)
     scores = [cross_validated(random, images, budgets=(per_class,))[..., 0, 0] for _ in range(count)]
     differences = [own[:, 1] - own[:, 0] for own in scores]
     assert rate([verdict_of(own) in WRONG for own in differences]).value <= nominal(count)
-    # the test that takes folds for independent errs two to three times as often as it says
+    # a test that assumes independent folds has two to three times its nominal error rate
     naive = [own.std() > 0 and stats.ttest_1samp(own, 0).pvalue < 0.05 for own in differences]
     assert rate(naive).value > (0.1 if per_class is None else 0.06)
 

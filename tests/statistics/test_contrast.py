@@ -21,11 +21,11 @@ scores = st.lists(st.floats(0, 1), min_size=2, max_size=12)
 @pytest.mark.parametrize(
     ("first", "second", "ratio", "message"),
     [
-        (A, B[:-1], 0.25, "are no pairs"),
-        (A[:1], B[:1], 0.25, "1 pair: a difference has no spread"),
+        (A, B[:-1], 0.25, "not pairs"),
+        (A[:1], B[:1], 0.25, "1 pair: too few"),
         (A, np.where(B > 0.65, np.nan, B), 0.25, "not finite"),
-        (A, B, -0.1, "a number from 0 on"),
-        (A, B, math.inf, "a number from 0 on"),
+        (A, B, -0.1, "use a number from 0"),
+        (A, B, math.inf, "use a number from 0"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(first, second, ratio, message):
@@ -34,41 +34,43 @@ def test_what_cannot_be_compared_is_refused(first, second, ratio, message):
 
 
 def test_nothing_shared_is_the_ordinary_paired_t_test():
-    found, known = evaluate(A, B, 0.0), stats.ttest_rel(B, A)
-    interval = known.confidence_interval(0.95)
-    assert (found.t, found.p) == pytest.approx((known.statistic, known.pvalue))
-    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    contrast, expected = evaluate(A, B, 0.0), stats.ttest_rel(B, A)
+    interval = expected.confidence_interval(0.95)
+    assert (contrast.t, contrast.p) == pytest.approx((expected.statistic, expected.pvalue))
+    assert (contrast.low, contrast.high) == pytest.approx((interval.low, interval.high))
 
 
 def test_the_corrected_test_is_the_formula_of_the_paper():
     differences, ratio = B - A, 0.25
-    found = evaluate(A, B, ratio)
+    result = evaluate(A, B, ratio)
     # Nadeau & Bengio 2003, equation 9 with sigma^2 (1/J + n2/n1)
     t = differences.mean() / math.sqrt((1 / 8 + ratio) * differences.var(ddof=1))
-    assert found.t == pytest.approx(t)
-    assert found.p == pytest.approx(2 * stats.t.sf(t, 7))
-    assert found.mean - found.low == pytest.approx(found.high - found.mean)
-    # the interval's end is where the test would just not be significant
-    assert 2 * stats.t.sf(found.mean / (found.mean - found.low) * stats.t.ppf(0.975, 7), 7) == pytest.approx(found.p)
+    assert result.t == pytest.approx(t)
+    assert result.p == pytest.approx(2 * stats.t.sf(t, 7))
+    assert result.mean - result.low == pytest.approx(result.high - result.mean)
+    # the interval ends where the test would just not be significant
+    assert 2 * stats.t.sf(result.mean / (result.mean - result.low) * stats.t.ppf(0.975, 7), 7) == pytest.approx(
+        result.p
+    )
 
 
 def test_the_posterior_is_what_draws_from_it_say():
-    found = evaluate(A, B, 0.25)
-    error = standard_error(found.sd, 8, 0.25)
-    draws = found.mean + error * np.random.default_rng(0).standard_t(7, 400_000)
+    contrast = evaluate(A, B, 0.25)
+    error = standard_error(contrast.sd, 8, 0.25)
+    draws = contrast.mean + error * np.random.default_rng(0).standard_t(7, 400_000)
     shares = [(draws < -0.01).mean(), (abs(draws) <= 0.01).mean(), (draws > 0.01).mean()]
-    assert (found.worse, found.same, found.better) == pytest.approx(shares, abs=3e-3)
-    assert found.worse + found.same + found.better == pytest.approx(1)
+    assert (contrast.worse, contrast.same, contrast.better) == pytest.approx(shares, abs=3e-3)
+    assert contrast.worse + contrast.same + contrast.better == pytest.approx(1)
 
 
 @given(scores, st.floats(0, 1))
 def test_an_arm_against_itself_differs_by_nothing(values, ratio):
     own = np.array(values)
-    found = evaluate(own, own.copy(), ratio)
-    assert (found.mean, found.sd, found.low, found.high, found.t, found.p) == (0, 0, 0, 0, 0, 1)
-    assert (found.worse, found.same, found.better) == (0, 1, 0)
+    contrast = evaluate(own, own.copy(), ratio)
+    assert (contrast.mean, contrast.sd, contrast.low, contrast.high, contrast.t, contrast.p) == (0, 0, 0, 0, 0, 1)
+    assert (contrast.worse, contrast.same, contrast.better) == (0, 1, 0)
     expected = "no difference" if len(values) >= 6 else "underpowered"
-    assert verdict(found, found.p) == expected
+    assert verdict(contrast, contrast.p) == expected
 
 
 @given(scores, st.randoms(use_true_random=False))
@@ -82,7 +84,7 @@ def test_exchanged_arms_exchange_signs(values, random):
 
 
 def agree(contrast: Contrast, p: float) -> bool:
-    """Whether p is that of the test, and the interval and the posterior are those of the same error."""
+    """True if p is that of the test, and the interval and the posterior are those of the same error."""
     t = stats.t.ppf(0.975, contrast.pairs - 1) * contrast.mean / (contrast.mean - contrast.low)
     error = contrast.mean / t
     better = stats.t.sf((0.01 - contrast.mean) / error, contrast.pairs - 1)

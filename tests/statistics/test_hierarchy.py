@@ -21,13 +21,13 @@ def of(*values, error=0.004, freedom=9):
 
 def test_data_sets_that_differ_more_than_their_errors_are_students_t():
     values = np.array([0.02, 0.05, -0.01, 0.03])
-    found = hierarchy(of(*values, error=1e-4), rope=0.01)
+    posterior = hierarchy(of(*values, error=1e-4), rope=0.01)
     scale = values.std(ddof=1) / 2
     low, high = values.mean() + scale * stats.t.ppf([0.025, 0.975], 3)
-    assert (found.low, found.high) == pytest.approx((low, high), abs=6e-4)
-    assert found.positive == pytest.approx(stats.t.sf(-values.mean() / scale, 3), abs=2e-3)
+    assert (posterior.low, posterior.high) == pytest.approx((low, high), abs=6e-4)
+    assert posterior.positive == pytest.approx(stats.t.sf(-values.mean() / scale, 3), abs=2e-3)
     # nothing is left to shrink
-    assert found.shrunken == pytest.approx(values, abs=1e-4)
+    assert posterior.shrunken == pytest.approx(values, abs=1e-4)
 
 
 def test_the_posterior_is_that_of_a_slow_twin():
@@ -51,12 +51,12 @@ def test_the_posterior_is_that_of_a_slow_twin():
     weights = integrate.trapezoid(np.array(values), np.log(taus), axis=0)
     cumulated = integrate.cumulative_trapezoid(weights, grid, initial=0)
     cumulated /= cumulated[-1]
-    found = hierarchy(estimates, rope=0.01)
-    assert (found.low, found.median, found.high) == pytest.approx(
+    posterior = hierarchy(estimates, rope=0.01)
+    assert (posterior.low, posterior.median, posterior.high) == pytest.approx(
         np.interp([0.025, 0.5, 0.975], cumulated, grid), abs=4e-4
     )
-    assert found.positive == pytest.approx(1 - np.interp(0, grid, cumulated), abs=2e-3)
-    assert found.overall.above == pytest.approx(1 - np.interp(0.01, grid, cumulated), abs=3e-3)
+    assert posterior.positive == pytest.approx(1 - np.interp(0, grid, cumulated), abs=2e-3)
+    assert posterior.overall.above == pytest.approx(1 - np.interp(0.01, grid, cumulated), abs=3e-3)
 
 
 @settings(max_examples=10)
@@ -86,8 +86,8 @@ def test_the_unit_does_not_matter(values, factor):
 
 def test_estimates_are_shrunken_towards_the_others_and_the_least_certain_the_most():
     estimates = [Estimate(0.00, 0.003, 9), Estimate(0.04, 0.02, 9), Estimate(0.00, 0.003, 9), Estimate(0.04, 0.003, 9)]
-    found = hierarchy(estimates, rope=0.01)
-    assert 0 < found.shrunken[0] < found.median < found.shrunken[1] < found.shrunken[3] < 0.04
+    posterior = hierarchy(estimates, rope=0.01)
+    assert 0 < posterior.shrunken[0] < posterior.median < posterior.shrunken[1] < posterior.shrunken[3] < 0.04
 
 
 @pytest.mark.parametrize(
@@ -120,11 +120,11 @@ def test_the_t_test_over_data_sets_is_scipys(values):
 
 
 def test_a_verdict_takes_the_posterior_and_the_t_test():
-    found = hierarchy(of(0.025, 0.02, 0.03, error=0.002), rope=0.01)
-    assert verdict(found) == "better"
-    assert verdict(dataclasses.replace(found, p=0.05)) == "undecided"
-    assert verdict(dataclasses.replace(found, positive=0.97)) == "undecided"
-    assert verdict(dataclasses.replace(found, positive=0.02)) == "worse"
+    posterior = hierarchy(of(0.025, 0.02, 0.03, error=0.002), rope=0.01)
+    assert verdict(posterior) == "better"
+    assert verdict(dataclasses.replace(posterior, p=0.05)) == "undecided"
+    assert verdict(dataclasses.replace(posterior, positive=0.97)) == "undecided"
+    assert verdict(dataclasses.replace(posterior, positive=0.02)) == "worse"
 
 
 def test_one_large_data_set_does_not_carry_the_others():
@@ -135,7 +135,7 @@ def test_one_large_data_set_does_not_carry_the_others():
 @pytest.mark.parametrize(
     ("estimates", "rope", "message"),
     [
-        (of(0.1), 0.01, "1 data set: no spread"),
+        (of(0.1), 0.01, "1 data set: too few"),
         (of(0.1, 0.1, error=0.0), 0.01, "not a finite mean"),
         (of(0.1, np.nan), 0.01, "not a finite mean"),
         (of(0.1, 0.1, freedom=0), 0.01, "1 degree of freedom"),

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.subsets.splits import class_totals, fractions, part_totals, split_by_hash, split_units
+from saliency_pipeline.subsets.selection import fractions
+from saliency_pipeline.subsets.splits import class_totals, part_totals, split_by_hash, split_units
 
 ARTICLE = [Fraction(18, 25), Fraction(9, 50), Fraction(1, 10)]
 

@@ -176,7 +176,7 @@ def test_noise_is_in_training_labels_alone(tmp_path, name, numbered, valid):
 @pytest.mark.parametrize(
     ("row", "noise", "reason"),
     [
-        (None, 10, r"noisy_imagenette\.csv: no noise of 10 %; choose from 0, 1, 25, 50$"),
+        (None, 5, r"noisy_imagenette\.csv: no noise of 5 %; choose from 0, 1, 25, 50$"),
         (HEADER.replace("path", "file"), 1, r"noisy_imagenette\.csv:1: no column path; its first line must name"),
         (
             "train/n03417042/n03417042_5.JPEG,a,golf ball,a,a",

@@ -149,7 +149,7 @@ def test_a_head_that_does_not_fit_is_answered(tmp_path: Path, fitted: State) -> 
         (b"<!DOCTYPE html>", "a web page or XML instead of weights; download the file itself"),
         (b"\x1f\x8b" + bytes(64), "compressed with gzip; unpack it"),
         (bytes(257) + b"ustar" + bytes(250), "a tar archive"),
-        (b"# Read me\n" * 9, "not a kind of weights that is read; use .safetensors"),
+        (b"# Read me\n" * 9, "not a supported kind of weights; use .safetensors"),
         (struct.pack("<Q", 1 << 40) + b"{" + bytes(64), "not a readable .safetensors file (cut short)"),
     ],
 )

@@ -105,7 +105,7 @@ def test_what_belongs_to_no_part_of_the_network_is_left_out_and_said(
 
 def test_extra_tensors_within_a_networks_parts_tell_another_network(tmp_path: Path, fitted: State) -> None:
     message = refused(tmp_path / "w.pth", fitted | {"layer4.9.conv1.weight": torch.ones(1)})
-    assert "1 unexpected: layer4.9.conv1.weight; give --model the architecture these weights are of" in message
+    assert "1 unexpected: layer4.9.conv1.weight; pass the architecture of these weights to --model" in message
 
 
 @pytest.mark.parametrize("head", ["", "head.", "module."])

@@ -215,9 +215,9 @@ class Broken(nn.Module):
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        (lambda x: {"out": x}, "does not give one score a class"),
-        (lambda x: x, "does not give one score a class"),
-        (lambda x: x[:, 0, 0, :0], "does not give one score a class"),
+        (lambda x: {"out": x}, "does not return one score per class"),
+        (lambda x: x, "does not return one score per class"),
+        (lambda x: x[:, 0, 0, :0], "does not return one score per class"),
         (lambda x: x @ x[:, :, :2], r"cannot classify one 160x160 image \(.*\)"),
     ],
 )
@@ -291,7 +291,7 @@ def test_weights_that_were_replaced_after_all_are_an_error_once(
         ("resnet5O", "default", "model 'resnet5O' is unknown; did you mean resnet50"),
         ("resnet5O", "none", "is unknown"),
         (TINY, "absent.pth", "absent.pth: no such file"),
-        (TINY, "text.pth", "text.pth: not a kind of weights that is read"),
+        (TINY, "text.pth", "text.pth: not a supported kind of weights"),
         (TINY, "other.pth", f"other.pth: does not fit {TINY}: 77 missing"),
         ("botnet50ts_256", "default", "no pretrained weights of it exist"),
         ("vit_small_patch14_dinov2.lvd142m", "none", "gives features, not class scores"),

@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.models.trained.fusion import FUSIONS, Add, Concat, Multiply, MultiplySkip, Neutral, make_fusion
+from saliency_pipeline.models.trained.choices import FUSIONS
+from saliency_pipeline.models.trained.fusion import Add, Concat, Multiply, MultiplySkip, Neutral, make_fusion
 from saliency_pipeline.models.trained.initialize import initialize
 from saliency_pipeline.models.trained.two_branch import Baseline, NetworkSpec, TwoBranch, build_network
 
@@ -190,7 +191,7 @@ def test_an_unknown_fusion_is_refused() -> None:
 
 
 def test_a_backbone_that_does_not_take_the_frames_says_so() -> None:
-    with pytest.raises(SalpipeError, match="vit_tiny_patch16_224: does not take frames of 64x64") as error:
+    with pytest.raises(SalpipeError, match="vit_tiny_patch16_224: does not accept frames of 64x64") as error:
         build_network(spec("vit_tiny_patch16_224", arch="baseline"))
     assert "\n" not in str(error.value)
 
