@@ -1,4 +1,4 @@
-"""What kind of file or folder a path is, by the names of files: for errors where another kind is needed."""
+"""Recognition of the kind of a file or folder by names, for errors if another kind is needed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ARCHIVES, TABLES, EMPTY = "a folder of archives", "a folder of Parquet files", "
 IMAGE, ARCHIVE, TABLE, NETWORK = "a single image", "an archive", "a Parquet file", "the weights of a network"
 SHARD, FOLDER, FILE, ODD = "a shard", "a folder of other files", "some other file", "no regular file"
 
-# which file tells a folder; the first that is there counts
+# kinds of folders by a file in them, in order of precedence
 _MARKS = {
     "manifest.json": SHARDS,
     # before the plan, which a comparison has as well
@@ -48,12 +48,12 @@ _ENDINGS = {
 _FOLDERS = {IMAGE: IMAGES, ARCHIVE: ARCHIVES, TABLE: TABLES, SHARD: UNFINISHED}
 _DATA = (IMAGES, ARCHIVES, TABLES, ARCHIVE, TABLE)
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-# class folders lie one to three levels deep, and a few names tell as much as all
+# class folders are one to three levels deep, and a few names are enough
 _LEVELS, _NAMES = 3, 2000
 
 
 def recognize(path: Path | str) -> str:
-    """What a path that exists is: one of the constants above, or a word for something else that salpipe writes.
+    """Kind of an existing path: one of the constants above, or a word for another output of salpipe.
 
     Raises:
         SalpipeError: the folder cannot be read.
@@ -77,7 +77,7 @@ def recognize(path: Path | str) -> str:
 
 
 def is_shards(path: Path | str) -> bool:
-    """Whether a path that exists claims to be a finished folder of shards or one shard."""
+    """True if an existing path looks like a finished folder of shards or one shard."""
     if os.path.isdir(path):
         return os.path.lexists(os.path.join(path, "manifest.json"))
     kind = recognize(path)
@@ -85,7 +85,7 @@ def is_shards(path: Path | str) -> bool:
 
 
 def no_shards(path: Path | str) -> SalpipeError:
-    """The error for a path that is given where a finished folder of shards is wanted."""
+    """The error for a path that is no finished folder of shards."""
     kind = recognize(path)
     if kind == UNFINISHED:
         return SalpipeError(f"{path}: not a finished salpipe folder; run 'salpipe generate' again to finish it")
@@ -101,17 +101,17 @@ def no_shards(path: Path | str) -> SalpipeError:
 
 
 def refuse_shards(output: Path) -> None:
-    """Raises SalpipeError where an output folder holds shards: results would be taken for a part of them."""
+    """Raise SalpipeError if an output folder contains shards."""
     try:
         names = os.listdir(output)
-    except OSError:  # it says itself what is wrong when it is made or written to
+    except OSError:  # creating it or writing to it raises the error
         return
     if any(_MARKS.get(name) == SHARDS or (name.startswith("shard-") and _of_name(name) == SHARD) for name in names):
         raise SalpipeError(f"{output}: holds shards; choose another output folder")
 
 
 def no_run(path: Path | str) -> SalpipeError:
-    """The error for a path that is given where a run with its trained network is wanted."""
+    """The error for a path that is no run with a trained network."""
     kind = recognize(path) if os.path.lexists(path) else "no such file or folder"
     remedy = "give a run that 'salpipe train' made"
     if kind == RUN:
@@ -136,7 +136,7 @@ def _is_hdf5(path: Path | str) -> bool:
 
 
 def _files(folder: Path, levels: int) -> Iterator[str]:
-    """Names of files in a folder and in those within it; what cannot be read within it is left out."""
+    """Names of files in a folder and in those within it, except those that cannot be read."""
     below = []
     with os.scandir(folder) as entries:
         for entry in entries:

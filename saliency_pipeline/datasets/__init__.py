@@ -1,1 +1,1 @@
-"""Data sets as they lie on disk: which layout a path has, and its catalogue of labeled images."""
+"""Data sets: layouts, their recognition, and their catalogues of labeled images."""

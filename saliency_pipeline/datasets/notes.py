@@ -24,7 +24,7 @@ class Notes:
     ...     notes.add(f"dev_urls.txt:{line}", "no five columns")
     >>> notes.count(".txt", 3)
     >>> len(notes), notes.lines()[0], notes.lines()[-2:]
-    (25, 'dev_urls.txt:0: no five columns', ('and 5 more: no five columns', 'passed over: 3 .txt (not read)'))
+    (25, 'dev_urls.txt:0: no five columns', ('and 5 more: no five columns', 'skipped: 3 .txt (not read)'))
     >>> notes.passed_over()
     {'.txt': 3, 'no five columns': 25}
     """
@@ -113,7 +113,7 @@ class Notes:
             rest = {kind: number for kind, number in self._kinds.items() if kind not in files}
             parts = [f"{counted(files)} (not read)"] if files else []
             parts += [counted(rest)] if rest else []
-            lines.append(f"passed over: {'; '.join(parts)}")
+            lines.append(f"skipped: {'; '.join(parts)}")
         return tuple(lines)
 
 

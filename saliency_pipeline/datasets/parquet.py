@@ -44,6 +44,8 @@ _BUFFER_BYTES = 2**20
 _TABLE = re.compile(r"(?!\.|metadata\.).*\.parquet", re.DOTALL | re.IGNORECASE)
 _PART = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})\b.*", re.DOTALL)
 
+_BYTES, _TEXTS = ("binary", "large_binary"), ("string", "large_string")  # types of Arrow
+
 _thread = threading.local()
 
 
@@ -304,26 +306,13 @@ def _columns(schema: Any, path: str) -> _Columns:
     number = label and label.name
     # Arrow confuses a column named "image.bytes" with the bytes of the column image
     if image is not None and not any(name.startswith((f"{image.name}.", f"{number}.")) for name in schema.names):
-        if _is_bytes(image.type):
+        kinds = {field.name: str(field.type) for field in image.type} if types.is_struct(image.type) else {}
+        if str(image.type) in _BYTES:
             return _Columns(image.name, None, number)
-        kinds = {field.name: field.type for field in image.type} if types.is_struct(image.type) else {}
-        if _is_bytes(kinds.get("bytes")):
-            return _Columns(
-                f"{image.name}.bytes", f"{image.name}.path" if _is_text(kinds.get("path")) else None, number
-            )
+        if kinds.get("bytes") in _BYTES:
+            path_column = f"{image.name}.path" if kinds.get("path") in _TEXTS else None
+            return _Columns(f"{image.name}.bytes", path_column, number)
     raise SalpipeError(f"{shown(path)}: no column image with the bytes of images; give tables that have one")
-
-
-def _is_bytes(kind: Any) -> bool:
-    from pyarrow import types
-
-    return kind is not None and (types.is_binary(kind) or types.is_large_binary(kind))
-
-
-def _is_text(kind: Any) -> bool:
-    from pyarrow import types
-
-    return kind is not None and (types.is_string(kind) or types.is_large_string(kind))
 
 
 def _class_names(schema: Any, columns: _Columns) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from io import BytesIO
 
+from saliency_pipeline.datasets.files.errors import file_errors_explained
 from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
@@ -162,29 +163,19 @@ def duplicates_in_list(rows: Iterable[ListedFace]) -> tuple[tuple[ListedFace, ..
 
 def _lines(path: str | os.PathLike[str], most: int | None = None) -> Iterator[tuple[int, str]]:
     """Number and text of the lines that are neither empty nor comments, in the first `most` bytes or the whole file."""
-    try:
-        with open(path, "rb", opener=open_regular) as file:
-            data = file.read(most or MAX_LIST_BYTES + 1)
-    except OSError as error:
-        raise SalpipeError(f"{shown(path)}: {error.strerror}; give a list of PubFig") from None
-    if len(data) > MAX_LIST_BYTES:
-        raise SalpipeError(f"{shown(path)}: more than 64 MB; no list of PubFig is so long, check the path")
+    with file_errors_explained(os.fspath(path)), open(path, "rb", opener=open_regular) as file:
+        data = file.read(most or MAX_LIST_BYTES + 1)
+    if len(data) > MAX_LIST_BYTES or data.count(b"\n") > MAX_LINES:
+        raise SalpipeError(f"{shown(path)}: more than 64 MB or {MAX_LINES:,} lines; give a list of PubFig")
     # only at line feeds: str.splitlines also splits at characters of Latin-1 names and URLs
     for number, raw in enumerate(BytesIO(data), 1):
-        if number > MAX_LINES:
-            raise SalpipeError(
-                f"{shown(path)}: more than {MAX_LINES:,} lines; no list of PubFig is so long, check the path"
-            )
-        line = _decoded(raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw).rstrip("\r\n")
+        text = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+        try:
+            line = text.decode().rstrip("\r\n")
+        except UnicodeDecodeError:
+            line = text.decode("latin-1").rstrip("\r\n")
         if line.strip() and not line.startswith("#"):
             yield number, line
-
-
-def _decoded(raw: bytes) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")
 
 
 def _damage(cells: list[str], columns: int) -> str | None:

@@ -64,6 +64,7 @@ class Download:
     attempts: int
 
 
+@dataclass(eq=False)
 class DownloadError(Exception):
     """An image could not be downloaded.
 
@@ -80,23 +81,18 @@ class DownloadError(Exception):
         attempts: number of attempts.
     """
 
-    def __init__(
-        self,
-        outcome: str,
-        detail: str = "",
-        *,
-        status: int | None = None,
-        passing: bool = False,
-        wait: float = 0.0,
-        unreachable: bool = False,
-        md5: str | None = None,
-        bytes: int | None = None,
-        attempts: int = 1,
-    ) -> None:
-        super().__init__(outcome)
-        self.outcome, self.detail, self.status = outcome, shown(detail)[:200], status
-        self.passing, self.wait, self.unreachable = passing, wait, unreachable
-        self.md5, self.bytes, self.attempts = md5, bytes, attempts
+    outcome: str
+    detail: str = ""
+    status: int | None = None
+    passing: bool = False
+    wait: float = 0.0
+    unreachable: bool = False
+    md5: str | None = None
+    bytes: int | None = None
+    attempts: int = 1
+
+    def __post_init__(self) -> None:
+        self.detail = shown(self.detail)[:200]
 
 
 async def download(

@@ -59,7 +59,12 @@ class PresenceReport:
             f"{self.listed:,} listed: {self.present:,} present ({self.duplicated:,} duplicated), {self.wrong_md5:,} "
             f"wrong md5, {self.damaged:,} damaged, {self.missing:,} missing"
         )
-        return "\n".join([counts, *([few_text(self.few, self.few_below, self.people)] if self.few else [])])
+        if not self.few:
+            return counts
+        named = ", ".join(f"{person} {count}" for person, count in list(self.few.items())[:_NAMED])
+        more = f" and {len(self.few) - _NAMED:,} more" if len(self.few) > _NAMED else ""
+        few = f"{len(self.few):,} of {self.people:,} people have fewer than {self.few_below:,} images"
+        return f"{counts}\n{few}: {named}{more}"
 
     def as_dict(self) -> dict[str, Any]:
         """The attributes by name."""
@@ -145,13 +150,6 @@ def check_list(
 def too_few(had: dict[str, int], below: int) -> dict[str, int]:
     """The people with fewer images than `below`."""
     return {person: count for person, count in had.items() if count < below}
-
-
-def few_text(few: dict[str, int], below: int, people: int) -> str:
-    """One line about people with too few images."""
-    named = ", ".join(f"{person} {count}" for person, count in list(few.items())[:_NAMED])
-    more = f" and {len(few) - _NAMED:,} more" if len(few) > _NAMED else ""
-    return f"{len(few):,} of {people:,} people have fewer than {below:,} images: {named}{more}"
 
 
 def _state(row: ListedFace, path: str | None) -> tuple[str, str]:

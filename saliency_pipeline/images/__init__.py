@@ -1,1 +1,1 @@
-"""Where labeled images come from: catalogues of records, and the decoding of one record to one frame."""
+"""Images: records and catalogues, their keys, and the decoding of one image to one frame."""

@@ -1,4 +1,4 @@
-"""What colors a decoded image has: any of Pillow's modes as 8-bit RGB, laid over white where it is transparent."""
+"""Conversion of any of Pillow's modes to 8-bit RGB, with transparency over white."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from saliency_pipeline.errors import BadImageError
 from saliency_pipeline.images.fit import Pixels
 
 _BAND_PIXELS = 1 << 20
-"""Pixels that are converted at a time: what Pillow copies on the way stays small beside the image."""
+"""Pixels that are converted at once, so that Pillow's copies stay small."""
 
 _PHOTOMETRIC_TAG, _BITS_TAG = 262, 258
 
@@ -19,12 +19,12 @@ def to_rgb(image: ImageFile.ImageFile, *, alpha: bool, premultiplied: bool = Fal
 
     Args:
         image: the image.
-        alpha: whether a channel beyond the colors is meant as alpha. If it is 0 everywhere it still is none: programs
-            write such files that know nothing of alpha, and viewers show the colors.
-        premultiplied: the colors are multiplied with alpha already.
+        alpha: True if a channel beyond the colors is alpha. If it is 0 everywhere it is ignored, as viewers do, since
+            some programs write such files.
+        premultiplied: True if the colors are multiplied with alpha.
 
     Raises:
-        BadImageError: which value is white is not known.
+        BadImageError: the value of white is unknown.
     """
     rgb = np.empty((image.height, image.width, 3), np.uint8)
     if not (alpha and image.has_transparency_data and _paint(image, rgb, blend=True, premultiplied=premultiplied)):
@@ -33,7 +33,7 @@ def to_rgb(image: ImageFile.ImageFile, *, alpha: bool, premultiplied: bool = Fal
 
 
 def _paint(image: ImageFile.ImageFile, rgb: Pixels, *, blend: bool, premultiplied: bool = False) -> bool:
-    """Writes an image's colors into `rgb` (h, w, 3); whether any of its pixels can be seen."""
+    """Write an image's colors into `rgb` (h, w, 3); return True if any pixel is visible."""
     width, height = image.size
     rows = max(1, _BAND_PIXELS // width)
     deep = image.mode in ("I", "F") or image.mode.startswith("I;16")
@@ -46,7 +46,7 @@ def _paint(image: ImageFile.ImageFile, rgb: Pixels, *, blend: bool, premultiplie
             part[:] = np.where(opaque | (not blend), gray, 255)[..., None]
             visible |= bool(opaque.any())
         elif not blend:
-            # Pillow would look for a color that stands for the transparent one, and warn.
+            # Pillow would search for a substitute of the transparent color, and warn
             band.info.pop("transparency", None)
             part[:] = np.asarray(band if band.mode == "RGB" else band.convert("RGB"))
         else:
@@ -69,10 +69,10 @@ def _over_white(rgba: Image.Image, *, premultiplied: bool) -> Pixels:
 def _eight_bits(
     band: Image.Image, image: ImageFile.ImageFile
 ) -> tuple[Pixels, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]:
-    """The gray values (h, w) of a part of an image with more than 8 bits per pixel, and which of them are opaque."""
+    """The gray values (h, w) of a part of an image with more than 8 bits per pixel, and the mask of opaque ones."""
     values = np.asarray(band)
     tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
-    if band.mode == "I" and image.format != "PPM":  # of which all values above 8 bits are scaled to 16
+    if band.mode == "I" and image.format != "PPM":  # Pillow scales PPM values of more than 8 bits to 16
         raise BadImageError("signed or 32-bit integer pixels: which value is white is not known")
     if band.mode == "F":
         # A NaN fails this comparison too.

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to one square RGB frame. Which files there are stands in the catalogue readers."""
+"""Decoding of an image file to a square RGB frame."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from saliency_pipeline.images.pixel_budget import DECODING, LARGE, return_free_m
 from saliency_pipeline.images.record import Box
 
 DEFAULT_MAX_PIXELS = 128_000_000
-"""Width times height above which an image is refused: beyond nearly all cameras', and decoded in about 1 GB of memory.
+"""Largest width times height of an image: more than nearly all cameras have, and decoded in about 1 GB of memory.
 Pixels of formats that take more memory count more, see `formats.WEIGHTS`."""
 
-# Where the host program handles no log records, Python would print Pillow's complaints about single files.
+# without handlers of the host program, Python would print Pillow's log records about single files
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
@@ -42,42 +42,42 @@ def decode_frame(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     box: Box | None = None,
 ) -> tuple[Pixels, tuple[int, int]]:
-    """Decodes an image file and fits its first frame, or a region of it, into a square.
+    """Decode an image file and fit its first frame, or a region of it, into a square.
 
-    The content decides what the file is, never its name: see `formats.NAMES`. The orientation is applied (see
-    `orientation.orientation`). CMYK, gray, palette, 1-bit and 16-bit images become 8-bit RGB (of 16 bits the upper
-    8); what is transparent is laid over white, but for images in which everything is; channels that are neither color
-    nor alpha are left out; floating-point TIFFs must lie in [0, 1]. Color profiles are not applied.
+    The content determines the format, not the name: see `formats.NAMES`. The orientation is applied (see
+    `orientation.orientation`). CMYK, gray, palette, 1-bit and 16-bit images become 8-bit RGB (the upper 8 of 16 bits);
+    transparent pixels become white, unless all are transparent; channels other than color and alpha are dropped;
+    floating-point TIFFs must be in [0, 1]. Color profiles are not applied.
 
-    `fit` says how the image, resized with anti-aliasing, becomes a square:
+    `fit` is how the image, resized with anti-aliasing, becomes a square:
 
-    - `crop`: its short side becomes `size`, then the center is cut out, with torchvision's rounding. Of an image more
-      than three times as long as wide only the middle is resized.
+    - `crop`: its short side becomes `size`, then the center is cropped, with torchvision's rounding. If it is more than
+      three times as long as wide, only the middle is resized.
     - `pad`: its long side becomes `size`, centered on gray 128.
-    - `squash`: both sides become `size`, whatever the proportions.
+    - `squash`: both sides become `size`, whatever the aspect ratio.
 
-    A JPEG at least four times larger than needed is decoded at 1/2, 1/4 or 1/8 by its decoder, never below twice the
-    size wanted. Thread-safe; the interpreter lock is released while pixels are decoded and resized. All threads of the
-    process share one budget of pixels (`pixel_budget.DECODING`), and wait for one another where it is used up.
+    A JPEG at least four times larger than needed is decoded at 1/2, 1/4 or 1/8, never below twice the needed size.
+    Thread-safe; the interpreter lock is released while pixels are decoded and resized. All threads of the process share
+    one budget of pixels (`pixel_budget.DECODING`), and wait if it is used up.
 
     Args:
         data: the file's bytes.
         size: side S of the frame in pixels, at least 1.
         fit: one of `FITS`.
         interpolation: one of `INTERPOLATIONS`.
-        max_pixels: width times height the image may have, of a WebP half of that and of a JPEG 2000 a third; compared
-            with its header before any pixel is decoded.
-        box: the region that is meant, in pixels of the image as its file holds it; what lies beyond the image's
-            borders is not part of it. It is decoded at full resolution.
+        max_pixels: largest width times height of the image, for WebP half of it and for JPEG 2000 a third; checked
+            before any pixel is decoded.
+        box: region of the image, in pixels as stored in the file, clipped to the image. It is decoded at full
+            resolution.
 
     Returns:
         The frame, (S, S, 3) uint8 RGB in [0, 255], C-contiguous and writable; and the (height, width) of the image
         in the file, upright.
 
     Raises:
-        BadImageError: the bytes cannot be decoded in full, the image is too large, or no pixel of it lies in the box.
+        BadImageError: the bytes cannot be decoded in full, the image is too large, or the box is outside the image.
             The message is the reason.
-        SalpipeError: `size`, `fit`, `interpolation` or `max_pixels` is none of the values above.
+        SalpipeError: `size`, `fit`, `interpolation` or `max_pixels` is invalid.
 
     Example:
         >>> from io import BytesIO
@@ -103,7 +103,7 @@ def decode_frame(
 def _decode(
     data: bytes, size: int, fit: str, interpolation: str, max_pixels: int, box: Box | None, budget: ExitStack
 ) -> tuple[Pixels, tuple[int, int]]:
-    """`decode_frame`; when it returns its images are gone, and what `budget` holds for them can be given back."""
+    """`decode_frame`; after it returns its images are freed, and `budget` can be released."""
     name, opener = find_format(data)
     with _faults_are_reasons(name), _pillow_switches():
         image = opener(BytesIO(data))
@@ -121,22 +121,22 @@ def _decode(
 
 @contextlib.contextmanager
 def _faults_are_reasons(name: str) -> Iterator[None]:
-    """Whatever a file makes its decoder raise becomes a BadImageError."""
+    """Raise any exception of a decoder as BadImageError."""
     try:
         yield
     except BadImageError:
         raise
     except MemoryError:
         raise BadImageError(f"damaged {name}, or too little memory to decode it") from None
-    # Pillow's readers raise whatever a damaged file makes their parsing trip over: SyntaxError, struct.error,
-    # zlib.error, KeyError, OverflowError ... One bad file must never stop a run, so all of them are the file's fault.
+    # Pillow raises exceptions of all kinds for damaged files: SyntaxError, struct.error, zlib.error, KeyError ...
+    # One bad file must never stop a run.
     except Exception as error:
         raise BadImageError(f"damaged or unsupported {name} ({_one_line(error)})") from None
 
 
 _switches_lock = threading.Lock()
 _decoding = 0
-_found: list[tuple[ModuleType, str, object]] = []
+_saved: list[tuple[ModuleType, str, object]] = []
 _filters: list[list[object]] = []
 _TEXT_BYTES = 16 << 20
 _DECODER_THREADS = (("PIL.AvifImagePlugin", "DEFAULT_MAX_THREADS"), ("pillow_heif.options", "DECODE_THREADS"))
@@ -145,11 +145,11 @@ _QUIET = ("ignore", None, Warning, re.compile(r"PIL\.|pillow_heif\."), 0)
 
 @contextlib.contextmanager
 def _pillow_switches() -> Iterator[None]:
-    """Makes a file's fate depend on the file alone, whatever the host program has set in Pillow.
+    """Make decoding independent of the host program's settings of Pillow.
 
     Truncated files are refused, the size limits are ours, warnings are neither shown nor turned into errors, and a
-    decoder uses one thread. Pillow has these switches only process-wide. The first thread in sets them, the last one
-    out puts back what was found, so that the host program finds its settings untouched.
+    decoder uses one thread. Pillow has these settings only process-wide: the first thread in sets them, the last one
+    out restores those of the host program.
     """
     global _decoding
     with _switches_lock:
@@ -169,31 +169,31 @@ def _set_switches() -> None:
     own: list[tuple[ModuleType, str, object]] = [
         (ImageFile, "LOAD_TRUNCATED_IMAGES", False),
         (Image, "MAX_IMAGE_PIXELS", None),
-        # Color profiles and edit histories of more than 1 MB are rare, but nothing against their images.
+        # color profiles and edit histories of more than 1 MB are rare, but no damage
         (PngImagePlugin, "MAX_TEXT_CHUNK", _TEXT_BYTES),
     ]
     for plugin, setting in _DECODER_THREADS:
-        if loaded := sys.modules.get(plugin):  # with the first file of its kind, since that takes its time
+        if loaded := sys.modules.get(plugin):  # imported with the first file of its kind
             own.append((loaded, setting, 1))
-    _found[:] = [(module, name, getattr(module, name)) for module, name, _ in own]
+    _saved[:] = [(module, name, getattr(module, name)) for module, name, _ in own]
     for module, name, value in own:
         setattr(module, name, value)
-    # Not by warnings.filterwarnings, which takes as long as all the rest here and makes every module look again.
+    # not by warnings.filterwarnings, which is slow and invalidates the caches of all modules
     _filters.append(cast("list[object]", warnings.filters))
     _filters[0].insert(0, _QUIET)
 
 
 def _restore_switches() -> None:
-    for module, name, value in _found:
+    for module, name, value in _saved:
         setattr(module, name, value)
-    # The host program may have begun or ended a warnings.catch_warnings meanwhile, which swaps the lists.
+    # a warnings.catch_warnings of the host program may have replaced the list meanwhile
     for filters in {id(each): each for each in (_filters.pop(), cast("list[object]", warnings.filters))}.values():
         with contextlib.suppress(ValueError):
             filters.remove(_QUIET)
 
 
 class _Header(NamedTuple):
-    """What is known before pixels are decoded: (height, width) in the file, what the decoded image covers, its cost."""
+    """(height, width) in the file, extent of the decoded image, and its cost in pixels, before decoding."""
 
     size: tuple[int, int]
     extent: tuple[float, float]
@@ -203,7 +203,7 @@ class _Header(NamedTuple):
 def _check(
     image: ImageFile.ImageFile, data: bytes, weight: int, max_pixels: int, frame: tuple[int, str] | None
 ) -> _Header:
-    """Refuses what is too large or too slow, and has a large JPEG decoded at the fraction that suffices for a frame."""
+    """Refuse images that are too large or too slow, and configure the fraction at which a large JPEG is decoded."""
     width, height = image.size
     _check_pixels(width, height, max_pixels, weight)
     extent: tuple[float, float] = height, width
@@ -224,21 +224,21 @@ def _check(
 
 
 def _load(image: ImageFile.ImageFile, data: bytes, header: _Header) -> Stored:
-    """All of a file's first frame."""
+    """Decode a file's first frame."""
     pixels = None
     if isinstance(image, JpegFile) and image.size == header.size[::-1]:
         pixels = _plain_jpeg(image, data)
     if pixels is None:
         image.load()
         pixels = to_rgb(image, alpha=has_alpha(image, data), premultiplied=getattr(image, "premultiplied", False))
-    # A PNG may say after its pixels which way up it is.
+    # a PNG may have its orientation after its pixels
     return Stored(pixels, header.size, header.extent, orientation(image))
 
 
 def _plain_jpeg(image: JpegFile, data: bytes) -> Pixels | None:
-    """A color JPEG without the two copies Pillow makes of its pixels; None where Pillow has to say what is wrong.
+    """Decode a color JPEG without Pillow's two copies of its pixels; None if Pillow has to report an error.
 
-    Both decode with libjpeg-turbo and its exact transform: the pixels are the same.
+    Both decode with libjpeg-turbo and its exact transform, to the same pixels.
     """
     if image.mode != "RGB":
         return None
@@ -256,10 +256,10 @@ def _check_pixels(width: int, height: int, max_pixels: int, weight: int = 1) -> 
 
 
 def _one_line(error: Exception) -> str:
-    """What went wrong in a file, as one short printable line that is the same in every process."""
-    # Pillow wraps what went wrong while it read a header: SyntaxError(IndexError("..."))
+    """An error of decoding as one short printable line that is the same in every process."""
+    # Pillow wraps errors of reading a header: SyntaxError(IndexError("..."))
     cause = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
-    # An object that Pillow names has an address, which says nothing of the file.
+    # representations of objects contain addresses
     text = " ".join(re.sub(r" at 0x[0-9a-fA-F]+", "", str(cause)).split())
     printable = "".join(letter if letter.isprintable() else "?" for letter in text)[:200]
     return f"{type(cause).__name__}: {printable}" if printable else type(cause).__name__

@@ -1,4 +1,4 @@
-"""How the pixels of an image become a square frame: cut, resized, turned upright, cropped or padded."""
+"""Fitting of an image into a square frame: cut to a box, resize, rotate upright, crop or pad."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from saliency_pipeline.images.orientation import TURNS
 from saliency_pipeline.images.record import Box
 
 FITS = ("crop", "pad", "squash")
-"""How an image that is no square becomes a square frame; `decode.decode_frame` says what each does."""
+"""How an image becomes a square frame, see `decode.decode_frame`."""
 
 INTERPOLATIONS = ("bilinear", "bicubic")
-"""The resampling kernels, both anti-aliased."""
+"""Resampling kernels, both anti-aliased."""
 
 PAD_VALUE = 128
-"""The gray level around a padded image. Mid-gray is near 0 after any usual normalization, black is an edge."""
+"""Gray level of padding. Mid-gray is near 0 after normalization, while black would be an edge."""
 
 _BAND = 3
-"""How many times as long as wide an image may be and still be resized whole before its center is cut out."""
+"""Largest aspect ratio of an image that is resized as a whole before its center is cropped."""
 
 MAX_SIDE = 2**18
-"""Longest side that is resized: what torch keeps between height and width would grow with it beyond all memory."""
+"""Longest side that is resized: torch's intermediate image grows with it."""
 
 Pixels = npt.NDArray[np.uint8]
 
 
 class Stored(NamedTuple):
-    """An image as its file holds it, before it is turned upright.
+    """An image as stored in its file, before it is rotated upright.
 
     Attributes:
         pixels: (h, w, 3) RGB.
-        size: (height, width) according to the file; a multiple of (h, w) where a JPEG was decoded at a fraction.
-        extent: the rows and columns of `pixels` that the image covers: a fraction of a JPEG may end within a pixel.
+        size: (height, width) according to the file; a multiple of (h, w) if a JPEG was decoded at a fraction.
+        extent: rows and columns of `pixels` that the image covers: a fraction of a JPEG may end within a pixel.
         orientation: as in EXIF, 1 to 8.
     """
 
@@ -48,7 +48,7 @@ class Stored(NamedTuple):
 
 
 def resized_size(height: int, width: int, size: int, fit: str) -> tuple[int, int]:
-    """The (height, width) to which an image is resized before it is cropped or padded."""
+    """(height, width) to which an image is resized before it is cropped or padded."""
     short, long = min(height, width), max(height, width)
     if fit == "squash" or short == long:
         return size, size
@@ -60,7 +60,7 @@ def resized_size(height: int, width: int, size: int, fit: str) -> tuple[int, int
 
 
 def cut(stored: Stored, box: Box) -> Stored:
-    """The part of an image, decoded at full size, that lies in the box."""
+    """The part of an image, decoded at full size, within a box."""
     height, width = stored.pixels.shape[:2]
     left, top, right, bottom = max(0, box[0]), max(0, box[1]), min(width, box[2]), min(height, box[3])
     if left >= right or top >= bottom:
@@ -73,12 +73,12 @@ def fit_frame(stored: Stored, size: int, fit: str, interpolation: str) -> Pixels
     """An image as an upright frame (S, S, 3), see `decode_frame`.
 
     Raises:
-        BadImageError: it is longer than `MAX_SIDE`, and not cropped to its center.
+        BadImageError: it is longer than `MAX_SIDE` and not cropped.
     """
     pixels, (height, width), extent, orientation = stored
     short, long = min(pixels.shape[:2]), max(pixels.shape[:2])
     if fit == "crop" and long > _BAND * short:
-        # Resizing all of a 1 x 100,000 image would take 15 GB. The parity keeps the middle in the middle.
+        # resizing all of a 1 x 100,000 image would take 15 GB; the same parity keeps the center
         band = _BAND * short + (long - _BAND * short) % 2
         pixels = _center(pixels, min(pixels.shape[0], band), min(pixels.shape[1], band))
         extent = height, width = pixels.shape[:2]
@@ -96,7 +96,7 @@ def fit_frame(stored: Stored, size: int, fit: str, interpolation: str) -> Pixels
 
 
 def _center(pixels: Pixels, height: int, width: int) -> Pixels:
-    """A view of the middle, with the rounding of torchvision's CenterCrop."""
+    """A view of the center, with the rounding of torchvision's CenterCrop."""
     top, left = round((pixels.shape[0] - height) / 2), round((pixels.shape[1] - width) / 2)
     return pixels[top : top + height, left : left + width]
 
@@ -106,12 +106,12 @@ def _resize(pixels: Pixels, extent: tuple[float, float], height: int, width: int
     if pixels.shape[:2] == (height, width):
         return pixels
     whole = extent == pixels.shape[:2]
-    # Channels_last in every stride, the batch's too, gets torch's vectorized kernel: six times as fast as Pillow's.
+    # channels_last in every stride, also the batch's, selects torch's vectorized kernel: six times as fast as Pillow's
     image = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
     resized = functional.interpolate(
         image,
         size=(height, width) if whole else None,
-        # torch rounds the size that follows from the factors down: rounding errors must not take it below.
+        # torch rounds the size that results from the factors down
         scale_factor=None if whole else (height / extent[0] * (1 + 1e-9), width / extent[1] * (1 + 1e-9)),
         mode=interpolation,
         align_corners=False,
@@ -121,13 +121,13 @@ def _resize(pixels: Pixels, extent: tuple[float, float], height: int, width: int
 
 
 def is_single_color(frame: Pixels, fit: str) -> bool:
-    """Whether an image has one color everywhere: there is nothing on it to see or to explain.
+    """True if an image has a single color, so that there is nothing to explain.
 
     Args:
-        frame: (S, S, 3) as `decode.decode_frame` returns it.
+        frame: (S, S, 3) frame of `decode.decode_frame`.
         fit: how it was fitted; the padding is not part of the image.
     """
-    # Nearly every image is found out by its middle row, without looking at all of it.
+    # the middle row is enough for nearly every image
     for part in (frame[len(frame) // 2][None], frame):
         picture = part
         if fit == "pad":

@@ -1,4 +1,4 @@
-"""Which format a file's bytes are, and what opens them: the content decides, never the name."""
+"""Formats of image files by content, and their openers."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from saliency_pipeline.images.magic import FIRST_BYTES, format_of
 from saliency_pipeline.signatures import mistaken
 
 NAMES = "JPEG, PNG, WebP, GIF, TIFF, BMP, PPM, AVIF, HEIC or JPEG 2000"
-"""What can be read, for messages."""
+"""Readable formats, for messages."""
 
 SCAN, MAX_SCANS = b"\xff\xda", 100
-"""Passes over all of its pixels that a JPEG may ask of its decoder; files in use have at most some twenty."""
+"""Largest number of scans of a JPEG, each a pass over all of its pixels; usual files have at most twenty."""
 
 MAX_VALUES = 2**24
-"""Values of channels in a PPM file that are decoded one by one: those in text, and of a range other than 0 to 255."""
+"""Largest number of values in a PPM file that are decoded one by one: those in text or of more or less than 8 bits."""
 
 _HEAD = 512
 _MAX_PPM_HEADER, _MAX_PPM_COMMENTS = 2**16, 1000
 _PPM_HEADER = re.compile(rb"P(?:[14](?:G[0-9]+){2}|[2356](?:G[0-9]+){3})\s".replace(b"G", rb"(?:\s|#[^\r\n]*[\r\n])+"))
 
 WEIGHTS = {"WEBP": 2, "JPEG 2000": 3}
-"""How many times as much memory a format's decoder needs for a pixel as the others, which need at most 10 bytes."""
+"""Memory per pixel of a format's decoder relative to the others, which need at most 10 bytes."""
 
 _ASSOCIATED, _UNASSOCIATED, _COREL_DRAW = 1, 2, 999
 _ALPHA_SAMPLES = (_ASSOCIATED, _UNASSOCIATED, _COREL_DRAW)
@@ -50,31 +50,31 @@ _TILE_WIDTH_TAG, _TILE_LENGTH_TAG = 322, 323
 
 
 class JpegFile(JpegImagePlugin.JpegImageFile):
-    """A JPEG file whose EXIF block Pillow does not parse: it would look for the dpi and warn about damaged blocks."""
+    """A JPEG file whose EXIF block Pillow does not parse, since it warns about damaged ones."""
 
     def getexif(self) -> Image.Exif:
-        """Nothing; `orientation.orientation` reads the block itself."""
+        """Empty; `orientation.orientation` reads the block itself."""
         return Image.Exif()
 
     def has_scans(self, data: bytes) -> bool:
-        """Whether the pixels come in several passes, which the decoder keeps in memory at full size.
+        """True if there are several scans, so that the decoder needs memory for the full size.
 
         Raises:
-            BadImageError: so many that a small file would keep its decoder busy for minutes.
+            BadImageError: there are more than `MAX_SCANS`, which would take minutes to decode.
         """
         assert self.fp is not None
-        # The one scan of an ordinary JPEG has all components; whatever else is in such a file is never decoded.
+        # the only scan of a baseline JPEG has all components; others in the file are never decoded
         first = data.rfind(SCAN, 0, self.fp.tell())
         if "progressive" not in self.info and data[first + 4 : first + 5] == bytes([self.layers]):
             return False
-        # In compressed data 0xFF is followed by 0 or by the number of a restart.
+        # in compressed data 0xFF is followed by 0 or by the number of a restart
         if (scans := data.count(SCAN, first)) > MAX_SCANS:
             raise BadImageError(f"a JPEG of {scans:,} scans; at most {MAX_SCANS} are decoded")
         return True
 
 
 class TiffFile(TiffImagePlugin.TiffImageFile):
-    """A TIFF file that Pillow leaves as it is stored: not turned upright, associated alpha not divided out."""
+    """A TIFF file that Pillow leaves as it is stored: not rotated, and associated alpha not divided out."""
 
     premultiplied = False
 
@@ -82,14 +82,14 @@ class TiffFile(TiffImagePlugin.TiffImageFile):
         try:
             super()._open()
         except (IndexError, SyntaxError) as error:
-            # of channels that are planes each, Pillow looks for the place of one that it does not know
+            # Pillow raises IndexError for an unknown number of separate planes
             unread = isinstance(error, IndexError) or str(error) in _UNREAD_CHANNELS
             if unread and self.tag_v2.get(_CHANNELS_TAG, 1) > 1:
                 raise BadImageError("a TIFF with a layout of channels that Pillow does not read") from None
             raise
         self._size = self._tile_size
-        # Pillow undoes the product with alpha, which loses colors where alpha is 0. With separate planes libtiff's
-        # decoder does so, and cannot be asked not to.
+        # Pillow divides by alpha, which loses colors where alpha is 0. With separate planes libtiff's decoder does so
+        # itself.
         kept = not (self.use_load_libtiff and self.tag_v2.get(_PLANAR_TAG, 1) == 2)
         if kept and self.tag_v2.get(_EXTRA_SAMPLES_TAG, ())[:1] == (_ASSOCIATED,):
             self.premultiplied = True
@@ -101,15 +101,15 @@ class TiffFile(TiffImagePlugin.TiffImageFile):
 
     @property
     def tile_size(self) -> tuple[int, int]:
-        """Width and height of a tile, which is decoded whole and may be larger than the image; (1, 1) without tiles."""
+        """Width and height of a tile, which is decoded as a whole and may exceed the image; (1, 1) without tiles."""
         return self.tag_v2.get(_TILE_WIDTH_TAG, 1), self.tag_v2.get(_TILE_LENGTH_TAG, 1)
 
     def load_end(self) -> None:
-        """Pillow would turn the image, and read tags that nobody needs, some of them damaged."""
+        """Do nothing; Pillow would rotate the image and read further tags, which may be damaged."""
 
 
 class PpmFile(PpmImagePlugin.PpmImageFile):
-    """A PBM, PGM or PPM file in which nothing keeps Pillow's reader, which goes byte by byte, busy for minutes."""
+    """A PBM, PGM or PPM file without anything that would keep Pillow's bytewise reader busy for minutes."""
 
     def _open(self) -> None:
         data = cast(BytesIO, self.fp).getvalue()
@@ -140,15 +140,15 @@ _OPENERS: dict[str, Opener] = {
 def find_format(data: bytes) -> tuple[str, Opener]:
     """Name and opener of the format of a file's bytes.
 
-    The openers are Pillow's readers, called directly and not through `Image.open`: no other of its parsers can ever
-    run, and the size limit is ours alone.
+    The openers are Pillow's readers, called directly instead of by `Image.open`, so that no other parser can run and
+    only our size limit applies.
 
     Raises:
-        BadImageError: it is none that can be read, or not without something that is not installed.
+        BadImageError: the format is unknown, or needs a package that is not installed.
     """
     name = format_of(data[:FIRST_BYTES])
     if name is None and data.startswith(b"BM"):
-        name = "BMP"  # somebody calls it an image, so that two letters are enough
+        name = "BMP"  # it is expected to be an image, so that two letters are enough
     if name is None:
         raise BadImageError(mistaken(data[:_HEAD], "an image") or f"not an image that can be read ({NAMES})")
     if name == "AVIF":
@@ -176,14 +176,11 @@ def _heif_opener() -> Opener:
 
 
 def has_alpha(image: ImageFile.ImageFile, data: bytes) -> bool:
-    """Whether a channel beyond the colors, if an image has one, is said to be alpha.
-
-    Satellites' and scanners' files have channels that mean something else, near infrared for instance.
-    """
+    """True if a channel beyond the colors, if there is one, is alpha, and not near infrared, for instance."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return image.tag_v2.get(_EXTRA_SAMPLES_TAG, (0,))[:1] in [(kind,) for kind in _ALPHA_SAMPLES]
     if isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
-        # Channel definitions: their number, and for each its index, its type (1 or 2 for opacity) and its place.
+        # channel definitions: their number, and per channel its index, type (1 or 2 for opacity) and association
         start = data.find(b"cdef", 0, max(0, data.find(b"jp2c")))
         count = int.from_bytes(data[start + 4 : start + 6], "big") if start >= 0 else 0
         types = (data[start + 8 + 6 * index : start + 10 + 6 * index] for index in range(min(count, 8)))

@@ -1,4 +1,4 @@
-"""How images are called: names of files and members as parts of keys, and the order of keys."""
+"""Keys of images: suffixes, names of files as parts of keys, and natural order."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import os
 import re
 import unicodedata
 
-# part of this module's names: most readers take both from here
-from saliency_pipeline.text import shown as shown
-
 _IMAGES = (
     "jpg jpeg jpe jfif jfi jif pjpeg pjp png apng webp gif bmp dib ppm pgm pbm pnm tif tiff avif avifs heic "
     "heif hif jp2 j2k jpf jpx j2c jpc"
 )
 SUFFIXES = frozenset(_IMAGES.split())
-"""What an image file's name ends with, in any case. What it really holds is seen when it is decoded."""
+"""Suffixes of image files, in lower case; the content is checked when a file is decoded."""
 
 NO_ENDING = "without ending"
 
@@ -23,15 +20,15 @@ _NO_IMAGES = (
     "download old orig part partial swp tmp"
 )
 UNREAD = frozenset(_NO_IMAGES.split())
-"""Endings of files that may begin like an image and are none to be read: raw photographs, of which that would be the
-thumbnail; films; and what editors and downloads leave beside the image itself."""
+"""Suffixes of files that may begin like an image but are not read: raw photographs, where that would be the thumbnail;
+videos; and backups and partial downloads beside the image itself."""
 
 _ENDING = re.compile(r"(?=[0-9]*[A-Za-z])[A-Za-z0-9_+-]{1,12}")
 _DIGITS = re.compile(r"[0-9]+")
 
 
 def has_image_suffix(name: str) -> bool:
-    """Whether a file is called like an image.
+    """True if a file has an image's suffix.
 
     >>> has_image_suffix("n01440764_10026.JPEG"), has_image_suffix("wnids.txt")
     (True, False)
@@ -40,7 +37,7 @@ def has_image_suffix(name: str) -> bool:
 
 
 def ending_of(name: str) -> str:
-    """What a file's name ends with, as files are counted by it; what only digits or odd characters follow is none.
+    """Suffix of a file as used in counts; digits alone or other characters are none.
 
     >>> ending_of("list.TXT"), ending_of("v1.0"), ending_of("noending")
     ('.txt', 'without ending', 'without ending')
@@ -57,9 +54,9 @@ def key_part(name: str) -> str:
 
 
 def class_name(name: str) -> str:
-    """A class's name in composed letters (NFC): file systems and editors write the same name in either form.
+    """A class's name in Unicode form NFC, since file systems and editors use either form.
 
-    Keys are not changed: they name files, and two files may differ in nothing else.
+    Keys are not normalized: they name files, which may differ in nothing else.
     """
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
@@ -75,7 +72,7 @@ def stem(key: str) -> str:
 
 
 def natural(key: str) -> tuple[str, str]:
-    """Sorts runs of digits by value and folder by folder; the key itself decides between "1" and "01".
+    """Sort key for natural order, folder by folder, with digits by value; "1" is before "01".
 
     >>> sorted(["img10", "img2", "a/b", "a-b"], key=natural)
     ['a/b', 'a-b', 'img2', 'img10']

@@ -1,4 +1,4 @@
-"""Formats of image files, recognized by their first bytes. Nothing is decoded, and names do not count."""
+"""Recognition of image formats by the first bytes of a file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from saliency_pipeline.documents import open_regular
 
 FIRST_BYTES = 64
-"""How many bytes `format_of` needs at most."""
+"""Largest number of bytes that `format_of` needs."""
 
 _MAGIC = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -23,10 +23,10 @@ _MAGIC = (
     (b"\xff\x4f\xff\x51", "JPEG 2000"),
 )
 _BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}
-"""Sizes of the header behind a bitmap's file header: "BM" alone begins many a text."""
+"""Sizes of the header behind a bitmap's file header: "BM" alone may begin a text."""
 
 _PPM = re.compile(rb"P[1-6]\s+(?:#|[0-9]+\s+(?:#|[0-9]))")
-"""Width and height behind the two letters, or a comment: a text may well begin with "P1 "."""
+"""Width and height behind the two letters, or a comment: a text may begin with "P1 "."""
 
 _BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), "AVIF"),
@@ -36,7 +36,7 @@ _ANY_CODEC_BRANDS = frozenset({b"mif1", b"mif2", b"msf1"})
 
 
 def format_of(data: bytes) -> str | None:
-    r"""The format of an image by its first bytes; None where they are no image's.
+    r"""Format of an image by its first bytes; None for other files.
 
     >>> format_of(b"\xff\xd8\xff\xe0"), format_of(b"\0\0\0\x20ftypavif"), format_of(b"BM is a text")
     ('JPEG', 'AVIF', None)
@@ -53,14 +53,13 @@ def format_of(data: bytes) -> str | None:
     if data[4:8] == b"ftyp":
         end = min(int.from_bytes(data[:4], "big"), FIRST_BYTES)
         brands = [data[8:12], *(data[start : start + 4] for start in range(16, end, 4))]
-        # the first brand that names a codec counts
         codec = next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None)
         return codec or (None if _ANY_CODEC_BRANDS.isdisjoint(brands) else "HEIF")
     return None
 
 
 def first_bytes(path: str, offset: int = 0) -> bytes:
-    """What a regular file, or a part of it, begins with; nothing where it is none, or cannot be read."""
+    """First bytes of a regular file, or of a part of it; empty if it is none or cannot be read."""
     try:
         with open(path, "rb", 0, opener=open_regular) as file:
             return os.pread(file.fileno(), FIRST_BYTES, offset)

@@ -1,4 +1,4 @@
-"""Which way up an image is: where its file says so, and what has to be done to the pixels."""
+"""Orientation of images, from EXIF, TIFF tags or XMP."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ TURNS = {
     7: (True, True, True),
     8: (True, True, False),
 }
-"""EXIF orientation: whether rows and columns change places, and which of the two then run backwards."""
+"""By EXIF orientation: transpose, then flip rows, flip columns."""
 
 _TAG = 0x0112
 _XMP = rb'tiff:Orientation(?:="|>)([0-9])'
-# TIFF's types that are one number.
+# struct codes of TIFF's numeric types
 _NUMBERS = {3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q"}
 
 
 def orientation(image: Image.Image) -> int:
-    """The orientation of an image that was opened by Pillow, as in EXIF: 1 to 8.
+    """EXIF orientation, 1 to 8, of an image opened by Pillow.
 
-    Read where `PIL.ImageOps.exif_transpose` reads it, so that frames are the same way up: the EXIF block of the file
-    (a PNG may hold it as text: "Raw profile type exif") or the tags of a TIFF; and where those have no orientation,
-    the XMP packet, which has it as an attribute or as an element. The rotation and the mirroring of an AVIF file are
-    given in its EXIF block by Pillow. Damaged blocks and orientations that do not exist count for nothing.
+    It agrees with `PIL.ImageOps.exif_transpose`: the EXIF block of the file (in a PNG also as text: "Raw profile type
+    exif") or the tags of a TIFF; without an orientation there, an attribute or element of the XMP packet. Pillow puts
+    the rotation and mirroring of an AVIF file into its EXIF block. Damaged blocks and invalid orientations are ignored.
 
-    Unlike Pillow's own reading, this one neither warns nor raises.
+    Unlike Pillow, this function neither warns nor raises.
     """
     info = image.info
     value: Any = None
@@ -53,7 +52,7 @@ def orientation(image: Image.Image) -> int:
 
 
 def _in_exif(exif: bytes) -> float | None:
-    """The orientation an EXIF block gives, whatever its value; None where it gives none or is damaged."""
+    """Value of the orientation in an EXIF block; None without one or if the block is damaged."""
     tiff = re.sub(rb"\A(?:Exif\0\0){1,2}", b"", exif)
     order = "<" if tiff.startswith(b"II") else ">"
     value: float | None = None
@@ -63,7 +62,7 @@ def _in_exif(exif: bytes) -> float | None:
         for entry in range(first + 2, first + 2 + 12 * count, 12):
             tag, kind, length = struct.unpack_from(f"{order}HHI", tiff, entry)
             if tag == _TAG and entry + 12 <= len(tiff) and length:
-                # What is no number is no orientation, but it is what the block says.
+                # not None even if it is no number, so that XMP is not consulted
                 value = _first_number(tiff, order, entry + 8, kind, length)
     except struct.error:  # the block ends before its directory does
         pass
@@ -71,18 +70,18 @@ def _in_exif(exif: bytes) -> float | None:
 
 
 def _first_number(tiff: bytes, order: str, at: int, kind: int, length: int) -> float:
-    """The first value of an entry; 0 where its type is not one of numbers."""
+    """The first value of an entry; 0 if its type is not numeric."""
     number = _NUMBERS.get(kind)
     if number is None:
         return 0
-    if struct.calcsize(f"{order}{number}") * length > 4:  # the values lie elsewhere
+    if struct.calcsize(f"{order}{number}") * length > 4:  # the entry has the offset of its values
         (at,) = struct.unpack_from(f"{order}I", tiff, at)
     value: float = struct.unpack_from(order + number, tiff, at)[0]
     return value
 
 
 def _bytes_of_profile(text: str) -> bytes:
-    """What ImageMagick writes into PNG files as text: a name, a length and hexadecimal digits in lines."""
+    """Bytes of a profile that ImageMagick writes into PNG files as text: a name, a length and hexadecimal lines."""
     try:
         return bytes.fromhex("".join(text.split("\n")[3:]))
     except ValueError:

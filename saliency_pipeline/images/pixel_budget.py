@@ -1,4 +1,4 @@
-"""How many pixels all threads of the process may decode at once: bounds the memory that decoding takes."""
+"""Budget of pixels that the threads of a process decode at once, to bound memory."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 
 
 class PixelBudget:
-    """A number of pixels that threads share. Whoever asks for more than there is waits; first come, first served.
+    """A number of pixels that threads share; requests beyond it wait in order.
 
-    A single request larger than the budget is granted once nobody else holds any of it: it runs alone.
+    A single request larger than the budget is granted once it is alone.
 
     Args:
         pixels: the budget, at least 1.
@@ -38,13 +38,13 @@ class PixelBudget:
 
     @contextlib.contextmanager
     def hold(self, pixels: int) -> Iterator[None]:
-        """Take pixels out of the budget for the duration of a `with` block, once there are enough of them.
+        """Take pixels out of the budget for the duration of a `with` block, after waiting for them.
 
-        A thread that already holds some must not ask for more: two such threads could wait for each other.
+        Must not be nested: two threads could deadlock.
         """
         pixels = min(pixels, self.pixels)
         with self._changed:
-            # In a queue, since a large image would otherwise wait for as long as small ones keep coming.
+            # a queue, so that small images do not starve a large one
             ticket = object()
             self._waiting.append(ticket)
             try:
@@ -62,17 +62,17 @@ class PixelBudget:
 
 
 DECODING = PixelBudget(128_000_000)
-"""What decoding takes its pixels from: as many as the largest image that is accepted by default has."""
+"""Budget of decoding: the pixels of the largest image that is accepted by default."""
 
 LARGE = 16_000_000
-"""Pixels from which on an image's memory is given back to the system, instead of being kept for the next."""
+"""Number of pixels from which on an image's memory is returned to the system."""
 
 
 def return_free_memory() -> None:
-    """Give the system all memory that this process has free; where the C library is not glibc, nothing is done.
+    """Return all free memory of this process to the system, if the C library is glibc.
 
-    glibc keeps what a thread has freed for that thread, without a bound once `allocator.keep_large_blocks` has been
-    called. Images that are decoded one after the other in many threads would take as much as all of them at once.
+    glibc keeps freed memory per thread, without a bound after `memory.keep_large_blocks`: images that are decoded one
+    after the other in many threads would take as much as all of them at once.
     """
     if trim := _malloc_trim():
         trim(0)

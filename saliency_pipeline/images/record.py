@@ -1,4 +1,4 @@
-"""One labeled image of a data set, and the catalogue that lists them. How a data set is read stands elsewhere."""
+"""Records of labeled images, and catalogues of records."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 from saliency_pipeline.documents import open_regular
 
 MAX_FILE_BYTES = 2**30
-"""A file above this is no photograph, and reading it could take all memory."""
+"""Largest image file that is read."""
 
 Box = tuple[int, int, int, int]
-"""x0, y0, x1, y1 in pixels of the original image as its file holds it, before it is turned upright; x1, y1 excluded."""
+"""x0, y0, x1, y1 in pixels of the image as stored in its file, before it is rotated upright; x1, y1 are exclusive."""
 
 
 class Split(IntEnum):
-    """Which part of the data set an image belongs to; the values are those stored in shards."""
+    """Split of an image; the values are those stored in shards."""
 
     NONE = -1
     TRAIN = 0
@@ -29,19 +29,19 @@ class Split(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One image: what it is called, where its bytes are, and what is known about it.
+    """One image: its key, the location of its bytes, and its annotations.
 
     Attributes:
-        key: unique in its catalogue: the path relative to the data set's root, '/' separated, always valid UTF-8.
-            The same image has the same key in every layout of a data set.
-        path: the file that holds the image, as the operating system spells it.
-        label: index into the catalogue's classes; -1 where the image is unlabeled.
-        split: the part of the data set.
-        box: the region that is meant, where that is not the whole image; it may reach beyond the image's borders.
-        boxes: where in the image objects of its class are, as far as the data set says.
-        offset: where in the file the image begins: 0 but in archives.
-        length: how many bytes it has; None where it is the whole file.
-        group: equal for images that are duplicates of one another; -1 where it has none, or nobody looked.
+        key: path relative to the data set's root, '/' separated, valid UTF-8, unique in its catalogue. The same image
+            has the same key in every layout of a data set.
+        path: the file of the image, as the operating system spells it.
+        label: index into the catalogue's classes; -1 if it is unlabeled.
+        split: its split.
+        box: region to be used instead of the whole image; it may extend beyond the image's borders.
+        boxes: boxes of objects of its class, as far as the data set has them.
+        offset: where in the file the image begins: 0 except in archives.
+        length: its number of bytes; None for the whole file.
+        group: equal for images that belong together, such as duplicates; -1 for none, or if they were not searched.
     """
 
     key: str
@@ -55,7 +55,7 @@ class ImageRecord:
     group: int = -1
 
     def read(self) -> bytes:
-        """The bytes of the image. Raises OSError where they cannot be read or exceed `MAX_FILE_BYTES`."""
+        """The bytes of the image. Raises OSError if they cannot be read or exceed `MAX_FILE_BYTES`."""
         with open(self.path, "rb", opener=open_regular) as file:
             length = os.fstat(file.fileno()).st_size if self.length is None else self.length
             if length > MAX_FILE_BYTES:
@@ -69,7 +69,7 @@ class ImageRecord:
             return data
 
     def size(self) -> int:
-        """How many bytes it has; -1 where that cannot be told."""
+        """Number of bytes; -1 if it is unknown."""
         if self.length is not None:
             return self.length
         try:
@@ -83,14 +83,14 @@ class Catalogue:
     """The images of one data set in their final order, and the names of its classes.
 
     Attributes:
-        root: the folder or archive the data set was read from.
+        root: the folder or archive of the data set.
         records: the images, sorted by key in natural order; keys are unique.
-        classes: class names in label order, each another one; empty for an unlabeled data set.
-        ids: WordNet ids of the classes, in the same order, sorted; empty where the classes are none of WordNet's.
-        layout: name of the layout it was read as.
-        notes: what was passed over and why, a line each.
-        passed_over: how many files and other things were passed over, by kind and reason; few entries.
-        taken: what was asked for where it is not the whole data set as it comes; what JSON can hold.
+        classes: unique class names in label order; empty for an unlabeled data set.
+        ids: WordNet ids of the classes, in the same order, sorted; empty for other classes.
+        layout: name of its layout.
+        notes: what was skipped and why, line by line.
+        passed_over: number of skipped files and other things, by kind and reason; few entries.
+        taken: options of reading and selection other than the defaults; JSON-serializable.
     """
 
     root: str

@@ -53,6 +53,6 @@ def ranks(pools: npt.NDArray[np.int64], hashes: Hashes) -> npt.NDArray[np.int64]
     """
     order = np.lexsort((hashes, pools))
     pool = pools[order]
-    ranks_of = np.empty(len(pools), np.int64)
-    ranks_of[order] = np.arange(len(pools)) - np.searchsorted(pool, pool)
-    return ranks_of
+    result = np.empty(len(pools), np.int64)
+    result[order] = np.arange(len(pools)) - np.searchsorted(pool, pool)
+    return result

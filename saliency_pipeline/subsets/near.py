@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from saliency_pipeline.subsets.fingerprint import SIDE, WINDOWS
+from saliency_pipeline.subsets.groups import Places
 
 SAME_FRAME_BITS, CROP_BITS = 8, 14
 """Largest number of differing bits, of 64, of two perceptual hashes of candidates. Re-encoding and rescaling change up
@@ -27,7 +28,6 @@ _LEAST_KEPT, _SLACK, _MOST_SHEAR = 0.72, 0.03, 0.03
 _ALL = np.ones((SIDE, SIDE), np.uint8)
 _STEPS = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 1e-4)
 
-Places = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 Frames = npt.NDArray[np.uint8]
 Distances = npt.NDArray[np.float64]

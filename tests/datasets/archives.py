@@ -1,4 +1,4 @@
-"""Small tar archives for tests, sound ones by tarfile and hostile ones by the byte."""
+"""Small tar archives for tests: valid ones by tarfile, hostile ones byte by byte."""
 
 import io
 import tarfile

@@ -1,4 +1,4 @@
-"""One small ImageNet in every shape in which it comes. What a reader makes of them is tested elsewhere."""
+"""One small ImageNet in every layout."""
 
 import io
 import re
@@ -57,7 +57,7 @@ def described(catalogue: Catalogue) -> tuple[Any, ...]:
 
 def named(catalogue: Catalogue) -> tuple[str, ...]:
     """The catalogue's notes but for the count of what systems leave between the images, which `write` puts there."""
-    junk = re.compile(r"passed over: [0-9]+ hidden, [0-9]+ of the operating system")
+    junk = re.compile(r"skipped: [0-9]+ hidden, [0-9]+ of the operating system")
     return tuple(note for note in catalogue.notes if not junk.fullmatch(note))
 
 
@@ -185,13 +185,13 @@ def solution(root: Path, part: str) -> None:
 
 def annotations() -> dict[str, bytes]:
     """What Kaggle's lists say as ILSVRC's XML files, by their paths in its archives of boxes."""
-    found = {}
+    files = {}
     for image, text in BOXES.items():
         words = text.split()
         objects = [annotated(words[at], *words[at + 1 : at + 5]) for at in range(0, len(words), 5)]
         folder = "val" if "_val_" in image else image.partition("_")[0]
-        found[f"{folder}/{image}.xml"] = annotation(*objects, name=image, folder=folder)
-    return found
+        files[f"{folder}/{image}.xml"] = annotation(*objects, name=image, folder=folder)
+    return files
 
 
 def annotated(name: str, *corners: str) -> str:

@@ -21,8 +21,8 @@ def labels(catalogue: Catalogue) -> dict[str, int]:
     return {record.key.removeprefix("x-0/"): record.label for record in catalogue.records}
 
 
-@pytest.mark.parametrize("given", ["folder", "tar"])
-def test_keys_with_dots_are_read_and_the_dots_are_said(tmp_path: Path, given: str) -> None:
+@pytest.mark.parametrize("root", ["folder", "tar"])
+def test_keys_with_dots_are_read_and_the_dots_are_noted(tmp_path: Path, root: str) -> None:
     names = (
         "n01.5.jpg",
         "n01.5.cls",
@@ -34,7 +34,7 @@ def test_keys_with_dots_are_read_and_the_dots_are_said(tmp_path: Path, given: st
         "2.11.28_cat.cls",
     )
     read(tmp_path, *names)
-    catalogue = read_images(tmp_path if given == "folder" else tmp_path / "x-0.tar")
+    catalogue = read_images(tmp_path if root == "folder" else tmp_path / "x-0.tar")
     assert catalogue.layout == "webdataset"
     assert labels(catalogue) == {"n01.5.jpg": 1, "n01.6.jpg": 1, "n02.5.jpg": 0, "2.11.28_cat.JPG": 1}
     assert sum("keys have dots" in note for note in catalogue.notes) == 1
@@ -98,7 +98,7 @@ def test_a_compressed_shard_says_so(tmp_path: Path) -> None:
 def test_an_image_and_a_label_with_names_of_their_own_are_one_sample(tmp_path: Path) -> None:
     catalogue = read(tmp_path, "0.image.jpg", "0.label.cls", "1.image.jpg", "1.label.cls", "1.caption.txt")
     assert labels(catalogue) == {"0.image.jpg": 0, "1.image.jpg": 1}
-    assert catalogue.notes == ("passed over: 1 .txt (not read)",)
+    assert catalogue.notes == ("skipped: 1 .txt (not read)",)
     several = read(tmp_path, "0.a.jpg", "0.b.jpg", "0.label.cls")
     assert labels(several) == {"0.a.jpg": -1, "0.b.jpg": -1}
 

@@ -1,4 +1,4 @@
-"""Which images a folder holds, under what keys, labels and splits, and in what order."""
+"""Layout `folders`: images, keys, labels, splits and order."""
 
 import inspect
 import os
@@ -96,14 +96,14 @@ def test_classes_and_splits_without_images_are_noted(tmp_path):
         "train/emu: a folder without images, left out",
         "val/dog: a folder without images, left out",
         "train/owl: a link to nowhere, left out",
-        "passed over: 4 .txt (not read); 1 folders without images",
+        "skipped: 4 .txt (not read); 1 folders without images",
     )
     assert read_folder(tmp_path / "train").notes == (
         "ant: a folder without images, left out",
         "emu: a folder without images, left out",
         "owl: a link to nowhere, left out",
         "cat/deep: all images lie deeper than the folders that name the classes; --label-level 2 takes deeper ones",
-        "passed over: 2 .txt (not read); 1 folders without images",
+        "skipped: 2 .txt (not read); 1 folders without images",
     )
 
 
@@ -153,13 +153,13 @@ def test_classes_called_like_splits_among_others_stay_classes_and_are_noted(tmp_
         (["Training/cat/1.jpg", "Testing/cat/1.jpg", "dev/cat/1.jpg"], "Testing, Training and dev"),
     ],
 )
-def test_folders_beside_splits_are_passed_over_with_a_note(tmp_path, names, parts):
+def test_folders_beside_splits_are_skipped_with_a_note(tmp_path, names, parts):
     alone = read_folder(make(tmp_path, *names))
     assert (alone.notes, {record.split for record in alone.records} & {Split.NONE}) == ((), set())
     beside = read_folder(make(tmp_path, "samples/1.jpg", "docs/img/logo.png"))
     assert (beside.classes, beside.records) == (alone.classes, alone.records)
     reason = f"passed over beside {parts}; move its images into one of them, or call it train, val or test"
-    counts = "passed over: 2 images beside the splits"
+    counts = "skipped: 2 images beside the splits"
     assert beside.notes == (f"docs: {reason}", f"samples: {reason}", counts)
 
 
@@ -311,7 +311,7 @@ def test_dangling_links_are_records_that_cannot_be_read(tmp_path):
             record.read()
 
 
-def test_pipes_and_sockets_are_passed_over(tmp_path, monkeypatch):
+def test_pipes_and_sockets_are_skipped(tmp_path, monkeypatch):
     make(tmp_path, "1.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "linked.jpg").symlink_to(tmp_path / "pipe.jpg")
@@ -347,7 +347,7 @@ def test_what_is_missing_or_empty_is_named(tmp_path):
     with pytest.raises(SalpipeError, match="nothing: no such folder; check the path"):
         read_folder(tmp_path / "nothing")
     with pytest.raises(
-        SalpipeError, match=r"no images found; they must end in .* \(passed over: 1 \.txt \(not read\); 1 hidden\)"
+        SalpipeError, match=r"no images found; they must end in .* \(skipped: 1 \.txt \(not read\); 1 hidden\)"
     ):
         read_folder(make(tmp_path, "a.txt", ".b.jpg"))
     with pytest.raises(SalpipeError, match=r"a\.txt: neither an image nor an archive of images; give"):
@@ -386,11 +386,11 @@ def test_messages_are_one_line_whatever_the_path(tmp_path):
 
 def test_two_threads_read_the_same(tmp_path):
     make(tmp_path, *(f"c{index % 7}/{index}.jpg" for index in range(300)))
-    found: list[Catalogue] = []
-    threads = [threading.Thread(target=lambda: found.append(read_folder(tmp_path))) for _ in range(2)]
+    catalogues: list[Catalogue] = []
+    threads = [threading.Thread(target=lambda: catalogues.append(read_folder(tmp_path))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found[0] == found[1]
-    assert len(found[0]) == 300
+    assert catalogues[0] == catalogues[1]
+    assert len(catalogues[0]) == 300

@@ -74,7 +74,7 @@ def test_leading_zeros_and_underscores_are_seen_through() -> None:
     assert folded("class_01") == folded("class 1") != folded("class 10")
 
 
-def test_thousands_that_look_alike_are_told_in_few_lines() -> None:
+def test_thousands_that_look_alike_are_noted_in_few_lines() -> None:
     lines = list(lookalikes([f"{letter}{number}" for number in range(1000) for letter in "aA"]))
     assert len(lines) == 21
     assert lines[-1] == "and 980 more groups of classes whose names look alike"

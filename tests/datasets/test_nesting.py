@@ -1,4 +1,4 @@
-"""Which outputs are refused because they would land among images, and which are not."""
+"""Outputs within image folders are refused, others are not."""
 
 import itertools
 from pathlib import Path

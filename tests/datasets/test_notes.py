@@ -1,4 +1,4 @@
-"""What is counted and named of all that is passed over, and in how many words."""
+"""Notes: what is counted and named of skipped files."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def make(root: Path, *names: str) -> Path:
     return root
 
 
-def test_everything_passed_over_is_counted_by_kind_in_one_line(tmp_path: Path) -> None:
+def test_everything_skipped_is_counted_by_kind_in_one_line(tmp_path: Path) -> None:
     make(tmp_path, "cat/1.jpg", "dog/1.jpg", "cat/a.txt", "dog/a.TXT", "list.csv", "cat/.hidden.jpg", "README")
     make(tmp_path, "Thumbs.db", "lost+found/2.jpg", "cat/deep/empty/x.csv")
     os.mkfifo(tmp_path / "cat" / "pipe.jpg")
@@ -37,8 +37,8 @@ def test_everything_passed_over_is_counted_by_kind_in_one_line(tmp_path: Path) -
     }
     for catalogue in (read_folder(tmp_path), read_images(tmp_path)):
         assert catalogue.passed_over == counts
-        assert [note for note in catalogue.notes if note.startswith("passed over")] == [
-            "passed over: 2 .csv, 2 .txt, 1 without ending (not read); 2 of the operating system, "
+        assert [note for note in catalogue.notes if note.startswith("skipped")] == [
+            "skipped: 2 .csv, 2 .txt, 1 without ending (not read); 2 of the operating system, "
             "1 folders without images, 1 hidden, 1 loops of links, 1 pipes, sockets or devices"
         ]
 
@@ -57,15 +57,15 @@ def test_what_is_named_is_counted_by_its_reason_and_remarks_are_not(tmp_path: Pa
     assert (len(notes), notes.passed_over()) == (1, {})
 
 
-def test_a_hostile_tree_of_kinds_is_told_in_a_few(tmp_path: Path) -> None:
+def test_a_hostile_tree_of_kinds_is_counted_in_a_few(tmp_path: Path) -> None:
     notes = Notes()
     for number in range(5000):
         notes.count(f".x{number}")
         notes.add(f"{number}", f"reason {number} {'long ' * 100}")
-    found = notes.passed_over()
-    assert sum(found.values()) == 10_000
-    assert len(json.dumps(found)) < 8000
-    assert max(map(len, found)) <= 160
+    counts = notes.passed_over()
+    assert sum(counts.values()) == 10_000
+    assert len(json.dumps(counts)) < 8000
+    assert max(map(len, counts)) <= 160
     assert len(notes.lines()[-1]) < 500
 
 
@@ -143,7 +143,7 @@ def test_members_without_an_ending_and_hostile_ones(tmp_path: Path) -> None:
         ("photos.7z", b"7z\xbc\xaf\x27\x1c", "compressed; unpack it with 7z x"),
         ("photos.rar", b"Rar!\x1a\x07\0", "compressed; unpack it with unrar x"),
         ("photos.tar", b"text", "no tar archive, or a damaged one"),
-        ("photos.tar", tar_bytes({"a.txt": b""}), r"no images found; .* \(passed over: 1 \.txt"),
+        ("photos.tar", tar_bytes({"a.txt": b""}), r"no images found; .* \(skipped: 1 \.txt"),
     ],
 )
 def test_an_archive_that_is_not_read_says_why(tmp_path: Path, name: str, data: bytes, words: str) -> None:
@@ -165,9 +165,11 @@ def test_an_archive_that_is_not_read_says_why(tmp_path: Path, name: str, data: b
         (("train/a/1.jpg", "test/1.jpg"), None),
     ],
 )
-def test_classes_without_training_images_are_told(tmp_path: Path, files: tuple[str, ...], classes: str | None) -> None:
+def test_classes_without_training_images_are_noted(tmp_path: Path, files: tuple[str, ...], classes: str | None) -> None:
     for file in files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
-    told = [note.partition(": no training image")[0] for note in read_folder(tmp_path).notes if "no training" in note]
-    assert told == ([classes] if classes else [])
+    untrained = [
+        note.partition(": no training image")[0] for note in read_folder(tmp_path).notes if "no training" in note
+    ]
+    assert untrained == ([classes] if classes else [])

@@ -1,4 +1,4 @@
-"""Every layout is recognized by its files, and read alike by its name; where layouts hold the same images, as those."""
+"""Recognition of layouts by their files, and equal catalogues for the same images."""
 
 import json
 from collections.abc import Callable
@@ -72,7 +72,7 @@ def imagenet_100(root: Path) -> None:
 
 def webdataset(root: Path) -> None:
     for part, names in (
-        ("train", [(name, wnid) for wnid, found in TRAIN.items() for name in found]),
+        ("train", [(name, wnid) for wnid, items in TRAIN.items() for name in items]),
         ("validation", [(val_name(number), wnid) for number, wnid in VAL.items()]),
     ):
         files = {}
@@ -84,7 +84,7 @@ def webdataset(root: Path) -> None:
 
 def parquet(root: Path) -> None:
     for part, rows in (
-        ("train", [(name, name.replace(".", f"_{wnid}."), wnid) for wnid, found in TRAIN.items() for name in found]),
+        ("train", [(name, name.replace(".", f"_{wnid}."), wnid) for wnid, items in TRAIN.items() for name in items]),
         ("validation", [(val_name(n), val_name(n).replace(".", f"_{wnid}."), wnid) for n, wnid in VAL.items()]),
     ):
         images = [{"bytes": content(name), "path": path} for name, path, _ in rows]
@@ -131,9 +131,9 @@ def test_every_layout_is_here():
 def test_a_layout_is_recognized_and_read_alike_by_its_name(tmp_path, name, build):
     build(tmp_path)
     root = tmp_path / "pubfig83" if name == "pubfig83" else tmp_path
-    told: list[str] = []
-    recognized = read_images(root, note=told.append)
-    assert told[0].startswith(f"{root}: layout {name} (")
+    notes: list[str] = []
+    recognized = read_images(root, note=notes.append)
+    assert notes[0].startswith(f"{root}: layout {name} (")
     assert recognized.layout == name
     assert recognized == read_images(root, name)
     assert len(recognized) > 1
@@ -159,19 +159,19 @@ def test_noise_is_not_ignored(tmp_path, build):
         read_images(tmp_path, options=ReadOptions(noise=25))
 
 
-@pytest.mark.parametrize(("flag", "given"), [("--margin", {"margin": 0.3}), ("--no-crop", {"crop": False})])
+@pytest.mark.parametrize(("flag", "options"), [("--margin", {"margin": 0.3}), ("--no-crop", {"crop": False})])
 @pytest.mark.parametrize("build", [folders, unpacked, imagenette, pubfig_of_kaggle])
-def test_options_of_faces_are_refused_where_no_list_has_rectangles(tmp_path, build, flag, given):
+def test_options_of_faces_are_refused_where_no_list_has_rectangles(tmp_path, build, flag, options):
     build(tmp_path)
     with pytest.raises(SalpipeError, match=f"layout .*, but {flag} needs the rectangles of a list of PubFig; leave it"):
-        read_images(tmp_path, options=ReadOptions(**given))
+        read_images(tmp_path, options=ReadOptions(**options))
 
 
-@pytest.mark.parametrize(("flag", "given"), [("--label-level", {"label_level": 0}), ("--list", {"list": Path("x")})])
-def test_other_options_of_one_layout_are_refused_elsewhere(tmp_path, flag, given):
+@pytest.mark.parametrize(("flag", "options"), [("--label-level", {"label_level": 0}), ("--list", {"list": Path("x")})])
+def test_other_options_of_one_layout_are_refused_elsewhere(tmp_path, flag, options):
     unpacked(tmp_path)
     with pytest.raises(SalpipeError, match=f"layout ilsvrc, but {flag} needs "):
-        read_images(tmp_path, "ilsvrc", ReadOptions(**given))
+        read_images(tmp_path, "ilsvrc", ReadOptions(**options))
 
 
 def test_a_list_that_lies_elsewhere_makes_a_tree_pubfig(tmp_path):
@@ -181,12 +181,12 @@ def test_a_list_that_lies_elsewhere_makes_a_tree_pubfig(tmp_path):
     assert (catalogue.layout, catalogue.records[0].box) == ("pubfig", (1, 2, 30, 40))
 
 
-def test_what_was_passed_over_is_told(tmp_path):
+def test_what_was_skipped_is_noted(tmp_path):
     pubfig(tmp_path)
     write(tmp_path, "Ada_Lovelace/77.jpg")
-    told: list[str] = []
-    assert len(read_images(tmp_path, note=told.append)) == 2
-    assert any("77.jpg" in line for line in told[1:])
+    notes: list[str] = []
+    assert len(read_images(tmp_path, note=notes.append)) == 2
+    assert any("77.jpg" in line for line in notes[1:])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What Hugging Face's parquet tables hold, and that an image's bytes are read alone, in any order and process."""
+"""Layout `parquet`: columns, labels, and reading of single images in any order and process."""
 
 import builtins
 import json
@@ -101,7 +101,7 @@ def test_a_data_set_has_its_own_names(tmp_path):
     assert catalogue.ids == ()
 
 
-def test_names_of_one_kind_for_two_classes_are_told_apart(tmp_path):
+def test_names_of_one_kind_for_two_classes_are_numbered(tmp_path):
     rows: list[Row] = [("a.jpg", 0), ("b.jpg", 1)]
     assert read(write(tmp_path / "x.parquet", rows, ["crane", "crane"])).classes == ("crane (0)", "crane (1)")
 
@@ -112,7 +112,7 @@ def test_without_names_classes_are_numbers(tmp_path, names):
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[" * 100_000, b"[]", b"\xff", b'{"info": {"features": 5}}', b"null"])
-def test_hostile_metadata_is_passed_over(tmp_path, text):
+def test_hostile_metadata_is_skipped(tmp_path, text):
     table = pa.table({"image": pa.array([{"bytes": b"1", "path": "a"}], STRUCT), "label": [4]})
     path = write_table(tmp_path / "x.parquet", table.replace_schema_metadata({"huggingface": text}))
     assert read(path).classes == ("4",)
@@ -183,9 +183,9 @@ def test_rows_in_order_are_decoded_once(tmp_path, monkeypatch):
 def test_a_record_is_pickled_and_read_by_threads(tmp_path):
     records = pickle.loads(pickle.dumps(read(write(tmp_path / "x.parquet", [("a", 0)] * 60, group=7)).records))
     assert isinstance(records[0], ParquetRecord)
-    found: list[list[bytes]] = []
+    contents: list[list[bytes]] = []
     threads = [
-        threading.Thread(target=lambda step=step: found.append([record.read() for record in records[::step]]))
+        threading.Thread(target=lambda step=step: contents.append([record.read() for record in records[::step]]))
         for step in (1, -1, 1, -1)
     ]
     for thread in threads:
@@ -193,7 +193,7 @@ def test_a_record_is_pickled_and_read_by_threads(tmp_path):
     for thread in threads:
         thread.join()
     expected = [pixels(row) for row in range(60)]
-    assert sorted(found) == sorted([expected, expected[::-1]] * 2)
+    assert sorted(contents) == sorted([expected, expected[::-1]] * 2)
 
 
 def test_a_forked_process_opens_the_file_itself(tmp_path, monkeypatch):
@@ -358,12 +358,12 @@ def test_one_long_name_for_many_rows_is_held_once(tmp_path):
 
 def test_without_pyarrow_the_remedy_is_named(tmp_path, monkeypatch):
     write(tmp_path / "x.parquet", [("a", 0)])
-    found = builtins.__import__
+    original_import = builtins.__import__
 
     def missing(name, *args):
         if name.startswith("pyarrow"):
             raise ImportError(name)
-        return found(name, *args)
+        return original_import(name, *args)
 
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(SalpipeError, match=r"needs pyarrow; pip install 'saliency-pipeline\[parquet\]'"):

@@ -1,4 +1,4 @@
-"""Where Hugging Face's tables lie, and which are none of a data set. What they hold: `test_parquet.py`."""
+"""Layout `parquet`: folders of tables, and other parquet files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A small parquet file cannot take much memory, whatever its metadata claims. What tables mean: test_parquet.py."""
+"""Bounds on the memory of parquet files, whatever their metadata claim."""
 
 import os
 import random
@@ -189,9 +189,9 @@ def test_row_groups_are_those_of_arrow(tmp_path, codec):
     groups = row_groups(str(path))
     assert [group.rows for group in groups] == [2, 2, 1]
     for number, group in enumerate(groups):
-        for place, found in enumerate(group.chunks):
+        for place, chunk in enumerate(group.chunks):
             theirs = metadata.row_group(number).column(place)
-            assert found == Chunk(
+            assert chunk == Chunk(
                 theirs.path_in_schema,
                 theirs.physical_type == "BYTE_ARRAY",
                 theirs.data_page_offset,
@@ -209,8 +209,8 @@ TYPE_OF_IMAGES = b"\x15\x0c\x19"
 @pytest.mark.parametrize("type_", [b"\x15\x04\x19", b"\x15\x40\x19"], ids=["another", "unknown"])
 def test_metadata_that_contradict_themselves_do_not_end_the_process(tmp_path, type_):
     path = write_table(tmp_path / "x.parquet", table([b"1" * 99] * 2, ["a", "b"]))
-    before, found, after = path.read_bytes().partition(TYPE_OF_IMAGES)
-    assert found
+    before, middle, after = path.read_bytes().partition(TYPE_OF_IMAGES)
+    assert middle
     path.write_bytes(before + type_ + after)
     code = "import sys; from tests.datasets.test_parquet import read; from pathlib import Path; read(Path(sys.argv[1]))"
     ended = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Trees of PubFig, its Kaggle copy and PubFig83: told from others, and read. Lists: `test_pubfig_list.py`."""
+"""Trees of PubFig, its Kaggle copy and PubFig83: recognition and reading."""
 
 import os
 from pathlib import Path
@@ -55,7 +55,7 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-def test_links_in_a_circle_and_folders_of_the_system_are_passed_over(tmp_path):
+def test_links_in_a_circle_and_folders_of_the_system_are_skipped(tmp_path):
     root = make(tmp_path / "CelebDataProcessed", "Brad Pitt/1.jpg", "__MACOSX/1.jpg", "@eaDir/1.jpg")
     (root / "circle").symlink_to("circle")
     (root / "Brad Pitt" / "2.jpg").symlink_to("2.jpg")
@@ -140,7 +140,7 @@ def test_people_files_name_the_classes_where_there_is_no_list(tree):
     assert catalogue.notes == ("thumbnails/1.jpg: its folder is nobody's in the list",)
 
 
-def test_what_the_list_does_not_name_is_passed_over(tree):
+def test_what_the_list_does_not_name_is_skipped(tree):
     make(tree, "Brad_Pitt/3.jpg", "Brad_Pitt/face.jpg", "Brad_Pitt/2.png", "Brad Pitt/2.jpg", "Nobody/1.jpg")
     make(tree, "Brad_Pitt/notes.txt", "Brad_Pitt/.hidden.jpg", ".cache/1.jpg", "loose.jpg", "Brad_Pitt/deep/2.jpg")
     catalogue = read(PUBFIG, tree)
@@ -152,7 +152,7 @@ def test_what_the_list_does_not_name_is_passed_over(tree):
         "Brad_Pitt/face.jpg: its name is no image number",
         "Nobody/1.jpg: its folder is nobody's in the list",
         "loose.jpg: an image in nobody's folder",
-        "passed over: 1 .txt (not read); 2 hidden, 1 folders within those of people",
+        "skipped: 1 .txt (not read); 2 hidden, 1 folders within those of people",
     ]
 
 
@@ -178,7 +178,7 @@ def test_what_is_missing_is_named(tmp_path):
     plain = make(tmp_path / "plain", "cat/1.jpg")
     with pytest.raises(SalpipeError, match=r"plain: neither dev_urls\.txt nor eval_urls\.txt nor a list of people in"):
         read(PUBFIG, plain)
-    with pytest.raises(SalpipeError, match=r"none\.txt: No such file or directory; give a list of PubFig"):
+    with pytest.raises(SalpipeError, match=r"none\.txt: No such file or directory; check the path"):
         read(PUBFIG, plain, list=tmp_path / "none.txt")
     lists = tmp_path / "lists"
     command = f"salpipe fetch pubfig --list {write_list(lists / 'dev_urls.txt', *ROWS)}"

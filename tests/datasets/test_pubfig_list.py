@@ -1,4 +1,4 @@
-"""PubFig's lists as they are found: three versions, and what became of copies."""
+"""PubFig's lists: three versions, and damaged copies."""
 
 import hashlib
 import tracemalloc
@@ -151,12 +151,12 @@ def test_repeated_md5_are_grouped(tmp_path):
 def test_what_is_no_list_is_named(tmp_path, monkeypatch):
     with pytest.raises(SalpipeError, match=r"dev_urls\.txt: no row of a PubFig list in it; rows are person, imagenum"):
         read(tmp_path, HEADER)
-    with pytest.raises(SalpipeError, match=r"nothing: No such file or directory; give a list of PubFig"):
+    with pytest.raises(SalpipeError, match=r"nothing: No such file or directory; check the path"):
         read_list(tmp_path / "nothing", Notes())
-    with pytest.raises(SalpipeError, match="Is a directory; give a list of PubFig"):
+    with pytest.raises(SalpipeError, match="Is a directory; give a regular file"):
         read_list(tmp_path, Notes())
     monkeypatch.setattr(pubfig_list, "MAX_LIST_BYTES", 50)
-    with pytest.raises(SalpipeError, match="more than 64 MB; no list of PubFig is so long"):
+    with pytest.raises(SalpipeError, match="more than 64 MB or 524,288 lines; give a list of PubFig"):
         read(tmp_path, HEADER + ROW)
 
 
@@ -170,11 +170,11 @@ def test_lines_without_end_are_not_kept(tmp_path, monkeypatch):
     assert (len(rows), notes[-1]) == (1, "and 19,980 more: not 5 columns separated by tabs")
     assert peak < 2**19
     monkeypatch.setattr(pubfig_list, "MAX_LINES", 100)
-    with pytest.raises(SalpipeError, match=r"dev_urls\.txt: more than 100 lines; no list of PubFig is so long"):
+    with pytest.raises(SalpipeError, match=r"dev_urls\.txt: more than 64 MB or 100 lines; give a list of PubFig"):
         read(tmp_path, text)
 
 
-def test_lists_are_told_from_other_files(tmp_path):
+def test_lists_are_recognized(tmp_path):
     def is_one(data: bytes) -> bool:
         (tmp_path / "file").write_bytes(data)
         return is_list(tmp_path / "file")

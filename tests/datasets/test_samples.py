@@ -1,4 +1,4 @@
-"""Which image of ImageNet a name means, and that shards and tables of the same images are the same data set."""
+"""Names of ImageNet's images, and equal catalogues of shards and tables of the same images."""
 
 from pathlib import Path
 
@@ -45,10 +45,10 @@ def test_names_mean_images(name, expected):
 
 @given(st.text("n0123456789_/.\nILSVRCvalteTST", max_size=60))
 def test_what_a_name_means_is_safe_to_be_a_key(name):
-    if found := original(name):
-        assert found.key.startswith(("train/n", "val/ILSVRC2012_val_", "test/ILSVRC2012_test_"))
-        assert found.key.isprintable()
-        assert "." not in found.key[:-5]
+    if image := original(name):
+        assert image.key.startswith(("train/n", "val/ILSVRC2012_val_", "test/ILSVRC2012_test_"))
+        assert image.key.isprintable()
+        assert "." not in image.key[:-5]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_shards_and_tables_of_the_same_images_are_the_same_data_set(tmp_path: Pa
     assert [record.label for record in shards.records] == [0, 0, 1, 999]
 
 
-def test_labels_that_are_of_no_use_are_told_once_for_each_reason(tmp_path: Path) -> None:
+def test_labels_that_are_of_no_use_are_noted_once_for_each_reason(tmp_path: Path) -> None:
     files: dict[str, bytes] = {}
     for number, (ending, label) in enumerate(
         [("json", b'{"label": "cat"}'), ("json", b'{"label": 1.5}'), ("cls", b"-1"), ("cls", b"-1"), ("cls", b"-7")]
@@ -98,13 +98,13 @@ def test_labels_that_are_of_no_use_are_told_once_for_each_reason(tmp_path: Path)
     )
 
 
-def test_why_packed_data_sets_hold_no_images_is_told(tmp_path: Path) -> None:
+def test_why_packed_data_sets_hold_no_images_is_explained(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "x-0.tar", {"0.txt": b"", "0.cls": b"1"})
     with pytest.raises(SalpipeError, match=r"no images in its shards \(x-0\.tar: 0\.cls: a sample without an image"):
         read_images(tar, "webdataset")
 
 
-def test_rows_without_bytes_or_labels_are_told(tmp_path: Path) -> None:
+def test_rows_without_bytes_or_labels_are_noted(tmp_path: Path) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     table = tmp_path / "x.parquet"
     struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -1,4 +1,4 @@
-"""What WebDataset shards hold, by the convention of the library and the names of the copies of ImageNet on the Hub."""
+"""Layout `webdataset`: the library's conventions, and names of the copies of ImageNet on the Hub."""
 
 import json
 import os

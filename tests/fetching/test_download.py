@@ -1,4 +1,4 @@
-"""What strangers' servers do to a download, and what the log calls it. Which rows are fetched: `test_fetch.py`."""
+"""Outcomes of downloads from faulty servers."""
 
 import dataclasses
 import hashlib
@@ -139,14 +139,14 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Ou
 def test_every_fault_has_its_outcome(faults, name):
     _, outcomes, web, _ = faults
     _, outcome, code, attempts = FAULTS[name]
-    found = outcomes[name]
-    assert (found.outcome, found.status, found.attempts) == (outcome, code, attempts), found
+    result = outcomes[name]
+    assert (result.outcome, result.status, result.attempts) == (outcome, code, attempts), result
     # aiohttp asks once more by itself where a connection was reset before any reply
     more = {"whole": 2, "moved": 1, "reset": 3, "reset-once": 1}
     assert web.requests[f"/{name}"] == attempts + more.get(name, 0)
-    assert found.detail.isprintable()
+    assert result.detail.isprintable()
     if outcome == "ok":
-        assert (found.bytes, found.md5) == (len(JPEG), MD5)
+        assert (result.bytes, result.md5) == (len(JPEG), MD5)
 
 
 @pytest.mark.parametrize("name", ["no-host", "no-port", "no-scheme", "ftp"])

@@ -1,4 +1,4 @@
-"""Which rows of a list are fetched, once, politely and again. What servers do to a download: `test_download.py`."""
+"""Fetching a list: rows, duplicates, limits per host and person."""
 
 import dataclasses
 import hashlib
@@ -50,8 +50,8 @@ def run(listed: Path, output: str | Path | None = None, **options: object) -> Fe
 
 def files(folder: Path) -> dict[str, bytes]:
     """Everything below the output folder but the lock and the log."""
-    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    return {name: data for name, data in found.items() if name not in (".lock", "fetch.jsonl")}
+    contents = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {name: data for name, data in contents.items() if name not in (".lock", "fetch.jsonl")}
 
 
 def outcomes(folder: Path) -> dict[tuple[str, int], str]:
@@ -262,14 +262,14 @@ def test_a_missing_aiohttp_is_named(tmp_path, monkeypatch):
 
 def test_few_open_files_mean_few_downloads_at_a_time(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Notes(Progress):
-        said: tuple[str, ...] = ()
+        lines: tuple[str, ...] = ()
 
         def note(self, text: str) -> None:
-            self.said += (text,)
+            self.lines += (text,)
 
     monkeypatch.setattr(resource, "getrlimit", lambda _: (32, 4096))
     listed = write_list(tmp_path, *(("P", i, url, digest) for i, (url, digest) in enumerate(serve(web, 4))))
     notes = Notes()
     assert run(listed, jobs=32, progress=notes).downloaded == 4
-    assert notes.said == ("--jobs 32: only 2; more need a higher limit on open files (ulimit -n)",)
+    assert notes.lines == ("--jobs 32: only 2; more need a higher limit on open files (ulimit -n)",)
     assert 1 <= max(web.most.values()) <= 2

@@ -1,4 +1,4 @@
-"""The same fetch once more: after it ended, after it was killed or interrupted, and after files were changed."""
+"""Fetching again: after the end, after a kill or interrupt, and after changes of files."""
 
 import dataclasses
 import json
@@ -260,12 +260,12 @@ def test_a_run_that_was_ended_goes_on(tmp_path, web, how: signal.Signals):
         wait_for(lambda: len((out / "fetch.jsonl").read_bytes().splitlines()) >= 6)
     finally:
         process.send_signal(how)
-        _, said = process.communicate(timeout=20)
+        _, output = process.communicate(timeout=20)
     if how is signal.SIGKILL:
         assert process.returncode == -how
         assert len(temporaries(out)) == 6
     else:
-        assert (process.returncode, said) == (130, "salpipe: interrupted; run the same command again to resume\n")
+        assert (process.returncode, output) == (130, "salpipe: interrupted; run the same command again to resume\n")
         assert temporaries(out) == []
     web.abandon()
     web.gate.set()

@@ -1,4 +1,4 @@
-"""How much of a list is there, counted by hand."""
+"""Comparison of a tree with its list, counted by hand."""
 
 import hashlib
 from pathlib import Path

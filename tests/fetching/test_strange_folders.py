@@ -1,4 +1,4 @@
-"""Folders to fetch into in which somebody planted links, or what is no log."""
+"""Output folders with links and invalid logs."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A web server on this machine that behaves as badly as a test asks for, and counts what it did."""
+"""A local web server with configurable faults that counts its requests."""
 
 from __future__ import annotations
 

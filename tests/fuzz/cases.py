@@ -1,4 +1,4 @@
-"""One case: which file is mutated and how, decided by kind, seed and number alone. Reading it stands in `watch.py`."""
+"""Fuzz cases: the file and its mutation by kind, seed and number."""
 
 import importlib
 import os
@@ -45,9 +45,9 @@ def build(table: str, names: Sequence[str], corpus: Path) -> None:
         if kind.name in names:
             root = corpus / kind.name
             root.mkdir(parents=True)
-            found = [path.relative_to(root).as_posix() for path in kind.seeds(root)]
-            assert found, f"{kind.name} has no seeds"
-            (root / ".files").write_text("\n".join(found))
+            seeds = [path.relative_to(root).as_posix() for path in kind.seeds(root)]
+            assert seeds, f"{kind.name} has no seeds"
+            (root / ".files").write_text("\n".join(seeds))
 
 
 def seed_count(kind: str, corpus: Path) -> int:
@@ -83,9 +83,9 @@ def prepare(case: Case, kind: Mutable, corpus: Path, work: Path) -> tuple[Path, 
     return path, edits
 
 
-def mutate(data: bytes, known: Sequence[Mutator], random: Random, others: Sequence[bytes]) -> tuple[bytes, str]:
+def mutate(data: bytes, mutators: Sequence[Mutator], random: Random, others: Sequence[bytes]) -> tuple[bytes, str]:
     """One to three edits. Those that know the format come first, since after others they could not parse it."""
-    chosen = [random.choice(known) for _ in range(random.choice((0, 1, 1, 1, 2)))] if known else []
+    chosen = [random.choice(mutators) for _ in range(random.choice((0, 1, 1, 1, 2)))] if mutators else []
     if not chosen or random.random() < 0.25:
         chosen += [random.choice(BYTES) for _ in range(random.choice((1, 1, 2)))]
     edits = []

@@ -1,4 +1,4 @@
-"""Damage to parts of image files, under the right lengths and checksums where a format has them; see `mutations.py`."""
+"""Mutations of parts of image files that keep lengths and checksums valid."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""Reads a mutated file as the commands do: a function per kind, which raises SalpipeError where the file is refused."""
+"""Readers of mutated files, one per kind; they raise SalpipeError for refused files, as the commands do."""
 
 import hashlib
 import os
@@ -260,14 +260,14 @@ def read_cache(path: Path, random: Random) -> None:
     def load() -> source.SourceModel:
         return source.load_source(NETWORK, "none")
 
-    found = cached("source", key, load, source._serialize, lambda data: source._deserialize(data, key, load))
-    found.class_index("0")
+    value = cached("source", key, load, source._serialize, lambda data: source._deserialize(data, key, load))
+    value.class_index("0")
 
 
 def read_graph(path: Path, random: Random) -> None:
     """As `read_cache`."""
     os.environ["XDG_CACHE_HOME"] = str(_root(path))
-    cached("network", ("fuzz",), lambda: (None, {}), lambda found: to_bytes(*found), from_bytes)
+    cached("network", ("fuzz",), lambda: (None, {}), lambda arrays: to_bytes(*arrays), from_bytes)
 
 
 def read_fingerprints(path: Path, random: Random) -> None:
@@ -279,8 +279,8 @@ def read_fingerprints(path: Path, random: Random) -> None:
 
 def read_speeds(path: Path, random: Random) -> None:
     os.environ["XDG_CACHE_HOME"] = str(_root(path))
-    found = remembered_speeds("key", ("torch", "openvino"), lambda: (1.0, 2.0))
-    assert list(found) == ["torch", "openvino"]
+    speeds = remembered_speeds("key", ("torch", "openvino"), lambda: (1.0, 2.0))
+    assert list(speeds) == ["torch", "openvino"]
 
 
 def _root(path: Path) -> Path:

@@ -71,18 +71,18 @@ def packed(mutators: Sequence[Mutator]) -> Mutator:
 def zip_member(data: bytes, random: Random, others: Sequence[bytes]) -> bytes:
     """A member of a ZIP (a checkpoint of torch), with right checksums: changed, packed, lost, doubled or renamed."""
     with zipfile.ZipFile(io.BytesIO(data)) as file:
-        found = [(info.filename, file.read(info)) for info in file.infolist()]
-    place, edit = random.randrange(len(found)), random.randrange(8)
+        members = [(info.filename, file.read(info)) for info in file.infolist()]
+    place, edit = random.randrange(len(members)), random.randrange(8)
     if edit < 4:  # the pickle comes first, and decides most
         place = 0 if random.random() < 0.7 else place
-        found[place] = found[place][0], change_part(found[place][1], random)
+        members[place] = members[place][0], change_part(members[place][1], random)
     elif edit == 4:
-        del found[place]
+        del members[place]
     elif edit == 5:
-        found[place] = found[place][0] + random.choice(("x", "/../y", "\0", "é")), found[place][1]
+        members[place] = members[place][0] + random.choice(("x", "/../y", "\0", "é")), members[place][1]
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED if edit == 6 else zipfile.ZIP_STORED) as file:
-        for name, body in found:
+        for name, body in members:
             file.writestr(zipfile.ZipInfo(name), body, compress_type=file.compression)
     return out.getvalue()
 
@@ -276,9 +276,9 @@ def hdf5_dataset(data: bytes, random: Random, others: Sequence[bytes]) -> bytes:
 
 
 def _datasets(file: h5py.File) -> list[str]:
-    found: list[str] = []
-    file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
-    return sorted(found)
+    datasets: list[str] = []
+    file.visititems(lambda name, item: datasets.append(name) if isinstance(item, h5py.Dataset) else None)
+    return sorted(datasets)
 
 
 def _hdf5(data: bytes, edit: Callable[[h5py.File], None]) -> bytes:

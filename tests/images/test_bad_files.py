@@ -1,4 +1,4 @@
-"""Whatever is in a file, it becomes a frame or a BadImageError with a reason of one line."""
+"""Damaged and hostile files: a frame, or a BadImageError with a reason of one line."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor

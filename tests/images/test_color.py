@@ -1,4 +1,4 @@
-"""Whatever a file's colors are stored as, its frame holds them as 8-bit RGB over white."""
+"""Color modes of files: frames are 8-bit RGB over white."""
 
 import io
 import struct
@@ -225,10 +225,10 @@ def test_alpha_is_looked_for_in_all_of_a_large_image():
 def channels(image: np.ndarray, extra: tuple[int, ...] | None, **tags: int) -> bytes:
     """A TIFF whose channels beyond the colors are what `extra` says."""
     count = image.shape[2]
-    found = {256: 32, 257: 32, 258: (8,) * count, 262: 2, 277: count, **{int(tag[1:]): tags[tag] for tag in tags}}
+    tags_there = {256: 32, 257: 32, 258: (8,) * count, 262: 2, 277: count, **{int(tag[1:]): tags[tag] for tag in tags}}
     if extra is not None:
-        found[338] = extra if len(extra) > 1 else extra[0]
-    return tiff_bytes(image.tobytes(), found)
+        tags_there[338] = extra if len(extra) > 1 else extra[0]
+    return tiff_bytes(image.tobytes(), tags_there)
 
 
 @pytest.mark.parametrize("extra", [None, (0,)])

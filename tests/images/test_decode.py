@@ -1,4 +1,4 @@
-"""Frames have the right shape, place, proportions and way up. Colors and bad files have tests of their own."""
+"""Frames: shape, position, aspect ratio and orientation."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""Images of one color are found, whatever lies around them. How images are fitted is tested with their decoder."""
+"""Images of a single color, with and without padding."""
 
 import numpy as np
 import pytest

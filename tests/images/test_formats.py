@@ -1,4 +1,4 @@
-"""The content decides what a file is; newer formats are read, or say what they need."""
+"""Formats by content, and formats that need optional packages."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""Formats by first bytes, and files whose names do not say that they are images."""
+"""Formats by first bytes, and images without an image's suffix."""
 
 import io
 from pathlib import Path
@@ -23,7 +23,7 @@ def encoded(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_what_pillow_writes_is_told_by_its_first_bytes(kind: str) -> None:
+def test_what_pillow_writes_is_recognized_by_its_first_bytes(kind: str) -> None:
     assert format_of(encoded(kind)[:FIRST_BYTES]) == kind.replace("JPEG2000", "JPEG 2000")
 
 
@@ -46,7 +46,7 @@ def test_what_pillow_writes_is_told_by_its_first_bytes(kind: str) -> None:
         (b"", None),
     ],
 )
-def test_formats_that_are_told_apart(data: bytes, kind: str | None) -> None:
+def test_formats_that_are_distinguished(data: bytes, kind: str | None) -> None:
     assert format_of(data) == kind
 
 
@@ -63,7 +63,7 @@ def test_content_decides_where_the_ending_is_missing_or_another(tmp_path: Path) 
     assert {record.key for record in catalogue.records} == set(names)
     assert catalogue.notes == (
         "taken for images by their first bytes: 3 without ending, 1 .dat, 1 .jpg_large, 1 .txt",
-        "passed over: 1 .dat, 1 without ending (not read)",
+        "skipped: 1 .dat, 1 without ending (not read)",
     )
     assert catalogue.passed_over == {".dat": 1, "without ending": 1}
 
@@ -88,8 +88,8 @@ def test_of_a_million_lists_few_are_looked_into(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(
         listing_module, "first_bytes", lambda path, offset: looked.append(path) or first_bytes(path, offset)
     )
-    found = listing(str(tmp_path))
-    assert (len(found.images), len(found.others), len(looked)) == (200, 200, 32)
+    entries = listing(str(tmp_path))
+    assert (len(entries.images), len(entries.others), len(looked)) == (200, 200, 32)
     # where there is one image of the ending all files of it are looked into
     write(tmp_path, **{"0000.txt": JPEG_BYTES, "0199.txt": JPEG_BYTES})
     assert (listing(str(tmp_path)).by_content, len(looked)) == ({".txt": 2}, 232)

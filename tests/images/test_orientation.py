@@ -1,4 +1,4 @@
-"""An image is the right way up wherever its file says which way that is; Pillow's exif_transpose is the reference."""
+"""Orientation from EXIF, TIFF tags and XMP, compared with Pillow's exif_transpose."""
 
 import io
 import struct
@@ -115,11 +115,11 @@ def test_a_box_is_meant_in_the_pixels_of_the_file(way, number, turns):
 def test_numbers_of_any_type_are_read_as_pillow_reads_them(packing, kind, count, number):
     file = Image.new("L", (1, 1))
     file.info["exif"] = exif(struct.pack(packing, number), kind, count)
-    found = orientation(file)
+    value = orientation(file)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = file.getexif().get(0x0112, 1)
-    assert found == (expected if expected in range(1, 9) else 1)
+    assert value == (expected if expected in range(1, 9) else 1)
 
 
 @pytest.mark.parametrize("block", [b"", b"Exif\0\0", b"Exif\0\0II*\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"noise" * 9])

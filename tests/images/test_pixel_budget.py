@@ -1,4 +1,4 @@
-"""The budget of pixels in flight holds over all threads, serves them in order, and is given back."""
+"""The budget of pixels over all threads: bound, order, release."""
 
 import contextlib
 import gc

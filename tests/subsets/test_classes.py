@@ -1,4 +1,4 @@
-"""What words mean which classes, and what is said of those that mean none or several."""
+"""Selection of classes by words, and errors for words of none or several."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Which images are duplicates, which are not, and what becomes of them."""
+"""Duplicates: pairs, groups, removal, and images that are none."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -53,7 +53,7 @@ def looked_at(files: Sequence[bytes]) -> Fingerprints:
     )
 
 
-def found_in(*files: bytes) -> Duplicates:
+def duplicates_of(*files: bytes) -> Duplicates:
     return find_duplicates(looked_at(files))
 
 
@@ -77,15 +77,15 @@ COPIES: dict[str, Callable[[Image.Image], bytes]] = {
 
 @pytest.mark.parametrize("kind", COPIES)
 def test_copies_are_near_duplicates(kind: str) -> None:
-    found = found_in(*REST, encoded(CAT), COPIES[kind](CAT))
-    assert found.pairs.tolist() == [[4, 5]]
-    assert found.exact.tolist() == [False]
-    assert 0 <= found.distances[0] < (0.01 if "crop" in kind else 0.005)
+    duplicates = duplicates_of(*REST, encoded(CAT), COPIES[kind](CAT))
+    assert duplicates.pairs.tolist() == [[4, 5]]
+    assert duplicates.exact.tolist() == [False]
+    assert 0 <= duplicates.distances[0] < (0.01 if "crop" in kind else 0.005)
 
 
 def test_crops_are_found_whichever_comes_first() -> None:
     crop = encoded(cropped(CAT, 0.08, 0.02, 0.05, 0.07))
-    assert found_in(crop, *REST, encoded(CAT)).pairs.tolist() == [[0, 5]]
+    assert duplicates_of(crop, *REST, encoded(CAT)).pairs.tolist() == [[0, 5]]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_crops_are_found_whichever_comes_first() -> None:
     ids=["mirrored", "upside down", "turned", "half of it", "negative"],
 )
 def test_what_is_no_copy_is_none(other: bytes) -> None:
-    assert len(found_in(encoded(CAT), other, *REST)) == 0
+    assert len(duplicates_of(encoded(CAT), other, *REST)) == 0
 
 
 def shirt(print_at: int) -> Image.Image:
@@ -117,40 +117,40 @@ def test_a_mirrored_picture_that_is_nearly_symmetric_is_no_duplicate() -> None:
     frames = np.stack([fingerprint(encoded(each))["frame"] for each in (left, right)]).astype(np.float64)
     likeness = np.corrcoef(frames.reshape(2, -1))[0, 1]
     assert likeness > 0.95
-    assert len(found_in(encoded(left), encoded(right), *REST)) == 0
+    assert len(duplicates_of(encoded(left), encoded(right), *REST)) == 0
     # nor where correlation alone would take it for one
-    found = find_duplicates(looked_at([encoded(left), encoded(right), *REST]), threshold=0.1)
-    assert len(found) == 0
+    duplicates = find_duplicates(looked_at([encoded(left), encoded(right), *REST]), threshold=0.1)
+    assert len(duplicates) == 0
 
 
 def test_a_symmetric_picture_is_a_duplicate_of_its_copy() -> None:
     picture = shirt(109)
-    assert len(found_in(encoded(picture), encoded(scaled(picture, 0.6), "JPEG", quality=60))) == 1
+    assert len(duplicates_of(encoded(picture), encoded(scaled(picture, 0.6), "JPEG", quality=60))) == 1
 
 
 def test_other_photographs_of_the_same_kind_are_no_duplicates() -> None:
     """The same ground, the same garment, another print."""
-    assert len(found_in(encoded(shirt(80)), encoded(shirt(138)), encoded(shirt(109)))) == 0
+    assert len(duplicates_of(encoded(shirt(80)), encoded(shirt(138)), encoded(shirt(109)))) == 0
 
 
 def test_exact_duplicates_are_paired_with_the_first() -> None:
     cat, near_cat = encoded(CAT), encoded(CAT, "JPEG")
-    found = found_in(REST[0], cat, cat, near_cat, cat, near_cat)
-    assert [tuple(pair) for pair, exact in zip(found.pairs.tolist(), found.exact, strict=True) if exact] == [
+    duplicates = duplicates_of(REST[0], cat, cat, near_cat, cat, near_cat)
+    assert [tuple(pair) for pair, exact in zip(duplicates.pairs.tolist(), duplicates.exact, strict=True) if exact] == [
         (1, 2),
         (1, 4),
         (3, 5),
     ]
-    assert found.distances[found.exact].tolist() == [0, 0, 0]
-    assert [tuple(pair) for pair in found.pairs[~found.exact].tolist()] == [(1, 3)]
-    assert group(found.pairs, 6).tolist() == [0, 1, 1, 1, 1, 1]
+    assert duplicates.distances[duplicates.exact].tolist() == [0, 0, 0]
+    assert [tuple(pair) for pair in duplicates.pairs[~duplicates.exact].tolist()] == [(1, 3)]
+    assert group(duplicates.pairs, 6).tolist() == [0, 1, 1, 1, 1, 1]
 
 
 def test_empty_images_have_exact_duplicates_only() -> None:
     pages = [encoded(Image.new("RGB", size, color)) for size, color in (((80, 80), "white"), ((90, 90), "white"))]
-    found = found_in(pages[0], pages[1], encoded(Image.new("RGB", (80, 80), "black")), pages[0])
-    assert found.pairs.tolist() == [[0, 3]]
-    assert found.exact.tolist() == [True]
+    duplicates = duplicates_of(pages[0], pages[1], encoded(Image.new("RGB", (80, 80), "black")), pages[0])
+    assert duplicates.pairs.tolist() == [[0, 3]]
+    assert duplicates.exact.tolist() == [True]
 
 
 def test_images_that_cannot_be_read_are_duplicates_of_none() -> None:
@@ -211,8 +211,8 @@ def test_near_hashes_are_found_among_many() -> None:
         bits = random.choice(64, 4, replace=False).astype(np.uint64)
         hashes[19_000 + image] = hashes[image] ^ np.bitwise_or.reduce(np.uint64(1) << bits)
     pairs, _ = near._candidates(hashes, 8, 1)
-    found = set(map(tuple, pairs.tolist()))
-    assert np.mean([(image, 19_000 + image) in found for image in range(1000)]) > 0.98
+    duplicates = set(map(tuple, pairs.tolist()))
+    assert np.mean([(image, 19_000 + image) in duplicates for image in range(1000)]) > 0.98
 
 
 def test_work_is_bounded_where_thousands_are_alike() -> None:
@@ -226,9 +226,9 @@ def test_work_is_bounded_where_thousands_are_alike() -> None:
         np.ones(count, np.bool_),
         {},
     )
-    found = find_duplicates(alike)
-    assert len(found) <= 8 * count
-    assert not group(found.pairs, count).any()
+    duplicates = find_duplicates(alike)
+    assert len(duplicates) <= 8 * count
+    assert not group(duplicates.pairs, count).any()
 
 
 # groups
@@ -287,6 +287,6 @@ def test_mistakes_are_named() -> None:
 
 def test_every_removed_image_has_a_twin_that_stays(tmp_path: Path) -> None:
     files = [*REST, encoded(CAT), *(make(CAT) for make in COPIES.values()), encoded(CAT)]
-    groups = group(found_in(*files).pairs, len(files))
+    groups = group(duplicates_of(*files).pairs, len(files))
     catalogue = Catalogue("", [record(f"{place}") for place in range(len(files))])
     assert [each.key for each in dedupe(catalogue, groups, "keep-first").records] == ["0", "1", "2", "3", "4"]

@@ -1,4 +1,4 @@
-"""What a fingerprint says of an image, and that no image is looked at twice."""
+"""Fingerprints and their cache."""
 
 import hashlib
 import io
@@ -86,12 +86,12 @@ def test_a_frame_looks_like_the_file_that_it_was_decoded_from(side: int) -> None
     Image.fromarray(data.chelsea()).save(file, "PNG")
     of_file = fingerprint(file.getvalue())
     frame, _ = decode_frame(file.getvalue(), side, fit="squash")
-    found = fingerprint_frame(frame, hashlib.sha256(file.getvalue()).digest())
-    assert (found["sha256"] == of_file["sha256"]).all()
+    row = fingerprint_frame(frame, hashlib.sha256(file.getvalue()).digest())
+    assert (row["sha256"] == of_file["sha256"]).all()
     # the frame has been resized twice
     limit = 0 if side == 64 else 4
-    assert np.abs(found["frame"].astype(int) - of_file["frame"]).mean() <= limit
-    bits = (found["hashes"] ^ of_file["hashes"]).view(np.uint8)
+    assert np.abs(row["frame"].astype(int) - of_file["frame"]).mean() <= limit
+    bits = (row["hashes"] ^ of_file["hashes"]).view(np.uint8)
     assert np.unpackbits(bits).sum() <= 2 * limit
 
 
@@ -124,25 +124,25 @@ def test_what_is_no_image_is_refused() -> None:
 
 
 def test_fingerprints_are_in_the_order_of_the_catalogue(photos: Catalogue) -> None:
-    found = fingerprints(photos, threads=3)
-    assert len(found) == 12
+    prints = fingerprints(photos, threads=3)
+    assert len(prints) == 12
     for place, record in enumerate(photos.records):
         row = fingerprint(record.read())
-        assert np.array_equal(found.frames[place], row["frame"])
-        assert np.array_equal(found.hashes[place], row["hashes"])
-        assert np.array_equal(found.sha256[place], row["sha256"])
-    assert same(found, fingerprints(photos, threads=1))
+        assert np.array_equal(prints.frames[place], row["frame"])
+        assert np.array_equal(prints.hashes[place], row["hashes"])
+        assert np.array_equal(prints.sha256[place], row["sha256"])
+    assert same(prints, fingerprints(photos, threads=1))
 
 
 def test_images_that_cannot_be_read_have_a_reason(photos: Catalogue) -> None:
     root = Path(photos.root)
     (root / "3.jpg").write_bytes(b"no image")
     (root / "5.jpg").unlink()
-    found = fingerprints(photos)
-    assert found.readable.tolist() == [place not in (3, 5) for place in range(12)]
-    assert found.reasons.keys() == {3, 5}
-    assert "not an image" in found.reasons[3]
-    assert found.reasons[5] == "No such file or directory"
+    prints = fingerprints(photos)
+    assert prints.readable.tolist() == [place not in (3, 5) for place in range(12)]
+    assert prints.reasons.keys() == {3, 5}
+    assert "not an image" in prints.reasons[3]
+    assert prints.reasons[5] == "No such file or directory"
 
 
 def test_the_whole_image_counts_also_where_a_region_is_meant(photos: Catalogue) -> None:
@@ -152,11 +152,11 @@ def test_the_whole_image_counts_also_where_a_region_is_meant(photos: Catalogue) 
 
 def test_bytes_alone_need_no_decoding(photos: Catalogue, looked_at: list[str]) -> None:
     (Path(photos.root) / "3.jpg").write_bytes(b"no image")
-    found = fingerprints(photos, bytes_only=True)
+    prints = fingerprints(photos, bytes_only=True)
     assert looked_at == []
-    assert found.readable.all()
-    assert found.frames.shape == (0, 64, 64)
-    assert found.sha256[3].tobytes() == hashlib.sha256(b"no image").digest()
+    assert prints.readable.all()
+    assert prints.frames.shape == (0, 64, 64)
+    assert prints.sha256[3].tobytes() == hashlib.sha256(b"no image").digest()
 
 
 # the cache
@@ -174,12 +174,12 @@ def test_what_changed_is_looked_at_again(photos: Catalogue, tmp_path: Path, look
     changed = Path(photos.root) / "4.jpg"
     changed.write_bytes(encoded(PHOTO))
     looked_at.clear()
-    found = fingerprints(photos, tmp_path / "cache")
+    prints = fingerprints(photos, tmp_path / "cache")
     assert looked_at == [hashlib.sha256(changed.read_bytes()).hexdigest()]
-    assert same(found, fingerprints(photos))
+    assert same(prints, fingerprints(photos))
 
 
-def test_images_of_an_archive_are_told_apart_by_their_place(tmp_path: Path, looked_at: list[str]) -> None:
+def test_images_of_an_archive_are_distinguished_by_their_place(tmp_path: Path, looked_at: list[str]) -> None:
     files = [encoded(PHOTO.rotate(angle)) for angle in (0, 30)]
     archive = tmp_path / "archive.tar"
     archive.write_bytes(b"".join(files))

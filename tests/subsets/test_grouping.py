@@ -33,9 +33,9 @@ def test_keys_name_groups(rule: str, groups: list[int]) -> None:
         with pytest.raises(SalpipeError, match="matches no key and is no file"):
             groups_by(KEYS, rule)
     else:
-        found = groups_by(KEYS, rule)
-        assert found.tolist() == groups
-        assert found.dtype == np.int64
+        groups_of_keys = groups_by(KEYS, rule)
+        assert groups_of_keys.tolist() == groups
+        assert groups_of_keys.dtype == np.int64
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,8 @@ def test_united_groups_are_the_connected_components(groupings: list[list[int]]) 
         reach |= (numbers[:, None] == numbers[None]) & (numbers[:, None] >= 0)
     for _ in range(4):
         reach = (reach.astype(int) @ reach.astype(int)) > 0
-    found = united(*arrays)
-    assert found.tolist() == reach.argmax(axis=1).tolist()
-    assert (leaders(found) == found).all()
+    merged = united(*arrays)
+    assert merged.tolist() == reach.argmax(axis=1).tolist()
+    assert (leaders(merged) == merged).all()
     sizes = reach.sum(axis=1)
-    assert several(found) == (int((sizes > 1).sum()), len(set(found[sizes > 1].tolist())))
+    assert several(merged) == (int((sizes > 1).sum()), len(set(merged[sizes > 1].tolist())))

@@ -1,4 +1,4 @@
-"""From a path to the catalogue of a run: what is left out, drawn and dealt, in which order, and what is told of it."""
+"""Data sets prepared for a run: order of steps, splits, notes."""
 
 import io
 from collections import Counter
@@ -173,12 +173,14 @@ def test_new_splits_keep_persons_together(tmp_path, monkeypatch, rule, policy):
     catalogue = prepare(
         images, selection=Selection(splits=(50, 50)), grouping=Grouping(dedupe=policy, group_by=rule), progress=recorded
     )
-    found: dict[str, set[tuple[Split, int]]] = {}
+    by_person: dict[str, set[tuple[Split, int]]] = {}
     for record in catalogue.records:
-        found.setdefault(record.key.split("/")[1], set()).add((record.split, record.group))
-    assert {name for name, places in found.items() if len(places) > 1} <= ({"person-8"} if "table" in rule else set())
+        by_person.setdefault(record.key.split("/")[1], set()).add((record.split, record.group))
+    assert {name for name, places in by_person.items() if len(places) > 1} <= (
+        {"person-8"} if "table" in rule else set()
+    )
     assert len({record.split for record in catalogue.records}) == 2
-    assert len({group for places in found.values() for _, group in places if group >= 0}) == len(found) - (
+    assert len({group for places in by_person.values() for _, group in places if group >= 0}) == len(by_person) - (
         "t" in rule[:1]
     )
     in_none = sum("person-8" in key for key in keys(catalogue))

@@ -1,4 +1,4 @@
-"""The article's sets, in their sizes, from data sets of the real proportions."""
+"""Recipes: sizes of the article's splits in data sets of real proportions."""
 
 from collections import Counter
 
@@ -37,27 +37,27 @@ def pubfig(people: int, least: int) -> Catalogue:
     return Catalogue("/pubfig", records, names)
 
 
-def splits(found: Catalogue) -> list[int]:
-    counts = Counter(record.split for record in found.records)
+def splits(selected: Catalogue) -> list[int]:
+    counts = Counter(record.split for record in selected.records)
     return [counts[split] for split in Split]
 
 
 def test_article_imagenet_has_its_counts_evenly_from_all_classes_and_splits():
-    found = select(imagenet(), Selection(recipe="article-imagenet"))
-    assert splits(found) == [0, 8828, 2057, 1143]
-    images = Counter(record.label for record in found.records)
+    selected = select(imagenet(), Selection(recipe="article-imagenet"))
+    assert splits(selected) == [0, 8828, 2057, 1143]
+    images = Counter(record.label for record in selected.records)
     assert Counter(images.values()) == {12: 972, 13: 28}  # 12,028 images
-    tested = Counter(record.label for record in found.records if record.split is Split.TEST)
+    tested = Counter(record.label for record in selected.records if record.split is Split.TEST)
     assert set(tested.values()) == {1, 2}  # 1,143 of 1,000 classes
-    assert {record.path for record in found.records} == {"/train.tar", "/val.tar"}
-    assert found.notes == ("5,000 images: left out, they have no label",)
+    assert {record.path for record in selected.records} == {"/train.tar", "/val.tar"}
+    assert selected.notes == ("5,000 images: left out, they have no label",)
 
 
 @pytest.mark.parametrize(("people", "least"), [(60, 60), (200, 20)])
 def test_article_pubfig_has_its_counts(people, least):
-    found = select(pubfig(people, least), Selection(seed=1, recipe="article-pubfig"))
-    assert splits(found) == [0, 2218, 555, 309]
-    images = Counter(record.label for record in found.records)
+    selected = select(pubfig(people, least), Selection(seed=1, recipe="article-pubfig"))
+    assert splits(selected) == [0, 2218, 555, 309]
+    images = Counter(record.label for record in selected.records)
     assert len(images) == people
     assert max(images.values()) - min(images.values()) == 1
 
@@ -79,17 +79,17 @@ def test_people_with_too_few_images_are_named_and_can_be_left_out():
         match=r"^--recipe article-pubfig: 7 of 60 .*: Person 0 30 of 5[12], .*--min-per-class 63, which keeps 49",
     ):
         select(few, Selection(recipe="article-pubfig"))
-    found = select(few, Selection(min_per_class=63, recipe="article-pubfig"))
-    assert splits(found) == [0, 2218, 555, 309]
-    assert len(found.classes) == 49
+    selected = select(few, Selection(min_per_class=63, recipe="article-pubfig"))
+    assert splits(selected) == [0, 2218, 555, 309]
+    assert len(selected.classes) == 49
 
 
 def test_classes_chosen_besides_a_recipe_are_those_it_draws_from():
-    found = select(imagenet(images=150), Selection(num_classes=100, recipe="article-imagenet"))
-    assert splits(found) == [0, 8828, 2057, 1143]
-    assert len(found.classes) == 100
-    found = select(pubfig(60, 2000), Selection(classes=("Person 1?",), recipe="article-pubfig"))
-    assert len(found.classes) == 10
+    selected = select(imagenet(images=150), Selection(num_classes=100, recipe="article-imagenet"))
+    assert splits(selected) == [0, 8828, 2057, 1143]
+    assert len(selected.classes) == 100
+    selected = select(pubfig(60, 2000), Selection(classes=("Person 1?",), recipe="article-pubfig"))
+    assert len(selected.classes) == 10
 
 
 @pytest.mark.parametrize(

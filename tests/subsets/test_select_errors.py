@@ -1,4 +1,4 @@
-"""What is said where a selection cannot be had."""
+"""Errors of impossible selections."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How many images go into each part, and that duplicates stay together."""
+"""Splits: sizes of parts, and duplicates that stay together."""
 
 from fractions import Fraction
 
@@ -18,7 +18,7 @@ def whole(*numbers: int) -> np.ndarray:
     return np.array(numbers, np.int64)
 
 
-def drawn(*numbers: int) -> np.ndarray:
+def hashes_of(*numbers: int) -> np.ndarray:
     return np.array(numbers, np.uint64)
 
 
@@ -80,9 +80,9 @@ def test_of_equal_remainders_the_earlier_part_gets_the_image():
     assert part_totals(5, [Fraction(1, 2), Fraction(1, 2)]) == [3, 2]
 
 
-def test_classes_too_small_for_every_part_take_turns_by_lot():
+def test_classes_too_small_for_every_part_take_turns_by_hash():
     # of 20 images 14 train, 4 validate and 2 test: half a test image a class, for the classes with the lowest hashes
-    assert class_totals(whole(5, 5, 5, 5), [14, 4, 2], drawn(30, 10, 40, 20)).tolist() == [
+    assert class_totals(whole(5, 5, 5, 5), [14, 4, 2], hashes_of(30, 10, 40, 20)).tolist() == [
         [4, 1, 0],
         [3, 1, 1],
         [4, 1, 0],
@@ -90,9 +90,9 @@ def test_classes_too_small_for_every_part_take_turns_by_lot():
     ]
 
 
-def test_the_class_with_the_largest_remainder_comes_first_whatever_its_lot():
+def test_the_class_with_the_largest_remainder_comes_first_whatever_its_hash():
     # test: 2 of 10 images, so 0.6, 1.0 and 0.4 a class
-    assert class_totals(whole(3, 5, 2), [8, 0, 2], drawn(9, 5, 1)).tolist() == [[2, 0, 1], [4, 0, 1], [2, 0, 0]]
+    assert class_totals(whole(3, 5, 2), [8, 0, 2], hashes_of(9, 5, 1)).tolist() == [[2, 0, 1], [4, 0, 1], [2, 0, 0]]
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=30), st.integers(0, 100), st.integers(0, 100), st.data())
@@ -101,15 +101,15 @@ def test_totals_of_classes_add_up_both_ways_and_are_near_their_proportion(sizes,
     share = Fraction(train, max(train + test, 100)), Fraction(test, max(train + test, 100))
     totals = part_totals(images, [share[0], 1 - sum(share), share[1]])
     hashes = data.draw(st.lists(st.integers(0, 2**64 - 1), min_size=len(sizes), max_size=len(sizes)))
-    found = class_totals(weights, totals, np.array(hashes, np.uint64))
-    assert (found >= 0).all()
-    assert found.sum(1).tolist() == sizes
-    assert found.sum(0).tolist() == totals
+    counts = class_totals(weights, totals, np.array(hashes, np.uint64))
+    assert (counts >= 0).all()
+    assert counts.sum(1).tolist() == sizes
+    assert counts.sum(0).tolist() == totals
     exact = weights[:, None] * np.array(totals) / max(images, 1)
-    assert (np.abs(found - exact) < [2, 2, 1]).all()
+    assert (np.abs(counts - exact) < [2, 2, 1]).all()
 
 
-# dealing
+# units
 
 
 @st.composite
@@ -122,12 +122,12 @@ def units(draw, largest=4):
         )
     )
     columns = np.array([row[:2] for row in rows], np.int64).reshape(-1, 2)
-    return columns[:, 0], columns[:, 1], drawn(*(row[2] for row in rows)), drawn(*range(classes))
+    return columns[:, 0], columns[:, 1], hashes_of(*(row[2] for row in rows)), hashes_of(*range(classes))
 
 
 @given(units(largest=1), st.sampled_from([ARTICLE, [Fraction(1, 2)] * 2, [Fraction(9, 10), 0, Fraction(1, 10)]]))
-def test_single_images_are_dealt_exactly(found, shares):
-    strata, sizes, hashes, class_hashes = found
+def test_single_images_are_split_exactly(arrays, shares):
+    strata, sizes, hashes, class_hashes = arrays
     totals = part_totals(len(sizes), shares)
     parts = split_units(strata, sizes, hashes, totals, class_hashes)
     counts = np.zeros((len(class_hashes), len(shares)), np.int64)
@@ -137,8 +137,8 @@ def test_single_images_are_dealt_exactly(found, shares):
 
 
 @given(units(), st.sampled_from([ARTICLE, [Fraction(1, 3), Fraction(1, 3), Fraction(1, 3)]]))
-def test_units_of_several_images_spoil_the_counts_by_less_than_their_size(found, shares):
-    strata, sizes, hashes, class_hashes = found
+def test_units_of_several_images_spoil_the_counts_by_less_than_their_size(arrays, shares):
+    strata, sizes, hashes, class_hashes = arrays
     totals = part_totals(int(sizes.sum()), shares)
     parts = split_units(strata, sizes, hashes, totals, class_hashes)
     counts = np.zeros((len(class_hashes), len(shares)), np.int64)
@@ -154,47 +154,49 @@ def test_units_of_several_images_spoil_the_counts_by_less_than_their_size(found,
             assert counts[label].tolist() == wanted[label].tolist()
 
 
-def test_single_images_make_up_for_the_units_dealt_before_them():
+def test_single_images_make_up_for_the_units_assigned_before_them():
     sizes = whole(*[3] * 10, *[1] * 70)
-    parts = split_units(np.zeros(80, np.int64), sizes, np.arange(80, dtype=np.uint64) * 2**57, [72, 18, 10], drawn(0))
+    parts = split_units(
+        np.zeros(80, np.int64), sizes, np.arange(80, dtype=np.uint64) * 2**57, [72, 18, 10], hashes_of(0)
+    )
     assert np.bincount(parts, sizes).tolist() == [72, 18, 10]
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_larger_units_are_dealt_before_smaller_ones_take_their_place(seed):
+def test_larger_units_are_assigned_before_smaller_ones_take_their_place(seed):
     hashes = np.random.default_rng(seed).integers(0, 2**64, 2, np.uint64)
-    assert split_units(whole(0, 0), whole(2, 4), hashes, [4, 2], drawn(0)).tolist() == [1, 0]
+    assert split_units(whole(0, 0), whole(2, 4), hashes, [4, 2], hashes_of(0)).tolist() == [1, 0]
 
 
 def test_what_one_part_has_too_many_training_has_too_few():
-    assert split_units(whole(0, 0), whole(3, 1), drawn(0, 0), [1, 1, 2], drawn(0)).tolist() == [2, 1]
+    assert split_units(whole(0, 0), whole(3, 1), hashes_of(0, 0), [1, 1, 2], hashes_of(0)).tolist() == [2, 1]
 
 
 def test_units_of_several_images_go_to_every_part_with_its_odds():
-    # were they always dealt to the part that lacks most, no duplicate would ever be tested on
+    # were they always assigned to the part that lacks most, no duplicate would ever be tested on
     count = 2_000
     hashes = np.random.default_rng(0).integers(0, 2**64, count, np.uint64)
     sizes = np.where(np.arange(count) < 200, 2, 1)
-    parts = split_units(np.zeros(count, np.int64), sizes, hashes, part_totals(2_200, ARTICLE), drawn(0))
+    parts = split_units(np.zeros(count, np.int64), sizes, hashes, part_totals(2_200, ARTICLE), hashes_of(0))
     assert np.bincount(parts[:200]) == pytest.approx(np.array([144, 36, 20]), abs=4 * (200 * 0.72 * 0.28) ** 0.5)
     assert np.bincount(parts[:200])[2] > 5
 
 
-# the stable deal
+# stable splits
 
 
-def test_a_stable_part_is_an_interval_of_lots():
+def test_a_stable_part_is_an_interval_of_hashes():
     edges = [0, int(0.72 * 2**64) - 2**12, int(0.72 * 2**64) + 2**12, int(0.9 * 2**64) + 2**12, 2**64 - 1]
-    assert split_by_hash(drawn(*edges), ARTICLE).tolist() == [0, 0, 1, 2, 2]
-    assert split_by_hash(drawn(*edges), [ARTICLE[0], 1 - ARTICLE[0]]).tolist() == [0, 0, 1, 1, 1]
+    assert split_by_hash(hashes_of(*edges), ARTICLE).tolist() == [0, 0, 1, 2, 2]
+    assert split_by_hash(hashes_of(*edges), [ARTICLE[0], 1 - ARTICLE[0]]).tolist() == [0, 0, 1, 1, 1]
 
 
 def test_the_last_lot_of_a_stable_part_is_the_last_below_its_fraction():
     thirds = [Fraction(1, 3), Fraction(2, 3)]
-    assert split_by_hash(drawn(2 * (2**63 // 3), 2 * (2**63 // 3 + 1)), thirds).tolist() == [0, 1]
+    assert split_by_hash(hashes_of(2 * (2**63 // 3), 2 * (2**63 // 3 + 1)), thirds).tolist() == [0, 1]
 
 
-def test_a_stable_part_of_size_0_is_empty_to_the_last_lot():
-    hashes = drawn(0, 2**64 - 1)
+def test_a_stable_part_of_size_0_is_empty_to_the_last_hash():
+    hashes = hashes_of(0, 2**64 - 1)
     assert split_by_hash(hashes, [Fraction(1), Fraction(0), Fraction(0)]).tolist() == [0, 0]
     assert split_by_hash(hashes, [Fraction(0), Fraction(1), Fraction(0)]).tolist() == [1, 1]

@@ -62,44 +62,39 @@ def listing(path: str, most: int | None = None) -> Listing:
     Raises:
         SalpipeError: it is missing or cannot be read.
     """
-    folders: list[str] = []
-    images: list[str] = []
-    others: list[str] = []
+    result = Listing([], [], [], [], Counter(), Counter())
     unknown: list[str] = []
-    pipes: list[str] = []
-    skipped: Counter[str] = Counter()
     with folder_errors_explained(path), os.scandir(path) as entries:
         for entry in islice(entries, most):
             name = entry.name
             if name.startswith("."):
-                skipped[HIDDEN] += name != _LOCK
+                result.skipped[HIDDEN] += name != _LOCK
             elif _is_folder(entry):
                 if name in _SYSTEM_FOLDERS:
-                    skipped[SYSTEM] += 1
+                    result.skipped[SYSTEM] += 1
                 else:
-                    folders.append(name)
+                    result.folders.append(name)
             elif not _is_file_or_dangling(entry):
-                pipes.append(name)
+                result.pipes.append(name)
             elif has_image_suffix(name):
-                images.append(name)
+                result.images.append(name)
             elif name.lower() in _SYSTEM_FILES:
-                skipped[SYSTEM] += 1
+                result.skipped[SYSTEM] += 1
             else:
                 unknown.append(name)
-    by_content: Counter[str] = Counter()
     looked = ByContent()
     for name in sorted(unknown):
         if looked.is_image(name, os.path.join(path, name)):
-            images.append(name)
-            by_content[ending_of(name)] += 1
+            result.images.append(name)
+            result.by_content[ending_of(name)] += 1
         else:
-            others.append(name)
-    if plots := {picture for picture, beside in PLOTS.items() if beside in others}.intersection(images):
-        images = [name for name in images if name not in plots]
-        skipped[_DRAWN] += len(plots)
-    for names in (folders, images, pipes):
+            result.others.append(name)
+    if plots := {plot for plot, beside in PLOTS.items() if beside in result.others}.intersection(result.images):
+        result.images[:] = [name for name in result.images if name not in plots]
+        result.skipped[_DRAWN] += len(plots)
+    for names in (result.folders, result.images, result.pipes):
         names.sort()
-    return Listing(folders, images, others, pipes, skipped, by_content)
+    return result
 
 
 class ByContent:

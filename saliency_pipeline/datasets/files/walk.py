@@ -13,8 +13,6 @@ from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.images.keys import ending_of, has_image_suffix, key_part
 from saliency_pipeline.images.record import ImageRecord, Split
 
-LOOP = "loops of links"
-
 
 class Folder(NamedTuple):
     """One folder of a tree.
@@ -62,7 +60,7 @@ def walk(top: str, notes: Notes) -> Iterator[Folder]:
             status = os.stat(path)
         identity = status.st_dev, status.st_ino
         if identity in above:
-            notes.count(LOOP)
+            notes.count("loops of links")
             continue
         within = above | {identity}
         entries = listing(path)

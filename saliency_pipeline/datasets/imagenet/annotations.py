@@ -1,4 +1,4 @@
-"""The lists that come with ImageNet's images, a reader a format. Which of them lie where stands in `truth.py`."""
+"""Readers of the lists that come with ImageNet's images, one per format."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from saliency_pipeline.images.record import Box
 from saliency_pipeline.text import shown
 
 Boxes = dict[str, tuple[Box, ...]]
-"""Of objects of an image's class, by the image's file name without suffix."""
+"""Boxes of objects of an image's class, by the image's file name without suffix."""
 
 _VALIDATION = re.compile(r"ILSVRC2012_val_([0-9]{8})(?:\.[A-Za-z]+)?")
 _CAFFE_LINE = re.compile(r"(?:\S*/)?(ILSVRC2012_val_[0-9]{8}\.[A-Za-z]+)\s+([0-9]{1,6})")
@@ -25,7 +25,7 @@ _COORDINATE = re.compile(r"-?[0-9]{1,6}")
 
 
 def validation_number(name: str) -> int | None:
-    """The number of a validation image of ILSVRC 2012 according to its file name.
+    """The number of a validation image of ILSVRC 2012 by its file name; None for other names.
 
     >>> validation_number("ILSVRC2012_val_00000293.JPEG"), validation_number("n01440764_293.JPEG")
     (293, None)
@@ -35,7 +35,7 @@ def validation_number(name: str) -> int | None:
 
 
 class Synset(NamedTuple):
-    """A class in the devkit: its ILSVRC2012_ID, counted from 1, WordNet id and synonyms."""
+    """A class in the devkit: its ILSVRC2012_ID from 1, WordNet id and synonyms."""
 
     number: int
     wnid: str
@@ -74,7 +74,7 @@ def read_map(lines: Lines) -> dict[int, str]:
 
 
 def read_ground_truth(lines: Lines, explained: str, wnids: dict[int, str]) -> dict[int, str]:
-    """Line i has the ILSVRC2012_ID of image i, which is no index: the ids follow the devkit's order, not WordNet's."""
+    """WordNet ids by image number: line i has the ILSVRC2012_ID of image i, in the devkit's order, not WordNet's."""
     truth = {}
     for number, text in lines:
         text = text.strip()
@@ -86,7 +86,7 @@ def read_ground_truth(lines: Lines, explained: str, wnids: dict[int, str]) -> di
 
 
 def is_caffe(lines: Lines) -> bool:
-    """Whether a list called val.txt is Caffe's: many have that name."""
+    """True if a list named val.txt is Caffe's."""
     try:
         return any(_CAFFE_LINE.fullmatch(text) for _, text in islice(lines, 1))
     except SalpipeError:
@@ -105,17 +105,17 @@ def read_caffe(lines: Lines, explained: str, wnids: Sequence[str]) -> dict[int, 
         image = validation_number(match[1])
         assert image is not None
         if truth.setdefault(image, wnids[int(match[2])]) != wnids[int(match[2])]:
-            lines.fail(number, f"{match[1]} is in the list twice, with two classes")
+            lines.fail(number, f"{match[1]} is listed twice with different classes")
     return truth
 
 
 def read_solution(lines: Lines) -> Iterator[tuple[int, str, str, tuple[Box, ...]]]:
     """Kaggle's LOC_train_solution.csv and LOC_val_solution.csv: `ILSVRC2012_val_00048981,n03995372 85 1 499 272 `.
 
-    The groups of five may be several; corners are inclusive, and a few have been given the wrong way round.
+    There may be several groups of five; corners are inclusive, and some are swapped.
 
     Yields:
-        Line, image, WordNet id and boxes of the image's class, in which the second corner is excluded.
+        Line, image, WordNet id and boxes of the image's class with exclusive second corners.
     """
     numbers: dict[str, int] = {}  # half a million boxes share few of them
     for line, row in lines.rows("ImageId", "PredictionString"):
@@ -124,7 +124,7 @@ def read_solution(lines: Lines) -> Iterator[tuple[int, str, str, tuple[Box, ...]
         if not is_wnid(wnid):
             wnid = words[0] if words else ""
             if any(word != wnid for word in words[::5]):
-                lines.fail(line, "boxes of several classes, of which only one can be that of the image")
+                lines.fail(line, "boxes of several classes; an image has one")
         if not is_wnid(wnid) or len(words) % 5:
             lines.fail(line, "not like 'ILSVRC2012_val_00048981,n03995372 85 1 499 272'")
         boxes = []
@@ -135,10 +135,10 @@ def read_solution(lines: Lines) -> Iterator[tuple[int, str, str, tuple[Box, ...]
 
 
 def read_boxes(lines: Lines, *, labeled: bool) -> Iterator[tuple[str, str, Box]]:
-    """Tiny-ImageNet's lists: file, WordNet id where `labeled`, and a box with inclusive corners, between tabs.
+    """Tiny-ImageNet's lists: file, WordNet id if `labeled`, and a box with inclusive corners, separated by tabs.
 
     Yields:
-        Name, WordNet id or the empty string, and the box, in which the second corner is excluded.
+        Name, WordNet id or the empty string, and the box with an exclusive second corner.
     """
     numbers: dict[str, int] = {}
     for number, text in lines:
@@ -156,11 +156,11 @@ def _box(lines: Lines, line: int, corners: Sequence[str], numbers: dict[str, int
 
 
 def box_of(corners: Sequence[str], numbers: dict[str, int]) -> Box | None:
-    """A box from the texts of its inclusive corners; None where they are no whole pixels.
+    """A box from the texts of its inclusive corners; None if they are not whole pixels.
 
     Args:
-        corners: x and y of a corner and of the opposite one, whichever comes first.
-        numbers: remembers numbers by text, so that boxes share them.
+        corners: x and y of a corner and of the opposite one, in any order.
+        numbers: cache of numbers by text, so that boxes share them.
 
     >>> box_of(["499", "272", "85", "1"], {})
     (85, 1, 500, 273)

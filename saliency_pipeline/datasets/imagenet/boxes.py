@@ -1,4 +1,4 @@
-"""ILSVRC's bounding boxes as XML, a file an image, in folders or packed. Kaggle's lists of them: `annotations.py`."""
+"""ILSVRC's bounding boxes in XML, one file per image, in folders or archives."""
 
 from __future__ import annotations
 
@@ -26,40 +26,39 @@ _SUFFIXES = (".tar.gz", ".tgz", ".tar")
 
 _UNPACKED = ("Annotations/CLS-LOC", "Annotations", "Annotation", "bbox", "bboxes", "bounding_boxes")
 FOLDERS = {part: (*_UNPACKED, f"bbox_{part}", archive) for part, archive in _ARCHIVES.items()}
-"""What the folder is called into which the files of a part were unpacked."""
+"""Names of the folders with the unpacked files of a part."""
 
 ARCHIVES = {f"{archive}{suffix}" for archive in _ARCHIVES.values() for suffix in _SUFFIXES}
-"""What the files are called in which boxes are downloaded."""
+"""Names of the archives of boxes."""
 
 MAX_XML_BYTES = 2**18
-"""A thousand boxes. Files have 500 bytes and seldom more than a few boxes."""
+"""Largest file, of a thousand boxes. Files have 500 bytes and rarely more than a few boxes."""
 
 _USUAL_BYTES = 2**14
 
 _MAX_UNPACKED_BYTES, _MAX_FILES, _MAX_BOXES = 2**32, 2**20, 2**22
-"""Of a part. The training images have 615,299 boxes in 544,546 files, which take about 1 GB in a tar."""
+"""Limits per part. The training images have 615,299 boxes in 544,546 files, which take about 1 GB in a tar."""
 
 _THREADS, _TOGETHER = 8, 512
-"""Threads that read, since a disk has to be asked for several files at once, and how many files lie in memory."""
+"""Number of reading threads, since disks need concurrent requests, and of files in memory."""
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def find_boxes(folders: Sequence[str], part: str, builder: CatalogueBuilder) -> Boxes:
-    """The boxes of the images of a part, from the first place that has any.
+    """The boxes of the images of a part, from the first folder, or else archive, that has any.
 
-    Folders go before archives, and these are read where they lie. A file is about the image that is called as it is:
-    the name in some files is "%s". The size that files give does not count, as it does not in Kaggle's lists.
+    A file belongs to the image of its own name, since the name in some files is "%s". The image size in files is
+    ignored, as in Kaggle's lists. tensorflow/models, research/inception, process_bounding_boxes.py describes such
+    irregularities.
 
     Args:
-        folders: the data set's and those around it.
+        folders: the data set's folder and those around it.
         part: train or val.
-        builder: the images; its notes take the files that cannot be read.
-
-    What is odd in the files is known from tensorflow/models, research/inception, process_bounding_boxes.py.
+        builder: the images; its notes receive the files that cannot be read.
     """
     trees = [path for folder in folders for name in FOLDERS[part] if os.path.isdir(path := os.path.join(folder, name))]
-    # unpacked where it lay, the archive of the validation images puts its files beside them
+    # the archive of the validation images, unpacked in place, puts its files beside them
     trees += [folder for folder in folders if part == "val" and os.path.isdir(os.path.join(folder, part))]
     names = [f"{_ARCHIVES[part]}{suffix}" for suffix in _SUFFIXES]
     archives = [path for folder in folders for name in names if os.path.isfile(path := os.path.join(folder, name))]
@@ -74,7 +73,7 @@ def find_boxes(folders: Sequence[str], part: str, builder: CatalogueBuilder) -> 
 
 
 class _File(NamedTuple):
-    """The image it is about, where it is, and its bytes; None where they cannot be read or are too many."""
+    """Its image, its path, and its bytes; None if they cannot be read or are too many."""
 
     image: str
     place: str
@@ -99,12 +98,12 @@ def _boxes(files: Iterable[_File], classes: Mapping[str, str], notes: Notes) -> 
 
 
 def _image(name: str) -> str:
-    """The stem of the image that a file is about; empty where it is about none."""
+    """The stem of the image of a file; empty if it has none."""
     return stem(name) if name.endswith(".xml") else ""
 
 
 def _in_folders(place: str, part: str, classes: Mapping[str, str]) -> Iterator[_File]:
-    """The XML files of images in a folder, or in that of the part within it, and in those of classes there."""
+    """The XML files of images in a folder, or its folder of the part, and in the folders of classes there."""
     if part in (below := listing(place).folders):
         place = f"{place}/{part}"
         below = listing(place).folders
@@ -138,7 +137,7 @@ def _read(paths: Sequence[str]) -> list[_File]:
 
 
 def _in_archive(path: str, classes: Mapping[str, str], notes: Notes) -> Iterator[_File]:
-    """The XML files of images in an archive, wherever they lie in it."""
+    """The XML files of images anywhere in an archive."""
     try:
         for name, data in islice(small_files(path, notes, MAX_XML_BYTES, _MAX_UNPACKED_BYTES), _MAX_FILES):
             if (image := _image(name)) in classes:
@@ -148,21 +147,18 @@ def _in_archive(path: str, classes: Mapping[str, str], notes: Notes) -> Iterator
 
 
 def read_xml(data: bytes | None, wnid: str, numbers: dict[str, int]) -> tuple[Box, ...]:
-    """The boxes of an image's class in an annotation of PASCAL VOC's form.
+    """The boxes of an image's class in an annotation of PASCAL VOC's form, with exclusive second corners.
 
-    Objects of other classes are left out. Those called by a word and no WordNet id are of the image's class: so are
-    many dogs of the training images.
+    Objects of other classes are skipped. Those named by a word instead of a WordNet id are of the image's class, as
+    are many dogs of the training images.
 
     Args:
-        data: what the file holds.
+        data: contents of the file.
         wnid: the image's class.
         numbers: as for `box_of`.
 
-    Returns:
-        Boxes in which the second corner is excluded.
-
     Raises:
-        ValueError: it is damaged, too large or something else; the reason for a note.
+        ValueError: the file is damaged, too large or something else; the message is the reason.
 
     >>> read_xml(
     ...     b"<annotation><object><name>n01751748</name><bndbox><xmin>111</xmin><ymin>108</ymin><xmax>441</xmax>"

@@ -1,10 +1,11 @@
-"""A catalogue in the making: images with WordNet ids, put in order and numbered at the end. Nothing is listed here."""
+"""Builder of a catalogue of images with WordNet ids."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from saliency_pipeline.datasets.imagenet.class_folders import LocatedImage
 from saliency_pipeline.datasets.imagenet.synsets import readable
 from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.errors import SalpipeError
@@ -13,7 +14,7 @@ from saliency_pipeline.images.record import Box, Catalogue, ImageRecord, Split
 from saliency_pipeline.text import shown
 
 _SPLITS = {"train": Split.TRAIN, "val": Split.VALIDATION, "test": Split.TEST}
-"""By the first folder of a key."""
+"""Splits by the first folder of a key."""
 
 
 class _Entry(NamedTuple):
@@ -27,15 +28,14 @@ class _Entry(NamedTuple):
 class CatalogueBuilder:
     """Collects the images of one data set.
 
-    A label can be given only when all classes are known, so that what is collected is kept in a form that takes
-    little memory; sorting goes folder by folder for the same reason.
+    Labels need all classes, so entries are kept in a compact form and sorted folder by folder.
 
     Attributes:
-        notes: what was passed over.
+        notes: notes of what is skipped.
 
     Args:
-        root: the folder or archive that is read, absolute.
-        layout: as what it is read.
+        root: the data set's folder or archive, absolute.
+        layout: name of its layout.
     """
 
     def __init__(self, root: str, layout: str) -> None:
@@ -44,48 +44,42 @@ class CatalogueBuilder:
         self.notes = Notes()
         self._folders: dict[str, list[_Entry]] = {}
 
-    def add(self, folder: str, name: str, wnid: str, path: str, offset: int = 0, length: int | None = None) -> None:
-        """Put an image in.
+    def add(self, folder: str, image: LocatedImage, wnid: str) -> None:
+        """Add an image.
 
         Args:
-            folder: its key but for the name; begins with train, val or test, which tells the split.
-            name: the last part of its key.
-            wnid: WordNet id of its class; empty where the image is unlabeled.
-            path: the file that holds it.
-            offset: where in an archive it begins.
-            length: how many bytes it has there.
+            folder: its key without the name; the first part is its split: train, val or test.
+            image: its name and location.
+            wnid: WordNet id of its class; empty if it is unlabeled.
         """
-        entry = _Entry(f"{folder}/{name}", wnid, path, offset, length)
-        if (entries := self._folders.get(folder)) is None:
-            self._folders[folder] = [entry]
-        else:
-            entries.append(entry)
+        entry = _Entry(f"{folder}/{image.name}", wnid, image.path, image.offset, image.length)
+        self._folders.setdefault(folder, []).append(entry)
 
     def __len__(self) -> int:
         return sum(map(len, self._folders.values()))
 
     def wnids(self) -> tuple[str, ...]:
-        """The classes that have images, sorted: the order of the labels."""
+        """The classes with images, sorted: the order of the labels."""
         return tuple(sorted({entry.wnid for entries in self._folders.values() for entry in entries} - {""}))
 
     def parts(self) -> set[str]:
-        """Which of train, val and test have images."""
+        """Those of train, val and test that have images."""
         return {folder.partition("/")[0] for folder in self._folders}
 
     def classes(self, part: str) -> dict[str, str]:
-        """WordNet ids of the images of a part by their file names without suffix, as boxes are kept by them."""
+        """WordNet ids of the images of a part by their file names without suffix."""
         folders = [folder for folder in self._folders if folder.partition("/")[0] == part]
         return {stem(entry.key): entry.wnid for folder in folders for entry in self._folders[folder]}
 
     def catalogue(self, names: Mapping[str, str], boxes: Mapping[str, tuple[Box, ...]]) -> Catalogue:
-        """All that was put in; the builder is empty afterwards.
+        """The catalogue of all images; the builder is empty afterwards.
 
         Args:
-            names: what the data set calls its classes, by WordNet id, as `readable` takes them.
-            boxes: of objects in an image, by its file name without suffix.
+            names: the data set's own names of its classes by WordNet id, as for `readable`.
+            boxes: boxes of objects by the image's file name without suffix.
 
         Raises:
-            SalpipeError: nothing was put in, or an image was put in twice, as images of two classes.
+            SalpipeError: there are no images, or an image has two classes.
         """
         wnids = self.wnids()
         labels = {wnid: label for label, wnid in enumerate(wnids)} | {"": -1}
@@ -107,7 +101,7 @@ class CatalogueBuilder:
         return Catalogue(self.root, records, readable(wnids, names), wnids, self.layout, notes, passed_over)
 
     def empty(self, reason: str) -> str:
-        """The message of an error where there are no images: the first thing that was passed over, and `reason`."""
+        """Error message if there are no images: the first note, and `reason`."""
         cause = f"{self.notes.lines()[0]}; that leaves " if len(self.notes) else ""
         return f"{shown(self.root)}: {cause}{reason}"
 

@@ -1,4 +1,4 @@
-"""Images in folders and tars that are called by WordNet ids. What they mean to a data set stands in its reader."""
+"""Images in folders and tars that are named by WordNet ids."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.images.keys import key_part
 
 CLASS_TAR = re.compile(r"(n[0-9]{8})\.tar")
-"""The archive of one class, of which ILSVRC2012_img_train.tar holds a thousand."""
+"""Name of the archive of one class; ILSVRC2012_img_train.tar contains a thousand."""
 
 
 class LocatedImage(NamedTuple):
-    """An image somewhere: the class its folder or archive is called after, if any, and where its bytes are."""
+    """An image: the class of its folder or archive, if any, and the location of its bytes."""
 
     wnid: str
     name: str
@@ -29,21 +29,21 @@ class LocatedImage(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Where it is, for notes."""
+        """Its path, for notes."""
         return self.path if self.length is None else f"{self.path}: {self.name}"
 
 
 def in_folder(
     path: str, notes: Notes, *, own: str = "", others: Collection[str] = (), used: Collection[str] = ()
 ) -> Iterator[LocatedImage]:
-    """The images in a folder, in the folders of classes within it, and in tars of classes that lie there.
+    """The images in a folder, in the folders of classes within it, and in tars of classes there.
 
     Args:
         path: the folder.
-        notes: what was passed over.
-        own: a folder of this name within it is only its own again, as after unpacking in a folder made for it.
-        others: folders within it that somebody else reads.
-        used: files within it that somebody else reads. So are XML files, which hold boxes.
+        notes: receives what is skipped.
+        own: name of a folder within it that stands for it, as after unpacking an archive in a folder of its name.
+        others: folders within it that have another reader.
+        used: files within it that have another reader, as XML files with boxes always have.
 
     Raises:
         SalpipeError: a folder or tar cannot be read.
@@ -75,12 +75,12 @@ def in_folder(
 
 
 def in_tar(path: str, notes: Notes, wnid: str = "") -> Iterator[LocatedImage]:
-    """The images in a tar, in the folders of classes within it, and in tars of classes that lie there.
+    """The images in a tar, in the folders of classes within it, and in tars of classes there.
 
     Args:
         path: the archive.
-        notes: what was passed over.
-        wnid: the class of images that lie in no folder of one.
+        notes: receives what is skipped.
+        wnid: the class of images outside folders of classes.
 
     Raises:
         SalpipeError: the archive cannot be read.

@@ -1,4 +1,4 @@
-"""What the lists beside ImageNet's images say: classes of the flat validation images, boxes, names. No images here."""
+"""Ground truth in the lists beside ImageNet's images: classes of flat validation images, boxes, class names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GROUND_TRUTHS = (
     "ILSVRC2014_clsloc_validation_ground_truth.txt",
     "ILSVRC2015_clsloc_validation_ground_truth.txt",
 )
-"""One a devkit; the later ones, which explain their ids by map_clsloc.txt, are about the images and classes of 2012."""
+"""One per devkit; the later ones, with ids of map_clsloc.txt, have the images and classes of 2012."""
 
 VAL_SOLUTION, TRAIN_SOLUTION = "LOC_val_solution.csv", "LOC_train_solution.csv"
 DEVKITS = ("ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12.tar")
@@ -38,15 +38,15 @@ _CAFFE, _SYNSETS = "val.txt", "synsets.txt"
 _NAMES = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")
 
 FILES = {*GROUND_TRUTHS, VAL_SOLUTION, TRAIN_SOLUTION, *DEVKITS, _META, _MAP, _CAFFE, _SYNSETS, *_NAMES}
-"""What the files are called that `Lists` looks for; those of boxes stand in `boxes.py`."""
+"""Names of the files that `Lists` finds."""
 
 
 class Lists:
-    """Where the lists of a data set are looked for.
+    """Finds the lists of a data set.
 
     Args:
-        folders: the data set's folder and those around it, the first that has a file counts; each is searched also in
-            its `data`, and in a devkit that lies in it, be it packed or not.
+        folders: the data set's folder and those around it, in order of precedence; `data` and a packed or unpacked
+            devkit in each are searched too.
     """
 
     def __init__(self, folders: Sequence[str]) -> None:
@@ -55,7 +55,7 @@ class Lists:
         self._places = [os.path.join(folder, name) for folder in folders for name in below]
 
     def find(self, name: str) -> Lines | None:
-        """A list by its name; those of the devkit (`meta.mat`, the ground truth) also in its archive."""
+        """The list of a name; `meta.mat` and the ground truth also in the devkit's archive."""
         for place in self._places:
             if os.path.isfile(path := os.path.join(place, name)):
                 return Lines(path)
@@ -68,7 +68,7 @@ class Lists:
         return None
 
     def names(self, wnids: Collection[str]) -> dict[str, str]:
-        """What the data set calls classes, synonyms separated by commas; only those that a list of it names."""
+        """The data set's own names of classes, synonyms separated by commas; only of classes in its list."""
         for name in _NAMES:
             if (lines := self.find(name)) is not None:
                 return read_words(lines, wnids)
@@ -77,10 +77,10 @@ class Lists:
         return {}
 
     def boxes(self, builder: CatalogueBuilder) -> Boxes:
-        """The boxes of images: Kaggle's lists have them, and for a part of which there is no list ILSVRC's XML files.
+        """The boxes of images in Kaggle's lists, or in ILSVRC's XML files for a part without a list.
 
         Args:
-            builder: the images; its notes take XML files that cannot be read.
+            builder: the images; its notes receive XML files that cannot be read.
 
         Raises:
             SalpipeError: a list is damaged.
@@ -97,14 +97,14 @@ class Lists:
 
 
 class GroundTruth:
-    """The classes of the flat validation images according to every list there is.
+    """The classes of the flat validation images according to all lists.
 
     Args:
-        lists: where to look.
-        remedy: what is missing where there is no list at all, as the error says it.
+        lists: the lists of the data set.
+        remedy: remedy of the error if there is no list.
 
     Raises:
-        SalpipeError: a list is damaged; the message gives file and line.
+        SalpipeError: a list is damaged; the message has file and line.
     """
 
     def __init__(self, lists: Lists, remedy: str) -> None:
@@ -117,7 +117,7 @@ class GroundTruth:
                 if number is None:
                     lines.fail(line, f"{shown(image[:40])} is no validation image such as ILSVRC2012_val_00000001")
                 if truth.setdefault(number, wnid) != wnid:
-                    lines.fail(line, f"{image} is in the list twice, with two classes")
+                    lines.fail(line, f"{image} is listed twice with different classes")
         for lines in filter(None, map(lists.find, GROUND_TRUTHS)):
             ids: list[tuple[str, dict[int, str]]] = []
             if (meta := lists.find(_META)) is not None:
@@ -128,25 +128,25 @@ class GroundTruth:
                 self._sources[f"{lines.path} with {os.path.basename(path)}"] = read_ground_truth(lines, path, wnids)
             if not ids:
                 self._remedy = (
-                    f"{shown(lines.path)} gives ids that only {_META} or {_MAP} of the devkit explain; put one of them "
+                    f"{shown(lines.path)} has ids that only {_META} or {_MAP} of the devkit explain; put one of them "
                     "beside it"
                 )
         if (lines := lists.find(_CAFFE)) is not None and is_caffe(lines):
             if (synsets := lists.find(_SYNSETS)) is not None:
                 self._sources[lines.path] = read_caffe(lines, synsets.path, read_wnids(synsets))
             elif not self._sources:
-                self._remedy = f"{shown(lines.path)} gives indices that only {_SYNSETS} explains; put it beside"
+                self._remedy = f"{shown(lines.path)} has indices that only {_SYNSETS} explains; put it beside it"
 
     def of(self, number: int, name: str, folder: str) -> str:
         """The WordNet id of a validation image.
 
         Args:
-            number: of the image.
-            name: of its file, for messages.
-            folder: WordNet id of the folder it lies in; empty where it lies in none.
+            number: its number.
+            name: name of its file, for messages.
+            folder: WordNet id of its folder; empty without one.
 
         Raises:
-            SalpipeError: no list has the image, or two say different things of it.
+            SalpipeError: no list has the image, or two lists contradict each other.
         """
         answers = {source: truth[number] for source, truth in self._sources.items() if number in truth}
         if folder:
@@ -159,5 +159,5 @@ class GroundTruth:
             raise SalpipeError(
                 f"{shown(name)}: not in {shown(' or '.join(self._sources))}; use the whole list, or remove the image"
             )
-        answers_text = ", ".join(f"{wnid} according to {shown(source)}" for source, wnid in answers.items())
-        raise SalpipeError(f"{shown(name)}: {answers_text}; remove what is wrong")
+        contradiction = ", ".join(f"{wnid} according to {shown(source)}" for source, wnid in answers.items())
+        raise SalpipeError(f"{shown(name)}: {contradiction}; remove what is wrong")

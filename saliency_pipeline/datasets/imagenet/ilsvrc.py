@@ -1,6 +1,6 @@
-"""ILSVRC 2012 as it is unpacked, as it is downloaded, and as Kaggle has it. Subsets made of it have a module of theirs.
+"""Layouts `ilsvrc` and `kaggle`: ILSVRC 2012 in folders, in its tars, and in Kaggle's tree.
 
-Labels are indices into the sorted WordNet ids of the classes that have images, and keys are the same in every layout:
+Labels are indices into the sorted WordNet ids of the classes with images, and keys are the same in every layout:
 `train/<wnid>/<name>`, `val/ILSVRC2012_val_00000001.JPEG`, `test/ILSVRC2012_test_00000001.JPEG`.
 """
 
@@ -40,7 +40,7 @@ FOLDERS = {
     "val": ("val", "validation", "valid", "ILSVRC2012_img_val"),
     "test": ("test", "ILSVRC2012_img_test", "ILSVRC2012_img_test_v10102019"),
 }
-"""What the folder of a part of the data set is called; the first that is there counts."""
+"""Names of the folder of a part of the data set, in order of precedence."""
 
 _LIST_FILES = FILES | BOX_ARCHIVES
 _LIST_FOLDERS = {*chain.from_iterable(BOX_FOLDERS.values()), "data", "devkit", "caffe_ilsvrc12", "ImageSets"}
@@ -50,25 +50,25 @@ _PART_FOLDERS = {name.lower() for names in FOLDERS.values() for name in names}
 _TAR = re.compile(r"ILSVRC2012_img_(train|val|test)\w*\.tar")
 _NAMED = re.compile(r"(?:(n[0-9]{8})_[0-9]+|ILSVRC2012_(?:val|test)_[0-9]{8})\.[A-Za-z]+")
 _GLANCE = 4096
-"""How many entries of a folder are looked at to recognize it; the thousand classes may lie in it."""
+"""Number of entries of a folder that are read to recognize it, more than the thousand classes."""
 
 
 def read_ilsvrc(path: Path, options: ReadOptions) -> Catalogue:
-    """ILSVRC 2012 in folders and tars, in any mixture; or one of its tars alone.
+    """Read ILSVRC 2012 in folders and tars, in any mixture; or one of its tars alone.
 
-    Of each part the first of these is read, tars in place: `train/`, ILSVRC2012_img_train.tar; `val/`, flat or a
-    folder a class, ILSVRC2012_img_val.tar; `test/`, ILSVRC2012_img_test_v10102019.tar. Where there are no parts, the
-    classes' folders may lie in the folder itself. A folder of tars, one a class, does for a folder of folders.
+    The first of these is read for each part, tars in place: `train/`, ILSVRC2012_img_train.tar; `val/`, flat or one
+    folder per class, ILSVRC2012_img_val.tar; `test/`, ILSVRC2012_img_test_v10102019.tar. Without parts, the folders of
+    classes may be in the folder itself. A tar per class may replace its folder.
 
     The classes of flat validation images are in the devkit, Kaggle's LOC_val_solution.csv or Caffe's val.txt with
-    synsets.txt; where several lists are there they have to agree.
+    synsets.txt; several lists must agree.
 
     Args:
         path: the folder or tar, absolute.
-        options: none of them concern it.
+        options: ignored.
 
     Raises:
-        SalpipeError: there are no images, or nothing tells the validation images' classes; a list is damaged; lists
+        SalpipeError: there are no images, or no list of the validation images' classes; a list is damaged; lists
             or folders contradict each other.
     """
     root = str(path)
@@ -77,18 +77,18 @@ def read_ilsvrc(path: Path, options: ReadOptions) -> Catalogue:
         return read_parts(builder, root, Lists([root]), _remedy(root))
     part = _part_of_tar(root)
     if part is None:
-        raise SalpipeError(f"{shown(root)}: none of ILSVRC's tars; they are called ILSVRC2012_img_train.tar and so on")
+        raise SalpipeError(f"{shown(root)}: none of ILSVRC's tars, such as ILSVRC2012_img_train.tar; check the path")
     lists = Lists([os.path.dirname(root)])
     add_part(builder, part, in_tar(root, builder.notes), lists, _remedy(path.parent))
     return _finished(builder, lists)
 
 
 def read_kaggle(path: Path, options: ReadOptions) -> Catalogue:
-    """Kaggle's tree of ILSVRC 2012: ILSVRC/Data/CLS-LOC/{train,val,test} and LOC_*.csv with boxes.
+    """Read Kaggle's tree of ILSVRC 2012: ILSVRC/Data/CLS-LOC/{train,val,test} and LOC_*.csv with boxes.
 
     Args:
-        path: the folder that holds ILSVRC, or ILSVRC, Data or CLS-LOC itself; absolute.
-        options: none of them concern it.
+        path: the folder above ILSVRC, or ILSVRC, Data or CLS-LOC itself; absolute.
+        options: ignored.
 
     Raises:
         SalpipeError: as for `read_ilsvrc`.
@@ -97,7 +97,7 @@ def read_kaggle(path: Path, options: ReadOptions) -> Catalogue:
     if folders is None:
         raise SalpipeError(f"{shown(path)}: no ILSVRC/Data/CLS-LOC there; unpack imagenet_object_localization")
     top, images = folders
-    # from 2015 on the devkit lies beside Data
+    # from 2015 on the devkit is beside Data
     beside = images.parent.parent if images.parent.name == "Data" else top
     lists = Lists(list(dict.fromkeys(map(str, (top, path, beside, images)))))
     remedy = f"put {VAL_SOLUTION} in {shown(top)}"
@@ -105,7 +105,7 @@ def read_kaggle(path: Path, options: ReadOptions) -> Catalogue:
 
 
 def read_parts(builder: CatalogueBuilder, root: str, lists: Lists, remedy: str) -> Catalogue:
-    """The catalogue of a folder that holds train, val and test, or the folders of classes."""
+    """The catalogue of a folder of train, val and test, or of the folders of classes."""
     there = listing(root)
     folders, files = there.folders, there.others
     for part, names in FOLDERS.items():
@@ -134,33 +134,30 @@ def read_parts(builder: CatalogueBuilder, root: str, lists: Lists, remedy: str) 
 
 
 def add_part(builder: CatalogueBuilder, part: str, images: Iterable[LocatedImage], lists: Lists, remedy: str) -> None:
-    """Put the images of one part in a builder.
+    """Add the images of one part to a builder.
 
     Args:
-        builder: takes them.
+        builder: receives the images.
         part: train, val or test.
-        images: what lies in it.
-        lists: asked for the classes of flat validation images.
-        remedy: what would tell them, for the error.
+        images: images of the part.
+        lists: lists with the classes of flat validation images.
+        remedy: remedy of the error if there is no such list.
     """
     truth: GroundTruth | None = None
     if part == "train":
         for image in images:
-            wnid, name, path, offset, length = image
-            if wnid := wnid or _wnid_of(name):
-                builder.add(f"train/{wnid}", name, wnid, path, offset, length)
+            if wnid := image.wnid or _wnid_of(image.name):
+                builder.add(f"train/{wnid}", image, wnid)
             else:
                 builder.notes.add(image.place, "a training image of no class")
         return
     for image in images:
-        wnid, name, path, offset, length = image
-        number = validation_number(name) if part == "val" else None
+        number = validation_number(image.name) if part == "val" else None
         if number is not None:
             truth = truth or GroundTruth(lists, remedy)
-            wnid = truth.of(number, f"val/{name}", wnid)
-            builder.add("val", name, wnid, path, offset, length)
-        elif wnid or part == "test":
-            builder.add(f"{part}/{wnid}" if wnid else part, name, wnid, path, offset, length)
+            builder.add("val", image, truth.of(number, f"val/{image.name}", image.wnid))
+        elif image.wnid or part == "test":
+            builder.add(f"{part}/{image.wnid}" if image.wnid else part, image, image.wnid)
         else:
             builder.notes.add(image.place, "no validation image of ILSVRC 2012")
 
@@ -196,7 +193,7 @@ def _remedy(root: str | Path) -> str:
 
 
 def _wnid_of(name: str) -> str:
-    """The class that a training image's own name gives."""
+    """The class in a training image's name; empty without one."""
     match = _NAMED.fullmatch(name)
     return (match[1] or "") if match else ""
 
@@ -205,7 +202,7 @@ def _wnid_of(name: str) -> str:
 
 
 def is_ilsvrc(path: Path) -> bool:
-    """Whether a folder or tar looks like ILSVRC 2012 or a part of it."""
+    """True if a folder or tar looks like ILSVRC 2012 or a part of it."""
     if not path.is_dir():
         return _part_of_tar(str(path)) is not None
     folders, _, files, *_ = listing(str(path), _GLANCE)
@@ -213,7 +210,7 @@ def is_ilsvrc(path: Path) -> bool:
         return True
     parts = [str(path / name) for name in folders if name.lower() in _PART_FOLDERS]
     if any(map(_holds_classes, parts)):
-        # where one part has classes of its own they are no mistake
+        # classes of another kind in any part mean another data set
         return not any(map(_holds_others, parts))
     tars = [name for name in files if CLASS_TAR.fullmatch(name)]
     others = [name for name in folders if not is_wnid(name)]
@@ -221,7 +218,7 @@ def is_ilsvrc(path: Path) -> bool:
 
 
 def is_kaggle(path: Path) -> bool:
-    """Whether a folder looks like Kaggle's tree, or like its lists without the tree."""
+    """True if a folder looks like Kaggle's tree, or like its lists without the tree."""
     if not path.is_dir():
         return False
     solutions = any((path / name).is_file() for name in (TRAIN_SOLUTION, VAL_SOLUTION))
@@ -229,7 +226,7 @@ def is_kaggle(path: Path) -> bool:
 
 
 def _kaggle(path: Path) -> tuple[Path, Path] | None:
-    """The folder that holds the lists and the one that holds train, val and test."""
+    """The folder of the lists and the folder of train, val and test."""
     for tail in ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC", ""):
         images = path / tail
         if images.name == "CLS-LOC" and images.is_dir():
@@ -239,7 +236,7 @@ def _kaggle(path: Path) -> tuple[Path, Path] | None:
 
 
 def _part_of_tar(path: str) -> str | None:
-    """Which part of ILSVRC 2012 a tar holds, by its name or by what lies first in it."""
+    """The part of ILSVRC 2012 in a tar, by its name or its first member."""
     if match := _TAR.fullmatch(os.path.basename(path)):
         return match[1]
     if not path.lower().endswith(".tar"):
@@ -252,7 +249,7 @@ def _part_of_tar(path: str) -> str | None:
 
 
 def _holds_classes(path: str) -> bool:
-    """Whether a part's folder holds classes of ImageNet, or images named as ILSVRC's are."""
+    """True if a part's folder contains classes of ImageNet, or images with ILSVRC's names."""
     folders, images, files, *_ = listing(path, _GLANCE)
     if any(map(is_wnid, folders)) or any(CLASS_TAR.fullmatch(name) for name in files):
         return all(map(is_wnid, folders))
@@ -260,7 +257,7 @@ def _holds_classes(path: str) -> bool:
 
 
 def _holds_others(path: str) -> bool:
-    """Whether there are classes in a part's folder that are none of ImageNet's."""
+    """True if a part's folder contains other classes than ImageNet's."""
     folders = [os.path.join(path, name) for name in listing(path, _GLANCE).folders if not is_wnid(name)]
     return any(_has_images(folder) for folder in folders if os.path.basename(folder).lower() not in _PART_FOLDERS)
 

@@ -1,7 +1,7 @@
-"""Structures of numbers and texts in a MATLAB file, none of it believed. What they mean stands in the reader.
+"""Arrays of structures in an untrusted MATLAB file.
 
-`scipy.io.loadmat` follows nested cells down the C stack: half a megabyte of them kills the process. It also unpacks
-without a limit, so a file from outside is read here, two levels deep and no further.
+`scipy.io.loadmat` recurses into nested cells on the C stack, so that half a megabyte of them kills the process,
+decompresses without a limit, and allocates arrays of any claimed size. This reader goes two levels deep.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 MAX_BYTES: Final = 2**23
-"""Of the file, and of what is packed in it; ImageNet's meta.mat has about one million."""
+"""Largest file, also decompressed; ImageNet's meta.mat has about one million bytes."""
 
 _HEADER_BYTES = 128
 _MATRIX, _COMPRESSED = 14, 15
@@ -21,18 +21,15 @@ _UTF16 = {3, 4, 17}
 _NUMBERS = {1: "b", 2: "B", 3: "h", 4: "H", 5: "i", 6: "I", 7: "f", 9: "d", 12: "q", 13: "Q"}
 
 Value = str | int | float | None
-"""A text, a single number, or None for whatever else a field holds."""
+"""A text, a single number, or None for anything else."""
 
 
 def structures(data: bytes, name: str) -> list[dict[str, Value]]:
-    """The elements of one array of structures.
+    """The elements of an array of structures, as the values of fields by name.
 
     Args:
-        data: a little-endian MAT-file of level 5 (MathWorks, MAT-File Format, chapter 1), packed or not.
-        name: the variable.
-
-    Returns:
-        For each element, the values of its fields by their names.
+        data: a little-endian MAT-file of level 5 (MathWorks, MAT-File Format, chapter 1), compressed or not.
+        name: name of the variable.
 
     Raises:
         ValueError: there is no such variable or it is no array of structures; the file is damaged or too large.
@@ -55,7 +52,7 @@ def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
     at = 0
     while at + 8 <= len(data):
         kind, size = struct.unpack_from("<II", data, at)
-        if kind >> 16:  # four bytes or fewer stand within the tag
+        if kind >> 16:  # up to four bytes are within the tag
             kind, size, start, step = kind & 0xFFFF, kind >> 16, at + 4, 8
         else:
             start, step = at + 8, 8 + (size if kind == _COMPRESSED else -(-size // 8) * 8)
@@ -68,7 +65,7 @@ def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
 def _unpack(body: memoryview, limit: int) -> bytes:
     unpacking = zlib.decompressobj()
     try:
-        unpacked = unpacking.decompress(body, limit + 1)  # of which 0 would be no limit
+        unpacked = unpacking.decompress(body, limit + 1)  # 0 would mean no limit
     except zlib.error as error:
         raise ValueError(str(error)) from None
     if len(unpacked) > limit or not unpacking.eof:
@@ -77,7 +74,7 @@ def _unpack(body: memoryview, limit: int) -> bytes:
 
 
 def _structures(matrix: memoryview, name: bytes) -> list[dict[str, Value]] | None:
-    """The elements of an array of structures; None where the matrix has another name."""
+    """The elements of an array of structures; None if the matrix has another name."""
     parts = _elements(matrix)
     (_, flags), _, (_, called) = (next(parts, (0, matrix[:0])) for _ in range(3))
     if called != name:

@@ -1,6 +1,6 @@
-"""Data sets made of ImageNet: Tiny-ImageNet, Imagenette with its kin, ImageNet-100. ILSVRC itself is in `imagenet.py`.
+"""Layouts of subsets of ImageNet: Tiny-ImageNet, Imagenette, Imagewoof, Imagewang and ImageNet-100.
 
-Labels and keys are made as there.
+Labels and keys are those of `ilsvrc.py`.
 """
 
 from __future__ import annotations
@@ -34,15 +34,14 @@ _PART_OF_100 = re.compile(r"(train|val)\.X([0-9]*)")
 
 
 def read_tiny(path: Path, options: ReadOptions) -> Catalogue:
-    """Tiny-ImageNet: train/<wnid>/images, val/images with val_annotations.txt, test/images without labels.
+    """Read Tiny-ImageNet: train/<wnid>/images, val/images with val_annotations.txt, test/images without labels.
 
-    Trees in which the validation images were moved to folders of their classes, with or without `images` below, and
-    those without `images` in train are read as well. Labels follow the sorted ids, not wnids.txt, whose order is
-    another. Names come from words.txt, boxes from the lists beside the images.
+    Validation images may also be in folders of their classes, and `images` may be missing. Labels follow the sorted
+    ids, not the order of wnids.txt. Names are those of words.txt, boxes those of the lists beside the images.
 
     Raises:
-        SalpipeError: it is train or val alone; val_annotations.txt is missing though validation images lie in no
-            class, contradicts their folders or is damaged; there are no images.
+        SalpipeError: the path is train or val alone; val_annotations.txt is missing though validation images are in no
+            folder of a class, contradicts their folders or is damaged; there are no images.
     """
     if _is_part_of_tiny(path):
         raise SalpipeError(f"{shown(path)}: a part of Tiny-ImageNet; give the folder above it, {shown(path.parent)}")
@@ -50,27 +49,27 @@ def read_tiny(path: Path, options: ReadOptions) -> Catalogue:
     _note_missing_parts(path, builder)
     for image in _tiny_images(path / "train", builder):
         if image.wnid:
-            builder.add(f"train/{image.wnid}", image.name, image.wnid, image.path)
+            builder.add(f"train/{image.wnid}", image, image.wnid)
         else:
             builder.notes.add(image.path, "a training image of no class")
     for wnid in builder.wnids():
         if (table := path / "train" / wnid / f"{wnid}_boxes.txt").is_file():
             boxes |= {stem(name): (box,) for name, _, box in read_boxes(Lines(table), labeled=False)}
-    wnid_of: dict[str, str] = {}
+    wnids_by_name: dict[str, str] = {}
     if (annotations := path / "val" / _ANNOTATIONS).is_file():
         for name, wnid, box in read_boxes(Lines(annotations), labeled=True):
-            wnid_of[name] = wnid
+            wnids_by_name[name] = wnid
             boxes[stem(name)] = (box,)
     for image in _tiny_images(path / "val", builder):
-        wnid = wnid_of.get(image.name, image.wnid)
+        wnid = wnids_by_name.get(image.name, image.wnid)
         if not wnid:
-            reason = "does not list it" if wnid_of else "not there"
+            reason = "does not list it" if wnids_by_name else "not there"
             raise SalpipeError(f"{shown(image.path)}: its class is not known; {shown(annotations)}: {reason}")
         if image.wnid not in ("", wnid):
             raise SalpipeError(f"{shown(image.path)}: {wnid} according to {_ANNOTATIONS}; remove what is wrong")
-        builder.add("val", image.name, wnid, image.path)
+        builder.add("val", image, wnid)
     for image in _tiny_images(path / "test", builder):
-        builder.add("test", image.name, image.wnid, image.path)
+        builder.add("test", image, image.wnid)
     _note_beside(path, builder, ("train", "val", "test"), ("wnids.txt", "words.txt"))
     wnids = builder.wnids()
     if (table := path / "wnids.txt").is_file():
@@ -80,7 +79,7 @@ def read_tiny(path: Path, options: ReadOptions) -> Catalogue:
 
 
 def is_tiny(path: Path) -> bool:
-    """Whether a folder looks like Tiny-ImageNet."""
+    """True if a folder looks like Tiny-ImageNet."""
     train = path / "train"
     if (path / "val" / _ANNOTATIONS).is_file() or ((path / "wnids.txt").is_file() and train.is_dir()):
         return True
@@ -92,13 +91,13 @@ def _is_part_of_tiny(path: Path) -> bool:
 
 
 def _has_images_below(part: Path) -> bool:
-    """Whether the classes' folders hold a folder `images`, as none of ILSVRC's do."""
+    """True if the first class has a folder `images`, as none of ILSVRC's do."""
     first = next((name for name in listing(str(part), 64).folders if is_wnid(name)), "") if part.is_dir() else ""
     return bool(first) and (part / first / "images").is_dir()
 
 
 def _tiny_images(part: Path, builder: CatalogueBuilder) -> Iterator[LocatedImage]:
-    """The images of a part, wherever `images` stands between the folders or does not."""
+    """The images of a part, with or without folders `images` between."""
     waiting = [(part, "")] if part.is_dir() else []
     while waiting:
         folder, wnid = waiting.pop()
@@ -116,7 +115,7 @@ def _tiny_images(part: Path, builder: CatalogueBuilder) -> Iterator[LocatedImage
 
 
 def _note_missing_parts(path: Path, builder: CatalogueBuilder) -> None:
-    """Raises SalpipeError where lists are all there is."""
+    """Note a missing folder of train and val. Raises SalpipeError if both are missing."""
     missing = [part for part in ("train", "val") if not (path / part).is_dir()]
     if len(missing) == 2:
         raise SalpipeError(f"{shown(path)}: the folders train and val are missing; put them there")
@@ -125,7 +124,7 @@ def _note_missing_parts(path: Path, builder: CatalogueBuilder) -> None:
 
 
 def _note_beside(path: Path, builder: CatalogueBuilder, parts: Collection[str], lists: Collection[str]) -> None:
-    """Note what lies in the data set's folder besides its parts and its lists."""
+    """Note other entries of the data set's folder than its parts and lists."""
     entries = listing(str(path))
     builder.notes.listed(entries, lists)
     for name in entries.images:
@@ -139,10 +138,10 @@ def _note_beside(path: Path, builder: CatalogueBuilder, parts: Collection[str], 
 
 
 def read_imagenette(path: Path, options: ReadOptions) -> Catalogue:
-    """Imagenette, Imagewoof and Imagewang: {train,val}/<wnid>, unsup, and labels of which some are wrong in a CSV file.
+    """Read Imagenette, Imagewoof and Imagewang: {train,val}/<wnid>, unsup, and noisy labels in a CSV file.
 
-    With `noise` the training labels are those of the CSV file's column of that percentage; labels of validation
-    images are always right. Images of Imagewang's `unsup` are unlabeled and belong to no split.
+    With `noise` the training labels are those of the CSV file's column of that percentage; validation labels are
+    always correct. Images of Imagewang's `unsup` are unlabeled and in no split.
 
     Source: https://github.com/fastai/imagenette
 
@@ -159,19 +158,19 @@ def read_imagenette(path: Path, options: ReadOptions) -> Catalogue:
         wnid = labels.get(f"{image.wnid}/{image.name}", "") if labels is not None else image.wnid
         if not wnid:
             raise SalpipeError(f"{shown(image.path)}: not in the CSV file of noisy labels; remove one or the other")
-        builder.add(f"train/{image.wnid}", image.name, wnid, image.path, image.offset, image.length)
+        builder.add(f"train/{image.wnid}", image, wnid)
     lists = Lists([root])
     if (path / "val").is_dir():
         add_part(builder, "val", in_folder(f"{root}/val", builder.notes), lists, "put it in the folder of its class")
     for folder in (path / "unsup", path / "train" / "unsup"):
         for image in in_folder(str(folder), builder.notes) if folder.is_dir() else ():
-            builder.add("unsup", image.name, "", image.path, image.offset, image.length)
+            builder.add("unsup", image, "")
     _note_beside(path, builder, ("train", "val", "unsup"), NOISY_LISTS)
     return builder.catalogue(lists.names(builder.wnids()), {})
 
 
 def is_imagenette(path: Path) -> bool:
-    """Whether a folder has Imagenette's list of noisy labels or Imagewang's unlabeled images."""
+    """True if a folder has Imagenette's list of noisy labels or Imagewang's unlabeled images."""
     if any((path / name).is_file() for name in NOISY_LISTS):
         return True
     train = path / "train"
@@ -180,7 +179,7 @@ def is_imagenette(path: Path) -> bool:
 
 
 def _noisy_labels(path: Path, noise: int) -> dict[str, str]:
-    """WordNet ids of training images by their path below train, a percentage of them wrong."""
+    """WordNet ids of training images by their path below train, `noise` percent of them wrong."""
     table = next((path / name for name in NOISY_LISTS if (path / name).is_file()), None)
     if table is None:
         raise SalpipeError(f"{shown(path)}: noise {noise} needs {NOISY_LISTS[0]} or {NOISY_LISTS[1]} there")
@@ -203,7 +202,7 @@ def _noisy_labels(path: Path, noise: int) -> dict[str, str]:
 
 
 def read_100(path: Path, options: ReadOptions) -> Catalogue:
-    """ImageNet-100 as on Kaggle: the hundred classes dealt out to train.X1 to train.X4; val.X; names in Labels.json.
+    """Read ImageNet-100 as on Kaggle: classes in train.X1 to train.X4 and val.X, names in Labels.json.
 
     Raises:
         SalpipeError: Labels.json is damaged; there are no images.
@@ -223,7 +222,7 @@ def read_100(path: Path, options: ReadOptions) -> Catalogue:
 
 
 def is_100(path: Path) -> bool:
-    """Whether a folder has one of ImageNet-100's folders."""
+    """True if a folder has one of ImageNet-100's folders."""
     return path.is_dir() and any(map(_PART_OF_100.fullmatch, listing(str(path), 64).folders))
 
 

@@ -1,4 +1,4 @@
-"""WordNet ids of ImageNet's classes, their readable names, and the lists that give them. No images and no labels."""
+"""WordNet ids of ImageNet's classes, their readable names, and readers of lists of both."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
+from saliency_pipeline.datasets.files.errors import file_errors_explained
 from saliency_pipeline.datasets.files.lines import Lines
-from saliency_pipeline.documents import DocumentError, read_json, remedy_for
+from saliency_pipeline.documents import DocumentError, read_json
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.text import shown
 
@@ -20,7 +22,7 @@ _MAX_JSON_BYTES = 2**24
 
 
 def is_wnid(name: str) -> bool:
-    """Whether a name is a WordNet id of a noun.
+    """True if a name is a WordNet id of a noun.
 
     >>> is_wnid("n01440764"), is_wnid("n1440764"), is_wnid("n01440764_1")
     (True, False, False)
@@ -39,14 +41,12 @@ def imagenet_names() -> tuple[tuple[str, str], ...]:
 
 
 def readable(wnids: Sequence[str], names: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Names of classes for people, each another one.
-
-    A name is the first synonym. Where several of the classes share it the WordNet id follows in brackets.
+    """Unique readable names of classes: the first synonym, with the WordNet id in parentheses if classes share it.
 
     Args:
-        wnids: WordNet ids, each another one.
-        names: what the data set itself calls them, synonyms separated by commas; for the rest timm's names count,
-            which it has of all 21,841 classes of ImageNet. A class without a name is called by its id.
+        wnids: unique WordNet ids.
+        names: the data set's own names, synonyms separated by commas; by default those of timm, which has all 21,841
+            classes of ImageNet. The name of a class without one is its id.
 
     >>> readable(["n02012849", "n03126707", "n01440764"])
     ('crane (n02012849)', 'crane (n03126707)', 'tench')
@@ -63,10 +63,10 @@ def readable(wnids: Sequence[str], names: Mapping[str, str] | None = None) -> tu
 
 
 def read_wnids(lines: Lines) -> tuple[str, ...]:
-    """The ids of a file with one a line (`wnids.txt`, `synsets.txt`), in its order.
+    """The ids of a file with one per line (`wnids.txt`, `synsets.txt`), in its order.
 
     Raises:
-        SalpipeError: a line is no WordNet id or repeats one; the message gives file and line.
+        SalpipeError: a line is no WordNet id or repeats one; the message has file and line.
     """
     line_of: dict[str, int] = {}
     for number, text in lines:
@@ -80,16 +80,16 @@ def read_wnids(lines: Lines) -> tuple[str, ...]:
 
 
 def read_words(lines: Lines, wnids: Collection[str]) -> dict[str, str]:
-    """Names of some classes from a file of `wnid names`, with a space or tab between the two.
+    """Names of some classes from a file of `wnid names`, separated by a space or tab.
 
     `LOC_synset_mapping.txt` and `synset_words.txt` list a data set's classes, `words.txt` all of WordNet.
 
     Args:
         lines: the file.
-        wnids: the classes; others are passed over.
+        wnids: the classes; others are skipped.
 
     Raises:
-        SalpipeError: a line does not begin with a WordNet id; the message gives file and line.
+        SalpipeError: a line does not begin with a WordNet id; the message has file and line.
     """
     words = {}
     for number, text in lines:
@@ -102,24 +102,21 @@ def read_words(lines: Lines, wnids: Collection[str]) -> dict[str, str]:
 
 
 def read_labels(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Names of classes from a JSON file `{wnid: names}`, as ImageNet-100 has one.
+    """Names of classes from a JSON file `{wnid: names}`, as in ImageNet-100.
 
     Raises:
         SalpipeError: the file is not of that form, or cannot be read.
     """
-    try:
+    labels = None
+    with file_errors_explained(os.fspath(path)), suppress(DocumentError):
         labels = read_json(os.fspath(path), _MAX_JSON_BYTES)
-    except OSError as error:
-        raise SalpipeError(f"{shown(path)}: {error.strerror}; {remedy_for(error)}") from None
-    except DocumentError:
-        labels = None
     if not isinstance(labels, dict) or not all(is_wnid(key) and isinstance(labels[key], str) for key in labels):
         raise SalpipeError(f"{shown(path)}: not the JSON of names by WordNet id that it should be; download it again")
     return labels
 
 
 def _first(names: str) -> str:
-    """The first synonym, with blanks for the underscores that some lists have; nothing where it cannot be printed."""
+    """The first synonym, with spaces for underscores; empty if it is not printable."""
     name = " ".join(names.partition(",")[0].replace("_", " ").split())
     return name if name.isprintable() else ""
 

@@ -1,4 +1,4 @@
-"""Which members of a tar are found and where, held against tarfile, and what hostile archives come to."""
+"""Members of tars, compared with tarfile, and hostile archives."""
 
 import gzip
 import io
@@ -22,7 +22,7 @@ from tests.datasets.archives import END, HOSTILE, entry, pax, tar_bytes, write_t
 FORMS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 
 
-def found(data: bytes, folder: Path) -> tuple[dict[str, bytes], Notes]:
+def members_and_notes(data: bytes, folder: Path) -> tuple[dict[str, bytes], Notes]:
     """Name and bytes of each member as a record reads them."""
     path = folder / "x.tar"
     path.write_bytes(data)
@@ -43,15 +43,15 @@ def test_members_are_those_of_tarfile(tmp_path, form):
     if form != "ustar":
         files["e" * 300 + ".jpg"] = b"long"
     data = tar_bytes(files, form=FORMS[form])
-    assert found(data, tmp_path)[0] == slow_twin(data) == files
-    assert not found(data, tmp_path)[1]
+    assert members_and_notes(data, tmp_path)[0] == slow_twin(data) == files
+    assert not members_and_notes(data, tmp_path)[1]
 
 
 @given(st.dictionaries(st.from_regex(r"[a-zé]{1,60}(/[a-zé]{1,60}){0,3}", fullmatch=True), st.binary(max_size=1100)))
 @settings(max_examples=25, deadline=None)
 def test_members_are_those_of_tarfile_whatever_they_are(tmp_path_factory, files):
     for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
-        assert found(tar_bytes(files, form=form), tmp_path_factory.getbasetemp())[0] == files
+        assert members_and_notes(tar_bytes(files, form=form), tmp_path_factory.getbasetemp())[0] == files
 
 
 def test_order_is_that_of_the_archive(tmp_path):
@@ -96,7 +96,7 @@ def test_the_length_of_a_tar_in_a_tar_bounds_its_members(tmp_path):
 
 @pytest.mark.parametrize("name", ["./a/b.jpg", "a//b.jpg", "a/./b.jpg", "./././a/b.jpg"])
 def test_names_are_keys(tmp_path, name):
-    assert found(entry(name.encode(), b"1") + END, tmp_path)[0] == {"a/b.jpg": b"1"}
+    assert members_and_notes(entry(name.encode(), b"1") + END, tmp_path)[0] == {"a/b.jpg": b"1"}
 
 
 @pytest.mark.parametrize(
@@ -112,21 +112,21 @@ def test_names_are_keys(tmp_path, name):
 @pytest.mark.parametrize("extended", [False, True])
 def test_odd_names_are_valid_and_stay_apart(tmp_path, raw, name, extended):
     data = pax(path=raw) + entry(b"short", b"1") if extended else entry(raw, b"1")
-    assert found(data + END, tmp_path)[0] == {name: b"1"}
+    assert members_and_notes(data + END, tmp_path)[0] == {name: b"1"}
 
 
-def test_folders_are_passed_over_in_silence(tmp_path):
+def test_folders_are_skipped_in_silence(tmp_path):
     data = (
         entry(b"a/", kind=b"5", size=b"00000000777") + entry(b"old/", kind=b"\0") + entry(b"a/1.jpg", b"1", kind=b"\0")
     )
-    names, notes = found(data + END, tmp_path)
+    names, notes = members_and_notes(data + END, tmp_path)
     assert names == {"a/1.jpg": b"1"}
     assert not notes
 
 
 def test_a_global_header_changes_no_member(tmp_path):
     comment = entry(b"pax_global_header", b"52 comment=" + b"0" * 40 + b"\n", kind=b"g")
-    assert found(comment + entry(b"1.jpg", b"1") + END, tmp_path)[0] == {"1.jpg": b"1"}
+    assert members_and_notes(comment + entry(b"1.jpg", b"1") + END, tmp_path)[0] == {"1.jpg": b"1"}
 
 
 # hostile archives
@@ -134,7 +134,7 @@ def test_a_global_header_changes_no_member(tmp_path):
 
 @pytest.mark.parametrize("reason", HOSTILE)
 def test_hostile_members_are_noted_and_those_behind_them_used(tmp_path, reason):
-    names, notes = found(entry(b"1.jpg", b"1") + HOSTILE[reason] + entry(b"2.jpg", b"2") + END, tmp_path)
+    names, notes = members_and_notes(entry(b"1.jpg", b"1") + HOSTILE[reason] + entry(b"2.jpg", b"2") + END, tmp_path)
     assert names == {"1.jpg": b"1", "2.jpg": b"2"}
     assert set(notes.passed_over()) == {reason}
     assert all(line.lstrip("'").startswith("x.tar: ") and line.isprintable() for line in notes.lines())
@@ -142,16 +142,16 @@ def test_hostile_members_are_noted_and_those_behind_them_used(tmp_path, reason):
 
 def test_the_first_of_a_name_counts(tmp_path):
     data = entry(b"1.jpg", b"1") + entry(b"./1.jpg", b"2") + entry(b"1.jpg", b"3") + END
-    names, notes = found(data, tmp_path)
+    names, notes = members_and_notes(data, tmp_path)
     assert names == {"1.jpg": b"1"}
     assert notes.passed_over() == {"a name met before in the archive": 2}
 
 
-def test_sparse_files_of_every_kind_are_passed_over(tmp_path):
+def test_sparse_files_of_every_kind_are_skipped(tmp_path):
     holes = bytearray(entry(b"long.jpg", b"evil", kind=b"S", more=bytes(137) + b"\1"))
     holes[512:512] = bytes(504) + b"\1" + bytes(7) + bytes(512)  # two more blocks of the map
     new = pax(GNU_sparse_major=b"1", GNU_sparse_minor=b"0") + entry(b"new.jpg", b"evil")
-    names, notes = found(bytes(holes) + new + entry(b"1.jpg", b"1") + END, tmp_path)
+    names, notes = members_and_notes(bytes(holes) + new + entry(b"1.jpg", b"1") + END, tmp_path)
     assert names == {"1.jpg": b"1"}
     assert notes.lines() == ("x.tar: long.jpg: a sparse file", "x.tar: new.jpg: a sparse file")
 
@@ -162,7 +162,7 @@ def test_sparse_files_of_every_kind_are_passed_over(tmp_path):
     ids=["a little", "8 GiB", "base-256", "negative base-256", "negative"],
 )
 def test_sizes_beyond_the_end_are_not_believed(tmp_path, size):
-    names, notes = found(entry(b"1.jpg", b"1") + entry(b"2.jpg", b"2", size=size) + END, tmp_path)
+    names, notes = members_and_notes(entry(b"1.jpg", b"1") + entry(b"2.jpg", b"2", size=size) + END, tmp_path)
     assert names == {"1.jpg": b"1"}
     assert notes.lines() == (
         "x.tar: 2.jpg: reaches beyond the end of the archive, which is not read any further; download it again",
@@ -175,10 +175,10 @@ def test_sizes_may_come_from_extended_headers_and_in_base_256(tmp_path):
         + entry(b"1.jpg", b"one", size=b"00000000000")
         + entry(b"2.jpg", b"22", size=bytes([0x80, *[0] * 10, 2]))
     )
-    assert found(data + END, tmp_path)[0] == {"1.jpg": b"one", "2.jpg": b"22"}
+    assert members_and_notes(data + END, tmp_path)[0] == {"1.jpg": b"one", "2.jpg": b"22"}
 
 
-def test_a_file_no_image_can_be_as_large_as_is_passed_over_but_a_tar_may_be(tmp_path):
+def test_a_file_no_image_can_be_as_large_as_is_skipped_but_a_tar_may_be(tmp_path):
     path = tmp_path / "x.tar"
     size = MAX_FILE_BYTES + 512
     with open(path, "wb") as file:  # holes take no room
@@ -214,14 +214,14 @@ def test_extended_headers_are_not_read_whatever_their_size(tmp_path, kind):
 
 def test_a_long_chain_of_extended_headers_is_no_depth(tmp_path):
     chain = b"".join(entry(b"x", b"name%d" % number, kind=b"L") for number in range(3000))
-    assert found(chain + entry(b"short", b"1") + END, tmp_path)[0] == {"name2999": b"1"}
+    assert members_and_notes(chain + entry(b"short", b"1") + END, tmp_path)[0] == {"name2999": b"1"}
 
 
 @pytest.mark.parametrize(
     "record", [b"5 a=b\n", b"0 a=b\n", b"-6 a=b\n", b"a=b\n", b"9" * 30, b"99 a=b\n", b"12 size=x\n"]
 )
 def test_extended_headers_without_sense_cost_one_member(tmp_path, record):
-    names, notes = found(entry(b"x", record, kind=b"x") + entry(b"1.jpg") + entry(b"2.jpg") + END, tmp_path)
+    names, notes = members_and_notes(entry(b"x", record, kind=b"x") + entry(b"1.jpg") + entry(b"2.jpg") + END, tmp_path)
     assert list(names) == ["2.jpg"]
     assert notes.passed_over() == {"an extended header without sense": 1}
 
@@ -240,7 +240,7 @@ def test_an_archive_cut_anywhere_gives_what_lies_before_the_cut(tmp_path):
 
 
 def test_what_lies_behind_garbage_is_not_guessed_at(tmp_path):
-    names, notes = found(entry(b"1.jpg", b"1") + b"garbage!" * 64 + entry(b"2.jpg", b"2") + END, tmp_path)
+    names, notes = members_and_notes(entry(b"1.jpg", b"1") + b"garbage!" * 64 + entry(b"2.jpg", b"2") + END, tmp_path)
     assert names == {"1.jpg": b"1"}
     assert notes.lines() == ("x.tar from byte 1024 on: damaged, and not read",)
 
@@ -250,7 +250,7 @@ def test_what_lies_behind_garbage_is_not_guessed_at(tmp_path):
 def test_no_bytes_crash_it(tmp_path_factory, noise, at, hostile):
     data = entry(b"0.jpg", b"0") + hostile + END
     with suppress(SalpipeError):
-        names, _ = found(data[:at] + noise + data[at + len(noise) :], tmp_path_factory.getbasetemp())
+        names, _ = members_and_notes(data[:at] + noise + data[at + len(noise) :], tmp_path_factory.getbasetemp())
         assert all(name.encode() and not name.startswith("/") and ".." not in name.split("/") for name in names)
 
 
@@ -287,7 +287,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 
 def test_an_empty_archive_has_no_members(tmp_path):
-    assert found(END, tmp_path)[0] == {}
+    assert members_and_notes(END, tmp_path)[0] == {}
 
 
 # small files

@@ -1,4 +1,4 @@
-"""ILSVRC's boxes in XML: the same as in Kaggle's lists wherever the files lie, and whatever else lies between them."""
+"""ILSVRC's boxes in XML: the same as in Kaggle's lists, in folders and archives; damaged files."""
 
 import gzip
 import os
@@ -37,7 +37,7 @@ def put(folder, files):
         path.write_bytes(data)
 
 
-def found(root):
+def boxes_and_notes(root):
     """The boxes of the images that have some, and what was passed over."""
     catalogue = read_images(root)
     assert described(catalogue) == expected("train", "val")
@@ -55,7 +55,7 @@ def of(part):
 def test_kaggles_lists_say_the_same(root):
     imagenets.solution(root, "train")
     imagenets.solution(root, "val")
-    assert found(root) == (BOXES, ())
+    assert boxes_and_notes(root) == (BOXES, ())
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_kaggles_lists_say_the_same(root):
 def test_folders_give_the_boxes_of_kaggles_lists(root, train, val):
     put(root / train, of("train"))
     put(root / val, of("val"))
-    assert found(root) == (BOXES, ())
+    assert boxes_and_notes(root) == (BOXES, ())
 
 
 @pytest.mark.parametrize(("suffix", "pack"), [(".tar.gz", gzip.compress), (".tgz", gzip.compress), (".tar", bytes)])
@@ -84,7 +84,7 @@ def test_archives_give_the_boxes_of_kaggles_lists(root, suffix, pack, above):
     val = {f"{above}{name}": data for name, data in of("val").items()}
     (root / f"ILSVRC2012_bbox_val_v3{suffix}").write_bytes(pack(tar_bytes(val)))
     before = sorted(root.rglob("*"))
-    assert found(root) == (BOXES, ())
+    assert boxes_and_notes(root) == (BOXES, ())
     assert sorted(root.rglob("*")) == before
 
 
@@ -96,7 +96,7 @@ def test_annotations_beside_data(tmp_path):
     put(tmp_path / "ILSVRC/Annotations/CLS-LOC/train", of("train"))
     put(tmp_path / "ILSVRC/Annotations/CLS-LOC/val", of("val"))
     for below in ("", "ILSVRC", "ILSVRC/Data", "ILSVRC/Data/CLS-LOC"):
-        assert found(tmp_path / below) == (BOXES, ())
+        assert boxes_and_notes(tmp_path / below) == (BOXES, ())
 
 
 def test_beside_one_tar_and_beside_the_folders_of_classes(tmp_path):
@@ -113,14 +113,14 @@ def test_the_list_goes_before_the_files_and_folders_before_archives(root):
     (root / "ILSVRC2012_bbox_val_v3.tgz").write_bytes(gzip.compress(tar_bytes(of("val"))))
     (root / "bbox_val/val").mkdir(parents=True)
     val = {key: there for key, there in BOXES.items() if key.startswith("val/")}
-    assert found(root) == (val, ())
+    assert boxes_and_notes(root) == (val, ())
     other = annotation(annotated("n02110185", "5", "5", "6", "6"))
     put(root / "bbox_val", {"val/ILSVRC2012_val_00000001.xml": other})
     put(root / "bbox_train", of("train"))
     one = {f"train/{TRAIN}.JPEG": BOXES[f"train/{TRAIN}.JPEG"], f"val/{val_name(1)}": ((5, 5, 7, 7),)}
-    assert found(root) == (one, ())
+    assert boxes_and_notes(root) == (one, ())
     imagenets.solution(root, "val")
-    assert found(root) == (BOXES, ())
+    assert boxes_and_notes(root) == (BOXES, ())
 
 
 def test_many_files_of_a_folder_are_read_together(root, monkeypatch):
@@ -128,13 +128,13 @@ def test_many_files_of_a_folder_are_read_together(root, monkeypatch):
     monkeypatch.setattr(boxes, "_THREADS", 2)
     put(root / "bbox_val", of("val"))
     put(root / "bbox_train", of("train"))
-    assert found(root) == (BOXES, ())
+    assert boxes_and_notes(root) == (BOXES, ())
 
 
 def test_files_are_no_list_of_classes(root):
     """Those of the detection task have the same names and are about other classes."""
     put(root / "bbox_val", {f"{val_name(1)[:-5]}.xml": annotation(annotated("n02084071", "1", "2", "3", "4"))})
-    assert found(root) == ({}, ())
+    assert boxes_and_notes(root) == ({}, ())
     for path in (root / "devkit/data").iterdir():
         path.unlink()
     with pytest.raises(SalpipeError, match="its class is not known"):
@@ -227,10 +227,11 @@ def test_bad_files_are_named_and_the_rest_is_read(root):
     os.mkfifo(root / "bbox_val/pipe")
     os.remove(root / "bbox_val" / names[5])
     os.mkfifo(root / "bbox_val" / names[5])
-    there, notes = found(root)
+    there, notes = boxes_and_notes(root)
     assert list(there) == [f"val/{val_name(7)}"]
-    told = {f"{root}/bbox_val/{name}: {reason}" for name, reason in zip(names, bad, strict=False)}
-    assert set(notes) == told | {f"{root}/bbox_val/{names[5]}: cannot be read, or is too large for an image's boxes"}
+    reasons = {f"{root}/bbox_val/{name}: {reason}" for name, reason in zip(names, bad, strict=False)}
+    reasons.add(f"{root}/bbox_val/{names[5]}: cannot be read, or is too large for an image's boxes")
+    assert set(notes) == reasons
 
 
 def test_a_file_that_is_not_there_is_named(root):
@@ -238,7 +239,7 @@ def test_a_file_that_is_not_there_is_named(root):
     path = root / "bbox_val/ILSVRC2012_val_00000002.xml"
     path.unlink()
     path.symlink_to(root / "nowhere")
-    there, notes = found(root)
+    there, notes = boxes_and_notes(root)
     assert f"val/{val_name(2)}" not in there
     assert notes == (f"{path}: cannot be read, or is too large for an image's boxes",)
 
@@ -250,7 +251,7 @@ def test_hostile_members_are_named_and_the_rest_is_read(root):
     large = entry(first[0].encode(), b" " * 2**19)
     path = root / "ILSVRC2012_bbox_val_v3.tgz"
     path.write_bytes(gzip.compress(hostile + large + members + entry(others[0][0].encode(), b"again") + END))
-    there, notes = found(root)
+    there, notes = boxes_and_notes(root)
     assert there == {key: BOXES[key] for key in list(BOXES)[2:]}
     assert f"{path}: {first[0]}: cannot be read, or is too large for an image's boxes" in notes
     for reason in HOSTILE.keys() - {"an extended header without sense"} | {"a name met before in the archive"}:
@@ -268,14 +269,14 @@ def test_hostile_members_are_named_and_the_rest_is_read(root):
 def test_what_is_no_archive_is_named(root, data, reason):
     path = root / "ILSVRC2012_bbox_val_v3.tgz"
     path.write_bytes(data)
-    assert found(root) == ({}, (f"{path}: {reason}",))
+    assert boxes_and_notes(root) == ({}, (f"{path}: {reason}",))
 
 
 def test_an_archive_cut_short_gives_what_lies_before_the_cut(root):
     path = root / "ILSVRC2012_bbox_val_v3.tgz"
     files = of("val") | {f"x{n}": os.urandom(30_000) for n in range(9)}
     path.write_bytes(gzip.compress(tar_bytes(files))[:-9000])
-    assert found(root) == (
+    assert boxes_and_notes(root) == (
         {key: there for key, there in BOXES.items() if key.startswith("val/")},
         (f"{path}: damaged; download it again or move it",),
     )
@@ -291,7 +292,7 @@ def test_a_bomb_takes_no_memory(root, monkeypatch):
             file.write(bytes(2**20))
         file.write(entry(b"bomb.xml", size=b"%011o" % 2**30))
     tracemalloc.start()
-    there, notes = found(root)
+    there, notes = boxes_and_notes(root)
     assert tracemalloc.get_traced_memory()[1] < 2**24
     tracemalloc.stop()
     assert list(there) == [f"train/{TRAIN}.JPEG"]
@@ -302,6 +303,6 @@ def test_a_bomb_takes_no_memory(root, monkeypatch):
 def test_there_is_an_end_to_boxes(root, monkeypatch):
     monkeypatch.setattr(boxes, "_MAX_BOXES", 2)
     put(root / "bbox_val", of("val"))
-    there, notes = found(root)
+    there, notes = boxes_and_notes(root)
     assert list(there) == [f"val/{val_name(number)}" for number in (1, 2, 3)]
     assert notes == (f"{root}/bbox_val/{val_name(3)[:-5]}.xml: more boxes than ImageNet has, and none read after it",)

@@ -1,4 +1,4 @@
-"""The lists beside ImageNet's images: each tells the same classes, contradictions and damage are named."""
+"""The lists beside ImageNet's images: equal classes, contradictions and damage."""
 
 import re
 from collections.abc import Callable
@@ -169,7 +169,7 @@ def test_a_ground_truth_alone_says_nothing(tmp_path):
     imagenets.val_flat(tmp_path / "val")
     lines(tmp_path / "data" / TRUTH, *imagenets.ground_truth())
     reason = (
-        rf"{TRUTH} gives ids that only meta\.mat or map_clsloc\.txt of the devkit explain; put one of them beside it$"
+        rf"{TRUTH} has ids that only meta\.mat or map_clsloc\.txt of the devkit explain; put one of them beside it$"
     )
     with pytest.raises(SalpipeError, match=reason):
         read(tmp_path)
@@ -179,7 +179,7 @@ def test_caffes_indices_alone_say_nothing(tmp_path):
     imagenets.val_flat(tmp_path / "val")
     imagenets.caffe(tmp_path)
     (tmp_path / "synsets.txt").unlink()
-    with pytest.raises(SalpipeError, match=r"val\.txt gives indices that only synsets\.txt explains; put it beside$"):
+    with pytest.raises(SalpipeError, match=r"val\.txt has indices that only synsets\.txt explains; put it beside it$"):
         read(tmp_path)
     imagenets.packed_devkit(tmp_path)
     assert described(read(tmp_path)) == expected("val")
@@ -213,7 +213,7 @@ def test_a_devkit_without_its_files_is_named(tmp_path):
         read(tmp_path)
 
 
-def test_another_list_called_val_txt_is_passed_over(tmp_path):
+def test_another_list_called_val_txt_is_skipped(tmp_path):
     imagenets.val_flat(tmp_path / "val")
     imagenets.devkit(tmp_path)
     for text in (f"{val_name(1)}\n", "ILSVRC2012_val_00000001 1\n", "cat.jpg 3\n", ""):
@@ -233,7 +233,7 @@ DAMAGE = {
     "map_clsloc.txt:2: id 1 is also that of n02119789": ("map_clsloc.txt", 2, "n02100735 1 setter"),
     "val.txt:7: not like 'ILSVRC2012_val_00000001.JPEG 65'": ("val.txt", 7, "ILSVRC2012_val_00000007.JPEG"),
     "val.txt:7: no line 6 in synsets.txt": ("val.txt", 7, f"{val_name(7)} 5"),
-    "val.txt:7: ILSVRC2012_val_00000001.JPEG is in the list twice": ("val.txt", 7, f"{val_name(1)} 0"),
+    "val.txt:7: ILSVRC2012_val_00000001.JPEG is listed twice": ("val.txt", 7, f"{val_name(1)} 0"),
     "synsets.txt:4: kit fox is no WordNet id": ("synsets.txt", 4, "kit fox"),
     "LOC_val_solution.csv:3: not like 'ILSVRC2012_val_00048981,n03": (
         "LOC_val_solution.csv",

@@ -1,4 +1,4 @@
-"""ILSVRC 2012 in folders, in tars and as Kaggle has it: the same images, keys and labels whatever the shape."""
+"""ILSVRC 2012 in folders, in tars and in Kaggle's tree: the same images, keys and labels."""
 
 import re
 from collections.abc import Callable
@@ -142,7 +142,7 @@ def test_a_tar_of_classes_may_have_any_name(tmp_path):
     assert described(read_images(path)) == expected("train")
     other = write_tar(tmp_path / "other.tar", {"n01440764_10026.jpg": b"a shard", "n01440764_10026.cls": b"0"})
     assert not any(layout.recognize(other) for layout in LAYOUTS)
-    with pytest.raises(SalpipeError, match=r"other\.tar: none of ILSVRC's tars; they are called ILSVRC2012_img_train"):
+    with pytest.raises(SalpipeError, match=r"other\.tar: none of ILSVRC's tars, such as ILSVRC2012_img_train"):
         read_ilsvrc(other, OPTIONS)
 
 

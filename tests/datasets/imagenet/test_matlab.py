@@ -1,4 +1,4 @@
-"""MATLAB files as scipy writes them and as nobody should: damaged, packed bombs, nested without end."""
+"""MATLAB files: those of scipy, damaged ones, compressed bombs, nested cells."""
 
 import io
 import struct
@@ -39,9 +39,9 @@ def test_it_reads_what_scipy_reads(values):
     rows = [{"id": a, "x": b, "words": c} for a, b, c in [(0, 0.5, "a"), *values]]
     data = mat_bytes(rows)
     twin = loadmat(io.BytesIO(data), squeeze_me=True, chars_as_strings=True)["synsets"].reshape(-1)
-    found = structures(data, "synsets")
-    assert [(row["id"], row["x"]) for row in found] == [(row["id"], row["x"]) for row in twin]
-    assert [str(row["words"]).rstrip() for row in found] == [str(row["words"]).rstrip() for row in twin]
+    rows_read = structures(data, "synsets")
+    assert [(row["id"], row["x"]) for row in rows_read] == [(row["id"], row["x"]) for row in twin]
+    assert [str(row["words"]).rstrip() for row in rows_read] == [str(row["words"]).rstrip() for row in twin]
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -58,10 +58,10 @@ def test_a_wrong_byte_is_no_crash(drawn):
     data = bytearray(mat_bytes(ROWS))
     data[drawn.draw(st.integers(0, len(data) - 1))] = drawn.draw(st.integers(0, 255))
     try:
-        found = structures(bytes(data), "synsets")
+        elements = structures(bytes(data), "synsets")
     except ValueError:
         return
-    assert isinstance(found, list)
+    assert isinstance(elements, list)
 
 
 def element(kind, body):

@@ -1,4 +1,4 @@
-"""Tiny-ImageNet, Imagenette with its kin, and ImageNet-100 as they are found, and as people re-arrange them."""
+"""Tiny-ImageNet, Imagenette, Imagewoof, Imagewang and ImageNet-100, also rearranged."""
 
 import json
 
@@ -263,7 +263,7 @@ def test_missing_folders_of_imagenet_100_are_noted(tmp_path):
 
 
 @pytest.mark.parametrize("lists", ["wnids.txt", "noisy_imagenette.csv"])
-def test_a_part_that_is_not_there_is_told(tmp_path, lists):
+def test_a_part_that_is_not_there_is_noted(tmp_path, lists):
     lines(tmp_path / lists, HEADER if lists.endswith("csv") else "n02979186")
     write(tmp_path, "train/n02979186/images/n02979186_1.JPEG" if lists == "wnids.txt" else next(iter(ROWS)))
     notes = named(read(tmp_path))

@@ -1,4 +1,4 @@
-"""WordNet ids and names: ImageNet's own, those of a data set's lists, and what becomes of damaged lists."""
+"""WordNet ids and class names: ImageNet's own, those of lists, and damaged lists."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def test_imagenets_classes_are_the_networks_in_order():
     assert firsts == [name.split(" (n")[0] for _, name in names]
 
 
-def test_names_that_two_classes_share_are_told_apart():
+def test_names_that_two_classes_share_have_ids():
     doubled = [name for _, name in imagenet_names() if re.search(r" \(n[0-9]{8}\)$", name)]
     assert doubled == ["crane (n02012849)", "crane (n03126707)", "maillot (n03710637)", "maillot (n03710721)"]
     assert readable(["n02012849", "n01440764"]) == ("crane", "tench")
