@@ -200,12 +200,12 @@ def in_percent(value: float, _: int | None = None) -> str:
 
 def in_points(value: float, _: int | None = None) -> str:
     """A tick of a difference of shares, in points with its sign."""
-    return f"{100 * value:+.3g}".replace("-", "−") if abs(value) > 1e-9 else "0"
+    return in_epochs(100 * value)
 
 
 def in_epochs(value: float, _: int | None = None) -> str:
     """A tick of a difference of times, in epochs with its sign."""
-    return f"{value:+.3g}".replace("-", "−") if abs(value) > 1e-9 else "0"
+    return f"{value:+.3g}".replace("-", "−") if abs(value) > 1e-7 else "0"
 
 
 def _bands(results: Values, setting: Values, epochs: int) -> Figure | None:

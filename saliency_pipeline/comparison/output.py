@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import UndefinedError
-from PIL import Image
 
 from saliency_pipeline.comparison.analysis import FORMAT_VERSION
 from saliency_pipeline.comparison.overall import FORMAT as OVERALL_FORMAT
 from saliency_pipeline.comparison.report import Pictures, write_report
 from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.figures.pictures import jpeg
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.saliency.render import overlay
@@ -135,15 +134,9 @@ def pictures_of(pairs: ShardFolder | None, config: TrainConfig) -> Pictures:
         maps = pair.maps.get(config.method or next(iter(pair.maps), ""))
         if maps is None:
             return None
-        return _jpeg(pair.image), _jpeg(overlay(pair.image, maps[config.map_target]))
+        return jpeg(pair.image), jpeg(overlay(pair.image, maps[config.map_target]))
 
     return pictures
-
-
-def _jpeg(image: Any) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=85)
-    return file.getvalue()
 
 
 def write_comparison(folder: Path, results: Mapping[str, Any], costs: Mapping[str, Any], pictures: Pictures) -> Path:

@@ -56,7 +56,7 @@ def plot_confusion(
     """
     count = len(classes)
     if confusion.shape != (count, count):
-        raise ValueError(f"confusion {confusion.shape}: wanted ({count}, {count}) for {count} classes")
+        raise ValueError(f"confusion {confusion.shape}: expected ({count}, {count}) for {count} classes")
     side = min(_LARGEST, max(2.4, count * (0.5 if count <= _COUNTED else 0.16)))
     figure = Figure(figsize=(side, side))
     axes = figure.add_axes((0, 0, 1, 1))

@@ -1,1 +1,1 @@
-"""A page and a contact sheet to look at what shards hold."""
+"""Pages that show the content of shards and the duplicates of a data set."""
