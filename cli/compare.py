@@ -242,14 +242,15 @@ def command(
             found = compare_datasets(inputs, output, chosen, shared, **ways)
         else:
             found = compare(inputs[0], output, chosen, shared, **ways)
-    verdict = found.results["verdict"]
+    verdict = found.results.verdict
     if as_json:
-        json_echo({"folder": found.folder, "page": found.page, "runs": found.runs, "failed": found.failed, **verdict})
+        counts = {"folder": found.folder, "page": found.page, "runs": found.runs, "failed": found.failed}
+        json_echo(counts | vars(verdict))
         return
-    echo(verdict["sentence"])
-    for line in verdict["details"]:
+    echo(verdict.sentence)
+    for line in verdict.details:
         echo(f"  {line}")
-    for warning in found.results["warnings"]:
+    for warning in found.results.warnings:
         echo(f"  note: {shown(warning)}")
     echo(shown(found.page))
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from saliency_pipeline.comparison.analysis import analyze
+from saliency_pipeline.comparison.analysis import Context, analyze
 from saliency_pipeline.comparison.arms import Arm
-from saliency_pipeline.comparison.costs import measure_costs, pretraining_costs
+from saliency_pipeline.comparison.costs import PlannedCosts, measure_costs, pretraining_costs
 from saliency_pipeline.comparison.estimate import Estimate, choose_shared_precision, estimate
 from saliency_pipeline.comparison.leaks import refuse_leaks
 from saliency_pipeline.comparison.output import (
     Comparison,
-    maps_known,
+    known_map_costs,
     pictures_of,
     refuse_output,
     write_comparison,
@@ -22,8 +22,10 @@ from saliency_pipeline.comparison.output import (
 from saliency_pipeline.comparison.plan import Design, Plan, Task, make_plan
 from saliency_pipeline.comparison.plan_file import chosen_before, described, primary_before, record_look, store
 from saliency_pipeline.comparison.pretraining import ALL, Pretraining, pretrained, unequal_starts
+from saliency_pipeline.comparison.results import ClassMaps, Duplicates, Look
 from saliency_pipeline.comparison.rules import ROPE
 from saliency_pipeline.comparison.runs import is_finished
+from saliency_pipeline.comparison.serialization import from_json
 from saliency_pipeline.comparison.stages import Trained, train_repeats
 from saliency_pipeline.comparison.summaries import mean_starts
 from saliency_pipeline.comparison.tuning import chosen_rates, diverged_rates, tuning_tasks
@@ -111,10 +113,10 @@ def compare(
         for look, until in enumerate(plan.rules.look_repeats, 1):
             trained += train_repeats(plan, folder, range(before, until), progress=progress, **ways)
             before = until
-            comparison, decided = _look(plan, folder, pairs, trained, groups, until)
+            comparison, made = _look(plan, folder, pairs, trained, groups, until)
             if plan.looks > 1:
-                progress.note(_look_note(plan, look, until, comparison.results))
-            if decided:
+                progress.note(_look_note(plan, look, until, made))
+            if made and made[-1].decided:
                 break
     return comparison
 
@@ -155,8 +157,8 @@ def plan_only(
 
 def _look(
     plan: Plan, folder: Path, pairs: ShardFolder, trained: Trained, groups: Groups, repeats: int
-) -> tuple[Comparison, bool]:
-    """Analyze the runs so far and write the results; and whether the primary question is decided."""
+) -> tuple[Comparison, tuple[Look, ...]]:
+    """Analyze the runs so far and write the results; also returns the looks that were made."""
     runs = trained.runs(folder)
     if not runs:
         raise SalpipeError(f"no run could be trained; the first: {trained.failed[0]}")
@@ -166,32 +168,26 @@ def _look(
         *diverged_rates(trained.extra, folder),
         *divided_groups(pairs, groups, plan.folds),
     ]
-    about = {
-        "plan": {name: value for name, value in described(plan).items() if name not in ("shards", "arms")},
-        **_origin(pairs, plan),
-    }
-    results = analyze(
-        runs,
-        plan.arms,
-        plan.settings,
-        pairs.classes,
-        rules=plan.rules,
-        about=about,
-        warnings=warnings,
-        leaks=refuse_leaks(plan, folder, pairs),
-        duplicates=groups.report(),
-        maps=flagged_shares(pairs, plan.shared.method, plan.shared.map_target),
-        starts=mean_starts(runs),
-        tuning=chosen_rates(trained.tasks, folder, plan.lrs),
+    plan_values = {name: value for name, value in described(plan).items() if name not in ("shards", "arms")}
+    maps = flagged_shares(pairs, plan.shared.method, plan.shared.map_target)
+    context = Context(
+        {"plan": plan_values, **_origin(pairs, plan)},
+        tuple(warnings),
+        tuple(refuse_leaks(plan, folder, pairs)),
+        from_json(Duplicates, groups.report()),
+        None if maps is None else tuple(from_json(ClassMaps, row) for row in maps),
+        mean_starts(runs),
+        chosen_rates(trained.tasks, folder, plan.lrs),
     )
-    costs = measure_costs(runs, pairs, plan.shared, maps_known(folder), tuning=trained.tuning_runs(folder))
-    costs["pretraining"] = pretraining_costs(trained.extra, folder)
+    results = analyze(runs, plan.arms, plan.settings, pairs.classes, rules=plan.rules, context=context)
+    costs = PlannedCosts(
+        **vars(measure_costs(runs, pairs, plan.shared, known_map_costs(folder), tuning=trained.tuning_runs(folder))),
+        pretraining=pretraining_costs(trained.extra, folder),
+    )
     # first, so that no kill leaves results of an analysis that is not recorded
     record_look(folder, repeats)
     page = write_comparison(folder, results, costs, pictures_of(pairs, plan.shared))
-    looks = results["looks"]["made"]
-    decided = bool(looks) and bool(looks[-1]["decided"])
-    return Comparison(folder, page, len(runs), len(trained.failed), results), decided
+    return Comparison(folder, page, len(runs), len(trained.failed), results), results.looks.made
 
 
 def _grouped(pairs: ShardFolder, shared: TrainConfig | None, progress: Progress) -> tuple[TrainConfig, Groups]:
@@ -213,16 +209,14 @@ def _check_groups(folder: Path, tasks: Sequence[Task], groups: Groups) -> None:
             check_same_groups(run, read_json(run / PROVENANCE).get("groups"), groups.record(task.config))
 
 
-def _look_note(plan: Plan, look: int, repeats: int, results: dict[str, Any]) -> str:
+def _look_note(plan: Plan, look: int, repeats: int, made: Sequence[Look]) -> str:
     """The progress note on a look."""
-    made = results["looks"]["made"]
     done = f"look {look} of {plan.looks} after {repeats} of {plan.repeats} repeats"
-    if len(made) < look or made[look - 1]["p"] is None:
+    if len(made) < look or (p := made[look - 1].p) is None:
         return f"{done}: runs are missing, so that nothing is decided"
     own = made[look - 1]
-    ending = "decided, no further run is needed" if own["decided"] and look < plan.looks else "decided"
-    word = ending if own["decided"] else "not decided"
-    return f"{done}: p = {own['p']:.2g} at level {own['level']:.2g}: {word}"
+    ending = "decided, no further run is needed" if look < plan.looks else "decided"
+    return f"{done}: p = {p:.2g} at level {own.level:.2g}: {ending if own.decided else 'not decided'}"
 
 
 def _planned(

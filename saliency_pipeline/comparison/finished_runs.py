@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from saliency_pipeline.comparison.analysis import analyze
+from saliency_pipeline.comparison.analysis import Context, analyze
 from saliency_pipeline.comparison.arms import CANDIDATE, Arm
 from saliency_pipeline.comparison.costs import measure_costs
 from saliency_pipeline.comparison.grouping import grouped, other_differences
 from saliency_pipeline.comparison.leaks import accepted_leaks
 from saliency_pipeline.comparison.output import (
     Comparison,
-    maps_known,
+    known_map_costs,
     pictures_of,
     refuse_output,
     write_comparison,
 )
 from saliency_pipeline.comparison.pairing import check_runs
 from saliency_pipeline.comparison.plan_file import PLAN
+from saliency_pipeline.comparison.results import Duplicates
 from saliency_pipeline.comparison.rules import FINAL, ROPE, Primary, Rules
 from saliency_pipeline.comparison.runs import Run, read_run
+from saliency_pipeline.comparison.serialization import MismatchError, from_json
 from saliency_pipeline.comparison.summaries import mean_starts
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.folders import FolderLock, make_output
@@ -75,21 +76,18 @@ def compare_runs(
         progress.note(warning)
     pairs = _shards(named[0])
     about = {"given": True, "runs": [str(run.folder) for run in named], "shards": sorted({run.plan for run in named})}
-    results = analyze(
-        named,
-        arms,
-        [SETTING],
-        sorted(classes),
-        rules=_rules(named, arms, rope, threshold),
-        about=about,
-        warnings=warnings,
-        leaks=accepted_leaks(named),
+    context = Context(
+        about,
+        warnings=tuple(warnings),
+        leaks=tuple(accepted_leaks(named)),
         duplicates=_duplicates(named),
         starts=mean_starts(named),
     )
+    rules = _rules(named, arms, rope, threshold)
+    results = analyze(named, arms, [SETTING], sorted(classes), rules=rules, context=context)
     make_output(folder)
     with FolderLock(folder, note=progress.note):
-        costs = measure_costs(named, pairs, named[0].config, maps_known(folder))
+        costs = measure_costs(named, pairs, named[0].config, known_map_costs(folder))
         page = write_comparison(folder, results, costs, pictures_of(pairs, named[0].config))
     return Comparison(folder, page, len(named), 0, results)
 
@@ -107,13 +105,13 @@ def _rules(runs: Sequence[Run], arms: Sequence[Arm], rope: float, threshold: flo
     )
 
 
-def _duplicates(runs: Sequence[Run]) -> dict[str, Any]:
-    """Whether near duplicates were searched for when the runs were trained: by all of them, or nobody did."""
-    records = [read_json(run.folder / PROVENANCE).get("groups") for run in runs]
-    groups = [record for record in records if isinstance(record, dict)]
-    if len(groups) == len(records) and all(each.get("searched") is True for each in groups):
-        return {name: groups[0].get(name) for name in ("searched", "images", "groups", "by")}
-    return {"searched": False, "images": 0, "groups": 0, "by": None}
+def _duplicates(runs: Sequence[Run]) -> Duplicates:
+    """Near duplicates, if they were searched for when each of the runs was trained."""
+    try:
+        groups = [from_json(Duplicates, read_json(run.folder / PROVENANCE).get("groups")) for run in runs]
+    except MismatchError:
+        groups = []
+    return groups[0] if groups and all(each.searched for each in groups) else Duplicates(False, 0, 0, None)
 
 
 def _shards(run: Run) -> ShardFolder | None:

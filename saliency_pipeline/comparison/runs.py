@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from saliency_pipeline.comparison.results import Start
+from saliency_pipeline.comparison.serialization import from_json
 from saliency_pipeline.documents import parse_json, read_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation.evaluate import PREDICTIONS
@@ -83,8 +84,7 @@ class Run:
         validation: predictions of the last epoch; None for a run that kept none.
         test: predictions of the best epoch for the held-out test split; None where there is none.
         first: first weights.
-        start: how far its first network is from plain transfer, relative norms: `features` and `logits`, each in
-            `eval` and `train` mode; None for a run that did not record it.
+        start: how far its first network is from plain transfer; None for a run that did not record it.
     """
 
     arm: str
@@ -99,7 +99,7 @@ class Run:
     validation: Predictions | None
     test: Predictions | None
     first: FirstWeights = FirstWeights()
-    start: dict[str, dict[str, float]] | None = None
+    start: Start | None = None
 
     @property
     def pair(self) -> Pair:
@@ -150,7 +150,7 @@ def read_run(folder: Path, arm: str, setting: str) -> Run:
             _read_predictions(folder / ANSWERS),
             _read_predictions(folder / TEST / PREDICTIONS),
             _first_weights(provenance["initialization"]),
-            _start(provenance.get("start")),
+            None if provenance.get("start") is None else from_json(Start, provenance["start"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise SalpipeError(f"{folder}: damaged ({error!s:.200}); train it again in another folder") from error
@@ -195,20 +195,6 @@ def _first_weights(record: Mapping[str, Any]) -> FirstWeights:
     if any(digest.count(" ") != 2 for digest in tensors.values()) or (tensors and not loaded | random <= set(tensors)):
         raise ValueError("the digests of its first weights are not those of its tensors")
     return FirstWeights(str(record.get("origin", "")), loaded, random, tensors)
-
-
-def _start(record: Any) -> dict[str, dict[str, float]] | None:
-    """The distance of a first network from plain transfer, finite numbers.
-
-    Raises:
-        ValueError, KeyError, TypeError: it is damaged.
-    """
-    if record is None:
-        return None
-    start = {part: {mode: float(record[part][mode]) for mode in ("eval", "train")} for part in ("features", "logits")}
-    if not all(math.isfinite(value) for modes in start.values() for value in modes.values()):
-        raise ValueError("the distance of its start is not finite")
-    return start
 
 
 def _read_predictions(path: Path) -> Predictions | None:

@@ -19,6 +19,7 @@ from saliency_pipeline.comparison.compare import compare, plan_only
 from saliency_pipeline.comparison.finished_runs import compare_runs
 from saliency_pipeline.comparison.output import rebuild
 from saliency_pipeline.comparison.pretraining import Pretraining
+from saliency_pipeline.comparison.serialization import to_json
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train
@@ -51,8 +52,8 @@ def compared(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def runs(folder: Path) -> dict[str, int]:
     """When each run's weights were written, by its folder."""
-    found = sorted(folder.glob("runs/*/*/*/last.safetensors"))
-    return {str(path.parent.relative_to(folder)): path.stat().st_mtime_ns for path in found}
+    weights = sorted(folder.glob("runs/*/*/*/last.safetensors"))
+    return {str(path.parent.relative_to(folder)): path.stat().st_mtime_ns for path in weights}
 
 
 def predictions(path: Path) -> list[list[str]]:
@@ -134,13 +135,13 @@ def test_the_report_is_written_again_from_the_results(shards: Path, compared: Pa
 @pytest.mark.slow
 def test_an_arm_against_itself_differs_by_nothing(shards: Path, tmp_path: Path) -> None:
     arms = (BASELINE, Arm("again", BASELINE.options))
-    found = compare(shards, tmp_path, arms, dataclasses.replace(QUICK, epochs=1), folds=3, repeats=2, jobs=1)
-    content = found.results["settings"][0]["contrasts"][0]
+    comparison = compare(shards, tmp_path, arms, dataclasses.replace(QUICK, epochs=1), folds=3, repeats=2, jobs=1)
+    content = to_json(comparison.results.settings[0].contrasts[0])
     assert content["pairs"] == 6
     for measure in ("final", "area"):
         assert [difference["value"] for difference in content[measure]["differences"]] == [0.0] * 6
         assert content[measure]["verdict"] == "no difference"
-    assert found.results["verdict"]["word"] == "no difference"
+    assert comparison.results.verdict.word == "no difference"
 
 
 @pytest.mark.usefixtures("without_pages")
@@ -157,16 +158,16 @@ def test_other_options_are_refused_and_named_and_more_arms_are_not(
         compare(shards, compared, (BASELINE, other), QUICK, folds=2, repeats=1, jobs=1)
     before = runs(compared)
     more = (*ARMS, Arm("half-uniform", {"arch": "modulated", "maps": "uniform", **SCRATCH}, "control"))
-    found = compare(shards, compared, more, QUICK, folds=2, repeats=1, jobs=1)
-    assert found.runs == 8
+    comparison = compare(shards, compared, more, QUICK, folds=2, repeats=1, jobs=1)
+    assert comparison.runs == 8
     assert before.items() <= runs(compared).items()
 
 
 def test_a_run_that_cannot_be_trained_is_a_warning_and_stops_no_other(shards: Path, tmp_path: Path) -> None:
     broken = Arm("broken", {**BASELINE.options, "lr": 1e4})
-    found = compare(shards, tmp_path, (BASELINE, broken), QUICK, folds=2, repeats=1, jobs=1)
-    assert (found.runs, found.failed) == (2, 2)
-    assert sum("not finite" in warning for warning in found.results["warnings"]) == 2
+    comparison = compare(shards, tmp_path, (BASELINE, broken), QUICK, folds=2, repeats=1, jobs=1)
+    assert (comparison.runs, comparison.failed) == (2, 2)
+    assert sum("not finite" in warning for warning in comparison.results.warnings) == 2
     assert (tmp_path / "report.html").exists()
     with pytest.raises(SalpipeError, match=r"no run could be trained; the first: .* not finite"):
         compare(shards, tmp_path / "all", (broken, Arm("worse", broken.options, "reference")), QUICK, folds=2, jobs=1)
@@ -178,7 +179,7 @@ def test_budgets_and_pretraining_sizes_are_swept(shards: Path, tmp_path: Path) -
     arms = (dataclasses.replace(arms[0], options=BASELINE.options), arms[1])
     source = labeled(tmp_path / "source", 48, seed=1)
     quick = dataclasses.replace(QUICK, epochs=1, init="scratch")
-    found = compare(
+    comparison = compare(
         shards,
         tmp_path / "out",
         arms,
@@ -189,10 +190,10 @@ def test_budgets_and_pretraining_sizes_are_swept(shards: Path, tmp_path: Path) -
         pretraining=Pretraining(str(source), ("12", "all")),
         jobs=1,
     )
-    assert [setting["name"] for setting in found.results["settings"]] == ["4 per class", "all images"]
-    assert found.results["settings"][0]["images"]["train"] == [12, 12]
-    assert found.results["settings"][0]["ratio"] == 1  # drawn from 36, validated on 36
-    assert [arm["name"] for arm in found.results["arms"]] == [
+    assert [setting.name for setting in comparison.results.settings] == ["4 per class", "all images"]
+    assert comparison.results.settings[0].images.train == (12, 12)
+    assert comparison.results.settings[0].ratio == 1  # drawn from 36, validated on 36
+    assert [arm.name for arm in comparison.results.arms] == [
         "baseline",
         "full-12",
         "full-all",
@@ -202,7 +203,7 @@ def test_budgets_and_pretraining_sizes_are_swept(shards: Path, tmp_path: Path) -
     assert TrainConfig.read(tmp_path / "out" / "pretrained" / "12" / "full-12" / "seed-0").limit == 12
     begun = TrainConfig.read(tmp_path / "out/runs/all-images/full-12/seed-0-fold-1").start
     assert Path(begun) == (tmp_path / "out" / "pretrained" / "12" / "full-12" / "seed-0").resolve()
-    assert found.runs == 20
+    assert comparison.runs == 20
 
 
 @pytest.mark.parametrize(
@@ -256,12 +257,12 @@ def trained(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 def test_two_finished_runs_are_compared_image_by_image(trained: dict[str, Path], tmp_path: Path) -> None:
-    found = compare_runs([trained["half"], trained["baseline"]], tmp_path)
-    assert [(arm["name"], arm["kind"]) for arm in found.results["arms"]] == [
+    comparison = compare_runs([trained["half"], trained["baseline"]], tmp_path)
+    assert [(arm.name, arm.kind) for arm in comparison.results.arms] == [
         ("scratch", "candidate"),
         ("baseline", "reference"),
     ]
-    contrast = found.results["settings"][0]["contrasts"][0]
+    contrast = to_json(comparison.results.settings[0].contrasts[0])
     assert contrast["pairs"] == 1
     assert contrast["images"]["images"] == 24
     right = {
@@ -271,14 +272,14 @@ def test_two_finished_runs_are_compared_image_by_image(trained: dict[str, Path],
     assert contrast["images"]["only_arm"] == sum(
         a and not b for a, b in zip(right["half"], right["baseline"], strict=True)
     )
-    assert found.results["verdict"]["word"] == "underpowered"
-    assert "McNemar" in found.results["verdict"]["sentence"]
-    assert found.page.exists()
+    assert comparison.results.verdict.word == "underpowered"
+    assert "McNemar" in comparison.results.verdict.sentence
+    assert comparison.page.exists()
 
 
 def test_arms_are_read_off_what_runs_differ_in(trained: dict[str, Path], tmp_path: Path) -> None:
-    found = compare_runs([trained["baseline"], trained["half"], trained["add"]], tmp_path)
-    assert [arm["name"] for arm in found.results["arms"]] == [
+    comparison = compare_runs([trained["baseline"], trained["half"], trained["add"]], tmp_path)
+    assert [arm.name for arm in comparison.results.arms] == [
         "baseline",
         "scratch,fusion=multiply-skip",
         "scratch,fusion=add",
@@ -389,11 +390,11 @@ def test_maps_that_mark_the_evidence_are_found_to_help_and_others_are_not(
     neutral = Arm("neutral", {**MODULATED.options, "fusion": "neutral"})
     control = Arm("neutral-mismatched", {**neutral.options, "maps": "mismatched"}, "control", of="neutral")
     arms = (*ARMS, neutral, control)
-    found = compare(marked(tmp_path / "shards", 240), tmp_path / "out", arms, shared, folds=3, repeats=2, jobs=1)
-    words = {(c["arm"], c["against"]): c["final"]["verdict"] for c in found.results["settings"][0]["contrasts"]}
+    comparison = compare(marked(tmp_path / "shards", 240), tmp_path / "out", arms, shared, folds=3, repeats=2, jobs=1)
+    words = {(c.arm, c.against): c.final.verdict for c in comparison.results.settings[0].contrasts}
     if helps:
         for arm in ("half", "neutral"):
             assert words[arm, "baseline"] == words[arm, f"{arm}-mismatched"] == "better"
-        assert "where the maps point helped" in found.results["verdict"]["sentence"]
+        assert "where the maps point helped" in comparison.results.verdict.sentence
     else:
         assert "better" not in words.values()

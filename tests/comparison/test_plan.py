@@ -14,6 +14,7 @@ from saliency_pipeline.comparison.arms import Arm, choose_arms
 from saliency_pipeline.comparison.compare import compare, plan_only
 from saliency_pipeline.comparison.output import Comparison
 from saliency_pipeline.comparison.rules import cumulative_repeats
+from saliency_pipeline.comparison.serialization import to_json
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.reader import ShardFolder
@@ -177,10 +178,10 @@ def test_looks_share_the_repeats() -> None:
 
 def test_a_decided_question_ends_the_training(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notes, pretended = Notes(), Pretended(monkeypatch, effect(0.2))
-    found = made(shards, tmp_path, repeats=6, looks=3, progress=notes)
+    comparison = made(shards, tmp_path, repeats=6, looks=3, progress=notes)
     # folds of the first two repeats, two arms
-    assert (found.runs, len(pretended.trained)) == (20, 20)
-    assert [look["decided"] for look in found.results["looks"]["made"]] == [True]
+    assert (comparison.runs, len(pretended.trained)) == (20, 20)
+    assert [look.decided for look in comparison.results.looks.made] == [True]
     assert any("look 1 of 3 after 2 of 6 repeats" in note and "no further run is needed" in note for note in notes.all)
     before = (tmp_path / "results.json").read_bytes()
     made(shards, tmp_path, repeats=6, looks=3)
@@ -192,9 +193,9 @@ def test_without_an_effect_all_looks_are_made_and_resuming_changes_nothing(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretended = Pretended(monkeypatch, effect(0.0))
-    found = made(shards, tmp_path / "whole", repeats=4, looks=2)
-    assert [(look["repeats"], look["decided"]) for look in found.results["looks"]["made"]] == [(2, False), (4, False)]
-    assert found.runs == 40
+    comparison = made(shards, tmp_path / "whole", repeats=4, looks=2)
+    assert [(look.repeats, look.decided) for look in comparison.results.looks.made] == [(2, False), (4, False)]
+    assert comparison.runs == 40
     whole, count = (tmp_path / "whole" / "results.json").read_bytes(), len(pretended.trained)
 
     def killed(config: TrainConfig) -> float:
@@ -216,7 +217,7 @@ def test_without_an_effect_all_looks_are_made_and_resuming_changes_nothing(
 
 def test_results_hold_maps_and_starts(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Pretended(monkeypatch, effect(0.0))
-    results = made(shards, tmp_path).results
+    results = to_json(made(shards, tmp_path).results)
     assert results["starts"] == {"baseline": None, "half": START}
     assert [(row["class"], row["images"]) for row in results["maps"]] == [
         ("circle", 32),

@@ -145,10 +145,10 @@ def test_baselines_and_full_arms_train_from_their_own_pretraining(
     disable_plots(monkeypatch)
     arms = choose_arms(FULL)
     arms = (dataclasses.replace(arms[0], options={"arch": "baseline", "init": "scratch"}), *arms[1:])
-    found = compare(
+    comparison = compare(
         shards, tmp_path, arms, QUICK, folds=2, repeats=2, pretraining=Pretraining(str(source), ("12",)), jobs=1
     )
-    assert (found.runs, found.failed) == (16, 0)
-    made = {(c["arm"], c["against"]) for c in found.results["settings"][0]["contrasts"]}
+    assert (comparison.runs, comparison.failed) == (16, 0)
+    made = {(c.arm, c.against) for c in comparison.results.settings[0].contrasts}
     assert ("full", "baseline-full") in made
     assert ("full", "baseline") not in made

@@ -59,12 +59,12 @@ def test_label_maps_are_refused_once_for_all_runs(label_maps: Path, tmp_path: Pa
     refused(label_maps, tmp_path, "--allow-leaks label-maps", "source-images")
     with pytest.raises(OptionError, match="--allow-leaks all: unknown; choose from label-maps, source-images"):
         compared(label_maps, tmp_path, "all")
-    assert compared(label_maps, tmp_path / "none", arms=(BASELINE, LEARNED)).results["leaks"] == []
+    assert compared(label_maps, tmp_path / "none", arms=(BASELINE, LEARNED)).results.leaks == ()
 
 
 def test_an_accepted_leak_is_in_every_run_and_in_the_results(label_maps: Path, tmp_path: Path) -> None:
-    found = compared(label_maps, tmp_path / "a", "label-maps", arms=(BASELINE, HALF))
-    (sentence,) = found.results["leaks"]
+    comparison = compared(label_maps, tmp_path / "a", "label-maps", arms=(BASELINE, HALF))
+    (sentence,) = comparison.results.leaks
     assert sentence == (
         "The maps explain every image's own label, so that the map of a validation or test image depends on the class "
         "to be predicted (2 of 4 runs: half)."
@@ -76,7 +76,7 @@ def test_an_accepted_leak_is_in_every_run_and_in_the_results(label_maps: Path, t
     for run in runs:
         assert TrainConfig.read(run).allow_leaks == ("label-maps",)  # type: ignore[union-attr]
     again = compare_runs(runs, tmp_path / "b")
-    assert again.results["leaks"] == [sentence.replace("(2 of 4 runs: half)", "(scratch)")]
+    assert again.results.leaks == [sentence.replace("(2 of 4 runs: half)", "(scratch)")]
 
 
 def test_flags_are_read_once_for_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,8 +106,8 @@ def test_pretraining_on_images_of_the_comparison_is_refused(tmp_path: Path) -> N
     )
     refused(shards, tmp_path / "a", message, arms=arms, pretraining=Pretraining(str(same)))
     other = labeled(tmp_path / "other", IMAGES, seed=1)
-    found = compared(shards, tmp_path / "b", arms=arms, pretraining=Pretraining(str(other)))
-    assert found.results["leaks"] == []
+    comparison = compared(shards, tmp_path / "b", arms=arms, pretraining=Pretraining(str(other)))
+    assert comparison.results.leaks == ()
     # the comparison's own pretraining must not leak either
     leaking = leaky(tmp_path / "leaking", target="label", seed=2)
     message = r"leaking: the maps explain .* \(1 of 8 runs: pretraining of full\)$"
@@ -121,4 +121,4 @@ def test_a_given_start_is_checked_for_every_fold(tmp_path: Path) -> None:
     refused(shards, tmp_path / "a", r"--from .*run: that network .* \(2 of 4 runs: full\)$", arms=(BASELINE, full))
     # with the shards' own split it was trained on the same images
     own = compared(shards, tmp_path / "b", arms=(BASELINE, full), folds=0)
-    assert own.results["leaks"] == []
+    assert own.results.leaks == ()
