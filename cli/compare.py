@@ -9,11 +9,27 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from saliency_pipeline.cli.options import config_option, echo, json_echo, json_option, output_option, quiet_option
+from saliency_pipeline.cli.options import (
+    config_option,
+    echo,
+    json_echo,
+    json_option,
+    output_option,
+    quiet_option,
+    setting_options,
+)
 from saliency_pipeline.cli.progress import TerminalProgress
-from saliency_pipeline.cli.training import augmentations, learning_options, network_options
 from saliency_pipeline.models.files.file_kinds import check_weights
 from saliency_pipeline.text import shown
+from saliency_pipeline.training.config import CONFIG, TrainConfig
+
+_NOT_SHARED = ("arch", "init", "fusion", "maps", "folds", "fold", "per_class", "limit", "inner_split", "lr")
+"""Fields of `TrainConfig` that an arm or the comparison decides."""
+
+
+def _rates(text: Any) -> tuple[float, ...]:
+    """The numbers of a text with commas between them."""
+    return text if isinstance(text, tuple) else tuple(float(number) for number in str(text).split(","))
 
 
 @click.command()
@@ -108,8 +124,21 @@ from saliency_pipeline.text import shown
     metavar="N,N,all",
     help="Number of source images for pretraining; several numbers give one arm each.",
 )
-@network_options
-@learning_options("Random seed of the first repeat; every repeat takes the next.", several_rates=True)
+@click.option(
+    "--lr",
+    "lrs",
+    type=_rates,
+    metavar="LR,LR",
+    default="1e-4",
+    show_default=True,
+    help="Peak learning rate. If several are given, the best one is chosen per arm, budget and pair, on an inner split "
+    "of the training images.",
+)
+@setting_options(
+    TrainConfig,
+    without=_NOT_SHARED,
+    help={"seed": "Random seed of the first repeat; each further repeat uses the next integer."},
+)
 @click.option("--jobs", type=int, metavar="N", help="Runs at a time.  [default: one a core, or one on a GPU]")
 @click.option(
     "--engine",
@@ -140,7 +169,6 @@ def command(
     per_class: str,
     pretrain: Path | None,
     pretrain_size: str,
-    augment: tuple[str, ...],
     start: str | None,
     lrs: tuple[float, ...],
     jobs: int | None,
@@ -191,7 +219,6 @@ def command(
     from saliency_pipeline.comparison.pretraining import Pretraining
     from saliency_pipeline.devices import find_device
     from saliency_pipeline.recognition import COMPARISON, SHARDS
-    from saliency_pipeline.training.config import CONFIG, TrainConfig
 
     find_device(options["device"])
     progress = TerminalProgress(quiet)
@@ -209,7 +236,7 @@ def command(
         )
     else:
         chosen = choose_arms(arms, arms_file, reference=reference, start=start, controls=_controls(controls))
-        shared = TrainConfig(augment=augmentations(augment), lr=lrs[0], **options)
+        shared = TrainConfig(lr=lrs[0], **options)
         for lr in lrs:
             replace(shared, lr=lr)  # refuses a rate that cannot be
         pretraining = Pretraining(str(pretrain.resolve()), tuple(pretrain_size.split(","))) if pretrain else None

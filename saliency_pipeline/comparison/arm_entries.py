@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from saliency_pipeline.documents import read_toml
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.models.trained.fusion import FUSIONS
-from saliency_pipeline.training.config import SPELLED, TrainConfig, option
-from saliency_pipeline.training.data.controls import MAPS, OWN
+from saliency_pipeline.models.trained.choices import FUSIONS
+from saliency_pipeline.settings import option_name, settings_of
+from saliency_pipeline.training.config import MAPS, OWN, TrainConfig, option
 
 CONTROLS = tuple(name for name in MAPS if name != OWN)
 """Maps that a control reads instead of its candidate's."""
@@ -141,7 +141,7 @@ def _table_entry(path: Path, name: str, table: Any) -> Entry:
     if kind not in (None, "candidate", "control"):
         raise SalpipeError(f"{where}: kind {kind!r}; use candidate or control")
     options = {} if like is None else _like(where, like)
-    spelled = {SPELLED.get(f.name, f.name).replace("_", "-"): f.name for f in fields(TrainConfig)}
+    spelled = {option_name(TrainConfig, name): name for name in settings_of(TrainConfig)}
     for key, value in table.items():
         field = spelled.get(key)
         if field is None or field in _SHARED:

@@ -14,8 +14,7 @@ from saliency_pipeline.comparison.results import ContrastResult, PrimaryQuestion
 from saliency_pipeline.comparison.rules import AREA, FINAL, SPEED
 from saliency_pipeline.comparison.verdicts import FASTER, WITHHELD
 from saliency_pipeline.statistics.contrast import BETTER
-from saliency_pipeline.training.config import TrainConfig, option
-from saliency_pipeline.training.data.controls import MISMATCHED
+from saliency_pipeline.training.config import MISMATCHED, TrainConfig, option
 
 
 def attribution(results: Results, part: SettingResult, contrast: ContrastResult, measure: str) -> list[str]:

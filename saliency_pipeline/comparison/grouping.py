@@ -12,8 +12,7 @@ from saliency_pipeline.comparison.arms import CANDIDATE, CONTROL, REFERENCE, Arm
 from saliency_pipeline.comparison.pairing import COMPUTED, SPLIT
 from saliency_pipeline.comparison.runs import Run
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.training.config import option
-from saliency_pipeline.training.data.controls import OWN
+from saliency_pipeline.training.config import OWN, option
 
 Options = Mapping[str, Any]
 

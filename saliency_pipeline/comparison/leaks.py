@@ -20,7 +20,6 @@ from saliency_pipeline.training.leaks import (
     Leak,
     LeakCheck,
     accepted_sentences,
-    check_allowed,
     start_of,
     training_images,
 )
@@ -90,7 +89,6 @@ def refuse_leaks(plan: Plan, folder: Path, pairs: ShardFolder) -> list[str]:
         SalpipeError: a leak that is not accepted; the message names the runs.
         OptionError: `allow_leaks` has a name of no leak.
     """
-    check_allowed(plan.shared.allow_leaks)
     compared, pretrainings, tasks = _Shards(pairs), plan.pretrainings(), plan.tasks(folder)
     sources: dict[str, _Shards] = {}
     pretrained: dict[str, TrainingImages] = {}

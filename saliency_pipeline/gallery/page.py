@@ -21,6 +21,7 @@ from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output
+from saliency_pipeline.gallery import COUNT
 from saliency_pipeline.gallery.selection import choose
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.recognition import refuse_shards
@@ -109,7 +110,7 @@ def show(
     folder: Path | str,
     output: Path | str,
     *,
-    count: int = 48,
+    count: int = COUNT,
     keys: Sequence[str] = (),
     class_name: str | None = None,
     method: str | None = None,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-from saliency_pipeline.errors import OptionError
-
 SCHEDULES = ("constant", "cosine", "step")
 
 
@@ -44,13 +42,9 @@ def learning_rate(
         step_epochs: for `step`, the epochs between two decays, >= 1.
         gamma: for `step`, the factor of each decay, in (0, 1].
 
-    Raises:
-        SalpipeError: for an unknown schedule or a setting out of range.
-
     >>> [learning_rate(step, 1, 4, lr=0.5, schedule="cosine") for step in (0, 2)]
     [0.5, 0.25]
     """
-    _check(epochs, lr, schedule, warmup_epochs, step_epochs, gamma)
     warmup = warmup_epochs * steps_per_epoch
     rate = lr * min(1.0, (step + 1) / warmup) if warmup else lr
     if schedule == "cosine":
@@ -59,19 +53,3 @@ def learning_rate(
     elif schedule == "step":
         rate *= gamma ** (step // steps_per_epoch // step_epochs)
     return rate
-
-
-def _check(epochs: int, lr: float, schedule: str, warmup_epochs: float, step_epochs: int, gamma: float) -> None:
-    if schedule not in SCHEDULES:
-        raise OptionError(f"--schedule {schedule}: unknown; choose one of {', '.join(SCHEDULES)}")
-    # written so that NaN fails as well
-    if not 0 < lr < math.inf:
-        raise OptionError(f"--lr {lr:g}: must be above 0; the article's is 1e-4")
-    if not 0 <= warmup_epochs < epochs:
-        raise OptionError(
-            f"--warmup {warmup_epochs:g}: must be at least 0 and less than the {epochs} epochs of --epochs"
-        )
-    if schedule == "step" and not step_epochs >= 1:
-        raise OptionError(f"--step-epochs {step_epochs}: must be at least 1")
-    if schedule == "step" and not 0 < gamma <= 1:
-        raise OptionError(f"--gamma {gamma:g}: must be above 0 and at most 1")

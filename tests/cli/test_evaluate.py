@@ -39,16 +39,16 @@ def test_the_figures_are_printed(run: Path, shards: Path) -> None:
     assert written["top5"] is None
     worst = sorted(written["per_class"], key=lambda row: row["f1"])[0]
     assert lines[3].startswith(f"lowest F1 (images): {worst['class']} {worst['f1']:.2f} (8)")
-    assert lines[4] == f"tables and pictures are in {run / 'evaluation-test'}"
+    assert lines[4] == f"tables and figures are in {run / 'evaluation-test'}"
     assert result.stderr == ""
 
 
 def test_json_is_what_is_written_and_notes_are_elsewhere(run: Path, shards: Path, tmp_path: Path) -> None:
     arguments = [run, shards, "--split", "train", "-o", tmp_path / "out", "--json", "--batch-size", 5]
     result = evaluate(*arguments)
-    found = json.loads(result.stdout)
-    assert found.pop("folder") == str(tmp_path / "out")
-    assert found == json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    metrics = json.loads(result.stdout)
+    assert metrics.pop("folder") == str(tmp_path / "out")
+    assert metrics == json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert result.stderr.startswith("salpipe: the network was trained on these images")
     assert evaluate(*arguments, "--quiet").stderr == ""
 

@@ -1,4 +1,4 @@
-"""`salpipe fetch` as a user meets it. What is fetched, and from what servers, has its tests in tests/images."""
+"""`salpipe fetch` on the command line; downloads themselves are tested in tests/fetching."""
 
 import hashlib
 import json
@@ -77,7 +77,7 @@ def test_a_run_that_leaves_nothing_is_no_success(listed, tmp_path):
     assert first.startswith(f"{out}: 0 of 1 images there, 0 downloaded now (")
     assert rest[0] == "not-found 1"
     assert result.stderr.splitlines()[-1] == (
-        f"salpipe: error: {out}: none of the images is there; fetch.jsonl in it says what became of each"
+        f"salpipe: error: {out}: no image is present; see fetch.jsonl in it for the outcome per URL"
     )
     result = fetch(listed, tmp_path / "of\nBob", "--person", "Bob", "--json", "-q")
     assert (result.exit_code, json.loads(result.stdout)["fetch"]["images"]) == (1, 0)

@@ -28,7 +28,7 @@ def compiled() -> None:
 
 @click.command()
 def caught() -> None:
-    """Catch an interruption, as imports of libraries do that look for what is not there."""
+    """Catch an interruption, as libraries do that try an import."""
     for _ in range(2):
         with suppress(BaseException):
             click.echo("ready")
@@ -56,7 +56,7 @@ class Closing:
 
 @click.command()
 def closing() -> None:
-    """Be interrupted where it cannot be told."""
+    """Interrupt where no exception can propagate."""
     handle = Closing()
     del handle
     click.echo("went on")
@@ -78,7 +78,7 @@ def test_a_signal_ends_a_process_with_one_line(number: signal.Signals) -> None:
         assert process.stdout.readline() == "ready\n"
         os.kill(process.pid, number)
         assert process.wait(timeout=30) == 130
-        assert process.stderr.read() == "salpipe: interrupted; run the same command again to go on\n"
+        assert process.stderr.read() == "salpipe: interrupted; run the same command again to resume\n"
 
 
 @pytest.mark.parametrize(("name", "signals", "rest"), [("compiled", 1, ""), ("caught", 1, ""), ("tidy", 2, "tidied\n")])
@@ -89,12 +89,12 @@ def test_an_interruption_is_one_line_wherever_it_strikes(name: str, signals: int
         for _ in range(signals):
             process.send_signal(signal.SIGINT)
             time.sleep(0.1)
-        out, said = process.communicate(timeout=30)
-    assert (process.returncode, said) == (130, "salpipe: interrupted; run the same command again to go on\n")
+        out, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr) == (130, "salpipe: interrupted; run the same command again to resume\n")
     assert out.replace("ready\n", "") == rest
 
 
 def test_an_interruption_that_python_swallows_arrives_all_the_same() -> None:
     ended = subprocess.run(process_of("closing"), capture_output=True, text=True, timeout=50)
     assert (ended.returncode, ended.stdout) == (130, "went on\n")
-    assert ended.stderr == "salpipe: interrupted; run the same command again to go on\n"
+    assert ended.stderr == "salpipe: interrupted; run the same command again to resume\n"

@@ -83,9 +83,9 @@ def test_results_notes_and_json(tmp_path: Path) -> None:
 
 def test_notes_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     TerminalProgress(False).note(f"{HOSTILE}: left out")
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert_harmless(told)
+    stderr = capsys.readouterr().err
+    assert stderr.count("\n") == 1
+    assert_harmless(stderr)
 
 
 def test_what_can_be_printed_is_left_alone() -> None:

@@ -78,4 +78,4 @@ def test_an_interruption_of_all_processes_is_one_line(shards: Path, tmp_path: Pa
         time.sleep(0.02)
     os.killpg(process.pid, number)
     _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (130, "salpipe: interrupted; run the same command again to go on\n")
+    assert (process.returncode, said) == (130, "salpipe: interrupted; run the same command again to resume\n")
