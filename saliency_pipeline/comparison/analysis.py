@@ -1,4 +1,4 @@
-"""From finished runs to results.json, which holds everything that the report shows and depends on the runs alone.
+"""Analysis of finished runs: from runs to results.json, which has all content of the report.
 
 Wall-clock times differ between runs of the same comparison and are kept in costs.json.
 """
@@ -41,13 +41,13 @@ from saliency_pipeline.statistics.speed import EARLY_EPOCHS
 
 @dataclass(frozen=True)
 class Context:
-    """What results.json says besides the analysis of the runs.
+    """Content of results.json besides the analysis of the runs.
 
     Attributes:
         about: where the runs come from; any JSON values, stored as they are.
         warnings: sentences that come before the computed ones.
         leaks: accepted leaks, each a full sentence of why there is no verdict; any of them forbids all verdicts.
-        duplicates: None where it is not recorded whether they were searched for.
+        duplicates: near duplicates; None if the search is not recorded.
         maps: per class; None where its maps were not counted.
         starts: by arm, see `summaries.mean_starts`.
         tuning: learning rates that were chosen; None without tuning.
@@ -99,7 +99,7 @@ def analyze(
         FORMAT_VERSION,
         tuple(ComparedArm(arm.name, arm.kind, arm.of, arm.reference, reads_maps(arm), arm.options) for arm in arms),
         tuple(classes),
-        rules.rope,
+        rules.config.margin,
         LEVEL,
         MINIMUM_PAIRS,
         None if question is None or primary is None else PrimaryQuestion(**vars(primary), against=question.against),

@@ -49,7 +49,7 @@ class Entry:
         text: where it is requested, for messages.
         name: of the arm; empty for a control that is named after its candidate.
         options: fields of `TrainConfig`; of a control with `of` those that differ from its candidate's.
-        is_control: whether it is a control.
+        is_control: true for a control.
         of: the candidate of a control, empty for the first that reads maps, None for the one with the same options.
         kind: `candidate` or `control` where a file sets it, else None.
     """
@@ -102,7 +102,7 @@ def split_control(name: str) -> tuple[str, str]:
 
 
 def reason_without_controls(name: str) -> str:
-    """Why a built-in arm has no controls; empty where it has some, or is not built in."""
+    """Reason why a built-in arm has no controls; empty if it has some, or is not built in."""
     arch = BUILT_IN.get(name, {}).get("arch", "modulated")
     if arch == "modulated":
         return ""

@@ -1,4 +1,4 @@
-"""Arms: what is compared with what, by name. An arm is a training configuration but for what all arms share."""
+"""Arms: the training configurations that are compared, by name, and the contrasts between them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Arm:
 
     Attributes:
         name: its name, also of its folder.
-        options: fields of `TrainConfig` in which it differs from what all arms share.
+        options: fields of `TrainConfig` in which it differs from the shared options.
         kind: `reference`, that candidates are compared with; `candidate`; or `control`.
         of: for a control, the name of the candidate from which it differs in `maps` alone; empty otherwise.
         reference: for a candidate, the name of the arm that it is compared with; empty for the comparison's reference,
@@ -47,7 +47,7 @@ class Arm:
         """Its training configuration.
 
         Raises:
-            SalpipeError: an option that cannot be, naming the arm.
+            SalpipeError: an option that is not possible, naming the arm.
         """
         try:
             return replace(shared, **self.options)
@@ -73,7 +73,7 @@ class Question:
 
 DESCRIPTIVE = "descriptive"
 ROLES = (REFERENCE, CONTROL, DESCRIPTIVE)
-"""What a contrast is made for, in the order in which they are shown."""
+"""Roles of contrasts in the order of the report."""
 
 
 def first_reference(arms: Sequence[Arm]) -> str:
@@ -82,7 +82,7 @@ def first_reference(arms: Sequence[Arm]) -> str:
 
 
 def reads_maps(arm: Arm) -> bool:
-    """Whether its network reads saliency maps; a baseline and a learned branch read none."""
+    """True if its network reads saliency maps; a baseline and a learned branch read none."""
     return bool(arm.options.get("arch", "modulated") == "modulated")
 
 

@@ -1,4 +1,4 @@
-"""To what a better result may be attributed: where the maps point, the extra branch, or another difference of the arms.
+"""Attribution of a better result: to the maps, the extra branch, or another difference of the arms.
 
 A candidate differs from its reference by its branch and by the maps. Only its own controls, which differ from it in the
 maps alone, tell the two apart.
@@ -18,7 +18,7 @@ from saliency_pipeline.training.config import MISMATCHED, TrainConfig, option
 
 
 def attribution(results: Results, part: SettingResult, contrast: ContrastResult, measure: str) -> list[str]:
-    """What helped, as far as the controls of the candidate show it; nothing unless it is better than its reference.
+    """Attribution by the controls of the candidate; empty unless it is better than its reference.
 
     That the places to which the maps point helped takes a candidate that reads maps and is better than all its
     controls, with maps of other images (`mismatched`) among them.

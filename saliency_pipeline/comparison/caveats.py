@@ -17,7 +17,7 @@ EMPTY_MAPS = 0.1
 
 
 def caveats(results: Results, runs: Sequence[Run], looks: Looks) -> list[str]:
-    """What a reader has to know before the verdict is repeated.
+    """The caveats of a comparison.
 
     Args:
         results: without warnings and verdict.

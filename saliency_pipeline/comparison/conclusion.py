@@ -160,7 +160,7 @@ def _detail(results: Results, part: SettingResult, contrast: ContrastResult, mea
 
 
 def _title(part: SettingResult, measure: str) -> str:
-    """What a measure is."""
+    """Name of a measure."""
     return {
         FINAL: "final accuracy",
         AREA: f"area under the first {part.early_epochs} epochs",
@@ -243,7 +243,7 @@ def _look(results: Results) -> str:
 
 
 def _place(results: Results, part: SettingResult) -> str:
-    """For what a verdict holds: one data set carries no general claim."""
+    """Scope of a verdict: one data set carries no general claim."""
     split = "this split of this data set" if part.own_split else "this data set"
     given = ", of runs given by hand" if results.about.get("given") else ""
     return f"on {split}{given}" + (f" ({part.name})" if len(results.settings) > 1 else "")

@@ -1,4 +1,4 @@
-"""Contrasts of two arms under one data budget: paired differences, their statistics, and what they can detect.
+"""Contrasts of two arms under one data budget: paired differences, their statistics and power.
 
 No verdict is made here; see verdicts.
 """
@@ -49,15 +49,15 @@ epoch."""
 
 @dataclass(frozen=True)
 class Conditions:
-    """What all contrasts of a data budget share.
+    """Conditions that all contrasts of a data budget share.
 
     Attributes:
         ratio: validation images over the images that training was sampled from; 0 for the shards' own split.
         epochs: of the longest run; shorter curves are carried forward to it.
         threshold: accuracy whose first epoch is counted; None without runs of the reference.
-        threshold_fixed: whether it was chosen before the runs.
+        threshold_fixed: true if it was chosen before the runs.
         rope: half width of the region of practical equivalence of accuracies.
-        own_split: whether all runs share one split.
+        own_split: true if all runs share one split.
     """
 
     ratio: float
@@ -77,17 +77,17 @@ def conditions(by_arm: Mapping[str, Sequence[Run]], reference: str, rules: Rules
         rules: fixed by the plan.
     """
     runs = [run for own in by_arm.values() for run in own]
-    own_split = rules.own_split or (bool(runs) and all(run.config.fold is None for run in runs))
+    own_split = not rules.config.folds or (bool(runs) and all(run.config.fold is None for run in runs))
     pool, validation = ([run.images[part] for run in runs] for part in ("pool", "validation"))
-    threshold = rules.threshold
+    threshold = rules.config.threshold
     if threshold is None and by_arm[reference]:
         threshold = THRESHOLD_SHARE * float(np.median([run.final for run in by_arm[reference]]))
     return Conditions(
         float(np.mean(validation) / np.mean(pool)) if runs and not own_split else 0.0,
         max((len(run.curves["validation_top1"]) for run in runs), default=0),
         threshold,
-        rules.threshold is not None,
-        rules.rope,
+        rules.config.threshold is not None,
+        rules.config.margin,
         own_split,
     )
 
@@ -106,7 +106,7 @@ def to_threshold(run: Run, where: Conditions) -> int | None:
 
 
 def contrast(question: Question, by_arm: Mapping[str, Sequence[Run]], where: Conditions) -> ContrastResult:
-    """Everything that pairs of runs show about a question, except what `verdicts.decide` adds."""
+    """Statistics of a question over its pairs of runs, before `verdicts.decide`."""
     others = {run.pair: run for run in by_arm[question.against]}
     pairs = [(others[run.pair], run) for run in by_arm[question.arm] if run.pair in others]
     reached = [[to_threshold(pair[side], where) for pair in pairs] for side in (0, 1)]
@@ -126,17 +126,17 @@ def contrast(question: Question, by_arm: Mapping[str, Sequence[Run]], where: Con
 
 
 def p_of(result: MeasureResult, own_split: bool) -> float | None:
-    """The p that a verdict on a measure may use; None where there is none.
+    """The p value that a verdict on a measure may use, or None.
 
-    With the shards' own split only the test over images and seeds counts: the test over seeds alone says nothing
-    about other images.
+    With the shards' own split only the test over images and seeds counts: the test over seeds alone does
+    not generalize to other images.
     """
     source = result.crossed if own_split else result.statistics
     return None if source is None else float(source.p)
 
 
 def power_of(result: MeasureResult, level: float, where: Conditions) -> tuple[float, int | None]:
-    """What a measure's test detects with 80 % power at the level that is really used.
+    """Effect that the test of a measure detects with 80 % power at its level.
 
     Args:
         result: of the measure, with statistics.

@@ -1,4 +1,4 @@
-"""What a comparison costs in time, for `costs.json`: it differs between machines and decides no verdict."""
+"""Costs of a comparison in wall-clock time, for `costs.json`; they differ between machines and affect no verdict."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from saliency_pipeline.training.runlog import SUMMARY, read_json
 logger = logging.getLogger(__name__)
 
 FRAMES = 64
-"""Images whose maps are made to see what that costs."""
+"""Number of images whose maps are made to measure their cost."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ArmCosts:
 
 @dataclass(frozen=True)
 class MapCosts:
-    """Number of images, and the seconds that making the maps of all of them takes."""
+    """Number of images, and the seconds to make the maps of all of them."""
 
     images: int
     seconds: float
@@ -62,7 +62,7 @@ class MapCosts:
 
 @dataclass(frozen=True)
 class Costs:
-    """costs.json: by setting and arm; what making the maps takes, None where unknown; path of the shards."""
+    """costs.json: by setting and arm; of the maps, None if unknown; path of the shards."""
 
     settings: Mapping[str, Mapping[str, ArmCosts]]
     maps: MapCosts | None = None
@@ -90,7 +90,7 @@ def measure_costs(
         runs: finished runs of the comparison.
         pairs: their shards, None where they no longer exist.
         config: names the method whose maps are read.
-        maps: an earlier measurement; None measures what making the maps takes.
+        maps: an earlier measurement; None measures the cost of the maps.
         tuning: finished runs that chose the learning rates; they may belong to arms and settings without other runs.
     """
     settings: dict[str, dict[str, ArmCosts]] = {}
@@ -113,7 +113,7 @@ def measure_costs(
 
 
 def pretraining_costs(tasks: Sequence[Task], folder: Path) -> Spent | None:
-    """Number and training seconds of the finished pretraining runs; None where there are none.
+    """Number and training seconds of the finished pretraining runs, or None.
 
     Args:
         tasks: pretraining and inner runs.
@@ -143,9 +143,9 @@ def _logged_seconds(run: Path) -> float:
 
 
 def maps_seconds(pairs: ShardFolder, config: TrainConfig) -> float | None:
-    """Seconds that one image's map takes to make, measured on some of the images; None where they cannot be made here.
+    """Seconds to make the map of one image, measured on some of the images; None if the source model is not available.
 
-    Reading, decoding and writing are in it, start-up is not. The source model is the shards' own.
+    Reading, decoding and writing are included, start-up is not.
     """
     source, method = pairs.provenance.get("source", {}), chosen_method(replace(config, arch="modulated"), pairs)
     if source.get("weights") not in ("embedded", "default"):

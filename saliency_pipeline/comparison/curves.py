@@ -146,7 +146,7 @@ def sheet(height: float) -> tuple[Figure, Axes]:
 
 
 def frame(axes: Axes, title: str, grid: str = "y") -> None:
-    """What all panels share: the quantity above the panel, a light grid, no box."""
+    """Common style of panels: the quantity above the panel, a light grid, no box."""
     axes.set_title(title, loc="left", fontsize=11, **VERBATIM)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x" if grid == "x" else "y", color="#e6e6e6", linewidth=0.8)

@@ -13,6 +13,7 @@ import numpy as np
 
 from saliency_pipeline.comparison.arms import Arm
 from saliency_pipeline.comparison.compare import compare
+from saliency_pipeline.comparison.config import ComparisonConfig, Execution
 from saliency_pipeline.comparison.datasets_page import write_page
 from saliency_pipeline.comparison.output import (
     COSTS,
@@ -41,7 +42,7 @@ _SAME = 0.5
 
 
 def kind_of(inputs: Sequence[Path]) -> str | None:
-    """What several inputs are: `recognition.SHARDS`, `recognition.COMPARISON`, or None for anything else.
+    """Kind of several inputs: `recognition.SHARDS`, `recognition.COMPARISON`, or None for anything else.
 
     Raises:
         OptionError: folders of shards or comparisons among others.
@@ -81,9 +82,10 @@ def compare_datasets(
     output: Path | str,
     arms: Sequence[Arm],
     shared: TrainConfig | None = None,
+    config: ComparisonConfig | None = None,
+    execution: Execution | None = None,
     *,
     progress: Progress | None = None,
-    **options: Any,
 ) -> Comparison:
     """The same comparison on each of several data sets, then over all of them.
 
@@ -94,8 +96,9 @@ def compare_datasets(
         output: the comparison on each goes into a folder of its name; results over all beside them.
         arms: as for `compare.compare`, the same on all.
         shared: options of all runs.
+        config: of every comparison.
+        execution: how runs are executed.
         progress: receives notes.
-        options: further arguments of `compare.compare`.
 
     Raises:
         SalpipeError: a data set twice, or whatever `compare.compare` raises. Finished runs stay.
@@ -110,7 +113,7 @@ def compare_datasets(
     for number, (name, path) in enumerate(named.items(), 1):
         progress.note(f"data set {name} ({number} of {len(named)})")
         make_subfolder(folder / name)
-        compare(path, folder / name, arms, shared, progress=progress, **options)
+        compare(path, folder / name, arms, shared, config, execution, progress=progress)
     return combine([folder / name for name in named], folder, progress=progress)
 
 

@@ -1,4 +1,4 @@
-"""`salpipe compare RUN RUN`: finished runs of `salpipe train` compared with one another."""
+"""`salpipe compare RUN RUN`: comparison of finished runs of `salpipe train`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from saliency_pipeline.comparison.analysis import Context, analyze
 from saliency_pipeline.comparison.arms import CANDIDATE, Arm
+from saliency_pipeline.comparison.config import ComparisonConfig
 from saliency_pipeline.comparison.costs import measure_costs
 from saliency_pipeline.comparison.grouping import grouped, other_differences
 from saliency_pipeline.comparison.leaks import accepted_leaks
@@ -20,7 +21,7 @@ from saliency_pipeline.comparison.output import (
 from saliency_pipeline.comparison.pairing import check_runs
 from saliency_pipeline.comparison.plan_file import PLAN
 from saliency_pipeline.comparison.results import Duplicates
-from saliency_pipeline.comparison.rules import FINAL, ROPE, Primary, Rules
+from saliency_pipeline.comparison.rules import FINAL, Primary, Rules
 from saliency_pipeline.comparison.runs import Run, read_run
 from saliency_pipeline.comparison.serialization import MismatchError, from_json
 from saliency_pipeline.comparison.summaries import mean_starts
@@ -35,7 +36,7 @@ UNPLANNED = (
     "the runs were given by hand, and no plan fixed them beforehand: p values hold for one look at runs that were "
     "chosen without their results; where runs are added after a look, use 'salpipe compare SHARDS --looks N'"
 )
-"""Warning of every comparison of given runs."""
+"""Warning of every comparison of finished runs."""
 
 
 def compare_runs(
@@ -43,7 +44,7 @@ def compare_runs(
     output: Path | str,
     *,
     reference: str | None = None,
-    rope: float = ROPE,
+    rope: float = 1.0,
     threshold: float | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
@@ -56,7 +57,7 @@ def compare_runs(
             shards, folds, validation images, precision and first weights; see `pairing.check_runs`.
         output: where `results.json`, `results.csv`, `costs.json`, `report.html` and `figures/` go.
         reference: the arm that others are compared with; by default that of a baseline, or the first.
-        rope: half width of the region of practical equivalence, as a share of the images.
+        rope: half width of the region of practical equivalence, in points.
         threshold: accuracy that was chosen beforehand for the epochs to reach it; None for the descriptive one.
         progress: receives the warnings.
 
@@ -93,16 +94,15 @@ def compare_runs(
 
 
 def _rules(runs: Sequence[Run], arms: Sequence[Arm], rope: float, threshold: float | None) -> Rules:
-    """Rules of a single look at all runs that there are."""
+    """Rules of a single look at all runs."""
     first = next((arm.name for arm in arms if arm.kind == CANDIDATE), None)
-    return Rules(
-        primary=None if first is None else Primary(first, FINAL, SETTING),
+    config = ComparisonConfig(
         rope=rope,
         threshold=threshold,
+        folds=max(run.config.folds or 0 for run in runs),
         repeats=len({run.config.seed for run in runs}),
-        look_repeats=(),
-        own_split=all(run.config.fold is None for run in runs),
     )
+    return Rules(None if first is None else Primary(first, FINAL, SETTING), config, planned=False)
 
 
 def _duplicates(runs: Sequence[Run]) -> Duplicates:

@@ -1,4 +1,4 @@
-"""Leaks of a comparison: every run of its plan is checked before any is trained. Single runs: `training.leaks`."""
+"""Leaks of a comparison: every run of its plan is checked before any is trained."""
 
 from __future__ import annotations
 

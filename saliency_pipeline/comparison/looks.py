@@ -39,7 +39,7 @@ class Looks:
 
     @property
     def last(self) -> bool:
-        """Whether all planned looks are made; one that ended the comparison early is an interim look all the same."""
+        """True if all planned looks are made; a look that ended the comparison early is an interim look."""
         return bool(self.made) and len(self.made) >= len(self.planned)
 
     def family_level(self, size: int) -> float:
@@ -70,11 +70,11 @@ def make_looks(
         rules: fixed by the plan; empty `look_repeats` for runs without a plan, which all count.
         question: the primary question; None without candidates, where nothing is tested.
         reference: the comparison's first reference.
-        leaking: whether accepted leaks forbid every verdict, so that no look decides anything.
+        leaking: true if accepted leaks forbid every verdict, so that no look is decisive.
     """
     planned = tuple(folds_of(runs) * repeats for repeats in rules.look_repeats)
     if question is None or rules.primary is None:
-        return Looks(planned, 0.0, (), rules.repeats if planned else None, planned[-1] if planned else None)
+        return Looks(planned, 0.0, (), rules.config.repeats if planned else None, planned[-1] if planned else None)
     own = [run for run in runs if run.setting == rules.primary.setting]
     made: list[Look] = []
     whole = _by_arm(own, question, reference)
@@ -93,7 +93,7 @@ def make_looks(
         made.append(Look(counted, result.pairs, share, nominal[place], p, decided))
         if decided:
             break
-    repeats = (made[-1].repeats if made else rules.repeats) if planned else None
+    repeats = (made[-1].repeats if made else rules.config.repeats) if planned else None
     return Looks(planned, ratio, tuple(made), repeats, folds_of(runs) * repeats if repeats else None)
 
 

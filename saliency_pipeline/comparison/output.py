@@ -88,8 +88,8 @@ def rebuild(output: Path | str, shards: Path | str | None = None) -> Comparison:
     if not (folder / RESULTS).exists():
         raise SalpipeError(f"{folder}: holds no {RESULTS}; make one with 'salpipe compare SHARDS -o {folder}'")
     document, costs = read_json(folder / RESULTS), read_json(folder / COSTS)
-    _check_version(folder / RESULTS, document.get("format_version"))
     with damage_refused(folder / RESULTS):
+        _check_version(folder / RESULTS, document["format_version"])
         results, spent = from_json(Results, document), from_json(Costs, costs)
         place = shards or spent.shards
         pairs = ShardFolder(place) if place and Path(place).exists() else None
@@ -101,7 +101,7 @@ def rebuild(output: Path | str, shards: Path | str | None = None) -> Comparison:
 
 @contextmanager
 def damage_refused(place: Path | str) -> Iterator[None]:
-    """Raise SalpipeError where results that were read have values that nothing can be made from."""
+    """Raise SalpipeError for errors that damaged results cause."""
     try:
         yield
     except (
@@ -133,7 +133,7 @@ def _check_version(path: Path, version: Any) -> None:
 
 
 def known_map_costs(folder: Path) -> MapCosts | None:
-    """An earlier measurement of what making the maps takes."""
+    """An earlier measurement of the cost of the maps."""
     if not (folder / COSTS).exists():
         return None
     try:

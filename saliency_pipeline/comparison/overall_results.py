@@ -1,4 +1,4 @@
-"""Results over several data sets: what their results.json holds, as frozen dataclasses."""
+"""Results over several data sets: their results.json as frozen dataclasses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results of a comparison: what results.json holds, as frozen dataclasses whose fields are its keys in their order."""
+"""Results of a comparison: results.json as frozen dataclasses, whose fields are its keys in their order."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class ClassMaps:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Near duplicates: whether they were searched for, images in groups, number of groups, and `--group-by`."""
+    """Near duplicates: true if searched for, images in groups, number of groups, and `--group-by`."""
 
     searched: bool
     images: int
@@ -190,7 +190,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class ArmResult:
-    """The runs of an arm under a data budget, and what they have in common; `recalls` are by class."""
+    """The runs of an arm under a data budget, and their summary; `recalls` are by class."""
 
     runs: tuple[RunResult, ...]
     curves: Curves

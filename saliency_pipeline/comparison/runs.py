@@ -25,7 +25,7 @@ TEST = "evaluation-test"
 """Folder of a run's evaluation on the held-out test split."""
 
 Pair = tuple[int, int | None]
-"""What two runs of a pair share: seed and fold."""
+"""Seed and fold, which two runs of a pair share."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +53,9 @@ class FirstWeights:
     """The weights that a run started with.
 
     Attributes:
-        origin: what was loaded: a backbone and its weights, or a checkpoint; empty where nothing was.
+        origin: a backbone and its weights, or a checkpoint; empty if nothing was loaded.
         loaded: names of the tensors that were loaded from there.
-        random: names of the tensors that were drawn at random, at least in part.
+        random: names of the tensors that were initialized at random, at least in part.
         tensors: dtype, shape and digest of every tensor by name, see `models.source.weights.tensor_digests`; empty for
             a run of an earlier version, which recorded none.
     """
@@ -103,7 +103,7 @@ class Run:
 
     @property
     def pair(self) -> Pair:
-        """What it shares with the other run of a pair."""
+        """Seed and fold."""
         return self.config.seed, self.config.fold
 
     @property
@@ -118,7 +118,7 @@ class Run:
 
 
 def read_run(folder: Path, arm: str, setting: str) -> Run:
-    """Read what a run left.
+    """Read a finished run.
 
     Raises:
         SalpipeError: it is not finished, or damaged.
@@ -157,7 +157,7 @@ def read_run(folder: Path, arm: str, setting: str) -> Run:
 
 
 def is_finished(folder: Path, config: TrainConfig) -> bool:
-    """Whether a folder holds a run that has all epochs asked for, or stopped early."""
+    """True if a folder holds a run that has all requested epochs, or stopped early."""
     stored = TrainConfig.read(folder)
     if stored is None or not (folder / SUMMARY).is_file():
         return False

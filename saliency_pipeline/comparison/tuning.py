@@ -69,7 +69,7 @@ def mark_diverged(run: Path, reason: str) -> None:
 
 
 def is_diverged(run: Path) -> bool:
-    """Whether an inner run diverged."""
+    """True if an inner run diverged."""
     return (run / DIVERGED).is_file()
 
 

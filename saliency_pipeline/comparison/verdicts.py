@@ -34,7 +34,7 @@ PRIMARY, SECONDARY, UNTESTED = "primary", "secondary", "untested"
 
 @dataclass(frozen=True)
 class Tested:
-    """A measure of a contrast that has a verdict, with what decides it.
+    """A measure of a contrast that has a verdict, for the decision on it.
 
     Attributes:
         contrast: the contrast.
@@ -115,7 +115,7 @@ def decide(
 
 
 def _tests(part: SettingResult, where: Conditions, primary: Primary | None) -> list[Tested]:
-    """What has a verdict under one budget.
+    """The measures with a verdict under one budget.
 
     On the shards' own split, area and speed have none: their runs share the validation images, and what is stored of
     an image is its last prediction, so that a verdict could only be about other seeds.

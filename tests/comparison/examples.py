@@ -8,10 +8,12 @@ import numpy as np
 
 from saliency_pipeline.comparison.analysis import Context, analyze
 from saliency_pipeline.comparison.arms import CANDIDATE, CONTROL, REFERENCE, Arm
+from saliency_pipeline.comparison.config import ComparisonConfig, Execution
 from saliency_pipeline.comparison.results import ClassMaps, Duplicates, Start, Tuning
 from saliency_pipeline.comparison.rules import FINAL, Primary, Rules
 from saliency_pipeline.comparison.runs import Predictions, Run
 from saliency_pipeline.comparison.serialization import from_json, to_json
+from saliency_pipeline.settings import settings_of
 from saliency_pipeline.training.config import TrainConfig
 
 CLASSES = ("dress", "hat", "<b>shirt</b>")
@@ -118,17 +120,23 @@ def predictions(random: np.random.Generator, accuracy: float) -> Predictions:
     return Predictions(tuple(f"{label}/{i}.jpg" for i, label in enumerate(labels)), tuple(labels), tuple(predicted))
 
 
-def rules(
-    *,
-    repeats: int = 2,
-    folds: int = 5,
-    looks: int = 1,
-    primary: Primary | None = None,
-    **options: Any,
-) -> Rules:
+def settings(**options: Any) -> dict[str, Any]:
+    """Arguments of `compare`: options of `ComparisonConfig` and `Execution`, and others as they are."""
+    return {
+        "config": take(ComparisonConfig, options),
+        "execution": take(Execution, options),
+        **options,
+    }
+
+
+def take(kind: type, options: dict[str, Any]) -> Any:
+    """The settings of a class from some options, which they are removed from."""
+    return kind(**{name: options.pop(name) for name in settings_of(kind) if name in options})
+
+
+def rules(*, primary: Primary | None = None, **options: Any) -> Rules:
     """Rules of a plan; looks are equally spaced over the repeats."""
-    at = tuple(repeats * (look + 1) // looks for look in range(looks))
-    return Rules(primary, looks=looks, repeats=repeats, look_repeats=at, own_split=not folds, **options)
+    return Rules(primary, ComparisonConfig(**options))
 
 
 def primary(arm: str = "half", measure: str = FINAL, setting: str = "all images") -> Primary:

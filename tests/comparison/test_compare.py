@@ -18,11 +18,11 @@ from saliency_pipeline.comparison.arms import Arm, choose_arms
 from saliency_pipeline.comparison.compare import compare, plan_only
 from saliency_pipeline.comparison.finished_runs import compare_runs
 from saliency_pipeline.comparison.output import rebuild
-from saliency_pipeline.comparison.pretraining import Pretraining
 from saliency_pipeline.comparison.serialization import to_json
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train
+from tests.comparison.examples import settings
 from tests.comparison.marked import marked
 from tests.training.examples import disable_plots, labeled
 
@@ -46,7 +46,7 @@ def compared(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("comparisons") / "compared"
     with pytest.MonkeyPatch.context() as patch:
         disable_plots(patch)
-        compare(shards, folder, ARMS, QUICK, folds=2, repeats=1, jobs=1)
+        compare(shards, folder, ARMS, QUICK, **settings(folds=2, repeats=1, jobs=1))
     return folder
 
 
@@ -113,7 +113,7 @@ def test_the_held_out_images_are_answered_by_every_run_and_by_no_other_means(com
 
 def test_the_same_again_trains_nothing_and_says_the_same(shards: Path, compared: Path) -> None:
     before, content = runs(compared), (compared / "results.json").read_bytes()
-    again = compare(shards, compared, ARMS, QUICK, folds=2, repeats=1, jobs=1)
+    again = compare(shards, compared, ARMS, QUICK, **settings(folds=2, repeats=1, jobs=1))
     assert runs(compared) == before
     assert (compared / "results.json").read_bytes() == content
     assert again.runs == 6
@@ -135,7 +135,9 @@ def test_the_report_is_written_again_from_the_results(shards: Path, compared: Pa
 @pytest.mark.slow
 def test_an_arm_against_itself_differs_by_nothing(shards: Path, tmp_path: Path) -> None:
     arms = (BASELINE, Arm("again", BASELINE.options))
-    comparison = compare(shards, tmp_path, arms, dataclasses.replace(QUICK, epochs=1), folds=3, repeats=2, jobs=1)
+    comparison = compare(
+        shards, tmp_path, arms, dataclasses.replace(QUICK, epochs=1), **settings(folds=3, repeats=2, jobs=1)
+    )
     content = to_json(comparison.results.settings[0].contrasts[0])
     assert content["pairs"] == 6
     for measure in ("final", "area"):
@@ -150,27 +152,33 @@ def test_other_options_are_refused_and_named_and_more_arms_are_not(
 ) -> None:
     compared = shutil.copytree(compared, tmp_path / "compared")
     with pytest.raises(PlanMismatchError, match=r"--lr 0.01 -> 0.1"):
-        compare(shards, compared, ARMS, dataclasses.replace(QUICK, lr=0.1), folds=2, repeats=1, jobs=1)
+        compare(shards, compared, ARMS, dataclasses.replace(QUICK, lr=0.1), **settings(folds=2, repeats=1, jobs=1))
     with pytest.raises(PlanMismatchError, match=r"folds 2 -> 3"):
-        compare(shards, compared, ARMS, QUICK, folds=3, repeats=1, jobs=1)
+        compare(shards, compared, ARMS, QUICK, **settings(folds=3, repeats=1, jobs=1))
     other = dataclasses.replace(MODULATED, options={**MODULATED.options, "fusion": "add"})
     with pytest.raises(PlanMismatchError, match="arm half"):
-        compare(shards, compared, (BASELINE, other), QUICK, folds=2, repeats=1, jobs=1)
+        compare(shards, compared, (BASELINE, other), QUICK, **settings(folds=2, repeats=1, jobs=1))
     before = runs(compared)
     more = (*ARMS, Arm("half-uniform", {"arch": "modulated", "maps": "uniform", **SCRATCH}, "control"))
-    comparison = compare(shards, compared, more, QUICK, folds=2, repeats=1, jobs=1)
+    comparison = compare(shards, compared, more, QUICK, **settings(folds=2, repeats=1, jobs=1))
     assert comparison.runs == 8
     assert before.items() <= runs(compared).items()
 
 
 def test_a_run_that_cannot_be_trained_is_a_warning_and_stops_no_other(shards: Path, tmp_path: Path) -> None:
     broken = Arm("broken", {**BASELINE.options, "lr": 1e4})
-    comparison = compare(shards, tmp_path, (BASELINE, broken), QUICK, folds=2, repeats=1, jobs=1)
+    comparison = compare(shards, tmp_path, (BASELINE, broken), QUICK, **settings(folds=2, repeats=1, jobs=1))
     assert (comparison.runs, comparison.failed) == (2, 2)
     assert sum("not finite" in warning for warning in comparison.results.warnings) == 2
     assert (tmp_path / "report.html").exists()
     with pytest.raises(SalpipeError, match=r"no run could be trained; the first: .* not finite"):
-        compare(shards, tmp_path / "all", (broken, Arm("worse", broken.options, "reference")), QUICK, folds=2, jobs=1)
+        compare(
+            shards,
+            tmp_path / "all",
+            (broken, Arm("worse", broken.options, "reference")),
+            QUICK,
+            **settings(folds=2, jobs=1),
+        )
 
 
 @pytest.mark.slow
@@ -184,11 +192,14 @@ def test_budgets_and_pretraining_sizes_are_swept(shards: Path, tmp_path: Path) -
         tmp_path / "out",
         arms,
         quick,
-        folds=2,
-        repeats=1,
-        per_class=("4", "all"),
-        pretraining=Pretraining(str(source), ("12", "all")),
-        jobs=1,
+        **settings(
+            folds=2,
+            repeats=1,
+            per_class=("4", "all"),
+            pretrain=str(source),
+            pretrain_size=("12", "all"),
+            jobs=1,
+        ),
     )
     assert [setting.name for setting in comparison.results.settings] == ["4 per class", "all images"]
     assert comparison.results.settings[0].images.train == (12, 12)
@@ -210,19 +221,19 @@ def test_budgets_and_pretraining_sizes_are_swept(shards: Path, tmp_path: Path) -
     ("options", "message"),
     [
         ({"folds": 1}, "--folds 1: use 2 or more, or 0"),
-        ({"repeats": 0}, "--repeats 0: use 1 or more"),
+        ({"repeats": 0}, "--repeats 0: use a number from 1"),
         ({"per_class": ("5", "many")}, "--per-class many: use numbers of images, or 'all'"),
         ({"per_class": ("5", "5")}, "--per-class 5,5: names a number twice"),
-        ({"jobs": 0}, "--jobs 0: use 1 or more"),
+        ({"jobs": 0}, "--jobs 0: use a number from 1"),
         ({"engine": "loky", "address": "tcp://nowhere:1"}, "loky works on this machine alone"),
         ({"arms": choose_arms(["baseline", "full"])}, "arm full begins with a trained two-branch network"),
-        ({"pretraining": Pretraining("x")}, "--pretrain: no arm begins with its result"),
+        ({"pretrain": "x"}, "--pretrain: no arm begins with its result"),
     ],
 )
 def test_what_cannot_be_is_one_line(shards: Path, tmp_path: Path, options: dict, message: str) -> None:
     arms = options.pop("arms", ARMS)
     with pytest.raises(SalpipeError, match=message) as error:
-        compare(shards, tmp_path / "out", arms, QUICK, **{"jobs": 1, "folds": 2, **options})
+        compare(shards, tmp_path / "out", arms, QUICK, **settings(**{"jobs": 1, "folds": 2, **options}))
     assert "\n" not in str(error.value)
 
 
@@ -234,12 +245,18 @@ def test_without_bf16_no_network_is_built_to_choose_the_precision(
     compare_module = "saliency_pipeline.comparison.compare"
     monkeypatch.setattr(f"{compare_module}.computes_bf16", lambda _device: bf16)
     monkeypatch.setattr(f"{compare_module}.choose_shared_precision", lambda *args: calls.append(args) or "fp32")
-    plan_only(shards, tmp_path / "out", ARMS, dataclasses.replace(QUICK, precision="auto"), folds=2, repeats=1, jobs=1)
+    plan_only(
+        shards,
+        tmp_path / "out",
+        ARMS,
+        dataclasses.replace(QUICK, precision="auto"),
+        **settings(folds=2, repeats=1, jobs=1),
+    )
     assert len(calls) == bf16
 
 
 def test_a_dry_run_counts_measures_and_writes_nothing(shards: Path, tmp_path: Path) -> None:
-    _, tasks, estimate = plan_only(shards, tmp_path / "out", ARMS, QUICK, folds=2, repeats=3, jobs=1)
+    _, tasks, estimate = plan_only(shards, tmp_path / "out", ARMS, QUICK, **settings(folds=2, repeats=3, jobs=1))
     assert (len(tasks), estimate.runs, estimate.steps) == (18, 18, 18 * 2 * 3)
     assert set(estimate.seconds_per_step) == {"baseline", "half", "half-mismatched"}
     assert estimate.seconds > estimate.steps * min(estimate.seconds_per_step.values())
@@ -390,7 +407,9 @@ def test_maps_that_mark_the_evidence_are_found_to_help_and_others_are_not(
     neutral = Arm("neutral", {**MODULATED.options, "fusion": "neutral"})
     control = Arm("neutral-mismatched", {**neutral.options, "maps": "mismatched"}, "control", of="neutral")
     arms = (*ARMS, neutral, control)
-    comparison = compare(marked(tmp_path / "shards", 240), tmp_path / "out", arms, shared, folds=3, repeats=2, jobs=1)
+    comparison = compare(
+        marked(tmp_path / "shards", 240), tmp_path / "out", arms, shared, **settings(folds=3, repeats=2, jobs=1)
+    )
     words = {(c.arm, c.against): c.final.verdict for c in comparison.results.settings[0].contrasts}
     if helps:
         for arm in ("half", "neutral"):

@@ -126,7 +126,7 @@ def test_a_difference_that_is_too_small_to_be_found_is_told_with_what_would_be()
 
 
 def test_a_region_of_equivalence_that_the_plan_fixes_is_the_one_that_is_named():
-    comparison = results(noise=0.002, plan={"rope": 0.02})
+    comparison = results(noise=0.002, plan={"rope": 2.0})
     assert comparison["rope"] == 0.02
     assert "equivalent on this data set, within ±2.0 points" in comparison["verdict"]["sentence"]
 

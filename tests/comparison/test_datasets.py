@@ -8,6 +8,7 @@ import pytest
 
 from saliency_pipeline.comparison import datasets
 from saliency_pipeline.comparison.arms import choose_arms
+from saliency_pipeline.comparison.config import ComparisonConfig, Execution
 from saliency_pipeline.comparison.datasets import (
     combine,
     compare_datasets,
@@ -20,6 +21,7 @@ from saliency_pipeline.comparison.serialization import to_json
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.recognition import COMPARISON, SHARDS
 from saliency_pipeline.shards.reader import ShardFolder
+from tests.comparison.examples import settings
 from tests.comparison.several import results, write
 from tests.training.examples import labeled
 
@@ -142,8 +144,8 @@ def faked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, dict[str, Any]]]:
     """Comparisons that train nothing, and with which arguments they were called."""
     calls: list[tuple[Path, dict[str, Any]]] = []
 
-    def compare(shards: Path, output: Path, arms: Any, shared: Any, **options: Any) -> Comparison:
-        calls.append((output, {"arms": arms, "shared": shared, **options}))
+    def compare(shards: Path, output: Path, arms: Any, shared: Any, *options: Any, **_: Any) -> Comparison:
+        calls.append((output, {"arms": arms, "options": options}))
         content = results(EFFECTS[len(calls) % 3], len(calls))
         content["about"]["plan"]["hash"] = ShardFolder(shards).header.plan
         (output / "results.json").write_text(json.dumps(content))
@@ -160,15 +162,15 @@ def test_each_data_set_is_compared_in_its_own_folder_with_the_same_options(
     monkeypatch.setattr(ShardFolder, "header", Distinct())
     calls = faked(monkeypatch)
     arms = choose_arms(())
-    comparison = compare_datasets(shards, tmp_path / "out", arms, folds=5, jobs=2)
+    comparison = compare_datasets(shards, tmp_path / "out", arms, **settings(folds=5, jobs=2))
     assert [output for output, _ in calls] == [tmp_path / "out" / path.name for path in shards]
-    assert all(call["arms"] == arms and (call["folds"], call["jobs"]) == (5, 2) for _, call in calls)
+    assert all(call == {"arms": arms, "options": (ComparisonConfig(folds=5), Execution(jobs=2))} for _, call in calls)
     assert comparison.results.verdict.word == "better"
     assert [each.report for each in comparison.results.datasets] == [f"{path.name}/report.html" for path in shards]
 
 
 class Distinct:
-    """A header whose plan is document by the folder: examples of one seed and size otherwise share theirs."""
+    """A header whose plan is the name of the folder: examples of one seed and size otherwise share theirs."""
 
     def __get__(self, pairs: ShardFolder, _: type) -> Any:
         return type("Header", (), {"plan": pairs.path.name})()

@@ -104,7 +104,7 @@ def other_random_weights(run: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "difference"),
     [
-        (other_plan, r"shards .*/shards \(plan plan-labelle\) and .*/shards \(plan plan-of-othe\)"),
+        (other_plan, r"shards .*/shards \(plan plan-labeled\) and .*/shards \(plan plan-of-othe\)"),
         (other_precision, "--precision fp32 and bf16"),
         (other_folds, "--folds none and 3"),
         (other_grouping, "--folds none and 3, --group-by none and level"),

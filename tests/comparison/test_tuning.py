@@ -10,6 +10,7 @@ from saliency_pipeline.comparison.compare import compare, plan_only
 from saliency_pipeline.comparison.serialization import to_json
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.training.config import TrainConfig
+from tests.comparison.examples import settings
 from tests.comparison.pretended import Pretended
 from tests.training.examples import disable_plots, labeled
 
@@ -35,7 +36,7 @@ def test_every_run_takes_the_best_rate_of_its_inner_split(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretended = Pretended(monkeypatch, score)
-    comparison = compare(shards, tmp_path, ARMS, QUICK, folds=2, repeats=2, lrs=LRS, jobs=1)
+    comparison = compare(shards, tmp_path, ARMS, QUICK, **settings(folds=2, repeats=2, lrs=LRS, jobs=1))
     inner = [config for run, config in pretended.trained if "/tuning/" in run]
     main = {str(Path(run).relative_to(tmp_path)): config for run, config in pretended.trained if "/runs/" in run}
     assert (len(inner), len(main), comparison.failed) == (24, 8, 0)
@@ -58,7 +59,7 @@ def test_every_run_takes_the_best_rate_of_its_inner_split(
     assert costs["half"]["tuning"]["runs"] == 8
     # the same again trains nothing, not even what diverged
     before = (tmp_path / "results.json").read_bytes()
-    compare(shards, tmp_path, ARMS, QUICK, folds=2, repeats=2, lrs=LRS, jobs=1)
+    compare(shards, tmp_path, ARMS, QUICK, **settings(folds=2, repeats=2, lrs=LRS, jobs=1))
     assert len(pretended.trained) == 32
     assert (tmp_path / "results.json").read_bytes() == before
 
@@ -67,7 +68,7 @@ def test_rates_at_which_all_diverges_leave_a_run_out(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Pretended(monkeypatch, lambda config: float("nan") if config.arch == "modulated" else 0.5)
-    comparison = compare(shards, tmp_path, ARMS, QUICK, folds=2, repeats=1, lrs=(0.1, 0.2), jobs=1)
+    comparison = compare(shards, tmp_path, ARMS, QUICK, **settings(folds=2, repeats=1, lrs=(0.1, 0.2), jobs=1))
     assert (comparison.runs, comparison.failed) == (2, 2)
     assert any("became infinite at every --lr; give lower ones" in warning for warning in comparison.results.warnings)
 
@@ -82,13 +83,15 @@ def test_an_inner_run_that_fails_otherwise_chooses_no_rate(
 
     pretended = Pretended(monkeypatch, full_disk)
     with pytest.raises(SalpipeError, match=r"no run could be trained; .* its rate was not chosen: no space left"):
-        compare(shards, tmp_path, ARMS, QUICK, folds=2, repeats=1, lrs=(0.1, 0.2), jobs=1)
+        compare(shards, tmp_path, ARMS, QUICK, **settings(folds=2, repeats=1, lrs=(0.1, 0.2), jobs=1))
     pretended.score = lambda config: 0.5
-    assert compare(shards, tmp_path, ARMS, QUICK, folds=2, repeats=1, lrs=(0.1, 0.2), jobs=1).runs == 4
+    assert compare(shards, tmp_path, ARMS, QUICK, **settings(folds=2, repeats=1, lrs=(0.1, 0.2), jobs=1)).runs == 4
 
 
 def test_a_dry_run_counts_inner_runs_and_their_time(shards: Path, tmp_path: Path) -> None:
-    _, tasks, estimate = plan_only(shards, tmp_path / "out", ARMS, QUICK, folds=2, repeats=1, lrs=LRS, jobs=1)
+    _, tasks, estimate = plan_only(
+        shards, tmp_path / "out", ARMS, QUICK, **settings(folds=2, repeats=1, lrs=LRS, jobs=1)
+    )
     assert {purpose: part.runs for purpose, part in estimate.parts.items()} == {"tuning": 12, "training": 4}
     assert estimate.seconds == pytest.approx(sum(part.seconds for part in estimate.parts.values()))
     assert tasks[0].folder == "tuning/all-images/baseline/seed-0-fold-1/lr-0.02"
@@ -98,7 +101,7 @@ def test_a_dry_run_counts_inner_runs_and_their_time(shards: Path, tmp_path: Path
 @pytest.mark.slow
 def test_tuned_runs_are_trained_in_processes_too(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disable_plots(monkeypatch)
-    comparison = compare(shards, tmp_path, ARMS, QUICK, folds=2, repeats=1, lrs=(0.001, 0.01), jobs=2)
+    comparison = compare(shards, tmp_path, ARMS, QUICK, **settings(folds=2, repeats=1, lrs=(0.001, 0.01), jobs=2))
     assert (comparison.runs, comparison.failed) == (4, 0)
     inner = TrainConfig.read(tmp_path / "tuning/all-images/half/seed-0-fold-1/lr-0.001")
     assert inner is not None

@@ -236,7 +236,7 @@ def test_a_look_that_does_not_decide_concludes_no_equivalence():
 
 def test_a_look_that_ends_the_comparison_early_concludes_no_equivalence_either():
     """A difference that is certain and within a wide region ends it; equivalence has no share of the level there."""
-    early = results(repeats=2, effects={"half": 0.06}, plan={"looks": 5, "repeats": 5, "rope": 0.2})
+    early = results(repeats=2, effects={"half": 0.06}, plan={"looks": 5, "repeats": 5, "rope": 20.0})
     assert early["looks"]["made"][-1]["decided"]
     assert result_of(early, "half", "baseline")["statistics"]["same"] > 0.95
     assert early["verdict"]["word"] == "better"
@@ -258,9 +258,9 @@ def test_runs_without_a_plan_all_count_whatever_their_seeds():
         dataclasses.replace(run, config=dataclasses.replace(run.config, seed=100 * run.config.seed + 7))
         for run in finished
     ]
-    looks = make_looks(moved, Rules(primary(), look_repeats=()), None, "baseline")
+    looks = make_looks(moved, Rules(primary(), planned=False), None, "baseline")
     assert (looks.repeats, looks.expected) == (None, None)
-    comparison = analyzed(moved, compared, rules=Rules(None, look_repeats=()))
+    comparison = analyzed(moved, compared, rules=Rules(None, planned=False))
     assert comparison["verdict"]["word"] == "better"
     assert comparison["settings"][0]["contrasts"][0]["pairs"] == 10
 
