@@ -42,10 +42,10 @@ class TerminalProgress(Progress):
 
     def start(self, total: int, unit: str, what: str) -> None:
         """Start a new bar."""
-        what = printable(what)
-        self.bar = progress_bar(total, unit, what, quiet=self.quiet)
+        label = printable(what)
+        self.bar = progress_bar(total, unit, label, quiet=self.quiet)
         self.done, self.started = 0, time.monotonic()
-        self.stage = f"{what}: {unit}", total
+        self.stage = f"{label}: {unit}", total
 
     def advance(self, count: int) -> None:
         """Advance the bar."""

@@ -193,10 +193,10 @@ class TrainConfig:
         """The configuration of a run from its stored options, by field or option name.
 
         Raises:
-            TypeError, SalpipeError: they are no configuration.
+            KeyError, TypeError, SalpipeError: they are no configuration.
         """
-        # runs of earlier versions did not search, and their folds must not change
-        return from_table(cls, {"search_duplicates": False, **values})
+        # runs of earlier versions did not search, and their folds must not change; every run stores `augment`
+        return from_table(cls, {"search_duplicates": False, **values, "augment": values["augment"]})
 
     def write(self, folder: Path) -> None:
         """Store it as `config.toml`, which `salpipe train --config` reads."""

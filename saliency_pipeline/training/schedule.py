@@ -1,4 +1,4 @@
-"""The learning rate of every step, as a pure function: nothing to save, so a resumed run has the same rates."""
+"""Learning-rate schedules as a pure function of the step: no state to save, so a resumed run has the same rates."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ def learning_rate(
     step_epochs: int = 10,
     gamma: float = 0.1,
 ) -> float:
-    """The learning rate for one step of the optimizer.
+    """Learning rate of one optimizer step.
 
-    With s the step counted from 0, n the steps an epoch, E the epochs, W = n * warmup_epochs the steps of warm-up,
+    With s the step counted from 0, n the steps per epoch, E the epochs, W = n * warmup_epochs the warmup steps,
 
         rate(s) = lr * min(1, (s + 1) / W) * decay(s)
 
         constant   decay = 1
-        cosine     decay = (1 + cos(pi * (s - W) / (n * E - W))) / 2   after the warm-up, 1 in it
+        cosine     decay = (1 + cos(pi * (s - W) / (n * E - W))) / 2   after warmup, 1 before
         step       decay = gamma ** floor(floor(s / n) / step_epochs)
 
-    The warm-up rises linearly and reaches lr with its last step (Goyal et al. 2017, arXiv:1706.02677, section 2.2).
-    The cosine (Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5, one period, lowest rate 0) would be 0 at
-    step n * E, the first that is no longer taken. The epochs of `step` count from the start, warm-up included.
+    Warmup rises linearly and reaches lr with its last step (Goyal et al. 2017, arXiv:1706.02677, section 2.2). The
+    cosine (Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5, one period, minimum 0) would be 0 at step n * E,
+    the first after training. The epochs of `step` count from the start, warmup included.
 
     Args:
-        step: which step, from 0 over all epochs.
-        steps_per_epoch: steps of the optimizer in an epoch, >= 1.
-        epochs: epochs of the whole training, >= 1; `cosine` ends there and depends on it.
-        lr: the highest rate, > 0.
+        step: index of the step over all epochs, from 0.
+        steps_per_epoch: optimizer steps per epoch, >= 1.
+        epochs: total number of epochs, >= 1, at which `cosine` ends.
+        lr: peak learning rate, > 0.
         schedule: one of `SCHEDULES`.
-        warmup_epochs: epochs of warm-up, also parts of one; 0 for none.
-        step_epochs: for `step`, the epochs between two decays, >= 1.
-        gamma: for `step`, the factor of each decay, in (0, 1].
+        warmup_epochs: epochs of warmup, may be fractional, < epochs; 0 for none.
+        step_epochs: for `step`, epochs between decays, >= 1.
+        gamma: for `step`, factor per decay, in (0, 1].
 
     >>> [learning_rate(step, 1, 4, lr=0.5, schedule="cosine") for step in (0, 2)]
     [0.5, 0.25]

@@ -21,7 +21,7 @@ def export(*arguments: object) -> Result:
     return CliRunner().invoke(salpipe, ["export", *map(str, arguments)], prog_name="salpipe")
 
 
-def test_what_the_model_takes_and_how_near_it_comes(run: Path, tmp_path: Path) -> None:
+def test_inputs_and_error_of_the_model_are_printed(run: Path, tmp_path: Path) -> None:
     result = export(run, "-o", tmp_path / "model.onnx")
     assert result.exit_code == 0, result.output
     first, second = result.stdout.splitlines()

@@ -21,7 +21,7 @@ MD5 = hashlib.md5(IMAGE).hexdigest()
 
 @pytest.fixture(scope="module")
 def listed(tmp_path_factory: pytest.TempPathFactory):
-    """Three rows that are good, dead and damaged."""
+    """Three rows: good, dead and damaged."""
     path = tmp_path_factory.mktemp("list") / "dev_urls.txt"
     with Web() as web:
         good, dead = web.page("/good", replies.image(IMAGE)), web.page("/dead", replies.status(404))
@@ -35,7 +35,7 @@ def fetch(listed: Path, output: Path, *arguments: object) -> Result:
     return CliRunner().invoke(main.salpipe, [str(word) for word in words])
 
 
-def test_what_came_of_it_is_on_standard_output_and_notes_are_not(listed, tmp_path):
+def test_the_report_is_on_standard_output_and_notes_are_not(listed, tmp_path):
     result = fetch(listed, tmp_path / "out")
     assert result.exit_code == 0
     first, *rest = result.stdout.splitlines()
@@ -69,7 +69,7 @@ def test_json_is_one_object(listed, tmp_path):
     assert report["presence"]["present"] == 1
 
 
-def test_a_run_that_leaves_nothing_is_no_success(listed, tmp_path):
+def test_a_run_without_an_image_fails(listed, tmp_path):
     result = fetch(listed, tmp_path / "of\nBob", "--person", "Bob")
     out = f"'{tmp_path}/of\\nBob'"
     assert result.exit_code == 1

@@ -78,7 +78,7 @@ def run_toy(tmp_path: Path, toml: str, *arguments: str) -> Result:
 
 
 def in_fresh_interpreter(*lines: str) -> subprocess.CompletedProcess[str]:
-    """Run lines of Python in a process of their own."""
+    """Run lines of Python in a new process."""
     return subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
 
 
@@ -179,7 +179,7 @@ def test_a_full_disk_reported_by_hdf5_is_recognized() -> None:
     assert result.stderr == "salpipe: error: disk full; free space and run the same command again\n"
 
 
-def test_a_reader_that_went_away_is_not_worth_a_message() -> None:
+def test_a_closed_pipe_prints_no_message() -> None:
     result = run("broken", "pipe")
     assert result.exit_code == 1
     assert result.output == ""
@@ -200,7 +200,7 @@ def test_a_defect_keeps_its_traceback() -> None:
     assert isinstance(result.exception, ValueError)
 
 
-def test_an_interruption_says_how_to_go_on() -> None:
+def test_an_interruption_says_how_to_resume() -> None:
     result = run("broken", "interrupt")
     assert result.exit_code == 130
     assert result.stderr == "salpipe: interrupted; run the same command again to resume\n"
@@ -261,7 +261,7 @@ def test_config_supplies_defaults_of_every_kind(tmp_path: Path) -> None:
     }
 
 
-def test_what_is_typed_wins_over_the_file(tmp_path: Path) -> None:
+def test_the_command_line_takes_precedence_over_the_file(tmp_path: Path) -> None:
     toml = 'images = "photos"\nsize = 64\nshuffle = true\nmethod = ["gradient"]'
     typed = ("others", "--size", "32", "--no-shuffle", "--method", "gradcam")
     settings = json.loads(run_toy(tmp_path, toml, *typed).stdout)
@@ -353,7 +353,7 @@ def test_json_is_printed_in_plain_types(capsys: pytest.CaptureFixture[str]) -> N
     }
 
 
-def test_json_refuses_what_it_does_not_know() -> None:
+def test_json_refuses_other_types() -> None:
     with pytest.raises(TypeError, match="object is not JSON-serializable"):
         options.json_echo({"x": object()})
 

@@ -66,7 +66,7 @@ def call(inputs: Path, output: Path, name: str, *arguments: str) -> Result:
 
 
 @pytest.mark.parametrize(("name", "flag", "value"), list(numbers()))
-def test_a_number_that_cannot_be_is_wrong_usage(inputs: Path, tmp_path: Path, name: str, flag: str, value: str) -> None:
+def test_a_number_out_of_range_is_wrong_usage(inputs: Path, tmp_path: Path, name: str, flag: str, value: str) -> None:
     result = call(inputs, tmp_path / "out", name, flag, value)
     assert result.exit_code == 2, result.output
     assert flag.lstrip("-") in result.stderr.splitlines()[-1]

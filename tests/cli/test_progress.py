@@ -22,7 +22,7 @@ def slow(quiet: bool) -> None:
     progress_lines.stop()
 
 
-def test_silence_is_broken_by_the_current_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_step_is_printed_after_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "EVERY", 0.2)
     stderr = CliRunner().invoke(slow).stderr
     assert "salpipe: choosing (" in stderr

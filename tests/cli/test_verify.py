@@ -68,7 +68,7 @@ def test_json_is_one_object(shards: Path) -> None:
     assert damaged.stderr.count("\n") == 1
 
 
-def test_what_holds_no_shards_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_shards_is_refused(tmp_path: Path) -> None:
     result = verify(tmp_path)
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1

@@ -35,8 +35,8 @@ def tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def walked(page: str) -> dict[str, str]:
-    """What every command of a page says."""
+def outputs_of(page: str) -> dict[str, str]:
+    """The standard output of every command of a page."""
     outputs: dict[str, str] = {}
     for line in commands(page):
         program, *arguments = shlex.split(line)
@@ -50,7 +50,7 @@ def walked(page: str) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("tiles")
 def test_every_command_of_the_training_page_runs(tmp_path: Path) -> None:
-    outputs = walked("training.md")
+    outputs = outputs_of("training.md")
     assert len({line.split()[1] for line in outputs}) == 5
 
     for run in ("baseline", "half", "full"):
@@ -69,7 +69,7 @@ def test_every_command_of_the_training_page_runs(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("tiles")
 def test_every_command_of_the_comparison_page_runs(tmp_path: Path) -> None:
-    outputs = walked("comparison.md")
+    outputs = outputs_of("comparison.md")
     assert len([line for line in outputs if " compare " in line]) == 7
     content = {
         name: json.loads((tmp_path / name / "results.json").read_text()) for name in ("comparison", "aa", "scarce")
@@ -91,7 +91,7 @@ def test_every_command_of_the_comparison_page_runs(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("tiles")
 def test_every_command_of_the_articles_rehearsal_runs(tmp_path: Path) -> None:
-    outputs = walked("article.md")
+    outputs = outputs_of("article.md")
     assert len({line.split()[1] for line in outputs}) == 5
     assert "72" in (tmp_path / "audit" / "duplicates.html").read_text(encoding="utf-8")
     for name, images, classes in (("source", 40, 8), ("target", 24, 4)):

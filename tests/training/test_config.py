@@ -41,6 +41,7 @@ def test_a_folder_without_one_has_none(tmp_path: Path) -> None:
         "[train",
         "",
         "[train]\nepochs = 'many'\naugment = []",
+        "[train]\nepochs = 3",
         "[train]\naugment = []\nx = 1",
         "[train]\naugment = []\nepochs = 0",
         "[train]\naugment = [1]",

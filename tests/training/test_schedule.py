@@ -18,13 +18,13 @@ def test_constant_is_constant() -> None:
     assert {learning_rate(step, 7, 3, lr=1e-4) for step in range(21)} == {1e-4}
 
 
-def test_warm_up_rises_by_equal_parts_and_ends_at_the_full_rate() -> None:
+def test_warmup_rises_by_equal_parts_and_ends_at_the_full_rate() -> None:
     rates = [learning_rate(step, 4, 5, lr=0.8, warmup_epochs=2) for step in range(20)]
     assert rates[:8] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
     assert rates[8:] == [0.8] * 12
 
 
-def test_warm_up_may_be_part_of_an_epoch() -> None:
+def test_warmup_may_be_part_of_an_epoch() -> None:
     rates = [learning_rate(step, 5, 1, lr=1.0, warmup_epochs=0.5) for step in range(5)]
     assert rates == pytest.approx([0.4, 0.8, 1, 1, 1])
 
@@ -35,7 +35,7 @@ def test_cosine_passes_its_closed_form() -> None:
     assert rates[-1] == 0
 
 
-def test_cosine_begins_where_the_warm_up_ends() -> None:
+def test_cosine_begins_where_the_warmup_ends() -> None:
     def rate(step: int) -> float:
         return learning_rate(step, 10, 4, lr=2.0, schedule="cosine", warmup_epochs=2)
 
@@ -77,7 +77,7 @@ def test_rates_stay_above_zero_and_below_lr(schedule: str, steps: int, epochs: i
     assert 0 < rate <= 0.1
 
 
-def test_rates_do_not_rise_after_the_warm_up() -> None:
+def test_rates_do_not_rise_after_the_warmup() -> None:
     for schedule in SCHEDULES:
         rates = [learning_rate(s, 5, 9, lr=0.1, schedule=schedule, warmup_epochs=2, step_epochs=3) for s in range(45)]
         assert rates[:10] == sorted(rates[:10])
