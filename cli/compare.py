@@ -96,7 +96,7 @@ def command(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Did saliency help, and can the answer be trusted?
+    """Compare networks trained with and without saliency maps.
 
     Trains every arm on the same folds, with the same initialization and the same order of images, and reports
     how they differ: report.html, results.json, results.csv, figures, and the runs themselves. RUNs that

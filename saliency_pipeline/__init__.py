@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from saliency_pipeline.comparison.compare import compare
+    from saliency_pipeline.comparison.config import ComparisonConfig, Execution
     from saliency_pipeline.comparison.finished_runs import compare_runs
     from saliency_pipeline.datasets.layout import ReadOptions
     from saliency_pipeline.datasets.open import read_images
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from saliency_pipeline.training.run import train
 
 __all__ = [
+    "ComparisonConfig",
+    "Execution",
     "GenerateConfig",
     "Grouping",
     "ReadOptions",
@@ -60,6 +63,8 @@ __all__ = [
 ]
 
 _PLACES = {
+    "ComparisonConfig": "comparison.config",
+    "Execution": "comparison.config",
     "GenerateConfig": "generation.config",
     "Grouping": "subsets.selection",
     "ReadOptions": "datasets.layout",

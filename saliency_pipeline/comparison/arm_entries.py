@@ -132,7 +132,7 @@ def read_entries(path: Path) -> list[Entry]:
 
 def _table_entry(path: Path, name: str, table: Any) -> Entry:
     if not isinstance(table, dict):
-        raise SalpipeError(f"{path}: [arm.{name}] is no table")
+        raise SalpipeError(f"{path}: [arm.{name}] is not a table")
     _check_name(name)
     where, table = f"{path}: arm {name}", dict(table)
     like, kind, of = (table.pop(key, None) for key in ("like", "kind", "of"))
@@ -145,7 +145,7 @@ def _table_entry(path: Path, name: str, table: Any) -> Entry:
     for key, value in table.items():
         field = spelled.get(key)
         if field is None or field in _SHARED:
-            why = "is the same for all arms" if field else "is no option of 'salpipe train'"
+            why = "is the same for all arms" if field else "is not an option of 'salpipe train'"
             raise SalpipeError(f"{where}: {key} {why}; leave it out")
         options[field] = tuple(value) if isinstance(value, list) else value
     if options.get("maps", OWN) not in (OWN, *CONTROLS):

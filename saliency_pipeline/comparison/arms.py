@@ -171,7 +171,7 @@ def _checked(arm: Arm, arms: Sequence[Arm]) -> Arm:
         equal = [a for a in candidates.values() if reads_maps(a) and not differing_options(a.options, arm.options)]
         if not equal:
             raise SalpipeError(
-                f"arm {arm.name}: no candidate has the same options but maps, so that it is no control; name its "
+                f"arm {arm.name}: no candidate has the same options but maps, so it is not a control; name its "
                 'candidate, as in of = "half", or give that candidate the same options'
             )
         arm = replace(arm, of=equal[0].name)
@@ -205,7 +205,7 @@ def _started(entries: Sequence[Entry], start: str | None) -> list[Entry]:
         return list(entries)
     starting = [entry for entry in entries if entry.options.get("init") == "full"]
     if not starting:
-        raise SalpipeError(f"--from {start}: no arm begins with it; add --arm full")
+        raise SalpipeError(f"--from {start}: no arm starts from it; add --arm full")
     for entry in starting:
         if entry.options.get("arch") == "baseline":
             raise SalpipeError(
@@ -248,4 +248,4 @@ def _control(entry: Entry, arms: Sequence[Arm]) -> Arm:
 
 def _refuse_repeated(names: Sequence[str]) -> None:
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise SalpipeError(f"arm {twice[0]} is named twice; call one of them otherwise, as in --arm again={twice[0]}")
+        raise SalpipeError(f"arm {twice[0]} is named twice; rename one of them, as in --arm again={twice[0]}")

@@ -170,7 +170,7 @@ def _check_groups(folder: Path, tasks: Sequence[Task], groups: Groups) -> None:
     """Refuse to mix runs on folds of other groups, such as of a table that has changed since.
 
     Raises:
-        PlanMismatchError: a run was trained, or begun, with other groups.
+        PlanMismatchError: a run was started with other groups.
     """
     for task in tasks:
         run = folder / task.folder

@@ -92,7 +92,7 @@ class ComparisonConfig:
             )
         rates = [f"{lr:g}" for lr in self.lrs]
         if len(set(rates)) < len(rates):
-            raise OptionError(f"--lr {','.join(rates)}: names a rate twice")
+            raise OptionError(f"--lr {','.join(rates)}: has a rate twice")
 
     @property
     def margin(self) -> float:
@@ -141,4 +141,4 @@ def _check_sizes(name: str, values: Sequence[str]) -> None:
         if text != ALL and not (text.isascii() and text.isdigit() and text[0] != "0" and len(text) < 16):
             raise OptionError(f"--{name} {text}: use numbers of images, or 'all', with commas between them")
     if len(set(values)) < len(values):
-        raise OptionError(f"--{name} {','.join(values)}: names a number twice")
+        raise OptionError(f"--{name} {','.join(values)}: has a number twice")

@@ -161,12 +161,13 @@ def _refuse_others(folder: Path, names: set[str]) -> None:
     """
     if not (folder / RESULTS).exists():
         return
-    stored = read_json(folder / RESULTS)
-    before = {str(entry["name"]) for part in ("datasets", "left_out") for entry in stored.get(part, ())}
+    with damage_refused(folder / RESULTS):
+        stored = from_json(OverallResults, read_json(folder / RESULTS))
+    before = {each.name for each in (*stored.datasets, *stored.left_out)}
     if before != names:
         raise SalpipeError(
-            f"{folder}: other data sets were analyzed here ({', '.join(sorted(before))}); to add or leave out "
-            "some after looking would err more often than 5 %; choose another output folder"
+            f"{folder}: other data sets were analyzed here ({', '.join(sorted(before))}); adding or "
+            "leaving out data sets after looking raises the error rate above 5 %; choose another output folder"
         )
 
 
@@ -189,7 +190,7 @@ def rebuild_overall(output: Path | str) -> Comparison:
 def _read(path: Path) -> Results:
     document = read_json(path / RESULTS)
     if document.get("format") == FORMAT:
-        raise SalpipeError(f"{path}: results over several data sets; give the comparisons that it was made of")
+        raise SalpipeError(f"{path}: results over several data sets; give the comparisons that it combines")
     if (document.get("format"), document.get("format_version")) != (SINGLE_FORMAT, SINGLE_VERSION):
         raise SalpipeError(
             f"{path / RESULTS}: of another version; run its 'salpipe compare' with another output folder"

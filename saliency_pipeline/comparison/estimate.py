@@ -139,9 +139,9 @@ def _best(work: Any) -> float:
     work()
     times = []
     for _ in range(STEPS):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         work()
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - start)
     return min(times)
 
 

@@ -62,7 +62,7 @@ def compare_runs(
         progress: receives the warnings.
 
     Raises:
-        SalpipeError: a run that is not finished or serves to choose options, runs that are no pair, fewer than two
+        SalpipeError: a run that is not finished or serves to choose options, runs that are not a pair, fewer than two
             arms, or a full disk.
     """
     folder, progress = Path(output), progress or Progress()

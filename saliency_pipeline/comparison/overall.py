@@ -52,7 +52,7 @@ MEASURES = {
 
 # a measure in epochs is better where it is lower, and has no region of practical equivalence
 _SPEED_WORDS = {BETTER: "slower", WORSE: "faster"}
-# an area that is higher is no better end
+# a higher area is not a better final accuracy
 _AREA_WORDS = {BETTER: "higher early", WORSE: "lower early"}
 
 
@@ -125,7 +125,7 @@ def why_left_out(results: Results) -> str | None:
 
 
 def estimate_of(contrast: ContrastResult, measure: str, *, own_split: bool) -> Estimate | str:
-    """Mean difference, its standard error and degrees of freedom; or why there is no such error, as a str.
+    """Mean difference, its standard error and degrees of freedom; or the reason why there is no such error.
 
     With folds the error is that of Nadeau and Bengio; on the shards' own split that over images and seeds.
     """

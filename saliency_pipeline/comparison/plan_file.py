@@ -97,7 +97,7 @@ def store(plan: Plan, folder: Path) -> None:
             raise PlanMismatchError(
                 f"--repeats {plan.config.repeats}: {folder} has finished runs of "
                 f"{plural(before, 'planned repeat')}; {many} repeats after "
-                "looking would err more often than 5 %; choose another output folder, or plan looks "
+                "looking would raise the error rate above 5 %; choose another output folder, or plan looks "
                 "beforehand with --looks"
             )
         if analyzed:

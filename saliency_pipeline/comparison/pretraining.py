@@ -41,13 +41,13 @@ def with_pretrained(arms: Sequence[Arm], config: ComparisonConfig) -> tuple[Arm,
             expanded.append(replace(arm, options={**arm.options, "start": own}))
         elif config.pretrain is None:
             raise SalpipeError(
-                f"arm {arm.name} begins with a trained {_described(arm)} network; give source pairs with --pretrain"
+                f"arm {arm.name} starts from a trained {_described(arm)} network; give source pairs with --pretrain"
                 + ("" if _is_baseline(arm) else ", or one with --from")
             )
         else:
             expanded += [_sized(arm, size, several) for size in config.pretrain_size]
     if config.pretrain is not None and not any(pretrained(arm) for arm in expanded):
-        raise SalpipeError("--pretrain: no arm begins with its result; add --arm full")
+        raise SalpipeError("--pretrain: no arm starts from it; add --arm full")
     return _with_baselines(expanded, several)
 
 

@@ -68,7 +68,9 @@ def choose_primary(text: str | None, arms: Sequence[Arm], settings: Sequence[str
         return Primary(candidates[0], FINAL, settings[-1]) if candidates else None
     arm, _, measure = text.partition(":")
     if arm not in candidates:
-        raise OptionError(f"--primary {text}: {arm or 'no name'} is no candidate; choose from {', '.join(candidates)}")
+        raise OptionError(
+            f"--primary {text}: {arm or 'no name'} is not a candidate; choose from {', '.join(candidates)}"
+        )
     measure = measure or FINAL
     if measure not in MEASURES:
         raise OptionError(f"--primary {text}: no measure '{measure}'; choose from {', '.join(MEASURES)}")

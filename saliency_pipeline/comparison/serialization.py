@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 from collections.abc import Mapping
 from functools import cache
 from types import NoneType, UnionType
@@ -82,7 +82,8 @@ def _read(kind: Any, value: Any, place: str) -> Any:
         return {key: _read(parts[1], item, f"{place}.{key}"[:200]) for key, item in items}
     if kind is float:
         number = _expect(value, (int, float), "a number", place)
-        return number if math.isfinite(number) else _refuse("not finite", place)
+        # a whole number may be larger than any float
+        return number if abs(number) <= sys.float_info.max else _refuse("not finite", place)
     names = {int: "a whole number", str: "a text", bool: "true or false"}
     return _expect(value, kind, names[kind], place)
 

@@ -93,7 +93,7 @@ def test_a_dry_run_names_questions_rules_and_inner_runs(shards: Path, tmp_path: 
         ([], 2, "give SHARDS, or two RUNs or more"),
         (["SHARDS", "--arm", "basline"], 1, "no arm 'basline'; there are baseline"),
         (["SHARDS", "--arm", "half"], 1, "two arms or more; add --arm baseline"),
-        (["SHARDS", "--from", "somewhere"], 1, "--from somewhere: no arm begins with it; add --arm full"),
+        (["SHARDS", "--from", "somewhere"], 1, "--from somewhere: no arm starts from it; add --arm full"),
         (["SHARDS", "--augment", "none", "--augment", "flip"], 2, "--augment none: leave out the others"),
         (["SHARDS", "--address", "tcp://localhost:1"], 2, "use --engine dask or ray"),
         (["SHARDS", "--control", "none", "--control", "uniform"], 2, "--control none: leave out the others"),

@@ -223,11 +223,11 @@ def test_budgets_and_pretraining_sizes_are_swept(shards: Path, tmp_path: Path) -
         ({"folds": 1}, "--folds 1: use 2 or more, or 0"),
         ({"repeats": 0}, "--repeats 0: use a number from 1"),
         ({"per_class": ("5", "many")}, "--per-class many: use numbers of images, or 'all'"),
-        ({"per_class": ("5", "5")}, "--per-class 5,5: names a number twice"),
+        ({"per_class": ("5", "5")}, "--per-class 5,5: has a number twice"),
         ({"jobs": 0}, "--jobs 0: use a number from 1"),
         ({"engine": "loky", "address": "tcp://nowhere:1"}, "loky works on this machine alone"),
-        ({"arms": choose_arms(["baseline", "full"])}, "arm full begins with a trained two-branch network"),
-        ({"pretrain": "x"}, "--pretrain: no arm begins with its result"),
+        ({"arms": choose_arms(["baseline", "full"])}, "arm full starts from a trained two-branch network"),
+        ({"pretrain": "x"}, "--pretrain: no arm starts from it"),
     ],
 )
 def test_what_cannot_be_is_one_line(shards: Path, tmp_path: Path, options: dict, message: str) -> None:

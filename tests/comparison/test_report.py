@@ -152,7 +152,7 @@ def test_without_a_search_the_page_says_that_folds_may_share_images(
 ) -> None:
     duplicates = {"searched": False, "images": 0, "groups": 0, "by": None}
     words = without_figures(tmp_path, results(duplicates=duplicates), monkeypatch).text
-    assert "Nobody searched for near duplicates: folds may share images." in words
+    assert "Near duplicates were not searched for: folds may share images." in words
     assert "None of the 300 maps is all zero or constant." in words
 
 
