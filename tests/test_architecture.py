@@ -36,6 +36,7 @@ LAYERS = (
     "saliency",
     "shards",
     "generation",
+    "figures",
     "gallery",
     "training",
     "statistics",

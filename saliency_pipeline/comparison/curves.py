@@ -1,4 +1,4 @@
-"""Figures of a comparison over the epochs, and the style of an arm in every figure. The other figures: figures.
+"""Figures of a comparison by epoch, and the style of every arm in all figures.
 
 A reference is black, a candidate has a color of its own, and a control has a lighter tone of its candidate's color and
 is dashed; markers differ as well.
@@ -14,14 +14,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter
 
 from saliency_pipeline.comparison.arms import CONTROL, REFERENCE
 from saliency_pipeline.comparison.results import Results, SettingResult, Threshold
+from saliency_pipeline.figures.plotting import FEW_POINTS, GREY, VERBATIM, epoch_axis, frame, label_text, new_figure
 from saliency_pipeline.statistics.speed import THRESHOLD_SHARE
-from saliency_pipeline.training.curves import GREY, VERBATIM, drawable
 
 WIDTH = 7.6
 """Inches."""
@@ -32,7 +31,6 @@ _CANDIDATES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _REFERENCES: tuple[Any, ...] = ("solid", (0, (3, 1.5)), (0, (1, 1)))
 _DASHES: tuple[Any, ...] = ((0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (3, 3)))
 _MARKERS = "osD^vPXh"
-_FEW = 12
 
 
 @dataclass(frozen=True)
@@ -134,24 +132,15 @@ def overfit_gap(results: Results, setting: SettingResult) -> Figure | None:
     axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
     axes.yaxis.set_major_formatter(FuncFormatter(in_points))
     frame(axes, "training less validation top-1, points")
-    _epochs(axes)
+    epoch_axis(axes)
     legend(figure, results, names)
     return figure
 
 
 def sheet(height: float) -> tuple[Figure, Axes]:
     """A figure with one panel, `height` in inches."""
-    figure = Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+    figure = new_figure(WIDTH, height)
     return figure, figure.subplots()
-
-
-def frame(axes: Axes, title: str, grid: str = "y") -> None:
-    """Common style of panels: the quantity above the panel, a light grid, no box."""
-    axes.set_title(title, loc="left", fontsize=11, **VERBATIM)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="x" if grid == "x" else "y", color="#e6e6e6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=10)
 
 
 def line(style: Style, points: int) -> dict[str, Any]:
@@ -160,7 +149,7 @@ def line(style: Style, points: int) -> dict[str, Any]:
         "color": style.color,
         "linestyle": style.dashes,
         "linewidth": 1.8,
-        "marker": style.marker if points <= _FEW else "",
+        "marker": style.marker if points <= FEW_POINTS else "",
         "markersize": 4.5,
     }
 
@@ -195,7 +184,7 @@ def shortened(name: str, longest: int = LONGEST_NAME) -> str:
     >>> shortened("a-candidate-with-a-long-name-mismatched", 24)
     'a-candidat…me-mismatched'
     """
-    text = drawable(name, 1000)
+    text = label_text(name, 1000)
     if len(text) <= longest:
         return text
     end = 3 * (longest - 1) // 5
@@ -236,12 +225,6 @@ def _bands(results: Results, setting: SettingResult, epochs: int) -> Figure | No
     axes.yaxis.set_major_formatter(FuncFormatter(in_percent))
     several = max(len(setting.arms[name].runs) for name in names) > 1
     frame(axes, "validation top-1" + (", mean ± 1 standard deviation of the runs" if several else ""))
-    _epochs(axes)
+    epoch_axis(axes)
     legend(figure, results, names)
     return figure
-
-
-def _epochs(axes: Axes) -> None:
-    axes.set_xlabel("epoch")
-    axes.set_xmargin(0.02)
-    axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))

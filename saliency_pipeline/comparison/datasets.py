@@ -163,7 +163,7 @@ def _refuse_others(folder: Path, names: set[str]) -> None:
         return
     with damage_refused(folder / RESULTS):
         stored = from_json(OverallResults, read_json(folder / RESULTS))
-    before = {each.name for each in (*stored.datasets, *stored.left_out)}
+    before = {each.name for each in stored.datasets} | {each.name for each in stored.left_out}
     if before != names:
         raise SalpipeError(
             f"{folder}: other data sets were analyzed here ({', '.join(sorted(before))}); adding or "

@@ -1,4 +1,4 @@
-"""The page over several data sets, its forest plot as files, and its table. Everything shown is in results.json."""
+"""Page of a comparison over several data sets, its forest plot as files, and its table; values are in results.json."""
 
 from __future__ import annotations
 
@@ -6,25 +6,23 @@ from pathlib import Path
 from urllib.parse import quote
 
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from saliency_pipeline.comparison.curves import LONGEST_NAME, in_epochs, in_points, sheet
 from saliency_pipeline.comparison.overall import MEASURES, probability
 from saliency_pipeline.comparison.overall_results import OverallResults
-from saliency_pipeline.comparison.report import PAGE, PICTURES, TABLE, data_uri_of, page_template
+from saliency_pipeline.comparison.report import PAGE, PICTURES, TABLE, picture_of
 from saliency_pipeline.comparison.rules import SPEED
-from saliency_pipeline.comparison.wording import difference
-from saliency_pipeline.files import write_atomically
+from saliency_pipeline.comparison.wording import FILTERS, difference
+from saliency_pipeline.figures import pages
+from saliency_pipeline.figures.plotting import BLUE, GREY, ORANGE, ROPE, VERBATIM, frame, label_text
 from saliency_pipeline.folders import make_output, make_subfolder
 from saliency_pipeline.tables import write_table
 from saliency_pipeline.temporaries import remove_stale_temporaries
-from saliency_pipeline.training.curves import BLUE, GREY, ORANGE, VERBATIM, drawable
 
 _FOREST = "forest"
-_WIDTH, _LONGEST_NAME = 7.6, 28
-_REGION = "#e4ecf3"
 _COLUMNS = ("mean", "low", "high", "error", "freedom", "shrunken")
 
 
@@ -48,7 +46,7 @@ def write_page(folder: Path, results: OverallResults) -> Path:
     remove_stale_temporaries(folder / PICTURES)
     question = results.questions[0]
     measure = question.measure
-    picture = data_uri_of(folder, _FOREST, forest(results)) if question.estimates else None
+    picture = picture_of(folder, _FOREST, forest(results) if question.estimates else None)
     _write_rows(folder / TABLE, results)
     filters = {
         "difference": lambda value: difference(value, measure),
@@ -56,7 +54,10 @@ def write_page(folder: Path, results: OverallResults) -> Path:
         # a colon is quoted as well, so that no path becomes the address of something else
         "link": lambda path: quote(path, safe="/"),
     }
-    page = page_template("datasets.html", filters).render(
+    return pages.write_page(
+        folder / PAGE,
+        pages.environment(__package__, FILTERS | filters),
+        "datasets.html",
         results=results,
         question=question,
         title=MEASURES[measure],
@@ -64,9 +65,6 @@ def write_page(folder: Path, results: OverallResults) -> Path:
         is_time=measure == SPEED,
         picture=picture,
     )
-    # names in a results file of unknown origin may hold what UTF-8 cannot encode
-    write_atomically(folder / PAGE, page.encode("utf-8", "replace"))
-    return folder / PAGE
 
 
 def forest(results: OverallResults) -> Figure:
@@ -74,13 +72,11 @@ def forest(results: OverallResults) -> Figure:
     question = results.questions[0]
     measure, rows, posterior = question.measure, question.estimates, question.posterior
     count = len(rows) + (posterior is not None)
-    height = 1.5 + 0.5 * count
-    figure = Figure(figsize=(_WIDTH, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
-    axes = figure.subplots()
+    figure, axes = sheet(1.5 + 0.5 * count)
     if measure != SPEED:
-        axes.axvspan(-results.rope, results.rope, color=_REGION, linewidth=0, zorder=0)
+        axes.axvspan(-results.rope, results.rope, color=ROPE, linewidth=0, zorder=0)
     axes.axvline(0, color=GREY, linewidth=0.9, zorder=1)
-    names = [drawable(row.dataset, _LONGEST_NAME) for row in rows]
+    names = [label_text(row.dataset, LONGEST_NAME) for row in rows]
     for y, row in enumerate(rows):
         axes.plot([row.low, row.high], [y, y], color=BLUE, linewidth=2.2)
         axes.plot([row.mean], [y], "o", color=BLUE, markersize=8, markeredgecolor="white")
@@ -97,16 +93,9 @@ def forest(results: OverallResults) -> Figure:
     axes.set_yticks(range(count), names, **VERBATIM)
     unit = "epochs" if measure == SPEED else "points"
     title = f"{question.arm} vs. {question.against}, {MEASURES[measure]}, {unit}"
-    axes.set_title(drawable(title), loc="left", fontsize=11, **VERBATIM)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="x", color="#e6e6e6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=10)
+    frame(axes, label_text(title), grid="x")
     axes.xaxis.set_major_locator(MaxNLocator(8))
-    scale = 1 if measure == SPEED else 100
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda x, _: f"{scale * x:+.3g}".replace("-", "−") if abs(x) > 1e-9 else "0")
-    )
+    axes.xaxis.set_major_formatter(FuncFormatter(in_epochs if measure == SPEED else in_points))
     handles = [Line2D([], [], color=BLUE, marker="o", linewidth=2.2)]
     labels = ["measured, 95 % interval"]
     if posterior is not None:

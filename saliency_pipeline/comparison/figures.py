@@ -1,4 +1,4 @@
-"""Figures of a comparison by name: differences, intervals, accuracies, classes. Figures over the epochs: curves.
+"""Figures of a comparison, and the list of those that its report shows.
 
 Every function takes `results.json` and one of its settings, and returns None where there is nothing to plot. All values
 are in the results; nothing is estimated here.
@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from saliency_pipeline.comparison.arms import CANDIDATE, DESCRIPTIVE, REFERENCE, ROLES
 from saliency_pipeline.comparison.curves import (
     Style,
     first_epochs,
-    frame,
     in_epochs,
     in_percent,
     in_points,
@@ -38,7 +35,8 @@ from saliency_pipeline.comparison.curves import (
 from saliency_pipeline.comparison.results import ContrastResult, Results, SettingResult
 from saliency_pipeline.comparison.rules import SPEED
 from saliency_pipeline.evaluation.confusion import excerpt, from_json
-from saliency_pipeline.training.curves import GREY, VERBATIM
+from saliency_pipeline.evaluation.figures import show_matrix
+from saliency_pipeline.figures.plotting import GREY, ROPE, VERBATIM, epoch_axis, frame, name_cells, new_figure
 
 MEASURES: tuple[tuple[str, str, Callable[[float, int | None], str]], ...] = (
     ("final", "final accuracy, points", in_points),
@@ -49,8 +47,6 @@ MEASURES: tuple[tuple[str, str, Callable[[float, int | None], str]], ...] = (
 
 _WIDE = 10.2
 _MOST_CLASSES = 30
-_COUNTED = 25
-_ROPE = "#e4ecf3"
 
 
 def paired_differences(results: Results, setting: SettingResult) -> Figure | None:
@@ -80,7 +76,7 @@ def forest(results: Results, setting: SettingResult) -> Figure | None:
     style_of = styles(results)
     for axes, (measure, title, tick) in zip(panels, MEASURES, strict=True):
         margin = contrasts[0][measure].margin
-        axes.axvspan(-margin, margin, color=_ROPE, linewidth=0, zorder=0)
+        axes.axvspan(-margin, margin, color=ROPE, linewidth=0, zorder=0)
         for row, contrast in enumerate(contrasts):
             statistics = contrast[measure].crossed or contrast[measure].statistics
             if statistics is None:
@@ -140,9 +136,8 @@ def epochs_to_threshold(results: Results, setting: SettingResult) -> Figure | No
             color=GREY,
         )
     _name_rows(axes, [shortened(name) for name in names])
+    epoch_axis(axes)
     axes.set_xlim(0.5, max(1, setting.epochs) + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
-    axes.set_xlabel("epoch")
     frame(axes, f"first epoch with {100 * setting.threshold.value:.1f} % validation top-1 or more", grid="x")
     return figure
 
@@ -150,7 +145,7 @@ def epochs_to_threshold(results: Results, setting: SettingResult) -> Figure | No
 def class_changes(results: Results, setting: SettingResult) -> Figure | None:
     """Change of every class's recall vs. the arm's reference; of many classes those that change most.
 
-    Other arms than candidates are left out unless there is no candidate: their points would hide those of candidates.
+    Arms other than candidates are left out unless there is no candidate: their points would hide those of candidates.
     """
     first = next(arm.name for arm in results.arms if arm.kind == REFERENCE)
     references = {arm.name: arm.reference or first for arm in results.arms if arm.name != first}
@@ -198,28 +193,12 @@ def confusion(results: Results, setting: SettingResult) -> Figure | None:
     if stored is None:
         return None
     part = excerpt(from_json(stored.matrix), len(results.classes))
-    matrix, images, count = part.matrix, part.images[:, None], len(part.classes)
-    shares = np.divide(matrix, images, out=np.full(matrix.shape, np.nan), where=images > 0)
+    count = len(part.classes)
     side = min(14.0, max(4.6, 1.8 + 0.42 * count))
-    figure = Figure(figsize=(side, side), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+    figure = new_figure(side, side)
     axes = figure.subplots()
-    colors = matplotlib.colormaps["Blues"].with_extremes(bad="#dddddd")
-    # the square root of the share makes rare confusions of many classes visible
-    norm = PowerNorm(1 if count <= _COUNTED else 0.5, vmin=0, vmax=1)
-    axes.imshow(np.ma.masked_invalid(shares), cmap=colors, norm=norm, interpolation="nearest")
-    if count <= _COUNTED:
-        for (row, column), number in np.ndenumerate(matrix):
-            if number:
-                color = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(column, row, f"{number}", ha="center", va="center", color=color, fontsize=9)
-    every = max(1, -(-count // int(side / 0.16)))
-    places = range(0, count, every)
-    names = [shortened(results.classes[part.classes[i]], 24) for i in places]
-    size = min(10.0, 40 * side * every / count)
-    axes.set_xticks(places, names, rotation=90, fontsize=size, **VERBATIM)
-    axes.set_yticks(places, names, fontsize=size, **VERBATIM)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    show_matrix(axes, part.matrix, part.images)
+    name_cells(axes, [shortened(results.classes[i], 24) for i in part.classes], side - 1.8)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true class")
     if count < len(results.classes):
@@ -259,27 +238,92 @@ def by_setting(results: Results) -> Figure | None:
     return figure
 
 
-FIGURES: dict[str, Callable[[Results, SettingResult], Figure | None]] = {
-    "learning-curves": learning_curves,
-    "first-epochs": first_epochs,
-    "paired-differences": paired_differences,
-    "forest": forest,
-    "final-accuracies": final_accuracies,
-    "epochs-to-threshold": epochs_to_threshold,
-    "overfit-gap": overfit_gap,
-    "class-changes": class_changes,
-    "confusion": confusion,
+@dataclass(frozen=True)
+class ReportFigure:
+    """A figure of every setting and how the report shows it.
+
+    Attributes:
+        plot: takes `results.json` and one of its settings; returns None where there is nothing to plot.
+        title: heading of the figure.
+        caption: template of the text below the heading; `setting`, and `threshold` in words or None, are available.
+        detail: shown in the section on arms in detail instead of beside the verdicts.
+        shape: `wide` or `square`; empty for the usual width.
+    """
+
+    plot: Callable[[Results, SettingResult], Figure | None]
+    title: str
+    caption: str
+    detail: bool = False
+    shape: str = ""
+
+
+FIGURES: dict[str, ReportFigure] = {
+    "learning-curves": ReportFigure(
+        learning_curves,
+        "Learning curves",
+        "Validation top-1 after every epoch: mean of the runs, and a band of one standard deviation.",
+    ),
+    "first-epochs": ReportFigure(
+        first_epochs,
+        "First epochs",
+        "Early accuracy. A curve that is higher early is not faster unless it also reaches 95 % of its own final "
+        "accuracy earlier.{% if threshold %} Line: {{ threshold }}.{% endif %}",
+    ),
+    "paired-differences": ReportFigure(
+        paired_differences,
+        "Paired differences",
+        "One dot per pair of runs that share split, order and initialization; the bar is the mean. Hollow: descriptive "
+        "contrasts. Times: negative is faster.",
+        shape="wide",
+    ),
+    "forest": ReportFigure(
+        forest,
+        "Differences with 95 % intervals",
+        "{% if setting.own_split %}Final accuracy: over seeds and images; the others over seeds{% else %}Corrected for "
+        "shared training images{% endif %}. Shaded: the region of practical equivalence. Hollow: descriptive "
+        "contrasts. Times: negative is faster.",
+        shape="wide",
+    ),
+    "final-accuracies": ReportFigure(
+        final_accuracies, "Final accuracies", "Every run, and the mean of each arm.", detail=True
+    ),
+    "epochs-to-threshold": ReportFigure(
+        epochs_to_threshold,
+        "Epochs to the threshold",
+        "The {{ threshold }} is the same for all arms: an arm that is higher reaches it earlier without learning "
+        "faster.",
+        detail=True,
+    ),
+    "overfit-gap": ReportFigure(
+        overfit_gap,
+        "Over-fitting",
+        "Training minus validation top-1 by epoch; training images are augmented.",
+        detail=True,
+    ),
+    "class-changes": ReportFigure(
+        class_changes,
+        "Per class",
+        "Change of recall vs. the reference, over all validation images.",
+        detail=True,
+    ),
+    "confusion": ReportFigure(
+        confusion,
+        "Confusion",
+        "{% set run = setting.confusion %}Best run of {{ run.arm }}: seed {{ run.seed }}"
+        "{% if run.fold %}, fold {{ run.fold }}{% endif %}.",
+        detail=True,
+        shape="square",
+    ),
 }
-"""Figures of a setting by the name of the file."""
+"""Figures per setting by file name, in the order of the report; a figure that is entered here is written and shown."""
 
 BY_SETTING = "final-by-setting"
-"""The name of the one figure of all settings."""
+"""File name of the one figure of all settings."""
 
 
 def _rows(contrasts: Sequence[ContrastResult]) -> tuple[Figure, Sequence[Axes]]:
     """A figure with one row per contrast and one panel per measure; lines divide the roles."""
-    size = (_WIDE, 1.1 + 0.58 * len(contrasts))
-    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+    figure = new_figure(_WIDE, 1.1 + 0.58 * len(contrasts))
     panels: Any = figure.subplots(1, len(MEASURES), sharey=True)
     _name_rows(panels[0], [f"{shortened(c.arm, 24)}\n− {shortened(c.against, 24)}" for c in contrasts])
     for row, (above, below) in enumerate(itertools.pairwise(contrasts)):

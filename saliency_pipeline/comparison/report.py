@@ -1,19 +1,13 @@
-"""The page of a comparison, its figures as files, and its table of runs. All values are in `results.json`."""
+"""Page of a comparison, its figures as files, and its table of runs. All values are in `results.json`."""
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from importlib.resources import files
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from jinja2 import Environment, FunctionLoader, StrictUndefined
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from saliency_pipeline.comparison.costs import Costs
@@ -22,11 +16,12 @@ from saliency_pipeline.comparison.figures import BY_SETTING, FIGURES, by_setting
 from saliency_pipeline.comparison.results import ClassMaps, Disagreement, Results, SettingResult
 from saliency_pipeline.comparison.rules import SPEED
 from saliency_pipeline.comparison.wording import FILTERS
-from saliency_pipeline.files import write_atomically
+from saliency_pipeline.figures import pages
+from saliency_pipeline.figures.pictures import data_uri
+from saliency_pipeline.figures.plotting import write_png, write_svg
 from saliency_pipeline.folders import make_output, make_subfolder
 from saliency_pipeline.tables import write_table
 from saliency_pipeline.temporaries import remove_stale_temporaries
-from saliency_pipeline.training.curves import write_figure
 
 PAGE, TABLE, PICTURES = "report.html", "results.csv", "figures"
 Pictures = Callable[[str], tuple[bytes, bytes] | None]
@@ -66,25 +61,35 @@ def write_report(folder: Path, results: Results, costs: Costs, pictures: Picture
     make_output(folder)
     make_subfolder(folder / PICTURES)
     remove_stale_temporaries(folder / PICTURES)
+    templates = pages.environment(__package__, FILTERS)
     several = len(results.settings) > 1
     sections = []
     for setting in results.settings:
         suffix = "-" + _UNSAFE.sub("-", setting.name) if several else ""
-        figures = {name: plot(results, setting) for name, plot in FIGURES.items()}
+        threshold = threshold_kind(setting.threshold) if setting.threshold else None
+        context = {"setting": setting, "threshold": threshold}
+        figures = [
+            (figure, templates.from_string(figure.caption).render(context), picture)
+            for name, figure in FIGURES.items()
+            if (picture := picture_of(folder, name + suffix, figure.plot(results, setting)))
+        ]
         sections.append(
             {
                 "setting": setting,
-                "figures": {name: _written(folder, name + suffix, figure) for name, figure in figures.items()},
-                "threshold": threshold_kind(setting.threshold) if setting.threshold else None,
+                "figures": figures,
+                "threshold": threshold,
                 "costs": _costs(setting, costs),
                 "examples": [_example(example, pictures) for example in setting.disagreements],
             }
         )
     _write_table(folder / TABLE, results)
-    page = page_template("report.html").render(
+    return pages.write_page(
+        folder / PAGE,
+        templates,
+        "report.html",
         results=results,
         sections=sections,
-        overall=_written(folder, BY_SETTING, by_setting(results)),
+        overall=picture_of(folder, BY_SETTING, by_setting(results)),
         maps_cost=costs.maps,
         about=json.dumps(results.about, indent=2, sort_keys=True),
         planned="plan" in results.about,
@@ -98,49 +103,23 @@ def write_report(folder: Path, results: Results, costs: Costs, pictures: Picture
         maps=_maps(results.maps),
         starts=[(name, start) for name, start in results.starts.items() if start],
     )
-    # names in a foreign file may hold what UTF-8 cannot
-    write_atomically(folder / PAGE, page.encode("utf-8", "replace"))
-    return folder / PAGE
 
 
-def page_template(name: str, filters: Mapping[str, Callable[..., Any]] | None = None) -> Any:
-    """A template of this package with the filters of `wording`, and others that come before them."""
-    loader = FunctionLoader(lambda file: files(__package__).joinpath(file).read_text(encoding="utf-8"))
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= FILTERS | dict(filters or {})
-    return environment.get_template(name)
-
-
-def data_uri_of(folder: Path, name: str, figure: Figure) -> str:
-    """Write a figure as PNG and as SVG, the same arguments as the same bytes; the latter is returned as a data URI."""
-    write_figure(figure, folder / PICTURES / f"{name}.png")
-    text = io.StringIO()
-    # the names of clip paths are random without a salt, and the metadata holds the date
-    with matplotlib.rc_context({"svg.hashsalt": "salpipe"}):
-        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})  # type: ignore[no-untyped-call]
-    write_atomically(folder / PICTURES / f"{name}.svg", text.getvalue())
-    return _data_uri(text.getvalue().encode(), "svg+xml")
-
-
-def _written(folder: Path, name: str, figure: Figure | None) -> str | None:
-    """The data URI of a figure that is written; None without one, and then no older one stays."""
+def picture_of(folder: Path, name: str, figure: Figure | None) -> str | None:
+    """Write a figure as PNG and SVG, and return the SVG as a data URI; without a figure, remove older files."""
+    paths = [folder / PICTURES / f"{name}.{ending}" for ending in ("png", "svg")]
     if figure is None:
-        for ending in ("png", "svg"):
-            (folder / PICTURES / f"{name}.{ending}").unlink(missing_ok=True)
+        for path in paths:
+            path.unlink(missing_ok=True)
         return None
-    return data_uri_of(folder, name, figure)
-
-
-def _data_uri(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    write_png(figure, paths[0])
+    return data_uri(write_svg(figure, paths[1]), "svg+xml")
 
 
 def _example(example: Disagreement, pictures: Pictures) -> dict[str, Any]:
     """An image whose predictions by two arms differ, with its pictures where they are available."""
     files = pictures(example.key)
-    photo, overlay = (_data_uri(data, "jpeg") for data in files) if files else (None, None)
+    photo, overlay = map(data_uri, files) if files else (None, None)
     return {**vars(example), "photo": photo, "overlay": overlay}
 
 

@@ -18,7 +18,7 @@ from saliency_pipeline.devices import threads_within_cores
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation import BATCH, metrics
 from saliency_pipeline.evaluation.confusion import excerpt, from_json
-from saliency_pipeline.evaluation.figures import draw_confusion, draw_reliability
+from saliency_pipeline.evaluation.figures import plot_confusion, plot_reliability
 from saliency_pipeline.evaluation.predictions import (
     Positions,
     Probabilities,
@@ -305,7 +305,7 @@ def _write(
     )
     shown = excerpt(from_json(found["confusion"]), len(classes))
     names = [classes[index] for index in shown.classes.tolist()]
-    draw_confusion(shown.matrix, names, folder / CONFUSION, images=shown.images, of=len(classes))
+    plot_confusion(shown.matrix, names, folder / CONFUSION, images=shown.images, of=len(classes))
     calibration = found["calibration"]
-    draw_reliability(calibration["bins"], calibration["ece"], folder / RELIABILITY)
+    plot_reliability(calibration["bins"], calibration["ece"], folder / RELIABILITY)
     write_atomically(folder / EVALUATION, json.dumps(found, indent=2) + "\n")

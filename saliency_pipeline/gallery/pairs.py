@@ -1,21 +1,16 @@
-"""Writes what duplicates there are: a page that shows them side by side, and a table. Finding them stands elsewhere."""
+"""Writes the duplicates of a data set: a page that shows them side by side, and a table."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
-from PIL import Image
-
 from saliency_pipeline.errors import BadImageError
-from saliency_pipeline.files import write_atomically
+from saliency_pipeline.figures import pages
+from saliency_pipeline.figures.pictures import data_uri, jpeg
 from saliency_pipeline.images.decode import decode_frame
 from saliency_pipeline.images.record import ImageRecord, Split
 from saliency_pipeline.subsets.duplicates import in_conflict, leaks
@@ -25,9 +20,8 @@ PAGE = "duplicates.html"
 TABLE = "duplicates.csv"
 
 SHOWN_GROUPS, SHOWN_IMAGES, SHOWN_MEMBERS = 200, 600, 12
-"""How many groups and images a page shows at most, and how many of each group; the table names all."""
+"""Maximum number of groups and of images of a page, and of images per group; the table lists all."""
 
-_TEMPLATE = "pairs.html"
 _SIDE = 192
 
 
@@ -37,9 +31,9 @@ class Member:
 
     Attributes:
         record: the image.
-        label: name of its class; None where it is unlabeled.
-        kind: `first` of its group, or how it is a duplicate of another: `exact` or `near`.
-        distance: from the image of its group that it is most like, in [0, 1]; 0 where it is exact or first.
+        label: name of its class; None if unlabeled.
+        kind: `first` of its group, or an `exact` or `near` duplicate of another.
+        distance: to the most similar image of its group, in [0, 1]; 0 if exact or first.
     """
 
     record: ImageRecord
@@ -49,7 +43,7 @@ class Member:
 
     @property
     def split(self) -> str | None:
-        """Name of its split; None where it has none."""
+        """Name of its split; None without one."""
         return None if self.record.split is Split.NONE else self.record.split.name.lower()
 
 
@@ -61,12 +55,12 @@ class Group:
 
     @cached_property
     def conflict(self) -> bool:
-        """Whether they are labeled differently."""
+        """True if their labels differ."""
         return in_conflict(member.record for member in self.members)
 
     @cached_property
     def leak(self) -> bool:
-        """Whether they lie in different splits."""
+        """True if they are in different splits."""
         return leaks(member.record for member in self.members)
 
 
@@ -80,21 +74,21 @@ def write_pairs(
     near: bool = True,
     listed: bool = False,
 ) -> tuple[Path, Path]:
-    """Write `duplicates.html`, one file that needs nothing else, and `duplicates.csv`, a row an image.
+    """Write `duplicates.html`, which is self-contained, and `duplicates.csv`, one row per image.
 
     The page shows groups with different labels first, then those across splits, then the others.
 
     Args:
-        output: an existing folder; what it holds of these names is replaced.
+        output: an existing folder; older files of these names are replaced.
         title: of the page.
         facts: names and values of the numbers at its head.
-        groups: all there are; the page shows the first `SHOWN_GROUPS` or fewer.
-        notes: lines at its end: what could not be looked at.
-        near: whether near duplicates were looked for.
-        listed: whether they are rows of a list, which has no splits, and no images to be shown.
+        groups: all groups; the page shows at most `SHOWN_GROUPS`.
+        notes: lines at its end on images that were not compared.
+        near: True if near duplicates were searched for.
+        listed: True for the rows of a list, which has neither splits nor images.
 
     Returns:
-        Where page and table are.
+        Paths of page and table.
 
     Raises:
         SalpipeError: the folder cannot be written.
@@ -117,18 +111,19 @@ def write_pairs(
         sections = [section for section in sections if section[0] != "leaks"]
     groups_left, images_left = SHOWN_GROUPS, SHOWN_IMAGES
     shown = []
-    for name, heading, found in sections:
+    for name, heading, of_section in sections:
         cards = []
-        for number, group in found:
+        for number, group in of_section:
             if not groups_left or images_left <= 0:
                 break
             few = _few(group.members)
             groups_left, images_left = groups_left - 1, images_left - len(few)
             cards.append(_card(number, group, few, not listed))
-        shown.append((name, heading, len(found), cards))
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((files(__package__) / _TEMPLATE).read_text(encoding="utf-8"))
-    text = template.render(
+        shown.append((name, heading, len(of_section), cards))
+    pages.write_page(
+        page,
+        pages.environment(__package__),
+        "pairs.html",
         title=title,
         facts=facts,
         sections=shown,
@@ -138,13 +133,11 @@ def write_pairs(
         listed=listed,
         total=len(groups),
     )
-    # names from a stranger's file may hold what UTF-8 cannot
-    write_atomically(page, text.encode("utf-8", "replace"))
     return page, table
 
 
 def _few(members: Sequence[Member]) -> list[Member]:
-    """The members to show, in order: the first of each label and split before any other."""
+    """The members to show, in order; the first of each label and split has priority."""
     different: dict[tuple[str | None, str | None], int] = {}
     for place, member in enumerate(members):
         different.setdefault((member.label, member.split), place)
@@ -164,16 +157,14 @@ def _card(number: int, group: Group, few: Sequence[Member], pictures: bool) -> d
 
 
 def _pictures(members: Iterable[Member]) -> list[str | None]:
-    """Small JPEG images as data URIs; None where one cannot be read any more."""
-    found: list[str | None] = []
+    """Small JPEG images as data URIs; None for images that cannot be read any more."""
+    pictures: list[str | None] = []
     for member in members:
-        found.append(None)
+        pictures.append(None)
         with suppress(BadImageError, OSError):
             frame, (height, width) = decode_frame(member.record.read(), _SIDE, fit="pad")
-            long = max(height, width)
-            rows, columns = (max(1, round(_SIDE * side / long)) for side in (height, width))
+            longer = max(height, width)
+            rows, columns = (max(1, round(_SIDE * side / longer)) for side in (height, width))
             top, left = round((_SIDE - rows) / 2), round((_SIDE - columns) / 2)
-            file = io.BytesIO()
-            Image.fromarray(frame[top : top + rows, left : left + columns]).save(file, "JPEG", quality=80)
-            found[-1] = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
-    return found
+            pictures[-1] = data_uri(jpeg(frame[top : top + rows, left : left + columns]))
+    return pictures

@@ -22,7 +22,7 @@ from saliency_pipeline.progress import Progress
 from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.curves import draw_lr_find
+from saliency_pipeline.training.curves import plot_lr_find
 from saliency_pipeline.training.data.groups import find_groups
 from saliency_pipeline.training.data.order import epoch_batches, epoch_order
 from saliency_pipeline.training.parts import assemble, check_names, class_weights, make_optimizer
@@ -122,7 +122,7 @@ def find_learning_rate(
         losses.append(smooth)
     progress.stop()
     found = LearningRates(str(folder / PICTURE), rates, losses, steepest(rates, losses))
-    draw_lr_find(rates, losses, found.suggestion, folder / PICTURE)
+    plot_lr_find(rates, losses, found.suggestion, folder / PICTURE)
     write_json(folder / DATA, {"rates": rates, "losses": losses, "suggestion": found.suggestion})
     return found
 

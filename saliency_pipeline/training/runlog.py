@@ -20,7 +20,7 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_subfolder
 from saliency_pipeline.tables import write_table
-from saliency_pipeline.training.curves import draw_curves
+from saliency_pipeline.training.curves import plot_curves
 from saliency_pipeline.workers import usable_cores
 
 METRICS, TABLE, ANSWERS, CURVES, SUMMARY, PROVENANCE = (
@@ -80,7 +80,7 @@ def write_answers(
 
 def write_curves(folder: Path, rows: Sequence[Mapping[str, Any]], title: str) -> None:
     """The curves of all epochs so far."""
-    draw_curves(rows, folder / CURVES, title)
+    plot_curves(rows, folder / CURVES, title)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

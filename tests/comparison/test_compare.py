@@ -35,6 +35,8 @@ MODULATED = Arm("half", {"arch": "modulated", **SCRATCH})
 MISMATCHED = Arm("half-mismatched", {"arch": "modulated", "maps": "mismatched", **SCRATCH}, "control", of="half")
 ARMS = (BASELINE, MODULATED, MISMATCHED)
 
+ONCE = settings(folds=2, repeats=1, jobs=1)
+
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -46,7 +48,7 @@ def compared(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("comparisons") / "compared"
     with pytest.MonkeyPatch.context() as patch:
         disable_plots(patch)
-        compare(shards, folder, ARMS, QUICK, **settings(folds=2, repeats=1, jobs=1))
+        compare(shards, folder, ARMS, QUICK, **ONCE)
     return folder
 
 
@@ -113,7 +115,7 @@ def test_the_held_out_images_are_answered_by_every_run_and_by_no_other_means(com
 
 def test_the_same_again_trains_nothing_and_says_the_same(shards: Path, compared: Path) -> None:
     before, content = runs(compared), (compared / "results.json").read_bytes()
-    again = compare(shards, compared, ARMS, QUICK, **settings(folds=2, repeats=1, jobs=1))
+    again = compare(shards, compared, ARMS, QUICK, **ONCE)
     assert runs(compared) == before
     assert (compared / "results.json").read_bytes() == content
     assert again.runs == 6
@@ -152,22 +154,22 @@ def test_other_options_are_refused_and_named_and_more_arms_are_not(
 ) -> None:
     compared = shutil.copytree(compared, tmp_path / "compared")
     with pytest.raises(PlanMismatchError, match=r"--lr 0.01 -> 0.1"):
-        compare(shards, compared, ARMS, dataclasses.replace(QUICK, lr=0.1), **settings(folds=2, repeats=1, jobs=1))
+        compare(shards, compared, ARMS, dataclasses.replace(QUICK, lr=0.1), **ONCE)
     with pytest.raises(PlanMismatchError, match=r"folds 2 -> 3"):
         compare(shards, compared, ARMS, QUICK, **settings(folds=3, repeats=1, jobs=1))
     other = dataclasses.replace(MODULATED, options={**MODULATED.options, "fusion": "add"})
     with pytest.raises(PlanMismatchError, match="arm half"):
-        compare(shards, compared, (BASELINE, other), QUICK, **settings(folds=2, repeats=1, jobs=1))
+        compare(shards, compared, (BASELINE, other), QUICK, **ONCE)
     before = runs(compared)
     more = (*ARMS, Arm("half-uniform", {"arch": "modulated", "maps": "uniform", **SCRATCH}, "control"))
-    comparison = compare(shards, compared, more, QUICK, **settings(folds=2, repeats=1, jobs=1))
+    comparison = compare(shards, compared, more, QUICK, **ONCE)
     assert comparison.runs == 8
     assert before.items() <= runs(compared).items()
 
 
 def test_a_run_that_cannot_be_trained_is_a_warning_and_stops_no_other(shards: Path, tmp_path: Path) -> None:
     broken = Arm("broken", {**BASELINE.options, "lr": 1e4})
-    comparison = compare(shards, tmp_path, (BASELINE, broken), QUICK, **settings(folds=2, repeats=1, jobs=1))
+    comparison = compare(shards, tmp_path, (BASELINE, broken), QUICK, **ONCE)
     assert (comparison.runs, comparison.failed) == (2, 2)
     assert sum("not finite" in warning for warning in comparison.results.warnings) == 2
     assert (tmp_path / "report.html").exists()
@@ -193,12 +195,7 @@ def test_budgets_and_pretraining_sizes_are_swept(shards: Path, tmp_path: Path) -
         arms,
         quick,
         **settings(
-            folds=2,
-            repeats=1,
-            per_class=("4", "all"),
-            pretrain=str(source),
-            pretrain_size=("12", "all"),
-            jobs=1,
+            folds=2, repeats=1, per_class=("4", "all"), pretrain=str(source), pretrain_size=("12", "all"), jobs=1
         ),
     )
     assert [setting.name for setting in comparison.results.settings] == ["4 per class", "all images"]
@@ -245,13 +242,7 @@ def test_without_bf16_no_network_is_built_to_choose_the_precision(
     compare_module = "saliency_pipeline.comparison.compare"
     monkeypatch.setattr(f"{compare_module}.computes_bf16", lambda _device: bf16)
     monkeypatch.setattr(f"{compare_module}.choose_shared_precision", lambda *args: calls.append(args) or "fp32")
-    plan_only(
-        shards,
-        tmp_path / "out",
-        ARMS,
-        dataclasses.replace(QUICK, precision="auto"),
-        **settings(folds=2, repeats=1, jobs=1),
-    )
+    plan_only(shards, tmp_path / "out", ARMS, dataclasses.replace(QUICK, precision="auto"), **ONCE)
     assert len(calls) == bf16
 
 

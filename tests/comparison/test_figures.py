@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from saliency_pipeline.comparison.figures import FIGURES
+from saliency_pipeline.comparison import report
+from saliency_pipeline.comparison.figures import FIGURES, ReportFigure
 from saliency_pipeline.comparison.results import Results
 from saliency_pipeline.comparison.serialization import from_json
-from tests.comparison.pages import ARMS, CLASSES, results, without_figures
+from saliency_pipeline.figures.plotting import new_figure
+from tests.comparison.pages import ARMS, CLASSES, results, without_figures, written
 
 EFFECT = {"half": 0.04}
 
@@ -17,7 +19,7 @@ EFFECT = {"half": 0.04}
 def plotted(name: str, values: dict[str, Any]) -> Figure | None:
     """A figure of the first setting of some results."""
     content = from_json(Results, values)
-    return FIGURES[name](content, content.settings[0])
+    return FIGURES[name].plot(content, content.settings[0])
 
 
 @pytest.mark.parametrize(
@@ -86,3 +88,36 @@ def test_long_names_keep_their_end_in_figures() -> None:
     assert len(set(labels)) == 4
     assert all(len(label) <= 28 for label in labels)
     assert labels[2].endswith("-mismatched")
+
+
+@pytest.mark.parametrize("detail", [False, True])
+def test_an_entry_in_the_list_is_all_that_a_figure_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, detail: bool
+) -> None:
+    def plot(results: Any, setting: Any) -> Figure:
+        figure = new_figure(2, 2)
+        figure.suptitle("<evil>")
+        return figure
+
+    entries = {
+        "mine": ReportFigure(plot, "My <title>", "Of {{ setting.name }}, {{ threshold }}.", detail, "square"),
+        "nothing": ReportFigure(lambda results, setting: None, "No figure", "{{ no.such.value }}"),
+    }
+    monkeypatch.setattr(report, "FIGURES", entries)
+    page = written(tmp_path, results())
+    assert [image["alt"] for image in page.all("img") if image["alt"] == "My <title>"] == ["My <title>"]
+    assert len(page.all("figure", class_="square")) == 1
+    assert "My <title> Of all images, descriptive threshold (95 % of the reference's median)." in page.text
+    assert (page.text.index("My <title>") > page.text.index("Arms in detail")) is detail
+    assert "No figure" not in page.text
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["mine.png", "mine.svg"]
+
+
+def test_captions_escape_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = ReportFigure(lambda results, setting: new_figure(2, 2), "Mine", "Of {{ setting.name }}.")
+    monkeypatch.setattr(report, "FIGURES", {"mine": entry})
+    values = results()
+    values["settings"][0]["name"] = "<b>&"
+    page = written(tmp_path, values)
+    assert "Mine Of <b>&." in page.text
+    assert not page.all("b")

@@ -10,7 +10,7 @@ from sklearn.metrics import confusion_matrix
 
 from saliency_pipeline.evaluation import confusion
 from saliency_pipeline.evaluation.confusion import count_pairs, excerpt, from_json, to_json
-from saliency_pipeline.evaluation.figures import draw_confusion
+from saliency_pipeline.evaluation.figures import plot_confusion
 from saliency_pipeline.evaluation.metrics import evaluate
 from tests.evaluation.test_figures import picture
 
@@ -77,5 +77,5 @@ def test_the_picture_of_many_classes_is_that_of_some(tmp_path: Path) -> None:
     part = excerpt(count_pairs(labels, answers), 3000)
     names = [f"a rather long name of class {index}" for index in part.classes.tolist()]
     assert len(names) == 80
-    draw_confusion(part.matrix, names, tmp_path / "c.png", images=part.images, of=3000)
+    plot_confusion(part.matrix, names, tmp_path / "c.png", images=part.images, of=3000)
     assert max(picture(tmp_path / "c.png").shape) < 3200

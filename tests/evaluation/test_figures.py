@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.evaluation.figures import draw_confusion, draw_reliability
+from saliency_pipeline.evaluation.figures import plot_confusion, plot_reliability
 from saliency_pipeline.evaluation.metrics import calibration
 
 HOSTILE = (
@@ -41,7 +41,7 @@ def pixels_of(pixels: np.ndarray, color: tuple[int, int, int]) -> int:
 
 
 def draw(confusion: np.ndarray, path: Path, names: tuple[str, ...] = ()) -> np.ndarray:
-    draw_confusion(confusion, names or tuple(f"class {i}" for i in range(len(confusion))), path)
+    plot_confusion(confusion, names or tuple(f"class {i}" for i in range(len(confusion))), path)
     assert os.listdir(path.parent) == [path.name]
     return picture(path)
 
@@ -106,13 +106,13 @@ def test_huge_counts_stay_in_their_cells(tmp_path: Path) -> None:
 
 def test_matrices_that_do_not_fit_the_names_are_a_defect(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"wanted \(2, 2\) for 2 classes"):
-        draw_confusion(np.eye(3, dtype=np.int64), ("a", "b"), tmp_path / "c.png")
+        plot_confusion(np.eye(3, dtype=np.int64), ("a", "b"), tmp_path / "c.png")
     assert os.listdir(tmp_path) == []
 
 
 def test_an_unwritable_folder_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(SalpipeError, match="cannot write"):
-        draw_confusion(np.eye(2, dtype=np.int64), ("a", "b"), tmp_path / "no" / "c.png")
+        plot_confusion(np.eye(2, dtype=np.int64), ("a", "b"), tmp_path / "no" / "c.png")
 
 
 BLUE, ORANGE, DARK = (143, 193, 227), (213, 94, 0), (107, 107, 107)
@@ -120,7 +120,7 @@ BLUE, ORANGE, DARK = (143, 193, 227), (213, 94, 0), (107, 107, 107)
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray, path: Path) -> np.ndarray:
     found = calibration(labels, probabilities)
-    draw_reliability(found["bins"], found["ece"], path)
+    plot_reliability(found["bins"], found["ece"], path)
     pixels = picture(path)
     assert pixels.shape == (1400, 1200, 3)
     return pixels
@@ -155,7 +155,7 @@ def test_one_image_and_a_hundred_thousand(tmp_path: Path) -> None:
 
 def test_no_images_is_an_empty_diagram(tmp_path: Path) -> None:
     empty = [{"low": i / 15, "high": (i + 1) / 15, "count": 0, "confidence": None, "accuracy": None} for i in range(15)]
-    draw_reliability(empty, 0.0, tmp_path / "r.png")
+    plot_reliability(empty, 0.0, tmp_path / "r.png")
     assert pixels_of(picture(tmp_path / "r.png"), BLUE) == 0
 
 

@@ -105,7 +105,7 @@ def test_of_a_large_group_each_label_and_split_is_shown(tmp_path: Path, photo: s
     ]
     page, _ = write_pairs(tmp_path, "photos", [], [Group(tuple(members))])
     found = Page(page)
-    assert len(found.all("article", class_="group many")) == 1
+    assert len(found.all("article", class_="card group many")) == 1
     assert [each["alt"] for each in found.all("img")] == [*(f"{n:02d}" for n in range(10)), "30", "40"]
     assert "and 38 more" in found.text
 
@@ -200,7 +200,7 @@ def test_a_list_needs_no_images(tmp_path: Path) -> None:
     ]
     page = Page(report.page)
     assert page.all("img") == []
-    assert "Rows of the same md5 are the same image" in page.text
+    assert "Rows with the same md5 are the same image" in page.text
     assert "Near duplicates" not in page.text
     assert "Across splits" not in page.text
     assert "urls.txt:9" in page.text

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from saliency_pipeline.gallery.page import Predictions, show
+from saliency_pipeline.gallery.cards import Predictions
+from saliency_pipeline.gallery.page import show
 from saliency_pipeline.shards.reader import ShardFolder
 from tests.gallery.test_page import EVIL, Page
 from tests.shards import examples

@@ -1,0 +1,1 @@
+"""The kit by which every figure is plotted, every picture is encoded and every page is framed."""

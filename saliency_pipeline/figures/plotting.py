@@ -1,0 +1,146 @@
+"""Palette, panels, labels and files of all matplotlib figures.
+
+Figures use matplotlib's object interface, never pyplot: no window, no global state, and any thread may plot.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import unicodedata
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+
+from saliency_pipeline.files import write_atomically
+
+# of Okabe and Ito's palette, distinguishable by color-blind readers and in gray
+BLUE = "#0072B2"
+ORANGE = "#D55E00"
+GREY = "#6b6b6b"
+ROPE = "#e4ecf3"
+"""Shade of the region of practical equivalence."""
+
+FONT = "DejaVu Sans"
+"""Part of matplotlib, so that figures do not depend on the machine's fonts."""
+
+VERBATIM: dict[str, Any] = {"parse_math": False, "usetex": False, "fontfamily": FONT}
+"""Options of a text that users wrote: a dollar sign is a dollar sign."""
+
+FEW_POINTS = 12
+"""Lines with at most so many points have markers."""
+
+_DPI = 200
+_MISSING = "\N{WHITE SQUARE}"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches, whose panels make room for their labels."""
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
+
+
+def frame(axes: Axes, title: str, grid: str = "y", color: str = "black") -> None:
+    """Style shared by all panels: the quantity above the panel, a light grid, no box."""
+    axes.set_title(title, loc="left", fontsize=11, color=color, **VERBATIM)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x" if grid == "x" else "y", color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=10)
+
+
+def epoch_axis(axes: Axes) -> None:
+    """Label the horizontal axis as epochs, with whole numbers."""
+    axes.set_xlabel("epoch")
+    axes.set_xmargin(0.02)
+    axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+
+
+def beside(x: float, y: float, *, left: bool = False, below: bool = False, gap: float = 6) -> dict[str, Any]:
+    """Options of `Axes.annotate` for a text at (x, y), `gap` points to one side and above or below."""
+    return {
+        "xy": (x, y),
+        "xytext": (-gap if left else gap, -gap if below else gap),
+        "textcoords": "offset points",
+        "ha": "right" if left else "left",
+        "va": "top" if below else "bottom",
+        "fontsize": 11,
+    }
+
+
+def name_cells(axes: Axes, names: list[str], side: float) -> None:
+    """Label rows and columns of a square matrix; labels that would touch are thinned out.
+
+    Args:
+        axes: panel that shows the matrix, one unit per cell.
+        names: of the classes, as `label_text` returns them.
+        side: of the panel in inches.
+    """
+    every = max(1, math.ceil(0.14 * len(names) / side))
+    places = range(0, len(names), every)
+    # 72 points per inch; larger letters than the cells would touch
+    size = min(10.0, 0.75 * 72 * side * every / len(names))
+    axes.set_xticks(places, names[::every], rotation=90, fontsize=size, **VERBATIM)
+    axes.set_yticks(places, names[::every], fontsize=size, **VERBATIM)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def label_text(text: str, longest: int = 80) -> str:
+    r"""A text as one line of at most `longest` characters, with a square per character that the font lacks.
+
+    >>> label_text("R&D\n$5 猫")
+    'R&D $5 □'
+    >>> label_text("a long name", 7)
+    'a long…'
+    """
+    text = " ".join(text.split())
+    # control characters and direction marks are invisible
+    text = "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cf"))
+    text = "".join(c if _font().get_char_index(ord(c)) else _MISSING for c in text)
+    return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
+
+
+def write_png(figure: Figure, path: Path, *, dpi: int = _DPI, tight: bool = False) -> None:
+    """Write a figure as a PNG, atomically.
+
+    Args:
+        figure: the figure.
+        path: file to write.
+        dpi: pixels per inch.
+        tight: crop or grow the picture to its content instead of keeping the figure's size.
+
+    Raises:
+        SalpipeError: the file cannot be written.
+    """
+    FigureCanvasAgg(figure)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi, facecolor="white", bbox_inches="tight" if tight else None)
+    write_atomically(path, file.getvalue())
+
+
+def write_svg(figure: Figure, path: Path) -> bytes:
+    """Write a figure as an SVG, atomically, and return its content; the same figure gives the same bytes.
+
+    Raises:
+        SalpipeError: the file cannot be written.
+    """
+    text = io.StringIO()
+    # the names of clip paths are random without a salt, and the metadata holds the date
+    with matplotlib.rc_context({"svg.hashsalt": "salpipe"}):
+        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})  # type: ignore[no-untyped-call]
+    write_atomically(path, text.getvalue())
+    return text.getvalue().encode()
+
+
+@cache
+def _font() -> FT2Font:
+    return FT2Font(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")))

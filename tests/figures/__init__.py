@@ -1,0 +1,1 @@
+"""Tests of the kit that figures, pictures and pages share."""
