@@ -71,7 +71,7 @@ def analyze(
     rules: Rules,
     context: Context,
 ) -> Results:
-    """Everything that finished runs show.
+    """Analyze finished runs.
 
     Args:
         runs: of all arms and settings.

@@ -157,7 +157,7 @@ def contrasts(arms: Sequence[Arm]) -> list[Question]:
 
 
 def with_candidates(arms: Sequence[Arm]) -> tuple[Arm, ...]:
-    """The arms, every control with the candidate it belongs to, which is looked for by its options where none is named.
+    """The arms, every control with its candidate, which is inferred from the options if it is not named.
 
     Raises:
         SalpipeError: a control that differs from every candidate, or from the one named, in more than its maps.

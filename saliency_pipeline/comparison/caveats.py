@@ -1,4 +1,4 @@
-"""Caveats: what restricts the results of a comparison, one sentence per caveat, for `warnings` of results.json."""
+"""Caveats of a comparison, one sentence each, for `warnings` of results.json."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def plan_only(
     *,
     progress: Progress | None = None,
 ) -> tuple[Plan, list[Task], Estimate]:
-    """The plan and the runs that `compare` would train with the same arguments, and how long that takes.
+    """The plan and the runs that `compare` would train with the same arguments, and their estimated duration.
 
     Nothing is written. Of several looks the last is counted; the runs may end at an earlier one.
     """
@@ -167,7 +167,7 @@ def _grouped(pairs: ShardFolder, shared: TrainConfig | None, progress: Progress)
 
 
 def _check_groups(folder: Path, tasks: Sequence[Task], groups: Groups) -> None:
-    """Refuse to mix runs on folds of other groups, such as of a table that has changed since.
+    """Refuse runs on folds of other groups, such as those of a table that has changed since.
 
     Raises:
         PlanMismatchError: a run was started with other groups.
@@ -267,7 +267,7 @@ def _origin(pairs: ShardFolder, plan: Plan) -> dict[str, Any]:
 
 
 def divided_groups(pairs: ShardFolder, groups: Groups, folds: int) -> list[str]:
-    """A warning where images of one group lie in different splits of the shards; folds never divide a group."""
+    """A warning if images of one group are in different splits of the shards; folds never divide a group."""
     if not (images := divided(pairs, groups, folds=bool(folds))):
         return []
     others = "duplicates or others of their group" if groups.by else "duplicates"

@@ -85,7 +85,7 @@ def learning_curves(results: Results, setting: SettingResult) -> Figure | None:
 
 
 def threshold_kind(threshold: Threshold) -> str:
-    """Where a threshold comes from."""
+    """Origin of a threshold in words."""
     if threshold.fixed:
         return "threshold chosen as an option"
     return f"descriptive threshold ({100 * THRESHOLD_SHARE:.0f} % of the reference's median)"

@@ -154,7 +154,7 @@ def combine(comparisons: Sequence[Path], output: Path | str, *, progress: Progre
 
 
 def _refuse_others(folder: Path, names: set[str]) -> None:
-    """Refuse other data sets than those that a folder has results over: which count is fixed before looking.
+    """Refuse data sets other than those of the stored results: they are fixed before looking.
 
     Raises:
         SalpipeError: a data set was added or left out.
@@ -252,7 +252,7 @@ def _hashes(path: Path, results: Results) -> set[str]:
 
 
 def _shards_of(comparison: Path) -> ShardFolder | None:
-    """The shards of a comparison, None where they are gone."""
+    """The shards of a comparison, None if they no longer exist."""
     if not (comparison / COSTS).exists():
         return None
     place = read_json(comparison / COSTS).get("shards")

@@ -87,7 +87,7 @@ def estimate(plan: Plan, tasks: Sequence[Task], jobs: int) -> Estimate:
 
 
 def choose_shared_precision(configs: Sequence[TrainConfig], pairs: ShardFolder, threads: int) -> str:
-    """The precision of all runs, decided once: arms must not differ in it, so bf16 has to suit each of them.
+    """Choose one precision for all runs: bf16 only if it suits every arm, because arms must not differ in it.
 
     Args:
         configs: one run of every arm; the first batch of each decides whether bf16 is faster and keeps its gradient.

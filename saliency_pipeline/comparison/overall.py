@@ -1,4 +1,4 @@
-"""From finished comparisons on several data sets to results over all of them, and their verdict. No file is read here.
+"""Results and verdict over several data sets, from a finished comparison on each. No file is read here.
 
 Only the primary question, which all comparisons share, has a verdict; other contrasts of the same measure and data
 budget are estimated beside it. A data set is left out, with the reason, where its own comparison allows no verdict.

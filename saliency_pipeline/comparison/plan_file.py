@@ -72,7 +72,7 @@ def stored_plan(folder: Path) -> dict[str, Any] | None:
 
 
 def store(plan: Plan, folder: Path) -> None:
-    """Keep the plan. Arms and budgets may be added to a stored one, repeats before the first run is finished; nothing
+    """Store the plan. Arms and budgets may be added to a stored one, repeats before the first run is finished; nothing
     else may change.
 
     Raises:
@@ -106,7 +106,7 @@ def store(plan: Plan, folder: Path) -> None:
 
 
 def record_look(folder: Path, repeats: int) -> None:
-    """Keep in the stored plan that a number of repeats was analyzed; after that the number planned is fixed."""
+    """Store that a number of repeats was analyzed; after that the planned number is fixed."""
     plan = stored_plan(folder) or {}
     analyzed = plan.get(ANALYZED, [])
     if repeats not in analyzed:
@@ -114,7 +114,7 @@ def record_look(folder: Path, repeats: int) -> None:
 
 
 def chosen_before(folder: Path) -> tuple[str, int] | None:
-    """Precision and threads that a comparison began with, None where the folder holds none.
+    """Precision and threads of the stored plan, None if there is none.
 
     Raises:
         SalpipeError: the stored plan is damaged, or of an earlier version.

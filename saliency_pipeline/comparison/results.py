@@ -376,7 +376,3 @@ class Results:
     def setting(self, name: str) -> SettingResult:
         """The data budget of a name; StopIteration where there is none."""
         return next(setting for setting in self.settings if setting.name == name)
-
-    def arm(self, name: str) -> ComparedArm:
-        """The arm of a name; StopIteration where there is none."""
-        return next(arm for arm in self.arms if arm.name == name)

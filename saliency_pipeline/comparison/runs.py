@@ -1,4 +1,4 @@
-"""Finished training runs as a comparison reads them: arm, seed and fold, curves, predictions, first weights."""
+"""Finished training runs: arm, seed and fold, curves, predictions, first weights."""
 
 from __future__ import annotations
 
@@ -108,12 +108,12 @@ class Run:
 
     @property
     def final(self) -> float:
-        """Validation top-1 after the last epoch that was trained, also where `patience` ended the run."""
+        """Validation top-1 after the last epoch that was trained, even if `patience` ended the run."""
         return float(self.curves["validation_top1"][-1])
 
     @property
     def epochs_trained(self) -> int:
-        """Number of epochs that were trained: fewer than asked for where `patience` ended the run."""
+        """Number of epochs that were trained: fewer than requested if `patience` ended the run."""
         return len(self.curves["validation_top1"])
 
 

@@ -64,7 +64,7 @@ def best_rate(task: Task, folder: Path, lrs: Sequence[float]) -> float | None:
 
 
 def mark_diverged(run: Path, reason: str) -> None:
-    """Keep that an inner run diverged."""
+    """Mark an inner run as diverged."""
     write_json(run / DIVERGED, {"error": reason})
 
 

@@ -55,7 +55,7 @@ class Tested:
 
     @property
     def p(self) -> float | None:
-        """Of its own test, not adjusted."""
+        """Its p value, not adjusted."""
         return p_of(self.result, self.where.own_split)
 
     def is_finished(self, looks: Looks) -> bool:
