@@ -1,4 +1,4 @@
-"""`salpipe audit`: parse, call `saliency_pipeline.gallery.audit`, say what was found."""
+"""`salpipe audit`: find duplicates in a data set."""
 
 from __future__ import annotations
 
@@ -21,27 +21,28 @@ from saliency_pipeline.cli.options import (
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.selection import selection_options
 from saliency_pipeline.errors import IntegrityError, SalpipeError
+from saliency_pipeline.subsets import MAX_THRESHOLD, THRESHOLD
 from saliency_pipeline.text import shown
 
 if TYPE_CHECKING:
     from saliency_pipeline.datasets.layout import ReadOptions
-    from saliency_pipeline.subsets.select import Selection
+    from saliency_pipeline.subsets.selection import Selection
 
 
 @click.command(name="audit")
 @config_option
 @click.argument("images", type=click.Path(exists=True, path_type=Path))
-@output_option("Where everything goes; by default beside IMAGES, as IMAGES-audit.", required=False)
-@click.option("--exact-only", is_flag=True, help="Compare the files' bytes alone, which needs no decoding.")
+@output_option("Output folder.  [default: IMAGES-audit, beside IMAGES]", required=False)
+@click.option("--exact-only", is_flag=True, help="Compare file contents only; nothing is decoded.")
 @click.option(
     "--threshold",
-    type=Number(0, 0.1),
-    default=0.01,
+    type=Number(0, MAX_THRESHOLD),
+    default=THRESHOLD,
     show_default=True,
     metavar="D",
-    help="The greatest distance of near duplicates, 1 - correlation of their gray levels.",
+    help="Maximum distance of near duplicates: 1 - correlation of gray levels.",
 )
-@click.option("--fail-on-leak", is_flag=True, help="Exit with 4 where duplicates lie in more than one split.")
+@click.option("--fail-on-leak", is_flag=True, help="Exit with code 4 if duplicates are in more than one split.")
 @selection_options
 @json_option
 @quiet_option
@@ -57,13 +58,13 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Find duplicates, those with two labels, and those that leak from split to split.
+    """Find duplicates, also with different labels or across splits.
 
-    IMAGES is a data set in any layout; or a list of PubFig (dev_urls.txt), of which the md5 are compared. Exact
-    duplicates are the same bytes; near duplicates are re-encoded, rescaled or cropped a little, but not mirrored.
-    Writes duplicates.html, duplicates.csv, and a folder of fingerprints, so that the same command goes on where it
-    was interrupted. Nothing is changed; 'salpipe generate --dedupe' leaves duplicates out. With --split, splits are
-    dealt as if there were no duplicates, which 'salpipe generate' keeps together.
+    IMAGES is a data set in any layout, or a list of PubFig (dev_urls.txt), whose md5 sums are compared. Exact
+    duplicates have the same bytes; near duplicates are re-encoded, rescaled or slightly cropped, but not mirrored.
+    Writes duplicates.html, duplicates.csv, and a folder of fingerprints, with which the same command resumes. No image
+    is changed; 'salpipe generate --dedupe' leaves duplicates out. With --split, images are split as if there were no
+    duplicates, which 'salpipe generate' keeps together.
 
     \b
     Examples:
@@ -75,7 +76,7 @@ def command(
     from saliency_pipeline.datasets.pubfig_list import is_list
     from saliency_pipeline.gallery.audit import audit, audit_list
     from saliency_pipeline.subsets.prepare import prepare
-    from saliency_pipeline.subsets.select import Selection
+    from saliency_pipeline.subsets.selection import Grouping, Selection
     from saliency_pipeline.text import plural
 
     output = output or beside(images, "audit")
@@ -83,17 +84,17 @@ def command(
     listed = images.is_file() and is_list(images)
     if listed:
         if selection != Selection(seed=selection.seed):
-            raise SalpipeError(f"{images}: a list is compared as a whole; leave --classes, --split and their like out")
+            raise SalpipeError(f"{images}: a list is compared as a whole; leave out --classes, --split and the like")
         report = audit_list(images, output, progress=progress)
     else:
-        catalogue = prepare(images, layout, reading, selection, together=False, progress=progress)
+        catalogue = prepare(images, layout, reading, selection, Grouping(group_duplicates=False), progress=progress)
         report = audit(catalogue, output, threshold=threshold, exact_only=exact_only, progress=progress)
     if as_json:
         json_echo(asdict(report))
     else:
         unreadable = f", {report.unreadable:,} of them unreadable" if report.unreadable else ""
         echo(f"{shown(images)}: {plural(report.images, 'row' if listed else 'image')}{unreadable}")
-        near = "near ones were not looked for" if report.near is None else f"{report.near:,} near"
+        near = "near ones not searched" if report.near is None else f"{report.near:,} near"
         echo(f"{plural(report.groups, 'group')} of duplicates: {report.exact:,} exact, {near}")
         echo(
             f"{plural(report.conflicts, 'group')} with different labels"
@@ -104,5 +105,5 @@ def command(
     if fail_on_leak and report.leaks:
         raise IntegrityError(
             f"{images}: duplicates in more than one split, {plural(report.leaks, 'group')}; leave them out "
-            "(generate --dedupe keep-first) or deal new splits (generate --split)"
+            "(generate --dedupe keep-first) or split anew (generate --split)"
         )

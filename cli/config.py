@@ -1,6 +1,6 @@
-"""`--config FILE.toml`: a file that supplies defaults for the parameters of a command.
+"""`--config FILE.toml`: a file with defaults of the parameters of a command.
 
-A value of the file is read exactly as if it had been typed on the command line; what is typed there wins over it.
+A value of the file is parsed as if it were given on the command line, which takes precedence.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ from saliency_pipeline.errors import SalpipeError
 
 
 def apply(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> None:
-    """Make a file's values the defaults of the command that is being parsed: the callback of `--config`, eager.
+    """Use the values of a file as defaults of the command that is being parsed: the eager callback of `--config`.
 
     A key is an option's long name without its dashes (`max-rejects`, also spelled `max_rejects`) or an argument's name
-    in lower case. Keys stand at the top of the file, for whichever command reads it, or in a table named after a
-    command (`[generate]`), which wins; the tables of other commands are ignored. An option that may be repeated takes a
-    list.
+    in lower case. Keys are at the top level, for any command, or in a table named after a command (`[generate]`), which
+    takes precedence; the tables of other commands are ignored. An option that may be repeated takes a list.
 
     Args:
         ctx: the context whose `default_map` is set.
         parameter: `--config` itself.
-        path: the file, or None where the option was not given.
+        path: the file, or None if the option was not given.
 
     Raises:
         SalpipeError: the file is not TOML, a key is unknown, or a value is not of its parameter's kind.
@@ -50,14 +49,14 @@ def apply(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
         name = key.replace("_", "-")
         if name not in parameters:
             near = difflib.get_close_matches(name, parameters, n=1)
-            remedy = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(parameters))}"
+            remedy = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(sorted(parameters))}"
             raise SalpipeError(f"{path}: unknown key '{key}' for 'salpipe {command}'; {remedy}")
         defaults[parameters[name].name or ""] = _typed(parameters[name], value, f"{path}: {key}", ctx)
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
 
 
 def _names_of_commands(ctx: click.Context) -> set[str]:
-    """The command being parsed and, where it stands in a group, its neighbors."""
+    """Names of the command being parsed and of the other commands of its group."""
     names = {ctx.info_name or ""}
     if ctx.parent is not None and isinstance(ctx.parent.command, click.Group):
         names |= set(ctx.parent.command.list_commands(ctx.parent))
@@ -65,16 +64,16 @@ def _names_of_commands(ctx: click.Context) -> set[str]:
 
 
 def _names(parameter: click.Parameter) -> list[str]:
-    """What a parameter is called in a file: its long option names, or its own name for an argument."""
+    """Keys of a parameter in a file: long names of an option, the name of an argument."""
     if isinstance(parameter, click.Argument):
         return [(parameter.name or "").replace("_", "-")]
-    if not parameter.expose_value:  # --help, --version and their like decide nothing
+    if not parameter.expose_value:  # --help, --version
         return []
     return [name[2:] for name in parameter.opts if name.startswith("--")]
 
 
 def _typed(parameter: click.Parameter, value: object, where: str, ctx: click.Context) -> object:
-    """A TOML value as the command line would have delivered it, checked by the parameter's own type."""
+    """A TOML value as the command line would deliver it, checked by the parameter's type."""
     if isinstance(parameter, click.Option) and parameter.is_flag:
         if not isinstance(value, bool):
             raise SalpipeError(f"{where}: expected true or false, got {value!r}")

@@ -1,4 +1,4 @@
-"""`salpipe evaluate`: parse, call `saliency_pipeline.evaluation.evaluate`, print the figures."""
+"""`salpipe evaluate`: evaluate a trained network on shards."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from saliency_pipeline.cli.options import (
 )
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.text import shown
+from saliency_pipeline.training.config import PARTS
 
 
 @click.command()
@@ -25,14 +26,14 @@ from saliency_pipeline.text import shown
 @click.argument("shards", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--split",
-    type=click.Choice(["train", "validation", "test", "all"]),
+    type=click.Choice(PARTS),
     default="validation",
     show_default=True,
-    help="Which images; train and validation as the run had them, with its own fold where it was trained with --folds.",
+    help="Part to evaluate; train and validation are those of the run, of its fold if it was trained with --folds.",
 )
 @output_option(
-    "Where tables and pictures go; by default RUN/evaluation-SPLIT, for other shards than those of training with their "
-    "name at its end.",
+    "Output folder of tables and figures.  [default: RUN/evaluation-SPLIT, with the name of SHARDS appended if the run "
+    "was trained on others]",
     required=False,
 )
 @batch_size_option
@@ -43,11 +44,11 @@ from saliency_pipeline.text import shown
 def command(
     run: Path, shards: Path, split: str, output: Path | None, batch_size: int, device: str, as_json: bool, quiet: bool
 ) -> None:
-    """Evaluate a trained network: accuracy, F1, calibration, and every image's answer.
+    """Evaluate a trained network: accuracy, F1, calibration and predictions per image.
 
-    RUN is a folder of 'salpipe train', whose best network is taken, or the file of a network; SHARDS hold the run's
-    classes. The best epoch was chosen by the validation images, so the test split is the honest one. Frames of
-    another size than in training are taken, with a note, where the network runs on them. Writes evaluation.json,
+    RUN is a folder of 'salpipe train', of which the best network is evaluated, or a network file; SHARDS must have the
+    run's classes. The best epoch was selected on the validation images, so only the test split is unbiased. Frames of
+    another size than in training are accepted, with a note, if the network supports them. Writes evaluation.json,
     per-class.csv, predictions.csv, confusion.png and reliability.png.
 
     \b
@@ -61,19 +62,21 @@ def command(
     from saliency_pipeline.text import plural
 
     find_device(device)
-    found = evaluate(run, shards, split, output, batch_size=batch_size, device=device, progress=TerminalProgress(quiet))
+    result = evaluate(
+        run, shards, split, output, batch_size=batch_size, device=device, progress=TerminalProgress(quiet)
+    )
     if as_json:
-        json_echo({"folder": found.folder, **found.metrics})
+        json_echo({"folder": result.folder, **result.metrics})
         return
-    m = found.metrics
+    m = result.metrics
     low, high = m["intervals"]["top1"]
     echo(f"{split}: {plural(m['images'], 'image')} of {m['classes']:,} class{'es'[: 2 * (m['classes'] != 1)]}")
     echo(f"top-1 {m['top1']:.1%} ({m['intervals']['level']:.0%} interval {low:.1%} to {high:.1%})")
-    # of five classes all are among the highest five
+    # None with five classes or fewer
     top5 = "" if m["top5"] is None else f"top-5 {m['top5']:.1%}, "
     echo(f"{top5}macro F1 {m['macro_f1']:.3f}, ECE {m['calibration']['ece']:.1%}")
-    if worst := [f"{shown(row['class'])} {row['f1']:.2f} ({row['support']})" for row in found.worst()]:
+    if worst := [f"{shown(row['class'])} {row['f1']:.2f} ({row['support']})" for row in result.worst()]:
         echo(f"lowest F1 (images): {', '.join(worst)}")
     for caveat in m["caveats"]:
         echo(f"note: {shown(caveat)}")
-    echo(f"tables and pictures are in {shown(found.folder)}")
+    echo(f"tables and figures are in {shown(result.folder)}")

@@ -1,4 +1,4 @@
-"""`salpipe export`: parse, call `saliency_pipeline.evaluation.export`, say what the model takes."""
+"""`salpipe export`: export a trained network to ONNX."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 
 from saliency_pipeline.cli.options import OutputPath, config_option, echo, json_echo, json_option, quiet_option
 from saliency_pipeline.cli.progress import TerminalProgress
+from saliency_pipeline.evaluation import OPSET
 from saliency_pipeline.text import shown
 
 
@@ -20,25 +21,26 @@ from saliency_pipeline.text import shown
     type=OutputPath(path_type=Path),
     required=True,
     metavar="FILE.onnx",
-    help="The file to write; one that is there is replaced.",
+    help="Output file; an existing one is replaced.",
 )
 @click.option(
     "--opset",
-    type=click.IntRange(min=18),
-    default=18,
+    type=click.IntRange(min=OPSET),
+    default=OPSET,
     show_default=True,
     metavar="N",
-    help="Version of the ONNX operators.",
+    help="ONNX opset version.",
 )
 @config_option
 @json_option
 @quiet_option
 def command(run: Path, output: Path, opset: int, as_json: bool, quiet: bool) -> None:
-    """Write a trained network as an ONNX model, and check that it answers as PyTorch does.
+    """Export a trained network to ONNX, and compare its logits with PyTorch's.
 
-    RUN is a folder of 'salpipe train', whose best network is taken, or the file of a network. The model takes RGB
-    images in [0, 1] and, where the network needs them, maps brought to the images' size and normalized as in training;
-    images are normalized inside. Classes, method and normalization are in its metadata. Needs the extra 'onnx'.
+    RUN is a folder of 'salpipe train', of which the best network is exported, or a network file. The model takes RGB
+    images in [0, 1] and, if the network needs them, maps resized to the images' size and normalized as in training;
+    images are normalized inside the model. Classes, method and normalization are in its metadata. Requires the extra
+    'onnx'.
 
     \b
     Examples:
@@ -47,10 +49,10 @@ def command(run: Path, output: Path, opset: int, as_json: bool, quiet: bool) -> 
     """  # noqa: D301 - click reads \b
     from saliency_pipeline.evaluation.export import export
 
-    found = export(run, output, opset=opset, progress=TerminalProgress(quiet))
+    exported = export(run, output, opset=opset, progress=TerminalProgress(quiet))
     if as_json:
-        json_echo(asdict(found))
+        json_echo(asdict(exported))
         return
-    inputs = ", ".join(f"{name} ({shape})" for name, shape in found.inputs.items())
-    echo(f"{shown(found.file)}: {inputs} to logits (N x {found.classes}), opset {found.opset}")
-    echo(f"differs from PyTorch by at most {found.error:.1e} of the range of the logits")
+    inputs = ", ".join(f"{name} ({shape})" for name, shape in exported.inputs.items())
+    echo(f"{shown(exported.file)}: {inputs} to logits (N x {exported.classes}), opset {exported.opset}")
+    echo(f"differs from PyTorch by at most {exported.error:.1e} of the range of the logits")

@@ -1,22 +1,24 @@
-"""`salpipe fetch`: parse, call `saliency_pipeline.fetching.fetch`, print what came of it and what is there."""
+"""`salpipe fetch`: download the images of a list of URLs."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from saliency_pipeline.cli.options import (
-    Number,
     config_option,
     echo,
     json_echo,
     json_option,
     output_option,
     quiet_option,
+    setting_options,
 )
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.fetching.session import Limits
 from saliency_pipeline.text import shown
 
 
@@ -28,52 +30,35 @@ from saliency_pipeline.text import shown
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     required=True,
     metavar="FILE",
-    help="dev_urls.txt or eval_urls.txt of PubFig, any version.",
+    help="URL list of PubFig: dev_urls.txt or eval_urls.txt, any version.",
 )
-@output_option("Folder for the images, one below it for each person; run the same command again to go on.")
-@click.option("--person", "people", multiple=True, metavar="NAME", help="Only this person; may be repeated.")
+@output_option("Folder for the images, with one subfolder per person; run the same command again to resume.")
+@click.option("--person", "people", multiple=True, metavar="NAME", help="Download only this person; may be repeated.")
 @click.option(
     "--per-person",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Images a person is to have; the list is tried in its order until so many are there.",
+    help="Number of images per person; the list is tried in order until they are present.",
 )
-@click.option("--jobs", type=click.IntRange(1, 256), default=32, show_default=True, metavar="N", help="At a time.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 256),
+    default=32,
+    show_default=True,
+    metavar="N",
+    help="Number of concurrent downloads.",
+)
 @click.option(
     "--per-host",
     type=click.IntRange(1, 16),
     default=2,
     show_default=True,
     metavar="N",
-    help="At a time from one host.",
+    help="Maximum concurrent downloads per host.",
 )
-@click.option(
-    "--timeout",
-    type=Number(0, 600, min_open=True),
-    default=20.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="To connect, and between two pieces of a reply; an attempt takes ten times as long at most.",
-)
-@click.option(
-    "--retries",
-    type=click.IntRange(0, 20),
-    default=3,
-    show_default=True,
-    metavar="N",
-    help="Further attempts, with growing waits, where a failure may pass.",
-)
-@click.option(
-    "--max-bytes",
-    type=click.IntRange(1, 2**30),
-    default=20_000_000,
-    show_default=True,
-    metavar="N",
-    help="The largest image that is taken.",
-)
-@click.option("--allow-private", is_flag=True, help="Connect also to private and loopback addresses.")
-@click.option("--retry-failed", is_flag=True, help="Try also what failed for good before, such as 404.")
-@click.option("--check", is_flag=True, help="Only compare what is there with the list; nothing is downloaded.")
+@setting_options(Limits)
+@click.option("--retry-failed", is_flag=True, help="Also retry permanent failures such as 404.")
+@click.option("--check", is_flag=True, help="Only compare the folder with the list; download nothing.")
 @config_option
 @json_option
 @quiet_option
@@ -85,20 +70,17 @@ def command(
     per_person: int | None,
     jobs: int,
     per_host: int,
-    timeout: float,
-    retries: int,
-    max_bytes: int,
-    allow_private: bool,
     retry_failed: bool,
     check: bool,
     as_json: bool,
     quiet: bool,
+    **limits: Any,
 ) -> None:
-    """Download the images of a list of DATASET, which is pubfig.
+    """Download the images of a data set that is published as a list of URLs: pubfig.
 
-    PubFig is published as a list of URLs. Many of them are dead by now: what became of each stands in fetch.jsonl,
-    and the report counts what there is. An image is kept only if it is the one of the list by its md5. An interrupted
-    run goes on where it was, and a later one tries again what may have passed; nothing is downloaded twice.
+    Many of the URLs are dead by now: fetch.jsonl records the outcome per URL, and the report counts the images that
+    are present. An image is kept only if its md5 sum is that of the list. The same command resumes an interrupted run
+    and later retries temporary failures; nothing is downloaded twice.
 
     \b
     Examples:
@@ -109,7 +91,6 @@ def command(
     """  # noqa: D301 - click reads \b
     from saliency_pipeline.fetching.fetch import fetch
     from saliency_pipeline.fetching.presence import FEW, check_list
-    from saliency_pipeline.fetching.session import Limits
 
     progress = TerminalProgress(quiet)
     report = None
@@ -119,20 +100,20 @@ def command(
             output,
             jobs=jobs,
             per_host=per_host,
-            limits=Limits(timeout=timeout, retries=retries, max_bytes=max_bytes, allow_private=allow_private),
+            limits=Limits(**limits),
             people=people,
             limit_per_person=per_person,
             retry_failed=retry_failed,
             progress=progress,
         )
-    there = check_list(listed, output, people=people, few_below=min(FEW, per_person or FEW), progress=progress)
-    for note in (report or there).notes:
+    presence = check_list(listed, output, people=people, few_below=min(FEW, per_person or FEW), progress=progress)
+    for note in (report or presence).notes:
         progress.note(note)
     if as_json:
-        json_echo({"fetch": report.as_dict() if report else None, "presence": there.as_dict()})
+        json_echo({"fetch": report.as_dict() if report else None, "presence": presence.as_dict()})
     else:
         if report:
             echo(report.as_text())
-        echo(there.as_text())
+        echo(presence.as_text())
     if report and not report.images:
-        raise SalpipeError(f"{shown(output)}: none of the images is there; fetch.jsonl in it says what became of each")
+        raise SalpipeError(f"{shown(output)}: no image is present; see fetch.jsonl in it for the outcome per URL")

@@ -1,4 +1,4 @@
-"""`salpipe inspect`: parse, call `saliency_pipeline.inspect`, print the summary."""
+"""`salpipe inspect`: summarize shards."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from saliency_pipeline.cli.options import echo, json_echo, json_option
 @click.argument("shards", type=click.Path(exists=True, path_type=Path))
 @json_option
 def command(shards: Path, as_json: bool) -> None:
-    """Say what SHARDS, a finished folder of shards or one shard file, holds.
+    """Summarize SHARDS, a complete folder of shards or one shard file.
 
-    Counts by class and split, sizes, how the maps were made, statistics of scores and maps, rejected images.
+    Prints counts per class and split, sizes, how the maps were computed, statistics of scores and maps, and rejected
+    images.
 
     \b
     Examples:

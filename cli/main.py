@@ -1,7 +1,7 @@
-"""The `salpipe` group: which commands there are, and what a failed one leaves on the terminal.
+"""The `salpipe` command group: its commands, their errors and exit codes, and interruptions.
 
-A command's file is imported when that command is called, so that `salpipe --help` imports none of them (and neither
-torch nor NumPy).
+A command's module is imported when that command is called, so that `salpipe --help` imports none of them, nor torch
+nor NumPy.
 """
 
 import atexit
@@ -24,42 +24,42 @@ from saliency_pipeline.home import provide_home
 from saliency_pipeline.text import printable
 
 COMMANDS = {
-    "fetch": ("saliency_pipeline.cli.fetch:command", "Download the images of a list of URLs: PubFig."),
-    "audit": ("saliency_pipeline.cli.audit:command", "Find duplicates, and those with two labels or in two splits."),
-    "generate": ("saliency_pipeline.cli.generate:command", "Explain a data set of images and store paired shards."),
-    "inspect": ("saliency_pipeline.cli.inspect:command", "Say what a folder of shards, or one shard, holds."),
-    "verify": ("saliency_pipeline.cli.verify:command", "Check shards and name every damaged one."),
-    "show": ("saliency_pipeline.cli.show:command", "Draw a gallery and a contact sheet of overlays."),
-    "train": ("saliency_pipeline.cli.train:command", "Train a network on pairs, modulated by the maps or not."),
-    "compare": ("saliency_pipeline.cli.compare:command", "Train arms in pairs and say how they differ."),
-    "evaluate": ("saliency_pipeline.cli.evaluate:command", "Measure a trained network on labeled images."),
-    "predict": ("saliency_pipeline.cli.predict:command", "Classify plain images with a trained network."),
-    "export": ("saliency_pipeline.cli.export:command", "Write a trained network as an ONNX model."),
-    "models": ("saliency_pipeline.cli.models:command", "List the source models that can be used."),
+    "fetch": ("saliency_pipeline.cli.fetch:command", "Download the images of a list of URLs (PubFig)."),
+    "audit": ("saliency_pipeline.cli.audit:command", "Find duplicates, also with different labels or across splits."),
+    "generate": ("saliency_pipeline.cli.generate:command", "Compute saliency maps of images and store both in shards."),
+    "inspect": ("saliency_pipeline.cli.inspect:command", "Summarize a folder of shards or one shard."),
+    "verify": ("saliency_pipeline.cli.verify:command", "Check shards and list the damaged ones."),
+    "show": ("saliency_pipeline.cli.show:command", "Render a gallery and a contact sheet of overlays."),
+    "train": ("saliency_pipeline.cli.train:command", "Train a network on images with their saliency maps."),
+    "compare": ("saliency_pipeline.cli.compare:command", "Train arms on the same folds and compare them."),
+    "evaluate": ("saliency_pipeline.cli.evaluate:command", "Evaluate a trained network on labeled images."),
+    "predict": ("saliency_pipeline.cli.predict:command", "Classify images with a trained network."),
+    "export": ("saliency_pipeline.cli.export:command", "Export a trained network to ONNX."),
+    "models": ("saliency_pipeline.cli.models:command", "List the available source models."),
 }
-"""Name of a command: where it is, as `module:attribute`, and its line in `salpipe --help`, in that order."""
+"""Commands by name: location as `module:attribute`, and line in `salpipe --help`."""
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-INTERRUPTED, GO_ON = 130, "interrupted; run the same command again to go on"
+INTERRUPTED, RESUME = 130, "interrupted; run the same command again to resume"
 PATIENCE = 5.0
-"""Seconds that an interrupted command has to clean up before a second interruption ends it at once."""
+"""Seconds for cleanup after an interruption, before a second one ends the process at once."""
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by name and imports the one that is called."""
+    """A group that imports the module of a command when it is called."""
 
     def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.lazy = lazy
         self.interrupted = False
-        """Whether an interruption was answered, after which there is nothing left to interrupt."""
+        """True once an interruption was handled."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of the table."""
+        """Names of the commands, in the order of the table."""
         return list(self.lazy)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command; None where the name is unknown."""
+        """Import a command; None if there is none of that name."""
         if cmd_name not in self.lazy:
             return None
         place, short_help = self.lazy[cmd_name]
@@ -74,33 +74,33 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does it, but an unknown name is answered with the nearest one."""
+        """Resolve a command as click does; the error of an unknown one suggests the nearest name."""
         if args and args[0] not in self.lazy and not args[0].startswith("-"):
             import difflib  # slower to import than the rest of this file
 
             near = difflib.get_close_matches(args[0], self.lazy, n=1)
             ctx.fail(
                 f"no such command '{args[0]}'; "
-                + (f"did you mean '{near[0]}'?" if near else f"there are {', '.join(self.lazy)}")
+                + (f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(self.lazy)}")
             )
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands from the table alone."""
+        """List the commands from the table, without imports."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, short_help) for name, (_, short_help) in self.lazy.items()])
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does it, but that a wrong argument is repeated as what can be printed."""
+        """Parse arguments as click does; control characters in errors are escaped."""
         with usage_errors_escaped(), limits_named(ctx):
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what the user can put right, and an interruption, become one line and an exit code."""
+        """Run the command; a SalpipeError or an interruption becomes one line and an exit code."""
         try:
             os.getcwd()
         except FileNotFoundError:
-            # libraries end the process without a word of their own
+            # libraries would end the process without a message
             fail(ctx, "error: the current folder no longer exists; change to one that does", 1)
         try:
             with usage_errors_escaped(), limits_named(ctx):
@@ -111,11 +111,11 @@ class LazyGroup(click.Group):
             self.interrupted = True
             if sys.stderr.isatty():
                 click.echo(err=True)  # off the line where the terminal wrote ^C
-            fail(ctx, GO_ON, INTERRUPTED)
+            fail(ctx, RESUME, INTERRUPTED)
 
 
 def help_in_source(module: str, function: str) -> str:
-    """The docstring of a function as its source has it: `python -OO` strips docstrings, which are the help."""
+    """The docstring of a function, read from its source: `python -OO` strips docstrings, which are the help."""
     import ast
     import inspect
 
@@ -125,14 +125,14 @@ def help_in_source(module: str, function: str) -> str:
 
 
 def fail(ctx: click.Context, message: str, exit_code: int) -> NoReturn:
-    """End the command: one line on standard error, in which names command no terminal, and the exit code."""
+    """End the command with one line on standard error, control characters escaped, and an exit code."""
     click.echo("salpipe: " + printable(" ".join(message.splitlines())), err=True)
     ctx.exit(exit_code)
 
 
 @contextmanager
 def usage_errors_escaped() -> Iterator[None]:
-    """Escape what a usage error repeats of the command line: a shell's '*' puts strangers' file names there."""
+    """Escape control characters in usage errors: a shell's '*' may expand to any file name."""
     try:
         yield
     except click.ClickException as error:
@@ -142,7 +142,7 @@ def usage_errors_escaped() -> Iterator[None]:
 
 @contextmanager
 def limits_named(ctx: click.Context) -> Iterator[None]:
-    """Answer a full disk, and a limit of the system that is reached, with one line."""
+    """Report a full disk, or a system limit that is reached, in one line."""
     try:
         yield
     except (OSError, RuntimeError, ImportError, MemoryError) as error:
@@ -155,9 +155,9 @@ def limits_named(ctx: click.Context) -> Iterator[None]:
 
 
 def is_disk_full(error: Exception) -> bool:
-    """Whether an error says that the disk, or the user's share of it, is full.
+    """Return whether an error means that the disk is full or the user's quota is exhausted.
 
-    HDF5 reports some failed writes as a RuntimeError that carries the reason in its text alone.
+    HDF5 reports some failed writes as a RuntimeError with the reason in its text only.
     """
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
@@ -165,21 +165,21 @@ def is_disk_full(error: Exception) -> bool:
 
 
 def reached_limit(error: Exception) -> str:
-    """Which limit of the system an error says is reached; empty where it says none."""
+    """Description of the system limit that caused an error; empty if none did."""
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.EMFILE, errno.ENFILE):
         return "limit on open files reached (ulimit -n)"
-    # as the dynamic linker and Python say of memory, under ulimit -v
+    # texts of the dynamic linker and Python for memory, under ulimit -v
     if isinstance(error, MemoryError) or "failed to map segment" in str(error) or number == errno.ENOMEM:
         return "limit on memory reached (ulimit -v, or that of a container)"
-    # as Python says of threads and fork(2) of processes
+    # text of Python for threads, errno of fork(2) for processes
     if "can't start new thread" in str(error) or (number == errno.EAGAIN and not error.args[2:]):
         return "limit on processes and threads reached (ulimit -u, or the pids limit of a container)"
     return ""
 
 
 def print_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
-    """Answer `--version`; importlib.metadata is slow to import, so only then."""
+    """Print the version; importlib.metadata is imported only here because it is slow to import."""
     if not wanted or ctx.resilient_parsing:
         return
     from importlib.metadata import PackageNotFoundError, version
@@ -201,10 +201,10 @@ def print_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) 
     help="Show the version and exit.",
 )
 def salpipe() -> None:
-    """Does knowing where to look help a network learn, on my data?
+    """Train image classifiers with saliency maps, and measure whether the maps help.
 
-    salpipe explains labeled images with a source model and stores every image beside its saliency maps, and trains
-    networks on the pairs, modulated by the maps or not.
+    salpipe computes saliency maps of labeled images with a source model, stores images and maps in shards, trains
+    networks on them with and without the maps, and compares the results.
 
     \b
     Examples:
@@ -213,8 +213,8 @@ def salpipe() -> None:
       salpipe train shards -o run
       salpipe evaluate run shards
 
-    Exit codes: 0 done, 1 an error that the message says how to put right, 2 wrong usage, 3 too many images rejected,
-    4 a damaged shard, 130 interrupted; the same command then goes on where it stopped.
+    Exit codes: 0 success, 1 error, 2 wrong usage, 3 too many images rejected, 4 damaged shards or leaks, 130
+    interrupted; the same command then resumes.
     """  # noqa: D301 - click reads \b
 
 
@@ -227,15 +227,15 @@ def main() -> None:
         if ended == INTERRUPTED:
             os._exit(INTERRUPTED)
 
-    # registered first and called last: Python itself would report that a signal ended the process, though the command
-    # did, wherever the interruption struck code that was compiled from text
+    # registered first and called last: after an interruption in code compiled from text, Python itself would report
+    # that the process was ended by a signal
     atexit.register(leave)
     provide_home()
-    # figures look the same whatever a matplotlibrc, perhaps one among the data, or the environment asks for
+    # figures do not depend on a matplotlibrc, which may be among the data, or on the environment
     os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
     collect_garbage_rarely()
-    answer_interruptions()
-    # where /dev/shm cannot be written; said again, and only where it matters, by whoever wants processes
+    handle_interruptions()
+    # if /dev/shm cannot be written; where processes are used, their own note says so
     warnings.filterwarnings("ignore", ".*joblib will operate in serial mode", UserWarning)
     salpipe.help = salpipe.help or help_in_source(__name__, "salpipe")
     try:
@@ -248,14 +248,15 @@ def main() -> None:
 def provide_streams() -> None:
     """Open the null device in place of standard streams that are closed, as under cron and some daemons.
 
-    Otherwise the next file that is opened, perhaps a shard, would get the number of a stream that libraries write to.
+    Otherwise the next file that is opened, perhaps a shard, would get the file descriptor of a stream that libraries
+    write to.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
-    # Python leaves those out that were closed when it started
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor
+    # None for those that were closed when Python started
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
@@ -263,21 +264,21 @@ def provide_streams() -> None:
 def collect_garbage_rarely() -> None:
     """Raise the thresholds of Python's garbage collector, and let it ignore all objects when the process exits.
 
-    Importing PyTorch creates a million objects that are never released. With the default thresholds a quarter of the
-    time until a network is ready, and most of the time to exit, is spent on looking at them again.
+    Importing PyTorch creates a million objects that are never released. With the default thresholds, traversing them
+    takes a quarter of the time until a network is ready, and most of the time to exit.
     """
     gc.set_threshold(20_000, 10, 10)
     atexit.register(gc.freeze)
 
 
-def answer_interruptions() -> None:
-    """Have a job scheduler's TERM and a closed terminal's HUP end a command as Ctrl-C does, and let none get lost.
+def handle_interruptions() -> None:
+    """Treat SIGTERM (of a scheduler) and SIGHUP (of a closed terminal) as Ctrl-C, and make sure that none is lost.
 
-    Python raises KeyboardInterrupt wherever the main thread happens to be. That may be the callback of a weak reference
-    or a `__del__`, which can pass no exception on (h5py closes its objects there), or an import that catches whatever
-    goes wrong, so the command would go on. It is raised again a moment later, until it arrives; but not while it makes
-    its way, because it would then hit the cleaning up. A signal that comes `PATIENCE` later ends the process at once.
-    What the process was started to ignore, as nohup does, it ignores.
+    Python raises KeyboardInterrupt wherever the main thread is. In a callback of a weak reference or a `__del__`
+    (h5py closes its objects there), which cannot propagate exceptions, or in an import that catches all exceptions, it
+    would be lost. It is therefore raised again after a moment until it is handled, but not while it propagates, which
+    would interrupt the cleanup. A signal that comes `PATIENCE` later ends the process at once. Signals that were
+    ignored when the process started, as under nohup, stay ignored.
     """
     began: list[float] = []
 
@@ -287,24 +288,24 @@ def answer_interruptions() -> None:
         if not salpipe.interrupted and not is_interrupted():
             raise KeyboardInterrupt
         if number != signal.SIGALRM and began[-1] - began[0] > PATIENCE:
-            os.write(2, f"salpipe: {GO_ON}\n".encode())
+            os.write(2, f"salpipe: {RESUME}\n".encode())
             os._exit(INTERRUPTED)
 
     for number in INTERRUPTIONS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, interrupt)
     signal.signal(signal.SIGALRM, interrupt)
-    say = sys.unraisablehook
+    default_hook = sys.unraisablehook
 
     def raised_again(lost: "sys.UnraisableHookArgs") -> None:
         if not issubclass(lost.exc_type, KeyboardInterrupt):
-            say(lost)
+            default_hook(lost)
 
     sys.unraisablehook = raised_again
 
 
 def is_interrupted() -> bool:
-    """Whether a KeyboardInterrupt is being handled where this is called."""
+    """Return whether a KeyboardInterrupt is being handled by the caller."""
     error = sys.exc_info()[1]
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__

@@ -1,4 +1,4 @@
-"""`salpipe models`: parse, call `saliency_pipeline.list_sources`, print a table."""
+"""`salpipe models`: list source models."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from saliency_pipeline.cli.options import echo, json_echo, json_option
 @click.argument("pattern", required=False)
 @json_option
 def command(pattern: str | None, as_json: bool) -> None:
-    """List source models whose name matches PATTERN ('*' for all), or a few good ones.
+    """List source models whose names match PATTERN ('*' for all); by default a recommended few.
 
-    The weights column says whether a model can be used now (embedded, cached) or needs a download. The shortcut
-    column says whether Grad-CAM needs no backward pass; a numerical check when the model is loaded has the last word.
+    The weights column shows whether the weights are present (embedded, cached) or need a download. The shortcut
+    column shows whether Grad-CAM needs no backward pass, which is checked numerically when the model is loaded.
 
     \b
     Examples:
@@ -26,16 +26,16 @@ def command(pattern: str | None, as_json: bool) -> None:
     """  # noqa: D301 - click reads \b
     from saliency_pipeline.models.source.registry import list_sources
 
-    found = list_sources(pattern)
+    sources = list_sources(pattern)
     if as_json:
-        json_echo({"models": [asdict(source) for source in found]})
+        json_echo({"models": [asdict(source) for source in sources]})
         return
     rows = [("name", "library", "weights", "size", "shortcut")]
-    rows += [(s.name, s.library, s.weights, str(s.size or "?"), s.closed_form) for s in found]
+    rows += [(s.name, s.library, s.weights, str(s.size or "?"), s.closed_form) for s in sources]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    if not found:
+    if not sources:
         echo(f"salpipe: no model matches {pattern!r}", err=True)
     if pattern is None:
         echo("\nMore: salpipe models 'resnet*', salpipe models 'torchvision/*', salpipe models '*'", err=True)

@@ -1,52 +1,90 @@
-"""Options that several commands share, each written once, and how a command prints its result."""
+"""Options that several commands share, options derived from settings classes, and output of results."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from saliency_pipeline.cli import config
-from saliency_pipeline.settings import option_name, settings_of
+from saliency_pipeline.evaluation import BATCH
+from saliency_pipeline.gallery import COUNT, MAX_COUNT
+from saliency_pipeline.settings import SEEDS, option_name, settings_of, types_of
 from saliency_pipeline.text import printable
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+C = TypeVar("C")
+
 
 class Number(click.FloatRange):
-    """A number in a range; "nan", which click lets through, is in none."""
+    """A number in a range; unlike click's type, it refuses "nan"."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """As click does it."""
+        """Convert a value; NaN is an error."""
         converted = super().convert(value, param, ctx)
         if math.isnan(converted):
             self.fail(f"{value!r} is not a number", param, ctx)
         return converted
 
 
-class OutputPath(click.Path):
-    """A path to write to; an empty one, which would mean the current folder, is a variable that was not set."""
+class Numbers(click.ParamType[tuple[float, ...]]):
+    """Numbers divided by '/', such as 72/18/10: whole ones as int, others as float."""
+
+    name = "numbers"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """As click does it."""
+        """Convert a text."""
+        if not isinstance(value, str):
+            return value
+        parts = value.split("/")
+        if not all(re.fullmatch(r"[0-9]{1,10}|[0-9]{0,3}\.[0-9]{1,9}", part) for part in parts):
+            self.fail(f"{value!r} is not numbers divided by '/', such as 72/18/10", param, ctx)
+        return tuple(float(part) if "." in part else int(part) for part in parts)
+
+
+class Separated(click.ParamType[tuple[Any, ...]]):
+    """Items with a separator between them, such as 5,10,all."""
+
+    name = "items"
+
+    def __init__(self, separator: str, item: type) -> None:
+        self._separator, self._item = separator, item
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Convert a text."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return tuple(map(self._item, value.split(self._separator)))
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
+class OutputPath(click.Path):
+    """A path to write to; refuses the empty path, which is an unset shell variable rather than the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Convert a value; the empty path is an error."""
         if not os.fspath(value):
             self.fail("is empty; use . for the current folder", param, ctx)
         return super().convert(value, param, ctx)
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 """`--json`, delivered as `as_json`."""
 
 quiet_option = click.option(
-    "-q", "--quiet", is_flag=True, help="No progress bar and no notes; errors are still printed."
+    "-q", "--quiet", is_flag=True, help="Suppress the progress bar and notes; errors are still printed."
 )
 """`--quiet`, delivered as `quiet`."""
 
@@ -57,28 +95,37 @@ config_option = click.option(
     is_eager=True,
     expose_value=False,
     metavar="FILE.toml",
-    help="Take defaults for these options from a TOML file; options given here win.",
+    help="Read defaults of these options from a TOML file; the command line takes precedence.",
 )
-"""`--config`, which delivers nothing: it changes the defaults of the other options."""
+"""`--config`, which is not delivered: it changes the defaults of the other options."""
 
 batch_size_option = click.option(
-    "--batch-size", type=click.IntRange(min=1), default=32, show_default=True, metavar="N", help="Images at a time."
+    "--batch-size", type=click.IntRange(min=1), default=BATCH, show_default=True, metavar="N", help="Images per batch."
 )
 """`--batch-size`, delivered as the int `batch_size`."""
 
-device_option = click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]")
-"""`--device`, delivered as `device`."""
+count_option = click.option(
+    "-n",
+    "--count",
+    type=click.IntRange(1, MAX_COUNT),
+    default=COUNT,
+    show_default=True,
+    help="Maximum number of images in the gallery.",
+)
+"""`--count`, delivered as the int `count`."""
 
-shards_argument = click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-"""A folder of shards that exists, delivered as `folder`."""
+device_option = click.option(
+    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Device to run on."
+)
+"""`--device`, delivered as `device`."""
 
 
 def output_option(help: str, *, required: bool = True) -> Callable[[Any], Any]:
-    """`-o/--output`, delivered as the Path `output`, or None where it is neither given nor required.
+    """`-o/--output`, delivered as the Path `output`, or None if it is omitted and not required.
 
     Args:
-        help: what is written there.
-        required: whether the command needs it.
+        help: help text.
+        required: whether it must be given.
     """
     path = OutputPath(file_okay=False, path_type=Path)
     return click.option("-o", "--output", type=path, required=required, metavar="FOLDER", help=help)
@@ -88,89 +135,99 @@ def seed_option(help: str, *, default: int = 0) -> Callable[[Any], Any]:
     """`--seed`, delivered as the int `seed` in [0, 2**32).
 
     Args:
-        help: what is random.
-        default: the seed where none is given.
+        help: help text.
+        default: default seed.
     """
-    kind = click.IntRange(0, 2**32 - 1)
-    return click.option("--seed", type=kind, default=default, show_default=True, help=help)
+    return click.option("--seed", type=click.IntRange(*SEEDS), default=default, show_default=True, help=help)
 
 
 def setting_options(
-    kind: type, *names: str, help: Mapping[str, str] | None = None
+    kind: type, *, without: Collection[str] = (), help: Mapping[str, str] | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The options that the fields of a settings class define, see `saliency_pipeline.settings`.
+    """The options that the fields of a settings class define, in their order; see `saliency_pipeline.settings`.
 
     They are delivered under the names of the fields. A list takes its option several times, `none` for no item.
 
     Args:
         kind: the class.
-        names: of its fields, in the order of `--help`; all of them by default.
+        without: fields to leave out.
         help: texts by field that replace those of the class.
     """
-    settings = settings_of(kind)
-    options = [_setting_option(kind, name, (help or {}).get(name)) for name in names or settings]
+    names = [name for name in settings_of(kind) if name not in without]
+    options = [_setting_option(kind, name, (help or {}).get(name)) for name in names]
     # a decorator that comes first is applied last
     return lambda command: reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
 def _setting_option(kind: type, name: str, help: str | None) -> Callable[[Any], Any]:
     field, setting = settings_of(kind)[name]
-    flag, default = f"--{option_name(kind, name)}", field.default
+    flag, type_, default = f"--{option_name(kind, name)}", types_of(field)[0], field.default
     text = help or setting.help
-    if default is None and setting.default_text:
+    if default in (None, ()) and setting.default_text:
         text += f"  [default: {setting.default_text}]"
-    shown: dict[str, Any] = {"show_default": default is not None, "help": text}
-    if field.type == "bool" and default is False:
-        return click.option(flag, name, is_flag=True, help=text)
-    if str(field.type).startswith("bool"):
-        return click.option(f"{flag}/--no-{flag[2:]}", name, default=default, **shown)
-    many = str(field.type).startswith("tuple")
-    types: dict[str, Any] = {"int": int, "float": float}
-    choices = (*setting.choices, "none") if many else setting.choices
-    type_ = click.Choice(choices) if setting.choices else types.get(str(field.type).split(" | ")[0])
-    if many:
-        return click.option(
-            flag, name, type=type_, multiple=True, default=default, callback=_items, metavar=setting.metavar, **shown
-        )
-    return click.option(flag, name, type=type_, default=default, metavar=setting.metavar, **shown)
+    more: dict[str, Any] = {"default": default, "show_default": default not in (None, ()), "help": text}
+    if type_ == "bool":
+        if default is False:
+            return click.option(flag, name, is_flag=True, help=text)
+        return click.option(f"{flag}/--no-{flag[2:]}", name, **more)
+    more["metavar"], choices = setting.metavar, setting.choices
+    if setting.separator is not None:
+        more["type"] = Separated(setting.separator, float if type_.startswith("tuple[float") else str)
+        return click.option(flag, name, **more)
+    if type_ == "tuple[str, ...]":
+        more["multiple"] = True
+        if choices:  # otherwise `none` may be an item
+            more["callback"], choices = _items, (*choices, "none")
+    types: dict[str, Any] = {
+        "int": int,
+        "float": float,
+        "Path": click.Path(exists=True, dir_okay=False, path_type=Path),
+        "tuple[float, ...]": Numbers(),
+    }
+    return click.option(flag, name, type=click.Choice(choices) if choices else types.get(type_), **more)
 
 
 def _items(_: click.Context, parameter: click.Parameter, items: tuple[str, ...]) -> tuple[str, ...]:
-    """The items of an option that may be repeated: `none` is no item, and twice is once."""
+    """The distinct items of an option that may be repeated; `none` is no item."""
     if "none" in items and len(items) > 1:
         raise click.UsageError(f"{parameter.opts[0]} none: leave out the others")
     return () if items == ("none",) else tuple(dict.fromkeys(items))
 
 
-def beside(path: Path, what: str) -> Path:
-    """Where results go by default: beside `photos/cat.jpg` they go to `photos/cat-gallery`.
+def take_settings(kind: type[C], options: dict[str, Any]) -> C:
+    """The settings of a class from the options of a command, which they are removed from."""
+    return kind(**{name: options.pop(name) for name in settings_of(kind)})
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """Default output folder, beside the input: `photos/cat-gallery` for `photos/cat.jpg` and `gallery`.
 
     Args:
-        path: what a command is given; it exists.
-        what: what it makes of it.
+        path: existing input of a command.
+        suffix: of the folder's name.
     """
-    # "." and ".." name a folder without saying its name
+    # "." and ".." do not contain the folder's name
     named = path if path.name not in ("", "..") else path.resolve()
-    return named.parent / f"{named.stem if path.is_file() else named.name}-{what}"
+    return named.parent / f"{named.stem if path.is_file() else named.name}-{suffix}"
 
 
 def echo(text: str = "", *, err: bool = False) -> None:
-    """Print lines of text on standard output, or on standard error; names within never command the terminal."""
+    """Print text on standard output or standard error, with control characters in names escaped."""
     click.echo("\n".join(map(printable, text.split("\n"))), err=err)
 
 
 def json_echo(value: object) -> None:
     """Print one JSON document, the result of a command, on standard output.
 
-    Dictionaries, lists, tuples, strings, numbers, paths and NumPy's scalars and arrays may be nested at will. JSON has
-    no word for numbers that are not finite: they become null.
+    Dictionaries, lists, tuples, strings, numbers, paths and NumPy's scalars and arrays may be nested. Numbers that are
+    not finite become null.
     """
     # json escapes all but this one
     click.echo(json.dumps(_plain(value), indent=2, allow_nan=False).replace("\x7f", "\\u007f"))
 
 
 def _plain(value: object) -> object:
-    """The same value in the types that json knows."""
+    """The same value in JSON-serializable types."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if value is None or isinstance(value, bool | int | float | str):
@@ -183,20 +240,20 @@ def _plain(value: object) -> object:
         return str(value)
     if hasattr(value, "tolist"):
         return _plain(value.tolist())
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+    raise TypeError(f"{type(value).__name__} is not JSON-serializable")
 
 
 def progress_bar(total: int, unit: str, desc: str, *, quiet: bool = False) -> tqdm[Any]:
-    """A progress bar on standard error, drawn only where that is a terminal.
+    """A progress bar on standard error, shown only if that is a terminal.
 
     Args:
-        total: how many steps there are.
-        unit: what a step is, in the singular.
-        desc: what is being done.
-        quiet: draw nothing.
+        total: number of steps.
+        unit: name of a step, in the singular.
+        desc: text before the bar.
+        quiet: show nothing.
 
     Returns:
-        A context manager with `update(steps)`. It is erased when it closes.
+        A context manager with `update(steps)`. The bar is erased when it closes.
 
     Example:
         >>> with progress_bar(2, "shard", "writing", quiet=True) as bar:

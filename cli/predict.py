@@ -1,4 +1,4 @@
-"""`salpipe predict`: parse, call `saliency_pipeline.evaluation.predict`, say what the images were taken for."""
+"""`salpipe predict`: classify images with a trained network."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from saliency_pipeline.cli.options import (
     batch_size_option,
     beside,
     config_option,
+    count_option,
     device_option,
     echo,
     json_echo,
@@ -22,7 +23,7 @@ from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.text import shown
 
 NAMED = 8
-"""Classes that are named one by one."""
+"""Maximum number of classes that are listed by name."""
 
 
 @click.command()
@@ -32,20 +33,20 @@ NAMED = 8
     type=click.Path(exists=True, path_type=Path),
     required=True,
     metavar="RUN",
-    help="A folder of 'salpipe train', whose best network is taken, or the file of a network.",
+    help="Folder of 'salpipe train', of which the best network is used, or a network file.",
 )
-@output_option("Where everything goes; by default beside IMAGES, as IMAGES-predictions.", required=False)
+@output_option("Output folder.  [default: IMAGES-predictions, beside IMAGES]", required=False)
 @click.option(
     "--weights",
     metavar="PATH",
-    help="The source model's weights, where they were a file of your own; or the run that it was, if that has moved.",
+    help="Weights of the source model, if they were read from a file; or the source run, if it has moved.",
 )
 @click.option(
     "--target",
     type=click.Choice(["predicted"]),
-    help="Explain the predicted class although the run was trained on maps of the images' own labels.",
+    help="Explain the predicted class, although the run was trained on maps of the images' labels.",
 )
-@click.option("-n", "--count", type=click.IntRange(1, 10_000), default=48, show_default=True, help="Gallery's images.")
+@count_option
 @batch_size_option
 @device_option
 @config_option
@@ -63,12 +64,12 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Classify plain images with a trained network.
+    """Classify images with a trained network.
 
-    IMAGES is a folder, at any depth, or one image; its folders are no labels here. Maps are made as they were for
-    training; a network that needs none explains the images itself. Writes predictions.csv, predictions.json,
-    gallery.html and contact-sheet.png, and keeps the shards. Images that cannot be used are listed in
-    shards/rejects.jsonl. The same command goes on where it was interrupted.
+    IMAGES is one image, or a folder of any depth, whose subfolders are not taken as labels. Maps are computed as for
+    training; those of a network that needs none come from the network itself. Writes predictions.csv,
+    predictions.json, gallery.html and contact-sheet.png, and keeps the shards. Images that cannot be used are listed in
+    shards/rejects.jsonl. The same command resumes after an interruption.
 
     \b
     Examples:
@@ -81,7 +82,7 @@ def command(
     from saliency_pipeline.text import plural
 
     find_device(device)
-    found = predict(
+    result = predict(
         images,
         run,
         output or beside(images, "predictions"),
@@ -93,10 +94,10 @@ def command(
         progress=TerminalProgress(quiet),
     )
     if as_json:
-        json_echo(asdict(found))
+        json_echo(asdict(result))
         return
-    echo(f"{shown(found.folder)}: {plural(found.images, 'image')} classified, {found.rejects:,} rejected")
-    named = [f"{shown(name)} {images:,}" for name, images in list(found.classes.items())[:NAMED]]
-    more = len(found.classes) - len(named)
-    echo(", ".join(named) + (f" and {more:,} more class{'es'[: 2 * (more > 1)]}" if more else ""))
-    echo(shown(found.page))
+    echo(f"{shown(result.folder)}: {plural(result.images, 'image')} classified, {result.rejects:,} rejected")
+    counts = [f"{shown(name)} {images:,}" for name, images in list(result.classes.items())[:NAMED]]
+    more = len(result.classes) - len(counts)
+    echo(", ".join(counts) + (f" and {more:,} more class{'es'[: 2 * (more > 1)]}" if more else ""))
+    echo(shown(result.page))

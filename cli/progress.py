@@ -1,4 +1,4 @@
-"""What a run tells about itself, on standard error: bars on a terminal, and elsewhere a line now and then."""
+"""Progress on standard error: bars on a terminal, otherwise a line every few seconds."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from saliency_pipeline.progress import Progress
 from saliency_pipeline.text import printable
 
 EVERY = 10.0
-"""Seconds of silence after which a line says what is being done, where no bar does."""
+"""Seconds without output after which a line reports the current step, if no bar is shown."""
 
 
 class TerminalProgress(Progress):
-    """Bars and notes of a run on standard error, for as long as the command runs that makes it.
+    """Progress bars and notes on standard error, until the current command ends.
 
     Args:
-        quiet: say nothing.
+        quiet: print nothing.
     """
 
     def __init__(self, quiet: bool) -> None:
@@ -28,45 +28,45 @@ class TerminalProgress(Progress):
         self.bar: Any = None
         self.doing, self.done = "preparing", 0
         self.stage: tuple[str, int] | None = None
-        self.began = self.spoke = time.monotonic()
+        self.started = self.printed = time.monotonic()
         context = click.get_current_context(silent=True)
         if not quiet and context is not None:
             ended = threading.Event()
             context.call_on_close(ended.set)
-            threading.Thread(target=self._break_silence, args=(ended,), daemon=True).start()
+            threading.Thread(target=self._report_steps, args=(ended,), daemon=True).start()
 
     def note(self, text: str) -> None:
-        """A line, unless all is to be quiet."""
-        self.doing, self.began = text, time.monotonic()
-        self._say(text)
+        """Print a line."""
+        self.doing, self.started = text, time.monotonic()
+        self._print(text)
 
     def start(self, total: int, unit: str, what: str) -> None:
-        """A new bar."""
-        what = printable(what)
-        self.bar = progress_bar(total, unit, what, quiet=self.quiet)
-        self.done, self.began = 0, time.monotonic()
-        self.stage = f"{what}: {unit}", total
+        """Start a new bar."""
+        label = printable(what)
+        self.bar = progress_bar(total, unit, label, quiet=self.quiet)
+        self.done, self.started = 0, time.monotonic()
+        self.stage = f"{label}: {unit}", total
 
     def advance(self, count: int) -> None:
-        """The bar grows."""
+        """Advance the bar."""
         self.bar.update(count)
         self.done += count
 
     def stop(self) -> None:
-        """The bar goes."""
+        """Remove the bar."""
         self.stage = None
         if self.bar is not None:
             self.bar.close()
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         if not self.quiet:
-            self.spoke = time.monotonic()
+            self.printed = time.monotonic()
             echo(f"salpipe: {' '.join(text.splitlines())}", err=True)
 
-    def _break_silence(self, ended: threading.Event) -> None:
+    def _report_steps(self, ended: threading.Event) -> None:
         while not ended.wait(EVERY / 10):
-            drawn = self.stage and self.bar is not None and not self.bar.disable
+            shown = self.stage and self.bar is not None and not self.bar.disable
             now = time.monotonic()
-            if not drawn and now - self.spoke >= EVERY:
-                what = f"{self.stage[0]} {self.done:,} of {self.stage[1]:,}" if self.stage else self.doing
-                self._say(f"{what} ({now - self.began:.0f} s so far)")
+            if not shown and now - self.printed >= EVERY:
+                step = f"{self.stage[0]} {self.done:,} of {self.stage[1]:,}" if self.stage else self.doing
+                self._print(f"{step} ({now - self.started:.0f} s so far)")

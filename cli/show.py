@@ -1,4 +1,4 @@
-"""`salpipe show`: a page and a contact sheet of what shards hold."""
+"""`salpipe show`: render a gallery of shards."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 from saliency_pipeline.cli.options import (
     beside,
     config_option,
+    count_option,
     echo,
     json_echo,
     json_option,
@@ -21,13 +22,13 @@ from saliency_pipeline.text import shown
 @click.command(name="show")
 @config_option
 @click.argument("folder", type=click.Path(exists=True, path_type=Path))
-@output_option("Where the gallery goes; by default beside FOLDER, as FOLDER-gallery.", required=False)
-@click.option("-n", "--count", type=click.IntRange(1, 10_000), default=48, show_default=True, help="The most images.")
+@output_option("Output folder.  [default: FOLDER-gallery, beside FOLDER]", required=False)
+@count_option
 @click.option("--key", "keys", multiple=True, metavar="KEY", help="Show this image; may be repeated.")
-@click.option("--class", "class_name", metavar="NAME", help="Show images of this class only.")
-@click.option("--method", metavar="NAME", help="Show the maps of this method only.  [default: all that are stored]")
-@click.option("--random", is_flag=True, help="Draw the images instead of spreading them evenly over the classes.")
-@seed_option("Of --random: the same seed draws the same images.")
+@click.option("--class", "class_name", metavar="NAME", help="Show only images of this class.")
+@click.option("--method", metavar="NAME", help="Show only maps of this method.  [default: all]")
+@click.option("--random", is_flag=True, help="Sample images at random instead of evenly over the classes.")
+@seed_option("Random seed (--random).")
 @json_option
 def command(
     folder: Path,
@@ -40,11 +41,10 @@ def command(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Draw a gallery of overlays: a page that needs nothing else, and a contact sheet.
+    """Render a gallery of overlays: a self-contained page and a contact sheet.
 
-    FOLDER is a finished folder of shards, or one shard file. The page (gallery.html) shows image and map, label,
-    prediction and score, and filters by class; contact-sheet.png is a picture of the same images. Prints where the
-    page is.
+    FOLDER is a complete folder of shards, or one shard file. The page (gallery.html) shows image, map, label,
+    prediction and score, and filters by class; contact-sheet.png shows the same images. Prints the path of the page.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`salpipe verify`: parse, call `saliency_pipeline.verify`, print every problem."""
+"""`salpipe verify`: check shards for damage."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from saliency_pipeline.text import shown
 
 @click.command()
 @click.argument("shards", type=click.Path(exists=True, path_type=Path))
-@click.option("--deep", is_flag=True, help="Also recompute every hash and look at every value.")
+@click.option("--deep", is_flag=True, help="Also recompute every hash and check every value.")
 @json_option
 @quiet_option
 def command(shards: Path, deep: bool, as_json: bool, quiet: bool) -> None:
-    """Check SHARDS, a finished folder of shards or one shard file, and name every damaged one.
+    """Check SHARDS, a complete folder of shards or one shard file, and list the damaged ones.
 
-    Nothing is changed. Exit code 4 where something is wrong; 'salpipe generate' then writes the damaged shards, and
-    only those, again.
+    Nothing is changed. The exit code is 4 if a shard is damaged; 'salpipe generate' then rewrites only those.
 
     \b
     Examples:
@@ -58,6 +57,6 @@ def command(shards: Path, deep: bool, as_json: bool, quiet: bool) -> None:
     if report.problems:
         more = f" and {len(report.damaged) - 5:,} more" if len(report.damaged) > 5 else ""
         raise IntegrityError(
-            f"{shards}: damaged are {', '.join(report.damaged[:5])}{more}; run the same 'salpipe generate' again to "
-            "mend them"
+            f"{shards}: damaged: {', '.join(report.damaged[:5])}{more}; run the same 'salpipe generate' again to "
+            "rewrite them"
         )

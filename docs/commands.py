@@ -1,4 +1,4 @@
-"""Writes docs/commands.md, the command reference, from what `--help` prints: python docs/commands.py."""
+"""Generate docs/commands.md, the command reference, from the output of `--help`: python docs/commands.py."""
 
 from pathlib import Path
 
@@ -10,24 +10,24 @@ WIDTH = 100
 INTRODUCTION = """\
 # Commands
 
-Standard output carries the result, as one JSON object under `--json`; everything else goes to standard error, and
-progress bars are drawn on a terminal only. Every command ends with one of these codes:
+Standard output carries the result, as one JSON object with `--json`; everything else goes to standard error, and
+progress bars are shown on a terminal only. The exit code is one of:
 
 | code | meaning |
 |---|---|
-| 0 | done |
-| 1 | an error; its one line says what to do about it |
+| 0 | success |
+| 1 | an error; its message is one line and names the remedy |
 | 2 | wrong usage |
 | 3 | more images were rejected than `--max-rejects` allows |
-| 4 | a shard or the manifest is damaged |
-| 130 | interrupted; the same command goes on where it stopped |
+| 4 | a shard or the manifest is damaged, or `audit --fail-on-leak` found leaks |
+| 130 | interrupted; the same command resumes |
 
 ## Settings from a file
 
-`--config FILE.toml` supplies defaults for the parameters of a command, and what is typed wins over it. A key is the
-long name of an option without its dashes, or the name of an argument in lower case; a value is read exactly as if it
-had been typed. Keys at the top of the file are for whichever command reads it; those in a table named after a command
-are for that one alone. An option that may be repeated takes a list.
+`--config FILE.toml` sets defaults for the parameters of a command; the command line takes precedence. A key is the
+long name of an option without its dashes, or the name of an argument in lower case; a value is parsed as if it were
+given on the command line. Keys at the top level apply to every command that reads the file, those in a table named
+after a command only to that command. An option that may be repeated takes a list.
 
 ```toml
 [generate]
@@ -39,14 +39,14 @@ max-rejects = "5%"
 
 
 def help_of(command: click.Command, name: str, parent: click.Context | None = None) -> str:
-    """What `--help` prints, at one width whatever the terminal."""
+    """The output of `--help` at a fixed width."""
     context = {"terminal_width": WIDTH, "max_content_width": WIDTH, **command.context_settings}
     with click.Context(command, info_name=name, parent=parent, **context) as ctx:
         return command.get_help(ctx)
 
 
 def page() -> str:
-    """The whole of docs/commands.md."""
+    """The text of docs/commands.md."""
     sections = [INTRODUCTION, section("salpipe", help_of(salpipe, "salpipe"))]
     with click.Context(salpipe, info_name="salpipe", **salpipe.context_settings) as ctx:
         for name in salpipe.list_commands(ctx):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from saliency_pipeline.comparison.compare import compare
+    from saliency_pipeline.comparison.config import ComparisonConfig, Execution
     from saliency_pipeline.comparison.finished_runs import compare_runs
     from saliency_pipeline.datasets.layout import ReadOptions
     from saliency_pipeline.datasets.open import read_images
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from saliency_pipeline.fetching.fetch import fetch
     from saliency_pipeline.gallery.audit import audit
     from saliency_pipeline.gallery.page import show
+    from saliency_pipeline.generation.config import GenerateConfig
     from saliency_pipeline.generation.run import generate
     from saliency_pipeline.models.source.registry import list_sources
     from saliency_pipeline.models.source.source import load_source
@@ -28,11 +30,15 @@ if TYPE_CHECKING:
     from saliency_pipeline.shards.summary import inspect
     from saliency_pipeline.shards.verify import verify
     from saliency_pipeline.subsets.prepare import prepare
-    from saliency_pipeline.subsets.select import Selection
+    from saliency_pipeline.subsets.selection import Grouping, Selection
     from saliency_pipeline.training.config import TrainConfig
     from saliency_pipeline.training.run import train
 
 __all__ = [
+    "ComparisonConfig",
+    "Execution",
+    "GenerateConfig",
+    "Grouping",
     "ReadOptions",
     "SalpipeError",
     "Selection",
@@ -57,9 +63,13 @@ __all__ = [
 ]
 
 _PLACES = {
+    "ComparisonConfig": "comparison.config",
+    "Execution": "comparison.config",
+    "GenerateConfig": "generation.config",
+    "Grouping": "subsets.selection",
     "ReadOptions": "datasets.layout",
     "SalpipeError": "errors",
-    "Selection": "subsets.select",
+    "Selection": "subsets.selection",
     "ShardFolder": "shards.reader",
     "TrainConfig": "training.config",
     "audit": "gallery.audit",

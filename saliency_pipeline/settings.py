@@ -6,44 +6,59 @@ The options of the command line, the keys of TOML files, validation and document
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from saliency_pipeline.errors import OptionError
 
 C = TypeVar("C")
 
+SEEDS = (0, 2**32 - 1)
+"""Range of random seeds."""
+
 _SETTING = "setting"
-_KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "Path": (Path,),
+}
 _NAMES = {
     "str": "text",
     "int": "a whole number",
     "float": "a number",
     "bool": "true or false",
+    "Path": "a path",
     "tuple[str, ...]": "a list of names",
+    "tuple[float, ...]": "numbers",
 }
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a field says of itself besides its type and default.
+    """Description of an option, besides the type and default of its field.
 
     Attributes:
-        help: what the option is, in full, as `--help` prints it.
-        range: lowest and highest number, both permitted; None for any number.
-        choices: permitted texts, of a list permitted items; empty for any.
-        option: name on the command line and in files, without dashes, where it is not the name of the field.
+        help: help text.
+        range: minimum and maximum, inclusive; None for any number.
+        choices: permitted values, or items of a list; empty for any.
+        option: name on the command line and in files, without dashes, if it is not the name of the field.
         metavar: placeholder of the value in `--help`; None for that of its type.
-        default_text: description of the default in `--help` where it is None.
+        default_text: description of a default of None in `--help`.
+        separator: between the items of a list on the command line; without one the option may be repeated.
     """
 
     help: str
     range: tuple[float, float] | None = None
-    choices: tuple[str, ...] = ()
+    choices: tuple[str | int, ...] = ()
     option: str | None = None
     metavar: str | None = None
     default_text: str | None = None
+    separator: str | None = None
 
 
 def setting(default: Any, help: str, **more: Any) -> Any:
@@ -51,7 +66,7 @@ def setting(default: Any, help: str, **more: Any) -> Any:
 
     >>> @dataclass(frozen=True)
     ... class Config:
-    ...     lr: float = setting(1e-4, "Highest learning rate.", range=(1e-12, 1e4))
+    ...     lr: float = setting(1e-4, "Peak learning rate.", range=(1e-12, 1e4))
     ...     def __post_init__(self) -> None:
     ...         check_settings(self)
     >>> Config(lr=float("nan"))
@@ -63,13 +78,25 @@ def setting(default: Any, help: str, **more: Any) -> Any:
 
 
 def settings_of(config: Any) -> dict[str, tuple[dataclasses.Field[Any], Setting]]:
-    """The fields of a class, or of an instance, that are options, by name."""
+    """Fields of a class or an instance that are options, by name."""
     fields = dataclasses.fields(config)
     return {field.name: (field, field.metadata[_SETTING]) for field in fields if _SETTING in field.metadata}
 
 
+def documented(config: type[C]) -> type[C]:
+    """Class decorator: list the options in the docstring, with their help texts, under `Attributes`."""
+    lines = [f"    {name}: {own.help}" for name, (_, own) in settings_of(config).items()]
+    config.__doc__ = "\n".join((inspect.cleandoc(config.__doc__ or ""), "", "Attributes:", *lines))
+    return config
+
+
+def types_of(field: dataclasses.Field[Any]) -> list[str]:
+    """Names of the types of a field, such as `["int", "None"]`."""
+    return (field.type.__name__ if isinstance(field.type, type) else str(field.type)).split(" | ")
+
+
 def option_name(config: Any, name: str) -> str:
-    """The name of a field on the command line and in files, without dashes.
+    """Name of a field on the command line and in files, without dashes.
 
     >>> @dataclass(frozen=True)
     ... class Config:
@@ -81,28 +108,28 @@ def option_name(config: Any, name: str) -> str:
 
 
 def check_settings(config: Any) -> None:
-    """Check the type, range and choices of every option of a configuration, which may come from a file.
+    """Check type, range and choices of every option of a configuration, which may have been read from a file.
 
     Raises:
-        OptionError: naming the option, its value and the values that are permitted.
+        OptionError: with the option, its value and the permitted values.
     """
     for name, (field, own) in settings_of(config).items():
         value, flag = getattr(config, name), f"--{option_name(config, name)}"
-        kinds = str(field.type).split(" | ")
+        kinds = types_of(field)
         if value is None and "None" in kinds:
             continue
         if not _is_a(value, kinds[0]):
             raise OptionError(f"{flag} {value!r:.80}: use {_NAMES[kinds[0]]}")
-        # written so that NaN fails as well
+        # NaN fails as well
         if own.range is not None and not own.range[0] <= value <= own.range[1]:
             raise OptionError(f"{flag} {value}: use a number from {own.range[0]:g} to {own.range[1]:g}")
         for item in value if isinstance(value, tuple) else (value,):
             if own.choices and item not in own.choices:
-                raise OptionError(f"{flag} {item}: choose from {', '.join(own.choices)}")
+                raise OptionError(f"{flag} {item}: choose from {', '.join(map(str, own.choices))}")
 
 
 def to_table(config: Any) -> dict[str, Any]:
-    """A configuration as a table of a TOML file, without the options that are None."""
+    """A configuration as a TOML table, without the options that are None."""
     values = {name: getattr(config, name) for name in settings_of(config)}
     return {
         option_name(config, name): list(value) if isinstance(value, tuple) else value
@@ -112,7 +139,7 @@ def to_table(config: Any) -> dict[str, Any]:
 
 
 def from_table(kind: type[C], table: Mapping[str, Any]) -> C:
-    """The configuration that a table of a file describes; options that it leaves out have their defaults.
+    """A configuration from a table of a file, by option or field name; missing options have their defaults.
 
     Raises:
         TypeError: it has an unknown key.
@@ -124,8 +151,8 @@ def from_table(kind: type[C], table: Mapping[str, Any]) -> C:
 
 
 def _is_a(value: object, kind: str) -> bool:
-    if kind == "tuple[str, ...]":
-        return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    if kind.startswith("tuple"):
+        return isinstance(value, tuple) and all(_is_a(item, kind[6:].partition(",")[0]) for item in value)
     if isinstance(value, bool):
         return kind == "bool"
     return isinstance(value, _KINDS[kind])

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from saliency_pipeline.devices import capabilities, computes_bf16, device_name, threads_within_cores
 from saliency_pipeline.models.preprocessing import Preprocessing
-from saliency_pipeline.models.trained.fusion import FUSIONS
+from saliency_pipeline.models.trained.choices import FUSIONS
 from saliency_pipeline.models.trained.two_branch import NetworkSpec, build_network
 from saliency_pipeline.saliency.backends import TorchTrunk
 from saliency_pipeline.saliency.targets import Target

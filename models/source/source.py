@@ -89,6 +89,10 @@ class SourceModel:
         """
         return self.build()
 
+    def with_size(self, size: int) -> SourceModel:
+        """The same network for frames of `size` pixels per side."""
+        return replace(self, preprocessing=replace(self.preprocessing, size=size))
+
     def training_images(self) -> TrainingImages | None:
         """Read which images it was trained on, from its file; None where it is no network of `salpipe train`.
 

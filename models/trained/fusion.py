@@ -6,9 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_pipeline.errors import SalpipeError
-
-FUSIONS = ("multiply-skip", "neutral", "multiply", "add", "concat", "input")
-"""`input` joins before the first layer, so it is a network of its own and no module here."""
+from saliency_pipeline.models.trained.choices import FUSIONS
 
 
 class MultiplySkip(nn.Module):

@@ -14,11 +14,11 @@ from saliency_pipeline.models.probe import own_random_state
 from saliency_pipeline.models.source.build import from_file, head_tensors, pretrained
 from saliency_pipeline.models.source.matching import fill
 from saliency_pipeline.models.source.registry import find_source
+from saliency_pipeline.models.trained.choices import INITS
 from saliency_pipeline.models.trained.fusion import ZeroConv
 from saliency_pipeline.models.trained.trained import Trained
 from saliency_pipeline.models.trained.two_branch import NetworkSpec
 
-INITS = ("scratch", "half", "full")
 _PREFIX = "backbone."
 
 

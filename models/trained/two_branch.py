@@ -17,7 +17,8 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.probe import evaluating, own_random_state, probe_frames, probe_size
 from saliency_pipeline.models.source.build import untrained_with
 from saliency_pipeline.models.source.registry import find_source
-from saliency_pipeline.models.trained.fusion import FUSIONS, make_fusion
+from saliency_pipeline.models.trained.choices import ARCHS, FUSIONS
+from saliency_pipeline.models.trained.fusion import make_fusion
 from saliency_pipeline.models.trained.stem import (
     STEM,
     Junction,
@@ -27,8 +28,6 @@ from saliency_pipeline.models.trained.stem import (
     set_input_channels,
 )
 from saliency_pipeline.text import one_line
-
-ARCHS = ("baseline", "modulated", "learned")
 
 
 @dataclass(frozen=True)

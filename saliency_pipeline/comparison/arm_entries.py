@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from saliency_pipeline.documents import read_toml
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.models.trained.fusion import FUSIONS
-from saliency_pipeline.training.config import SPELLED, TrainConfig, option
-from saliency_pipeline.training.data.controls import MAPS, OWN
+from saliency_pipeline.models.trained.choices import FUSIONS
+from saliency_pipeline.settings import option_name, settings_of
+from saliency_pipeline.training.config import MAPS, OWN, TrainConfig, option
 
 CONTROLS = tuple(name for name in MAPS if name != OWN)
 """Maps that a control reads instead of its candidate's."""
@@ -49,7 +49,7 @@ class Entry:
         text: where it is requested, for messages.
         name: of the arm; empty for a control that is named after its candidate.
         options: fields of `TrainConfig`; of a control with `of` those that differ from its candidate's.
-        is_control: whether it is a control.
+        is_control: true for a control.
         of: the candidate of a control, empty for the first that reads maps, None for the one with the same options.
         kind: `candidate` or `control` where a file sets it, else None.
     """
@@ -102,7 +102,7 @@ def split_control(name: str) -> tuple[str, str]:
 
 
 def reason_without_controls(name: str) -> str:
-    """Why a built-in arm has no controls; empty where it has some, or is not built in."""
+    """Reason why a built-in arm has no controls; empty if it has some, or is not built in."""
     arch = BUILT_IN.get(name, {}).get("arch", "modulated")
     if arch == "modulated":
         return ""
@@ -132,7 +132,7 @@ def read_entries(path: Path) -> list[Entry]:
 
 def _table_entry(path: Path, name: str, table: Any) -> Entry:
     if not isinstance(table, dict):
-        raise SalpipeError(f"{path}: [arm.{name}] is no table")
+        raise SalpipeError(f"{path}: [arm.{name}] is not a table")
     _check_name(name)
     where, table = f"{path}: arm {name}", dict(table)
     like, kind, of = (table.pop(key, None) for key in ("like", "kind", "of"))
@@ -141,11 +141,11 @@ def _table_entry(path: Path, name: str, table: Any) -> Entry:
     if kind not in (None, "candidate", "control"):
         raise SalpipeError(f"{where}: kind {kind!r}; use candidate or control")
     options = {} if like is None else _like(where, like)
-    spelled = {SPELLED.get(f.name, f.name).replace("_", "-"): f.name for f in fields(TrainConfig)}
+    spelled = {option_name(TrainConfig, name): name for name in settings_of(TrainConfig)}
     for key, value in table.items():
         field = spelled.get(key)
         if field is None or field in _SHARED:
-            why = "is the same for all arms" if field else "is no option of 'salpipe train'"
+            why = "is the same for all arms" if field else "is not an option of 'salpipe train'"
             raise SalpipeError(f"{where}: {key} {why}; leave it out")
         options[field] = tuple(value) if isinstance(value, list) else value
     if options.get("maps", OWN) not in (OWN, *CONTROLS):

@@ -1,4 +1,4 @@
-"""What a layout of a data set is: a name, how it is recognized, how it is read. Which there are stands in `open.py`."""
+"""The layout of a data set (its name, how it is recognized and read) and the settings of reading."""
 
 from __future__ import annotations
 
@@ -7,25 +7,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saliency_pipeline.images.record import Catalogue
+from saliency_pipeline.settings import check_settings, documented, setting
 
 
+@documented
 @dataclass(frozen=True)
 class ReadOptions:
-    """What the user may say about how a data set is read; every layout takes what concerns it.
+    """How a data set is read; every layout takes what concerns it."""
 
-    Attributes:
-        label_level: plain folders: which level of folders names the class, 0 for unlabeled images.
-        noise: Imagenette and Imagewoof: percentage of wrong training labels, 0, 1, 5, 25 or 50.
-        list: PubFig: a list of URLs, where it does not lie in the folder.
-        crop: PubFig: whether faces are cut out where their rectangle is known.
-        margin: PubFig: how much of a rectangle's width and height is added on each side; at least 0.
-    """
+    label_level: int = setting(
+        1, "Plain folders: level of the folder that names the class; 0 for unlabeled images.", range=(0, 1000)
+    )
+    noise: int = setting(
+        0,
+        "Imagenette, Imagewoof: percentage of wrong training labels.",
+        choices=(0, 1, 5, 25, 50),
+        metavar="0|1|5|25|50",
+    )
+    list: Path | None = setting(None, "PubFig: list of URLs, if it is outside the folder.", metavar="FILE")  # noqa: RUF009
+    crop: bool = setting(True, "PubFig: crop each image to the rectangle of its face, if there is one.")
+    margin: float = setting(
+        0.0,
+        "PubFig: margin added on each side of a face, as a fraction of its width and height.",
+        range=(0, 10),
+        metavar="FRACTION",
+    )
 
-    label_level: int = 1
-    noise: int = 0
-    list: Path | None = None
-    crop: bool = True
-    margin: float = 0.0
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 @dataclass(frozen=True)

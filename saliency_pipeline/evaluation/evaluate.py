@@ -16,11 +16,10 @@ import numpy.typing as npt
 from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.devices import threads_within_cores
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.evaluation import metrics
+from saliency_pipeline.evaluation import BATCH, metrics
 from saliency_pipeline.evaluation.confusion import excerpt, from_json
 from saliency_pipeline.evaluation.figures import plot_confusion, plot_reliability
 from saliency_pipeline.evaluation.predictions import (
-    BATCH,
     Positions,
     Probabilities,
     answer,
@@ -244,7 +243,7 @@ def _sha256(pairs: ShardFolder, rows: Positions) -> npt.NDArray[np.uint8]:
     """SHA-256 of the files of some images, uint8 (n, 32): copies have the same one whatever they are called."""
     found = np.empty((len(rows), DIGEST), np.uint8)
     for shard, places, there in pairs.group(rows):
-        found[places] = shard.read("source/sha256", there)
+        found[places] = shard.source_sha256[there]
     return found
 
 

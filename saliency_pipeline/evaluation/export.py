@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.evaluation import OPSET
 from saliency_pipeline.evaluation.predictions import recorded_config
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output
@@ -28,9 +29,6 @@ from saliency_pipeline.progress import Progress
 from saliency_pipeline.text import one_line
 from saliency_pipeline.training.data.batches import Batch
 from saliency_pipeline.training.data.inputs import Inputs
-
-OPSET = 18
-"""The lowest that PyTorch writes directly, which the most programs read."""
 
 TOLERANCE = 1e-4
 """Of the range of the logits."""

@@ -17,8 +17,8 @@ from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.datasets.open import read_images
 from saliency_pipeline.devices import find_device, threads_within_cores
 from saliency_pipeline.errors import OptionError, SalpipeError
+from saliency_pipeline.evaluation import BATCH
 from saliency_pipeline.evaluation.predictions import (
-    BATCH,
     Probabilities,
     answer,
     highest,
@@ -28,8 +28,9 @@ from saliency_pipeline.evaluation.predictions import (
 )
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output, make_subfolder
+from saliency_pipeline.gallery import COUNT
 from saliency_pipeline.gallery.page import show
-from saliency_pipeline.generation.plan import Request
+from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.run import generate
 from saliency_pipeline.models.source.source import load_source
 from saliency_pipeline.models.source.weights import state_sha256
@@ -80,7 +81,7 @@ def predict(
     *,
     weights: str | None = None,
     target: str | None = None,
-    count: int = 48,
+    count: int = COUNT,
     batch_size: int = BATCH,
     device: str = "auto",
     progress: Progress | None = None,
@@ -153,7 +154,7 @@ def predict(
 
 def _request(
     trained: Trained, run: str, weights: str | None, target: str | None, device: str, progress: Progress
-) -> Request:
+) -> GenerateConfig:
     """How frames and maps are to be made so that they are what the network was trained with."""
     provenance, source = _provenance(trained)
     frame = {"size": trained.spec.size, "fit": provenance["fit"], "max_pixels": provenance["max_pixels"]}
@@ -165,11 +166,11 @@ def _request(
             raise SalpipeError(f"{run}: needs no maps, so there is no source model; leave out --weights")
         if target is not None:
             raise OptionError(f"--target {target}: {run} needs no maps; leave it out")
-        return Request(model=run, backend="torch", precision="fp32", device=device, **frame)
+        return GenerateConfig(model=run, backend="torch", precision="fp32", device=device, **frame)
     model, weights = _source(trained, source, weights)
     backend, precision = _placement(provenance, device, progress)
     explained = _target(trained, run, str(provenance["target"]), target, progress)
-    return Request(
+    return GenerateConfig(
         model=model,
         weights=weights,
         layer=source["layer"],

@@ -11,6 +11,7 @@ from scipy.special import softmax
 
 from saliency_pipeline.devices import find_device
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.evaluation import BATCH
 from saliency_pipeline.models.trained.trained import Trained
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.reader import ShardFolder
@@ -24,8 +25,6 @@ from saliency_pipeline.training.scores import TOP
 
 Positions = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.float64]
-
-BATCH = 32
 
 # rows that are sorted at a time
 _ROWS = 1024

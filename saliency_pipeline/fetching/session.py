@@ -7,10 +7,10 @@ import math
 import resource
 import socket
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.settings import check_settings, documented, setting
 
 if TYPE_CHECKING:
     import aiohttp
@@ -63,25 +63,30 @@ _WRAPPED = tuple(
 """Networks whose addresses hold an IPv4 address, and how many bits stand behind it: mapped, NAT64, 6to4."""
 
 
+@documented
 @dataclass(frozen=True)
 class Limits:
-    """What a server may take of us.
+    """Limits of time, size and addresses for downloads.
 
-    Attributes:
-        timeout: seconds to connect and between two pieces of a reply; an attempt takes at most ten times as long.
-        retries: attempts after the first, where a failure may pass.
-        max_bytes: of one image.
-        max_redirects: that are followed.
-        allow_private: connect also to private, loopback and other addresses that are none of the public Internet's.
-        backoff: seconds before the first retry, on average; each further one waits twice as long.
+    `max_redirects` are followed. The first retry waits `backoff` seconds on average, each further one twice as long.
     """
 
-    timeout: float = 20.0
-    retries: int = 3
-    max_bytes: int = 20_000_000
+    timeout: float = setting(
+        20.0,
+        "Timeout for connecting and between two parts of a response; an attempt may take ten times as long.",
+        range=(1e-3, 600),
+        metavar="SECONDS",
+    )
+    retries: int = setting(
+        3, "Retries after failures that may be temporary, with growing delays.", range=(0, 20), metavar="N"
+    )
+    max_bytes: int = setting(20_000_000, "Maximum size of an image.", range=(1, 1 << 30), metavar="BYTES")
+    allow_private: bool = setting(False, "Also connect to private, loopback and other non-public addresses.")
     max_redirects: int = 5
-    allow_private: bool = False
     backoff: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 def new_session(limits: Limits, *, per_host: int, resolver: AbstractResolver | None = None) -> aiohttp.ClientSession:
@@ -146,7 +151,9 @@ def _open_files() -> float:
 
 
 def user_agent() -> str:
-    """What servers are told about who asks."""
+    """The User-Agent header of requests."""
+    from importlib.metadata import PackageNotFoundError, version  # slow to import
+
     try:
         return f"salpipe/{version('saliency-pipeline')} (research data set retrieval)"
     except PackageNotFoundError:

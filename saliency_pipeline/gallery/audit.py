@@ -20,7 +20,8 @@ from saliency_pipeline.images.keys import natural
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.recognition import refuse_shards
-from saliency_pipeline.subsets.duplicates import THRESHOLD, Duplicates, find_duplicates, group, members
+from saliency_pipeline.subsets import THRESHOLD
+from saliency_pipeline.subsets.duplicates import Duplicates, find_duplicates, group, members
 from saliency_pipeline.subsets.fingerprint import fingerprints
 from saliency_pipeline.text import shown
 

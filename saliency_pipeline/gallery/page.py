@@ -15,6 +15,7 @@ from saliency_pipeline.figures import pages
 from saliency_pipeline.figures.pictures import Pixels, png, resized
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output
+from saliency_pipeline.gallery import COUNT
 from saliency_pipeline.gallery.cards import Card, Predictions, View, make_card, make_views
 from saliency_pipeline.gallery.selection import choose
 from saliency_pipeline.recognition import refuse_shards
@@ -51,7 +52,7 @@ def show(
     folder: Path | str,
     output: Path | str,
     *,
-    count: int = 48,
+    count: int = COUNT,
     keys: Sequence[str] = (),
     class_name: str | None = None,
     method: str | None = None,

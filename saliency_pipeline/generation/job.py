@@ -318,13 +318,8 @@ def _kept_explainer(job: Job) -> Explainer:
     key = job.header.plan, job.placement
     if key not in _kept:
         _kept.clear()
-        source = sized(load_source(job.model, job.weights), job.size)
+        source = load_source(job.model, job.weights).with_size(job.size)
         if source.weights_sha256 != job.header.provenance["source"]["weights_sha256"]:
             raise SalpipeError(f"--weights {job.weights}: not the weights that the run began with; put them back")
         _kept[key] = build_explainer(job, source)
     return _kept[key]
-
-
-def sized(source: SourceModel, size: int) -> SourceModel:
-    """The same network for frames of `size` pixels a side."""
-    return replace(source, preprocessing=replace(source.preprocessing, size=size))

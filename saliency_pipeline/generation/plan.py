@@ -1,4 +1,4 @@
-"""The plan of a run: everything that decides the bytes of its shards, and how it is kept beside them."""
+"""The plan of a run: everything that decides the bytes of its shards, stored beside them as `plan.json`."""
 
 from __future__ import annotations
 
@@ -13,53 +13,17 @@ from typing import Any
 from saliency_pipeline.documents import read_json
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.files import write_if_absent
-from saliency_pipeline.images.decode import DEFAULT_MAX_PIXELS
+from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.images.record import Catalogue, ImageRecord
+from saliency_pipeline.saliency.backends import BACKENDS, PRECISIONS
+from saliency_pipeline.saliency.layers import Layer
+from saliency_pipeline.saliency.prepared import layer_from_json
 from saliency_pipeline.shards.schema import shard_name, to_json
 
 PLAN = "plan.json"
 FORMAT = "salpipe-plan"
 PASSED_OVER = "passed_over"
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg", "h5py")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for, as far as it decides what is stored. `None` and `auto` leave a choice to salpipe.
-
-    Attributes:
-        model: name of the source model.
-        weights: `default`, `none` or a file.
-        layer: the explained layer.
-        methods: saliency methods, in the order asked for.
-        target: `predicted`, `label`, `top:K`, a class index or a class name.
-        size: side of the frame in pixels.
-        fit: `crop`, `pad` or `squash`.
-        encoding: `raw` or `jpeg`.
-        jpeg_quality: 1 to 100.
-        shard_size: images a shard.
-        batch_size: images computed together.
-        precision: `auto`, `fp32` or `bf16`.
-        backend: `auto`, `torch`, `compile` or `openvino`.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        max_pixels: images with more are rejected.
-    """
-
-    model: str = "efficientnet_lite0"
-    weights: str = "default"
-    layer: str | None = None
-    methods: tuple[str, ...] = ("gradcam",)
-    target: str = "predicted"
-    size: int | None = None
-    fit: str = "crop"
-    encoding: str = "raw"
-    jpeg_quality: int = 95
-    shard_size: int = 1024
-    batch_size: int | None = None
-    precision: str = "auto"
-    backend: str = "auto"
-    device: str = "auto"
-    max_pixels: int = DEFAULT_MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -76,21 +40,56 @@ class ShardTask:
 
 
 @dataclass(frozen=True)
+class Choices:
+    """What salpipe chose where the configuration left it open.
+
+    Attributes:
+        layer: the explained layer.
+        backend: one of `BACKENDS`.
+        precision: one of `PRECISIONS`.
+        batch_size: frames per batch.
+    """
+
+    layer: Layer
+    backend: str
+    precision: str
+    batch_size: int
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Choices:
+        """The choices of a stored plan.
+
+        Raises:
+            KeyError, TypeError, ValueError: salpipe cannot have made them.
+        """
+        choices = cls(**{**stored, "layer": layer_from_json(stored["layer"])})
+        layer = choices.layer
+        numbers = (layer.channels, layer.prefix, *layer.grid, choices.batch_size)
+        if (
+            choices.backend not in BACKENDS
+            or choices.precision not in PRECISIONS
+            or len(layer.grid) != 2
+            or not all(type(number) is int and 0 <= number <= 1 << 20 for number in numbers)
+            or not 1 <= choices.batch_size <= 1 << 14
+        ):
+            raise ValueError("its choices are impossible")
+        return choices
+
+
+@dataclass(frozen=True)
 class Plan:
     """A resolved plan.
 
     Attributes:
-        fields: what was asked and found, by name: a run with any of them different is another plan.
-        resolved: what salpipe chose where it was asked to: layer, back end, precision, batch size.
-        provenance: what is stored in every shard.
-
-    What was passed over stands in the provenance and identifies nothing: a README put beside the images changes
-    neither images nor maps, so that it must neither refuse the rest of a run nor make another plan of the same images.
+        fields: everything that identifies a run before anything is chosen, by name.
+        resolved: what salpipe chose.
+        provenance: what is stored in every shard. Its counts of skipped files identify nothing: a README put beside
+            the images changes neither images nor maps.
     """
 
-    fields: dict[str, Any]
-    resolved: dict[str, Any]
-    provenance: dict[str, Any]
+    fields: Mapping[str, object]
+    resolved: Choices
+    provenance: Mapping[str, object]
 
     @property
     def hash(self) -> str:
@@ -109,61 +108,58 @@ def shard_tasks(catalogue: Catalogue, shard_size: int) -> list[ShardTask]:
 
 
 def plan_fields(
-    request: Request, catalogue: Catalogue, weights_sha256: str, records: str | None = None
-) -> dict[str, Any]:
+    config: GenerateConfig, catalogue: Catalogue, weights_sha256: str, records: str, backend: str
+) -> dict[str, object]:
     """Everything that identifies a plan before anything is chosen.
 
-    Images are known by their digest, weights by their hash, whatever their file is called.
+    Images are identified by their digest, weights by their hash, whatever their file is called.
 
     Args:
-        request: what is asked for, with the names that model, methods and device have.
+        config: the configuration, with the stored names of model, methods and device.
         catalogue: the images.
         weights_sha256: of the source model.
-        records: the images' digest, where it is known already.
+        records: the images' `records_digest`.
+        backend: the chosen backend, whose version counts too.
     """
+    settings = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(config).items() if name != "weights"}
     return {
-        **{name: list(v) if isinstance(v, tuple) else v for name, v in asdict(request).items() if name != "weights"},
+        **settings,
         "weights_sha256": weights_sha256,
         "classes": list(catalogue.classes),
         "images": len(catalogue),
-        "records": records or records_digest(catalogue),
-        # so that a refusal says why the images are others; absent where all of a data set is taken as it comes
+        "records": records,
+        # so that a refusal says why the images differ; absent where all of a data set is taken as it is
         **({"selection": dict(catalogue.taken)} if catalogue.taken else {}),
-        "versions": library_versions(),
+        "versions": library_versions(backend),
     }
 
 
 def records_digest(catalogue: Catalogue) -> str:
-    """SHA-256 of what is known of all images: key, label, split, boxes, group and size in bytes.
+    """SHA-256 of what identifies the images: key, label, split, boxes, group and size in bytes.
 
     An image that changed its content without changing its size is not noticed.
     """
     digest = hashlib.sha256()
     for record in catalogue.records:
-        known: list[Any] = [record.key, record.label, record.split, record.box, record.size()]
+        identity: list[object] = [record.key, record.label, record.split, record.box, record.size()]
         if record.boxes:
-            known.append(record.boxes)
+            identity.append(record.boxes)
         if record.group >= 0:
-            known.append({"group": record.group})
-        digest.update(to_json(known).encode() + b"\n")
+            identity.append({"group": record.group})
+        digest.update(to_json(identity).encode() + b"\n")
     return digest.hexdigest()
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of salpipe and of the libraries that decide pixels, maps and bytes."""
+def library_versions(backend: str) -> dict[str, str]:
+    """Versions of salpipe and of the libraries that decide pixels, maps and bytes, that of the backend included."""
     names = {"salpipe": "saliency-pipeline", **{name: name for name in LIBRARIES}}
-    return {name: version(distribution) for name, distribution in names.items()}
-
-
-def with_backend_version(fields: dict[str, Any], backend: str) -> dict[str, Any]:
-    """The fields with the version of the chosen back end's library where that is one more: it decides the maps too."""
-    if backend != "openvino":
-        return fields
-    try:
-        found = version("openvino")
-    except PackageNotFoundError:
-        found = "not installed"
-    return {**fields, "versions": {**fields["versions"], "openvino": found}}
+    versions = {name: version(distribution) for name, distribution in names.items()}
+    if backend == "openvino":
+        try:
+            versions["openvino"] = version("openvino")
+        except PackageNotFoundError:
+            versions["openvino"] = "not installed"
+    return versions
 
 
 def stored_plan(folder: Path) -> Plan | None:
@@ -177,10 +173,10 @@ def stored_plan(folder: Path) -> Plan | None:
         data = read_json(path)
         if data["format"] != FORMAT:
             raise ValueError("not a plan of salpipe")
-        parts = [data[name] for name in ("fields", "resolved", "provenance")]
-        if not all(isinstance(part, dict) for part in parts):
+        fields, resolved, provenance = (data[name] for name in ("fields", "resolved", "provenance"))
+        if not all(isinstance(part, dict) for part in (fields, resolved, provenance)):
             raise TypeError("a part of it is not a table")
-        plan = Plan(*parts)
+        plan = Plan(fields, Choices.from_json(resolved), provenance)
         if data["plan"] != plan.hash:
             raise ValueError("its hash is not that of its contents")
         return plan
@@ -193,7 +189,7 @@ def stored_plan(folder: Path) -> Plan | None:
         ) from error
 
 
-def check_same_plan(folder: Path, stored: Plan, fields: Mapping[str, Any]) -> None:
+def check_same_plan(folder: Path, stored: Plan, fields: Mapping[str, object]) -> None:
     """Refuse to mix plans.
 
     Raises:
@@ -206,18 +202,18 @@ def check_same_plan(folder: Path, stored: Plan, fields: Mapping[str, Any]) -> No
         )
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str, str]]:
-    found = []
+def _differences(old: Mapping[str, object], new: Mapping[str, object], prefix: str = "") -> list[tuple[str, str, str]]:
+    differences = []
     for name in dict.fromkeys([*old, *new]):
         a, b = old.get(name), new.get(name)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += _differences(a, b, f"{prefix}{name}.")
+            differences += _differences(a, b, f"{prefix}{name}.")
         elif a != b:
-            found.append((prefix + name, *_shortened(name, a, b)))
-    return found
+            differences.append((prefix + name, *_shortened(name, a, b)))
+    return differences
 
 
-def _shortened(name: str, a: Any, b: Any) -> tuple[str, str]:
+def _shortened(name: str, a: object, b: object) -> tuple[str, str]:
     if name in ("records", "weights_sha256"):
         return str(a)[:8], str(b)[:8]
     if isinstance(a, Sequence) and isinstance(b, Sequence) and len(str(a) + str(b)) > 120:
@@ -226,9 +222,9 @@ def _shortened(name: str, a: Any, b: Any) -> tuple[str, str]:
 
 
 def store_plan(folder: Path, plan: Plan) -> Plan:
-    """Keep the plan beside the shards, unless another job of the same array was first; the one kept is returned."""
+    """Write the plan beside the shards, unless another job of the same array was first; the stored one is returned."""
     text = json.dumps({"format": FORMAT, "plan": plan.hash, **asdict(plan)}, indent=2, sort_keys=True) + "\n"
     write_if_absent(folder / PLAN, text)
-    kept = stored_plan(folder)
-    assert kept is not None
-    return kept
+    stored = stored_plan(folder)
+    assert stored is not None
+    return stored

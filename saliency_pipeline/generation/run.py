@@ -11,20 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saliency_pipeline.datasets.nesting import refuse_among_images, refuse_nesting
-from saliency_pipeline.datasets.open import read_images
-from saliency_pipeline.devices import find_device, threads_within_cores
+from saliency_pipeline.datasets.layout import ReadOptions
+from saliency_pipeline.devices import threads_within_cores
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.folders import FolderLock, make_output, make_subfolder
+from saliency_pipeline.generation.checks import checked_catalogue
+from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.job import Job, write_shard, write_shards
-from saliency_pipeline.generation.plan import PLAN, Request, ShardTask, shard_tasks
+from saliency_pipeline.generation.plan import PLAN, ShardTask, shard_tasks
 from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, merge, reject_count, valid_receipt
-from saliency_pipeline.generation.resolve import Resolved, checked, resolve
+from saliency_pipeline.generation.resolve import Resolved, resolve
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.models.trained.training_images import ENTRY
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.schema import SEEN, ShardHeader, is_shard_name
+from saliency_pipeline.subsets.selection import Grouping, Selection
 from saliency_pipeline.temporaries import remove_stale_temporaries
 from saliency_pipeline.text import plural
 from saliency_pipeline.workers import (
@@ -78,26 +80,32 @@ class Report:
 def generate(
     data: str | os.PathLike[str] | Catalogue,
     output: str | os.PathLike[str],
-    request: Request | None = None,
+    config: GenerateConfig | None = None,
     *,
     layout: str = "auto",
+    reading: ReadOptions | None = None,
+    selection: Selection | None = None,
+    grouping: Grouping | None = None,
     jobs: int = 1,
     part: tuple[int, int] = (1, 1),
     progress: Progress | None = None,
     **options: Any,
 ) -> Report:
-    """Explain every image of a data set and store the pairs as shards; run again, it goes on where it stopped.
+    """Explain the images of a data set and store each with its saliency maps; a run that was interrupted is resumed.
 
     Args:
-        data: a data set in any layout, or a catalogue: from `prepare`, for instance, which selects and splits.
-        output: folder of the shards, outside the image folder; made where it is missing.
-        request: what to compute.
+        data: a data set in any layout, or a catalogue of images that are already read and selected.
+        output: folder of the shards, outside the image folder; created if missing.
+        config: what is computed and stored.
         layout: name of the data set's layout, or `auto`.
+        reading: how the data set is read.
+        selection: classes, images and splits.
+        grouping: what is done with duplicates and groups of images.
         jobs: worker processes; each gets its share of the cores.
         part: (I, N): write only every N-th shard from the I-th on, so that N runs, here or on other machines that
             share the folder, do the work between them. The last to finish writes the manifest.
-        progress: told how far the run is.
-        **options: fields of `Request`, instead of `request`.
+        progress: receives notes and progress.
+        **options: fields of `GenerateConfig`, instead of `config`.
 
     Returns:
         How the run ended. Rejected images do not raise: see `Report.rejects` and `rejects.jsonl`.
@@ -114,66 +122,84 @@ def generate(
     >>> report.images, report.layer, report.complete
     (1, 'bn2', True)
     """
-    began = time.perf_counter()
-    if request is not None and options:
-        raise TypeError("give a request or its fields, not both")
-    request = checked(request or Request(**options))
-    find_device(request.device)
-    progress = progress or Progress()
+    start = time.perf_counter()
+    if config is not None and options:
+        raise TypeError("give a configuration or its fields, not both")
+    config, progress = config or GenerateConfig(**options), progress or Progress()
     folder = Path(output).absolute()
     if not 1 <= part[0] <= part[1]:
         raise OptionError(f"--shards {part[0]}/{part[1]}: use I/N with I from 1 to N")
     if jobs < 1:
         raise OptionError(f"--jobs {jobs}: use 1 or more")
     jobs = possible_jobs(jobs, progress.note)
-    catalogue = data if isinstance(data, Catalogue) else read_images(data, layout, note=progress.note)
-    refuse_nesting(Path(catalogue.root), folder)
-    refuse_among_images(folder, catalogue.root)
+    catalogue = checked_catalogue(
+        data,
+        Path(output),
+        config,
+        layout=layout,
+        reading=reading,
+        selection=selection,
+        grouping=grouping,
+        progress=progress,
+    )
     keep_large_blocks()
     with ExitStack() as locks:
         _open_folder(folder, part, locks, progress.note)
-        resolved = resolve(folder, request, catalogue, jobs, progress.note)
-        job = resolved.job
-        placement = job.placement
-        progress.note(
-            f"{job.model}, layer {job.layer.name}, {placement.backend} {placement.precision} on {placement.device}"
-        )
-        tasks = shard_tasks(catalogue, request.shard_size)
-        mine = tasks[part[0] - 1 :: part[1]]
-        done = _valid_receipts(folder, mine, job.header.plan, progress)
-        pending = [task for task in mine if task.name not in done]
-        written, worked = _run(resolved, pending, jobs, progress)
-        done |= {receipt.shard.name: receipt for receipt in written}
-        complete = _merged(folder, job.header, tasks, done)
+        resolved = resolve(folder, config, catalogue, jobs, progress.note)
+        return _write(resolved, catalogue, shard_tasks(catalogue, config.shard_size), part, jobs, progress, start)
+
+
+def _write(
+    resolved: Resolved,
+    catalogue: Catalogue,
+    tasks: Sequence[ShardTask],
+    part: tuple[int, int],
+    jobs: int,
+    progress: Progress,
+    start: float,
+) -> Report:
+    """Write the shards of a part that are missing or damaged, and the manifest once all parts are finished."""
+    job = resolved.job
+    folder, placement = Path(job.folder), job.placement
+    progress.note(
+        f"{job.model}, layer {job.layer.name}, {placement.backend} {placement.precision} on {placement.device}"
+    )
+    own = tasks[part[0] - 1 :: part[1]]
+    done = _valid_receipts(folder, own, job.header.plan, progress)
+    written, seconds = _run(resolved, [task for task in own if task.name not in done], jobs, progress)
+    done |= {receipt.shard.name: receipt for receipt in written}
+    complete = _merged(folder, job.header, tasks, done)
     fresh = sum(receipt.shard.images for receipt in written)
-    if single_color := sum(receipt.single_color for receipt in done.values()):
-        progress.note(
-            f"{plural(single_color, 'image')} of one color everywhere, with nothing on it to explain: "
-            "stored with bit 8 of saliency/<method>/flag"
-        )
+    images = sum(receipt.shard.images for receipt in done.values())
+    single_color = sum(receipt.single_color for receipt in done.values())
     seen = sum(receipt.seen for receipt in done.values())
-    for text in _training_notes(job, seen, sum(receipt.shard.images for receipt in done.values())):
+    for text in _notes(job, single_color, seen, images):
         progress.note(text)
     return Report(
         str(folder),
-        sum(receipt.shard.images for receipt in done.values()),
+        images,
         reject_count(done.values()),
         single_color,
         seen,
-        len(mine),
+        len(own),
         len(written),
         complete,
-        round(time.perf_counter() - began, 3),
-        round(fresh / worked, 1) if fresh else 0.0,
+        round(time.perf_counter() - start, 3),
+        round(fresh / seconds, 1) if fresh else 0.0,
         job.layer.name,
-        job.placement.backend,
-        job.placement.precision,
+        placement.backend,
+        placement.precision,
         dict(catalogue.passed_over),
     )
 
 
-def _training_notes(job: Job, seen: int, images: int) -> Iterator[str]:
-    """What is to be said about the images that the source model was trained on."""
+def _notes(job: Job, single_color: int, seen: int, images: int) -> Iterator[str]:
+    """Notes on images without content, and on those that the source model was trained on."""
+    if single_color:
+        yield (
+            f"{plural(single_color, 'image')} of one color everywhere, with nothing on it to explain: "
+            "stored with bit 8 of saliency/<method>/flag"
+        )
     source = job.header.provenance["source"]
     if seen:
         yield (

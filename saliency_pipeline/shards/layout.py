@@ -18,7 +18,9 @@ import numpy as np
 from saliency_pipeline.documents import NotRegularError, open_regular, parse_json
 from saliency_pipeline.shards.file import Identity, identity_of
 from saliency_pipeline.shards.schema import (
+    BOX,
     FORMAT,
+    GROUP,
     MAX_ITEM_BYTES,
     MAX_ROWS,
     MAX_TEXT_BYTES,
@@ -28,6 +30,7 @@ from saliency_pipeline.shards.schema import (
     ShardHeader,
     columns,
     is_method_name,
+    map_path,
     ragged,
 )
 
@@ -97,7 +100,7 @@ def _read(file: h5py.File, identity: Identity) -> tuple[Layout | None, list[str]
         raise ValueError("attribute size is not a number")
     encoding = cast(Encoding, _text(file, "encoding"))
     maps = _methods(file, problems)
-    boxes, groups = _has(file, "source/box"), _has(file, "source/group")
+    boxes, groups = _has(file, BOX), _has(file, GROUP)
     header = ShardHeader(_text(file, "plan"), provenance, tuple(classes), int(size), encoding, maps, boxes, groups)
     places: dict[str, tuple[int, Column]] = {}
 
@@ -156,7 +159,7 @@ def _methods(file: h5py.File, problems: list[str]) -> dict[str, MapShape]:
         return {}
     found = {}
     for method in _member(file, "saliency", h5py.Group):
-        shape = _member(file, f"saliency/{method}/map", h5py.Dataset).shape
+        shape = _member(file, map_path(method, "map"), h5py.Dataset).shape
         if not is_method_name(method) or len(shape) != 4 or min(shape[1:]) < 1:
             problems.append(f"saliency/{method!r:.60} does not look like a method's maps")
         else:

@@ -17,8 +17,8 @@ from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.recognition import is_shards, no_shards
 from saliency_pipeline.shards.file import ShardFile
 from saliency_pipeline.shards.manifest import Manifest
-from saliency_pipeline.shards.schema import ShardHeader
-from saliency_pipeline.shards.shard import Described, Pair, Shard
+from saliency_pipeline.shards.schema import Described, ShardHeader
+from saliency_pipeline.shards.shard import Pair, Shard
 
 # each keeps a file descriptor
 _OPEN_SHARDS = 256

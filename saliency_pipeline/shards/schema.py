@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Literal
@@ -27,7 +28,13 @@ MAX_TEXT_BYTES = 2**24
 MAX_ITEM_BYTES = 2**30
 """Of what is stored of one image in one data set; and of all keys."""
 
+IMAGE, LABEL, SPLIT = "image", "label", "split"
+SHA256, SOURCE_SIZE, GROUP, BOX = "source/sha256", "source/size", "source/group", "source/box"
+PREDICTED, SCORE = "prediction/class", "prediction/score"
+"""Paths of HDF5 data sets in a shard; those of maps are `map_path`."""
+
 Encoding = Literal["raw", "jpeg"]
+MapPart = Literal["map", "scale", "target", "flag"]
 _METHOD_NAME = re.compile(r"[a-z0-9_-]+")
 _SHARD_NAME = re.compile(r"shard-[0-9]{5,}\.h5")
 
@@ -44,6 +51,15 @@ def shard_name(index: int) -> str:
 def is_shard_name(name: str) -> bool:
     """Whether a file name is one that `shard_name` gives."""
     return _SHARD_NAME.fullmatch(name) is not None
+
+
+def map_path(method: str, part: MapPart) -> str:
+    """Path of an HDF5 data set of a method's maps.
+
+    >>> map_path("gradcam", "flag")
+    'saliency/gradcam/flag'
+    """
+    return f"saliency/{method}/{part}"
 
 
 def is_method_name(name: str) -> bool:
@@ -109,6 +125,30 @@ class ShardHeader:
     def differences(self, other: ShardHeader) -> list[str]:
         """Names of the fields in which two headers differ."""
         return [name for name in self.__dataclass_fields__ if getattr(self, name) != getattr(other, name)]
+
+
+class Described(ABC):
+    """Base of classes whose images share a header."""
+
+    @property
+    @abstractmethod
+    def header(self) -> ShardHeader:
+        """What all images share."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in label order."""
+        return self.header.classes
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How the maps were made."""
+        return self.header.provenance
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the saliency methods, sorted."""
+        return tuple(self.header.maps)
 
 
 @dataclass
@@ -177,22 +217,22 @@ def columns(header: ShardHeader, rows: int) -> dict[str, Column]:
         return Column(np.dtype(dtype), (rows, *shape))
 
     found = {
-        "label": column("<i8"),
-        "split": column("i1"),
-        "source/sha256": column("u1", 32),
-        "source/size": column("<i4", 2),
-        "prediction/class": column("<i4", TOP),
-        "prediction/score": column("<f4", TOP),
+        LABEL: column("<i8"),
+        SPLIT: column("i1"),
+        SHA256: column("u1", 32),
+        SOURCE_SIZE: column("<i4", 2),
+        PREDICTED: column("<i4", TOP),
+        SCORE: column("<f4", TOP),
     }
     if header.groups:
-        found["source/group"] = column("<i8")
+        found[GROUP] = column("<i8")
     for method, shape in header.maps.items():
-        found[f"saliency/{method}/map"] = column("<f2", shape.targets, shape.height, shape.width)
-        found[f"saliency/{method}/scale"] = column("<f4", shape.targets)
-        found[f"saliency/{method}/target"] = column("<i4", shape.targets)
-        found[f"saliency/{method}/flag"] = column("u1", shape.targets)
+        found[map_path(method, "map")] = column("<f2", shape.targets, shape.height, shape.width)
+        found[map_path(method, "scale")] = column("<f4", shape.targets)
+        found[map_path(method, "target")] = column("<i4", shape.targets)
+        found[map_path(method, "flag")] = column("u1", shape.targets)
     if header.encoding == "raw":
-        found["image"] = column("u1", header.size, header.size, 3)
+        found[IMAGE] = column("u1", header.size, header.size, 3)
     return found
 
 
@@ -203,7 +243,7 @@ def ragged(header: ShardHeader) -> dict[str, tuple[str, Column]]:
     """
     found = {}
     if header.boxes:
-        found["source/box"] = "source/box_offset", Column(np.dtype("<i4"), (4,))
+        found[BOX] = "source/box_offset", Column(np.dtype("<i4"), (4,))
     if header.encoding == "jpeg":
         found["image_bytes"] = "image_offset", Column(np.dtype("u1"), ())
     return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import weakref
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,7 +25,26 @@ from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.images.formats import MAX_SCANS, SCAN
 from saliency_pipeline.shards.file import ShardFile
 from saliency_pipeline.shards.layout import Layout, read_layout
-from saliency_pipeline.shards.schema import MAX_ITEM_BYTES, ShardHeader, all_finite, are_scales, decode_maps, ragged
+from saliency_pipeline.shards.schema import (
+    BOX,
+    GROUP,
+    IMAGE,
+    LABEL,
+    MAX_ITEM_BYTES,
+    PREDICTED,
+    SCORE,
+    SHA256,
+    SOURCE_SIZE,
+    SPLIT,
+    Described,
+    MapPart,
+    ShardHeader,
+    all_finite,
+    are_scales,
+    decode_maps,
+    map_path,
+    ragged,
+)
 
 Rows = Sequence[int] | slice | npt.NDArray[np.integer[Any]] | None
 
@@ -58,30 +76,6 @@ class Pair:
     maps: dict[str, npt.NDArray[np.float32]]
     targets: dict[str, npt.NDArray[np.int32]]
     source_size: tuple[int, int]
-
-
-class Described(ABC):
-    """What all images below one header share."""
-
-    @property
-    @abstractmethod
-    def header(self) -> ShardHeader:
-        """What all images share."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in label order."""
-        return self.header.classes
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """How the maps were made."""
-        return self.header.provenance
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """Names of the saliency methods, sorted."""
-        return tuple(self.header.maps)
 
 
 class Shard(Described):
@@ -163,6 +157,24 @@ class Shard(Described):
         """
         self._open().gather(self.layout.places[name][0], rows, out, places)
 
+    def gather_frames(
+        self, rows: npt.NDArray[np.integer[Any]], out: npt.NDArray[np.uint8], places: npt.NDArray[Any]
+    ) -> None:
+        """Copy frames into places of an array uint8 (B, S, S, 3), where the encoding is raw; see `gather`."""
+        self.gather(IMAGE, rows, out, places)
+
+    def gather_maps(
+        self,
+        method: str,
+        target: int,
+        rows: npt.NDArray[np.integer[Any]],
+        out: npt.NDArray[np.float16],
+        places: npt.NDArray[Any],
+    ) -> None:
+        """Copy stored maps of one target into places of an array float16 (B, h, w); see `gather`."""
+        targets = self.header.maps[method].targets
+        self.gather(map_path(method, "map"), rows * targets + target, out, places)
+
     def _range(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
         """Rows `start` to `stop` of a data set."""
         offset, column = self.layout.places[name]
@@ -185,7 +197,7 @@ class Shard(Described):
     def __getitem__(self, row: int) -> Pair:
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
-        label = int(self.read("label", row))
+        label = int(self.read(LABEL, row))
         if not -1 <= label < len(self.classes):
             raise self._damaged(f"'{self.keys[row]}' has label {label} of {len(self.classes)} classes")
         return Pair(
@@ -193,12 +205,12 @@ class Shard(Described):
             image=self.images([row])[0],
             label=label,
             class_name=self.classes[label] if label >= 0 else None,
-            split=int(self.read("split", row)),
-            prediction_class=self.read("prediction/class", row),
-            prediction_score=self.read("prediction/score", row),
+            split=int(self.read(SPLIT, row)),
+            prediction_class=self.read(PREDICTED, row),
+            prediction_score=self.read(SCORE, row),
             maps={method: self.maps(method, [row])[0] for method in self.methods},
             targets={method: self.targets(method, [row])[0] for method in self.methods},
-            source_size=tuple(self.read("source/size", row).tolist()),
+            source_size=tuple(self.read(SOURCE_SIZE, row).tolist()),
         )
 
     @property
@@ -222,7 +234,7 @@ class Shard(Described):
     @property
     def labels(self) -> npt.NDArray[np.int64]:
         """Index into the classes, int64 (N,); -1 unlabeled."""
-        labels = self.read("label")
+        labels = self.read(LABEL)
         if labels.size and (labels.min() < -1 or labels.max() >= len(self.classes)):
             raise self._damaged(f"a label is outside the {len(self.classes)} classes")
         return labels
@@ -230,7 +242,7 @@ class Shard(Described):
     @property
     def splits(self) -> npt.NDArray[np.int8]:
         """0 train, 1 validation, 2 test, -1 none; int8 (N,)."""
-        splits: npt.NDArray[np.int8] = self.read("split")
+        splits: npt.NDArray[np.int8] = self.read(SPLIT)
         if splits.size and (splits.min() < -1 or splits.max() > 2):
             raise self._damaged("a split is none of -1, 0, 1 and 2")
         return splits
@@ -238,22 +250,22 @@ class Shard(Described):
     @property
     def predictions(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """The source model's top 5: classes int32 (N, 5), -1 where it has fewer, and softmax float32 (N, 5)."""
-        return self.read("prediction/class"), self.read("prediction/score")
+        return self.read(PREDICTED), self.read(SCORE)
 
     @property
     def source_sizes(self) -> npt.NDArray[np.int32]:
         """Height and width of the original images in pixels, int32 (N, 2)."""
-        return self.read("source/size")
+        return self.read(SOURCE_SIZE)
 
     @property
     def source_sha256(self) -> npt.NDArray[np.uint8]:
         """SHA-256 of the original files, uint8 (N, 32)."""
-        return self.read("source/sha256")
+        return self.read(SHA256)
 
     @property
     def groups(self) -> npt.NDArray[np.int64]:
         """Equal for images of the folder that are duplicates of one another, int64 (N,); -1 where none is known."""
-        return self.read("source/group") if self.header.groups else np.full(len(self), -1, np.int64)
+        return self.read(GROUP) if self.header.groups else np.full(len(self), -1, np.int64)
 
     def images(self, rows: Rows = None) -> npt.NDArray[np.uint8]:
         """Frames of the given rows (default all): uint8 (B, S, S, 3) RGB.
@@ -262,7 +274,7 @@ class Shard(Described):
             IntegrityError: a stored JPEG cannot be decoded.
         """
         if self.header.encoding == "raw":
-            return self.read("image", rows)
+            return self.read(IMAGE, rows)
         chosen = np.arange(len(self))[slice(None) if rows is None else rows]
         frames = np.empty((len(chosen), self.size, self.size, 3), dtype=np.uint8)
         for frame, row in zip(frames, chosen.tolist(), strict=True):
@@ -296,7 +308,7 @@ class Shard(Described):
         """How many boxes `boxes` has for each image, int64 (N,)."""
         if not self.header.boxes:
             return np.zeros(len(self), np.int64)
-        ends = self.read(ragged(self.header)["source/box"][0]).astype(np.int64)
+        ends = self.read(ragged(self.header)[BOX][0]).astype(np.int64)
         return ends[1:] - ends[:-1]
 
     def boxes(self, row: int) -> npt.NDArray[np.int32]:
@@ -305,7 +317,7 @@ class Shard(Described):
         As its file holds the image, before it is turned upright; x1 and y1 are excluded. M is 0 where the data set
         does not say.
         """
-        return self._ragged("source/box", row) if self.header.boxes else np.empty((0, 4), np.int32)
+        return self._ragged(BOX, row) if self.header.boxes else np.empty((0, 4), np.int32)
 
     def _ragged(self, name: str, row: int) -> npt.NDArray[Any]:
         """The rows of one image in a data set of which it has any number."""
@@ -346,12 +358,12 @@ class Shard(Described):
         """Bits of `schema.ALL_ZERO`, `CONSTANT`, `NON_FINITE`, `SINGLE_COLOR` and `SEEN`, uint8 (B, T)."""
         return self.read(self._of(method, "flag"), rows)
 
-    def _of(self, method: str, part: str) -> str:
+    def _of(self, method: str, part: MapPart) -> str:
         if method not in self.header.maps:
             raise SalpipeError(
                 f"{self.path} holds no maps of '{method}'; it holds {', '.join(self.methods) or 'none at all'}"
             )
-        return f"saliency/{method}/{part}"
+        return map_path(method, part)
 
     def _damaged(self, what: str) -> IntegrityError:
         return IntegrityError(

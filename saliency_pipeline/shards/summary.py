@@ -1,12 +1,13 @@
-"""What a finished folder or one shard holds, counted: images, classes, splits, sizes, scores, maps, rejects."""
+"""`inspect`: counts and statistics of a folder or one shard: classes, splits, scores, maps, rejected images."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,7 @@ class MapStatistics:
     """The maps of one method.
 
     Attributes:
-        shape: targets an image, native height and width in cells.
+        shape: targets per image, native height and width in cells.
         scale: greatest absolute raw value of each map.
         all_zero: share of maps that are zero everywhere, in [0, 1].
         constant: share of maps with one value everywhere that is not zero.
@@ -68,11 +69,29 @@ class MapStatistics:
 
 
 @dataclass(frozen=True)
+class ClassCount:
+    """Name of a class, number of its images, and how many are in each split."""
+
+    name: str
+    images: int
+    splits: dict[str, int]
+
+
+@dataclass(frozen=True)
+class PredictedClass:
+    """A class of the source model: index, name, and number of images for which it has the highest score."""
+
+    index: int
+    name: str
+    images: int
+
+
+@dataclass(frozen=True)
 class Summary:
-    """What `inspect` found; the fields are plain enough for JSON by `as_dict`, and readable by `as_text`.
+    """The result of `inspect`; `as_dict` is JSON-serializable, `as_text` is for reading.
 
     Attributes:
-        path: folder or shard that was looked at.
+        path: the folder or shard.
         images: number of images.
         shards: number of shard files.
         bytes: their size on disk.
@@ -80,21 +99,21 @@ class Summary:
         encoding: "raw" or "jpeg".
         plan: hash of the plan.
         splits: images of each split, those without any left out.
-        classes: for each class its name, its images and how many are in each split, in label order.
+        classes: counts of each class, in label order.
         unlabeled: number of images without a label.
-        boxed: number of images of which is known where their object is.
+        boxed: number of images with boxes of their objects.
         duplicates: number of images in groups, of duplicates or of `--group-by`.
         single_color: number of images that have one color everywhere.
         seen: number of images on which the network that made their maps was trained.
         source_height: heights of the original images in pixels.
         source_width: widths of the original images in pixels.
         score: softmax of the source model's first class.
-        predicted: the source model's first classes that are most frequent: class, name and images.
-        maps: for each method what its maps are like.
-        rejects: images that could not be used, by reason; None for a single shard, which does not know.
-        unlisted: shards in the folder that are left out because its manifest does not list them: for each file name
+        predicted: the most frequent predictions of the source model.
+        maps: statistics of the maps, by method.
+        rejects: number of images that could not be used, by reason; None for a single shard, which has no record.
+        unlisted: shards in the folder that are ignored because its manifest does not list them: for each file name
             whether it is of this plan.
-        passed_over: what of the data set was no image or not read when the plan was made, by kind and reason.
+        passed_over: number of skipped files and other entries of the data set, by kind and reason.
         provenance: how the maps were made.
     """
 
@@ -106,7 +125,7 @@ class Summary:
     encoding: str
     plan: str
     splits: dict[str, int]
-    classes: list[dict[str, Any]]
+    classes: list[ClassCount]
     unlabeled: int
     boxed: int
     duplicates: int
@@ -115,7 +134,7 @@ class Summary:
     source_height: Range
     source_width: Range
     score: Range
-    predicted: list[dict[str, Any]]
+    predicted: list[PredictedClass]
     maps: dict[str, MapStatistics]
     rejects: dict[str, int] | None
     unlisted: dict[str, bool]
@@ -123,8 +142,9 @@ class Summary:
     provenance: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
-        """The summary as JSON can hold it."""
-        return asdict(self)
+        """The summary, JSON-serializable."""
+        predicted = [{"class": each.index, "name": each.name, "images": each.images} for each in self.predicted]
+        return asdict(self) | {"predicted": predicted}
 
     def as_text(self) -> str:
         """The summary for people, several lines."""
@@ -148,20 +168,20 @@ class Summary:
             lines.append(f"rejects    {sum(self.rejects.values()):,}")
             lines += [f"  {count:7,}  {reason}" for reason, count in list(self.rejects.items())[:_SHOWN]]
         if self.unlisted:
-            lines.append(f"left out   {plural(len(self.unlisted), 'shard')} not listed in {MANIFEST}; move away:")
+            lines.append(f"ignored    {plural(len(self.unlisted), 'shard')} not listed in {MANIFEST}; move away:")
             lines += [
                 f"  {name}{'' if ours else ' (of another plan)'}" for name, ours in list(self.unlisted.items())[:_SHOWN]
             ]
         if self.passed_over:
-            lines.append(f"passed over {sum(self.passed_over.values()):,}")
+            lines.append(f"skipped    {sum(self.passed_over.values()):,}")
             lines += [f"  {count:7,}  {kind}" for kind, count in list(self.passed_over.items())[:_SHOWN]]
         lines += ["", *self._class_table(), "", f"top-1 score {self.score}; most frequent predictions:"]
-        lines += [f"  {entry['images']:7,}  {entry['name']}" for entry in self.predicted]
+        lines += [f"  {each.images:7,}  {each.name}" for each in self.predicted]
         for method, maps in self.maps.items():
             shape = maps.shape
             lines += [
                 "",
-                f"maps of {method}: {shape.height}×{shape.width}, {plural(shape.targets, 'target')} an image",
+                f"maps of {method}: {shape.height}×{shape.width}, {plural(shape.targets, 'target')} per image",
                 f"  scale {maps.scale}; all zero {maps.all_zero:.2%}, constant {maps.constant:.2%}, "
                 f"non-finite {maps.non_finite:.2%}",
             ]
@@ -173,9 +193,7 @@ class Summary:
         splits = list(self.splits)
         rows = [["class", "images", *splits]]
         shown = self.classes[:_SHOWN_CLASSES]
-        rows += [
-            [c["name"], f"{c['images']:,}", *(f"{c['splits'].get(split, 0):,}" for split in splits)] for c in shown
-        ]
+        rows += [[c.name, f"{c.images:,}", *(f"{c.splits.get(split, 0):,}" for split in splits)] for c in shown]
         if self.unlabeled:
             rows.append(["(unlabeled)", f"{self.unlabeled:,}", *("" for _ in splits)])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -239,10 +257,7 @@ def inspect(path: Path | str) -> Summary:
         encoding=folder.header.encoding,
         plan=folder.header.plan,
         splits=_named(by_split),
-        classes=[
-            {"name": name, "images": int(row.sum()), "splits": _named(row)}
-            for name, row in zip(classes, counts[1:], strict=True)
-        ],
+        classes=[ClassCount(name, int(row.sum()), _named(row)) for name, row in zip(classes, counts[1:], strict=True)],
         unlabeled=int(counts[0].sum()),
         boxed=boxed,
         duplicates=duplicates,
@@ -281,14 +296,14 @@ def _map_statistics(shape: MapShape, scale: npt.NDArray[np.float32], flag: npt.N
     )
 
 
-def _most_frequent(predicted: Counter[int], provenance: dict[str, Any]) -> list[dict[str, Any]]:
+def _most_frequent(predicted: Counter[int], provenance: Mapping[str, object]) -> list[PredictedClass]:
     source = provenance.get("source")
     names = source.get("classes") if isinstance(source, dict) else None
     if not isinstance(names, list):
         names = []
     ranked = sorted(predicted.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN]
     return [
-        {"class": index, "name": str(names[index]) if 0 <= index < len(names) else f"class {index}", "images": count}
+        PredictedClass(index, str(names[index]) if 0 <= index < len(names) else f"class {index}", count)
         for index, count in ranked
     ]
 
@@ -307,11 +322,11 @@ def _rejects(folder: Path) -> dict[str, int]:
     return dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _passed_over(provenance: dict[str, Any]) -> dict[str, int]:
-    """The counts as far as the provenance has them: it may come from a stranger's file."""
+def _passed_over(provenance: Mapping[str, object]) -> dict[str, int]:
+    """The counts as far as the provenance has them: it may be of a file from outside."""
     counts = provenance.get("passed_over")
-    found = counts.items() if isinstance(counts, dict) else ()
-    return {kind: number for kind, number in found if isinstance(number, int) and not isinstance(number, bool)}
+    items = counts.items() if isinstance(counts, dict) else ()
+    return {kind: number for kind, number in items if isinstance(number, int) and not isinstance(number, bool)}
 
 
 def _named(counts: npt.NDArray[np.int64]) -> dict[str, int]:
@@ -330,7 +345,7 @@ def _bytes(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
-def _outline(value: dict[str, Any], indent: str) -> list[str]:
+def _outline(value: Mapping[str, object], indent: str) -> list[str]:
     """A dictionary as indented lines; long lists as their length."""
     lines = []
     for name, entry in value.items():
@@ -343,17 +358,21 @@ def _outline(value: dict[str, Any], indent: str) -> list[str]:
     return lines
 
 
-def flagged_shares(pairs: ShardFolder, method: str | None, target: int = 0) -> list[dict[str, Any]] | None:
+ClassFlags = TypedDict("ClassFlags", {"class": str, "images": int, "zero": float | None, "constant": float | None})
+"""Name of a class, its number of images, and the shares, in [0, 1], of all-zero and of constant maps; an all-zero map
+is constant as well. None for a class without images."""
+
+
+def flagged_shares(pairs: ShardFolder, method: str | None, target: int = 0) -> list[ClassFlags] | None:
     """The share of all-zero and of constant maps of a method among the labeled images of each class.
 
     Args:
         pairs: the shards.
-        method: whose maps; None where none are read.
+        method: method of the maps; None if no maps are read.
         target: which map per image, from 0.
 
     Returns:
-        Per class, in label order, `class`, `images`, `zero` and `constant`; shares in [0, 1], an all-zero map is
-        constant as well, None for a class without images. None without a method.
+        One entry per class, in label order. None without a method.
 
     Raises:
         SalpipeError: the shards hold no maps of the method.
@@ -365,7 +384,7 @@ def flagged_shares(pairs: ShardFolder, method: str | None, target: int = 0) -> l
         shard = pairs.shard(number)
         labels = np.concatenate([labels, shard.labels])
         flags = np.concatenate([flags, shard.flags(method)[:, target]])
-    rows = []
+    rows: list[ClassFlags] = []
     for label, name in enumerate(pairs.classes):
         own = flags[labels == label]
         zero, constant = ((float(np.mean(own & flag > 0)) if len(own) else None) for flag in (ALL_ZERO, CONSTANT))

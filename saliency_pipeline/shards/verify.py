@@ -19,12 +19,20 @@ from saliency_pipeline.shards.layout import read_layout
 from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, Manifest, ShardEntry, reject_lines
 from saliency_pipeline.shards.schema import (
     ALL_ZERO,
+    BOX,
     CONSTANT,
+    GROUP,
+    LABEL,
     NON_FINITE,
+    PREDICTED,
+    SCORE,
     SEEN,
     SINGLE_COLOR,
+    SOURCE_SIZE,
+    SPLIT,
     ShardHeader,
     is_shard_name,
+    map_path,
     ragged,
 )
 from saliency_pipeline.shards.shard import Shard
@@ -185,19 +193,19 @@ def _check_columns(shard: Shard) -> Iterator[str]:
     most = len(names) if isinstance(names, list) and names else 2**31
     predicted, score = shard.predictions
     checks: list[tuple[str, npt.NDArray[Any], float, float]] = [
-        ("label", shard.read("label"), -1, len(shard.classes) - 1),
-        ("split", shard.read("split"), -1, 2),
-        ("source/size", shard.source_sizes, 1, np.inf),
-        ("source/group", shard.groups, -1, np.inf),
-        ("prediction/class", predicted, -1, most - 1),
-        ("prediction/score", score, 0, 1.0001),
+        (LABEL, shard.read(LABEL), -1, len(shard.classes) - 1),
+        (SPLIT, shard.read(SPLIT), -1, 2),
+        (SOURCE_SIZE, shard.source_sizes, 1, np.inf),
+        (GROUP, shard.groups, -1, np.inf),
+        (PREDICTED, predicted, -1, most - 1),
+        (SCORE, score, 0, 1.0001),
     ]
     for method in shard.methods:
-        scales, flags = shard.read(f"saliency/{method}/scale"), shard.flags(method)
+        scales, flags = shard.read(map_path(method, "scale")), shard.flags(method)
         checks += [
-            (f"saliency/{method}/scale", scales, 0, float(np.finfo(np.float32).max)),
-            (f"saliency/{method}/target", shard.targets(method), -1, most - 1),
-            (f"saliency/{method}/flag", flags, 0, ALL_ZERO | CONSTANT | NON_FINITE | SINGLE_COLOR | SEEN),
+            (map_path(method, "scale"), scales, 0, float(np.finfo(np.float32).max)),
+            (map_path(method, "target"), shard.targets(method), -1, most - 1),
+            (map_path(method, "flag"), flags, 0, ALL_ZERO | CONSTANT | NON_FINITE | SINGLE_COLOR | SEEN),
         ]
         if not np.array_equal(scales == 0, flags & ALL_ZERO != 0):
             yield f"saliency/{method}: flags of all-zero maps do not agree with the scales"
@@ -207,7 +215,7 @@ def _check_columns(shard: Shard) -> Iterator[str]:
         if not _fits(shard.read(offsets), shard.layout.places[name][1].shape[0]):
             yield f"{offsets} does not run from 0 to the end of {name}"
     if shard.header.boxes:
-        boxes = shard.read("source/box")
+        boxes = shard.read(BOX)
         if (reversed_boxes := (boxes[:, :2] >= boxes[:, 2:]).any(axis=1)).any():
             corners = ", ".join(map(str, boxes[reversed_boxes][0].tolist()))
             yield f"source/box has a box whose corners are reversed ({corners})"
@@ -230,7 +238,7 @@ def _check_bulk(shard: Shard, keys: dict[bytes, str]) -> Iterator[str]:
 
 
 def _check_maps(shard: Shard, method: str) -> Iterator[str]:
-    name = f"saliency/{method}/map"
+    name = map_path(method, "map")
     column = shard.layout.places[name][1]
     rows = len(shard)
     step = max(1, _CHUNK_BYTES * rows // max(1, column.nbytes))

@@ -16,15 +16,25 @@ import numpy.typing as npt
 
 from saliency_pipeline.files import disk_errors_explained
 from saliency_pipeline.shards.schema import (
+    BOX,
     FORMAT,
     FORMAT_VERSION,
+    GROUP,
+    IMAGE,
+    LABEL,
+    PREDICTED,
+    SCORE,
     SEEN,
+    SHA256,
     SINGLE_COLOR,
+    SOURCE_SIZE,
+    SPLIT,
     Column,
     ShardHeader,
     ShardRows,
     columns,
     encode_maps,
+    map_path,
     ragged,
     to_json,
 )
@@ -173,30 +183,30 @@ class ShardWriter:
         if any("\0" in key or not key for key in rows.keys):
             raise ValueError("a key is empty or holds a NUL character")
         arrays: dict[str, npt.NDArray[np.generic]] = {
-            "label": rows.labels,
-            "split": rows.splits,
-            "source/sha256": rows.sha256,
-            "source/size": rows.source_size,
-            "prediction/class": rows.prediction_class,
-            "prediction/score": rows.prediction_score,
+            LABEL: rows.labels,
+            SPLIT: rows.splits,
+            SHA256: rows.sha256,
+            SOURCE_SIZE: rows.source_size,
+            PREDICTED: rows.prediction_class,
+            SCORE: rows.prediction_score,
         }
         if len(rows.groups) and not self.header.groups:
             raise ValueError("groups for a shard without groups")
         if self.header.groups:
-            arrays["source/group"] = np.asarray(rows.groups)
+            arrays[GROUP] = np.asarray(rows.groups)
         for method, raw in rows.maps.items():
             stored, scale, flag = encode_maps(raw)
-            arrays[f"saliency/{method}/map"] = stored
-            arrays[f"saliency/{method}/scale"] = scale
-            arrays[f"saliency/{method}/target"] = rows.targets[method]
+            arrays[map_path(method, "map")] = stored
+            arrays[map_path(method, "scale")] = scale
+            arrays[map_path(method, "target")] = rows.targets[method]
             for bit, images in ((SINGLE_COLOR, rows.single_color), (SEEN, rows.seen)):
                 if len(images):
                     flag |= np.where(images, np.uint8(bit), np.uint8(0))[:, None]
-            arrays[f"saliency/{method}/flag"] = flag
+            arrays[map_path(method, "flag")] = flag
         if isinstance(rows.images, list) != (self.header.encoding == "jpeg"):
             raise ValueError(f"images are {type(rows.images).__name__}, the encoding is {self.header.encoding}")
         if not isinstance(rows.images, list):
-            arrays["image"] = rows.images
+            arrays[IMAGE] = rows.images
         for name, column in columns(self.header, len(rows)).items():
             array = arrays[name]
             if array.shape != column.shape or array.dtype != column.dtype:
@@ -207,7 +217,7 @@ class ShardWriter:
         """The rows' ragged data sets, an array an image."""
         found: dict[str, list[npt.NDArray[np.generic]]] = {}
         if self.header.boxes:
-            found["source/box"] = [np.array(boxes, np.int32).reshape(-1, 4) for boxes in rows.boxes]
+            found[BOX] = [np.array(boxes, np.int32).reshape(-1, 4) for boxes in rows.boxes]
         if isinstance(rows.images, list):
             found["image_bytes"] = [np.frombuffer(jpeg, np.uint8) for jpeg in rows.images]
         for name, arrays in found.items():

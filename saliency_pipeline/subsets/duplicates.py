@@ -13,13 +13,10 @@ from scipy.sparse.csgraph import connected_components
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
+from saliency_pipeline.subsets import MAX_THRESHOLD, THRESHOLD
 from saliency_pipeline.subsets.fingerprint import Fingerprints
 from saliency_pipeline.subsets.groups import Places, leaders
 from saliency_pipeline.subsets.near import crops, same_frames, with_structure
-
-THRESHOLD = 0.01
-"""The greatest distance of near duplicates. Copies lie below 0.005 as a rule, crops below 0.01, other photographs of
-the same thing on the same ground above 0.01."""
 
 POLICIES = ("keep-first", "drop-conflicts")
 
@@ -62,8 +59,8 @@ def find_duplicates(fingerprints: Fingerprints, *, threshold: float = THRESHOLD)
     Raises:
         SalpipeError: the threshold is none.
     """
-    if not 0 <= threshold <= 0.1:
-        raise SalpipeError(f"threshold {threshold:g}: use 0 to 0.1; 0.01 keeps copies and different photographs apart")
+    if not 0 <= threshold <= MAX_THRESHOLD:
+        raise SalpipeError(f"--threshold {threshold:g}: use 0 to {MAX_THRESHOLD}; the default is {THRESHOLD}")
     readable = np.flatnonzero(fingerprints.readable)
     exact, single = _exact(fingerprints.sha256, readable)
     near, distances = np.zeros((0, 2), np.int64), np.zeros(0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from saliency_pipeline.errors import SalpipeError
-
 RECIPES = {
     "article-imagenet": (8_828, 2_057, 1_143),
     "article-pubfig": (2_218, 555, 309),
@@ -16,17 +14,3 @@ how they were drawn, is not known. So a recipe repeats the sizes of its sets, no
 all labeled ones of the data set, whatever its own splits, the same number (or one less) from every class that a
 selection leaves in, by its seed.
 """
-
-
-def recipe_splits(recipe: str) -> tuple[int, int, int]:
-    """The sizes of a recipe's sets.
-
-    Raises:
-        SalpipeError: no such recipe.
-
-    >>> recipe_splits("article-pubfig")
-    (2218, 555, 309)
-    """
-    if recipe not in RECIPES:
-        raise SalpipeError(f"--recipe {recipe}: unknown; choose one of {', '.join(RECIPES)}")
-    return RECIPES[recipe]

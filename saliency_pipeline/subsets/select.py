@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from dataclasses import replace
 from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
 
 from saliency_pipeline.datasets.notes import Notes
-from saliency_pipeline.errors import OptionError, SalpipeError
+from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 from saliency_pipeline.subsets.classes import classes_meant
 from saliency_pipeline.subsets.groups import leaders
 from saliency_pipeline.subsets.hash_sampling import Lots, lots, ranks
-from saliency_pipeline.subsets.recipes import recipe_splits
-from saliency_pipeline.subsets.splits import deal, deal_stable, fractions, part_totals, written
+from saliency_pipeline.subsets.selection import Selection, format_split
+from saliency_pipeline.subsets.splits import deal, deal_stable, part_totals
 from saliency_pipeline.text import shown
 
 Ints = npt.NDArray[np.int64]
@@ -25,81 +24,7 @@ Mask = npt.NDArray[np.bool_]
 PARTS = ("training", "validation", "test")
 """What the numbers of `--split` are of; their positions are the values of `Split`."""
 
-_MAX_SEED = 2**32 - 1
 _NAMED = 10
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What is taken of a data set, and how it is split. Everything that is drawn is drawn by lot, see `lots.py`.
-
-    The order is that of the attributes: first the classes, then the images, then their splits.
-
-    Attributes:
-        classes: words for classes, see `classes_meant`; empty for all.
-        min_per_class: classes with fewer images, all splits together, are left out.
-        num_classes: so many of these classes, drawn; those for N are among those for N + 1.
-        per_class: at most so many images of a class, drawn; those for K are among those for K + 1. They are so many
-            in each of the data set's splits, or altogether where `splits` deals new ones.
-        splits: sizes of training and validation, or of training, validation and test: fractions that sum to 100 or to
-            1, or counts. Of counts every class gives the same number of images, or one less. Empty: the splits of the
-            data set stay.
-        stable: an image's split depends on its key and the seed alone, so that it stays when images are added or
-            taken away; the fractions then hold on average only.
-        seed: of all that is drawn, 0 to 2**32 - 1.
-        recipe: name of a recipe, which says the `splits`.
-
-    Raises:
-        SalpipeError: the values are out of range or contradict each other.
-    """
-
-    classes: tuple[str, ...] = ()
-    min_per_class: int | None = None
-    num_classes: int | None = None
-    per_class: int | None = None
-    splits: tuple[float, ...] = ()
-    stable: bool = False
-    seed: int = 0
-    recipe: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.recipe is not None:
-            self._follow(self.recipe)
-        for name in ("min_per_class", "num_classes", "per_class"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise OptionError(f"--{name.replace('_', '-')} {value}: must be at least 1")
-        if not 0 <= self.seed <= _MAX_SEED:
-            raise OptionError(f"--seed {self.seed}: must be 0 to {_MAX_SEED}")
-        if self.counts is not None and self.per_class is not None:
-            raise OptionError(f"--per-class {self.per_class}: {self.asked_by} already says how many; leave one out")
-        if self.stable and self.shares is None:
-            more = "" if self.recipe else "add --split 72/18/10 or "
-            raise OptionError(f"--stable-split: holds fractions only; {more}leave it out")
-
-    def _follow(self, recipe: str) -> None:
-        """Take the sizes of the recipe, which leaves nothing more to say about them."""
-        sizes = recipe_splits(recipe)
-        contradicting = {"--split": self.splits not in ((), sizes), "--per-class": self.per_class is not None}
-        if given := [flag for flag, contradicts in contradicting.items() if contradicts]:
-            raise OptionError(
-                f"--recipe {recipe} is {written(sizes)} images, evenly from all classes; leave {given[0]} out"
-            )
-        object.__setattr__(self, "splits", sizes)
-
-    @property
-    def shares(self) -> tuple[Fraction, ...] | None:
-        """The fraction of each part, where `splits` are fractions."""
-        return fractions(self.splits) if self.splits else None
-
-    @property
-    def asked_by(self) -> str:
-        """The option that asked for `splits`, as it was typed."""
-        return f"--recipe {self.recipe}" if self.recipe else f"--split {written(self.splits)}"
-
-    @property
-    def counts(self) -> tuple[int, ...] | None:
-        """The images of each part, where `splits` are counts."""
-        return tuple(map(int, self.splits)) if self.splits and self.shares is None else None
 
 
 def select(catalogue: Catalogue, selection: Selection) -> Catalogue:
@@ -200,7 +125,7 @@ def _chosen_images(
     if selection.counts is not None:
         wanted = sum(selection.counts)
         if wanted < len(kept) and not selection.recipe:
-            notes.add(selection.asked_by, f"read as numbers of images, {wanted:,} of {len(kept):,} are taken")
+            notes.add(selection.requested_by, f"read as numbers of images, {wanted:,} of {len(kept):,} are taken")
         return _drawn(catalogue, selection, kept, labels[kept], _quotas(catalogue, selection, labels, chosen))
     if selection.per_class is not None:
         pools = labels[kept] if selection.splits else labels[kept] * len(Split) + splits[kept] + 1
@@ -224,13 +149,13 @@ def _quotas(catalogue: Catalogue, selection: Selection, labels: Ints, chosen: Ma
     images = np.bincount(labels[labels >= 0], minlength=len(chosen))
     if not catalogue.classes and wanted > images[0]:
         raise SalpipeError(
-            f"{selection.asked_by}: {wanted:,} images are wanted, there are {images[0]:,}; ask for fewer"
+            f"{selection.requested_by}: {wanted:,} images are wanted, there are {images[0]:,}; ask for fewer"
         )
     quotas = np.zeros(len(chosen), np.int64)
     classes = np.flatnonzero(chosen)
     if wanted < len(classes):
         raise SalpipeError(
-            f"{selection.asked_by}: {wanted:,} images for {len(classes):,} classes; ask for more, or "
+            f"{selection.requested_by}: {wanted:,} images for {len(classes):,} classes; ask for more, or "
             f"for fewer classes with --num-classes {wanted}"
         )
     by_lot = classes[np.argsort(_class_lots(catalogue, selection, "quota")[classes], kind="stable")]
@@ -241,7 +166,7 @@ def _quotas(catalogue: Catalogue, selection: Selection, labels: Ints, chosen: Ma
         )
         more = f" and {len(short) - _NAMED:,} more" if len(short) > _NAMED else ""
         raise SalpipeError(
-            f"{selection.asked_by}: {len(short):,} of {len(classes):,} classes have too few images: "
+            f"{selection.requested_by}: {len(short):,} of {len(classes):,} classes have too few images: "
             f"{named}{more}; {_remedy(catalogue, selection, wanted, images)}"
         )
     return quotas
@@ -280,12 +205,12 @@ def _dealt(
     for part, size in enumerate(selection.splits):
         if size and not found[part]:
             raise SalpipeError(
-                f"{selection.asked_by}: of {len(labels):,} images none falls to {PARTS[part]}; "
+                f"{selection.requested_by}: of {len(labels):,} images none falls to {PARTS[part]}; "
                 "take more images or other numbers"
             )
     if found != totals and not selection.stable:
         notes.add(
-            f"{written(found)} images instead of {written(totals)}",
+            f"{format_split(found)} images instead of {format_split(totals)}",
             "splits are uneven to keep groups of images together",
         )
     return parts

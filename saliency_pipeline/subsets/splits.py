@@ -8,56 +8,10 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from saliency_pipeline.errors import OptionError
 from saliency_pipeline.subsets.hash_sampling import Lots, ranks
 
 Counts = npt.NDArray[np.int64]
 Parts = npt.NDArray[np.int8]
-
-MAX_IMAGES = 10**9
-"""No part is larger: it keeps all counts and their products within 64 bits."""
-
-
-def written(sizes: Sequence[float]) -> str:
-    """Sizes as `--split` takes them.
-
-    >>> written((72, 18, 10)), written((0.5, 0.5))
-    ('72/18/10', '0.5/0.5')
-    """
-    return "/".join(map(str, sizes))
-
-
-def fractions(sizes: Sequence[float]) -> tuple[Fraction, ...] | None:
-    """The exact fractions that sizes of parts are, or None where they are counts of images.
-
-    Numbers that sum to 100 are percentages and those that sum to 1 fractions, with 0.1 meant as one tenth. All others
-    are counts, so that a hundred images altogether, or one, cannot be asked for as counts.
-
-    Args:
-        sizes: of training and validation, or of training, validation and test. A part of size 0 is left out.
-
-    Raises:
-        SalpipeError: they are neither.
-
-    >>> fractions((72, 18, 10)), fractions((8828, 2057, 1143))
-    ((Fraction(18, 25), Fraction(9, 50), Fraction(1, 10)), None)
-    """
-    if len(sizes) not in (2, 3):
-        raise OptionError(
-            f"--split {written(sizes)}: give two numbers, training/validation, or three, training/validation/test"
-        )
-    if not all(0 <= size <= MAX_IMAGES for size in sizes):  # a NaN fails this as well
-        raise OptionError(f"--split {written(sizes)}: each number must lie between 0 and {MAX_IMAGES:,}")
-    exact = [Fraction(str(size)) for size in sizes]
-    total = sum(exact)
-    if total in (1, 100):
-        return tuple(size / total for size in exact)
-    if total == 0 or any(size.denominator > 1 for size in exact):
-        raise OptionError(
-            f"--split {written(sizes)}: the numbers sum to {float(total):g}; fractions must sum to 100 or 1, "
-            "counts be whole numbers"
-        )
-    return None
 
 
 def part_totals(images: int, shares: Sequence[Fraction]) -> list[int]:

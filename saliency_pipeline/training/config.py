@@ -1,9 +1,9 @@
-"""What decides a training run: every option, its default and its range, and the file that keeps them."""
+"""Configuration of a training run: every option, defined once, and the file that stores them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,165 +12,170 @@ import tomli_w
 from saliency_pipeline.documents import read_toml
 from saliency_pipeline.errors import OptionError, PlanMismatchError, SalpipeError
 from saliency_pipeline.files import write_atomically
-from saliency_pipeline.training.data.controls import MAPS, OWN
-from saliency_pipeline.training.data.order import run_seed
-from saliency_pipeline.training.schedule import learning_rate
+from saliency_pipeline.models.trained.choices import ARCHS, FUSIONS, INITS
+from saliency_pipeline.settings import (
+    SEEDS,
+    check_settings,
+    documented,
+    from_table,
+    option_name,
+    setting,
+    settings_of,
+    to_table,
+)
+from saliency_pipeline.training.schedule import SCHEDULES
 
 CONFIG = "config.toml"
 TABLE = "train"
-OPTIMIZERS = ("sgd", "adamw")
-PRECISIONS = ("auto", "fp32", "bf16")
-CLASS_WEIGHTS = ("none", "balanced")
-SPELLED = {"start": "from"}
-"""Fields whose option has another name, because that name is a word of Python."""
+
+OWN, MISMATCHED, SAME_CLASS, CENTER_PRIOR, UNIFORM, SHUFFLED = MAPS = (
+    "own",
+    "mismatched",
+    "mismatched-same-class",
+    "center-prior",
+    "uniform",
+    "shuffled-pixels",
+)
+"""Maps that a run can read; see `training.data.controls`."""
+
+NORMALIZATIONS = ("minmax", "max", "p99", "none")
+"""See `training.data.maps`."""
+
+AUGMENTATIONS = ("crop", "flip", "color")
+"""See `training.data.augment`."""
+
+LABEL_MAPS, SOURCE_IMAGES, START_IMAGES = LEAKS = ("label-maps", "source-images", "start-images")
+"""See `training.leaks`."""
 
 
-_RANGES: dict[str, tuple[float, float]] = {
-    "epochs": (1, 100_000),
-    "batch_size": (1, 1 << 16),
-    "lr": (1e-12, 1e4),
-    "alpha": (-1e4, 1e4),
-    "momentum": (0, 1),
-    "weight_decay": (0, 1e3),
-    "warmup": (0, 1e5),
-    "step_epochs": (1, 1e5),
-    "gamma": (0, 1),
-    "label_smoothing": (0, 0.999),
-    "clip": (1e-9, 1e9),
-    "patience": (1, 1e5),
-    "map_target": (0, 1 << 20),
-    "per_class": (1, 1 << 40),
-    "limit": (1, 1 << 40),
-    "folds": (2, 1000),
-    "fold": (1, 1000),
-    "seed": (0, 2**32 - 1),
-}
-_KINDS = {
-    "str": "text",
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "tuple[str, ...]": "a list of names",
-}
+PARTS = ("train", "validation", "test", "all")
+"""Parts of a data set that can be evaluated; see `training.data.split`."""
 
 
+@documented
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training run but for its shards and its folder. The defaults are the article's where it names them.
+    """Options of a training run. The defaults are the article's where it names them."""
 
-    Attributes:
-        arch: `baseline`, `modulated` or `learned`; see `models.trained.two_branch`.
-        backbone: the network that is fine-tuned.
-        weights: its weights for `init = half`: `default` or a file.
-        init: `scratch`, `half` or `full`; see `models.trained.initialize`.
-        start: for `full`, a run or a file of a trained network; the option is called `--from`.
-        fusion: how branches become one; see `models.trained.fusion`.
-        fuse_at: where.
-        alpha: weight of the skip connection.
-        learn_alpha: whether it is trained.
-        method: whose maps modulate; None for the first that the shards hold.
-        maps: `own`, or those of a control; see `training.data.controls`.
-        map_target: which of an image's maps, from 0.
-        normalize: `minmax`, `max`, `p99` or `none`; see `training.data.maps`.
-        augment: some of `crop`, `flip` and `color`.
-        folds: number of stratified folds to split into instead of the shards' own splits.
-        fold: which of them validates, from 1.
-        per_class: at most so many training images a class.
-        limit: at most so many training images.
-        group_by: what keeps images together in folds besides duplicates: see `subsets.grouping`; None for nothing else.
-        search_duplicates: whether near duplicates are searched for among the frames where the shards do not name them.
-        inner_split: train on four fifths of the training images and validate on the rest, so that options can be
-            chosen without the images that a fold validates.
-        allow_leaks: leaks that are accepted, by name, see `training.leaks`; with any of them nothing can be concluded.
-        epochs: passes over the training images.
-        batch_size: images a step, over all processes together.
-        optimizer: `sgd` or `adamw`.
-        lr: highest learning rate.
-        momentum: of SGD.
-        weight_decay: of either.
-        schedule: `constant`, `cosine` or `step`; see `training.schedule`.
-        warmup: epochs of linear warm-up.
-        step_epochs: for `step`, epochs between two falls.
-        gamma: for `step`, the factor of each.
-        label_smoothing: in [0, 1).
-        clip: largest norm of the gradient; None for no limit.
-        class_weights: `balanced` weighs every class by the inverse of its frequency.
-        freeze: the backbone's layers up to this one stay as they are; None for none, `features` for all but the head.
-        patience: stop after so many epochs without a better validation top-1; None to go on.
-        precision: `auto`, `fp32` or `bf16`.
-        device: `auto`, `cpu` or `cuda`.
-        seed: of the folds; with the fold also of the first weights, the order and the augmentations.
-    """
-
-    arch: str = "modulated"
-    backbone: str = "efficientnet_lite0"
-    weights: str = "default"
-    init: str = "half"
-    start: str | None = None
-    fusion: str = "multiply-skip"
-    fuse_at: str = "stem"
-    alpha: float = 1.0
-    learn_alpha: bool = False
-    method: str | None = None
-    maps: str = OWN
-    map_target: int = 0
-    normalize: str = "minmax"
-    augment: tuple[str, ...] = ("crop", "flip")
-    folds: int | None = None
-    fold: int | None = None
-    per_class: int | None = None
-    limit: int | None = None
-    group_by: str | None = None
-    search_duplicates: bool = True
-    inner_split: bool = False
-    allow_leaks: tuple[str, ...] = ()
-    epochs: int = 50
-    batch_size: int = 16
-    optimizer: str = "sgd"
-    lr: float = 1e-4
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    schedule: str = "constant"
-    warmup: float = 0.0
-    step_epochs: int = 15
-    gamma: float = 0.1
-    label_smoothing: float = 0.0
-    clip: float | None = None
-    class_weights: str = "none"
-    freeze: str | None = None
-    patience: int | None = None
-    precision: str = "auto"
-    device: str = "auto"
-    seed: int = 0
+    arch: str = setting(
+        "modulated",
+        "baseline: plain transfer learning; modulated: a second branch reads the saliency map; learned: that branch "
+        "reads the image instead.",
+        choices=ARCHS,
+    )
+    backbone: str = setting("efficientnet_lite0", "Network to fine-tune; see 'salpipe models'.", metavar="NAME")
+    weights: str = setting("default", "Weights of the backbone (--init half).", metavar="default|PATH")
+    init: str = setting(
+        "half",
+        "Initialization; scratch: all weights are random; half: the backbone is pretrained, the rest is random; full: "
+        "all weights but the head's are those of --from.",
+        choices=INITS,
+    )
+    start: str | None = setting(
+        None, "Run, or file of a trained network, to start from (--init full).", option="from", metavar="RUN"
+    )
+    fusion: str = setting(
+        "multiply-skip",
+        "Fusion of the branches; multiply-skip: rgb*sal + alpha*rgb; neutral: rgb*(1 + tanh(zero(sal))), with a 1x1 "
+        "convolution initialized to 0; multiply: rgb*sal; add: rgb + sal; concat: a 1x1 convolution of both; input: "
+        "the map as a fourth input channel.",
+        choices=FUSIONS,
+    )
+    fuse_at: str = setting(
+        "stem",
+        "Where the branches are fused: after the stem or a stage of the backbone, such as layer2.",
+        metavar="stem|NAME",
+    )
+    alpha: float = setting(1.0, "Weight of the skip connection (--fusion multiply-skip).", range=(-1e4, 1e4))
+    learn_alpha: bool = setting(False, "Train the weight of the skip connection as well.")
+    method: str | None = setting(
+        None, "Saliency method whose maps are used.", metavar="NAME", default_text="the first in the shards"
+    )
+    maps: str = setting(
+        OWN,
+        "own: each image's map. The others are controls: the map of another image, of another image of the same "
+        "class, a Gaussian at the center, 1 everywhere, or the image's own map with its cells shuffled.",
+        choices=MAPS,
+    )
+    map_target: int = setting(0, "Index of the map to use per image, from 0.", range=(0, 1 << 20), metavar="N")
+    normalize: str = setting("minmax", "Normalization of each map to [0, 1]; none: raw values.", choices=NORMALIZATIONS)
+    augment: tuple[str, ...] = setting(
+        ("crop", "flip"),
+        "Random augmentation of each training image and its map; may be repeated.",
+        choices=AUGMENTATIONS,
+    )
+    folds: int | None = setting(
+        None, "Split into K stratified folds instead of the shards' own splits.", range=(2, 1000), metavar="K"
+    )
+    fold: int | None = setting(None, "Fold to validate on, from 1 to K.", range=(1, 1000), metavar="I")
+    per_class: int | None = setting(
+        None, "Maximum number of training images per class.", range=(1, 1 << 40), metavar="N"
+    )
+    limit: int | None = setting(None, "Maximum number of training images.", range=(1, 1 << 40), metavar="N")
+    group_by: str | None = setting(
+        None,
+        "Keep images of one person, scene or patient in the same fold: those in whose keys REGEX matches the same "
+        "text, those of one group in a table FILE of keys and groups, or those that share the N-th folder of their "
+        "keys.",
+        metavar="REGEX|FILE|level:N",
+    )
+    search_duplicates: bool = setting(
+        True, "Search the frames for near duplicates if the shards do not list them, and keep them in the same fold."
+    )
+    inner_split: bool = setting(
+        False,
+        "Train on four fifths of the training images and validate on the rest, to choose options without the "
+        "validation images of the fold.",
+    )
+    allow_leaks: tuple[str, ...] = setting(
+        (),
+        "Accept this leak instead of refusing to train; comparisons then give no verdict; may be repeated.",
+        choices=LEAKS,
+    )
+    epochs: int = setting(50, "Number of epochs; may be raised later to continue the run.", range=(1, 100_000))
+    batch_size: int = setting(16, "Training images per step, over all processes.", range=(1, 1 << 16))
+    optimizer: str = setting("sgd", "Optimizer.", choices=("sgd", "adamw"))
+    lr: float = setting(1e-4, "Peak learning rate.", range=(1e-12, 1e4))
+    momentum: float = setting(0.9, "SGD momentum.", range=(0, 1))
+    weight_decay: float = setting(0.0, "Weight decay; not applied to biases and normalization layers.", range=(0, 1e3))
+    schedule: str = setting("constant", "Learning-rate schedule.", choices=SCHEDULES)
+    warmup: float = setting(0.0, "Epochs of linear learning-rate warmup.", range=(0, 1e5), metavar="EPOCHS")
+    step_epochs: int = setting(15, "Epochs per step (--schedule step).", range=(1, 1e5), metavar="EPOCHS")
+    gamma: float = setting(0.1, "Learning-rate factor per step (--schedule step).", range=(1e-12, 1))
+    label_smoothing: float = setting(0.0, "Label smoothing.", range=(0, 0.999))
+    clip: float | None = setting(
+        None, "Maximum gradient norm.", range=(1e-9, 1e9), metavar="NORM", default_text="no clipping"
+    )
+    class_weights: str = setting(
+        "none", "balanced: weight classes by their inverse frequency.", choices=("none", "balanced")
+    )
+    freeze: str | None = setting(
+        None,
+        "Freeze the backbone up to and including this stage; features: train only the head and the saliency branch.",
+        metavar="stem|NAME|features",
+    )
+    patience: int | None = setting(
+        None,
+        "Stop after this many epochs without a better validation top-1 accuracy.",
+        range=(1, 1e5),
+        metavar="EPOCHS",
+    )
+    precision: str = setting(
+        "auto",
+        "Floating-point precision; auto: bf16 if it is faster and preserves the gradient, both measured.",
+        choices=("auto", "fp32", "bf16"),
+    )
+    device: str = setting("auto", "Device to train on.", metavar="auto|cpu|cuda[:N]")
+    seed: int = setting(
+        0,
+        "Random seed of the folds and, together with the fold index, of initialization, order and augmentation.",
+        range=SEEDS,
+    )
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            kinds, value = str(field.type).split(" | "), getattr(self, field.name)
-            if not any(_is_a(value, kind) for kind in kinds):
-                raise OptionError(f"{option(field.name)} {value!r:.80}: use {_KINDS[kinds[0]]}")
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            # written so that NaN fails as well
-            if value is not None and not low <= value <= high:
-                raise OptionError(f"{option(name)} {value}: use a number from {low:g} to {high:g}")
-        for name, choices in (
-            ("optimizer", OPTIMIZERS),
-            ("precision", PRECISIONS),
-            ("class_weights", CLASS_WEIGHTS),
-            ("maps", MAPS),
-        ):
-            if getattr(self, name) not in choices:
-                raise OptionError(f"{option(name)} {getattr(self, name)}: choose from {', '.join(choices)}")
-        learning_rate(
-            0,
-            1,
-            self.epochs,
-            lr=self.lr,
-            schedule=self.schedule,
-            warmup_epochs=self.warmup,
-            step_epochs=self.step_epochs,
-            gamma=self.gamma,
-        )
+        check_settings(self)
+        if self.warmup >= self.epochs:
+            raise OptionError(f"--warmup {self.warmup:g}: must be less than the {self.epochs} epochs of --epochs")
         if self.maps != OWN and self.arch != "modulated":
             raise OptionError(f"--maps {self.maps}: --arch {self.arch} reads no maps; use --arch modulated")
         if self.start is not None and self.init != "full":
@@ -178,81 +183,69 @@ class TrainConfig:
 
     @property
     def run_seed(self) -> int:
-        """The seed of whatever this run draws but its folds."""
+        """Random seed of everything but the folds."""
+        from saliency_pipeline.training.data.order import run_seed  # with NumPy, which --help does without
+
         return run_seed(self.seed, self.fold)
 
     @classmethod
     def restored(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """The configuration of a run from its options as files keep them.
+        """The configuration of a run from its stored options, by field or option name.
 
         Raises:
             KeyError, TypeError, SalpipeError: they are no configuration.
         """
-        lists = {"augment": tuple(values["augment"]), "allow_leaks": tuple(values.get("allow_leaks", ()))}
-        # runs of earlier versions did not search, and their folds must be found again as they were
-        return cls(**{"search_duplicates": False, **values, **lists})
+        # runs of earlier versions did not search, and their folds must not change; every run stores `augment`
+        return from_table(cls, {"search_duplicates": False, **values, "augment": values["augment"]})
 
     def write(self, folder: Path) -> None:
-        """Keep it as `config.toml`, which `salpipe train --config` reads."""
-        given = {name: value for name, value in asdict(self).items() if value is not None}
-        table = {
-            SPELLED.get(name, name).replace("_", "-"): list(v) if isinstance(v, tuple) else v
-            for name, v in given.items()
-        }
-        write_atomically(folder / CONFIG, tomli_w.dumps({TABLE: table}))
+        """Store it as `config.toml`, which `salpipe train --config` reads."""
+        write_atomically(folder / CONFIG, tomli_w.dumps({TABLE: to_table(self)}))
 
     @classmethod
     def read(cls, folder: Path) -> TrainConfig | None:
-        """The configuration of a run, or None where the folder holds none.
+        """The configuration of a run, or None if the folder has none.
 
         Raises:
             SalpipeError: it cannot be read.
         """
         path = folder / CONFIG
         try:
-            table = read_toml(path)[TABLE]
-            back = {spelled: name for name, spelled in SPELLED.items()}
-            return cls.restored({back.get(key, key).replace("-", "_"): value for key, value in table.items()})
+            return cls.restored(read_toml(path)[TABLE])
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SalpipeError) as error:
             raise SalpipeError(f"{path}: damaged ({error!s:.200}); choose another output folder") from error
 
 
-def _is_a(value: object, kind: str) -> bool:
-    """Whether a value, which may come from a file, is of a field's kind, as `int` in `int | None`."""
-    if kind == "tuple[str, ...]":
-        return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
-    if isinstance(value, bool) or kind == "bool":
-        return isinstance(value, bool) and kind == "bool"
-    kinds = {"str": str, "int": int, "float": int | float, "None": type(None)}
-    return isinstance(value, kinds[kind])
-
-
 def option(name: str) -> str:
-    """The command line's spelling of a field."""
-    return f"--{SPELLED.get(name, name).replace('_', '-')}"
+    """The command line's spelling of a field.
+
+    >>> option("start")
+    '--from'
+    """
+    return f"--{option_name(TrainConfig, name)}"
 
 
-def check_same(folder: Path, stored: TrainConfig, given: TrainConfig) -> None:
-    """Refuse to go on with another configuration; only `epochs` may differ.
+def check_same(folder: Path, stored: TrainConfig, requested: TrainConfig) -> None:
+    """Refuse to resume a run with another configuration; only `epochs` may differ.
 
-    `auto` in what is given stands for whatever was chosen when the run began.
+    A requested `auto` stands for what was chosen when the run began.
 
     Raises:
         PlanMismatchError: naming every option that differs.
     """
     differing = []
-    for field in fields(TrainConfig):
-        old, new = getattr(stored, field.name), getattr(given, field.name)
-        if field.name == "method" and stored.arch == given.arch != "modulated":
-            continue  # no maps are read, whosever they are
-        if field.name == "device":
+    for name in settings_of(TrainConfig):
+        old, new = getattr(stored, name), getattr(requested, name)
+        if name == "method" and stored.arch == requested.arch != "modulated":
+            continue  # no maps are read
+        if name == "device":
             new = new.partition(":")[0]  # which of the GPUs makes no difference
-        if field.name != "epochs" and old != new and new not in ("auto", None):
-            differing.append(f"{option(field.name)} {_shown(old)} -> {_shown(new)}")
-        elif new is None and old is not None and field.name != "method":
-            differing.append(f"{option(field.name)} {_shown(old)} -> none")
+        if name != "epochs" and old != new and new not in ("auto", None):
+            differing.append(f"{option(name)} {_shown(old)} -> {_shown(new)}")
+        elif new is None and old is not None and name != "method":
+            differing.append(f"{option(name)} {_shown(old)} -> none")
     if differing:
         raise PlanMismatchError(
             f"{folder} holds a run with other options ({'; '.join(differing)}); choose another output folder"

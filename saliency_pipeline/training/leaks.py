@@ -16,22 +16,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from saliency_pipeline.errors import OptionError, SalpipeError
+from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import Split as Part
 from saliency_pipeline.models.trained.trained import open_trained, recorded_images
 from saliency_pipeline.models.trained.training_images import DIGEST, ENTRY, TrainingImages
 from saliency_pipeline.shards.schema import SEEN
-from saliency_pipeline.training.data.controls import CENTER_PRIOR, UNIFORM
+from saliency_pipeline.training.config import CENTER_PRIOR, LABEL_MAPS, SOURCE_IMAGES, START_IMAGES, UNIFORM
 from saliency_pipeline.training.runlog import PROVENANCE, read_json
 
 if TYPE_CHECKING:
     from saliency_pipeline.models.trained.training_images import Digests
     from saliency_pipeline.shards.reader import ShardFolder
     from saliency_pipeline.training.config import TrainConfig
-
-LABEL_MAPS, SOURCE_IMAGES, START_IMAGES = "label-maps", "source-images", "start-images"
-LEAKS = (LABEL_MAPS, SOURCE_IMAGES, START_IMAGES)
-"""Names by which `--allow-leaks` accepts a leak."""
 
 _HELD_OUT = "validation and test images"
 
@@ -43,7 +39,7 @@ class Leak:
     """One leak of one run.
 
     Attributes:
-        name: one of `LEAKS`.
+        name: one of `training.config.LEAKS`.
         subject: the option or folder that is concerned.
         problem: what is wrong with it, with numbers.
         remedy: what to do instead.
@@ -218,21 +214,12 @@ def refuse_leaks(
 
     Raises:
         SalpipeError: a leak that is not accepted.
-        OptionError: `allow_leaks` has a name of no leak.
     """
-    check_allowed(config.allow_leaks)
     leaks = leaks_of(config, pairs, validation, start)
     if refused := [leak for leak in leaks if leak.name not in config.allow_leaks]:
         others = f" (this run also has the leak {', '.join(leak.name for leak in refused[1:])})" * (len(refused) > 1)
         raise SalpipeError(refused[0].message + others)
     return leaks
-
-
-def check_allowed(names: Sequence[str]) -> None:
-    """Raises OptionError where `--allow-leaks` has a name of no leak."""
-    for name in names:
-        if name not in LEAKS:
-            raise OptionError(f"--allow-leaks {name}: unknown; choose from {', '.join(LEAKS)}")
 
 
 def reads_stored_maps(config: TrainConfig) -> bool:
@@ -264,7 +251,7 @@ def training_images(config: TrainConfig, pairs: ShardFolder, rows: Positions) ->
         rows: positions of its training images, int64 (n,).
     """
     digests = [np.zeros((0, DIGEST), np.uint8)]
-    digests += [shard.read("source/sha256", there) for shard, _, there in pairs.group(rows)]
+    digests += [shard.source_sha256[there] for shard, _, there in pairs.group(rows)]
     own, start = TrainingImages.of(np.concatenate(digests)), start_of(config)
     return own if start is None else own | start
 

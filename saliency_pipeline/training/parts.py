@@ -29,7 +29,7 @@ from saliency_pipeline.training.data.batches import PairDataset, Prefetcher, Tra
 from saliency_pipeline.training.data.groups import Groups, find_groups
 from saliency_pipeline.training.data.inputs import Inputs
 from saliency_pipeline.training.data.split import Split, choose_split
-from saliency_pipeline.training.leaks import Leak, check_allowed, refuse_leaks, start_of
+from saliency_pipeline.training.leaks import Leak, refuse_leaks, start_of
 from saliency_pipeline.training.processes import training_processes
 
 BLOCK = 64
@@ -106,7 +106,6 @@ def check_names(config: TrainConfig) -> None:
     Raises:
         SalpipeError: one of them is not there, of another kind or does not fit.
     """
-    check_allowed(config.allow_leaks)
     library, bare = find_source(config.backbone)
     if config.init == "half" and config.weights == "default":
         require_pretrained(config.backbone, library, bare)

@@ -1,10 +1,8 @@
-"""The learning rate of every step, as a pure function: nothing to save, so a resumed run has the same rates."""
+"""Learning-rate schedules as a pure function of the step: no state to save, so a resumed run has the same rates."""
 
 from __future__ import annotations
 
 import math
-
-from saliency_pipeline.errors import OptionError
 
 SCHEDULES = ("constant", "cosine", "step")
 
@@ -20,37 +18,33 @@ def learning_rate(
     step_epochs: int = 10,
     gamma: float = 0.1,
 ) -> float:
-    """The learning rate for one step of the optimizer.
+    """Learning rate of one optimizer step.
 
-    With s the step counted from 0, n the steps an epoch, E the epochs, W = n * warmup_epochs the steps of warm-up,
+    With s the step counted from 0, n the steps per epoch, E the epochs, W = n * warmup_epochs the warmup steps,
 
         rate(s) = lr * min(1, (s + 1) / W) * decay(s)
 
         constant   decay = 1
-        cosine     decay = (1 + cos(pi * (s - W) / (n * E - W))) / 2   after the warm-up, 1 in it
+        cosine     decay = (1 + cos(pi * (s - W) / (n * E - W))) / 2   after warmup, 1 before
         step       decay = gamma ** floor(floor(s / n) / step_epochs)
 
-    The warm-up rises linearly and reaches lr with its last step (Goyal et al. 2017, arXiv:1706.02677, section 2.2).
-    The cosine (Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5, one period, lowest rate 0) would be 0 at
-    step n * E, the first that is no longer taken. The epochs of `step` count from the start, warm-up included.
+    Warmup rises linearly and reaches lr with its last step (Goyal et al. 2017, arXiv:1706.02677, section 2.2). The
+    cosine (Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5, one period, minimum 0) would be 0 at step n * E,
+    the first after training. The epochs of `step` count from the start, warmup included.
 
     Args:
-        step: which step, from 0 over all epochs.
-        steps_per_epoch: steps of the optimizer in an epoch, >= 1.
-        epochs: epochs of the whole training, >= 1; `cosine` ends there and depends on it.
-        lr: the highest rate, > 0.
+        step: index of the step over all epochs, from 0.
+        steps_per_epoch: optimizer steps per epoch, >= 1.
+        epochs: total number of epochs, >= 1, at which `cosine` ends.
+        lr: peak learning rate, > 0.
         schedule: one of `SCHEDULES`.
-        warmup_epochs: epochs of warm-up, also parts of one; 0 for none.
-        step_epochs: for `step`, the epochs between two decays, >= 1.
-        gamma: for `step`, the factor of each decay, in (0, 1].
-
-    Raises:
-        SalpipeError: for an unknown schedule or a setting out of range.
+        warmup_epochs: epochs of warmup, may be fractional, < epochs; 0 for none.
+        step_epochs: for `step`, epochs between decays, >= 1.
+        gamma: for `step`, factor per decay, in (0, 1].
 
     >>> [learning_rate(step, 1, 4, lr=0.5, schedule="cosine") for step in (0, 2)]
     [0.5, 0.25]
     """
-    _check(epochs, lr, schedule, warmup_epochs, step_epochs, gamma)
     warmup = warmup_epochs * steps_per_epoch
     rate = lr * min(1.0, (step + 1) / warmup) if warmup else lr
     if schedule == "cosine":
@@ -59,19 +53,3 @@ def learning_rate(
     elif schedule == "step":
         rate *= gamma ** (step // steps_per_epoch // step_epochs)
     return rate
-
-
-def _check(epochs: int, lr: float, schedule: str, warmup_epochs: float, step_epochs: int, gamma: float) -> None:
-    if schedule not in SCHEDULES:
-        raise OptionError(f"--schedule {schedule}: unknown; choose one of {', '.join(SCHEDULES)}")
-    # written so that NaN fails as well
-    if not 0 < lr < math.inf:
-        raise OptionError(f"--lr {lr:g}: must be above 0; the article's is 1e-4")
-    if not 0 <= warmup_epochs < epochs:
-        raise OptionError(
-            f"--warmup {warmup_epochs:g}: must be at least 0 and less than the {epochs} epochs of --epochs"
-        )
-    if schedule == "step" and not step_epochs >= 1:
-        raise OptionError(f"--step-epochs {step_epochs}: must be at least 1")
-    if schedule == "step" and not 0 < gamma <= 1:
-        raise OptionError(f"--gamma {gamma:g}: must be above 0 and at most 1")

@@ -32,7 +32,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from saliency_pipeline.datasets.folder import read_folder
-from saliency_pipeline.subsets.duplicates import THRESHOLD, find_duplicates, group, members
+from saliency_pipeline.subsets import THRESHOLD
+from saliency_pipeline.subsets.duplicates import find_duplicates, group, members
 from saliency_pipeline.subsets.fingerprint import fingerprints
 
 

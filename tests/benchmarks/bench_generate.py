@@ -71,14 +71,14 @@ def forward(images: Path, work: Path, options: dict[str, Any]) -> dict[str, Any]
     import torch
 
     from saliency_pipeline.datasets.folder import read_folder
-    from saliency_pipeline.generation.plan import Request
-    from saliency_pipeline.generation.resolve import checked, resolve
+    from saliency_pipeline.generation.config import GenerateConfig
+    from saliency_pipeline.generation.resolve import resolve
     from saliency_pipeline.memory import keep_large_blocks
 
     keep_large_blocks()
     folder = work / f"plan-{time.time_ns()}"
     folder.mkdir()
-    resolved = resolve(folder, checked(Request(**options)), read_folder(images), 1, lambda _: None)
+    resolved = resolve(folder, GenerateConfig(**options), read_folder(images), 1, lambda _: None)
     job, explainer = resolved.job, resolved.explainer()
     frames, device = frames_of(images, job.size, job.batch), job.placement.device
     pixels = explainer.normalize(frames) if explainer.differentiates else None

@@ -1,4 +1,4 @@
-"""`salpipe audit` as a user meets it: what is printed where, exit codes, mistakes."""
+"""`salpipe audit` on the command line: output, exit codes and errors."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_it_goes_beside_the_images_by_default(images: Path) -> None:
 def test_names_of_folders_stay_in_their_lines(images: Path, tmp_path: Path) -> None:
     result = audit(images, "-o", tmp_path / "two\nlines", "-q", "--exact-only")
     assert result.stdout.splitlines()[1:] == [
-        "1 group of duplicates: 1 exact, near ones were not looked for",
+        "1 group of duplicates: 1 exact, near ones not searched",
         "0 groups with different labels, 1 across splits; 1 image of validation or test in training too",
         f"'{tmp_path}/two\\nlines/duplicates.html'",
     ]
@@ -73,27 +73,27 @@ def test_json_is_one_object(images: Path, tmp_path: Path) -> None:
     }
 
 
-def test_a_leak_fails_only_where_it_is_told_to(images: Path, tmp_path: Path) -> None:
+def test_a_leak_fails_only_on_request(images: Path, tmp_path: Path) -> None:
     result = audit(images, "-o", tmp_path, "--fail-on-leak", "-q")
     assert result.exit_code == 4
     assert len(result.stdout.splitlines()) == 4
     assert result.stderr == (
         f"salpipe: error: {images}: duplicates in more than one split, 1 group; leave them out (generate --dedupe "
-        "keep-first) or deal new splits (generate --split)\n"
+        "keep-first) or split anew (generate --split)\n"
     )
     assert audit(images / "train", "-o", tmp_path, "--fail-on-leak", "-q").exit_code == 0
 
 
 def test_exact_only_threshold_and_selection_are_heeded(images: Path, tmp_path: Path) -> None:
-    def found(*options: object) -> tuple[int, int, int | None]:
+    def counts(*options: object) -> tuple[int, int, int | None]:
         report = json.loads(audit(images, "-o", tmp_path, "--json", "-q", *options).stdout)
         return report["images"], report["exact"], report["near"]
 
-    assert found("--exact-only") == (5, 1, None)
-    assert found("--threshold", 0) == (5, 1, 0)
-    assert found("--classes", "cat") == (3, 1, 0)
+    assert counts("--exact-only") == (5, 1, None)
+    assert counts("--threshold", 0) == (5, 1, 0)
+    assert counts("--classes", "cat") == (3, 1, 0)
     (tmp_path / "settings.toml").write_text("exact-only = true\n")
-    assert found("--config", tmp_path / "settings.toml") == (5, 1, None)
+    assert counts("--config", tmp_path / "settings.toml") == (5, 1, None)
 
 
 def test_a_list_of_urls_is_audited_by_its_md5(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_list_of_urls_is_audited_by_its_md5(tmp_path: Path) -> None:
     result = audit(tmp_path / "dev_urls.txt")
     assert result.stdout.splitlines() == [
         f"{tmp_path / 'dev_urls.txt'}: 6 rows",
-        "2 groups of duplicates: 3 exact, near ones were not looked for",
+        "2 groups of duplicates: 3 exact, near ones not searched",
         "1 group with different labels",
         f"{tmp_path / 'dev_urls-audit' / 'duplicates.html'}",
     ]
@@ -109,10 +109,10 @@ def test_a_list_of_urls_is_audited_by_its_md5(tmp_path: Path) -> None:
     assert audit(tmp_path / "dev_urls.txt", "-q").stderr == ""
     result = audit(tmp_path / "dev_urls.txt", "--classes", "person one")
     assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
-    assert "a list is compared as a whole; leave --classes" in result.stderr
+    assert "a list is compared as a whole; leave out --classes" in result.stderr
 
 
-def test_what_a_selection_leaves_out_is_told(images: Path, tmp_path: Path) -> None:
+def test_what_a_selection_leaves_out_is_noted(images: Path, tmp_path: Path) -> None:
     result = audit(images, "-o", tmp_path, "--min-per-class", "3")
     assert "salpipe: class dog (2): left out, it has fewer than 3 images\n" in result.stderr
 

@@ -1,4 +1,4 @@
-"""What a command is started in: closed streams, limits on memory."""
+"""The environment of a command: closed streams, limits on memory."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ from saliency_pipeline.cli.main import salpipe
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_the_null_device(tmp_path: Path, closed: str) -> None:
-    """The next file that is opened would otherwise get the number of a stream, and all that is printed."""
+    """Otherwise the next file that is opened would get the descriptor of a stream, and its output."""
     script = tmp_path / "script.py"
     script.write_text(
         "import os, sys\n"

@@ -1,4 +1,4 @@
-"""`salpipe evaluate` as a user meets it: the figures on standard output, notes elsewhere, mistakes in one line."""
+"""`salpipe evaluate` on the command line: figures, notes and errors."""
 
 import json
 from pathlib import Path
@@ -34,21 +34,21 @@ def test_the_figures_are_printed(run: Path, shards: Path) -> None:
     assert lines[0] == "test: 24 images of 3 classes"
     assert lines[1] == f"top-1 {written['top1']:.1%} (95% interval {low:.1%} to {high:.1%})"
     ece = written["calibration"]["ece"]
-    # top 5 of three classes would say nothing
+    # no top 5 of three classes
     assert lines[2] == f"macro F1 {written['macro_f1']:.3f}, ECE {ece:.1%}"
     assert written["top5"] is None
     worst = sorted(written["per_class"], key=lambda row: row["f1"])[0]
     assert lines[3].startswith(f"lowest F1 (images): {worst['class']} {worst['f1']:.2f} (8)")
-    assert lines[4] == f"tables and pictures are in {run / 'evaluation-test'}"
+    assert lines[4] == f"tables and figures are in {run / 'evaluation-test'}"
     assert result.stderr == ""
 
 
-def test_json_is_what_is_written_and_notes_are_elsewhere(run: Path, shards: Path, tmp_path: Path) -> None:
+def test_json_is_the_written_file_and_notes_are_on_standard_error(run: Path, shards: Path, tmp_path: Path) -> None:
     arguments = [run, shards, "--split", "train", "-o", tmp_path / "out", "--json", "--batch-size", 5]
     result = evaluate(*arguments)
-    found = json.loads(result.stdout)
-    assert found.pop("folder") == str(tmp_path / "out")
-    assert found == json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    metrics = json.loads(result.stdout)
+    assert metrics.pop("folder") == str(tmp_path / "out")
+    assert metrics == json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert result.stderr.startswith("salpipe: the network was trained on these images")
     assert evaluate(*arguments, "--quiet").stderr == ""
 
@@ -68,7 +68,7 @@ def test_options_come_from_a_file(run: Path, shards: Path, tmp_path: Path) -> No
     assert evaluate(run, shards, "--config", tmp_path / "e.toml", "-o", tmp_path / "o").stdout.startswith("test: 24")
 
 
-def test_class_names_do_nothing_to_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_class_names_are_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.training.examples.CLASSES", ("\x1b[31mred", "a\nb", "c"))
     evil = labeled(tmp_path / "shards", 48)
     result = evaluate(run_on(evil, tmp_path / "run", lr=1e-12), evil, "--split", "test")
@@ -93,7 +93,7 @@ def test_mistakes(arguments: list[str], exit_code: int, message: str, run: Path,
     assert result.stdout == ""
 
 
-def test_what_is_no_run(shards: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_refused(shards: Path, tmp_path: Path) -> None:
     result = evaluate(tmp_path, shards)
     assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
     assert "holds no trained network; give a run that 'salpipe train' made" in result.stderr

@@ -1,4 +1,4 @@
-"""`salpipe export` as a user meets it: what is printed, mistakes in one line."""
+"""`salpipe export` on the command line: output and errors."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def export(*arguments: object) -> Result:
     return CliRunner().invoke(salpipe, ["export", *map(str, arguments)], prog_name="salpipe")
 
 
-def test_what_the_model_takes_and_how_near_it_comes(run: Path, tmp_path: Path) -> None:
+def test_inputs_and_error_of_the_model_are_printed(run: Path, tmp_path: Path) -> None:
     result = export(run, "-o", tmp_path / "model.onnx")
     assert result.exit_code == 0, result.output
     first, second = result.stdout.splitlines()
@@ -41,10 +41,10 @@ def test_json(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> N
     arguments = ["export", str(run), "-o", str(tmp_path / "model.onnx"), "--opset", "21", "--json", "-q"]
     salpipe.main(arguments, prog_name="salpipe", standalone_mode=False)
     printed = capfd.readouterr()
-    found = json.loads(printed.out)
+    report = json.loads(printed.out)
     assert printed.err == ""
-    assert found.pop("error") <= 1e-4
-    assert found == {
+    assert report.pop("error") <= 1e-4
+    assert report == {
         "file": str(tmp_path / "model.onnx"),
         "inputs": {"image": "N x 3 x 32 x 32", "map": "N x 1 x 32 x 32"},
         "classes": 3,

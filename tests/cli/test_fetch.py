@@ -1,4 +1,4 @@
-"""`salpipe fetch` as a user meets it. What is fetched, and from what servers, has its tests in tests/images."""
+"""`salpipe fetch` on the command line; downloads themselves are tested in tests/fetching."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ MD5 = hashlib.md5(IMAGE).hexdigest()
 
 @pytest.fixture(scope="module")
 def listed(tmp_path_factory: pytest.TempPathFactory):
-    """Three rows that are good, dead and damaged."""
+    """Three rows: good, dead and damaged."""
     path = tmp_path_factory.mktemp("list") / "dev_urls.txt"
     with Web() as web:
         good, dead = web.page("/good", replies.image(IMAGE)), web.page("/dead", replies.status(404))
@@ -35,7 +35,7 @@ def fetch(listed: Path, output: Path, *arguments: object) -> Result:
     return CliRunner().invoke(main.salpipe, [str(word) for word in words])
 
 
-def test_what_came_of_it_is_on_standard_output_and_notes_are_not(listed, tmp_path):
+def test_the_report_is_on_standard_output_and_notes_are_not(listed, tmp_path):
     result = fetch(listed, tmp_path / "out")
     assert result.exit_code == 0
     first, *rest = result.stdout.splitlines()
@@ -69,7 +69,7 @@ def test_json_is_one_object(listed, tmp_path):
     assert report["presence"]["present"] == 1
 
 
-def test_a_run_that_leaves_nothing_is_no_success(listed, tmp_path):
+def test_a_run_without_an_image_fails(listed, tmp_path):
     result = fetch(listed, tmp_path / "of\nBob", "--person", "Bob")
     out = f"'{tmp_path}/of\\nBob'"
     assert result.exit_code == 1
@@ -77,7 +77,7 @@ def test_a_run_that_leaves_nothing_is_no_success(listed, tmp_path):
     assert first.startswith(f"{out}: 0 of 1 images there, 0 downloaded now (")
     assert rest[0] == "not-found 1"
     assert result.stderr.splitlines()[-1] == (
-        f"salpipe: error: {out}: none of the images is there; fetch.jsonl in it says what became of each"
+        f"salpipe: error: {out}: no image is present; see fetch.jsonl in it for the outcome per URL"
     )
     result = fetch(listed, tmp_path / "of\nBob", "--person", "Bob", "--json", "-q")
     assert (result.exit_code, json.loads(result.stdout)["fetch"]["images"]) == (1, 0)

@@ -222,13 +222,15 @@ def test_a_bar_is_drawn_on_a_terminal(
         (["--device", "cuda:99"], 1, "--device cuda:99: not available here; use --device cpu"),
         (["--layer", "nosuch"], 1, "--layer nosuch: is no layer of this network; candidates: "),
         (["--classes", "@nofile"], 1, "--classes @nofile: No such file or directory; check the path"),
-        (["--size", "16385"], 2, "16385 is not in the range"),
+        (["--size", "16385"], 2, "--size 16385: use a number from 1 to 16384"),
     ],
 )
 def test_wrong_options_are_refused_before_images_are_listed(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], code: int, message: str
 ) -> None:
-    monkeypatch.setattr("saliency_pipeline.subsets.prepare.prepare", lambda *_, **__: pytest.fail("images were listed"))
+    monkeypatch.setattr(
+        "saliency_pipeline.generation.checks.prepare", lambda *_, **__: pytest.fail("images were listed")
+    )
     result = generate(images, "-o", tmp_path / "shards", *COMMAND, *options)
     assert (result.exit_code, message in result.stderr) == (code, True), result.output
     assert not (tmp_path / "shards").exists()
@@ -237,7 +239,9 @@ def test_wrong_options_are_refused_before_images_are_listed(
 def test_an_output_folder_that_cannot_be_made_is_refused_before_images_are_listed(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("saliency_pipeline.subsets.prepare.prepare", lambda *_, **__: pytest.fail("images were listed"))
+    monkeypatch.setattr(
+        "saliency_pipeline.generation.checks.prepare", lambda *_, **__: pytest.fail("images were listed")
+    )
     (tmp_path / "shards").symlink_to(tmp_path / "missing")
     result = generate(images, "-o", tmp_path / "shards", *COMMAND)
     assert result.exit_code == 1

@@ -123,7 +123,9 @@ def test_options_of_another_plan_are_told_before_images_are_listed(
     assert "another plan" not in done(images, "-o", tmp_path / "shards", *COMMAND, "--dry-run").stderr
     told = done(images, "-o", tmp_path / "shards", *COMMAND, "--fit", "pad", "--dry-run").stderr
     assert "holds the shards of another plan (fit crop -> pad); choose another output folder" in told
-    monkeypatch.setattr("saliency_pipeline.subsets.prepare.prepare", lambda *_, **__: pytest.fail("images were listed"))
+    monkeypatch.setattr(
+        "saliency_pipeline.generation.checks.prepare", lambda *_, **__: pytest.fail("images were listed")
+    )
     refused = generate(images, "-o", tmp_path / "shards", *COMMAND, "--fit", "pad")
     assert (refused.exit_code, "(fit crop -> pad)" in refused.stderr) == (1, True)
 
@@ -146,7 +148,9 @@ def test_what_is_misspelt_is_told_before_images_are_listed(
     (tmp_path / "photos").mkdir()
     (tmp_path / "README.md").write_text("# Read me")
     torch.save({"a": torch.ones(1)}, tmp_path / "other.pth")
-    monkeypatch.setattr("saliency_pipeline.subsets.prepare.prepare", lambda *_, **__: pytest.fail("images were listed"))
+    monkeypatch.setattr(
+        "saliency_pipeline.generation.checks.prepare", lambda *_, **__: pytest.fail("images were listed")
+    )
     result = generate(tmp_path / "photos", "-o", tmp_path / "shards", *arguments, *dry)
     assert result.exit_code == 1
     assert message in result.stderr

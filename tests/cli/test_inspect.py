@@ -1,4 +1,4 @@
-"""`salpipe inspect` as a user meets it. What it counts has its tests in tests/shards."""
+"""`salpipe inspect` on the command line; the summary is tested in tests/shards."""
 
 import json
 from pathlib import Path

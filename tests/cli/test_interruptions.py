@@ -1,4 +1,4 @@
-"""Interruptions of a command, on small commands made here: one line and one exit code, whenever they come."""
+"""Interruptions of small commands: one line and one exit code, whenever they arrive."""
 
 import os
 import signal
@@ -22,13 +22,13 @@ def sleepy() -> None:
 
 @click.command()
 def compiled() -> None:
-    """Wait in code that was compiled from text, for which Python sets an exit code of its own."""
+    """Wait in code compiled from text, for which Python sets another exit code."""
     exec("import time; print('ready', flush=True); time.sleep(60)")
 
 
 @click.command()
 def caught() -> None:
-    """Catch an interruption, as imports of libraries do that look for what is not there."""
+    """Catch an interruption, as libraries do that try an import."""
     for _ in range(2):
         with suppress(BaseException):
             click.echo("ready")
@@ -48,7 +48,7 @@ def tidy() -> None:
 
 
 class Closing:
-    """What is interrupted while it is closed, where Python lets no exception through."""
+    """Interrupted by its own `__del__`, from which no exception propagates."""
 
     def __del__(self) -> None:
         signal.raise_signal(signal.SIGTERM)
@@ -56,15 +56,15 @@ class Closing:
 
 @click.command()
 def closing() -> None:
-    """Be interrupted where it cannot be told."""
+    """Interrupt where no exception can propagate."""
     handle = Closing()
     del handle
-    click.echo("went on")
+    click.echo("continued")
     time.sleep(60)
 
 
 def process_of(name: str) -> list[str]:
-    """The command line of a process in which `salpipe` has but one command, of this file."""
+    """The command line of a process in which `salpipe` has one command, of this file."""
     only = f"{{'{name}': ('{HERE}:{name}', '')}}"
     code = f"from saliency_pipeline.cli import main\nmain.salpipe.lazy = {only}\nmain.main()"
     return [sys.executable, "-c", code, name]
@@ -78,7 +78,7 @@ def test_a_signal_ends_a_process_with_one_line(number: signal.Signals) -> None:
         assert process.stdout.readline() == "ready\n"
         os.kill(process.pid, number)
         assert process.wait(timeout=30) == 130
-        assert process.stderr.read() == "salpipe: interrupted; run the same command again to go on\n"
+        assert process.stderr.read() == "salpipe: interrupted; run the same command again to resume\n"
 
 
 @pytest.mark.parametrize(("name", "signals", "rest"), [("compiled", 1, ""), ("caught", 1, ""), ("tidy", 2, "tidied\n")])
@@ -89,12 +89,12 @@ def test_an_interruption_is_one_line_wherever_it_strikes(name: str, signals: int
         for _ in range(signals):
             process.send_signal(signal.SIGINT)
             time.sleep(0.1)
-        out, said = process.communicate(timeout=30)
-    assert (process.returncode, said) == (130, "salpipe: interrupted; run the same command again to go on\n")
+        out, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr) == (130, "salpipe: interrupted; run the same command again to resume\n")
     assert out.replace("ready\n", "") == rest
 
 
 def test_an_interruption_that_python_swallows_arrives_all_the_same() -> None:
     ended = subprocess.run(process_of("closing"), capture_output=True, text=True, timeout=50)
-    assert (ended.returncode, ended.stdout) == (130, "went on\n")
-    assert ended.stderr == "salpipe: interrupted; run the same command again to go on\n"
+    assert (ended.returncode, ended.stdout) == (130, "continued\n")
+    assert ended.stderr == "salpipe: interrupted; run the same command again to resume\n"

@@ -1,4 +1,4 @@
-"""The group, `--config` and the shared options, on small commands made here; real commands have their own tests."""
+"""The group, `--config` and the shared options, on small commands."""
 
 import errno
 import json
@@ -34,7 +34,7 @@ HEAVY = {"torch", "numpy", "h5py", "cv2", "timm", "torchvision", "tqdm", "jinja2
 @options.quiet_option
 @options.json_option
 def toy(**settings: object) -> None:
-    """Print what it was given."""
+    """Print the parameters."""
     settings["output"] = settings["output"] and str(settings["output"])
     click.echo(json.dumps(settings))
 
@@ -42,7 +42,7 @@ def toy(**settings: object) -> None:
 @click.command()
 @click.argument("kind")
 def broken(kind: str) -> None:
-    """Fail in the way that is asked for."""
+    """Fail in the requested way."""
     if kind == "disk":
         raise OSError(errno.ENOSPC, "No space left on device", "shards/shard-00000.h5")
     if kind == "hdf5":
@@ -78,7 +78,7 @@ def run_toy(tmp_path: Path, toml: str, *arguments: str) -> Result:
 
 
 def in_fresh_interpreter(*lines: str) -> subprocess.CompletedProcess[str]:
-    """Run lines of Python in a process of their own."""
+    """Run lines of Python in a new process."""
     return subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
 
 
@@ -94,6 +94,15 @@ def test_help_imports_no_command_and_nothing_heavy() -> None:
     for name, (_, short_help) in COMMANDS.items():
         assert f"{name} " in done.stdout
         assert short_help in done.stdout
+
+
+def test_help_of_train_imports_nothing_heavy() -> None:
+    done = in_fresh_interpreter(
+        "import sys; from saliency_pipeline.cli.main import salpipe",
+        "salpipe.main(['train', '--help'], prog_name='salpipe', standalone_mode=False)",
+        "print(*sorted(sys.modules), file=sys.stderr)",
+    )
+    assert not set(done.stderr.split()) & HEAVY
 
 
 def test_help_takes_at_most_three_times_importing_click() -> None:
@@ -127,11 +136,11 @@ def test_version_is_printed() -> None:
     assert result.output.startswith("salpipe ")
 
 
-@pytest.mark.parametrize(("typed", "answer"), [("tpy", "did you mean 'toy'?"), ("zzz", "there are toy, broken")])
-def test_an_unknown_command_is_a_usage_error_that_names_the_nearest(typed: str, answer: str) -> None:
-    result = run(typed)
+@pytest.mark.parametrize(("name", "message"), [("tpy", "did you mean 'toy'?"), ("zzz", "choose from toy, broken")])
+def test_an_unknown_command_is_a_usage_error_that_names_the_nearest(name: str, message: str) -> None:
+    result = run(name)
     assert result.exit_code == 2
-    assert answer in result.stderr
+    assert message in result.stderr
 
 
 def test_a_wrong_option_is_a_usage_error() -> None:
@@ -170,7 +179,7 @@ def test_a_full_disk_reported_by_hdf5_is_recognized() -> None:
     assert result.stderr == "salpipe: error: disk full; free space and run the same command again\n"
 
 
-def test_a_reader_that_went_away_is_not_worth_a_message() -> None:
+def test_a_closed_pipe_prints_no_message() -> None:
     result = run("broken", "pipe")
     assert result.exit_code == 1
     assert result.output == ""
@@ -191,10 +200,10 @@ def test_a_defect_keeps_its_traceback() -> None:
     assert isinstance(result.exception, ValueError)
 
 
-def test_an_interruption_says_how_to_go_on() -> None:
+def test_an_interruption_says_how_to_resume() -> None:
     result = run("broken", "interrupt")
     assert result.exit_code == 130
-    assert result.stderr == "salpipe: interrupted; run the same command again to go on\n"
+    assert result.stderr == "salpipe: interrupted; run the same command again to resume\n"
 
 
 def test_help_is_the_same_where_python_strips_docstrings() -> None:
@@ -252,7 +261,7 @@ def test_config_supplies_defaults_of_every_kind(tmp_path: Path) -> None:
     }
 
 
-def test_what_is_typed_wins_over_the_file(tmp_path: Path) -> None:
+def test_the_command_line_takes_precedence_over_the_file(tmp_path: Path) -> None:
     toml = 'images = "photos"\nsize = 64\nshuffle = true\nmethod = ["gradient"]'
     typed = ("others", "--size", "32", "--no-shuffle", "--method", "gradcam")
     settings = json.loads(run_toy(tmp_path, toml, *typed).stdout)
@@ -279,7 +288,7 @@ def test_a_key_may_be_spelt_with_underscores_and_a_single_value_may_stand_for_a_
     ("toml", "message"),
     [
         ("max-reject = 1", "unknown key 'max-reject' for 'salpipe toy'; did you mean 'max-rejects'?"),
-        ("zzz = 1", "unknown key 'zzz' for 'salpipe toy'; known are images, json, max-rejects,"),
+        ("zzz = 1", "unknown key 'zzz' for 'salpipe toy'; choose from images, json, max-rejects,"),
         ("config = 'a'", "unknown key 'config'"),
         ("help = true", "unknown key 'help'"),
         ("[tyo]\nsize = 1", "unknown key 'tyo'"),
@@ -344,12 +353,12 @@ def test_json_is_printed_in_plain_types(capsys: pytest.CaptureFixture[str]) -> N
     }
 
 
-def test_json_refuses_what_it_does_not_know() -> None:
-    with pytest.raises(TypeError, match="object has no JSON form"):
+def test_json_refuses_other_types() -> None:
+    with pytest.raises(TypeError, match="object is not JSON-serializable"):
         options.json_echo({"x": object()})
 
 
-def test_a_bar_is_drawn_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bar_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with options.progress_bar(2, "shard", "writing") as bar:
         bar.update(1)
     assert capsys.readouterr().err == ""

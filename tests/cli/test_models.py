@@ -1,4 +1,4 @@
-"""`salpipe models` as a user meets it. What is known of models has its tests in tests/models."""
+"""`salpipe models` on the command line; the registry is tested in tests/models."""
 
 import json
 
@@ -30,8 +30,8 @@ def test_a_pattern_is_searched_for() -> None:
 
 
 def test_json_is_one_object() -> None:
-    found = json.loads(models("test_resnet", "--json").stdout)
-    (entry,) = [model for model in found["models"] if model["name"] == "test_resnet"]
+    report = json.loads(models("test_resnet", "--json").stdout)
+    (entry,) = [model for model in report["models"] if model["name"] == "test_resnet"]
     assert entry["library"] == "timm"
     assert entry["size"] == 160
     assert set(entry) == {"name", "library", "weights", "size", "closed_form"}

@@ -1,4 +1,4 @@
-"""Options of all commands: a number that an option cannot have is wrong usage, whichever command it is."""
+"""Options of all commands: a number out of range is wrong usage."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,18 +55,18 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def call(inputs: Path, output: Path, name: str, *arguments: str) -> Result:
     shards, photos = str(inputs / "shards"), str(inputs / "photos")
-    given = {
+    required = {
         "fetch": ["pubfig", "--list", str(inputs / "list.txt")],
         "generate": [photos, "--dry-run"],
         "audit": [photos],
         "evaluate": [shards, shards],
         "predict": [photos, "--run", shards],
     }.get(name, [shards])
-    return CliRunner().invoke(salpipe, [name, *given, "-o", str(output), *arguments])
+    return CliRunner().invoke(salpipe, [name, *required, "-o", str(output), *arguments])
 
 
 @pytest.mark.parametrize(("name", "flag", "value"), list(numbers()))
-def test_a_number_that_cannot_be_is_wrong_usage(inputs: Path, tmp_path: Path, name: str, flag: str, value: str) -> None:
+def test_a_number_out_of_range_is_wrong_usage(inputs: Path, tmp_path: Path, name: str, flag: str, value: str) -> None:
     result = call(inputs, tmp_path / "out", name, flag, value)
     assert result.exit_code == 2, result.output
     assert flag.lstrip("-") in result.stderr.splitlines()[-1]
@@ -75,7 +75,7 @@ def test_a_number_that_cannot_be_is_wrong_usage(inputs: Path, tmp_path: Path, na
 
 @pytest.mark.parametrize("name", ["generate", "train", "compare", "show", "audit", "evaluate", "predict", "export"])
 def test_an_empty_output_is_not_the_current_folder(inputs: Path, name: str) -> None:
-    given = ["--run", str(inputs / "shards")] if name == "predict" else []
+    required = ["--run", str(inputs / "shards")] if name == "predict" else []
     more = [str(inputs / "shards")] if name == "evaluate" else []
-    result = CliRunner().invoke(salpipe, [name, str(inputs / "shards"), *more, *given, "-o", ""])
+    result = CliRunner().invoke(salpipe, [name, str(inputs / "shards"), *more, *required, "-o", ""])
     assert (result.exit_code, "is empty; use . for the current folder" in result.stderr) == (2, True)

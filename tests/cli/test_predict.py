@@ -1,4 +1,4 @@
-"""`salpipe predict` as a user meets it: where everything goes, what is printed, mistakes in one line."""
+"""`salpipe predict` on the command line: files, output and errors."""
 
 import json
 from pathlib import Path
@@ -55,11 +55,11 @@ def test_everything_goes_beside_the_images(run: Path, images: Path, monkeypatch:
 
 
 def test_json_and_one_image(run: Path, images: Path) -> None:
-    found = json.loads(predict(images / "2.jpg", "--run", run, "--json", "--device", "cpu").stdout)
+    report = json.loads(predict(images / "2.jpg", "--run", run, "--json", "--device", "cpu").stdout)
     folder = images / "2-predictions"
-    (name,) = found.pop("classes")
+    (name,) = report.pop("classes")
     assert name in ("cat", "dog")
-    assert found == {
+    assert report == {
         "folder": str(folder),
         "images": 1,
         "rejects": 0,

@@ -1,4 +1,4 @@
-"""What a command says while it works, where no bar is drawn."""
+"""Lines of progress where no bar is shown."""
 
 import time
 
@@ -13,22 +13,22 @@ from saliency_pipeline.cli.progress import TerminalProgress
 @click.command()
 @click.option("-q", "--quiet", is_flag=True)
 def slow(quiet: bool) -> None:
-    told = TerminalProgress(quiet)
-    told.note("choosing")
+    progress_lines = TerminalProgress(quiet)
+    progress_lines.note("choosing")
     time.sleep(0.5)
-    told.start(300, "image", "explaining")
-    told.advance(120)
+    progress_lines.start(300, "image", "explaining")
+    progress_lines.advance(120)
     time.sleep(0.5)
-    told.stop()
+    progress_lines.stop()
 
 
-def test_silence_is_broken_by_what_is_being_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_step_is_printed_after_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "EVERY", 0.2)
-    said = CliRunner().invoke(slow).stderr
-    assert "salpipe: choosing (" in said
-    assert "salpipe: explaining: image 120 of 300 (" in said
+    stderr = CliRunner().invoke(slow).stderr
+    assert "salpipe: choosing (" in stderr
+    assert "salpipe: explaining: image 120 of 300 (" in stderr
     assert CliRunner().invoke(slow, ["--quiet"]).stderr == ""
 
 
-def test_a_command_that_speaks_is_not_interrupted_by_itself() -> None:
+def test_a_command_with_recent_output_prints_no_extra_line() -> None:
     assert CliRunner().invoke(slow).stderr == "salpipe: choosing\n"

@@ -1,4 +1,4 @@
-"""Names from strangers' files never command a terminal, whichever command prints them, as result, note or error."""
+"""Control characters in names are escaped by every command, in results, notes and errors."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def assert_harmless(text: str) -> None:
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of the name, with an image, a file and a folder of it."""
+    """A folder of that name, with an image, a file and a folder of that name."""
     folder = tmp_path_factory.mktemp("hostile") / HOSTILE
     (folder / HOSTILE).mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(folder / HOSTILE / f"{HOSTILE}.png")
@@ -83,9 +83,9 @@ def test_results_notes_and_json(tmp_path: Path) -> None:
 
 def test_notes_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     TerminalProgress(False).note(f"{HOSTILE}: left out")
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert_harmless(told)
+    stderr = capsys.readouterr().err
+    assert stderr.count("\n") == 1
+    assert_harmless(stderr)
 
 
 def test_what_can_be_printed_is_left_alone() -> None:

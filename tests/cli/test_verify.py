@@ -1,4 +1,4 @@
-"""`salpipe verify` as a user meets it. What is found in shards has its tests in tests/shards."""
+"""`salpipe verify` on the command line; the checks are tested in tests/shards."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def flip_last_bit(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_sound_shards_are_said_to_be(shards: Path) -> None:
+def test_intact_shards_are_reported(shards: Path) -> None:
     result = verify(shards)
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == f"{shards}: 12 images in 3 shards, structure in order\n"
@@ -41,8 +41,8 @@ def test_damage_is_named_with_its_own_code(shards: Path) -> None:
     named = [line.partition(":")[0] for line in result.stdout.splitlines()]
     assert list(dict.fromkeys(named)) == ["shard-00001.h5", "shard-00002.h5"]
     assert result.stderr == (
-        f"salpipe: error: {shards}: damaged are shard-00001.h5, shard-00002.h5; run the same 'salpipe generate' again "
-        "to mend them\n"
+        f"salpipe: error: {shards}: damaged: shard-00001.h5, shard-00002.h5; run the same 'salpipe generate' again "
+        "to rewrite them\n"
     )
 
 
@@ -55,7 +55,7 @@ def test_many_damaged_shards_are_counted(tmp_path: Path) -> None:
     assert "shard-00004.h5 and 3 more; run" in result.stderr
 
 
-def test_json_is_one_object_whatever_is_found(shards: Path) -> None:
+def test_json_is_one_object(shards: Path) -> None:
     sound = verify(shards, "--json")
     assert sound.exit_code == 0
     assert json.loads(sound.stdout) == {"shards": 3, "images": 12, "deep": False, "damaged": [], "problems": []}
@@ -68,7 +68,7 @@ def test_json_is_one_object_whatever_is_found(shards: Path) -> None:
     assert damaged.stderr.count("\n") == 1
 
 
-def test_what_holds_no_shards_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_shards_is_refused(tmp_path: Path) -> None:
     result = verify(tmp_path)
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1

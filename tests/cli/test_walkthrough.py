@@ -35,23 +35,23 @@ def tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def walked(page: str) -> dict[str, str]:
-    """What every command of a page says."""
-    said: dict[str, str] = {}
+def outputs_of(page: str) -> dict[str, str]:
+    """The standard output of every command of a page."""
+    outputs: dict[str, str] = {}
     for line in commands(page):
         program, *arguments = shlex.split(line)
         assert program == "salpipe"
         result = CliRunner().invoke(salpipe, arguments, catch_exceptions=False)
         assert result.exit_code == 0, f"{line}\n{result.stderr}"
-        said[line] = result.stdout
-    return said
+        outputs[line] = result.stdout
+    return outputs
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("tiles")
 def test_every_command_of_the_training_page_runs(tmp_path: Path) -> None:
-    said = walked("training.md")
-    assert len({line.split()[1] for line in said}) == 5
+    outputs = outputs_of("training.md")
+    assert len({line.split()[1] for line in outputs}) == 5
 
     for run in ("baseline", "half", "full"):
         assert json.loads((tmp_path / "runs" / run / "summary.json").read_text())["epochs"] in (1, 2)
@@ -69,8 +69,8 @@ def test_every_command_of_the_training_page_runs(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("tiles")
 def test_every_command_of_the_comparison_page_runs(tmp_path: Path) -> None:
-    said = walked("comparison.md")
-    assert len([line for line in said if " compare " in line]) == 7
+    outputs = outputs_of("comparison.md")
+    assert len([line for line in outputs if " compare " in line]) == 7
     content = {
         name: json.loads((tmp_path / name / "results.json").read_text()) for name in ("comparison", "aa", "scarce")
     }
@@ -91,8 +91,8 @@ def test_every_command_of_the_comparison_page_runs(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("tiles")
 def test_every_command_of_the_articles_rehearsal_runs(tmp_path: Path) -> None:
-    said = walked("article.md")
-    assert len({line.split()[1] for line in said}) == 5
+    outputs = outputs_of("article.md")
+    assert len({line.split()[1] for line in outputs}) == 5
     assert "72" in (tmp_path / "audit" / "duplicates.html").read_text(encoding="utf-8")
     for name, images, classes in (("source", 40, 8), ("target", 24, 4)):
         manifest = json.loads((tmp_path / "pairs" / name / "manifest.json").read_text())

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from saliency_pipeline.comparison.costs import Costs
 from saliency_pipeline.comparison.figures import FIGURES
 from saliency_pipeline.comparison.report import write_report
-from tests.comparison.pages import ARMS, CLASSES, costs, picture, results, without_figures, written
+from saliency_pipeline.comparison.results import Results
+from saliency_pipeline.comparison.serialization import from_json
+from tests.comparison.pages import ARMS, CLASSES, results, without_figures, written
 from tests.gallery.test_page import Page
 from tests.gallery.test_show import CHROMIUM
 
@@ -149,7 +152,7 @@ def test_without_a_search_the_page_says_that_folds_may_share_images(
 ) -> None:
     duplicates = {"searched": False, "images": 0, "groups": 0, "by": None}
     words = without_figures(tmp_path, results(duplicates=duplicates), monkeypatch).text
-    assert "Nobody searched for near duplicates: folds may share images." in words
+    assert "Near duplicates were not searched for: folds may share images." in words
     assert "None of the 300 maps is all zero or constant." in words
 
 
@@ -198,7 +201,7 @@ def test_runs_without_a_plan_have_no_planned_question(tmp_path: Path, monkeypatc
 @pytest.mark.usefixtures("page")
 def test_the_same_results_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     values = results(effects=EFFECT)
-    write_report(tmp_path, json.loads(json.dumps(values)), costs(values), picture)
+    written(tmp_path, json.loads(json.dumps(values)))
     files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.*"))
     assert len(files) == 2 + 2 * len(FIGURES)
     for name in files:
@@ -249,7 +252,7 @@ def test_nothing_is_requested_from_the_network(budgets: tuple[Page, Path]) -> No
 def test_what_is_missing_is_left_out(tmp_path: Path, options: dict[str, Any]) -> None:
     values = results(**options)
     values["settings"][0] |= {"confusion": None, "disagreements": []}
-    page = Page(write_report(tmp_path, values, {"settings": {}, "maps": None}, lambda key: None))
+    page = Page(write_report(tmp_path, from_json(Results, values), Costs({}), lambda key: None))
     assert values["verdict"]["sentence"] in page.text
     assert "Costs" not in page.text
     assert ("McNemar" in page.text) == (options == {"folds": 0, "repeats": 1})
@@ -310,7 +313,8 @@ def test_names_that_utf8_cannot_hold_or_that_turn_the_direction_are_isolated(tmp
         "key": "\u202egpj.exe",
         "predicted_arm": "'><script>",
     }
-    text = write_report(tmp_path, values, costs(values), picture).read_text(encoding="utf-8")
+    written(tmp_path, values)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
     for name in ("?", "\u202egpj.exe", "&#39;&gt;&lt;script&gt;"):
         assert re.search(rf"<bdi[^>]*>{re.escape(name)}</bdi>", text)
 

@@ -265,7 +265,7 @@ def test_a_run_that_was_ended_goes_on(tmp_path, web, how: signal.Signals):
         assert process.returncode == -how
         assert len(temporaries(out)) == 6
     else:
-        assert (process.returncode, said) == (130, "salpipe: interrupted; run the same command again to go on\n")
+        assert (process.returncode, said) == (130, "salpipe: interrupted; run the same command again to resume\n")
         assert temporaries(out) == []
     web.abandon()
     web.gate.set()

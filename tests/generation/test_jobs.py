@@ -149,7 +149,7 @@ def test_workers_end_with_their_run_and_say_nothing(tmp_path: Path, number: sign
     _, stderr = process.communicate(timeout=60)
     if number != signal.SIGKILL:
         assert process.returncode == 130
-        assert stderr == "salpipe: interrupted; run the same command again to go on\n"
+        assert stderr == "salpipe: interrupted; run the same command again to resume\n"
     run(images, output, shard_size=1)
     run(images, tmp_path / "whole", shard_size=1)
     assert kept(output) == kept(tmp_path / "whole")

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -15,23 +16,28 @@ from safetensors.torch import save_file
 from saliency_pipeline.datasets.folder import read_folder
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.generation import plan as plan_module
+from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.plan import (
+    Choices,
     Plan,
-    Request,
+    library_versions,
     plan_fields,
+    records_digest,
     shard_tasks,
     store_plan,
     stored_plan,
-    with_backend_version,
 )
 from saliency_pipeline.images.record import Catalogue, ImageRecord
 from saliency_pipeline.models.source.source import load_source
+from saliency_pipeline.saliency.layers import Layer
 from saliency_pipeline.shards.manifest import Manifest
+from saliency_pipeline.shards.schema import to_json
 from saliency_pipeline.shards.summary import inspect
 from saliency_pipeline.shards.verify import verify
 from tests.generation.examples import kept, photographs, run
 
-PLAN = Plan({"model": "tiny", "versions": {"torch": "2.9"}}, {"backend": "torch"}, {"salpipe": "0.1"})
+CHOICES = Choices(Layer("layer4", "nchw", 8, (2, 2), 0, True), "torch", "fp32", 2)
+PLAN = Plan({"model": "tiny", "versions": {"torch": "2.9"}}, CHOICES, {"salpipe": "0.1"})
 
 
 @pytest.fixture
@@ -109,22 +115,24 @@ def test_other_images_are_another_plan(
 
 
 def test_other_versions_are_another_plan(images: Path, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = plan_module.library_versions()
-    monkeypatch.setattr(plan_module, "library_versions", lambda: {**found, "salpipe": "9.9"})
-    with pytest.raises(PlanMismatchError, match=rf"\(versions\.salpipe {found['salpipe']} -> 9\.9\)"):
+    versions = library_versions("torch")
+    monkeypatch.setattr(plan_module, "library_versions", lambda _: {**versions, "salpipe": "9.9"})
+    with pytest.raises(PlanMismatchError, match=rf"\(versions\.salpipe {versions['salpipe']} -> 9\.9\)"):
         run(images, copied)
 
 
-def test_the_back_ends_version_counts_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    fields = {"versions": {"torch": "2.9"}}
-    assert with_backend_version(fields, "torch") == fields
-    assert "openvino" in with_backend_version(fields, "openvino")["versions"]
+def test_the_backends_version_counts_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "openvino" not in library_versions("torch")
+    assert {**library_versions("openvino"), **library_versions("torch")} == library_versions("openvino")
+    installed = plan_module.version
 
     def missing(name: str) -> str:
-        raise PackageNotFoundError(name)
+        if name == "openvino":
+            raise PackageNotFoundError(name)
+        return installed(name)
 
     monkeypatch.setattr(plan_module, "version", missing)
-    assert with_backend_version(fields, "openvino")["versions"]["openvino"] == "not installed"
+    assert library_versions("openvino")["openvino"] == "not installed"
 
 
 def test_weights_are_known_by_what_they_hold(images: Path, tmp_path: Path) -> None:
@@ -182,11 +190,12 @@ def test_a_damaged_plan_is_named_and_can_be_made_anew(
 def test_choices_that_cannot_be_are_refused_though_their_hash_is_right(
     images: Path, copied: Path, resolved: dict[str, Any]
 ) -> None:
-    stored = stored_plan(copied)
-    assert stored is not None
-    (copied / "plan.json").unlink()
-    store_plan(copied, replace(stored, resolved=stored.resolved | resolved if resolved else {}))
-    with pytest.raises(SalpipeError, match=r"plan\.json: damaged \(its choices are impossible\)"):
+    path = copied / "plan.json"
+    data = json.loads(path.read_text())
+    data["resolved"] = data["resolved"] | resolved if resolved else {}
+    parts = {name: data[name] for name in ("fields", "resolved", "provenance")}
+    path.write_text(json.dumps(data | {"plan": sha256(to_json(parts).encode()).hexdigest()}))
+    with pytest.raises(SalpipeError, match=r"plan\.json: damaged or not a plan \((KeyError|TypeError|ValueError): "):
         run(images, copied)
 
 
@@ -227,11 +236,10 @@ def test_a_file_system_without_links_keeps_a_plan_as_well(tmp_path: Path, monkey
 def test_the_hash_covers_all_of_a_plan() -> None:
     others = [
         Plan({**PLAN.fields, "model": "other"}, PLAN.resolved, PLAN.provenance),
-        Plan(PLAN.fields, {"backend": "openvino"}, PLAN.provenance),
+        Plan(PLAN.fields, replace(CHOICES, backend="openvino"), PLAN.provenance),
         Plan(PLAN.fields, PLAN.resolved, {"salpipe": "0.2"}),
     ]
     assert len({PLAN.hash, *(other.hash for other in others)}) == 4
-    assert Plan(*json.loads(json.dumps([PLAN.fields, PLAN.resolved, PLAN.provenance]))).hash == PLAN.hash
 
 
 def test_shards_are_cut_from_the_records_in_order() -> None:
@@ -244,11 +252,12 @@ def test_shards_are_cut_from_the_records_in_order() -> None:
 
 def test_every_request_of_another_kind_is_another_plan(images: Path) -> None:
     catalogue = read_folder(images)
-    first = plan_fields(Request(), catalogue, "0" * 64)
+    rest = (catalogue, "0" * 64, records_digest(catalogue), "torch")
+    first = plan_fields(GenerateConfig(), *rest)
     assert first["images"] == 14
     assert {"model", "methods", "target", "precision", "backend", "device", "records", "versions"} <= set(first)
-    assert plan_fields(Request(), catalogue, "0" * 64) == first
-    assert plan_fields(Request(fit="pad"), catalogue, "0" * 64) == {**first, "fit": "pad"}
+    assert plan_fields(GenerateConfig(), *rest) == first
+    assert plan_fields(GenerateConfig(fit="pad"), *rest) == {**first, "fit": "pad"}
 
 
 def test_what_is_passed_over_is_told_and_identifies_nothing(own_images: Path, tmp_path: Path) -> None:
@@ -267,5 +276,5 @@ def test_what_is_passed_over_is_told_and_identifies_nothing(own_images: Path, tm
     assert (first.provenance["passed_over"], second.provenance["passed_over"]) == ({".txt": 1}, {".md": 1, ".txt": 1})
     summary = inspect(shards)
     assert summary.as_dict()["passed_over"] == {".txt": 1}
-    assert "\npassed over 1\n        1  .txt\n" in summary.as_text()
+    assert "\nskipped    1\n        1  .txt\n" in summary.as_text()
     assert verify(again, deep=True).problems == ()

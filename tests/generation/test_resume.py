@@ -226,7 +226,7 @@ def test_an_interrupted_run_says_so_and_can_be_resumed(tmp_path: Path, number: s
     process.send_signal(signal.SIGCONT)
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (130, "")
-    assert stderr == "salpipe: interrupted; run the same command again to go on\n"
+    assert stderr == "salpipe: interrupted; run the same command again to resume\n"
 
     there = len(shards(output))
     assert run(images, output, shard_size=1).written == 60 - there > 0

@@ -18,8 +18,7 @@ from PIL import Image
 import saliency_pipeline
 from saliency_pipeline.datasets.folder import read_folder
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.generation.job import sized
-from saliency_pipeline.generation.plan import Request
+from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.run import generate
 from saliency_pipeline.images.decode import decode_frame
 from saliency_pipeline.models.source.source import load_source
@@ -55,7 +54,7 @@ ORDER = [
 
 def explainer(methods: tuple[str, ...] = ("gradcam",), target: Target | None = None) -> Explainer:
     """The engine of `OPTIONS`, put together here."""
-    source = sized(load_source(OPTIONS["model"], OPTIONS["weights"]), OPTIONS["size"])
+    source = load_source(OPTIONS["model"], OPTIONS["weights"]).with_size(OPTIONS["size"])
     layer = choose_layer(source.module, OPTIONS["size"])
     return Explainer(source, layer, find_methods(methods), target or Target("predicted"), 4, Placement())
 
@@ -277,11 +276,11 @@ def test_labels_that_are_none_are_refused(tmp_path: Path, folder: str, why: str)
 
 
 def test_a_catalogue_and_a_request_do_as_well(images: Path, finished: Path, tmp_path: Path) -> None:
-    report = generate(read_folder(images), tmp_path / "shards", Request(**OPTIONS))
+    report = generate(read_folder(images), tmp_path / "shards", GenerateConfig(**OPTIONS))
     assert report.complete
     assert kept(tmp_path / "shards") == kept(finished)
     with pytest.raises(TypeError, match="not both"):
-        generate(images, tmp_path / "shards", Request(), size=64)
+        generate(images, tmp_path / "shards", GenerateConfig(), size=64)
 
 
 @pytest.mark.parametrize("place", [".", "train", "train/cat/new", "link"])

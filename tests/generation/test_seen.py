@@ -91,8 +91,8 @@ def test_a_plan_of_an_earlier_version_is_finished_as_it_was_begun(images: Path, 
     run(images, tmp_path / "new", model=str(source), **OWN)
     plan = stored_plan(tmp_path / "new")
     assert plan is not None
-    older = {name: value for name, value in plan.provenance["source"].items() if name != ENTRY}
-    old = Plan(plan.fields, plan.resolved, plan.provenance | {"source": older})
+    older = {name: value for name, value in dict(plan.provenance)["source"].items() if name != ENTRY}
+    old = Plan(plan.fields, plan.resolved, {**plan.provenance, "source": older})
     document = json.loads((tmp_path / "new" / "plan.json").read_text())
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "plan.json").write_text(json.dumps(document | {"plan": old.hash, "provenance": old.provenance}))

@@ -12,7 +12,7 @@ from saliency_pipeline.generation.plan import PLAN
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.verify import verify
 from saliency_pipeline.subsets.prepare import prepare
-from saliency_pipeline.subsets.select import Selection
+from saliency_pipeline.subsets.selection import Grouping, Selection
 from saliency_pipeline.temporaries import exclusive, temporary_name
 from tests.generation.examples import flat, run
 
@@ -75,7 +75,12 @@ def test_fingerprints_are_not_written_through_a_link(images: Path, tmp_path: Pat
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "fingerprints").symlink_to(outside)
     with pytest.raises(SalpipeError, match="fingerprints: a symbolic link inside"):
-        prepare(images, selection=Selection(), together=True, cache=tmp_path / "out" / "fingerprints")
+        prepare(
+            images,
+            selection=Selection(),
+            grouping=Grouping(group_duplicates=True),
+            cache=tmp_path / "out" / "fingerprints",
+        )
     assert os.listdir(outside) == ["precious"]
 
 

@@ -7,7 +7,6 @@ import skimage.data
 import torch
 from torch import Tensor, nn
 
-from saliency_pipeline.generation.job import sized
 from saliency_pipeline.models.preprocessing import Preprocessing
 from saliency_pipeline.models.source.source import SourceModel, load_source
 from saliency_pipeline.models.source.weights import state_sha256
@@ -25,7 +24,7 @@ PREDICTED = Target("predicted")
 
 def load_sized(name: str, size: int = 64, weights: str = "none") -> SourceModel:
     """A library's network; convolutional ones take frames smaller than they were made for."""
-    return sized(load_source(name, weights), size)
+    return load_source(name, weights).with_size(size)
 
 
 library_source = cache(load_sized)

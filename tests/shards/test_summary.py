@@ -22,11 +22,11 @@ def test_counts_agree_with_the_images_one_by_one(tmp_path):
     assert summary.bytes == sum(file.stat().st_size for file in path.glob("*.h5"))
     names = {-1: "none", 0: "train", 1: "validation", 2: "test"}
     for label, entry in enumerate(summary.classes):
-        assert entry["name"] == header().classes[label]
-        assert entry["images"] == sum(pair.label == label for pair in pairs)
+        assert entry.name == header().classes[label]
+        assert entry.images == sum(pair.label == label for pair in pairs)
         for split, name in names.items():
             expected = sum(pair.label == label and pair.split == split for pair in pairs)
-            assert entry["splits"].get(name, 0) == expected
+            assert entry.splits.get(name, 0) == expected
     assert summary.unlabeled == sum(pair.label == -1 for pair in pairs) > 0
     assert summary.splits == {name: sum(pair.split == split for pair in pairs) for split, name in names.items()}
     heights = [pair.source_size[0] for pair in pairs]
@@ -35,9 +35,9 @@ def test_counts_agree_with_the_images_one_by_one(tmp_path):
     assert summary.score == Range(float(min(scores)), float(np.median(scores)), float(max(scores)))
     assert summary.rejects == {"truncated": 2}
     first = [int(pair.prediction_class[0]) for pair in pairs]
-    assert [entry["images"] for entry in summary.predicted] == sorted(map(first.count, set(first)), reverse=True)[:10]
-    assert all(entry["images"] == first.count(entry["class"]) for entry in summary.predicted)
-    assert all(entry["name"] == f"source {entry['class']}" for entry in summary.predicted)
+    assert [entry.images for entry in summary.predicted] == sorted(map(first.count, set(first)), reverse=True)[:10]
+    assert all(entry.images == first.count(entry.index) for entry in summary.predicted)
+    assert all(entry.name == f"source {entry.index}" for entry in summary.predicted)
     for method, shape in MAPS.items():
         peaks = np.array([np.abs(pair.maps[method]).max(axis=(1, 2)) for pair in pairs])
         found = summary.maps[method]
@@ -119,7 +119,7 @@ def test_as_text_shows_what_a_reader_asks_first(tmp_path):
     assert table[0].split() == ["class", "images", "none", "train", "validation", "test"]
     assert [line.split()[0] for line in table[1:5]] == ["cat", "dog", "Vögel", "(unlabeled)"]
     assert "        2  truncated" in lines
-    assert "maps of gradient-simonyan: 24×24, 2 targets an image" in lines
+    assert "maps of gradient-simonyan: 24×24, 2 targets per image" in lines
     assert "    model: tiny" in lines
     assert "    classes: 20 entries" in lines
     assert all(line == line.rstrip() for line in lines)
@@ -146,7 +146,7 @@ def test_a_single_shard_and_one_without_images(tmp_path):
     assert "no values" in summary.as_text()
     assert "rejects" not in summary.as_text()
     unnamed = inspect(write(tmp_path / "b.h5", header(provenance={}), rows(3)))
-    assert all(entry["name"] == f"class {entry['class']}" for entry in unnamed.predicted)
+    assert all(entry.name == f"class {entry.index}" for entry in unnamed.predicted)
     empty = inspect(folder(tmp_path / "f", ()))
     assert (empty.images, empty.shards) == (0, 0)
     assert "0 images in 0 shards" in empty.as_text()
@@ -171,7 +171,7 @@ def test_unlisted_shards_are_mentioned(tmp_path):
     found = inspect(path)
     assert (found.images, found.unlisted) == (12, {"shard-00009.h5": False, "shard-00010.h5": True})
     lines = found.as_text().splitlines()
-    at = lines.index("left out   2 shards not listed in manifest.json; move away:")
+    at = lines.index("ignored    2 shards not listed in manifest.json; move away:")
     assert lines[at + 1 : at + 3] == ["  shard-00009.h5 (of another plan)", "  shard-00010.h5"]
 
 

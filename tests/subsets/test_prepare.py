@@ -12,7 +12,7 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import Catalogue, Split
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.subsets.prepare import prepare
-from saliency_pipeline.subsets.select import Selection
+from saliency_pipeline.subsets.selection import Grouping, Selection
 from tests.generation.examples import cuts
 
 CLASSES = ("cat", "dog", "owl")
@@ -71,7 +71,7 @@ def test_new_splits_keep_duplicates_together(photos):
         assert together[f"cat/{number}.jpg"] == together[f"cat/{number}_again.jpg"]
     assert together["cat/9.jpg"] == together["dog/9_astray.jpg"]
     assert Counter(together.values()) == {Split.TRAIN: 21, Split.VALIDATION: 20}
-    apart = splits(prepare(photos, selection=Selection(splits=(50, 50)), together=False))
+    apart = splits(prepare(photos, selection=Selection(splits=(50, 50)), grouping=Grouping(group_duplicates=False)))
     assert any(apart[f"cat/{number}.jpg"] != apart[f"cat/{number}_again.jpg"] for number in (0, 6, 9, 12))
 
 
@@ -83,7 +83,9 @@ def test_only_what_is_drawn_is_looked_at_for_splits(photos):
 
 def test_duplicates_go_before_anything_is_drawn(photos):
     recorded = Recorded()
-    catalogue = prepare(photos, policy="keep-first", selection=Selection(per_class=12), progress=recorded)
+    catalogue = prepare(
+        photos, grouping=Grouping(dedupe="keep-first"), selection=Selection(per_class=12), progress=recorded
+    )
     assert Counter(record.label for record in catalogue.records) == {0: 12, 1: 12, 2: 12}
     assert not [key for key in keys(catalogue) if "again" in key or "astray" in key]
     assert "duplicates left out (keep-first): 5, images kept: 36" in recorded.notes
@@ -91,7 +93,7 @@ def test_duplicates_go_before_anything_is_drawn(photos):
 
 
 def test_groups_of_two_labels_go_altogether(photos):
-    catalogue = prepare(photos, policy="drop-conflicts")
+    catalogue = prepare(photos, grouping=Grouping(dedupe="drop-conflicts"))
     assert "cat/9.jpg" not in keys(catalogue)
     assert "cat/0.jpg" in keys(catalogue)
     assert len(catalogue) == 35
@@ -102,18 +104,18 @@ def test_a_data_set_of_conflicts_alone_leaves_nothing(tmp_path):
     for name in ("cat", "dog"):
         save(tmp_path, name, "1.jpg", cuts(1)[0], 95)
     with pytest.raises(SalpipeError, match="--dedupe drop-conflicts leaves no image; 'salpipe audit' shows why"):
-        prepare(tmp_path, policy="drop-conflicts")
+        prepare(tmp_path, grouping=Grouping(dedupe="drop-conflicts"))
 
 
 def test_classes_drawn_are_the_same_with_and_without_duplicates(photos):
     selection = Selection(num_classes=2, seed=5)
     recorded = Recorded()
-    with_policy = prepare(photos, policy="keep-first", selection=selection, progress=recorded)
+    with_policy = prepare(photos, grouping=Grouping(dedupe="keep-first"), selection=selection, progress=recorded)
     assert with_policy.classes == prepare(photos, selection=selection).classes
     assert recorded.stages[0][0] < 41
     # without the copies no class has more than 12
     with pytest.raises(SalpipeError, match="--min-per-class"):
-        prepare(photos, policy="keep-first", selection=Selection(min_per_class=13))
+        prepare(photos, grouping=Grouping(dedupe="keep-first"), selection=Selection(min_per_class=13))
 
 
 def test_what_was_asked_for_is_kept(photos):
@@ -121,8 +123,10 @@ def test_what_was_asked_for_is_kept(photos):
     catalogue = prepare(photos, "folders", ReadOptions(), selection)
     asked = {"classes": ["cat", "owl"], "per_class": 4, "splits": [50, 25, 25], "seed": 3}
     assert dict(catalogue.taken) == asked
-    assert dict(prepare(photos, selection=selection, policy="keep-first").taken) == asked | {"dedupe": "keep-first"}
-    apart = prepare(photos, selection=selection, together=False)
+    assert dict(prepare(photos, selection=selection, grouping=Grouping(dedupe="keep-first")).taken) == asked | {
+        "dedupe": "keep-first"
+    }
+    apart = prepare(photos, selection=selection, grouping=Grouping(group_duplicates=False))
     assert dict(apart.taken) == asked | {"group_duplicates": False}
 
 
@@ -139,7 +143,9 @@ def test_images_know_their_duplicates_where_these_were_looked_for(photos):
     }
     assert {record.group for record in prepare(photos).records} == {-1}
     recorded = Recorded()
-    asked = prepare(photos, selection=Selection(per_class=6), together=True, progress=recorded)
+    asked = prepare(
+        photos, selection=Selection(per_class=6), grouping=Grouping(group_duplicates=True), progress=recorded
+    )
     assert recorded.notes[-1].startswith(f"{sum(record.group >= 0 for record in asked.records)} images are duplicates")
     assert dict(asked.taken) == {"per_class": 6, "group_duplicates": True}
     assert {record.key for record in asked.records if record.group >= 0} == {
@@ -164,7 +170,9 @@ def test_new_splits_keep_persons_together(tmp_path, monkeypatch, rule, policy):
     monkeypatch.chdir(tmp_path)
     table = "".join(f"{key}\t{key.split('/')[1]}\n" for key in keys(prepare(images)) if "person-8" not in key)
     (tmp_path / "table.tsv").write_text(f"key\tgroup\n{table}")
-    catalogue = prepare(images, selection=Selection(splits=(50, 50)), policy=policy, group_by=rule, progress=recorded)
+    catalogue = prepare(
+        images, selection=Selection(splits=(50, 50)), grouping=Grouping(dedupe=policy, group_by=rule), progress=recorded
+    )
     found: dict[str, set[tuple[Split, int]]] = {}
     for record in catalogue.records:
         found.setdefault(record.key.split("/")[1], set()).add((record.split, record.group))
@@ -182,28 +190,30 @@ def test_new_splits_keep_persons_together(tmp_path, monkeypatch, rule, policy):
 
 def test_persons_are_known_without_new_splits_and_without_a_search(tmp_path):
     recorded = Recorded()
-    catalogue = prepare(persons(tmp_path), group_by="level:2", progress=recorded)
+    catalogue = prepare(persons(tmp_path), grouping=Grouping(group_by="level:2"), progress=recorded)
     assert recorded.stages == [], "no image is opened"
     numbers = {record.key.split("/")[1]: record.group for record in catalogue.records}
     assert all(numbers[record.key.split("/")[1]] == record.group >= 0 for record in catalogue.records)
     assert {record.split for record in catalogue.records} == {Split.NONE}
     # training must not take these groups for those of a search
     assert dict(catalogue.taken) == {"group_by": "level:2", "group_duplicates": False}
-    with_search = prepare(tmp_path, group_by="level:2", together=True, progress=recorded)
+    with_search = prepare(tmp_path, grouping=Grouping(group_by="level:2", group_duplicates=True), progress=recorded)
     assert dict(with_search.taken) == {"group_by": "level:2", "group_duplicates": True}
     with pytest.raises(SalpipeError, match="--group-by level:3: no key has so many folders"):
-        prepare(tmp_path, group_by="level:3")
+        prepare(tmp_path, grouping=Grouping(group_by="level:3"))
 
 
 def test_duplicates_join_the_groups_of_their_originals(photos):
     """cat/9.jpg is in dog as well: with it the groups of two classes become one."""
-    catalogue = prepare(photos, selection=Selection(splits=(50, 50)), together=True, group_by="(cat|dog)/9")
+    catalogue = prepare(
+        photos, selection=Selection(splits=(50, 50)), grouping=Grouping(group_duplicates=True, group_by="(cat|dog)/9")
+    )
     groups = {record.key: record.group for record in catalogue.records}
     assert groups["cat/9.jpg"] == groups["cat/9_again.jpg"] == groups["dog/9_astray.jpg"] >= 0
     assert groups["cat/0.jpg"] == groups["cat/0_again.jpg"] >= 0
 
 
 def test_what_was_seen_is_not_looked_at_again(photos, tmp_path, monkeypatch):
-    first = prepare(photos, policy="keep-first", cache=tmp_path / "seen")
+    first = prepare(photos, grouping=Grouping(dedupe="keep-first"), cache=tmp_path / "seen")
     monkeypatch.setattr("saliency_pipeline.subsets.fingerprint.fingerprint", None)
-    assert prepare(photos, policy="keep-first", cache=tmp_path / "seen") == first
+    assert prepare(photos, grouping=Grouping(dedupe="keep-first"), cache=tmp_path / "seen") == first

@@ -7,7 +7,8 @@ import pytest
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 from saliency_pipeline.subsets.recipes import RECIPES
-from saliency_pipeline.subsets.select import Selection, select
+from saliency_pipeline.subsets.select import select
+from saliency_pipeline.subsets.selection import Selection
 
 
 def imagenet(images: int = 18, validation: int = 2) -> Catalogue:
@@ -101,7 +102,7 @@ def test_what_contradicts_a_recipe_is_refused(options, flag):
 
 
 def test_an_unknown_recipe_is_answered_with_those_there_are():
-    with pytest.raises(SalpipeError, match="--recipe cake: unknown; choose one of article-imagenet, article-pubfig"):
+    with pytest.raises(SalpipeError, match="--recipe cake: choose from article-imagenet, article-pubfig"):
         Selection(recipe="cake")
 
 

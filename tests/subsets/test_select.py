@@ -10,7 +10,8 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import natural
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 from saliency_pipeline.subsets.duplicates import marked
-from saliency_pipeline.subsets.select import Selection, select
+from saliency_pipeline.subsets.select import select
+from saliency_pipeline.subsets.selection import Selection
 
 ANIMALS = ("bee", "cat", "dog", "emu")
 IDS = ("n00000001", "n00000002", "n00000003", "n00000004")

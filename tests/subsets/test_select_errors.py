@@ -4,21 +4,22 @@ import pytest
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import Catalogue, Split
-from saliency_pipeline.subsets.select import Selection, select
+from saliency_pipeline.subsets.select import select
+from saliency_pipeline.subsets.selection import Selection
 from tests.subsets.test_select import animals, catalogue, sizes
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"num_classes": 0}, "--num-classes 0: must be at least 1"),
-        ({"per_class": 0}, "--per-class 0: must be at least 1"),
-        ({"min_per_class": -1}, "--min-per-class -1: must be at least 1"),
-        ({"seed": 2**32}, "--seed 4294967296: must be 0 to 4294967295"),
+        ({"num_classes": 0}, "--num-classes 0: use a number from 1 to"),
+        ({"per_class": 0}, "--per-class 0: use a number from 1 to"),
+        ({"min_per_class": -1}, "--min-per-class -1: use a number from 1 to"),
+        ({"seed": 2**32}, "--seed 4294967296: use a number from 0 to"),
         ({"splits": (1, 2, 3, 4)}, "--split 1/2/3/4: give two numbers"),
-        ({"splits": (30, 10), "per_class": 5}, "--per-class 5: --split 30/10 already says how many"),
-        ({"splits": (30, 10), "stable": True}, "--stable-split: holds fractions only; add --split 72/18/10"),
-        ({"stable": True}, "--stable-split: holds fractions only; add --split 72/18/10"),
+        ({"splits": (30, 10), "per_class": 5}, "--per-class 5: --split 30/10 sets the number"),
+        ({"splits": (30, 10), "stable": True}, "--stable-split: needs fractions; add --split 72/18/10"),
+        ({"stable": True}, "--stable-split: needs fractions; add --split 72/18/10"),
     ],
 )
 def test_contradictions_are_refused_at_once(options, reason):
@@ -94,7 +95,7 @@ def test_a_recipe_is_not_answered_with_an_option_that_it_refuses():
     few = catalogue({"bee": 100, "cat": 100})
     with pytest.raises(SalpipeError, match="there are 200 images in all: leave the recipe out and ask for fewer with"):
         select(few, Selection(recipe="article-pubfig"))
-    with pytest.raises(SalpipeError, match="--stable-split: holds fractions only; leave it out"):
+    with pytest.raises(SalpipeError, match="--stable-split: needs fractions; leave it out"):
         Selection(recipe="article-pubfig", stable=True)
 
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.subsets.splits import class_totals, deal, deal_stable, fractions, part_totals
+from saliency_pipeline.subsets.selection import fractions
+from saliency_pipeline.subsets.splits import class_totals, deal, deal_stable, part_totals
 
 ARTICLE = [Fraction(18, 25), Fraction(9, 50), Fraction(1, 10)]
 

@@ -1,4 +1,4 @@
-"""Learning rates: closed forms, torch's schedulers step by step, what is refused."""
+"""Learning rates: closed forms, torch's schedulers step by step."""
 
 import math
 
@@ -7,7 +7,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.training.schedule import SCHEDULES, learning_rate
 
 
@@ -19,24 +18,24 @@ def test_constant_is_constant() -> None:
     assert {learning_rate(step, 7, 3, lr=1e-4) for step in range(21)} == {1e-4}
 
 
-def test_warm_up_rises_by_equal_parts_and_ends_at_the_full_rate() -> None:
+def test_warmup_rises_by_equal_parts_and_ends_at_the_full_rate() -> None:
     rates = [learning_rate(step, 4, 5, lr=0.8, warmup_epochs=2) for step in range(20)]
     assert rates[:8] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
     assert rates[8:] == [0.8] * 12
 
 
-def test_warm_up_may_be_part_of_an_epoch() -> None:
+def test_warmup_may_be_part_of_an_epoch() -> None:
     rates = [learning_rate(step, 5, 1, lr=1.0, warmup_epochs=0.5) for step in range(5)]
     assert rates == pytest.approx([0.4, 0.8, 1, 1, 1])
 
 
-def test_cosine_passes_its_known_points() -> None:
+def test_cosine_passes_its_closed_form() -> None:
     rates = [learning_rate(step, 10, 4, lr=2.0, schedule="cosine") for step in (0, 10, 20, 30, 40)]
     assert rates == pytest.approx([2, 1 + math.sqrt(0.5), 1, 1 - math.sqrt(0.5), 0])
     assert rates[-1] == 0
 
 
-def test_cosine_begins_where_the_warm_up_ends() -> None:
+def test_cosine_begins_where_the_warmup_ends() -> None:
     def rate(step: int) -> float:
         return learning_rate(step, 10, 4, lr=2.0, schedule="cosine", warmup_epochs=2)
 
@@ -59,8 +58,8 @@ def test_step_is_torchs_step() -> None:
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=3, gamma=0.5)
     for epoch in range(10):
         for step in (4 * epoch, 4 * epoch + 3):
-            found = learning_rate(step, 4, 10, lr=0.3, schedule="step", step_epochs=3, gamma=0.5)
-            assert found == pytest.approx(scheduler.get_last_lr()[0])
+            rate = learning_rate(step, 4, 10, lr=0.3, schedule="step", step_epochs=3, gamma=0.5)
+            assert rate == pytest.approx(scheduler.get_last_lr()[0])
         optimizer.step()
         scheduler.step()
 
@@ -78,28 +77,8 @@ def test_rates_stay_above_zero_and_below_lr(schedule: str, steps: int, epochs: i
     assert 0 < rate <= 0.1
 
 
-def test_rates_do_not_rise_after_the_warm_up() -> None:
+def test_rates_do_not_rise_after_the_warmup() -> None:
     for schedule in SCHEDULES:
         rates = [learning_rate(s, 5, 9, lr=0.1, schedule=schedule, warmup_epochs=2, step_epochs=3) for s in range(45)]
         assert rates[:10] == sorted(rates[:10])
         assert rates[9:] == sorted(rates[9:], reverse=True)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"schedule": "linear"}, r"--schedule linear: unknown; choose one of constant, cosine, step"),
-        ({"lr": 0.0}, r"--lr 0: must be above 0"),
-        ({"lr": math.nan}, r"--lr nan: must be above 0"),
-        ({"lr": math.inf}, r"--lr inf: must be above 0"),
-        ({"warmup_epochs": 3.0}, r"--warmup 3: must be .* less than the 3 epochs"),
-        ({"warmup_epochs": -1.0}, r"--warmup -1: must be at least 0"),
-        ({"warmup_epochs": math.nan}, r"--warmup nan"),
-        ({"schedule": "step", "step_epochs": 0}, r"--step-epochs 0: must be at least 1"),
-        ({"schedule": "step", "gamma": 0.0}, r"--gamma 0: must be above 0"),
-        ({"schedule": "step", "gamma": 1.5}, r"--gamma 1.5: must be above 0 and at most 1"),
-    ],
-)
-def test_settings_out_of_range_are_refused(options: dict[str, float], message: str) -> None:
-    with pytest.raises(SalpipeError, match=message):
-        learning_rate(0, 10, 3, **{"lr": 0.1, **options})

@@ -12,8 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from saliency_pipeline.errors import SalpipeError
-
-AUGMENTATIONS = ("crop", "flip", "color")
+from saliency_pipeline.training.config import AUGMENTATIONS
 
 # tries for a crop that lies inside the frame, as torchvision has it
 _TRIES = 10

@@ -21,21 +21,24 @@ from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import all_finite
 from saliency_pipeline.shards.shard import Shard
-from saliency_pipeline.training.data import augment as augmentation
-from saliency_pipeline.training.data.augment import augment
-from saliency_pipeline.training.data.controls import (
+from saliency_pipeline.training.config import (
     CENTER_PRIOR,
     MISMATCHED,
+    NORMALIZATIONS,
     OWN,
     SAME_CLASS,
     SHUFFLED,
     UNIFORM,
+)
+from saliency_pipeline.training.data import augment as augmentation
+from saliency_pipeline.training.data.augment import augment
+from saliency_pipeline.training.data.controls import (
     center_prior,
     partners,
     partners_of_class,
     shuffle_cells,
 )
-from saliency_pipeline.training.data.maps import NORMALIZATIONS, normalize, upsample
+from saliency_pipeline.training.data.maps import normalize, upsample
 from saliency_pipeline.workers import usable_cores
 
 Item = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32] | None, int]
@@ -184,7 +187,7 @@ class PairDataset(Dataset[Item]):
         images = np.empty((len(positions), header.size, header.size, 3), np.uint8)
         for shard, places, rows in self.folder.group(positions):
             if header.encoding == "raw":
-                shard.gather("image", rows, images, places)
+                shard.gather_frames(rows, images, places)
             else:
                 _decode(shard, rows, images, places)
         maps = None if self.method is None else self._maps(self.method, indices)
@@ -201,7 +204,7 @@ class PairDataset(Dataset[Item]):
             return maps
         stored = np.empty(maps.shape, "<f2")
         for shard, places, rows in self.folder.group(self.map_rows[indices]):
-            shard.gather(f"saliency/{method}/map", rows * shape.targets + self.target, stored, places)
+            shard.gather_maps(method, self.target, rows, stored, places)
         if not all_finite(stored):
             self._raise_damage(method, self.map_rows[indices])
         np.multiply(stored, self.scales[indices, None, None], out=maps)

@@ -12,16 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.training.config import MISMATCHED, OWN, SAME_CLASS, SHUFFLED, UNIFORM
 
-OWN, MISMATCHED, SAME_CLASS, CENTER_PRIOR, UNIFORM, SHUFFLED = (
-    "own",
-    "mismatched",
-    "mismatched-same-class",
-    "center-prior",
-    "uniform",
-    "shuffled-pixels",
-)
-MAPS = (OWN, MISMATCHED, SAME_CLASS, CENTER_PRIOR, UNIFORM, SHUFFLED)
 STORED = (OWN, MISMATCHED, SAME_CLASS, SHUFFLED)
 """Those that read the maps of the shards."""
 

@@ -24,7 +24,8 @@ from saliency_pipeline.errors import PlanMismatchError
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.subsets.duplicates import THRESHOLD, find_duplicates, group
+from saliency_pipeline.subsets import THRESHOLD
+from saliency_pipeline.subsets.duplicates import find_duplicates, group
 from saliency_pipeline.subsets.fingerprint import ROW, VERSION, Fingerprints, Row, fingerprint_frame
 from saliency_pipeline.subsets.grouping import described, groups_by
 from saliency_pipeline.subsets.groups import Places, leaders, several, united

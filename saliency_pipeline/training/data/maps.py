@@ -7,8 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from saliency_pipeline.errors import SalpipeError
-
-NORMALIZATIONS = ("minmax", "max", "p99", "none")
+from saliency_pipeline.training.config import NORMALIZATIONS
 
 # A map that varies by less than this part of its greatest absolute value is constant: up-sampling rounds. What is
 # stored has steps of at least 2**-11 near that value.

@@ -12,13 +12,11 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from saliency_pipeline.errors import IntegrityError, OptionError, SalpipeError
 from saliency_pipeline.images.record import Split as Part
 from saliency_pipeline.subsets.groups import leaders
+from saliency_pipeline.training.config import PARTS
 from saliency_pipeline.training.data.order import run_seed
 
 Labels = npt.NDArray[np.int64]
 Positions = npt.NDArray[np.int64]
-
-PARTS = ("train", "validation", "test", "all")
-"""What can be evaluated."""
 
 # -1 to 2, as the shards store them
 _STORED = ("without a split", "train", "validation", "test")

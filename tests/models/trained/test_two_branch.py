@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.models.trained.fusion import FUSIONS, Add, Concat, Multiply, MultiplySkip, Neutral, make_fusion
+from saliency_pipeline.models.trained.choices import FUSIONS
+from saliency_pipeline.models.trained.fusion import Add, Concat, Multiply, MultiplySkip, Neutral, make_fusion
 from saliency_pipeline.models.trained.initialize import initialize
 from saliency_pipeline.models.trained.two_branch import Baseline, NetworkSpec, TwoBranch, build_network
 

@@ -11,7 +11,8 @@ from skimage import data
 from torchvision.transforms.v2 import functional
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.training.data.augment import AUGMENTATIONS, augment
+from saliency_pipeline.training.config import AUGMENTATIONS
+from saliency_pipeline.training.data.augment import augment
 
 SIZE = 64
 PHOTOS = torch.from_numpy(

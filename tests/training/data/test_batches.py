@@ -17,7 +17,8 @@ from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.shards import reader
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.shard import Shard
-from saliency_pipeline.training.data.augment import AUGMENTATIONS, augment
+from saliency_pipeline.training.config import AUGMENTATIONS
+from saliency_pipeline.training.data.augment import augment
 from saliency_pipeline.training.data.batches import PairDataset, Prefetcher, Transform
 from saliency_pipeline.training.data.maps import normalize, upsample
 from saliency_pipeline.training.data.order import epoch_batches, epoch_order

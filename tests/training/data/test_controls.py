@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.training.config import MAPS, NORMALIZATIONS
 from saliency_pipeline.training.data.batches import PairDataset, Prefetcher, Transform
-from saliency_pipeline.training.data.controls import MAPS, center_prior, partners, partners_of_class, shuffle_cells
-from saliency_pipeline.training.data.maps import NORMALIZATIONS
+from saliency_pipeline.training.data.controls import center_prior, partners, partners_of_class, shuffle_cells
 from tests.training.examples import labeled
 
 

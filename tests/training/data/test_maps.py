@@ -9,7 +9,8 @@ from hypothesis.extra import numpy as arrays
 from torch.nn import functional
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.training.data.maps import NORMALIZATIONS, normalize, upsample
+from saliency_pipeline.training.config import NORMALIZATIONS
+from saliency_pipeline.training.data.maps import normalize, upsample
 
 FINITE = st.floats(-(2.0**127), 2.0**127, width=32)
 SHAPES = st.tuples(st.integers(1, 3), st.just(1), st.integers(1, 12), st.integers(1, 12))

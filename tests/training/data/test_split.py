@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saliency_pipeline.errors import IntegrityError, SalpipeError
-from saliency_pipeline.training.data.split import PARTS, choose_split, evaluation_rows
+from saliency_pipeline.training.config import PARTS
+from saliency_pipeline.training.data.split import choose_split, evaluation_rows
 
 CLASSES = ("cat", "dog", "tea pot")
 COUNTS = (12, 30, 7)

@@ -1,0 +1,150 @@
+"""Checks of a run before its images are listed: options, source model, output folder, and the plan of that folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from saliency_pipeline.datasets.layout import ReadOptions
+from saliency_pipeline.datasets.nesting import refuse_among_images, refuse_nesting
+from saliency_pipeline.devices import find_device
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.folders import check_output
+from saliency_pipeline.generation.config import GenerateConfig
+from saliency_pipeline.generation.plan import (
+    Plan,
+    check_same_plan,
+    plan_fields,
+    stored_plan,
+)
+from saliency_pipeline.generation.resolve import check_model
+from saliency_pipeline.images.record import Catalogue
+from saliency_pipeline.models.source.registry import EMBEDDED
+from saliency_pipeline.models.source.source import check_source
+from saliency_pipeline.models.source.weights import file_sha256
+from saliency_pipeline.progress import Progress
+from saliency_pipeline.saliency.methods import find_methods
+from saliency_pipeline.saliency.targets import check_target
+from saliency_pipeline.shards.schema import is_shard_name
+from saliency_pipeline.subsets.classes import check_files
+from saliency_pipeline.subsets.grouping import check_rule
+from saliency_pipeline.subsets.prepare import prepare
+from saliency_pipeline.subsets.selection import Grouping, Selection
+
+
+def checked_catalogue(
+    data: str | os.PathLike[str] | Catalogue,
+    output: Path,
+    config: GenerateConfig,
+    *,
+    layout: str,
+    reading: ReadOptions | None,
+    selection: Selection | None,
+    grouping: Grouping | None,
+    progress: Progress,
+    dry: bool = False,
+) -> Catalogue:
+    """The catalogue of a run, once all that can be wrong has been checked: listing images may take minutes.
+
+    Args:
+        data: a data set, or its catalogue, which is returned.
+        output: folder of the shards.
+        config: what is computed.
+        layout: as for `prepare`.
+        reading: as for `prepare`.
+        selection: as for `prepare`.
+        grouping: as for `prepare`.
+        progress: receives notes and progress.
+        dry: nothing will be computed, so that device, output folder and its plan are not checked.
+
+    Raises:
+        TypeError: settings for a data set that is a catalogue already.
+        SalpipeError: an option, the output folder or the data set is wrong.
+    """
+    root = Path(data.root if isinstance(data, Catalogue) else data)
+    refuse_nesting(root, output)
+    refuse_among_images(output, root)
+    check_target(config.target)
+    if not dry:
+        find_device(config.device)
+    if isinstance(data, Catalogue):
+        if layout != "auto" or reading or selection or grouping:
+            raise TypeError("a catalogue is read and selected already; give the path of the data set instead")
+        return data
+    check_source(config.model, config.weights)
+    find_methods(config.methods)
+    check_files(selection.classes if selection else (), root)
+    if grouping and grouping.group_by is not None:
+        check_rule(grouping.group_by)
+    if not dry:
+        check_output(output)
+        _check_options(output, config)
+        check_model(config)
+    return prepare(data, layout, reading, selection, grouping, cache=output / "fingerprints", progress=progress)
+
+
+def refusal(catalogue: Catalogue, records: str, folder: Path, config: GenerateConfig) -> str | None:
+    """Why a run into a folder would be refused, as far as can be told without a model: it holds another plan.
+
+    Args:
+        catalogue: the images.
+        records: their `records_digest`.
+        folder: where the run would write.
+        config: what it would compute.
+
+    Returns:
+        One line that names every difference; None if there is none.
+    """
+    try:
+        if (stored := _followed_plan(folder)) is None:
+            return None
+        named = replace(_as_stored(config), device=str(find_device(config.device)))
+        weights = _weights_sha256(config, stored)
+        check_same_plan(folder, stored, plan_fields(named, catalogue, weights, records, stored.resolved.backend))
+    except SalpipeError as error:
+        return str(error)
+    return None
+
+
+def _check_options(folder: Path, config: GenerateConfig) -> None:
+    """Compare a configuration with the plan of a folder, as far as possible without images and source model.
+
+    Raises:
+        PlanMismatchError: the folder holds shards that were made with other options; they are named.
+        SalpipeError: the plan cannot be read, or a method is unknown.
+    """
+    if stored := _followed_plan(folder):
+        settings = asdict(_as_stored(config))
+        # only the model tells which weights these are, and only the hardware what `auto` is
+        comparable = {name: value for name, value in settings.items() if name not in ("weights", "device")}
+        check_same_plan(folder, stored, {**stored.fields, **comparable, "methods": list(comparable["methods"])})
+
+
+def _followed_plan(folder: Path) -> Plan | None:
+    """The plan of a folder, if there are shards of it."""
+    try:
+        if not any(is_shard_name(path.name) for path in folder.iterdir()):
+            return None
+    except OSError:
+        return None
+    return stored_plan(folder)
+
+
+def _as_stored(config: GenerateConfig) -> GenerateConfig:
+    """A configuration with the names under which its model and methods are stored."""
+    model = config.model if config.model == f"timm/{EMBEDDED}" else config.model.removeprefix("timm/")
+    return replace(config, model=model, methods=tuple(method.name for method in find_methods(config.methods)))
+
+
+def _weights_sha256(config: GenerateConfig, stored: Plan) -> str:
+    """The hash of the requested weights: that of the plan unless they are evidently others."""
+    if config.weights not in ("default", "none"):
+        try:
+            return file_sha256(Path(config.weights))
+        except OSError as error:
+            raise SalpipeError(f"{config.weights}: {error.strerror}; check its permissions") from error
+    source = stored.provenance["source"]
+    before = source["weights"] if isinstance(source, dict) else None
+    same = before == config.weights or (config.weights == "default" and before in ("embedded", "trained"))
+    return str(stored.fields.get("weights_sha256")) if same else config.weights
