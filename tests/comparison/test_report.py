@@ -79,7 +79,7 @@ def test_the_verdict_is_first_and_every_part_follows_in_order(page: Page, folder
         "Candidates vs. the reference",
         "Candidates vs. their own controls",
         "Controls vs. the reference: descriptive, without a verdict",
-        "Where the arms start",
+        "Initial networks",
         "Maps and duplicates",
         "Learning rates",
         "Arms in detail",
@@ -140,7 +140,7 @@ def test_looks_starts_maps_duplicates_and_tuning_are_shown(budgets: tuple[Page, 
     assert "<b>shirt</b> 80 12.5 % 25.0 %" in words
     assert "12 images in 1 group are kept in the same fold" in words
     assert "kept together by group: level" in words
-    assert "120 runs were spent on it, 2 of which diverged" in words
+    assert "120 runs were used for tuning, 2 of which diverged" in words
     assert "half 3 7" in words
     assert "tuning, all its runs" in words
     assert "1.0 min" not in words
@@ -257,7 +257,7 @@ def test_what_is_missing_is_left_out(tmp_path: Path, options: dict[str, Any]) ->
     assert "Costs" not in page.text
     assert ("McNemar" in page.text) == (options == {"folds": 0, "repeats": 1})
     assert "Confusion" not in page.text
-    assert ("do not record how far their first networks are" in page.text) == ("starts" in options)
+    assert ("do not record how far their initial networks are" in page.text) == ("starts" in options)
 
 
 MEASURE = """<script>
