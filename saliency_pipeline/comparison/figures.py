@@ -36,7 +36,7 @@ from saliency_pipeline.comparison.results import ContrastResult, Results, Settin
 from saliency_pipeline.comparison.rules import SPEED
 from saliency_pipeline.evaluation.confusion import excerpt, from_json
 from saliency_pipeline.evaluation.figures import show_matrix
-from saliency_pipeline.figures.plotting import GREY, ROPE, VERBATIM, epoch_axis, frame, name_cells, new_figure
+from saliency_pipeline.figures.plotting import GREY, ROPE, VERBATIM, epoch_axis, frame, new_figure
 
 MEASURES: tuple[tuple[str, str, Callable[[float, int | None], str]], ...] = (
     ("final", "final accuracy, points", in_points),
@@ -197,12 +197,8 @@ def confusion(results: Results, setting: SettingResult) -> Figure | None:
     side = min(14.0, max(4.6, 1.8 + 0.42 * count))
     figure = new_figure(side, side)
     axes = figure.subplots()
-    show_matrix(axes, part.matrix, part.images)
-    name_cells(axes, [shortened(results.classes[i], 24) for i in part.classes], side - 1.8)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true class")
-    if count < len(results.classes):
-        axes.set_title(f"{count:,} of {len(results.classes):,} classes: those confused most", loc="left")
+    names = [shortened(results.classes[i], 24) for i in part.classes]
+    show_matrix(axes, part.matrix, part.images, names, side - 1.8, len(results.classes))
     return figure
 
 
@@ -301,10 +297,7 @@ FIGURES: dict[str, ReportFigure] = {
         detail=True,
     ),
     "class-changes": ReportFigure(
-        class_changes,
-        "Per class",
-        "Change of recall vs. the reference, over all validation images.",
-        detail=True,
+        class_changes, "Per class", "Change of recall vs. the reference, over all validation images.", detail=True
     ),
     "confusion": ReportFigure(
         confusion,

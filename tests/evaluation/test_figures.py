@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.evaluation.figures import plot_confusion, plot_reliability
+from saliency_pipeline.evaluation.figures import plot_confusion, plot_reliability, show_matrix
 from saliency_pipeline.evaluation.metrics import calibration
+from saliency_pipeline.figures.plotting import new_figure
 
 HOSTILE = (
     "$\\frac{1}{0}$",
@@ -162,3 +163,13 @@ def test_no_images_is_an_empty_diagram(tmp_path: Path) -> None:
 def test_drawing_needs_no_pyplot() -> None:
     code = "import sys, saliency_pipeline.evaluation.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("count", "labels"), [(10, 10), (100, 50)])
+def test_labels_that_would_touch_are_thinned_out(count: int, labels: int) -> None:
+    axes = new_figure(8, 8).subplots()
+    names = [f"class {number}" for number in range(count)]
+    show_matrix(axes, np.eye(count, dtype=np.int64), np.ones(count, np.int64), names, 7.1, count)
+    assert [label.get_text() for label in axes.get_yticklabels()] == names[:: count // labels]
+    assert [label.get_text() for label in axes.get_xticklabels()] == names[:: count // labels]
+    assert axes.get_title(loc="left") == ""
