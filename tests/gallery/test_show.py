@@ -129,7 +129,7 @@ const everything = document.querySelector("input[name=group]");
 if (everything) everything.click();
 const search = words => { one("search").value = words; one("search").dispatchEvent(new Event("input")); };
 search(cards[3].dataset.key.toUpperCase());
-seen.found = visible();
+seen.matching = visible();
 seen.status = one("shown").textContent;
 search("nothing is called so");
 seen.empty = one("empty").getClientRects().length > 0;
@@ -190,7 +190,7 @@ if CHROMIUM:  # pages are checked by parsing them in any case
             "narrow": True,
             "title": "shards · saliency gallery",
             "groups": {"all 12": 12} | {f"{name} {count}": count for name, count in labels.items()},
-            "found": [keys[3]],
+            "matching": [keys[3]],
             "status": "1 shown",
             "empty": True,
             "before": "1",
@@ -207,7 +207,7 @@ if CHROMIUM:  # pages are checked by parsing them in any case
         seen = browse(show(evil(tmp_path / "s.h5"), tmp_path / "g").page, tmp_path)
         assert seen["title"] == "s.h5 · saliency gallery"
         assert seen["all"] == len(EVIL)
-        assert seen["found"] == [EVIL[3]]
+        assert seen["matching"] == [EVIL[3]]
         assert seen["dialog"] == EVIL[0]
 
 
