@@ -148,8 +148,8 @@ def _check_alone(run: Run) -> None:
     """Raise SalpipeError if a run is not comparable with any other."""
     if run.config.inner_split:
         raise SalpipeError(
-            f"{run.folder}: trained with --inner-split, which chooses options and evaluates on no held-out "
-            "images; give runs that were trained without it"
+            f"{run.folder}: trained with --inner-split, which is for choosing options and does not evaluate "
+            "on held-out images; give runs that were trained without it"
         )
     if run.validation is None:
         raise SalpipeError(

@@ -126,7 +126,7 @@ def test_a_control_without_its_candidate_finds_it_by_its_options() -> None:
     arms = (Arm("b", {"arch": "baseline"}, "reference"), Arm("h", {"fusion": "add"}))
     control = Arm("c", {"fusion": "add", "maps": "uniform"}, "control")
     assert with_candidates((*arms, control))[2].of == "h"
-    with pytest.raises(SalpipeError, match="arm c: no candidate has the same options but maps, so that it is no cont"):
+    with pytest.raises(SalpipeError, match="arm c: no candidate has the same options but maps, so it is not a control"):
         with_candidates((*arms, Arm("c", {"fusion": "concat", "maps": "uniform"}, "control")))
 
 

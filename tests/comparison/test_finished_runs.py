@@ -170,8 +170,8 @@ def test_a_fourth_channel_leaves_the_rest_of_the_first_weights_comparable(folder
         compare_runs([folder / "baseline", changed], tmp_path / "again")
 
 
-def test_a_run_that_serves_to_choose_options_is_no_result(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(SalpipeError, match="inner: trained with --inner-split, which serves to choose options"):
+def test_runs_on_an_inner_split_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SalpipeError, match="inner: trained with --inner-split, which is for choosing options"):
         compare_runs([folder / "baseline", folder / "inner"], tmp_path / "out")
 
 
