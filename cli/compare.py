@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -17,19 +19,22 @@ from saliency_pipeline.cli.options import (
     output_option,
     quiet_option,
     setting_options,
+    take_settings,
 )
 from saliency_pipeline.cli.progress import TerminalProgress
+from saliency_pipeline.comparison.config import ComparisonConfig, Execution
 from saliency_pipeline.models.files.file_kinds import check_weights
-from saliency_pipeline.text import shown
+from saliency_pipeline.text import plural, shown
 from saliency_pipeline.training.config import CONFIG, TrainConfig
+
+if TYPE_CHECKING:
+    from saliency_pipeline.comparison.estimate import Estimate
+    from saliency_pipeline.comparison.output import Comparison
+    from saliency_pipeline.comparison.plan import Plan, Task
+    from saliency_pipeline.progress import Progress
 
 _NOT_SHARED = ("arch", "init", "fusion", "maps", "folds", "fold", "per_class", "limit", "inner_split", "lr")
 """Fields of `TrainConfig` that an arm or the comparison decides."""
-
-
-def _rates(text: Any) -> tuple[float, ...]:
-    """The numbers of a text with commas between them."""
-    return text if isinstance(text, tuple) else tuple(float(number) for number in str(text).split(","))
 
 
 @click.command()
@@ -39,117 +44,42 @@ def _rates(text: Any) -> tuple[float, ...]:
     type=click.Path(exists=True, path_type=Path),
     metavar="SHARDS... | RUN RUN... | COMPARISON...",
 )
-@output_option("Folder of the comparison; run the same command again to go on where it stopped.")
+@output_option("Folder of the comparison; run the same command again to resume.")
 @click.option(
     "--arm",
     "arms",
     multiple=True,
     metavar="NAME|NAME=ARM",
     help="An arm: baseline, half (modulated), full, learned; a fusion: neutral, multiply, add, concat, input; or a "
-    "control of an arm, such as half-mismatched; may be given another name. Give it again for each.  "
-    "[default: baseline, half]",
+    "control of an arm, such as half-mismatched; NAME=ARM renames it; may be repeated.  [default: baseline, half]",
 )
 @click.option(
     "--arms",
     "arms_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE.toml",
-    help="Arms of your own: a table [arm.NAME] each, of options of 'salpipe train'; like = an arm to start from, of = "
-    "the candidate of a control, which differs from it in maps alone.",
+    help="Custom arms: one table [arm.NAME] per arm with options of 'salpipe train'; like: the arm that it is "
+    "based on; of: the candidate of a control, which differs from it only in its maps.",
 )
 @click.option(
     "--control",
     "controls",
     multiple=True,
     metavar="NAME|none",
-    help="Make a control of every candidate that reads maps: mismatched, mismatched-same-class, center-prior, uniform "
-    "or shuffled-pixels; none for no controls. Give it again for each.  [default: mismatched and center-prior, for the "
-    "first candidate]",
+    help="Add this control for every candidate that reads maps: mismatched, mismatched-same-class, center-prior, "
+    "uniform or shuffled-pixels; none for no controls; may be repeated.  [default: mismatched and center-prior, for "
+    "the first candidate]",
 )
 @click.option("--reference", metavar="ARM", help="Arm that candidates are compared with.  [default: baseline]")
-@click.option(
-    "--primary",
-    metavar="ARM[:MEASURE]",
-    help="The primary question: a candidate and final (accuracy), area (under the first epochs) or speed, under the "
-    "last budget.  [default: the first candidate's final accuracy]",
-)
-@click.option(
-    "--rope",
-    type=float,
-    default=1.0,
-    show_default=True,
-    metavar="POINTS",
-    help="Half width of the region of practical equivalence, in points.",
-)
-@click.option(
-    "--threshold",
-    type=float,
-    metavar="SHARE",
-    help="Accuracy, chosen beforehand, for the epochs to reach it.  [default: 95 % of the reference's, descriptive]",
-)
-@click.option(
-    "--looks",
-    type=int,
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Analyze the primary question N times while repeats are added, at levels that err in 5 % together; stop when "
-    "it is decided.",
-)
-@click.option("--folds", type=int, default=5, show_default=True, metavar="K", help="0 for the shards' own splits.")
-@click.option(
-    "--repeats",
-    type=int,
-    default=2,
-    show_default=True,
-    help="Number of repeats, each with its own folds and seed; fixed once analyzed.",
-)
-@click.option(
-    "--per-class",
-    default="all",
-    show_default=True,
-    metavar="N,N,all",
-    help="Training images per class; several numbers compare scarce data with plenty.",
-)
-@click.option(
-    "--pretrain",
-    type=click.Path(exists=True, path_type=Path),
-    metavar="SHARDS",
-    help="Source pairs, on which the arm 'full' and a baseline for it are trained first, once per repeat.",
-)
-@click.option(
-    "--pretrain-size",
-    default="all",
-    show_default=True,
-    metavar="N,N,all",
-    help="Number of source images for pretraining; several numbers give one arm each.",
-)
-@click.option(
-    "--lr",
-    "lrs",
-    type=_rates,
-    metavar="LR,LR",
-    default="1e-4",
-    show_default=True,
-    help="Peak learning rate. If several are given, the best one is chosen per arm, budget and pair, on an inner split "
-    "of the training images.",
-)
+@setting_options(ComparisonConfig)
 @setting_options(
     TrainConfig,
     without=_NOT_SHARED,
     help={"seed": "Random seed of the first repeat; each further repeat uses the next integer."},
 )
-@click.option("--jobs", type=int, metavar="N", help="Runs at a time.  [default: one a core, or one on a GPU]")
-@click.option(
-    "--engine",
-    type=click.Choice(["loky", "dask", "ray"]),
-    default="loky",
-    show_default=True,
-    help="What runs them: this machine, or a cluster that shares the folders.",
-)
-@click.option("--address", help="Of the cluster's scheduler, such as tcp://10.0.0.1:8786.")
-@click.option("--dry-run", is_flag=True, help="Write nothing: list the runs, and say how long they take.")
-@click.option("--report-only", is_flag=True, help="Write the report of OUTPUT again from its results.json.")
+@setting_options(Execution)
+@click.option("--dry-run", is_flag=True, help="Write nothing: list the runs, and estimate their time.")
+@click.option("--report-only", is_flag=True, help="Rebuild the report of OUTPUT from its results.json.")
 @config_option
 @json_option
 @quiet_option
@@ -160,31 +90,17 @@ def command(
     arms_file: Path | None,
     controls: tuple[str, ...],
     reference: str | None,
-    primary: str | None,
-    rope: float,
-    threshold: float | None,
-    looks: int,
-    folds: int,
-    repeats: int,
-    per_class: str,
-    pretrain: Path | None,
-    pretrain_size: str,
-    start: str | None,
-    lrs: tuple[float, ...],
-    jobs: int | None,
-    engine: str,
-    address: str | None,
     dry_run: bool,
     report_only: bool,
     as_json: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Did saliency help, and can the answer be trusted?
+    """Compare networks trained with and without saliency maps.
 
-    Trains every arm on the same folds, from the same first weights, with the same images in the same order, and says
-    how they differ: report.html, results.json, results.csv, figures, and the runs themselves. Give RUNs that 'salpipe
-    train' finished instead, and those are compared. Options of 'salpipe train' hold for all arms. With several SHARDS,
+    Trains every arm on the same folds, with the same initialization and the same order of images, and reports
+    how they differ: report.html, results.json, results.csv, figures, and the runs themselves. RUNs that
+    'salpipe train' finished can be compared as well. Options of 'salpipe train' apply to all arms. With several SHARDS,
     or finished COMPARISONs, one per data set, the verdict is over data sets; it takes three or more.
 
     \b
@@ -203,112 +119,120 @@ def command(
     """  # noqa: D301 - click reads \b
     # before the libraries are imported, which takes seconds
     check_weights(options["weights"])
-    from dataclasses import replace
-
-    from saliency_pipeline.comparison.arms import choose_arms
-    from saliency_pipeline.comparison.compare import compare, plan_only
-    from saliency_pipeline.comparison.datasets import (
-        combine,
-        compare_datasets,
-        kind_of,
-        name_inputs,
-        rebuild_overall,
-    )
-    from saliency_pipeline.comparison.finished_runs import compare_runs
-    from saliency_pipeline.comparison.output import is_overall, rebuild
-    from saliency_pipeline.comparison.pretraining import Pretraining
     from saliency_pipeline.devices import find_device
-    from saliency_pipeline.recognition import COMPARISON, SHARDS
 
     find_device(options["device"])
     progress = TerminalProgress(quiet)
     if report_only:
-        found = rebuild_overall(output) if is_overall(output) else rebuild(output, inputs[0] if inputs else None)
-    elif not inputs:
-        raise click.UsageError("give SHARDS, or two RUNs or more")
-    elif (kind := kind_of(inputs)) == COMPARISON and len(inputs) > 1:
-        _refuse_unused("finished comparisons", set())
-        found = combine(inputs, output, progress=progress)
-    elif (len(inputs) > 1 and kind != SHARDS) or (inputs[0] / CONFIG).is_file():
-        _refuse_unused("finished runs", {"reference", "rope", "threshold"})
-        found = compare_runs(
-            inputs, output, reference=reference, rope=rope / 100, threshold=threshold, progress=progress
-        )
-    else:
-        chosen = choose_arms(arms, arms_file, reference=reference, start=start, controls=_controls(controls))
-        shared = TrainConfig(lr=lrs[0], **options)
-        for lr in lrs:
-            replace(shared, lr=lr)  # refuses a rate that cannot be
-        pretraining = Pretraining(str(pretrain.resolve()), tuple(pretrain_size.split(","))) if pretrain else None
-        what: dict[str, Any] = {
-            "primary": primary,
-            "rope": rope / 100,
-            "threshold": threshold,
-            "looks": looks,
-            "lrs": lrs if len(lrs) > 1 else (),
-            "folds": folds,
-            "repeats": repeats,
-            "per_class": tuple(per_class.split(",")),
-            "pretraining": pretraining,
-            "jobs": jobs,
-            "progress": progress,
-        }
-        if dry_run and len(inputs) > 1:
-            if as_json:
-                raise click.UsageError("--dry-run --json: give one folder of shards at a time")
-            for name, shards in name_inputs(inputs).items():
-                echo(f"{shown(name)}:")
-                _say_plan(*plan_only(shards, output / name, chosen, shared, **what), as_json)
-            return
-        if dry_run:
-            plan, tasks, estimate = plan_only(inputs[0], output, chosen, shared, **what)
-            _say_plan(plan, tasks, estimate, as_json)
-            return
-        ways: dict[str, Any] = {"engine": engine, "address": address} | what
-        if len(inputs) > 1:
-            found = compare_datasets(inputs, output, chosen, shared, **ways)
-        else:
-            found = compare(inputs[0], output, chosen, shared, **ways)
-    verdict = found.results["verdict"]
-    if as_json:
-        json_echo({"folder": found.folder, "page": found.page, "runs": found.runs, "failed": found.failed, **verdict})
+        _echo_verdict(_rebuilt(inputs, output), as_json)
         return
-    echo(verdict["sentence"])
-    for line in verdict["details"]:
+    if not inputs:
+        raise click.UsageError("give SHARDS, or two RUNs or more")
+    config, execution = take_settings(ComparisonConfig, options), take_settings(Execution, options)
+    if comparison := _of_finished(inputs, output, reference, config, progress):
+        _echo_verdict(comparison, as_json)
+        return
+    from saliency_pipeline.comparison.arms import choose_arms
+    from saliency_pipeline.comparison.compare import compare, plan_only
+    from saliency_pipeline.comparison.datasets import compare_datasets, name_inputs
+
+    start = options["start"]
+    chosen = choose_arms(arms, arms_file, reference=reference, start=start, controls=_controls(controls))
+    # the arms start from it
+    shared = TrainConfig(**options | {"start": None})
+    for lr in config.lrs:
+        shared = replace(shared, lr=lr)  # refuses a rate that is not possible
+    if len(config.lrs) == 1:
+        config = replace(config, lrs=())
+    settings: Any = (chosen, shared, config, execution)
+    several = len(inputs) > 1
+    if dry_run and several and as_json:
+        raise click.UsageError("--dry-run --json: give one folder of shards at a time")
+    if dry_run:
+        for name, shards in name_inputs(inputs).items() if several else [("", inputs[0])]:
+            if several:
+                echo(f"{shown(name)}:")
+            _echo_plan(*plan_only(shards, output / name, *settings, progress=progress), as_json)
+    elif several:
+        _echo_verdict(compare_datasets(inputs, output, *settings, progress=progress), as_json)
+    else:
+        _echo_verdict(compare(inputs[0], output, *settings, progress=progress), as_json)
+
+
+def _rebuilt(inputs: tuple[Path, ...], output: Path) -> Comparison:
+    """The comparison of a folder, its report written again."""
+    from saliency_pipeline.comparison.datasets import rebuild_overall
+    from saliency_pipeline.comparison.output import is_overall, rebuild
+
+    return rebuild_overall(output) if is_overall(output) else rebuild(output, inputs[0] if inputs else None)
+
+
+def _of_finished(
+    inputs: tuple[Path, ...], output: Path, reference: str | None, config: ComparisonConfig, progress: Progress
+) -> Comparison | None:
+    """The comparison of finished runs, or over finished comparisons; None for shards."""
+    from saliency_pipeline.comparison.datasets import combine, kind_of
+    from saliency_pipeline.comparison.finished_runs import compare_runs
+    from saliency_pipeline.recognition import COMPARISON, SHARDS
+
+    if (kind := kind_of(inputs)) == COMPARISON and len(inputs) > 1:
+        _refuse_unused("finished comparisons", set())
+        return combine(inputs, output, progress=progress)
+    if (len(inputs) > 1 and kind != SHARDS) or (inputs[0] / CONFIG).is_file():
+        _refuse_unused("finished runs", {"reference", "rope", "threshold"})
+        rules: Any = {"rope": config.rope, "threshold": config.threshold}
+        return compare_runs(inputs, output, reference=reference, progress=progress, **rules)
+    return None
+
+
+def _echo_verdict(comparison: Comparison, as_json: bool) -> None:
+    verdict = comparison.results.verdict
+    if as_json:
+        counts = {name: getattr(comparison, name) for name in ("folder", "page", "runs", "failed")}
+        json_echo(counts | vars(verdict))
+        return
+    echo(verdict.sentence)
+    for line in verdict.details:
         echo(f"  {line}")
-    for warning in found.results["warnings"]:
+    for warning in comparison.results.warnings:
         echo(f"  note: {shown(warning)}")
-    echo(shown(found.page))
+    echo(shown(comparison.page))
 
 
 def _refuse_unused(inputs: str, used: set[str]) -> None:
-    """Refuse options that were typed and decide nothing: what is compared was trained already."""
+    """Refuse options on the command line that have no effect on finished inputs."""
     context = click.get_current_context()
     always = {"inputs", "output", "as_json", "quiet", "device"}
     for parameter in context.command.params:
         typed = parameter.name and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
         if typed and parameter.expose_value and parameter.name not in used | always:
-            raise click.UsageError(f"{parameter.opts[0]}: decides nothing about {inputs}; leave it out")
+            raise click.UsageError(f"{parameter.opts[0]}: has no effect on {inputs}; leave it out")
 
 
 def _controls(controls: tuple[str, ...]) -> tuple[str, ...] | None:
-    """What `--control` asks for: None where it is not given, nothing for `none`."""
+    """The requested controls: None if the option is missing, empty for `none`."""
     if "none" in controls and len(controls) > 1:
         raise click.UsageError("--control none: leave out the others")
     return () if controls == ("none",) else controls or None
 
 
-def _say_plan(plan: Any, tasks: Any, estimate: Any, as_json: bool) -> None:
-    """The runs, the questions, and how long they take."""
-    from dataclasses import asdict
-
+def _echo_plan(plan: Plan, tasks: Sequence[Task], estimate: Estimate, as_json: bool) -> None:
+    """Print the runs, the questions, and the estimated time."""
     from saliency_pipeline.comparison.arms import contrasts
-    from saliency_pipeline.text import plural
 
-    questions = contrasts(plan.arms)
+    questions, config, look_repeats = contrasts(plan.arms), plan.config, plan.rules.look_repeats
     if as_json:
-        rules = {"rules": asdict(plan.rules), "questions": [asdict(question) for question in questions]}
-        json_echo(asdict(estimate) | rules | {"runs": [task.folder for task in tasks]})
+        rules = {
+            "primary": plan.primary and asdict(plan.primary),
+            "rope": config.margin,
+            "threshold": config.threshold,
+            "looks": config.looks,
+            "repeats": config.repeats,
+            "look_repeats": look_repeats,
+            "own_split": not config.folds,
+        }
+        document = asdict(estimate) | {"rules": rules, "questions": [asdict(question) for question in questions]}
+        json_echo(document | {"runs": [task.folder for task in tasks]})
         return
     for (purpose, arm, setting), count in Counter((t.purpose, t.label, t.setting) for t in tasks).items():
         step = estimate.seconds_per_step.get(arm)
@@ -318,9 +242,9 @@ def _say_plan(plan: Any, tasks: Any, estimate: Any, as_json: bool) -> None:
     for question in questions:
         echo(f"{question.arm} vs. {question.against} ({question.role})")
     if (primary := plan.primary) is not None:
-        looks = f", after {', '.join(map(str, plan.rules.look_repeats))} repeats" if plan.looks > 1 else ""
+        looks = f", after {', '.join(map(str, look_repeats))} repeats" if config.looks > 1 else ""
         named = f"{primary.arm}, {primary.measure}, {primary.setting}"
-        echo(f"primary question: {named}; {plural(plan.looks, 'look')}{looks}")
+        echo(f"primary question: {named}; {plural(config.looks, 'look')}{looks}")
     for purpose, part in estimate.parts.items():
         if len(estimate.parts) > 1:
             echo(f"{purpose}: {plural(part.runs, 'run')}, about {_duration(part.seconds)}")

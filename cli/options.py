@@ -52,6 +52,24 @@ class Numbers(click.ParamType[tuple[float, ...]]):
         return tuple(float(part) if "." in part else int(part) for part in parts)
 
 
+class Separated(click.ParamType[tuple[Any, ...]]):
+    """Items with a separator between them, such as 5,10,all."""
+
+    name = "items"
+
+    def __init__(self, separator: str, item: type) -> None:
+        self._separator, self._item = separator, item
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Convert a text."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return tuple(map(self._item, value.split(self._separator)))
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
 class OutputPath(click.Path):
     """A path to write to; refuses the empty path, which is an unset shell variable rather than the current folder."""
 
@@ -153,6 +171,9 @@ def _setting_option(kind: type, name: str, help: str | None) -> Callable[[Any], 
             return click.option(flag, name, is_flag=True, help=text)
         return click.option(f"{flag}/--no-{flag[2:]}", name, **more)
     more["metavar"], choices = setting.metavar, setting.choices
+    if setting.separator is not None:
+        more["type"] = Separated(setting.separator, float if type_.startswith("tuple[float") else str)
+        return click.option(flag, name, **more)
     if type_ == "tuple[str, ...]":
         more["multiple"] = True
         if choices:  # otherwise `none` may be an item

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from saliency_pipeline.comparison.compare import compare as compare
+    from saliency_pipeline.comparison.config import ComparisonConfig as ComparisonConfig
+    from saliency_pipeline.comparison.config import Execution as Execution
     from saliency_pipeline.comparison.finished_runs import compare_runs as compare_runs
     from saliency_pipeline.datasets.layout import ReadOptions as ReadOptions
     from saliency_pipeline.datasets.open import read_images as read_images
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from saliency_pipeline.training.run import train as train
 
 _MODULES = {
+    "ComparisonConfig": "comparison.config",
+    "Execution": "comparison.config",
     "GenerateConfig": "generation.config",
     "Grouping": "subsets.selection",
     "ReadOptions": "datasets.layout",

@@ -49,6 +49,7 @@ class Setting:
         option: name on the command line and in files, without dashes, if it is not the name of the field.
         metavar: placeholder of the value in `--help`; None for that of its type.
         default_text: description of a default of None in `--help`.
+        separator: between the items of a list on the command line; without one the option may be repeated.
     """
 
     help: str
@@ -57,6 +58,7 @@ class Setting:
     option: str | None = None
     metavar: str | None = None
     default_text: str | None = None
+    separator: str | None = None
 
 
 def setting(default: Any, help: str, **more: Any) -> Any:

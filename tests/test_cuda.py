@@ -23,6 +23,7 @@ from saliency_pipeline.saliency.tuning import choose_placement
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train
+from tests.comparison.examples import settings
 from tests.generation.examples import OPTIONS, photographs
 from tests.saliency.networks import FP32, library_explainer, library_layer, library_source, photos
 from tests.training.examples import Interrupting, labeled
@@ -165,7 +166,7 @@ def test_arms_are_compared(jobs: int, shards: Path, tmp_path: Path) -> None:
         dataclasses.replace(arm, options={**arm.options, "init": "scratch"})
         for arm in choose_arms(["baseline", "half", "mismatched"])
     ]
-    compared = compare(shards, tmp_path / "compared", arms, shared, folds=2, repeats=1, jobs=jobs)
+    compared = compare(shards, tmp_path / "compared", arms, shared, **settings(folds=2, repeats=1, jobs=jobs))
     assert compared.runs == 6
     results = json.loads((tmp_path / "compared" / "results.json").read_text())
     assert results["verdict"]["word"] == "underpowered"

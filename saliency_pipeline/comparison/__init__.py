@@ -1,1 +1,1 @@
-"""Did saliency help: arms trained in pairs, the statistics of their differences, and the page that shows them."""
+"""Comparison of arms that are trained in pairs: the runs, the statistics of their differences, and the report."""

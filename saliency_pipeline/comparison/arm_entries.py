@@ -49,7 +49,7 @@ class Entry:
         text: where it is requested, for messages.
         name: of the arm; empty for a control that is named after its candidate.
         options: fields of `TrainConfig`; of a control with `of` those that differ from its candidate's.
-        is_control: whether it is a control.
+        is_control: true for a control.
         of: the candidate of a control, empty for the first that reads maps, None for the one with the same options.
         kind: `candidate` or `control` where a file sets it, else None.
     """
@@ -102,7 +102,7 @@ def split_control(name: str) -> tuple[str, str]:
 
 
 def reason_without_controls(name: str) -> str:
-    """Why a built-in arm has no controls; empty where it has some, or is not built in."""
+    """Reason why a built-in arm has no controls; empty if it has some, or is not built in."""
     arch = BUILT_IN.get(name, {}).get("arch", "modulated")
     if arch == "modulated":
         return ""
@@ -132,7 +132,7 @@ def read_entries(path: Path) -> list[Entry]:
 
 def _table_entry(path: Path, name: str, table: Any) -> Entry:
     if not isinstance(table, dict):
-        raise SalpipeError(f"{path}: [arm.{name}] is no table")
+        raise SalpipeError(f"{path}: [arm.{name}] is not a table")
     _check_name(name)
     where, table = f"{path}: arm {name}", dict(table)
     like, kind, of = (table.pop(key, None) for key in ("like", "kind", "of"))
@@ -145,7 +145,7 @@ def _table_entry(path: Path, name: str, table: Any) -> Entry:
     for key, value in table.items():
         field = spelled.get(key)
         if field is None or field in _SHARED:
-            why = "is the same for all arms" if field else "is no option of 'salpipe train'"
+            why = "is the same for all arms" if field else "is not an option of 'salpipe train'"
             raise SalpipeError(f"{where}: {key} {why}; leave it out")
         options[field] = tuple(value) if isinstance(value, list) else value
     if options.get("maps", OWN) not in (OWN, *CONTROLS):

@@ -1,4 +1,4 @@
-"""Arms: what is compared with what, by name. An arm is a training configuration but for what all arms share."""
+"""Arms: the training configurations that are compared, by name, and the contrasts between them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Arm:
 
     Attributes:
         name: its name, also of its folder.
-        options: fields of `TrainConfig` in which it differs from what all arms share.
+        options: fields of `TrainConfig` in which it differs from the shared options.
         kind: `reference`, that candidates are compared with; `candidate`; or `control`.
         of: for a control, the name of the candidate from which it differs in `maps` alone; empty otherwise.
         reference: for a candidate, the name of the arm that it is compared with; empty for the comparison's reference,
@@ -47,7 +47,7 @@ class Arm:
         """Its training configuration.
 
         Raises:
-            SalpipeError: an option that cannot be, naming the arm.
+            SalpipeError: an option that is not possible, naming the arm.
         """
         try:
             return replace(shared, **self.options)
@@ -73,7 +73,7 @@ class Question:
 
 DESCRIPTIVE = "descriptive"
 ROLES = (REFERENCE, CONTROL, DESCRIPTIVE)
-"""What a contrast is made for, in the order in which they are shown."""
+"""Roles of contrasts in the order of the report."""
 
 
 def first_reference(arms: Sequence[Arm]) -> str:
@@ -82,7 +82,7 @@ def first_reference(arms: Sequence[Arm]) -> str:
 
 
 def reads_maps(arm: Arm) -> bool:
-    """Whether its network reads saliency maps; a baseline and a learned branch read none."""
+    """True if its network reads saliency maps; a baseline and a learned branch read none."""
     return bool(arm.options.get("arch", "modulated") == "modulated")
 
 
@@ -157,7 +157,7 @@ def contrasts(arms: Sequence[Arm]) -> list[Question]:
 
 
 def with_candidates(arms: Sequence[Arm]) -> tuple[Arm, ...]:
-    """The arms, every control with the candidate it belongs to, which is looked for by its options where none is named.
+    """The arms, every control with its candidate, which is inferred from the options if it is not named.
 
     Raises:
         SalpipeError: a control that differs from every candidate, or from the one named, in more than its maps.
@@ -171,7 +171,7 @@ def _checked(arm: Arm, arms: Sequence[Arm]) -> Arm:
         equal = [a for a in candidates.values() if reads_maps(a) and not differing_options(a.options, arm.options)]
         if not equal:
             raise SalpipeError(
-                f"arm {arm.name}: no candidate has the same options but maps, so that it is no control; name its "
+                f"arm {arm.name}: no candidate has the same options but maps, so it is not a control; name its "
                 'candidate, as in of = "half", or give that candidate the same options'
             )
         arm = replace(arm, of=equal[0].name)
@@ -205,7 +205,7 @@ def _started(entries: Sequence[Entry], start: str | None) -> list[Entry]:
         return list(entries)
     starting = [entry for entry in entries if entry.options.get("init") == "full"]
     if not starting:
-        raise SalpipeError(f"--from {start}: no arm begins with it; add --arm full")
+        raise SalpipeError(f"--from {start}: no arm starts from it; add --arm full")
     for entry in starting:
         if entry.options.get("arch") == "baseline":
             raise SalpipeError(
@@ -248,4 +248,4 @@ def _control(entry: Entry, arms: Sequence[Arm]) -> Arm:
 
 def _refuse_repeated(names: Sequence[str]) -> None:
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise SalpipeError(f"arm {twice[0]} is named twice; call one of them otherwise, as in --arm again={twice[0]}")
+        raise SalpipeError(f"arm {twice[0]} is named twice; rename one of them, as in --arm again={twice[0]}")

@@ -1,4 +1,4 @@
-"""To what a better result may be attributed: where the maps point, the extra branch, or another difference of the arms.
+"""Attribution of a better result: to the maps, the extra branch, or another difference of the arms.
 
 A candidate differs from its reference by its branch and by the maps. Only its own controls, which differ from it in the
 maps alone, tell the two apart.
@@ -6,27 +6,25 @@ maps alone, tell the two apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from saliency_pipeline.comparison.arm_entries import BRANCH_OPTIONS
 from saliency_pipeline.comparison.arms import CONTROL
+from saliency_pipeline.comparison.results import ContrastResult, PrimaryQuestion, Results, SettingResult
 from saliency_pipeline.comparison.rules import AREA, FINAL, SPEED
 from saliency_pipeline.comparison.verdicts import FASTER, WITHHELD
 from saliency_pipeline.statistics.contrast import BETTER
 from saliency_pipeline.training.config import MISMATCHED, TrainConfig, option
 
-Values = Mapping[str, Any]
 
-
-def attribution(results: Values, part: Values, contrast: Values, measure: str) -> list[str]:
-    """What helped, as far as the controls of the candidate show it; nothing unless it is better than its reference.
+def attribution(results: Results, part: SettingResult, contrast: ContrastResult, measure: str) -> list[str]:
+    """Attribution by the controls of the candidate; empty unless it is better than its reference.
 
     That the places to which the maps point helped takes a candidate that reads maps and is better than all its
     controls, with maps of other images (`mismatched`) among them.
 
     Args:
-        results: of results.json `arms`.
+        results: without verdict.
         part: the data budget.
         contrast: of the candidate and its reference.
         measure: of the primary question.
@@ -35,16 +33,16 @@ def attribution(results: Values, part: Values, contrast: Values, measure: str) -
         At most one clause.
     """
     gain = FASTER if measure == SPEED else BETTER
-    arm = contrast["arm"]
-    if contrast[measure]["verdict"] != gain:
+    arm = contrast.arm
+    if contrast[measure].verdict != gain:
         return []
-    arms = {entry["name"]: entry for entry in results["arms"]}
-    if not arms[arm]["reads_maps"]:
+    arms = {entry.name: entry for entry in results.arms}
+    if not arms[arm].reads_maps:
         return [f"{arm} reads no maps, so that this shows nothing about maps"]
-    controls = [name for name, entry in arms.items() if entry["kind"] == CONTROL and entry["of"] == arm]
+    controls = [name for name, entry in arms.items() if entry.kind == CONTROL and entry.of == arm]
     if not controls:
         return ["without a control it may be the extra branch rather than the maps"]
-    words = {c["against"]: c[measure]["verdict"] for c in part["contrasts"] if c["arm"] == arm}
+    words = {c.against: c[measure].verdict for c in part.contrasts if c.arm == arm}
     waiting = [name for name in controls if words.get(name) in (WITHHELD, None)]
     unbeaten = [name for name in controls if words.get(name) != gain and name not in waiting]
     better = {FINAL: "better", AREA: "higher over the first epochs", SPEED: "faster"}[measure]
@@ -55,7 +53,7 @@ def attribution(results: Values, part: Values, contrast: Values, measure: str) -
         ]
     if waiting:
         return [f"the verdict against its {_controls(waiting)} is withheld, so that it may be the extra branch"]
-    if not any(arms[name]["options"].get("maps") == MISMATCHED for name in controls):
+    if not any(arms[name].options.get("maps") == MISMATCHED for name in controls):
         return [
             f"also {better} than its {_controls(controls)}, but without a control that reads maps of other images "
             "it is open whether it matters where the maps point"
@@ -63,10 +61,10 @@ def attribution(results: Values, part: Values, contrast: Values, measure: str) -
     return [f"also {better} than its {_controls(controls)}: where the maps point helped"]
 
 
-def other_differences(results: Values, primary: Values) -> list[str]:
+def other_differences(results: Results, primary: PrimaryQuestion) -> list[str]:
     """Options besides the branch and its maps in which the primary's two arms differ; at most one clause."""
-    options = {entry["name"]: entry["options"] for entry in results["arms"]}
-    first, second = options[primary["against"]], options[primary["arm"]]
+    options = {entry.name: entry.options for entry in results.arms}
+    first, second = options[primary.against], options[primary.arm]
     defaults = TrainConfig()
     differing = [
         name
@@ -76,7 +74,7 @@ def other_differences(results: Values, primary: Values) -> list[str]:
     ]
     if not differing:
         return []
-    return [f"{primary['arm']} and {primary['against']} also differ in {_listed([option(name) for name in differing])}"]
+    return [f"{primary.arm} and {primary.against} also differ in {_listed([option(name) for name in differing])}"]
 
 
 def _controls(names: Sequence[str]) -> str:

@@ -1,16 +1,14 @@
-"""Caveats: what restricts the results of a comparison, one sentence per caveat, for `warnings` of results.json."""
+"""Caveats of a comparison, one sentence each, for `warnings` of results.json."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from saliency_pipeline.comparison.arms import CANDIDATE
 from saliency_pipeline.comparison.looks import Looks, first_seed
+from saliency_pipeline.comparison.results import ClassMaps, Duplicates, Results
 from saliency_pipeline.comparison.runs import Run
 from saliency_pipeline.statistics.power import MINIMUM_PAIRS
-
-Values = Mapping[str, Any]
 
 NOTICEABLE = 0.01
 """Relative distance of first features from plain transfer's up to which a start counts as neutral."""
@@ -18,11 +16,11 @@ EMPTY_MAPS = 0.1
 """Share of all-zero or constant maps in a class from which it is reported."""
 
 
-def caveats(results: Values, runs: Sequence[Run], looks: Looks) -> list[str]:
-    """What a reader has to know before the verdict is repeated.
+def caveats(results: Results, runs: Sequence[Run], looks: Looks) -> list[str]:
+    """The caveats of a comparison.
 
     Args:
-        results: of results.json `arms`, `settings`, `maps`, `duplicates` and `starts`.
+        results: without warnings and verdict.
         runs: all finished runs.
         looks: which are planned and made.
     """
@@ -30,14 +28,14 @@ def caveats(results: Values, runs: Sequence[Run], looks: Looks) -> list[str]:
         *_pairs(results, runs),
         *_looks(runs, looks),
         *_unequal(results, runs),
-        *_duplicates(results["duplicates"]),
-        *_maps(results["maps"] or ()),
+        *_duplicates(results.duplicates),
+        *_maps(results.maps or ()),
         *_starts(results),
     ]
 
 
-def _pairs(results: Values, runs: Sequence[Run]) -> list[str]:
-    counts = [contrast["pairs"] for part in results["settings"] for contrast in part["contrasts"]]
+def _pairs(results: Results, runs: Sequence[Run]) -> list[str]:
+    counts = [contrast.pairs for part in results.settings for contrast in part.contrasts]
     few = [pairs for pairs in counts if 0 < pairs < MINIMUM_PAIRS]
     sentences = []
     if few and max(few) > 1:
@@ -49,7 +47,7 @@ def _pairs(results: Values, runs: Sequence[Run]) -> list[str]:
             "a single pair of runs: the results are about these two networks on images of this kind, and not about "
             "training again"
         )
-    if any(part["own_split"] for part in results["settings"]) and runs:
+    if any(part.own_split for part in results.settings) and runs:
         sentences.append(
             "all runs share one split: verdicts are about this split, and area and speed, whose intervals cover other "
             "seeds but not other images, have no verdict; use --folds for more"
@@ -73,15 +71,13 @@ def _looks(runs: Sequence[Run], looks: Looks) -> list[str]:
     return sentences
 
 
-def _unequal(results: Values, runs: Sequence[Run]) -> list[str]:
+def _unequal(results: Results, runs: Sequence[Run]) -> list[str]:
     sentences = []
-    for part in results["settings"]:
-        counts = {arm: len(summary["runs"]) for arm, summary in part["arms"].items()}
+    for part in results.settings:
+        counts = {arm: len(summary.runs) for arm, summary in part.arms.items()}
         if len(set(counts.values())) > 1:
             listed = ", ".join(f"{arm} {count}" for arm, count in counts.items())
-            sentences.append(
-                f"{part['name']}: not every arm has every run ({listed}); only complete pairs are compared"
-            )
+            sentences.append(f"{part.name}: not every arm has every run ({listed}); only complete pairs are compared")
     lengths = {len(run.curves["validation_top1"]) for run in runs if run.config.patience is None}
     if len(lengths) > 1:
         sentences.append(f"runs of {', '.join(map(str, sorted(lengths)))} epochs are compared: not the same budget")
@@ -92,8 +88,8 @@ def _unequal(results: Values, runs: Sequence[Run]) -> list[str]:
     return sentences
 
 
-def _duplicates(duplicates: Values | None) -> list[str]:
-    if duplicates is None or duplicates["searched"]:
+def _duplicates(duplicates: Duplicates | None) -> list[str]:
+    if duplicates is None or duplicates.searched:
         return []
     return [
         "near duplicates were not searched for: copies of a training image may be among the validation images, and "
@@ -101,27 +97,27 @@ def _duplicates(duplicates: Values | None) -> list[str]:
     ]
 
 
-def _maps(maps: Sequence[Values]) -> list[str]:
-    affected = [row for row in maps if max(row["zero"], row["constant"]) >= EMPTY_MAPS]
+def _maps(maps: Sequence[ClassMaps]) -> list[str]:
+    affected = [row for row in maps if max(row.zero or 0.0, row.constant or 0.0) >= EMPTY_MAPS]
     if not affected:
         return []
-    worst = max(affected, key=lambda row: max(row["zero"], row["constant"]))
+    worst = max(affected, key=lambda row: max(row.zero or 0.0, row.constant or 0.0))
     return [
-        f"{len(affected)} of {len(maps)} classes have many maps without content; most in {worst['class']}: "
-        f"{worst['zero']:.0%} of its maps are all zero, {worst['constant']:.0%} constant"
+        f"{len(affected)} of {len(maps)} classes have many maps without content; most in {worst.class_}: "
+        f"{worst.zero:.0%} of its maps are all zero, {worst.constant:.0%} constant"
     ]
 
 
-def _starts(results: Values) -> list[str]:
+def _starts(results: Results) -> list[str]:
     sentences = []
-    for arm in results["arms"]:
-        start = results["starts"].get(arm["name"])
-        if arm["kind"] != CANDIDATE or not start:
+    for arm in results.arms:
+        start = results.starts.get(arm.name)
+        if arm.kind != CANDIDATE or not start:
             continue
-        distance = max(start["features"].values())
+        distance = max(start.features.eval, start.features.train)
         if distance > NOTICEABLE:
             sentences.append(
-                f"{arm['name']} starts with features {distance:.2g} away from the baseline's (relative norm): a "
+                f"{arm.name} starts with features {distance:.2g} away from the baseline's (relative norm): a "
                 "damaged or merely different start is part of what is compared; use a fusion with a neutral start"
             )
     return sentences

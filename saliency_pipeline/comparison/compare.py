@@ -1,4 +1,4 @@
-"""`salpipe compare`: from shards to results and their report; given runs are compared in `given.py`."""
+"""`salpipe compare`: from shards to results and their report."""
 
 from __future__ import annotations
 
@@ -7,29 +7,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from saliency_pipeline.comparison.analysis import analyze
+from saliency_pipeline.comparison.analysis import Context, analyze
 from saliency_pipeline.comparison.arms import Arm
-from saliency_pipeline.comparison.costs import measure_costs, pretraining_costs
+from saliency_pipeline.comparison.config import ComparisonConfig, Execution
+from saliency_pipeline.comparison.costs import PlannedCosts, measure_costs, pretraining_costs
 from saliency_pipeline.comparison.estimate import Estimate, choose_shared_precision, estimate
 from saliency_pipeline.comparison.leaks import refuse_leaks
 from saliency_pipeline.comparison.output import (
     Comparison,
-    maps_known,
+    known_map_costs,
     pictures_of,
     refuse_output,
     write_comparison,
 )
-from saliency_pipeline.comparison.plan import Design, Plan, Task, make_plan
+from saliency_pipeline.comparison.plan import Plan, Task, make_plan
 from saliency_pipeline.comparison.plan_file import chosen_before, described, primary_before, record_look, store
-from saliency_pipeline.comparison.pretraining import ALL, Pretraining, pretrained, unequal_starts
-from saliency_pipeline.comparison.rules import ROPE
+from saliency_pipeline.comparison.pretraining import pretrained, unequal_starts
+from saliency_pipeline.comparison.results import ClassMaps, Duplicates, Look
 from saliency_pipeline.comparison.runs import is_finished
+from saliency_pipeline.comparison.serialization import from_json
 from saliency_pipeline.comparison.stages import Trained, train_repeats
 from saliency_pipeline.comparison.summaries import mean_starts
 from saliency_pipeline.comparison.tuning import chosen_rates, diverged_rates, tuning_tasks
 from saliency_pipeline.devices import computes_bf16, find_device, threads_within_cores
 from saliency_pipeline.documents import read_object
-from saliency_pipeline.errors import OptionError, SalpipeError
+from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.progress import Progress
@@ -49,73 +51,51 @@ def compare(
     output: Path | str,
     arms: Sequence[Arm],
     shared: TrainConfig | None = None,
+    config: ComparisonConfig | None = None,
+    execution: Execution | None = None,
     *,
-    folds: int = 5,
-    repeats: int = 2,
-    per_class: Sequence[str] = (ALL,),
-    pretraining: Pretraining | None = None,
-    primary: str | None = None,
-    rope: float = ROPE,
-    threshold: float | None = None,
-    looks: int = 1,
-    lrs: Sequence[float] = (),
-    jobs: int | None = None,
-    engine: str = "loky",
-    address: str | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Train every arm on every fold, and analyze with what confidence they differ.
+    """Train every arm on every fold, and analyze how they differ.
 
     The same call resumes an interrupted one. Arms and budgets may be added later, repeats until the first analysis.
 
     Args:
         shards: a folder that `salpipe generate` finished. Its test split, if any, is predicted once by every run.
         output: where the runs go, `results.json`, `results.csv`, `costs.json`, `report.html` and `figures/`.
-        arms: what is compared; see `arms.choose_arms`.
+        arms: see `arms.choose_arms`.
         shared: options of every run, the article's by default.
-        folds: stratified folds of all images but the test split's; 0 for the shards' own splits.
-        repeats: how often folds are made, with other seeds.
-        per_class: training images per class, `all` for all; several sweep from scarce data to plenty.
-        pretraining: source pairs for arms with `init = full`.
-        primary: the primary question as `ARM[:MEASURE]`; by default the final accuracy of the first candidate.
-        rope: half width of the region of practical equivalence, in (0, 0.5).
-        threshold: accuracy in (0, 1], chosen beforehand, for the epochs to reach it.
-        looks: planned analyses of the primary question; training ends at the first that decides it.
-        lrs: learning rates, of which each arm, budget and pair gets the best on an inner split of its training images.
-        jobs: runs at a time; on a CPU one per core by default, on a GPU one.
-        engine: `loky`, `dask` or `ray`.
-        address: of a cluster's scheduler.
-        progress: gets notes and counts.
+        config: folds, repeats, data budgets, and rules of the analysis.
+        execution: how runs are executed.
+        progress: receives notes and progress.
 
     Raises:
-        SalpipeError: an option that cannot be, no run that could be trained, or a full disk. What is trained stays.
+        SalpipeError: an option that is not possible, no run that could be trained, or a full disk. Finished runs stay.
     """
     folder, progress, pairs = Path(output), progress or Progress(), ShardFolder(shards)
-    design = Design(folds, repeats, tuple(per_class), pretraining, primary, rope, threshold, looks, tuple(lrs))
     refuse_output(folder, shards)
     keep_large_blocks()
     make_output(folder)
     with FolderLock(folder, note=progress.note):
         # before workers begin, which read from the cache what is searched here with all cores
         shared, groups = _grouped(pairs, shared, progress)
-        plan, jobs = _planned(pairs, folder, arms, shared, design, jobs, progress)
-        if engine == "loky":
-            jobs = possible_jobs(jobs, progress.note)
+        plan, execution = _planned(pairs, folder, arms, shared, config, execution, progress)
+        if execution.engine == "loky":
+            execution = replace(execution, jobs=possible_jobs(execution.jobs or 1, progress.note))
         store(plan, folder)
-        ways: dict[str, Any] = {"jobs": jobs, "threads": plan.threads, "engine": engine, "address": address}
         tasks = plan.tasks(folder)
-        _check_groups(folder, [*tasks, *tuning_tasks(tasks, plan.lrs)], groups)
+        _check_groups(folder, [*tasks, *tuning_tasks(tasks, plan.config.lrs)], groups)
         progress.note(f"{len(tasks)} runs: {len(plan.arms)} arms, {_pairs_and_budgets(plan)}")
         for task in plan.pretrainings()[:1]:
             find_groups(task.config, ShardFolder(task.shards), progress)
         trained, before = Trained(), 0
-        for look, until in enumerate(plan.rules.look_repeats, 1):
-            trained += train_repeats(plan, folder, range(before, until), progress=progress, **ways)
+        for look, until in enumerate(plan.config.look_repeats, 1):
+            trained += train_repeats(plan, folder, range(before, until), execution, progress)
             before = until
-            comparison, decided = _look(plan, folder, pairs, trained, groups, until)
-            if plan.looks > 1:
-                progress.note(_look_note(plan, look, until, comparison.results))
-            if decided:
+            comparison, made = _look(plan, folder, pairs, trained, groups, until)
+            if plan.config.looks > 1:
+                progress.note(_look_note(plan.config, look, until, made))
+            if made and made[-1].decided:
                 break
     return comparison
 
@@ -126,38 +106,29 @@ def plan_only(
     output: Path | str,
     arms: Sequence[Arm],
     shared: TrainConfig | None = None,
+    config: ComparisonConfig | None = None,
+    execution: Execution | None = None,
     *,
-    jobs: int | None = None,
     progress: Progress | None = None,
-    **design: Any,
 ) -> tuple[Plan, list[Task], Estimate]:
-    """The plan and the runs that `compare` would train with the same arguments, and how long that takes.
+    """The plan and the runs that `compare` would train with the same arguments, and their estimated duration.
 
     Nothing is written. Of several looks the last is counted; the runs may end at an earlier one.
-
-    Args:
-        shards: as in `compare`; so are all other arguments.
-        output: where the runs would go.
-        arms: what is compared.
-        shared: options of every run.
-        jobs: runs at a time.
-        progress: gets notes.
-        design: see `plan.Design`.
     """
     pairs, folder, progress = ShardFolder(shards), Path(output), progress or Progress()
     refuse_output(folder, shards)
     shared, _ = _grouped(pairs, shared, progress)
-    plan, jobs = _planned(pairs, folder, arms, shared, Design(**design), jobs, progress)
+    plan, execution = _planned(pairs, folder, arms, shared, config, execution, progress)
     own = plan.tasks(folder)
-    tasks = [*plan.pretrainings(), *tuning_tasks(own, plan.lrs), *own]
+    tasks = [*plan.pretrainings(), *tuning_tasks(own, plan.config.lrs), *own]
     left = [task for task in tasks if not is_finished(folder / task.folder, task.config)]
-    return plan, tasks, estimate(plan, left, jobs)
+    return plan, tasks, estimate(plan, left, execution.jobs or 1)
 
 
 def _look(
     plan: Plan, folder: Path, pairs: ShardFolder, trained: Trained, groups: Groups, repeats: int
-) -> tuple[Comparison, bool]:
-    """Analyze the runs so far and write the results; and whether the primary question is decided."""
+) -> tuple[Comparison, tuple[Look, ...]]:
+    """Analyze the runs so far and write the results; also returns the looks that were made."""
     runs = trained.runs(folder)
     if not runs:
         raise SalpipeError(f"no run could be trained; the first: {trained.failed[0]}")
@@ -165,34 +136,28 @@ def _look(
         *trained.failed,
         *unequal_starts(plan.arms),
         *diverged_rates(trained.extra, folder),
-        *divided_groups(pairs, groups, plan.folds),
+        *divided_groups(pairs, groups, plan.config.folds),
     ]
-    about = {
-        "plan": {name: value for name, value in described(plan).items() if name not in ("shards", "arms")},
-        **_origin(pairs, plan),
-    }
-    results = analyze(
-        runs,
-        plan.arms,
-        plan.settings,
-        pairs.classes,
-        rules=plan.rules,
-        about=about,
-        warnings=warnings,
-        leaks=refuse_leaks(plan, folder, pairs),
-        duplicates=groups.report(),
-        maps=flagged_shares(pairs, plan.shared.method, plan.shared.map_target),
-        starts=mean_starts(runs),
-        tuning=chosen_rates(trained.tasks, folder, plan.lrs),
+    plan_values = {name: value for name, value in described(plan).items() if name not in ("shards", "arms")}
+    maps = flagged_shares(pairs, plan.shared.method, plan.shared.map_target)
+    context = Context(
+        {"plan": plan_values, **_origin(pairs, plan)},
+        tuple(warnings),
+        tuple(refuse_leaks(plan, folder, pairs)),
+        from_json(Duplicates, groups.report()),
+        None if maps is None else tuple(from_json(ClassMaps, row) for row in maps),
+        mean_starts(runs),
+        chosen_rates(trained.tasks, folder, plan.config.lrs),
     )
-    costs = measure_costs(runs, pairs, plan.shared, maps_known(folder), tuning=trained.tuning_runs(folder))
-    costs["pretraining"] = pretraining_costs(trained.extra, folder)
+    results = analyze(runs, plan.arms, plan.settings, pairs.classes, rules=plan.rules, context=context)
+    costs = PlannedCosts(
+        **vars(measure_costs(runs, pairs, plan.shared, known_map_costs(folder), tuning=trained.tuning_runs(folder))),
+        pretraining=pretraining_costs(trained.extra, folder),
+    )
     # first, so that no kill leaves results of an analysis that is not recorded
     record_look(folder, repeats)
     page = write_comparison(folder, results, costs, pictures_of(pairs, plan.shared))
-    looks = results["looks"]["made"]
-    decided = bool(looks) and bool(looks[-1]["decided"])
-    return Comparison(folder, page, len(runs), len(trained.failed), results), decided
+    return Comparison(folder, page, len(runs), len(trained.failed), results), results.looks.made
 
 
 def _grouped(pairs: ShardFolder, shared: TrainConfig | None, progress: Progress) -> tuple[TrainConfig, Groups]:
@@ -203,10 +168,10 @@ def _grouped(pairs: ShardFolder, shared: TrainConfig | None, progress: Progress)
 
 
 def _check_groups(folder: Path, tasks: Sequence[Task], groups: Groups) -> None:
-    """Refuse to mix runs on folds of other groups, such as of a table that has changed since.
+    """Refuse runs on folds of other groups, such as those of a table that has changed since.
 
     Raises:
-        PlanMismatchError: a run was trained, or begun, with other groups.
+        PlanMismatchError: a run was started with other groups.
     """
     for task in tasks:
         run = folder / task.folder
@@ -214,16 +179,14 @@ def _check_groups(folder: Path, tasks: Sequence[Task], groups: Groups) -> None:
             check_same_groups(run, read_object(run / PROVENANCE).get("groups"), groups.record(task.config))
 
 
-def _look_note(plan: Plan, look: int, repeats: int, results: dict[str, Any]) -> str:
+def _look_note(config: ComparisonConfig, look: int, repeats: int, made: Sequence[Look]) -> str:
     """The progress note on a look."""
-    made = results["looks"]["made"]
-    done = f"look {look} of {plan.looks} after {repeats} of {plan.repeats} repeats"
-    if len(made) < look or made[look - 1]["p"] is None:
+    done = f"look {look} of {config.looks} after {repeats} of {config.repeats} repeats"
+    if len(made) < look or (p := made[look - 1].p) is None:
         return f"{done}: runs are missing, so that nothing is decided"
     own = made[look - 1]
-    ending = "decided, no further run is needed" if own["decided"] and look < plan.looks else "decided"
-    word = ending if own["decided"] else "not decided"
-    return f"{done}: p = {own['p']:.2g} at level {own['level']:.2g}: {word}"
+    ending = "decided, no further run is needed" if look < config.looks else "decided"
+    return f"{done}: p = {p:.2g} at level {own.level:.2g}: {ending if own.decided else 'not decided'}"
 
 
 def _planned(
@@ -231,27 +194,25 @@ def _planned(
     folder: Path,
     arms: Sequence[Arm],
     shared: TrainConfig,
-    design: Design,
-    jobs: int | None,
+    config: ComparisonConfig | None,
+    execution: Execution | None,
     progress: Progress,
-) -> tuple[Plan, int]:
-    """The plan with everything chosen that was left open, as it was chosen before where the folder holds one."""
+) -> tuple[Plan, Execution]:
+    """The plan, and the execution with its number of jobs; open choices are those of the folder's plan, if any."""
+    config, execution = config or ComparisonConfig(), execution or Execution()
     configs = [arm.config(shared) for arm in arms]
-    for config in {(c.backbone, c.init, c.weights, c.start): c for c in configs}.values():
-        check_names(config)
-    if design.pretraining is not None:
+    for each in {(c.backbone, c.init, c.weights, c.start): c for c in configs}.values():
+        check_names(each)
+    if config.pretrain is not None:
         check_names(shared)
     device, before = find_device(shared.device), chosen_before(folder)
     cores = usable_cores()
-    if jobs is None:
-        jobs = cores if device.type == "cpu" else 1
-    if jobs < 1:
-        raise OptionError(f"--jobs {jobs}: use 1 or more")
-    runs = max(1, (design.folds or 1) * design.repeats * len(arms) * len(design.per_class))
-    threads = before[1] if before else max(1, cores // min(jobs, runs))
+    jobs = execution.jobs or (cores if device.type == "cpu" else 1)
+    runs = (config.folds or 1) * config.repeats * len(arms) * len(config.per_class)
+    threads = before[1] if before else max(1, cores // min(jobs, max(1, runs)))
     shared = replace(shared, device=device.type, method=chosen_method(replace(shared, arch="modulated"), pairs))
-    plan = make_plan(pairs, arms, shared, design, threads=threads)
-    if design.primary is None:
+    plan = make_plan(pairs, arms, shared, config, threads=threads)
+    if config.primary is None:
         plan = _same_primary(plan, folder)
     refuse_leaks(plan, folder, pairs)
     if shared.precision == "auto":
@@ -263,7 +224,7 @@ def _planned(
             progress.note("choosing the precision of all runs on the first batch of every arm")
             precision = choose_shared_precision(_first_configs(plan, folder), pairs, threads)
         plan = replace(plan, shared=replace(plan.shared, precision=precision))
-    return plan, jobs
+    return plan, replace(execution, jobs=jobs)
 
 
 def _same_primary(plan: Plan, folder: Path) -> Plan:
@@ -286,15 +247,16 @@ def _first_configs(plan: Plan, folder: Path) -> list[TrainConfig]:
 
 
 def _pairs_and_budgets(plan: Plan) -> str:
-    folds = f"{plan.folds} folds" if plan.folds else "the shards' own splits"
-    budgets = f", {len(plan.per_class)} data budgets" if len(plan.per_class) > 1 else ""
-    tuning = f", each at {len(plan.lrs)} rates on an inner split first" if plan.lrs else ""
-    looks = f", at most {plan.looks} looks" if plan.looks > 1 else ""
-    return f"{folds} x {plan.repeats} repeats{budgets}{tuning}{looks}; {plan.shared.precision}"
+    config = plan.config
+    folds = f"{config.folds} folds" if config.folds else "the shards' own splits"
+    budgets = f", {len(config.per_class)} data budgets" if len(config.per_class) > 1 else ""
+    tuning = f", each at {len(config.lrs)} rates on an inner split first" if config.lrs else ""
+    looks = f", at most {config.looks} looks" if config.looks > 1 else ""
+    return f"{folds} x {config.repeats} repeats{budgets}{tuning}{looks}; {plan.shared.precision}"
 
 
 def _origin(pairs: ShardFolder, plan: Plan) -> dict[str, Any]:
-    """Where the pairs come from, without places: the same comparison elsewhere gives the same results."""
+    """Origin of the pairs, without paths: the same comparison elsewhere gives the same results."""
     source = pairs.provenance.get("source", {})
     return {
         "images": len(pairs),
@@ -306,7 +268,7 @@ def _origin(pairs: ShardFolder, plan: Plan) -> dict[str, Any]:
 
 
 def divided_groups(pairs: ShardFolder, groups: Groups, folds: int) -> list[str]:
-    """A warning where images of one group lie in different splits of the shards; folds never divide a group."""
+    """A warning if images of one group are in different splits of the shards; folds never divide a group."""
     if not (images := divided(pairs, groups, folds=bool(folds))):
         return []
     others = "duplicates or others of their group" if groups.by else "duplicates"

@@ -1,4 +1,4 @@
-"""Contrasts of two arms under one data budget: paired differences, their statistics, and what they can detect.
+"""Contrasts of two arms under one data budget: paired differences, their statistics and power.
 
 No verdict is made here; see verdicts.
 """
@@ -7,17 +7,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from saliency_pipeline.comparison.arms import Question
-from saliency_pipeline.comparison.rules import AREA, FINAL, MEASURES, SPEED, Rules
+from saliency_pipeline.comparison.results import (
+    ContrastResult,
+    Difference,
+    HeldOut,
+    ImageTest,
+    MeasureResult,
+    ThresholdPairs,
+)
+from saliency_pipeline.comparison.rules import AREA, FINAL, SPEED, Rules
 from saliency_pipeline.comparison.runs import Predictions, Run, shared_keys
 from saliency_pipeline.statistics.contrast import evaluate
-from saliency_pipeline.statistics.crossed import crossed
+from saliency_pipeline.statistics.crossed import Crossed, crossed
 from saliency_pipeline.statistics.images import mcnemar, paired_bootstrap
 from saliency_pipeline.statistics.power import detectable, error_of_interval, pairs_needed
 from saliency_pipeline.statistics.speed import (
@@ -34,7 +41,6 @@ from saliency_pipeline.statistics.superiority import superiority
 
 Scores = npt.NDArray[np.float64]
 PairOfRuns = tuple[Run, Run]
-Values = Mapping[str, Any]
 
 ONE_EPOCH = 1.0
 """Resolution of a time in epochs, and half width of its region of practical equivalence: accuracy is measured once per
@@ -43,15 +49,15 @@ epoch."""
 
 @dataclass(frozen=True)
 class Conditions:
-    """What all contrasts of a data budget share.
+    """Conditions that all contrasts of a data budget share.
 
     Attributes:
         ratio: validation images over the images that training was sampled from; 0 for the shards' own split.
         epochs: of the longest run; shorter curves are carried forward to it.
         threshold: accuracy whose first epoch is counted; None without runs of the reference.
-        threshold_fixed: whether it was chosen before the runs.
+        threshold_fixed: true if it was chosen before the runs.
         rope: half width of the region of practical equivalence of accuracies.
-        own_split: whether all runs share one split.
+        own_split: true if all runs share one split.
     """
 
     ratio: float
@@ -71,17 +77,17 @@ def conditions(by_arm: Mapping[str, Sequence[Run]], reference: str, rules: Rules
         rules: fixed by the plan.
     """
     runs = [run for own in by_arm.values() for run in own]
-    own_split = rules.own_split or (bool(runs) and all(run.config.fold is None for run in runs))
+    own_split = not rules.config.folds or (bool(runs) and all(run.config.fold is None for run in runs))
     pool, validation = ([run.images[part] for run in runs] for part in ("pool", "validation"))
-    threshold = rules.threshold
+    threshold = rules.config.threshold
     if threshold is None and by_arm[reference]:
         threshold = THRESHOLD_SHARE * float(np.median([run.final for run in by_arm[reference]]))
     return Conditions(
         float(np.mean(validation) / np.mean(pool)) if runs and not own_split else 0.0,
         max((len(run.curves["validation_top1"]) for run in runs), default=0),
         threshold,
-        rules.threshold is not None,
-        rules.rope,
+        rules.config.threshold is not None,
+        rules.config.margin,
         own_split,
     )
 
@@ -99,41 +105,38 @@ def to_threshold(run: Run, where: Conditions) -> int | None:
     return None if where.threshold is None else epochs_to(run.curves["validation_top1"], where.threshold)
 
 
-def contrast(question: Question, by_arm: Mapping[str, Sequence[Run]], where: Conditions) -> dict[str, Any]:
-    """Everything that pairs of runs show about a question, except its verdict.
-
-    Returns:
-        JSON values as in `contrasts` of results.json; `family`, `p_adjusted`, `level`, `detectable`, `pairs_needed` and
-        `verdict` of each measure are None.
-    """
+def contrast(question: Question, by_arm: Mapping[str, Sequence[Run]], where: Conditions) -> ContrastResult:
+    """Statistics of a question over its pairs of runs, before `verdicts.decide`."""
     others = {run.pair: run for run in by_arm[question.against]}
     pairs = [(others[run.pair], run) for run in by_arm[question.arm] if run.pair in others]
     reached = [[to_threshold(pair[side], where) for pair in pairs] for side in (0, 1)]
     later, earlier, level = faster(*reached)
-    return {
-        "arm": question.arm,
-        "against": question.against,
-        "role": question.role,
-        "pairs": len(pairs),
-        **{measure: _measure(pairs, measure, where) for measure in MEASURES},
-        "threshold": {"earlier": earlier, "later": later, "level": level},
-        "images": _per_image(*pairs[0]) if len(pairs) == 1 else None,
-        "test": _on_test(pairs),
-    }
+    return ContrastResult(
+        question.arm,
+        question.against,
+        question.role,
+        len(pairs),
+        final=_measure(pairs, FINAL, where),
+        area=_measure(pairs, AREA, where),
+        speed=_measure(pairs, SPEED, where),
+        threshold=ThresholdPairs(earlier, later, level),
+        images=_per_image(*pairs[0]) if len(pairs) == 1 else None,
+        test=_on_test(pairs),
+    )
 
 
-def p_of(result: Values, own_split: bool) -> float | None:
-    """The p that a verdict on a measure may use; None where there is none.
+def p_of(result: MeasureResult, own_split: bool) -> float | None:
+    """The p value that a verdict on a measure may use, or None.
 
-    With the shards' own split only the test over images and seeds counts: the test over seeds alone says nothing
-    about other images.
+    With the shards' own split only the test over images and seeds counts: the test over seeds alone does
+    not generalize to other images.
     """
-    source = result["crossed"] if own_split else result["statistics"]
-    return None if source is None else float(source["p"])
+    source = result.crossed if own_split else result.statistics
+    return None if source is None else float(source.p)
 
 
-def power_of(result: Values, level: float, where: Conditions) -> tuple[float, int | None]:
-    """What a measure's test detects with 80 % power at the level that is really used.
+def power_of(result: MeasureResult, level: float, where: Conditions) -> tuple[float, int | None]:
+    """Effect that the test of a measure detects with 80 % power at its level.
 
     Args:
         result: of the measure, with statistics.
@@ -145,44 +148,38 @@ def power_of(result: Values, level: float, where: Conditions) -> tuple[float, in
         width of the region of practical equivalence (an epoch for `speed`). The pairs are None where no number up to
         10,000 suffices, and with the test over images and seeds, where more seeds alone are not enough.
     """
-    source, ratio = (result["crossed"], 0.0) if result["crossed"] else (result["statistics"], where.ratio)
-    pairs = source["seeds"] if result["crossed"] else source["pairs"]
-    error = error_of_interval(source["mean"], source["low"], source["high"], pairs - 1)
+    source = result.crossed or result.statistics
+    assert source is not None
+    pairs, ratio = (source.seeds, 0.0) if isinstance(source, Crossed) else (source.pairs, where.ratio)
+    error = error_of_interval(source.mean, source.low, source.high, pairs - 1)
     sd = error / math.sqrt(1 / pairs + ratio)
-    needed = None if result["crossed"] else pairs_needed(sd, ratio, result["margin"], alpha=level)
+    needed = None if result.crossed else pairs_needed(sd, ratio, result.margin, alpha=level)
     return detectable(sd, pairs, ratio, alpha=level), needed
 
 
-def _measure(pairs: Sequence[PairOfRuns], measure: str, where: Conditions) -> dict[str, Any]:
+def _measure(pairs: Sequence[PairOfRuns], measure: str, where: Conditions) -> MeasureResult:
     """Differences of one measure, arm minus the arm it is compared with, and their statistics."""
     values = _differences(pairs, measure, where)
-    differences = [
-        {"seed": run.config.seed, "fold": run.config.fold, "value": value}
-        for (_, run), value in zip(pairs, values.tolist(), strict=True)
-    ]
-    margin = ONE_EPOCH if measure == SPEED else where.rope
-    result: dict[str, Any] = {
-        "differences": differences,
-        "margin": margin,
-        "statistics": None,
-        "superiority": None,
-        "crossed": _crossed(pairs) if where.own_split and measure == FINAL else None,
-        "family": None,
-        "p_adjusted": None,
-        "level": None,
-        "detectable": None,
-        "pairs_needed": None,
-        "verdict": None,
-    }
+    result = MeasureResult(
+        tuple(
+            Difference(run.config.seed, run.config.fold, value)
+            for (_, run), value in zip(pairs, values.tolist(), strict=True)
+        ),
+        ONE_EPOCH if measure == SPEED else where.rope,
+        crossed=_crossed(pairs) if where.own_split and measure == FINAL else None,
+    )
     if len(pairs) < 2:
         return result
     images = max(run.images["validation"] for _, run in pairs)
     step = ONE_EPOCH if measure == SPEED else 1 / images
     none = np.zeros_like(values)
-    statistics = asdict(evaluate(none, values, where.ratio, rope=margin, step=step))
     # the superior arm is the faster one
     sign = -1.0 if measure == SPEED else 1.0
-    return result | {"statistics": statistics, "superiority": asdict(superiority(none, sign * values))}
+    return replace(
+        result,
+        statistics=evaluate(none, values, where.ratio, rope=result.margin, step=step),
+        superiority=superiority(none, sign * values),
+    )
 
 
 def _differences(pairs: Sequence[PairOfRuns], measure: str, where: Conditions) -> Scores:
@@ -195,7 +192,7 @@ def _differences(pairs: Sequence[PairOfRuns], measure: str, where: Conditions) -
     return np.array([score(b, measure, where) - score(a, measure, where) for a, b in pairs], np.float64)
 
 
-def _crossed(pairs: Sequence[PairOfRuns]) -> dict[str, Any] | None:
+def _crossed(pairs: Sequence[PairOfRuns]) -> Crossed | None:
     """Images x seeds on the predictions of the last epoch; None without them, or for fewer than two of either."""
     matrices: list[list[npt.NDArray[np.bool_]]] = [[], []]
     keys: list[str] | None = None
@@ -210,7 +207,7 @@ def _crossed(pairs: Sequence[PairOfRuns]) -> dict[str, Any] | None:
             matrices[side].append(row)
     if len(pairs) < 2 or keys is None or len(keys) < 2:
         return None
-    return asdict(crossed(np.array(matrices[0]), np.array(matrices[1])))
+    return crossed(np.array(matrices[0]), np.array(matrices[1]))
 
 
 def _right(predictions: Predictions, keys: Sequence[str]) -> npt.NDArray[np.bool_] | None:
@@ -220,7 +217,7 @@ def _right(predictions: Predictions, keys: Sequence[str]) -> npt.NDArray[np.bool
     return predictions.right[np.argsort(np.array(predictions.keys, object), kind="stable")]
 
 
-def _per_image(first: Run, second: Run) -> dict[str, Any] | None:
+def _per_image(first: Run, second: Run) -> ImageTest | None:
     """A single pair, image by image: these two networks on images of this kind, not other training runs."""
     if first.validation is None or second.validation is None:
         return None
@@ -230,23 +227,14 @@ def _per_image(first: Run, second: Run) -> dict[str, Any] | None:
     right, other = first.validation.right[a], second.validation.right[b]
     only_first, only_second, p = mcnemar(right, other)
     mean, low, high = paired_bootstrap(right.astype(np.float64), other.astype(np.float64))
-    return {
-        "images": len(a),
-        "only_against": only_first,
-        "only_arm": only_second,
-        "p": p,
-        "p_holm": p,
-        "mean": mean,
-        "low": low,
-        "high": high,
-    }
+    return ImageTest(len(a), only_first, only_second, p, p, mean, low, high)
 
 
-def _on_test(pairs: Sequence[PairOfRuns]) -> dict[str, Any] | None:
+def _on_test(pairs: Sequence[PairOfRuns]) -> HeldOut | None:
     """The held-out test images: difference in how often they are classified correctly, averaged over pairs."""
     both = [(first.test, second.test) for first, second in pairs if first.test and second.test]
     if not both or len({own.keys for pair in both for own in pair}) != 1:
         return None
     first, second = (np.mean([pair[side].right for pair in both], axis=0) for side in (0, 1))
     mean, low, high = paired_bootstrap(first, second)
-    return {"images": len(first), "mean": mean, "low": low, "high": high}
+    return HeldOut(len(first), mean, low, high)

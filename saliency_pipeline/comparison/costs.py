@@ -1,11 +1,11 @@
-"""What a comparison costs in time, for `costs.json`: it differs between machines and decides no verdict."""
+"""Costs of a comparison in wall-clock time, for `costs.json`; they differ between machines and affect no verdict."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,52 +27,94 @@ from saliency_pipeline.training.setup import chosen_method
 logger = logging.getLogger(__name__)
 
 FRAMES = 64
-"""Images whose maps are made to see what that costs."""
+"""Number of images whose maps are made to measure their cost."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Number of runs, and the training seconds of all of them."""
+
+    runs: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ArmCosts:
+    """The runs of an arm under a data budget: their number, mean seconds per run and per epoch.
+
+    `reads_maps` is true if they read maps that have to be made first; `tuning` are the runs that chose the learning
+    rates, None for an arm that was not tuned.
+    """
+
+    runs: int
+    seconds: float
+    seconds_per_epoch: float
+    reads_maps: bool
+    tuning: Spent | None = None
+
+
+@dataclass(frozen=True)
+class MapCosts:
+    """Number of images, and the seconds to make the maps of all of them."""
+
+    images: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Costs:
+    """costs.json: by setting and arm; of the maps, None if unknown; path of the shards."""
+
+    settings: Mapping[str, Mapping[str, ArmCosts]]
+    maps: MapCosts | None = None
+    shards: str | None = None
+
+
+@dataclass(frozen=True)
+class PlannedCosts(Costs):
+    """costs.json of a planned comparison, which may have pretraining runs."""
+
+    pretraining: Spent | None = None
 
 
 def measure_costs(
     runs: Sequence[Run],
     pairs: ShardFolder | None,
     config: TrainConfig,
-    maps: dict[str, Any] | None,
+    maps: MapCosts | None,
     *,
     tuning: Sequence[Run] = (),
-) -> dict[str, Any]:
+) -> Costs:
     """Wall-clock time of every arm's runs, of choosing its learning rate, and of making the maps that arms read.
 
     Args:
         runs: finished runs of the comparison.
         pairs: their shards, None where they no longer exist.
         config: names the method whose maps are read.
-        maps: an earlier measurement of what making the maps takes; None measures it.
+        maps: an earlier measurement; None measures the cost of the maps.
         tuning: finished runs that chose the learning rates; they may belong to arms and settings without other runs.
-
-    Returns:
-        `settings`: per setting and arm `runs`, mean `seconds` per run, `seconds_per_epoch`, `reads_maps`, and `tuning`
-        with its `runs` and the `seconds` of all of them, None for an arm that was not tuned; `maps`: `seconds` for all
-        `images`, or None; `shards`: path of the shards, or None.
     """
-    settings: dict[str, dict[str, Any]] = {}
+    settings: dict[str, dict[str, ArmCosts]] = {}
     for setting, arm in dict.fromkeys((run.setting, run.arm) for run in runs):
         own = _of(runs, setting, arm)
         seconds = [_seconds(run) for run in own]
         epochs = sum(len(run.curves["seconds"]) for run in own)
         tuned = _of(tuning, setting, arm)
-        settings.setdefault(setting, {})[arm] = {
-            "runs": len(own),
-            "seconds": float(np.mean(seconds)),
-            "seconds_per_epoch": sum(seconds) / epochs,
-            "reads_maps": own[0].config.arch == "modulated" and own[0].config.maps in STORED,
-            "tuning": {"runs": len(tuned), "seconds": sum(map(_seconds, tuned))} if tuned else None,
-        }
+        settings.setdefault(setting, {})[arm] = ArmCosts(
+            len(own),
+            float(np.mean(seconds)),
+            sum(seconds) / epochs,
+            own[0].config.arch == "modulated" and own[0].config.maps in STORED,
+            Spent(len(tuned), sum(map(_seconds, tuned))) if tuned else None,
+        )
     if maps is None and pairs is not None and pairs.methods:
         each = maps_seconds(pairs, config)
-        maps = None if each is None else {"images": len(pairs), "seconds": each * len(pairs)}
-    return {"settings": settings, "maps": maps, "shards": None if pairs is None else str(pairs.path.resolve())}
+        maps = None if each is None else MapCosts(len(pairs), each * len(pairs))
+    return Costs(settings, maps, None if pairs is None else str(pairs.path.resolve()))
 
 
-def pretraining_costs(tasks: Sequence[Task], folder: Path) -> dict[str, Any] | None:
-    """Number and training seconds of the finished pretraining runs; None where there are none.
+def pretraining_costs(tasks: Sequence[Task], folder: Path) -> Spent | None:
+    """Number and training seconds of the finished pretraining runs, or None.
 
     Args:
         tasks: pretraining and inner runs.
@@ -83,7 +125,7 @@ def pretraining_costs(tasks: Sequence[Task], folder: Path) -> dict[str, Any] | N
         for task in tasks
         if task.purpose == PRETRAINING and is_finished(folder / task.folder, task.config)
     ]
-    return {"runs": len(runs), "seconds": sum(map(_logged_seconds, runs))} if runs else None
+    return Spent(len(runs), sum(map(_logged_seconds, runs))) if runs else None
 
 
 def _of(runs: Sequence[Run], setting: str, arm: str) -> list[Run]:
@@ -102,9 +144,9 @@ def _logged_seconds(run: Path) -> float:
 
 
 def maps_seconds(pairs: ShardFolder, config: TrainConfig) -> float | None:
-    """Seconds that one image's map takes to make, measured on some of the images; None where they cannot be made here.
+    """Seconds to make the map of one image, measured on some of the images; None if the source model is not available.
 
-    Reading, decoding and writing are in it, start-up is not. The source model is the shards' own.
+    Reading, decoding and writing are included, start-up is not.
     """
     source, method = pairs.provenance.get("source", {}), chosen_method(replace(config, arch="modulated"), pairs)
     if source.get("weights") not in ("embedded", "default"):

@@ -6,7 +6,7 @@ is dashed; markers differ as well.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from saliency_pipeline.comparison.arms import CONTROL, REFERENCE
+from saliency_pipeline.comparison.results import Results, SettingResult, Threshold
 from saliency_pipeline.figures.plotting import FEW_POINTS, GREY, VERBATIM, epoch_axis, frame, label_text, new_figure
 from saliency_pipeline.statistics.speed import THRESHOLD_SHARE
-
-Values = Mapping[str, Any]
-"""`results.json`, or an object within it."""
 
 WIDTH = 7.6
 """Inches."""
@@ -44,15 +42,15 @@ class Style:
     marker: str
 
 
-def styles(results: Values) -> dict[str, Style]:
+def styles(results: Results) -> dict[str, Style]:
     """The style of every arm by its name; it depends on the arms alone, so that all figures agree."""
-    arms = results["arms"]
-    candidates = [arm["name"] for arm in arms if arm["kind"] not in (REFERENCE, CONTROL)]
+    arms = results.arms
+    candidates = [arm.name for arm in arms if arm.kind not in (REFERENCE, CONTROL)]
     counts: dict[str, int] = {}
     chosen: dict[str, Style] = {}
     for number, arm in enumerate(arms):
-        kind, name = arm["kind"], arm["name"]
-        family = arm["of"] if kind == CONTROL else kind
+        kind, name = arm.kind, arm.name
+        family = arm.of if kind == CONTROL else kind
         place = counts[family] = counts.get(family, -1) + 1
         marker = _MARKERS[number % len(_MARKERS)]
         if kind == REFERENCE:
@@ -76,35 +74,35 @@ def _lighter(color: str) -> str:
     return to_hex((red, green, blue))
 
 
-def shown(results: Values, setting: Values) -> list[str]:
+def shown(results: Results, setting: SettingResult) -> list[str]:
     """Names of the arms that have runs, in the order of the comparison."""
-    return [arm["name"] for arm in results["arms"] if arm["name"] in setting["arms"]]
+    return [arm.name for arm in results.arms if arm.name in setting.arms]
 
 
-def learning_curves(results: Values, setting: Values) -> Figure | None:
+def learning_curves(results: Results, setting: SettingResult) -> Figure | None:
     """Validation top-1 of every arm by epoch: mean of the runs, and one standard deviation around it."""
-    return _bands(results, setting, setting["epochs"])
+    return _bands(results, setting, setting.epochs)
 
 
-def threshold_kind(setting: Values) -> str:
-    """Where the threshold comes from; the setting must have one."""
-    if setting["threshold"]["fixed"]:
+def threshold_kind(threshold: Threshold) -> str:
+    """Origin of a threshold in words."""
+    if threshold.fixed:
         return "threshold chosen as an option"
     return f"descriptive threshold ({100 * THRESHOLD_SHARE:.0f} % of the reference's median)"
 
 
-def first_epochs(results: Values, setting: Values) -> Figure | None:
+def first_epochs(results: Results, setting: SettingResult) -> Figure | None:
     """The same over the first epochs only, with the threshold that all arms are timed to."""
-    figure = _bands(results, setting, setting["early_epochs"])
-    if figure is None or setting["threshold"] is None:
+    figure = _bands(results, setting, setting.early_epochs)
+    if figure is None or setting.threshold is None:
         return figure
     (axes,) = figure.axes
-    threshold = setting["threshold"]["value"]
+    threshold = setting.threshold.value
     axes.axhline(threshold, color=GREY, linewidth=1)
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, threshold - 0.02), max(high, min(1.02, threshold + 0.04)))
-    kind = "threshold\nchosen as\nan option" if setting["threshold"]["fixed"] else "descriptive\nthreshold"
-    share = "" if setting["threshold"]["fixed"] else f"\n({100 * THRESHOLD_SHARE:.0f} % of the\nreference's\nmedian)"
+    kind = "threshold\nchosen as\nan option" if setting.threshold.fixed else "descriptive\nthreshold"
+    share = "" if setting.threshold.fixed else f"\n({100 * THRESHOLD_SHARE:.0f} % of the\nreference's\nmedian)"
     axes.annotate(
         # beside the panel, where no curve is
         f"{kind}\n{100 * threshold:.1f} %{share}",
@@ -120,7 +118,7 @@ def first_epochs(results: Values, setting: Values) -> Figure | None:
     return figure
 
 
-def overfit_gap(results: Values, setting: Values) -> Figure | None:
+def overfit_gap(results: Results, setting: SettingResult) -> Figure | None:
     """Training less validation top-1 of every arm by epoch, means of the runs."""
     names = shown(results, setting)
     if not names:
@@ -128,8 +126,8 @@ def overfit_gap(results: Values, setting: Values) -> Figure | None:
     figure, axes = sheet(4.0)
     style_of = styles(results)
     for name in names:
-        curves = setting["arms"][name]["curves"]
-        gap = np.array(curves["train_top1"]["mean"]) - np.array(curves["validation_top1"]["mean"])
+        curves = setting.arms[name].curves
+        gap = np.array(curves.train_top1.mean) - np.array(curves.validation_top1.mean)
         axes.plot(np.arange(1, len(gap) + 1), gap, **line(style_of[name], len(gap)))
     axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
     axes.yaxis.set_major_formatter(FuncFormatter(in_points))
@@ -156,10 +154,10 @@ def line(style: Style, points: int) -> dict[str, Any]:
     }
 
 
-def legend(figure: Figure, results: Values, names: Sequence[str], *, markers: bool = False) -> None:
+def legend(figure: Figure, results: Results, names: Sequence[str], *, markers: bool = False) -> None:
     """Name the arms below the panels; as lines, or as the markers alone."""
     style_of = styles(results)
-    kinds = {arm["name"]: arm["kind"] for arm in results["arms"]}
+    kinds = {arm.name: arm.kind for arm in results.arms}
     handles = []
     for name in names:
         options = line(style_of[name], 1)
@@ -200,32 +198,32 @@ def in_percent(value: float, _: int | None = None) -> str:
 
 def in_points(value: float, _: int | None = None) -> str:
     """A tick of a difference of shares, in points with its sign."""
-    return f"{100 * value:+.3g}".replace("-", "−") if abs(value) > 1e-9 else "0"
+    return in_epochs(100 * value)
 
 
 def in_epochs(value: float, _: int | None = None) -> str:
     """A tick of a difference of times, in epochs with its sign."""
-    return f"{value:+.3g}".replace("-", "−") if abs(value) > 1e-9 else "0"
+    return f"{value:+.3g}".replace("-", "−") if abs(value) > 1e-7 else "0"
 
 
-def _bands(results: Values, setting: Values, epochs: int) -> Figure | None:
+def _bands(results: Results, setting: SettingResult, epochs: int) -> Figure | None:
     names = shown(results, setting)
     if not names:
         return None
     figure, axes = sheet(4.6)
     style_of = styles(results)
     for name in names:
-        arm = setting["arms"][name]
-        band = arm["curves"]["validation_top1"]
-        mean, low, high = (np.array(band[key][:epochs]) for key in ("mean", "low", "high"))
+        arm = setting.arms[name]
+        band = arm.curves.validation_top1
+        mean, low, high = (np.array(values[:epochs]) for values in (band.mean, band.low, band.high))
         x = np.arange(1, len(mean) + 1)
-        if len(arm["runs"]) > 1:
+        if len(arm.runs) > 1:
             axes.fill_between(x, low, high, color=style_of[name].color, alpha=0.13, linewidth=0)
         axes.plot(x, mean, **line(style_of[name], len(mean)))
     low_end, high_end = axes.get_ylim()
     axes.set_ylim(max(0.0, low_end), min(1.02, high_end))
     axes.yaxis.set_major_formatter(FuncFormatter(in_percent))
-    several = max(len(setting["arms"][name]["runs"]) for name in names) > 1
+    several = max(len(setting.arms[name].runs) for name in names) > 1
     frame(axes, "validation top-1" + (", mean ± 1 standard deviation of the runs" if several else ""))
     epoch_axis(axes)
     legend(figure, results, names)

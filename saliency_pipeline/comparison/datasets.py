@@ -10,30 +10,39 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import UndefinedError
 
-from saliency_pipeline.comparison import analysis
 from saliency_pipeline.comparison.arms import Arm
 from saliency_pipeline.comparison.compare import compare
+from saliency_pipeline.comparison.config import ComparisonConfig, Execution
 from saliency_pipeline.comparison.datasets_page import write_page
-from saliency_pipeline.comparison.output import COSTS, RESULTS, Comparison, refuse_output
-from saliency_pipeline.comparison.overall import FORMAT, FORMAT_VERSION, Finished, overall
+from saliency_pipeline.comparison.output import (
+    COSTS,
+    RESULTS,
+    Comparison,
+    damage_refused,
+    refuse_output,
+    write_results,
+)
+from saliency_pipeline.comparison.overall import Finished, overall
+from saliency_pipeline.comparison.overall_results import FORMAT, FORMAT_VERSION, OverallResults
 from saliency_pipeline.comparison.report import PAGE, PICTURES, TABLE
+from saliency_pipeline.comparison.results import FORMAT as SINGLE_FORMAT
+from saliency_pipeline.comparison.results import FORMAT_VERSION as SINGLE_VERSION
+from saliency_pipeline.comparison.results import Results
+from saliency_pipeline.comparison.serialization import from_json, to_json
 from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import OptionError, SalpipeError
-from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import FolderLock, make_output, make_subfolder
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.recognition import COMPARISON, SHARDS, is_shards, recognize
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 
-_DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration, UndefinedError)
 _SAME = 0.5
 
 
 def kind_of(inputs: Sequence[Path]) -> str | None:
-    """What several inputs are: `recognition.SHARDS`, `recognition.COMPARISON`, or None for anything else.
+    """Kind of several inputs: `recognition.SHARDS`, `recognition.COMPARISON`, or None for anything else.
 
     Raises:
         OptionError: folders of shards or comparisons among others.
@@ -73,9 +82,10 @@ def compare_datasets(
     output: Path | str,
     arms: Sequence[Arm],
     shared: TrainConfig | None = None,
+    config: ComparisonConfig | None = None,
+    execution: Execution | None = None,
     *,
     progress: Progress | None = None,
-    **options: Any,
 ) -> Comparison:
     """The same comparison on each of several data sets, then over all of them.
 
@@ -86,8 +96,9 @@ def compare_datasets(
         output: the comparison on each goes into a folder of its name; results over all beside them.
         arms: as for `compare.compare`, the same on all.
         shared: options of all runs.
+        config: of every comparison.
+        execution: how runs are executed.
         progress: receives notes.
-        options: further arguments of `compare.compare`.
 
     Raises:
         SalpipeError: a data set twice, or whatever `compare.compare` raises. Finished runs stay.
@@ -102,7 +113,7 @@ def compare_datasets(
     for number, (name, path) in enumerate(named.items(), 1):
         progress.note(f"data set {name} ({number} of {len(named)})")
         make_subfolder(folder / name)
-        compare(path, folder / name, arms, shared, progress=progress, **options)
+        compare(path, folder / name, arms, shared, config, execution, progress=progress)
     return combine([folder / name for name in named], folder, progress=progress)
 
 
@@ -120,7 +131,7 @@ def combine(comparisons: Sequence[Path], output: Path | str, *, progress: Progre
     """
     folder, named = Path(output), name_inputs(comparisons)
     read = {name: _read(path) for name, path in named.items()}
-    try:
+    with damage_refused(f"{', '.join(map(str, comparisons))}: {RESULTS}"):
         _refuse_other(named, read)
         _refuse_same({name: _hashes(named[name], results) for name, results in read.items()})
         opened = {name: pairs for name, path in named.items() if (pairs := _shards_of(path)) is not None}
@@ -133,34 +144,30 @@ def combine(comparisons: Sequence[Path], output: Path | str, *, progress: Progre
             ],
             warnings,
         )
-    except _DAMAGED as error:
-        raise SalpipeError(
-            f"{', '.join(map(str, comparisons))}: damaged {RESULTS} ({error!r:.200}); run 'salpipe compare' again"
-        ) from error
     refuse_output(folder, *comparisons, over_datasets=True)
     _refuse_others(folder, set(named))
     make_output(folder)
     with FolderLock(folder, note=(progress or Progress()).note):
-        write_atomically(folder / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
+        write_results(folder, results)
         page = write_page(folder, results)
-    runs = sum(row["runs"] for row in results["interquartile"])
-    return Comparison(folder, page, runs, 0, results)
+    return Comparison(folder, page, sum(row.runs for row in results.interquartile), 0, results)
 
 
 def _refuse_others(folder: Path, names: set[str]) -> None:
-    """Refuse other data sets than those that a folder has results over: which count is fixed before looking.
+    """Refuse data sets other than those of the stored results: they are fixed before looking.
 
     Raises:
         SalpipeError: a data set was added or left out.
     """
     if not (folder / RESULTS).exists():
         return
-    stored = read_object(folder / RESULTS, "salpipe compare")
-    before = {str(entry["name"]) for part in ("datasets", "left_out") for entry in stored.get(part, ())}
+    with damage_refused(folder / RESULTS):
+        stored = from_json(OverallResults, read_object(folder / RESULTS, "salpipe compare"))
+    before = {each.name for each in stored.datasets} | {each.name for each in stored.left_out}
     if before != names:
         raise SalpipeError(
-            f"{folder}: other data sets were analyzed here ({', '.join(sorted(before))}); to add or leave out "
-            "some after looking would err more often than 5 %; choose another output folder"
+            f"{folder}: other data sets were analyzed here ({', '.join(sorted(before))}); adding or "
+            "leaving out data sets after looking raises the error rate above 5 %; choose another output folder"
         )
 
 
@@ -171,49 +178,49 @@ def rebuild_overall(output: Path | str) -> Comparison:
         SalpipeError: the results are damaged or of another version.
     """
     folder = Path(output)
-    results = read_object(folder / RESULTS, "salpipe compare")
-    if results.get("format_version") != FORMAT_VERSION:
+    document = read_object(folder / RESULTS, "salpipe compare")
+    if document.get("format_version") != FORMAT_VERSION:
         raise SalpipeError(f"{folder / RESULTS}: of another version; run the same 'salpipe compare' again")
-    try:
+    with damage_refused(folder / RESULTS):
+        results = from_json(OverallResults, document)
         page = write_page(folder, results)
-        runs = sum(row["runs"] for row in results["interquartile"])
-    except _DAMAGED as error:
-        raise SalpipeError(
-            f"{folder / RESULTS}: damaged ({error!r:.200}); run the same 'salpipe compare' again"
-        ) from error
-    return Comparison(folder, page, runs, 0, results)
+    return Comparison(folder, page, sum(row.runs for row in results.interquartile), 0, results)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    results = read_object(path / RESULTS, "salpipe compare")
-    if results.get("format") == FORMAT:
-        raise SalpipeError(f"{path}: results over several data sets; give the comparisons that it was made of")
-    if (results.get("format"), results.get("format_version")) != (analysis.FORMAT, analysis.FORMAT_VERSION):
+def _read(path: Path) -> Results:
+    document = read_object(path / RESULTS, "salpipe compare")
+    if document.get("format") == FORMAT:
+        raise SalpipeError(f"{path}: results over several data sets; give the comparisons that it combines")
+    if (document.get("format"), document.get("format_version")) != (SINGLE_FORMAT, SINGLE_VERSION):
         raise SalpipeError(
             f"{path / RESULTS}: of another version; run its 'salpipe compare' with another output folder"
         )
-    if not results.get("primary"):
+    with damage_refused(path / RESULTS):
+        read = from_json(Results, document)
+    if read.primary is None:
         raise SalpipeError(f"{path}: has no primary question; compare with a candidate arm")
-    return results
+    return read
 
 
-def _refuse_other(named: Mapping[str, Path], read: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise SalpipeError where a comparison asks something else than the first."""
+def _refuse_other(named: Mapping[str, Path], read: Mapping[str, Results]) -> None:
+    """Raise SalpipeError where a comparison has other arms, options or rules than the first."""
     first, *others = named
     for name in others:
         old, new = read[first], read[name]
         differing = [
-            f"{key} {_short(old[key])} and {_short(new[key])}" for key in ("primary", "rope") if old[key] != new[key]
+            f"{key} {_short(getattr(old, key))} and {_short(getattr(new, key))}"
+            for key in ("primary", "rope")
+            if getattr(old, key) != getattr(new, key)
         ]
-        arms, own = ({arm["name"]: arm for arm in results["arms"]} for results in (old, new))
+        arms, own = ({arm.name: arm for arm in results.arms} for results in (old, new))
         for arm in sorted(arms.keys() | own.keys()):
             if arm not in arms or arm not in own:
                 differing.append(f"arm {arm} in {first if arm in arms else name} only")
                 continue
             differing += [
-                f"{key} of arm {arm} {_short(arms[arm][key])} and {_short(own[arm][key])}"
+                f"{key} of arm {arm} {_short(getattr(arms[arm], key))} and {_short(getattr(own[arm], key))}"
                 for key in ("kind", "of", "reference", "options")
-                if arms[arm][key] != own[arm][key]
+                if getattr(arms[arm], key) != getattr(own[arm], key)
             ]
         if differing:
             raise SalpipeError(
@@ -223,7 +230,7 @@ def _refuse_other(named: Mapping[str, Path], read: Mapping[str, Mapping[str, Any
 
 
 def _short(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
+    return json.dumps(to_json(value), sort_keys=True)
 
 
 def _refuse_same(hashes: Mapping[str, set[str]]) -> None:
@@ -235,17 +242,17 @@ def _refuse_same(hashes: Mapping[str, set[str]]) -> None:
             )
 
 
-def _hashes(path: Path, results: Mapping[str, Any]) -> set[str]:
+def _hashes(path: Path, results: Results) -> set[str]:
     """Hashes of the plans of the shards that a comparison was trained on."""
-    about = results["about"]
-    hashes = {about["plan"]["hash"]} if "hash" in about.get("plan", {}) else set(about.get("shards", ()))
+    plan = results.about.get("plan", {})
+    hashes = {plan["hash"]} if "hash" in plan else set(results.about.get("shards", ()))
     if not hashes or not all(isinstance(each, str) for each in hashes):
         raise SalpipeError(f"{path / RESULTS}: does not name its shards; run its 'salpipe compare' again")
     return hashes
 
 
 def _shards_of(comparison: Path) -> ShardFolder | None:
-    """The shards of a comparison, None where they are gone."""
+    """The shards of a comparison, None if they no longer exist."""
     if not (comparison / COSTS).exists():
         return None
     place = read_object(comparison / COSTS, "salpipe compare").get("shards")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from matplotlib.figure import Figure
@@ -14,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from saliency_pipeline.comparison.curves import LONGEST_NAME, in_epochs, in_points, sheet
 from saliency_pipeline.comparison.overall import MEASURES, probability
+from saliency_pipeline.comparison.overall_results import OverallResults
 from saliency_pipeline.comparison.report import PAGE, PICTURES, TABLE, picture_of
 from saliency_pipeline.comparison.rules import SPEED
 from saliency_pipeline.comparison.wording import FILTERS, difference
@@ -27,14 +26,14 @@ _FOREST = "forest"
 _COLUMNS = ("mean", "low", "high", "error", "freedom", "shrunken")
 
 
-def write_page(folder: Path, results: Mapping[str, Any]) -> Path:
+def write_page(folder: Path, results: OverallResults) -> Path:
     """Write `report.html`, which needs no other file, `figures/forest.png` and `.svg`, and `results.csv`.
 
     The same arguments give the same bytes.
 
     Args:
         folder: where they go.
-        results: what `results.json` holds; see `overall.overall`.
+        results: content of `results.json`.
 
     Returns:
         The page.
@@ -45,9 +44,9 @@ def write_page(folder: Path, results: Mapping[str, Any]) -> Path:
     make_output(folder)
     make_subfolder(folder / PICTURES)
     remove_stale_temporaries(folder / PICTURES)
-    question = results["questions"][0]
-    measure = question["measure"]
-    picture = picture_of(folder, _FOREST, forest(results) if question["estimates"] else None)
+    question = results.questions[0]
+    measure = question.measure
+    picture = picture_of(folder, _FOREST, forest(results) if question.estimates else None)
     _write_rows(folder / TABLE, results)
     filters = {
         "difference": lambda value: difference(value, measure),
@@ -68,23 +67,23 @@ def write_page(folder: Path, results: Mapping[str, Any]) -> Path:
     )
 
 
-def forest(results: Mapping[str, Any]) -> Figure:
+def forest(results: OverallResults) -> Figure:
     """The primary difference on each data set with its interval and shrunken estimate; below, the mean over all."""
-    question = results["questions"][0]
-    measure, rows, posterior = question["measure"], question["estimates"], question["posterior"]
+    question = results.questions[0]
+    measure, rows, posterior = question.measure, question.estimates, question.posterior
     count = len(rows) + (posterior is not None)
     figure, axes = sheet(1.5 + 0.5 * count)
     if measure != SPEED:
-        axes.axvspan(-results["rope"], results["rope"], color=ROPE, linewidth=0, zorder=0)
+        axes.axvspan(-results.rope, results.rope, color=ROPE, linewidth=0, zorder=0)
     axes.axvline(0, color=GREY, linewidth=0.9, zorder=1)
-    names = [label_text(row["dataset"], LONGEST_NAME) for row in rows]
+    names = [label_text(row.dataset, LONGEST_NAME) for row in rows]
     for y, row in enumerate(rows):
-        axes.plot([row["low"], row["high"]], [y, y], color=BLUE, linewidth=2.2)
-        axes.plot([row["mean"]], [y], "o", color=BLUE, markersize=8, markeredgecolor="white")
-        if row["shrunken"] is not None:
-            axes.plot([row["shrunken"]], [y], "D", markersize=6.5, mfc="none", mec=ORANGE, mew=1.6, zorder=4)
+        axes.plot([row.low, row.high], [y, y], color=BLUE, linewidth=2.2)
+        axes.plot([row.mean], [y], "o", color=BLUE, markersize=8, markeredgecolor="white")
+        if row.shrunken is not None:
+            axes.plot([row.shrunken], [y], "D", markersize=6.5, mfc="none", mec=ORANGE, mew=1.6, zorder=4)
     if posterior is not None:
-        y, low, middle, high = len(rows), posterior["low"], posterior["median"], posterior["high"]
+        y, low, middle, high = len(rows), posterior.low, posterior.median, posterior.high
         corners = [(low, y), (middle, y - 0.24), (high, y), (middle, y + 0.24)]
         axes.add_patch(Polygon(corners, closed=True, facecolor="#000000", linewidth=0))
         axes.plot([low, high], [y, y], color="#000000", linewidth=1)
@@ -93,7 +92,7 @@ def forest(results: Mapping[str, Any]) -> Figure:
     axes.set_ylim(count - 0.4, -0.6)
     axes.set_yticks(range(count), names, **VERBATIM)
     unit = "epochs" if measure == SPEED else "points"
-    title = f"{question['arm']} vs. {question['against']}, {MEASURES[measure]}, {unit}"
+    title = f"{question.arm} vs. {question.against}, {MEASURES[measure]}, {unit}"
     frame(axes, label_text(title), grid="x")
     axes.xaxis.set_major_locator(MaxNLocator(8))
     axes.xaxis.set_major_formatter(FuncFormatter(in_epochs if measure == SPEED else in_points))
@@ -107,15 +106,18 @@ def forest(results: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _write_rows(path: Path, results: Mapping[str, Any]) -> None:
+def _write_rows(path: Path, results: OverallResults) -> None:
     """One row per contrast and data set; the unit of differences is the share or the epoch."""
     rows = [
         (
-            *(question[name] for name in ("arm", "against", "role", "measure")),
-            row["dataset"],
-            *("" if row[column] is None else row[column] for column in _COLUMNS),
+            question.arm,
+            question.against,
+            question.role,
+            question.measure,
+            row.dataset,
+            *("" if getattr(row, column) is None else getattr(row, column) for column in _COLUMNS),
         )
-        for question in results["questions"]
-        for row in question["estimates"]
+        for question in results.questions
+        for row in question.estimates
     ]
     write_table(path, ("arm", "against", "role", "measure", "dataset", *_COLUMNS), rows)

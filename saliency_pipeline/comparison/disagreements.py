@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from saliency_pipeline.comparison.arms import Question
-from saliency_pipeline.comparison.runs import Predictions, Run, shared_keys
+from saliency_pipeline.comparison.results import Disagreement, RunConfusion
+from saliency_pipeline.comparison.runs import Run, shared_keys
 from saliency_pipeline.statistics.confusion import count_pairs, to_json
 
 _EXAMPLES = 12
 
 
-def confusion(by_arm: Mapping[str, Sequence[Run]], shown: Question, classes: Sequence[str]) -> dict[str, Any] | None:
+def confusion(by_arm: Mapping[str, Sequence[Run]], shown: Question, classes: Sequence[str]) -> RunConfusion | None:
     """The confusion matrix of the best run of the arm in question, or of its reference where it kept no predictions.
 
     Args:
@@ -34,10 +34,10 @@ def confusion(by_arm: Mapping[str, Sequence[Run]], shown: Question, classes: Seq
         for names in (best.validation.labels, best.validation.predicted)
     )
     matrix = to_json(count_pairs(labels, predictions), len(classes))
-    return {"arm": best.arm, "seed": best.config.seed, "fold": best.config.fold, "matrix": matrix}
+    return RunConfusion(best.arm, best.config.seed, best.config.fold, matrix)
 
 
-def disagreements(by_arm: Mapping[str, Sequence[Run]], shown: Question) -> list[dict[str, Any]]:
+def disagreements(by_arm: Mapping[str, Sequence[Run]], shown: Question) -> tuple[Disagreement, ...]:
     """Images that the first pair of two arms classifies differently, gains and losses in turn, in no order of classes.
 
     Args:
@@ -47,34 +47,26 @@ def disagreements(by_arm: Mapping[str, Sequence[Run]], shown: Question) -> list[
     others = {run.pair: run for run in _with_predictions(by_arm, shown.against)}
     pair = next(((others[run.pair], run) for run in _with_predictions(by_arm, shown.arm) if run.pair in others), None)
     if pair is None:
-        return []
+        return ()
     first, second = (run.validation for run in pair)
     assert first is not None
     assert second is not None
     a, b = shared_keys(first, second)
-    gained: list[dict[str, Any]] = []
-    lost: list[dict[str, Any]] = []
+    gained: list[Disagreement] = []
+    lost: list[Disagreement] = []
+    config = pair[1].config
     for i, j in zip(a.tolist(), b.tolist(), strict=True):
         own, other = first.right[i], second.right[j]
         if own != other:
-            (gained if other else lost).append(_example(first, second, i, j))
+            image = first.keys[i], first.labels[i], first.predicted[i], second.predicted[j]
+            (gained if other else lost).append(Disagreement(shown.against, shown.arm, config.seed, config.fold, *image))
     # stored order would show one class first
     for examples in (gained, lost):
-        examples.sort(key=lambda example: hashlib.sha256(example["key"].encode("utf-8", "replace")).digest())
+        examples.sort(key=lambda example: hashlib.sha256(example.key.encode("utf-8", "replace")).digest())
     turns = [example for both in zip(gained, lost, strict=False) for example in both]
     rest = gained[len(lost) :] + lost[len(gained) :]
-    named = {"against": shown.against, "arm": shown.arm, "seed": pair[1].config.seed, "fold": pair[1].config.fold}
-    return [named | example for example in (turns + rest)[:_EXAMPLES]]
+    return tuple((turns + rest)[:_EXAMPLES])
 
 
 def _with_predictions(by_arm: Mapping[str, Sequence[Run]], arm: str) -> list[Run]:
     return [run for run in by_arm.get(arm, ()) if run.validation]
-
-
-def _example(first: Predictions, second: Predictions, i: int, j: int) -> dict[str, Any]:
-    return {
-        "key": first.keys[i],
-        "label": first.labels[i],
-        "predicted_against": first.predicted[i],
-        "predicted_arm": second.predicted[j],
-    }

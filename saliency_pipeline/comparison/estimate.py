@@ -1,4 +1,4 @@
-"""How long a comparison will take, from a few measured steps of every arm; and the precision of its runs."""
+"""Estimated duration of a comparison from a few measured steps of every arm, and the shared precision of its runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from saliency_pipeline.training.setup import Setup, chosen_method, datasets, mak
 
 STEPS = 3
 BEGIN = 4.0
-"""Seconds that a run takes to load its network and to write what it leaves, roughly."""
+"""Approximate seconds to load the network of a run and to write its files."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Part:
 
     Attributes:
         runs: training runs.
-        seconds: of them, roughly.
+        seconds: of all of them, approximately.
     """
 
     runs: int
@@ -39,14 +39,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a comparison takes.
+    """Estimated size and duration of a comparison.
 
     Attributes:
         runs: training runs.
         steps: of all of them.
-        seconds: duration with so many jobs, roughly: runs beside one another slow one another down.
+        seconds: approximate duration; concurrent runs slow one another down.
         seconds_per_step: measured, by arm, and by `pretraining of ARM`.
-        parts: what the runs are for: `training`, `pretraining`, `tuning`.
+        parts: by purpose of the runs: `training`, `pretraining`, `tuning`.
     """
 
     runs: int
@@ -69,7 +69,7 @@ def estimate(plan: Plan, tasks: Sequence[Task], jobs: int) -> Estimate:
         for name, task in firsts.items():
             config = task.config
             if config.init == "full":
-                # what it begins with may not be trained yet, and weights do not change how long a step takes
+                # its start may not be trained yet, and weights do not change the time per step
                 config = replace(config, init="scratch", start=None)
             measured[name] = _measure(config, ShardFolder(task.shards))
     finally:
@@ -87,7 +87,7 @@ def estimate(plan: Plan, tasks: Sequence[Task], jobs: int) -> Estimate:
 
 
 def choose_shared_precision(configs: Sequence[TrainConfig], pairs: ShardFolder, threads: int) -> str:
-    """The precision of all runs, decided once: arms must not differ in it, so bf16 has to suit each of them.
+    """Choose one precision for all runs: bf16 only if it suits every arm, because arms must not differ in it.
 
     Args:
         configs: one run of every arm; the first batch of each decides whether bf16 is faster and keeps its gradient.
@@ -135,13 +135,13 @@ def _measure(config: TrainConfig, pairs: ShardFolder) -> tuple[float, float]:
 
 
 def _best(work: Any) -> float:
-    """The shortest of some times, after one that is not counted."""
+    """Minimum time of several calls, after a warm-up."""
     work()
     times = []
     for _ in range(STEPS):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         work()
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - start)
     return min(times)
 
 

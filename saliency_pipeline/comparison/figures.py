@@ -20,7 +20,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from saliency_pipeline.comparison.arms import CANDIDATE, DESCRIPTIVE, REFERENCE, ROLES
 from saliency_pipeline.comparison.curves import (
     Style,
-    Values,
     first_epochs,
     in_epochs,
     in_percent,
@@ -33,9 +32,10 @@ from saliency_pipeline.comparison.curves import (
     shown,
     styles,
 )
+from saliency_pipeline.comparison.results import ContrastResult, Results, SettingResult
 from saliency_pipeline.comparison.rules import SPEED
 from saliency_pipeline.evaluation.figures import show_matrix
-from saliency_pipeline.figures.plotting import GREY, ROPE, VERBATIM, epoch_axis, frame, name_cells, new_figure
+from saliency_pipeline.figures.plotting import GREY, ROPE, VERBATIM, epoch_axis, frame, new_figure
 from saliency_pipeline.statistics.confusion import excerpt, from_json
 
 MEASURES: tuple[tuple[str, str, Callable[[float, int | None], str]], ...] = (
@@ -49,52 +49,51 @@ _WIDE = 10.2
 _MOST_CLASSES = 30
 
 
-def paired_differences(results: Values, setting: Values) -> Figure | None:
+def paired_differences(results: Results, setting: SettingResult) -> Figure | None:
     """Every pair's difference, one row per contrast; a bar marks the mean of the differences."""
-    contrasts = [c for c in by_role(setting) if c["final"]["differences"]]
+    contrasts = [c for c in by_role(setting) if c.final.differences]
     if not contrasts:
         return None
     figure, panels = _rows(contrasts)
     style_of = styles(results)
     for axes, (measure, title, tick) in zip(panels, MEASURES, strict=True):
         for row, contrast in enumerate(contrasts):
-            values = [each["value"] for each in contrast[measure]["differences"]]
-            style = style_of[contrast["arm"]]
-            axes.plot(values, row + _spread(len(values)), **_dots(style, 5.5, hollow=contrast["role"] == DESCRIPTIVE))
-            if statistics := contrast[measure]["statistics"]:
-                _mark(axes, statistics["mean"], row, style.color)
+            values = [each.value for each in contrast[measure].differences]
+            style = style_of[contrast.arm]
+            axes.plot(values, row + _spread(len(values)), **_dots(style, 5.5, hollow=contrast.role == DESCRIPTIVE))
+            if statistics := contrast[measure].statistics:
+                _mark(axes, statistics.mean, row, style.color)
         _differences(axes, title, tick)
     return figure
 
 
-def forest(results: Values, setting: Values) -> Figure | None:
+def forest(results: Results, setting: SettingResult) -> Figure | None:
     """The mean difference of every contrast with its interval; the region of practical equivalence is shaded."""
-    contrasts = [c for c in by_role(setting) if c["final"]["statistics"]]
+    contrasts = [c for c in by_role(setting) if c.final.statistics]
     if not contrasts:
         return None
     figure, panels = _rows(contrasts)
     style_of = styles(results)
     for axes, (measure, title, tick) in zip(panels, MEASURES, strict=True):
-        margin = contrasts[0][measure].get("margin", None if measure == SPEED else results["rope"])
-        if margin is not None:
-            axes.axvspan(-margin, margin, color=ROPE, linewidth=0, zorder=0)
+        margin = contrasts[0][measure].margin
+        axes.axvspan(-margin, margin, color=ROPE, linewidth=0, zorder=0)
         for row, contrast in enumerate(contrasts):
-            statistics = contrast[measure]["crossed"] or contrast[measure]["statistics"]
+            statistics = contrast[measure].crossed or contrast[measure].statistics
             if statistics is None:
                 continue
-            style = style_of[contrast["arm"]]
-            axes.plot([statistics["low"], statistics["high"]], [row, row], color=style.color, linewidth=2.2)
-            axes.plot([statistics["mean"]], [row], **_dots(style, 8, hollow=contrast["role"] == DESCRIPTIVE))
+            style = style_of[contrast.arm]
+            axes.plot([statistics.low, statistics.high], [row, row], color=style.color, linewidth=2.2)
+            axes.plot([statistics.mean], [row], **_dots(style, 8, hollow=contrast.role == DESCRIPTIVE))
         _differences(axes, title, tick)
     return figure
 
 
-def by_role(setting: Values) -> list[Values]:
+def by_role(setting: SettingResult) -> list[ContrastResult]:
     """Contrasts of a setting: candidates vs. the reference, vs. their own controls, and the descriptive ones."""
-    return [contrast for role in ROLES for contrast in setting["contrasts"] if contrast["role"] == role]
+    return [contrast for role in ROLES for contrast in setting.contrasts if contrast.role == role]
 
 
-def final_accuracies(results: Values, setting: Values) -> Figure | None:
+def final_accuracies(results: Results, setting: SettingResult) -> Figure | None:
     """The final accuracy of every run, one row per arm; a bar marks the mean."""
     names = shown(results, setting)
     if not names:
@@ -102,32 +101,32 @@ def final_accuracies(results: Values, setting: Values) -> Figure | None:
     figure, axes = sheet(0.9 + 0.55 * len(names))
     style_of = styles(results)
     for row, name in enumerate(names):
-        arm, style = setting["arms"][name], style_of[name]
-        values = [run["final"] for run in arm["runs"]]
+        arm, style = setting.arms[name], style_of[name]
+        values = [run.final for run in arm.runs]
         axes.plot(values, row + _spread(len(values)), **_dots(style, 5.5))
-        _mark(axes, arm["final"]["mean"], row, style.color)
+        _mark(axes, arm.final.mean, row, style.color)
     _name_rows(axes, [shortened(name) for name in names])
     axes.xaxis.set_major_formatter(FuncFormatter(in_percent))
     frame(axes, "validation top-1 after the last epoch", grid="x")
     return figure
 
 
-def epochs_to_threshold(results: Values, setting: Values) -> Figure | None:
+def epochs_to_threshold(results: Results, setting: SettingResult) -> Figure | None:
     """The epoch in which every run reached the threshold, one row per arm; a bar marks the median."""
     names = shown(results, setting)
-    if not names or setting["threshold"] is None:
+    if not names or setting.threshold is None:
         return None
     figure, axes = sheet(1.1 + 0.55 * len(names))
     style_of = styles(results)
     for row, name in enumerate(names):
-        arm, style = setting["arms"][name], style_of[name]
-        values = [run["epochs_to_threshold"] for run in arm["runs"] if run["epochs_to_threshold"] is not None]
+        arm, style = setting.arms[name], style_of[name]
+        values = [run.epochs_to_threshold for run in arm.runs if run.epochs_to_threshold is not None]
         axes.plot(values, row + _spread(len(values)), **_dots(style, 5.5))
-        median = arm["median_epochs_to_threshold"]
+        median = arm.median_epochs_to_threshold
         if median is not None:
             _mark(axes, median, row, style.color)
         middle = f"median {median:g}" if median is not None else "no median"
-        never = f"{arm['never_reached']} of {len(arm['runs'])} never" if arm["never_reached"] else "all reached it"
+        never = f"{arm.never_reached} of {len(arm.runs)} never" if arm.never_reached else "all reached it"
         axes.annotate(
             f"{middle}\n{never}",
             (1.01, row),
@@ -138,21 +137,21 @@ def epochs_to_threshold(results: Values, setting: Values) -> Figure | None:
         )
     _name_rows(axes, [shortened(name) for name in names])
     epoch_axis(axes)
-    axes.set_xlim(0.5, max(1, setting["epochs"]) + 0.5)
-    frame(axes, f"first epoch with {100 * setting['threshold']['value']:.1f} % validation top-1 or more", grid="x")
+    axes.set_xlim(0.5, max(1, setting.epochs) + 0.5)
+    frame(axes, f"first epoch with {100 * setting.threshold.value:.1f} % validation top-1 or more", grid="x")
     return figure
 
 
-def class_changes(results: Values, setting: Values) -> Figure | None:
+def class_changes(results: Results, setting: SettingResult) -> Figure | None:
     """Change of every class's recall vs. the arm's reference; of many classes those that change most.
 
     Arms other than candidates are left out unless there is no candidate: their points would hide those of candidates.
     """
-    first = next(arm["name"] for arm in results["arms"] if arm["kind"] == REFERENCE)
-    references = {arm["name"]: arm["reference"] or first for arm in results["arms"] if arm["name"] != first}
-    candidates = {arm["name"] for arm in results["arms"] if arm["kind"] == CANDIDATE}
-    per_arm = {name: setting["arms"][name]["recalls"] for name in shown(results, setting)}
-    others = [name for name in per_arm if per_arm[name] and per_arm.get(references.get(name, ""))]
+    first = next(arm.name for arm in results.arms if arm.kind == REFERENCE)
+    references = {arm.name: arm.reference or first for arm in results.arms if arm.name != first}
+    candidates = {arm.name for arm in results.arms if arm.kind == CANDIDATE}
+    per_arm = {name: own for name in shown(results, setting) if (own := setting.arms[name].recalls)}
+    others = [name for name in per_arm if references.get(name) in per_arm]
     others = [name for name in others if name in candidates] or others
     changes = {
         name: [
@@ -161,7 +160,7 @@ def class_changes(results: Values, setting: Values) -> Figure | None:
         ]
         for name in others
     }
-    rows = [i for i in range(len(results["classes"])) if any(change[i] is not None for change in changes.values())]
+    rows = [i for i in range(len(results.classes)) if any(change[i] is not None for change in changes.values())]
     if not rows:
         return None
     # that of the first candidate, if there is one
@@ -175,7 +174,7 @@ def class_changes(results: Values, setting: Values) -> Figure | None:
         points = [(change[i], row + shift) for row, i in enumerate(kept) if change[i] is not None]
         x, y = zip(*points, strict=True) if points else ((), ())
         axes.plot(x, y, style_of[name].marker, color=style_of[name].color, markersize=5.5, mew=0)
-    _name_rows(axes, [shortened(results["classes"][i]) for i in kept])
+    _name_rows(axes, [shortened(results.classes[i]) for i in kept])
     dropped = len(rows) - len(kept)
     _differences(
         axes,
@@ -188,29 +187,25 @@ def class_changes(results: Values, setting: Values) -> Figure | None:
     return figure
 
 
-def confusion(results: Values, setting: Values) -> Figure | None:
+def confusion(results: Results, setting: SettingResult) -> Figure | None:
     """Confusion matrix of one run: rows are true classes, columns predictions, the color is the share of the row."""
-    stored = setting["confusion"]
+    stored = setting.confusion
     if stored is None:
         return None
-    part = excerpt(from_json(stored["matrix"]), len(results["classes"]))
+    part = excerpt(from_json(stored.matrix), len(results.classes))
     count = len(part.classes)
     side = min(14.0, max(4.6, 1.8 + 0.42 * count))
     figure = new_figure(side, side)
     axes = figure.subplots()
-    show_matrix(axes, part.matrix, part.images)
-    name_cells(axes, [shortened(results["classes"][i], 24) for i in part.classes], side - 1.8)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true class")
-    if count < len(results["classes"]):
-        axes.set_title(f"{count:,} of {len(results['classes']):,} classes: those confused most", loc="left")
+    names = [shortened(results.classes[i], 24) for i in part.classes]
+    show_matrix(axes, part.matrix, part.images, names, side - 1.8, len(results.classes))
     return figure
 
 
-def by_setting(results: Values) -> Figure | None:
+def by_setting(results: Results) -> Figure | None:
     """Final accuracy by data budget, one line per arm, mean and one standard deviation; None for a single budget."""
-    settings = results["settings"]
-    names = [arm["name"] for arm in results["arms"] if any(arm["name"] in s["arms"] for s in settings)]
+    settings = results.settings
+    names = [arm.name for arm in results.arms if any(arm.name in s.arms for s in settings)]
     if len(settings) < 2 or not names:
         return None
     figure, axes = sheet(4.4)
@@ -218,12 +213,12 @@ def by_setting(results: Values) -> Figure | None:
     for number, name in enumerate(names):
         # side by side, so that no interval hides another
         shift = 0.24 * ((number + 0.5) / len(names) - 0.5)
-        finals = [(place, s["arms"][name]["final"]) for place, s in enumerate(settings) if name in s["arms"]]
+        finals = [(place, s.arms[name].final) for place, s in enumerate(settings) if name in s.arms]
         style = style_of[name]
         axes.errorbar(
             [place + shift for place, _ in finals],
-            [final["mean"] for _, final in finals],
-            yerr=[final["sd"] or 0.0 for _, final in finals],
+            [final.mean for _, final in finals],
+            yerr=[final.sd or 0.0 for _, final in finals],
             color=style.color,
             linestyle=style.dashes,
             linewidth=1.6,
@@ -231,7 +226,7 @@ def by_setting(results: Values) -> Figure | None:
             marker=style.marker,
             markersize=5.5,
         )
-    axes.set_xticks(range(len(settings)), [shortened(s["name"]) for s in settings], **VERBATIM)
+    axes.set_xticks(range(len(settings)), [shortened(s.name) for s in settings], **VERBATIM)
     axes.set_xlim(-0.4, len(settings) - 0.6)
     axes.yaxis.set_major_formatter(FuncFormatter(in_percent))
     frame(axes, "final validation top-1, mean ± 1 standard deviation of the runs")
@@ -251,7 +246,7 @@ class ReportFigure:
         shape: `wide` or `square`; empty for the usual width.
     """
 
-    plot: Callable[[Values, Values], Figure | None]
+    plot: Callable[[Results, SettingResult], Figure | None]
     title: str
     caption: str
     detail: bool = False
@@ -302,10 +297,7 @@ FIGURES: dict[str, ReportFigure] = {
         detail=True,
     ),
     "class-changes": ReportFigure(
-        class_changes,
-        "Per class",
-        "Change of recall vs. the reference, over all validation images.",
-        detail=True,
+        class_changes, "Per class", "Change of recall vs. the reference, over all validation images.", detail=True
     ),
     "confusion": ReportFigure(
         confusion,
@@ -322,13 +314,13 @@ BY_SETTING = "final-by-setting"
 """File name of the one figure of all settings."""
 
 
-def _rows(contrasts: Sequence[Values]) -> tuple[Figure, Sequence[Axes]]:
+def _rows(contrasts: Sequence[ContrastResult]) -> tuple[Figure, Sequence[Axes]]:
     """A figure with one row per contrast and one panel per measure; lines divide the roles."""
     figure = new_figure(_WIDE, 1.1 + 0.58 * len(contrasts))
     panels: Any = figure.subplots(1, len(MEASURES), sharey=True)
-    _name_rows(panels[0], [f"{shortened(c['arm'], 24)}\n− {shortened(c['against'], 24)}" for c in contrasts])
+    _name_rows(panels[0], [f"{shortened(c.arm, 24)}\n− {shortened(c.against, 24)}" for c in contrasts])
     for row, (above, below) in enumerate(itertools.pairwise(contrasts)):
-        if above["role"] != below["role"]:
+        if above.role != below.role:
             for axes in panels:
                 axes.axhline(row + 0.5, color="#b8bec8", linewidth=0.9, zorder=1)
     return figure, list(panels)

@@ -1,27 +1,29 @@
-"""`salpipe compare RUN RUN`: finished runs of `salpipe train` compared with one another."""
+"""`salpipe compare RUN RUN`: comparison of finished runs of `salpipe train`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from saliency_pipeline.comparison.analysis import analyze
+from saliency_pipeline.comparison.analysis import Context, analyze
 from saliency_pipeline.comparison.arms import CANDIDATE, Arm
+from saliency_pipeline.comparison.config import ComparisonConfig
 from saliency_pipeline.comparison.costs import measure_costs
 from saliency_pipeline.comparison.grouping import grouped, other_differences
 from saliency_pipeline.comparison.leaks import accepted_leaks
 from saliency_pipeline.comparison.output import (
     Comparison,
-    maps_known,
+    known_map_costs,
     pictures_of,
     refuse_output,
     write_comparison,
 )
 from saliency_pipeline.comparison.pairing import check_runs
 from saliency_pipeline.comparison.plan_file import PLAN
-from saliency_pipeline.comparison.rules import FINAL, ROPE, Primary, Rules
+from saliency_pipeline.comparison.results import Duplicates
+from saliency_pipeline.comparison.rules import FINAL, Primary, Rules
 from saliency_pipeline.comparison.runs import Run, read_run
+from saliency_pipeline.comparison.serialization import MismatchError, from_json
 from saliency_pipeline.comparison.summaries import mean_starts
 from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import SalpipeError
@@ -35,7 +37,7 @@ UNPLANNED = (
     "the runs were given by hand, and no plan fixed them beforehand: p values hold for one look at runs that were "
     "chosen without their results; where runs are added after a look, use 'salpipe compare SHARDS --looks N'"
 )
-"""Warning of every comparison of given runs."""
+"""Warning of every comparison of finished runs."""
 
 
 def compare_runs(
@@ -43,7 +45,7 @@ def compare_runs(
     output: Path | str,
     *,
     reference: str | None = None,
-    rope: float = ROPE,
+    rope: float = 1.0,
     threshold: float | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
@@ -56,12 +58,12 @@ def compare_runs(
             shards, folds, validation images, precision and first weights; see `pairing.check_runs`.
         output: where `results.json`, `results.csv`, `costs.json`, `report.html` and `figures/` go.
         reference: the arm that others are compared with; by default that of a baseline, or the first.
-        rope: half width of the region of practical equivalence, as a share of the images.
+        rope: half width of the region of practical equivalence, in points.
         threshold: accuracy that was chosen beforehand for the epochs to reach it; None for the descriptive one.
         progress: receives the warnings.
 
     Raises:
-        SalpipeError: a run that is not finished or serves to choose options, runs that are no pair, fewer than two
+        SalpipeError: a run that is not finished or serves to choose options, runs that are not a pair, fewer than two
             arms, or a full disk.
     """
     folder, progress = Path(output), progress or Progress()
@@ -76,45 +78,41 @@ def compare_runs(
         progress.note(warning)
     pairs = _shards(named[0])
     about = {"given": True, "runs": [str(run.folder) for run in named], "shards": sorted({run.plan for run in named})}
-    results = analyze(
-        named,
-        arms,
-        [SETTING],
-        sorted(classes),
-        rules=_rules(named, arms, rope, threshold),
-        about=about,
-        warnings=warnings,
-        leaks=accepted_leaks(named),
+    context = Context(
+        about,
+        warnings=tuple(warnings),
+        leaks=tuple(accepted_leaks(named)),
         duplicates=_duplicates(named),
         starts=mean_starts(named),
     )
+    rules = _rules(named, arms, rope, threshold)
+    results = analyze(named, arms, [SETTING], sorted(classes), rules=rules, context=context)
     make_output(folder)
     with FolderLock(folder, note=progress.note):
-        costs = measure_costs(named, pairs, named[0].config, maps_known(folder))
+        costs = measure_costs(named, pairs, named[0].config, known_map_costs(folder))
         page = write_comparison(folder, results, costs, pictures_of(pairs, named[0].config))
     return Comparison(folder, page, len(named), 0, results)
 
 
 def _rules(runs: Sequence[Run], arms: Sequence[Arm], rope: float, threshold: float | None) -> Rules:
-    """Rules of a single look at all runs that there are."""
+    """Rules of a single look at all runs."""
     first = next((arm.name for arm in arms if arm.kind == CANDIDATE), None)
-    return Rules(
-        primary=None if first is None else Primary(first, FINAL, SETTING),
+    config = ComparisonConfig(
         rope=rope,
         threshold=threshold,
+        folds=max(run.config.folds or 0 for run in runs),
         repeats=len({run.config.seed for run in runs}),
-        look_repeats=(),
-        own_split=all(run.config.fold is None for run in runs),
     )
+    return Rules(None if first is None else Primary(first, FINAL, SETTING), config, planned=False)
 
 
-def _duplicates(runs: Sequence[Run]) -> dict[str, Any]:
-    """Whether near duplicates were searched for when the runs were trained: by all of them, or nobody did."""
-    records = [read_object(run.folder / PROVENANCE).get("groups") for run in runs]
-    groups = [record for record in records if isinstance(record, dict)]
-    if len(groups) == len(records) and all(each.get("searched") is True for each in groups):
-        return {name: groups[0].get(name) for name in ("searched", "images", "groups", "by")}
-    return {"searched": False, "images": 0, "groups": 0, "by": None}
+def _duplicates(runs: Sequence[Run]) -> Duplicates:
+    """Near duplicates, if they were searched for when each of the runs was trained."""
+    try:
+        groups = [from_json(Duplicates, read_object(run.folder / PROVENANCE).get("groups")) for run in runs]
+    except MismatchError:
+        groups = []
+    return groups[0] if groups and all(each.searched for each in groups) else Duplicates(False, 0, 0, None)
 
 
 def _shards(run: Run) -> ShardFolder | None:

@@ -1,4 +1,4 @@
-"""Arms of finished runs: which runs differ in seed and fold alone, and in which options their arms differ."""
+"""Arms of finished runs: groups of runs that differ only in seed and fold."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _BASELINE, _FULL = "baseline", "full"
 def grouped(runs: Sequence[Run], reference: str | None) -> tuple[list[Run], tuple[Arm, ...]]:
     """Runs with the name of the arm that each belongs to, and the arms.
 
-    Runs that differ in seed and fold alone are one arm. Its name is what it is and the other options in which the runs
-    differ: any training option may differ, and then it names the arm. Runs that differ in no option and share seeds
+    Runs that differ in seed and fold alone are one arm. Its name consists of the kind of its network and of all other
+    options in which the runs differ. Runs that differ in no option and share seeds
     are one arm each, with the name of their folder. A run of control maps is the control of the candidate whose
     options are the same in all but `maps`; without such a candidate it belongs to none. A candidate that starts from a
     network trained before (`init = full`) is compared with the baseline that does so too, where there is one.

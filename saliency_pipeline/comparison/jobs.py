@@ -1,4 +1,4 @@
-"""The training runs of a comparison, fanned out over processes here or on a cluster; each can be killed and goes on."""
+"""The training runs of a comparison, fanned out over processes here or on a cluster; each resumes after a kill."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import joblib
 import torch
 
+from saliency_pipeline.comparison.config import Execution
 from saliency_pipeline.comparison.plan import TUNING, Task
 from saliency_pipeline.comparison.runs import TEST, is_finished
 from saliency_pipeline.comparison.tuning import is_diverged, mark_diverged
@@ -31,14 +32,13 @@ from saliency_pipeline.workers import (
     workers_died,
 )
 
-ENGINES = ("loky", "dask", "ray")
 PATIENCE = 10.0
 """Seconds to wait for a worker that has lost its comparison and still holds a run's folder."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: with its final validation top-1, or with the one line that says what stopped it."""
+    """Outcome of a run: its final validation top-1, or the error that stopped it."""
 
     folder: str
     final: float = 0.0
@@ -51,28 +51,24 @@ Calls = Callable[[Sequence[Task], Path, int], Generator[Outcome]]
 def run_tasks(
     tasks: Sequence[Task],
     folder: Path,
+    execution: Execution,
     *,
-    jobs: int,
     threads: int,
-    engine: str = "loky",
-    address: str | None = None,
-    what: str = "training",
+    label: str = "training",
     progress: Progress,
 ) -> list[Outcome]:
-    """Train what is not trained yet.
+    """Train the runs that are not finished.
 
-    A run that cannot be trained does not stop the others. A worker that dies costs what its run had done since its
-    last checkpoint: the run is begun again, by another worker.
+    A run that cannot be trained does not stop the others. If a worker dies, its run resumes from its last checkpoint
+    in another worker.
 
     Args:
-        tasks: the runs; those that are finished are passed over.
+        tasks: the runs; finished ones are skipped.
         folder: of the comparison.
-        jobs: runs at a time; with 1 they are trained in this process, unless another engine is asked for.
+        execution: with one job, runs are trained in this process unless they run on a cluster.
         threads: of every run.
-        engine: `loky` for processes of this machine, `dask` or `ray` for a cluster that shares the file system.
-        address: of the cluster's scheduler; by default one of `jobs` workers is started here.
-        what: they do, for the progress bar.
-        progress: is told how far it is.
+        label: of the progress bar.
+        progress: receives progress.
 
     Returns:
         The runs that are not finished.
@@ -80,12 +76,10 @@ def run_tasks(
     Raises:
         SalpipeError: workers die again and again, or the engine is not installed.
     """
-    if address is not None and engine == "loky":
-        raise SalpipeError(f"--address {address}: loky works on this machine alone; use --engine dask or ray")
     left = [task for task in tasks if not is_done(task, folder)]
     if not left:
         return []
-    progress.start(len(tasks), "run", what)
+    progress.start(len(tasks), "run", label)
     progress.advance(len(tasks) - len(left))
     failed: dict[str, Outcome] = {}
     death: WorkerDiedError
@@ -93,7 +87,7 @@ def run_tasks(
         for attempt in range(1, ATTEMPTS + 1):
             left = [task for task in left if task.folder not in failed and not is_done(task, folder)]
             try:
-                with _workers(engine, jobs, address) as calls, closing(calls(left, folder, threads)) as outcomes:
+                with _workers(execution) as calls, closing(calls(left, folder, threads)) as outcomes:
                     for outcome in outcomes:
                         if outcome.error:
                             failed[outcome.folder] = outcome
@@ -111,7 +105,7 @@ def run_tasks(
 
 
 def is_done(task: Task, folder: Path) -> bool:
-    """Whether a run is trained, and evaluated on the test images where it is to be; or an inner run diverged."""
+    """True if a run is trained, and evaluated on the test images if required; or if an inner run diverged."""
     run = folder / task.folder
     if task.purpose == TUNING and is_diverged(run):
         return True
@@ -119,7 +113,7 @@ def is_done(task: Task, folder: Path) -> bool:
 
 
 def run_task(task: Task, folder: str, threads: int) -> Outcome:
-    """One run, in whatever process.
+    """Train one run in the current process.
 
     Args:
         task: the run.
@@ -152,8 +146,9 @@ def run_task(task: Task, folder: str, threads: int) -> Outcome:
 
 
 @contextmanager
-def _workers(engine: str, jobs: int, address: str | None) -> Iterator[Calls]:
-    """What yields the outcomes of tasks, given these, the folder and the threads of each."""
+def _workers(execution: Execution) -> Iterator[Calls]:
+    """A function that yields the outcomes of tasks from these, the folder and the threads per task."""
+    engine, jobs, address = execution.engine, execution.jobs or 1, execution.address
     with ExitStack() as stack:
         if engine == "dask":
             yield _on_cluster(_dask(jobs, address, stack), "generator_unordered")
@@ -169,7 +164,7 @@ def _workers(engine: str, jobs: int, address: str | None) -> Iterator[Calls]:
 
 
 def _on_cluster(dead: tuple[type[BaseException], ...], kind: str) -> Calls:
-    """The same on a cluster, of which `dead` says that a worker died."""
+    """The same on a cluster, where the errors `dead` mean that a worker died."""
 
     def calls(tasks: Sequence[Task], folder: Path, threads: int) -> Generator[Outcome]:
         parallel = joblib.Parallel(pre_dispatch="all", return_as=kind, batch_size=1)

@@ -1,4 +1,4 @@
-"""Leaks of a comparison: every run of its plan is checked before any is trained. Single runs: `training.leaks`."""
+"""Leaks of a comparison: every run of its plan is checked before any is trained."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class _Shards:
 def refuse_leaks(plan: Plan, folder: Path, pairs: ShardFolder) -> list[str]:
     """Refuse a comparison if any of its runs, pretraining included, has a leak that is not accepted.
 
-    Flags and hashes of the shards are read once. Where no map is flagged and no run begins with a trained network, no
+    Flags and hashes of the shards are read once. If no map is flagged and no run starts from a trained network, no
     split is made.
 
     Args:
@@ -108,8 +108,8 @@ def refuse_leaks(plan: Plan, folder: Path, pairs: ShardFolder) -> list[str]:
         config = task.config
         key = config.init, config.start, config.weights
         if key not in starts:
-            begun = None if config.start is None else pretrained.get(str(Path(config.start).resolve()))
-            starts[key] = start_of(config) if begun is None else begun
+            trained = None if config.start is None else pretrained.get(str(Path(config.start).resolve()))
+            starts[key] = start_of(config) if trained is None else trained
         add(task, compared.leaks_of(config, starts[key]))
     total = len(pretrainings) + len(tasks)
     for name, each in concerned.items():

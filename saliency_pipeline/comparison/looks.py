@@ -8,35 +8,15 @@ primary test is significant, or at the last one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from saliency_pipeline.comparison.arms import Question
 from saliency_pipeline.comparison.contrasts import conditions, contrast, p_of
+from saliency_pipeline.comparison.results import Look, LookResults
 from saliency_pipeline.comparison.rules import Rules
 from saliency_pipeline.comparison.runs import Run
 from saliency_pipeline.statistics.power import ALPHA, MINIMUM_PAIRS
 from saliency_pipeline.statistics.sequential import information, levels
-
-
-@dataclass(frozen=True)
-class Look:
-    """An analysis of the primary question that was made.
-
-    Attributes:
-        repeats: repeats whose runs count, from the first on.
-        pairs: pairs of runs of the primary question.
-        fraction: information so far over that of the last planned look, in (0, 1].
-        level: two-sided nominal level of the primary test.
-        p: of the primary test; None where there are too few pairs for one.
-        decided: whether the primary test is significant at this look.
-    """
-
-    repeats: int
-    pairs: int
-    fraction: float
-    level: float
-    p: float | None
-    decided: bool
 
 
 @dataclass(frozen=True)
@@ -59,7 +39,7 @@ class Looks:
 
     @property
     def last(self) -> bool:
-        """Whether all planned looks are made; one that ended the comparison early is an interim look all the same."""
+        """True if all planned looks are made; a look that ended the comparison early is an interim look."""
         return bool(self.made) and len(self.made) >= len(self.planned)
 
     def family_level(self, size: int) -> float:
@@ -75,9 +55,9 @@ class Looks:
         shared = size * levels(self.planned, self.ratio, alpha=ALPHA / size)[place]
         return min(levels(self.planned, self.ratio)[place], shared)
 
-    def to_json(self) -> dict[str, object]:
-        """As in results.json."""
-        return {"planned": max(1, len(self.planned)), "made": [asdict(look) for look in self.made]}
+    def results(self) -> LookResults:
+        """For results.json."""
+        return LookResults(max(1, len(self.planned)), self.made)
 
 
 def make_looks(
@@ -90,11 +70,11 @@ def make_looks(
         rules: fixed by the plan; empty `look_repeats` for runs without a plan, which all count.
         question: the primary question; None without candidates, where nothing is tested.
         reference: the comparison's first reference.
-        leaking: whether accepted leaks forbid every verdict, so that no look decides anything.
+        leaking: true if accepted leaks forbid every verdict, so that no look is decisive.
     """
     planned = tuple(folds_of(runs) * repeats for repeats in rules.look_repeats)
     if question is None or rules.primary is None:
-        return Looks(planned, 0.0, (), rules.repeats if planned else None, planned[-1] if planned else None)
+        return Looks(planned, 0.0, (), rules.config.repeats if planned else None, planned[-1] if planned else None)
     own = [run for run in runs if run.setting == rules.primary.setting]
     made: list[Look] = []
     whole = _by_arm(own, question, reference)
@@ -104,16 +84,16 @@ def make_looks(
         by_arm = _by_arm(first_repeats(own, repeats, first_seed(runs)), question, reference)
         where = conditions(by_arm, reference, rules)
         result = contrast(question, by_arm, where)
-        if not result["pairs"] or (planned and result["pairs"] < planned[place]):
+        if not result.pairs or (planned and result.pairs < planned[place]):
             break
         p = p_of(result[rules.primary.measure], where.own_split)
-        decided = not leaking and p is not None and p < nominal[place] and result["pairs"] >= MINIMUM_PAIRS
+        decided = not leaking and p is not None and p < nominal[place] and result.pairs >= MINIMUM_PAIRS
         share = information(planned[place], ratio) / information(planned[-1], ratio) if planned else 1.0
         counted = repeats or len({run.config.seed for run in by_arm[question.arm]})
-        made.append(Look(counted, result["pairs"], share, nominal[place], p, decided))
+        made.append(Look(counted, result.pairs, share, nominal[place], p, decided))
         if decided:
             break
-    repeats = (made[-1].repeats if made else rules.repeats) if planned else None
+    repeats = (made[-1].repeats if made else rules.config.repeats) if planned else None
     return Looks(planned, ratio, tuple(made), repeats, folds_of(runs) * repeats if repeats else None)
 
 

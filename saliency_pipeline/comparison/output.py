@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jinja2 import UndefinedError
-from PIL import Image
 
-from saliency_pipeline.comparison.analysis import FORMAT_VERSION
-from saliency_pipeline.comparison.overall import FORMAT as OVERALL_FORMAT
+from saliency_pipeline.comparison.costs import Costs, MapCosts
+from saliency_pipeline.comparison.overall_results import FORMAT as OVERALL_FORMAT
+from saliency_pipeline.comparison.overall_results import OverallResults
 from saliency_pipeline.comparison.report import Pictures, write_report
+from saliency_pipeline.comparison.results import FORMAT_VERSION, Results
+from saliency_pipeline.comparison.serialization import MismatchError, from_json, to_json
 from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.figures.pictures import jpeg
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.saliency.render import overlay
@@ -43,7 +46,7 @@ class Comparison:
     page: Path
     runs: int
     failed: int
-    results: dict[str, Any]
+    results: Results | OverallResults
 
 
 def refuse_output(folder: Path, *inputs: Path | str, over_datasets: bool = False) -> None:
@@ -52,7 +55,7 @@ def refuse_output(folder: Path, *inputs: Path | str, over_datasets: bool = False
     Args:
         folder: of the comparison.
         inputs: folders that are read.
-        over_datasets: whether it is a comparison over several data sets.
+        over_datasets: true for a comparison over several data sets.
 
     Raises:
         SalpipeError: it is among images or shards, or holds a comparison of the other kind.
@@ -65,7 +68,7 @@ def refuse_output(folder: Path, *inputs: Path | str, over_datasets: bool = False
 
 
 def is_overall(folder: Path | str) -> bool:
-    """Whether a folder holds results over several data sets."""
+    """True if a folder holds results over several data sets."""
     path = Path(folder) / RESULTS
     return path.exists() and read_object(path).get("format") == OVERALL_FORMAT
 
@@ -83,20 +86,34 @@ def rebuild(output: Path | str, shards: Path | str | None = None) -> Comparison:
     folder = Path(output)
     if not (folder / RESULTS).exists():
         raise SalpipeError(f"{folder}: holds no {RESULTS}; make one with 'salpipe compare SHARDS -o {folder}'")
-    results, costs = read_object(folder / RESULTS, "salpipe compare"), read_object(folder / COSTS, "salpipe compare")
-    place = shards or costs.get("shards")
-    pairs = ShardFolder(place) if place and Path(place).exists() else None
+    document, costs = read_object(folder / RESULTS, "salpipe compare"), read_object(folder / COSTS, "salpipe compare")
+    with damage_refused(folder / RESULTS):
+        _check_version(folder / RESULTS, document["format_version"])
+        results, spent = from_json(Results, document), from_json(Costs, costs)
+        place = shards or spent.shards
+        pairs = ShardFolder(place) if place and Path(place).exists() else None
+        config = replace(TrainConfig(), method=results.about.get("method"))
+        page = write_report(folder, results, spent, pictures_of(pairs, config))
+    runs = sum(len(arm.runs) for setting in results.settings for arm in setting.arms.values())
+    return Comparison(folder, page, runs, 0, results)
+
+
+@contextmanager
+def damage_refused(place: Path | str) -> Iterator[None]:
+    """Raise SalpipeError for errors that damaged results cause."""
     try:
-        _check_version(folder / RESULTS, results["format_version"])
-        method = results.get("about", {}).get("method")
-        page = write_report(folder, results, costs, pictures_of(pairs, replace(TrainConfig(), method=method)))
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, UndefinedError) as error:
-        raise SalpipeError(
-            f"{folder / RESULTS}: damaged ({error!r:.200}); run the same 'salpipe compare' again"
-        ) from error
-    return Comparison(
-        folder, page, sum(len(a["runs"]) for s in results["settings"] for a in s["arms"].values()), 0, results
-    )
+        yield
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        StopIteration,
+        UndefinedError,
+    ) as error:
+        reason = f"{error}" if isinstance(error, MismatchError) else f"{error!r}"
+        raise SalpipeError(f"{place}: damaged ({reason:.200}); run the same 'salpipe compare' again") from error
 
 
 def _check_version(path: Path, version: Any) -> None:
@@ -114,12 +131,14 @@ def _check_version(path: Path, version: Any) -> None:
     )
 
 
-def maps_known(folder: Path) -> dict[str, Any] | None:
-    """An earlier measurement of what making the maps takes."""
+def known_map_costs(folder: Path) -> MapCosts | None:
+    """An earlier measurement of the cost of the maps."""
     if not (folder / COSTS).exists():
         return None
-    maps = read_object(folder / COSTS, "salpipe compare").get("maps")
-    return maps if isinstance(maps, dict) and isinstance(maps.get("seconds"), int | float) else None
+    try:
+        return from_json(MapCosts, read_object(folder / COSTS, "salpipe compare").get("maps"))
+    except MismatchError:
+        return None
 
 
 def pictures_of(pairs: ShardFolder | None, config: TrainConfig) -> Pictures:
@@ -135,23 +154,22 @@ def pictures_of(pairs: ShardFolder | None, config: TrainConfig) -> Pictures:
         maps = pair.maps.get(config.method or next(iter(pair.maps), ""))
         if maps is None:
             return None
-        return _jpeg(pair.image), _jpeg(overlay(pair.image, maps[config.map_target]))
+        return jpeg(pair.image), jpeg(overlay(pair.image, maps[config.map_target]))
 
     return pictures
 
 
-def _jpeg(image: Any) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=85)
-    return file.getvalue()
-
-
-def write_comparison(folder: Path, results: Mapping[str, Any], costs: Mapping[str, Any], pictures: Pictures) -> Path:
+def write_comparison(folder: Path, results: Results, costs: Costs, pictures: Pictures) -> Path:
     """Write results, costs and the page of a comparison.
 
     Returns:
         The page.
     """
-    write_atomically(folder / RESULTS, json.dumps(results, indent=1, allow_nan=False) + "\n")
-    write_atomically(folder / COSTS, json.dumps(costs, indent=1) + "\n")
+    write_results(folder, results)
+    write_atomically(folder / COSTS, json.dumps(to_json(costs), indent=1) + "\n")
     return write_report(folder, results, costs, pictures)
+
+
+def write_results(folder: Path, results: Results | OverallResults) -> None:
+    """Write results.json."""
+    write_atomically(folder / RESULTS, json.dumps(to_json(results), indent=1, allow_nan=False) + "\n")

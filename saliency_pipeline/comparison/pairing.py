@@ -1,4 +1,4 @@
-"""Whether finished runs form pairs: two runs of a pair differ in their arm alone; others are refused."""
+"""Checks that finished runs form pairs, two runs that differ only in their arm."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _MOST_NAMES = 3
 
 
 def check_runs(runs: Sequence[Run], arms: Sequence[Arm]) -> None:
-    """Check that runs can be compared: all on the same shards and folds, and those of a pair equal but for their arm.
+    """Check that all runs have the same shards and folds, and that runs of a pair differ only in their arm.
 
     Runs of different arms with the same seed and fold are a pair. They must have the same validation images and labels,
-    the same images to train on, the same precision and device, and the same first weights wherever both networks drew
-    a tensor at random, or loaded it from the same origin.
+    the same images to train on, the same precision and device, and the same initial value of every tensor that both
+    networks initialized at random or loaded from the same origin.
 
     Args:
         runs: of at least two arms, each with the name of its arm.
         arms: the arms.
 
     Raises:
-        SalpipeError: naming the two runs and everything in which they differ, or the one run that cannot be compared.
+        SalpipeError: naming the two runs and all their differences, or the one run that is not comparable.
     """
     for run in runs:
         _check_alone(run)
@@ -53,7 +53,7 @@ def check_runs(runs: Sequence[Run], arms: Sequence[Arm]) -> None:
 
 
 def _check_paired(runs: Sequence[Run], arm: str, reference: str) -> None:
-    """Raises SalpipeError where no run of an arm is a pair with one of its reference."""
+    """Raise SalpipeError if no run of an arm is a pair with one of its reference."""
     own, others = ([run for run in runs if run.arm == name] for name in (arm, reference))
     if not {run.pair for run in own} & {run.pair for run in others}:
         raise SalpipeError(
@@ -64,7 +64,7 @@ def _check_paired(runs: Sequence[Run], arm: str, reference: str) -> None:
 
 
 def shards_and_folds(first: Run, second: Run) -> list[str]:
-    """In which shards and options of the split two runs differ."""
+    """Differences of two runs in shards and options of the split."""
     differing = [] if first.plan == second.plan else [f"shards {_shards(first)} and {_shards(second)}"]
     # without folds these options decide nothing
     names = SPLIT if first.config.folds or second.config.folds else ()
@@ -72,7 +72,7 @@ def shards_and_folds(first: Run, second: Run) -> list[str]:
 
 
 def images(first: Run, second: Run) -> list[str]:
-    """In which validation images, labels and numbers of images to train on two runs differ."""
+    """Differences of two runs in validation images, labels and number of training images."""
     assert first.validation is not None
     assert second.validation is not None
     labels, others = (dict(zip(own.keys, own.labels, strict=True)) for own in (first.validation, second.validation))
@@ -88,12 +88,12 @@ def images(first: Run, second: Run) -> list[str]:
 
 
 def computation(first: Run, second: Run) -> list[str]:
-    """In which options of how a run is computed two runs differ."""
+    """Differences of two runs in precision and device."""
     return _options(first, second, COMPUTED)
 
 
 def weights(first: FirstWeights, second: FirstWeights) -> list[str]:
-    """In which first weights two networks differ although both drew them at random or loaded them from one origin.
+    """Differences in first weights that two networks initialized at random or loaded from one origin.
 
     Tensors of other shapes are other tensors, except that a convolution of RGB and a map shares its RGB part with a
     convolution of RGB.
@@ -110,7 +110,7 @@ def weights(first: FirstWeights, second: FirstWeights) -> list[str]:
 
 
 def _differs(first: FirstWeights, second: FirstWeights, name: str, *, rgb: bool = False) -> bool:
-    """Whether a tensor of the same shape has other values."""
+    """True if a tensor has the same shape and other values."""
     a, b = first.tensors[name], second.tensors[name]
     if rgb and _shape(a) != _shape(b):
         a, b = first.tensors.get(name + RGB_PART, a), second.tensors.get(name + RGB_PART, b)
@@ -145,11 +145,11 @@ def _seed_and_fold(run: Run) -> str:
 
 
 def _check_alone(run: Run) -> None:
-    """Raises SalpipeError where a run cannot be compared with any other."""
+    """Raise SalpipeError if a run is not comparable with any other."""
     if run.config.inner_split:
         raise SalpipeError(
-            f"{run.folder}: trained with --inner-split, which serves to choose options and measures nothing that is "
-            "held out; give runs that were trained without it"
+            f"{run.folder}: trained with --inner-split, which is for choosing options and does not evaluate "
+            "on held-out images; give runs that were trained without it"
         )
     if run.validation is None:
         raise SalpipeError(

@@ -1,4 +1,4 @@
-"""`plan.json`: the plan of a comparison as its folder keeps it, and what may change once it is there."""
+"""`plan.json`: the stored plan of a comparison, and its permitted changes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,26 @@ _FIXED = ("hash", "folds", "pretraining", "threads", "seed", "primary", "rope", 
 
 def described(plan: Plan) -> dict[str, Any]:
     """A plan as JSON values."""
-    shared = {name: value for name, value in asdict(plan.shared).items() if name not in _NOT_SHARED}
-    values = {"format_version": FORMAT_VERSION} | asdict(plan) | {"shared": shared, "seed": plan.shared.seed}
+    config, shared = plan.config, asdict(plan.shared)
+    values = {
+        "format_version": FORMAT_VERSION,
+        "shards": plan.shards,
+        "hash": plan.hash,
+        "arms": [asdict(arm) for arm in plan.arms],
+        "shared": {name: value for name, value in shared.items() if name not in _NOT_SHARED},
+        "folds": config.folds,
+        "repeats": config.repeats,
+        "per_class": config.per_class,
+        "pretraining": config.pretrain and {"shards": config.pretrain, "sizes": config.pretrain_size},
+        "threads": plan.threads,
+        "test": plan.test,
+        "primary": plan.primary and asdict(plan.primary),
+        "rope": config.margin,
+        "threshold": config.threshold,
+        "looks": config.looks,
+        "lrs": config.lrs,
+        "seed": plan.shared.seed,
+    }
     return json.loads(json.dumps(values))  # type: ignore[no-any-return]
 
 
@@ -55,7 +73,7 @@ def stored_plan(folder: Path) -> dict[str, Any] | None:
 
 
 def store(plan: Plan, folder: Path) -> None:
-    """Keep the plan. Arms and budgets may be added to a stored one, repeats before the first run is finished; nothing
+    """Store the plan. Arms and budgets may be added to a stored one, repeats before the first run is finished; nothing
     else may change.
 
     Raises:
@@ -74,12 +92,13 @@ def store(plan: Plan, folder: Path) -> None:
             raise PlanMismatchError(
                 f"{folder} holds another comparison ({'; '.join(differing)}); choose another output folder"
             )
-        # every run tells its accuracy when it is finished, so that looking begins with the first
-        if plan.repeats != before and (analyzed or any((folder / RUNS).glob(f"*/*/*/{SUMMARY}"))):
-            many = "more" if plan.repeats > before else "fewer"
+        # the accuracy of every finished run is printed, so that looking begins with the first
+        if plan.config.repeats != before and (analyzed or any((folder / RUNS).glob(f"*/*/*/{SUMMARY}"))):
+            many = "more" if plan.config.repeats > before else "fewer"
             raise PlanMismatchError(
-                f"--repeats {plan.repeats}: {folder} has finished runs of {plural(before, 'planned repeat')}; {many} "
-                "repeats after looking would err more often than 5 %; choose another output folder, or plan looks "
+                f"--repeats {plan.config.repeats}: {folder} has finished runs of "
+                f"{plural(before, 'planned repeat')}; {many} repeats after "
+                "looking would raise the error rate above 5 %; choose another output folder, or plan looks "
                 "beforehand with --looks"
             )
         if analyzed:
@@ -88,7 +107,7 @@ def store(plan: Plan, folder: Path) -> None:
 
 
 def record_look(folder: Path, repeats: int) -> None:
-    """Keep in the stored plan that a number of repeats was analyzed; after that the number planned is fixed."""
+    """Store that a number of repeats was analyzed; after that the planned number is fixed."""
     plan = stored_plan(folder) or {}
     analyzed = plan.get(ANALYZED, [])
     if repeats not in analyzed:
@@ -96,7 +115,7 @@ def record_look(folder: Path, repeats: int) -> None:
 
 
 def chosen_before(folder: Path) -> tuple[str, int] | None:
-    """Precision and threads that a comparison began with, None where the folder holds none.
+    """Precision and threads of the stored plan, None if there is none.
 
     Raises:
         SalpipeError: the stored plan is damaged, or of an earlier version.
@@ -126,7 +145,7 @@ def primary_before(folder: Path) -> Primary | None:
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """In what a stored plan differs, but for arms and budgets that are new."""
+    """Differences from a stored plan, except for new arms and budgets."""
     differing = [
         f"{name} {_shown(old.get(name))} -> {_shown(new[name])}" for name in _FIXED if old.get(name) != new[name]
     ]
@@ -137,7 +156,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         if before.get(name) != value
     ]
     stored = {arm["name"]: arm for arm in old.get("arms", ())}
-    # whoever leaves out what did not please makes the family smaller, and the claims larger
+    # leaving out arms after looking makes the family smaller and the level per test larger
     names = {arm["name"] for arm in new["arms"]}
     differing += [f"arm {name} is left out" for name in stored if name not in names]
     differing += [f"per-class {text} is left out" for text in old["per_class"] if text not in new["per_class"]]

@@ -4,35 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from saliency_pipeline.comparison.arm_entries import BRANCH_OPTIONS
 from saliency_pipeline.comparison.arms import CANDIDATE, REFERENCE, Arm
+from saliency_pipeline.comparison.config import ALL, ComparisonConfig
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 
 PRETRAINED = "pretrained"
-ALL = "all"
 
 
-@dataclass(frozen=True)
-class Pretraining:
-    """Source pairs for arms with `init = full`.
-
-    Attributes:
-        shards: source pairs, on which every such arm is trained first, once per repeat.
-        sizes: numbers of source images, `all` for all of them; each gives arms of its own.
-    """
-
-    shards: str
-    sizes: tuple[str, ...] = (ALL,)
-
-
-def with_pretrained(arms: Sequence[Arm], pretraining: Pretraining | None) -> tuple[Arm, ...]:
+def with_pretrained(arms: Sequence[Arm], config: ComparisonConfig) -> tuple[Arm, ...]:
     """The arms, those that start from trained weights with the folder of their pretraining, one arm per size.
 
     Such a candidate is compared with a baseline that was pretrained on the same source images, which is added where
@@ -42,6 +29,7 @@ def with_pretrained(arms: Sequence[Arm], pretraining: Pretraining | None) -> tup
         SalpipeError: an arm starts from trained weights and there are none, or a pretraining that no arm starts from.
     """
     expanded: list[Arm] = []
+    several = len(config.pretrain_size) > 1
     for arm in arms:
         start = arm.options.get("start")
         if arm.options.get("init") != "full":
@@ -50,16 +38,16 @@ def with_pretrained(arms: Sequence[Arm], pretraining: Pretraining | None) -> tup
             # absolute, so that a user's folder called pretrained is not taken for a pretraining of its own
             own = os.path.abspath(start) if isinstance(start, str) else start
             expanded.append(replace(arm, options={**arm.options, "start": own}))
-        elif pretraining is None:
+        elif config.pretrain is None:
             raise SalpipeError(
-                f"arm {arm.name} begins with a trained {_described(arm)} network; give source pairs with --pretrain"
+                f"arm {arm.name} starts from a trained {_described(arm)} network; give source pairs with --pretrain"
                 + ("" if _is_baseline(arm) else ", or one with --from")
             )
         else:
-            expanded += [_sized(arm, size, len(pretraining.sizes) > 1) for size in pretraining.sizes]
-    if pretraining is not None and not any(pretrained(arm) for arm in expanded):
-        raise SalpipeError("--pretrain: no arm begins with its result; add --arm full")
-    return _with_baselines(expanded, pretraining is not None and len(pretraining.sizes) > 1)
+            expanded += [_sized(arm, size, several) for size in config.pretrain_size]
+    if config.pretrain is not None and not any(pretrained(arm) for arm in expanded):
+        raise SalpipeError("--pretrain: no arm starts from it; add --arm full")
+    return _with_baselines(expanded, several)
 
 
 def pretrained(arm: Arm) -> tuple[str, str] | None:

@@ -10,8 +10,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from saliency_pipeline.comparison.curves import Values, threshold_kind
+from saliency_pipeline.comparison.costs import Costs
+from saliency_pipeline.comparison.curves import threshold_kind
 from saliency_pipeline.comparison.figures import BY_SETTING, FIGURES, by_setting
+from saliency_pipeline.comparison.results import ClassMaps, Disagreement, Results, SettingResult
 from saliency_pipeline.comparison.rules import SPEED
 from saliency_pipeline.comparison.wording import FILTERS
 from saliency_pipeline.figures import pages
@@ -39,15 +41,15 @@ _ROLES = (
 _UNSAFE = re.compile(r"[^\w.-]+")
 
 
-def write_report(folder: Path, results: Values, costs: Values, pictures: Pictures) -> Path:
+def write_report(folder: Path, results: Results, costs: Costs, pictures: Pictures) -> Path:
     """Write `report.html`, which is self-contained, `figures/` as PNG and SVG, and `results.csv`.
 
     The same arguments give the same bytes.
 
     Args:
         folder: of the comparison.
-        results: content of `results.json`, format version 2; see `analysis.analyze`.
-        costs: content of `costs.json`; see `costs.measure_costs`.
+        results: content of `results.json`.
+        costs: content of `costs.json`.
         pictures: photo and overlay of an image by its key, as JPEG files; None where they are not available.
 
     Returns:
@@ -60,11 +62,11 @@ def write_report(folder: Path, results: Values, costs: Values, pictures: Picture
     make_subfolder(folder / PICTURES)
     remove_stale_temporaries(folder / PICTURES)
     templates = pages.environment(__package__, FILTERS)
-    several = len(results["settings"]) > 1
+    several = len(results.settings) > 1
     sections = []
-    for setting in results["settings"]:
-        suffix = "-" + _UNSAFE.sub("-", setting["name"]) if several else ""
-        threshold = threshold_kind(setting) if setting["threshold"] else None
+    for setting in results.settings:
+        suffix = "-" + _UNSAFE.sub("-", setting.name) if several else ""
+        threshold = threshold_kind(setting.threshold) if setting.threshold else None
         context = {"setting": setting, "threshold": threshold}
         figures = [
             (figure, templates.from_string(figure.caption).render(context), picture)
@@ -77,7 +79,7 @@ def write_report(folder: Path, results: Values, costs: Values, pictures: Picture
                 "figures": figures,
                 "threshold": threshold,
                 "costs": _costs(setting, costs),
-                "examples": [_example(example, pictures) for example in setting["disagreements"]],
+                "examples": [_example(example, pictures) for example in setting.disagreements],
             }
         )
     _write_table(folder / TABLE, results)
@@ -88,18 +90,18 @@ def write_report(folder: Path, results: Values, costs: Values, pictures: Picture
         results=results,
         sections=sections,
         overall=picture_of(folder, BY_SETTING, by_setting(results)),
-        maps_cost=costs.get("maps"),
-        about=json.dumps(results["about"], indent=2, sort_keys=True),
-        planned="plan" in results["about"],
+        maps_cost=costs.maps,
+        about=json.dumps(results.about, indent=2, sort_keys=True),
+        planned="plan" in results.about,
         measures=_TITLES.items(),
         primary_titles=_PRIMARY_TITLES,
         roles=_ROLES,
         family=_family_size(results),
-        own_rates=[f"{arm['name']} {arm['options']['lr']:g}" for arm in results["arms"] if "lr" in arm["options"]],
+        own_rates=[f"{arm.name} {arm.options['lr']:g}" for arm in results.arms if "lr" in arm.options],
         epochs_margin=_epochs_margin(results),
-        runs=results.get("runs"),
-        maps=_maps(results["maps"]),
-        starts=[(name, start) for name, start in results["starts"].items() if start],
+        runs=results.runs,
+        maps=_maps(results.maps),
+        starts=[(name, start) for name, start in results.starts.items() if start],
     )
 
 
@@ -114,67 +116,65 @@ def picture_of(folder: Path, name: str, figure: Figure | None) -> str | None:
     return data_uri(write_svg(figure, paths[1]), "svg+xml")
 
 
-def _example(example: Values, pictures: Pictures) -> dict[str, Any]:
+def _example(example: Disagreement, pictures: Pictures) -> dict[str, Any]:
     """An image whose predictions by two arms differ, with its pictures where they are available."""
-    files = pictures(example["key"])
+    files = pictures(example.key)
     photo, overlay = map(data_uri, files) if files else (None, None)
-    return {**example, "photo": photo, "overlay": overlay}
+    return {**vars(example), "photo": photo, "overlay": overlay}
 
 
-def _costs(setting: Values, costs: Values) -> list[dict[str, Any]]:
+def _costs(setting: SettingResult, costs: Costs) -> list[dict[str, Any]]:
     """Time per arm: a run, tuning, all runs, and the time to the threshold including the maps it needs."""
-    per_arm, maps = costs["settings"].get(setting["name"], {}), costs.get("maps")
     rows = []
-    for name, arm in setting["arms"].items():
-        if (cost := per_arm.get(name)) is None:
+    for name, arm in setting.arms.items():
+        if (cost := costs.settings.get(setting.name, {}).get(name)) is None:
             continue
-        epochs, tuning = arm["median_epochs_to_threshold"], cost.get("tuning")
-        own = maps["seconds"] if maps and cost["reads_maps"] else 0.0
+        epochs, tuning = arm.median_epochs_to_threshold, cost.tuning
+        own = costs.maps.seconds if costs.maps and cost.reads_maps else 0.0
         rows.append(
             {
                 "arm": name,
-                "seconds": cost["seconds"],
+                "seconds": cost.seconds,
                 "tuning": tuning,
-                "all": cost["runs"] * cost["seconds"] + (tuning["seconds"] if tuning else 0.0),
-                "maps": own if maps or not cost["reads_maps"] else None,
-                "to_threshold": None if epochs is None else epochs * cost["seconds_per_epoch"] + own,
+                "all": cost.runs * cost.seconds + (tuning.seconds if tuning else 0.0),
+                "maps": own if costs.maps or not cost.reads_maps else None,
+                "to_threshold": None if epochs is None else epochs * cost.seconds_per_epoch + own,
             }
         )
     return rows
 
 
-def _epochs_margin(results: Values) -> float | None:
-    """Half width of the region of practical equivalence of times, in epochs; None where it is not stored."""
-    parts = (contrast[SPEED] for setting in results["settings"] for contrast in setting["contrasts"])
-    return next((part.get("margin") for part in parts), None)
+def _epochs_margin(results: Results) -> float | None:
+    """Half width of the region of practical equivalence of times, in epochs; None without contrasts."""
+    return next((contrast.speed.margin for setting in results.settings for contrast in setting.contrasts), None)
 
 
-def _family_size(results: Values) -> int:
+def _family_size(results: Results) -> int:
     """Number of tests whose p values Holm's method adjusts together."""
     return sum(
-        contrast[measure]["family"] == "secondary"
-        for setting in results["settings"]
-        for contrast in setting["contrasts"]
+        contrast[measure].family == "secondary"
+        for setting in results.settings
+        for contrast in setting.contrasts
         for measure in _TITLES
     )
 
 
-def _maps(maps: Sequence[Values] | None) -> dict[str, Any] | None:
+def _maps(maps: Sequence[ClassMaps] | None) -> dict[str, Any] | None:
     """Classes with all-zero or constant maps, those with most first, and the number of all maps."""
     if maps is None:
         return None
-    rows = [row for row in maps if row["zero"] or row["constant"]]
-    rows.sort(key=lambda row: -max(row["zero"] or 0.0, row["constant"] or 0.0))
-    return {"rows": rows, "images": sum(row["images"] for row in maps), "classes": len(maps)}
+    rows = [row for row in maps if row.zero or row.constant]
+    rows.sort(key=lambda row: -max(row.zero or 0.0, row.constant or 0.0))
+    return {"rows": rows, "images": sum(row.images for row in maps), "classes": len(maps)}
 
 
-def _write_table(path: Path, results: Values) -> None:
+def _write_table(path: Path, results: Results) -> None:
     """One line per run."""
-    kinds = {arm["name"]: arm["kind"] for arm in results["arms"]}
+    kinds = {arm.name: arm.kind for arm in results.arms}
     rows: list[Sequence[object]] = [
-        (setting["name"], name, kinds[name], run["seed"], run["fold"], *(run[column] for column in _COLUMNS))
-        for setting in results["settings"]
-        for name, arm in setting["arms"].items()
-        for run in arm["runs"]
+        (setting.name, name, kinds[name], run.seed, run.fold, *(getattr(run, column) for column in _COLUMNS))
+        for setting in results.settings
+        for name, arm in setting.arms.items()
+        for run in arm.runs
     ]
     write_table(path, ("setting", "arm", "kind", "seed", "fold", *_COLUMNS), rows)

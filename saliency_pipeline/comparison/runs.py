@@ -1,8 +1,7 @@
-"""Finished training runs as a comparison reads them: arm, seed and fold, curves, predictions, first weights."""
+"""Finished training runs: arm, seed and fold, curves, predictions, first weights."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from saliency_pipeline.comparison.results import Start
+from saliency_pipeline.comparison.serialization import from_json
 from saliency_pipeline.documents import parse_json, read_object, read_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation.evaluate import PREDICTIONS
@@ -24,7 +25,7 @@ TEST = "evaluation-test"
 """Folder of a run's evaluation on the held-out test split."""
 
 Pair = tuple[int, int | None]
-"""What two runs of a pair share: seed and fold."""
+"""Seed and fold, which two runs of a pair share."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +53,9 @@ class FirstWeights:
     """The weights that a run started with.
 
     Attributes:
-        origin: what was loaded: a backbone and its weights, or a checkpoint; empty where nothing was.
+        origin: a backbone and its weights, or a checkpoint; empty if nothing was loaded.
         loaded: names of the tensors that were loaded from there.
-        random: names of the tensors that were drawn at random, at least in part.
+        random: names of the tensors that were initialized at random, at least in part.
         tensors: dtype, shape and digest of every tensor by name, see `models.source.weights.tensor_digests`; empty for
             a run of an earlier version, which recorded none.
     """
@@ -83,8 +84,7 @@ class Run:
         validation: predictions of the last epoch; None for a run that kept none.
         test: predictions of the best epoch for the held-out test split; None where there is none.
         first: first weights.
-        start: how far its first network is from plain transfer, relative norms: `features` and `logits`, each in
-            `eval` and `train` mode; None for a run that did not record it.
+        start: how far its first network is from plain transfer; None for a run that did not record it.
     """
 
     arm: str
@@ -99,26 +99,26 @@ class Run:
     validation: Predictions | None
     test: Predictions | None
     first: FirstWeights = FirstWeights()
-    start: dict[str, dict[str, float]] | None = None
+    start: Start | None = None
 
     @property
     def pair(self) -> Pair:
-        """What it shares with the other run of a pair."""
+        """Seed and fold."""
         return self.config.seed, self.config.fold
 
     @property
     def final(self) -> float:
-        """Validation top-1 after the last epoch that was trained, also where `patience` ended the run."""
+        """Validation top-1 after the last epoch that was trained, even if `patience` ended the run."""
         return float(self.curves["validation_top1"][-1])
 
     @property
     def epochs_trained(self) -> int:
-        """Number of epochs that were trained: fewer than asked for where `patience` ended the run."""
+        """Number of epochs that were trained: fewer than requested if `patience` ended the run."""
         return len(self.curves["validation_top1"])
 
 
 def read_run(folder: Path, arm: str, setting: str) -> Run:
-    """Read what a run left.
+    """Read a finished run.
 
     Raises:
         SalpipeError: it is not finished, or damaged.
@@ -150,14 +150,14 @@ def read_run(folder: Path, arm: str, setting: str) -> Run:
             _read_predictions(folder / VALIDATION),
             _read_predictions(folder / TEST / PREDICTIONS),
             _first_weights(provenance["initialization"]),
-            _start(provenance.get("start")),
+            None if provenance.get("start") is None else from_json(Start, provenance["start"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise SalpipeError(f"{folder}: damaged ({error!s:.200}); train it again in another folder") from error
 
 
 def is_finished(folder: Path, config: TrainConfig) -> bool:
-    """Whether a folder holds a run that has all epochs asked for, or stopped early."""
+    """True if a folder holds a run that has all requested epochs, or stopped early."""
     stored = TrainConfig.read(folder)
     if stored is None or not (folder / SUMMARY).is_file():
         return False
@@ -195,20 +195,6 @@ def _first_weights(record: Mapping[str, Any]) -> FirstWeights:
     if any(digest.count(" ") != 2 for digest in tensors.values()) or (tensors and not loaded | random <= set(tensors)):
         raise ValueError("the digests of its first weights are not those of its tensors")
     return FirstWeights(str(record.get("origin", "")), loaded, random, tensors)
-
-
-def _start(record: Any) -> dict[str, dict[str, float]] | None:
-    """The distance of a first network from plain transfer, finite numbers.
-
-    Raises:
-        ValueError, KeyError, TypeError: it is damaged.
-    """
-    if record is None:
-        return None
-    start = {part: {mode: float(record[part][mode]) for mode in ("eval", "train")} for part in ("features", "logits")}
-    if not all(math.isfinite(value) for modes in start.values() for value in modes.values()):
-        raise ValueError("the distance of its start is not finite")
-    return start
 
 
 def _read_predictions(path: Path) -> Predictions | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from saliency_pipeline.comparison.config import Execution
 from saliency_pipeline.comparison.jobs import Outcome, run_tasks
 from saliency_pipeline.comparison.plan import TUNING, Plan, Task
 from saliency_pipeline.comparison.runs import Run, is_finished, read_run
 from saliency_pipeline.comparison.tuning import is_diverged, tuned, tuning_tasks
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -40,25 +41,33 @@ class Trained:
         return _finished([task for task in self.extra if task.purpose == TUNING], folder)
 
 
-def train_repeats(plan: Plan, folder: Path, repeats: Sequence[int], **ways: Any) -> Trained:
-    """Train what is not trained yet of some repeats.
+def train_repeats(
+    plan: Plan, folder: Path, repeats: Sequence[int], execution: Execution, progress: Progress
+) -> Trained:
+    """Train the runs of some repeats that are not finished.
 
     Args:
         plan: of the comparison.
         folder: of the comparison.
         repeats: from 0.
-        ways: as `jobs.run_tasks` takes them.
+        execution: how runs are executed.
+        progress: receives progress.
 
     Raises:
         SalpipeError: a pretraining failed, workers die again and again, or a full disk.
     """
+
+    def run(tasks: Sequence[Task], label: str) -> list[Outcome]:
+        return run_tasks(tasks, folder, execution, threads=plan.threads, label=label, progress=progress)
+
+    lrs = plan.config.lrs
     pretrainings, tasks = plan.pretrainings(repeats), plan.tasks(folder, repeats)
-    if failed := run_tasks(pretrainings, folder, what="pretraining", **ways):
+    if failed := run(pretrainings, "pretraining"):
         raise SalpipeError(f"pretraining failed: {failed[0].error}")
-    inner = tuning_tasks(tasks, plan.lrs)
-    not_tuned = run_tasks(inner, folder, what="tuning", **ways)
-    ready, left = tuned(tasks, folder, plan.lrs)
-    outcomes = run_tasks(ready, folder, **ways)
+    inner = tuning_tasks(tasks, lrs)
+    not_tuned = run(inner, "tuning")
+    ready, left = tuned(tasks, folder, lrs)
+    outcomes = run(ready, "training")
     errors = [f"{outcome.folder} is not finished: {outcome.error}" for outcome in outcomes]
     errors += [_without_rate(task, folder, plan, not_tuned) for task in left]
     return Trained(tuple(ready), tuple(errors), (*pretrainings, *inner))
@@ -73,7 +82,7 @@ def _finished(tasks: Sequence[Task], folder: Path) -> list[Run]:
 
 
 def _without_rate(task: Task, folder: Path, plan: Plan, outcomes: Sequence[Outcome]) -> str:
-    inner = tuning_tasks([task], plan.lrs)
+    inner = tuning_tasks([task], plan.config.lrs)
     if all(is_diverged(folder / each.folder) for each in inner):
         return f"{task.folder} is not finished: its loss became infinite at every --lr; give lower ones"
     errors = {outcome.folder: outcome.error for outcome in outcomes}

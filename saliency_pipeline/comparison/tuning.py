@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from saliency_pipeline.comparison.plan import RUNS, TUNING, Task
+from saliency_pipeline.comparison.results import Tuning
 from saliency_pipeline.comparison.runs import is_finished
 from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import SalpipeError
@@ -65,25 +65,22 @@ def best_rate(task: Task, folder: Path, lrs: Sequence[float]) -> float | None:
 
 
 def mark_diverged(run: Path, reason: str) -> None:
-    """Keep that an inner run diverged."""
+    """Mark an inner run as diverged."""
     write_json(run / DIVERGED, {"error": reason})
 
 
 def is_diverged(run: Path) -> bool:
-    """Whether an inner run diverged."""
+    """True if an inner run diverged."""
     return (run / DIVERGED).is_file()
 
 
-def chosen_rates(tasks: Sequence[Task], folder: Path, lrs: Sequence[float]) -> dict[str, Any] | None:
-    """Which rates were chosen, as `results.json` keeps it; None without tuning.
+def chosen_rates(tasks: Sequence[Task], folder: Path, lrs: Sequence[float]) -> Tuning | None:
+    """The rates that were chosen; None without tuning.
 
     Args:
         tasks: runs of arms with their chosen rates.
         folder: of the comparison.
         lrs: rates to choose from.
-
-    Returns:
-        `lrs`, `runs` (inner runs), `diverged` (of these), `chosen` (by setting and arm the number of runs per rate).
     """
     if not lrs:
         return None
@@ -91,17 +88,17 @@ def chosen_rates(tasks: Sequence[Task], folder: Path, lrs: Sequence[float]) -> d
     for task in tasks:
         counts.setdefault(task.setting, {}).setdefault(task.arm, Counter())[f"{task.config.lr:g}"] += 1
     inner = tuning_tasks(tasks, lrs)
-    return {
-        "lrs": list(lrs),
-        "runs": len(inner),
-        "diverged": sum(is_diverged(folder / task.folder) for task in inner),
-        "chosen": {
+    return Tuning(
+        tuple(lrs),
+        len(inner),
+        sum(is_diverged(folder / task.folder) for task in inner),
+        {
             setting: {
                 arm: {f"{lr:g}": count[f"{lr:g}"] for lr in lrs if count[f"{lr:g}"]} for arm, count in arms.items()
             }
             for setting, arms in counts.items()
         },
-    }
+    )
 
 
 def diverged_rates(tasks: Sequence[Task], folder: Path) -> list[str]:

@@ -7,14 +7,14 @@ are described without a verdict.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from saliency_pipeline.comparison.arms import CONTROL, REFERENCE
 from saliency_pipeline.comparison.contrasts import Conditions, p_of, power_of
 from saliency_pipeline.comparison.looks import Looks
-from saliency_pipeline.comparison.rules import FINAL, MEASURES, SPEED, Primary
+from saliency_pipeline.comparison.results import ContrastResult, MeasureResult, SettingResult
+from saliency_pipeline.comparison.rules import AREA, FINAL, MEASURES, SPEED, Primary
 from saliency_pipeline.statistics.contrast import (
     BETTER,
     EQUIVALENT,
@@ -22,7 +22,6 @@ from saliency_pipeline.statistics.contrast import (
     UNDECIDED,
     UNDERPOWERED,
     WORSE,
-    Contrast,
     verdict,
 )
 from saliency_pipeline.statistics.multiplicity import holm
@@ -35,89 +34,101 @@ PRIMARY, SECONDARY, UNTESTED = "primary", "secondary", "untested"
 
 @dataclass(frozen=True)
 class Tested:
-    """A measure of a contrast that has a verdict, with what decides it.
+    """A measure of a contrast that has a verdict, for the decision on it.
 
     Attributes:
-        result: the measure in results.json, into which the verdict is written.
-        contrast: the contrast it belongs to.
+        contrast: the contrast.
         measure: `final`, `area` or `speed`.
         where: conditions of its data budget.
-        is_primary: whether it is the primary question.
+        is_primary: true for the primary question.
     """
 
-    result: dict[str, Any]
-    contrast: Mapping[str, Any]
+    contrast: ContrastResult
     measure: str
     where: Conditions
     is_primary: bool
 
     @property
+    def result(self) -> MeasureResult:
+        """The measure, without a verdict."""
+        return self.contrast[self.measure]
+
+    @property
     def p(self) -> float | None:
-        """Of its own test, not adjusted."""
+        """Its p value, not adjusted."""
         return p_of(self.result, self.where.own_split)
 
     def is_finished(self, looks: Looks) -> bool:
-        """Whether a look is made and all its pairs of runs are there."""
-        pairs = self.contrast["pairs"]
+        """True if a look is made and all its pairs of runs are finished."""
+        pairs = self.contrast.pairs
         return bool(looks.made) and pairs > 0 and (looks.expected is None or pairs >= looks.expected)
 
 
 def decide(
-    parts: Sequence[tuple[dict[str, Any], Conditions]], primary: Primary | None, looks: Looks, *, leaking: bool
-) -> None:
-    """Write families, adjusted p values, levels, power and verdicts into the contrasts of all data budgets.
+    parts: Sequence[tuple[SettingResult, Conditions]], primary: Primary | None, looks: Looks, *, leaking: bool
+) -> tuple[SettingResult, ...]:
+    """The data budgets with families, adjusted p values, levels, power and verdicts of all contrasts.
 
     A test whose runs are not all finished counts in the family with p = 1 and its verdict is withheld, so that the
     size of the family does not depend on which runs have finished. Too few pairs for any verdict are not tested and do
     not count.
 
     Args:
-        parts: per budget its part of results.json, and its conditions.
+        parts: the budgets without verdicts, and their conditions.
         primary: the primary question.
         looks: which are planned and made.
-        leaking: whether accepted leaks forbid every verdict.
+        leaking: true if accepted leaks forbid every verdict.
     """
     tests = [test for part, where in parts for test in _tests(part, where, primary)]
     family = [
         test
         for test in tests
-        if not test.is_primary and not (test.is_finished(looks) and _underpowered(test.contrast["pairs"], test.p))
+        if not test.is_primary and not (test.is_finished(looks) and _underpowered(test.contrast.pairs, test.p))
     ]
     ps = [test.p if test.is_finished(looks) and test.p is not None else 1.0 for test in family]
     adjusted = {id(test): p for test, p in zip(family, holm(ps), strict=True)}
     shared = looks.family_level(len(family)) if family and looks.made else ALPHA
+    decided: dict[int, dict[str, MeasureResult]] = {}
     for test in tests:
         level = looks.made[-1].level if test.is_primary and looks.made else ALPHA if test.is_primary else shared
         in_family = id(test) in adjusted
-        test.result["family"] = PRIMARY if test.is_primary else SECONDARY if in_family else UNTESTED
-        test.result["level"] = level
+        part = PRIMARY if test.is_primary else SECONDARY if in_family else UNTESTED
+        result = replace(test.result, family=part, level=level)
         if test.p is not None:
             p = test.p if test.is_primary else adjusted.get(id(test), test.p)
             used = level if test.is_primary else level / max(1, len(family))
-            detected, needed = power_of(test.result, used, test.where)
+            detected, needed = power_of(result, used, test.where)
             counted = p if test.is_finished(looks) and (test.is_primary or in_family) else None
-            test.result.update(p_adjusted=counted, detectable=detected, pairs_needed=needed)
-        test.result["verdict"] = LEAK if leaking else _word(test, level, looks)
-    single = [contrast["images"] for part, _ in parts for contrast in part["contrasts"] if contrast["images"]]
-    for images, p in zip(single, holm([images["p"] for images in single]), strict=True):
-        images["p_holm"] = p
+            result = replace(result, p_adjusted=counted, detectable=detected, pairs_needed=needed)
+        result = replace(result, verdict=LEAK if leaking else _word(test, result, level, looks))
+        decided.setdefault(id(test.contrast), {})[test.measure] = result
+    single = [contrast for part, _ in parts for contrast in part.contrasts if contrast.images]
+    ps = holm([contrast.images.p for contrast in single if contrast.images])
+    by_image = {id(contrast): p for contrast, p in zip(single, ps, strict=True)}
+
+    def complete(contrast: ContrastResult) -> ContrastResult:
+        images = contrast.images and replace(contrast.images, p_holm=by_image[id(contrast)])
+        results = {measure: contrast[measure] for measure in MEASURES} | decided.get(id(contrast), {})
+        return replace(contrast, images=images, final=results[FINAL], area=results[AREA], speed=results[SPEED])
+
+    return tuple(replace(part, contrasts=tuple(map(complete, part.contrasts))) for part, _ in parts)
 
 
-def _tests(part: Mapping[str, Any], where: Conditions, primary: Primary | None) -> list[Tested]:
-    """What has a verdict under one budget.
+def _tests(part: SettingResult, where: Conditions, primary: Primary | None) -> list[Tested]:
+    """The measures with a verdict under one budget.
 
     On the shards' own split, area and speed have none: their runs share the validation images, and what is stored of
     an image is its last prediction, so that a verdict could only be about other seeds.
     """
     return [
-        Tested(contrast[measure], contrast, measure, where, is_primary)
-        for contrast in part["contrasts"]
+        Tested(contrast, measure, where, is_primary)
+        for contrast in part.contrasts
         for measure in MEASURES
-        if contrast["role"] in (REFERENCE, CONTROL) and (measure == FINAL or not where.own_split)
+        if contrast.role in (REFERENCE, CONTROL) and (measure == FINAL or not where.own_split)
         for is_primary in [
             primary is not None
-            and contrast["role"] == REFERENCE
-            and (contrast["arm"], measure, part["name"]) == (primary.arm, primary.measure, primary.setting)
+            and contrast.role == REFERENCE
+            and (contrast.arm, measure, part.name) == (primary.arm, primary.measure, primary.setting)
         ]
     ]
 
@@ -126,16 +137,17 @@ def _underpowered(pairs: int, p: float | None) -> bool:
     return p is None or pairs < MINIMUM_PAIRS
 
 
-def _word(test: Tested, level: float, looks: Looks) -> str:
-    """The verdict on a test."""
+def _word(test: Tested, result: MeasureResult, level: float, looks: Looks) -> str:
+    """The verdict on a test, from its result with p and level."""
     if not test.is_finished(looks):
         return WITHHELD
-    p = test.result["p_adjusted"]
-    if p is None or _underpowered(test.contrast["pairs"], p):
+    p = result.p_adjusted
+    if p is None or _underpowered(test.contrast.pairs, p):
         return UNDERPOWERED
     if test.where.own_split:
-        return _word_on_split(test, p, level, looks.last)
-    statistics = Contrast(**test.result["statistics"])
+        return _word_on_split(result, p, level, looks.last)
+    statistics = result.statistics
+    assert statistics is not None
     # times have no equivalence, and an interim look does not conclude it: its error is not spent over the looks
     if test.measure == SPEED or not looks.last:
         statistics = replace(statistics, same=0.0)
@@ -143,14 +155,14 @@ def _word(test: Tested, level: float, looks: Looks) -> str:
     return {BETTER: SLOWER, WORSE: FASTER}.get(word, word) if test.measure == SPEED else word
 
 
-def _word_on_split(test: Tested, p: float, level: float, is_last: bool) -> str:
+def _word_on_split(result: MeasureResult, p: float, level: float, is_last: bool) -> str:
     """The verdict by the test over images and seeds: equivalent where its 95 % interval lies within the region."""
-    crossed, margin = test.result["crossed"], test.result["margin"]
-    values = [each["value"] for each in test.result["differences"]]
-    if crossed["mean"] == 0 and not any(values):
+    crossed, margin = result.crossed, result.margin
+    assert crossed is not None
+    if crossed.mean == 0 and not any(each.value for each in result.differences):
         return NO_DIFFERENCE
-    if is_last and -margin <= crossed["low"] and crossed["high"] <= margin:
+    if is_last and -margin <= crossed.low and crossed.high <= margin:
         return EQUIVALENT
     if p < level:
-        return BETTER if crossed["mean"] > 0 else WORSE
+        return BETTER if crossed.mean > 0 else WORSE
     return UNDECIDED

@@ -97,7 +97,7 @@ def duration(seconds: float | None) -> str:
 
 
 def distance(value: float | None) -> str:
-    """A relative distance with two decimals; one that is rounding is called so.
+    """A relative distance with two decimals, or `< 0.0001` for rounding errors.
 
     >>> distance(0.0), distance(3e-7), distance(0.853)
     ('0', '< 0.0001', '0.85')

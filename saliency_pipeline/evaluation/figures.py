@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from saliency_pipeline.figures.plotting import (
     BLUE,
     GREY,
     ORANGE,
+    VERBATIM,
     frame,
     label_text,
-    name_cells,
     new_figure,
     write_png,
 )
@@ -56,17 +57,14 @@ def plot_confusion(
     """
     count = len(classes)
     if confusion.shape != (count, count):
-        raise ValueError(f"confusion {confusion.shape}: wanted ({count}, {count}) for {count} classes")
+        raise ValueError(f"confusion {confusion.shape}: expected ({count}, {count}) for {count} classes")
     side = min(_LARGEST, max(2.4, count * (0.5 if count <= _COUNTED else 0.16)))
     figure = Figure(figsize=(side, side))
     axes = figure.add_axes((0, 0, 1, 1))
-    picture = show_matrix(axes, confusion, confusion.sum(axis=1) if images is None else images)
-    name_cells(axes, [label_text(name, _LONGEST_NAME) for name in classes], side)
-    axes.set_xlabel("predicted", fontsize=11)
-    axes.set_ylabel("true class", fontsize=11)
-    if of is not None and of > count:
-        axes.set_title(f"{count:,} of {of:,} classes: those confused most", loc="left", fontsize=11)
-
+    names = [label_text(name, _LONGEST_NAME) for name in classes]
+    picture = show_matrix(
+        axes, confusion, confusion.sum(axis=1) if images is None else images, names, side, of or count
+    )
     scale = figure.add_axes((1 + 0.2 / side, 0, 0.14 / side, min(1.0, 3.2 / side)))
     bar = figure.colorbar(picture, cax=scale, format=PercentFormatter(1, decimals=0))
     bar.set_label("share of the class's images", fontsize=9, color=GREY)
@@ -75,16 +73,26 @@ def plot_confusion(
     write_png(figure, path, dpi=_DPI, tight=True)
 
 
-def show_matrix(axes: Axes, confusion: npt.NDArray[np.int64], images: npt.NDArray[np.int64]) -> AxesImage:
+def show_matrix(
+    axes: Axes,
+    confusion: npt.NDArray[np.int64],
+    images: npt.NDArray[np.int64],
+    names: Sequence[str],
+    side: float,
+    of: int,
+) -> AxesImage:
     """Show a confusion matrix in a panel, colored by the share of the row; rows without images are gray.
 
     Up to 25 classes the cells hold the counts; of more, the colors follow the square root of the share, so that rare
-    confusions are visible.
+    confusions are visible. Labels that would touch are thinned out.
 
     Args:
         axes: an empty panel.
         confusion: (C, C) int64, images of the row's class that are predicted as the column's.
         images: (C,) int64, images per true class.
+        names: the C labels.
+        side: of the panel in inches.
+        of: number of all classes.
     """
     counted, totals = len(confusion) <= _COUNTED, images[:, None]
     shares = np.divide(confusion, totals, out=np.full(confusion.shape, np.nan), where=totals > 0)
@@ -97,6 +105,18 @@ def show_matrix(axes: Axes, confusion: npt.NDArray[np.int64], images: npt.NDArra
                 # four digits fill a cell
                 size = 10 if count < 1000 else 7.5 if count < 100_000 else 5
                 axes.text(column, row, f"{count}", ha="center", va="center", color=color, fontsize=size)
+    every = max(1, math.ceil(0.14 * len(names) / side))
+    places = range(0, len(names), every)
+    # 72 points per inch; larger letters than the cells would touch
+    size = min(10.0, 0.75 * 72 * side * every / len(names))
+    axes.set_xticks(places, names[::every], rotation=90, fontsize=size, **VERBATIM)
+    axes.set_yticks(places, names[::every], fontsize=size, **VERBATIM)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("predicted", fontsize=11)
+    axes.set_ylabel("true class", fontsize=11)
+    if of > len(names):
+        axes.set_title(f"{len(names):,} of {of:,} classes: those confused most", loc="left", fontsize=11)
     return axes.imshow(np.ma.masked_invalid(shares), cmap=colors, norm=norm, aspect="equal")
 
 

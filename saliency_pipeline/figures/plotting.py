@@ -6,7 +6,6 @@ Figures use matplotlib's object interface, never pyplot: no window, no global st
 from __future__ import annotations
 
 import io
-import math
 import unicodedata
 from functools import cache
 from pathlib import Path
@@ -64,36 +63,6 @@ def epoch_axis(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
 
-def beside(x: float, y: float, *, left: bool = False, below: bool = False, gap: float = 6) -> dict[str, Any]:
-    """Options of `Axes.annotate` for a text at (x, y), `gap` points to one side and above or below."""
-    return {
-        "xy": (x, y),
-        "xytext": (-gap if left else gap, -gap if below else gap),
-        "textcoords": "offset points",
-        "ha": "right" if left else "left",
-        "va": "top" if below else "bottom",
-        "fontsize": 11,
-    }
-
-
-def name_cells(axes: Axes, names: list[str], side: float) -> None:
-    """Label rows and columns of a square matrix; labels that would touch are thinned out.
-
-    Args:
-        axes: panel that shows the matrix, one unit per cell.
-        names: of the classes, as `label_text` returns them.
-        side: of the panel in inches.
-    """
-    every = max(1, math.ceil(0.14 * len(names) / side))
-    places = range(0, len(names), every)
-    # 72 points per inch; larger letters than the cells would touch
-    size = min(10.0, 0.75 * 72 * side * every / len(names))
-    axes.set_xticks(places, names[::every], rotation=90, fontsize=size, **VERBATIM)
-    axes.set_yticks(places, names[::every], fontsize=size, **VERBATIM)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-
-
 def label_text(text: str, longest: int = 80) -> str:
     r"""A text as one line of at most `longest` characters, with a square per character that the font lacks.
 
@@ -110,13 +79,7 @@ def label_text(text: str, longest: int = 80) -> str:
 
 
 def write_png(figure: Figure, path: Path, *, dpi: int = _DPI, tight: bool = False) -> None:
-    """Write a figure as a PNG, atomically.
-
-    Args:
-        figure: the figure.
-        path: file to write.
-        dpi: pixels per inch.
-        tight: crop or grow the picture to its content instead of keeping the figure's size.
+    """Write a figure as a PNG, atomically; `tight` crops or grows it to its content.
 
     Raises:
         SalpipeError: the file cannot be written.

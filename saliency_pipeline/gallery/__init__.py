@@ -1,4 +1,4 @@
-"""A page and a contact sheet to look at what shards hold."""
+"""Pages that show the content of shards and the duplicates of a data set."""
 
 COUNT, MAX_COUNT = 48, 10_000
 """Default and maximum number of images in a gallery."""

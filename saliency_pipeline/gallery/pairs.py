@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -118,7 +117,7 @@ def write_pairs(
                 break
             few = _few(group.members)
             groups_left, images_left = groups_left - 1, images_left - len(few)
-            cards.append(_card(number, group, few, not listed))
+            cards.append((number, group, [(member, None if listed else _picture(member)) for member in few]))
         shown.append((name, heading, len(of_section), cards))
     pages.write_page(
         page,
@@ -145,26 +144,12 @@ def _few(members: Sequence[Member]) -> list[Member]:
     return [members[place] for place in sorted(chosen)]
 
 
-def _card(number: int, group: Group, few: Sequence[Member], pictures: bool) -> dict[str, object]:
-    return {
-        "number": number,
-        "conflict": group.conflict,
-        "leak": group.leak,
-        "members": list(zip(few, _pictures(few) if pictures else [None] * len(few), strict=True)),
-        "images": len(group.members),
-        "more": len(group.members) - len(few),
-    }
-
-
-def _pictures(members: Iterable[Member]) -> list[str | None]:
-    """Small JPEG images as data URIs; None for images that cannot be read any more."""
-    pictures: list[str | None] = []
-    for member in members:
-        pictures.append(None)
-        with suppress(BadImageError, OSError):
-            frame, (height, width) = decode_frame(member.record.read(), _SIDE, fit="pad")
-            longer = max(height, width)
-            rows, columns = (max(1, round(_SIDE * side / longer)) for side in (height, width))
-            top, left = round((_SIDE - rows) / 2), round((_SIDE - columns) / 2)
-            pictures[-1] = data_uri(jpeg(frame[top : top + rows, left : left + columns]))
-    return pictures
+def _picture(member: Member) -> str | None:
+    """A small JPEG image as a data URI; None if the image cannot be read any more."""
+    try:
+        frame, (height, width) = decode_frame(member.record.read(), _SIDE, fit="pad")
+    except (BadImageError, OSError):
+        return None
+    rows, columns = (max(1, round(_SIDE * side / max(height, width))) for side in (height, width))
+    top, left = round((_SIDE - rows) / 2), round((_SIDE - columns) / 2)
+    return data_uri(jpeg(frame[top : top + rows, left : left + columns]))

@@ -1,4 +1,4 @@
-"""Which images of a data set a gallery shows. Only labels and keys are read here, never a picture."""
+"""Selection of the images that a gallery shows, by labels and keys alone."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import class_name as composed
 from saliency_pipeline.shards.reader import ShardFolder
 
-# opening a shard takes some milliseconds, so of a data set with thousands not all are opened to fill one page
-_SHARDS_LOOKED_AT = 64
+# opening a shard takes some milliseconds: of thousands, not all are opened to fill one page
+_SHARDS_OPENED = 64
 # comparing with every key of a large data set would take longer than correcting the name
 _KEYS_COMPARED = 20_000
 _NAMES_LISTED = 20
@@ -29,32 +29,32 @@ def choose(
     random: bool = False,
     seed: int = 0,
 ) -> list[int]:
-    """Positions of the images to show; the same for the same data set and arguments.
+    """Indices of the images to show; the same for the same data set and arguments.
 
-    By default as many of every class as of any other, as far as there are enough, spread evenly over the data set. Of
-    more than 64 shards, 64 that are spread evenly are looked at.
+    By default the classes are balanced as far as they have enough images, which are spread evenly over the data set.
+    Of more than 64 shards, 64 that are spread evenly are opened.
 
     Args:
         folder: the data set.
-        count: the most images; without meaning where `keys` are given.
-        keys: names of images: these, in this order, and no others.
+        count: maximum number of images; ignored with `keys`.
+        keys: exactly these images, in this order.
         class_name: only images of this class.
-        random: draw the images, each equally likely, rather than spread them.
-        seed: of the draw.
+        random: sample the images, each equally likely, instead of spreading them.
+        seed: random seed of the sample.
 
     Returns:
-        Positions in the data set, each once: by class and position, or as they were drawn or named.
+        Distinct indices in the data set: by class and index, or in the order of the sample or the keys.
 
     Raises:
         SalpipeError: an unknown key or class, a selection that contradicts itself, or nothing to show.
     """
     if count < 1:
-        raise SalpipeError(f"{count} images cannot be shown; ask for at least 1")
+        raise SalpipeError(f"{count} images cannot be shown; choose at least 1")
     if not len(folder):
         raise SalpipeError(f"{folder.path} holds no images; there is nothing to show")
     if keys:
         if class_name is not None or random:
-            raise SalpipeError("keys name the images one by one; leave out either them or the class and the draw")
+            raise SalpipeError("keys select single images; leave out either them or the class and the random sample")
         return [_find(folder, key) for key in dict.fromkeys(keys)]
     if class_name is not None:
         label = _label(folder, class_name)
@@ -65,14 +65,14 @@ def choose(
         return Random(seed).sample(candidates, min(count, len(candidates))) if random else _evenly(candidates, count)
     if random:
         return Random(seed).sample(range(len(folder)), min(count, len(folder)))
-    labels, positions = _labels(folder, _SHARDS_LOOKED_AT if len(folder.shards) > _SHARDS_LOOKED_AT else None)
+    labels, positions = _labels(folder, _SHARDS_OPENED if len(folder.shards) > _SHARDS_OPENED else None)
     if len(labels) < min(count, len(folder)):
         labels, positions = _labels(folder)
     return _spread(labels, positions, count)
 
 
 def _labels(folder: ShardFolder, shards: int | None = None) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Labels of the images in all shards, or in about so many that are spread evenly, and where these images stand."""
+    """Labels and indices of the images in all shards, or in about `shards` that are spread evenly."""
     labels, positions = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     end = 0
     within = range(len(folder)) if shards is None else _evenly(range(len(folder)), shards)
@@ -88,7 +88,7 @@ def _labels(folder: ShardFolder, shards: int | None = None) -> tuple[npt.NDArray
 
 
 def _spread(labels: npt.NDArray[np.int64], positions: npt.NDArray[np.int64], count: int) -> list[int]:
-    """As many of every label as of any other, as far as there are enough; sorted by label and position."""
+    """Indices balanced over the labels as far as they have enough images; sorted by label and index."""
     order = np.argsort(labels, kind="stable")
     _, firsts = np.unique(labels[order], return_index=True)
     groups = [group.tolist() for group in np.split(positions[order], firsts[1:])]
@@ -103,7 +103,7 @@ def _spread(labels: npt.NDArray[np.int64], positions: npt.NDArray[np.int64], cou
 
 
 def _evenly(items: Sequence[int], count: int) -> list[int]:
-    """So many items, or all, from the middles of as many parts of equal length.
+    """`count` items, or all, from the middles of as many parts of equal length.
 
     >>> _evenly(range(10), 2), _evenly([4, 5], 3)
     ([2, 7], [4, 5])
@@ -114,9 +114,9 @@ def _evenly(items: Sequence[int], count: int) -> list[int]:
 
 def _label(folder: ShardFolder, name: str) -> int:
     classes = folder.classes
-    for written in (name, composed(name)):
-        if written in classes:
-            return classes.index(written)
+    for spelling in (name, composed(name)):
+        if spelling in classes:
+            return classes.index(spelling)
     if not classes:
         raise SalpipeError(f"no class '{name}': {folder.path} is not labeled; leave the class out")
     listed = ", ".join(classes[:_NAMES_LISTED])
@@ -133,7 +133,7 @@ def _find(folder: ShardFolder, key: str) -> int:
     except SalpipeError as error:
         keys = folder.keys()
         # most often a part of the path is missing
-        near = [known for known in keys if key.casefold() in known.casefold()][:3] if key else []
+        near = [each for each in keys if key.casefold() in each.casefold()][:3] if key else []
         near = near or difflib.get_close_matches(key, keys[:_KEYS_COMPARED], n=3)
         hint = f"did you mean {', '.join(map(repr, near))}?" if near else f"keys look like {keys[0]!r}"
         raise SalpipeError(f"{error}; {hint}") from None

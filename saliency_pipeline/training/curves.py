@@ -18,7 +18,6 @@ from saliency_pipeline.figures.plotting import (
     GREY,
     ORANGE,
     VERBATIM,
-    beside,
     epoch_axis,
     frame,
     label_text,
@@ -96,9 +95,14 @@ def plot_lr_find(rates: Sequence[float], losses: Sequence[float], suggestion: fl
         left = suggestion > math.sqrt(x.min() * x.max())
         axes.annotate(
             f"suggested {suggestion:.2g}",
+            (suggestion, 1),
             xycoords=axes.get_xaxis_transform(),
+            xytext=(-6 if left else 6, -6),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            va="top",
             color=ORANGE,
-            **beside(suggestion, 1, left=left, below=True),
+            fontsize=11,
         )
     frame(axes, "loss (cross-entropy)")
     axes.set_xmargin(0.02)
@@ -139,9 +143,13 @@ def _name_lines(axes: Axes, train: npt.NDArray[np.float64], validation: npt.NDAr
     for i, (value, name, color) in enumerate(ends):
         axes.annotate(
             name,
+            (1, value),
             xycoords=axes.get_yaxis_transform(),
+            xytext=(4, 0),
+            textcoords="offset points",
             color=color,
-            **beside(1, value, gap=4) | {"xytext": (4, 0), "va": ("top", "bottom")[i] if close else "center"},
+            fontsize=11,
+            va=("top", "bottom")[i] if close else "center",
         )
 
 
@@ -150,7 +158,12 @@ def _name_best(axes: Axes, epochs: npt.NDArray[np.float64], best: int, accuracy:
     left, above = best > (len(epochs) - 1) / 2, accuracy < 0.5
     axes.annotate(
         f"best {accuracy:.1%}, epoch {epochs[best]:g}",
+        (epochs[best], 1 if above else 0),
         xycoords=axes.get_xaxis_transform(),
+        xytext=(-6 if left else 6, -6 if above else 6),
+        textcoords="offset points",
+        ha="right" if left else "left",
+        va="top" if above else "bottom",
         color=GREY,
-        **beside(epochs[best], 1 if above else 0, left=left, below=above),
+        fontsize=11,
     )

@@ -93,9 +93,9 @@ def test_a_dry_run_names_questions_rules_and_inner_runs(shards: Path, tmp_path: 
         ([], 2, "give SHARDS, or two RUNs or more"),
         (["SHARDS", "--arm", "basline"], 1, "no arm 'basline'; there are baseline"),
         (["SHARDS", "--arm", "half"], 1, "two arms or more; add --arm baseline"),
-        (["SHARDS", "--from", "somewhere"], 1, "--from somewhere: no arm begins with it; add --arm full"),
+        (["SHARDS", "--from", "somewhere"], 1, "--from somewhere: no arm starts from it; add --arm full"),
         (["SHARDS", "--augment", "none", "--augment", "flip"], 2, "--augment none: leave out the others"),
-        (["SHARDS", "--address", "tcp://localhost:1"], 1, "use --engine dask or ray"),
+        (["SHARDS", "--address", "tcp://localhost:1"], 2, "use --engine dask or ray"),
         (["SHARDS", "--control", "none", "--control", "uniform"], 2, "--control none: leave out the others"),
         (["SHARDS", "--control", "blurred"], 2, "--control blurred: unknown; choose from mismatched"),
         (["SHARDS", "--lr", "fast"], 2, "Invalid value for '--lr'"),
@@ -104,21 +104,19 @@ def test_a_dry_run_names_questions_rules_and_inner_runs(shards: Path, tmp_path: 
         (["--report-only"], 1, "holds no results.json; make one with"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(
-    shards: Path, tmp_path: Path, arguments: list[str], code: int, message: str
-) -> None:
-    given = [str(shards) if argument == "SHARDS" else argument for argument in arguments]
-    result = compare(*given, "-o", tmp_path / "out", "--precision", "fp32", "--device", "cpu", "-q")
+def test_errors_are_one_line(shards: Path, tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+    words = [str(shards) if argument == "SHARDS" else argument for argument in arguments]
+    result = compare(*words, "-o", tmp_path / "out", "--precision", "fp32", "--device", "cpu", "-q")
     assert result.exit_code == code
     assert message in result.stderr
     assert code == 2 or len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("option", [["--looks", 2], ["--primary", "half"], ["--lr", 0.1], ["--control", "uniform"]])
-def test_options_that_decide_nothing_about_finished_runs_are_refused(tmp_path: Path, option: list[object]) -> None:
+def test_options_without_effect_on_finished_runs_are_refused(tmp_path: Path, option: list[object]) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.toml").touch()
     result = compare(tmp_path / "a", tmp_path / "b", "-o", tmp_path / "out", *option)
     assert result.exit_code == 2
-    assert f"{option[0]}: decides nothing about finished runs; leave it out" in result.stderr
+    assert f"{option[0]}: has no effect on finished runs; leave it out" in result.stderr

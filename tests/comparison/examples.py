@@ -6,10 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from saliency_pipeline.comparison.analysis import analyze
+from saliency_pipeline.comparison.analysis import Context, analyze
 from saliency_pipeline.comparison.arms import CANDIDATE, CONTROL, REFERENCE, Arm
+from saliency_pipeline.comparison.config import ComparisonConfig, Execution
+from saliency_pipeline.comparison.results import ClassMaps, Duplicates, Start, Tuning
 from saliency_pipeline.comparison.rules import FINAL, Primary, Rules
 from saliency_pipeline.comparison.runs import Predictions, Run
+from saliency_pipeline.comparison.serialization import from_json, to_json
+from saliency_pipeline.settings import settings_of
 from saliency_pipeline.training.config import TrainConfig
 
 CLASSES = ("dress", "hat", "<b>shirt</b>")
@@ -116,17 +120,23 @@ def predictions(random: np.random.Generator, accuracy: float) -> Predictions:
     return Predictions(tuple(f"{label}/{i}.jpg" for i, label in enumerate(labels)), tuple(labels), tuple(predicted))
 
 
-def rules(
-    *,
-    repeats: int = 2,
-    folds: int = 5,
-    looks: int = 1,
-    primary: Primary | None = None,
-    **options: Any,
-) -> Rules:
+def settings(**options: Any) -> dict[str, Any]:
+    """Arguments of `compare`: options of `ComparisonConfig` and `Execution`, and others as they are."""
+    return {
+        "config": take(ComparisonConfig, options),
+        "execution": take(Execution, options),
+        **options,
+    }
+
+
+def take(kind: type, options: dict[str, Any]) -> Any:
+    """The settings of a class from some options, which they are removed from."""
+    return kind(**{name: options.pop(name) for name in settings_of(kind) if name in options})
+
+
+def rules(*, primary: Primary | None = None, **options: Any) -> Rules:
     """Rules of a plan; looks are equally spaced over the repeats."""
-    at = tuple(repeats * (look + 1) // looks for look in range(looks))
-    return Rules(primary, looks=looks, repeats=repeats, look_repeats=at, own_split=not folds, **options)
+    return Rules(primary, ComparisonConfig(**options))
 
 
 def primary(arm: str = "half", measure: str = FINAL, setting: str = "all images") -> Primary:
@@ -146,32 +156,36 @@ def results(
     tuning: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Results of made-up runs.
+    """Results of made-up runs, as JSON values.
 
     Args:
         names: of the arms.
         settings: data budgets.
         plan: options of `rules` that differ from what the runs have.
-        leaks: and the others: see `analyze`.
-        duplicates: see `analyze`.
-        maps: see `analyze`.
-        starts: see `analyze`.
-        tuning: see `analyze`.
+        leaks: and the others: see `Context`.
+        duplicates: see `Context`.
+        maps: see `Context`.
+        starts: see `Context`.
+        tuning: see `Context`.
         options: of `runs`.
     """
     compared = arms(names)
     planned = {"folds": options.get("folds", 5), "repeats": options.get("repeats", 2)} | dict(plan or {})
-    return analyze(
-        runs(compared, settings, **options),
-        compared,
-        settings,
-        CLASSES,
-        rules=rules(**planned),
-        about={"plan": {"folds": 5}, "source": {"model": "<i>efficientnet</i>"}, "method": "gradcam"},
-        warnings=["<u>2 images</u> are copies"],
-        leaks=leaks,
-        duplicates=duplicates,
-        maps=maps,
-        starts=starts,
-        tuning=tuning,
+    context = Context(
+        {"plan": {"folds": 5}, "source": {"model": "<i>efficientnet</i>"}, "method": "gradcam"},
+        ("<u>2 images</u> are copies",),
+        tuple(leaks),
+        duplicates and from_json(Duplicates, duplicates),
+        None if maps is None else tuple(from_json(ClassMaps, row) for row in maps),
+        {arm: start and from_json(Start, start) for arm, start in (starts or {}).items()},
+        tuning and from_json(Tuning, tuning),
     )
+    made = runs(compared, settings, **options)
+    return to_json(analyze(made, compared, settings, CLASSES, rules=rules(**planned), context=context))
+
+
+def analyzed(
+    runs: Sequence[Run], arms: Sequence[Arm], *, rules: Rules, classes: Sequence[str] = CLASSES
+) -> dict[str, Any]:
+    """The analysis of runs under one budget, as JSON values."""
+    return to_json(analyze(runs, arms, ("all images",), classes, rules=rules, context=Context({})))

@@ -12,7 +12,10 @@ import pytest
 from PIL import Image
 
 from saliency_pipeline.comparison import report
+from saliency_pipeline.comparison.costs import Costs
 from saliency_pipeline.comparison.report import write_report
+from saliency_pipeline.comparison.results import Results
+from saliency_pipeline.comparison.serialization import from_json
 from saliency_pipeline.statistics.confusion import count_pairs, to_json
 from saliency_pipeline.statistics.contrast import evaluate, verdict
 from saliency_pipeline.statistics.multiplicity import holm
@@ -334,7 +337,7 @@ def costs(results: Mapping[str, Any], tuned: bool = False) -> dict[str, Any]:
 
 def written(folder: Path, results: dict[str, Any], tuned: bool = False) -> Page:
     """The page of some results."""
-    return Page(write_report(folder, results, costs(results, tuned), picture))
+    return Page(write_report(folder, from_json(Results, results), from_json(Costs, costs(results, tuned)), picture))
 
 
 def without_figures(folder: Path, results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Page:

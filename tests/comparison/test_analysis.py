@@ -6,23 +6,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from saliency_pipeline.comparison.analysis import analyze
+from saliency_pipeline.comparison.costs import Costs
 from saliency_pipeline.comparison.report import write_report
-from tests.comparison.examples import CLASSES, IMAGES, arms, primary, results, rules, runs
+from saliency_pipeline.comparison.results import Results
+from saliency_pipeline.comparison.serialization import from_json
+from tests.comparison.examples import CLASSES, IMAGES, analyzed, arms, primary, results, rules, runs
 from tests.gallery.test_page import Page
 
 
-def only(found: dict[str, Any]) -> dict[str, Any]:
-    (setting,) = found["settings"]
+def only(comparison: dict[str, Any]) -> dict[str, Any]:
+    (setting,) = comparison["settings"]
     return dict(setting)
 
 
 def test_the_format_is_the_second_and_is_json():
-    found = results(effects={"half": 0.04})
-    assert (found["format"], found["format_version"]) == ("salpipe-comparison", 2)
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert [arm["of"] for arm in found["arms"]] == ["", "", "half", "half"]
-    assert found["looks"]["made"][0]["level"] == 0.05
+    comparison = results(effects={"half": 0.04})
+    assert (comparison["format"], comparison["format_version"]) == ("salpipe-comparison", 2)
+    assert json.loads(json.dumps(comparison, allow_nan=False)) == comparison
+    assert [arm["of"] for arm in comparison["arms"]] == ["", "", "half", "half"]
+    assert comparison["looks"]["made"][0]["level"] == 0.05
 
 
 def test_curves_that_patience_stopped_are_carried_forward():
@@ -57,8 +59,8 @@ def test_a_mean_curve_keeps_every_run_where_only_some_stopped():
         if run.arm == "half" and number % 4 == 1:
             for name in run.curves:
                 run.curves[name] = run.curves[name][:4]
-    found = only(analyze(made, compared, ("all images",), CLASSES, rules=rules(folds=2, repeats=3), about={}))
-    half = found["arms"]["half"]
+    comparison = only(analyzed(made, compared, rules=rules(folds=2, repeats=3)))
+    half = comparison["arms"]["half"]
     table = np.array([run["curve"] for run in half["runs"]])
     assert table.shape == (6, 12)
     assert half["curves"]["validation_top1"]["mean"] == pytest.approx(table.mean(axis=0))
@@ -66,14 +68,14 @@ def test_a_mean_curve_keeps_every_run_where_only_some_stopped():
 
 def test_the_threshold_is_fixed_beforehand_or_descriptive():
     assert only(results(plan={"threshold": 0.5}))["threshold"] == {"value": 0.5, "fixed": True}
-    found = only(results())
-    finals = [run["final"] for run in found["arms"]["baseline"]["runs"]]
-    assert found["threshold"] == {"value": pytest.approx(0.95 * np.median(finals)), "fixed": False}
+    comparison = only(results())
+    finals = [run["final"] for run in comparison["arms"]["baseline"]["runs"]]
+    assert comparison["threshold"] == {"value": pytest.approx(0.95 * np.median(finals)), "fixed": False}
 
 
 def test_arms_have_an_interquartile_mean_and_times_to_their_own_level():
-    found = only(results(paces={"half": 1.0}))
-    half, baseline = found["arms"]["half"], found["arms"]["baseline"]
+    comparison = only(results(paces={"half": 1.0}))
+    half, baseline = comparison["arms"]["half"], comparison["arms"]["baseline"]
     assert half["interquartile"]["low"] <= half["interquartile"]["value"] <= half["interquartile"]["high"]
     assert half["own_level"] == pytest.approx(0.95 * half["final"]["mean"])
     assert half["time"]["mean"] < baseline["time"]["mean"]
@@ -102,9 +104,11 @@ def test_classes_of_maps_without_content_are_a_warning():
         {"class": "dress", "images": 40, "zero": 0.0, "constant": 0.05},
         {"class": "hat", "images": 40, "zero": 0.4, "constant": 0.45},
     ]
-    found = results(maps=maps)
-    assert found["maps"] == maps
-    assert any("most in hat: 40% of its maps are all zero, 45% constant" in warning for warning in found["warnings"])
+    comparison = results(maps=maps)
+    assert comparison["maps"] == maps
+    assert any(
+        "most in hat: 40% of its maps are all zero, 45% constant" in warning for warning in comparison["warnings"]
+    )
     assert not any("hat" in warning for warning in results(maps=maps[:1])["warnings"])
 
 
@@ -114,10 +118,10 @@ def test_a_start_that_is_not_the_baselines_is_a_warning():
         "half": {"features": {"eval": 0.66, "train": 0.5}, "logits": {"eval": 0.3, "train": 0.2}},
         "neutral": {"features": {"eval": 0.0, "train": 1e-7}, "logits": {"eval": 0.0, "train": 0.0}},
     }
-    found = results(names=("baseline", "half", "neutral"), starts=starts)
-    (warning,) = [warning for warning in found["warnings"] if "starts with features" in warning]
+    comparison = results(names=("baseline", "half", "neutral"), starts=starts)
+    (warning,) = [warning for warning in comparison["warnings"] if "starts with features" in warning]
     assert warning.startswith("half starts with features 0.66 away from the baseline's")
-    assert found["starts"] == starts
+    assert comparison["starts"] == starts
 
 
 def test_mixed_precisions_unequal_runs_and_few_pairs_are_warnings():
@@ -128,25 +132,25 @@ def test_mixed_precisions_unequal_runs_and_few_pairs_are_warnings():
 
 
 def test_the_tuning_and_the_primary_question_are_kept():
-    tuning = {"lrs": [1e-4, 5e-4], "runs": 40, "chosen": {"all images": {"half": {"0.0001": 10}}}}
-    found = results(tuning=tuning, plan={"primary": primary(measure="area")})
-    assert found["tuning"] == tuning
-    assert found["primary"]["measure"] == "area"
+    tuning = {"lrs": [1e-4, 5e-4], "runs": 40, "diverged": 0, "chosen": {"all images": {"half": {"0.0001": 10}}}}
+    comparison = results(tuning=tuning, plan={"primary": primary(measure="area")})
+    assert comparison["tuning"] == tuning
+    assert comparison["primary"]["measure"] == "area"
 
 
 def test_the_examples_are_of_the_primary_questions_arms():
-    found = only(results(names=("baseline", "half", "neutral"), plan={"primary": primary("neutral")}))
-    assert {example["arm"] for example in found["disagreements"]} == {"neutral"}
-    assert found["confusion"]["arm"] == "neutral"
+    comparison = only(results(names=("baseline", "half", "neutral"), plan={"primary": primary("neutral")}))
+    assert {example["arm"] for example in comparison["disagreements"]} == {"neutral"}
+    assert comparison["confusion"]["arm"] == "neutral"
 
 
 def test_of_many_classes_the_results_hold_only_the_pairs_that_occur():
     classes = (*CLASSES, *(f"class {number}" for number in range(400)))
     compared = arms(("baseline", "half"))
     options = {"folds": 2, "repeats": 1}
-    confusion = only(
-        analyze(runs(compared, **options), compared, ("all images",), classes, rules=rules(**options), about={})
-    )["confusion"]
+    confusion = only(analyzed(runs(compared, **options), compared, classes=classes, rules=rules(**options)))[
+        "confusion"
+    ]
     assert set(confusion["matrix"]) == {"true", "answered", "images"}
     assert sum(confusion["matrix"]["images"]) == IMAGES
     assert len(json.dumps(confusion)) < 500
@@ -166,7 +170,7 @@ def test_of_many_classes_the_results_hold_only_the_pairs_that_occur():
     ],
 )
 def test_the_page_shows_results_in_every_state(tmp_path, options):
-    found = json.loads(json.dumps(results(**options)))
-    page = Page(write_report(tmp_path, found, {"settings": {}, "maps": None}, lambda key: None))
-    assert found["verdict"]["sentence"] in page.text
+    comparison = json.loads(json.dumps(results(**options)))
+    page = Page(write_report(tmp_path, from_json(Results, comparison), Costs({}), lambda key: None))
+    assert comparison["verdict"]["sentence"] in page.text
     assert "None" not in page.text

@@ -126,7 +126,7 @@ def test_a_control_without_its_candidate_finds_it_by_its_options() -> None:
     arms = (Arm("b", {"arch": "baseline"}, "reference"), Arm("h", {"fusion": "add"}))
     control = Arm("c", {"fusion": "add", "maps": "uniform"}, "control")
     assert with_candidates((*arms, control))[2].of == "h"
-    with pytest.raises(SalpipeError, match="arm c: no candidate has the same options but maps, so that it is no cont"):
+    with pytest.raises(SalpipeError, match="arm c: no candidate has the same options but maps, so it is not a control"):
         with_candidates((*arms, Arm("c", {"fusion": "concat", "maps": "uniform"}, "control")))
 
 
@@ -138,7 +138,7 @@ FILE = "[arm.baseline]\narch = 'baseline'\n[arm.late]\nlike = 'half'\nfuse-at = 
     [
         (["half"], None, "needs two arms or more"),
         (["half", "hafl"], None, "no arm 'hafl'; there are baseline"),
-        (["half", "half"], None, "half is named twice; call one of them otherwise, as in --arm again=half"),
+        (["half", "half"], None, "half is named twice; rename one of them, as in --arm again=half"),
         (["half", "a/b=half"], None, "use letters, digits"),
         (["half", "../up=half"], None, "use letters, digits"),
         (["baseline", "baseline-full"], None, "needs a candidate besides its reference; add --arm half"),
@@ -157,7 +157,7 @@ FILE = "[arm.baseline]\narch = 'baseline'\n[arm.late]\nlike = 'half'\nfuse-at = 
         ([], "arm = 3", r"holds no tables \[arm.NAME\]"),
         ([], "arm = " + "[" * 100_000, "nested too deeply"),
         ([], "[arm.x]\nlike = ['half']", "no arm '\\['half'\\]' to be like"),
-        ([], "[arm]\nx = 3", r"\[arm.x\] is no table"),
+        ([], "[arm]\nx = 3", r"\[arm.x\] is not a table"),
         ([], "[arm.x]\nlike = 'full-time'", "no arm 'full-time' to be like"),
         ([], "[arm.x]\nlike = 'learned-mismatched'", "no arm 'learned-mismatched' to be like"),
         ([], "[arm.x]\nkind = 'reference'", "kind 'reference'; use candidate or control"),
@@ -171,7 +171,7 @@ FILE = "[arm.baseline]\narch = 'baseline'\n[arm.late]\nlike = 'half'\nfuse-at = 
         ),
         ([], FILE + "[arm.c]\nlike = 'mismatched'", "arm c: no candidate has the same options but maps"),
         ([], FILE + "[arm.c]\nof = 'early'\nmaps = 'uniform'", "its candidate early is not among the arms"),
-        ([], "[arm.x]\nlearning-rate = 1", "learning-rate is no option of 'salpipe train'; leave it out"),
+        ([], "[arm.x]\nlearning-rate = 1", "learning-rate is not an option of 'salpipe train'; leave it out"),
         ([], "[arm.x]\nseed = 1", "seed is the same for all arms; leave it out"),
         ([], "[arm.x]\ngroup-by = 'level:1'", "group-by is the same for all arms; leave it out"),
         ([], "[arm.x]\nmaps = 5", "maps = 5; use one of own, mismatched"),

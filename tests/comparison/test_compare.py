@@ -18,11 +18,11 @@ from saliency_pipeline.comparison.arms import Arm, choose_arms
 from saliency_pipeline.comparison.compare import compare, plan_only
 from saliency_pipeline.comparison.finished_runs import compare_runs
 from saliency_pipeline.comparison.output import rebuild
-from saliency_pipeline.comparison.pretraining import Pretraining
+from saliency_pipeline.comparison.serialization import to_json
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train
-from tests.comparison.marked import marked
+from tests.comparison.examples import settings
 from tests.training.examples import disable_plots, labeled
 
 pytestmark = pytest.mark.usefixtures("without_plots")
@@ -33,6 +33,8 @@ BASELINE = Arm("baseline", {"arch": "baseline", **SCRATCH}, "reference")
 MODULATED = Arm("half", {"arch": "modulated", **SCRATCH})
 MISMATCHED = Arm("half-mismatched", {"arch": "modulated", "maps": "mismatched", **SCRATCH}, "control", of="half")
 ARMS = (BASELINE, MODULATED, MISMATCHED)
+
+ONCE = settings(folds=2, repeats=1, jobs=1)
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +47,14 @@ def compared(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("comparisons") / "compared"
     with pytest.MonkeyPatch.context() as patch:
         disable_plots(patch)
-        compare(shards, folder, ARMS, QUICK, folds=2, repeats=1, jobs=1)
+        compare(shards, folder, ARMS, QUICK, **ONCE)
     return folder
 
 
 def runs(folder: Path) -> dict[str, int]:
     """When each run's weights were written, by its folder."""
-    found = sorted(folder.glob("runs/*/*/*/last.safetensors"))
-    return {str(path.parent.relative_to(folder)): path.stat().st_mtime_ns for path in found}
+    weights = sorted(folder.glob("runs/*/*/*/last.safetensors"))
+    return {str(path.parent.relative_to(folder)): path.stat().st_mtime_ns for path in weights}
 
 
 def predictions(path: Path) -> list[list[str]]:
@@ -112,7 +114,7 @@ def test_the_held_out_images_are_answered_by_every_run_and_by_no_other_means(com
 
 def test_the_same_again_trains_nothing_and_says_the_same(shards: Path, compared: Path) -> None:
     before, content = runs(compared), (compared / "results.json").read_bytes()
-    again = compare(shards, compared, ARMS, QUICK, folds=2, repeats=1, jobs=1)
+    again = compare(shards, compared, ARMS, QUICK, **ONCE)
     assert runs(compared) == before
     assert (compared / "results.json").read_bytes() == content
     assert again.runs == 6
@@ -134,13 +136,15 @@ def test_the_report_is_written_again_from_the_results(shards: Path, compared: Pa
 @pytest.mark.slow
 def test_an_arm_against_itself_differs_by_nothing(shards: Path, tmp_path: Path) -> None:
     arms = (BASELINE, Arm("again", BASELINE.options))
-    found = compare(shards, tmp_path, arms, dataclasses.replace(QUICK, epochs=1), folds=3, repeats=2, jobs=1)
-    content = found.results["settings"][0]["contrasts"][0]
+    comparison = compare(
+        shards, tmp_path, arms, dataclasses.replace(QUICK, epochs=1), **settings(folds=3, repeats=2, jobs=1)
+    )
+    content = to_json(comparison.results.settings[0].contrasts[0])
     assert content["pairs"] == 6
     for measure in ("final", "area"):
         assert [difference["value"] for difference in content[measure]["differences"]] == [0.0] * 6
         assert content[measure]["verdict"] == "no difference"
-    assert found.results["verdict"]["word"] == "no difference"
+    assert comparison.results.verdict.word == "no difference"
 
 
 @pytest.mark.usefixtures("without_pages")
@@ -149,27 +153,33 @@ def test_other_options_are_refused_and_named_and_more_arms_are_not(
 ) -> None:
     compared = shutil.copytree(compared, tmp_path / "compared")
     with pytest.raises(PlanMismatchError, match=r"--lr 0.01 -> 0.1"):
-        compare(shards, compared, ARMS, dataclasses.replace(QUICK, lr=0.1), folds=2, repeats=1, jobs=1)
+        compare(shards, compared, ARMS, dataclasses.replace(QUICK, lr=0.1), **ONCE)
     with pytest.raises(PlanMismatchError, match=r"folds 2 -> 3"):
-        compare(shards, compared, ARMS, QUICK, folds=3, repeats=1, jobs=1)
+        compare(shards, compared, ARMS, QUICK, **settings(folds=3, repeats=1, jobs=1))
     other = dataclasses.replace(MODULATED, options={**MODULATED.options, "fusion": "add"})
     with pytest.raises(PlanMismatchError, match="arm half"):
-        compare(shards, compared, (BASELINE, other), QUICK, folds=2, repeats=1, jobs=1)
+        compare(shards, compared, (BASELINE, other), QUICK, **ONCE)
     before = runs(compared)
     more = (*ARMS, Arm("half-uniform", {"arch": "modulated", "maps": "uniform", **SCRATCH}, "control"))
-    found = compare(shards, compared, more, QUICK, folds=2, repeats=1, jobs=1)
-    assert found.runs == 8
+    comparison = compare(shards, compared, more, QUICK, **ONCE)
+    assert comparison.runs == 8
     assert before.items() <= runs(compared).items()
 
 
 def test_a_run_that_cannot_be_trained_is_a_warning_and_stops_no_other(shards: Path, tmp_path: Path) -> None:
     broken = Arm("broken", {**BASELINE.options, "lr": 1e4})
-    found = compare(shards, tmp_path, (BASELINE, broken), QUICK, folds=2, repeats=1, jobs=1)
-    assert (found.runs, found.failed) == (2, 2)
-    assert sum("not finite" in warning for warning in found.results["warnings"]) == 2
+    comparison = compare(shards, tmp_path, (BASELINE, broken), QUICK, **ONCE)
+    assert (comparison.runs, comparison.failed) == (2, 2)
+    assert sum("not finite" in warning for warning in comparison.results.warnings) == 2
     assert (tmp_path / "report.html").exists()
     with pytest.raises(SalpipeError, match=r"no run could be trained; the first: .* not finite"):
-        compare(shards, tmp_path / "all", (broken, Arm("worse", broken.options, "reference")), QUICK, folds=2, jobs=1)
+        compare(
+            shards,
+            tmp_path / "all",
+            (broken, Arm("worse", broken.options, "reference")),
+            QUICK,
+            **settings(folds=2, jobs=1),
+        )
 
 
 @pytest.mark.slow
@@ -178,21 +188,19 @@ def test_budgets_and_pretraining_sizes_are_swept(shards: Path, tmp_path: Path) -
     arms = (dataclasses.replace(arms[0], options=BASELINE.options), arms[1])
     source = labeled(tmp_path / "source", 48, seed=1)
     quick = dataclasses.replace(QUICK, epochs=1, init="scratch")
-    found = compare(
+    comparison = compare(
         shards,
         tmp_path / "out",
         arms,
         quick,
-        folds=2,
-        repeats=1,
-        per_class=("4", "all"),
-        pretraining=Pretraining(str(source), ("12", "all")),
-        jobs=1,
+        **settings(
+            folds=2, repeats=1, per_class=("4", "all"), pretrain=str(source), pretrain_size=("12", "all"), jobs=1
+        ),
     )
-    assert [setting["name"] for setting in found.results["settings"]] == ["4 per class", "all images"]
-    assert found.results["settings"][0]["images"]["train"] == [12, 12]
-    assert found.results["settings"][0]["ratio"] == 1  # drawn from 36, validated on 36
-    assert [arm["name"] for arm in found.results["arms"]] == [
+    assert [setting.name for setting in comparison.results.settings] == ["4 per class", "all images"]
+    assert comparison.results.settings[0].images.train == (12, 12)
+    assert comparison.results.settings[0].ratio == 1  # drawn from 36, validated on 36
+    assert [arm.name for arm in comparison.results.arms] == [
         "baseline",
         "full-12",
         "full-all",
@@ -202,26 +210,26 @@ def test_budgets_and_pretraining_sizes_are_swept(shards: Path, tmp_path: Path) -
     assert TrainConfig.read(tmp_path / "out" / "pretrained" / "12" / "full-12" / "seed-0").limit == 12
     begun = TrainConfig.read(tmp_path / "out/runs/all-images/full-12/seed-0-fold-1").start
     assert Path(begun) == (tmp_path / "out" / "pretrained" / "12" / "full-12" / "seed-0").resolve()
-    assert found.runs == 20
+    assert comparison.runs == 20
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"folds": 1}, "--folds 1: use 2 or more, or 0"),
-        ({"repeats": 0}, "--repeats 0: use 1 or more"),
+        ({"repeats": 0}, "--repeats 0: use a number from 1"),
         ({"per_class": ("5", "many")}, "--per-class many: use numbers of images, or 'all'"),
-        ({"per_class": ("5", "5")}, "--per-class 5,5: names a number twice"),
-        ({"jobs": 0}, "--jobs 0: use 1 or more"),
+        ({"per_class": ("5", "5")}, "--per-class 5,5: has a number twice"),
+        ({"jobs": 0}, "--jobs 0: use a number from 1"),
         ({"engine": "loky", "address": "tcp://nowhere:1"}, "loky works on this machine alone"),
-        ({"arms": choose_arms(["baseline", "full"])}, "arm full begins with a trained two-branch network"),
-        ({"pretraining": Pretraining("x")}, "--pretrain: no arm begins with its result"),
+        ({"arms": choose_arms(["baseline", "full"])}, "arm full starts from a trained two-branch network"),
+        ({"pretrain": "x"}, "--pretrain: no arm starts from it"),
     ],
 )
 def test_what_cannot_be_is_one_line(shards: Path, tmp_path: Path, options: dict, message: str) -> None:
     arms = options.pop("arms", ARMS)
     with pytest.raises(SalpipeError, match=message) as error:
-        compare(shards, tmp_path / "out", arms, QUICK, **{"jobs": 1, "folds": 2, **options})
+        compare(shards, tmp_path / "out", arms, QUICK, **settings(**{"jobs": 1, "folds": 2, **options}))
     assert "\n" not in str(error.value)
 
 
@@ -233,12 +241,12 @@ def test_without_bf16_no_network_is_built_to_choose_the_precision(
     compare_module = "saliency_pipeline.comparison.compare"
     monkeypatch.setattr(f"{compare_module}.computes_bf16", lambda _device: bf16)
     monkeypatch.setattr(f"{compare_module}.choose_shared_precision", lambda *args: calls.append(args) or "fp32")
-    plan_only(shards, tmp_path / "out", ARMS, dataclasses.replace(QUICK, precision="auto"), folds=2, repeats=1, jobs=1)
+    plan_only(shards, tmp_path / "out", ARMS, dataclasses.replace(QUICK, precision="auto"), **ONCE)
     assert len(calls) == bf16
 
 
 def test_a_dry_run_counts_measures_and_writes_nothing(shards: Path, tmp_path: Path) -> None:
-    _, tasks, estimate = plan_only(shards, tmp_path / "out", ARMS, QUICK, folds=2, repeats=3, jobs=1)
+    _, tasks, estimate = plan_only(shards, tmp_path / "out", ARMS, QUICK, **settings(folds=2, repeats=3, jobs=1))
     assert (len(tasks), estimate.runs, estimate.steps) == (18, 18, 18 * 2 * 3)
     assert set(estimate.seconds_per_step) == {"baseline", "half", "half-mismatched"}
     assert estimate.seconds > estimate.steps * min(estimate.seconds_per_step.values())
@@ -256,12 +264,12 @@ def trained(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 def test_two_finished_runs_are_compared_image_by_image(trained: dict[str, Path], tmp_path: Path) -> None:
-    found = compare_runs([trained["half"], trained["baseline"]], tmp_path)
-    assert [(arm["name"], arm["kind"]) for arm in found.results["arms"]] == [
+    comparison = compare_runs([trained["half"], trained["baseline"]], tmp_path)
+    assert [(arm.name, arm.kind) for arm in comparison.results.arms] == [
         ("scratch", "candidate"),
         ("baseline", "reference"),
     ]
-    contrast = found.results["settings"][0]["contrasts"][0]
+    contrast = to_json(comparison.results.settings[0].contrasts[0])
     assert contrast["pairs"] == 1
     assert contrast["images"]["images"] == 24
     right = {
@@ -271,14 +279,14 @@ def test_two_finished_runs_are_compared_image_by_image(trained: dict[str, Path],
     assert contrast["images"]["only_arm"] == sum(
         a and not b for a, b in zip(right["half"], right["baseline"], strict=True)
     )
-    assert found.results["verdict"]["word"] == "underpowered"
-    assert "McNemar" in found.results["verdict"]["sentence"]
-    assert found.page.exists()
+    assert comparison.results.verdict.word == "underpowered"
+    assert "McNemar" in comparison.results.verdict.sentence
+    assert comparison.page.exists()
 
 
 def test_arms_are_read_off_what_runs_differ_in(trained: dict[str, Path], tmp_path: Path) -> None:
-    found = compare_runs([trained["baseline"], trained["half"], trained["add"]], tmp_path)
-    assert [arm["name"] for arm in found.results["arms"]] == [
+    comparison = compare_runs([trained["baseline"], trained["half"], trained["add"]], tmp_path)
+    assert [arm.name for arm in comparison.results.arms] == [
         "baseline",
         "scratch,fusion=multiply-skip",
         "scratch,fusion=add",
@@ -357,7 +365,7 @@ def test_kills_at_any_moment_change_no_result(shards: Path, undisturbed: bytes, 
 
 
 @pytest.mark.slow
-def test_a_cluster_that_stands_elsewhere_and_loses_a_worker_gives_the_same_results(
+def test_a_cluster_with_another_working_directory_that_loses_a_worker_gives_the_same_results(
     shards: Path, undisturbed: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     distributed = pytest.importorskip("distributed")
@@ -372,28 +380,6 @@ def test_a_cluster_that_stands_elsewhere_and_loses_a_worker_gives_the_same_resul
         while not runs(tmp_path / "there") and process.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
         os.kill(cluster.workers[0].pid, signal.SIGKILL)
-        _, said = process.communicate(timeout=240)
-    assert process.returncode == 0, said
+        _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
     assert (tmp_path / "there" / "results.json").read_bytes() == undisturbed
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("method", "helps"), [("truth", True), ("nothing", False)])
-def test_maps_that_mark_the_evidence_are_found_to_help_and_others_are_not(
-    tmp_path: Path, method: str, helps: bool
-) -> None:
-    """The positive control: nothing but the map says which of four patches an image is about."""
-    shared = dataclasses.replace(
-        QUICK, backbone="test_resnet", epochs=6, optimizer="adamw", lr=5e-3, augment=(), method=method
-    )
-    neutral = Arm("neutral", {**MODULATED.options, "fusion": "neutral"})
-    control = Arm("neutral-mismatched", {**neutral.options, "maps": "mismatched"}, "control", of="neutral")
-    arms = (*ARMS, neutral, control)
-    found = compare(marked(tmp_path / "shards", 240), tmp_path / "out", arms, shared, folds=3, repeats=2, jobs=1)
-    words = {(c["arm"], c["against"]): c["final"]["verdict"] for c in found.results["settings"][0]["contrasts"]}
-    if helps:
-        for arm in ("half", "neutral"):
-            assert words[arm, "baseline"] == words[arm, f"{arm}-mismatched"] == "better"
-        assert "where the maps point helped" in found.results["verdict"]["sentence"]
-    else:
-        assert "better" not in words.values()

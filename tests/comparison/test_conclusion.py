@@ -23,21 +23,21 @@ def test_it_reads_like_an_abstract():
 def test_three_points_more_at_every_epoch_are_no_faster_convergence():
     """A constant shift earned "converged faster" by its area under the first epochs."""
     for options in ({"effects": {"half": 0.03}, "noise": 0.002}, {"effects": {"half": 0.08}}):
-        found = results(**options)
-        text = " ".join([found["verdict"]["sentence"], *found["verdict"]["details"]])
+        comparison = results(**options)
+        text = " ".join([comparison["verdict"]["sentence"], *comparison["verdict"]["details"]])
         assert "converged faster" not in text
-        assert "higher over the first 10 epochs" in found["verdict"]["sentence"]
-        speed = found["settings"][0]["contrasts"][0]["speed"]
+        assert "higher over the first 10 epochs" in comparison["verdict"]["sentence"]
+        speed = comparison["settings"][0]["contrasts"][0]["speed"]
         assert speed["verdict"] == "undecided"
 
 
 def test_faster_convergence_is_said_of_the_time_to_its_own_final_accuracy_alone():
-    found = results(paces={"half": 1.0}, noise=0.003, plan={"primary": primary(measure="speed")})
-    assert found["verdict"]["word"] == "faster"
-    assert "reached 95 % of its own final accuracy" in found["verdict"]["sentence"]
-    assert "epochs earlier (95 % CI" in found["verdict"]["sentence"]
-    assert "converged faster on this data set" in found["verdict"]["sentence"]
-    speed = found["settings"][0]["contrasts"][0]["speed"]["statistics"]
+    comparison = results(paces={"half": 1.0}, noise=0.003, plan={"primary": primary(measure="speed")})
+    assert comparison["verdict"]["word"] == "faster"
+    assert "reached 95 % of its own final accuracy" in comparison["verdict"]["sentence"]
+    assert "epochs earlier (95 % CI" in comparison["verdict"]["sentence"]
+    assert "converged faster on this data set" in comparison["verdict"]["sentence"]
+    speed = comparison["settings"][0]["contrasts"][0]["speed"]["statistics"]
     assert speed["mean"] < 0
     slower = results(paces={"half": 6.0}, noise=0.003, plan={"primary": primary(measure="speed")})
     assert slower["verdict"]["word"] == "slower"
@@ -117,23 +117,23 @@ def test_every_verdict_is_about_this_data_set_and_says_so_once(options):
 
 
 def test_a_difference_that_is_too_small_to_be_found_is_told_with_what_would_be():
-    found = results()
-    detected = found["settings"][0]["contrasts"][0]["final"]["detectable"]
+    comparison = results()
+    detected = comparison["settings"][0]["contrasts"][0]["final"]["detectable"]
     assert (
         f"a true difference of {100 * detected:.1f} points would have been found in 80 % of such comparisons"
-        in (found["verdict"]["sentence"])
+        in (comparison["verdict"]["sentence"])
     )
 
 
 def test_a_region_of_equivalence_that_the_plan_fixes_is_the_one_that_is_named():
-    found = results(noise=0.002, plan={"rope": 0.02})
-    assert found["rope"] == 0.02
-    assert "equivalent on this data set, within ±2.0 points" in found["verdict"]["sentence"]
+    comparison = results(noise=0.002, plan={"rope": 2.0})
+    assert comparison["rope"] == 0.02
+    assert "equivalent on this data set, within ±2.0 points" in comparison["verdict"]["sentence"]
 
 
 def test_details_have_one_line_per_contrast_with_a_verdict_and_measure():
-    found = results(settings=BUDGETS[-2:], effects=LARGE)
-    details = found["verdict"]["details"]
+    comparison = results(settings=BUDGETS[-2:], effects=LARGE)
+    details = comparison["verdict"]["details"]
     assert len(details) == 2 * 3 * 3
     assert all(line.startswith(BUDGETS[-2:]) for line in details)
     assert sum("after Holm" in line for line in details) == 17

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from saliency_pipeline.comparison.arms import Arm
-from saliency_pipeline.comparison.costs import measure_costs
+from saliency_pipeline.comparison.costs import MapCosts, measure_costs
+from saliency_pipeline.comparison.serialization import to_json
 from saliency_pipeline.training.config import TrainConfig
 from tests.comparison.examples import runs
 
@@ -21,11 +22,11 @@ def test_time_per_arm_with_the_runs_that_tuned_it() -> None:
         dataclasses.replace(run, curves=run.curves | {"seconds": np.full(3, 0.5)})
         for run in runs([HALF], folds=2, repeats=2, epochs=3)
     ]
-    maps = {"images": 10, "seconds": 1.0}
-    found = measure_costs(finished, None, TrainConfig(), maps, tuning=inner)
-    assert found["maps"] == maps
-    assert found["shards"] is None
-    arms = found["settings"]["all images"]
+    maps = MapCosts(10, 1.0)
+    costs = measure_costs(finished, None, TrainConfig(), maps, tuning=inner)
+    assert costs.maps == maps
+    assert costs.shards is None
+    arms = to_json(costs.settings)["all images"]
     assert arms["half"] == {
         "runs": 2,
         "seconds": pytest.approx(6.0),

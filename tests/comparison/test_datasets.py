@@ -8,6 +8,7 @@ import pytest
 
 from saliency_pipeline.comparison import datasets
 from saliency_pipeline.comparison.arms import choose_arms
+from saliency_pipeline.comparison.config import ComparisonConfig, Execution
 from saliency_pipeline.comparison.datasets import (
     combine,
     compare_datasets,
@@ -16,9 +17,11 @@ from saliency_pipeline.comparison.datasets import (
     rebuild_overall,
 )
 from saliency_pipeline.comparison.output import Comparison, is_overall, refuse_output
+from saliency_pipeline.comparison.serialization import to_json
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.recognition import COMPARISON, SHARDS
 from saliency_pipeline.shards.reader import ShardFolder
+from tests.comparison.examples import settings
 from tests.comparison.several import results, write
 from tests.training.examples import labeled
 
@@ -46,10 +49,10 @@ def changed(path: Path, **entries: Any) -> Path:
 
 
 def test_comparisons_give_results_a_table_and_a_page(comparisons: list[Path], tmp_path: Path) -> None:
-    found = combine(comparisons, tmp_path / "out")
-    assert found.results["verdict"]["word"] == "better"
-    assert json.loads((tmp_path / "out" / "results.json").read_text()) == found.results
-    assert [each["report"] for each in found.results["datasets"]] == [f"../{name}/report.html" for name in "abc"]
+    comparison = combine(comparisons, tmp_path / "out")
+    assert comparison.results.verdict.word == "better"
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == to_json(comparison.results)
+    assert [each.report for each in comparison.results.datasets] == [f"../{name}/report.html" for name in "abc"]
     assert is_overall(tmp_path / "out")
     assert not is_overall(comparisons[0])
     names = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")}
@@ -82,10 +85,10 @@ def test_the_same_comparisons_give_the_same_bytes_again(comparisons: list[Path],
         ({"about": {"shards": ["plan-9", "plan-1"]}}, "c: the same shards as b"),
         ({"about": {}}, "does not name its shards"),
         ({"format_version": 1}, "of another version; run its 'salpipe compare' with another output folder"),
-        ({"format": "salpipe-datasets"}, "give the comparisons that it was made of"),
+        ({"format": "salpipe-datasets"}, "give the comparisons that it combines"),
         ({"primary": None}, "no primary question"),
-        ({"settings": []}, "damaged results.json"),
-        ({"leaks": None, "looks": 3}, "damaged results.json"),
+        ({"settings": []}, r"results\.json: damaged"),
+        ({"leaks": None, "looks": 3}, r"results\.json: damaged"),
     ],
 )
 def test_comparisons_that_do_not_belong_together_are_refused(
@@ -141,8 +144,8 @@ def faked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, dict[str, Any]]]:
     """Comparisons that train nothing, and with which arguments they were called."""
     calls: list[tuple[Path, dict[str, Any]]] = []
 
-    def compare(shards: Path, output: Path, arms: Any, shared: Any, **options: Any) -> Comparison:
-        calls.append((output, {"arms": arms, "shared": shared, **options}))
+    def compare(shards: Path, output: Path, arms: Any, shared: Any, *options: Any, **_: Any) -> Comparison:
+        calls.append((output, {"arms": arms, "options": options}))
         content = results(EFFECTS[len(calls) % 3], len(calls))
         content["about"]["plan"]["hash"] = ShardFolder(shards).header.plan
         (output / "results.json").write_text(json.dumps(content))
@@ -159,15 +162,15 @@ def test_each_data_set_is_compared_in_its_own_folder_with_the_same_options(
     monkeypatch.setattr(ShardFolder, "header", Distinct())
     calls = faked(monkeypatch)
     arms = choose_arms(())
-    found = compare_datasets(shards, tmp_path / "out", arms, folds=5, jobs=2)
+    comparison = compare_datasets(shards, tmp_path / "out", arms, **settings(folds=5, jobs=2))
     assert [output for output, _ in calls] == [tmp_path / "out" / path.name for path in shards]
-    assert all(call["arms"] == arms and (call["folds"], call["jobs"]) == (5, 2) for _, call in calls)
-    assert found.results["verdict"]["word"] == "better"
-    assert [each["report"] for each in found.results["datasets"]] == [f"{path.name}/report.html" for path in shards]
+    assert all(call == {"arms": arms, "options": (ComparisonConfig(folds=5), Execution(jobs=2))} for _, call in calls)
+    assert comparison.results.verdict.word == "better"
+    assert [each.report for each in comparison.results.datasets] == [f"{path.name}/report.html" for path in shards]
 
 
 class Distinct:
-    """A header whose plan is document by the folder: examples of one seed and size otherwise share theirs."""
+    """A header whose plan is the name of the folder: examples of one seed and size otherwise share theirs."""
 
     def __get__(self, pairs: ShardFolder, _: type) -> Any:
         return type("Header", (), {"plan": pairs.path.name})()

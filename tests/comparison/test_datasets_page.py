@@ -8,6 +8,9 @@ import pytest
 
 from saliency_pipeline.comparison.datasets_page import forest, write_page
 from saliency_pipeline.comparison.overall import Finished, overall
+from saliency_pipeline.comparison.overall_results import OverallResults
+from saliency_pipeline.comparison.results import Results
+from saliency_pipeline.comparison.serialization import from_json
 from tests.comparison.several import finished, over, results
 from tests.gallery.test_page import EVIL, Page
 
@@ -27,7 +30,9 @@ def page(folder: Path) -> Page:
 
 
 def left_out() -> Finished:
-    return Finished("d", "../d/report.html", results(0.0, 3, leaks=["maps show the image's own label."]))
+    return Finished(
+        "d", "../d/report.html", from_json(Results, results(0.0, 3, leaks=["maps show the image's own label."]))
+    )
 
 
 def test_the_verdict_comes_first_and_every_part_is_there(page: Page) -> None:
@@ -84,12 +89,12 @@ def test_the_table_has_a_row_per_contrast_and_data_set(folder: Path) -> None:
 
 def test_the_forest_has_a_row_per_data_set_and_one_for_the_mean() -> None:
     def rows(document: dict[str, object]) -> list[str]:
-        (axes,) = forest(document).axes
+        (axes,) = forest(from_json(OverallResults, document)).axes
         return [label.get_text() for label in axes.get_yticklabels()]
 
     assert rows(over(*EFFECTS)) == ["a", "b", "c", "mean over data sets"]
     assert rows(over(*EFFECTS[:2])) == ["a", "b"]
-    (axes,) = forest(over(*EFFECTS)).axes
+    (axes,) = forest(from_json(OverallResults, over(*EFFECTS))).axes
     low, high = axes.get_xlim()
     assert all(
         low < each[end] < high for each in over(*EFFECTS)["questions"][0]["estimates"] for end in ("low", "high")
@@ -107,6 +112,6 @@ def test_the_forest_has_a_row_per_data_set_and_one_for_the_mean() -> None:
     ids=["one", "none", "times", "own split"],
 )
 def test_other_results_have_a_page_as_well(tmp_path: Path, document: dict[str, object]) -> None:
-    page = Page(write_page(tmp_path, document))
+    page = Page(write_page(tmp_path, from_json(OverallResults, document)))
     assert document["verdict"]["sentence"] in page.text  # type: ignore[index]
     assert not re.search(r"\bnan\b|\bNone\b|Undefined", page.text)

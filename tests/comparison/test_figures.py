@@ -7,11 +7,19 @@ import pytest
 from matplotlib.figure import Figure
 
 from saliency_pipeline.comparison import report
-from saliency_pipeline.comparison.figures import FIGURES, ReportFigure, confusion
+from saliency_pipeline.comparison.figures import FIGURES, ReportFigure
+from saliency_pipeline.comparison.results import Results
+from saliency_pipeline.comparison.serialization import from_json
 from saliency_pipeline.figures.plotting import new_figure
 from tests.comparison.pages import ARMS, CLASSES, results, without_figures, written
 
 EFFECT = {"half": 0.04}
+
+
+def plotted(name: str, values: dict[str, Any]) -> Figure | None:
+    """A figure of the first setting of some results."""
+    content = from_json(Results, values)
+    return FIGURES[name].plot(content, content.settings[0])
 
 
 @pytest.mark.parametrize(
@@ -25,9 +33,8 @@ def test_the_threshold_is_called_fixed_or_descriptive_beside_the_curves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threshold: dict[str, Any], label: str
 ) -> None:
     values = results()
-    setting = values["settings"][0]
-    setting["threshold"] = threshold
-    figure = FIGURES["first-epochs"].plot(values, setting)
+    values["settings"][0]["threshold"] = threshold
+    figure = plotted("first-epochs", values)
     assert figure is not None
     (axes,) = figure.axes
     (text,) = axes.texts
@@ -45,7 +52,7 @@ def test_the_threshold_is_called_fixed_or_descriptive_beside_the_curves(
 @pytest.mark.parametrize("name", ["paired-differences", "forest"])
 def test_differences_have_three_measures_in_rows_by_role(name: str) -> None:
     values = results(effects=EFFECT)
-    figure = FIGURES[name].plot(values, values["settings"][0])
+    figure = plotted(name, values)
     assert figure is not None
     assert [axes.get_title(loc="left") for axes in figure.axes] == [
         "final accuracy, points",
@@ -61,7 +68,7 @@ def test_differences_have_three_measures_in_rows_by_role(name: str) -> None:
 def test_of_many_classes_the_figure_shows_some(tmp_path: Path) -> None:
     classes = (*CLASSES, *(f"class {number}" for number in range(400)))
     values = results(classes=classes, folds=2, repeats=1)
-    figure = confusion(values, values["settings"][0])
+    figure = plotted("confusion", values)
     assert figure is not None
     assert figure.axes[0].get_title(loc="left") == "80 of 403 classes: those confused most"
 
@@ -75,7 +82,7 @@ def test_long_names_keep_their_end_in_figures() -> None:
         (f"{name}-uniform", "control", name),
     )
     values = results(arms=arms)
-    figure = FIGURES["final-accuracies"].plot(values, values["settings"][0])
+    figure = plotted("final-accuracies", values)
     assert figure is not None
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert len(set(labels)) == 4

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from saliency_pipeline.comparison.finished_runs import compare_runs
+from saliency_pipeline.comparison.serialization import to_json
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train
@@ -103,7 +104,7 @@ def other_random_weights(run: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "difference"),
     [
-        (other_plan, r"shards .*/shards \(plan plan-labelle\) and .*/shards \(plan plan-of-othe\)"),
+        (other_plan, r"shards .*/shards \(plan plan-labeled\) and .*/shards \(plan plan-of-othe\)"),
         (other_precision, "--precision fp32 and bf16"),
         (other_folds, "--folds none and 3"),
         (other_grouping, "--folds none and 3, --group-by none and level"),
@@ -158,7 +159,7 @@ def test_runs_of_other_seeds_are_no_pair(folder: Path, tmp_path: Path) -> None:
 
 def test_a_fourth_channel_leaves_the_rest_of_the_first_weights_comparable(folder: Path, tmp_path: Path) -> None:
     runs = [folder / "baseline", folder / "input"]
-    assert compare_runs(runs, tmp_path / "out").results["settings"][0]["contrasts"][0]["pairs"] == 1
+    assert compare_runs(runs, tmp_path / "out").results.settings[0].contrasts[0].pairs == 1
     changed = copy_of(folder / "input", tmp_path)
     provenance = json.loads((changed / "provenance.json").read_text())
     tensors = provenance["initialization"]["tensors"]
@@ -169,8 +170,8 @@ def test_a_fourth_channel_leaves_the_rest_of_the_first_weights_comparable(folder
         compare_runs([folder / "baseline", changed], tmp_path / "again")
 
 
-def test_a_run_that_serves_to_choose_options_is_no_result(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(SalpipeError, match="inner: trained with --inner-split, which serves to choose options"):
+def test_runs_on_an_inner_split_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SalpipeError, match="inner: trained with --inner-split, which is for choosing options"):
         compare_runs([folder / "baseline", folder / "inner"], tmp_path / "out")
 
 
@@ -195,7 +196,7 @@ def test_a_run_of_an_earlier_version_is_refused_until_its_first_weights_are_reco
 
 def test_a_control_belongs_to_the_candidate_that_differs_in_maps_alone(folder: Path, tmp_path: Path) -> None:
     runs = [folder / name for name in ("baseline", "half-mismatched", "half", "input")]
-    results = compare_runs(runs, tmp_path / "out").results
+    results = to_json(compare_runs(runs, tmp_path / "out").results)
     arms = {arm["name"]: arm for arm in results["arms"]}
     assert {name: arm["kind"] for name, arm in arms.items()} == {
         "baseline": "reference",
@@ -213,7 +214,7 @@ def test_a_control_belongs_to_the_candidate_that_differs_in_maps_alone(folder: P
 
 def test_given_runs_are_one_look_that_no_plan_fixed(folder: Path, tmp_path: Path) -> None:
     notes = Notes()
-    results = compare_runs([folder / "baseline", folder / "half"], tmp_path / "out", progress=notes).results
+    results = to_json(compare_runs([folder / "baseline", folder / "half"], tmp_path / "out", progress=notes).results)
     assert results["about"]["given"] is True
     assert any("no plan fixed them beforehand: p values hold for one look" in text for text in results["warnings"])
     assert any("no plan fixed them beforehand" in text for text in notes.notes)
@@ -232,7 +233,7 @@ def test_leaks_that_a_run_accepted_leave_no_verdict(folder: Path, tmp_path: Path
     sentence = "The maps explain every image's own label."
     provenance["leaks"] = [{"name": "label-maps", "sentence": sentence}]
     (half / "provenance.json").write_text(json.dumps(provenance))
-    results = compare_runs([folder / "baseline", half], tmp_path / "out").results
+    results = to_json(compare_runs([folder / "baseline", half], tmp_path / "out").results)
     assert results["leaks"] == ["The maps explain every image's own label (half)."]
     assert results["verdict"]["word"] == "leak"
 
@@ -240,7 +241,7 @@ def test_leaks_that_a_run_accepted_leave_no_verdict(folder: Path, tmp_path: Path
 def test_training_options_may_differ_name_the_arm_and_are_a_warning(folder: Path, tmp_path: Path) -> None:
     half = copy_of(folder / "half", tmp_path)
     edit(half / "config.toml", lambda text: text.replace("batch-size = 16", "batch-size = 8"))
-    results = compare_runs([folder / "baseline", half], tmp_path / "out").results
+    results = to_json(compare_runs([folder / "baseline", half], tmp_path / "out").results)
     assert [arm["name"] for arm in results["arms"]] == ["baseline,batch_size=16", "half,batch_size=8"]
     assert (
         "half,batch_size=8 differs from baseline,batch_size=16 in --batch-size 8 instead of 16 as well: a difference "

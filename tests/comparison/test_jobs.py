@@ -15,6 +15,7 @@ from saliency_pipeline.comparison.compare import compare
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.workers import WorkerDiedError
+from tests.comparison.examples import settings
 from tests.comparison.test_compare import ARMS, QUICK, command, environment, runs
 from tests.training.examples import labeled
 
@@ -33,7 +34,7 @@ def test_workers_that_keep_dying_end_in_one_line(shards: Path, tmp_path: Path, m
 
     monkeypatch.setattr(jobs, "run_in_workers", dying)
     with pytest.raises(SalpipeError, match=r"worker processes died 3 times \(SIGKILL\), perhaps for want of memory"):
-        compare(shards, tmp_path, ARMS, QUICK, folds=2, repeats=1, jobs=2)
+        compare(shards, tmp_path, ARMS, QUICK, **settings(folds=2, repeats=1, jobs=2))
 
 
 def test_without_shared_memory_runs_are_trained_one_by_one(
@@ -43,7 +44,7 @@ def test_without_shared_memory_runs_are_trained_one_by_one(
     monkeypatch.setattr(jobs, "run_in_workers", raising(AssertionError("a worker process was started")))
     notes = Notes()
     quick = dataclasses.replace(QUICK, epochs=1)
-    assert compare(shards, tmp_path, ARMS[:2], quick, folds=2, repeats=1, jobs=2, progress=notes).runs == 4
+    assert compare(shards, tmp_path, ARMS[:2], quick, **settings(folds=2, repeats=1, jobs=2), progress=notes).runs == 4
     assert [note for note in notes.all if "/dev/shm" in note] == ["/dev/shm: read-only; --jobs 2 is done one by one"]
 
 

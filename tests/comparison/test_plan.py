@@ -12,12 +12,14 @@ import pytest
 from saliency_pipeline.comparison import estimate
 from saliency_pipeline.comparison.arms import Arm, choose_arms
 from saliency_pipeline.comparison.compare import compare, plan_only
+from saliency_pipeline.comparison.config import ComparisonConfig
 from saliency_pipeline.comparison.output import Comparison
-from saliency_pipeline.comparison.rules import cumulative_repeats
+from saliency_pipeline.comparison.serialization import to_json
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
+from tests.comparison.examples import settings
 from tests.comparison.pretended import START, Pretended
 from tests.training.examples import labeled
 
@@ -43,7 +45,7 @@ def effect(size: float) -> Any:
 
 
 def made(shards: Path, folder: Path, arms: Sequence[Arm] = (BASELINE, HALF), **options: Any) -> Comparison:
-    return compare(shards, folder, arms, QUICK, **{"folds": 5, "repeats": 2, "jobs": 1, **options})
+    return compare(shards, folder, arms, QUICK, **settings(**{"folds": 5, "repeats": 2, "jobs": 1, **options}))
 
 
 class Notes(Progress):
@@ -112,7 +114,7 @@ def test_a_finished_run_was_seen_also_where_nothing_was_analyzed(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rope": 0.02}, "rope 0.01 -> 0.02"),
+        ({"rope": 2.0}, "rope 0.01 -> 0.02"),
         ({"threshold": 0.8}, "threshold none -> 0.8"),
         ({"looks": 2}, "looks 1 -> 2"),
         ({"lrs": (0.1, 0.2)}, "lrs none -> 0.1,0.2"),
@@ -148,14 +150,14 @@ def test_a_plan_of_an_earlier_version_is_refused(shards: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rope": 0.0}, "--rope 0: use points above 0"),
-        ({"rope": float("nan")}, "--rope nan: use points above 0"),
-        ({"threshold": 1.5}, "--threshold 1.5: use an accuracy"),
-        ({"looks": 0}, "--looks 0: use 1 or more"),
+        ({"rope": 0.0}, "--rope 0.0: use a number from 0.001"),
+        ({"rope": float("nan")}, "--rope nan: use a number from 0.001"),
+        ({"threshold": 1.5}, "--threshold 1.5: use a number from 1e-09 to 1"),
+        ({"looks": 0}, "--looks 0: use a number from 1"),
         ({"looks": 3}, "--looks 3: there are 2 repeats, and every look needs a new one"),
         ({"looks": 2, "folds": 0}, "--looks 2: needs folds"),
-        ({"lrs": (0.1, 0.1)}, "--lr 0.1,0.1: names a rate twice"),
-        ({"primary": "baseline"}, "--primary baseline: baseline is no candidate; choose from half"),
+        ({"lrs": (0.1, 0.1)}, "--lr 0.1,0.1: has a rate twice"),
+        ({"primary": "baseline"}, "--primary baseline: baseline is not a candidate; choose from half"),
         ({"primary": "half:best"}, "--primary half:best: no measure 'best'; choose from final, area, speed"),
         ({"arms": (BASELINE, Arm("half", {"lr": 0.1})), "lrs": (0.1, 0.2)}, "arm half: has its own lr"),
     ],
@@ -166,10 +168,10 @@ def test_rules_that_cannot_be_are_refused(shards: Path, tmp_path: Path, options:
 
 
 def test_looks_share_the_repeats() -> None:
-    assert cumulative_repeats(5, 5) == (1, 2, 3, 4, 5)
+    assert ComparisonConfig(repeats=5, looks=5).look_repeats == (1, 2, 3, 4, 5)
     for repeats in range(1, 20):
         for looks in range(1, repeats + 1):
-            shares = cumulative_repeats(repeats, looks)
+            shares = ComparisonConfig(repeats=repeats, looks=looks).look_repeats
             assert len(shares) == looks
             assert shares[-1] == repeats
             assert all(earlier < later for earlier, later in zip((0, *shares), shares, strict=False))
@@ -177,10 +179,10 @@ def test_looks_share_the_repeats() -> None:
 
 def test_a_decided_question_ends_the_training(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notes, pretended = Notes(), Pretended(monkeypatch, effect(0.2))
-    found = made(shards, tmp_path, repeats=6, looks=3, progress=notes)
+    comparison = made(shards, tmp_path, repeats=6, looks=3, progress=notes)
     # folds of the first two repeats, two arms
-    assert (found.runs, len(pretended.trained)) == (20, 20)
-    assert [look["decided"] for look in found.results["looks"]["made"]] == [True]
+    assert (comparison.runs, len(pretended.trained)) == (20, 20)
+    assert [look.decided for look in comparison.results.looks.made] == [True]
     assert any("look 1 of 3 after 2 of 6 repeats" in note and "no further run is needed" in note for note in notes.all)
     before = (tmp_path / "results.json").read_bytes()
     made(shards, tmp_path, repeats=6, looks=3)
@@ -192,9 +194,9 @@ def test_without_an_effect_all_looks_are_made_and_resuming_changes_nothing(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretended = Pretended(monkeypatch, effect(0.0))
-    found = made(shards, tmp_path / "whole", repeats=4, looks=2)
-    assert [(look["repeats"], look["decided"]) for look in found.results["looks"]["made"]] == [(2, False), (4, False)]
-    assert found.runs == 40
+    comparison = made(shards, tmp_path / "whole", repeats=4, looks=2)
+    assert [(look.repeats, look.decided) for look in comparison.results.looks.made] == [(2, False), (4, False)]
+    assert comparison.runs == 40
     whole, count = (tmp_path / "whole" / "results.json").read_bytes(), len(pretended.trained)
 
     def killed(config: TrainConfig) -> float:
@@ -216,7 +218,7 @@ def test_without_an_effect_all_looks_are_made_and_resuming_changes_nothing(
 
 def test_results_hold_maps_and_starts(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Pretended(monkeypatch, effect(0.0))
-    results = made(shards, tmp_path).results
+    results = to_json(made(shards, tmp_path).results)
     assert results["starts"] == {"baseline": None, "half": START}
     assert [(row["class"], row["images"]) for row in results["maps"]] == [
         ("circle", 32),
@@ -256,7 +258,7 @@ def test_the_first_run_of_every_arm_decides_the_precision(
     monkeypatch.setattr(f"{module}.choose_shared_precision", lambda configs, *_: calls.append(configs) or "fp32")
     arms = [dataclasses.replace(arm, options=arm.options | {"init": "scratch"}) for arm in choose_arms(())]
     automatic = dataclasses.replace(QUICK, precision="auto")
-    plan_only(shards, tmp_path / "out", arms, automatic, folds=2, repeats=1, jobs=1)
+    plan_only(shards, tmp_path / "out", arms, automatic, **settings(folds=2, repeats=1, jobs=1))
     assert [(config.arch, config.maps) for config in calls[0]] == [
         ("baseline", "own"),
         ("modulated", "own"),

@@ -7,8 +7,10 @@ import pytest
 
 from saliency_pipeline.comparison.arms import Question, choose_arms, contrasts
 from saliency_pipeline.comparison.compare import compare, plan_only
-from saliency_pipeline.comparison.pretraining import Pretraining, unequal_starts, with_pretrained
+from saliency_pipeline.comparison.config import ComparisonConfig
+from saliency_pipeline.comparison.pretraining import unequal_starts, with_pretrained
 from saliency_pipeline.training.config import TrainConfig
+from tests.comparison.examples import settings
 from tests.comparison.pretended import Pretended
 from tests.training.examples import disable_plots, labeled
 
@@ -27,7 +29,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_full_is_compared_with_a_baseline_of_the_same_source_images() -> None:
-    arms = with_pretrained(choose_arms(FULL), Pretraining("source"))
+    arms = with_pretrained(choose_arms(FULL), ComparisonConfig(pretrain="source"))
     assert [(arm.name, arm.kind, arm.of, arm.reference) for arm in arms] == [
         ("baseline", "reference", "", ""),
         ("full", "candidate", "", "baseline-full"),
@@ -45,7 +47,7 @@ def test_full_is_compared_with_a_baseline_of_the_same_source_images() -> None:
 
 
 def test_every_size_has_a_baseline_of_its_own() -> None:
-    arms = with_pretrained(choose_arms(FULL), Pretraining("source", ("12", "all")))
+    arms = with_pretrained(choose_arms(FULL), ComparisonConfig(pretrain="source", pretrain_size=("12", "all")))
     assert [(arm.name, arm.of, arm.reference) for arm in arms] == [
         ("baseline", "", ""),
         ("full-12", "", "baseline-full-12"),
@@ -55,7 +57,9 @@ def test_every_size_has_a_baseline_of_its_own() -> None:
         ("baseline-full-12", "", ""),
         ("baseline-full-all", "", ""),
     ]
-    named = with_pretrained(choose_arms(("baseline", "baseline-full", "full"), controls=()), Pretraining("source"))
+    named = with_pretrained(
+        choose_arms(("baseline", "baseline-full", "full"), controls=()), ComparisonConfig(pretrain="source")
+    )
     assert [(arm.name, arm.reference) for arm in named] == [
         ("baseline", ""),
         ("baseline-full", ""),
@@ -66,7 +70,7 @@ def test_every_size_has_a_baseline_of_its_own() -> None:
 def test_a_candidate_with_other_options_gets_a_baseline_with_these(tmp_path: Path) -> None:
     (tmp_path / "arms.toml").write_text('[arm.fast]\nlike = "full"\nlr = 0.1\nfusion = "add"\n')
     arms = with_pretrained(
-        choose_arms(("baseline", "full"), tmp_path / "arms.toml", controls=()), Pretraining("source")
+        choose_arms(("baseline", "full"), tmp_path / "arms.toml", controls=()), ComparisonConfig(pretrain="source")
     )
     by_name = {arm.name: arm for arm in arms}
     assert by_name["full"].reference == "baseline-full"
@@ -83,9 +87,9 @@ def test_pretraining_is_repeated_with_the_seed_and_maps_of_its_arm(
     shards: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretended = Pretended(monkeypatch, lambda config: 0.5)
-    options = {"folds": 2, "repeats": 2, "jobs": 1, "pretraining": Pretraining(str(source))}
+    options = {"folds": 2, "repeats": 2, "jobs": 1, "pretrain": str(source)}
     # configurations are checked before the pretraining is there
-    compare(shards, tmp_path, choose_arms(FULL), QUICK, **options)
+    compare(shards, tmp_path, choose_arms(FULL), QUICK, **settings(**options))
     trained = {str(Path(run).relative_to(tmp_path)): config for run, config in pretended.trained}
     first = {run: config for run, config in trained.items() if run.startswith("pretrained")}
     assert {run: (config.arch, config.maps, config.seed) for run, config in first.items()} == {
@@ -107,10 +111,10 @@ def test_pretraining_is_repeated_with_the_seed_and_maps_of_its_arm(
 
 
 def test_a_given_start_is_a_warning(shards: Path, tmp_path: Path) -> None:
-    arms = with_pretrained(choose_arms(("baseline", "full"), start="run"), None)
+    arms = with_pretrained(choose_arms(("baseline", "full"), start="run"), ComparisonConfig())
     (warning,) = unequal_starts(arms)
     assert warning.startswith("full has seen source images which baseline has not")
-    assert unequal_starts(with_pretrained(choose_arms(FULL), Pretraining("source"))) == []
+    assert unequal_starts(with_pretrained(choose_arms(FULL), ComparisonConfig(pretrain="source"))) == []
 
 
 def test_a_dry_run_counts_pretraining_by_repeat(shards: Path, source: Path, tmp_path: Path) -> None:
@@ -119,10 +123,7 @@ def test_a_dry_run_counts_pretraining_by_repeat(shards: Path, source: Path, tmp_
         tmp_path / "out",
         choose_arms(("baseline", "full"), controls=()),
         QUICK,
-        folds=2,
-        repeats=2,
-        pretraining=Pretraining(str(source), ("12", "all")),
-        jobs=1,
+        **settings(folds=2, repeats=2, pretrain=str(source), pretrain_size=("12", "all"), jobs=1),
     )
     assert [arm.name for arm in plan.arms] == [
         "baseline",
@@ -145,10 +146,14 @@ def test_baselines_and_full_arms_train_from_their_own_pretraining(
     disable_plots(monkeypatch)
     arms = choose_arms(FULL)
     arms = (dataclasses.replace(arms[0], options={"arch": "baseline", "init": "scratch"}), *arms[1:])
-    found = compare(
-        shards, tmp_path, arms, QUICK, folds=2, repeats=2, pretraining=Pretraining(str(source), ("12",)), jobs=1
+    comparison = compare(
+        shards,
+        tmp_path,
+        arms,
+        QUICK,
+        **settings(folds=2, repeats=2, pretrain=str(source), pretrain_size=("12",), jobs=1),
     )
-    assert (found.runs, found.failed) == (16, 0)
-    made = {(c["arm"], c["against"]) for c in found.results["settings"][0]["contrasts"]}
+    assert (comparison.runs, comparison.failed) == (16, 0)
+    made = {(c.arm, c.against) for c in comparison.results.settings[0].contrasts}
     assert ("full", "baseline-full") in made
     assert ("full", "baseline") not in made

@@ -11,12 +11,12 @@ from saliency_pipeline.comparison.arms import Arm, choose_arms
 from saliency_pipeline.comparison.compare import compare, plan_only
 from saliency_pipeline.comparison.finished_runs import compare_runs
 from saliency_pipeline.comparison.output import Comparison
-from saliency_pipeline.comparison.plan import Pretraining
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.models.trained.training_images import ENTRY
 from saliency_pipeline.shards.shard import Shard
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train
+from tests.comparison.examples import settings
 from tests.training.examples import labeled
 from tests.training.leaky import IMAGES, leaky
 
@@ -34,7 +34,7 @@ ARMS = (BASELINE, HALF, PRIOR)
 
 def compared(shards: Path, folder: Path, *allowed: str, arms: tuple[Arm, ...] = ARMS, **options: Any) -> Comparison:
     shared = dataclasses.replace(QUICK, allow_leaks=allowed)
-    return compare(shards, folder, arms, shared, **{"folds": 2, "repeats": 1, "jobs": 1, **options})
+    return compare(shards, folder, arms, shared, **settings(**{"folds": 2, "repeats": 1, "jobs": 1, **options}))
 
 
 def refused(shards: Path, folder: Path, message: str, *allowed: str, **options: Any) -> None:
@@ -46,7 +46,13 @@ def refused(shards: Path, folder: Path, message: str, *allowed: str, **options: 
     assert not (folder / "pretrained").exists()
     shared = dataclasses.replace(QUICK, allow_leaks=allowed)
     with pytest.raises(SalpipeError, match=message):
-        plan_only(shards, folder, options.pop("arms", ARMS), shared, **{"folds": 2, "repeats": 1, "jobs": 1, **options})
+        plan_only(
+            shards,
+            folder,
+            options.pop("arms", ARMS),
+            shared,
+            **settings(**{"folds": 2, "repeats": 1, "jobs": 1, **options}),
+        )
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +65,12 @@ def test_label_maps_are_refused_once_for_all_runs(label_maps: Path, tmp_path: Pa
     refused(label_maps, tmp_path, "--allow-leaks label-maps", "source-images")
     with pytest.raises(OptionError, match="--allow-leaks all: choose from label-maps, source-images"):
         compared(label_maps, tmp_path, "all")
-    assert compared(label_maps, tmp_path / "none", arms=(BASELINE, LEARNED)).results["leaks"] == []
+    assert compared(label_maps, tmp_path / "none", arms=(BASELINE, LEARNED)).results.leaks == ()
 
 
 def test_an_accepted_leak_is_in_every_run_and_in_the_results(label_maps: Path, tmp_path: Path) -> None:
-    found = compared(label_maps, tmp_path / "a", "label-maps", arms=(BASELINE, HALF))
-    (sentence,) = found.results["leaks"]
+    comparison = compared(label_maps, tmp_path / "a", "label-maps", arms=(BASELINE, HALF))
+    (sentence,) = comparison.results.leaks
     assert sentence == (
         "The maps explain every image's own label, so that the map of a validation or test image depends on the class "
         "to be predicted (2 of 4 runs: half)."
@@ -76,7 +82,7 @@ def test_an_accepted_leak_is_in_every_run_and_in_the_results(label_maps: Path, t
     for run in runs:
         assert TrainConfig.read(run).allow_leaks == ("label-maps",)  # type: ignore[union-attr]
     again = compare_runs(runs, tmp_path / "b")
-    assert again.results["leaks"] == [sentence.replace("(2 of 4 runs: half)", "(scratch)")]
+    assert again.results.leaks == (sentence.replace("(2 of 4 runs: half)", "(scratch)"),)
 
 
 def test_flags_are_read_once_for_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +98,7 @@ def test_flags_are_read_once_for_all_runs(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_shards_without_leaks_make_no_split_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("saliency_pipeline.comparison.leaks.split_of", lambda *_: pytest.fail("a split was made"))
-    plan_only(leaky(tmp_path / "shards"), tmp_path / "out", ARMS, QUICK, folds=2, repeats=1, jobs=1)
+    plan_only(leaky(tmp_path / "shards"), tmp_path / "out", ARMS, QUICK, **settings(folds=2, repeats=1, jobs=1))
 
 
 def test_pretraining_on_images_of_the_comparison_is_refused(tmp_path: Path) -> None:
@@ -104,14 +110,14 @@ def test_pretraining_on_images_of_the_comparison_is_refused(tmp_path: Path) -> N
         r"--from .*/pretrained/all/full/seed-0: that network was trained on \d+ of the \d+ validation and test "
         r"images; .* --allow-leaks start-images.* \(4 of 8 runs: full, baseline-full\)$"
     )
-    refused(shards, tmp_path / "a", message, arms=arms, pretraining=Pretraining(str(same)))
+    refused(shards, tmp_path / "a", message, arms=arms, pretrain=str(same))
     other = labeled(tmp_path / "other", IMAGES, seed=1)
-    found = compared(shards, tmp_path / "b", arms=arms, pretraining=Pretraining(str(other)))
-    assert found.results["leaks"] == []
+    comparison = compared(shards, tmp_path / "b", arms=arms, pretrain=str(other))
+    assert comparison.results.leaks == ()
     # the comparison's own pretraining must not leak either
     leaking = leaky(tmp_path / "leaking", target="label", seed=2)
     message = r"leaking: the maps explain .* \(1 of 8 runs: pretraining of full\)$"
-    refused(shards, tmp_path / "c", message, arms=arms, pretraining=Pretraining(str(leaking)))
+    refused(shards, tmp_path / "c", message, arms=arms, pretrain=str(leaking))
 
 
 def test_a_given_start_is_checked_for_every_fold(tmp_path: Path) -> None:
@@ -121,4 +127,4 @@ def test_a_given_start_is_checked_for_every_fold(tmp_path: Path) -> None:
     refused(shards, tmp_path / "a", r"--from .*run: that network .* \(2 of 4 runs: full\)$", arms=(BASELINE, full))
     # with the shards' own split it was trained on the same images
     own = compared(shards, tmp_path / "b", arms=(BASELINE, full), folds=0)
-    assert own.results["leaks"] == []
+    assert own.results.leaks == ()

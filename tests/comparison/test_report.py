@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from saliency_pipeline.comparison.costs import Costs
 from saliency_pipeline.comparison.figures import FIGURES
 from saliency_pipeline.comparison.report import write_report
-from tests.comparison.pages import ARMS, CLASSES, costs, picture, results, without_figures, written
+from saliency_pipeline.comparison.results import Results
+from saliency_pipeline.comparison.serialization import from_json
+from tests.comparison.pages import ARMS, CLASSES, results, without_figures, written
 from tests.gallery.test_page import Page
 from tests.gallery.test_show import CHROMIUM
 
@@ -76,7 +79,7 @@ def test_the_verdict_is_first_and_every_part_follows_in_order(page: Page, folder
         "Candidates vs. the reference",
         "Candidates vs. their own controls",
         "Controls vs. the reference: descriptive, without a verdict",
-        "Where the arms start",
+        "Initial networks",
         "Maps and duplicates",
         "Learning rates",
         "Arms in detail",
@@ -137,7 +140,7 @@ def test_looks_starts_maps_duplicates_and_tuning_are_shown(budgets: tuple[Page, 
     assert "<b>shirt</b> 80 12.5 % 25.0 %" in words
     assert "12 images in 1 group are kept in the same fold" in words
     assert "kept together by group: level" in words
-    assert "120 runs were spent on it, 2 of which diverged" in words
+    assert "120 runs were used for tuning, 2 of which diverged" in words
     assert "half 3 7" in words
     assert "tuning, all its runs" in words
     assert "1.0 min" not in words
@@ -149,7 +152,7 @@ def test_without_a_search_the_page_says_that_folds_may_share_images(
 ) -> None:
     duplicates = {"searched": False, "images": 0, "groups": 0, "by": None}
     words = without_figures(tmp_path, results(duplicates=duplicates), monkeypatch).text
-    assert "Nobody searched for near duplicates: folds may share images." in words
+    assert "Near duplicates were not searched for: folds may share images." in words
     assert "None of the 300 maps is all zero or constant." in words
 
 
@@ -198,7 +201,7 @@ def test_runs_without_a_plan_have_no_planned_question(tmp_path: Path, monkeypatc
 @pytest.mark.usefixtures("page")
 def test_the_same_results_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     values = results(effects=EFFECT)
-    write_report(tmp_path, json.loads(json.dumps(values)), costs(values), picture)
+    written(tmp_path, json.loads(json.dumps(values)))
     files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.*"))
     assert len(files) == 2 + 2 * len(FIGURES)
     for name in files:
@@ -249,12 +252,12 @@ def test_nothing_is_requested_from_the_network(budgets: tuple[Page, Path]) -> No
 def test_what_is_missing_is_left_out(tmp_path: Path, options: dict[str, Any]) -> None:
     values = results(**options)
     values["settings"][0] |= {"confusion": None, "disagreements": []}
-    page = Page(write_report(tmp_path, values, {"settings": {}, "maps": None}, lambda key: None))
+    page = Page(write_report(tmp_path, from_json(Results, values), Costs({}), lambda key: None))
     assert values["verdict"]["sentence"] in page.text
     assert "Costs" not in page.text
     assert ("McNemar" in page.text) == (options == {"folds": 0, "repeats": 1})
     assert "Confusion" not in page.text
-    assert ("do not record how far their first networks are" in page.text) == ("starts" in options)
+    assert ("do not record how far their initial networks are" in page.text) == ("starts" in options)
 
 
 MEASURE = """<script>
@@ -310,7 +313,8 @@ def test_names_that_utf8_cannot_hold_or_that_turn_the_direction_are_isolated(tmp
         "key": "\u202egpj.exe",
         "predicted_arm": "'><script>",
     }
-    text = write_report(tmp_path, values, costs(values), picture).read_text(encoding="utf-8")
+    written(tmp_path, values)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
     for name in ("?", "\u202egpj.exe", "&#39;&gt;&lt;script&gt;"):
         assert re.search(rf"<bdi[^>]*>{re.escape(name)}</bdi>", text)
 

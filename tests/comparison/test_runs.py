@@ -12,8 +12,8 @@ def test_answers_are_those_that_were_written(tmp_path, classes):
     keys = [f"{name}/{number}.jpg" for number, name in enumerate(classes)]
     labels = np.array([0, 1, 2])
     write_predictions(tmp_path, keys, labels, np.eye(3, dtype=np.float32)[[0, 2, 2]], classes)
-    found = _read_predictions(tmp_path / VALIDATION)
-    assert found is not None
-    assert (found.keys, found.labels) == (tuple(keys), classes)
-    assert found.predicted == (classes[0], classes[2], classes[2])
-    assert recalls([found], classes) == [1, 0, 1]
+    predictions = _read_predictions(tmp_path / VALIDATION)
+    assert predictions is not None
+    assert (predictions.keys, predictions.labels) == (tuple(keys), classes)
+    assert predictions.predicted == (classes[0], classes[2], classes[2])
+    assert recalls([predictions], classes) == [1, 0, 1]

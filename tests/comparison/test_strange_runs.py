@@ -11,6 +11,7 @@ from saliency_pipeline.comparison.output import rebuild
 from saliency_pipeline.comparison.plan import Task
 from saliency_pipeline.comparison.plan_file import PLAN, chosen_before
 from saliency_pipeline.comparison.runs import is_finished, read_run
+from saliency_pipeline.comparison.serialization import to_json
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.training.checkpoint import COLUMNS
 from saliency_pipeline.training.config import TrainConfig
@@ -88,7 +89,7 @@ def test_start_and_first_weights_are_read_where_they_were_recorded(finished: Pat
     initial = {"sha256": "x", "origin": "o", "loaded": [], "xavier": ["fc.weight"], "tensors": TENSORS}
     rewrite(finished, start=START, initialization=initial)
     run = read_run(finished, "arm", "all images")
-    assert run.start == START
+    assert to_json(run.start) == START
     assert (run.first.origin, run.first.random, run.first.tensors) == ("o", {"fc.weight"}, TENSORS)
 
 

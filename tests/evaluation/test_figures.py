@@ -1,4 +1,4 @@
-"""The confusion matrix and the reliability diagram: sizes, colors, hostile names, what is written."""
+"""Confusion matrix and reliability diagram: sizes, colors, hostile names, and the files written."""
 
 import os
 import subprocess
@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.evaluation.figures import plot_confusion, plot_reliability
+from saliency_pipeline.evaluation.figures import plot_confusion, plot_reliability, show_matrix
+from saliency_pipeline.figures.plotting import new_figure
 from saliency_pipeline.statistics.metrics import calibration
 
 HOSTILE = (
@@ -40,7 +41,7 @@ def pixels_of(pixels: np.ndarray, color: tuple[int, int, int]) -> int:
     return int((abs(pixels - color).max(axis=2) < 3).sum())
 
 
-def draw(confusion: np.ndarray, path: Path, names: tuple[str, ...] = ()) -> np.ndarray:
+def plotted(confusion: np.ndarray, path: Path, names: tuple[str, ...] = ()) -> np.ndarray:
     plot_confusion(confusion, names or tuple(f"class {i}" for i in range(len(confusion))), path)
     assert os.listdir(path.parent) == [path.name]
     return picture(path)
@@ -48,22 +49,22 @@ def draw(confusion: np.ndarray, path: Path, names: tuple[str, ...] = ()) -> np.n
 
 @pytest.mark.slow
 def test_the_picture_grows_with_the_classes(tmp_path: Path) -> None:
-    heights = [len(draw(np.eye(count, dtype=np.int64), tmp_path / "c.png")) for count in (1, 10, 25, 26, 60)]
+    heights = [len(plotted(np.eye(count, dtype=np.int64), tmp_path / "c.png")) for count in (1, 10, 25, 26, 60)]
     assert heights[0] < heights[1] < heights[2]
     assert heights[3] < heights[4]
 
 
 def test_colors_follow_the_share_of_the_row_and_not_the_count(tmp_path: Path) -> None:
-    few = draw(np.diag([1, 5, 9]), tmp_path / "c.png")
-    many = draw(np.diag([1000, 5000, 9000]), tmp_path / "c.png")
+    few = plotted(np.diag([1, 5, 9]), tmp_path / "c.png")
+    many = plotted(np.diag([1000, 5000, 9000]), tmp_path / "c.png")
     for pixels in (few, many):
         # three cells of (2.4 / 3 inches * 150 dots)² less their numbers
         assert pixels_of(pixels, DARKEST) == pytest.approx(3 * 120**2, rel=0.08)
 
 
 def test_a_class_without_images_has_a_grey_row(tmp_path: Path) -> None:
-    whole = draw(np.diag([3, 3, 3]), tmp_path / "c.png")
-    without = draw(np.diag([3, 0, 3]), tmp_path / "c.png")
+    whole = plotted(np.diag([3, 3, 3]), tmp_path / "c.png")
+    without = plotted(np.diag([3, 0, 3]), tmp_path / "c.png")
     assert pixels_of(whole, GREY) < 500
     assert pixels_of(without, GREY) == pytest.approx(3 * 120**2, rel=0.02)
 
@@ -71,7 +72,7 @@ def test_a_class_without_images_has_a_grey_row(tmp_path: Path) -> None:
 def test_counts_are_written_up_to_25_classes(tmp_path: Path) -> None:
     # white numbers on the dark diagonal
     def white_on_the_diagonal(count: int) -> int:
-        pixels = draw(np.eye(count, dtype=np.int64), tmp_path / "c.png")
+        pixels = plotted(np.eye(count, dtype=np.int64), tmp_path / "c.png")
         rows, columns = np.nonzero(abs(pixels - DARKEST).max(axis=2) < 3)
         columns = columns[columns < 0.85 * pixels.shape[1]]
         first = pixels[rows.min() + 3 : rows.min() + 18, columns.min() + 3 : columns.min() + 18]
@@ -84,7 +85,7 @@ def test_counts_are_written_up_to_25_classes(tmp_path: Path) -> None:
 
 
 def test_hostile_names_are_drawn_as_they_are(tmp_path: Path) -> None:
-    pixels = draw(np.eye(len(HOSTILE), dtype=np.int64), tmp_path / "c.png", HOSTILE)
+    pixels = plotted(np.eye(len(HOSTILE), dtype=np.int64), tmp_path / "c.png", HOSTILE)
     # names are cut: the picture is not much larger than with short ones
     assert pixels.shape[1] < 2000
     assert pixels_of(pixels, DARKEST) > 1000
@@ -94,18 +95,18 @@ def test_hostile_names_are_drawn_as_they_are(tmp_path: Path) -> None:
 def test_the_picture_of_several_hundred_classes_stays_within_its_limit(tmp_path: Path) -> None:
     names = tuple(f"{i} of a rather long kind of name" for i in range(400))
     generator = np.random.default_rng(0)
-    pixels = draw(generator.integers(0, 3, (400, 400)) + 50 * np.eye(400, dtype=np.int64), tmp_path / "c.png", names)
+    pixels = plotted(generator.integers(0, 3, (400, 400)) + 50 * np.eye(400, dtype=np.int64), tmp_path / "c.png", names)
     assert max(pixels.shape) < 3800
 
 
 @pytest.mark.slow
 def test_huge_counts_stay_in_their_cells(tmp_path: Path) -> None:
-    pixels = draw(np.full((25, 25), 99_999_999), tmp_path / "c.png")
+    pixels = plotted(np.full((25, 25), 99_999_999), tmp_path / "c.png")
     assert pixels.shape[0] < 2400
 
 
 def test_matrices_that_do_not_fit_the_names_are_a_defect(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"wanted \(2, 2\) for 2 classes"):
+    with pytest.raises(ValueError, match=r"expected \(2, 2\) for 2 classes"):
         plot_confusion(np.eye(3, dtype=np.int64), ("a", "b"), tmp_path / "c.png")
     assert os.listdir(tmp_path) == []
 
@@ -119,8 +120,8 @@ BLUE, ORANGE, DARK = (143, 193, 227), (213, 94, 0), (107, 107, 107)
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray, path: Path) -> np.ndarray:
-    found = calibration(labels, probabilities)
-    plot_reliability([vars(one) for one in found.bins], found.ece, path)
+    calibrated = calibration(labels, probabilities)
+    plot_reliability([vars(one) for one in calibrated.bins], calibrated.ece, path)
     pixels = picture(path)
     assert pixels.shape == (1400, 1200, 3)
     return pixels
@@ -162,3 +163,13 @@ def test_no_images_is_an_empty_diagram(tmp_path: Path) -> None:
 def test_drawing_needs_no_pyplot() -> None:
     code = "import sys, saliency_pipeline.evaluation.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("count", "labels"), [(10, 10), (100, 50)])
+def test_labels_that_would_touch_are_thinned_out(count: int, labels: int) -> None:
+    axes = new_figure(8, 8).subplots()
+    names = [f"class {number}" for number in range(count)]
+    show_matrix(axes, np.eye(count, dtype=np.int64), np.ones(count, np.int64), names, 7.1, count)
+    assert [label.get_text() for label in axes.get_yticklabels()] == names[:: count // labels]
+    assert [label.get_text() for label in axes.get_xticklabels()] == names[:: count // labels]
+    assert axes.get_title(loc="left") == ""

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.figures.plotting import VERBATIM, label_text, name_cells, new_figure, write_png, write_svg
+from saliency_pipeline.figures.plotting import VERBATIM, label_text, new_figure, write_png, write_svg
 
 
 def test_any_character_can_be_plotted(tmp_path: Path) -> None:
@@ -38,15 +38,6 @@ def test_any_character_can_be_plotted(tmp_path: Path) -> None:
 )
 def test_labels_are_short_and_printable(text: str, wanted: str) -> None:
     assert label_text(text, 10) == wanted
-
-
-@pytest.mark.parametrize(("count", "labels"), [(10, 10), (100, 50)])
-def test_labels_that_would_touch_are_thinned_out(count: int, labels: int) -> None:
-    axes = new_figure(8, 8).subplots()
-    name_cells(axes, [f"class {number}" for number in range(count)], 7.1)
-    texts = [label.get_text() for label in axes.get_yticklabels()]
-    assert texts == [f"class {number}" for number in range(0, count, count // labels)]
-    assert [label.get_text() for label in axes.get_xticklabels()] == texts
 
 
 def test_an_svg_is_the_same_every_time(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from saliency_pipeline.comparison.arms import choose_arms
+from saliency_pipeline.comparison.config import ComparisonConfig
 from saliency_pipeline.comparison.plan import Plan as ComparisonPlan
 from saliency_pipeline.comparison.plan_file import described
 from saliency_pipeline.generation.plan import Plan, store_plan
@@ -154,7 +155,7 @@ def run_tables(root: Path) -> Iterator[Path]:
 
 def comparison_plan() -> ComparisonPlan:
     """Specification of the comparison that `comparisons` writes."""
-    return ComparisonPlan("shards", "plan-labeled", choose_arms(()), CONFIG, 5, 2, ("all",), None, 1, False)
+    return ComparisonPlan("shards", "plan-labeled", choose_arms(()), CONFIG, ComparisonConfig(), 1, False)
 
 
 def comparisons(root: Path) -> Iterator[Path]:

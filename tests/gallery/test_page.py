@@ -57,9 +57,9 @@ class Page(HTMLParser):
 
     def all(self, tag: str, **attributes: str) -> list[dict[str, str | None]]:
         return [
-            found
-            for name, found in self.elements
-            if name == tag and all(found.get(key.rstrip("_")) == value for key, value in attributes.items())
+            present
+            for name, present in self.elements
+            if name == tag and all(present.get(key.rstrip("_")) == value for key, value in attributes.items())
         ]
 
 
@@ -121,8 +121,8 @@ def test_pictures_are_those_of_the_shard(tmp_path: Path) -> None:
 def picture(image: dict[str, str | None]) -> np.ndarray:
     kind, _, data = (image["src"] or "").partition(",")
     assert kind == "data:image/jpeg;base64"
-    with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as found:
-        return np.asarray(found).astype(float)
+    with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as image:
+        return np.asarray(image).astype(float)
 
 
 @pytest.mark.parametrize("make", [examples.folder, evil], ids=["plain", "evil"])

@@ -46,19 +46,19 @@ def test_conflicts_come_first_then_leaks_then_the_rest(tmp_path: Path, photo: st
         pair("both", photo, ("cat", "dog"), Split.TRAIN, Split.VALIDATION),
     ]
     page, table = write_pairs(tmp_path, "photos", [("Images", "1,234")], groups, ["bad.jpg: cannot be read"])
-    found = Page(page)
-    keys = re.findall(r"(?:plain|leak|conflict|both)/[12]", found.text)
+    document = Page(page)
+    keys = re.findall(r"(?:plain|leak|conflict|both)/[12]", document.text)
     assert keys == [f"{name}/{n}" for name in ("conflict", "both", "leak", "plain") for n in (1, 2)]
-    assert len(found.all("img")) == 8
-    assert "Images 1,234" in found.text
-    assert "Different labels 2 groups" in found.text
-    assert "Across splits 1 group" in found.text
-    assert "near · 0.0021" in found.text
+    assert len(document.all("img")) == 8
+    assert "Images 1,234" in document.text
+    assert "Different labels 2 groups" in document.text
+    assert "Across splits 1 group" in document.text
+    assert "near · 0.0021" in document.text
     # the split stands below a name, which has the width of its card
-    assert "cat train · first leak/1 " in found.text
-    assert "unlabeled test · near · 0.0021 leak/2 " in found.text
-    assert "bad.jpg: cannot be read" in found.text
-    assert len(found.all("span", class_="tag conflict")) == len(found.all("span", class_="tag leak")) == 2
+    assert "cat train · first leak/1 " in document.text
+    assert "unlabeled test · near · 0.0021 leak/2 " in document.text
+    assert "bad.jpg: cannot be read" in document.text
+    assert len(document.all("span", class_="tag conflict")) == len(document.all("span", class_="tag leak")) == 2
     assert rows(table)[:4] == [
         ["group", "kind", "distance", "key", "label", "split"],
         ["1", "first", "0", "plain/1", "cat", ""],
@@ -73,14 +73,14 @@ def test_names_are_text_and_the_page_needs_nothing_else(tmp_path: Path, photo: s
         Group((member(name, photo, name, Split.TRAIN, "first"), member(f"{name}2", photo, "\ud800"))) for name in EVIL
     ]
     page, table = write_pairs(tmp_path, EVIL[0], [(EVIL[1], EVIL[2])], groups, EVIL)
-    found = Page(page)
-    assert found.all("script") == []
-    assert {tag for tag, attributes in found.elements if any(name.startswith("on") for name in attributes)} == set()
-    assert all(str(each["src"]).startswith("data:image/jpeg;base64,") for each in found.all("img"))
-    assert [each["href"] for each in found.all("link")] == ["data:,"]
-    assert "://" not in found.source
+    document = Page(page)
+    assert document.all("script") == []
+    assert {tag for tag, attributes in document.elements if any(name.startswith("on") for name in attributes)} == set()
+    assert all(str(each["src"]).startswith("data:image/jpeg;base64,") for each in document.all("img"))
+    assert [each["href"] for each in document.all("link")] == ["data:,"]
+    assert "://" not in document.source
     for name in EVIL:
-        assert " ".join(name.split()) in found.text
+        assert " ".join(name.split()) in document.text
     assert [row[3] for row in rows(table)[1::2]] == EVIL
 
 
@@ -89,10 +89,10 @@ def test_a_page_is_bounded_and_the_table_is_not(tmp_path: Path, photo: str, monk
     groups = [pair(f"leak-{n}", photo, (None, None), Split.TRAIN, Split.TEST) for n in range(2)]
     groups += [pair(f"plain-{n}", photo, (None, None)) for n in range(4)]
     page, table = write_pairs(tmp_path, "photos", [], groups)
-    found = Page(page)
-    assert len(found.all("article")) == 3
-    assert "Other duplicates 4 groups" in found.text
-    assert "3 more groups in duplicates.csv" in found.text
+    document = Page(page)
+    assert len(document.all("article")) == 3
+    assert "Other duplicates 4 groups" in document.text
+    assert "3 more groups in duplicates.csv" in document.text
     assert len(rows(table)) == 13
     monkeypatch.setattr(pairs, "SHOWN_IMAGES", 3)
     assert len(Page(write_pairs(tmp_path, "photos", [], groups)[0]).all("article")) == 2
@@ -104,10 +104,10 @@ def test_of_a_large_group_each_label_and_split_is_shown(tmp_path: Path, photo: s
         for n in range(50)
     ]
     page, _ = write_pairs(tmp_path, "photos", [], [Group(tuple(members))])
-    found = Page(page)
-    assert len(found.all("article", class_="card group many")) == 1
-    assert [each["alt"] for each in found.all("img")] == [*(f"{n:02d}" for n in range(10)), "30", "40"]
-    assert "and 38 more" in found.text
+    document = Page(page)
+    assert len(document.all("article", class_="card group many")) == 1
+    assert [each["alt"] for each in document.all("img")] == [*(f"{n:02d}" for n in range(10)), "30", "40"]
+    assert "and 38 more" in document.text
 
 
 def test_pictures_keep_their_proportions_and_lost_ones_are_named(tmp_path: Path, photo: str) -> None:
@@ -157,7 +157,7 @@ def test_bytes_alone_find_exact_duplicates(tmp_path: Path) -> None:
     assert (report.exact, report.near, report.unreadable, report.leaked) == (1, None, 0, 1)
     assert sorted(path.name for path in (tmp_path / "audit").iterdir()) == ["duplicates.csv", "duplicates.html"]
     page = Page(report.page)
-    assert "Near duplicates not looked for" in page.text
+    assert "Near duplicates not searched for" in page.text
     assert "Exact duplicates are the same bytes. duplicates.csv names" in page.text
 
 

@@ -17,11 +17,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_they_are_shown_by_position(folder: Path, tmp_path: Path) -> None:
-    def given(position: int) -> Predictions:
+    def predictions(position: int) -> Predictions:
         return ((f"answer {position}", 0.75), ("other", 0.25))
 
     keys = ShardFolder(folder).keys()
-    gallery = show(folder, tmp_path / "g", keys=[keys[5], keys[2]], predictions=given, title="Mine <b>")
+    gallery = show(folder, tmp_path / "g", keys=[keys[5], keys[2]], predictions=predictions, title="Mine <b>")
     page = Page(gallery.page)
     assert [card["data-key"] for card in page.all("article")] == [keys[5], keys[2]]
     text = page.text

@@ -1,4 +1,4 @@
-"""Which images a gallery shows: spread, drawn or named, and how little is opened to find them."""
+"""Selection of images for a gallery: spread, random or by key, and how little is opened for it."""
 
 from collections import Counter
 from pathlib import Path
@@ -51,9 +51,9 @@ def test_images_of_a_class_are_spread_over_the_data_set(tmp_path: Path) -> None:
 
 def test_of_more_classes_than_images_some_are_shown_once(tmp_path: Path) -> None:
     folder = labeled(tmp_path / "s", list(range(12)), classes=12)
-    found = classes_of(folder, choose(folder, 4))
-    assert sorted(found) == [1, 4, 7, 10]
-    assert set(found.values()) == {1}
+    counts = classes_of(folder, choose(folder, 4))
+    assert sorted(counts) == [1, 4, 7, 10]
+    assert set(counts.values()) == {1}
 
 
 def test_all_are_shown_where_there_are_no_more(tmp_path: Path) -> None:
@@ -86,9 +86,9 @@ def test_a_draw_depends_on_the_seed_and_opens_no_shard(tmp_path: Path) -> None:
 
 def test_every_image_is_drawn_sooner_or_later(tmp_path: Path) -> None:
     folder = labeled(tmp_path / "s", [0] * 6, [1] * 4)
-    drawn = Counter(i for seed in range(400) for i in choose(folder, 3, random=True, seed=seed))
-    assert len(drawn) == 10
-    assert max(drawn.values()) < 1.6 * min(drawn.values())
+    sampled = Counter(i for seed in range(400) for i in choose(folder, 3, random=True, seed=seed))
+    assert len(sampled) == 10
+    assert max(sampled.values()) < 1.6 * min(sampled.values())
 
 
 @pytest.mark.parametrize("random", [False, True])

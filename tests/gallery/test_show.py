@@ -112,7 +112,7 @@ def test_torch_is_not_imported(folder: Path, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-# what a reader of the page does, and what is then to be seen
+# actions of a reader, and what is then visible
 ACTIONS = r"""
 const seen = {};
 const visible = () => cards.filter(card => card.getClientRects().length > 0).map(card => card.dataset.key);
@@ -129,7 +129,7 @@ const everything = document.querySelector("input[name=group]");
 if (everything) everything.click();
 const search = words => { one("search").value = words; one("search").dispatchEvent(new Event("input")); };
 search(cards[3].dataset.key.toUpperCase());
-seen.found = visible();
+seen.matching = visible();
 seen.status = one("shown").textContent;
 search("nothing is called so");
 seen.empty = one("empty").getClientRects().length > 0;
@@ -156,7 +156,7 @@ document.body.dataset.seen = JSON.stringify(seen);
 
 
 def browse(page: Path, tmp_path: Path, width: int = 1280) -> dict[str, object]:
-    """Open a page in a frame of some width, act on it, and say what was seen; any word on the console fails."""
+    """Open a page in a frame of some width, act on it, and return what is visible; any console message fails."""
     acted = tmp_path / "acted.html"
     before, end, after = page.read_text(encoding="utf-8").rpartition("</script>")
     acted.write_text(before + ACTIONS + end + after, encoding="utf-8")
@@ -173,8 +173,8 @@ def browse(page: Path, tmp_path: Path, width: int = 1280) -> dict[str, object]:
     dom.write_text(result.stdout, encoding="utf-8")
     (body,) = Page(dom).all("body")
     assert body.get("data-seen"), result.stderr
-    found: dict[str, object] = json.loads(body["data-seen"] or "")
-    return found
+    seen: dict[str, object] = json.loads(body["data-seen"] or "")
+    return seen
 
 
 if CHROMIUM:  # pages are checked by parsing them in any case
@@ -190,7 +190,7 @@ if CHROMIUM:  # pages are checked by parsing them in any case
             "narrow": True,
             "title": "shards · saliency gallery",
             "groups": {"all 12": 12} | {f"{name} {count}": count for name, count in labels.items()},
-            "found": [keys[3]],
+            "matching": [keys[3]],
             "status": "1 shown",
             "empty": True,
             "before": "1",
@@ -207,7 +207,7 @@ if CHROMIUM:  # pages are checked by parsing them in any case
         seen = browse(show(evil(tmp_path / "s.h5"), tmp_path / "g").page, tmp_path)
         assert seen["title"] == "s.h5 · saliency gallery"
         assert seen["all"] == len(EVIL)
-        assert seen["found"] == [EVIL[3]]
+        assert seen["matching"] == [EVIL[3]]
         assert seen["dialog"] == EVIL[0]
 
 

@@ -1,0 +1,144 @@
+"""Settings of a comparison: its folds, budgets and rules, fixed before the runs, and how the runs are executed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from saliency_pipeline.errors import OptionError
+from saliency_pipeline.settings import check_settings, documented, setting
+
+ALL = "all"
+ENGINES = ("loky", "dask", "ray")
+
+
+@documented
+@dataclass(frozen=True)
+class ComparisonConfig:
+    """Settings of a comparison besides its shards, arms and training options."""
+
+    primary: str | None = setting(
+        None,
+        "Primary question: a candidate and final (accuracy), area (under the first epochs) or speed, for the last "
+        "budget.",
+        metavar="ARM[:MEASURE]",
+        default_text="the first candidate's final accuracy",
+    )
+    rope: float = setting(
+        1.0,
+        "Half width of the region of practical equivalence, in points.",
+        range=(0.001, 49.999),
+        metavar="POINTS",
+    )
+    threshold: float | None = setting(
+        None,
+        "Accuracy, chosen beforehand, for the number of epochs to reach it.",
+        range=(1e-9, 1),
+        metavar="SHARE",
+        default_text="95 % of the reference's, descriptive",
+    )
+    looks: int = setting(
+        1,
+        "Analyze the primary question N times while repeats are added, at levels that err in 5 % together; stop when "
+        "it is decided.",
+        range=(1, 1000),
+        metavar="N",
+    )
+    folds: int = setting(5, "Number of stratified folds; 0 for the shards' own splits.", range=(0, 1000), metavar="K")
+    repeats: int = setting(
+        2, "Number of repeats, each with its own folds and seed; fixed once analyzed.", range=(1, 100_000), metavar="N"
+    )
+    per_class: tuple[str, ...] = setting(
+        (ALL,),
+        "Training images per class; several numbers compare scarce with plentiful data.",
+        metavar="N,N,all",
+        separator=",",
+    )
+    pretrain: str | None = setting(
+        None,
+        "Source pairs, on which the arm 'full' and a baseline for it are trained first, once per repeat.",
+        metavar="SHARDS",
+    )
+    pretrain_size: tuple[str, ...] = setting(
+        (ALL,),
+        "Number of source images for pretraining; several numbers give one arm each.",
+        metavar="N,N,all",
+        separator=",",
+    )
+    lrs: tuple[float, ...] = setting(
+        (),
+        "Peak learning rate. If several are given, the best one is chosen per arm, budget and pair, on an inner split "
+        "of the training images.",
+        option="lr",
+        metavar="LR,LR",
+        separator=",",
+        default_text="0.0001",
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.folds == 1:
+            raise OptionError("--folds 1: use 2 or more, or 0 for the shards' own splits")
+        for name, values in (("per-class", self.per_class), ("pretrain-size", self.pretrain_size)):
+            _check_sizes(name, values)
+        if self.looks > self.repeats:
+            raise OptionError(
+                f"--looks {self.looks}: there are {self.repeats} repeats, and every look needs a new one; use "
+                f"--repeats {self.looks}"
+            )
+        if self.looks > 1 and not self.folds:
+            raise OptionError(
+                f"--looks {self.looks}: needs folds, not the shards' own split; use --folds 5 or --looks 1"
+            )
+        rates = [f"{lr:g}" for lr in self.lrs]
+        if len(set(rates)) < len(rates):
+            raise OptionError(f"--lr {','.join(rates)}: has a rate twice")
+
+    @property
+    def margin(self) -> float:
+        """`rope` as a share of the images, in (0, 0.5)."""
+        return self.rope / 100
+
+    @property
+    def look_repeats(self) -> tuple[int, ...]:
+        """Number of repeats that each look analyzes, the earlier ones included.
+
+        >>> ComparisonConfig(repeats=7, looks=3).look_repeats
+        (3, 5, 7)
+        """
+        return tuple(-(-look * self.repeats // self.looks) for look in range(1, self.looks + 1))
+
+
+@documented
+@dataclass(frozen=True)
+class Execution:
+    """How the runs of a comparison are executed."""
+
+    jobs: int | None = setting(
+        None,
+        "Number of concurrent runs.",
+        range=(1, 100_000),
+        metavar="N",
+        default_text="one per core, or one on a GPU",
+    )
+    engine: str = setting(
+        "loky", "loky: processes of this machine; dask, ray: a cluster that shares the folders.", choices=ENGINES
+    )
+    address: str | None = setting(
+        None,
+        "Address of the cluster's scheduler, such as tcp://10.0.0.1:8786.",
+        default_text="a scheduler on this machine",
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.address is not None and self.engine == "loky":
+            raise OptionError(f"--address {self.address}: loky works on this machine alone; use --engine dask or ray")
+
+
+def _check_sizes(name: str, values: Sequence[str]) -> None:
+    for text in values:
+        if text != ALL and not (text.isascii() and text.isdigit() and text[0] != "0" and len(text) < 16):
+            raise OptionError(f"--{name} {text}: use numbers of images, or 'all', with commas between them")
+    if len(set(values)) < len(values):
+        raise OptionError(f"--{name} {','.join(values)}: has a number twice")
