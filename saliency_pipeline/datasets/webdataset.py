@@ -74,8 +74,8 @@ def _endings(shard: _Shard) -> set[str]:
     with suppress(SalpipeError):
         for member in itertools.islice(members(shard.path, Notes()), _PEEK):
             ending = member.name.rpartition("/")[2].rpartition(".")[2].lower()
-            known = ending in SUFFIXES or ending in _LABELS
-            endings.add(ending if known or not format_of(first_bytes(shard.path, member.offset)) else "jpg")
+            named = ending in SUFFIXES or ending in _LABELS
+            endings.add(ending if named or not format_of(first_bytes(shard.path, member.offset)) else "jpg")
     return endings
 
 

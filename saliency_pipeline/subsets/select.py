@@ -22,7 +22,7 @@ Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 PARTS = ("training", "validation", "test")
-"""What the numbers of `--split` are of; their positions are the values of `Split`."""
+"""Names of the parts of `--split`; their positions are the values of `Split`."""
 
 _NAMED = 10
 
