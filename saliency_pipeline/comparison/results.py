@@ -301,7 +301,7 @@ class ContrastResult:
 
 @dataclass(frozen=True)
 class RunConfusion:
-    """The confusion matrix of one run, see `evaluation.confusion.to_json`."""
+    """The confusion matrix of one run, see `statistics.confusion.to_json`."""
 
     arm: str
     seed: int

@@ -48,14 +48,14 @@ CHOSEN = [
 ]
 
 
-@pytest.mark.parametrize(("name", "size", "layer", "layout", "side", "prefix"), CHOSEN)
+@pytest.mark.parametrize(("name", "size", "expected", "layout", "side", "prefix"), CHOSEN)
 def test_the_chosen_layer_carries_the_whole_signal(
-    name: str, size: int, layer: str, layout: str, side: int, prefix: int
+    name: str, size: int, expected: str, layout: str, side: int, prefix: int
 ) -> None:
     source = library_source(name, size)
     layer = library_layer(name, size)
     assert (layer.name, layer.layout, layer.grid, layer.prefix, layer.clean) == (
-        layer,
+        expected,
         layout,
         (side,) * 2,
         prefix,
