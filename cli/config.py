@@ -14,6 +14,9 @@ import click
 from saliency_pipeline.documents import DocumentError, read_toml
 from saliency_pipeline.errors import SalpipeError
 
+FILE = "salpipe.config"
+"""Key of the file's path in the metadata of the context."""
+
 
 def apply(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> None:
     """Use the values of a file as defaults of the command that is being parsed: the eager callback of `--config`.
@@ -52,6 +55,7 @@ def apply(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
             remedy = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(sorted(parameters))}"
             raise SalpipeError(f"{path}: unknown key '{key}' for 'salpipe {command}'; {remedy}")
         defaults[parameters[name].name or ""] = _typed(parameters[name], value, f"{path}: {key}", ctx)
+    ctx.meta[FILE] = path
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
 
 

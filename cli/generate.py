@@ -9,16 +9,7 @@ from typing import Any
 
 import click
 
-from saliency_pipeline.cli.options import (
-    config_option,
-    echo,
-    json_echo,
-    json_option,
-    output_option,
-    quiet_option,
-    setting_options,
-    take_settings,
-)
+from saliency_pipeline.cli.options import common_options, echo, json_echo, output_option, setting_options, take_settings
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.selection import selection_options
 from saliency_pipeline.errors import TooManyRejectsError
@@ -74,9 +65,7 @@ def share(text: str) -> tuple[float, bool]:
     help="Maximum number of unusable images; with more, the command ends with exit code 3 after all others are stored.",
 )
 @click.option("--dry-run", is_flag=True, help="Print which images would be explained, and explain none.")
-@config_option
-@json_option
-@quiet_option
+@common_options
 def command(
     images: Path,
     output: Path,

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from saliency_pipeline.cli import config
+from saliency_pipeline.errors import OptionError
 from saliency_pipeline.evaluation import BATCH
 from saliency_pipeline.gallery import COUNT, MAX_COUNT
 from saliency_pipeline.settings import SEEDS, option_name, settings_of, types_of
@@ -98,6 +100,12 @@ config_option = click.option(
     help="Read defaults of these options from a TOML file; the command line takes precedence.",
 )
 """`--config`, which is not delivered: it changes the defaults of the other options."""
+
+
+def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--config`, `--json` and `--quiet`."""
+    return config_option(json_option(quiet_option(command)))
+
 
 batch_size_option = click.option(
     "--batch-size", type=click.IntRange(min=1), default=BATCH, show_default=True, metavar="N", help="Images per batch."
@@ -195,8 +203,20 @@ def _items(_: click.Context, parameter: click.Parameter, items: tuple[str, ...])
 
 
 def take_settings(kind: type[C], options: dict[str, Any]) -> C:
-    """The settings of a class from the options of a command, which they are removed from."""
-    return kind(**{name: options.pop(name) for name in settings_of(kind)})
+    """The settings of a class from the options of a command, which they are removed from.
+
+    Raises:
+        OptionError: a value is not permitted; the message names the file if it is from that of `--config`.
+    """
+    names = settings_of(kind)
+    try:
+        return kind(**{name: options.pop(name) for name in names})
+    except OptionError as error:
+        context, flag = click.get_current_context(), str(error).split(" ")[0]
+        sources = {f"--{option_name(kind, name)}": context.get_parameter_source(name) for name in names}
+        if sources.get(flag) is not ParameterSource.DEFAULT_MAP:
+            raise
+        raise OptionError(f"{context.meta[config.FILE]}: {error}") from error
 
 
 def beside(path: Path, suffix: str) -> Path:

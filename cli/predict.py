@@ -10,14 +10,12 @@ import click
 from saliency_pipeline.cli.options import (
     batch_size_option,
     beside,
-    config_option,
+    common_options,
     count_option,
     device_option,
     echo,
     json_echo,
-    json_option,
     output_option,
-    quiet_option,
 )
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.text import shown
@@ -49,9 +47,7 @@ NAMED = 8
 @count_option
 @batch_size_option
 @device_option
-@config_option
-@json_option
-@quiet_option
+@common_options
 def command(
     images: Path,
     run: Path,
