@@ -25,11 +25,6 @@ def apply(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     in lower case. Keys are at the top level, for any command, or in a table named after a command (`[generate]`), which
     takes precedence; the tables of other commands are ignored. An option that may be repeated takes a list.
 
-    Args:
-        ctx: the context whose `default_map` is set.
-        parameter: `--config` itself.
-        path: the file, or None if the option was not given.
-
     Raises:
         SalpipeError: the file is not TOML, a key is unknown, or a value is not of its parameter's kind.
     """

@@ -129,23 +129,13 @@ device_option = click.option(
 
 
 def output_option(help: str, *, required: bool = True) -> Callable[[Any], Any]:
-    """`-o/--output`, delivered as the Path `output`, or None if it is omitted and not required.
-
-    Args:
-        help: help text.
-        required: whether it must be given.
-    """
+    """`-o/--output`, delivered as the Path `output`, or None if it is omitted and not required."""
     path = OutputPath(file_okay=False, path_type=Path)
     return click.option("-o", "--output", type=path, required=required, metavar="FOLDER", help=help)
 
 
 def seed_option(help: str, *, default: int = 0) -> Callable[[Any], Any]:
-    """`--seed`, delivered as the int `seed` in [0, 2**32).
-
-    Args:
-        help: help text.
-        default: default seed.
-    """
+    """`--seed`, delivered as the int `seed` in [0, 2**32)."""
     return click.option("--seed", type=click.IntRange(*SEEDS), default=default, show_default=True, help=help)
 
 
@@ -155,11 +145,7 @@ def setting_options(
     """The options that the fields of a settings class define, in their order; see `saliency_pipeline.settings`.
 
     They are delivered under the names of the fields. A list takes its option several times, `none` for no item.
-
-    Args:
-        kind: the class.
-        without: fields to leave out.
-        help: texts by field that replace those of the class.
+    Fields in `without` are left out; texts of `help`, by field, replace those of the class.
     """
     names = [name for name in settings_of(kind) if name not in without]
     options = [_setting_option(kind, name, (help or {}).get(name)) for name in names]
@@ -220,12 +206,7 @@ def take_settings(kind: type[C], options: dict[str, Any]) -> C:
 
 
 def beside(path: Path, suffix: str) -> Path:
-    """Default output folder, beside the input: `photos/cat-gallery` for `photos/cat.jpg` and `gallery`.
-
-    Args:
-        path: existing input of a command.
-        suffix: of the folder's name.
-    """
+    """Default output folder, beside the input: `photos/cat-gallery` for `photos/cat.jpg` and `gallery`."""
     # "." and ".." do not contain the folder's name
     named = path if path.name not in ("", "..") else path.resolve()
     return named.parent / f"{named.stem if path.is_file() else named.name}-{suffix}"
@@ -265,12 +246,6 @@ def _plain(value: object) -> object:
 
 def progress_bar(total: int, unit: str, desc: str, *, quiet: bool = False) -> tqdm[Any]:
     """A progress bar on standard error, shown only if that is a terminal.
-
-    Args:
-        total: number of steps.
-        unit: name of a step, in the singular.
-        desc: text before the bar.
-        quiet: show nothing.
 
     Returns:
         A context manager with `update(steps)`. The bar is erased when it closes.

@@ -17,11 +17,7 @@ EVERY = 10.0
 
 
 class TerminalProgress(Progress):
-    """Progress bars and notes on standard error, until the current command ends.
-
-    Args:
-        quiet: print nothing.
-    """
+    """Progress bars and notes on standard error, until the current command ends."""
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet

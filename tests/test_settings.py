@@ -143,7 +143,8 @@ def test_lists_become_tuples() -> None:
     names = ["a", "c"]
     config = Config(parts=names)  # type: ignore[arg-type]
     names.clear()
-    assert config == Config(parts=("a", "c")) and hash(config) == hash(Config(parts=("a", "c")))
+    assert config == Config(parts=("a", "c"))
+    assert hash(config) == hash(Config(parts=("a", "c")))
     assert GenerateConfig(methods=["gradcam", "gradient"]).methods == ("gradcam", "gradient")  # type: ignore[arg-type]
     assert Selection(classes=["cat"]) == Selection(classes=("cat",))  # type: ignore[arg-type]
 
@@ -158,7 +159,8 @@ def test_an_error_names_the_file_that_has_the_value(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text("rate = 1.5\ncount = 3\n")
     error = CliRunner().invoke(command, ["--config", str(file)]).exception
-    assert isinstance(error, OptionError) and str(error) == f"{file}: --rate 1.5: use a number from 0 to 1"
+    assert isinstance(error, OptionError)
+    assert str(error) == f"{file}: --rate 1.5: use a number from 0 to 1"
     error = CliRunner().invoke(command, ["--config", str(file), "--rate", "2"]).exception
     assert str(error) == "--rate 2.0: use a number from 0 to 1"
 

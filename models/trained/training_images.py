@@ -96,11 +96,6 @@ def without_record(state: State) -> State:
 def read_record(file: Path, state: State, description: Mapping[str, Any]) -> TrainingImages:
     """The record of a network's file; `UNKNOWN` if it has none.
 
-    Args:
-        file: the file.
-        state: its tensors, unread.
-        description: the file's description.
-
     Raises:
         ValueError: the record has a wrong type or shape.
         SalpipeError: it cannot be read.

@@ -50,10 +50,6 @@ class FaceFile(NamedTuple):
 def files(folder: str | os.PathLike[str], notes: Notes) -> Iterator[FaceFile]:
     """The images of a tree with one folder per person, in natural order of folders and files.
 
-    Args:
-        folder: folder of the people's folders.
-        notes: receives what is skipped, except lists and the log of `fetch`.
-
     Raises:
         SalpipeError: a folder cannot be read.
     """

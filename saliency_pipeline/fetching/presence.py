@@ -132,13 +132,6 @@ def check_list(
 ) -> PresenceReport:
     """`presence` of a list that is read from its file.
 
-    Args:
-        listed: `dev_urls.txt` or `eval_urls.txt`, of any version.
-        folder: folder of `<person>/<imagenum>.<suffix>`.
-        people: names; empty for all.
-        few_below: people with fewer images present are listed.
-        progress: receives progress.
-
     Raises:
         SalpipeError: the list or a folder cannot be read, or a name is not in the list.
     """

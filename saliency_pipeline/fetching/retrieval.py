@@ -120,10 +120,6 @@ class Retrieval:
     def download(self, jobs: int, resolver: AbstractResolver | None) -> None:
         """Settle the other rows, up to the limit per person.
 
-        Args:
-            jobs: number of concurrent downloads.
-            resolver: resolver of host names; the system's if None.
-
         Raises:
             SalpipeError: a file cannot be written.
         """

@@ -98,12 +98,7 @@ def make_card(
 ) -> tuple[Card, Pixels, Pixels]:
     """The card of an image; the image and its first overlay, (H, W, 3) uint8 each.
 
-    Args:
-        shard: shard of the image.
-        row: index of the image in the shard.
-        views: maps to show.
-        side: of the pictures in pixels.
-        predictions: replaces the source model's predictions.
+    Pictures of the card have `side` pixels per side; `predictions` replace those of the source model.
     """
     pair, names = shard[row], _source_classes(shard.provenance)
     first = int(pair.prediction_class[0])

@@ -47,10 +47,6 @@ class _Descriptor:
 class ShardFile:
     """A shard's file, open as long as this object exists; any number of threads and forked processes may read.
 
-    Args:
-        path: the file.
-        identity: identity of the file whose structure was read.
-
     Raises:
         IntegrityError: it cannot be opened, or is no longer that file.
     """

@@ -213,9 +213,6 @@ def inspect(path: Path | str) -> Summary:
 
     Shards are read one after the other; a few numbers per image are kept in memory.
 
-    Args:
-        path: a folder that `salpipe generate` finished, or one shard file.
-
     Raises:
         SalpipeError: there is no such folder or it is not finished.
         IntegrityError: a file is damaged.

@@ -109,9 +109,7 @@ class LeakCheck:
     def source_images(self, config: TrainConfig, rows: Callable[[], Positions]) -> Leak | None:
         """The leak of a run that reads maps of held-out images on which the source model of the maps was trained.
 
-        Args:
-            config: options of the run.
-            rows: returns the positions of the held-out images, int64 (m,).
+        `rows` returns the positions of the held-out images, int64 (m,); it is called only if they matter.
         """
         if not reads_stored_maps(config):
             return None
@@ -143,13 +141,7 @@ class LeakCheck:
     def start_images(
         self, config: TrainConfig, rows: Callable[[], Positions], start: TrainingImages | None
     ) -> Leak | None:
-        """The leak of a run that starts from a network which was trained on held-out images.
-
-        Args:
-            config: options of the run.
-            rows: returns the positions of the held-out images, int64 (m,).
-            start: training images of that network; None without such a network.
-        """
+        """The leak of a run that starts from a network which was trained on held-out images; see `source_images`."""
         if start is None:
             return None
         subject = f"--weights {config.weights}" if config.start is None else f"--from {config.start}"
@@ -221,13 +213,7 @@ def start_of(config: TrainConfig) -> TrainingImages | None:
 
 
 def training_images(config: TrainConfig, pairs: ShardFolder, rows: Positions) -> TrainingImages:
-    """Images that the network of a run is trained on: its training images and those of the network it starts from.
-
-    Args:
-        config: options of the run.
-        pairs: its shards.
-        rows: positions of its training images, int64 (n,).
-    """
+    """Images that the network of a run is trained on: its training images and those of the network it starts from."""
     own, start = TrainingImages.of(pairs.source_sha256[rows]), start_of(config)
     return own if start is None else own | start
 

@@ -70,14 +70,7 @@ class Setup:
 def set_up(
     config: TrainConfig, pairs: ShardFolder, device: torch.device, groups: Groups | None = None, world: int = 1
 ) -> Setup:
-    """Build and initialize the network, and choose the images.
-
-    Args:
-        config: the options.
-        pairs: the images and maps.
-        device: device of the network.
-        groups: images that folds keep together, from `find_groups`; None to search for them.
-        world: number of processes that train together.
+    """Build and initialize the network, and choose the images; `groups` are searched for if they are None.
 
     Raises:
         SalpipeError: an invalid option, a leak that is not accepted, or unsuitable shards.
@@ -184,11 +177,6 @@ def datasets(
 
 def split_of(config: TrainConfig, pairs: ShardFolder, groups: Groups | None = None) -> Split:
     """Training and validation images of a configuration.
-
-    Args:
-        config: the options.
-        pairs: the images.
-        groups: as in `set_up`; only folds need them.
 
     Raises:
         SalpipeError: as `choose_split` and `find_groups`.

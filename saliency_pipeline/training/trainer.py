@@ -106,11 +106,7 @@ class Trainer:
         self.progress.stop()
 
     def step(self, batch: Batch, indices: npt.NDArray[np.integer]) -> tuple[float, int]:
-        """Take one step of the optimizer.
-
-        Args:
-            batch: the images of this process.
-            indices: indices of the images of all processes.
+        """Take one step of the optimizer; `batch` has the images of this process, `indices` those of all processes.
 
         Returns:
             Sum of the losses, and number of correct predictions, of all processes.

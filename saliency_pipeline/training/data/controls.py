@@ -28,10 +28,6 @@ def partners(count: int, seed: int) -> Positions:
     Every map is used once, so that the arm sees the same maps as its twin. If partners were always of another class, a
     map would tell what the image is not, which with two classes is what it is.
 
-    Args:
-        count: number of images.
-        seed: random seed.
-
     Returns:
         (count,) int64, a permutation without fixed points.
 

@@ -291,12 +291,7 @@ def _balanced_fold(
 def _check_folds(labels: Labels, classes: Sequence[str], folds: int, noun: str, otherwise: str = "") -> None:
     """Raises SalpipeError for a class that cannot be in every fold, of which StratifiedKFold would only warn.
 
-    Args:
-        labels: labels of the units that are split: images, the first image of each group, or each group per class.
-        classes: names of the classes.
-        folds: number of folds.
-        noun: name of the units.
-        otherwise: what else can be done, added to the error.
+    `labels` are those of the units that are split: images, the first image of each group, or each group per class.
     """
     counts = np.bincount(labels, minlength=len(classes))
     if (empty := np.flatnonzero(counts == 0)).size:
