@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def command(
     for note in (report or presence).notes:
         progress.note(note)
     if as_json:
-        json_echo({"fetch": report.as_dict() if report else None, "presence": presence.as_dict()})
+        json_echo({"fetch": asdict(report) if report else None, "presence": asdict(presence)})
     else:
         if report:
             echo(report.as_text())

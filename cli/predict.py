@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -48,18 +49,7 @@ NAMED = 8
 @batch_size_option
 @device_option
 @common_options
-def command(
-    images: Path,
-    run: Path,
-    output: Path | None,
-    weights: str | None,
-    target: str | None,
-    count: int,
-    batch_size: int,
-    device: str,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def command(images: Path, run: Path, output: Path | None, as_json: bool, quiet: bool, **options: Any) -> None:
     """Classify images with a trained network.
 
     IMAGES is one image, or a folder of any depth, whose subfolders are not taken as labels. Maps are computed as for
@@ -77,18 +67,8 @@ def command(
     from saliency_pipeline.evaluation.predict import predict
     from saliency_pipeline.text import plural
 
-    find_device(device)
-    result = predict(
-        images,
-        run,
-        output or beside(images, "predictions"),
-        weights=weights,
-        target=target,
-        count=count,
-        batch_size=batch_size,
-        device=device,
-        progress=TerminalProgress(quiet),
-    )
+    find_device(options["device"])
+    result = predict(images, run, output or beside(images, "predictions"), progress=TerminalProgress(quiet), **options)
     if as_json:
         json_echo(asdict(result))
         return

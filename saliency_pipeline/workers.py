@@ -89,13 +89,8 @@ def run_in_workers(
 ) -> Generator[Any]:
     """Call a function in worker processes and yield the results as they become ready.
 
-    The processes end after the last result, or when the iterator is closed.
-
-    Args:
-        function: importable by its name.
-        calls: arguments of each call.
-        jobs: number of processes.
-        threads: threads per process, for libraries that read the environment.
+    The function must be importable by its name. The processes end after the last result, or when the iterator is
+    closed. `threads` per process is for libraries that read the environment.
 
     Raises:
         WorkerDiedError: a worker process died; the others have been ended.

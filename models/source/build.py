@@ -47,13 +47,7 @@ def untrained_with(library: str, bare: str, classes: int) -> nn.Module:
 
 
 def skeleton(library: str, bare: str, classes: int | None = None) -> nn.Module:
-    """A network whose parameters have names and shapes but no memory, however large it is.
-
-    Args:
-        library: library of the architecture.
-        bare: its name there.
-        classes: number of classes; by default that of its configuration.
-    """
+    """A network whose parameters have names and shapes but no memory, however large it is."""
     # the libraries compute with a few tensors while they build some of their networks
     for without_memory in (_ParametersOnMeta(), torch.device("meta")):
         with suppress(RuntimeError, NotImplementedError), own_random_state(), without_memory:

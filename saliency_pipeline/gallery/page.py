@@ -145,9 +145,7 @@ def _group(card: Card, labeled: bool) -> str | None:
 
 def _facts(data: ShardFolder, views: Sequence[View]) -> list[tuple[str, str]]:
     """Facts at the head of the page, as far as the provenance has them."""
-    provenance, source = data.provenance, data.provenance.get("source")
-    source = source if isinstance(source, dict) else {}
-    size = data.header.size
+    provenance, source, size = data.provenance, data.source, data.header.size
     facts = {
         "Images": f"{len(data):,}",
         "Classes": f"{len(data.classes):,}" if data.classes else "",

@@ -113,10 +113,8 @@ class LeakCheck:
         """
         if not reads_stored_maps(config):
             return None
-        source = self.pairs.provenance.get("source")
-        source = source if isinstance(source, dict) else {}
-        model, path = source.get("model"), str(self.pairs.path)
-        if not _records_training_images(source):
+        model, path = self.pairs.source.get("model"), str(self.pairs.path)
+        if not _records_training_images(self.pairs.source):
             return Leak(
                 SOURCE_IMAGES,
                 path,

@@ -31,13 +31,7 @@ Logits = npt.NDArray[np.float32]
 class Trainer:
     """Trains the network of a set-up and keeps its checkpoint.
 
-    Args:
-        setup: network, images and resolved options.
-        processes: the processes that train together.
-        folder: folder of the run, for checkpoints.
-        shuffle: rows per block and blocks per window; None where all rows fit into memory.
-        save_seconds: longest time between two checkpoints.
-        progress: receives the steps of each epoch.
+    `shuffle` has rows per block and blocks per window; None where all rows fit into memory.
 
     Attributes:
         network: the network, whose tensors are the checkpoint's.

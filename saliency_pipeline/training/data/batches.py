@@ -225,12 +225,7 @@ class Transform:
 
 
 class Prefetcher:
-    """Prepares batches in background threads; their content does not depend on the threads.
-
-    Args:
-        dataset: the pairs.
-        transform: their transform.
-        ahead: number of batches to prefetch, at least 1.
+    """Prepares up to `ahead` batches in background threads; their content does not depend on the threads.
 
     Attributes:
         waited: seconds that the consumer has waited for batches; the consumer may reset it.

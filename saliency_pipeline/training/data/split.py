@@ -171,18 +171,10 @@ def evaluation_rows(
     fold: int | None = None,
     seed: int = 0,
 ) -> Positions:
-    """The labeled images of one part of the data set, for evaluation.
+    """The labeled images of one part of the data set, for evaluation; the other arguments are those of `choose_split`.
 
-    Args:
-        labels: as in `choose_split`; so are all others but the name.
-        splits: stored splits.
-        name: `train` and `validation` as `choose_split` makes them (never subsampled), `test` for the stored test
-            split, or `all`.
-        classes: names in label order.
-        together: images that folds keep together.
-        folds: number of folds; None for the stored splits.
-        fold: the fold that validates.
-        seed: random seed of the folds.
+    The parts are `train` and `validation` as `choose_split` makes them (never subsampled), `test`, which is the stored
+    test split, and `all`.
 
     Returns:
         (n,) int64, ascending, never empty.
