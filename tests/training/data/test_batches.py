@@ -315,11 +315,7 @@ def test_waiting_is_the_consumers_alone(folder, monkeypatch):
     running.close()
 
 
-def test_settings_are_checked():
-    with pytest.raises(SalpipeError, match="normalization 'mean' is unknown"):
-        Transform("mean")
-    with pytest.raises(SalpipeError, match="augmentation 'rotate' is unknown"):
-        Transform(augment=("rotate",))
+def test_the_number_of_batches_ahead_is_checked():
     with pytest.raises(SalpipeError, match="0 batches ahead"):
         Prefetcher(None, Transform(), 0)
 
