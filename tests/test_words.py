@@ -48,7 +48,8 @@ IDIOMS = {
         "'per', as in 'images per shard'"
     ),
     r"\bheld against\b": "'compared with'",
-    r"\bpass(ed|ing) over\b": "'skip'",
+    # shards store the reason "passed over beside train and val"
+    r"\bpass(ed|ing) over\b(?! beside)": "'skip'",
 }
 VAGUE = {
     "found": "duplicates, match, error",

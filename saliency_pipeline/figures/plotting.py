@@ -25,7 +25,7 @@ from saliency_pipeline.files import write_atomically
 # of Okabe and Ito's palette, distinguishable by color-blind readers and in gray
 BLUE = "#0072B2"
 ORANGE = "#D55E00"
-GREY = "#6b6b6b"
+GRAY = "#6b6b6b"
 ROPE = "#e4ecf3"
 """Shade of the region of practical equivalence."""
 

@@ -25,10 +25,10 @@ def shards(path: Path, groups: dict[int, int], files: dict[int, int] | None = No
         rows.splits[int(image.removeprefix("image"))] = split
     for image, other in (files or {}).items():
         rows.sha256[image] = rows.sha256[other]
-    known = np.full(COUNT, -1, np.int64)
-    known[list(groups)] = list(groups.values())
+    numbers = np.full(COUNT, -1, np.int64)
+    numbers[list(groups)] = list(groups.values())
     header = ShardHeader("plan", PROVENANCE, CLASSES[:3], SIZE, "raw", MAPS, groups=bool(groups))
-    return ShardFolder(store(path, header, replace(rows, groups=known if groups else ()), 2))
+    return ShardFolder(store(path, header, replace(rows, groups=numbers if groups else ()), 2))
 
 
 def duplicates(pairs: ShardFolder) -> np.ndarray:

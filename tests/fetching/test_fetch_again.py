@@ -233,9 +233,9 @@ def start(listed: Path) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(what: Callable[[], bool]) -> None:
+def wait_for(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 20
-    while not what():
+    while not condition():
         assert time.monotonic() < end, "it does not happen"
         time.sleep(0.02)
 

@@ -271,7 +271,7 @@ def read_graph(path: Path, random: Random) -> None:
 
 
 def read_fingerprints(path: Path, random: Random) -> None:
-    """A damaged part is passed over; three of four are called by the digest of their bytes, as a part must be."""
+    """A damaged part is skipped; three of four are called by the digest of their bytes, as a part must be."""
     if random.random() < 0.75 and path.is_file() and path.stat().st_size < 2**26:
         path.rename(path.with_name(f"{hashlib.sha256(path.read_bytes()).hexdigest()}.npy"))
     FingerprintCache(path.parent, ROW, 1).load([b"0" * 32, b"1" * 32], lambda place, row: None)

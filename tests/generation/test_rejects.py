@@ -102,7 +102,7 @@ class Vanishing(Progress):
     def __init__(self, image: Path) -> None:
         self.image = image
 
-    def start(self, total: int, unit: str, what: str) -> None:
+    def start(self, total: int, unit: str, label: str) -> None:
         self.image.unlink()
 
 

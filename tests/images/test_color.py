@@ -18,7 +18,7 @@ def whole_frame(data: bytes, **options: object) -> np.ndarray:
     return decode_frame(data, Image.open(io.BytesIO(data)).width, **options)[0]
 
 
-def test_grey_and_one_bit_images_have_three_equal_channels():
+def test_gray_and_one_bit_images_have_three_equal_channels():
     gray = photo(32, 32)[..., 0]
     for image in (Image.fromarray(gray), Image.fromarray(gray).convert("1")):
         for kind in ("PNG", "BMP", "TIFF"):
@@ -59,7 +59,7 @@ def test_alpha_is_laid_over_white(kind):
     assert (frame[12:] == (0, 0, 255)).all()
 
 
-def test_grey_with_alpha_is_laid_over_white():
+def test_gray_with_alpha_is_laid_over_white():
     image = np.zeros((16, 16, 2), np.uint8)
     image[:8] = (100, 255)
     frame = whole_frame(encode(Image.fromarray(image), "PNG"))

@@ -26,8 +26,8 @@ class Recorded(Progress):
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def start(self, total: int, unit: str, what: str) -> None:
-        self.stages.append((total, what))
+    def start(self, total: int, unit: str, label: str) -> None:
+        self.stages.append((total, label))
 
 
 @pytest.fixture(scope="module")

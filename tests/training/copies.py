@@ -69,8 +69,8 @@ def copied(
 
 
 def header(encoding: str = "raw", data: dict[str, object] | None = None, **provenance: object) -> ShardHeader:
-    about = {"salpipe": "0.1.0", "data": data or {"layout": "folders"}, **provenance}
-    return ShardHeader("plan-copies", about, CLASSES, SIZE, encoding, {"gradcam": MapShape(1, 7, 7)})
+    record = {"salpipe": "0.1.0", "data": data or {"layout": "folders"}, **provenance}
+    return ShardHeader("plan-copies", record, CLASSES, SIZE, encoding, {"gradcam": MapShape(1, 7, 7)})
 
 
 def rows(frames: np.ndarray, labels: np.ndarray, encoding: str, splits: np.ndarray) -> ShardRows:

@@ -38,7 +38,7 @@ def put(folder, files):
 
 
 def boxes_and_notes(root):
-    """The boxes of the images that have some, and what was passed over."""
+    """The boxes of the images that have some, and the notes on skipped things."""
     catalogue = read_images(root)
     assert described(catalogue) == expected("train", "val")
     return {record.key: record.boxes for record in catalogue.records if record.boxes}, imagenets.named(catalogue)
