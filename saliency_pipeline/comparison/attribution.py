@@ -1,7 +1,7 @@
 """Attribution of a better result: to the maps, the extra branch, or another difference of the arms.
 
 A candidate differs from its reference by its branch and by the maps. Only its own controls, which differ from it in the
-maps alone, tell the two apart.
+maps alone, distinguish the two.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def threshold_kind(threshold: Threshold) -> str:
 
 
 def first_epochs(results: Results, setting: SettingResult) -> Figure | None:
-    """The same over the first epochs only, with the threshold that all arms are timed to."""
+    """Validation top-1 over the first epochs only, with the threshold that all arms are timed to."""
     figure = _bands(results, setting, setting.early_epochs)
     if figure is None or setting.threshold is None:
         return figure

@@ -98,11 +98,11 @@ def make_looks(
 
 
 def first_repeats(runs: Sequence[Run], repeats: int | None, first: int) -> list[Run]:
-    """The runs of the first so many repeats; all for None. Every repeat has the next seed.
+    """The runs of the first repeats, each of which has the next seed; all runs for None.
 
     Args:
         runs: in any order.
-        repeats: how many.
+        repeats: number of repeats.
         first: seed of the first repeat.
     """
     return [run for run in runs if repeats is None or run.config.seed - first < repeats]

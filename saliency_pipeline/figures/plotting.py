@@ -36,7 +36,7 @@ VERBATIM: dict[str, Any] = {"parse_math": False, "usetex": False, "fontfamily": 
 """Options of a text that users wrote: a dollar sign is a dollar sign."""
 
 FEW_POINTS = 12
-"""Lines with at most so many points have markers."""
+"""Maximum number of points for which a line has markers."""
 
 _DPI = 200
 _MISSING = "\N{WHITE SQUARE}"

@@ -45,7 +45,7 @@ def checked_catalogue(
     Args:
         data: a data set, or its catalogue, which is returned.
         output: folder of the shards.
-        config: what is computed.
+        config: settings of the frames and maps.
         layout: as for `prepare`.
         reading: as for `prepare`.
         selection: as for `prepare`.
@@ -86,7 +86,7 @@ def refusal(catalogue: Catalogue, records: str, folder: Path, config: GenerateCo
         catalogue: the images.
         records: their `records_digest`.
         folder: where the run would write.
-        config: what it would compute.
+        config: settings of the frames and maps.
 
     Returns:
         One line that names every difference; None if there is none.

@@ -37,7 +37,7 @@ class Outline:
         records: SHA-256 of what identifies the images; the same wherever the same images are selected.
         notes: what was skipped, and why.
         passed_over: number of skipped files and other entries, by kind and reason.
-        refused: why a run into the output folder would be refused; None if nothing speaks against it.
+        refused: why a run into the output folder would be refused; None if it would not be.
     """
 
     root: str
@@ -131,5 +131,5 @@ def dry_run(
     outlined = outline(catalogue, config.shard_size)
     refused = refusal(catalogue, outlined.records, Path(output), config)
     if refused:
-        progress.note(f"without --dry-run this is refused: {refused}")
+        progress.note(f"without --dry-run this would be refused: {refused}")
     return replace(outlined, refused=refused)

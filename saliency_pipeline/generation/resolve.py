@@ -51,7 +51,7 @@ def resolve(
 
     Args:
         folder: the output folder, locked.
-        config: what is computed.
+        config: settings of the frames and maps.
         catalogue: the images.
         jobs: worker processes that will share the cores.
         note: receives notes.

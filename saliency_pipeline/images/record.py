@@ -38,7 +38,7 @@ class ImageRecord:
         label: index into the catalogue's classes; -1 if it is unlabeled.
         split: its split.
         box: region to be used instead of the whole image; it may extend beyond the image's borders.
-        boxes: boxes of objects of its class, as far as the data set has them.
+        boxes: boxes of objects of its class, if the data set has them.
         offset: where in the file the image begins: 0 except in archives.
         length: its number of bytes; None for the whole file.
         group: equal for images that belong together, such as duplicates; -1 for none, or if they were not searched.

@@ -76,7 +76,7 @@ def fidelity_check(
     Args:
         source: the network that explains.
         layer: the explained layer.
-        methods: what is computed.
+        methods: saliency methods.
         frames: (N, S, S, 3) uint8.
         candidates: all placements.
         make: returns a placement's explainer of the predicted class.

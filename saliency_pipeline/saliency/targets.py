@@ -72,8 +72,8 @@ def parse_target(
     """Read `predicted`, `label`, `top:K`, a class index or a class name.
 
     Args:
-        text: what the user wrote.
-        classes: how many classes the source model tells apart.
+        text: value of `--target`.
+        classes: number of classes of the source model.
         class_index: resolves an index, a WordNet id or a name to a class, or raises SalpipeError.
         data_classes: class names of the data set, for `label`.
         unlabeled: how many images have no label, for `label`.

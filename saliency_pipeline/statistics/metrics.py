@@ -281,7 +281,7 @@ def intervals(
 ) -> Intervals:
     """Intervals of top-1 and top-5 by Wilson's score (JASA 22, 1927), of macro F1 by bootstrap percentiles.
 
-    What varies is the images evaluated, not the training: two runs differ by more than these intervals say. Wilson's
+    What varies is the images evaluated, not the training: two runs differ by more than these intervals show. Wilson's
     never have zero width, also where no image or every image is right. Each resample of the bootstrap (Efron and
     Tibshirani 1993, section 13.3) draws N of the N images with replacement; a class that it leaves out is left out of
     its macro F1. Where all resamples are alike, as with no image right or all, the ends are instead those of the F1 of

@@ -58,7 +58,7 @@ class Selection:
         None, "Splits of the size of a publication's, with equal numbers per class.", choices=tuple(RECIPES)
     )
     seed: int = setting(
-        0, "Random seed of all sampling: the same seed takes the same images everywhere.", range=(0, 2**32 - 1)
+        0, "Random seed of all sampling: the same seed selects the same images on every machine.", range=(0, 2**32 - 1)
     )
 
     def __post_init__(self) -> None:
@@ -103,7 +103,7 @@ class Selection:
 @documented
 @dataclass(frozen=True)
 class Grouping:
-    """What is done with duplicates and with images of one person, scene or patient."""
+    """Treatment of duplicates and of images of one person, scene or patient."""
 
     dedupe: str | None = setting(
         None,

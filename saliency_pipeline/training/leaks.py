@@ -1,6 +1,6 @@
 """Leaks: labels or images of the validation and test parts that may reach a network in training, and their refusal.
 
-Every check is per image and per map. The flag of a map tells if its source model was trained on the image, so that maps
+Every check is per image and per map. A map's flag states if its source model was trained on the image, so that maps
 of several source models, each trained on other folds, need nothing else here.
 """
 

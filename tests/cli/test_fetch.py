@@ -105,7 +105,7 @@ def test_check_downloads_nothing(listed, tmp_path):
 def test_mistakes_are_one_line(listed, tmp_path):
     result = fetch(listed, tmp_path, "--person", "Adda")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == f"salpipe: error: {listed}: nobody called 'Adda' in it; did you mean 'Ada'?\n"
+    assert result.stderr == f"salpipe: error: {listed}: no person called 'Adda' in it; did you mean 'Ada'?\n"
     assert fetch(listed, tmp_path, "--jobs", 0).exit_code == 2
     assert fetch(listed, tmp_path, "--timeout", 0).exit_code == 2
     assert fetch(tmp_path / "none", tmp_path).exit_code == 2

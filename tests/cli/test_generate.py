@@ -66,7 +66,7 @@ def test_json_is_one_object_and_all_of_standard_output(
 
 def test_a_slice_says_that_others_are_not_done(images: Path, tmp_path: Path) -> None:
     result = generate(images, "-o", tmp_path / "shards", *COMMAND, "--shards", "1/2")
-    assert "5 images in 2 shards (2 written now), 0 rejected; this slice is done; others are not" in result.stdout
+    assert "5 images in 2 shards (2 written now), 0 rejected; this part is complete; others are not" in result.stdout
     result = generate(images, "-o", tmp_path / "shards", *COMMAND, "--shards", "2/2")
     assert "4 images in 1 shard (1 written now), 0 rejected; complete" in result.stdout
 

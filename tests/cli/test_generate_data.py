@@ -100,7 +100,7 @@ def test_a_dry_run_says_where_another_plan_is_in_the_way(imagenet: Path, tmp_pat
     assert "refused" not in done(imagenet, *arguments, *COMMAND, "--dry-run").stderr
     assert json.loads(done(imagenet, *arguments, *COMMAND, "--dry-run", "--json").stdout)["refused"] is None
     refusal = done(imagenet, *arguments, *COMMAND, "--seed", "1", "--dry-run").stderr.splitlines()[-1]
-    assert refusal.startswith("salpipe: without --dry-run this is refused: ")
+    assert refusal.startswith("salpipe: without --dry-run this would be refused: ")
     assert "holds the shards of another plan (records " in refusal
     for option, value, difference in (
         ("--size", "96", "size 64 -> 96"),

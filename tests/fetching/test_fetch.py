@@ -231,7 +231,9 @@ def test_only_the_people_who_are_named(tmp_path, web):
     listed = write_list(tmp_path, ("Ada Lovelace", 1, *one), ("Alan Turing", 1, *two))
     assert run(listed, people=["Alan_Turing"]).listed == 1
     assert web.requests == {"/1": 1}
-    with pytest.raises(SalpipeError, match=r"dev_urls\.txt: nobody called 'Ada Lovelase' in it; did you mean 'Ada Lo"):
+    with pytest.raises(
+        SalpipeError, match=r"dev_urls\.txt: no person called 'Ada Lovelase' in it; did you mean 'Ada Lo"
+    ):
         run(listed, people=["Ada Lovelase"])
 
 
