@@ -167,7 +167,7 @@ class SourceModel:
 def load_source(name: str = EMBEDDED, weights: str = "default") -> SourceModel:
     """Build a source model.
 
-    The caller's random state is left as found. A head of 1,000 classes is taken for ImageNet-1k's, also in a file
+    The caller's random state is left unchanged. A head of 1,000 classes is taken for ImageNet-1k's, also in a file
     of the user's own; such a file does not name its classes.
 
     Args:

@@ -32,7 +32,7 @@ def write_page(folder: Path, results: OverallResults) -> Path:
     The same arguments give the same bytes.
 
     Args:
-        folder: where they go.
+        folder: output folder.
         results: content of `results.json`.
 
     Returns:

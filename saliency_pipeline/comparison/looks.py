@@ -45,9 +45,9 @@ class Looks:
     def family_level(self, size: int) -> float:
         """The level for p values adjusted over a family of secondary questions, at the look that was made.
 
-        Each member spends its share alpha / size over the looks in the same way, so that the family errs in at most
-        alpha however many looks are made. The smaller of two bounds is taken, because the adjustment of Holm tests the
-        later members at larger shares.
+        Each member spends its share alpha / size over the looks in the same way, so that the error rate of the
+        family is at most alpha for any number of looks. The smaller of two bounds is taken, because the adjustment of
+        Holm tests the later members at larger shares.
         """
         if len(self.planned) < 2:
             return ALPHA

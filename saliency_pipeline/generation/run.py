@@ -99,7 +99,7 @@ def generate(
         output: folder of the shards, outside the image folder; created if missing.
         config: settings of the frames and maps.
         layout: name of the data set's layout, or `auto`.
-        reading: how the data set is read.
+        reading: options for reading the data set.
         selection: classes, images and splits.
         grouping: treatment of duplicates and groups of images.
         jobs: worker processes; each gets its share of the cores.
@@ -109,10 +109,10 @@ def generate(
         **options: fields of `GenerateConfig`, instead of `config`.
 
     Returns:
-        How the run ended. Rejected images do not raise: see `Report.rejects` and `rejects.jsonl`.
+        The result of the run. Rejected images do not raise: see `Report.rejects` and `rejects.jsonl`.
 
     Raises:
-        SalpipeError: anything the user can put right; what is already written stays.
+        SalpipeError: anything the user can fix; what is already written stays.
 
     >>> import tempfile
     >>> from skimage import data, io

@@ -88,7 +88,7 @@ class Catalogue:
         classes: unique class names in label order; empty for an unlabeled data set.
         ids: WordNet ids of the classes, in the same order, sorted; empty for other classes.
         layout: name of its layout.
-        notes: what was skipped and why, line by line.
+        notes: notes on skipped things with reasons, one per line.
         passed_over: number of skipped files and other things, by kind and reason; few entries.
         taken: options of reading and selection other than the defaults; JSON-serializable.
     """

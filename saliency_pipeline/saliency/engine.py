@@ -64,7 +64,7 @@ class Explainer:
         """Prepare the network. Takes seconds; the source model is not changed.
 
         Args:
-            source: the network that explains.
+            source: the source model.
             layer: the explained layer, from `choose_layer`.
             methods: saliency methods to compute, all in one pass.
             target: the classes explained.

@@ -129,7 +129,7 @@ def choose_layer(module: nn.Module, size: int, name: str | None = None) -> Layer
     the last block's own output has a gradient at the class token only.
 
     Args:
-        module: (N, 3, size, size) to logits (N, classes), on the CPU; left as found.
+        module: (N, 3, size, size) to logits (N, classes), on the CPU; left unchanged.
         size: side of the frame in pixels.
         name: dotted module name, or None to choose.
 

@@ -172,9 +172,9 @@ def measure_rate(explainer: Explainer, frames: np.ndarray, seconds: float) -> fl
     """Frames per second of an explainer with all its streams busy: the better of two runs, after a warm-up.
 
     Args:
-        explainer: what is measured.
+        explainer: the explainer to measure.
         frames: (N, S, S, 3) uint8, repeated or cut to a batch.
-        seconds: how long each run takes; with 0, as long as one batch per stream takes.
+        seconds: duration of each run; with 0, as long as one batch per stream takes.
     """
     batch, streams = explainer.batch, explainer.placement.streams
     block = np.resize(frames, (batch, *frames.shape[1:]))

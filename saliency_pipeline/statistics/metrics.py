@@ -258,7 +258,7 @@ def calibration(labels: Labels, probabilities: Probabilities, bins: int = BINS) 
     """Expected calibration error and its bins (Guo et al. 2017, arXiv:1706.04599, equation 3).
 
     The confidence of an image is the probability of its predicted class. Bin m of M holds the images with a confidence
-    in ((m - 1) / M, m / M]; the error is the mean of `abs(accuracy - confidence)` over the bins, weighted by their images.
+    in ((m - 1) / M, m / M]; the error is the mean of `abs(accuracy - confidence)` over the bins, weighted by images.
     """
     edges = np.linspace(0, 1, bins + 1)
     confidence = probabilities.max(axis=1).astype(np.float64)

@@ -1,4 +1,4 @@
-"""`salpipe compare`: what it prints, and what it answers to options that cannot be."""
+"""`salpipe compare`: output, and errors for impossible options."""
 
 import json
 from pathlib import Path

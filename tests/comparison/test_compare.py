@@ -1,4 +1,4 @@
-"""Comparisons from shards to results: what is trained, what is kept, what is refused, and what a kill costs."""
+"""Comparisons from shards to results: trained, kept and refused runs, and runs lost by a kill."""
 
 import csv
 import dataclasses

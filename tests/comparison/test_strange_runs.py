@@ -1,4 +1,4 @@
-"""Runs and comparisons from elsewhere: what is in their folders is looked at before it is believed."""
+"""Runs and comparisons of unknown origin: the contents of their folders are checked before use."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Damage that needs no knowledge of a format, or only that it is text, JSON or TOML. Formats stand in `structures.py`.
+"""Damage that needs no knowledge of a format, or only that it is text, JSON or TOML. Formats are in `structures.py`.
 
 A mutator takes the bytes of a file, random numbers, and the bytes of other valid files of the kind; it returns bytes.
 """

@@ -46,7 +46,7 @@ class Together:
         balanced: True for groups of any size and of several classes, such as persons or scenes: folds then have the
             same number of images per class as nearly as groups allow. Otherwise folds have the same number of groups,
             as suits duplicates.
-        remedy: what else can be done if groups leave too few images, for the error.
+        remedy: another remedy for the error if groups leave too few images.
     """
 
     groups: Positions | None = None
@@ -296,14 +296,14 @@ def _check_folds(labels: Labels, classes: Sequence[str], folds: int, noun: str, 
         classes: names of the classes.
         folds: number of folds.
         noun: name of the units.
-        otherwise: what else can be done, added to the error.
+        otherwise: another remedy, added to the error.
     """
     counts = np.bincount(labels, minlength=len(classes))
     if (empty := np.flatnonzero(counts == 0)).size:
         raise SalpipeError(_without_training(classes, empty) + otherwise)
     rarest = int(counts.argmin())
     if (count := int(counts[rarest])) < folds:
-        remedy = f"use --folds {count} or fewer" if count > 1 else f"give it more {noun}s or leave the class out"
+        remedy = f"use --folds {count} or fewer" if count > 1 else f"add {noun}s or leave the class out"
         few = f"{count} {noun}{'s'[: count > 1]}, too few for {folds} folds"
         raise SalpipeError(f"class {classes[rarest]!r} has {few}; {remedy}{otherwise}")
 

@@ -200,7 +200,7 @@ REFUSED = {
     "one image in folds": (
         shuffled((5, 1, 5)),
         {"folds": 2, "fold": 1},
-        r"class 'dog' has 1 image, too few for 2 folds; give it more images or leave the class out",
+        r"class 'dog' has 1 image, too few for 2 folds; add images or leave the class out",
     ),
     "empty class": (
         (np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1], np.int8)),
