@@ -39,7 +39,7 @@ def test_the_report_is_on_standard_output_and_notes_are_not(listed, tmp_path):
     result = fetch(listed, tmp_path / "out")
     assert result.exit_code == 0
     first, *rest = result.stdout.splitlines()
-    assert first.startswith(f"{tmp_path / 'out'}: 1 of 2 images there, 1 downloaded now (0.0 MB in ")
+    assert first.startswith(f"{tmp_path / 'out'}: 1 of 2 images present, 1 downloaded now (0.0 MB in ")
     assert rest == [
         "ok 1, not-found 1",
         "2 listed: 1 present (0 duplicated), 0 wrong md5, 0 damaged, 1 missing",
@@ -74,7 +74,7 @@ def test_a_run_without_an_image_fails(listed, tmp_path):
     out = f"'{tmp_path}/of\\nBob'"
     assert result.exit_code == 1
     first, *rest = result.stdout.splitlines()
-    assert first.startswith(f"{out}: 0 of 1 images there, 0 downloaded now (")
+    assert first.startswith(f"{out}: 0 of 1 images present, 0 downloaded now (")
     assert rest[0] == "not-found 1"
     assert result.stderr.splitlines()[-1] == (
         f"salpipe: error: {out}: no image is present; see fetch.jsonl in it for the outcome per URL"
@@ -89,8 +89,8 @@ def test_nobody_takes_the_place_of_the_log(listed, tmp_path):
     named.write_text(listed.read_text().replace("Bob\t1\t", "Fetch.JSONL\t1\t"))
     result = fetch(named, tmp_path / "out")
     assert result.exit_code == 0
-    assert ": 1 of 1 images there" in result.stdout
-    assert "salpipe: dev_urls.txt:2: nobody's folder can be called fetch.jsonl\n" in result.stderr
+    assert ": 1 of 1 images present" in result.stdout
+    assert "salpipe: dev_urls.txt:2: a folder cannot have the name of the log, fetch.jsonl\n" in result.stderr
 
 
 def test_check_downloads_nothing(listed, tmp_path):

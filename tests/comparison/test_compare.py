@@ -341,7 +341,7 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The results of two processes that nothing happens to."""
+    """The results of two processes without a kill."""
     folder = tmp_path_factory.mktemp("undisturbed") / "whole"
     subprocess.run(command(shards, folder), env=environment(), check=True, capture_output=True)
     return (folder / "results.json").read_bytes()

@@ -39,7 +39,7 @@ def page(folder: Path) -> Page:
 
 @pytest.fixture(scope="module")
 def budgets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, Path]:
-    """The page of two settings with everything that is optional, and its folder."""
+    """The page of two settings with all optional parts, and its folder."""
     place = tmp_path_factory.mktemp("budgets")
     looks = {
         "planned": 4,

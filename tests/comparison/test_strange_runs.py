@@ -23,7 +23,7 @@ ROW: dict[str, Any] = dict.fromkeys(COLUMNS, 1)
 
 @pytest.fixture
 def finished(tmp_path: Path) -> Path:
-    """A run folder with all that is read of it."""
+    """A run folder with all files that are read."""
     TrainConfig(epochs=1).write(tmp_path)
     (tmp_path / SUMMARY).write_text('{"epochs": 1}')
     record = {"images": {"train": 2, "validation": 1}, "shards": {"plan": "p", "path": "s"}}

@@ -40,7 +40,7 @@ def write_list(folder: Path, *rows: tuple[str, int, str, str | None]) -> Path:
 
 
 def serve(web: Web, count: int, delay: float = 0) -> list[tuple[str, str]]:
-    """So many images, /0 and so on: URL and md5."""
+    """A number of images, /0 and so on: URL and md5."""
     return [(web.page(f"/{i}", replies.image(IMAGES[i], delay=delay)), md5(IMAGES[i])) for i in range(count)]
 
 
@@ -82,7 +82,7 @@ def test_what_is_fetched_reads_as_a_data_set(tmp_path, web):
     assert report.bytes == sum(map(len, [*IMAGES[:3], png]))
     assert report.outcomes == {"ok": 4}
     assert report.few == {"Ada": 3, "Van der Berg Jr": 1}
-    assert "4 of 4 images there, 4 downloaded now" in report.as_text()
+    assert "4 of 4 images present, 4 downloaded now" in report.as_text()
 
     (layout,) = [layout for layout in LAYOUTS if layout.recognize(out)]
     catalogue = layout.read(out, ReadOptions())

@@ -27,7 +27,7 @@ def receipt(folder: Path, number: int) -> Path:
 
 
 def unfinished(folder: Path, whole: int) -> None:
-    """As after a kill when so many shards, and nothing behind them, were done."""
+    """As after a kill when a number of shards, and none after them, were finished."""
     for number, path in enumerate(shards(folder)):
         if number >= whole:
             path.unlink()

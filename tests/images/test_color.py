@@ -223,7 +223,7 @@ def test_alpha_is_looked_for_in_all_of_a_large_image():
 
 
 def channels(image: np.ndarray, extra: tuple[int, ...] | None, **tags: int) -> bytes:
-    """A TIFF whose channels beyond the colors are what `extra` says."""
+    """A TIFF with the additional channels `extra`."""
     count = image.shape[2]
     tags_there = {256: 32, 257: 32, 258: (8,) * count, 262: 2, 277: count, **{int(tag[1:]): tags[tag] for tag in tags}}
     if extra is not None:

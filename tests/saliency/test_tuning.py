@@ -38,7 +38,7 @@ def memory(empty_cache: Path) -> Path:
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[[Rates], list[tuple[str, str]]]:
-    """Lets rates be dictated; the list tells which placements were measured."""
+    """Prescribes the rates; the list has the placements that were measured."""
 
     def dictate(rates: Rates) -> list[tuple[str, str]]:
         asked: list[tuple[str, str]] = []

@@ -32,7 +32,7 @@ class Recorded(Progress):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve photographs a class; of four in cat there is a copy of another quality, and one is in dog as well."""
+    """Twelve photographs per class; four in cat have a copy of another quality, and one is in dog as well."""
     root = tmp_path_factory.mktemp("photos")
     for number, piece in enumerate(cuts(36, seed=7)):
         save(root, CLASSES[number % 3], f"{number}.jpg", piece, 95)

@@ -12,7 +12,7 @@ CLASSES = ("cat", "dog", "owl")
 
 
 def validation_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int = 0) -> list[np.ndarray]:
-    """The validation images of every fold, after all that must hold of any folds."""
+    """The validation images of every fold, after checks that hold for all folds."""
     splits = np.full(len(labels), -1, np.int8)
     options = {"together": Together(groups, True), "folds": folds, "seed": seed}
     parts = []
