@@ -84,7 +84,7 @@ def test_a_run_without_an_image_fails(listed, tmp_path):
     assert fetch(listed, tmp_path / "of\nBob", "--person", "Bob", "--check").exit_code == 0
 
 
-def test_nobody_takes_the_place_of_the_log(listed, tmp_path):
+def test_no_person_takes_the_place_of_the_log(listed, tmp_path):
     named = tmp_path / "dev_urls.txt"
     named.write_text(listed.read_text().replace("Bob\t1\t", "Fetch.JSONL\t1\t"))
     result = fetch(named, tmp_path / "out")

@@ -39,7 +39,7 @@ def warnings(pairs: ShardFolder, folds: int) -> list[str]:
     return divided_groups(pairs, find_groups(TrainConfig(), pairs), folds)
 
 
-def test_near_duplicates_are_known_where_they_were_looked_for_and_copies_always(tmp_path: Path) -> None:
+def test_near_duplicates_are_grouped_after_a_search_and_copies_always(tmp_path: Path) -> None:
     near = duplicates(shards(tmp_path / "near", {0: 0, 3: 0, 9: 4, 20: 4}))
     assert near[0] == near[3] != near[9] == near[20]
     assert len(set(near.tolist())) == COUNT - 2

@@ -84,7 +84,7 @@ def test_counts_are_written_up_to_25_classes(tmp_path: Path) -> None:
     assert white_on_the_diagonal(26) == 0
 
 
-def test_hostile_names_are_drawn_as_they_are(tmp_path: Path) -> None:
+def test_hostile_names_are_plotted_verbatim(tmp_path: Path) -> None:
     pixels = plotted(np.eye(len(HOSTILE), dtype=np.int64), tmp_path / "c.png", HOSTILE)
     # names are cut: the picture is not much larger than with short ones
     assert pixels.shape[1] < 2000

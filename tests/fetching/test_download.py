@@ -179,7 +179,7 @@ def test_visitors_say_who_they_are(faults):
     assert agent.endswith(" (research data set retrieval)")
 
 
-def test_a_mismatch_says_what_came(faults):
+def test_a_mismatch_has_the_md5_that_came(faults):
     assert faults[1]["another"].md5 == hashlib.md5(OTHER).hexdigest()
     assert faults[1]["cut"].detail == f"900 of {len(JPEG):,} bytes"
 

@@ -180,7 +180,7 @@ def test_no_host_is_asked_for_more_at_a_time_than_allowed(tmp_path, web):
     assert web.most == {"a.example": 2, "b.example": 2}
 
 
-def test_a_slow_host_keeps_nobody_waiting(tmp_path, web):
+def test_a_slow_host_delays_no_other(tmp_path, web):
     stalls = [web.page(f"/slow{i}", replies.stalled()).replace("127.0.0.1", "slow.example") for i in range(3)]
     rows = [("slow one", i, url, md5(b"")) for i, url in enumerate(stalls)]
     rows += [("fast one", i, url, digest) for i, (url, digest) in enumerate(serve(web, 8))]

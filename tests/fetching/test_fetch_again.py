@@ -252,7 +252,7 @@ def temporaries(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_was_ended_goes_on(tmp_path, web, how: signal.Signals):
+def test_an_ended_run_is_resumed(tmp_path, web, how: signal.Signals):
     listed, out = half_way(web, tmp_path), tmp_path / "out"
     process = start(listed)
     try:

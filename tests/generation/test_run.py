@@ -158,7 +158,7 @@ def test_the_report_says_how_the_run_ended(images: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("options", [{}, {"fit": "pad", "encoding": "jpeg"}])
-def test_images_of_one_color_are_flagged_and_told_once(tmp_path: Path, options: dict[str, str]) -> None:
+def test_images_of_one_color_are_flagged_and_noted_once(tmp_path: Path, options: dict[str, str]) -> None:
     images = flat(tmp_path / "images", 5)
     for name in ("2.jpg", "7.png"):
         Image.new("RGB", (90, 60), "white").save(images / name)

@@ -208,7 +208,7 @@ def test_other_ways_of_being_transparent_everywhere():
     assert (whole_frame(sixteen) == 7).all()
 
 
-def test_alpha_is_looked_for_in_all_of_a_large_image():
+def test_alpha_is_searched_in_all_of_a_large_image():
     # Larger than what is converted at a time, and transparent everywhere but in its last row.
     image = np.zeros((1100, 1100, 4), np.uint8)
     image[-1] = (10, 20, 30, 255)
@@ -232,7 +232,7 @@ def channels(image: np.ndarray, extra: tuple[int, ...] | None, **tags: int) -> b
 
 
 @pytest.mark.parametrize("extra", [None, (0,)])
-def test_a_fourth_channel_that_is_not_said_to_be_alpha_is_left_out(extra):
+def test_a_fourth_channel_that_is_not_declared_as_alpha_is_left_out(extra):
     np.testing.assert_array_equal(whole_frame(channels(with_channel(100), extra)), photo(32, 32))
 
 

@@ -75,13 +75,13 @@ def test_new_splits_keep_duplicates_together(photos):
     assert any(apart[f"cat/{number}.jpg"] != apart[f"cat/{number}_again.jpg"] for number in (0, 6, 9, 12))
 
 
-def test_only_what_is_drawn_is_looked_at_for_splits(photos):
+def test_only_sampled_images_are_searched_for_splits(photos):
     recorded = Recorded()
     prepare(photos, selection=Selection(("dog", "owl"), per_class=5, splits=(50, 50)), progress=recorded)
     assert recorded.stages == [(10, "looking at images")]
 
 
-def test_duplicates_go_before_anything_is_drawn(photos):
+def test_duplicates_are_removed_before_sampling(photos):
     recorded = Recorded()
     catalogue = prepare(
         photos, grouping=Grouping(dedupe="keep-first"), selection=Selection(per_class=12), progress=recorded
@@ -107,7 +107,7 @@ def test_a_data_set_of_conflicts_alone_leaves_nothing(tmp_path):
         prepare(tmp_path, grouping=Grouping(dedupe="drop-conflicts"))
 
 
-def test_classes_drawn_are_the_same_with_and_without_duplicates(photos):
+def test_sampled_classes_are_the_same_with_and_without_duplicates(photos):
     selection = Selection(num_classes=2, seed=5)
     recorded = Recorded()
     with_policy = prepare(photos, grouping=Grouping(dedupe="keep-first"), selection=selection, progress=recorded)
@@ -130,7 +130,7 @@ def test_what_was_asked_for_is_kept(photos):
     assert dict(apart.taken) == asked | {"group_duplicates": False}
 
 
-def test_images_know_their_duplicates_where_these_were_looked_for(photos):
+def test_images_have_groups_of_duplicates_after_a_search(photos):
     groups: dict[int, set[str]] = {}
     for record in prepare(photos, selection=Selection(splits=(50, 50))).records:
         if record.group >= 0:

@@ -156,7 +156,7 @@ def test_batches_are_the_rows_prepared(folder):
 
 
 @pytest.mark.parametrize("method", [None, "gradient-simonyan"])
-def test_augmentation_is_drawn_from_seed_epoch_and_position(folder, method):
+def test_augmentation_depends_on_seed_epoch_and_position(folder, method):
     """A pair is the same whatever the batch and the subset of rows it comes in."""
     dataset = PairDataset(folder, np.arange(30), method)
     preparation = Transform("max", AUGMENTATIONS, seed=4)

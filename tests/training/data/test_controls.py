@@ -24,7 +24,7 @@ def test_a_partner_is_another_image_and_every_map_is_used_once(count: int, seed:
     np.testing.assert_array_equal(chosen, partners(count, seed))
 
 
-def test_of_two_classes_a_partner_does_not_give_the_label_away() -> None:
+def test_with_two_classes_a_partner_does_not_reveal_the_label() -> None:
     """With two classes, a partner that is always of another class reveals the label."""
     labels = np.arange(400) % 2
     same = np.mean([(labels[partners(400, seed)] == labels).mean() for seed in range(20)])

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("without_plots")
 COUNT = PHOTOS + len(COPIED)
 TWINS = [(number, PHOTOS + place) for place, number in enumerate(COPIED)]
 BEFORE = [0, 1, 9, 10, 11, 12, 13, 24, 26, 28, 31]
-"""The first of three folds of seed 0 as 7658d53 made it."""
+"""The first of three folds of seed 0 of an earlier version."""
 SEARCHED = {"searched": True, "images": 2 * len(COPIED), "groups": len(COPIED), "by": None}
 
 

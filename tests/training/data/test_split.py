@@ -81,7 +81,7 @@ def test_duplicates_lie_in_one_fold(pairs: list[tuple[int, int]], seed: int) -> 
     assert sorted(validated) == list(range(len(labels)))
 
 
-def test_without_duplicates_folds_are_as_if_nobody_had_looked() -> None:
+def test_without_duplicates_folds_are_as_without_a_search() -> None:
     labels, splits = shuffled()
     groups = np.random.default_rng(1).permutation(len(labels))
     for fold in (1, 2, 3):
