@@ -17,7 +17,7 @@ MAX_IMAGES = 10**9
 @documented
 @dataclass(frozen=True)
 class Selection:
-    """Which classes and images of a data set are taken, and how they are split. All sampling is by hash.
+    """Selection of classes and images of a data set, and their split. All sampling is by hash.
 
     Applied in the order of the fields: first the classes, then the images, then their splits.
 
