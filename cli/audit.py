@@ -88,7 +88,7 @@ def command(
         echo(
             f"{plural(report.conflicts, 'group')} with different labels"
             + (f", {report.leaks:,} across splits" if not listed else "")
-            + (f"; {plural(report.leaked, 'image')} of validation or test in training too" if report.leaked else "")
+            + (f"; {plural(report.leaked, 'image')} of validation or test also in training" if report.leaked else "")
         )
         echo(shown(report.page))
     if fail_on_leak and report.leaks:

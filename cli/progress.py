@@ -36,9 +36,9 @@ class TerminalProgress(Progress):
         self.doing, self.started = text, time.monotonic()
         self._print(text)
 
-    def start(self, total: int, unit: str, what: str) -> None:
+    def start(self, total: int, unit: str, label: str) -> None:
         """Start a new bar."""
-        label = printable(what)
+        label = printable(label)
         self.bar = progress_bar(total, unit, label, quiet=self.quiet)
         self.done, self.started = 0, time.monotonic()
         self.stage = f"{label}: {unit}", total

@@ -119,7 +119,7 @@ def _open_regular(path: Path, flags: int = 0) -> int:
 class FolderLock:
     """Lock an output folder while a `with` block runs.
 
-    An exclusive lock has one holder, a shared one any number (the slices of a job array). The kernel's `flock` on
+    An exclusive lock has one holder, a shared one any number (the parts of a job array). The kernel's `flock` on
     `<folder>/.lock` is used, so that the lock ends with the process; where possible the folder is locked as well, in
     case the file is removed. On file systems without locks the block runs without one, after a note; files are
     still published atomically.

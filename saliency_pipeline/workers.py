@@ -65,7 +65,7 @@ def possible_jobs(jobs: int, note: Callable[[str], None]) -> int:
     try:
         check_shared_memory(jobs)
     except SalpipeError as error:
-        note(f"{error}; --jobs {jobs} is done one by one")
+        note(f"{error}; running one job at a time instead of --jobs {jobs}")
         return 1
     return jobs
 

@@ -109,7 +109,7 @@ def from_file(name: str, library: str, bare: str, path: Path) -> tuple[nn.Module
             fill(module, tensors, path)
             return module, fit.notes
         require_values(path, tensors, {})
-        with suppress(Exception):  # the mismatch says more than any error of timm's conversion
+        with suppress(Exception):  # the mismatch is clearer than any error of timm's conversion
             return _timm_load(bare, tensors, pretrained_strict=True), fit.notes
     raise _misfit(name, library, bare, path, fits[0].mismatch)
 

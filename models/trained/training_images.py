@@ -24,7 +24,7 @@ TENSOR = "training.sha256"
 """Name of the tensor, uint8 (n, 32), stored beside the weights."""
 
 ENTRY = "training_images"
-"""Name of the entry of the file's description that tells whether the tensor is complete."""
+"""Name of the entry of the file's description that states whether the tensor is complete."""
 
 DIGEST = 32
 """Bytes of a SHA-256."""

@@ -151,7 +151,7 @@ class FetchReport:
             f"{shown(outcome)} {count:,}{_REMEDIES.get(outcome, '')}" for outcome, count in self.outcomes.items()
         )
         return (
-            f"{shown(self.folder)}: {self.images:,} of {self.listed:,} images there, {self.downloaded:,} downloaded "
+            f"{shown(self.folder)}: {self.images:,} of {self.listed:,} images present, {self.downloaded:,} downloaded "
             f"now ({self.bytes / 1e6:,.1f} MB in {self.seconds:,.0f} s)\n{outcomes}"
         )
 

@@ -178,5 +178,5 @@ def _contact_sheet(tiles: Sequence[Pixels], cards: Sequence[Card]) -> bytes:
 
 
 def _side(pixels: float, bounds: tuple[int, int]) -> int:
-    """Side of a square of so many pixels, within bounds."""
+    """Side of a square with a number of pixels, within bounds."""
     return min(bounds[1], max(bounds[0], round(math.sqrt(pixels))))

@@ -82,7 +82,7 @@ class Plan:
 
     Attributes:
         fields: everything that identifies a run before anything is chosen, by name.
-        resolved: what salpipe chose.
+        resolved: the choices of salpipe.
         provenance: what is stored in every shard. Its counts of skipped files identify nothing: a README put beside
             the images changes neither images nor maps.
     """

@@ -1,4 +1,4 @@
-"""Receipts of finished shards: what was written and what was rejected. Shards without a valid receipt are to do."""
+"""Receipts of finished shards: what was written and what was rejected. Shards without a valid one are written again."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The open file of a shard: reads bytes into arrays of the caller, or raises an error that names the file.
 
 A memory map would be as fast, but where the file behind it is truncated or the disk fails, touching it ends the
-process with a Bus error. A read says so.
+process with a Bus error. A read raises an error instead.
 """
 
 from __future__ import annotations

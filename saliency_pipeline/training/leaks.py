@@ -1,7 +1,7 @@
 """Leaks: labels or images of the validation and test parts that may reach a network in training, and their refusal.
 
-Every check is per image and per map. The flag of a map tells if its source model was trained on the image, so that maps
-of several source models, each trained on other folds, need nothing else here.
+Every check is per image and per map. A map's flag states if its source model was trained on the image, so that maps
+of several source models, each trained on other folds, need no special treatment.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Leak:
         name: one of `training.config.LEAKS`.
         subject: the option or folder at fault.
         problem: description with numbers.
-        remedy: what to do instead.
+        remedy: remedy for the message.
         sentence: the problem as a full sentence without numbers or paths, for reports.
         images: number of leaked images; 0 if unknown or all.
     """

@@ -118,7 +118,7 @@ def check_batches(network: nn.Module, spec: NetworkSpec, batch_size: int, images
     if not layer:
         return
     larger = next((size for size in range(2, images + 1) if images // -(-images // size) > 1), None)
-    remedy = f"use --batch-size {larger}" if larger else "give it more training images"
+    remedy = f"use --batch-size {larger}" if larger else "add training images"
     raise SalpipeError(
         f"--batch-size {batch_size}: of {images} training images a step has only one, for which BatchNorm ({layer}) "
         f"needs larger frames than {spec.size}x{spec.size}; {remedy}, or shards of a larger --size"

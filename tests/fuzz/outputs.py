@@ -96,7 +96,7 @@ def weights(root: Path) -> Iterator[Path]:
 
 
 def _run(folder: Path, arch: str = "modulated") -> Path:
-    """What a finished training run leaves, without the training."""
+    """The files of a finished training run, without the training."""
     folder.mkdir(parents=True)
     shards: dict[str, Any] = {"path": "shards", "plan": "plan-labeled", "provenance": training.PROVENANCE}
     spec = NetworkSpec(arch=arch, backbone=NETWORK, classes=("circle", "square", "stripe"), size=32)
@@ -176,7 +176,7 @@ def comparisons(root: Path) -> Iterator[Path]:
 
 
 def configurations(root: Path) -> Iterator[Path]:
-    """A run's own, and one for `--config` of `generate`."""
+    """Configurations of a run, and for `--config` of `generate`."""
     yield _run(root / "run") / "config.toml"
     options = {"size": 64, "fit": "pad", "method": ["gradcam", "gradient"], "max-rejects": "5%", "per-class": 5}
     tables = {

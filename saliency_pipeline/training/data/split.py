@@ -46,7 +46,7 @@ class Together:
         balanced: True for groups of any size and of several classes, such as persons or scenes: folds then have the
             same number of images per class as nearly as groups allow. Otherwise folds have the same number of groups,
             as suits duplicates.
-        remedy: what else can be done if groups leave too few images, for the error.
+        remedy: another remedy for the error if groups leave too few images.
     """
 
     groups: Positions | None = None
@@ -290,7 +290,7 @@ def _check_folds(labels: Labels, classes: Sequence[str], folds: int, noun: str, 
         raise SalpipeError(_without_training(classes, empty) + otherwise)
     rarest = int(counts.argmin())
     if (count := int(counts[rarest])) < folds:
-        remedy = f"use --folds {count} or fewer" if count > 1 else f"give it more {noun}s or leave the class out"
+        remedy = f"use --folds {count} or fewer" if count > 1 else f"add {noun}s or leave the class out"
         few = f"{count} {noun}{'s'[: count > 1]}, too few for {folds} folds"
         raise SalpipeError(f"class {classes[rarest]!r} has {few}; {remedy}{otherwise}")
 
