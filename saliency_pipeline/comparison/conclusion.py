@@ -25,11 +25,7 @@ from saliency_pipeline.statistics.power import POWER
 
 
 def conclude(results: Results) -> Verdict:
-    """The verdict on the primary question, with one detail per contrast with a verdict and measure.
-
-    Args:
-        results: without verdict.
-    """
+    """The verdict on the primary question, with one detail per contrast with a verdict and measure."""
     details = [
         _detail(results, part, contrast, measure)
         for part in results.settings

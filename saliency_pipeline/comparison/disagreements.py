@@ -16,13 +16,7 @@ _EXAMPLES = 12
 
 
 def confusion(by_arm: Mapping[str, Sequence[Run]], shown: Question, classes: Sequence[str]) -> RunConfusion | None:
-    """The confusion matrix of the best run of the arm in question, or of its reference where it kept no predictions.
-
-    Args:
-        by_arm: runs of one budget, by the name of their arm.
-        shown: the question whose arms are shown.
-        classes: names of the classes.
-    """
+    """The confusion matrix of the best run of the arm in question, or of its reference where it kept no predictions."""
     runs = _with_predictions(by_arm, shown.arm) or _with_predictions(by_arm, shown.against)
     if not runs:
         return None
@@ -38,12 +32,7 @@ def confusion(by_arm: Mapping[str, Sequence[Run]], shown: Question, classes: Seq
 
 
 def disagreements(by_arm: Mapping[str, Sequence[Run]], shown: Question) -> tuple[Disagreement, ...]:
-    """Images that the first pair of two arms classifies differently, gains and losses in turn, in no order of classes.
-
-    Args:
-        by_arm: runs of one budget, by the name of their arm.
-        shown: the question whose arms are shown.
-    """
+    """Images that the first pair of two arms classifies differently, gains and losses in turn, classes mixed."""
     others = {run.pair: run for run in _with_predictions(by_arm, shown.against)}
     pair = next(((others[run.pair], run) for run in _with_predictions(by_arm, shown.arm) if run.pair in others), None)
     if pair is None:
@@ -54,12 +43,11 @@ def disagreements(by_arm: Mapping[str, Sequence[Run]], shown: Question) -> tuple
     a, b = shared_keys(first, second)
     gained: list[Disagreement] = []
     lost: list[Disagreement] = []
-    config = pair[1].config
-    for i, j in zip(a.tolist(), b.tolist(), strict=True):
-        own, other = first.right[i], second.right[j]
+    runs = shown.against, shown.arm, *pair[1].pair
+    for i, j, own, other in zip(a.tolist(), b.tolist(), first.right[a], second.right[b], strict=True):
         if own != other:
             image = first.keys[i], first.labels[i], first.predicted[i], second.predicted[j]
-            (gained if other else lost).append(Disagreement(shown.against, shown.arm, config.seed, config.fold, *image))
+            (gained if other else lost).append(Disagreement(*runs, *image))
     # stored order would show one class first
     for examples in (gained, lost):
         examples.sort(key=lambda example: hashlib.sha256(example.key.encode("utf-8", "replace")).digest())

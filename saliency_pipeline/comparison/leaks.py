@@ -6,9 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from saliency_pipeline.comparison.plan import Plan, Task
 from saliency_pipeline.comparison.runs import Run
 from saliency_pipeline.errors import SalpipeError
@@ -64,11 +61,7 @@ class _Shards:
 
     def leaks_of(self, config: TrainConfig, start: TrainingImages | None) -> tuple[Leak, ...]:
         """The leaks of a run."""
-
-        def validation() -> npt.NDArray[np.int64]:
-            return self.split(config).validation
-
-        return self.check.leaks_of(config, validation, start)
+        return self.check.leaks_of(config, lambda: self.split(config).validation, start)
 
 
 def refuse_leaks(plan: Plan, folder: Path, pairs: ShardFolder) -> list[str]:
@@ -76,11 +69,6 @@ def refuse_leaks(plan: Plan, folder: Path, pairs: ShardFolder) -> list[str]:
 
     Flags and hashes of the shards are read once. If no map is flagged and no run starts from a trained network, no
     split is made.
-
-    Args:
-        plan: the comparison.
-        folder: of the comparison.
-        pairs: the shards that are compared on.
 
     Returns:
         For each leak that is accepted a sentence with the runs that it concerns.

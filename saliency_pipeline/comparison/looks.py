@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from saliency_pipeline.comparison.arms import Question
 from saliency_pipeline.comparison.contrasts import conditions, contrast, p_of
-from saliency_pipeline.comparison.results import Look, LookResults
+from saliency_pipeline.comparison.results import Look
 from saliency_pipeline.comparison.rules import Rules
 from saliency_pipeline.comparison.runs import Run
 from saliency_pipeline.statistics.power import ALPHA, MINIMUM_PAIRS
@@ -55,10 +55,6 @@ class Looks:
         shared = size * levels(self.planned, self.ratio, alpha=ALPHA / size)[place]
         return min(levels(self.planned, self.ratio)[place], shared)
 
-    def results(self) -> LookResults:
-        """For results.json."""
-        return LookResults(max(1, len(self.planned)), self.made)
-
 
 def make_looks(
     runs: Sequence[Run], rules: Rules, question: Question | None, reference: str, *, leaking: bool = False
@@ -98,13 +94,7 @@ def make_looks(
 
 
 def first_repeats(runs: Sequence[Run], repeats: int | None, first: int) -> list[Run]:
-    """The runs of the first so many repeats; all for None. Every repeat has the next seed.
-
-    Args:
-        runs: in any order.
-        repeats: how many.
-        first: seed of the first repeat.
-    """
+    """The runs of the first so many repeats; all for None. Every repeat has the next seed, from `first` on."""
     return [run for run in runs if repeats is None or run.config.seed - first < repeats]
 
 

@@ -22,7 +22,6 @@ from saliency_pipeline.comparison.overall_results import (
     LeftOut,
     OverallQuestion,
     OverallResults,
-    Posterior,
     SharedArm,
 )
 from saliency_pipeline.comparison.results import ComparedArm, ContrastResult, PrimaryQuestion, Results, Verdict
@@ -38,6 +37,7 @@ from saliency_pipeline.statistics.hierarchy import (
     WORSE,
     Estimate,
     Hierarchy,
+    Posterior,
     hierarchy,
     verdict,
 )
@@ -247,13 +247,10 @@ def _question(
         contrast.role,
         measure,
         tuple(_row(name, estimate, value) for (name, estimate), value in zip(estimates.items(), shrunken, strict=True)),
-        None if posterior is None else _without_shrunken(posterior),
+        # the shrunken means are those of the estimates
+        posterior and Posterior(**{field.name: getattr(posterior, field.name) for field in fields(Posterior)}),
         word,
     )
-
-
-def _without_shrunken(posterior: Hierarchy) -> Posterior:
-    return Posterior(**{field.name: getattr(posterior, field.name) for field in fields(Posterior)})
 
 
 def _row(name: str, estimate: Estimate, shrunken: float | None) -> DataSetEstimate:

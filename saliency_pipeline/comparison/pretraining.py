@@ -57,13 +57,7 @@ def pretrained(arm: Arm) -> tuple[str, str] | None:
 
 
 def started(arm: Arm, folder: Path, seed: int) -> Arm:
-    """The arm, starting from its own pretraining with a seed if it has any.
-
-    Args:
-        arm: an arm of `with_pretrained`.
-        folder: of the comparison.
-        seed: of the repeat.
-    """
+    """The arm, starting from its own pretraining with a seed if it has any."""
     own = pretrained(arm)
     if own is None:
         return arm

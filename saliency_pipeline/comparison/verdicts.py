@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from saliency_pipeline.comparison.arms import CONTROL, REFERENCE
-from saliency_pipeline.comparison.contrasts import Conditions, p_of, power_of
+from saliency_pipeline.comparison.contrasts import p_of, power_of
 from saliency_pipeline.comparison.looks import Looks
 from saliency_pipeline.comparison.results import ContrastResult, MeasureResult, SettingResult
 from saliency_pipeline.comparison.rules import AREA, FINAL, MEASURES, SPEED, Primary
@@ -39,13 +39,13 @@ class Tested:
     Attributes:
         contrast: the contrast.
         measure: `final`, `area` or `speed`.
-        where: conditions of its data budget.
+        part: its data budget.
         is_primary: true for the primary question.
     """
 
     contrast: ContrastResult
     measure: str
-    where: Conditions
+    part: SettingResult
     is_primary: bool
 
     @property
@@ -56,7 +56,7 @@ class Tested:
     @property
     def p(self) -> float | None:
         """Its p value, not adjusted."""
-        return p_of(self.result, self.where.own_split)
+        return p_of(self.result, self.part.own_split)
 
     def is_finished(self, looks: Looks) -> bool:
         """True if a look is made and all its pairs of runs are finished."""
@@ -65,7 +65,7 @@ class Tested:
 
 
 def decide(
-    parts: Sequence[tuple[SettingResult, Conditions]], primary: Primary | None, looks: Looks, *, leaking: bool
+    parts: Sequence[SettingResult], primary: Primary | None, looks: Looks, *, leaking: bool
 ) -> tuple[SettingResult, ...]:
     """The data budgets with families, adjusted p values, levels, power and verdicts of all contrasts.
 
@@ -74,12 +74,12 @@ def decide(
     not count.
 
     Args:
-        parts: the budgets without verdicts, and their conditions.
+        parts: the budgets without verdicts.
         primary: the primary question.
         looks: which are planned and made.
         leaking: true if accepted leaks forbid every verdict.
     """
-    tests = [test for part, where in parts for test in _tests(part, where, primary)]
+    tests = [test for part in parts for test in _tests(part, primary)]
     family = [
         test
         for test in tests
@@ -92,17 +92,17 @@ def decide(
     for test in tests:
         level = looks.made[-1].level if test.is_primary and looks.made else ALPHA if test.is_primary else shared
         in_family = id(test) in adjusted
-        part = PRIMARY if test.is_primary else SECONDARY if in_family else UNTESTED
-        result = replace(test.result, family=part, level=level)
+        role = PRIMARY if test.is_primary else SECONDARY if in_family else UNTESTED
+        result = replace(test.result, family=role, level=level)
         if test.p is not None:
             p = test.p if test.is_primary else adjusted.get(id(test), test.p)
             used = level if test.is_primary else level / max(1, len(family))
-            detected, needed = power_of(result, used, test.where)
+            detected, needed = power_of(result, used, test.part.ratio)
             counted = p if test.is_finished(looks) and (test.is_primary or in_family) else None
             result = replace(result, p_adjusted=counted, detectable=detected, pairs_needed=needed)
         result = replace(result, verdict=LEAK if leaking else _word(test, result, level, looks))
         decided.setdefault(id(test.contrast), {})[test.measure] = result
-    single = [contrast for part, _ in parts for contrast in part.contrasts if contrast.images]
+    single = [contrast for part in parts for contrast in part.contrasts if contrast.images]
     ps = holm([contrast.images.p for contrast in single if contrast.images])
     by_image = {id(contrast): p for contrast, p in zip(single, ps, strict=True)}
 
@@ -111,20 +111,20 @@ def decide(
         results = {measure: contrast[measure] for measure in MEASURES} | decided.get(id(contrast), {})
         return replace(contrast, images=images, final=results[FINAL], area=results[AREA], speed=results[SPEED])
 
-    return tuple(replace(part, contrasts=tuple(map(complete, part.contrasts))) for part, _ in parts)
+    return tuple(replace(part, contrasts=tuple(map(complete, part.contrasts))) for part in parts)
 
 
-def _tests(part: SettingResult, where: Conditions, primary: Primary | None) -> list[Tested]:
+def _tests(part: SettingResult, primary: Primary | None) -> list[Tested]:
     """The measures with a verdict under one budget.
 
     On the shards' own split, area and speed have none: their runs share the validation images, and what is stored of
     an image is its last prediction, so that a verdict could only be about other seeds.
     """
     return [
-        Tested(contrast, measure, where, is_primary)
+        Tested(contrast, measure, part, is_primary)
         for contrast in part.contrasts
         for measure in MEASURES
-        if contrast.role in (REFERENCE, CONTROL) and (measure == FINAL or not where.own_split)
+        if contrast.role in (REFERENCE, CONTROL) and (measure == FINAL or not part.own_split)
         for is_primary in [
             primary is not None
             and contrast.role == REFERENCE
@@ -144,7 +144,7 @@ def _word(test: Tested, result: MeasureResult, level: float, looks: Looks) -> st
     p = result.p_adjusted
     if p is None or _underpowered(test.contrast.pairs, p):
         return UNDERPOWERED
-    if test.where.own_split:
+    if test.part.own_split:
         return _word_on_split(result, p, level, looks.last)
     statistics = result.statistics
     assert statistics is not None
