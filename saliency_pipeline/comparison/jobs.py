@@ -60,15 +60,7 @@ def run_tasks(
     """Train the runs that are not finished.
 
     A run that cannot be trained does not stop the others. If a worker dies, its run resumes from its last checkpoint
-    in another worker.
-
-    Args:
-        tasks: the runs; finished ones are skipped.
-        folder: of the comparison.
-        execution: with one job, runs are trained in this process unless they run on a cluster.
-        threads: of every run.
-        label: of the progress bar.
-        progress: receives progress.
+    in another worker. With one job, runs are trained in this process unless they run on a cluster.
 
     Returns:
         The runs that are not finished.

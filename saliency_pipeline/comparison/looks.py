@@ -61,12 +61,8 @@ def make_looks(
 ) -> Looks:
     """Analyze the primary question at every look whose runs are finished, until one is significant.
 
-    Args:
-        runs: finished runs of all arms and budgets.
-        rules: fixed by the plan; empty `look_repeats` for runs without a plan, which all count.
-        question: the primary question; None without candidates, where nothing is tested.
-        reference: the comparison's first reference.
-        leaking: true if accepted leaks forbid every verdict, so that no look is decisive.
+    Runs without a plan all count in a single look. Without a question, as without candidates, nothing is tested.
+    `leaking` is true if accepted leaks forbid every verdict, so that no look is decisive.
     """
     planned = tuple(folds_of(runs) * repeats for repeats in rules.look_repeats)
     if question is None or rules.primary is None:

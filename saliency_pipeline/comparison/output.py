@@ -39,15 +39,7 @@ _FORMATS: dict[type, tuple[str, int]] = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """A finished comparison.
-
-    Attributes:
-        folder: of the comparison.
-        page: the report.
-        runs: number of finished runs.
-        failed: number of runs that could not be trained.
-        results: content of `results.json`.
-    """
+    """A finished comparison with its page and the numbers of runs that are finished, and that could not be trained."""
 
     folder: Path
     page: Path

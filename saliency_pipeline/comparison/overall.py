@@ -58,13 +58,7 @@ _AREA_WORDS = {BETTER: "higher early", WORSE: "lower early"}
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished comparison on one data set.
-
-    Attributes:
-        name: of the data set, unique among those compared.
-        report: relative path of its own page.
-        results: its results.
-    """
+    """A finished comparison on one data set, with the set's unique name and the relative path of its own page."""
 
     name: str
     report: str
@@ -74,9 +68,8 @@ class Finished:
 def overall(comparisons: Sequence[Finished], warnings: Sequence[str] = ()) -> OverallResults:
     """The results over all data sets; the same arguments give the same.
 
-    Args:
-        comparisons: one per data set, with the same arms, primary question and region of practical equivalence.
-        warnings: sentences that come before the computed ones.
+    The comparisons have the same arms, primary question and region of practical equivalence; `warnings` come before the
+    computed ones.
     """
     first = comparisons[0].results
     primary, rope = _primary(first), float(first.rope)

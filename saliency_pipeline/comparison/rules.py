@@ -16,13 +16,7 @@ MEASURES = (FINAL, AREA, SPEED)
 
 @dataclass(frozen=True)
 class Primary:
-    """The primary question: a candidate compared with its reference.
-
-    Attributes:
-        arm: name of the candidate.
-        measure: `final`, `area` or `speed`.
-        setting: name of the data budget.
-    """
+    """The primary question: a candidate compared with its reference in one of the `MEASURES` under a data budget."""
 
     arm: str
     measure: str

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from saliency_pipeline.comparison.arms import CONTROL, REFERENCE
 from saliency_pipeline.comparison.contrasts import p_of, power_of
 from saliency_pipeline.comparison.looks import Looks
 from saliency_pipeline.comparison.results import ContrastResult, MeasureResult, SettingResult
-from saliency_pipeline.comparison.rules import AREA, FINAL, MEASURES, SPEED, Primary
+from saliency_pipeline.comparison.rules import FINAL, MEASURES, SPEED, Primary
 from saliency_pipeline.statistics.contrast import (
     BETTER,
     EQUIVALENT,
@@ -34,14 +35,7 @@ PRIMARY, SECONDARY, UNTESTED = "primary", "secondary", "untested"
 
 @dataclass(frozen=True)
 class Tested:
-    """A measure of a contrast that has a verdict, for the decision on it.
-
-    Attributes:
-        contrast: the contrast.
-        measure: `final`, `area` or `speed`.
-        part: its data budget.
-        is_primary: true for the primary question.
-    """
+    """A measure of a contrast that gets a verdict, under the data budget `part`."""
 
     contrast: ContrastResult
     measure: str
@@ -71,13 +65,7 @@ def decide(
 
     A test whose runs are not all finished counts in the family with p = 1 and its verdict is withheld, so that the
     size of the family does not depend on which runs have finished. Too few pairs for any verdict are not tested and do
-    not count.
-
-    Args:
-        parts: the budgets without verdicts.
-        primary: the primary question.
-        looks: which are planned and made.
-        leaking: true if accepted leaks forbid every verdict.
+    not count. `leaking` is true if accepted leaks forbid every verdict.
     """
     tests = [test for part in parts for test in _tests(part, primary)]
     family = [
@@ -88,7 +76,7 @@ def decide(
     ps = [test.p if test.is_finished(looks) and test.p is not None else 1.0 for test in family]
     adjusted = {id(test): p for test, p in zip(family, holm(ps), strict=True)}
     shared = looks.family_level(len(family)) if family and looks.made else ALPHA
-    decided: dict[int, dict[str, MeasureResult]] = {}
+    decided: dict[int, dict[str, Any]] = {}
     for test in tests:
         level = looks.made[-1].level if test.is_primary and looks.made else ALPHA if test.is_primary else shared
         in_family = id(test) in adjusted
@@ -108,8 +96,7 @@ def decide(
 
     def complete(contrast: ContrastResult) -> ContrastResult:
         images = contrast.images and replace(contrast.images, p_holm=by_image[id(contrast)])
-        results = {measure: contrast[measure] for measure in MEASURES} | decided.get(id(contrast), {})
-        return replace(contrast, images=images, final=results[FINAL], area=results[AREA], speed=results[SPEED])
+        return replace(contrast, images=images, **decided.get(id(contrast), {}))
 
     return tuple(replace(part, contrasts=tuple(map(complete, part.contrasts))) for part in parts)
 
