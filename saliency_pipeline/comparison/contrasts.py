@@ -108,15 +108,14 @@ def contrast(question: Question, by_arm: Mapping[str, Sequence[Run]], where: Con
     """Statistics of a question over its pairs of runs, before `verdicts.decide`."""
     others = {run.pair: run for run in by_arm[question.against]}
     pairs = [(others[run.pair], run) for run in by_arm[question.arm] if run.pair in others]
-    reached = [[to_threshold(pair[side], where) for pair in pairs] for side in (0, 1)]
-    later, earlier, level = faster(*reached)
+    reached = [[to_threshold(pair[side], where) for pair in pairs] for side in (1, 0)]
     return ContrastResult(
         **vars(question),
         pairs=len(pairs),
         final=_measure(pairs, FINAL, where),
         area=_measure(pairs, AREA, where),
         speed=_measure(pairs, SPEED, where),
-        threshold=ThresholdPairs(earlier, later, level),
+        threshold=ThresholdPairs(*faster(*reached)),
         images=_per_image(*pairs[0]) if len(pairs) == 1 else None,
         test=_on_test(pairs),
     )
@@ -203,8 +202,8 @@ def _per_image(first: Run, second: Run) -> ImageTest | None:
         return None
     right, other = first.validation.right[a], second.validation.right[b]
     only_first, only_second, p = mcnemar(right, other)
-    mean, low, high = paired_bootstrap(right.astype(np.float64), other.astype(np.float64))
-    return ImageTest(len(a), only_first, only_second, p, p, mean, low, high)
+    interval = paired_bootstrap(right.astype(np.float64), other.astype(np.float64))
+    return ImageTest(len(a), only_first, only_second, p, p, *interval)
 
 
 def _on_test(pairs: Sequence[PairOfRuns]) -> HeldOut | None:
@@ -213,5 +212,4 @@ def _on_test(pairs: Sequence[PairOfRuns]) -> HeldOut | None:
     if not both or len({own.keys for pair in both for own in pair}) != 1:
         return None
     first, second = (np.mean([pair[side].right for pair in both], axis=0) for side in (0, 1))
-    mean, low, high = paired_bootstrap(first, second)
-    return HeldOut(len(first), mean, low, high)
+    return HeldOut(len(first), *paired_bootstrap(first, second))

@@ -23,6 +23,7 @@ from saliency_pipeline.comparison.output import (
     is_overall,
     read_results,
     refuse_output,
+    shards_of,
     write_results,
 )
 from saliency_pipeline.comparison.overall import Finished, overall
@@ -126,7 +127,9 @@ def combine(comparisons: Sequence[Path], output: Path | str, *, progress: Progre
     with damage_refused(f"{', '.join(map(str, comparisons))}: {RESULTS}"):
         _refuse_other(named, read)
         _refuse_same({name: _hashes(named[name], results) for name, results in read.items()})
-        opened = {name: pairs for name, path in named.items() if (pairs := _shards_of(path)) is not None}
+        costs = {name: path / COSTS for name, path in named.items() if (path / COSTS).exists()}
+        places = {name: read_object(path, "salpipe compare").get("shards") for name, path in costs.items()}
+        opened = {name: pairs for name, place in places.items() if (pairs := shards_of(place)) is not None}
         warnings = _shared_images(opened)
         here = folder.resolve()
         results = overall(
@@ -231,17 +234,6 @@ def _hashes(path: Path, results: Results) -> set[str]:
     if not hashes or not all(isinstance(each, str) for each in hashes):
         raise SalpipeError(f"{path / RESULTS}: does not name its shards; run its 'salpipe compare' again")
     return hashes
-
-
-def _shards_of(comparison: Path) -> ShardFolder | None:
-    """The shards of a comparison, None if they no longer exist."""
-    if not (comparison / COSTS).exists():
-        return None
-    place = read_object(comparison / COSTS, "salpipe compare").get("shards")
-    try:
-        return ShardFolder(place) if isinstance(place, str) else None
-    except SalpipeError:
-        return None
 
 
 def _shared_images(opened: Mapping[str, ShardFolder]) -> list[str]:

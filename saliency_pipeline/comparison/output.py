@@ -138,6 +138,14 @@ def known_map_costs(folder: Path) -> MapCosts | None:
         return None
 
 
+def shards_of(place: object) -> ShardFolder | None:
+    """The shards of a comparison by their stored path; None where they no longer exist."""
+    try:
+        return ShardFolder(place) if isinstance(place, str | Path) else None
+    except SalpipeError:
+        return None
+
+
 def pictures_of(pairs: ShardFolder | None, config: TrainConfig) -> Pictures:
     """A function that returns photo and overlay of an image by its key, as JPEG files."""
 

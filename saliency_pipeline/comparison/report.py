@@ -94,7 +94,6 @@ def write_report(folder: Path, results: Results, costs: Costs, pictures: Picture
         family=_family_size(results),
         own_rates=[f"{arm.name} {arm.options['lr']:g}" for arm in results.arms if "lr" in arm.options],
         epochs_margin=_epochs_margin(results),
-        runs=results.runs,
         maps=_maps(results.maps),
         starts=[(name, start) for name, start in results.starts.items() if start],
     )

@@ -152,7 +152,7 @@ def hierarchy(estimates: Sequence[Estimate], *, rope: float) -> Hierarchy:
     )
 
 
-def verdict(posterior: Posterior, *, minimum: int = MINIMUM_DATASETS) -> str:
+def verdict(posterior: Posterior) -> str:
     """Return the verdict over data sets.
 
     `too few data sets` below three. `better` or `worse` if the 95 % credible interval of mu0 excludes 0, that is, mu0
@@ -160,7 +160,7 @@ def verdict(posterior: Posterior, *, minimum: int = MINIMUM_DATASETS) -> str:
     `equivalent` if mu0 is within the region of practical equivalence with 95 %; else `undecided`. Equivalence comes
     first: a certain difference that is too small to matter supports no claim.
     """
-    if posterior.datasets < minimum:
+    if posterior.datasets < MINIMUM_DATASETS:
         return TOO_FEW
     if posterior.overall.within >= LEVEL:
         return EQUIVALENT
