@@ -33,9 +33,15 @@ def find_device(name: str) -> torch.device:
 @contextmanager
 def threads_within_cores() -> Iterator[None]:
     """Limit PyTorch's threads to the usable cores, as PyTorch ignores a container's quota; also a decorator."""
+    with limited_threads(min(torch.get_num_threads(), usable_cores())):
+        yield
+
+
+@contextmanager
+def limited_threads(count: int) -> Iterator[None]:
+    """Set the number of PyTorch's threads, and restore it afterwards."""
     before = torch.get_num_threads()
-    if before > (cores := usable_cores()):
-        torch.set_num_threads(cores)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ from typing import Any
 from saliency_pipeline.comparison.arms import REFERENCE, Arm, Question, contrasts, first_reference, reads_maps
 from saliency_pipeline.comparison.caveats import caveats
 from saliency_pipeline.comparison.conclusion import conclude
-from saliency_pipeline.comparison.contrasts import Conditions, conditions, contrast
+from saliency_pipeline.comparison.contrasts import conditions, contrast
 from saliency_pipeline.comparison.disagreements import confusion, disagreements
 from saliency_pipeline.comparison.looks import Looks, first_repeats, first_seed, make_looks
 from saliency_pipeline.comparison.results import (
@@ -22,12 +22,12 @@ from saliency_pipeline.comparison.results import (
     ComparedArm,
     Duplicates,
     Images,
+    LookResults,
     PrimaryQuestion,
     Results,
     RunCounts,
     SettingResult,
     Start,
-    Threshold,
     Tuning,
     Verdict,
 )
@@ -41,7 +41,7 @@ from saliency_pipeline.statistics.speed import EARLY_EPOCHS
 
 @dataclass(frozen=True)
 class Context:
-    """Content of results.json besides the analysis of the runs.
+    """Fields of `Results` besides the analysis of the runs.
 
     Attributes:
         about: where the runs come from; any JSON values, stored as they are.
@@ -103,17 +103,11 @@ def analyze(
         LEVEL,
         MINIMUM_PAIRS,
         None if question is None or primary is None else PrimaryQuestion(**vars(primary), against=question.against),
-        looks.results(),
+        LookResults(max(1, len(looks.planned)), looks.made),
         RunCounts(len(used), looks.expected * len(arms) * len(settings) if looks.expected else None),
-        context.leaks,
-        context.maps,
-        context.duplicates,
-        context.tuning,
-        context.starts,
-        context.about,
-        decide(parts, primary, looks, leaking=leaking),
-        context.warnings,
-        Verdict("", "", ()),
+        settings=decide(parts, primary, looks, leaking=leaking),
+        verdict=Verdict("", "", ()),
+        **vars(context),
     )
     results = replace(results, warnings=(*context.warnings, *caveats(results, runs, looks)))
     return replace(results, verdict=conclude(results))
@@ -139,7 +133,7 @@ def _setting(
     rules: Rules,
     looks: Looks,
     shown: Question,
-) -> tuple[SettingResult, Conditions]:
+) -> SettingResult:
     """One data budget: every arm and every contrast, without verdicts."""
     by_arm = {
         arm.name: sorted(
@@ -150,13 +144,13 @@ def _setting(
     reference = first_reference(arms)
     where = conditions(by_arm, reference, rules)
     pool, validation, train = ([run.images[part] for run in runs] or [0] for part in ("pool", "validation", "train"))
-    part = SettingResult(
+    return SettingResult(
         name,
         Images(_span(train), _span(validation), _span(pool)),
         where.ratio,
         where.epochs,
         min(EARLY_EPOCHS, where.epochs),
-        None if where.threshold is None else Threshold(where.threshold, where.threshold_fixed),
+        where.threshold,
         where.own_split,
         completed=all(len(own) >= (looks.expected or 1) for own in by_arm.values()),
         arms={arm: summarize(own, where, classes) for arm, own in by_arm.items() if own},
@@ -169,7 +163,6 @@ def _setting(
         confusion=confusion(by_arm, shown, classes),
         disagreements=disagreements(by_arm, shown),
     )
-    return part, where
 
 
 def _span(values: Sequence[int]) -> tuple[int, int]:

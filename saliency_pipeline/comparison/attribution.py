@@ -18,19 +18,10 @@ from saliency_pipeline.training.config import MISMATCHED, TrainConfig, option
 
 
 def attribution(results: Results, part: SettingResult, contrast: ContrastResult, measure: str) -> list[str]:
-    """Attribution by the controls of the candidate; empty unless it is better than its reference.
+    """Attribution by the controls of the candidate, at most one clause; empty unless it is better than its reference.
 
     The position of the maps helped only if a candidate that reads maps is better than all its controls, with maps of
     other images (`mismatched`) among them.
-
-    Args:
-        results: without verdict.
-        part: the data budget.
-        contrast: of the candidate and its reference.
-        measure: of the primary question.
-
-    Returns:
-        At most one clause.
     """
     gain = FASTER if measure == SPEED else BETTER
     arm = contrast.arm

@@ -17,13 +17,7 @@ EMPTY_MAPS = 0.1
 
 
 def caveats(results: Results, runs: Sequence[Run], looks: Looks) -> list[str]:
-    """The caveats of a comparison.
-
-    Args:
-        results: without warnings and verdict.
-        runs: all finished runs.
-        looks: which are planned and made.
-    """
+    """The caveats of results that have no warnings yet, from all finished runs and their looks."""
     return [
         *_pairs(results, runs),
         *_looks(runs, looks),

@@ -21,7 +21,7 @@ from saliency_pipeline.comparison.output import (
     write_comparison,
 )
 from saliency_pipeline.comparison.plan import Plan, Task, make_plan
-from saliency_pipeline.comparison.plan_file import chosen_before, described, primary_before, record_look, store
+from saliency_pipeline.comparison.plan_file import chosen_before, described, record_look, store
 from saliency_pipeline.comparison.pretraining import pretrained, unequal_starts
 from saliency_pipeline.comparison.results import ClassMaps, Duplicates, Look
 from saliency_pipeline.comparison.runs import is_finished
@@ -209,15 +209,17 @@ def _planned(
     cores = usable_cores()
     jobs = execution.jobs or (cores if device.type == "cpu" else 1)
     runs = (config.folds or 1) * config.repeats * len(arms) * len(config.per_class)
-    threads = before[1] if before else max(1, cores // min(jobs, max(1, runs)))
+    threads = before.threads if before else max(1, cores // min(jobs, max(1, runs)))
     shared = replace(shared, device=device.type, method=chosen_method(replace(shared, arch="modulated"), pairs))
     plan = make_plan(pairs, arms, shared, config, threads=threads)
-    if config.primary is None:
-        plan = _same_primary(plan, folder)
+    stored = before.primary if before and config.primary is None else None
+    # arms and budgets that are added do not change it
+    if stored and stored.setting in plan.settings and stored.arm in {arm.name for arm in plan.arms}:
+        plan = replace(plan, primary=stored)
     refuse_leaks(plan, folder, pairs)
     if shared.precision == "auto":
         if before:
-            precision = before[0]
+            precision = before.shared.precision
         elif not computes_bf16(device):
             precision = "fp32"
         else:
@@ -225,14 +227,6 @@ def _planned(
             precision = choose_shared_precision(_first_configs(plan, folder), pairs, threads)
         plan = replace(plan, shared=replace(plan.shared, precision=precision))
     return plan, replace(execution, jobs=jobs)
-
-
-def _same_primary(plan: Plan, folder: Path) -> Plan:
-    """The plan with the stored primary question, which arms and budgets that are added do not change."""
-    stored = primary_before(folder)
-    if stored is None or stored.setting not in plan.settings or stored.arm not in {arm.name for arm in plan.arms}:
-        return plan
-    return replace(plan, primary=stored)
 
 
 def _first_configs(plan: Plan, folder: Path) -> list[TrainConfig]:

@@ -19,10 +19,11 @@ from saliency_pipeline.comparison.results import (
     HeldOut,
     ImageTest,
     MeasureResult,
+    Threshold,
     ThresholdPairs,
 )
 from saliency_pipeline.comparison.rules import AREA, FINAL, SPEED, Rules
-from saliency_pipeline.comparison.runs import Predictions, Run, shared_keys
+from saliency_pipeline.comparison.runs import Run, shared_keys
 from saliency_pipeline.statistics.contrast import evaluate
 from saliency_pipeline.statistics.crossed import Crossed, crossed
 from saliency_pipeline.statistics.images import mcnemar, paired_bootstrap
@@ -55,38 +56,36 @@ class Conditions:
         ratio: validation images over the images that training was sampled from; 0 for the shards' own split.
         epochs: of the longest run; shorter curves are carried forward to it.
         threshold: accuracy whose first epoch is counted; None without runs of the reference.
-        threshold_fixed: true if it was chosen before the runs.
         rope: half width of the region of practical equivalence of accuracies.
         own_split: true if all runs share one split.
     """
 
     ratio: float
     epochs: int
-    threshold: float | None
-    threshold_fixed: bool
+    threshold: Threshold | None
     rope: float
     own_split: bool
 
 
 def conditions(by_arm: Mapping[str, Sequence[Run]], reference: str, rules: Rules) -> Conditions:
-    """The conditions of a data budget.
+    """The conditions of a data budget, from its finished runs by the name of their arm.
 
-    Args:
-        by_arm: finished runs of the budget, by the name of their arm.
-        reference: the comparison's first reference, whose median final accuracy gives the descriptive threshold.
-        rules: fixed by the plan.
+    The median final accuracy of `reference` gives the descriptive threshold.
+
     """
     runs = [run for own in by_arm.values() for run in own]
     own_split = not rules.config.folds or (bool(runs) and all(run.config.fold is None for run in runs))
     pool, validation = ([run.images[part] for run in runs] for part in ("pool", "validation"))
-    threshold = rules.config.threshold
-    if threshold is None and by_arm[reference]:
-        threshold = THRESHOLD_SHARE * float(np.median([run.final for run in by_arm[reference]]))
+    chosen, threshold = rules.config.threshold, None
+    if chosen is not None:
+        threshold = Threshold(chosen, fixed=True)
+    elif by_arm[reference]:
+        median = float(np.median([run.final for run in by_arm[reference]]))
+        threshold = Threshold(THRESHOLD_SHARE * median, fixed=False)
     return Conditions(
         float(np.mean(validation) / np.mean(pool)) if runs and not own_split else 0.0,
         max((len(run.curves["validation_top1"]) for run in runs), default=0),
         threshold,
-        rules.config.threshold is not None,
         rules.config.margin,
         own_split,
     )
@@ -102,24 +101,21 @@ def score(run: Run, measure: str, where: Conditions) -> float:
 
 def to_threshold(run: Run, where: Conditions) -> int | None:
     """The first epoch at which a run reached the threshold; None where it never did."""
-    return None if where.threshold is None else epochs_to(run.curves["validation_top1"], where.threshold)
+    return None if where.threshold is None else epochs_to(run.curves["validation_top1"], where.threshold.value)
 
 
 def contrast(question: Question, by_arm: Mapping[str, Sequence[Run]], where: Conditions) -> ContrastResult:
     """Statistics of a question over its pairs of runs, before `verdicts.decide`."""
     others = {run.pair: run for run in by_arm[question.against]}
     pairs = [(others[run.pair], run) for run in by_arm[question.arm] if run.pair in others]
-    reached = [[to_threshold(pair[side], where) for pair in pairs] for side in (0, 1)]
-    later, earlier, level = faster(*reached)
+    reached = [[to_threshold(pair[side], where) for pair in pairs] for side in (1, 0)]
     return ContrastResult(
-        question.arm,
-        question.against,
-        question.role,
-        len(pairs),
+        **vars(question),
+        pairs=len(pairs),
         final=_measure(pairs, FINAL, where),
         area=_measure(pairs, AREA, where),
         speed=_measure(pairs, SPEED, where),
-        threshold=ThresholdPairs(earlier, later, level),
+        threshold=ThresholdPairs(*faster(*reached)),
         images=_per_image(*pairs[0]) if len(pairs) == 1 else None,
         test=_on_test(pairs),
     )
@@ -135,13 +131,8 @@ def p_of(result: MeasureResult, own_split: bool) -> float | None:
     return None if source is None else float(source.p)
 
 
-def power_of(result: MeasureResult, level: float, where: Conditions) -> tuple[float, int | None]:
-    """Effect that the test of a measure detects with 80 % power at its level.
-
-    Args:
-        result: of the measure, with statistics.
-        level: two-sided.
-        where: conditions of the budget.
+def power_of(result: MeasureResult, level: float, ratio: float) -> tuple[float, int | None]:
+    """Effect that the test of a measure detects with 80 % power at its two-sided level.
 
     Returns:
         The smallest detectable true difference, and the pairs that would detect a difference as large as the half
@@ -150,7 +141,7 @@ def power_of(result: MeasureResult, level: float, where: Conditions) -> tuple[fl
     """
     source = result.crossed or result.statistics
     assert source is not None
-    pairs, ratio = (source.seeds, 0.0) if isinstance(source, Crossed) else (source.pairs, where.ratio)
+    pairs, ratio = (source.seeds, 0.0) if isinstance(source, Crossed) else (source.pairs, ratio)
     error = error_of_interval(source.mean, source.low, source.high, pairs - 1)
     sd = error / math.sqrt(1 / pairs + ratio)
     needed = None if result.crossed else pairs_needed(sd, ratio, result.margin, alpha=level)
@@ -194,27 +185,12 @@ def _differences(pairs: Sequence[PairOfRuns], measure: str, where: Conditions) -
 
 def _crossed(pairs: Sequence[PairOfRuns]) -> Crossed | None:
     """Images x seeds on the predictions of the last epoch; None without them, or for fewer than two of either."""
-    matrices: list[list[npt.NDArray[np.bool_]]] = [[], []]
-    keys: list[str] | None = None
-    for pair in pairs:
-        for side, own in enumerate(run.validation for run in pair):
-            if own is None:
-                return None
-            keys = sorted(own.keys) if keys is None else keys
-            row = _right(own, keys)
-            if row is None:
-                return None
-            matrices[side].append(row)
-    if len(pairs) < 2 or keys is None or len(keys) < 2:
+    kept = [run.validation for pair in pairs for run in pair if run.validation]
+    images = {tuple(sorted(own.keys)) for own in kept}
+    if len(pairs) < 2 or len(kept) < 2 * len(pairs) or len(images) > 1 or len(kept[0].keys) < 2:
         return None
-    return crossed(np.array(matrices[0]), np.array(matrices[1]))
-
-
-def _right(predictions: Predictions, keys: Sequence[str]) -> npt.NDArray[np.bool_] | None:
-    """Which images were classified correctly, bool (N,) in the order of keys; None for other images than those."""
-    if sorted(predictions.keys) != list(keys):
-        return None
-    return predictions.right[np.argsort(np.array(predictions.keys, object), kind="stable")]
+    right = np.array([own.right[np.argsort(np.array(own.keys, object), kind="stable")] for own in kept])
+    return crossed(right[::2], right[1::2])
 
 
 def _per_image(first: Run, second: Run) -> ImageTest | None:
@@ -226,8 +202,8 @@ def _per_image(first: Run, second: Run) -> ImageTest | None:
         return None
     right, other = first.validation.right[a], second.validation.right[b]
     only_first, only_second, p = mcnemar(right, other)
-    mean, low, high = paired_bootstrap(right.astype(np.float64), other.astype(np.float64))
-    return ImageTest(len(a), only_first, only_second, p, p, mean, low, high)
+    interval = paired_bootstrap(right.astype(np.float64), other.astype(np.float64))
+    return ImageTest(len(a), only_first, only_second, p, p, *interval)
 
 
 def _on_test(pairs: Sequence[PairOfRuns]) -> HeldOut | None:
@@ -236,5 +212,4 @@ def _on_test(pairs: Sequence[PairOfRuns]) -> HeldOut | None:
     if not both or len({own.keys for pair in both for own in pair}) != 1:
         return None
     first, second = (np.mean([pair[side].right for pair in both], axis=0) for side in (0, 1))
-    mean, low, high = paired_bootstrap(first, second)
-    return HeldOut(len(first), mean, low, high)
+    return HeldOut(len(first), *paired_bootstrap(first, second))

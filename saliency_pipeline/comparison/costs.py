@@ -13,15 +13,13 @@ import numpy as np
 from PIL import Image
 
 from saliency_pipeline.comparison.plan import PRETRAINING, Task
-from saliency_pipeline.comparison.runs import Run, is_finished
+from saliency_pipeline.comparison.runs import Run, is_finished, logged
 from saliency_pipeline.datasets.folder import read_folder
-from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.generation.run import generate
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.data.controls import STORED
-from saliency_pipeline.training.runlog import SUMMARY
 from saliency_pipeline.training.setup import chosen_method
 
 logger = logging.getLogger(__name__)
@@ -114,18 +112,13 @@ def measure_costs(
 
 
 def pretraining_costs(tasks: Sequence[Task], folder: Path) -> Spent | None:
-    """Number and training seconds of the finished pretraining runs, or None.
-
-    Args:
-        tasks: pretraining and inner runs.
-        folder: of the comparison.
-    """
+    """Number and training seconds of the finished pretraining runs, or None."""
     runs = [
         folder / task.folder
         for task in tasks
         if task.purpose == PRETRAINING and is_finished(folder / task.folder, task.config)
     ]
-    return Spent(len(runs), sum(map(_logged_seconds, runs))) if runs else None
+    return Spent(len(runs), sum(logged(run, "seconds") for run in runs)) if runs else None
 
 
 def _of(runs: Sequence[Run], setting: str, arm: str) -> list[Run]:
@@ -134,13 +127,6 @@ def _of(runs: Sequence[Run], setting: str, arm: str) -> list[Run]:
 
 def _seconds(run: Run) -> float:
     return float(run.curves["seconds"].sum())
-
-
-def _logged_seconds(run: Path) -> float:
-    try:
-        return float(read_object(run / SUMMARY)["seconds"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise SalpipeError(f"{run / SUMMARY}: damaged; remove {run} and run the same command again") from error
 
 
 def maps_seconds(pairs: ShardFolder, config: TrainConfig) -> float | None:

@@ -20,16 +20,17 @@ from saliency_pipeline.comparison.output import (
     RESULTS,
     Comparison,
     damage_refused,
+    is_overall,
+    read_results,
     refuse_output,
+    shards_of,
     write_results,
 )
 from saliency_pipeline.comparison.overall import Finished, overall
-from saliency_pipeline.comparison.overall_results import FORMAT, FORMAT_VERSION, OverallResults
+from saliency_pipeline.comparison.overall_results import OverallResults
 from saliency_pipeline.comparison.report import PAGE, PICTURES, TABLE
-from saliency_pipeline.comparison.results import FORMAT as SINGLE_FORMAT
-from saliency_pipeline.comparison.results import FORMAT_VERSION as SINGLE_VERSION
 from saliency_pipeline.comparison.results import Results
-from saliency_pipeline.comparison.serialization import from_json, to_json
+from saliency_pipeline.comparison.serialization import to_json
 from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.folders import FolderLock, make_output, make_subfolder
@@ -89,16 +90,8 @@ def compare_datasets(
 ) -> Comparison:
     """The same comparison on each of several data sets, then over all of them.
 
-    The same call resumes where an interrupted one stopped.
-
-    Args:
-        shards: folders of shards, one per data set.
-        output: the comparison on each goes into a folder of its name; results over all beside them.
-        arms: as for `compare.compare`, the same on all.
-        shared: options of all runs.
-        config: of every comparison.
-        execution: how runs are executed.
-        progress: receives notes.
+    The same call resumes where an interrupted one stopped. Arguments as of `compare.compare`, with one folder of shards
+    per data set; the comparison on each goes into a folder of its name in `output`, results over all beside them.
 
     Raises:
         SalpipeError: a data set twice, or whatever `compare.compare` raises. Finished runs stay.
@@ -134,7 +127,9 @@ def combine(comparisons: Sequence[Path], output: Path | str, *, progress: Progre
     with damage_refused(f"{', '.join(map(str, comparisons))}: {RESULTS}"):
         _refuse_other(named, read)
         _refuse_same({name: _hashes(named[name], results) for name, results in read.items()})
-        opened = {name: pairs for name, path in named.items() if (pairs := _shards_of(path)) is not None}
+        costs = {name: path / COSTS for name, path in named.items() if (path / COSTS).exists()}
+        places = {name: read_object(path, "salpipe compare").get("shards") for name, path in costs.items()}
+        opened = {name: pairs for name, place in places.items() if (pairs := shards_of(place)) is not None}
         warnings = _shared_images(opened)
         here = folder.resolve()
         results = overall(
@@ -161,8 +156,7 @@ def _refuse_others(folder: Path, names: set[str]) -> None:
     """
     if not (folder / RESULTS).exists():
         return
-    with damage_refused(folder / RESULTS):
-        stored = from_json(OverallResults, read_object(folder / RESULTS, "salpipe compare"))
+    stored = read_results(folder, OverallResults)
     before = {each.name for each in stored.datasets} | {each.name for each in stored.left_out}
     if before != names:
         raise SalpipeError(
@@ -178,25 +172,16 @@ def rebuild_overall(output: Path | str) -> Comparison:
         SalpipeError: the results are damaged or of another version.
     """
     folder = Path(output)
-    document = read_object(folder / RESULTS, "salpipe compare")
-    if document.get("format_version") != FORMAT_VERSION:
-        raise SalpipeError(f"{folder / RESULTS}: of another version; run the same 'salpipe compare' again")
+    results = read_results(folder, OverallResults)
     with damage_refused(folder / RESULTS):
-        results = from_json(OverallResults, document)
         page = write_page(folder, results)
     return Comparison(folder, page, sum(row.runs for row in results.interquartile), 0, results)
 
 
 def _read(path: Path) -> Results:
-    document = read_object(path / RESULTS, "salpipe compare")
-    if document.get("format") == FORMAT:
+    if is_overall(path):
         raise SalpipeError(f"{path}: results over several data sets; give the comparisons that it combines")
-    if (document.get("format"), document.get("format_version")) != (SINGLE_FORMAT, SINGLE_VERSION):
-        raise SalpipeError(
-            f"{path / RESULTS}: of another version; run its 'salpipe compare' with another output folder"
-        )
-    with damage_refused(path / RESULTS):
-        read = from_json(Results, document)
+    read = read_results(path, Results)
     if read.primary is None:
         raise SalpipeError(f"{path}: has no primary question; compare with a candidate arm")
     return read
@@ -249,17 +234,6 @@ def _hashes(path: Path, results: Results) -> set[str]:
     if not hashes or not all(isinstance(each, str) for each in hashes):
         raise SalpipeError(f"{path / RESULTS}: does not name its shards; run its 'salpipe compare' again")
     return hashes
-
-
-def _shards_of(comparison: Path) -> ShardFolder | None:
-    """The shards of a comparison, None if they no longer exist."""
-    if not (comparison / COSTS).exists():
-        return None
-    place = read_object(comparison / COSTS, "salpipe compare").get("shards")
-    try:
-        return ShardFolder(place) if isinstance(place, str) else None
-    except SalpipeError:
-        return None
 
 
 def _shared_images(opened: Mapping[str, ShardFolder]) -> list[str]:

@@ -31,10 +31,6 @@ def write_page(folder: Path, results: OverallResults) -> Path:
 
     The same arguments give the same bytes.
 
-    Args:
-        folder: output folder.
-        results: content of `results.json`.
-
     Returns:
         The page.
 

@@ -9,57 +9,40 @@ import numpy as np
 
 from saliency_pipeline.comparison.arms import Question
 from saliency_pipeline.comparison.results import Disagreement, RunConfusion
-from saliency_pipeline.comparison.runs import Run, shared_keys
+from saliency_pipeline.comparison.runs import Predictions, Run, shared_keys
 from saliency_pipeline.statistics.confusion import count_pairs, to_json
 
 _EXAMPLES = 12
 
 
 def confusion(by_arm: Mapping[str, Sequence[Run]], shown: Question, classes: Sequence[str]) -> RunConfusion | None:
-    """The confusion matrix of the best run of the arm in question, or of its reference where it kept no predictions.
-
-    Args:
-        by_arm: runs of one budget, by the name of their arm.
-        shown: the question whose arms are shown.
-        classes: names of the classes.
-    """
+    """The confusion matrix of the best run of the arm in question, or of its reference where it kept no predictions."""
     runs = _with_predictions(by_arm, shown.arm) or _with_predictions(by_arm, shown.against)
     if not runs:
         return None
-    best = max(runs, key=lambda run: run.final)
-    assert best.validation is not None
+    best, own = max(runs, key=lambda each: each[0].final)
     index = {name: number for number, name in enumerate(classes)}
-    labels, predictions = (
-        np.array([index[name] for name in names], np.int64)
-        for names in (best.validation.labels, best.validation.predicted)
-    )
+    labels, predictions = (np.array([index[name] for name in names], np.int64) for names in (own.labels, own.predicted))
     matrix = to_json(count_pairs(labels, predictions), len(classes))
     return RunConfusion(best.arm, best.config.seed, best.config.fold, matrix)
 
 
 def disagreements(by_arm: Mapping[str, Sequence[Run]], shown: Question) -> tuple[Disagreement, ...]:
-    """Images that the first pair of two arms classifies differently, gains and losses in turn, in no order of classes.
-
-    Args:
-        by_arm: runs of one budget, by the name of their arm.
-        shown: the question whose arms are shown.
-    """
-    others = {run.pair: run for run in _with_predictions(by_arm, shown.against)}
-    pair = next(((others[run.pair], run) for run in _with_predictions(by_arm, shown.arm) if run.pair in others), None)
-    if pair is None:
+    """Images that the first pair of two arms classifies differently, gains and losses in turn, classes mixed."""
+    others = {run.pair: own for run, own in _with_predictions(by_arm, shown.against)}
+    pairs = (
+        (others[run.pair], own, run.pair) for run, own in _with_predictions(by_arm, shown.arm) if run.pair in others
+    )
+    if (pair := next(pairs, None)) is None:
         return ()
-    first, second = (run.validation for run in pair)
-    assert first is not None
-    assert second is not None
+    first, second, (seed, fold) = pair
     a, b = shared_keys(first, second)
     gained: list[Disagreement] = []
     lost: list[Disagreement] = []
-    config = pair[1].config
-    for i, j in zip(a.tolist(), b.tolist(), strict=True):
-        own, other = first.right[i], second.right[j]
+    for i, j, own, other in zip(a.tolist(), b.tolist(), first.right[a], second.right[b], strict=True):
         if own != other:
             image = first.keys[i], first.labels[i], first.predicted[i], second.predicted[j]
-            (gained if other else lost).append(Disagreement(shown.against, shown.arm, config.seed, config.fold, *image))
+            (gained if other else lost).append(Disagreement(shown.against, shown.arm, seed, fold, *image))
     # stored order would show one class first
     for examples in (gained, lost):
         examples.sort(key=lambda example: hashlib.sha256(example.key.encode("utf-8", "replace")).digest())
@@ -68,5 +51,5 @@ def disagreements(by_arm: Mapping[str, Sequence[Run]], shown: Question) -> tuple
     return tuple((turns + rest)[:_EXAMPLES])
 
 
-def _with_predictions(by_arm: Mapping[str, Sequence[Run]], arm: str) -> list[Run]:
-    return [run for run in by_arm.get(arm, ()) if run.validation]
+def _with_predictions(by_arm: Mapping[str, Sequence[Run]], arm: str) -> list[tuple[Run, Predictions]]:
+    return [(run, run.validation) for run in by_arm.get(arm, ()) if run.validation]

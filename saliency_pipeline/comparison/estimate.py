@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from saliency_pipeline.comparison.costs import Spent
 from saliency_pipeline.comparison.plan import Plan, Task
-from saliency_pipeline.devices import find_device
+from saliency_pipeline.devices import find_device, limited_threads
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.data.order import epoch_batches, epoch_order
@@ -22,19 +23,6 @@ from saliency_pipeline.training.setup import Setup, chosen_method, datasets, mak
 STEPS = 3
 BEGIN = 4.0
 """Approximate seconds to load the network of a run and to write its files."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """The share of one purpose (training, pretraining or tuning) in a comparison.
-
-    Attributes:
-        runs: training runs.
-        seconds: of all of them, approximately.
-    """
-
-    runs: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -53,7 +41,7 @@ class Estimate:
     steps: int
     seconds: float
     seconds_per_step: dict[str, float]
-    parts: dict[str, Part]
+    parts: dict[str, Spent]
 
 
 def estimate(plan: Plan, tasks: Sequence[Task], jobs: int) -> Estimate:
@@ -63,17 +51,14 @@ def estimate(plan: Plan, tasks: Sequence[Task], jobs: int) -> Estimate:
         SalpipeError: an arm that cannot be trained on these shards.
     """
     firsts = {task.label: task for task in reversed(tasks)}
-    measured, before = {}, torch.get_num_threads()
-    torch.set_num_threads(plan.threads)
-    try:
+    measured = {}
+    with limited_threads(plan.threads):
         for name, task in firsts.items():
             config = task.config
             if config.init == "full":
                 # its start may not be trained yet, and weights do not change the time per step
                 config = replace(config, init="scratch", start=None)
             measured[name] = _measure(config, ShardFolder(task.shards))
-    finally:
-        torch.set_num_threads(before)
     steps, seconds, runs = 0, defaultdict[str, float](float), Counter(task.purpose for task in tasks)
     for task in tasks:
         step, inference = measured[task.label]
@@ -81,7 +66,7 @@ def estimate(plan: Plan, tasks: Sequence[Task], jobs: int) -> Estimate:
         batches = -(-train // task.config.batch_size)
         steps += task.config.epochs * batches
         seconds[task.purpose] += BEGIN + task.config.epochs * (batches * step + validation * inference)
-    parts = {purpose: Part(count, seconds[purpose] / max(1, jobs)) for purpose, count in runs.items()}
+    parts = {purpose: Spent(count, seconds[purpose] / max(1, jobs)) for purpose, count in runs.items()}
     total = sum(part.seconds for part in parts.values())
     return Estimate(len(tasks), steps, total, {name: times[0] for name, times in measured.items()}, parts)
 
@@ -89,24 +74,14 @@ def estimate(plan: Plan, tasks: Sequence[Task], jobs: int) -> Estimate:
 def choose_shared_precision(configs: Sequence[TrainConfig], pairs: ShardFolder, threads: int) -> str:
     """Choose one precision for all runs: bf16 only if it suits every arm, because arms must not differ in it.
 
-    Args:
-        configs: one run of every arm; the first batch of each decides whether bf16 is faster and keeps its gradient.
-        pairs: the shards.
-        threads: of a run.
-
-    Returns:
-        `bf16` where every configuration accepts it, else `fp32`.
+    The first batch of one run of every arm decides whether bf16 is faster and keeps its gradient.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with limited_threads(threads):
         for config in dict.fromkeys(configs):
             setup = set_up(config, pairs, find_device(config.device))
             if choose_precision(setup.network, setup.spec, setup.inputs(_first_batch(setup))) != "bf16":
                 return "fp32"
-        return "bf16" if configs else "fp32"
-    finally:
-        torch.set_num_threads(before)
+    return "bf16" if configs else "fp32"
 
 
 def _measure(config: TrainConfig, pairs: ShardFolder) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from saliency_pipeline.comparison.output import (
     known_map_costs,
     pictures_of,
     refuse_output,
+    shards_of,
     write_comparison,
 )
 from saliency_pipeline.comparison.pairing import check_runs
@@ -29,7 +30,6 @@ from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.runlog import PROVENANCE
 
 SETTING = "all images"
@@ -76,7 +76,7 @@ def compare_runs(
     warnings = [UNPLANNED, *other_differences(named, arms)]
     for warning in warnings:
         progress.note(warning)
-    pairs = _shards(named[0])
+    pairs = shards_of(named[0].shards)
     origin = {"given": True, "runs": [str(run.folder) for run in named], "shards": sorted({run.plan for run in named})}
     context = Context(
         origin,
@@ -113,10 +113,3 @@ def _duplicates(runs: Sequence[Run]) -> Duplicates:
     except MismatchError:
         groups = []
     return groups[0] if groups and all(each.searched for each in groups) else Duplicates(False, 0, 0, None)
-
-
-def _shards(run: Run) -> ShardFolder | None:
-    try:
-        return ShardFolder(run.shards)
-    except SalpipeError:
-        return None  # gone, and needed for pictures alone

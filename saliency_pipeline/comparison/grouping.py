@@ -30,14 +30,11 @@ def grouped(runs: Sequence[Run], reference: str | None) -> tuple[list[Run], tupl
     """Runs with the name of the arm that each belongs to, and the arms.
 
     Runs that differ in seed and fold alone are one arm. Its name consists of the kind of its network and of all other
-    options in which the runs differ. Runs that differ in no option and share seeds
-    are one arm each, with the name of their folder. A run of control maps is the control of the candidate whose
-    options are the same in all but `maps`; without such a candidate it belongs to none. A candidate that starts from a
-    network trained before (`init = full`) is compared with the baseline that does so too, where there is one.
-
-    Args:
-        runs: two or more.
-        reference: the arm that others are compared with; by default the first baseline, or the first arm.
+    options in which the runs differ. Runs that differ in no option and share seeds are one arm each, with the name of
+    their folder. A run of control maps is the control of the candidate whose options are the same in all but `maps`;
+    without such a candidate it belongs to none. A candidate that starts from a network trained before (`init = full`)
+    is compared with the baseline that does so too, where there is one.
+    The reference is by default the first baseline, or the first arm.
 
     Raises:
         SalpipeError: one arm alone, two runs of one arm that share seed and fold, or no such reference.

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-import torch
 
 from saliency_pipeline.comparison.config import Execution
 from saliency_pipeline.comparison.plan import TUNING, Task
 from saliency_pipeline.comparison.runs import TEST, is_finished
 from saliency_pipeline.comparison.tuning import is_diverged, mark_diverged
+from saliency_pipeline.devices import limited_threads
 from saliency_pipeline.errors import DivergedError, FolderInUseError, SalpipeError
 from saliency_pipeline.evaluation.evaluate import EVALUATION, evaluate
 from saliency_pipeline.folders import make_subfolder
@@ -60,15 +60,7 @@ def run_tasks(
     """Train the runs that are not finished.
 
     A run that cannot be trained does not stop the others. If a worker dies, its run resumes from its last checkpoint
-    in another worker.
-
-    Args:
-        tasks: the runs; finished ones are skipped.
-        folder: of the comparison.
-        execution: with one job, runs are trained in this process unless they run on a cluster.
-        threads: of every run.
-        label: of the progress bar.
-        progress: receives progress.
+    in another worker. With one job, runs are trained in this process unless they run on a cluster.
 
     Returns:
         The runs that are not finished.
@@ -113,36 +105,27 @@ def is_done(task: Task, folder: Path) -> bool:
 
 
 def run_task(task: Task, folder: str, threads: int) -> Outcome:
-    """Train one run in the current process.
-
-    Args:
-        task: the run.
-        folder: of the comparison.
-        threads: of the run.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    """Train one run in the current process, with its own number of threads."""
     run = Path(folder) / task.folder
-    try:
-        make_subfolder(run, inside=Path(folder))
-        for waited in range(int(PATIENCE)):
-            try:
-                report = train(task.shards, run, task.config)
-                break
-            except FolderInUseError:
-                if waited == PATIENCE - 1:
-                    raise
-                time.sleep(1)
-        if task.test:
-            make_subfolder(run / TEST)
-            evaluate(run, task.shards, "test", run / TEST, device=task.config.device)
-        return Outcome(task.folder, report.last.validation_top1)
-    except SalpipeError as error:
-        if isinstance(error, DivergedError) and task.purpose == TUNING:
-            mark_diverged(run, str(error))
-        return Outcome(task.folder, error=str(error))
-    finally:
-        torch.set_num_threads(before)
+    with limited_threads(threads):
+        try:
+            make_subfolder(run, inside=Path(folder))
+            for waited in range(int(PATIENCE)):
+                try:
+                    report = train(task.shards, run, task.config)
+                    break
+                except FolderInUseError:
+                    if waited == PATIENCE - 1:
+                        raise
+                    time.sleep(1)
+            if task.test:
+                make_subfolder(run / TEST)
+                evaluate(run, task.shards, "test", run / TEST, device=task.config.device)
+            return Outcome(task.folder, report.last.validation_top1)
+        except SalpipeError as error:
+            if isinstance(error, DivergedError) and task.purpose == TUNING:
+                mark_diverged(run, str(error))
+            return Outcome(task.folder, error=str(error))
 
 
 @contextmanager

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
 
 from saliency_pipeline.comparison.plan import Plan, Task
 from saliency_pipeline.comparison.runs import Run
@@ -29,25 +25,6 @@ _SPLIT = ("folds", "fold", "per_class", "limit", "seed", "group_by", "search_dup
 """Options that decide the images of a run."""
 
 
-@dataclass
-class _Concerned:
-    """A leak, of the run in which it concerns most images, and the runs that have it."""
-
-    leak: Leak
-    runs: int = 0
-    arms: dict[str, None] = field(default_factory=dict)
-
-    def add(self, leak: Leak, arm: str) -> None:
-        """Count a run."""
-        self.leak = max(self.leak, leak, key=lambda each: each.images)
-        self.runs += 1
-        self.arms[arm] = None
-
-    def where(self, total: int) -> str:
-        """How many runs, and of which arms."""
-        return f"{self.runs} of {total} runs: {', '.join(self.arms)}"
-
-
 class _Shards:
     """One folder of shards: its leak check, and the splits of its runs, each made once and only if asked for."""
 
@@ -64,11 +41,7 @@ class _Shards:
 
     def leaks_of(self, config: TrainConfig, start: TrainingImages | None) -> tuple[Leak, ...]:
         """The leaks of a run."""
-
-        def validation() -> npt.NDArray[np.int64]:
-            return self.split(config).validation
-
-        return self.check.leaks_of(config, validation, start)
+        return self.check.leaks_of(config, lambda: self.split(config).validation, start)
 
 
 def refuse_leaks(plan: Plan, folder: Path, pairs: ShardFolder) -> list[str]:
@@ -76,11 +49,6 @@ def refuse_leaks(plan: Plan, folder: Path, pairs: ShardFolder) -> list[str]:
 
     Flags and hashes of the shards are read once. If no map is flagged and no run starts from a trained network, no
     split is made.
-
-    Args:
-        plan: the comparison.
-        folder: of the comparison.
-        pairs: the shards that are compared on.
 
     Returns:
         For each leak that is accepted a sentence with the runs that it concerns.
@@ -93,11 +61,12 @@ def refuse_leaks(plan: Plan, folder: Path, pairs: ShardFolder) -> list[str]:
     sources: dict[str, _Shards] = {}
     pretrained: dict[str, TrainingImages] = {}
     starts: dict[tuple[object, ...], TrainingImages | None] = {}
-    concerned: dict[str, _Concerned] = {}
+    # by its name, a leak of every run that has it, with the run's arm
+    concerned: dict[str, list[tuple[Leak, str]]] = {}
 
     def add(task: Task, leaks: Iterable[Leak]) -> None:
         for leak in leaks:
-            concerned.setdefault(leak.name, _Concerned(leak)).add(leak, task.label)
+            concerned.setdefault(leak.name, []).append((leak, task.label))
 
     for task in pretrainings:
         source = sources.setdefault(task.shards, _Shards(ShardFolder(task.shards)))
@@ -112,10 +81,14 @@ def refuse_leaks(plan: Plan, folder: Path, pairs: ShardFolder) -> list[str]:
             starts[key] = start_of(config) if trained is None else trained
         add(task, compared.leaks_of(config, starts[key]))
     total = len(pretrainings) + len(tasks)
-    for name, each in concerned.items():
+    sentences = []
+    for name, runs in concerned.items():
+        leak = max((leak for leak, _ in runs), key=lambda leak: leak.images)
+        where = f"{len(runs)} of {total} runs: {', '.join(dict.fromkeys(arm for _, arm in runs))}"
         if name not in plan.shared.allow_leaks:
-            raise SalpipeError(f"{each.leak.message} ({each.where(total)})")
-    return [f"{each.leak.sentence.removesuffix('.')} ({each.where(total)})." for each in concerned.values()]
+            raise SalpipeError(f"{leak.message} ({where})")
+        sentences.append(f"{leak.sentence.removesuffix('.')} ({where}).")
+    return sentences
 
 
 def accepted_leaks(runs: Iterable[Run]) -> list[str]:

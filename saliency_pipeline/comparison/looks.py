@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from saliency_pipeline.comparison.arms import Question
 from saliency_pipeline.comparison.contrasts import conditions, contrast, p_of
-from saliency_pipeline.comparison.results import Look, LookResults
+from saliency_pipeline.comparison.results import Look
 from saliency_pipeline.comparison.rules import Rules
 from saliency_pipeline.comparison.runs import Run
 from saliency_pipeline.statistics.power import ALPHA, MINIMUM_PAIRS
@@ -55,22 +55,14 @@ class Looks:
         shared = size * levels(self.planned, self.ratio, alpha=ALPHA / size)[place]
         return min(levels(self.planned, self.ratio)[place], shared)
 
-    def results(self) -> LookResults:
-        """For results.json."""
-        return LookResults(max(1, len(self.planned)), self.made)
-
 
 def make_looks(
     runs: Sequence[Run], rules: Rules, question: Question | None, reference: str, *, leaking: bool = False
 ) -> Looks:
     """Analyze the primary question at every look whose runs are finished, until one is significant.
 
-    Args:
-        runs: finished runs of all arms and budgets.
-        rules: fixed by the plan; empty `look_repeats` for runs without a plan, which all count.
-        question: the primary question; None without candidates, where nothing is tested.
-        reference: the comparison's first reference.
-        leaking: true if accepted leaks forbid every verdict, so that no look is decisive.
+    Runs without a plan all count in a single look. Without a question, as without candidates, nothing is tested.
+    `leaking` is true if accepted leaks forbid every verdict, so that no look is decisive.
     """
     planned = tuple(folds_of(runs) * repeats for repeats in rules.look_repeats)
     if question is None or rules.primary is None:
@@ -98,13 +90,7 @@ def make_looks(
 
 
 def first_repeats(runs: Sequence[Run], repeats: int | None, first: int) -> list[Run]:
-    """The runs of the first repeats, each of which has the next seed; all runs for None.
-
-    Args:
-        runs: in any order.
-        repeats: number of repeats.
-        first: seed of the first repeat.
-    """
+    """The runs of the first repeats, each of which has the next seed; all runs for None."""
     return [run for run in runs if repeats is None or run.config.seed - first < repeats]
 
 

@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from jinja2 import UndefinedError
 
 from saliency_pipeline.comparison.costs import Costs, MapCosts
 from saliency_pipeline.comparison.overall_results import FORMAT as OVERALL_FORMAT
+from saliency_pipeline.comparison.overall_results import FORMAT_VERSION as OVERALL_VERSION
 from saliency_pipeline.comparison.overall_results import OverallResults
 from saliency_pipeline.comparison.report import Pictures, write_report
-from saliency_pipeline.comparison.results import FORMAT_VERSION, Results
+from saliency_pipeline.comparison.results import FORMAT, FORMAT_VERSION, Results
 from saliency_pipeline.comparison.serialization import MismatchError, from_json, to_json
 from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.documents import read_object
@@ -28,19 +29,17 @@ from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 
 RESULTS, COSTS = "results.json", "costs.json"
+AnyResults = TypeVar("AnyResults", Results, OverallResults)
+
+_FORMATS: dict[type, tuple[str, int]] = {
+    Results: (FORMAT, FORMAT_VERSION),
+    OverallResults: (OVERALL_FORMAT, OVERALL_VERSION),
+}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A finished comparison.
-
-    Attributes:
-        folder: of the comparison.
-        page: the report.
-        runs: number of finished runs.
-        failed: number of runs that could not be trained.
-        results: content of `results.json`.
-    """
+    """A finished comparison with its page and the numbers of runs that are finished, and that could not be trained."""
 
     folder: Path
     page: Path
@@ -51,11 +50,6 @@ class Comparison:
 
 def refuse_output(folder: Path, *inputs: Path | str, over_datasets: bool = False) -> None:
     """Refuse a folder to which a comparison must not be written.
-
-    Args:
-        folder: of the comparison.
-        inputs: folders that are read.
-        over_datasets: true for a comparison over several data sets.
 
     Raises:
         SalpipeError: it is among images or shards, or holds a comparison of the other kind.
@@ -86,10 +80,10 @@ def rebuild(output: Path | str, shards: Path | str | None = None) -> Comparison:
     folder = Path(output)
     if not (folder / RESULTS).exists():
         raise SalpipeError(f"{folder}: holds no {RESULTS}; make one with 'salpipe compare SHARDS -o {folder}'")
-    document, costs = read_object(folder / RESULTS, "salpipe compare"), read_object(folder / COSTS, "salpipe compare")
+    results = read_results(folder, Results)
+    costs = read_object(folder / COSTS, "salpipe compare")
     with damage_refused(folder / RESULTS):
-        _check_version(folder / RESULTS, document["format_version"])
-        results, spent = from_json(Results, document), from_json(Costs, costs)
+        spent = from_json(Costs, costs)
         place = shards or spent.shards
         pairs = ShardFolder(place) if place and Path(place).exists() else None
         config = replace(TrainConfig(), method=results.about.get("method"))
@@ -116,19 +110,22 @@ def damage_refused(place: Path | str) -> Iterator[None]:
         raise SalpipeError(f"{place}: damaged ({reason:.200}); run the same 'salpipe compare' again") from error
 
 
-def _check_version(path: Path, version: Any) -> None:
-    """Raises SalpipeError for another format version than the page is written from."""
-    if version == FORMAT_VERSION:
-        return
-    if version == 1:
+def read_results(folder: Path, kind: type[AnyResults]) -> AnyResults:
+    """The results of a comparison's folder.
+
+    Raises:
+        SalpipeError: they are damaged, of another format version or not of this kind.
+    """
+    path, expected = folder / RESULTS, _FORMATS[kind]
+    document = read_object(path, "salpipe compare")
+    version = document.get("format_version", expected[1])
+    if (document.get("format", expected[0]), version) != expected:
         raise SalpipeError(
-            f"{path}: format version 1, by an earlier version of salpipe with other statistics; run the same "
+            f"{path}: format version {version!r:.40}, but this version of salpipe reads {expected[1]}; run the same "
             "'salpipe compare' with another output folder"
         )
-    raise SalpipeError(
-        f"{path}: format version {version!r:.40}, but this version of salpipe reads {FORMAT_VERSION}; run the same "
-        "'salpipe compare' again"
-    )
+    with damage_refused(path):
+        return from_json(kind, document)
 
 
 def known_map_costs(folder: Path) -> MapCosts | None:
@@ -138,6 +135,14 @@ def known_map_costs(folder: Path) -> MapCosts | None:
     try:
         return from_json(MapCosts, read_object(folder / COSTS, "salpipe compare").get("maps"))
     except MismatchError:
+        return None
+
+
+def shards_of(place: object) -> ShardFolder | None:
+    """The shards of a comparison by their stored path; None where they no longer exist."""
+    try:
+        return ShardFolder(place) if isinstance(place, str | Path) else None
+    except SalpipeError:
         return None
 
 
@@ -160,11 +165,7 @@ def pictures_of(pairs: ShardFolder | None, config: TrainConfig) -> Pictures:
 
 
 def write_comparison(folder: Path, results: Results, costs: Costs, pictures: Pictures) -> Path:
-    """Write results, costs and the page of a comparison.
-
-    Returns:
-        The page.
-    """
+    """Write results, costs and the page of a comparison; return the page."""
     write_results(folder, results)
     write_atomically(folder / COSTS, json.dumps(to_json(costs), indent=1) + "\n")
     return write_report(folder, results, costs, pictures)

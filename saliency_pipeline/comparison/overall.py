@@ -22,7 +22,6 @@ from saliency_pipeline.comparison.overall_results import (
     LeftOut,
     OverallQuestion,
     OverallResults,
-    Posterior,
     SharedArm,
 )
 from saliency_pipeline.comparison.results import ComparedArm, ContrastResult, PrimaryQuestion, Results, Verdict
@@ -38,6 +37,7 @@ from saliency_pipeline.statistics.hierarchy import (
     WORSE,
     Estimate,
     Hierarchy,
+    Posterior,
     hierarchy,
     verdict,
 )
@@ -58,13 +58,7 @@ _AREA_WORDS = {BETTER: "higher early", WORSE: "lower early"}
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished comparison on one data set.
-
-    Attributes:
-        name: of the data set, unique among those compared.
-        report: relative path of its own page.
-        results: its results.
-    """
+    """A finished comparison on one data set, with the set's unique name and the relative path of its own page."""
 
     name: str
     report: str
@@ -74,9 +68,8 @@ class Finished:
 def overall(comparisons: Sequence[Finished], warnings: Sequence[str] = ()) -> OverallResults:
     """The results over all data sets; the same arguments give the same.
 
-    Args:
-        comparisons: one per data set, with the same arms, primary question and region of practical equivalence.
-        warnings: sentences that come before the computed ones.
+    The comparisons have the same arms, primary question and region of practical equivalence; `warnings` come before the
+    computed ones.
     """
     first = comparisons[0].results
     primary, rope = _primary(first), float(first.rope)
@@ -247,13 +240,10 @@ def _question(
         contrast.role,
         measure,
         tuple(_row(name, estimate, value) for (name, estimate), value in zip(estimates.items(), shrunken, strict=True)),
-        None if posterior is None else _without_shrunken(posterior),
+        # the shrunken means are those of the estimates
+        posterior and Posterior(**{field.name: getattr(posterior, field.name) for field in fields(Posterior)}),
         word,
     )
-
-
-def _without_shrunken(posterior: Hierarchy) -> Posterior:
-    return Posterior(**{field.name: getattr(posterior, field.name) for field in fields(Posterior)})
 
 
 def _row(name: str, estimate: Estimate, shrunken: float | None) -> DataSetEstimate:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from saliency_pipeline.comparison.arms import Question
 from saliency_pipeline.comparison.results import Images, PrimaryQuestion, Verdict
-from saliency_pipeline.statistics.hierarchy import Chances
+from saliency_pipeline.statistics.hierarchy import Posterior
 
 FORMAT, FORMAT_VERSION = "salpipe-datasets", 1
 
@@ -60,27 +61,9 @@ class DataSetEstimate:
 
 
 @dataclass(frozen=True)
-class Posterior:
-    """The posterior over data sets, see `statistics.hierarchy.Hierarchy`."""
-
-    datasets: int
-    median: float
-    low: float
-    high: float
-    positive: float
-    p: float
-    overall: Chances
-    next: Chances
-    spread: float
-
-
-@dataclass(frozen=True)
-class OverallQuestion:
+class OverallQuestion(Question):
     """A contrast over all data sets that have an estimate of it; the primary one has a verdict."""
 
-    arm: str
-    against: str
-    role: str
     measure: str
     estimates: tuple[DataSetEstimate, ...]
     posterior: Posterior | None

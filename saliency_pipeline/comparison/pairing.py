@@ -28,10 +28,6 @@ def check_runs(runs: Sequence[Run], arms: Sequence[Arm]) -> None:
     the same images to train on, the same precision and device, and the same initial value of every tensor that both
     networks initialized at random or loaded from the same origin.
 
-    Args:
-        runs: of at least two arms, each with the name of its arm.
-        arms: the arms.
-
     Raises:
         SalpipeError: naming the two runs and all their differences, or the one run that is not comparable.
     """
@@ -45,7 +41,11 @@ def check_runs(runs: Sequence[Run], arms: Sequence[Arm]) -> None:
         by_pair.setdefault(run.pair, []).append(run)
     for together in by_pair.values():
         for first, second in combinations(together, 2):
-            if differing := [*images(first, second), *computation(first, second), *weights(first.first, second.first)]:
+            if differing := [
+                *images(first, second),
+                *_options(first, second, COMPUTED),
+                *weights(first.first, second.first),
+            ]:
                 raise _refused(first, second, differing)
     reference = first_reference(arms)
     for arm in arms:
@@ -85,11 +85,6 @@ def images(first: Run, second: Run) -> list[str]:
     if first.images["pool"] != second.images["pool"]:
         differing.append(f"images to train on ({first.images['pool']} and {second.images['pool']})")
     return differing
-
-
-def computation(first: Run, second: Run) -> list[str]:
-    """Differences of two runs in precision and device."""
-    return _options(first, second, COMPUTED)
 
 
 def weights(first: FirstWeights, second: FirstWeights) -> list[str]:

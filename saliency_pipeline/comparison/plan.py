@@ -90,11 +90,7 @@ class Plan:
         return Rules(self.primary, self.config)
 
     def pretrainings(self, repeats: Iterable[int] | None = None) -> list[Task]:
-        """The runs that arms start from: one per pretrained arm and repeat.
-
-        Args:
-            repeats: from 0; all of them by default.
-        """
+        """The runs that arms start from: one per pretrained arm and repeat; arguments as of `tasks`."""
         if (shards := self.config.pretrain) is None:
             return []
         tasks = []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from saliency_pipeline.comparison.plan import RUNS, Plan
 from saliency_pipeline.comparison.rules import Primary
+from saliency_pipeline.comparison.serialization import MismatchError, from_json
 from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.files import write_atomically
@@ -114,33 +115,32 @@ def record_look(folder: Path, repeats: int) -> None:
         _write(folder, plan | {ANALYZED: [*analyzed, repeats]})
 
 
-def chosen_before(folder: Path) -> tuple[str, int] | None:
-    """Precision and threads of the stored plan, None if there is none.
+@dataclass(frozen=True)
+class SharedBefore:
+    """The options of every run that a stored plan has chosen."""
+
+    precision: str
+
+
+@dataclass(frozen=True)
+class Before:
+    """The choices of a stored plan that the same command leaves open."""
+
+    shared: SharedBefore
+    threads: int
+    primary: Primary | None = None
+
+
+def chosen_before(folder: Path) -> Before | None:
+    """The choices of the stored plan, None if there is none.
 
     Raises:
         SalpipeError: the stored plan is damaged, or of an earlier version.
     """
     stored = stored_plan(folder)
-    if stored is None:
-        return None
     try:
-        return str(stored["shared"]["precision"]), int(stored["threads"])
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise SalpipeError(f"{folder / PLAN}: damaged; choose another output folder") from error
-
-
-def primary_before(folder: Path) -> Primary | None:
-    """The primary question of the stored plan, None where there is none.
-
-    Raises:
-        SalpipeError: the stored plan is damaged, or of an earlier version.
-    """
-    stored = stored_plan(folder)
-    if stored is None or stored.get("primary") is None:
-        return None
-    try:
-        return Primary(*(str(stored["primary"][name]) for name in ("arm", "measure", "setting")))
-    except (KeyError, TypeError) as error:
+        return None if stored is None else from_json(Before, stored)
+    except MismatchError as error:
         raise SalpipeError(f"{folder / PLAN}: damaged; choose another output folder") from error
 
 

@@ -39,9 +39,9 @@ def with_pretrained(arms: Sequence[Arm], config: ComparisonConfig) -> tuple[Arm,
             own = os.path.abspath(start) if isinstance(start, str) else start
             expanded.append(replace(arm, options={**arm.options, "start": own}))
         elif config.pretrain is None:
+            kind, other = ("baseline", "") if _is_baseline(arm) else ("two-branch", ", or one with --from")
             raise SalpipeError(
-                f"arm {arm.name} starts from a trained {_described(arm)} network; give source pairs with --pretrain"
-                + ("" if _is_baseline(arm) else ", or one with --from")
+                f"arm {arm.name} starts from a trained {kind} network; give source pairs with --pretrain{other}"
             )
         else:
             expanded += [_sized(arm, size, several) for size in config.pretrain_size]
@@ -57,13 +57,7 @@ def pretrained(arm: Arm) -> tuple[str, str] | None:
 
 
 def started(arm: Arm, folder: Path, seed: int) -> Arm:
-    """The arm, starting from its own pretraining with a seed if it has any.
-
-    Args:
-        arm: an arm of `with_pretrained`.
-        folder: of the comparison.
-        seed: of the repeat.
-    """
+    """The arm, starting from its own pretraining with a seed if it has any."""
     own = pretrained(arm)
     if own is None:
         return arm
@@ -105,10 +99,6 @@ def unequal_starts(arms: Sequence[Arm]) -> list[str]:
 
 def _is_baseline(arm: Arm) -> bool:
     return arm.options.get("arch") == "baseline"
-
-
-def _described(arm: Arm) -> str:
-    return "baseline" if _is_baseline(arm) else "two-branch"
 
 
 def _sized(arm: Arm, size: str, several: bool) -> Arm:

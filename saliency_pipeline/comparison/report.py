@@ -25,6 +25,7 @@ from saliency_pipeline.temporaries import remove_stale_temporaries
 
 PAGE, TABLE, PICTURES = "report.html", "results.csv", "figures"
 Pictures = Callable[[str], tuple[bytes, bytes] | None]
+"""Photo and overlay of an image by its key, as JPEG files; None where they are not available."""
 
 _COLUMNS = ("final", "best", "area", "time", "gap", "epochs_to_threshold", "test", "epochs_trained")
 _TITLES = {"final": "final accuracy", "area": "first epochs", SPEED: "time to 95 %"}
@@ -45,12 +46,6 @@ def write_report(folder: Path, results: Results, costs: Costs, pictures: Picture
     """Write `report.html`, which is self-contained, `figures/` as PNG and SVG, and `results.csv`.
 
     The same arguments give the same bytes.
-
-    Args:
-        folder: of the comparison.
-        results: content of `results.json`.
-        costs: content of `costs.json`.
-        pictures: photo and overlay of an image by its key, as JPEG files; None where they are not available.
 
     Returns:
         The page.
@@ -99,7 +94,6 @@ def write_report(folder: Path, results: Results, costs: Costs, pictures: Picture
         family=_family_size(results),
         own_rates=[f"{arm.name} {arm.options['lr']:g}" for arm in results.arms if "lr" in arm.options],
         epochs_margin=_epochs_margin(results),
-        runs=results.runs,
         maps=_maps(results.maps),
         starts=[(name, start) for name, start in results.starts.items() if start],
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from saliency_pipeline.comparison.arms import Question
 from saliency_pipeline.comparison.rules import Primary
 from saliency_pipeline.statistics.confusion import Stored
 from saliency_pipeline.statistics.contrast import Contrast as Statistics
@@ -279,12 +280,9 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class ContrastResult:
-    """A contrast of two arms under one data budget; `arm`, `against` and `role` are those of `arms.Question`."""
+class ContrastResult(Question):
+    """A contrast of two arms under one data budget."""
 
-    arm: str
-    against: str
-    role: str
     pairs: int
     final: MeasureResult
     area: MeasureResult

@@ -16,13 +16,7 @@ MEASURES = (FINAL, AREA, SPEED)
 
 @dataclass(frozen=True)
 class Primary:
-    """The primary question: a candidate compared with its reference.
-
-    Attributes:
-        arm: name of the candidate.
-        measure: `final`, `area` or `speed`.
-        setting: name of the data budget.
-    """
+    """The primary question: a candidate compared with its reference in one of the `MEASURES` under a data budget."""
 
     arm: str
     measure: str
@@ -52,13 +46,7 @@ class Rules:
 def choose_primary(text: str | None, arms: Sequence[Arm], settings: Sequence[str]) -> Primary | None:
     """The primary question that `--primary ARM[:MEASURE]` names, under the last data budget.
 
-    Args:
-        text: the option; None for the final accuracy of the first candidate.
-        arms: of the comparison.
-        settings: names of the data budgets.
-
-    Returns:
-        None where there is no candidate.
+    By default it is the final accuracy of the first candidate; None where there is none.
 
     Raises:
         OptionError: no such candidate or measure.

@@ -111,11 +111,6 @@ class Run:
         """Validation top-1 after the last epoch that was trained, even if `patience` ended the run."""
         return float(self.curves["validation_top1"][-1])
 
-    @property
-    def epochs_trained(self) -> int:
-        """Number of epochs that were trained: fewer than requested if `patience` ended the run."""
-        return len(self.curves["validation_top1"])
-
 
 def read_run(folder: Path, arm: str, setting: str) -> Run:
     """Read a finished run.
@@ -164,6 +159,21 @@ def is_finished(folder: Path, config: TrainConfig) -> bool:
     summary = read_object(folder / SUMMARY)
     ended = summary.get("epochs") == config.epochs or bool(summary.get("stopped_early"))
     return ended and stored.epochs == config.epochs
+
+
+def logged(run: Path, *keys: str) -> float:
+    """A number in the summary of a finished run, by its keys from the outside in.
+
+    Raises:
+        SalpipeError: the summary is damaged.
+    """
+    value: Any = read_object(run / SUMMARY)
+    try:
+        for key in keys:
+            value = value[key]
+        return float(value)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SalpipeError(f"{run / SUMMARY}: damaged; remove {run} and run the same command again") from error
 
 
 def shared_keys(first: Predictions, second: Predictions) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

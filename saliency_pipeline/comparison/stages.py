@@ -44,14 +44,7 @@ class Trained:
 def train_repeats(
     plan: Plan, folder: Path, repeats: Sequence[int], execution: Execution, progress: Progress
 ) -> Trained:
-    """Train the runs of some repeats that are not finished.
-
-    Args:
-        plan: of the comparison.
-        folder: of the comparison.
-        repeats: from 0.
-        execution: how runs are executed.
-        progress: receives progress.
+    """Train the runs of some repeats, counted from 0, that are not finished.
 
     Raises:
         SalpipeError: a pretraining failed, workers die again and again, or a full disk.

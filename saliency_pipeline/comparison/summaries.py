@@ -20,11 +20,6 @@ def summarize(runs: Sequence[Run], where: Conditions, classes: Sequence[str]) ->
 
     Curves that ended early (`--patience`) are carried forward with their last value, so that every run counts at every
     epoch.
-
-    Args:
-        runs: one or more, of one arm and one budget.
-        where: conditions of the budget.
-        classes: names of the classes.
     """
     rows = tuple(_run(run, where) for run in runs)
     tested = [row.test for row in rows if row.test is not None]

@@ -9,22 +9,15 @@ from pathlib import Path
 
 from saliency_pipeline.comparison.plan import RUNS, TUNING, Task
 from saliency_pipeline.comparison.results import Tuning
-from saliency_pipeline.comparison.runs import is_finished
-from saliency_pipeline.documents import read_object
-from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.training.runlog import SUMMARY, write_json
+from saliency_pipeline.comparison.runs import is_finished, logged
+from saliency_pipeline.training.runlog import write_json
 
 DIVERGED = "diverged.json"
 """Marks an inner run whose loss became infinite: its rate is not chosen, and it is not trained again."""
 
 
 def tuning_tasks(tasks: Sequence[Task], lrs: Sequence[float]) -> list[Task]:
-    """The inner runs: each run at every rate, on four fifths of its training images.
-
-    Args:
-        tasks: the runs of arms.
-        lrs: rates to choose from; empty for no tuning.
-    """
+    """The inner runs: each run at every rate, on four fifths of its training images."""
     return [_inner(task, lr) for task in tasks for lr in lrs]
 
 
@@ -32,11 +25,6 @@ def tuned(tasks: Sequence[Task], folder: Path, lrs: Sequence[float]) -> tuple[li
     """The runs with the rates that their inner runs chose, and the runs for which none could be chosen.
 
     The rate with the highest inner validation top-1 after the last epoch is taken, the smaller one of equal rates.
-
-    Args:
-        tasks: the runs of arms.
-        folder: of the comparison.
-        lrs: rates to choose from; empty for no tuning.
     """
     if not lrs:
         return list(tasks), []
@@ -57,7 +45,7 @@ def best_rate(task: Task, folder: Path, lrs: Sequence[float]) -> float | None:
         inner = _inner(task, lr)
         place = folder / inner.folder
         if is_finished(place, inner.config):
-            scores[lr] = _final(place)
+            scores[lr] = logged(place, "last", "validation_top1")
         elif not is_diverged(place):
             return None
     # max takes the first of equal rates, which is the smallest
@@ -75,13 +63,7 @@ def is_diverged(run: Path) -> bool:
 
 
 def chosen_rates(tasks: Sequence[Task], folder: Path, lrs: Sequence[float]) -> Tuning | None:
-    """The rates that were chosen; None without tuning.
-
-    Args:
-        tasks: runs of arms with their chosen rates.
-        folder: of the comparison.
-        lrs: rates to choose from.
-    """
+    """The rates that were chosen for runs of arms; None without tuning."""
     if not lrs:
         return None
     counts: dict[str, dict[str, Counter[str]]] = {}
@@ -118,11 +100,3 @@ def _inner(task: Task, lr: float) -> Task:
         test=False,
         purpose=TUNING,
     )
-
-
-def _final(run: Path) -> float:
-    summary = read_object(run / SUMMARY)
-    try:
-        return float(summary["last"]["validation_top1"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise SalpipeError(f"{run / SUMMARY}: damaged; remove {run} and run the same command again") from error

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from saliency_pipeline.comparison.arms import CONTROL, REFERENCE
-from saliency_pipeline.comparison.contrasts import Conditions, p_of, power_of
+from saliency_pipeline.comparison.contrasts import p_of, power_of
 from saliency_pipeline.comparison.looks import Looks
 from saliency_pipeline.comparison.results import ContrastResult, MeasureResult, SettingResult
-from saliency_pipeline.comparison.rules import AREA, FINAL, MEASURES, SPEED, Primary
+from saliency_pipeline.comparison.rules import FINAL, MEASURES, SPEED, Primary
 from saliency_pipeline.statistics.contrast import (
     BETTER,
     EQUIVALENT,
@@ -34,18 +35,11 @@ PRIMARY, SECONDARY, UNTESTED = "primary", "secondary", "untested"
 
 @dataclass(frozen=True)
 class Tested:
-    """A measure of a contrast that has a verdict, for the decision on it.
-
-    Attributes:
-        contrast: the contrast.
-        measure: `final`, `area` or `speed`.
-        where: conditions of its data budget.
-        is_primary: true for the primary question.
-    """
+    """A measure of a contrast that gets a verdict, under the data budget `part`."""
 
     contrast: ContrastResult
     measure: str
-    where: Conditions
+    part: SettingResult
     is_primary: bool
 
     @property
@@ -56,7 +50,7 @@ class Tested:
     @property
     def p(self) -> float | None:
         """Its p value, not adjusted."""
-        return p_of(self.result, self.where.own_split)
+        return p_of(self.result, self.part.own_split)
 
     def is_finished(self, looks: Looks) -> bool:
         """True if a look is made and all its pairs of runs are finished."""
@@ -65,21 +59,15 @@ class Tested:
 
 
 def decide(
-    parts: Sequence[tuple[SettingResult, Conditions]], primary: Primary | None, looks: Looks, *, leaking: bool
+    parts: Sequence[SettingResult], primary: Primary | None, looks: Looks, *, leaking: bool
 ) -> tuple[SettingResult, ...]:
     """The data budgets with families, adjusted p values, levels, power and verdicts of all contrasts.
 
     A test whose runs are not all finished counts in the family with p = 1 and its verdict is withheld, so that the
     size of the family does not depend on which runs have finished. Too few pairs for any verdict are not tested and do
-    not count.
-
-    Args:
-        parts: the budgets without verdicts, and their conditions.
-        primary: the primary question.
-        looks: which are planned and made.
-        leaking: true if accepted leaks forbid every verdict.
+    not count. `leaking` is true if accepted leaks forbid every verdict.
     """
-    tests = [test for part, where in parts for test in _tests(part, where, primary)]
+    tests = [test for part in parts for test in _tests(part, primary)]
     family = [
         test
         for test in tests
@@ -88,43 +76,42 @@ def decide(
     ps = [test.p if test.is_finished(looks) and test.p is not None else 1.0 for test in family]
     adjusted = {id(test): p for test, p in zip(family, holm(ps), strict=True)}
     shared = looks.family_level(len(family)) if family and looks.made else ALPHA
-    decided: dict[int, dict[str, MeasureResult]] = {}
+    decided: dict[int, dict[str, Any]] = {}
     for test in tests:
         level = looks.made[-1].level if test.is_primary and looks.made else ALPHA if test.is_primary else shared
         in_family = id(test) in adjusted
-        part = PRIMARY if test.is_primary else SECONDARY if in_family else UNTESTED
-        result = replace(test.result, family=part, level=level)
+        role = PRIMARY if test.is_primary else SECONDARY if in_family else UNTESTED
+        result = replace(test.result, family=role, level=level)
         if test.p is not None:
             p = test.p if test.is_primary else adjusted.get(id(test), test.p)
             used = level if test.is_primary else level / max(1, len(family))
-            detected, needed = power_of(result, used, test.where)
+            detected, needed = power_of(result, used, test.part.ratio)
             counted = p if test.is_finished(looks) and (test.is_primary or in_family) else None
             result = replace(result, p_adjusted=counted, detectable=detected, pairs_needed=needed)
         result = replace(result, verdict=LEAK if leaking else _word(test, result, level, looks))
         decided.setdefault(id(test.contrast), {})[test.measure] = result
-    single = [contrast for part, _ in parts for contrast in part.contrasts if contrast.images]
+    single = [contrast for part in parts for contrast in part.contrasts if contrast.images]
     ps = holm([contrast.images.p for contrast in single if contrast.images])
     by_image = {id(contrast): p for contrast, p in zip(single, ps, strict=True)}
 
     def complete(contrast: ContrastResult) -> ContrastResult:
         images = contrast.images and replace(contrast.images, p_holm=by_image[id(contrast)])
-        results = {measure: contrast[measure] for measure in MEASURES} | decided.get(id(contrast), {})
-        return replace(contrast, images=images, final=results[FINAL], area=results[AREA], speed=results[SPEED])
+        return replace(contrast, images=images, **decided.get(id(contrast), {}))
 
-    return tuple(replace(part, contrasts=tuple(map(complete, part.contrasts))) for part, _ in parts)
+    return tuple(replace(part, contrasts=tuple(map(complete, part.contrasts))) for part in parts)
 
 
-def _tests(part: SettingResult, where: Conditions, primary: Primary | None) -> list[Tested]:
+def _tests(part: SettingResult, primary: Primary | None) -> list[Tested]:
     """The measures with a verdict under one budget.
 
     On the shards' own split, area and speed have none: their runs share the validation images, and what is stored of
     an image is its last prediction, so that a verdict could only be about other seeds.
     """
     return [
-        Tested(contrast, measure, where, is_primary)
+        Tested(contrast, measure, part, is_primary)
         for contrast in part.contrasts
         for measure in MEASURES
-        if contrast.role in (REFERENCE, CONTROL) and (measure == FINAL or not where.own_split)
+        if contrast.role in (REFERENCE, CONTROL) and (measure == FINAL or not part.own_split)
         for is_primary in [
             primary is not None
             and contrast.role == REFERENCE
@@ -144,7 +131,7 @@ def _word(test: Tested, result: MeasureResult, level: float, looks: Looks) -> st
     p = result.p_adjusted
     if p is None or _underpowered(test.contrast.pairs, p):
         return UNDERPOWERED
-    if test.where.own_split:
+    if test.part.own_split:
         return _word_on_split(result, p, level, looks.last)
     statistics = result.statistics
     assert statistics is not None

@@ -67,7 +67,7 @@ class Chances:
 
 
 @dataclass(frozen=True)
-class Hierarchy:
+class Posterior:
     """The posterior over data sets.
 
     Attributes:
@@ -81,7 +81,6 @@ class Hierarchy:
         overall: probabilities that mu0 is below, within and above the region.
         next: the same for the true difference on another data set.
         spread: posterior median of tau, the standard deviation of true differences over data sets.
-        shrunken: posterior mean of the true difference of each data set, pulled towards the others.
     """
 
     datasets: int
@@ -93,6 +92,12 @@ class Hierarchy:
     overall: Chances
     next: Chances
     spread: float
+
+
+@dataclass(frozen=True)
+class Hierarchy(Posterior):
+    """The posterior with `shrunken`, the mean of the true difference of each data set, pulled towards the others."""
+
     shrunken: tuple[float, ...]
 
 
@@ -147,7 +152,7 @@ def hierarchy(estimates: Sequence[Estimate], *, rope: float) -> Hierarchy:
     )
 
 
-def verdict(posterior: Hierarchy, *, minimum: int = MINIMUM_DATASETS) -> str:
+def verdict(posterior: Posterior) -> str:
     """Return the verdict over data sets.
 
     `too few data sets` below three. `better` or `worse` if the 95 % credible interval of mu0 excludes 0, that is, mu0
@@ -155,7 +160,7 @@ def verdict(posterior: Hierarchy, *, minimum: int = MINIMUM_DATASETS) -> str:
     `equivalent` if mu0 is within the region of practical equivalence with 95 %; else `undecided`. Equivalence comes
     first: a certain difference that is too small to matter supports no claim.
     """
-    if posterior.datasets < minimum:
+    if posterior.datasets < MINIMUM_DATASETS:
         return TOO_FEW
     if posterior.overall.within >= LEVEL:
         return EQUIVALENT

@@ -123,13 +123,7 @@ class Metrics:
 
 
 def evaluate(labels: Labels, probabilities: Probabilities, classes: Sequence[str], *, seed: int = 0) -> Metrics:
-    """All metrics of this module.
-
-    Args:
-        labels: (N,) int64 in [0, C).
-        probabilities: (N, C) float32 or float64, rows summing to 1.
-        classes: the C class names.
-        seed: seed of the bootstrap.
+    """All metrics of this module, with the random seed of the bootstrap.
 
     Raises:
         SalpipeError: the arrays violate the conventions, or the number of names is not the number of columns.
@@ -287,13 +281,6 @@ def intervals(
     its macro F1. Where all resamples are alike, as with no image right or all, the ends are instead those of the F1 of
     every class's ends of precision and recall by Wilson's score, averaged over the classes that occur. That is wider
     than the interval of a mean over classes need be, and never of zero width.
-
-    Args:
-        labels: (N,) int64.
-        probabilities: (N, C).
-        seed: random seed of the bootstrap.
-        resamples: number of resamples.
-        level: confidence, in (0, 1).
     """
     generator = np.random.default_rng(seed)
     ranks, predicted = label_ranks(labels, probabilities), probabilities.argmax(axis=1)

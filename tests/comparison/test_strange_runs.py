@@ -70,7 +70,7 @@ def test_a_metric_that_is_not_defined_has_no_curve(finished: Path) -> None:
     (finished / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = read_run(finished, "arm", "all images")
     assert "validation_top5" not in run.curves
-    assert (run.final, run.epochs_trained) == (0.25, 2)
+    assert (run.final, len(run.curves["validation_top1"])) == (0.25, 2)
 
 
 START = {"features": {"eval": 0.5, "train": 0.25}, "logits": {"eval": 0.75, "train": 1}}

@@ -8,7 +8,6 @@ import pytest
 
 from saliency_pipeline.comparison import verdicts
 from saliency_pipeline.comparison.arms import CANDIDATE, REFERENCE, Arm
-from saliency_pipeline.comparison.contrasts import Conditions
 from saliency_pipeline.comparison.looks import Looks, make_looks
 from saliency_pipeline.comparison.results import (
     ContrastResult,
@@ -78,7 +77,6 @@ def family_errors(simulations: int, budgets: int, monkeypatch: pytest.MonkeyPatc
     """
     monkeypatch.setattr(verdicts, "power_of", lambda *_: (0.0, None))
     random, wrong, separate = np.random.default_rng(0), 0, 0
-    where = Conditions(0.25, 12, 0.7, False, 0.01, False)
     looks = Looks((10,), 0.25, (Look(2, 10, 1.0, 0.05, 0.5, False),), 2, 10)
     for _ in range(simulations):
         parts = []
@@ -101,9 +99,7 @@ def family_errors(simulations: int, budgets: int, monkeypatch: pytest.MonkeyPatc
                 for arm in range(3)
             )
             images = Images((48, 48), (12, 12), (48, 48))
-            parts.append(
-                (SettingResult(str(number), images, 0.25, 12, 10, None, False, True, {}, contrasts, None, ()), where)
-            )
+            parts.append(SettingResult(str(number), images, 0.25, 12, 10, None, False, True, {}, contrasts, None, ()))
         decided = verdicts.decide(parts, Primary("arm 0", "final", "0"), looks, leaking=False)
         words = [c[m].verdict for part in decided for c in part.contrasts for m in MEASURES]
         wrong += any(word in ("better", "worse", "faster", "slower") for word in words[1:])
