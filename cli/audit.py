@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from saliency_pipeline.cli.options import (
-    Number,
-    beside,
-    config_option,
-    echo,
-    json_echo,
-    json_option,
-    output_option,
-    quiet_option,
-)
+from saliency_pipeline.cli.options import Number, beside, common_options, echo, json_echo, output_option
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.selection import selection_options
 from saliency_pipeline.errors import IntegrityError, SalpipeError
@@ -30,7 +21,6 @@ if TYPE_CHECKING:
 
 
 @click.command(name="audit")
-@config_option
 @click.argument("images", type=click.Path(exists=True, path_type=Path))
 @output_option("Output folder.  [default: IMAGES-audit, beside IMAGES]", required=False)
 @click.option("--exact-only", is_flag=True, help="Compare file contents only; nothing is decoded.")
@@ -44,8 +34,7 @@ if TYPE_CHECKING:
 )
 @click.option("--fail-on-leak", is_flag=True, help="Exit with code 4 if duplicates are in more than one split.")
 @selection_options
-@json_option
-@quiet_option
+@common_options
 def command(
     images: Path,
     output: Path | None,
@@ -99,7 +88,7 @@ def command(
         echo(
             f"{plural(report.conflicts, 'group')} with different labels"
             + (f", {report.leaks:,} across splits" if not listed else "")
-            + (f"; {plural(report.leaked, 'image')} of validation or test in training too" if report.leaked else "")
+            + (f"; {plural(report.leaked, 'image')} of validation or test also in training" if report.leaked else "")
         )
         echo(shown(report.page))
     if fail_on_leak and report.leaks:

@@ -101,7 +101,7 @@ def command(
     Trains every arm on the same folds, with the same initialization and the same order of images, and reports
     how they differ: report.html, results.json, results.csv, figures, and the runs themselves. RUNs that
     'salpipe train' finished can be compared as well. Options of 'salpipe train' apply to all arms. With several SHARDS,
-    or finished COMPARISONs, one per data set, the verdict is over data sets; it takes three or more.
+    or finished COMPARISONs, one per data set, the verdict is over data sets; it requires three or more.
 
     \b
     Examples:

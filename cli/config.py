@@ -14,6 +14,9 @@ import click
 from saliency_pipeline.documents import DocumentError, read_toml
 from saliency_pipeline.errors import SalpipeError
 
+FILE = "salpipe.config"
+"""Key of the file's path in the metadata of the context."""
+
 
 def apply(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> None:
     """Use the values of a file as defaults of the command that is being parsed: the eager callback of `--config`.
@@ -21,11 +24,6 @@ def apply(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
     A key is an option's long name without its dashes (`max-rejects`, also spelled `max_rejects`) or an argument's name
     in lower case. Keys are at the top level, for any command, or in a table named after a command (`[generate]`), which
     takes precedence; the tables of other commands are ignored. An option that may be repeated takes a list.
-
-    Args:
-        ctx: the context whose `default_map` is set.
-        parameter: `--config` itself.
-        path: the file, or None if the option was not given.
 
     Raises:
         SalpipeError: the file is not TOML, a key is unknown, or a value is not of its parameter's kind.
@@ -52,6 +50,7 @@ def apply(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> 
             remedy = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(sorted(parameters))}"
             raise SalpipeError(f"{path}: unknown key '{key}' for 'salpipe {command}'; {remedy}")
         defaults[parameters[name].name or ""] = _typed(parameters[name], value, f"{path}: {key}", ctx)
+    ctx.meta[FILE] = path
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
 
 

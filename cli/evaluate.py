@@ -8,13 +8,11 @@ import click
 
 from saliency_pipeline.cli.options import (
     batch_size_option,
-    config_option,
+    common_options,
     device_option,
     echo,
     json_echo,
-    json_option,
     output_option,
-    quiet_option,
 )
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.text import shown
@@ -38,9 +36,7 @@ from saliency_pipeline.training.config import PARTS
 )
 @batch_size_option
 @device_option
-@config_option
-@json_option
-@quiet_option
+@common_options
 def command(
     run: Path, shards: Path, split: str, output: Path | None, batch_size: int, device: str, as_json: bool, quiet: bool
 ) -> None:

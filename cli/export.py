@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from saliency_pipeline.cli.options import OutputPath, config_option, echo, json_echo, json_option, quiet_option
+from saliency_pipeline.cli.options import OutputPath, common_options, echo, json_echo
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.evaluation import OPSET
 from saliency_pipeline.text import shown
@@ -31,9 +31,7 @@ from saliency_pipeline.text import shown
     metavar="N",
     help="ONNX opset version.",
 )
-@config_option
-@json_option
-@quiet_option
+@common_options
 def command(run: Path, output: Path, opset: int, as_json: bool, quiet: bool) -> None:
     """Export a trained network to ONNX, and compare its logits with PyTorch's.
 

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from saliency_pipeline.cli.options import (
-    config_option,
-    echo,
-    json_echo,
-    json_option,
-    output_option,
-    quiet_option,
-    setting_options,
-)
+from saliency_pipeline.cli.options import common_options, echo, json_echo, output_option, setting_options, take_settings
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.fetching.session import Limits
@@ -59,9 +52,7 @@ from saliency_pipeline.text import shown
 @setting_options(Limits)
 @click.option("--retry-failed", is_flag=True, help="Also retry permanent failures such as 404.")
 @click.option("--check", is_flag=True, help="Only compare the folder with the list; download nothing.")
-@config_option
-@json_option
-@quiet_option
+@common_options
 def command(
     dataset: str,
     listed: Path,
@@ -100,7 +91,7 @@ def command(
             output,
             jobs=jobs,
             per_host=per_host,
-            limits=Limits(**limits),
+            limits=take_settings(Limits, limits),
             people=people,
             limit_per_person=per_person,
             retry_failed=retry_failed,
@@ -110,7 +101,7 @@ def command(
     for note in (report or presence).notes:
         progress.note(note)
     if as_json:
-        json_echo({"fetch": report.as_dict() if report else None, "presence": presence.as_dict()})
+        json_echo({"fetch": asdict(report) if report else None, "presence": asdict(presence)})
     else:
         if report:
             echo(report.as_text())

@@ -9,16 +9,7 @@ from typing import Any
 
 import click
 
-from saliency_pipeline.cli.options import (
-    config_option,
-    echo,
-    json_echo,
-    json_option,
-    output_option,
-    quiet_option,
-    setting_options,
-    take_settings,
-)
+from saliency_pipeline.cli.options import common_options, echo, json_echo, output_option, setting_options, take_settings
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.selection import selection_options
 from saliency_pipeline.errors import TooManyRejectsError
@@ -73,10 +64,8 @@ def share(text: str) -> tuple[float, bool]:
     show_default=True,
     help="Maximum number of unusable images; with more, the command ends with exit code 3 after all others are stored.",
 )
-@click.option("--dry-run", is_flag=True, help="Print which images would be explained, and explain none.")
-@config_option
-@json_option
-@quiet_option
+@click.option("--dry-run", is_flag=True, help="Print the number of images per split and class, and compute nothing.")
+@common_options
 def command(
     images: Path,
     output: Path,
@@ -88,12 +77,12 @@ def command(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Explain the images of a data set and store each with its saliency maps.
+    """Compute saliency maps of the images of a data set and store both in shards.
 
-    IMAGES is a folder whose subfolders are the classes (below train, val, validation or test where there are such), or
+    IMAGES is a folder whose subfolders are the classes (inside train, val, validation or test if there are splits), or
     that holds unlabeled images; or ImageNet or PubFig in any of their usual layouts, which the documentation lists.
-    Images that cannot be used are listed in rejects.jsonl and never stop a run. A run that was interrupted, even by a
-    power cut, is resumed when the same command is given again.
+    Images that cannot be used are listed in rejects.jsonl and never stop a run. The same command resumes a run that
+    was interrupted, even by a power failure.
 
     \b
     Examples:
@@ -120,7 +109,7 @@ def command(
     if as_json:
         json_echo(asdict(report))
     else:
-        state = "complete" if report.complete else "this slice is done; others are not"
+        state = "complete" if report.complete else "this part is complete; others are not"
         echo(
             f"{shown(report.folder)}: {plural(report.images, 'image')} in {plural(report.shards, 'shard')} "
             f"({report.written:,} written now), {report.rejects:,} rejected; {state}"

@@ -31,7 +31,7 @@ COMMANDS = {
     "verify": ("saliency_pipeline.cli.verify:command", "Check shards and list the damaged ones."),
     "show": ("saliency_pipeline.cli.show:command", "Render a gallery and a contact sheet of overlays."),
     "train": ("saliency_pipeline.cli.train:command", "Train a network on images with their saliency maps."),
-    "compare": ("saliency_pipeline.cli.compare:command", "Train arms on the same folds and compare them."),
+    "compare": ("saliency_pipeline.cli.compare:command", "Compare networks trained with and without maps."),
     "evaluate": ("saliency_pipeline.cli.evaluate:command", "Evaluate a trained network on labeled images."),
     "predict": ("saliency_pipeline.cli.predict:command", "Classify images with a trained network."),
     "export": ("saliency_pipeline.cli.export:command", "Export a trained network to ONNX."),
@@ -235,7 +235,7 @@ def main() -> None:
     os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
     collect_garbage_rarely()
     handle_interruptions()
-    # if /dev/shm cannot be written; where processes are used, their own note says so
+    # if /dev/shm cannot be written; where processes are used, they print a note
     warnings.filterwarnings("ignore", ".*joblib will operate in serial mode", UserWarning)
     salpipe.help = salpipe.help or help_in_source(__name__, "salpipe")
     try:

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from saliency_pipeline.cli import config
+from saliency_pipeline.errors import OptionError
 from saliency_pipeline.evaluation import BATCH
 from saliency_pipeline.gallery import COUNT, MAX_COUNT
 from saliency_pipeline.settings import SEEDS, option_name, settings_of, types_of
@@ -99,6 +101,12 @@ config_option = click.option(
 )
 """`--config`, which is not delivered: it changes the defaults of the other options."""
 
+
+def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--config`, `--json` and `--quiet`."""
+    return config_option(json_option(quiet_option(command)))
+
+
 batch_size_option = click.option(
     "--batch-size", type=click.IntRange(min=1), default=BATCH, show_default=True, metavar="N", help="Images per batch."
 )
@@ -121,23 +129,13 @@ device_option = click.option(
 
 
 def output_option(help: str, *, required: bool = True) -> Callable[[Any], Any]:
-    """`-o/--output`, delivered as the Path `output`, or None if it is omitted and not required.
-
-    Args:
-        help: help text.
-        required: whether it must be given.
-    """
+    """`-o/--output`, delivered as the Path `output`, or None if it is omitted and not required."""
     path = OutputPath(file_okay=False, path_type=Path)
     return click.option("-o", "--output", type=path, required=required, metavar="FOLDER", help=help)
 
 
 def seed_option(help: str, *, default: int = 0) -> Callable[[Any], Any]:
-    """`--seed`, delivered as the int `seed` in [0, 2**32).
-
-    Args:
-        help: help text.
-        default: default seed.
-    """
+    """`--seed`, delivered as the int `seed` in [0, 2**32)."""
     return click.option("--seed", type=click.IntRange(*SEEDS), default=default, show_default=True, help=help)
 
 
@@ -147,11 +145,7 @@ def setting_options(
     """The options that the fields of a settings class define, in their order; see `saliency_pipeline.settings`.
 
     They are delivered under the names of the fields. A list takes its option several times, `none` for no item.
-
-    Args:
-        kind: the class.
-        without: fields to leave out.
-        help: texts by field that replace those of the class.
+    Fields in `without` are left out; texts of `help`, by field, replace those of the class.
     """
     names = [name for name in settings_of(kind) if name not in without]
     options = [_setting_option(kind, name, (help or {}).get(name)) for name in names]
@@ -195,17 +189,24 @@ def _items(_: click.Context, parameter: click.Parameter, items: tuple[str, ...])
 
 
 def take_settings(kind: type[C], options: dict[str, Any]) -> C:
-    """The settings of a class from the options of a command, which they are removed from."""
-    return kind(**{name: options.pop(name) for name in settings_of(kind)})
+    """The settings of a class from the options of a command, which they are removed from.
+
+    Raises:
+        OptionError: a value is not permitted; the message names the file if it is from that of `--config`.
+    """
+    names = settings_of(kind)
+    try:
+        return kind(**{name: options.pop(name) for name in names})
+    except OptionError as error:
+        context, flag = click.get_current_context(), str(error).split(" ")[0]
+        sources = {f"--{option_name(kind, name)}": context.get_parameter_source(name) for name in names}
+        if sources.get(flag) is not ParameterSource.DEFAULT_MAP:
+            raise
+        raise OptionError(f"{context.meta[config.FILE]}: {error}") from error
 
 
 def beside(path: Path, suffix: str) -> Path:
-    """Default output folder, beside the input: `photos/cat-gallery` for `photos/cat.jpg` and `gallery`.
-
-    Args:
-        path: existing input of a command.
-        suffix: of the folder's name.
-    """
+    """Default output folder, beside the input: `photos/cat-gallery` for `photos/cat.jpg` and `gallery`."""
     # "." and ".." do not contain the folder's name
     named = path if path.name not in ("", "..") else path.resolve()
     return named.parent / f"{named.stem if path.is_file() else named.name}-{suffix}"
@@ -245,12 +246,6 @@ def _plain(value: object) -> object:
 
 def progress_bar(total: int, unit: str, desc: str, *, quiet: bool = False) -> tqdm[Any]:
     """A progress bar on standard error, shown only if that is a terminal.
-
-    Args:
-        total: number of steps.
-        unit: name of a step, in the singular.
-        desc: text before the bar.
-        quiet: show nothing.
 
     Returns:
         A context manager with `update(steps)`. The bar is erased when it closes.

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from saliency_pipeline.cli.options import (
     batch_size_option,
     beside,
-    config_option,
+    common_options,
     count_option,
     device_option,
     echo,
     json_echo,
-    json_option,
     output_option,
-    quiet_option,
 )
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.text import shown
@@ -49,21 +48,8 @@ NAMED = 8
 @count_option
 @batch_size_option
 @device_option
-@config_option
-@json_option
-@quiet_option
-def command(
-    images: Path,
-    run: Path,
-    output: Path | None,
-    weights: str | None,
-    target: str | None,
-    count: int,
-    batch_size: int,
-    device: str,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@common_options
+def command(images: Path, run: Path, output: Path | None, as_json: bool, quiet: bool, **options: Any) -> None:
     """Classify images with a trained network.
 
     IMAGES is one image, or a folder of any depth, whose subfolders are not taken as labels. Maps are computed as for
@@ -81,18 +67,8 @@ def command(
     from saliency_pipeline.evaluation.predict import predict
     from saliency_pipeline.text import plural
 
-    find_device(device)
-    result = predict(
-        images,
-        run,
-        output or beside(images, "predictions"),
-        weights=weights,
-        target=target,
-        count=count,
-        batch_size=batch_size,
-        device=device,
-        progress=TerminalProgress(quiet),
-    )
+    find_device(options["device"])
+    result = predict(images, run, output or beside(images, "predictions"), progress=TerminalProgress(quiet), **options)
     if as_json:
         json_echo(asdict(result))
         return

@@ -17,11 +17,7 @@ EVERY = 10.0
 
 
 class TerminalProgress(Progress):
-    """Progress bars and notes on standard error, until the current command ends.
-
-    Args:
-        quiet: print nothing.
-    """
+    """Progress bars and notes on standard error, until the current command ends."""
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
@@ -40,9 +36,9 @@ class TerminalProgress(Progress):
         self.doing, self.started = text, time.monotonic()
         self._print(text)
 
-    def start(self, total: int, unit: str, what: str) -> None:
+    def start(self, total: int, unit: str, label: str) -> None:
         """Start a new bar."""
-        label = printable(what)
+        label = printable(label)
         self.bar = progress_bar(total, unit, label, quiet=self.quiet)
         self.done, self.started = 0, time.monotonic()
         self.stage = f"{label}: {unit}", total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -30,17 +31,7 @@ from saliency_pipeline.text import shown
 @click.option("--random", is_flag=True, help="Sample images at random instead of evenly over the classes.")
 @seed_option("Random seed (--random).")
 @json_option
-def command(
-    folder: Path,
-    output: Path | None,
-    count: int,
-    keys: tuple[str, ...],
-    class_name: str | None,
-    method: str | None,
-    random: bool,
-    seed: int,
-    as_json: bool,
-) -> None:
+def command(folder: Path, output: Path | None, as_json: bool, **options: Any) -> None:
     """Render a gallery of overlays: a self-contained page and a contact sheet.
 
     FOLDER is a complete folder of shards, or one shard file. The page (gallery.html) shows image, map, label,
@@ -55,16 +46,7 @@ def command(
     """  # noqa: D301 - click reads \b
     from saliency_pipeline.gallery.page import show
 
-    gallery = show(
-        folder,
-        output or beside(folder, "gallery"),
-        count=count,
-        keys=keys,
-        class_name=class_name,
-        method=method,
-        random=random,
-        seed=seed,
-    )
+    gallery = show(folder, output or beside(folder, "gallery"), **options)
     if as_json:
         json_echo(vars(gallery))
     else:

@@ -10,13 +10,12 @@ import click
 
 from saliency_pipeline.cli.options import (
     Number,
-    config_option,
+    common_options,
     echo,
     json_echo,
-    json_option,
     output_option,
-    quiet_option,
     setting_options,
+    take_settings,
 )
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.models.files.file_kinds import check_weights
@@ -38,9 +37,7 @@ from saliency_pipeline.training.config import TrainConfig
 )
 @click.option("--find-lr", is_flag=True, help="Do not train: plot loss against learning rate.")
 @click.option("--tensorboard", is_flag=True, help="Also log scalars for TensorBoard.")
-@config_option
-@json_option
-@quiet_option
+@common_options
 def command(
     shards: Path,
     output: Path,
@@ -74,7 +71,7 @@ def command(
     from saliency_pipeline.training.run import train
 
     find_device(options["device"])
-    config = TrainConfig(**options)
+    config = take_settings(TrainConfig, options)
     progress = TerminalProgress(quiet)
     if find_lr:
         search = find_learning_rate(shards, output, config, progress=progress)

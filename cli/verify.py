@@ -51,9 +51,7 @@ def command(shards: Path, deep: bool, as_json: bool, quiet: bool) -> None:
             echo(str(problem))
         if not report.problems:
             how = "hashes and values" if report.deep else "structure"
-            echo(
-                f"{shown(shards)}: {plural(report.images, 'image')} in {plural(report.shards, 'shard')}, {how} in order"
-            )
+            echo(f"{shown(shards)}: {plural(report.images, 'image')} in {plural(report.shards, 'shard')}, {how} intact")
     if report.problems:
         more = f" and {len(report.damaged) - 5:,} more" if len(report.damaged) > 5 else ""
         raise IntegrityError(

@@ -60,7 +60,7 @@ def preprocessing_of(name: str, library: str, bare: str) -> Preprocessing:
         size, mean, std, interpolation = square_size(config.input_size), config.mean, config.std, config.interpolation
         if size == 0:
             raise SalpipeError(f"{name}: takes {config.input_size} inputs; use a model of square RGB images")
-    # timm's other values, 'random' and 'lanczos', have no antialiased twin in every back end
+    # timm's other values, 'random' and 'lanczos', have no antialiased twin in every backend
     interpolation = "bilinear" if interpolation == "bilinear" else "bicubic"
     (r, g, b), (sr, sg, sb) = (tuple(map(float, values)) for values in (mean, std))
     return Preprocessing(size, (r, g, b), (sr, sg, sb), interpolation)

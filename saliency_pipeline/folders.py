@@ -85,10 +85,6 @@ def open_to_append(path: Path, limit: int) -> int:
     Symbolic links are not followed. A file with several hard links is replaced by a copy first, so that the other
     ones are not appended to.
 
-    Args:
-        path: the file.
-        limit: maximum size in bytes of the existing file.
-
     Raises:
         SalpipeError: it is a link, not a regular file or too large, or cannot be opened.
     """
@@ -123,15 +119,10 @@ def _open_regular(path: Path, flags: int = 0) -> int:
 class FolderLock:
     """Lock an output folder while a `with` block runs.
 
-    An exclusive lock has one holder, a shared one any number (the slices of a job array). The kernel's `flock` on
+    An exclusive lock has one holder, a shared one any number (the parts of a job array). The kernel's `flock` on
     `<folder>/.lock` is used, so that the lock ends with the process; where possible the folder is locked as well, in
-    case the file is removed. On file systems without locks the block runs without one; files are still published
-    atomically.
-
-    Args:
-        folder: an existing folder.
-        shared: take a shared lock.
-        note: called with a message if the file system has no locks.
+    case the file is removed. On file systems without locks the block runs without one, after a note; files are
+    still published atomically.
 
     Raises:
         FolderInUseError: on entry, if another process holds the lock.

@@ -24,7 +24,7 @@ def provide_home() -> None:
             os.environ["USER"] = f"uid-{os.getuid()}"  # compilers name their caches after the user
     home, cache = os.path.expanduser("~"), os.environ.get("XDG_CACHE_HOME", "")
     if cache and not os.path.isabs(cache):
-        del os.environ["XDG_CACHE_HOME"]  # the specification says to ignore relative paths; libraries do not
+        del os.environ["XDG_CACHE_HOME"]  # the specification requires ignoring relative paths; libraries do not
     if not os.path.isabs(cache):
         cache = os.path.join(home, ".cache")
     if not os.path.isabs(home) or not _can_be_written(cache):

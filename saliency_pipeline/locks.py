@@ -11,11 +11,6 @@ from pathlib import Path
 def try_lock(file: int, *, shared: bool = False, wait: bool = False) -> bool:
     """Lock an open file; the lock ends with its last descriptor, however the process ends.
 
-    Args:
-        file: its descriptor.
-        shared: take a shared lock instead of an exclusive one.
-        wait: wait for other holders.
-
     Returns:
         False if the file system has no locks. Every error number counts as that: NFS and Lustre without their lock
         service, FUSE, sandboxes and SMB all raise different ones.

@@ -7,8 +7,8 @@ class Progress:
     def note(self, text: str) -> None:
         """Receive one line of text."""
 
-    def start(self, total: int, unit: str, what: str) -> None:
-        """A stage of `total` units starts; `what` describes it, as in "checking"."""
+    def start(self, total: int, unit: str, label: str) -> None:
+        """A stage of `total` units starts; `label` names it, as in "checking"."""
 
     def advance(self, count: int) -> None:
         """Another `count` units are done."""

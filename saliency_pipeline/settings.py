@@ -108,7 +108,7 @@ def option_name(config: Any, name: str) -> str:
 
 
 def check_settings(config: Any) -> None:
-    """Check type, range and choices of every option of a configuration, which may have been read from a file.
+    """Check type, range and choices of every option of a configuration, and make lists tuples.
 
     Raises:
         OptionError: with the option, its value and the permitted values.
@@ -118,6 +118,10 @@ def check_settings(config: Any) -> None:
         kinds = types_of(field)
         if value is None and "None" in kinds:
             continue
+        if isinstance(value, list):
+            value = tuple(value)
+            # frozen, but still within its __post_init__
+            object.__setattr__(config, name, value)
         if not _is_a(value, kinds[0]):
             raise OptionError(f"{flag} {value!r:.80}: use {_NAMES[kinds[0]]}")
         # NaN fails as well
@@ -146,8 +150,7 @@ def from_table(kind: type[C], table: Mapping[str, Any]) -> C:
         OptionError: a value is not permitted.
     """
     names = {option_name(kind, name): name for name in settings_of(kind)}
-    values = {names.get(key, key): tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    return kind(**values)
+    return kind(**{names.get(key, key): value for key, value in table.items()})
 
 
 def _is_a(value: object, kind: str) -> bool:

@@ -19,10 +19,7 @@ logger = logging.getLogger(__name__)
 def remembered_speeds(key: str, names: Sequence[str], measure: Callable[[], Sequence[float]]) -> dict[str, float]:
     """Return the speed of each of several alternatives, measured on first use and then read from the cache.
 
-    Args:
-        key: task, versions and machine.
-        names: the alternatives.
-        measure: returns their speeds in the order of `names`, in any common unit.
+    The key has task, versions and machine; `measure` returns the speeds in the order of `names`, in any common unit.
     """
     cache = cache_folder() / "speeds.json"
     stored = _read(cache).get(key)

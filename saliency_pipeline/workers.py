@@ -65,7 +65,7 @@ def possible_jobs(jobs: int, note: Callable[[str], None]) -> int:
     try:
         check_shared_memory(jobs)
     except SalpipeError as error:
-        note(f"{error}; --jobs {jobs} is done one by one")
+        note(f"{error}; running one job at a time instead of --jobs {jobs}")
         return 1
     return jobs
 
@@ -89,13 +89,8 @@ def run_in_workers(
 ) -> Generator[Any]:
     """Call a function in worker processes and yield the results as they become ready.
 
-    The processes end after the last result, or when the iterator is closed.
-
-    Args:
-        function: importable by its name.
-        calls: arguments of each call.
-        jobs: number of processes.
-        threads: threads per process, for libraries that read the environment.
+    The function must be importable by its name. The processes end after the last result, or when the iterator is
+    closed. `threads` per process is for libraries that read the environment.
 
     Raises:
         WorkerDiedError: a worker process died; the others have been ended.

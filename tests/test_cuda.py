@@ -125,7 +125,7 @@ def test_training_learns(arch: str, precision: str, shards: Path, tmp_path: Path
     assert load_trained(tmp_path / "run").spec.arch == arch
 
 
-def test_an_interrupted_run_goes_on(shards: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes(shards: Path, tmp_path: Path) -> None:
     config = dataclasses.replace(QUICK, precision="fp32")
     whole = train(shards, tmp_path / "whole", config)
     with pytest.raises(KeyboardInterrupt):

@@ -131,7 +131,7 @@ def test_a_file_system_that_cannot_lock_folders_still_has_locks(tmp_path, monkey
     assert not notes
 
 
-def test_who_removes_the_lock_file_lets_nobody_in(tmp_path):
+def test_removing_the_lock_file_does_not_release_the_lock(tmp_path):
     with FolderLock(tmp_path):
         (tmp_path / ".lock").unlink()
         for shared in (False, True):

@@ -97,7 +97,7 @@ def test_without_any_folder_to_write_to_nothing_stops(environment: Path, monkeyp
     assert not list((environment / "work").iterdir())
 
 
-def test_a_command_of_nobody_without_a_home_runs_and_leaves_no_trace(environment: Path) -> None:
+def test_a_command_of_a_user_without_a_home_runs_and_leaves_no_trace(environment: Path) -> None:
     write(environment / "photos", "cat/1.jpg", "dog/1.jpg")
     script = f"""
         import pwd, sys

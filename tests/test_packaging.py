@@ -48,7 +48,7 @@ def test_folders_with_modules_are_packages() -> None:
             assert module.parent.resolve() in packages, f"{module.parent} has no __init__.py"
 
 
-def test_the_mapping_says_what_the_links_say(setup: ConfigParser) -> None:
+def test_the_mapping_agrees_with_the_links(setup: ConfigParser) -> None:
     mapping = dict(re.split(r"\s*=\s*", line) for line in lines(setup, "options", "package_dir"))
     assert mapping.pop("saliency_pipeline") == "saliency_pipeline"
     links = {f"saliency_pipeline.{path.name}": path.readlink() for path in PACKAGE.iterdir() if path.is_symlink()}

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from saliency_pipeline.cli.main import salpipe
-from saliency_pipeline.cli.options import config_option, setting_options
+from saliency_pipeline.cli.options import config_option, setting_options, take_settings
 from saliency_pipeline.datasets.layout import ReadOptions
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.fetching.session import Limits
@@ -129,12 +129,40 @@ def test_keys_may_be_names_of_fields_but_must_exist() -> None:
         ({"source": 1}, "--from 1: use text"),
         ({"dry_run": 1}, "--dry-run 1: use true or false"),
         ({"parts": ("d",)}, "--parts d: choose from a, b, c"),
-        ({"parts": ["a"]}, r"--parts \['a'\]: use a list of names"),
+        ({"parts": ["d"]}, "--parts d: choose from a, b, c"),
+        ({"parts": [1]}, r"--parts \(1,\): use a list of names"),
+        ({"parts": "a"}, "--parts 'a': use a list of names"),
     ],
 )
 def test_values_are_checked(options: dict[str, object], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         Config(**options)  # type: ignore[arg-type]
+
+
+def test_lists_become_tuples() -> None:
+    names = ["a", "c"]
+    config = Config(parts=names)  # type: ignore[arg-type]
+    names.clear()
+    assert config == Config(parts=("a", "c"))
+    assert hash(config) == hash(Config(parts=("a", "c")))
+    assert GenerateConfig(methods=["gradcam", "gradient"]).methods == ("gradcam", "gradient")  # type: ignore[arg-type]
+    assert Selection(classes=["cat"]) == Selection(classes=("cat",))  # type: ignore[arg-type]
+
+
+def test_an_error_names_the_file_that_has_the_value(tmp_path: Path) -> None:
+    @click.command()
+    @setting_options(Config)
+    @config_option
+    def command(**values: object) -> None:
+        take_settings(Config, values)
+
+    file = tmp_path / "run.toml"
+    file.write_text("rate = 1.5\ncount = 3\n")
+    error = CliRunner().invoke(command, ["--config", str(file)]).exception
+    assert isinstance(error, OptionError)
+    assert str(error) == f"{file}: --rate 1.5: use a number from 0 to 1"
+    error = CliRunner().invoke(command, ["--config", str(file), "--rate", "2"]).exception
+    assert str(error) == "--rate 2.0: use a number from 0 to 1"
 
 
 def test_one_field_adds_an_option_to_a_run() -> None:

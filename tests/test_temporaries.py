@@ -162,7 +162,7 @@ def test_only_temporary_files_are_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["no locks", "another host", "version 0.1.0"])
-def test_where_the_lock_says_nothing_age_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_where_locks_prove_nothing_the_age_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     left = left_by(tmp_path, host="another-host" if kind == "another host" else None)
     if kind == "no locks":
         without_locks(monkeypatch)

@@ -41,14 +41,15 @@ SPELLING = {
     r"(?<=synchron|quant|binar|token|util|character|factor|random|parallel|vector|local|penal)is(?=e|ing|ation)": "iz",
 }
 IDIOMS = {
-    r"\btold\b": "a verb that fits, such as 'receives' or 'is passed'",
+    r"(?<![A-Za-z])told(?![A-Za-z])": "a verb that fits, such as 'receives' or 'is passed'",
     # "which images a run validates" is another construction: there a verb follows
     r"\b(images|files|bytes|[KMG]i?B|rows|lines|maps|frames|targets) an? "
     r"(image|shard|class|second|file|row|frame|pixel|run|cell|epoch)(?=[^\w ]|$| (by|at|on|in|and|or)\b)": (
         "'per', as in 'images per shard'"
     ),
-    r"\bheld against\b": "'compared with'",
-    r"\bpass(ed|ing) over\b": "'skip'",
+    r"(?<![A-Za-z])held[ _]against(?![A-Za-z])": "'compared with'",
+    # shards store the reason "passed over beside train and val"
+    r"\bpass(ed|ing) over\b(?! beside)": "'skip'",
 }
 VAGUE = {
     "found": "duplicates, match, error",

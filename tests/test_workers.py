@@ -55,7 +55,7 @@ def end_by(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
-def test_workers_hear_no_interruption_and_end_when_nobody_wants_their_results() -> None:
+def test_workers_ignore_interruptions_and_end_when_results_are_not_wanted() -> None:
     with closing(run_in_workers(blocked, [()] * 20, 2, 1)) as results:
         assert set(INTERRUPTIONS) <= next(results)
     assert multiprocessing.active_children() == []

@@ -47,13 +47,7 @@ def untrained_with(library: str, bare: str, classes: int) -> nn.Module:
 
 
 def skeleton(library: str, bare: str, classes: int | None = None) -> nn.Module:
-    """A network whose parameters have names and shapes but no memory, however large it is.
-
-    Args:
-        library: library of the architecture.
-        bare: its name there.
-        classes: number of classes; by default that of its configuration.
-    """
+    """A network whose parameters have names and shapes but no memory, however large it is."""
     # the libraries compute with a few tensors while they build some of their networks
     for without_memory in (_ParametersOnMeta(), torch.device("meta")):
         with suppress(RuntimeError, NotImplementedError), own_random_state(), without_memory:
@@ -115,7 +109,7 @@ def from_file(name: str, library: str, bare: str, path: Path) -> tuple[nn.Module
             fill(module, tensors, path)
             return module, fit.notes
         require_values(path, tensors, {})
-        with suppress(Exception):  # the mismatch says more than any error of timm's conversion
+        with suppress(Exception):  # the mismatch is clearer than any error of timm's conversion
             return _timm_load(bare, tensors, pretrained_strict=True), fit.notes
     raise _misfit(name, library, bare, path, fits[0].mismatch)
 

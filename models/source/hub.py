@@ -40,10 +40,6 @@ def hub_file(name: str, repo: str) -> Path:
     A cached file is used without network access. Otherwise one short request checks that the repository can be
     reached: the library's own download retries for most of a minute.
 
-    Args:
-        name: The model's name, for the error message.
-        repo: The repository, such as `timm/resnet50.a1_in1k`.
-
     Raises:
         SalpipeError: The weights are not cached and cannot be downloaded.
     """
@@ -66,10 +62,6 @@ def hub_file(name: str, repo: str) -> Path:
 
 def url_file(name: str, url: str) -> Path:
     """The weights at a URL, from `torch.hub`'s cache or downloaded into it.
-
-    Args:
-        name: The model's name, for the error message.
-        url: An address from the tables of timm or torchvision.
 
     Raises:
         SalpipeError: The weights are not cached and cannot be downloaded.

@@ -78,11 +78,7 @@ class Choice:
         )
 
     def notes(self, others: list[Choice]) -> tuple[str, ...]:
-        """Notes on differences from a plain state dict, one sentence per kind.
-
-        Args:
-            others: other choices that fit.
-        """
+        """Notes on differences from a plain state dict, one sentence per kind."""
         notes = []
         if states := [where for where in self.file.states if where != self.where]:
             notes.append(f"weights taken from '{short(self.where)}'; it also holds {first_names(states)}")
@@ -193,11 +189,6 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], origin: object) -> None
 
 def require_values(origin: object, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
     """Check that weights are finite floating-point values, in one pass.
-
-    Args:
-        origin: source of the weights, for the message.
-        state: the weights.
-        own: the network's tensors of the same names.
 
     Raises:
         SalpipeError: naming the first tensor that is not.

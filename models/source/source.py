@@ -52,7 +52,7 @@ _IMAGENETS = {
 
 @dataclass(frozen=True, eq=False)
 class SourceModel:
-    """A classifier that explains images.
+    """A classifier whose predictions are explained.
 
     Attributes:
         name: As passed to `load_source`, without a redundant `timm/`.
@@ -167,13 +167,13 @@ class SourceModel:
 def load_source(name: str = EMBEDDED, weights: str = "default") -> SourceModel:
     """Build a source model.
 
-    The caller's random state is left as found. A head of 1,000 classes is taken for ImageNet-1k's, also in a file
-    of the user's own; nothing in such a file says what its classes are.
+    The caller's random state is left unchanged. A head of 1,000 classes is taken for ImageNet-1k's, also in a file
+    of the user's own; such a file does not name its classes.
 
     Args:
         name: `efficientnet_lite0` (comes with the installation), any timm classifier (`resnet50`,
             `resnet50.a1_in1k`), `torchvision/` and any torchvision classifier (`torchvision/resnet50`), or the folder
-            of a run of `salpipe train`, which knows its own classes.
+            of a run of `salpipe train`, which records its own classes.
         weights: `default`: the library's pretrained ones, from its cache or else downloaded. `none`: random, the
             same every time. Otherwise the path of a file (see `weights.open_weights`), which must fit the network
             in every name and shape; only its number of classes may be another, and the network is then built with

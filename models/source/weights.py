@@ -113,9 +113,6 @@ def open_weights(path: Path) -> WeightsFile:
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read the preferred state dict of a file, without the prefixes of DistributedDataParallel and torch.compile.
 
-    Args:
-        path: The file, see `open_weights`.
-
     Returns:
         Name to tensor, on the CPU, in the file's own order and dtypes.
 

@@ -52,7 +52,7 @@ class Junction:
 def find_stem(name: str, module: nn.Module, size: int) -> Stem:
     """Recognize a network's stem by running it once.
 
-    The stem is the first convolution with the norm and activation that follow it; where that convolution stands in a
+    The stem is the first convolution with the norm and activation that follow it; where that convolution is in a
     container called `stem` or `conv1` with more of them (ResNet-D), all of these. ResNet: conv1-bn1-act1,
     before the pooling. EfficientNet: conv_stem-bn1, before the blocks. ConvNeXt: the patch convolution and its norm.
 

@@ -24,7 +24,7 @@ TENSOR = "training.sha256"
 """Name of the tensor, uint8 (n, 32), stored beside the weights."""
 
 ENTRY = "training_images"
-"""Name of the entry of the file's description that tells whether the tensor is complete."""
+"""Name of the entry of the file's description that states whether the tensor is complete."""
 
 DIGEST = 32
 """Bytes of a SHA-256."""
@@ -95,11 +95,6 @@ def without_record(state: State) -> State:
 
 def read_record(file: Path, state: State, description: Mapping[str, Any]) -> TrainingImages:
     """The record of a network's file; `UNKNOWN` if it has none.
-
-    Args:
-        file: the file.
-        state: its tensors, unread.
-        description: the file's description.
 
     Raises:
         ValueError: the record has a wrong type or shape.

@@ -166,7 +166,7 @@ def _like(where: str, like: Any) -> dict[str, Any]:
             return dict(BUILT_IN[like])
         if of in BUILT_IN and not reason_without_controls(of):
             return {**BUILT_IN[of], "maps": control}
-    raise SalpipeError(f"{where}: no arm '{like}' to be like; there are {built_in_names()}")
+    raise SalpipeError(f"{where}: like = '{like}' is no arm; there are {built_in_names()}")
 
 
 def _check_name(name: str) -> None:

@@ -1,7 +1,7 @@
 """Attribution of a better result: to the maps, the extra branch, or another difference of the arms.
 
 A candidate differs from its reference by its branch and by the maps. Only its own controls, which differ from it in the
-maps alone, tell the two apart.
+maps alone, distinguish the two.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from saliency_pipeline.training.config import MISMATCHED, TrainConfig, option
 def attribution(results: Results, part: SettingResult, contrast: ContrastResult, measure: str) -> list[str]:
     """Attribution by the controls of the candidate, at most one clause; empty unless it is better than its reference.
 
-    That the places to which the maps point helped takes a candidate that reads maps and is better than all its
-    controls, with maps of other images (`mismatched`) among them.
+    The position of the maps helped only if a candidate that reads maps is better than all its controls, with maps of
+    other images (`mismatched`) among them.
     """
     gain = FASTER if measure == SPEED else BETTER
     arm = contrast.arm

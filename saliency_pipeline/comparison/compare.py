@@ -62,7 +62,7 @@ def compare(
 
     Args:
         shards: a folder that `salpipe generate` finished. Its test split, if any, is predicted once by every run.
-        output: where the runs go, `results.json`, `results.csv`, `costs.json`, `report.html` and `figures/`.
+        output: folder of the runs, `results.json`, `results.csv`, `costs.json`, `report.html` and `figures/`.
         arms: see `arms.choose_arms`.
         shared: options of every run, the article's by default.
         config: folds, repeats, data budgets, and rules of the analysis.

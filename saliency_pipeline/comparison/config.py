@@ -20,7 +20,7 @@ class ComparisonConfig:
     primary: str | None = setting(
         None,
         "Primary question: a candidate and final (accuracy), area (under the first epochs) or speed, for the last "
-        "budget.",
+        "data budget.",
         metavar="ARM[:MEASURE]",
         default_text="the first candidate's final accuracy",
     )
@@ -32,15 +32,15 @@ class ComparisonConfig:
     )
     threshold: float | None = setting(
         None,
-        "Accuracy, chosen beforehand, for the number of epochs to reach it.",
+        "Accuracy for the number of epochs to a threshold; choose it before seeing results.",
         range=(1e-9, 1),
         metavar="SHARE",
         default_text="95 % of the reference's, descriptive",
     )
     looks: int = setting(
         1,
-        "Analyze the primary question N times while repeats are added, at levels that err in 5 % together; stop when "
-        "it is decided.",
+        "Analyze the primary question N times while repeats are added, with an overall error rate of 5 %; stop when it "
+        "is decided.",
         range=(1, 1000),
         metavar="N",
     )
@@ -50,13 +50,13 @@ class ComparisonConfig:
     )
     per_class: tuple[str, ...] = setting(
         (ALL,),
-        "Training images per class; several numbers compare scarce with plentiful data.",
+        "Training images per class; several numbers give one data budget each.",
         metavar="N,N,all",
         separator=",",
     )
     pretrain: str | None = setting(
         None,
-        "Source pairs, on which the arm 'full' and a baseline for it are trained first, once per repeat.",
+        "Shards to pretrain the arm 'full' and a baseline for it on, once per repeat.",
         metavar="SHARDS",
     )
     pretrain_size: tuple[str, ...] = setting(

@@ -19,7 +19,7 @@ from matplotlib.ticker import FuncFormatter
 
 from saliency_pipeline.comparison.arms import CONTROL, REFERENCE
 from saliency_pipeline.comparison.results import Results, SettingResult, Threshold
-from saliency_pipeline.figures.plotting import FEW_POINTS, GREY, VERBATIM, epoch_axis, frame, label_text, new_figure
+from saliency_pipeline.figures.plotting import FEW_POINTS, GRAY, VERBATIM, epoch_axis, frame, label_text, new_figure
 from saliency_pipeline.statistics.speed import THRESHOLD_SHARE
 
 WIDTH = 7.6
@@ -56,7 +56,7 @@ def styles(results: Results) -> dict[str, Style]:
         if kind == REFERENCE:
             chosen[name] = Style("#000000", _REFERENCES[place % len(_REFERENCES)], marker)
         elif kind == CONTROL:
-            color = _candidate_color(candidates.index(family)) if family in candidates else GREY
+            color = _candidate_color(candidates.index(family)) if family in candidates else GRAY
             chosen[name] = Style(_lighter(color), _DASHES[place % len(_DASHES)], marker)
         else:
             # a second turn through the colors is dash-dotted
@@ -92,13 +92,13 @@ def threshold_kind(threshold: Threshold) -> str:
 
 
 def first_epochs(results: Results, setting: SettingResult) -> Figure | None:
-    """The same over the first epochs only, with the threshold that all arms are timed to."""
+    """Validation top-1 over the first epochs only, with the threshold that all arms are timed to."""
     figure = _bands(results, setting, setting.early_epochs)
     if figure is None or setting.threshold is None:
         return figure
     (axes,) = figure.axes
     threshold = setting.threshold.value
-    axes.axhline(threshold, color=GREY, linewidth=1)
+    axes.axhline(threshold, color=GRAY, linewidth=1)
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, threshold - 0.02), max(high, min(1.02, threshold + 0.04)))
     kind = "threshold\nchosen as\nan option" if setting.threshold.fixed else "descriptive\nthreshold"
@@ -112,7 +112,7 @@ def first_epochs(results: Results, setting: SettingResult) -> Figure | None:
         textcoords="offset points",
         ha="left",
         va="center",
-        color=GREY,
+        color=GRAY,
         fontsize=9.5,
     )
     return figure
@@ -129,7 +129,7 @@ def overfit_gap(results: Results, setting: SettingResult) -> Figure | None:
         curves = setting.arms[name].curves
         gap = np.array(curves.train_top1.mean) - np.array(curves.validation_top1.mean)
         axes.plot(np.arange(1, len(gap) + 1), gap, **line(style_of[name], len(gap)))
-    axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
+    axes.axhline(0, color=GRAY, linewidth=0.8, zorder=1)
     axes.yaxis.set_major_formatter(FuncFormatter(in_points))
     frame(axes, "training less validation top-1, points")
     epoch_axis(axes)

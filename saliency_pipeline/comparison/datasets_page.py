@@ -17,7 +17,7 @@ from saliency_pipeline.comparison.report import PAGE, PICTURES, TABLE, picture_o
 from saliency_pipeline.comparison.rules import SPEED
 from saliency_pipeline.comparison.wording import FILTERS, difference
 from saliency_pipeline.figures import pages
-from saliency_pipeline.figures.plotting import BLUE, GREY, ORANGE, ROPE, VERBATIM, frame, label_text
+from saliency_pipeline.figures.plotting import BLUE, GRAY, ORANGE, ROPE, VERBATIM, frame, label_text
 from saliency_pipeline.folders import make_output, make_subfolder
 from saliency_pipeline.tables import write_table
 from saliency_pipeline.temporaries import remove_stale_temporaries
@@ -71,7 +71,7 @@ def forest(results: OverallResults) -> Figure:
     figure, axes = sheet(1.5 + 0.5 * count)
     if measure != SPEED:
         axes.axvspan(-results.rope, results.rope, color=ROPE, linewidth=0, zorder=0)
-    axes.axvline(0, color=GREY, linewidth=0.9, zorder=1)
+    axes.axvline(0, color=GRAY, linewidth=0.9, zorder=1)
     names = [label_text(row.dataset, LONGEST_NAME) for row in rows]
     for y, row in enumerate(rows):
         axes.plot([row.low, row.high], [y, y], color=BLUE, linewidth=2.2)
@@ -83,7 +83,7 @@ def forest(results: OverallResults) -> Figure:
         corners = [(low, y), (middle, y - 0.24), (high, y), (middle, y + 0.24)]
         axes.add_patch(Polygon(corners, closed=True, facecolor="#000000", linewidth=0))
         axes.plot([low, high], [y, y], color="#000000", linewidth=1)
-        axes.axhline(y - 0.5, color=GREY, linewidth=0.6)
+        axes.axhline(y - 0.5, color=GRAY, linewidth=0.6)
         names.append("mean over data sets")
     axes.set_ylim(count - 0.4, -0.6)
     axes.set_yticks(range(count), names, **VERBATIM)

@@ -35,7 +35,7 @@ from saliency_pipeline.comparison.curves import (
 from saliency_pipeline.comparison.results import ContrastResult, Results, SettingResult
 from saliency_pipeline.comparison.rules import SPEED
 from saliency_pipeline.evaluation.figures import show_matrix
-from saliency_pipeline.figures.plotting import GREY, ROPE, VERBATIM, epoch_axis, frame, new_figure
+from saliency_pipeline.figures.plotting import GRAY, ROPE, VERBATIM, epoch_axis, frame, new_figure
 from saliency_pipeline.statistics.confusion import excerpt, from_json
 
 MEASURES: tuple[tuple[str, str, Callable[[float, int | None], str]], ...] = (
@@ -133,7 +133,7 @@ def epochs_to_threshold(results: Results, setting: SettingResult) -> Figure | No
             xycoords=axes.get_yaxis_transform(),
             va="center",
             fontsize=9.5,
-            color=GREY,
+            color=GRAY,
         )
     _name_rows(axes, [shortened(name) for name in names])
     epoch_axis(axes)
@@ -345,7 +345,7 @@ def _name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _differences(axes: Axes, title: str, tick: Callable[[float, int | None], str] = in_points) -> None:
-    axes.axvline(0, color=GREY, linewidth=0.9, zorder=1)
+    axes.axvline(0, color=GRAY, linewidth=0.9, zorder=1)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(tick))
     frame(axes, title, grid="x")

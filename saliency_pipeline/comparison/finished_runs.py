@@ -77,9 +77,9 @@ def compare_runs(
     for warning in warnings:
         progress.note(warning)
     pairs = shards_of(named[0].shards)
-    about = {"given": True, "runs": [str(run.folder) for run in named], "shards": sorted({run.plan for run in named})}
+    origin = {"given": True, "runs": [str(run.folder) for run in named], "shards": sorted({run.plan for run in named})}
     context = Context(
-        about,
+        origin,
         warnings=tuple(warnings),
         leaks=tuple(accepted_leaks(named)),
         duplicates=_duplicates(named),

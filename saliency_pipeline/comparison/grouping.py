@@ -95,7 +95,7 @@ def _arms(order: Sequence[str], by_name: Mapping[str, Options], differing: Seque
     arms = []
     for name in order:
         own, kind = by_name[name], kinds[name]
-        # always the two that say whether maps are read, and which
+        # always the two options that decide whether maps are read, and which
         options = {field: own[field] for field in own if field in differing or field in ("arch", "maps")}
         twins = [other for other in order if by_name[other] == {**own, "maps": OWN} and kinds[other] == CANDIDATE]
         of = twins[0] if kind == CONTROL and twins else ""

@@ -136,7 +136,7 @@ def _workers(execution: Execution) -> Iterator[Calls]:
         if engine == "dask":
             yield _on_cluster(_dask(jobs, address, stack), "generator_unordered")
         elif engine == "ray":
-            # ray's pool knows no generator
+            # ray's pool has no generators
             yield _on_cluster(_ray(jobs, address, stack), "list")
         elif jobs == 1:
             yield lambda tasks, folder, threads: (run_task(task, str(folder), threads) for task in tasks)
@@ -147,7 +147,7 @@ def _workers(execution: Execution) -> Iterator[Calls]:
 
 
 def _on_cluster(dead: tuple[type[BaseException], ...], kind: str) -> Calls:
-    """The same on a cluster, where the errors `dead` mean that a worker died."""
+    """Run the tasks on a cluster, where the errors `dead` mean that a worker died."""
 
     def calls(tasks: Sequence[Task], folder: Path, threads: int) -> Generator[Outcome]:
         parallel = joblib.Parallel(pre_dispatch="all", return_as=kind, batch_size=1)
@@ -174,9 +174,7 @@ def _dask(jobs: int, address: str | None, stack: ExitStack) -> tuple[type[BaseEx
     try:
         stack.enter_context(distributed.Client(address, timeout=30))
     except (OSError, ValueError) as error:
-        raise SalpipeError(
-            f"--address {address}: no dask scheduler answers there; start one with 'dask scheduler'"
-        ) from error
+        raise SalpipeError(f"--address {address}: no dask scheduler there; start one with 'dask scheduler'") from error
     stack.enter_context(joblib.parallel_config("dask", n_jobs=jobs))
     return (distributed.KilledWorker,)
 
@@ -190,7 +188,7 @@ def _ray(jobs: int, address: str | None, stack: ExitStack) -> tuple[type[BaseExc
     try:
         ray.init(address, **({} if address else {"num_cpus": jobs, "include_dashboard": False}))
     except ConnectionError as error:
-        raise SalpipeError(f"--address {address}: no ray cluster answers there; start one with 'ray start'") from error
+        raise SalpipeError(f"--address {address}: no ray cluster there; start one with 'ray start'") from error
     stack.callback(ray.shutdown)
     stack.enter_context(joblib.parallel_config("ray", n_jobs=jobs))
     return (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError)

@@ -45,9 +45,9 @@ class Looks:
     def family_level(self, size: int) -> float:
         """The level for p values adjusted over a family of secondary questions, at the look that was made.
 
-        Each member spends its share alpha / size over the looks in the same way, so that the family errs in at most
-        alpha however many looks are made. The smaller of two bounds is taken, because the adjustment of Holm tests the
-        later members at larger shares.
+        Each member spends its share alpha / size over the looks in the same way, so that the error rate of the
+        family is at most alpha for any number of looks. The smaller of two bounds is taken, because the adjustment of
+        Holm tests the later members at larger shares.
         """
         if len(self.planned) < 2:
             return ALPHA
@@ -90,7 +90,7 @@ def make_looks(
 
 
 def first_repeats(runs: Sequence[Run], repeats: int | None, first: int) -> list[Run]:
-    """The runs of the first so many repeats; all for None. Every repeat has the next seed, from `first` on."""
+    """The runs of the first repeats, each of which has the next seed from `first` on; all runs for None."""
     return [run for run in runs if repeats is None or run.config.seed - first < repeats]
 
 

@@ -100,7 +100,7 @@ def overall(comparisons: Sequence[Finished], warnings: Sequence[str] = ()) -> Ov
 
 
 def why_left_out(results: Results) -> str | None:
-    """Why a comparison does not count, None where it does."""
+    """Reason why a comparison is left out; None if it counts."""
     primary = _primary(results)
     setting = results.setting(primary.setting)
     if results.leaks:

@@ -19,7 +19,7 @@ FORMAT, FORMAT_VERSION = "salpipe-comparison", 2
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer to the primary question, in a word and in a sentence; `details` has one per further statement."""
+    """The answer to the primary question, as a word and as a sentence; `details` has one per further statement."""
 
     word: str
     sentence: str

@@ -71,9 +71,9 @@ class Run:
     """A finished training run.
 
     Attributes:
-        arm: which arm of the comparison it belongs to.
-        setting: under which data budget it was trained, such as `15 per class`.
-        folder: where it is.
+        arm: name of its arm.
+        setting: its data budget, such as `15 per class`.
+        folder: its folder.
         config: its options.
         curves: float64 (E,) by the name of a metric, such as `validation_top1`; top-5 accuracy is left out where it is
             not defined.
@@ -84,7 +84,7 @@ class Run:
         validation: predictions of the last epoch; None for a run that kept none.
         test: predictions of the best epoch for the held-out test split; None where there is none.
         first: first weights.
-        start: how far its first network is from plain transfer; None for a run that did not record it.
+        start: distance of its first network from plain transfer; None if the run did not record it.
     """
 
     arm: str

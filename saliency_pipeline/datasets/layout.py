@@ -13,7 +13,7 @@ from saliency_pipeline.settings import check_settings, documented, setting
 @documented
 @dataclass(frozen=True)
 class ReadOptions:
-    """How a data set is read; every layout takes what concerns it."""
+    """Options for reading a data set; each layout uses those that apply to it."""
 
     label_level: int = setting(
         1, "Plain folders: level of the folder that names the class; 0 for unlabeled images.", range=(0, 1000)

@@ -70,12 +70,7 @@ class Notes:
             _grow(self._by_content, kind, number)
 
     def listed(self, listing: Listing, used: Collection[str] = ()) -> None:
-        """Count the entries of a folder that are neither folders nor images.
-
-        Args:
-            listing: entries of the folder.
-            used: names of other files that are read.
-        """
+        """Count the entries of a folder that are neither folders nor images, nor `used` by a reader."""
         for kind, number in listing.skipped.items():
             self.count(kind, number)
         self.count("pipes, sockets or devices", len(listing.pipes))

@@ -50,10 +50,6 @@ class FaceFile(NamedTuple):
 def files(folder: str | os.PathLike[str], notes: Notes) -> Iterator[FaceFile]:
     """The images of a tree with one folder per person, in natural order of folders and files.
 
-    Args:
-        folder: folder of the people's folders.
-        notes: receives what is skipped, except lists and the log of `fetch`.
-
     Raises:
         SalpipeError: a folder cannot be read.
     """
@@ -214,7 +210,7 @@ def _splits(path: Path, notes: Notes) -> dict[Path, Split]:
 
 
 def _is_split(folder: Path) -> bool:
-    """Nobody is called Train or Test."""
+    """True if a folder has the name of a split, such as train, which is no person's name."""
     return folder.name.lower() in SPLIT_FOLDERS
 
 
@@ -233,7 +229,7 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _is_pubfig(path: Path) -> bool:
-    """A list in the folder is enough; a list above it, or a file of people, must name most of its folders."""
+    """True for a folder with a list; a list above it, or a file of people, must name most of its folders."""
     if not (folders := _folders(path)):
         return False
     lists = lists_of(path)
@@ -253,7 +249,7 @@ def _is_kaggle(path: Path) -> bool:
 
 
 def _is_pubfig83(path: Path) -> bool:
-    """By the root's name, or by 83 folders with mostly two words or more as names, and numbers as names of images."""
+    """True by the root's name, or for 83 folders named by mostly two words or more, with images named by numbers."""
     folders = _folders(path)
     if path.name.lower().startswith("pubfig83"):
         return bool(folders)

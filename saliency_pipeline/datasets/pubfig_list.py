@@ -144,7 +144,7 @@ def of_people(
     for name in sorted(wanted - listed_people):
         near = get_close_matches(name, listed_people, n=1)
         remedy = f"did you mean '{near[0]}'?" if near else "use a name of the list"
-        raise SalpipeError(f"{shown(listed)}: nobody called '{shown(name)}' in it; {remedy}")
+        raise SalpipeError(f"{shown(listed)}: no person called '{shown(name)}' in it; {remedy}")
     return [row for row in rows if row.person in wanted] if wanted else rows
 
 

@@ -226,16 +226,9 @@ def catalogue(
     used: Collection[str],
     notes: Notes,
 ) -> Catalogue:
-    """The catalogue of a packed data set.
+    """The catalogue of a packed data set, from records with its own labels; the second one of a key is left out.
 
-    Args:
-        root: its folder, or its only file.
-        layout: name of its layout.
-        records: images with the data set's own labels; the second one of a key is noted and left out.
-        labels: those labels.
-        classes: their classes.
-        used: paths of the files that were read; all others in a folder are noted.
-        notes: notes of the reader.
+    In a folder, files other than the `used` ones are noted.
     """
     labels.note_unusable(notes)
     if os.path.isdir(root):

@@ -59,7 +59,7 @@ class Evaluation:
     """Result of an evaluation; all but the folder is stored in `evaluation.json`.
 
     Attributes:
-        folder: where tables and figures were written.
+        folder: folder of the tables and figures.
         epoch: epoch of the network; None if its file does not record it.
         split: part of the data set that was evaluated.
         fold: fold and number of folds, as `1/5`; None if the split does not depend on folds.

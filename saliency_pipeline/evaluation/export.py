@@ -58,12 +58,7 @@ class Export:
 
 
 class Deployed(nn.Module):
-    """A trained network with the normalization of its images inside.
-
-    Args:
-        network: called as `network(images, maps)`.
-        preprocessing: mean and standard deviation of images in [0, 1].
-    """
+    """A trained network with the normalization of its images inside."""
 
     def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from saliency_pipeline.figures.plotting import (
     BLUE,
-    GREY,
+    GRAY,
     ORANGE,
     VERBATIM,
     frame,
@@ -67,9 +67,9 @@ def plot_confusion(
     )
     scale = figure.add_axes((1 + 0.2 / side, 0, 0.14 / side, min(1.0, 3.2 / side)))
     bar = figure.colorbar(picture, cax=scale, format=PercentFormatter(1, decimals=0))
-    bar.set_label("share of the class's images", fontsize=9, color=GREY)
+    bar.set_label("share of the class's images", fontsize=9, color=GRAY)
     bar.outline.set_visible(False)
-    scale.tick_params(labelsize=8, length=0, labelcolor=GREY)
+    scale.tick_params(labelsize=8, length=0, labelcolor=GRAY)
     write_png(figure, path, dpi=_DPI, tight=True)
 
 
@@ -142,10 +142,10 @@ def plot_reliability(bins: Sequence[Mapping[str, Any]], ece: float, path: Path) 
     counts = np.array([b["count"] for b in filled])
 
     above.bar(left, accuracy, width, align="edge", color=_LIGHT_BLUE, edgecolor="white")
-    above.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+    above.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle=(0, (4, 3)))
     # at the mean confidence, so that each gap runs from the bar's height to the diagonal
     above.vlines(confidence, accuracy, confidence, color=ORANGE, linewidth=5)
-    below.bar(left, counts, width, align="edge", color=GREY, edgecolor="white")
+    below.bar(left, counts, width, align="edge", color=GRAY, edgecolor="white")
 
     above.set_xlim(0, 1)
     above.set_ylim(0, 1)

@@ -110,7 +110,7 @@ def _rows(listed: Path, notes: Notes) -> list[ListedFace]:
     rows = []
     for row in read_list(listed, notes):
         if row.person.lower() == LOG_NAME:
-            notes.add(f"{listed.name}:{row.line}", f"nobody's folder can be called {LOG_NAME}")
+            notes.add(f"{listed.name}:{row.line}", f"a folder cannot have the name of the log, {LOG_NAME}")
         else:
             rows.append(row)
     return rows

@@ -6,7 +6,6 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from saliency_pipeline.datasets.pubfig_list import ListedFace
 from saliency_pipeline.documents import parse_json
@@ -152,13 +151,9 @@ class FetchReport:
             f"{shown(outcome)} {count:,}{_REMEDIES.get(outcome, '')}" for outcome, count in self.outcomes.items()
         )
         return (
-            f"{shown(self.folder)}: {self.images:,} of {self.listed:,} images there, {self.downloaded:,} downloaded "
+            f"{shown(self.folder)}: {self.images:,} of {self.listed:,} images present, {self.downloaded:,} downloaded "
             f"now ({self.bytes / 1e6:,.1f} MB in {self.seconds:,.0f} s)\n{outcomes}"
         )
-
-    def as_dict(self) -> dict[str, Any]:
-        """The attributes by name."""
-        return asdict(self)
 
 
 def _parsed(line: bytes) -> Outcome | None:

@@ -6,8 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.datasets.pubfig import numbered
@@ -66,10 +65,6 @@ class PresenceReport:
         few = f"{len(self.few):,} of {self.people:,} people have fewer than {self.few_below:,} images"
         return f"{counts}\n{few}: {named}{more}"
 
-    def as_dict(self) -> dict[str, Any]:
-        """The attributes by name."""
-        return asdict(self)
-
 
 def presence(
     rows: Sequence[ListedFace],
@@ -80,13 +75,7 @@ def presence(
 ) -> PresenceReport:
     """Compare a tree with the list it was downloaded from.
 
-    Every file is read and hashed; a file of the right md5 is not decoded.
-
-    Args:
-        rows: rows of `read_list`.
-        folder: folder of `<person>/<imagenum>.<suffix>`.
-        few_below: people with fewer images present are listed.
-        progress: receives progress.
+    Every file, `<person>/<imagenum>.<suffix>`, is read and hashed; one of the right md5 is not decoded.
 
     Raises:
         SalpipeError: a folder of the tree cannot be read.
@@ -131,13 +120,6 @@ def check_list(
     progress: Progress | None = None,
 ) -> PresenceReport:
     """`presence` of a list that is read from its file.
-
-    Args:
-        listed: `dev_urls.txt` or `eval_urls.txt`, of any version.
-        folder: folder of `<person>/<imagenum>.<suffix>`.
-        people: names; empty for all.
-        few_below: people with fewer images present are listed.
-        progress: receives progress.
 
     Raises:
         SalpipeError: the list or a folder cannot be read, or a name is not in the list.

@@ -46,15 +46,7 @@ class Retrieval:
     """Settles every row: its image exists, or there is a reason why not.
 
     Everything but the downloads themselves happens between two awaits, so that nothing here needs a lock.
-
-    Args:
-        rows: rows of the list.
-        folder: output folder, absolute; locked by the caller.
-        log: open log; receives every outcome.
-        limits: limits of a download.
-        per_host: maximum concurrent downloads per host.
-        limit_per_person: images per person; None for all.
-        progress: advances with every settled row.
+    The folder is absolute and locked by the caller.
 
     Attributes:
         settled: outcomes of the settled rows, by person and number.
@@ -119,10 +111,6 @@ class Retrieval:
 
     def download(self, jobs: int, resolver: AbstractResolver | None) -> None:
         """Settle the other rows, up to the limit per person.
-
-        Args:
-            jobs: number of concurrent downloads.
-            resolver: resolver of host names; the system's if None.
 
         Raises:
             SalpipeError: a file cannot be written.

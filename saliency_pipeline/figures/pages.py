@@ -19,9 +19,7 @@ from saliency_pipeline.text import plural
 def environment(package: str, filters: Mapping[str, Callable[..., Any]] | None = None) -> Environment:
     """Environment of a package's templates, which may extend those of this package; values are escaped.
 
-    Args:
-        package: name of the package that contains the templates.
-        filters: more filters besides `plural` (3 groups) and `thousands` (1,200).
+    There are the filters `plural` (3 groups) and `thousands` (1,200) besides those passed.
     """
 
     def source(name: str) -> str | None:

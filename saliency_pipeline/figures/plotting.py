@@ -25,7 +25,7 @@ from saliency_pipeline.files import write_atomically
 # of Okabe and Ito's palette, distinguishable by color-blind readers and in gray
 BLUE = "#0072B2"
 ORANGE = "#D55E00"
-GREY = "#6b6b6b"
+GRAY = "#6b6b6b"
 ROPE = "#e4ecf3"
 """Shade of the region of practical equivalence."""
 
@@ -36,7 +36,7 @@ VERBATIM: dict[str, Any] = {"parse_math": False, "usetex": False, "fontfamily": 
 """Options of a text that users wrote: a dollar sign is a dollar sign."""
 
 FEW_POINTS = 12
-"""Lines with at most so many points have markers."""
+"""Maximum number of points for which a line has markers."""
 
 _DPI = 200
 _MISSING = "\N{WHITE SQUARE}"

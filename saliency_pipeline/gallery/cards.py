@@ -98,14 +98,9 @@ def make_card(
 ) -> tuple[Card, Pixels, Pixels]:
     """The card of an image; the image and its first overlay, (H, W, 3) uint8 each.
 
-    Args:
-        shard: shard of the image.
-        row: index of the image in the shard.
-        views: maps to show.
-        side: of the pictures in pixels.
-        predictions: replaces the source model's predictions.
+    Pictures of the card have `side` pixels per side; `predictions` replace those of the source model.
     """
-    pair, names = shard[row], _source_classes(shard.provenance)
+    pair, names = shard[row], shard.source_classes
     first = int(pair.prediction_class[0])
     stored = tuple(
         (_class_name(names, index), score if math.isfinite(score) else 0.0)
@@ -148,12 +143,6 @@ def _flags(bits: int) -> tuple[str, ...]:
     if bits & ~(SINGLE_COLOR | SEEN) == ALL_ZERO | CONSTANT:
         bits &= ~CONSTANT
     return tuple(text for bit, text in _FLAGS if bits & bit)
-
-
-def _source_classes(provenance: dict[str, Any]) -> list[Any]:
-    source = provenance.get("source")
-    classes = source.get("classes") if isinstance(source, dict) else None
-    return classes if isinstance(classes, list) else []
 
 
 def _class_name(names: Sequence[Any], index: int) -> str:

@@ -145,9 +145,7 @@ def _group(card: Card, labeled: bool) -> str | None:
 
 def _facts(data: ShardFolder, views: Sequence[View]) -> list[tuple[str, str]]:
     """Facts at the head of the page, as far as the provenance has them."""
-    provenance, source = data.provenance, data.provenance.get("source")
-    source = source if isinstance(source, dict) else {}
-    size = data.header.size
+    provenance, source, size = data.provenance, data.source, data.header.size
     facts = {
         "Images": f"{len(data):,}",
         "Classes": f"{len(data.classes):,}" if data.classes else "",
@@ -180,5 +178,5 @@ def _contact_sheet(tiles: Sequence[Pixels], cards: Sequence[Card]) -> bytes:
 
 
 def _side(pixels: float, bounds: tuple[int, int]) -> int:
-    """Side of a square of so many pixels, within bounds."""
+    """Side of a square with a number of pixels, within bounds."""
     return min(bounds[1], max(bounds[0], round(math.sqrt(pixels))))

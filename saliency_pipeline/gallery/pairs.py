@@ -75,16 +75,8 @@ def write_pairs(
 ) -> tuple[Path, Path]:
     """Write `duplicates.html`, which is self-contained, and `duplicates.csv`, one row per image.
 
-    The page shows groups with different labels first, then those across splits, then the others.
-
-    Args:
-        output: an existing folder; older files of these names are replaced.
-        title: of the page.
-        facts: names and values of the numbers at its head.
-        groups: all groups; the page shows at most `SHOWN_GROUPS`.
-        notes: lines at its end on images that were not compared.
-        near: True if near duplicates were searched for.
-        listed: True for the rows of a list, which has neither splits nor images.
+    The page shows groups with different labels first, then those across splits, then the others. The rows of a list
+    (`listed`) have neither splits nor images; `near` is true if near duplicates were searched for.
 
     Returns:
         Paths of page and table.

@@ -32,15 +32,8 @@ def choose(
     """Indices of the images to show; the same for the same data set and arguments.
 
     By default the classes are balanced as far as they have enough images, which are spread evenly over the data set.
-    Of more than 64 shards, 64 that are spread evenly are opened.
-
-    Args:
-        folder: the data set.
-        count: maximum number of images; ignored with `keys`.
-        keys: exactly these images, in this order.
-        class_name: only images of this class.
-        random: sample the images, each equally likely, instead of spreading them.
-        seed: random seed of the sample.
+    Of more than 64 shards, 64 that are spread evenly are opened. The arguments are those of `page.show`; with `keys`,
+    `count` is ignored.
 
     Returns:
         Distinct indices in the data set: by class and index, or in the order of the sample or the keys.

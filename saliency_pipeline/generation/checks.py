@@ -42,16 +42,7 @@ def checked_catalogue(
 ) -> Catalogue:
     """The catalogue of a run, once all that can be wrong has been checked: listing images may take minutes.
 
-    Args:
-        data: a data set, or its catalogue, which is returned.
-        output: folder of the shards.
-        config: what is computed.
-        layout: as for `prepare`.
-        reading: as for `prepare`.
-        selection: as for `prepare`.
-        grouping: as for `prepare`.
-        progress: receives notes and progress.
-        dry: nothing will be computed, so that device, output folder and its plan are not checked.
+    A catalogue is returned as it is. Of a dry run, device, output folder and its plan are not checked.
 
     Raises:
         TypeError: settings for a data set that is a catalogue already.
@@ -81,12 +72,6 @@ def checked_catalogue(
 
 def refusal(catalogue: Catalogue, records: str, folder: Path, config: GenerateConfig) -> str | None:
     """Why a run into a folder would be refused, as far as it is decided without a model: it holds another plan.
-
-    Args:
-        catalogue: the images.
-        records: their `records_digest`.
-        folder: where the run would write.
-        config: what it would compute.
 
     Returns:
         One line that names every difference; None if there is none.

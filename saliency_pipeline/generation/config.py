@@ -23,7 +23,10 @@ class GenerateConfig:
         metavar="default|none|PATH",
     )
     layer: str | None = setting(
-        None, "Layer that is explained.", metavar="NAME", default_text="the last one that carries the whole signal"
+        None,
+        "Layer that is explained.",
+        metavar="NAME",
+        default_text="the last one that the whole signal passes through",
     )
     methods: tuple[str, ...] = setting(
         ("gradcam",),

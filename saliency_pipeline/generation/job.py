@@ -97,11 +97,7 @@ def write_shards(
 ) -> list[Receipt]:
     """Write shards one after the other, decoding the next while the previous one is being published.
 
-    Args:
-        job: settings that the shards share.
-        tasks: the shards to write.
-        explainer: the job's engine, from `build_explainer`.
-        progress: called with the number of images done since the last call.
+    `progress` is called with the number of images done since the last call.
 
     Returns:
         One receipt per shard, each already written to the folder of receipts.
@@ -288,12 +284,7 @@ def _jpeg(frame: np.ndarray, quality: int) -> bytes:
 
 
 def write_shard(job: Job, task: ShardTask) -> Receipt:
-    """Write one shard in a worker process, which keeps its engine for the next shard.
-
-    Args:
-        job: settings that the shards share.
-        task: the shard to write.
-    """
+    """Write one shard in a worker process, which keeps its engine for the next shard."""
     keep_large_blocks()
     return write_shards(job, [task], _kept_explainer(job))[0]
 

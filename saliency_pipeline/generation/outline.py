@@ -25,19 +25,19 @@ class Outline:
     """A catalogue in numbers.
 
     Attributes:
-        root: where it was read from.
-        layout: the layout it was read as.
-        images: how many images there are.
-        shards: how many shards they fill.
+        root: path of the data set.
+        layout: name of its layout.
+        images: number of images.
+        shards: number of shards that they fill.
         splits: images of each split that has some.
         classes: images of each class, by name, in label order.
         unlabeled: images without a label.
         boxes: images with boxes of their objects.
         regions: images of which only a region is used.
-        records: SHA-256 of what identifies the images; the same wherever the same images are selected.
+        records: SHA-256 that identifies the images: the same on every machine for the same selection.
         notes: what was skipped, and why.
         passed_over: number of skipped files and other entries, by kind and reason.
-        refused: why a run into the output folder would be refused; None if nothing speaks against it.
+        refused: why a run into the output folder would be refused; None if it would not be.
     """
 
     root: str
@@ -131,5 +131,5 @@ def dry_run(
     outlined = outline(catalogue, config.shard_size)
     refused = refusal(catalogue, outlined.records, Path(output), config)
     if refused:
-        progress.note(f"without --dry-run this is refused: {refused}")
+        progress.note(f"without --dry-run this would be refused: {refused}")
     return replace(outlined, refused=refused)

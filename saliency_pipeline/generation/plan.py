@@ -82,7 +82,7 @@ class Plan:
 
     Attributes:
         fields: everything that identifies a run before anything is chosen, by name.
-        resolved: what salpipe chose.
+        resolved: the choices of salpipe.
         provenance: what is stored in every shard. Its counts of skipped files identify nothing: a README put beside
             the images changes neither images nor maps.
     """
@@ -112,14 +112,8 @@ def plan_fields(
 ) -> dict[str, object]:
     """Everything that identifies a plan before anything is chosen.
 
-    Images are identified by their digest, weights by their hash, whatever their file is called.
-
-    Args:
-        config: the configuration, with the stored names of model, methods and device.
-        catalogue: the images.
-        weights_sha256: of the source model.
-        records: the images' `records_digest`.
-        backend: the chosen backend, whose version counts too.
+    Images are identified by their `records_digest`, weights by their hash, whatever their file is called. The
+    configuration has the stored names of model, methods and device.
     """
     settings = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(config).items() if name != "weights"}
     return {

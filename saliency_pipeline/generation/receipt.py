@@ -1,4 +1,4 @@
-"""Receipts of finished shards: what was written and what was rejected. Shards without a valid receipt are to do."""
+"""Receipts of finished shards: what was written and what was rejected. Shards without a valid one are written again."""
 
 from __future__ import annotations
 
@@ -68,14 +68,7 @@ def read_receipt(folder: Path, name: str) -> Receipt | None:
 
 
 def valid_receipt(folder: Path, name: str, plan: str, *, deep: bool = True) -> Receipt | None:
-    """The receipt of a shard if the shard's file matches it, else None.
-
-    Args:
-        folder: the output folder.
-        name: the shard's file name.
-        plan: hash that the receipt must have.
-        deep: compare the file's SHA-256, not only its size.
-    """
+    """The receipt of a shard if the shard's file matches it, else None; `deep` compares SHA-256, not only sizes."""
     receipt = read_receipt(folder, name)
     if receipt is None or receipt.plan != plan:
         return None

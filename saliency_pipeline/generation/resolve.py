@@ -47,14 +47,7 @@ def resolve(
 ) -> tuple[Job, Callable[[], Explainer]]:
     """Resolve a configuration to a job, and a function that builds its explainer in this process.
 
-    If the folder has a plan, its choices are used; they are made only once per folder.
-
-    Args:
-        folder: the output folder, locked.
-        config: what is computed.
-        catalogue: the images.
-        jobs: worker processes that will share the cores.
-        note: receives notes.
+    If the folder has a plan, its choices are used; they are made only once per folder, which is locked.
 
     Raises:
         PlanMismatchError: the folder holds the shards of another plan.

@@ -92,16 +92,16 @@ def generate(
     progress: Progress | None = None,
     **options: Any,
 ) -> Report:
-    """Explain the images of a data set and store each with its saliency maps; a run that was interrupted is resumed.
+    """Compute saliency maps of the images of a data set and store both in shards; resumes an interrupted run.
 
     Args:
         data: a data set in any layout, or a catalogue of images that are already read and selected.
         output: folder of the shards, outside the image folder; created if missing.
-        config: what is computed and stored.
+        config: settings of the frames and maps.
         layout: name of the data set's layout, or `auto`.
-        reading: how the data set is read.
+        reading: options for reading the data set.
         selection: classes, images and splits.
-        grouping: what is done with duplicates and groups of images.
+        grouping: treatment of duplicates and groups of images.
         jobs: worker processes; each gets its share of the cores.
         part: (I, N): write only every N-th shard from the I-th on, so that N runs, here or on other machines that
             share the folder, do the work between them. The last to finish writes the manifest.
@@ -109,10 +109,10 @@ def generate(
         **options: fields of `GenerateConfig`, instead of `config`.
 
     Returns:
-        How the run ended. Rejected images do not raise: see `Report.rejects` and `rejects.jsonl`.
+        The result of the run. Rejected images do not raise: see `Report.rejects` and `rejects.jsonl`.
 
     Raises:
-        SalpipeError: anything the user can put right; what is already written stays.
+        SalpipeError: anything the user can fix; what is already written stays.
 
     >>> import tempfile
     >>> from skimage import data, io

@@ -15,9 +15,6 @@ class PixelBudget:
 
     A single request larger than the budget is granted once it is alone.
 
-    Args:
-        pixels: the budget, at least 1.
-
     Example:
         >>> budget = PixelBudget(100)
         >>> with budget.hold(60), budget.hold(40):

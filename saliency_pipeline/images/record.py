@@ -38,7 +38,7 @@ class ImageRecord:
         label: index into the catalogue's classes; -1 if it is unlabeled.
         split: its split.
         box: region to be used instead of the whole image; it may extend beyond the image's borders.
-        boxes: boxes of objects of its class, as far as the data set has them.
+        boxes: boxes of objects of its class, if the data set has them.
         offset: where in the file the image begins: 0 except in archives.
         length: its number of bytes; None for the whole file.
         group: equal for images that belong together, such as duplicates; -1 for none, or if they were not searched.
@@ -88,7 +88,7 @@ class Catalogue:
         classes: unique class names in label order; empty for an unlabeled data set.
         ids: WordNet ids of the classes, in the same order, sorted; empty for other classes.
         layout: name of its layout.
-        notes: what was skipped and why, line by line.
+        notes: notes on skipped things with reasons, one per line.
         passed_over: number of skipped files and other things, by kind and reason; few entries.
         taken: options of reading and selection other than the defaults; JSON-serializable.
     """

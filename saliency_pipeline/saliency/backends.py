@@ -58,17 +58,17 @@ def make_trunk(
     placement: Placement,
     cache_key: tuple[str, ...] = (),
 ) -> Trunk:
-    """The trunk `graph` on the back end of `placement`.
+    """The trunk `graph` on the backend of `placement`.
 
     Args:
         graph: normalized (N, 3, S, S) to the layer's output.
         preprocessing: how frames are normalized.
         batch: N.
-        placement: back end, precision, device and streams.
+        placement: backend, precision, device and streams.
         cache_key: determines the graph's content; under it OpenVINO's compiled model is cached. Empty: not cached.
 
     Raises:
-        SalpipeError: where the back end is not installed or cannot run on the device.
+        SalpipeError: where the backend is not installed or cannot run on the device.
     """
     if placement.backend == "openvino":
         if not openvino_installed():
@@ -77,7 +77,7 @@ def make_trunk(
             raise SalpipeError(f"--backend openvino runs on the CPU, not on {placement.device}; use --backend torch")
         try:
             return OpenVinoTrunk(graph, preprocessing, batch, placement, cache_key)
-        except Exception as error:  # an operator it does not know, a kernel it does not have, no memory
+        except Exception as error:  # an unsupported operator, a missing kernel, no memory
             raise cannot_run(placement, error) from error
     return TorchTrunk(graph, preprocessing, batch, placement)
 

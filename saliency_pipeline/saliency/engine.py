@@ -64,16 +64,16 @@ class Explainer:
         """Prepare the network. Takes seconds; the source model is not changed.
 
         Args:
-            source: the network that explains.
+            source: the source model.
             layer: the explained layer, from `choose_layer`.
-            methods: what to compute, all in one pass.
+            methods: saliency methods to compute, all in one pass.
             target: the classes explained.
             batch: frames per batch.
-            placement: back end, precision, device and streams.
+            placement: backend, precision, device and streams.
             split: the network cut at `layer` for this batch size, where it was cut before.
 
         Raises:
-            SalpipeError: where the back end is not installed or does not fit the device.
+            SalpipeError: where the backend is not installed or does not fit the device.
         """
         self.source, self.layer, self.methods, self.target = source, layer, tuple(methods), target
         self.batch, self.placement = batch, placement

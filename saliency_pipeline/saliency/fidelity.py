@@ -76,7 +76,7 @@ def fidelity_check(
     Args:
         source: the network that explains.
         layer: the explained layer.
-        methods: what is computed.
+        methods: saliency methods.
         frames: (N, S, S, 3) uint8.
         candidates: all placements.
         make: returns a placement's explainer of the predicted class.
@@ -171,7 +171,7 @@ def measured_fidelity(
 ) -> list[Fidelity]:
     """Each method's fidelity where the predicted class is the reference's; none at all where classes are mistaken.
 
-    Where two classes come out all but equal, rounding may well prefer the other one; that is no mistake.
+    Where two classes come out all but equal, rounding may select the other one, which is no error.
     """
     explanation = explainer.explain(frames)
     (scores, maps), rows = reference, np.arange(len(frames))

@@ -129,7 +129,7 @@ def choose_layer(module: nn.Module, size: int, name: str | None = None) -> Layer
     the last block's own output has a gradient at the class token only.
 
     Args:
-        module: (N, 3, size, size) to logits (N, classes), on the CPU; left as found.
+        module: (N, 3, size, size) to logits (N, classes), on the CPU; left unchanged.
         size: side of the frame in pixels.
         name: dotted module name, or None to choose.
 
@@ -141,7 +141,7 @@ def choose_layer(module: nn.Module, size: int, name: str | None = None) -> Layer
         if name is not None:
             return _named_layer(module, size, name, layers)
         for layer, gradient in reversed(layers.values()):
-            # Not `> 0`: a damaged network's gradient is NaN, and its maps are to say so.
+            # Not `> 0`: a damaged network's gradient is NaN, and its maps must show it.
             if layer.to_grid(gradient).abs().amax() != 0 and is_clean_cut(module, layer.name, size):
                 return replace(layer, clean=True)
     raise NoGridError(f"{type(module).__name__} has no layer whose output lies on a grid; choose a network with one")

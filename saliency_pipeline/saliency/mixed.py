@@ -128,7 +128,7 @@ def _run(
     rule = _RULES.get(node.target)
     if not sources:
         return call(node, values), None
-    # A rule knows how to pull a gradient back to everything that is no weight.
+    # A rule pulls a gradient back to everything that is no weight.
     if rule and not node.kwargs and {n for n in node.all_input_nodes if n.op != "get_attr"} == set(sources):
         with torch.no_grad():
             result = rule(mixed, node, *fx.node.map_arg(node.args, values.__getitem__))

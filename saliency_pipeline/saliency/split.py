@@ -93,7 +93,7 @@ def split_network(network: nn.Module, layer: Layer, size: int, batch: int) -> Sp
     """Cut `network` at `layer` for batches of `batch` frames of `size` x `size` pixels.
 
     Args:
-        network: float32, on the CPU: (N, 3, size, size) to (N, classes). It is left as found.
+        network: float32, on the CPU: (N, 3, size, size) to (N, classes). It is left unchanged.
         layer: from `choose_layer`.
         size: side of the frame.
         batch: N.

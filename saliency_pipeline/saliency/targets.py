@@ -19,7 +19,7 @@ class Target:
 
     Attributes:
         kind: `predicted` (the highest logits), `label` (the data set's own class) or `fixed` (one class for all).
-        count: T, how many classes are explained per image.
+        count: T, number of explained classes per image.
         index: the class of a `fixed` target.
         label_index: for `label`, the source class of each data set class.
     """
@@ -72,11 +72,11 @@ def parse_target(
     """Read `predicted`, `label`, `top:K`, a class index or a class name.
 
     Args:
-        text: what the user wrote.
-        classes: how many classes the source model tells apart.
+        text: value of `--target`.
+        classes: number of classes of the source model.
         class_index: resolves an index, a WordNet id or a name to a class, or raises SalpipeError.
         data_classes: class names of the data set, for `label`.
-        unlabeled: how many images have no label, for `label`.
+        unlabeled: number of images without a label, for `label`.
         class_named: resolves a WordNet id or a name alone, for `label`: a data set's numbers are not the source
             model's indices. `class_index` where it is None.
 

@@ -66,13 +66,13 @@ def choose_placement(
 
     Speeds are measured once per kind of machine, network and library versions and kept in the user's cache folder, so
     that the same machine always makes the same choice. Where no candidate passes `fidelity_check`, PyTorch in fp32 is
-    chosen, or what comes nearest to it among what is asked for. bf16 is a candidate only where the device computes in
-    it, or where nothing else is asked for.
+    chosen, or the requested combination that is closest to it. bf16 is a candidate only where the device computes in
+    it, or where nothing else was requested.
 
     Args:
-        source: the network that explains.
+        source: the source model.
         layer: the explained layer.
-        methods: what will be computed.
+        methods: saliency methods to compute.
         frames: (N, S, S, 3) uint8, the first frames of the run; at most `FRAMES` are used.
         backend: `auto` or a name of `BACKENDS`.
         precision: `auto`, `fp32` or `bf16`.
@@ -81,7 +81,7 @@ def choose_placement(
         batch: frames per batch.
 
     Raises:
-        SalpipeError: for a back end that is not installed or does not serve what is asked.
+        SalpipeError: for a backend that is not installed or cannot be used as requested.
     """
     pixels = any(m.level == "pixels" for m in methods)
     candidates = _candidates(backend, precision, device, streams, pixels)
@@ -97,7 +97,7 @@ def choose_placement(
             return candidate, make(candidate)
     exact = [c for c in running if c.precision == "fp32"]
     chosen = (exact or running)[-1]
-    logger.warning("no back end's maps come within the bounds of fp32; %s %s it is", chosen.backend, chosen.precision)
+    logger.warning("no backend's maps agree with fp32 within the bounds; using %s %s", chosen.backend, chosen.precision)
     return chosen, make(chosen)
 
 
@@ -152,7 +152,7 @@ def _rates(
     def rate(candidate: Placement, seconds: float) -> float:
         try:
             return measure_rate(make(candidate), frames, seconds)
-        except SalpipeError as error:  # the back end cannot run this network
+        except SalpipeError as error:  # the backend cannot run this network
             logger.info("%s: %s", candidate, error)
             return 0.0
 
@@ -172,9 +172,9 @@ def measure_rate(explainer: Explainer, frames: np.ndarray, seconds: float) -> fl
     """Frames per second of an explainer with all its streams busy: the better of two runs, after a warm-up.
 
     Args:
-        explainer: what is measured.
+        explainer: the explainer to measure.
         frames: (N, S, S, 3) uint8, repeated or cut to a batch.
-        seconds: how long each run takes; with 0, as long as one batch per stream takes.
+        seconds: duration of each run; with 0, as long as one batch per stream takes.
     """
     batch, streams = explainer.batch, explainer.placement.streams
     block = np.resize(frames, (batch, *frames.shape[1:]))

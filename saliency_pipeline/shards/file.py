@@ -1,7 +1,7 @@
 """The open file of a shard: reads bytes into arrays of the caller, or raises an error that names the file.
 
 A memory map would be as fast, but where the file behind it is truncated or the disk fails, touching it ends the
-process with a Bus error. A read says so.
+process with a Bus error. A read raises an error instead.
 """
 
 from __future__ import annotations
@@ -46,10 +46,6 @@ class _Descriptor:
 
 class ShardFile:
     """A shard's file, open as long as this object exists; any number of threads and forked processes may read.
-
-    Args:
-        path: the file.
-        identity: identity of the file whose structure was read.
 
     Raises:
         IntegrityError: it cannot be opened, or is no longer that file.

@@ -111,7 +111,7 @@ class ShardHeader:
             raise ValueError(f"{len(self.classes):,} classes, more than {MAX_CLASSES:,}")
         for method, shape in self.maps.items():
             if not is_method_name(method):
-                raise ValueError(f"method {method!r}: only a-z, 0-9, '_' and '-' may stand in a method's name")
+                raise ValueError(f"method {method!r}: only a-z, 0-9, '_' and '-' are allowed in a method's name")
             if min(shape.targets, shape.height, shape.width) < 1:
                 raise ValueError(f"method {method!r}: {shape} has no cells")
             # as float32, in which maps are handed out

@@ -80,6 +80,18 @@ class Described(ABC):
         return self.header.provenance
 
     @property
+    def source(self) -> dict[str, Any]:
+        """The source model's part of the provenance; empty if that has none, as in a file from outside."""
+        source = self.provenance.get("source")
+        return source if isinstance(source, dict) else {}
+
+    @property
+    def source_classes(self) -> list[Any]:
+        """Names of the source model's classes, as far as the provenance has them."""
+        classes = self.source.get("classes")
+        return classes if isinstance(classes, list) else []
+
+    @property
     def methods(self) -> tuple[str, ...]:
         """Names of the saliency methods, sorted."""
         return tuple(self.header.maps)

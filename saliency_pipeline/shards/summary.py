@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -213,9 +213,6 @@ def inspect(path: Path | str) -> Summary:
 
     Shards are read one after the other; a few numbers per image are kept in memory.
 
-    Args:
-        path: a folder that `salpipe generate` finished, or one shard file.
-
     Raises:
         SalpipeError: there is no such folder or it is not finished.
         IntegrityError: a file is damaged.
@@ -266,7 +263,7 @@ def inspect(path: Path | str) -> Summary:
         source_height=Range.of(size[:, 0]),
         source_width=Range.of(size[:, 1]),
         score=Range.of(np.concatenate(scores)),
-        predicted=_most_frequent(predicted, folder.provenance),
+        predicted=_most_frequent(predicted, folder.source_classes),
         maps={
             method: _map_statistics(shape, np.concatenate(scales[method]), np.concatenate(flags[method]))
             for method, shape in shapes.items()
@@ -296,11 +293,7 @@ def _map_statistics(shape: MapShape, scale: npt.NDArray[np.float32], flag: npt.N
     )
 
 
-def _most_frequent(predicted: Counter[int], provenance: Mapping[str, object]) -> list[PredictedClass]:
-    source = provenance.get("source")
-    names = source.get("classes") if isinstance(source, dict) else None
-    if not isinstance(names, list):
-        names = []
+def _most_frequent(predicted: Counter[int], names: Sequence[object]) -> list[PredictedClass]:
     ranked = sorted(predicted.items(), key=lambda item: (-item[1], item[0]))[:_SHOWN]
     return [
         PredictedClass(index, str(names[index]) if 0 <= index < len(names) else f"class {index}", count)
@@ -379,11 +372,7 @@ def flagged_shares(pairs: ShardFolder, method: str | None, target: int = 0) -> l
     """
     if method is None:
         return None
-    labels, flags = np.zeros(0, np.int64), np.zeros(0, np.uint8)
-    for number in range(len(pairs.shards)):
-        shard = pairs.shard(number)
-        labels = np.concatenate([labels, shard.labels])
-        flags = np.concatenate([flags, shard.flags(method)[:, target]])
+    labels, flags = pairs.labels, pairs.flags(method, target)
     rows: list[ClassFlags] = []
     for label, name in enumerate(pairs.classes):
         own = flags[labels == label]

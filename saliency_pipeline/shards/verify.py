@@ -172,9 +172,7 @@ def _check_hash(path: Path, entry: ShardEntry) -> Iterator[str]:
 
 def _check_columns(shard: Shard) -> Iterator[str]:
     """Problems of the numbers stored with images and maps."""
-    source = shard.provenance.get("source")
-    names = source.get("classes") if isinstance(source, dict) else None
-    most = len(names) if isinstance(names, list) and names else 2**31
+    most = len(shard.source_classes) or 2**31
     predicted, score = shard.predictions
     checks: list[tuple[str, npt.NDArray[Any], float, float]] = [
         (schema.LABEL, shard.read(schema.LABEL), -1, len(shard.classes) - 1),

@@ -1,6 +1,6 @@
 """Crossed design, images x seeds: interval and test of a mean difference that treat both as random.
 
-With the shards' own split all repeats share their validation images. Repeats alone then say nothing about other images
+With the shards' own split all repeats share their validation images. Repeats alone are then no evidence on other images
 of the same kind, images alone nothing about other training runs.
 """
 

@@ -252,7 +252,7 @@ def calibration(labels: Labels, probabilities: Probabilities, bins: int = BINS) 
     """Expected calibration error and its bins (Guo et al. 2017, arXiv:1706.04599, equation 3).
 
     The confidence of an image is the probability of its predicted class. Bin m of M holds the images with a confidence
-    in ((m - 1) / M, m / M]; the error is the mean of |accuracy - confidence| over the bins, weighted by their images.
+    in ((m - 1) / M, m / M]; the error is the mean of `abs(accuracy - confidence)` over the bins, weighted by images.
     """
     edges = np.linspace(0, 1, bins + 1)
     confidence = probabilities.max(axis=1).astype(np.float64)
@@ -275,7 +275,7 @@ def intervals(
 ) -> Intervals:
     """Intervals of top-1 and top-5 by Wilson's score (JASA 22, 1927), of macro F1 by bootstrap percentiles.
 
-    What varies is the images evaluated, not the training: two runs differ by more than these intervals say. Wilson's
+    What varies is the images evaluated, not the training: two runs differ by more than these intervals show. Wilson's
     never have zero width, also where no image or every image is right. Each resample of the bootstrap (Efron and
     Tibshirani 1993, section 13.3) draws N of the N images with replacement; a class that it leaves out is left out of
     its macro F1. Where all resamples are alike, as with no image right or all, the ends are instead those of the F1 of

@@ -15,7 +15,7 @@ alpha / 4 point of the normal distribution. The boundaries are close to those of
 small chance of stopping early under the null; they are those of `sfLDOF` of R's gsDesign and of ldbounds.
 
 Student's t. The p of a look is that of a t test. As every look estimates the standard deviation anew, the tests of
-different looks are less correlated than Z: at the levels of Z, looks after 6, 8 and 10 pairs err in 5.8 %, not 5 %.
+different looks are less correlated than Z: at the levels of Z, looks after 6, 8 and 10 pairs have a level of 5.8 %.
 Jennison & Turnbull (Exact calculations for sequential t, χ² and F tests, Biometrika 78, 1991) integrate over two
 dimensions; here the boundaries of Z are computed for a smaller alpha, for which the t tests have the requested level.
 """

@@ -155,7 +155,7 @@ def dedupe(catalogue: Catalogue, groups: Sequence[int] | Places, policy: Policy)
             `drop-conflicts` does too, but removes groups with different labels altogether.
 
     Returns:
-        The catalogue, with all of its classes and a note of the number of removed images. `dropped` says which.
+        The catalogue, with all of its classes and a note of the number of removed images. See `dropped`.
 
     Raises:
         SalpipeError: unknown policy.

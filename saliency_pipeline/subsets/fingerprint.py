@@ -79,9 +79,6 @@ def fingerprint(data: bytes) -> Row:
     copy. The perceptual hashes are those of imagehash.phash (signs of the 64 lowest frequencies
     of the discrete cosine transform, http://www.hackerfactor.com/blog/index.php?/archives/432-Looks-Like-It.html).
 
-    Args:
-        data: the file's bytes.
-
     Returns:
         A scalar array of dtype `ROW`.
 

@@ -44,9 +44,9 @@ def prepare(
     Args:
         path: the data set.
         layout: its layout's name, or `auto`.
-        reading: how it is read.
+        reading: options for reading it.
         selection: classes, images and splits.
-        grouping: what is done with duplicates and groups of images.
+        grouping: treatment of duplicates and groups of images.
         cache: folder that keeps the images' fingerprints for the next run of the same command.
         progress: receives notes and progress.
 

@@ -41,7 +41,7 @@ def select(catalogue: Catalogue, selection: Selection) -> Catalogue:
     Returns:
         A catalogue of the selected records, in their order. Labels index the selected classes, in their order; a class
         that `classes`, `num_classes` and `min_per_class` keep stays even without images, unless `splits` are counts.
-        Notes say what else was left out.
+        Notes list everything else that was left out.
 
     Raises:
         SalpipeError: a class does not exist, there are too few classes or images, or nothing is left.

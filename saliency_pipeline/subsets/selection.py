@@ -17,7 +17,7 @@ MAX_IMAGES = 10**9
 @documented
 @dataclass(frozen=True)
 class Selection:
-    """Which classes and images of a data set are taken, and how they are split. All sampling is by hash.
+    """Selection of classes and images of a data set, and their split. All sampling is by hash.
 
     Applied in the order of the fields: first the classes, then the images, then their splits.
 
@@ -58,7 +58,7 @@ class Selection:
         None, "Splits of the size of a publication's, with equal numbers per class.", choices=tuple(RECIPES)
     )
     seed: int = setting(
-        0, "Random seed of all sampling: the same seed takes the same images everywhere.", range=(0, 2**32 - 1)
+        0, "Random seed of all sampling: the same seed selects the same images on every machine.", range=(0, 2**32 - 1)
     )
 
     def __post_init__(self) -> None:
@@ -103,7 +103,7 @@ class Selection:
 @documented
 @dataclass(frozen=True)
 class Grouping:
-    """What is done with duplicates and with images of one person, scene or patient."""
+    """Treatment of duplicates and of images of one person, scene or patient."""
 
     dedupe: str | None = setting(
         None,

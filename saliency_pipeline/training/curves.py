@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from saliency_pipeline.figures.plotting import (
     BLUE,
     FEW_POINTS,
-    GREY,
+    GRAY,
     ORANGE,
     VERBATIM,
     epoch_axis,
@@ -46,8 +46,8 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> No
         if best is not None:
             validation = column(rows, f"validation_{key}")[best]
             axes.plot(epochs[best], validation, "o", color=ORANGE, markersize=8, markeredgecolor="white", zorder=4)
-            axes.axvline(epochs[best], color=GREY, linewidth=0.8, linestyle=(0, (2, 3)), zorder=1)
-    rate.plot(epochs, column(rows, "lr"), color=GREY, **_line_style(len(rows)))
+            axes.axvline(epochs[best], color=GRAY, linewidth=0.8, linestyle=(0, (2, 3)), zorder=1)
+    rate.plot(epochs, column(rows, "lr"), color=GRAY, **_line_style(len(rows)))
 
     loss.set_ylim(0, _above(column(rows, "train_loss"), column(rows, "validation_loss")))
     rate.set_ylim(0, _above(column(rows, "lr")))
@@ -164,6 +164,6 @@ def _name_best(axes: Axes, epochs: npt.NDArray[np.float64], best: int, accuracy:
         textcoords="offset points",
         ha="right" if left else "left",
         va="top" if above else "bottom",
-        color=GREY,
+        color=GRAY,
         fontsize=11,
     )

@@ -1,7 +1,7 @@
 """Leaks: labels or images of the validation and test parts that may reach a network in training, and their refusal.
 
-Every check is per image and per map. The flag of a map tells if its source model was trained on the image, so that maps
-of several source models, each trained on other folds, need nothing else here.
+Every check is per image and per map. A map's flag states if its source model was trained on the image, so that maps
+of several source models, each trained on other folds, need no special treatment.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Leak:
         name: one of `training.config.LEAKS`.
         subject: the option or folder at fault.
         problem: description with numbers.
-        remedy: what to do instead.
+        remedy: remedy for the message.
         sentence: the problem as a full sentence without numbers or paths, for reports.
         images: number of leaked images; 0 if unknown or all.
     """
@@ -109,16 +109,12 @@ class LeakCheck:
     def source_images(self, config: TrainConfig, rows: Callable[[], Positions]) -> Leak | None:
         """The leak of a run that reads maps of held-out images on which the source model of the maps was trained.
 
-        Args:
-            config: options of the run.
-            rows: returns the positions of the held-out images, int64 (m,).
+        `rows` returns the positions of the held-out images, int64 (m,); it is called only if they matter.
         """
         if not reads_stored_maps(config):
             return None
-        source = self.pairs.provenance.get("source")
-        source = source if isinstance(source, dict) else {}
-        model, path = source.get("model"), str(self.pairs.path)
-        if not _records_training_images(source):
+        model, path = self.pairs.source.get("model"), str(self.pairs.path)
+        if not _records_training_images(self.pairs.source):
             return Leak(
                 SOURCE_IMAGES,
                 path,
@@ -143,13 +139,7 @@ class LeakCheck:
     def start_images(
         self, config: TrainConfig, rows: Callable[[], Positions], start: TrainingImages | None
     ) -> Leak | None:
-        """The leak of a run that starts from a network which was trained on held-out images.
-
-        Args:
-            config: options of the run.
-            rows: returns the positions of the held-out images, int64 (m,).
-            start: training images of that network; None without such a network.
-        """
+        """The leak of a run that starts from a network which was trained on held-out images; see `source_images`."""
         if start is None:
             return None
         subject = f"--weights {config.weights}" if config.start is None else f"--from {config.start}"
@@ -221,13 +211,7 @@ def start_of(config: TrainConfig) -> TrainingImages | None:
 
 
 def training_images(config: TrainConfig, pairs: ShardFolder, rows: Positions) -> TrainingImages:
-    """Images that the network of a run is trained on: its training images and those of the network it starts from.
-
-    Args:
-        config: options of the run.
-        pairs: its shards.
-        rows: positions of its training images, int64 (n,).
-    """
+    """Images that the network of a run is trained on: its training images and those of the network it starts from."""
     own, start = TrainingImages.of(pairs.source_sha256[rows]), start_of(config)
     return own if start is None else own | start
 

@@ -46,12 +46,7 @@ def choose_precision(network: nn.Module, spec: NetworkSpec, batch: Prepared) -> 
 
     Only for devices with instructions for bf16, in which some networks are slower all the same. Speeds are measured
     once per kind of machine, network and batch and cached in the user's cache folder; the gradient is compared every
-    time.
-
-    Args:
-        network: network in training mode; left unchanged.
-        spec: specification of the network.
-        batch: images, maps and labels on the network's device.
+    time. The network is in training mode and left unchanged.
     """
     device = batch[0].device
     key = "; ".join(

@@ -114,10 +114,6 @@ def training_processes() -> Processes:
 def connect(device: str, progress: Progress) -> ConnectedProcesses:
     """Connect the processes that torchrun started; without torchrun this process is alone.
 
-    Args:
-        device: see `find_device`.
-        progress: receives a note about variables that are ignored.
-
     Raises:
         SalpipeError: the device is not available, or as in `training_processes`.
     """

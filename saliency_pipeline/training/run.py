@@ -153,7 +153,7 @@ def _train(
     images = training_images(config, pairs, setup.train.dataset.rows) if leading else None
     if leading:
         config.write(folder)
-    about = {"config": asdict(config), **{name: provenance[name] for name in ("shards", "groups", "initialization")}}
+    record = {"config": asdict(config), **{name: provenance[name] for name in ("shards", "groups", "initialization")}}
     try:
         with torch.random.fork_rng([processes.device] if processes.device.type == "cuda" else []):
             while state.epoch < config.epochs and not (config.patience and state.stale >= config.patience):
@@ -163,7 +163,7 @@ def _train(
                 if leading:
                     write_predictions(folder, pairs.keys_at(validation.rows), validation.labels, logits, pairs.classes)
                     if better:
-                        write_trained(folder / BEST, network, spec, about | {"scores": _scores(row)}, images)
+                        write_trained(folder / BEST, network, spec, record | {"scores": _scores(row)}, images)
                     trainer.save()
                     write_metrics(folder, state.rows)
                     board.add(row)

@@ -86,11 +86,7 @@ def environment(device: torch.device, world: int) -> dict[str, Any]:
 
 
 class TensorBoardWriter:
-    """Writes scalars for TensorBoard.
-
-    Args:
-        folder: folder of the run.
-        wanted: False to write nothing.
+    """Writes scalars for TensorBoard, if wanted.
 
     Raises:
         SalpipeError: TensorBoard is not installed.

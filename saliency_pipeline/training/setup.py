@@ -70,14 +70,7 @@ class Setup:
 def set_up(
     config: TrainConfig, pairs: ShardFolder, device: torch.device, groups: Groups | None = None, world: int = 1
 ) -> Setup:
-    """Build and initialize the network, and choose the images.
-
-    Args:
-        config: the options.
-        pairs: the images and maps.
-        device: device of the network.
-        groups: images that folds keep together, from `find_groups`; None to search for them.
-        world: number of processes that train together.
+    """Build and initialize the network, and choose the images; `groups` are searched for if they are None.
 
     Raises:
         SalpipeError: an invalid option, a leak that is not accepted, or unsuitable shards.
@@ -125,7 +118,7 @@ def check_batches(network: nn.Module, spec: NetworkSpec, batch_size: int, images
     if not layer:
         return
     larger = next((size for size in range(2, images + 1) if images // -(-images // size) > 1), None)
-    remedy = f"use --batch-size {larger}" if larger else "give it more training images"
+    remedy = f"use --batch-size {larger}" if larger else "add training images"
     raise SalpipeError(
         f"--batch-size {batch_size}: of {images} training images a step has only one, for which BatchNorm ({layer}) "
         f"needs larger frames than {spec.size}x{spec.size}; {remedy}, or shards of a larger --size"
@@ -184,11 +177,6 @@ def datasets(
 
 def split_of(config: TrainConfig, pairs: ShardFolder, groups: Groups | None = None) -> Split:
     """Training and validation images of a configuration.
-
-    Args:
-        config: the options.
-        pairs: the images.
-        groups: as in `set_up`; only folds need them.
 
     Raises:
         SalpipeError: as `choose_split` and `find_groups`.

@@ -30,13 +30,7 @@ def start_distance(network: nn.Module, spec: NetworkSpec, inputs: Inputs, valida
     """Distance of a network from its own backbone without maps, the baseline with the same initial weights.
 
     Both see the same images: up to 16 of the validation images, without augmentation, in float32. A distance is
-    |own - backbone| / |backbone|, Euclidean norms over all images and values.
-
-    Args:
-        network: the network with its initial weights; left unchanged.
-        spec: specification of the network.
-        inputs: moves batches to the network's device.
-        validation: the validation images.
+    |own - backbone| / |backbone|, Euclidean norms over all images and values. The network is left unchanged.
 
     Returns:
         `features` (what the classifier reads) and `logits`, each with `eval` (running statistics of BatchNorm) and

@@ -31,13 +31,7 @@ Logits = npt.NDArray[np.float32]
 class Trainer:
     """Trains the network of a set-up and keeps its checkpoint.
 
-    Args:
-        setup: network, images and resolved options.
-        processes: the processes that train together.
-        folder: folder of the run, for checkpoints.
-        shuffle: rows per block and blocks per window; None where all rows fit into memory.
-        save_seconds: longest time between two checkpoints.
-        progress: receives the steps of each epoch.
+    `shuffle` has rows per block and blocks per window; None where all rows fit into memory.
 
     Attributes:
         network: the network, whose tensors are the checkpoint's.
@@ -106,11 +100,7 @@ class Trainer:
         self.progress.stop()
 
     def step(self, batch: Batch, indices: npt.NDArray[np.integer]) -> tuple[float, int]:
-        """Take one step of the optimizer.
-
-        Args:
-            batch: the images of this process.
-            indices: indices of the images of all processes.
+        """Take one step of the optimizer; `batch` has the images of this process, `indices` those of all processes.
 
         Returns:
             Sum of the losses, and number of correct predictions, of all processes.

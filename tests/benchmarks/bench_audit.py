@@ -131,7 +131,7 @@ def measure(folders: list[Path], threshold: float) -> tuple[dict[str, float], li
 def judged(
     keys: list[str], pairs: np.ndarray, groups: np.ndarray, one: dict[int, int]
 ) -> tuple[dict[str, object], list[tuple[str, str]]]:
-    """Precision and recall, and the pairs that are false."""
+    """Precision, recall, and the false pairs."""
     names = [key.rpartition("/")[2].removesuffix(".jpg").partition("_") for key in keys]
     kinds = [kind for _, _, kind in names]
     numbers = [int(number) for number, _, _ in names]
@@ -170,7 +170,7 @@ def montage(root: Path, pairs: list[tuple[str, str]], path: Path) -> None:
 
 
 def main() -> None:
-    """Make the files, look for duplicates, print; the last line is JSON."""
+    """Make the files, search for duplicates, print; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="*", help="photographs; tiles of scikit-image's by default")
     parser.add_argument("-n", type=int, help="files; 20000, or six a tile")

@@ -3,7 +3,7 @@
 Each arm is a process of its own; arms alternate over the rounds and the best round of each counts.
 
     salpipe    the whole task on n/4 and on n images: (n - n/4) / (t(n) - t(n/4)), without preparing the engine
-    forward    frames in memory through the network up to the explained layer, on the very back end, precision, batch
+    forward    frames in memory through the network up to the explained layer, on the very backend, precision, batch
                size and streams that `generate` chose: nothing is decoded, explained or written
     captum     finds the predicted class and explains it with LayerGradCam or Saliency, frames in memory, at its best
                batch size of 1, 4 and 16 (16, 64 and 256 on a GPU)

@@ -27,7 +27,7 @@ def test_the_result_is_on_standard_output_and_notes_are_not(images: Path, tmp_pa
     assert result.stdout.splitlines() == [
         f"{images}: 5 images, 1 of them unreadable",
         "1 group of duplicates: 1 exact, 1 near",
-        "1 group with different labels, 1 across splits; 2 images of validation or test in training too",
+        "1 group with different labels, 1 across splits; 2 images of validation or test also in training",
         f"{tmp_path / 'audit' / 'duplicates.html'}",
     ]
     assert "1 of 5 images cannot be read" in result.stderr
@@ -49,7 +49,7 @@ def test_names_of_folders_stay_in_their_lines(images: Path, tmp_path: Path) -> N
     result = audit(images, "-o", tmp_path / "two\nlines", "-q", "--exact-only")
     assert result.stdout.splitlines()[1:] == [
         "1 group of duplicates: 1 exact, near ones not searched",
-        "0 groups with different labels, 1 across splits; 1 image of validation or test in training too",
+        "0 groups with different labels, 1 across splits; 1 image of validation or test also in training",
         f"'{tmp_path}/two\\nlines/duplicates.html'",
     ]
 

@@ -1,4 +1,4 @@
-"""`salpipe compare`: what it prints, and what it answers to options that cannot be."""
+"""`salpipe compare`: output, and errors for impossible options."""
 
 import json
 from pathlib import Path
@@ -71,7 +71,7 @@ def test_a_dry_run_names_questions_rules_and_inner_runs(shards: Path, tmp_path: 
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
     assert [line.split(":")[0] for line in lines[:6]] == [
-        f"{what}{arm}, all images" for what in ("tuning of ", "") for arm in ("baseline", "half", "half-uniform")
+        f"{stage}{arm}, all images" for stage in ("tuning of ", "") for arm in ("baseline", "half", "half-uniform")
     ]
     assert lines[6:10] == [
         "half vs. baseline (reference)",

@@ -39,7 +39,7 @@ def test_the_report_is_on_standard_output_and_notes_are_not(listed, tmp_path):
     result = fetch(listed, tmp_path / "out")
     assert result.exit_code == 0
     first, *rest = result.stdout.splitlines()
-    assert first.startswith(f"{tmp_path / 'out'}: 1 of 2 images there, 1 downloaded now (0.0 MB in ")
+    assert first.startswith(f"{tmp_path / 'out'}: 1 of 2 images present, 1 downloaded now (0.0 MB in ")
     assert rest == [
         "ok 1, not-found 1",
         "2 listed: 1 present (0 duplicated), 0 wrong md5, 0 damaged, 1 missing",
@@ -74,7 +74,7 @@ def test_a_run_without_an_image_fails(listed, tmp_path):
     out = f"'{tmp_path}/of\\nBob'"
     assert result.exit_code == 1
     first, *rest = result.stdout.splitlines()
-    assert first.startswith(f"{out}: 0 of 1 images there, 0 downloaded now (")
+    assert first.startswith(f"{out}: 0 of 1 images present, 0 downloaded now (")
     assert rest[0] == "not-found 1"
     assert result.stderr.splitlines()[-1] == (
         f"salpipe: error: {out}: no image is present; see fetch.jsonl in it for the outcome per URL"
@@ -84,13 +84,13 @@ def test_a_run_without_an_image_fails(listed, tmp_path):
     assert fetch(listed, tmp_path / "of\nBob", "--person", "Bob", "--check").exit_code == 0
 
 
-def test_nobody_takes_the_place_of_the_log(listed, tmp_path):
+def test_no_person_takes_the_place_of_the_log(listed, tmp_path):
     named = tmp_path / "dev_urls.txt"
     named.write_text(listed.read_text().replace("Bob\t1\t", "Fetch.JSONL\t1\t"))
     result = fetch(named, tmp_path / "out")
     assert result.exit_code == 0
-    assert ": 1 of 1 images there" in result.stdout
-    assert "salpipe: dev_urls.txt:2: nobody's folder can be called fetch.jsonl\n" in result.stderr
+    assert ": 1 of 1 images present" in result.stdout
+    assert "salpipe: dev_urls.txt:2: a folder cannot have the name of the log, fetch.jsonl\n" in result.stderr
 
 
 def test_check_downloads_nothing(listed, tmp_path):
@@ -105,7 +105,7 @@ def test_check_downloads_nothing(listed, tmp_path):
 def test_mistakes_are_one_line(listed, tmp_path):
     result = fetch(listed, tmp_path, "--person", "Adda")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == f"salpipe: error: {listed}: nobody called 'Adda' in it; did you mean 'Ada'?\n"
+    assert result.stderr == f"salpipe: error: {listed}: no person called 'Adda' in it; did you mean 'Ada'?\n"
     assert fetch(listed, tmp_path, "--jobs", 0).exit_code == 2
     assert fetch(listed, tmp_path, "--timeout", 0).exit_code == 2
     assert fetch(tmp_path / "none", tmp_path).exit_code == 2

@@ -64,9 +64,9 @@ def test_json_is_one_object_and_all_of_standard_output(
     }
 
 
-def test_a_slice_says_that_others_are_not_done(images: Path, tmp_path: Path) -> None:
+def test_a_part_reports_that_others_are_not_complete(images: Path, tmp_path: Path) -> None:
     result = generate(images, "-o", tmp_path / "shards", *COMMAND, "--shards", "1/2")
-    assert "5 images in 2 shards (2 written now), 0 rejected; this slice is done; others are not" in result.stdout
+    assert "5 images in 2 shards (2 written now), 0 rejected; this part is complete; others are not" in result.stdout
     result = generate(images, "-o", tmp_path / "shards", *COMMAND, "--shards", "2/2")
     assert "4 images in 1 shard (1 written now), 0 rejected; complete" in result.stdout
 
@@ -195,7 +195,7 @@ def test_too_many_rejects_end_with_their_own_code_after_the_report(tmp_path: Pat
         assert generate(images, "-o", tmp_path / "shards", *COMMAND, "--max-rejects", limit).exit_code == 0
 
 
-def test_a_bar_is_drawn_on_a_terminal(
+def test_a_bar_is_shown_on_a_terminal(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from saliency_pipeline.cli.generate import TerminalProgress

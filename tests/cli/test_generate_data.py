@@ -83,7 +83,7 @@ def test_a_tar_is_explained_in_place_and_its_boxes_are_kept(imagenet: Path, tmp_
     assert verify(tmp_path / "shards", deep=True).problems == ()
 
 
-def test_classes_and_images_are_drawn(imagenet: Path, tmp_path: Path) -> None:
+def test_classes_and_images_are_sampled(imagenet: Path, tmp_path: Path) -> None:
     arguments = ("-o", tmp_path / "shards", *COMMAND, "--classes", "kit fox", "--per-class", "3")
     done(imagenet, *arguments)
     assert Manifest.read(tmp_path / "shards").header.classes == ("kit fox",)
@@ -94,13 +94,13 @@ def test_classes_and_images_are_drawn(imagenet: Path, tmp_path: Path) -> None:
     assert "selection.seed None -> 1" in other.stderr
 
 
-def test_a_dry_run_says_where_another_plan_is_in_the_way(imagenet: Path, tmp_path: Path) -> None:
+def test_a_dry_run_reports_a_conflicting_plan(imagenet: Path, tmp_path: Path) -> None:
     arguments = ("-o", tmp_path / "shards", "--per-class", "2")
     done(imagenet, *arguments, *COMMAND)
     assert "refused" not in done(imagenet, *arguments, *COMMAND, "--dry-run").stderr
     assert json.loads(done(imagenet, *arguments, *COMMAND, "--dry-run", "--json").stdout)["refused"] is None
     refusal = done(imagenet, *arguments, *COMMAND, "--seed", "1", "--dry-run").stderr.splitlines()[-1]
-    assert refusal.startswith("salpipe: without --dry-run this is refused: ")
+    assert refusal.startswith("salpipe: without --dry-run this would be refused: ")
     assert "holds the shards of another plan (records " in refusal
     for option, value, difference in (
         ("--size", "96", "size 64 -> 96"),
@@ -115,7 +115,7 @@ def test_a_dry_run_says_where_another_plan_is_in_the_way(imagenet: Path, tmp_pat
     assert "damaged or not a plan" in done(imagenet, *arguments, "--dry-run").stderr
 
 
-def test_options_of_another_plan_are_told_before_images_are_listed(
+def test_options_of_another_plan_are_reported_before_images_are_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = photographs(tmp_path / "photos", ["a/1.png"])
@@ -141,7 +141,7 @@ def test_options_of_another_plan_are_told_before_images_are_listed(
     ],
 )
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
-def test_what_is_misspelt_is_told_before_images_are_listed(
+def test_misspelt_values_are_reported_before_images_are_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str, dry: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -157,7 +157,7 @@ def test_what_is_misspelt_is_told_before_images_are_listed(
     assert not (tmp_path / "shards").exists()
 
 
-def test_an_unusable_file_of_weights_is_told_before_torch_is_imported(tmp_path: Path) -> None:
+def test_an_unusable_file_of_weights_is_reported_before_torch_is_imported(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("# Read me")
     script = (
         "import sys\nfrom saliency_pipeline.models.files.file_kinds import check_weights\n"

@@ -28,9 +28,9 @@ def flip_last_bit(path: Path) -> None:
 def test_intact_shards_are_reported(shards: Path) -> None:
     result = verify(shards)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == f"{shards}: 12 images in 3 shards, structure in order\n"
-    assert verify(shards, "--deep").stdout == f"{shards}: 12 images in 3 shards, hashes and values in order\n"
-    assert verify(shards / "shard-00001.h5").stdout.endswith(": 3 images in 1 shard, structure in order\n")
+    assert result.stdout == f"{shards}: 12 images in 3 shards, structure intact\n"
+    assert verify(shards, "--deep").stdout == f"{shards}: 12 images in 3 shards, hashes and values intact\n"
+    assert verify(shards / "shard-00001.h5").stdout.endswith(": 3 images in 1 shard, structure intact\n")
 
 
 def test_damage_is_named_with_its_own_code(shards: Path) -> None:

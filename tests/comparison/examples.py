@@ -114,14 +114,14 @@ def runs(
 
 
 def predictions(random: np.random.Generator, accuracy: float) -> Predictions:
-    """Predictions that are correct as often as asked, or else any class."""
+    """Predictions that are correct with a given probability, otherwise of any class."""
     labels = [CLASSES[image % len(CLASSES)] for image in range(IMAGES)]
     predicted = [label if random.random() < accuracy else str(random.choice(CLASSES)) for label in labels]
     return Predictions(tuple(f"{label}/{i}.jpg" for i, label in enumerate(labels)), tuple(labels), tuple(predicted))
 
 
 def settings(**options: Any) -> dict[str, Any]:
-    """Arguments of `compare`: options of `ComparisonConfig` and `Execution`, and others as they are."""
+    """Arguments of `compare`: options of `ComparisonConfig` and `Execution`, others unchanged."""
     return {
         "config": take(ComparisonConfig, options),
         "execution": take(Execution, options),

@@ -1,4 +1,4 @@
-"""A data set in which knowing where to look is all there is to know: the positive control of `compare`."""
+"""A data set whose classes are only visible at the place that the maps mark: the positive control of `compare`."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ PROVENANCE = {"source": {"model": "none", "weights": "none", "layer": "none"}, "
 
 
 def marked(path: Path, images: int = 160, *, seed: int = 0) -> Path:
-    """Noise with one patch of each class's color at a random place; which of them is the class the map alone says.
+    """Noise with one patch of each class's color at a random place; only the map shows which of them is the class.
 
     Two methods are stored, 6 x 6: `truth` is 1 over the patch of the class and 0 elsewhere, `nothing` is 1 over a
     place drawn from all four patches. Without the map every class looks alike, so that nobody does better than one

@@ -180,7 +180,7 @@ def _arm(
 ) -> dict[str, Any]:
     epochs = curves.shape[1]
     reached = [next((e + 1 for e, value in enumerate(curve) if value >= threshold), None) for curve in curves]
-    finals, known = curves[:, -1], [epoch for epoch in reached if epoch is not None]
+    finals, hits = curves[:, -1], [epoch for epoch in reached if epoch is not None]
     runs = [
         {"seed": seed, "fold": fold, "final": float(curve[-1]), "best": float(curve.max()), "area": float(curve.mean())}
         | {"time": _time(curve), "gap": 0.05, "epochs_to_threshold": epoch, "test": None, "curve": curve.tolist()}
@@ -201,8 +201,8 @@ def _arm(
         "test": None,
         "time": _spread(times),
         "own_level": 0.95 * float(finals.mean()),
-        "median_epochs_to_threshold": float(np.median(known)) if 2 * len(known) > len(reached) else None,
-        "never_reached": len(reached) - len(known),
+        "median_epochs_to_threshold": float(np.median(hits)) if 2 * len(hits) > len(reached) else None,
+        "never_reached": len(reached) - len(hits),
         "recalls": random.uniform(0.5, 0.9, classes).tolist(),
         "interquartile": {"value": float(np.median(finals)), "low": float(finals.min()), "high": float(finals.max())},
     }

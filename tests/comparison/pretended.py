@@ -24,7 +24,7 @@ def _pretend_evaluation(run: Path, shards: str, part: str, folder: Path, **_: ob
 
 
 class Pretended:
-    """Stands for `train` in `comparison.jobs`.
+    """Replaces `train` in `comparison.jobs`.
 
     Attributes:
         trained: folders of runs that were trained, in order, with their options.

@@ -90,7 +90,7 @@ def test_every_contrast_has_the_probability_of_superiority():
     assert speed["statistics"]["mean"] < 0
 
 
-def test_a_search_that_nobody_made_is_a_warning():
+def test_a_missing_search_is_a_warning():
     def content(searched: bool) -> bool:
         duplicates = {"searched": searched, "images": 0, "groups": 0, "by": None}
         return any("near duplicates were not searched" in w for w in results(duplicates=duplicates)["warnings"])

@@ -1,4 +1,4 @@
-"""Comparisons from shards to results: what is trained, what is kept, what is refused, and what a kill costs."""
+"""Comparisons from shards to results: trained, kept and refused runs, and runs lost by a kill."""
 
 import csv
 import dataclasses
@@ -341,7 +341,7 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The results of two processes that nothing happens to."""
+    """The results of two processes without a kill."""
     folder = tmp_path_factory.mktemp("undisturbed") / "whole"
     subprocess.run(command(shards, folder), env=environment(), check=True, capture_output=True)
     return (folder / "results.json").read_bytes()

@@ -31,7 +31,7 @@ def test_three_points_more_at_every_epoch_are_no_faster_convergence():
         assert speed["verdict"] == "undecided"
 
 
-def test_faster_convergence_is_said_of_the_time_to_its_own_final_accuracy_alone():
+def test_faster_convergence_is_claimed_by_the_time_to_its_own_final_accuracy_alone():
     comparison = results(paces={"half": 1.0}, noise=0.003, plan={"primary": primary(measure="speed")})
     assert comparison["verdict"]["word"] == "faster"
     assert "reached 95 % of its own final accuracy" in comparison["verdict"]["sentence"]
@@ -59,7 +59,7 @@ def test_where_the_maps_point_helped_takes_all_own_controls():
     assert "not shown to be better than its controls half-mismatched and half-center-prior" in text
 
 
-def test_nor_is_it_said_without_controls_or_without_mismatched_maps():
+def test_nor_is_it_claimed_without_controls_or_without_mismatched_maps():
     assert "without a control it may be the extra branch rather than the maps" in sentence(
         names=("baseline", "half"), effects=LARGE
     )
@@ -68,7 +68,7 @@ def test_nor_is_it_said_without_controls_or_without_mismatched_maps():
     assert "without a control that reads maps of other images" in text
 
 
-def test_it_is_never_said_of_learned_which_reads_no_maps():
+def test_it_is_never_claimed_for_learned_which_reads_no_maps():
     for names in (("baseline", "learned"), ("baseline", "learned", "half", "half-mismatched", "half-center-prior")):
         text = sentence(names=names, effects={"learned": 0.08})
         assert "learned: " in text
@@ -116,7 +116,7 @@ def test_every_verdict_is_about_this_data_set_and_says_so_once(options):
     assert "pairs" not in text or "pairs of runs" in text
 
 
-def test_a_difference_that_is_too_small_to_be_found_is_told_with_what_would_be():
+def test_an_undecided_difference_is_stated_with_the_detectable_one():
     comparison = results()
     detected = comparison["settings"][0]["contrasts"][0]["final"]["detectable"]
     assert (

@@ -141,7 +141,7 @@ def test_inputs_of_several_kinds_are_refused(shards: list[Path], comparisons: li
 
 
 def faked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, dict[str, Any]]]:
-    """Comparisons that train nothing, and with which arguments they were called."""
+    """Comparisons that train nothing, with the arguments of their calls."""
     calls: list[tuple[Path, dict[str, Any]]] = []
 
     def compare(shards: Path, output: Path, arms: Any, shared: Any, *options: Any, **_: Any) -> Comparison:

@@ -33,7 +33,7 @@ RUNS = {
 
 
 def weights_file(path: Path, seed: int) -> Path:
-    """A file of weights of the backbone, drawn at random."""
+    """A file of random weights of the backbone."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         save_file(timm.create_model("test_resnet", num_classes=10).state_dict(), path)

@@ -64,7 +64,7 @@ def test_without_a_search_the_results_say_so(tmp_path: Path) -> None:
 
 
 def test_copies_across_the_shards_own_splits_are_warned_of(tmp_path: Path) -> None:
-    """At 7658d53 files of the same bytes alone were."""
+    """An earlier version warned only of files with the same bytes."""
     shards = copied(tmp_path / "shards", splits=[0] * PHOTOS + [1] * len(COPIED))
     comparison = compare(shards, tmp_path / "out", ARMS, ONCE, **settings(folds=0, repeats=1, jobs=1))
     (warning,) = (warning for warning in comparison.results.warnings if "duplicates" in warning)

@@ -45,7 +45,9 @@ def test_without_shared_memory_runs_are_trained_one_by_one(
     notes = Notes()
     quick = dataclasses.replace(QUICK, epochs=1)
     assert compare(shards, tmp_path, ARMS[:2], quick, **settings(folds=2, repeats=1, jobs=2), progress=notes).runs == 4
-    assert [note for note in notes.all if "/dev/shm" in note] == ["/dev/shm: read-only; --jobs 2 is done one by one"]
+    assert [note for note in notes.all if "/dev/shm" in note] == [
+        "/dev/shm: read-only; running one job at a time instead of --jobs 2"
+    ]
 
 
 def raising(error: BaseException) -> Callable[..., None]:

@@ -25,10 +25,10 @@ def shards(path: Path, groups: dict[int, int], files: dict[int, int] | None = No
         rows.splits[int(image.removeprefix("image"))] = split
     for image, other in (files or {}).items():
         rows.sha256[image] = rows.sha256[other]
-    known = np.full(COUNT, -1, np.int64)
-    known[list(groups)] = list(groups.values())
+    numbers = np.full(COUNT, -1, np.int64)
+    numbers[list(groups)] = list(groups.values())
     header = ShardHeader("plan", PROVENANCE, CLASSES[:3], SIZE, "raw", MAPS, groups=bool(groups))
-    return ShardFolder(store(path, header, replace(rows, groups=known if groups else ()), 2))
+    return ShardFolder(store(path, header, replace(rows, groups=numbers if groups else ()), 2))
 
 
 def duplicates(pairs: ShardFolder) -> np.ndarray:
@@ -39,7 +39,7 @@ def warnings(pairs: ShardFolder, folds: int) -> list[str]:
     return divided_groups(pairs, find_groups(TrainConfig(), pairs), folds)
 
 
-def test_near_duplicates_are_known_where_they_were_looked_for_and_copies_always(tmp_path: Path) -> None:
+def test_near_duplicates_are_grouped_after_a_search_and_copies_always(tmp_path: Path) -> None:
     near = duplicates(shards(tmp_path / "near", {0: 0, 3: 0, 9: 4, 20: 4}))
     assert near[0] == near[3] != near[9] == near[20]
     assert len(set(near.tolist())) == COUNT - 2

@@ -193,7 +193,7 @@ def test_the_same_comparisons_give_the_same_results():
 
 
 def test_a_comparison_between_two_looks_does_not_count():
-    """Whoever combined after each look would err more often than 5 %."""
+    """Combining after each look would have an error rate above 5 %."""
     between = {"planned": 5, "made": [LOOK | {"repeats": 1, "pairs": 5, "fraction": 0.64, "decided": False}]}
     comparison = over(0.03, 0.031, 0.032, looks=between)
     assert comparison["verdict"]["word"] == "too few data sets"

@@ -35,7 +35,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def effect(size: float) -> Any:
-    """Scores of runs in which a second branch is worth so much, with a noise that the pair and the arm decide."""
+    """Scores of runs with an effect of the second branch, and noise that depends on pair and arm."""
 
     def score(config: TrainConfig) -> float:
         noise = np.random.default_rng([config.run_seed, config.arch == "baseline"]).normal(0, 0.01)
@@ -70,7 +70,7 @@ def test_repeats_are_not_added_after_looking(shards: Path, tmp_path: Path, monke
 def test_arms_and_budgets_are_not_left_out_afterwards(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a control that was not beaten, or a budget, the same runs would say more."""
+    """Without a budget, or a control that was not beaten, the same runs would support a stronger claim."""
     Pretended(monkeypatch, effect(0.0))
     made(shards, tmp_path, (BASELINE, HALF, UNIFORM), per_class=("5", "all"), repeats=1)
     with pytest.raises(PlanMismatchError, match="arm half-uniform is left out"):
@@ -95,7 +95,7 @@ def test_before_the_first_run_is_finished_repeats_may_change(
 def test_a_finished_run_was_seen_also_where_nothing_was_analyzed(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Progress names the accuracy of every run, so that whoever interrupts a comparison has looked."""
+    """Progress notes have the accuracy of every run, so that an interrupted comparison counts as looked at."""
     begun: list[TrainConfig] = []
 
     def interrupted(config: TrainConfig) -> float:

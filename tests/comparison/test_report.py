@@ -39,7 +39,7 @@ def page(folder: Path) -> Page:
 
 @pytest.fixture(scope="module")
 def budgets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, Path]:
-    """The page of two settings with everything that is optional, and its folder."""
+    """The page of two settings with all optional parts, and its folder."""
     place = tmp_path_factory.mktemp("budgets")
     looks = {
         "planned": 4,
@@ -134,7 +134,7 @@ def test_looks_starts_maps_duplicates_and_tuning_are_shown(budgets: tuple[Page, 
     words = budgets[0].text
     assert "4 looks are planned, 2 made" in words
     assert "1 of 4 1 5 62.5 % 0.0021 0.200 no 2 of 4 2 10 81.1 % 0.0244 0.012 yes" in words
-    assert "118 of 120 runs that this look takes are finished" in words
+    assert "118 of 120 runs required for this look are finished" in words
     assert "half 0.62 0.50 0.56 0.43 neutral 0 0 0 0" in words
     assert "1 of 3 classes have maps that are all zero or constant" in words
     assert "<b>shirt</b> 80 12.5 % 25.0 %" in words

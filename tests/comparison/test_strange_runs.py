@@ -1,4 +1,4 @@
-"""Runs and comparisons from elsewhere: what is in their folders is looked at before it is believed."""
+"""Runs and comparisons of unknown origin: the contents of their folders are checked before use."""
 
 import json
 from pathlib import Path
@@ -23,11 +23,11 @@ ROW: dict[str, Any] = dict.fromkeys(COLUMNS, 1)
 
 @pytest.fixture
 def finished(tmp_path: Path) -> Path:
-    """A run folder with all that is read of it."""
+    """A run folder with all files that are read."""
     TrainConfig(epochs=1).write(tmp_path)
     (tmp_path / SUMMARY).write_text('{"epochs": 1}')
-    about = {"images": {"train": 2, "validation": 1}, "shards": {"plan": "p", "path": "s"}}
-    (tmp_path / PROVENANCE).write_text(json.dumps(about | {"initialization": {"sha256": "x"}}))
+    record = {"images": {"train": 2, "validation": 1}, "shards": {"plan": "p", "path": "s"}}
+    (tmp_path / PROVENANCE).write_text(json.dumps(record | {"initialization": {"sha256": "x"}}))
     (tmp_path / METRICS).write_text(json.dumps(ROW) + "\n")
     (tmp_path / VALIDATION).write_text("key,label,predicted,score\na,cat,dog,0.5\n")
     return tmp_path
@@ -129,7 +129,9 @@ def test_a_plan_that_cannot_be_is_one_line(tmp_path: Path, text: str) -> None:
         chosen_before(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{}", '{"about": []}', '{"about": {"method": 3}, "settings": []}', '{"settings": 1}'])
+@pytest.mark.parametrize(
+    "text", ["{}", '{"record": []}', '{"about": {"method": 3}, "settings": []}', '{"settings": 1}']
+)
 def test_results_that_cannot_be_are_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "results.json").write_text(text)
     (tmp_path / "costs.json").write_text("{}")

@@ -70,7 +70,7 @@ def test_five_budgets_are_not_five_chances():
 
 
 def family_errors(simulations: int, budgets: int, monkeypatch: pytest.MonkeyPatch) -> tuple[float, float]:
-    """Share of simulated comparisons of nothing in which any secondary verdict finds something.
+    """Share of simulated comparisons without a difference in which any secondary verdict is significant.
 
     Returns:
         With one family for all, and with one per budget and measure.

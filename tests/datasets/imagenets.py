@@ -50,7 +50,7 @@ def unlabeled_name(number: int) -> str:
 
 
 def described(catalogue: Catalogue) -> tuple[Any, ...]:
-    """All that must be equal in every shape."""
+    """Everything that must be equal in every layout."""
     images = [(record.key, record.label, record.split, record.read()) for record in catalogue.records]
     return images, catalogue.classes, catalogue.ids
 
@@ -184,7 +184,7 @@ def solution(root: Path, part: str) -> None:
 
 
 def annotations() -> dict[str, bytes]:
-    """What Kaggle's lists say as ILSVRC's XML files, by their paths in its archives of boxes."""
+    """The boxes of Kaggle's lists as ILSVRC's XML files, by their paths in its archives of boxes."""
     files = {}
     for image, text in BOXES.items():
         words = text.split()

@@ -11,7 +11,7 @@ from tests.datasets.archives import write_tar
 
 
 def read(path: Path, *names: str) -> Catalogue:
-    """A shard of these files; those that end with .cls say 0, or 1 where their name has a 1."""
+    """A shard of these files; those that end with .cls contain 0, or 1 if their name has a 1."""
     return read_images(
         write_tar(path / "x-0.tar", {name: str(int("1" in name)).encode() for name in names}), "webdataset"
     )

@@ -58,8 +58,8 @@ def test_patterns_in_decomposed_letters_match() -> None:
 def test_names_that_look_alike_stay_two_classes_and_are_noted(tmp_path: Path, other: str) -> None:
     catalogue = read_images(make(tmp_path, "train/Dog/1.jpg", f"val/{other}/1.jpg"))
     assert len(catalogue.classes) == 2
-    what = "differ by case only" if other == "dog" else "look alike"
-    assert sum(f"names of 2 classes that {what}" in note for note in catalogue.notes) == 1
+    difference = "differ by case only" if other == "dog" else "look alike"
+    assert sum(f"names of 2 classes that {difference}" in note for note in catalogue.notes) == 1
     assert all(note.isprintable() for note in catalogue.notes)
 
 

@@ -36,7 +36,7 @@ def pixels(row: int) -> bytes:
 
 
 def write(path: Path, rows: Sequence[Row], names: object = None, *, group: int = 2, **options: Any) -> Path:
-    """A table as the `datasets` library writes it: paths and labels a row, with names of classes beside the schema."""
+    """A table of the `datasets` library: a path and a label per row, with names of classes beside the schema."""
     images = [{"bytes": pixels(row), "path": name} for row, (name, _) in enumerate(rows)]
     table = pa.table({"image": pa.array(images, STRUCT), "label": pa.array([label for _, label in rows], pa.int64())})
     return write_table(path, table, names, row_group_size=group, **options)

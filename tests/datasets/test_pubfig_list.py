@@ -201,5 +201,5 @@ def test_rows_of_some_people(tmp_path):
     rows, _ = read(tmp_path, ROW + "\n" + ROW.replace("one", "two"))
     assert of_people(rows, [], "list") == rows
     assert [row.person for row in of_people(rows, ["person_two"], "list")] == ["person two"]
-    with pytest.raises(SalpipeError, match=r"^list: nobody called 'zzz' in it; use a name of the list$"):
+    with pytest.raises(SalpipeError, match=r"^list: no person called 'zzz' in it; use a name of the list$"):
         of_people(rows, ["person one", "zzz"], "list")

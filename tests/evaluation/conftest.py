@@ -28,7 +28,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def figure_run(figures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A modulated network that knows most figures."""
+    """A modulated network that classifies most figures correctly."""
     return run_on(figures, tmp_path_factory.mktemp("figure-run") / "run", epochs=2)
 
 

@@ -28,7 +28,7 @@ HOSTILE = (
     "",
     "\u202eabc",
 )
-DARKEST, GREY = (8, 48, 107), (221, 221, 221)
+DARKEST, GRAY = (8, 48, 107), (221, 221, 221)
 
 
 def picture(path: Path) -> np.ndarray:
@@ -62,11 +62,11 @@ def test_colors_follow_the_share_of_the_row_and_not_the_count(tmp_path: Path) ->
         assert pixels_of(pixels, DARKEST) == pytest.approx(3 * 120**2, rel=0.08)
 
 
-def test_a_class_without_images_has_a_grey_row(tmp_path: Path) -> None:
+def test_a_class_without_images_has_a_gray_row(tmp_path: Path) -> None:
     whole = plotted(np.diag([3, 3, 3]), tmp_path / "c.png")
     without = plotted(np.diag([3, 0, 3]), tmp_path / "c.png")
-    assert pixels_of(whole, GREY) < 500
-    assert pixels_of(without, GREY) == pytest.approx(3 * 120**2, rel=0.02)
+    assert pixels_of(whole, GRAY) < 500
+    assert pixels_of(without, GRAY) == pytest.approx(3 * 120**2, rel=0.02)
 
 
 def test_counts_are_written_up_to_25_classes(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_counts_are_written_up_to_25_classes(tmp_path: Path) -> None:
     assert white_on_the_diagonal(26) == 0
 
 
-def test_hostile_names_are_drawn_as_they_are(tmp_path: Path) -> None:
+def test_hostile_names_are_plotted_verbatim(tmp_path: Path) -> None:
     pixels = plotted(np.eye(len(HOSTILE), dtype=np.int64), tmp_path / "c.png", HOSTILE)
     # names are cut: the picture is not much larger than with short ones
     assert pixels.shape[1] < 2000

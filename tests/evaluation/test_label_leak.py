@@ -36,7 +36,7 @@ def figure_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def source(figure_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A baseline that was trained on them for one epoch and is right about two of three."""
+    """A baseline that was trained on them for one epoch and classifies two of three correctly."""
     folder = tmp_path_factory.mktemp("source")
     return run_on(shards_of(figure_images, folder / "shards", size=32), folder / "run", arch="baseline")
 
@@ -53,7 +53,7 @@ def label_run(label_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def recovered(pairs: Sequence[Pair], every: Sequence[Pair]) -> float:
-    """The share of validation images whose class is that of the map, of all classes' maps, that theirs is like."""
+    """The share of validation images whose class is that of the most similar map among all classes' maps."""
     right = []
     for pair, all_maps in zip(pairs, every, strict=True):
         if pair.split == Split.VALIDATION:

@@ -241,7 +241,7 @@ def test_what_is_not_available_becomes_torch_fp32(
     assert len(notices) == (recorded["precision"] != here[1] or recorded["backend"] != here[0])
 
 
-def test_shards_that_nobody_generated(photos: Path, figure_run: Path, tmp_path: Path) -> None:
+def test_shards_that_generate_did_not_write(photos: Path, figure_run: Path, tmp_path: Path) -> None:
     with pytest.raises(
         SalpipeError, match=r"does not record how .* \(no fit, max_pixels, .*, interpolation\); train on"
     ):

@@ -71,8 +71,8 @@ def test_maps_of_the_runs_method_are_needed(figure_run: Path, tmp_path: Path) ->
 def test_the_configuration_of_training_is_read_back(figure_run: Path, tmp_path: Path) -> None:
     config = recorded_config(load_trained(figure_run))
     assert (config.backbone, config.method, config.augment) == (TINY.backbone, "gradcam", TINY.augment)
-    for about in ({}, {"config": None}, {"config": {"augment": [], "unheard": 1}}, {"config": {"arch": "baseline"}}):
-        rewrite(load_trained(figure_run), tmp_path / "silent.safetensors", about)
+    for record in ({}, {"config": None}, {"config": {"augment": [], "unheard": 1}}, {"config": {"arch": "baseline"}}):
+        rewrite(load_trained(figure_run), tmp_path / "silent.safetensors", record)
         with pytest.raises(SalpipeError, match="has no valid record of its options"):
             recorded_config(load_trained(tmp_path / "silent.safetensors"))
 

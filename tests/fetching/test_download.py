@@ -109,7 +109,7 @@ FAULTS: dict[str, tuple[list[replies.Reply], str, int | None, int]] = {
 
 @pytest.fixture(scope="module")
 def faults(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Outcome], Web, float]:
-    """One run over all of them, each wanting the same image: which must not be copied from one to the other."""
+    """One run over all of them, which list the same image; it must not be copied from one to another."""
     folder = tmp_path_factory.mktemp("faults")
     with Web() as web, pytest.MonkeyPatch.context() as patch:
         # an md5 of its own for each, by not looking at what is there already
@@ -179,7 +179,7 @@ def test_visitors_say_who_they_are(faults):
     assert agent.endswith(" (research data set retrieval)")
 
 
-def test_a_mismatch_says_what_came(faults):
+def test_a_mismatch_has_the_md5_that_came(faults):
     assert faults[1]["another"].md5 == hashlib.md5(OTHER).hexdigest()
     assert faults[1]["cut"].detail == f"900 of {len(JPEG):,} bytes"
 

@@ -40,7 +40,7 @@ def write_list(folder: Path, *rows: tuple[str, int, str, str | None]) -> Path:
 
 
 def serve(web: Web, count: int, delay: float = 0) -> list[tuple[str, str]]:
-    """So many images, /0 and so on: URL and md5."""
+    """A number of images, /0 and so on: URL and md5."""
     return [(web.page(f"/{i}", replies.image(IMAGES[i], delay=delay)), md5(IMAGES[i])) for i in range(count)]
 
 
@@ -82,7 +82,7 @@ def test_what_is_fetched_reads_as_a_data_set(tmp_path, web):
     assert report.bytes == sum(map(len, [*IMAGES[:3], png]))
     assert report.outcomes == {"ok": 4}
     assert report.few == {"Ada": 3, "Van der Berg Jr": 1}
-    assert "4 of 4 images there, 4 downloaded now" in report.as_text()
+    assert "4 of 4 images present, 4 downloaded now" in report.as_text()
 
     (layout,) = [layout for layout in LAYOUTS if layout.recognize(out)]
     catalogue = layout.read(out, ReadOptions())
@@ -180,7 +180,7 @@ def test_no_host_is_asked_for_more_at_a_time_than_allowed(tmp_path, web):
     assert web.most == {"a.example": 2, "b.example": 2}
 
 
-def test_a_slow_host_keeps_nobody_waiting(tmp_path, web):
+def test_a_slow_host_delays_no_other(tmp_path, web):
     stalls = [web.page(f"/slow{i}", replies.stalled()).replace("127.0.0.1", "slow.example") for i in range(3)]
     rows = [("slow one", i, url, md5(b"")) for i, url in enumerate(stalls)]
     rows += [("fast one", i, url, digest) for i, (url, digest) in enumerate(serve(web, 8))]
@@ -231,7 +231,9 @@ def test_only_the_people_who_are_named(tmp_path, web):
     listed = write_list(tmp_path, ("Ada Lovelace", 1, *one), ("Alan Turing", 1, *two))
     assert run(listed, people=["Alan_Turing"]).listed == 1
     assert web.requests == {"/1": 1}
-    with pytest.raises(SalpipeError, match=r"dev_urls\.txt: nobody called 'Ada Lovelase' in it; did you mean 'Ada Lo"):
+    with pytest.raises(
+        SalpipeError, match=r"dev_urls\.txt: no person called 'Ada Lovelase' in it; did you mean 'Ada Lo"
+    ):
         run(listed, people=["Ada Lovelase"])
 
 

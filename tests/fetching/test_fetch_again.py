@@ -233,9 +233,9 @@ def start(listed: Path) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(what: Callable[[], bool]) -> None:
+def wait_for(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 20
-    while not what():
+    while not condition():
         assert time.monotonic() < end, "it does not happen"
         time.sleep(0.02)
 
@@ -252,7 +252,7 @@ def temporaries(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_was_ended_goes_on(tmp_path, web, how: signal.Signals):
+def test_an_ended_run_is_resumed(tmp_path, web, how: signal.Signals):
     listed, out = half_way(web, tmp_path), tmp_path / "out"
     process = start(listed)
     try:

@@ -1,6 +1,7 @@
 """Comparison of a tree with its list, counted by hand."""
 
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def test_every_row_is_in_one_state(tmp_path):
     write(tmp_path, a_1=FIRST, a_2=FIRST, a_3=SECOND, a_4=FIRST[:700], a_5=b"", b_1=FIRST, b_7=SECOND)
     rows = [row("person a", number, FIRST) for number in range(1, 7)] + [row("person b", 1, FIRST)]
     report = presence([*rows, row("person c", 1, FIRST)], tmp_path, few_below=2)
-    assert report.as_dict() == {
+    assert asdict(report) == {
         "listed": 8,
         "present": 3,  # a1, a2, b1
         "wrong_md5": 1,  # a3

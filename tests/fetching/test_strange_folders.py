@@ -55,7 +55,7 @@ def test_a_copy_of_the_list_is_not_written_through_a_link(tmp_path, listed, outs
 
 
 def test_nothing_is_removed_behind_a_link(tmp_path, listed, outside, web):
-    """A person's folder by another spelling leads away; what lies there is replaced here and not removed there."""
+    """A person's folder by another spelling is a link that leads out; files are replaced here, not removed there."""
     (outside / "1.jpg").write_bytes(b"damaged")
     left = temporary_name(outside / "1.jpg")
     left.touch()
@@ -66,7 +66,7 @@ def test_nothing_is_removed_behind_a_link(tmp_path, listed, outside, web):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "sparse", "long line"])
-def test_what_is_no_log_is_refused_or_passed_over(tmp_path, listed, kind):
+def test_files_that_are_no_log_are_refused_or_skipped(tmp_path, listed, kind):
     log: Path = tmp_path / "out" / "fetch.jsonl"
     log.parent.mkdir()
     if kind == "pipe":

@@ -80,7 +80,7 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Visitors that hang up are no news."""
+        """Clients that close the connection are no error."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -122,7 +122,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def image(data: bytes, kind: str | None = "image/jpeg", *, length: int | None = None, delay: float = 0) -> Reply:
-    """A file; `length` is what the server says of it, where that is a lie."""
+    """A file; `length` is the declared length, if it is wrong."""
 
     def reply(handler: Handler) -> None:
         time.sleep(delay)
@@ -214,6 +214,6 @@ def reset(handler: Handler) -> None:
 
 
 def nonsense(handler: Handler) -> None:
-    """What is no HTTP."""
+    """A reply that is not HTTP."""
     handler.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n")
     handler.close_connection = True

@@ -14,7 +14,7 @@ from tests.odd_files import make_odd
 
 
 class Mutable(Protocol):
-    """What a case needs to know of a kind; see `targets.Kind`."""
+    """The parts of a kind that a case needs; see `targets.Kind`."""
 
     @property
     def name(self) -> str: ...
@@ -56,7 +56,7 @@ def seed_count(kind: str, corpus: Path) -> int:
 
 
 def prepare(case: Case, kind: Mutable, corpus: Path, work: Path) -> tuple[Path, str]:
-    """Put the mutated file, with whatever belongs to it, into a folder of its own.
+    """Put the mutated file, with the files that belong to it, into a folder of its own.
 
     Returns:
         The file, and the names of what was done to it.
@@ -100,7 +100,7 @@ def mutate(data: bytes, mutators: Sequence[Mutator], random: Random, others: Seq
 
 
 def clear(folder: Path) -> None:
-    """Remove a folder, whatever lies in it."""
+    """Remove a folder with its content."""
     shutil.rmtree(folder, ignore_errors=True)
 
 

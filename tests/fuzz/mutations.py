@@ -1,4 +1,4 @@
-"""Damage that needs no knowledge of a format, or only that it is text, JSON or TOML. Formats stand in `structures.py`.
+"""Damage that needs no knowledge of a format, or only that it is text, JSON or TOML. Formats are in `structures.py`.
 
 A mutator takes the bytes of a file, random numbers, and the bytes of other valid files of the kind; it returns bytes.
 """
@@ -152,7 +152,7 @@ def json_line(data: bytes, random: Random, others: Sequence[bytes]) -> bytes:
 
 
 def json_key_twice(data: bytes, random: Random, others: Sequence[bytes]) -> bytes:
-    """A key that stands in its object a second time, with another value."""
+    """A key that occurs twice in its object, with another value."""
     keys = list(re.finditer(rb'"[^"\\]+"\s*:', data))
     key = random.choice(keys)
     return data[: key.start()] + key[0] + b" " + _json(_value(random), random) + b", " + data[key.start() :]
@@ -180,7 +180,7 @@ def toml_node(data: bytes, random: Random, others: Sequence[bytes]) -> bytes:
 
 
 def toml_line(data: bytes, random: Random, others: Sequence[bytes]) -> bytes:
-    """Lines that TOML has and other formats have not."""
+    """Lines that are specific to TOML."""
     lines = data.splitlines()
     strange = (b"a.b.c.d.e.f = 1", b"[[arm]]", b"[train.train]", b'"" = 1', b"x = 1979-05-27T07:32:00Z", b"x = inf")
     deep = (b"x = " + b"[" * 3000 + b"]" * 3000, b".".join([b"a"] * 3000) + b" = 1", b'"\\u001b[31m" = 1')

@@ -16,13 +16,13 @@ from saliency_pipeline.comparison.arms import choose_arms
 from saliency_pipeline.comparison.config import ComparisonConfig
 from saliency_pipeline.comparison.plan import Plan as ComparisonPlan
 from saliency_pipeline.comparison.plan_file import described
-from saliency_pipeline.generation.plan import Plan, store_plan
+from saliency_pipeline.generation.plan import Choices, Plan, store_plan
 from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, Reject
 from saliency_pipeline.models.source.source import _serialize, load_source
 from saliency_pipeline.models.trained.trained import BEST, write_trained
 from saliency_pipeline.models.trained.training_images import DIGEST, TrainingImages
 from saliency_pipeline.models.trained.two_branch import NetworkSpec, build_network
-from saliency_pipeline.saliency.layers import choose_layer
+from saliency_pipeline.saliency.layers import Layer, choose_layer
 from saliency_pipeline.saliency.split import split_network
 from saliency_pipeline.saliency.stored_graph import to_bytes
 from saliency_pipeline.shards.manifest import Manifest
@@ -62,8 +62,8 @@ def plans(root: Path) -> Iterator[Path]:
     folder = root / "generated"
     folder.mkdir()
     fields = {"model": "tiny", "methods": ["gradcam"], "layer": None, "shard_size": 4, "versions": {"torch": "2"}}
-    resolved = {"layer": "layer4", "backend": "torch", "precision": "fp32", "batch_size": 2}
-    store_plan(folder, Plan({**fields, "classes": ["a"], "records": "0" * 64}, resolved, {"source": {"model": "tiny"}}))
+    choices = Choices(Layer("layer4", "nchw", 512, (7, 7), 0, True), "torch", "fp32", 2)
+    store_plan(folder, Plan({**fields, "classes": ["a"], "records": "0" * 64}, choices, {"source": {"model": "tiny"}}))
     yield folder / "plan.json"
 
 
@@ -96,7 +96,7 @@ def weights(root: Path) -> Iterator[Path]:
 
 
 def _run(folder: Path, arch: str = "modulated") -> Path:
-    """What a finished training run leaves, without the training."""
+    """The files of a finished training run, without the training."""
     folder.mkdir(parents=True)
     shards: dict[str, Any] = {"path": "shards", "plan": "plan-labeled", "provenance": training.PROVENANCE}
     spec = NetworkSpec(arch=arch, backbone=NETWORK, classes=("circle", "square", "stripe"), size=32)
@@ -176,7 +176,7 @@ def comparisons(root: Path) -> Iterator[Path]:
 
 
 def configurations(root: Path) -> Iterator[Path]:
-    """A run's own, and one for `--config` of `generate`."""
+    """Configurations of a run, and for `--config` of `generate`."""
     yield _run(root / "run") / "config.toml"
     options = {"size": 64, "fit": "pad", "method": ["gradcam", "gradient"], "max-rejects": "5%", "per-class": 5}
     tables = {

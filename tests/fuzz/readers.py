@@ -47,11 +47,11 @@ MOST_IMAGES = 6
 
 
 class BrokenPromiseError(Exception):
-    """A command ended otherwise than the documentation says."""
+    """A command did not end as documented."""
 
 
 def command(*arguments: object) -> None:
-    """A command of salpipe, in this process. SalpipeError where it refuses; what it prints is looked at.
+    """Run a command of salpipe in this process, and check its output; raises SalpipeError if it refuses.
 
     Raises:
         SalpipeError: it ended with one of the documented exit codes.
@@ -107,7 +107,7 @@ def read_image(path: Path, random: Random) -> None:
 
 
 def read_data_set(path: Path, random: Random) -> None:
-    """As `generate` lists and decodes it; now and then by itself, as a layout that it is not, or by a dry run."""
+    """As `generate` lists and decodes it; sometimes as a file alone, as another layout, or in a dry run."""
     root = _root(path)
     if random.random() < 0.2:
         besides(lambda: decode_all(root, random, random.choice(LAYOUTS).name))
@@ -143,7 +143,7 @@ def decode_all(
 
 
 def read_shard(path: Path, random: Random) -> None:
-    """By itself and in its folder: inspect, verify, all pairs, now and then a gallery."""
+    """As a file alone and in its folder: inspect, verify, all pairs, sometimes a gallery."""
 
     def pairs(where: Path) -> None:
         folder = ShardFolder(where)
@@ -221,7 +221,7 @@ def read_comparison(path: Path, random: Random) -> None:
 
 
 def read_configuration(path: Path, random: Random) -> None:
-    """A run's own, or that of a command."""
+    """The configuration of a run or of a command."""
     if path.name == "options.toml":
         photos, out = path.parent / "photos", path.parent / "out"
         command("generate", photos, "-o", out, "--dry-run", "--config", path)
@@ -271,7 +271,7 @@ def read_graph(path: Path, random: Random) -> None:
 
 
 def read_fingerprints(path: Path, random: Random) -> None:
-    """A damaged part is passed over; three of four are called by the digest of their bytes, as a part must be."""
+    """A damaged part is skipped; three of four are called by the digest of their bytes, as a part must be."""
     if random.random() < 0.75 and path.is_file() and path.stat().st_size < 2**26:
         path.rename(path.with_name(f"{hashlib.sha256(path.read_bytes()).hexdigest()}.npy"))
     FingerprintCache(path.parent, ROW, 1).load([b"0" * 32, b"1" * 32], lambda place, row: None)

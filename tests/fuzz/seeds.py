@@ -231,7 +231,7 @@ def classes(root: Path) -> Iterator[Path]:
 
 
 def pubfig(root: Path) -> Iterator[Path]:
-    """A list of PubFig with two of its people there, and the log of their download."""
+    """A list of PubFig with the images of two of its people, and the log of their download."""
     faces = [("Brad Pitt", 2), ("Brad Pitt", 10), ("Shakira", 1)]
     for mutated in ("dev_urls.txt", "fetch.jsonl"):
         folder, rows, log = root / mutated, "# PubFig\n#\tperson\timagenum\turl\trect\tmd5sum\n", ""

@@ -137,14 +137,14 @@ def safetensors_header(data: bytes, random: Random, others: Sequence[bytes]) -> 
 
 
 def npy_header(data: bytes, random: Random, others: Sequence[bytes]) -> bytes:
-    """The text that says what a NumPy file holds, under its right length."""
+    """The header of a NumPy file, with its right length."""
     length = int.from_bytes(data[8:10], "little")
     text = replace_word(data[10 : 10 + length], random, [])[: 2**16 - 1]
     return data[:8] + len(text).to_bytes(2, "little") + text + data[10 + length :]
 
 
 def mat_numbers(data: bytes, random: Random, others: Sequence[bytes]) -> bytes:
-    """What is packed in a MATLAB file."""
+    """The compressed content of a MATLAB file."""
     inner = change_part(zlib.decompress(data[136:]), random)
     body = zlib.compress(inner)
     return data[:128] + struct.pack("<II", 15, len(body)) + body

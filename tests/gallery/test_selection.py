@@ -84,7 +84,7 @@ def test_a_draw_depends_on_the_seed_and_opens_no_shard(tmp_path: Path) -> None:
     assert sorted(choose(folder, 1_000, random=True)) == list(range(100))
 
 
-def test_every_image_is_drawn_sooner_or_later(tmp_path: Path) -> None:
+def test_every_image_is_sampled_by_some_seed(tmp_path: Path) -> None:
     folder = labeled(tmp_path / "s", [0] * 6, [1] * 4)
     sampled = Counter(i for seed in range(400) for i in choose(folder, 3, random=True, seed=seed))
     assert len(sampled) == 10

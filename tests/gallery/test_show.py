@@ -62,8 +62,8 @@ def test_options_select_images(folder: Path, tmp_path: Path) -> None:
         assert result.exit_code == 0, result.stderr
         return [card["data-key"] for card in Page(out / "gallery.html").all("article")]
 
-    known = data.keys()
-    assert keys("--key", known[7], "--key", known[0]) == [known[7], known[0]]
+    names = data.keys()
+    assert keys("--key", names[7], "--key", names[0]) == [names[7], names[0]]
     dogs = {pair.key for pair in data if pair.class_name == "dog"}
     assert set(keys("--class", "dog")) == dogs
     assert keys("--random", "--seed", 1, "-n", 5) == keys("--random", "--seed", 1, "-n", 5)

@@ -62,18 +62,18 @@ def run(images: Path | Catalogue, output: Path, **options: Any) -> Report:
 
 
 def kept(folder: Path) -> dict[str, bytes]:
-    """What a finished folder is judged by: the bytes of its shards, manifest and rejects."""
+    """The parts of a finished folder that are compared: the bytes of its shards, manifest and rejects."""
     files = [*folder.glob("shard-*.h5"), folder / "manifest.json", folder / "rejects.jsonl"]
     return {path.name: path.read_bytes() for path in sorted(files)}
 
 
 def receipts(folder: Path) -> list[Path]:
-    """Those that are complete: a killed run leaves temporary ones beside them."""
+    """The complete receipts; a killed run leaves temporary ones beside them."""
     return list(folder.glob("receipts/shard-*.json"))
 
 
 def temporaries(folder: Path) -> list[str]:
-    """What interrupted writing left behind."""
+    """Files of interrupted writing."""
     return [path.name for path in folder.rglob("tmp.*")]
 
 

@@ -22,7 +22,7 @@ def test_everything_is_counted():
     assert outlined.notes == ("x.tar: a link",)
 
 
-def test_the_text_says_it_for_people():
+def test_the_text_is_readable():
     assert outline(CATALOGUE, 2).as_text().splitlines()[:-1] == [
         "/data: layout ilsvrc, 5 images in 3 classes, 3 shards",
         "splits: 1 none, 3 train, 1 validation",

@@ -151,7 +151,7 @@ def test_weights_are_known_by_what_they_hold(images: Path, tmp_path: Path) -> No
     assert kept(tmp_path / "others")["shard-00000.h5"] != kept(tmp_path / "shards")["shard-00000.h5"]
 
 
-def test_a_plan_that_no_shard_follows_binds_nobody(images: Path, finished: Path, tmp_path: Path) -> None:
+def test_a_plan_without_shards_does_not_bind_later_runs(images: Path, finished: Path, tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir()
     shutil.copy(finished / "plan.json", tmp_path / "shards")
     assert run(images, tmp_path / "shards", size=32).complete
@@ -260,7 +260,7 @@ def test_every_request_of_another_kind_is_another_plan(images: Path) -> None:
     assert plan_fields(GenerateConfig(fit="pad"), *rest) == {**first, "fit": "pad"}
 
 
-def test_what_is_passed_over_is_told_and_identifies_nothing(own_images: Path, tmp_path: Path) -> None:
+def test_skipped_files_are_noted_and_are_no_part_of_the_plan(own_images: Path, tmp_path: Path) -> None:
     shards, again = tmp_path / "shards", tmp_path / "again"
     (own_images / "list.txt").touch()
     assert run(own_images, shards).passed_over == {".txt": 1}

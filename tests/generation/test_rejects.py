@@ -97,12 +97,12 @@ def test_a_rejected_image_changes_nothing_about_the_others(tmp_path: Path) -> No
 
 
 class Vanishing(Progress):
-    """Takes an image away once the plan stands."""
+    """Removes an image once the plan is stored."""
 
     def __init__(self, image: Path) -> None:
         self.image = image
 
-    def start(self, total: int, unit: str, what: str) -> None:
+    def start(self, total: int, unit: str, label: str) -> None:
         self.image.unlink()
 
 
@@ -115,7 +115,7 @@ def test_an_image_that_vanishes_during_the_run_is_rejected(tmp_path: Path) -> No
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """No file of this process may grow beyond `size` bytes: to a writer, that is a disk that fills up."""
+    """Limit files of this process to `size` bytes: for a writer this is a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

@@ -27,7 +27,7 @@ def receipt(folder: Path, number: int) -> Path:
 
 
 def unfinished(folder: Path, whole: int) -> None:
-    """As after a kill when so many shards, and nothing behind them, were done."""
+    """As after a kill when a number of shards, and none after them, were finished."""
     for number, path in enumerate(shards(folder)):
         if number >= whole:
             path.unlink()
@@ -236,7 +236,7 @@ def test_an_interrupted_run_says_so_and_can_be_resumed(tmp_path: Path, number: s
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_while_a_second_one_is_refused(tmp_path: Path) -> None:
+def test_a_run_continues_while_a_second_one_is_refused(tmp_path: Path) -> None:
     images, output = flat(tmp_path / "images", 200), tmp_path / "shards"
     first = started(images, output)
     first.send_signal(signal.SIGSTOP)

@@ -53,7 +53,7 @@ ORDER = [
 
 
 def explainer(methods: tuple[str, ...] = ("gradcam",), target: Target | None = None) -> Explainer:
-    """The engine of `OPTIONS`, put together here."""
+    """The engine of `OPTIONS`, built here."""
     source = load_source(OPTIONS["model"], OPTIONS["weights"]).with_size(OPTIONS["size"])
     layer = choose_layer(source.module, OPTIONS["size"])
     return Explainer(source, layer, find_methods(methods), target or Target("predicted"), 4, Placement())
@@ -158,7 +158,7 @@ def test_the_report_says_how_the_run_ended(images: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("options", [{}, {"fit": "pad", "encoding": "jpeg"}])
-def test_images_of_one_color_are_flagged_and_told_once(tmp_path: Path, options: dict[str, str]) -> None:
+def test_images_of_one_color_are_flagged_and_noted_once(tmp_path: Path, options: dict[str, str]) -> None:
     images = flat(tmp_path / "images", 5)
     for name in ("2.jpg", "7.png"):
         Image.new("RGB", (90, 60), "white").save(images / name)
@@ -349,7 +349,7 @@ def test_a_transformer_is_explained_on_its_grid(images: Path, tmp_path: Path) ->
 
 
 def state() -> tuple[object, ...]:
-    """All that a caller of the library would not like to find changed."""
+    """All state of a caller of the library that must not change."""
     return (
         torch.get_num_threads(),
         torch.is_grad_enabled(),

@@ -21,7 +21,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plain(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What a run leaves, by the cache that all tests share."""
+    """The files of a run that uses the cache of all tests."""
     folder = tmp_path_factory.mktemp("run")
     run(images, folder)
     return kept(folder)

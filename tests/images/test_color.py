@@ -18,7 +18,7 @@ def whole_frame(data: bytes, **options: object) -> np.ndarray:
     return decode_frame(data, Image.open(io.BytesIO(data)).width, **options)[0]
 
 
-def test_grey_and_one_bit_images_have_three_equal_channels():
+def test_gray_and_one_bit_images_have_three_equal_channels():
     gray = photo(32, 32)[..., 0]
     for image in (Image.fromarray(gray), Image.fromarray(gray).convert("1")):
         for kind in ("PNG", "BMP", "TIFF"):
@@ -59,7 +59,7 @@ def test_alpha_is_laid_over_white(kind):
     assert (frame[12:] == (0, 0, 255)).all()
 
 
-def test_grey_with_alpha_is_laid_over_white():
+def test_gray_with_alpha_is_laid_over_white():
     image = np.zeros((16, 16, 2), np.uint8)
     image[:8] = (100, 255)
     frame = whole_frame(encode(Image.fromarray(image), "PNG"))
@@ -208,7 +208,7 @@ def test_other_ways_of_being_transparent_everywhere():
     assert (whole_frame(sixteen) == 7).all()
 
 
-def test_alpha_is_looked_for_in_all_of_a_large_image():
+def test_alpha_is_searched_in_all_of_a_large_image():
     # Larger than what is converted at a time, and transparent everywhere but in its last row.
     image = np.zeros((1100, 1100, 4), np.uint8)
     image[-1] = (10, 20, 30, 255)
@@ -223,7 +223,7 @@ def test_alpha_is_looked_for_in_all_of_a_large_image():
 
 
 def channels(image: np.ndarray, extra: tuple[int, ...] | None, **tags: int) -> bytes:
-    """A TIFF whose channels beyond the colors are what `extra` says."""
+    """A TIFF with the additional channels `extra`."""
     count = image.shape[2]
     tags_there = {256: 32, 257: 32, 258: (8,) * count, 262: 2, 277: count, **{int(tag[1:]): tags[tag] for tag in tags}}
     if extra is not None:
@@ -232,7 +232,7 @@ def channels(image: np.ndarray, extra: tuple[int, ...] | None, **tags: int) -> b
 
 
 @pytest.mark.parametrize("extra", [None, (0,)])
-def test_a_fourth_channel_that_is_not_said_to_be_alpha_is_left_out(extra):
+def test_a_fourth_channel_that_is_not_declared_as_alpha_is_left_out(extra):
     np.testing.assert_array_equal(whole_frame(channels(with_channel(100), extra)), photo(32, 32))
 
 

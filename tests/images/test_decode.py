@@ -81,7 +81,7 @@ def test_a_long_image_is_cropped_to_its_middle(height, width):
     assert np.abs(decode_frame(encode(image, "PNG"), 64)[0].astype(int) - expected).max() <= 1
 
 
-def test_pad_keeps_all_of_the_image_on_grey():
+def test_pad_keeps_all_of_the_image_on_gray():
     frame, _ = decode_frame(encode(Image.new("RGB", (100, 50), "red"), "PNG"), 40, fit="pad")
     assert (frame[10:30] == (255, 0, 0)).all()
     assert (frame[:10] == PAD_VALUE).all()

@@ -140,7 +140,7 @@ def test_openvino_reports_nothing_when_it_is_imported() -> None:
         (Placement("openvino", "fp32"), "cannot run this network"),
     ],
 )
-def test_what_openvino_cannot_run_is_said_in_one_line(placement: Placement, words: str) -> None:
+def test_an_unsupported_network_of_openvino_is_one_line(placement: Placement, words: str) -> None:
     class Bicubic(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return nn.functional.interpolate(x, size=(9, 9), mode="bicubic", antialias=True)
@@ -151,7 +151,7 @@ def test_what_openvino_cannot_run_is_said_in_one_line(placement: Placement, word
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_openvino_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_openvino_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "openvino_installed", lambda: False)
     trunk = library_split("resnet18").trunk
     assert trunk is not None
@@ -159,7 +159,7 @@ def test_a_missing_openvino_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch)
         make_trunk(trunk, PREPROCESSING, BATCH, Placement("openvino"))
 
 
-def test_a_failing_compiler_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_compiler_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> object:
         def run(_frames: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("no C++ compiler\nanywhere")

@@ -161,7 +161,7 @@ def ink(sheet: np.ndarray) -> int:
     "caption",
     ["cat", "Vögel", "ΩЖ", "日本", "a\u0301", "a\x00b\x07", "\ud800", "\U0010ffff", "🙂", "\u202eabc", "a\nb\nc"],
 )
-def test_captions_of_any_letters_are_drawn(caption: str) -> None:
+def test_captions_of_any_letters_are_rendered(caption: str) -> None:
     white = [np.full((40, 100, 3), 255, dtype=np.uint8)]
     assert ink(contact_sheet(white, 1, [caption])) > 0
 

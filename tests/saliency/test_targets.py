@@ -122,7 +122,7 @@ def test_labels_are_resolved_by_names(names: tuple[str, ...], wanted: tuple[int,
 @pytest.mark.parametrize(
     "names", [("1", "2", "3"), ("0", "1"), ("01", "02"), ("cat", "7"), ("-1", "0"), ("\u0661", "1")]
 )
-def test_numbers_are_no_names_of_classes_and_what_they_would_mean_is_said(names: tuple[str, ...]) -> None:
+def test_numbers_are_no_names_of_classes_and_the_error_has_their_meaning(names: tuple[str, ...]) -> None:
     source = named_source(("cat", "dog", "emu", "owl"))
     with pytest.raises(SalpipeError, match="a number is no name, and not taken for an index") as caught:
         parse_target("label", 4, source.class_index, names, 0, source.class_named)

@@ -38,7 +38,7 @@ def memory(empty_cache: Path) -> Path:
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[[Rates], list[tuple[str, str]]]:
-    """Lets rates be dictated; the list tells which placements were measured."""
+    """Prescribes the rates; the list has the placements that were measured."""
 
     def dictate(rates: Rates) -> list[tuple[str, str]]:
         asked: list[tuple[str, str]] = []
@@ -177,7 +177,7 @@ def failing(name: str) -> Callable:
     return measure
 
 
-def test_a_back_end_that_cannot_run_the_network_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_that_cannot_run_the_network_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "measure_rate", failing("openvino"))
     assert choose() == Placement("torch", "fp32")
 

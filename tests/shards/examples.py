@@ -79,7 +79,7 @@ def write(
 
 
 def folder(path: Path, counts: Iterable[int] = (4, 3, 5), encoding: str = "raw", rejects: int = 2) -> Path:
-    """A finished folder with shards of so many images."""
+    """A finished folder whose shards have these numbers of images."""
     path.mkdir()
     head, entries, first = header(encoding), [], 0
     for number, count in enumerate(counts):

@@ -21,7 +21,7 @@ from tests.shards.examples import SIZE, folder, header, jpeg, rows, write
 
 
 def claim(path, **attributes):
-    """Change what a shard says of itself."""
+    """Change attributes of a shard."""
     with h5py.File(path, "r+") as file:
         for name, value in attributes.items():
             del file.attrs[name]
@@ -167,7 +167,7 @@ ODD = ("pipe", "device", "sparse", "folder", "deep")
 
 @pytest.fixture
 def little_memory():
-    """A limit on memory, so that what would fill it fails instead."""
+    """A limit on memory, so that a test that would fill it fails instead."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     with open("/proc/self/statm") as file:
         used = int(file.read().split()[0]) * resource.getpagesize()

@@ -214,7 +214,7 @@ def test_shards_that_no_manifest_lists_are_named(sound):
     assert found(sound) == ["shard-00009.h5: not listed in manifest.json; move it away"]
 
 
-def test_unlisted_shards_of_another_plan_are_told_from_those_of_this_one(sound):
+def test_unlisted_shards_of_another_plan_are_distinguished_from_those_of_this_one(sound):
     write(sound / "shard-00009.h5", header(plan="another"), rows(1))
     write(sound / "shard-00001 (copy).h5", header(), rows(1))
     (sound / "mine.h5").write_bytes(b"no shard")

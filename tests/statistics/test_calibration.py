@@ -77,7 +77,7 @@ def test_five_budgets_err_in_one_of_twenty_and_not_in_one_of_four(count: int) ->
 
 @counts
 def test_five_looks_err_in_at_most_one_of_twenty(count: int) -> None:
-    """The same looks at 5 % each err in 8.7 %."""
+    """The same looks at 5 % each have an error rate of 8.7 %."""
     random = np.random.default_rng(0)
     differences = [correlated(random, LOOKS[-1]) for _ in range(count)]
     assert rate([looked(own, LOOKS) for own in differences]).value <= nominal(count)

@@ -32,7 +32,7 @@ def test_mcnemar_counts_what_one_alone_got_right():
     assert mcnemar(first, first) == (0, 0, 1.0)
 
 
-def test_the_bootstrap_is_that_of_images_drawn_again_with_their_pairs():
+def test_the_bootstrap_resamples_images_with_both_scores():
     random = np.random.default_rng(1)
     first, second = random.random(200) < 0.6, random.random(200) < 0.7
     mean, low, high = paired_bootstrap(first.astype(float), second.astype(float))

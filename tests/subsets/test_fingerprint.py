@@ -62,7 +62,7 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 # one image
 
 
-def test_bytes_hashes_and_frame_are_what_they_are_said_to_be() -> None:
+def test_bytes_hashes_and_frame_are_as_documented() -> None:
     file = encoded(PHOTO, "PNG")
     row = fingerprint(file)
     assert row["sha256"].tobytes() == hashlib.sha256(file).digest()

@@ -26,13 +26,13 @@ class Recorded(Progress):
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def start(self, total: int, unit: str, what: str) -> None:
-        self.stages.append((total, what))
+    def start(self, total: int, unit: str, label: str) -> None:
+        self.stages.append((total, label))
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve photographs a class; of four in cat there is a copy of another quality, and one is in dog as well."""
+    """Twelve photographs per class; four in cat have a copy of another quality, and one is in dog as well."""
     root = tmp_path_factory.mktemp("photos")
     for number, piece in enumerate(cuts(36, seed=7)):
         save(root, CLASSES[number % 3], f"{number}.jpg", piece, 95)
@@ -75,13 +75,13 @@ def test_new_splits_keep_duplicates_together(photos):
     assert any(apart[f"cat/{number}.jpg"] != apart[f"cat/{number}_again.jpg"] for number in (0, 6, 9, 12))
 
 
-def test_only_what_is_drawn_is_looked_at_for_splits(photos):
+def test_only_sampled_images_are_searched_for_splits(photos):
     recorded = Recorded()
     prepare(photos, selection=Selection(("dog", "owl"), per_class=5, splits=(50, 50)), progress=recorded)
     assert recorded.stages == [(10, "looking at images")]
 
 
-def test_duplicates_go_before_anything_is_drawn(photos):
+def test_duplicates_are_removed_before_sampling(photos):
     recorded = Recorded()
     catalogue = prepare(
         photos, grouping=Grouping(dedupe="keep-first"), selection=Selection(per_class=12), progress=recorded
@@ -107,7 +107,7 @@ def test_a_data_set_of_conflicts_alone_leaves_nothing(tmp_path):
         prepare(tmp_path, grouping=Grouping(dedupe="drop-conflicts"))
 
 
-def test_classes_drawn_are_the_same_with_and_without_duplicates(photos):
+def test_sampled_classes_are_the_same_with_and_without_duplicates(photos):
     selection = Selection(num_classes=2, seed=5)
     recorded = Recorded()
     with_policy = prepare(photos, grouping=Grouping(dedupe="keep-first"), selection=selection, progress=recorded)
@@ -130,7 +130,7 @@ def test_what_was_asked_for_is_kept(photos):
     assert dict(apart.taken) == asked | {"group_duplicates": False}
 
 
-def test_images_know_their_duplicates_where_these_were_looked_for(photos):
+def test_images_have_groups_of_duplicates_after_a_search(photos):
     groups: dict[int, set[str]] = {}
     for record in prepare(photos, selection=Selection(splits=(50, 50))).records:
         if record.group >= 0:

@@ -12,7 +12,7 @@ from saliency_pipeline.subsets.selection import Selection
 
 
 def imagenet(images: int = 18, validation: int = 2) -> Catalogue:
-    """1,000 classes with so many images for training and validation, and test images without labels."""
+    """1,000 classes with given numbers of training and validation images, and test images without labels."""
     ids = tuple(f"n{number:08d}" for number in range(1000))
     records = [
         ImageRecord(f"{wnid}/{wnid}_{number}.JPEG", "/train.tar", label, Split.TRAIN)

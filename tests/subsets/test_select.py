@@ -86,21 +86,21 @@ def test_classes_with_too_few_images_are_left_out_and_named():
     )
 
 
-def test_classes_drawn_are_those_of_the_lowest_hashes():
+def test_sampled_classes_are_those_of_the_lowest_hashes():
     selected = {number: set(select(animals(), Selection(num_classes=number)).classes) for number in range(1, 5)}
     assert selected[1] < selected[2] < selected[3] < selected[4] == set(ANIMALS)
     drawn = {select(animals(), Selection(num_classes=2, seed=seed)).classes for seed in range(40)}
     assert len(drawn) == 6  # every pair
 
 
-def test_classes_are_drawn_among_those_that_the_other_options_leave():
+def test_classes_are_sampled_from_those_that_the_other_options_leave():
     few = catalogue({"bee": 1, "cat": 5, "dog": 5, "emu": 5})
     for seed in range(10):
         selected = select(few, Selection(classes=("!emu",), min_per_class=2, num_classes=2, seed=seed))
         assert selected.classes == ("cat", "dog")
 
 
-def test_classes_with_an_id_are_drawn_by_it():
+def test_classes_with_an_id_are_sampled_by_it():
     named = Catalogue("/", animals().records, ANIMALS, IDS)
     renamed = Catalogue("/", animals().records, ("Biene", "Katze", "Hund", "Emu"), IDS)
     for seed in range(10):
@@ -196,7 +196,7 @@ def test_the_splits_of_the_data_set_stay_where_none_are_asked_for():
     assert split_of(selected) == {key: split for key, split in split_of(everything).items() if key.startswith("cat")}
 
 
-def test_unlabeled_images_can_be_drawn_and_split():
+def test_unlabeled_images_can_be_sampled_and_split():
     everything = Catalogue("/", animals(0, unlabeled=50).records)
     assert split_sizes(select(everything, Selection(splits=(72, 18, 10)))) == [36, 9, 5]
     assert split_sizes(select(everything, Selection(splits=(9, 3, 1)))) == [9, 3, 1]
@@ -204,7 +204,7 @@ def test_unlabeled_images_can_be_drawn_and_split():
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 30))
 @settings(max_examples=20)
-def test_a_stable_split_moves_nobody_when_images_come(seed, more):
+def test_a_stable_split_moves_no_image_when_others_are_added(seed, more):
     selection = Selection(splits=(0.5, 0.3, 0.2), stable=True, seed=seed)
     before = split_of(select(animals(30), selection))
     after = split_of(select(animals(30 + more, splits=(Split.NONE, Split.TEST)), selection))

@@ -80,7 +80,7 @@ def test_a_shortfall_names_the_classes_and_a_way_out_that_works():
     assert sizes(select(short, Selection(min_per_class=30, splits=(40, 4)))) == {"cat": 22, "two\nlines": 22}
 
 
-def test_a_shortfall_of_classes_drawn_has_a_way_out_among_those_that_were_not():
+def test_a_shortfall_of_sampled_classes_has_a_remedy_among_the_others():
     short = catalogue({name: 10 if name < "e" else 30 for name in "abcdefgh"})
     drawn = {"num_classes": 3, "splits": (40, 20)}
     with pytest.raises(SalpipeError, match=r"; sample among larger ones with --min-per-class 20$"):

@@ -44,7 +44,7 @@ def photographs() -> list[np.ndarray]:
 
 
 def framed(piece: np.ndarray, *, border: int = 0) -> np.ndarray:
-    """A photograph as a frame, with a border of gray of so many rows above and below."""
+    """A photograph as a frame, with a gray border of a number of rows above and below."""
     frame = np.full((SIZE, SIZE, 3), 128, np.uint8)
     picture = Image.fromarray(piece).resize((SIZE, SIZE - 2 * border), Image.Resampling.BILINEAR)
     frame[border : SIZE - border] = np.asarray(picture)
@@ -69,8 +69,8 @@ def copied(
 
 
 def header(encoding: str = "raw", data: dict[str, object] | None = None, **provenance: object) -> ShardHeader:
-    about = {"salpipe": "0.1.0", "data": data or {"layout": "folders"}, **provenance}
-    return ShardHeader("plan-copies", about, CLASSES, SIZE, encoding, {"gradcam": MapShape(1, 7, 7)})
+    record = {"salpipe": "0.1.0", "data": data or {"layout": "folders"}, **provenance}
+    return ShardHeader("plan-copies", record, CLASSES, SIZE, encoding, {"gradcam": MapShape(1, 7, 7)})
 
 
 def rows(frames: np.ndarray, labels: np.ndarray, encoding: str, splits: np.ndarray) -> ShardRows:

@@ -24,7 +24,7 @@ _SPLITS = np.array([TRAIN, VALIDATION, TRAIN, TEST, TRAIN, VALIDATION, TRAIN, TE
 
 
 class Interrupting(Progress):
-    """Raises KeyboardInterrupt after so many steps of training or validation."""
+    """Raises KeyboardInterrupt after a number of steps of training or validation."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps

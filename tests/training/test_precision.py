@@ -66,7 +66,7 @@ def test_a_gradient_that_points_elsewhere_is_refused(
     assert choose_precision(network, SPEC, batch) == "bf16"
 
 
-def test_what_dropout_draws_is_not_held_against_bf16(monkeypatch: pytest.MonkeyPatch, batch: Prepared) -> None:
+def test_random_masks_of_dropout_do_not_count_against_bf16(monkeypatch: pytest.MonkeyPatch, batch: Prepared) -> None:
     class Dropping(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -308,7 +308,7 @@ def test_a_second_run_in_the_same_folder_is_refused(shards: Path, tmp_path: Path
     class Second(Progress):
         refused = ""
 
-        def start(self, total: int, unit: str, what: str) -> None:
+        def start(self, total: int, unit: str, label: str) -> None:
             if not self.refused:
                 with pytest.raises(SalpipeError) as error:
                     train(shards, tmp_path / "run", QUICK)

@@ -45,10 +45,6 @@ def walk(top: str, notes: Notes) -> Iterator[Folder]:
 
     A dangling link may have been a folder, and is returned as one without images.
 
-    Args:
-        top: the folder at the top, absolute.
-        notes: receives what is skipped.
-
     Raises:
         SalpipeError: a folder cannot be read.
     """
@@ -76,10 +72,6 @@ def walk(top: str, notes: Notes) -> Iterator[Folder]:
 def walk_tar(path: str, notes: Notes) -> list[Folder]:
     """The folders in an uncompressed tar with their images, in the order of their first files.
 
-    Args:
-        path: the tar, absolute.
-        notes: receives what is skipped.
-
     Raises:
         SalpipeError: it cannot be read, is compressed or is no tar.
     """
@@ -96,12 +88,7 @@ def walk_tar(path: str, notes: Notes) -> list[Folder]:
 
 
 class MemberImages:
-    """Recognizes the images in an archive; other members are counted.
-
-    Args:
-        path: the archive.
-        notes: receives what is skipped.
-    """
+    """Recognizes the images in an archive; other members are counted."""
 
     def __init__(self, path: str, notes: Notes) -> None:
         self._path = path

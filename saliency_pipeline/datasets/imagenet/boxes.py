@@ -46,16 +46,11 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def find_boxes(folders: Sequence[str], part: str, builder: CatalogueBuilder) -> Boxes:
-    """The boxes of the images of a part, from the first folder, or else archive, that has any.
+    """The boxes of the images of a part (train or val), from the first folder, or else archive, that has any.
 
     A file belongs to the image of its own name, since the name in some files is "%s". The image size in files is
     ignored, as in Kaggle's lists. tensorflow/models, research/inception, process_bounding_boxes.py describes such
     irregularities.
-
-    Args:
-        folders: the data set's folder and those around it.
-        part: train or val.
-        builder: the images; its notes receive the files that cannot be read.
     """
     trees = [path for folder in folders for name in FOLDERS[part] if os.path.isdir(path := os.path.join(folder, name))]
     # the archive of the validation images, unpacked in place, puts its files beside them

@@ -32,10 +32,6 @@ class CatalogueBuilder:
 
     Attributes:
         notes: notes of what is skipped.
-
-    Args:
-        root: the data set's folder or archive, absolute.
-        layout: name of its layout.
     """
 
     def __init__(self, root: str, layout: str) -> None:

@@ -79,9 +79,6 @@ class Lists:
     def boxes(self, builder: CatalogueBuilder) -> Boxes:
         """The boxes of images in Kaggle's lists, or in ILSVRC's XML files for a part without a list.
 
-        Args:
-            builder: the images; its notes receive XML files that cannot be read.
-
         Raises:
             SalpipeError: a list is damaged.
         """
@@ -98,10 +95,6 @@ class Lists:
 
 class GroundTruth:
     """The classes of the flat validation images according to all lists.
-
-    Args:
-        lists: the lists of the data set.
-        remedy: remedy of the error if there is no list.
 
     Raises:
         SalpipeError: a list is damaged; the message has file and line.

@@ -63,10 +63,6 @@ def read_ilsvrc(path: Path, options: ReadOptions) -> Catalogue:
     The classes of flat validation images are in the devkit, Kaggle's LOC_val_solution.csv or Caffe's val.txt with
     synsets.txt; several lists must agree.
 
-    Args:
-        path: the folder or tar, absolute.
-        options: ignored.
-
     Raises:
         SalpipeError: there are no images, or no list of the validation images' classes; a list is damaged; lists
             or folders contradict each other.
@@ -134,15 +130,7 @@ def read_parts(builder: CatalogueBuilder, root: str, lists: Lists, remedy: str) 
 
 
 def add_part(builder: CatalogueBuilder, part: str, images: Iterable[LocatedImage], lists: Lists, remedy: str) -> None:
-    """Add the images of one part to a builder.
-
-    Args:
-        builder: receives the images.
-        part: train, val or test.
-        images: images of the part.
-        lists: lists with the classes of flat validation images.
-        remedy: remedy of the error if there is no such list.
-    """
+    """Add the images of one part (train, val or test) to a builder."""
     truth: GroundTruth | None = None
     if part == "train":
         for image in images:

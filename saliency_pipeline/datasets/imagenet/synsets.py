@@ -84,10 +84,6 @@ def read_words(lines: Lines, wnids: Collection[str]) -> dict[str, str]:
 
     `LOC_synset_mapping.txt` and `synset_words.txt` list a data set's classes, `words.txt` all of WordNet.
 
-    Args:
-        lines: the file.
-        wnids: the classes; others are skipped.
-
     Raises:
         SalpipeError: a line does not begin with a WordNet id; the message has file and line.
     """

@@ -68,7 +68,8 @@ def augment(
     Raises:
         SalpipeError: an unknown augmentation.
     """
-    check(names)
+    if unknown := [name for name in names if name not in AUGMENTATIONS]:
+        raise SalpipeError(f"augmentation '{unknown[0]}' is unknown; use some of {', '.join(AUGMENTATIONS)}")
     if not names:
         return images, maps
     count, _, height, width = images.shape
@@ -96,13 +97,6 @@ def augment(
         if new_maps is not None:
             new_maps[i] = changed[3:]
     return frames.permute(0, 3, 1, 2), new_maps
-
-
-def check(names: Sequence[str]) -> None:
-    """Raises SalpipeError for an unknown augmentation."""
-    for name in names:
-        if name not in AUGMENTATIONS:
-            raise SalpipeError(f"augmentation '{name}' is unknown; use some of {', '.join(AUGMENTATIONS)}")
 
 
 def _choose(

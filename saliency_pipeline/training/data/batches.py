@@ -19,23 +19,9 @@ from torch.utils.data import Dataset, get_worker_info
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.training.config import (
-    CENTER_PRIOR,
-    MISMATCHED,
-    NORMALIZATIONS,
-    OWN,
-    SAME_CLASS,
-    SHUFFLED,
-    UNIFORM,
-)
-from saliency_pipeline.training.data import augment as augmentation
+from saliency_pipeline.training.config import CENTER_PRIOR, MISMATCHED, OWN, SAME_CLASS, SHUFFLED, UNIFORM
 from saliency_pipeline.training.data.augment import augment
-from saliency_pipeline.training.data.controls import (
-    center_prior,
-    partners,
-    partners_of_class,
-    shuffle_cells,
-)
+from saliency_pipeline.training.data.controls import center_prior, partners, partners_of_class, shuffle_cells
 from saliency_pipeline.training.data.maps import normalize, upsample
 from saliency_pipeline.workers import usable_cores
 
@@ -209,28 +195,15 @@ class Transform:
         normalize: normalization of the maps, one of `maps.NORMALIZATIONS`.
         augment: augmentations, some of `augment.AUGMENTATIONS`.
         seed: random seed of the augmentations.
-
-    Raises:
-        SalpipeError: a name is unknown.
     """
 
     normalize: str = "minmax"
     augment: tuple[str, ...] = ()
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        if self.normalize not in NORMALIZATIONS:
-            raise SalpipeError(f"normalization '{self.normalize}' is unknown; use one of {', '.join(NORMALIZATIONS)}")
-        augmentation.check(self.augment)
-
 
 class Prefetcher:
-    """Prepares batches in background threads; their content does not depend on the threads.
-
-    Args:
-        dataset: the pairs.
-        transform: their transform.
-        ahead: number of batches to prefetch, at least 1.
+    """Prepares up to `ahead` batches in background threads; their content does not depend on the threads.
 
     Attributes:
         waited: seconds that the consumer has waited for batches; the consumer may reset it.

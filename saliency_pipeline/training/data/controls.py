@@ -26,11 +26,7 @@ def partners(count: int, seed: int) -> Positions:
     """For every image another image whose map replaces its own: a random derangement that ignores labels.
 
     Every map is used once, so that the arm sees the same maps as its twin. If partners were always of another class, a
-    map would tell what the image is not, which with two classes is what it is.
-
-    Args:
-        count: number of images.
-        seed: random seed.
+    map would reveal a class that the image does not have; with two classes that is its label.
 
     Returns:
         (count,) int64, a permutation without fixed points.

@@ -84,17 +84,12 @@ class Groups:
 
 
 def find_groups(config: TrainConfig, pairs: ShardFolder, progress: Progress | None = None) -> Groups:
-    """Find the groups of images under some options.
+    """Find the groups of images that `search_duplicates` and `group_by` ask for.
 
     Identical files are always grouped, and groups stored in the shards apply. Unless those come from a search for near
     duplicates, and if `search_duplicates` is true, near duplicates are searched among the stored frames:
     deterministic, some milliseconds per image the first time, and cached in the user's cache folder. `group_by` groups
     further images.
-
-    Args:
-        config: options, of which `search_duplicates` and `group_by` count.
-        pairs: the images.
-        progress: receives the state of the search, its duration and its result.
 
     Raises:
         SalpipeError: a rule or table of `group_by` that yields no group.

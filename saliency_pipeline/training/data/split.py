@@ -46,7 +46,7 @@ class Together:
         balanced: True for groups of any size and of several classes, such as persons or scenes: folds then have the
             same number of images per class as nearly as groups allow. Otherwise folds have the same number of groups,
             as suits duplicates.
-        remedy: what else can be done if groups leave too few images, for the error.
+        remedy: another remedy for the error if groups leave too few images.
     """
 
     groups: Positions | None = None
@@ -171,18 +171,10 @@ def evaluation_rows(
     fold: int | None = None,
     seed: int = 0,
 ) -> Positions:
-    """The labeled images of one part of the data set, for evaluation.
+    """The labeled images of one part of the data set, for evaluation; the other arguments are those of `choose_split`.
 
-    Args:
-        labels: as in `choose_split`; so are all others but the name.
-        splits: stored splits.
-        name: `train` and `validation` as `choose_split` makes them (never subsampled), `test` for the stored test
-            split, or `all`.
-        classes: names in label order.
-        together: images that folds keep together.
-        folds: number of folds; None for the stored splits.
-        fold: the fold that validates.
-        seed: random seed of the folds.
+    The parts are `train` and `validation` as `choose_split` makes them (never subsampled), `test`, which is the stored
+    test split, and `all`.
 
     Returns:
         (n,) int64, ascending, never empty.
@@ -291,19 +283,14 @@ def _balanced_fold(
 def _check_folds(labels: Labels, classes: Sequence[str], folds: int, noun: str, otherwise: str = "") -> None:
     """Raises SalpipeError for a class that cannot be in every fold, of which StratifiedKFold would only warn.
 
-    Args:
-        labels: labels of the units that are split: images, the first image of each group, or each group per class.
-        classes: names of the classes.
-        folds: number of folds.
-        noun: name of the units.
-        otherwise: what else can be done, added to the error.
+    `labels` are those of the units that are split: images, the first image of each group, or each group per class.
     """
     counts = np.bincount(labels, minlength=len(classes))
     if (empty := np.flatnonzero(counts == 0)).size:
         raise SalpipeError(_without_training(classes, empty) + otherwise)
     rarest = int(counts.argmin())
     if (count := int(counts[rarest])) < folds:
-        remedy = f"use --folds {count} or fewer" if count > 1 else f"give it more {noun}s or leave the class out"
+        remedy = f"use --folds {count} or fewer" if count > 1 else f"add {noun}s or leave the class out"
         few = f"{count} {noun}{'s'[: count > 1]}, too few for {folds} folds"
         raise SalpipeError(f"class {classes[rarest]!r} has {few}; {remedy}{otherwise}")
 

@@ -38,7 +38,7 @@ def put(folder, files):
 
 
 def boxes_and_notes(root):
-    """The boxes of the images that have some, and what was passed over."""
+    """The boxes of the images that have some, and the notes on skipped things."""
     catalogue = read_images(root)
     assert described(catalogue) == expected("train", "val")
     return {record.key: record.boxes for record in catalogue.records if record.boxes}, imagenets.named(catalogue)
@@ -132,7 +132,7 @@ def test_many_files_of_a_folder_are_read_together(root, monkeypatch):
 
 
 def test_files_are_no_list_of_classes(root):
-    """Those of the detection task have the same names and are about other classes."""
+    """Those of the detection task have the same names and other classes."""
     put(root / "bbox_val", {f"{val_name(1)[:-5]}.xml": annotation(annotated("n02084071", "1", "2", "3", "4"))})
     assert boxes_and_notes(root) == ({}, ())
     for path in (root / "devkit/data").iterdir():

@@ -89,7 +89,7 @@ def test_many_packed_bombs_are_no_more_than_one():
 
 
 def test_cells_in_cells_are_not_followed():
-    """scipy.io.loadmat dies of these with a segmentation fault."""
+    """scipy.io.loadmat ends with a segmentation fault on these."""
     head = element(6, struct.pack("<II", 1, 0)) + element(5, struct.pack("<ii", 1, 1))
     size, parts = 0, []
     for _ in range(50_000):

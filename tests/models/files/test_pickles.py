@@ -65,7 +65,7 @@ def test_tensors_are_views_of_their_storage() -> None:
 
 
 class Settings:
-    """An object of a class that nobody knows."""
+    """An object of an unknown class."""
 
     def __init__(self) -> None:
         self.rate = 1

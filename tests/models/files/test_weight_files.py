@@ -70,7 +70,9 @@ PREFIXES = ["model.", "net.", "backbone.", "encoder.", "module.", "module.model.
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_a_prefix_that_makes_everything_fit_is_taken_off_and_said(tmp_path: Path, fitted: State, prefix: str) -> None:
+def test_a_prefix_without_which_everything_fits_is_removed_and_noted(
+    tmp_path: Path, fitted: State, prefix: str
+) -> None:
     torch.save({"state_dict": under(prefix, fitted)}, tmp_path / "last.ckpt")
     state, notes = load(tmp_path / "last.ckpt")
     assert same(state, fitted)
@@ -84,7 +86,7 @@ def test_what_has_another_prefix_is_counted(tmp_path: Path, fitted: State) -> No
     assert notes.endswith("w.pth: ignored 1 tensor of other names (criterion.weight)")
 
 
-def test_averaged_weights_are_taken_and_said(tmp_path: Path, fitted: State) -> None:
+def test_averaged_weights_are_used_and_noted(tmp_path: Path, fitted: State) -> None:
     zeros = {name: value * 0 for name, value in fitted.items()}
     torch.save({"model": fitted, "model_ema": zeros}, tmp_path / "both.pth")
     state, notes = load(tmp_path / "both.pth")

@@ -94,7 +94,7 @@ def test_a_run_with_values_that_are_not_finite_is_refused(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("prefix", ["", "model."])
 @pytest.mark.parametrize("extra", ["total_ops", "conv1.total_params", "aux_head.weight", "criterion.weight"])
-def test_what_belongs_to_no_part_of_the_network_is_left_out_and_said(
+def test_tensors_of_no_part_of_the_network_are_left_out_and_noted(
     tmp_path: Path, fitted: State, prefix: str, extra: str
 ) -> None:
     state = {prefix + name: value for name, value in (fitted | {extra: torch.ones(1)}).items()}
@@ -110,7 +110,7 @@ def test_extra_tensors_within_a_networks_parts_tell_another_network(tmp_path: Pa
 
 @pytest.mark.parametrize("head", ["", "head.", "module."])
 @pytest.mark.parametrize("classes", [1000, 3])
-def test_a_classifier_beside_its_backbone_is_taken_and_said(
+def test_a_classifier_beside_its_backbone_is_used_and_noted(
     tmp_path: Path, fitted: State, head: str, classes: int
 ) -> None:
     state = {f"backbone.{name}": value for name, value in fitted.items() if not name.startswith("fc.")}
@@ -129,7 +129,7 @@ def test_two_classifiers_beside_a_backbone_are_not_guessed_among(tmp_path: Path,
 
 @pytest.mark.parametrize("wrapper", ["_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"])
 @pytest.mark.parametrize("prefix", ["", "model."])
-def test_wrappers_within_names_are_taken_out_and_said(tmp_path: Path, fitted: State, prefix: str, wrapper: str) -> None:
+def test_wrappers_within_names_are_removed_and_noted(tmp_path: Path, fitted: State, prefix: str, wrapper: str) -> None:
     state = {prefix + name.replace("layer4.", f"layer4.{wrapper}."): value for name, value in fitted.items()}
     count = sum(wrapper in name for name in state)
     taken, notes = load(tmp_path / "w.pth", state)

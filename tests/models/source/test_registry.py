@@ -110,7 +110,7 @@ def test_no_network_for_files_at_an_address_is_one_line(
     assert not list(cache.rglob("*.pth"))
 
 
-def test_weights_that_were_never_published_are_said_so(cache: Path) -> None:
+def test_weights_that_were_never_published_are_reported(cache: Path) -> None:
     with pytest.raises(SalpipeError, match="botnet50ts_256: no pretrained weights of it exist"):
         load_source("botnet50ts_256")
 

@@ -201,7 +201,7 @@ def test_what_cannot_be_a_source_is_refused_in_one_line(name: str, weights: str,
 
 
 class Broken(nn.Module):
-    """Gives what its function makes of a batch."""
+    """Returns its function of a batch."""
 
     def __init__(self, output: Callable[[torch.Tensor], object]) -> None:
         super().__init__()

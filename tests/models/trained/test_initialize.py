@@ -72,7 +72,7 @@ def test_scratch_is_xavier_uniform_everywhere() -> None:
         assert layer.bias is None or not layer.bias.any(), name
 
 
-def test_what_is_drawn_depends_on_seed_and_name_alone() -> None:
+def test_random_weights_depend_on_seed_and_name_alone() -> None:
     baseline = dataclasses.replace(SPEC, arch="baseline")
     ours, theirs, other = begun(SPEC, "half", seed=4), begun(baseline, "half", seed=4), begun(SPEC, "half", seed=5)
     shared = theirs.state_dict()
@@ -90,7 +90,7 @@ def test_the_callers_random_state_is_left_as_found() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_fourth_channel_is_drawn_and_the_other_three_are_loaded() -> None:
+def test_the_fourth_channel_is_random_and_the_other_three_are_loaded() -> None:
     spec = dataclasses.replace(SPEC, fusion="input")
     network = build_network(spec)
     report = initialize(network, spec, "half", seed=2)

@@ -94,7 +94,7 @@ def test_flips_are_mirror_images_of_half_the_pairs():
 
 @pytest.mark.parametrize("scale", [(0.5, 1.0), (0.08, 0.1), (1.0, 1.0)])
 def test_crops_keep_within_their_bounds(scale):
-    """Maps of the pixels' own coordinates tell where a crop was, and that it was resized as torchvision does it."""
+    """Maps of the pixels' own coordinates show the position of a crop, and that it was resized as by torchvision."""
     y, x = torch.meshgrid(torch.arange(float(SIZE)), torch.arange(float(SIZE)), indexing="ij")
     count, shapes = 100, []
     for coordinate in (y, x):

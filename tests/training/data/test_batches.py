@@ -113,7 +113,7 @@ def test_errors_list_the_contents_of_the_shards(tmp_path, rows, method, target, 
 
 @pytest.fixture
 def children_die_unheard():
-    """A DataLoader with workers handles SIGCHLD ever after: the death of any later child would run its handler."""
+    """A DataLoader with workers leaves a handler of SIGCHLD, which the death of any later child would run."""
     before = signal.getsignal(signal.SIGCHLD)
     yield
     signal.signal(signal.SIGCHLD, before)
@@ -156,7 +156,7 @@ def test_batches_are_the_rows_prepared(folder):
 
 
 @pytest.mark.parametrize("method", [None, "gradient-simonyan"])
-def test_augmentation_is_drawn_from_seed_epoch_and_position(folder, method):
+def test_augmentation_depends_on_seed_epoch_and_position(folder, method):
     """A pair is the same whatever the batch and the subset of rows it comes in."""
     dataset = PairDataset(folder, np.arange(30), method)
     preparation = Transform("max", AUGMENTATIONS, seed=4)
@@ -275,7 +275,7 @@ def test_a_damaged_jpeg_among_many_is_named(tmp_path):
     ],
 )
 def test_maps_that_cannot_be_are_damage_of_their_shard(tmp_path, name, row, value):
-    """A loss that is not finite would be put down to the learning rate."""
+    """Otherwise the error would blame the learning rate for a loss that is not finite."""
     path = labeled(tmp_path / "f", 24, 2)
     shard = Shard(path / "shard-00001.h5")
     offset, column = shard.layout.places[f"saliency/gradcam/{name}"]
@@ -315,11 +315,7 @@ def test_waiting_is_the_consumers_alone(folder, monkeypatch):
     running.close()
 
 
-def test_settings_are_checked():
-    with pytest.raises(SalpipeError, match="normalization 'mean' is unknown"):
-        Transform("mean")
-    with pytest.raises(SalpipeError, match="augmentation 'rotate' is unknown"):
-        Transform(augment=("rotate",))
+def test_the_number_of_batches_ahead_is_checked():
     with pytest.raises(SalpipeError, match="0 batches ahead"):
         Prefetcher(None, Transform(), 0)
 

@@ -24,8 +24,8 @@ def test_a_partner_is_another_image_and_every_map_is_used_once(count: int, seed:
     np.testing.assert_array_equal(chosen, partners(count, seed))
 
 
-def test_of_two_classes_a_partner_does_not_give_the_label_away() -> None:
-    """A partner that is always of another class says of two classes which one the image is of."""
+def test_with_two_classes_a_partner_does_not_reveal_the_label() -> None:
+    """With two classes, a partner that is always of another class reveals the label."""
     labels = np.arange(400) % 2
     same = np.mean([(labels[partners(400, seed)] == labels).mean() for seed in range(20)])
     assert same == pytest.approx(199 / 399, abs=0.02)

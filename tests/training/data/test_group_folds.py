@@ -12,7 +12,7 @@ CLASSES = ("cat", "dog", "owl")
 
 
 def validation_folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int = 0) -> list[np.ndarray]:
-    """The validation images of every fold, after all that must hold of any folds."""
+    """The validation images of every fold, after checks that hold for all folds."""
     splits = np.full(len(labels), -1, np.int8)
     options = {"together": Together(groups, True), "folds": folds, "seed": seed}
     parts = []
@@ -97,7 +97,7 @@ def test_too_few_groups_are_refused() -> None:
     groups = np.array([0, 0, 0, 1, 1, 2, 3, 4, 5])
     labels = np.array([0, 0, 0, 1, 1, 1, 1, 2, 2])
     splits = np.full(9, -1, np.int8)
-    with pytest.raises(SalpipeError, match="has 1 group, too few for 2 folds; give it more groups or leave"):
+    with pytest.raises(SalpipeError, match="has 1 group, too few for 2 folds; add groups or leave"):
         choose_split(labels, splits, CLASSES, together=Together(groups, True), folds=2, fold=1)
     labels = np.array([0, 2, 0, 1, 0, 1, 1, 2, 2])
     with pytest.raises(SalpipeError, match="has 2 groups, too few for 3 folds; use --folds 2 or fewer, or x"):

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("without_plots")
 COUNT = PHOTOS + len(COPIED)
 TWINS = [(number, PHOTOS + place) for place, number in enumerate(COPIED)]
 BEFORE = [0, 1, 9, 10, 11, 12, 13, 24, 26, 28, 31]
-"""The first of three folds of seed 0 as 7658d53 made it."""
+"""The first of three folds of seed 0 of an earlier version."""
 SEARCHED = {"searched": True, "images": 2 * len(COPIED), "groups": len(COPIED), "by": None}
 
 
@@ -47,7 +47,7 @@ def nothing_remembered(monkeypatch: pytest.MonkeyPatch, empty_cache: Path) -> Pa
 
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
 def test_near_duplicates_lie_in_one_fold_without_a_search_by_generate(tmp_path: Path, encoding: str) -> None:
-    """At 7658d53 copies that were encoded anew or cropped trained on one side and validated on the other."""
+    """An earlier version had re-encoded or cropped copies on both sides."""
     pairs = ShardFolder(copied(tmp_path / "shards", encoding=encoding))
     assert not pairs.header.groups
     for seed in range(3):
@@ -67,7 +67,7 @@ def test_without_the_search_folds_are_those_of_earlier_versions(tmp_path: Path) 
 
 
 def test_a_run_of_an_earlier_version_is_evaluated_on_its_own_folds(tmp_path: Path) -> None:
-    """Its options say nothing of a search, and its file records no groups."""
+    """Its options have no entry for a search, and its file records no groups."""
     stored = {
         name: value
         for name, value in vars(TrainConfig(folds=3, fold=1)).items()

@@ -139,7 +139,7 @@ def test_memory_layout_does_not_matter(how):
 
 @pytest.mark.slow
 def test_the_percentile_has_no_limit_of_size():
-    """torch.quantile refuses more than 2**24 values a map."""
+    """torch.quantile refuses more than 2**24 values per map."""
     maps = torch.arange(2**24 + 4096, dtype=torch.float32).view(1, 1, 4097, 4096)
     result = normalize(maps, "p99")
     assert float((result == 1).float().mean()) == pytest.approx(0.01, abs=1e-4)

@@ -81,7 +81,7 @@ def test_duplicates_lie_in_one_fold(pairs: list[tuple[int, int]], seed: int) -> 
     assert sorted(validated) == list(range(len(labels)))
 
 
-def test_without_duplicates_folds_are_as_if_nobody_had_looked() -> None:
+def test_without_duplicates_folds_are_as_without_a_search() -> None:
     labels, splits = shuffled()
     groups = np.random.default_rng(1).permutation(len(labels))
     for fold in (1, 2, 3):
@@ -200,7 +200,7 @@ REFUSED = {
     "one image in folds": (
         shuffled((5, 1, 5)),
         {"folds": 2, "fold": 1},
-        r"class 'dog' has 1 image, too few for 2 folds; give it more images or leave the class out",
+        r"class 'dog' has 1 image, too few for 2 folds; add images or leave the class out",
     ),
     "empty class": (
         (np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1], np.int8)),
