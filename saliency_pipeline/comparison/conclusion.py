@@ -101,8 +101,8 @@ def _main(results: Results, part: SettingResult, contrast: ContrastResult, measu
     look = _look(results)
     text = f"{amount}, {_p(result.p_adjusted)}{look}: {_claim(part, word, measure)} {place}"
     if word == UNDECIDED:
-        size = f"{unsigned(result.detectable, measure)} {'epochs' if measure == SPEED else 'points'}"
-        text += f"; a true difference of {size} would have been found in {100 * POWER:.0f} % of such comparisons"
+        difference = f"{unsigned(result.detectable, measure)} {'epochs' if measure == SPEED else 'points'}"
+        text += f"; a true difference of {difference} would have been found in {100 * POWER:.0f} % of such comparisons"
         if look and len(results.looks.made) < results.looks.planned:
             text += "; further looks are planned"
     return text
@@ -241,5 +241,5 @@ def _look(results: Results) -> str:
 def _place(results: Results, part: SettingResult) -> str:
     """Scope of a verdict: one data set carries no general claim."""
     split = "this split of this data set" if part.own_split else "this data set"
-    by_hand = ", of runs given by hand" if results.about.get("given") else ""
-    return f"on {split}{by_hand}" + (f" ({part.name})" if len(results.settings) > 1 else "")
+    runs = ", of runs given by hand" if results.about.get("given") else ""
+    return f"on {split}{runs}" + (f" ({part.name})" if len(results.settings) > 1 else "")

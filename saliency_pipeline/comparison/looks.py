@@ -90,7 +90,7 @@ def make_looks(
 
 
 def first_repeats(runs: Sequence[Run], repeats: int | None, first: int) -> list[Run]:
-    """The runs of the first repeats, each of which has the next seed; all runs for None."""
+    """The runs of the first repeats, each of which has the next seed from `first` on; all runs for None."""
     return [run for run in runs if repeats is None or run.config.seed - first < repeats]
 
 
