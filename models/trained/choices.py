@@ -6,5 +6,12 @@ ARCHS = ("baseline", "modulated", "learned")
 INITS = ("scratch", "half", "full")
 """See `models.trained.initialize`."""
 
-FUSIONS = ("multiply-skip", "neutral", "multiply", "add", "concat", "input")
-"""See `models.trained.fusion`; `input` joins before the first layer, so it is a network of its own and no module."""
+FUSIONS = {
+    "multiply-skip": "rgb*sal + alpha*rgb",
+    "neutral": "rgb*(1 + tanh(zero(sal))), with a 1x1 convolution initialized to 0",
+    "multiply": "rgb*sal",
+    "add": "rgb + sal",
+    "concat": "a 1x1 convolution of both",
+    "input": "the map as a fourth input channel",
+}
+"""Formulas by name, see `models.trained.fusion`; `input` has no module, as it joins before the first layer."""

@@ -76,10 +76,8 @@ class TrainConfig:
     )
     fusion: str = setting(
         "multiply-skip",
-        "Fusion of the branches; multiply-skip: rgb*sal + alpha*rgb; neutral: rgb*(1 + tanh(zero(sal))), with a 1x1 "
-        "convolution initialized to 0; multiply: rgb*sal; add: rgb + sal; concat: a 1x1 convolution of both; input: "
-        "the map as a fourth input channel.",
-        choices=FUSIONS,
+        f"Fusion of the branches; {'; '.join(f'{name}: {formula}' for name, formula in FUSIONS.items())}.",
+        choices=tuple(FUSIONS),
     )
     fuse_at: str = setting(
         "stem",
