@@ -36,8 +36,9 @@ SPELLING = {
     r"neighbour": "neighbor",
     r"travell(?=ed|ing)": "travel",
     # "initialise", "optimiser", "normalisation"; other words in -is, as "promise" or "precision", are spelled so
+    # shards of the gradient methods store the convention "... of the normalised frame", which is part of their plan
     r"(?<=initial|general|regular|serial|visual|minim|maxim|optim|organ|recogn|normal|summar|standard|harmon)"
-    r"is(?=e|ing|ation)": "iz",
+    r"is(?!ed frame\")(?=e|ing|ation)": "iz",
     r"(?<=synchron|quant|binar|token|util|character|factor|random|parallel|vector|local|penal)is(?=e|ing|ation)": "iz",
 }
 IDIOMS = {

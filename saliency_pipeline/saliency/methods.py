@@ -49,12 +49,12 @@ METHODS: dict[str, Method] = {
             "arXiv:1610.02391",
             cam.linear_grad_cam,
         ),
-        Method("gradient", "pixels", gradient.simonyan, "max_c |dy/dx_c| of the normalized frame", "arXiv:1312.6034"),
+        Method("gradient", "pixels", gradient.simonyan, "max_c |dy/dx_c| of the normalised frame", "arXiv:1312.6034"),
         Method(
             "gradient-smilkov",
             "pixels",
             gradient.smilkov,
-            "sum_c |dy/dx_c| of the normalized frame",
+            "sum_c |dy/dx_c| of the normalised frame",
             "arXiv:1706.03825",
         ),
     )
