@@ -139,7 +139,7 @@ def command(
     start = options["start"]
     chosen = choose_arms(arms, arms_file, reference=reference, start=start, controls=_controls(controls))
     # the arms start from it
-    shared = TrainConfig(**options | {"start": None})
+    shared = take_settings(TrainConfig, options | {"start": None})
     for lr in config.lrs:
         shared = replace(shared, lr=lr)  # refuses a rate that is not possible
     if len(config.lrs) == 1:

@@ -80,6 +80,7 @@ def command(
       salpipe fetch pubfig --list dev_urls.txt -o pubfig --check --json
       salpipe generate pubfig -o shards --layout pubfig
     """  # noqa: D301 - click reads \b
+    allowed = take_settings(Limits, limits)
     from saliency_pipeline.fetching.fetch import fetch
     from saliency_pipeline.fetching.presence import FEW, check_list
 
@@ -91,7 +92,7 @@ def command(
             output,
             jobs=jobs,
             per_host=per_host,
-            limits=take_settings(Limits, limits),
+            limits=allowed,
             people=people,
             limit_per_person=per_person,
             retry_failed=retry_failed,

@@ -189,14 +189,14 @@ def _items(_: click.Context, parameter: click.Parameter, items: tuple[str, ...])
 
 
 def take_settings(kind: type[C], options: dict[str, Any]) -> C:
-    """The settings of a class from the options of a command, which they are removed from.
+    """The settings of a class from the options of a command, which they are removed from; others have their defaults.
 
     Raises:
         OptionError: a value is not permitted; the message names the file if it is from that of `--config`.
     """
     names = settings_of(kind)
     try:
-        return kind(**{name: options.pop(name) for name in names})
+        return kind(**{name: options.pop(name) for name in names if name in options})
     except OptionError as error:
         context, flag = click.get_current_context(), str(error).split(" ")[0]
         sources = {f"--{option_name(kind, name)}": context.get_parameter_source(name) for name in names}

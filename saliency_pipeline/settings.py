@@ -126,7 +126,8 @@ def check_settings(config: Any) -> None:
             raise OptionError(f"{flag} {value!r:.80}: use {_NAMES[kinds[0]]}")
         # NaN fails as well
         if own.range is not None and not own.range[0] <= value <= own.range[1]:
-            raise OptionError(f"{flag} {value}: use a number from {own.range[0]:g} to {own.range[1]:g}")
+            low, high = (f"{end:g}" if isinstance(end, float) else str(end) for end in own.range)
+            raise OptionError(f"{flag} {value}: use a number from {low} to {high}")
         for item in value if isinstance(value, tuple) else (value,):
             if own.choices and item not in own.choices:
                 raise OptionError(f"{flag} {item}: choose from {', '.join(map(str, own.choices))}")

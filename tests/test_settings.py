@@ -15,6 +15,7 @@ from saliency_pipeline.errors import OptionError
 from saliency_pipeline.fetching.session import Limits
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.settings import (
+    SEEDS,
     check_settings,
     documented,
     from_table,
@@ -39,6 +40,7 @@ class Config:
     dry_run: bool = setting(False, "Write nothing.")
     cache: bool = setting(True, "Use the cache.")
     parts: tuple[str, ...] = setting(("a", "b"), "Parts; may be repeated.", choices=("a", "b", "c"))
+    seed: int = setting(0, "Random seed.", range=SEEDS)
     internal: int = 7
 
     def __post_init__(self) -> None:
@@ -84,6 +86,7 @@ def test_help_is_derived() -> None:
         "--dry-run",
         "--cache / --no-cache",
         "--parts [a|b|c|none]",
+        "--seed INTEGER",
     ]
     text = " ".join(" ".join(lines).split())
     assert "Another text. [default: slow]" in text
@@ -97,7 +100,7 @@ def test_documentation_is_derived() -> None:
     summary, *lines = Config.__doc__.splitlines()
     assert summary == "Options of a toy."
     assert lines[:3] == ["", "Attributes:", "    mode: Mode."]
-    assert len(lines) == 2 + 7
+    assert len(lines) == 2 + 8
 
 
 @pytest.mark.parametrize("config", [Config(), OTHER, Config(parts=())])
@@ -106,7 +109,7 @@ def test_tables_are_read_back(config: Config, tmp_path: Path) -> None:
 
     table = to_table(config)
     assert from_table(Config, table) == config
-    assert set(table) <= {"mode", "rate", "count", "from", "dry-run", "cache", "parts"}
+    assert set(table) <= {"mode", "rate", "count", "from", "dry-run", "cache", "parts", "seed"}
     (tmp_path / "run.toml").write_text(tomli_w.dumps(table))
     assert json.loads(run(Config, "--config", str(tmp_path / "run.toml")).stdout) == values(config)
 
@@ -125,6 +128,7 @@ def test_keys_may_be_names_of_fields_but_must_exist() -> None:
         ({"rate": float("nan")}, "--rate nan: use a number from 0 to 1"),
         ({"rate": None}, "--rate None: use a number"),
         ({"count": 0}, "--count 0: use a number from 1 to 9"),
+        ({"seed": 2**32}, "--seed 4294967296: use a number from 0 to 4294967295$"),
         ({"count": 1.0}, "--count 1.0: use a whole number"),
         ({"source": 1}, "--from 1: use text"),
         ({"dry_run": 1}, "--dry-run 1: use true or false"),

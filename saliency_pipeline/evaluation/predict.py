@@ -129,11 +129,11 @@ def predict(
     """
     progress, folder, trained = progress or Progress(), Path(output), load_trained(run)
     refuse_among_images(folder, run, images)
-    request = _request(trained, str(run), weights, target, str(find_device(device)), progress)
+    config = _maps_config(trained, str(run), weights, target, str(find_device(device)), progress)
     make_output(folder)
     make_subfolder(folder / SHARDS)
     catalogue = read_images(images, "folders", ReadOptions(label_level=0), progress.note)
-    report = generate(catalogue, folder / SHARDS, request, progress=progress)
+    report = generate(catalogue, folder / SHARDS, config, progress=progress)
     pairs = ShardFolder(folder / SHARDS)
     if not len(pairs):
         raise SalpipeError(
@@ -168,10 +168,10 @@ def predict(
     )
 
 
-def _request(
+def _maps_config(
     trained: Trained, run: str, weights: str | None, target: str | None, device: str, progress: Progress
 ) -> GenerateConfig:
-    """The request for frames and maps like those of training."""
+    """The configuration of frames and maps like those of training."""
     recorded = _recorded(trained)
     frame: dict[str, Any] = {"size": trained.spec.size, "fit": recorded.fit, "max_pixels": recorded.max_pixels}
     if recorded.jpeg_quality is not None:

@@ -155,7 +155,7 @@ def _facts(data: ShardFolder, views: Sequence[View]) -> list[tuple[str, str]]:
         "Layer": _words(source.get("layer")),
         "Target": _words(provenance.get("target")),
         "Precision": _words(provenance.get("precision")),
-        "Back end": _words(provenance.get("backend")),
+        "Backend": _words(provenance.get("backend")),
         "Frame": f"{size} × {size}",
     }
     return [(name, value) for name, value in facts.items() if value]

@@ -15,8 +15,9 @@ import numpy.typing as npt
 FORMAT = "salpipe-shard"
 FORMAT_VERSION = "1.1"
 ALL_ZERO, CONSTANT, NON_FINITE, SINGLE_COLOR, SEEN = 1, 2, 4, 8, 16
-ALL_FLAGS = ALL_ZERO | CONSTANT | NON_FINITE | SINGLE_COLOR | SEEN
 """Bits of a map's flag; `SEEN`: the network that made the map was trained on this very image."""
+
+ALL_FLAGS = ALL_ZERO | CONSTANT | NON_FINITE | SINGLE_COLOR | SEEN
 
 TOP = 5
 

@@ -164,7 +164,8 @@ def _restored(state: dict[str, Any]) -> State:
         all(type(count) is int and 0 <= count < 1 << 53 for count in counts)
         and all(isinstance(value, int | float) for value in (*amounts, *values))
         and len(state["rows"]) == state["epoch"]
-        and (state["best"] is not None or not state["rows"])
+        and (state["best"] is not None or not (state["rows"] or state["stale"]))
+        and (state["step"] > 0) == (state["seen"] > 0)
     ):
         raise ValueError("its state contradicts itself")
     best = None if state["best"] is None else EpochMetrics(**state["best"])

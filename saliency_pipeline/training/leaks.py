@@ -166,6 +166,8 @@ class LeakCheck:
     def seen(self, config: TrainConfig) -> npt.NDArray[np.bool_]:
         """Mask of the images whose maps are flagged as seen by their source model, bool (N,)."""
         method, target = config.method or next(iter(self.pairs.methods), ""), config.map_target
+        if method not in self.pairs.header.maps:  # reading them raises the error
+            return np.zeros(len(self.pairs), np.bool_)
         key = method, target if target < self.pairs.header.maps[method].targets else 0
         if key not in self._seen:
             self._seen[key] = self.pairs.flags(*key) & SEEN != 0

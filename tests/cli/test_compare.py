@@ -112,6 +112,14 @@ def test_errors_are_one_line(shards: Path, tmp_path: Path, arguments: list[str],
     assert code == 2 or len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("line", ["epochs = 0", "repeats = 0"])
+def test_an_error_names_the_file_that_has_the_value(shards: Path, tmp_path: Path, line: str) -> None:
+    (tmp_path / "plan.toml").write_text(line)
+    result = compare(shards, "-o", tmp_path / "out", "--config", tmp_path / "plan.toml", "--device", "cpu")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"salpipe: error: {tmp_path / 'plan.toml'}: --{line.split()[0]} 0: use a number")
+
+
 @pytest.mark.parametrize("option", [["--looks", 2], ["--primary", "half"], ["--lr", 0.1], ["--control", "uniform"]])
 def test_options_without_effect_on_finished_runs_are_refused(tmp_path: Path, option: list[object]) -> None:
     for name in ("a", "b"):

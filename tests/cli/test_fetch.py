@@ -108,6 +108,7 @@ def test_mistakes_are_one_line(listed, tmp_path):
     assert result.stderr == f"salpipe: error: {listed}: no person called 'Adda' in it; did you mean 'Ada'?\n"
     assert fetch(listed, tmp_path, "--jobs", 0).exit_code == 2
     assert fetch(listed, tmp_path, "--timeout", 0).exit_code == 2
+    assert fetch(listed, tmp_path, "--check", "--retries", 21).exit_code == 2
     assert fetch(tmp_path / "none", tmp_path).exit_code == 2
 
 

@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 from torch.nn import functional
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.evaluation.evaluate import evaluate
 from saliency_pipeline.evaluation.predictions import find_device, highest, predict_probabilities, recorded_config
 from saliency_pipeline.models.trained.trained import load_trained
 from saliency_pipeline.shards.reader import ShardFolder
@@ -66,6 +67,8 @@ def test_maps_of_the_runs_method_are_needed(figure_run: Path, tmp_path: Path) ->
     pairs = ShardFolder(labeled(tmp_path / "shards", 24))
     with pytest.raises(SalpipeError, match=r"no maps of 'x', .*\(it holds gradcam, gradient-simonyan\); make them"):
         predict_probabilities(load_trained(tmp_path / "n.safetensors"), pairs, np.arange(2))
+    with pytest.raises(SalpipeError, match=r"no maps of 'x', .*; make them"):
+        evaluate(tmp_path / "n.safetensors", pairs.path, "test", tmp_path / "evaluation", device="cpu")
 
 
 def test_the_configuration_of_training_is_read_back(figure_run: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def parts(features: int = 3) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    save_last(tmp_path, *parts(), State(epoch=1, step=2, rows=[ROW], best=ROW))
+    save_last(tmp_path, *parts(), State(epoch=1, step=2, seen=4, rows=[ROW], best=ROW))
     return tmp_path
 
 
@@ -40,7 +40,7 @@ def forge(run: Path, **state: object) -> None:
 
 def test_a_run_resumes_where_it_stopped(run: Path) -> None:
     network, optimizer = parts()
-    assert load_last(run, network, optimizer) == State(epoch=1, step=2, rows=[ROW], best=ROW)
+    assert load_last(run, network, optimizer) == State(epoch=1, step=2, seen=4, rows=[ROW], best=ROW)
     forge(run, stale=3)
     assert load_last(run, network, optimizer).stale == 3
 
@@ -58,6 +58,9 @@ def test_a_run_resumes_where_it_stopped(run: Path) -> None:
         {"rows": 5},
         {"best": 7},
         {"best": None},
+        {"epoch": 0, "rows": [], "best": None, "stale": 1},
+        {"seen": 0},
+        {"step": 0},
         {"more": 1},
     ],
 )
