@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import operator
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 from saliency_pipeline.errors import OptionError
 
@@ -108,7 +110,9 @@ def option_name(config: Any, name: str) -> str:
 
 
 def check_settings(config: Any) -> None:
-    """Check type, range and choices of every option of a configuration, and make lists tuples.
+    """Check type, range and choices of every option of a configuration.
+
+    Lists become tuples, and paths, texts and NumPy's integers what the option takes.
 
     Raises:
         OptionError: with the option, its value and the permitted values.
@@ -118,8 +122,8 @@ def check_settings(config: Any) -> None:
         kinds = types_of(field)
         if value is None and "None" in kinds:
             continue
-        if isinstance(value, list):
-            value = tuple(value)
+        if (plain := _plain(value, kinds[0])) is not value:
+            value = plain
             # frozen, but still within its __post_init__
             object.__setattr__(config, name, value)
         if not _is_a(value, kinds[0]):
@@ -152,6 +156,19 @@ def from_table(kind: type[C], table: Mapping[str, Any]) -> C:
     """
     names = {option_name(kind, name): name for name in settings_of(kind)}
     return kind(**{names.get(key, key): value for key, value in table.items()})
+
+
+def _plain(value: Any, kind: str) -> Any:
+    """A value of a Python caller in the type of its option, where that is unambiguous."""
+    if isinstance(value, list):
+        return tuple(value)
+    if kind == "str" and isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if kind == "Path" and isinstance(value, str):
+        return Path(value)
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+        return operator.index(value)
+    return value
 
 
 def _is_a(value: object, kind: str) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, make_dataclass
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -151,6 +152,13 @@ def test_lists_become_tuples() -> None:
     assert hash(config) == hash(Config(parts=("a", "c")))
     assert GenerateConfig(methods=["gradcam", "gradient"]).methods == ("gradcam", "gradient")  # type: ignore[arg-type]
     assert Selection(classes=["cat"]) == Selection(classes=("cat",))  # type: ignore[arg-type]
+
+
+def test_paths_texts_and_numpys_integers_are_taken(tmp_path: Path) -> None:
+    assert GenerateConfig(weights=tmp_path).weights == str(tmp_path)  # type: ignore[arg-type]
+    assert ReadOptions(list="urls.txt").list == Path("urls.txt")  # type: ignore[arg-type]
+    seed = Selection(seed=np.int64(3)).seed  # type: ignore[arg-type]
+    assert (seed, type(seed)) == (3, int)
 
 
 def test_an_error_names_the_file_that_has_the_value(tmp_path: Path) -> None:
