@@ -46,7 +46,10 @@ class ComparisonConfig:
     )
     folds: int = setting(5, "Number of stratified folds; 0 for the shards' own splits.", range=(0, 1000), metavar="K")
     repeats: int = setting(
-        2, "Number of repeats, each with its own folds and seed; fixed once analyzed.", range=(1, 100_000), metavar="N"
+        2,
+        "Number of repeats, each with its own folds and seed; fixed once a run is finished.",
+        range=(1, 100_000),
+        metavar="N",
     )
     per_class: tuple[str, ...] = setting(
         (ALL,),

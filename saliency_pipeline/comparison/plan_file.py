@@ -108,7 +108,7 @@ def store(plan: Plan, folder: Path) -> None:
 
 
 def record_look(folder: Path, repeats: int) -> None:
-    """Store that a number of repeats was analyzed; after that the planned number is fixed."""
+    """Store that a number of repeats was analyzed, which also fixes the planned number."""
     plan = stored_plan(folder) or {}
     analyzed = plan.get(ANALYZED, [])
     if repeats not in analyzed:
