@@ -82,8 +82,9 @@ def rebuild(output: Path | str, shards: Path | str | None = None) -> Comparison:
         raise SalpipeError(f"{folder}: holds no {RESULTS}; make one with 'salpipe compare SHARDS -o {folder}'")
     results = read_results(folder, Results)
     costs = read_object(folder / COSTS, "salpipe compare")
-    with damage_refused(folder / RESULTS):
+    with damage_refused(folder / COSTS):
         spent = from_json(Costs, costs)
+    with damage_refused(folder / RESULTS):
         place = shards or spent.shards
         pairs = ShardFolder(place) if place and Path(place).exists() else None
         config = replace(TrainConfig(), method=results.about.get("method"))

@@ -65,3 +65,12 @@ def test_a_damaged_plan_has_a_remedy_that_works(tmp_path: Path, text: str) -> No
     (tmp_path / "plan.json").write_text(text)
     with pytest.raises(SalpipeError, match=r"plan\.json: damaged.*; choose another output folder$"):
         stored_plan(tmp_path)
+
+
+def test_damaged_costs_are_named(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps(results()))
+    (tmp_path / "costs.json").write_text('{"settings": {"all images": {"half": {"runs": true}}}}')
+    with pytest.raises(
+        SalpipeError, match=r"costs\.json: damaged \(settings\.all images\.half\.runs: not a whole number\)"
+    ):
+        rebuild(tmp_path)
