@@ -44,7 +44,7 @@ class Setting:
 
     Attributes:
         help: help text.
-        range: minimum and maximum, inclusive; None for any number.
+        range: minimum and maximum, inclusive, of a number or the items of a list; None for any.
         choices: permitted values, or items of a list; empty for any.
         option: name on the command line and in files, without dashes, if it is not the name of the field.
         metavar: placeholder of the value in `--help`; None for that of its type.
@@ -124,10 +124,10 @@ def check_settings(config: Any) -> None:
             object.__setattr__(config, name, value)
         if not _is_a(value, kinds[0]):
             raise OptionError(f"{flag} {value!r:.80}: use {_NAMES[kinds[0]]}")
-        # NaN fails as well
-        if own.range is not None and not own.range[0] <= value <= own.range[1]:
-            raise OptionError(f"{flag} {value}: use a number from {own.range[0]:g} to {own.range[1]:g}")
         for item in value if isinstance(value, tuple) else (value,):
+            # NaN fails as well
+            if own.range is not None and not own.range[0] <= item <= own.range[1]:
+                raise OptionError(f"{flag} {item}: use a number from {own.range[0]:g} to {own.range[1]:g}")
             if own.choices and item not in own.choices:
                 raise OptionError(f"{flag} {item}: choose from {', '.join(map(str, own.choices))}")
 

@@ -72,6 +72,7 @@ class ComparisonConfig:
         (),
         "Peak learning rate. If several are given, the best one is chosen per arm, budget and pair, on an inner split "
         "of the training images.",
+        range=(1e-12, 1e4),
         option="lr",
         metavar="LR,LR",
         separator=",",
@@ -140,6 +141,8 @@ class Execution:
 
 
 def _check_sizes(name: str, values: Sequence[str]) -> None:
+    if not values:
+        raise OptionError(f"--{name}: empty; use numbers of images, or 'all', with commas between them")
     for text in values:
         if text != ALL and not (text.isascii() and text.isdigit() and text[0] != "0" and len(text) < 16):
             raise OptionError(f"--{name} {text}: use numbers of images, or 'all', with commas between them")
