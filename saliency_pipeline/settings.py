@@ -46,7 +46,7 @@ class Setting:
 
     Attributes:
         help: help text.
-        range: minimum and maximum, inclusive; None for any number.
+        range: minimum and maximum, inclusive, of a number or the items of a list; None for any.
         choices: permitted values, or items of a list; empty for any.
         option: name on the command line and in files, without dashes, if it is not the name of the field.
         metavar: placeholder of the value in `--help`; None for that of its type.
@@ -128,11 +128,11 @@ def check_settings(config: Any) -> None:
             object.__setattr__(config, name, value)
         if not _is_a(value, kinds[0]):
             raise OptionError(f"{flag} {value!r:.80}: use {_NAMES[kinds[0]]}")
-        # NaN fails as well
-        if own.range is not None and not own.range[0] <= value <= own.range[1]:
-            low, high = (f"{end:g}" if isinstance(end, float) else str(end) for end in own.range)
-            raise OptionError(f"{flag} {value}: use a number from {low} to {high}")
         for item in value if isinstance(value, tuple) else (value,):
+            # NaN fails as well
+            if own.range is not None and not own.range[0] <= item <= own.range[1]:
+                low, high = (f"{end:g}" if isinstance(end, float) else str(end) for end in own.range)
+                raise OptionError(f"{flag} {item}: use a number from {low} to {high}")
             if own.choices and item not in own.choices:
                 raise OptionError(f"{flag} {item}: choose from {', '.join(map(str, own.choices))}")
 
@@ -166,7 +166,7 @@ def _plain(value: Any, kind: str) -> Any:
         return os.fspath(value)
     if kind == "Path" and isinstance(value, str):
         return Path(value)
-    if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+    if kind in ("int", "float") and isinstance(value, SupportsIndex) and not isinstance(value, bool):
         return operator.index(value)
     return value
 

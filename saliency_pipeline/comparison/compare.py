@@ -58,7 +58,8 @@ def compare(
 ) -> Comparison:
     """Train every arm on every fold, and analyze how they differ.
 
-    The same call resumes an interrupted one. Arms and budgets may be added later, repeats until the first analysis.
+    The same call resumes an interrupted one. Arms and budgets may be added later, repeats before
+    the first run is finished.
 
     Args:
         shards: a folder that `salpipe generate` finished. Its test split, if any, is predicted once by every run.

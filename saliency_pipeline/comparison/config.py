@@ -46,7 +46,10 @@ class ComparisonConfig:
     )
     folds: int = setting(5, "Number of stratified folds; 0 for the shards' own splits.", range=(0, 1000), metavar="K")
     repeats: int = setting(
-        2, "Number of repeats, each with its own folds and seed; fixed once analyzed.", range=(1, 100_000), metavar="N"
+        2,
+        "Number of repeats, each with its own folds and seed; fixed once a run is finished.",
+        range=(1, 100_000),
+        metavar="N",
     )
     per_class: tuple[str, ...] = setting(
         (ALL,),
@@ -69,6 +72,7 @@ class ComparisonConfig:
         (),
         "Peak learning rate. If several are given, the best one is chosen per arm, budget and pair, on an inner split "
         "of the training images.",
+        range=(1e-12, 1e4),
         option="lr",
         metavar="LR,LR",
         separator=",",
@@ -137,6 +141,8 @@ class Execution:
 
 
 def _check_sizes(name: str, values: Sequence[str]) -> None:
+    if not values:
+        raise OptionError(f"--{name}: empty; use numbers of images, or 'all', with commas between them")
     for text in values:
         if text != ALL and not (text.isascii() and text.isdigit() and text[0] != "0" and len(text) < 16):
             raise OptionError(f"--{name} {text}: use numbers of images, or 'all', with commas between them")

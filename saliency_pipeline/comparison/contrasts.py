@@ -71,7 +71,6 @@ def conditions(by_arm: Mapping[str, Sequence[Run]], reference: str, rules: Rules
     """The conditions of a data budget, from its finished runs by the name of their arm.
 
     The median final accuracy of `reference` gives the descriptive threshold.
-
     """
     runs = [run for own in by_arm.values() for run in own]
     own_split = not rules.config.folds or (bool(runs) and all(run.config.fold is None for run in runs))

@@ -97,8 +97,8 @@ def _arms(order: Sequence[str], by_name: Mapping[str, Options], differing: Seque
         own, kind = by_name[name], kinds[name]
         # always the two options that decide whether maps are read, and which
         options = {field: own[field] for field in own if field in differing or field in ("arch", "maps")}
-        twins = [other for other in order if by_name[other] == {**own, "maps": OWN} and kinds[other] == CANDIDATE]
-        of = twins[0] if kind == CONTROL and twins else ""
+        same = [other for other in order if by_name[other] == {**own, "maps": OWN} and kinds[other] == CANDIDATE]
+        of = same[0] if kind == CONTROL and same else ""
         against = references[name] if kind == CANDIDATE else ""
         arms.append(Arm(name, options, kind, of, "" if against == first else against))
     if sum(arm.kind == REFERENCE for arm in arms) > 1:

@@ -55,7 +55,6 @@ def refuse_leaks(plan: Plan, folder: Path, pairs: ShardFolder) -> list[str]:
 
     Raises:
         SalpipeError: a leak that is not accepted; the message names the runs.
-        OptionError: `allow_leaks` has a name of no leak.
     """
     compared, pretrainings, tasks = _Shards(pairs), plan.pretrainings(), plan.tasks(folder)
     sources: dict[str, _Shards] = {}

@@ -64,7 +64,7 @@ def refuse_output(folder: Path, *inputs: Path | str, over_datasets: bool = False
 def is_overall(folder: Path | str) -> bool:
     """True if a folder holds results over several data sets."""
     path = Path(folder) / RESULTS
-    return path.exists() and read_object(path).get("format") == OVERALL_FORMAT
+    return path.exists() and read_object(path, "salpipe compare").get("format") == OVERALL_FORMAT
 
 
 def rebuild(output: Path | str, shards: Path | str | None = None) -> Comparison:
@@ -82,8 +82,9 @@ def rebuild(output: Path | str, shards: Path | str | None = None) -> Comparison:
         raise SalpipeError(f"{folder}: holds no {RESULTS}; make one with 'salpipe compare SHARDS -o {folder}'")
     results = read_results(folder, Results)
     costs = read_object(folder / COSTS, "salpipe compare")
-    with damage_refused(folder / RESULTS):
+    with damage_refused(folder / COSTS):
         spent = from_json(Costs, costs)
+    with damage_refused(folder / RESULTS):
         place = shards or spent.shards
         pairs = ShardFolder(place) if place and Path(place).exists() else None
         config = replace(TrainConfig(), method=results.about.get("method"))
@@ -116,12 +117,14 @@ def read_results(folder: Path, kind: type[AnyResults]) -> AnyResults:
     Raises:
         SalpipeError: they are damaged, of another format version or not of this kind.
     """
-    path, expected = folder / RESULTS, _FORMATS[kind]
+    path, (own, supported) = folder / RESULTS, _FORMATS[kind]
     document = read_object(path, "salpipe compare")
-    version = document.get("format_version", expected[1])
-    if (document.get("format", expected[0]), version) != expected:
+    name, version = document.get("format", own), document.get("format_version", supported)
+    if name != own:
+        raise SalpipeError(f"{path}: format {name!r:.40}, not {own}; give another folder")
+    if version != supported:
         raise SalpipeError(
-            f"{path}: format version {version!r:.40}, but this version of salpipe reads {expected[1]}; run the same "
+            f"{path}: format version {version!r:.40}, but this version of salpipe reads {supported}; run the same "
             "'salpipe compare' with another output folder"
         )
     with damage_refused(path):

@@ -10,7 +10,7 @@ from typing import Any
 from saliency_pipeline.comparison.plan import RUNS, Plan
 from saliency_pipeline.comparison.rules import Primary
 from saliency_pipeline.comparison.serialization import MismatchError, from_json
-from saliency_pipeline.documents import read_object
+from saliency_pipeline.documents import DocumentError, read_json
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.text import plural
@@ -60,7 +60,12 @@ def stored_plan(folder: Path) -> dict[str, Any] | None:
     path = folder / PLAN
     if not path.exists():
         return None
-    stored = read_object(path)
+    try:
+        stored = read_json(path)
+        if not isinstance(stored, dict):
+            raise DocumentError("not an object")
+    except (OSError, ValueError) as error:
+        raise SalpipeError(f"{path}: damaged ({error}); choose another output folder") from error
     version = stored.get("format_version")
     if version is None and "hash" not in stored:
         raise SalpipeError(f"{path}: damaged; choose another output folder")
@@ -108,7 +113,7 @@ def store(plan: Plan, folder: Path) -> None:
 
 
 def record_look(folder: Path, repeats: int) -> None:
-    """Store that a number of repeats was analyzed; after that the planned number is fixed."""
+    """Store that a number of repeats was analyzed, which also fixes the planned number."""
     plan = stored_plan(folder) or {}
     analyzed = plan.get(ANALYZED, [])
     if repeats not in analyzed:

@@ -39,7 +39,7 @@ _CHUNK = 2**16
 _REDIRECTS = (301, 302, 303, 307, 308)
 _BUSY = (408, 425, 429)
 _TYPES = ("application/octet-stream", "binary/octet-stream")
-_HEAD, _QUOTED = 18, 16
+_HEAD = 16
 _SUFFIXES = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "WEBP": "webp", "TIFF": "tif", "BMP": "bmp"}
 
 
@@ -222,7 +222,7 @@ async def _receive(response: aiohttp.ClientResponse, final: Path, limits: Limits
                     while written < len(chunk):  # a nearly full disk writes a part
                         written += file.write(chunk[written:])
         if not (suffix := suffix_of(head)):
-            raise DownloadError("not-an-image", f"begins with {head[:_QUOTED]!r}", status=status)
+            raise DownloadError("not-an-image", f"begins with {head[:_HEAD]!r}", status=status)
         return Download(tmp, suffix, size, digest.hexdigest(), status, attempts)
     except aiohttp.ClientPayloadError:
         _discard(tmp)
@@ -255,7 +255,10 @@ def _check_head(response: aiohttp.ClientResponse, limits: Limits) -> None:
 
 
 def suffix_of(head: bytes) -> str | None:
-    """Suffix for an image file by its first 18 bytes: jpg, png, gif, webp, tif or bmp; None for other files."""
+    """Suffix for an image file by its first 16 bytes: jpg, png, gif, webp, tif or bmp; None for other files."""
+    # the list names an image, so that a bitmap may have a header of any size
+    if head[:2] == b"BM" and head[6:10] == bytes(4):
+        return "bmp"
     return _SUFFIXES.get(format_of(head) or "")
 
 

@@ -1,4 +1,4 @@
-"""Fitting of an image into a square frame: cut to a box, resize, rotate upright, crop or pad."""
+"""Fitting of an image into a square frame: crop to a box, resize, rotate upright, crop or pad."""
 
 from __future__ import annotations
 

@@ -157,6 +157,8 @@ def test_a_plan_of_an_earlier_version_is_refused(shards: Path, tmp_path: Path) -
         ({"looks": 3}, "--looks 3: there are 2 repeats, and every look needs a new one"),
         ({"looks": 2, "folds": 0}, "--looks 2: needs folds"),
         ({"lrs": (0.1, 0.1)}, "--lr 0.1,0.1: has a rate twice"),
+        ({"lrs": (0.1, float("nan"))}, "--lr nan: use a number from 1e-12"),
+        ({"per_class": ()}, "--per-class: empty; use numbers of images"),
         ({"primary": "baseline"}, "--primary baseline: baseline is not a candidate; choose from half"),
         ({"primary": "half:best"}, "--primary half:best: no measure 'best'; choose from final, area, speed"),
         ({"arms": (BASELINE, Arm("half", {"lr": 0.1})), "lrs": (0.1, 0.2)}, "arm half: has its own lr"),

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from saliency_pipeline.comparison.output import rebuild
+from saliency_pipeline.comparison.output import is_overall, rebuild
+from saliency_pipeline.comparison.plan_file import stored_plan
 from saliency_pipeline.errors import SalpipeError
 from tests.comparison.pages import costs, results
 from tests.gallery.test_page import Page
@@ -38,3 +39,38 @@ def test_results_of_another_format_version_are_refused_in_one_line(
         rebuild(tmp_path)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"format": ["x"], "format_version": 2}', r"format \['x'\], not salpipe-comparison; give another folder"),
+        ('{"format_version": 2}', r"damaged \(format: missing\); run the same 'salpipe compare' again"),
+        ("[]", r"damaged \(not an object\); run the same 'salpipe compare' again"),
+        ("{", r"damaged \(.*\); run the same 'salpipe compare' again"),
+    ],
+)
+def test_errors_of_damaged_results_name_the_command_that_writes_them(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "results.json").write_text(text)
+    (tmp_path / "costs.json").write_text("{}")
+    with pytest.raises(SalpipeError, match=rf"results\.json: {message}$"):
+        rebuild(tmp_path)
+    if not text.startswith("{"):
+        with pytest.raises(SalpipeError, match=rf"results\.json: {message}$"):
+            is_overall(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "{}"])
+def test_a_damaged_plan_has_a_remedy_that_works(tmp_path: Path, text: str) -> None:
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(SalpipeError, match=r"plan\.json: damaged.*; choose another output folder$"):
+        stored_plan(tmp_path)
+
+
+def test_damaged_costs_are_named(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps(results()))
+    (tmp_path / "costs.json").write_text('{"settings": {"all images": {"half": {"runs": true}}}}')
+    with pytest.raises(
+        SalpipeError, match=r"costs\.json: damaged \(settings\.all images\.half\.runs: not a whole number\)"
+    ):
+        rebuild(tmp_path)

@@ -287,5 +287,7 @@ def test_waits_that_servers_ask_for():
 def test_content_decides_the_suffix():
     kinds = {"jpg": "jpg", "png": "png", "webp": "webp", "bmp": "bmp", "gif": "gif", "tif": "tif", "tiff": "tif"}
     for name, data in good_files().items():
-        assert suffix_of(data[:18]) == kinds.get(name.rpartition(".")[2])
+        assert suffix_of(data[:16]) == kinds.get(name.rpartition(".")[2])
     assert [suffix_of(data) for data in (b"", b"BMW is a maker of", b"<html>", b"\xff\xd8")] == [None] * 4
+    # a bitmap of OS/2, whose header has another size than those of Windows
+    assert suffix_of(b"BM" + b"\x01" * 4 + bytes(4) + b"\x1e\0\0\0" + b"\x18\0\0\0") == "bmp"

@@ -1,1 +1,1 @@
-"""Folders, archives and lists as data sets use them: listed and read, without a meaning."""
+"""Access to folders, archives and lists: listing, tar members, lines of text."""

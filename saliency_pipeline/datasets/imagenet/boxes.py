@@ -163,11 +163,9 @@ def read_xml(data: bytes | None, wnid: str, numbers: dict[str, int]) -> tuple[Bo
     if data is None or len(data) > MAX_XML_BYTES:
         raise ValueError("cannot be read, or is too large for an image's boxes")
     # entities are declared in document types alone: without one nothing is expanded or loaded
-    if b"<!DOCTYPE" in data:
+    if b"<!DOCTYPE" in data.replace(b"\0", b""):  # the parser also reads UTF-16
         raise ValueError("has a document type, as no file of boxes should")
     try:
-        if b"\0" in data:  # UTF-16, to which a byte order mark would switch the parser
-            raise ParseError
         root = XML(data, XMLParser(encoding="utf-8"))
     except ParseError:
         raise ValueError("no well-formed XML") from None
@@ -175,11 +173,13 @@ def read_xml(data: bytes | None, wnid: str, numbers: dict[str, int]) -> tuple[Bo
         raise ValueError("no annotation in PASCAL VOC's form")
     boxes = []
     for item in root.iterfind("object"):
-        name = item.findtext("name", "").strip()
+        # of several names or boxes in an object the last one counts
+        name = ([part.text or "" for part in item.iterfind("name")] or [""])[-1].strip()
         if name != wnid and is_wnid(name):
             continue
+        texts = {part.tag: part.text or "" for part in item.iterfind("*/*")}
         # a few have decimals
-        corners = [item.findtext(f"*/{corner}", "").strip().partition(".")[0] for corner in _CORNERS]
+        corners = [texts.get(corner, "").strip().partition(".")[0] for corner in _CORNERS]
         if (box := box_of(corners, numbers)) is None:
             raise ValueError("a box without its four corners in pixels")
         boxes.append(box)

@@ -215,6 +215,18 @@ def test_a_file_in_an_encoding_of_its_own_is_read_as_utf_8():
         assert read_xml(data, "n02119789", {}) == ((1, 2, 4, 5),)
 
 
+def test_a_file_in_utf_16_is_read():
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
+        assert read_xml(annotation(BOX).decode().encode(encoding), "n02119789", {}) == ((1, 2, 4, 5),)
+
+
+def test_of_several_names_or_boxes_in_an_object_the_last_counts():
+    box = BOX[BOX.index("<bndbox>") : BOX.index("</object>")]
+    twice = BOX.replace("</name>", "</name><name>n02110185</name>").replace(box, box.replace(">1<", ">0<") + box)
+    assert read_xml(annotation(twice), "n02110185", {}) == ((1, 2, 4, 5),)
+    assert read_xml(annotation(twice), "n02119789", {}) == ()
+
+
 # what lies between the others
 
 
