@@ -83,9 +83,9 @@ def show(
         SalpipeError: no such folder, image, class or method, or the output cannot be written.
         IntegrityError: a shard is damaged.
 
-    Example:
-        >>> show("shards", "gallery", class_name="cat").page  # doctest: +SKIP
-        PosixPath('gallery/gallery.html')
+    Example::
+
+        page = show("shards", "gallery", class_name="cat").page  # gallery/gallery.html
     """
     data, output = ShardFolder(folder), Path(output)
     refuse_among_images(output, folder)
