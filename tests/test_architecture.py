@@ -129,6 +129,13 @@ def test_command_files_import_nothing_slow_at_their_top(path: Path) -> None:
                 assert module.partition(".")[0] not in SLOW_TO_IMPORT, f"{name(path)}:{line} imports {module}"
 
 
+@pytest.mark.parametrize("path", [p for p in sources() if name(p).startswith("datasets/files/")], ids=name)
+def test_access_to_files_imports_no_layout(path: Path) -> None:
+    for line, module in imports(ast.parse(path.read_text(encoding="utf-8"))):
+        if module.startswith("saliency_pipeline.datasets."):
+            assert module.startswith("saliency_pipeline.datasets.files."), f"{name(path)}:{line} imports {module}"
+
+
 def is_for_types(node: ast.stmt) -> bool:
     """Return whether a statement is `if TYPE_CHECKING:`, whose imports never run."""
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"

@@ -1,4 +1,4 @@
-"""Names of the architectures, initializations and fusions that a training run can choose from."""
+"""Names of the architectures and initializations, and names and formulas of the fusions, that a run can choose from."""
 
 ARCHS = ("baseline", "modulated", "learned")
 """See `models.trained.two_branch`."""

@@ -9,9 +9,9 @@ from itertools import islice
 
 from saliency_pipeline.datasets.files.archive import is_archive
 from saliency_pipeline.datasets.files.listing import listing
+from saliency_pipeline.datasets.files.notes import Notes
 from saliency_pipeline.datasets.files.walk import Folder, walk, walk_tar
 from saliency_pipeline.datasets.layout import Layout
-from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import class_name, ending_of, has_image_suffix, key_part, natural
 from saliency_pipeline.images.magic import first_bytes, format_of

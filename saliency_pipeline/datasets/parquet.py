@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 from saliency_pipeline.datasets.files.errors import file_errors_explained, folder_errors_explained
 from saliency_pipeline.datasets.files.listing import listing
+from saliency_pipeline.datasets.files.notes import Notes
 from saliency_pipeline.datasets.folder import SPLIT_FOLDERS, has_class_folders
 from saliency_pipeline.datasets.layout import Layout, ReadOptions
-from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.datasets.parquet_pages import MAX_THRIFT_ITEMS, RowGroup, check_footer, check_pages, row_groups
 from saliency_pipeline.datasets.samples import NULL, Labels, catalogue, original, split_of
 from saliency_pipeline.documents import DocumentError, parse_json

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from saliency_pipeline.datasets.files.listing import listing
+from saliency_pipeline.datasets.files.notes import Notes
 from saliency_pipeline.datasets.folder import SPLIT_FOLDERS
 from saliency_pipeline.datasets.layout import Layout, ReadOptions
-from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.datasets.pubfig_list import ListedFace, is_list, person_name, read_list, read_people
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import class_name, has_image_suffix, key_part, natural

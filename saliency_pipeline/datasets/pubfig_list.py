@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from io import BytesIO
 
 from saliency_pipeline.datasets.files.errors import file_errors_explained
-from saliency_pipeline.datasets.notes import Notes
+from saliency_pipeline.datasets.files.notes import Notes
 from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import Box

@@ -10,9 +10,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from saliency_pipeline.datasets.files.listing import listing
+from saliency_pipeline.datasets.files.notes import Notes
 from saliency_pipeline.datasets.folder import SPLIT_FOLDERS
 from saliency_pipeline.datasets.imagenet.synsets import imagenet_names, is_wnid, readable
-from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import class_name, natural
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split

@@ -16,9 +16,9 @@ from saliency_pipeline.datasets.files.archive import Member, members
 from saliency_pipeline.datasets.files.errors import file_errors_explained
 from saliency_pipeline.datasets.files.lines import Lines
 from saliency_pipeline.datasets.files.listing import HIDDEN, ByContent, is_hidden, listing
+from saliency_pipeline.datasets.files.notes import Notes
 from saliency_pipeline.datasets.folder import SPLIT_FOLDERS, has_class_folders
 from saliency_pipeline.datasets.layout import Layout, ReadOptions
-from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.datasets.samples import NO_NUMBER, Labels, Original, catalogue, original, split_of
 from saliency_pipeline.documents import DocumentError, open_regular, parse_json
 from saliency_pipeline.errors import SalpipeError

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from saliency_pipeline.datasets.files.notes import Notes
 from saliency_pipeline.datasets.nesting import refuse_among_images
-from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.datasets.pubfig import LIST_NAMES
 from saliency_pipeline.datasets.pubfig_list import ListedFace, of_people, person_name, read_list
 from saliency_pipeline.fetching.fetch_log import LOG_NAME, FetchLog, FetchReport

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from saliency_pipeline.datasets.notes import Notes
+from saliency_pipeline.datasets.files.notes import Notes
 from saliency_pipeline.datasets.pubfig import numbered
 from saliency_pipeline.datasets.pubfig_list import ListedFace, of_people, read_list
 from saliency_pipeline.errors import BadImageError

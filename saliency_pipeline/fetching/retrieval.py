@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from saliency_pipeline.datasets.notes import Notes
+from saliency_pipeline.datasets.files.notes import Notes
 from saliency_pipeline.datasets.pubfig import numbered
 from saliency_pipeline.datasets.pubfig_list import ListedFace
 from saliency_pipeline.documents import open_regular

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from saliency_pipeline.datasets.files.notes import Notes
 from saliency_pipeline.datasets.nesting import refuse_among_images, refuse_nesting
-from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.datasets.pubfig_list import duplicates_in_list, read_list
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.folders import make_output

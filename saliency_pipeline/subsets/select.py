@@ -8,7 +8,7 @@ from itertools import compress
 import numpy as np
 import numpy.typing as npt
 
-from saliency_pipeline.datasets.notes import Notes
+from saliency_pipeline.datasets.files.notes import Notes
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 from saliency_pipeline.subsets.classes import classes_meant

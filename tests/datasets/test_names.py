@@ -10,7 +10,7 @@ from saliency_pipeline.datasets.folder import read_folder
 from saliency_pipeline.datasets.open import read_images
 from saliency_pipeline.subsets.classes import classes_meant
 from tests.datasets.archives import write_tar
-from tests.datasets.test_notes import make
+from tests.datasets.files.test_notes import make
 
 CAFE = "Caf\N{LATIN SMALL LETTER E WITH ACUTE}"
 DECOMPOSED = unicodedata.normalize("NFD", CAFE)

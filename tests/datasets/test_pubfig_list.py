@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from saliency_pipeline.datasets import pubfig_list
-from saliency_pipeline.datasets.notes import Notes
+from saliency_pipeline.datasets.files.notes import Notes
 from saliency_pipeline.datasets.pubfig_list import (
     ListedFace,
     duplicates_in_list,

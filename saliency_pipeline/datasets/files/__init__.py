@@ -1,1 +1,1 @@
-"""Access to folders, archives and lists: listing, tar members, lines of text."""
+"""Access to folders, archives and lists: listing, tar members, lines of text, notes on what is skipped."""

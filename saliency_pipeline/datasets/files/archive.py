@@ -17,7 +17,7 @@ from io import BufferedReader, RawIOBase
 from typing import NamedTuple, TypedDict, cast
 
 from saliency_pipeline.datasets.files.errors import file_errors_explained
-from saliency_pipeline.datasets.notes import Notes
+from saliency_pipeline.datasets.files.notes import Notes
 from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import MAX_FILE_BYTES

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from saliency_pipeline.datasets.files.archive import Member, members
 from saliency_pipeline.datasets.files.errors import folder_errors_explained
 from saliency_pipeline.datasets.files.listing import HIDDEN, ByContent, is_hidden, listing
-from saliency_pipeline.datasets.notes import Notes
+from saliency_pipeline.datasets.files.notes import Notes
 from saliency_pipeline.images.keys import ending_of, has_image_suffix, key_part
 from saliency_pipeline.images.record import ImageRecord, Split
 

@@ -11,10 +11,10 @@ from xml.etree.ElementTree import XML, ParseError, XMLParser
 
 from saliency_pipeline.datasets.files.archive import small_files
 from saliency_pipeline.datasets.files.listing import listing
+from saliency_pipeline.datasets.files.notes import Notes
 from saliency_pipeline.datasets.imagenet.annotations import Boxes, box_of
 from saliency_pipeline.datasets.imagenet.builder import CatalogueBuilder
 from saliency_pipeline.datasets.imagenet.synsets import is_wnid
-from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import stem

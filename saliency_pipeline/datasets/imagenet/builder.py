@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from saliency_pipeline.datasets.files.notes import Notes
 from saliency_pipeline.datasets.imagenet.class_folders import LocatedImage
 from saliency_pipeline.datasets.imagenet.synsets import readable
-from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import natural, stem
 from saliency_pipeline.images.record import Box, Catalogue, ImageRecord, Split

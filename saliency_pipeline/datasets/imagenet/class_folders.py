@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from saliency_pipeline.datasets.files.archive import members
 from saliency_pipeline.datasets.files.listing import is_hidden, listing
+from saliency_pipeline.datasets.files.notes import Notes
 from saliency_pipeline.datasets.files.walk import MemberImages
 from saliency_pipeline.datasets.imagenet.synsets import is_wnid
-from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.images.keys import key_part
 
 CLASS_TAR = re.compile(r"(n[0-9]{8})\.tar")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from saliency_pipeline.datasets.files.archive import members
 from saliency_pipeline.datasets.files.listing import is_hidden, listing
+from saliency_pipeline.datasets.files.notes import Notes
 from saliency_pipeline.datasets.imagenet.annotations import validation_number
 from saliency_pipeline.datasets.imagenet.boxes import ARCHIVES as BOX_ARCHIVES
 from saliency_pipeline.datasets.imagenet.boxes import FOLDERS as BOX_FOLDERS
@@ -30,7 +31,6 @@ from saliency_pipeline.datasets.imagenet.ground_truth import (
 )
 from saliency_pipeline.datasets.imagenet.synsets import is_wnid
 from saliency_pipeline.datasets.layout import Layout, ReadOptions
-from saliency_pipeline.datasets.notes import Notes
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.text import shown

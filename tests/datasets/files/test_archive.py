@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from saliency_pipeline.datasets.files import archive
 from saliency_pipeline.datasets.files.archive import members, read_small
-from saliency_pipeline.datasets.notes import Notes
+from saliency_pipeline.datasets.files.notes import Notes
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import MAX_FILE_BYTES, ImageRecord
 from tests.datasets.archives import END, HOSTILE, entry, pax, tar_bytes, write_tar

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from saliency_pipeline.datasets.files.notes import KEPT, Notes
 from saliency_pipeline.datasets.folder import read_folder
-from saliency_pipeline.datasets.notes import KEPT, Notes
 from saliency_pipeline.datasets.open import read_images
 from saliency_pipeline.errors import SalpipeError
 from tests.datasets.archives import entry, tar_bytes, write_tar
