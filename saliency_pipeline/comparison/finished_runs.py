@@ -7,9 +7,9 @@ from pathlib import Path
 
 from saliency_pipeline.comparison.analysis import Context, analyze
 from saliency_pipeline.comparison.arms import CANDIDATE, Arm
+from saliency_pipeline.comparison.arms_of_runs import grouped, other_differences
 from saliency_pipeline.comparison.config import ComparisonConfig
 from saliency_pipeline.comparison.costs import measure_costs
-from saliency_pipeline.comparison.grouping import grouped, other_differences
 from saliency_pipeline.comparison.leaks import accepted_leaks
 from saliency_pipeline.comparison.output import (
     Comparison,

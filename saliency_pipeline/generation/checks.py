@@ -23,7 +23,7 @@ from saliency_pipeline.saliency.methods import find_methods
 from saliency_pipeline.saliency.targets import check_target
 from saliency_pipeline.shards.schema import is_shard_name
 from saliency_pipeline.subsets.classes import check_files
-from saliency_pipeline.subsets.grouping import check_rule
+from saliency_pipeline.subsets.group_by import check_rule
 from saliency_pipeline.subsets.prepare import prepare
 from saliency_pipeline.subsets.selection import Grouping, Selection
 

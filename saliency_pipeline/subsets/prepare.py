@@ -16,7 +16,7 @@ from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.subsets.duplicates import Policy, dedupe, find_duplicates, group, marked
 from saliency_pipeline.subsets.fingerprint import fingerprints
-from saliency_pipeline.subsets.grouping import described, groups_by
+from saliency_pipeline.subsets.group_by import described, groups_by
 from saliency_pipeline.subsets.groups import Places, several, united
 from saliency_pipeline.subsets.select import select
 from saliency_pipeline.subsets.selection import Grouping, Selection

@@ -19,7 +19,7 @@ from saliency_pipeline.models.trained.trained import BEST, write_trained
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.subsets.grouping import anchored
+from saliency_pipeline.subsets.group_by import anchored
 from saliency_pipeline.training.checkpoint import LAST, EpochMetrics
 from saliency_pipeline.training.config import CONFIG, TrainConfig, check_same
 from saliency_pipeline.training.data.groups import Groups, check_same_groups, divided, find_groups

@@ -27,7 +27,7 @@ from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.subsets import THRESHOLD
 from saliency_pipeline.subsets.duplicates import find_duplicates, group
 from saliency_pipeline.subsets.fingerprint import ROW, VERSION, Fingerprints, Row, fingerprint_frame
-from saliency_pipeline.subsets.grouping import described, groups_by
+from saliency_pipeline.subsets.group_by import described, groups_by
 from saliency_pipeline.subsets.groups import Places, leaders, several, united
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.data.split import Together

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saliency_pipeline.errors import OptionError, SalpipeError
-from saliency_pipeline.subsets import grouping
-from saliency_pipeline.subsets.grouping import anchored, check_rule, described, groups_by, table_of
+from saliency_pipeline.subsets import group_by
+from saliency_pipeline.subsets.group_by import anchored, check_rule, described, groups_by, table_of
 from saliency_pipeline.subsets.groups import leaders, several, united
 
 KEYS = ["cat/anna/1.jpg", "dog/anna/2.jpg", "cat/ben/p7-3.jpg", "cat/4.jpg", "dog/ben/p7-5.jpg"]
@@ -102,7 +102,7 @@ def test_rules_that_fit_no_image_are_refused(rule: str) -> None:
 
 def test_an_expression_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Backtracking over 60 letters would take 2**60 steps."""
-    monkeypatch.setattr(grouping, "TIME_LIMIT", 0.5)
+    monkeypatch.setattr(group_by, "TIME_LIMIT", 0.5)
     with pytest.raises(SalpipeError, match=r"takes more than 0.5 s for 1 keys; remove nested repetitions"):
         groups_by(["a" * 60 + "!"], "(a+)+$")
 

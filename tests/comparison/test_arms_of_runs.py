@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from saliency_pipeline.comparison.arms import Arm
-from saliency_pipeline.comparison.grouping import grouped, other_differences
+from saliency_pipeline.comparison.arms_of_runs import grouped, other_differences
 from saliency_pipeline.errors import SalpipeError
 from tests.comparison.examples import runs
 
