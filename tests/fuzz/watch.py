@@ -10,6 +10,7 @@ import resource
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import warnings
@@ -34,6 +35,8 @@ _LOOK_SECONDS = 0.02
 _IDLE, _PATIENCE = 0.05, 6
 """Share of a processor below which a process is waiting, and multiple of the limit that is too long in any case."""
 _PAGE = resource.getpagesize()
+_ONE_AT_A_TIME = threading.Lock()
+"""An exit code can be read once, and `start` in another thread reads those of all processes that have ended."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,8 @@ class Worker:
         return replace(result, verdict=FAILED, reason=reason, cause=cause)
 
     def _crashed(self, case: Case, edits: str, begun: float) -> Result:
-        self._process.join()
+        with _ONE_AT_A_TIME:
+            self._process.join()
         code, seconds, trace = self._process.exitcode, time.monotonic() - begun, self._log()
         self._kill()
         reason = f"the process ended with {code}"
@@ -150,13 +154,15 @@ class Worker:
         self._connection, other = self.context.Pipe()
         arguments = (other, self.table, self.corpus, self.scratch)
         self._process = self.context.Process(target=_work, args=arguments, daemon=True)
-        self._process.start()
+        with _ONE_AT_A_TIME:
+            self._process.start()
         other.close()
 
     def _kill(self) -> None:
         if self._process is not None:
-            self._process.kill()
-            self._process.join()
+            with _ONE_AT_A_TIME:
+                self._process.kill()
+                self._process.join()
             self._connection.close()
             self._process = None
 
