@@ -225,4 +225,4 @@ def test_the_code_of_subpackages_is_part_of_every_key(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Path, "read_bytes", recorded)
     assert cache.environment.__wrapped__() == cache.environment()
     names = {path.relative_to(Path(cache.__file__).parent).as_posix() for path in files}
-    assert {"models/source/source.py", "models/trained/fusion.py", "saliency/cam.py"} <= names
+    assert {"models/source/source.py", "models/trained/fusion.py", "saliency/methods/cam.py"} <= names

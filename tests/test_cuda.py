@@ -16,9 +16,9 @@ from saliency_pipeline.evaluation.evaluate import evaluate
 from saliency_pipeline.evaluation.predict import predict
 from saliency_pipeline.generation.run import Report, generate
 from saliency_pipeline.models.trained.trained import load_trained
-from saliency_pipeline.saliency.backends import Placement
+from saliency_pipeline.saliency.engine.backends import Placement
 from saliency_pipeline.saliency.fidelity import BOUNDS, fidelity
-from saliency_pipeline.saliency.methods import find_methods
+from saliency_pipeline.saliency.methods.registry import find_methods
 from saliency_pipeline.saliency.tuning import choose_placement
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig

@@ -13,7 +13,7 @@ from saliency_pipeline.devices import capabilities, computes_bf16, device_name, 
 from saliency_pipeline.models.preprocessing import Preprocessing
 from saliency_pipeline.models.trained.choices import FUSIONS
 from saliency_pipeline.models.trained.two_branch import NetworkSpec, build_network
-from saliency_pipeline.saliency.backends import TorchTrunk
+from saliency_pipeline.saliency.engine.backends import TorchTrunk
 from saliency_pipeline.saliency.targets import Target
 from saliency_pipeline.training.data.inputs import Inputs
 from tests.saliency.networks import library_explainer

@@ -36,7 +36,7 @@ from saliency_pipeline.models.source.source import load_source
 from saliency_pipeline.models.source.weights import state_sha256
 from saliency_pipeline.models.trained.trained import Trained, load_trained, trained_file
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.saliency.backends import computes_bf16_in, openvino_installed
+from saliency_pipeline.saliency.engine.backends import computes_bf16_in, openvino_installed
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.tables import write_table
 from saliency_pipeline.training.leaks import reads_stored_maps

@@ -19,7 +19,7 @@ from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.models.source.registry import EMBEDDED
 from saliency_pipeline.models.source.source import check_source
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.saliency.methods import find_methods
+from saliency_pipeline.saliency.methods.registry import find_methods
 from saliency_pipeline.saliency.targets import check_target
 from saliency_pipeline.shards.schema import is_shard_name
 from saliency_pipeline.subsets.classes import check_files

@@ -28,10 +28,10 @@ from saliency_pipeline.images.record import ImageRecord
 from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.models.source.source import SourceModel, load_source
 from saliency_pipeline.models.trained.training_images import ENTRY
-from saliency_pipeline.saliency.backends import Placement
-from saliency_pipeline.saliency.engine import Explainer
-from saliency_pipeline.saliency.layers import Layer
-from saliency_pipeline.saliency.methods import find_methods
+from saliency_pipeline.saliency.engine.backends import Placement
+from saliency_pipeline.saliency.engine.layers import Layer
+from saliency_pipeline.saliency.explainer import Explainer
+from saliency_pipeline.saliency.methods.registry import find_methods
 from saliency_pipeline.saliency.prepared import prepared_split
 from saliency_pipeline.saliency.targets import Target
 from saliency_pipeline.shards.manifest import ShardEntry

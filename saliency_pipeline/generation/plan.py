@@ -15,8 +15,8 @@ from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.files import write_if_absent
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.images.record import Catalogue, ImageRecord
-from saliency_pipeline.saliency.backends import BACKENDS, PRECISIONS
-from saliency_pipeline.saliency.layers import Layer
+from saliency_pipeline.saliency.engine.backends import BACKENDS, PRECISIONS
+from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.prepared import layer_from_json
 from saliency_pipeline.shards.schema import shard_name, to_json
 

@@ -28,10 +28,10 @@ from saliency_pipeline.generation.plan import (
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.models.source.source import SourceModel, load_source
 from saliency_pipeline.models.trained.training_images import ENTRY
-from saliency_pipeline.saliency.backends import Placement
-from saliency_pipeline.saliency.engine import Explainer
-from saliency_pipeline.saliency.layers import Layer, NoGridError
-from saliency_pipeline.saliency.methods import Method, find_methods
+from saliency_pipeline.saliency.engine.backends import Placement
+from saliency_pipeline.saliency.engine.layers import Layer, NoGridError
+from saliency_pipeline.saliency.explainer import Explainer
+from saliency_pipeline.saliency.methods.registry import Method, find_methods
 from saliency_pipeline.saliency.prepared import prepared_layer
 from saliency_pipeline.saliency.targets import parse_target
 from saliency_pipeline.saliency.tuning import FRAMES, choose_placement, default_batch

@@ -25,7 +25,7 @@ from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.models.trained.training_images import ENTRY
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.saliency.engine import Explainer
+from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.shards.schema import SEEN, ShardHeader, is_shard_name
 from saliency_pipeline.subsets.selection import Grouping, Selection
 from saliency_pipeline.temporaries import remove_stale_temporaries

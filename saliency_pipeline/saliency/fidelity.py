@@ -14,11 +14,11 @@ from saliency_pipeline.cache import cached
 from saliency_pipeline.devices import capabilities
 from saliency_pipeline.models.probe import evaluating
 from saliency_pipeline.models.source.source import SourceModel
-from saliency_pipeline.saliency.backends import Normalize, Placement
-from saliency_pipeline.saliency.engine import Explainer
-from saliency_pipeline.saliency.layers import Layer
-from saliency_pipeline.saliency.methods import Method
-from saliency_pipeline.saliency.split import WithActivations
+from saliency_pipeline.saliency.engine.backends import Normalize, Placement
+from saliency_pipeline.saliency.engine.layers import Layer
+from saliency_pipeline.saliency.engine.split import WithActivations
+from saliency_pipeline.saliency.explainer import Explainer
+from saliency_pipeline.saliency.methods.registry import Method
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from torch import fx
 
 from saliency_pipeline.cache import cached, environment
 from saliency_pipeline.models.source.source import SourceModel
-from saliency_pipeline.saliency.layers import Layer, choose_layer
-from saliency_pipeline.saliency.split import SplitNetwork, WithActivations, cut, last_linear, split_network
-from saliency_pipeline.saliency.stored_graph import from_bytes, to_bytes
+from saliency_pipeline.saliency.engine.layers import Layer, choose_layer
+from saliency_pipeline.saliency.engine.split import SplitNetwork, WithActivations, cut, last_linear, split_network
+from saliency_pipeline.saliency.engine.stored_graph import from_bytes, to_bytes
 
 
 def prepared_layer(source: SourceModel, name: str | None = None) -> Layer:

@@ -15,17 +15,17 @@ import torch
 from saliency_pipeline.devices import capabilities
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.source.source import SourceModel
-from saliency_pipeline.saliency.backends import (
+from saliency_pipeline.saliency.engine.backends import (
     BACKENDS,
     PRECISIONS,
     Placement,
     computes_bf16_in,
     openvino_installed,
 )
-from saliency_pipeline.saliency.engine import Explainer
+from saliency_pipeline.saliency.engine.layers import Layer
+from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.fidelity import fidelity_check
-from saliency_pipeline.saliency.layers import Layer
-from saliency_pipeline.saliency.methods import Method
+from saliency_pipeline.saliency.methods.registry import Method
 from saliency_pipeline.saliency.prepared import prepared_split
 from saliency_pipeline.saliency.targets import Target
 from saliency_pipeline.speeds import remembered_speeds

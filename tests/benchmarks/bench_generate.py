@@ -101,8 +101,8 @@ def captum(images: Path, work: Path, options: dict[str, Any]) -> dict[str, Any]:
 
     from saliency_pipeline import load_source
     from saliency_pipeline.devices import find_device
-    from saliency_pipeline.saliency.backends import Normalize
-    from saliency_pipeline.saliency.layers import choose_layer
+    from saliency_pipeline.saliency.engine.backends import Normalize
+    from saliency_pipeline.saliency.engine.layers import choose_layer
 
     source, device = load_source(options["model"], options["weights"]), str(find_device("auto"))
     network, size = source.module, source.preprocessing.size

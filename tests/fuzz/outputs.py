@@ -22,9 +22,9 @@ from saliency_pipeline.models.source.source import _serialize, load_source
 from saliency_pipeline.models.trained.trained import BEST, write_trained
 from saliency_pipeline.models.trained.training_images import DIGEST, TrainingImages
 from saliency_pipeline.models.trained.two_branch import NetworkSpec, build_network
-from saliency_pipeline.saliency.layers import Layer, choose_layer
-from saliency_pipeline.saliency.split import split_network
-from saliency_pipeline.saliency.stored_graph import to_bytes
+from saliency_pipeline.saliency.engine.layers import Layer, choose_layer
+from saliency_pipeline.saliency.engine.split import split_network
+from saliency_pipeline.saliency.engine.stored_graph import to_bytes
 from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.subsets.fingerprint import ROW
 from saliency_pipeline.subsets.fingerprint_cache import FingerprintCache

@@ -31,7 +31,7 @@ from saliency_pipeline.models.source import source
 from saliency_pipeline.models.source.weights import read_state_dict
 from saliency_pipeline.models.trained.trained import BEST, load_trained, recorded_images
 from saliency_pipeline.models.trained.two_branch import build_network
-from saliency_pipeline.saliency.stored_graph import from_bytes, to_bytes
+from saliency_pipeline.saliency.engine.stored_graph import from_bytes, to_bytes
 from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.speeds import remembered_speeds

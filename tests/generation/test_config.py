@@ -9,7 +9,7 @@ from saliency_pipeline.errors import OptionError
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.images.decode import DEFAULT_MAX_PIXELS
 from saliency_pipeline.images.fit import FITS
-from saliency_pipeline.saliency.backends import BACKENDS, PRECISIONS
+from saliency_pipeline.saliency.engine.backends import BACKENDS, PRECISIONS
 from saliency_pipeline.settings import settings_of
 from saliency_pipeline.subsets.duplicates import POLICIES
 from saliency_pipeline.subsets.selection import Grouping

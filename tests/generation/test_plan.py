@@ -29,7 +29,7 @@ from saliency_pipeline.generation.plan import (
 )
 from saliency_pipeline.images.record import Catalogue, ImageRecord
 from saliency_pipeline.models.source.source import load_source
-from saliency_pipeline.saliency.layers import Layer
+from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.schema import to_json
 from saliency_pipeline.shards.summary import inspect

@@ -23,10 +23,10 @@ from saliency_pipeline.generation.run import generate
 from saliency_pipeline.images.decode import decode_frame
 from saliency_pipeline.models.source.source import load_source
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.saliency.backends import Placement
-from saliency_pipeline.saliency.engine import Explainer
-from saliency_pipeline.saliency.layers import choose_layer
-from saliency_pipeline.saliency.methods import find_methods
+from saliency_pipeline.saliency.engine.backends import Placement
+from saliency_pipeline.saliency.engine.layers import choose_layer
+from saliency_pipeline.saliency.explainer import Explainer
+from saliency_pipeline.saliency.methods.registry import find_methods
 from saliency_pipeline.saliency.targets import Target
 from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.reader import ShardFolder

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from saliency_pipeline.models.preprocessing import Preprocessing
 from saliency_pipeline.models.source.source import SourceModel, load_source
 from saliency_pipeline.models.source.weights import state_sha256
-from saliency_pipeline.saliency.backends import Placement
-from saliency_pipeline.saliency.engine import Explainer
-from saliency_pipeline.saliency.layers import Layer, choose_layer
-from saliency_pipeline.saliency.methods import find_methods
-from saliency_pipeline.saliency.split import SplitNetwork, split_network
+from saliency_pipeline.saliency.engine.backends import Placement
+from saliency_pipeline.saliency.engine.layers import Layer, choose_layer
+from saliency_pipeline.saliency.engine.split import SplitNetwork, split_network
+from saliency_pipeline.saliency.explainer import Explainer
+from saliency_pipeline.saliency.methods.registry import find_methods
 from saliency_pipeline.saliency.targets import Target
 
 BATCH = 2

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from saliency_pipeline.saliency import fidelity as fidelity_module
-from saliency_pipeline.saliency.backends import Placement
-from saliency_pipeline.saliency.engine import Explainer
+from saliency_pipeline.saliency.engine.backends import Placement
+from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.fidelity import (
     BOUNDS,
     Fidelity,
@@ -17,7 +17,7 @@ from saliency_pipeline.saliency.fidelity import (
     measured_fidelity,
     reference_maps,
 )
-from saliency_pipeline.saliency.methods import find_methods
+from saliency_pipeline.saliency.methods.registry import find_methods
 from saliency_pipeline.saliency.prepared import prepared_layer, prepared_split
 from tests import reference
 from tests.saliency.networks import (

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from saliency_pipeline.models.source.source import SourceModel
-from saliency_pipeline.saliency.backends import Placement
-from saliency_pipeline.saliency.engine import Explainer, Explanation
-from saliency_pipeline.saliency.layers import Layer
-from saliency_pipeline.saliency.methods import find_methods
+from saliency_pipeline.saliency.engine.backends import Placement
+from saliency_pipeline.saliency.engine.layers import Layer
+from saliency_pipeline.saliency.engine.split import WithActivations
+from saliency_pipeline.saliency.explainer import Explainer, Explanation
+from saliency_pipeline.saliency.methods.registry import find_methods
 from saliency_pipeline.saliency.prepared import prepared_layer, prepared_split
-from saliency_pipeline.saliency.split import WithActivations
 from tests.saliency.networks import BATCH, PREDICTED, load_sized, noise
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.saliency import fidelity, tuning
-from saliency_pipeline.saliency.backends import Placement
-from saliency_pipeline.saliency.engine import Explainer
+from saliency_pipeline.saliency.engine.backends import Placement
+from saliency_pipeline.saliency.engine.layers import choose_layer
+from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.fidelity import Fidelity
-from saliency_pipeline.saliency.layers import choose_layer
-from saliency_pipeline.saliency.methods import Method, find_methods
+from saliency_pipeline.saliency.methods.registry import Method, find_methods
 from saliency_pipeline.saliency.tuning import choose_placement, default_batch, measure_rate
 from tests.saliency.networks import (
     BATCH,

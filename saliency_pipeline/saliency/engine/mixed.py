@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from saliency_pipeline.saliency.split import call, constant
+from saliency_pipeline.saliency.engine.split import call, constant
 
 aten = torch.ops.aten
 Pull = Callable[[Tensor], tuple[Tensor | None, ...]]

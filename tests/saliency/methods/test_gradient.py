@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from saliency_pipeline.saliency.gradient import simonyan, smilkov
+from saliency_pipeline.saliency.methods.gradient import simonyan, smilkov
 from saliency_pipeline.saliency.targets import Target
 from tests import reference
 from tests.saliency.networks import Tiny, normalized, own_explainer, own_source

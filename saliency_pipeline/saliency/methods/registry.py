@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.saliency import cam, gradient
+from saliency_pipeline.saliency.methods import cam, gradient
 
 
 @dataclass(frozen=True)

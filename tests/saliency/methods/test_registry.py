@@ -3,7 +3,7 @@
 import pytest
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.saliency.methods import METHODS, find_methods
+from saliency_pipeline.saliency.methods.registry import METHODS, find_methods
 
 
 @pytest.mark.parametrize(

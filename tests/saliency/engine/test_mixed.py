@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from saliency_pipeline.models.probe import probe_frames
-from saliency_pipeline.saliency import mixed
-from saliency_pipeline.saliency.backends import Placement
-from saliency_pipeline.saliency.layers import choose_layer
-from saliency_pipeline.saliency.mixed import MixedNetwork, MixedTrunk
-from saliency_pipeline.saliency.split import close, split_network
+from saliency_pipeline.saliency.engine import mixed
+from saliency_pipeline.saliency.engine.backends import Placement
+from saliency_pipeline.saliency.engine.layers import choose_layer
+from saliency_pipeline.saliency.engine.mixed import MixedNetwork, MixedTrunk
+from saliency_pipeline.saliency.engine.split import close, split_network
 from saliency_pipeline.saliency.targets import Target
 from tests.reference import pearson
 from tests.saliency.networks import BATCH, Tiny, library_explainer, library_source, library_split, noise, photos

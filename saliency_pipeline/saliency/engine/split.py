@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from saliency_pipeline.models.probe import evaluating, probe_frames, replaced_output
-from saliency_pipeline.saliency.functional import make_functional
-from saliency_pipeline.saliency.layers import Layer
+from saliency_pipeline.saliency.engine.functional import make_functional
+from saliency_pipeline.saliency.engine.layers import Layer
 
 aten = torch.ops.aten
 logger = logging.getLogger(__name__)

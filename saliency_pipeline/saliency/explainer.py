@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from saliency_pipeline.models.source.source import SourceModel
-from saliency_pipeline.saliency.backends import Normalize, Placement, make_trunk, placed
-from saliency_pipeline.saliency.layers import Layer
-from saliency_pipeline.saliency.methods import Method
-from saliency_pipeline.saliency.mixed import MixedNetwork
-from saliency_pipeline.saliency.split import SplitNetwork, split_network
+from saliency_pipeline.saliency.engine.backends import Normalize, Placement, make_trunk, placed
+from saliency_pipeline.saliency.engine.layers import Layer
+from saliency_pipeline.saliency.engine.mixed import MixedNetwork
+from saliency_pipeline.saliency.engine.split import SplitNetwork, split_network
+from saliency_pipeline.saliency.methods.registry import Method
 from saliency_pipeline.saliency.targets import Target, top_classes
 
 TOP = 5

@@ -11,9 +11,16 @@ from torch import fx, nn
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.preprocessing import Preprocessing
-from saliency_pipeline.saliency import backends
-from saliency_pipeline.saliency.backends import Normalize, Placement, import_openvino, make_trunk, placed, reuse_buffers
-from saliency_pipeline.saliency.split import close
+from saliency_pipeline.saliency.engine import backends
+from saliency_pipeline.saliency.engine.backends import (
+    Normalize,
+    Placement,
+    import_openvino,
+    make_trunk,
+    placed,
+    reuse_buffers,
+)
+from saliency_pipeline.saliency.engine.split import close
 from tests import rare
 from tests.saliency.networks import BATCH, library_source, library_split, noise, normalized
 

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save
 from torch import fx
 
-from saliency_pipeline.saliency.split import constant
-from saliency_pipeline.saliency.stored_graph import from_bytes, to_bytes
+from saliency_pipeline.saliency.engine.split import constant
+from saliency_pipeline.saliency.engine.stored_graph import from_bytes, to_bytes
 from tests import rare
 from tests.saliency.networks import BATCH, library_source, library_split, noise, normalized
 

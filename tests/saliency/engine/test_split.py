@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from saliency_pipeline.models.probe import evaluating, probe_frames
-from saliency_pipeline.saliency.layers import choose_layer
-from saliency_pipeline.saliency.split import WithActivations, close, split_network
+from saliency_pipeline.saliency.engine.layers import choose_layer
+from saliency_pipeline.saliency.engine.split import WithActivations, close, split_network
 from tests import rare
 from tests.saliency.networks import BATCH, Tiny, library_source, library_split
 

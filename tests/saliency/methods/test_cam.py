@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from saliency_pipeline.saliency.cam import grad_cam, linear_grad_cam
+from saliency_pipeline.saliency.methods.cam import grad_cam, linear_grad_cam
 from tests import reference
 from tests.saliency.networks import Tiny, normalized, own_explainer, own_source
 

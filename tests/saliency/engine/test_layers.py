@@ -7,9 +7,9 @@ from torch import nn
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.probe import probe_frames
+from saliency_pipeline.saliency.engine.layers import Layer, choose_layer, grid_of
+from saliency_pipeline.saliency.engine.split import WithActivations
 from saliency_pipeline.saliency.fidelity import reference_maps
-from saliency_pipeline.saliency.layers import Layer, choose_layer, grid_of
-from saliency_pipeline.saliency.split import WithActivations
 from tests.saliency.networks import (
     captum_grad_cam,
     library_explainer,

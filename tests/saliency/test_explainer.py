@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from saliency_pipeline.saliency.backends import Placement
-from saliency_pipeline.saliency.engine import Explainer, Explanation
-from saliency_pipeline.saliency.layers import choose_layer
-from saliency_pipeline.saliency.methods import Method, find_methods
+from saliency_pipeline.saliency.engine.backends import Placement
+from saliency_pipeline.saliency.engine.layers import choose_layer
+from saliency_pipeline.saliency.explainer import Explainer, Explanation
+from saliency_pipeline.saliency.methods.registry import Method, find_methods
 from saliency_pipeline.saliency.targets import Target
 from tests import rare, reference
 from tests.saliency.networks import (

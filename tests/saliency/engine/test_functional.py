@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from saliency_pipeline.models.probe import evaluating
-from saliency_pipeline.saliency import split
-from saliency_pipeline.saliency.backends import Placement
-from saliency_pipeline.saliency.engine import Explainer
-from saliency_pipeline.saliency.functional import UnsupportedGraphError, make_functional
-from saliency_pipeline.saliency.layers import choose_layer
-from saliency_pipeline.saliency.methods import find_methods
-from saliency_pipeline.saliency.split import split_network
+from saliency_pipeline.saliency.engine import split
+from saliency_pipeline.saliency.engine.backends import Placement
+from saliency_pipeline.saliency.engine.functional import UnsupportedGraphError, make_functional
+from saliency_pipeline.saliency.engine.layers import choose_layer
+from saliency_pipeline.saliency.engine.split import split_network
+from saliency_pipeline.saliency.explainer import Explainer
+from saliency_pipeline.saliency.methods.registry import find_methods
 from tests import rare
 from tests.saliency.networks import BATCH, PREDICTED, library_layer, library_source, noise
 

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import fx
 
-from saliency_pipeline.saliency import backends
-from saliency_pipeline.saliency.backends import Placement, computes_bf16_in
-from saliency_pipeline.saliency.engine import Explainer
+from saliency_pipeline.saliency.engine import backends
+from saliency_pipeline.saliency.engine.backends import Placement, computes_bf16_in
+from saliency_pipeline.saliency.engine.rounding import round_taps, rounded_to_bf16
+from saliency_pipeline.saliency.engine.split import SplitNetwork
+from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.fidelity import BOUNDS, fidelity
-from saliency_pipeline.saliency.methods import find_methods
-from saliency_pipeline.saliency.rounding import round_taps, rounded_to_bf16
-from saliency_pipeline.saliency.split import SplitNetwork
+from saliency_pipeline.saliency.methods.registry import find_methods
 from saliency_pipeline.saliency.targets import Target
 from tests import reference
 from tests.saliency.networks import BATCH, FP32, library_explainer, library_source, library_split, photos

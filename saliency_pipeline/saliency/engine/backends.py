@@ -19,7 +19,7 @@ from saliency_pipeline.cache import cached
 from saliency_pipeline.devices import computes_bf16
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.preprocessing import Preprocessing
-from saliency_pipeline.saliency.rounding import rounded_to_bf16
+from saliency_pipeline.saliency.engine.rounding import rounded_to_bf16
 from saliency_pipeline.text import one_line
 
 BACKENDS = ("torch", "compile", "openvino")

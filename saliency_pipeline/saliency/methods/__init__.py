@@ -1,0 +1,1 @@
+"""Saliency methods: what each asks the engine for, its formula, parameters and paper."""
