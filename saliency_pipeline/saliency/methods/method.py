@@ -1,0 +1,136 @@
+"""`Method`: what every saliency method is: what it asks the engine for, its formula, parameters, cost and paper."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from saliency_pipeline.saliency.engine.need import Need
+from saliency_pipeline.settings import check_settings, setting, settings_of
+
+if TYPE_CHECKING:
+    from saliency_pipeline.saliency.engine.answers import Answers
+
+Grids = Mapping[str, tuple[int, int]]
+"""Height and width in cells of each explained layer, by name, in the order in which the layers run."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A saliency method with its parameters. Subclasses are frozen dataclasses; each parameter is a `setting`.
+
+    Attributes:
+        name: name on the command line.
+        needs: what the method asks for; decides how the network is run, and on which networks the method works.
+        convention: the formula in words, stored with the maps.
+        paper: where it comes from.
+        equals: when it equals another method, or an empty string.
+        signed: whether values below 0 speak against the class.
+        class_specific: whether maps explain a class; others store one map per image, whatever the targets.
+        complete: whether the values of a map should sum to a known number; the difference is stored as residual.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[Need]
+    convention: ClassVar[str]
+    paper: ClassVar[str]
+    equals: ClassVar[str] = ""
+    signed: ClassVar[bool] = False
+    class_specific: ClassVar[bool] = True
+    complete: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    def maps(self, ask: Answers) -> Tensor:
+        """Maps (N, T, h, w) of a batch, (N, 1, h, w) of a method that explains no class."""
+        raise NotImplementedError
+
+    def residuals(self, ask: Answers, maps: Tensor) -> Tensor:
+        """Sum of each map minus the number that it should be, (N, T), of a `complete` method."""
+        raise NotImplementedError
+
+    def shape(self, grids: Grids, size: int) -> tuple[int, int]:
+        """Height and width of its maps, for frames of `size` pixels per side."""
+        return size, size
+
+    @property
+    def cost(self) -> float:
+        """Cost in forward passes of the network, beyond the one that all methods share; a gradient counts as 3."""
+        return 0.0
+
+    @property
+    def level(self) -> str:
+        """What it reads: `image`, `layer`, `pixels` or `network`."""
+        if self.needs & (Need.PIXELS | Need.POINTS):
+            return "pixels"
+        if self.needs & (Need.BIASES | Need.MODULE):
+            return "network"
+        return "layer" if self.needs & (Need.ACTIVATIONS | Need.GRADIENTS) else "image"
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """Values of its parameters by name, sorted; of those that are left open (None) none."""
+        values = ((name, getattr(self, name)) for name in sorted(settings_of(self)))
+        return {name: value for name, value in values if value is not None}
+
+    @property
+    def canonical(self) -> str:
+        """Its name with all parameters, as maps are called in shards: `smoothgrad:noise=0.15,samples=25,…`."""
+        items = ",".join(f"{name}={_text(value)}" for name, value in self.parameters.items())
+        return f"{self.name}:{items}" if items else self.name
+
+    def for_layers(self, layers: tuple[str, ...]) -> tuple[Method, ...]:
+        """The method, once per layer of several that were requested if it explains layers."""
+        return (self,)
+
+    def describe(self) -> dict[str, object]:
+        """Description of the method in every shard."""
+        description: dict[str, object] = {"level": self.level, "convention": self.convention, "paper": self.paper}
+        if parameters := self.parameters:
+            description |= {"method": self.name, "parameters": parameters}
+        properties = {"signed": self.signed, "class_agnostic": not self.class_specific, "complete": self.complete}
+        return description | {name: True for name, holds in properties.items() if holds}
+
+
+@dataclass(frozen=True)
+class LayerMethod(Method):
+    """A method that explains a layer on a grid, from its activations A and gradients dy/dA.
+
+    A subclass has `formula`; where the head is average pooling and one linear layer, the gradient at each cell is
+    known without a backward pass, and `closed_form`, if a subclass has one, is used instead.
+    """
+
+    needs = Need.ACTIVATIONS | Need.GRADIENTS
+    layer: str | None = setting(None, "Layer that is explained.", metavar="NAME", default_text="--layer")
+
+    def formula(self, activations: Tensor, gradients: Tensor) -> Tensor:
+        """Maps (N, h, w) from a layer's activations and the gradients of one score, both (N, C, h, w)."""
+        raise NotImplementedError
+
+    def closed_form(self, activations: Tensor, rows: Tensor) -> Tensor | None:
+        """Maps (N, T, h, w) from the linear layer's rows (N, T, C) of the explained classes; None: use `formula`."""
+        return None
+
+    def maps(self, ask: Answers) -> Tensor:
+        activations, rows = ask.activations(self.layer), ask.rows(self.layer)
+        if rows is not None and (maps := self.closed_form(activations, rows)) is not None:
+            return maps
+        return torch.stack([self.formula(activations, g) for g in ask.gradients(self.layer)], 1)
+
+    def shape(self, grids: Grids, size: int) -> tuple[int, int]:
+        return grids[self.layer] if self.layer else next(iter(grids.values()))
+
+    def for_layers(self, layers: tuple[str, ...]) -> tuple[Method, ...]:
+        if self.layer is not None or len(layers) < 2:
+            return (self,)
+        return tuple(dataclasses.replace(self, layer=layer) for layer in layers)
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
