@@ -46,8 +46,8 @@ NETWORKS = [
 def test_grad_cam_equals_captums(name: str, size: int, backend: str) -> None:
     explainer, frames = library_explainer(name, ("gradcam",), Placement(backend, "fp32"), size), noise(3, size)
     explanation = explainer.explain(frames)
-    wanted = captum_grad_cam(explainer.source, explainer.layer.name, frames, explanation.targets[:, 0])
-    assert explanation.maps["gradcam"].shape == (3, 1, *explainer.layer.grid)
+    wanted = captum_grad_cam(explainer.source, explainer.layers[0].name, frames, explanation.targets[:, 0])
+    assert explanation.maps["gradcam"].shape == (3, 1, *explainer.layers[0].grid)
     assert relative_error(explanation.maps["gradcam"][:, 0], wanted) <= 1e-4
 
 
@@ -140,8 +140,8 @@ def test_a_map_does_not_depend_on_its_company(backend: str, methods: tuple[str, 
 def test_a_map_does_not_depend_on_the_batch_size(batch: int, backend: str) -> None:
     methods, frames, placement = ("gradcam",), noise(5), Placement(backend, "fp32")
     wanted = library_explainer("test_resnet", methods, placement).explain(frames)
-    source, layer = library_source("test_resnet"), library_split("test_resnet").layer
-    same(Explainer(source, layer, find_methods(methods), Target("predicted"), batch, placement).explain(frames), wanted)
+    source, layer = library_source("test_resnet"), library_split("test_resnet").layers[0]
+    same(Explainer(source, [layer], find_methods(methods), Target("predicted"), batch, placement).explain(frames), wanted)
 
 
 @pytest.mark.parametrize(
