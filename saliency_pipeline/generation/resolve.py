@@ -31,7 +31,8 @@ from saliency_pipeline.models.trained.training_images import ENTRY
 from saliency_pipeline.saliency.engine.backends import Placement
 from saliency_pipeline.saliency.engine.layers import Layer, NoGridError
 from saliency_pipeline.saliency.explainer import Explainer
-from saliency_pipeline.saliency.methods.registry import Method, find_methods
+from saliency_pipeline.saliency.methods.method import Method
+from saliency_pipeline.saliency.methods.registry import find_methods
 from saliency_pipeline.saliency.prepared import prepared_layer
 from saliency_pipeline.saliency.targets import parse_target
 from saliency_pipeline.saliency.tuning import FRAMES, choose_placement, default_batch

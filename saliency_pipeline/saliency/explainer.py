@@ -17,7 +17,7 @@ from saliency_pipeline.saliency.engine.backends import Normalize, Placement, mak
 from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.engine.mixed import MixedNetwork
 from saliency_pipeline.saliency.engine.split import SplitNetwork, split_network
-from saliency_pipeline.saliency.methods.registry import Method
+from saliency_pipeline.saliency.methods.method import Method
 from saliency_pipeline.saliency.targets import Target, top_classes
 
 TOP = 5

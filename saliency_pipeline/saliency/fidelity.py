@@ -18,7 +18,7 @@ from saliency_pipeline.saliency.engine.backends import Normalize, Placement
 from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.engine.split import WithActivations
 from saliency_pipeline.saliency.explainer import Explainer
-from saliency_pipeline.saliency.methods.registry import Method
+from saliency_pipeline.saliency.methods.method import Method
 
 logger = logging.getLogger(__name__)
 

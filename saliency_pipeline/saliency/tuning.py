@@ -25,7 +25,7 @@ from saliency_pipeline.saliency.engine.backends import (
 from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.fidelity import fidelity_check
-from saliency_pipeline.saliency.methods.registry import Method
+from saliency_pipeline.saliency.methods.method import Method
 from saliency_pipeline.saliency.prepared import prepared_split
 from saliency_pipeline.saliency.targets import Target
 from saliency_pipeline.speeds import remembered_speeds

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+from saliency_pipeline.saliency.methods.method import LayerMethod
 
 
 def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -39,3 +43,24 @@ def linear_grad_cam(activations: Tensor, weights: Tensor) -> Tensor:
     """
     n, _, h, w = activations.shape
     return torch.bmm(weights, activations.flatten(2)).relu_().div_(h * w).view(n, -1, h, w)
+
+
+@dataclass(frozen=True)
+class GradCam(LayerMethod):
+    """Grad-CAM."""
+
+    name = "gradcam"
+    convention = "ReLU(sum_k mean_ij(dy/dA_k) A_k) on the logit y, at the layer's own resolution"
+    paper = "arXiv:1610.02391"
+
+    def formula(self, activations: Tensor, gradients: Tensor) -> Tensor:
+        """See `grad_cam`."""
+        return grad_cam(activations, gradients)
+
+    def closed_form(self, activations: Tensor, rows: Tensor) -> Tensor | None:
+        """See `linear_grad_cam`."""
+        return linear_grad_cam(activations, rows)
+
+    def explain(self, activations: Tensor, gradients: Tensor) -> Tensor:
+        """The formula, as the explainer calls it."""
+        return grad_cam(activations, gradients)
