@@ -15,7 +15,8 @@ from saliency_pipeline.saliency.engine.backends import Placement
 from saliency_pipeline.saliency.engine.layers import choose_layer
 from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.fidelity import Fidelity
-from saliency_pipeline.saliency.methods.registry import Method, find_methods
+from saliency_pipeline.saliency.methods.method import Method
+from saliency_pipeline.saliency.methods.registry import find_methods
 from saliency_pipeline.saliency.tuning import choose_placement, default_batch, measure_rate
 from tests.saliency.networks import (
     BATCH,

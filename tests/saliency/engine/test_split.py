@@ -38,7 +38,7 @@ def test_linear_heads_are_proved(name: str, size: int) -> None:
     linear = split.linear
     assert linear is not None
     assert linear.weight.shape == (1000, split.layers[0].channels)
-    output, logits = WithActivations(library_source(name, size).module, split.layers[0].name)(probe_frames(size, BATCH))
+    output, logits = WithActivations(library_source(name, size).module, [split.layers[0].name])(probe_frames(size, BATCH))
     pooled = split.layers[0].to_grid(output).mean((2, 3))
     assert close(pooled @ linear.weight.T + linear.bias, logits, 1e-5)
 
@@ -60,7 +60,7 @@ def test_trunk_and_head_make_the_whole(name: str, size: int) -> None:
     with torch.no_grad():
         output, logits = WithActivations(network, [split.layers[0].name])(frames)
         assert close(split.trunk(frames), output, 1e-4)
-        assert close(split.head(output), logits, 1e-4)
+        assert close(split.head(output)[0], logits, 1e-4)
         for got, wanted in zip(split.whole(frames), (output, logits), strict=True):
             assert close(got, wanted, 1e-4)
 
