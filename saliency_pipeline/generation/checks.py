@@ -114,9 +114,8 @@ def _followed_plan(folder: Path) -> Plan | None:
 
 def _as_stored(config: GenerateConfig) -> GenerateConfig:
     """A configuration with the names under which its model and methods are stored."""
-    return replace(
-        config, model=stored_name(config.model), methods=tuple(method.name for method in find_methods(config.methods))
-    )
+    methods = tuple(method.canonical for method in find_methods(config.methods))
+    return replace(config, model=stored_name(config.model), methods=methods)
 
 
 def _weights_sha256(config: GenerateConfig, stored: Plan) -> str:
