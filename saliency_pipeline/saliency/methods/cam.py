@@ -5,7 +5,6 @@ head is average pooling and one linear layer with weights w_k: there g_k = w_k /
 `closed_form` of a method needs no backward pass. Maps are raw: neither up-sampled nor normalized.
 """
 
-
 from __future__ import annotations
 
 import dataclasses

@@ -1,6 +1,5 @@
 """Eigen-CAM and Eigen-grad-CAM: the cells of a layer, projected onto their first principal component."""
 
-
 from __future__ import annotations
 
 from dataclasses import dataclass
