@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from saliency_pipeline.errors import OptionError
+from saliency_pipeline.saliency.engine.layers import choose_layers
+from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.methods.cam import (
     AblationCam,
     FinerCam,
@@ -19,9 +21,11 @@ from saliency_pipeline.saliency.methods.cam import (
 )
 from saliency_pipeline.saliency.methods.eigen import EigenCam, EigenGradCam
 from saliency_pipeline.saliency.methods.method import LayerMethod
+from saliency_pipeline.saliency.methods.registry import find_methods
+from saliency_pipeline.saliency.targets import Target
 from tests import reference
 from tests.saliency.fake import FakeAnswers, LinearNetwork, Pooled
-from tests.saliency.networks import Tiny, normalized, own_explainer, own_source
+from tests.saliency.networks import FP32, Tiny, normalized, own_explainer, own_source
 
 
 def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -218,3 +222,34 @@ def test_a_damaged_activation_shows_in_the_map() -> None:
         maps = method.closed_form(activations, ROWS)
         assert maps[1].isnan().any(), method.canonical
         assert maps[[0, 2]].isfinite().all(), method.canonical
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_the_engine_answers_all_methods_in_one_pass(linear: bool) -> None:
+    network = Pooled(linear).float()
+    names = ("gradcam", "gradcampp", "gradcampp:normalized", "xgradcam", "layercam", "hirescam")
+    names += ("eigencam", "eigengradcam", "ablationcam", "finercam")
+    explainer = own_explainer(network, 16, 7, names, Target("predicted", 2), layer="last")
+    frames = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    explanation = explainer.explain(frames)
+    ask = FakeAnswers(network, normalized(frames, explainer.source), targets=torch.tensor(explanation.targets).long())
+    assert [method.canonical for method in explainer.methods] == list(explanation.maps)
+    for method in explainer.methods:
+        expected = method.maps(ask).numpy()
+        assert expected.max() > 0
+        np.testing.assert_allclose(explanation.maps[method.canonical], expected, atol=1e-4 * abs(expected).max())
+
+
+def test_the_engine_fuses_layers() -> None:
+    network = Pooled(linear=False).float()
+    frames = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    source, layers = own_source(network, 16, 7), ("first", "last")
+    methods = find_methods(["layercam:fuse=max", "ablationcam", "finercam"], layers)
+    explainer = Explainer(source, choose_layers(network, 16, layers), methods, Target("fixed", index=2), 2, FP32)
+    explanation = explainer.explain(frames)
+    ask = FakeAnswers(network, normalized(frames, source), layers, torch.full((2, 1), 2))
+    assert [method.canonical for method in methods][:2] == ["layercam:fuse=max", "ablationcam:layer=first"]
+    for method in methods:
+        expected = method.maps(ask).numpy()
+        assert expected.shape[2:] == method.shape({"first": (8, 8), "last": (4, 4)}, 16)
+        np.testing.assert_allclose(explanation.maps[method.canonical], expected, atol=1e-4 * expected.max())
