@@ -73,6 +73,25 @@ def test_of_singular_values_that_coincide_it_has_as_much_variance(
     torch.testing.assert_close(projection.square().sum(), variance, rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("second", [0.97, 0.99, 0.999])
+def test_a_second_component_of_one_cell_does_not_hide_a_first_of_many(second: float, dtype: torch.dtype) -> None:
+    # cells in two groups without overlap: +-1 in 48 of them, the other two far from 0
+    first = torch.cat([torch.tensor([1.0, -1.0]).repeat(24) / 48**0.5, torch.zeros(2)])
+    other = torch.cat([torch.zeros(48), torch.tensor([second, -second]) / 2**0.5])
+    values = torch.zeros(1, 60, 5, 10, dtype=dtype)
+    values[0, :2] = torch.stack([first, other]).view(2, 5, 10)
+    projection = principal_projection(values).double().flatten()
+    cells = values[0].flatten(1).double()
+    assert 0.999 <= (cells @ projection / projection.norm()).square().sum() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_all_singular_values_may_coincide(dtype: torch.dtype) -> None:
+    values = with_spectrum([1.0] * 48, 64, 7).to(dtype)
+    torch.testing.assert_close(principal_projection(values).norm(), torch.ones((), dtype=dtype), rtol=1e-3, atol=0)
+
+
 @pytest.mark.parametrize("shape", [(1, 4, 1, 1), (2, 4, 1, 1), (1, 3, 2, 2), (2, 30, 3, 3), (2, 3, 5, 5)])
 @pytest.mark.parametrize("value", [0.0, 0.1, -1234.567, 1e-30])
 def test_constant_activations_have_a_projection_of_zeros(shape: tuple[int, ...], value: float) -> None:
