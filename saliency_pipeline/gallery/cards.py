@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.figures.pictures import Pixels, data_uri, jpeg, resized
+from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.saliency.render import overlay
 from saliency_pipeline.shards.reader import ShardFolder
@@ -84,7 +85,7 @@ def make_views(data: ShardFolder, method: str | None) -> list[View]:
         raise SalpipeError(f"{data.path} holds no saliency maps; run 'salpipe generate' with a method")
     if method is not None and method not in data.methods:
         raise SalpipeError(f"{data.path} holds no maps of '{method}'; it holds {', '.join(data.methods)}")
-    noun = "top" if str(data.provenance.get("target", "")).startswith("top:") else "target"
+    noun = "top" if str(Provenance.from_json(data.provenance).target).startswith("top:") else "target"
     views = []
     for name in data.methods if method is None else (method,):
         targets = data.header.maps[name].targets

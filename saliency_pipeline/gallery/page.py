@@ -18,6 +18,7 @@ from saliency_pipeline.folders import make_output
 from saliency_pipeline.gallery import COUNT
 from saliency_pipeline.gallery.cards import Card, Predictions, View, make_card, make_views
 from saliency_pipeline.gallery.selection import choose
+from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.saliency.render import colors, contact_sheet
 from saliency_pipeline.shards.reader import ShardFolder
@@ -145,17 +146,17 @@ def _group(card: Card, labeled: bool) -> str | None:
 
 def _facts(data: ShardFolder, views: Sequence[View]) -> list[tuple[str, str]]:
     """Facts at the head of the page, as far as the provenance has them."""
-    provenance, source, size = data.provenance, data.source, data.header.size
+    provenance, source, size = Provenance.from_json(data.provenance), data.source, data.header.size
     facts = {
         "Images": f"{len(data):,}",
         "Classes": f"{len(data.classes):,}" if data.classes else "",
         "Source model": _words(source.get("model")),
         "Weights": _words(source.get("weights")),
         "Method": ", ".join(dict.fromkeys(view.method for view in views)),
-        "Layer": _words(source.get("layer")),
-        "Target": _words(provenance.get("target")),
-        "Precision": _words(provenance.get("precision")),
-        "Backend": _words(provenance.get("backend")),
+        "Layer": _words(", ".join(provenance.layers)),
+        "Target": _words(provenance.target),
+        "Precision": _words(provenance.precision),
+        "Backend": _words(provenance.backend),
         "Frame": f"{size} × {size}",
     }
     return [(name, value) for name, value in facts.items() if value]

@@ -5,30 +5,31 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from saliency_pipeline.devices import find_device
 from saliency_pipeline.errors import BadImageError, SalpipeError
+from saliency_pipeline.generation.background import Frames, describe_background, sample_background
 from saliency_pipeline.generation.config import GenerateConfig
-from saliency_pipeline.generation.job import Job, build_explainer, decode_record
+from saliency_pipeline.generation.job import Job, build_explainer, decode_record, frame_as_stored
 from saliency_pipeline.generation.plan import (
     PASSED_OVER,
     Choices,
     Plan,
     check_same_plan,
+    identify_images,
     library_versions,
-    plan_fields,
     records_digest,
     store_plan,
     stored_plan,
 )
-from saliency_pipeline.images.record import Catalogue
+from saliency_pipeline.images.record import Catalogue, ImageRecord
+from saliency_pipeline.models.source.registry import EMBEDDED
 from saliency_pipeline.models.source.source import SourceModel, load_source
 from saliency_pipeline.models.trained.training_images import ENTRY
-from saliency_pipeline.saliency.engine.backends import Placement
 from saliency_pipeline.saliency.engine.layers import Layer, NoGridError
 from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.methods.registry import Method, find_methods
@@ -43,7 +44,12 @@ Note = Callable[[str], None]
 
 
 def resolve(
-    folder: Path, config: GenerateConfig, catalogue: Catalogue, jobs: int, note: Note
+    folder: Path,
+    config: GenerateConfig,
+    catalogue: Catalogue,
+    jobs: int,
+    note: Note,
+    background: Frames | None = None,
 ) -> tuple[Job, Callable[[], Explainer]]:
     """Resolve a configuration to a job, and a function that builds its explainer in this process.
 
@@ -59,59 +65,68 @@ def resolve(
     for text in source.notes:
         note(text)
     source = source.with_size(config.size or source.preprocessing.size)
-    methods = find_methods(config.methods)
-    device = str(find_device(config.device))
-    config = replace(config, model=source.name, device=device, methods=tuple(method.name for method in methods))
+    config = replace(stored_names(config), model=source.name, device=str(find_device(config.device)))
     unlabeled = sum(record.label < 0 for record in catalogue.records)
     names = catalogue.ids or catalogue.classes
     target = parse_target(config.target, len(source.classes), source.class_index, names, unlabeled, source.class_named)
-    identify = partial(plan_fields, config, catalogue, source.weights_sha256, records_digest(catalogue))
+    background = _background(config, catalogue, source, background)
+    settings, images_of = replace(config, weights=source.weights), identify_images(catalogue, records_digest(catalogue))
     plan, tried = stored_plan(folder), None
     if plan is None:
-        choices, tried = _choose(config, catalogue, source, methods, note)
+        methods, choices, tried = _choose(config, catalogue, source, background, note)
         # a graph and its module refer to each other: the rejected candidates' weights are not freed otherwise
         gc.collect()
-        provenance = _provenance(config, catalogue, source, methods, choices)
-        plan = store_plan(folder, Plan(identify(choices.backend), choices, provenance))
-    check_same_plan(folder, plan, identify(plan.resolved.backend))
-    size, chosen = source.preprocessing.size, plan.resolved
-    shapes = {m.name: chosen.layer.grid if m.level == "layer" else (size, size) for m in methods}
+        record = _record(catalogue, source, methods, choices.backend, background)
+        plan = store_plan(folder, Plan(settings, choices, images_of, record))
+    chosen = plan.resolved
+    record = _record(catalogue, source, (), chosen.backend, background)
+    check_same_plan(folder, plan, Plan(settings, chosen, images_of, record).identity)
+    methods = find_methods(plan.record["methods"])
     header = ShardHeader(
         plan.hash,
-        dict(plan.provenance),
+        plan.provenance,
         catalogue.classes,
-        size,
+        source.preprocessing.size,
         "jpeg" if config.encoding == "jpeg" else "raw",
-        {name: MapShape(target.count, *shape) for name, shape in shapes.items()},
+        _shapes(methods, chosen.layers, source.preprocessing.size, target.count),
         any(record.boxes for record in catalogue.records),
         any(record.group >= 0 for record in catalogue.records),
     )
     streams = max(1, usable_cores() // jobs) if config.device == "cpu" else 2
-    placement = Placement(chosen.backend, chosen.precision, config.device, streams)
-    job = Job(str(folder), config, size, chosen.layer, target, placement, chosen.batch_size, header)
+    job = Job(str(folder), config, chosen, target, streams, header, background)
     # with several workers the measured explainer fits none of them and would only take memory
-    fitting = tried if tried and tried.placement == placement else None
+    fitting = tried if tried and tried.placement == job.placement else None
     return job, lambda: fitting.with_target(target) if fitting else build_explainer(job, source)
 
 
 def check_model(config: GenerateConfig) -> None:
-    """Check the explained layer and class, for which the source model is loaded and cached.
+    """Check the explained layers and class, for which the source model is loaded and cached.
 
     Raises:
         SalpipeError: as `resolve`.
     """
-    if config.layer is None and config.target in ("predicted", "label"):
+    if not config.layers and config.target in ("predicted", "label"):
         return
     source = load_source(config.model, config.weights)
     if config.target != "label":
         parse_target(config.target, len(source.classes), source.class_index)
-    if config.layer is not None:
-        _layer(config, source.with_size(config.size or source.preprocessing.size))
+    _explained(config, source.with_size(config.size or source.preprocessing.size))
 
 
-def _layer(config: GenerateConfig, source: SourceModel) -> Layer:
+def stored_names(config: GenerateConfig) -> GenerateConfig:
+    """A configuration with the names under which its model and methods are stored."""
+    model = config.model if config.model == f"timm/{EMBEDDED}" else config.model.removeprefix("timm/")
+    return replace(config, model=model, methods=tuple(method.name for method in find_methods(config.methods)))
+
+
+def _explained(config: GenerateConfig, source: SourceModel) -> tuple[tuple[Method, ...], tuple[Layer, ...]]:
+    """The methods, and the layers that they explain."""
+    return find_methods(config.methods), _layers(config, source, config.layers)
+
+
+def _layers(config: GenerateConfig, source: SourceModel, names: Sequence[str]) -> tuple[Layer, ...]:
     try:
-        return prepared_layer(source, config.layer)
+        return (prepared_layer(source, *names),)
     except (NoGridError, RuntimeError, AssertionError, ValueError) as error:
         if config.size is None:
             raise
@@ -121,17 +136,43 @@ def _layer(config: GenerateConfig, source: SourceModel) -> Layer:
         raise SalpipeError(f"--size {config.size}: {config.model} {problem}") from error
 
 
+def _shapes(methods: Sequence[Method], layers: Sequence[Layer], size: int, targets: int) -> dict[str, MapShape]:
+    shapes = {m.name: layers[0].grid if m.level == "layer" else (size, size) for m in methods}
+    return {name: MapShape(targets, *shape) for name, shape in shapes.items()}
+
+
+def _background(
+    config: GenerateConfig, catalogue: Catalogue, source: SourceModel, frames: Frames | None
+) -> Frames | None:
+    """The images that methods compare with: those of the caller or some of the data set; None if no method does."""
+    if not any(getattr(method, "needs_background", False) for method in find_methods(config.methods)):
+        return None
+    if frames is None:
+        p = source.preprocessing
+
+        def decode(record: ImageRecord) -> Frames:
+            frame, _ = decode_record(record, record.read(), config, p.size, p.interpolation)
+            return frame_as_stored(frame, config)[0]
+
+        frames = sample_background(catalogue, decode)
+    if not len(frames):
+        raise SalpipeError(
+            f"{catalogue.root}: none of its images can be used, so that there is nothing to compare with"
+        )
+    return frames
+
+
 def _choose(
-    config: GenerateConfig, catalogue: Catalogue, source: SourceModel, methods: Sequence[Method], note: Note
-) -> tuple[Choices, Explainer | None]:
+    config: GenerateConfig, catalogue: Catalogue, source: SourceModel, background: Frames | None, note: Note
+) -> tuple[Sequence[Method], Choices, Explainer | None]:
     """Choose what the configuration leaves open. Nothing here depends on how many jobs will run."""
-    layer = _layer(config, source)
+    methods, layers = _explained(config, source)
     batch = config.batch_size or default_batch(methods, config.device)
     note("choosing backend and precision on the first images")
     frames = _first_frames(catalogue, config, source, FRAMES)
     placement, tried = choose_placement(
         source,
-        layer,
+        layers[0],
         methods,
         frames,
         backend=config.backend,
@@ -140,20 +181,18 @@ def _choose(
         streams=usable_cores() if config.device == "cpu" else 2,
         batch=batch,
     )
-    return Choices(layer, placement.backend, placement.precision, batch), tried
+    return methods, Choices(layers, placement.backend, placement.precision, batch), tried
 
 
-def _provenance(
-    config: GenerateConfig, catalogue: Catalogue, source: SourceModel, methods: Sequence[Method], choices: Choices
-) -> dict[str, object]:
-    """How the maps are made, as every shard stores it."""
-    versions = library_versions(choices.backend)
+def _record(
+    catalogue: Catalogue, source: SourceModel, methods: Sequence[Method], backend: str, background: Frames | None
+) -> dict[str, Any]:
+    """How the maps are made, besides settings and choices, as every shard stores it."""
     p = source.preprocessing
     described: dict[str, object] = {
         "model": source.name,
         "weights": source.weights,
         "weights_sha256": source.weights_sha256,
-        "layer": choices.layer.name,
         "size": p.size,
         "mean": list(p.mean),
         "std": list(p.std),
@@ -164,20 +203,12 @@ def _provenance(
         # the flags say which; null where the source model's file does not record all
         described[ENTRY] = len(images) if images.complete else None
     return {
-        "salpipe": versions.pop("salpipe"),
         "source": described,
         "methods": {m.name: m.describe() for m in methods},
         "data": {"layout": catalogue.layout, **catalogue.taken},
-        "target": config.target,
-        "fit": config.fit,
-        "max_pixels": config.max_pixels,
-        "precision": choices.precision,
-        "backend": choices.backend,
-        "device": config.device,
-        "batch_size": choices.batch_size,
-        "versions": versions,
+        "versions": library_versions(backend),
+        **({} if background is None else {"background": describe_background(background)}),
         **({PASSED_OVER: dict(catalogue.passed_over)} if catalogue.passed_over else {}),
-        **({"jpeg_quality": config.jpeg_quality} if config.encoding == "jpeg" else {}),
     }
 
 

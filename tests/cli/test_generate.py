@@ -57,7 +57,7 @@ def test_json_is_one_object_and_all_of_standard_output(
         "shards": 1,
         "written": 1,
         "complete": False,
-        "layer": "layer4",
+        "layers": ["layer4"],
         "backend": "torch",
         "precision": "fp32",
         "passed_over": {},
@@ -87,8 +87,8 @@ def test_settings_come_from_a_file_and_what_is_typed_wins(images: Path, tmp_path
     config.write_text(f'[generate]\nsize = 32\nmethod = ["gradcam", "gradient"]\nshards = "1/1"\n{settings}\n')
     result = generate(images, "-o", tmp_path / "a", "--config", config, "--size", "64", "--json")
     assert result.exit_code == 0, result.stderr
-    plan = json.loads((tmp_path / "a" / "plan.json").read_text())["fields"]
-    assert (plan["size"], plan["methods"], plan["shard_size"]) == (64, ["gradcam", "gradient"], 4)
+    plan = json.loads((tmp_path / "a" / "plan.json").read_text())["provenance"]["settings"]
+    assert (plan["size"], plan["method"], plan["shard-size"]) == (64, ["gradcam", "gradient"], 4)
 
     config.write_text("sise = 32\n")
     result = generate(images, "-o", tmp_path / "b", "--config", config)
