@@ -241,7 +241,7 @@ class _Worker:
         frames = frames[: len(records)]
         labels = np.array([record.label for record in records], np.int64)
         with self.computing:
-            explanation = self.explainer.explain(frames, labels)
+            explanation = self.explainer.explain(frames, labels, [record.key for record in records])
         finite = np.isfinite(explanation.prediction_score).all(axis=1)
         if not finite.all():
             failed = {record.key for record, whole in zip(records, finite, strict=True) if not whole}
@@ -259,7 +259,7 @@ class _Worker:
             prediction_class=explanation.prediction_class,
             prediction_score=explanation.prediction_score,
             maps=explanation.maps,
-            targets=dict.fromkeys(explanation.maps, explanation.targets),
+            targets=explanation.map_targets,
             boxes=[record.boxes for record in records] if job.header.boxes else (),
             groups=np.array([record.group for record in records], np.int64) if job.header.groups else (),
             single_color=np.array(single_color, np.bool_),
@@ -294,9 +294,16 @@ def write_shard(job: Job, task: ShardTask) -> Receipt:
 def build_explainer(job: Job, source: SourceModel) -> Explainer:
     """The job's engine, from its source model."""
     chosen = job.resolved
-    split = prepared_split(source, chosen.layers[0], chosen.batch_size)
-    methods = find_methods(job.header.maps)
-    return Explainer(source, chosen.layers[0], methods, job.target, chosen.batch_size, job.placement, split)
+    return Explainer(
+        source,
+        chosen.layers,
+        find_methods(job.header.maps),
+        job.target,
+        chosen.batch_size,
+        job.placement,
+        prepared_split(source, chosen.layers, chosen.batch_size),
+        job.background,
+    )
 
 
 def _kept_explainer(job: Job) -> Explainer:

@@ -71,7 +71,6 @@ class Choices:
         if (
             choices.backend not in BACKENDS
             or choices.precision not in PRECISIONS
-            or not choices.layers
             or any(len(layer.grid) != 2 for layer in choices.layers)
             or not all(type(number) is int and 0 <= number <= 1 << 20 for number in numbers)
             or not 1 <= choices.batch_size <= 1 << 14

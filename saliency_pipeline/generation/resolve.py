@@ -32,8 +32,9 @@ from saliency_pipeline.models.source.source import SourceModel, load_source
 from saliency_pipeline.models.trained.training_images import ENTRY
 from saliency_pipeline.saliency.engine.layers import Layer, NoGridError
 from saliency_pipeline.saliency.explainer import Explainer
-from saliency_pipeline.saliency.methods.registry import Method, find_methods
-from saliency_pipeline.saliency.prepared import prepared_layer
+from saliency_pipeline.saliency.methods.method import LayerMethod, Method
+from saliency_pipeline.saliency.methods.registry import find_methods
+from saliency_pipeline.saliency.prepared import prepared_layers
 from saliency_pipeline.saliency.targets import parse_target
 from saliency_pipeline.saliency.tuning import FRAMES, choose_placement, default_batch
 from saliency_pipeline.shards.schema import MapShape, ShardHeader
@@ -116,36 +117,59 @@ def check_model(config: GenerateConfig) -> None:
 def stored_names(config: GenerateConfig) -> GenerateConfig:
     """A configuration with the names under which its model and methods are stored."""
     model = config.model if config.model == f"timm/{EMBEDDED}" else config.model.removeprefix("timm/")
-    return replace(config, model=model, methods=tuple(method.name for method in find_methods(config.methods)))
+    methods = find_methods(config.methods, config.layers)
+    return replace(config, model=model, methods=tuple(method.canonical for method in methods))
 
 
 def _explained(config: GenerateConfig, source: SourceModel) -> tuple[tuple[Method, ...], tuple[Layer, ...]]:
-    """The methods, and the layers that they explain."""
-    return find_methods(config.methods), _layers(config, source, config.layers)
+    """The methods, and the layers that they explain: those of `--layer` and of methods that name their own.
+
+    Where there are several layers, every method that explains one names it.
+    """
+    methods = find_methods(config.methods, config.layers)
+    named = [method.layer for method in methods if isinstance(method, LayerMethod) and method.layer is not None]
+    names, unnamed = list(config.layers), any(isinstance(m, LayerMethod) and m.layer is None for m in methods)
+    if named and unnamed and not names:
+        names = [layer.name for layer in _layers(config, source, (), methods)]
+    layers = _layers(config, source, list(dict.fromkeys([*names, *named])), methods)
+    if unnamed and len(layers) > 1:
+        # of several in `--layer` they have got one each
+        (name,) = names
+        own = (replace(m, layer=name) if isinstance(m, LayerMethod) and m.layer is None else m for m in methods)
+        methods = tuple({method.canonical: method for method in own}.values())
+    return methods, layers
 
 
-def _layers(config: GenerateConfig, source: SourceModel, names: Sequence[str]) -> tuple[Layer, ...]:
+def _layers(
+    config: GenerateConfig, source: SourceModel, names: Sequence[str], methods: Sequence[Method]
+) -> tuple[Layer, ...]:
     try:
-        return (prepared_layer(source, *names),)
+        return prepared_layers(source, names)
     except (NoGridError, RuntimeError, AssertionError, ValueError) as error:
+        without = isinstance(error, NoGridError)
+        if without and not any(isinstance(method, LayerMethod) for method in methods):
+            return ()
         if config.size is None:
             raise
         problem = f"does not accept such frames ({str(error).splitlines()[0]:.80})"
-        if isinstance(error, NoGridError):
+        if without:
             problem = "has no layer on a grid for such frames; use a larger size"
         raise SalpipeError(f"--size {config.size}: {config.model} {problem}") from error
 
 
 def _shapes(methods: Sequence[Method], layers: Sequence[Layer], size: int, targets: int) -> dict[str, MapShape]:
-    shapes = {m.name: layers[0].grid if m.level == "layer" else (size, size) for m in methods}
-    return {name: MapShape(targets, *shape) for name, shape in shapes.items()}
+    grids = {layer.name: layer.grid for layer in layers}
+    return {
+        method.canonical: MapShape(targets if method.class_specific else 1, *method.shape(grids, size))
+        for method in methods
+    }
 
 
 def _background(
     config: GenerateConfig, catalogue: Catalogue, source: SourceModel, frames: Frames | None
 ) -> Frames | None:
     """The images that methods compare with: those of the caller or some of the data set; None if no method does."""
-    if not any(getattr(method, "needs_background", False) for method in find_methods(config.methods)):
+    if not any(method.needs_background for method in find_methods(config.methods)):
         return None
     if frames is None:
         p = source.preprocessing
@@ -172,7 +196,7 @@ def _choose(
     frames = _first_frames(catalogue, config, source, FRAMES)
     placement, tried = choose_placement(
         source,
-        layers[0],
+        layers,
         methods,
         frames,
         backend=config.backend,
@@ -204,7 +228,7 @@ def _record(
         described[ENTRY] = len(images) if images.complete else None
     return {
         "source": described,
-        "methods": {m.name: m.describe() for m in methods},
+        "methods": {m.canonical: m.describe() for m in methods},
         "data": {"layout": catalogue.layout, **catalogue.taken},
         "versions": library_versions(backend),
         **({} if background is None else {"background": describe_background(background)}),
