@@ -16,6 +16,7 @@ from saliency_pipeline.temporaries import temporary_name
 
 SIZE = 24
 SOURCE_CLASSES = [f"source {i}" for i in range(20)]
+RESIDUALS = "integrated-gradients:baseline=mean,nodes=20"
 MAPS = {"gradcam": MapShape(1, 7, 5), "gradient-simonyan": MapShape(2, SIZE, SIZE)}
 
 
@@ -53,6 +54,15 @@ def jpeg(image: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=90)
     return file.getvalue()
+
+
+def with_residuals(count: int, residuals: object) -> tuple[ShardHeader, ShardRows]:
+    """`count` images with one more method, whose maps have residuals, (count, 2)."""
+    whole = rows(count)
+    for values in (whole.maps, whole.targets):
+        values[RESIDUALS] = values["gradient-simonyan"]
+    whole.residuals = {RESIDUALS: np.array(residuals, np.float32).reshape(count, 2)}
+    return header(maps=MAPS | {RESIDUALS: MapShape(2, SIZE, SIZE, residual=True)}), whole
 
 
 def part(whole: ShardRows, start: int, stop: int) -> ShardRows:
