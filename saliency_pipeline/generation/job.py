@@ -260,6 +260,7 @@ class _Worker:
             prediction_score=explanation.prediction_score,
             maps=explanation.maps,
             targets=explanation.map_targets,
+            residuals=explanation.residuals,
             boxes=[record.boxes for record in records] if job.header.boxes else (),
             groups=np.array([record.group for record in records], np.int64) if job.header.groups else (),
             single_color=np.array(single_color, np.bool_),

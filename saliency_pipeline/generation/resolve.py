@@ -158,11 +158,18 @@ def _layers(
 
 
 def _shapes(methods: Sequence[Method], layers: Sequence[Layer], size: int, targets: int) -> dict[str, MapShape]:
-    grids = {layer.name: layer.grid for layer in layers}
-    return {
-        method.canonical: MapShape(targets if method.class_specific else 1, *method.shape(grids, size))
-        for method in methods
-    }
+    grids, shapes = {layer.name: layer.grid for layer in layers}, {}
+    for method in methods:
+        try:
+            height, width = method.shape(grids, size)
+        except (LookupError, StopIteration):
+            raise SalpipeError(
+                f"--method {method.canonical}: its layer is none of the plan's ({', '.join(grids) or 'none'}); choose "
+                "another output folder"
+            ) from None
+        count = targets if method.class_specific else 1
+        shapes[method.canonical] = MapShape(count, height, width, method.complete)
+    return shapes
 
 
 def _background(

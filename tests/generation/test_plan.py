@@ -193,7 +193,6 @@ def test_a_damaged_plan_is_named_and_can_be_made_anew(
     [
         {},
         {"layers": 3},
-        {"layers": []},
         {"layers": [{"name": "layer4"}]},
         {"backend": "magic"},
         {"precision": "fp8"},
