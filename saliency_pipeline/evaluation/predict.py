@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output, make_subfolder
 from saliency_pipeline.gallery import COUNT
 from saliency_pipeline.gallery.page import show
+from saliency_pipeline.generation.background import Frames, background_of, describe_background
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.generation.run import generate
@@ -37,6 +39,7 @@ from saliency_pipeline.models.source.weights import state_sha256
 from saliency_pipeline.models.trained.trained import Trained, load_trained, trained_file
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.engine.backends import computes_bf16_in, openvino_installed
+from saliency_pipeline.saliency.methods.registry import find_methods
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.tables import write_table
 from saliency_pipeline.training.leaks import reads_stored_maps
@@ -111,7 +114,8 @@ def predict(
     make_output(folder)
     make_subfolder(folder / SHARDS)
     catalogue = read_images(images, "folders", ReadOptions(label_level=0), progress.note)
-    report = generate(catalogue, folder / SHARDS, config, progress=progress)
+    background = _background(trained, config, progress)
+    report = generate(catalogue, folder / SHARDS, config, background=background, progress=progress)
     pairs = ShardFolder(folder / SHARDS)
     if not len(pairs):
         raise SalpipeError(
@@ -250,6 +254,22 @@ def _source(trained: Trained, provenance: Provenance, settings: GenerateConfig, 
             f"{source.weights_sha256[:12]}…); give those with --weights PATH"
         )
     return model, weights
+
+
+def _background(trained: Trained, config: GenerateConfig, progress: Progress) -> Frames | None:
+    """The images that the method compared with in training; None for another method, or if they are not there any more."""
+    if not trained.spec.needs_maps or not any(method.needs_background for method in find_methods(config.methods)):
+        return None
+    shards = trained.about["shards"]
+    with suppress(SalpipeError):
+        background = background_of(ShardFolder(str(shards.get("path"))))
+        if describe_background(background) == Provenance.from_json(shards["provenance"]).background:
+            return background
+    progress.note(
+        f"{config.methods[0]}: compares with some of these images instead of those of training, whose shards are not at "
+        f"{shards.get('path')} any more"
+    )
+    return None
 
 
 def _placement(provenance: Provenance, settings: GenerateConfig, device: str, progress: Progress) -> tuple[str, str]:
