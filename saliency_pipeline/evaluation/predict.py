@@ -257,7 +257,7 @@ def _source(trained: Trained, provenance: Provenance, settings: GenerateConfig, 
 
 
 def _background(trained: Trained, config: GenerateConfig, progress: Progress) -> Frames | None:
-    """The images that the method compared with in training; None for another method, or if they are not there any more."""
+    """The images that the method compared with in training; None for other methods, or if these shards are gone."""
     if not trained.spec.needs_maps or not any(method.needs_background for method in find_methods(config.methods)):
         return None
     shards = trained.about["shards"]
@@ -266,8 +266,8 @@ def _background(trained: Trained, config: GenerateConfig, progress: Progress) ->
         if describe_background(background) == Provenance.from_json(shards["provenance"]).background:
             return background
     progress.note(
-        f"{config.methods[0]}: compares with some of these images instead of those of training, whose shards are not at "
-        f"{shards.get('path')} any more"
+        f"{config.methods[0]}: compares with some of these images instead of those of training, whose shards are no "
+        f"longer at {shards.get('path')}"
     )
     return None
 
