@@ -254,7 +254,7 @@ def _differences(old: Mapping[str, object], new: Mapping[str, object], prefix: s
 
 
 def _shortened(name: str, a: object, b: object) -> tuple[str, str]:
-    if name in ("records", "weights_sha256"):
+    if name in ("records", "weights_sha256", "sha256"):
         return str(a)[:8], str(b)[:8]
     if isinstance(a, Sequence) and isinstance(b, Sequence) and len(str(a) + str(b)) > 120:
         return f"({len(a)})", f"({len(b)} others)"

@@ -89,7 +89,7 @@ def resolve(
         catalogue.classes,
         source.preprocessing.size,
         "jpeg" if config.encoding == "jpeg" else "raw",
-        _shapes(methods, chosen.layers, source.preprocessing.size, target.count),
+        map_shapes(methods, chosen.layers, source.preprocessing.size, target.count),
         any(record.boxes for record in catalogue.records),
         any(record.group >= 0 for record in catalogue.records),
     )
@@ -127,15 +127,14 @@ def _explained(config: GenerateConfig, source: SourceModel) -> tuple[tuple[Metho
     Where there are several layers, every method that explains one names it.
     """
     methods = find_methods(config.methods, config.layers)
-    named = [method.layer for method in methods if isinstance(method, LayerMethod) and method.layer is not None]
+    named = [name for method in methods for name in method.explained()]
     names, unnamed = list(config.layers), any(isinstance(m, LayerMethod) and m.layer is None for m in methods)
     if named and unnamed and not names:
         names = [layer.name for layer in _layers(config, source, (), methods)]
     layers = _layers(config, source, list(dict.fromkeys([*names, *named])), methods)
     if unnamed and len(layers) > 1:
-        # of several in `--layer` they have got one each
-        (name,) = names
-        own = (replace(m, layer=name) if isinstance(m, LayerMethod) and m.layer is None else m for m in methods)
+        # one is requested, or it is the default: of several every method has got its own
+        own = (replace(m, layer=names[0]) if isinstance(m, LayerMethod) and m.layer is None else m for m in methods)
         methods = tuple({method.canonical: method for method in own}.values())
     return methods, layers
 
@@ -157,7 +156,12 @@ def _layers(
         raise SalpipeError(f"--size {config.size}: {config.model} {problem}") from error
 
 
-def _shapes(methods: Sequence[Method], layers: Sequence[Layer], size: int, targets: int) -> dict[str, MapShape]:
+def map_shapes(methods: Sequence[Method], layers: Sequence[Layer], size: int, targets: int) -> dict[str, MapShape]:
+    """Shape of the maps of each method, by its canonical name.
+
+    Raises:
+        SalpipeError: a method explains a layer that is not among `layers`, as in a damaged plan.
+    """
     grids, shapes = {layer.name: layer.grid for layer in layers}, {}
     for method in methods:
         try:

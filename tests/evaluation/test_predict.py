@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -14,9 +15,11 @@ from saliency_pipeline.evaluation import predict as module
 from saliency_pipeline.evaluation.evaluate import evaluate
 from saliency_pipeline.evaluation.predict import Predicted, predict
 from saliency_pipeline.models.source.source import load_source
+from saliency_pipeline.saliency.methods import registry
 from saliency_pipeline.shards.reader import ShardFolder
 from tests.evaluation.runs import PHOTOGRAPHS, Notes, altered, run_on, shards_of
 from tests.gallery.test_page import Page
+from tests.generation.compared import Compared
 from tests.generation.examples import photographs
 
 
@@ -202,6 +205,25 @@ def test_frames_and_targets_are_those_recorded(photos: Path, tiny_run: Path, tmp
     assert shards.provenance["settings"]["layer"] == ["layer3"]
     assert shards.header.encoding == "jpeg"
     assert shards.header.maps["gradcam"].targets == 2
+
+
+def test_images_are_compared_with_those_of_training(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry.METHODS, "compared", Compared)
+    shards = shards_of(photos, tmp_path / "shards", methods=("compared", "gradcam"))
+    run, one = run_on(shards, tmp_path / "run", method="compared"), photos / PHOTOGRAPHS[-1]
+    background, notes = ShardFolder(shards).provenance["background"], Notes()
+
+    def predicted(name: str) -> dict[str, Any]:
+        result = predict(one, run, tmp_path / name, device="cpu", progress=notes)
+        return ShardFolder(result.folder / "shards").provenance
+
+    assert predicted("first")["background"] == background
+    shutil.rmtree(shards)
+    assert not [note for note in notes.notes if "compares" in note]
+    assert predicted("second")["background"]["images"] == 1
+    assert notes.find("compared: compares with some of these images instead of those of training, whose shards are no")
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,10 @@ class Method:
         """The method, once per layer of several that were requested if it explains layers."""
         return (self,)
 
+    def explained(self, layers: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """Names of the layers that it explains: its own, or else `layers`."""
+        return ()
+
     def describe(self) -> dict[str, object]:
         """Description of the method in every shard."""
         description: dict[str, object] = {"level": self.level, "convention": self.convention, "paper": self.paper}
@@ -127,6 +131,9 @@ class LayerMethod(Method):
 
     def shape(self, grids: Grids, size: int) -> tuple[int, int]:
         return grids[self.layer] if self.layer else next(iter(grids.values()))
+
+    def explained(self, layers: tuple[str, ...] = ()) -> tuple[str, ...]:
+        return layers if self.layer is None else tuple(self.layer.split("+"))
 
     def for_layers(self, layers: tuple[str, ...]) -> tuple[Method, ...]:
         if self.layer is not None or len(layers) < 2:
