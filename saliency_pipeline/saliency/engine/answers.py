@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import cached_property
 from threading import Lock
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from saliency_pipeline.saliency.engine.need import Need
 from saliency_pipeline.saliency.engine.network import Network
 from saliency_pipeline.saliency.engine.random_numbers import generator
 from saliency_pipeline.saliency.targets import Target
+
+X = TypeVar("X")
 
 
 class Answers:
@@ -44,6 +47,7 @@ class Answers:
         self.network, self.frames, self.keys, self.labels = network, frames, keys, labels
         self.target, self.references = target, references
         self._of_points: dict[tuple[Hashable, bool], tuple[Tensor, ...]] = {}
+        self._kept: dict[Hashable, object] = {}
 
     # about the frames
 
@@ -112,6 +116,11 @@ class Answers:
 
     # about layers
 
+    @property
+    def recorded(self) -> bool:
+        """Whether gradients pass through the layers anyway, on their way to the pixels or for want of a trunk."""
+        return self.network.whole is not None
+
     def activations(self, layer: str | None = None) -> Tensor:
         """Output of a layer on its grid (N, C, h, w); of the first layer without a name. Needs ACTIVATIONS."""
         return self._grids[self._layer(layer).name]
@@ -119,8 +128,7 @@ class Answers:
     def rows(self, layer: str | None = None, contrast: Tensor | None = None) -> Tensor | None:
         """Rows (N, T, C) of a linear head for the explained classes, or None where the head is no linear one.
 
-        The head is then global average pooling and one linear layer: dy_t/dA_kij = row_tk / (h w). Where gradients
-        pass through the layer on their way to the pixels, there are none either.
+        The head is then global average pooling and one linear layer: dy_t/dA_kij = row_tk / (h w).
 
         Args:
             layer: see `activations`.
@@ -143,7 +151,7 @@ class Answers:
             contrast: see `rows`; needs CONTRASTS.
         """
         place = self._layer(layer)
-        if (rows := self.rows(layer, contrast)) is not None:
+        if not self.recorded and (rows := self.rows(layer, contrast)) is not None:
             h, w = place.grid
             return tuple((row / (h * w))[:, :, None, None].expand(-1, -1, h, w) for row in rows.unbind(1))
         own = self._gradients[place.name] if contrast is None else self._contrasted(place.name, contrast)
@@ -198,8 +206,8 @@ class Answers:
         The network is the exported one, with BatchNorm folded into convolutions.
 
         Args:
-            visit: called with t, a bias (C,) and the gradient of score t with respect to the output that the bias is
-                added to: (N, C, h, w), or (N, ..., C) of a linear layer.
+            visit: called with t, a bias and the gradient of score t with respect to the output that the bias is added
+                to: (C, 1, 1) and (N, C, h, w), or (C,) and (N, ..., C) of a linear layer.
 
         Returns:
             Gradients (N, 3, S, S) of each of T scores with respect to the normalized frame.
@@ -216,6 +224,12 @@ class Answers:
             parts.append(gradient[0])
             current += 1
         return tuple(parts)
+
+    def once(self, key: Hashable, compute: Callable[[], X]) -> X:
+        """The value of `compute()`, which is called only the first time that a method asks with this key."""
+        if key not in self._kept:
+            self._kept[key] = compute()
+        return cast(X, self._kept[key])
 
     # about the network as it was loaded
 

@@ -109,7 +109,8 @@ class LayerMethod(Method):
     """A method that explains a layer on a grid, from its activations A and gradients dy/dA.
 
     A subclass has `formula`; where the head is average pooling and one linear layer, the gradient at each cell is
-    known without a backward pass, and `closed_form`, if a subclass has one, is used instead.
+    known without a backward pass, and `closed_form`, if a subclass has one, is used instead unless a backward pass to
+    the pixels runs anyway.
     """
 
     needs = Need.ACTIVATIONS | Need.GRADIENTS
@@ -124,7 +125,8 @@ class LayerMethod(Method):
         return None
 
     def maps(self, ask: Answers) -> Tensor:
-        activations, rows = ask.activations(self.layer), ask.rows(self.layer)
+        activations = ask.activations(self.layer)
+        rows = None if ask.recorded else ask.rows(self.layer)
         if rows is not None and (maps := self.closed_form(activations, rows)) is not None:
             return maps
         return torch.stack([self.formula(activations, g) for g in ask.gradients(self.layer)], 1)
