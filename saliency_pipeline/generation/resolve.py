@@ -30,6 +30,7 @@ from saliency_pipeline.images.record import Catalogue, ImageRecord
 from saliency_pipeline.models.source.registry import EMBEDDED
 from saliency_pipeline.models.source.source import SourceModel, load_source
 from saliency_pipeline.models.trained.training_images import ENTRY
+from saliency_pipeline.saliency.capability import LIMITED, check_capable
 from saliency_pipeline.saliency.engine.layers import Layer, NoGridError
 from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.methods.method import LayerMethod, Method
@@ -101,17 +102,22 @@ def resolve(
 
 
 def check_model(config: GenerateConfig) -> None:
-    """Check the explained layers and class, for which the source model is loaded and cached.
+    """Check explained layers and class, and whether the methods work on the source model, which is loaded and cached.
 
     Raises:
         SalpipeError: as `resolve`.
     """
-    if not config.layers and config.target in ("predicted", "label"):
+    requested = find_methods(config.methods, config.layers)
+    works_always = not any(method.needs & LIMITED or method.explained() for method in requested)
+    if works_always and not config.layers and config.target in ("predicted", "label"):
         return
     source = load_source(config.model, config.weights)
     if config.target != "label":
         parse_target(config.target, len(source.classes), source.class_index)
-    _explained(config, source.with_size(config.size or source.preprocessing.size))
+    source = source.with_size(config.size or source.preprocessing.size)
+    methods, layers = _explained(config, source)
+    batch = config.batch_size or default_batch(methods, str(find_device(config.device)))
+    check_capable(source, methods, layers, batch)
 
 
 def stored_names(config: GenerateConfig) -> GenerateConfig:
@@ -203,6 +209,7 @@ def _choose(
     """Choose what the configuration leaves open. Nothing here depends on how many jobs will run."""
     methods, layers = _explained(config, source)
     batch = config.batch_size or default_batch(methods, config.device)
+    check_capable(source, methods, layers, batch)
     note("choosing backend and precision on the first images")
     frames = _first_frames(catalogue, config, source, FRAMES)
     placement, tried = choose_placement(
