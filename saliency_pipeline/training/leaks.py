@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.images.record import Split as Part
 from saliency_pipeline.models.trained.trained import open_trained, recorded_images
 from saliency_pipeline.models.trained.training_images import ENTRY, TrainingImages
@@ -94,7 +95,7 @@ class LeakCheck:
 
     def label_maps(self, config: TrainConfig) -> Leak | None:
         """The leak of a run that reads maps of every image's own label."""
-        if not reads_stored_maps(config) or self.pairs.provenance.get("target") != "label":
+        if not reads_stored_maps(config) or Provenance.from_json(self.pairs.provenance).target != "label":
             return None
         return Leak(
             LABEL_MAPS,
