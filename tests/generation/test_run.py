@@ -56,7 +56,7 @@ def explainer(methods: tuple[str, ...] = ("gradcam",), target: Target | None = N
     """The engine of `OPTIONS`, built here."""
     source = load_source(OPTIONS["model"], OPTIONS["weights"]).with_size(OPTIONS["size"])
     layer = choose_layer(source.module, OPTIONS["size"])
-    return Explainer(source, layer, find_methods(methods), target or Target("predicted"), 4, Placement())
+    return Explainer(source, [layer], find_methods(methods), target or Target("predicted"), 4, Placement())
 
 
 def assert_same_maps(shard: Shard, method: str, expected: np.ndarray) -> None:
@@ -301,7 +301,7 @@ def test_an_output_folder_inside_the_images_is_refused(images: Path, tmp_path: P
         ({"model": "resnet5O"}, "did you mean"),
         ({"weights": "/nowhere.safetensors"}, "/nowhere.safetensors"),
         ({"layer": "layer9"}, "layer4"),
-        ({"methods": ("gradcma",)}, "choose from gradcam, gradient"),
+        ({"methods": ("gradcma",)}, "did you mean gradcam?"),
         ({"methods": ()}, "choose from gradcam, gradient"),
         ({"target": "no such class"}, "give an index"),
         ({"target": "top:0"}, "top:K with K from 1 on"),

@@ -82,7 +82,7 @@ def test_in_fp32_every_rule_is_autograds(bend: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(mixed, "HALF", torch.float32)
     torch.manual_seed(0)
     network = Operators(bend).eval().requires_grad_(False)
-    split = split_network(network, choose_layer(network, 8, "last"), 8, BATCH)
+    split = split_network(network, [choose_layer(network, 8, "last")], 8, BATCH)
     assert split.trunk is not None
     assert split.head is not None
     frames = probe_frames(8, BATCH)
@@ -99,7 +99,7 @@ def test_in_fp32_every_rule_is_autograds(bend: str, monkeypatch: pytest.MonkeyPa
 def test_in_bf16_it_is_near(bend: str) -> None:
     torch.manual_seed(0)
     network = Operators(bend).eval().requires_grad_(False)
-    split = split_network(network, choose_layer(network, 8, "last"), 8, BATCH)
+    split = split_network(network, [choose_layer(network, 8, "last")], 8, BATCH)
     assert split.trunk is not None
     pixels = probe_frames(8, BATCH).requires_grad_()
     output = MixedTrunk(split.trunk)(pixels)
@@ -132,7 +132,7 @@ def test_whole_networks_correlate_with_float64(name: str, size: int) -> None:
     explainer = library_explainer(name, ("gradient",), BACKWARD, size)
     frames = noise(BATCH, size)
     explanation = explainer.explain(frames)
-    pixels = explainer.normalize(frames).contiguous()
+    pixels = explainer.network.normalize(frames).contiguous()
     wanted = float64_gradient(explainer.source.module, pixels, explanation.targets)
     for got, exact in zip(explanation.maps["gradient"][:, 0], wanted, strict=True):
         assert pearson(got, exact) >= 0.999
@@ -143,7 +143,7 @@ def test_on_photographs_with_trained_weights_too() -> None:
     explainer = library_explainer("efficientnet_lite0", ("gradient",), BACKWARD, 224, weights="default")
     frames = photos()[:BATCH]
     explanation = explainer.explain(frames)
-    pixels = explainer.normalize(frames).contiguous()
+    pixels = explainer.network.normalize(frames).contiguous()
     wanted = float64_gradient(explainer.source.module, pixels, explanation.targets)
     for got, exact in zip(explanation.maps["gradient"][:, 0], wanted, strict=True):
         assert pearson(got, exact) >= 0.999
@@ -170,7 +170,7 @@ def test_the_bf16_copies_are_of_convolution_weights_alone() -> None:
 
 def test_no_forward_pass_outlives_its_result() -> None:
     network = Tiny()
-    split = split_network(network, choose_layer(network, 8), 8, BATCH)
+    split = split_network(network, [choose_layer(network, 8)], 8, BATCH)
     assert split.trunk is not None
     trunk = MixedTrunk(split.trunk)
     gc.disable()
