@@ -35,8 +35,8 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.shards.flagged import flagged_shares
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.shards.summary import flagged_shares
 from saliency_pipeline.subsets.group_by import anchored
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.data.groups import Groups, check_same_groups, divided, find_groups
