@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.figures.pictures import Pixels, data_uri, jpeg, resized
+from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.saliency.render import overlay
 from saliency_pipeline.shards.methods import is_signed, stored_method
@@ -103,7 +104,7 @@ def make_views(data: ShardFolder, method: str | None) -> list[View]:
 
 def target_title(data: ShardFolder, target: int) -> str:
     """Name of the map at an index among several of a method."""
-    noun = "top" if str(data.provenance.get("target", "")).startswith("top:") else "target"
+    noun = "top" if str(Provenance.from_json(data.provenance).target).startswith("top:") else "target"
     return f"{noun} {target + 1}"
 
 

@@ -18,6 +18,7 @@ from saliency_pipeline.folders import make_output
 from saliency_pipeline.gallery import COUNT
 from saliency_pipeline.gallery.cards import Card, Predictions, View, make_card, make_views, target_title
 from saliency_pipeline.gallery.selection import choose
+from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.saliency.render import colors, contact_sheet
 from saliency_pipeline.shards.reader import ShardFolder
@@ -158,7 +159,7 @@ def _group(card: Card, labeled: bool) -> str | None:
 
 def _facts(data: ShardFolder, views: Sequence[View]) -> list[tuple[str, str]]:
     """Facts at the head of the page, as far as the provenance has them."""
-    provenance, source, size = data.provenance, data.source, data.header.size
+    provenance, source, size = Provenance.from_json(data.provenance), data.source, data.header.size
     methods = list(dict.fromkeys(view.method for view in views))
     facts = {
         "Images": f"{len(data):,}",
@@ -167,10 +168,10 @@ def _facts(data: ShardFolder, views: Sequence[View]) -> list[tuple[str, str]]:
         "Weights": _words(source.get("weights")),
         "Method": ", ".join(methods) if len(methods) <= _METHODS_NAMED else "",
         "Methods": f"{len(methods)}" if len(methods) > _METHODS_NAMED else "",
-        "Layer": _words(source.get("layer")),
-        "Target": _words(provenance.get("target")),
-        "Precision": _words(provenance.get("precision")),
-        "Backend": _words(provenance.get("backend")),
+        "Layer": _words(", ".join(provenance.layers)),
+        "Target": _words(provenance.target),
+        "Precision": _words(provenance.precision),
+        "Backend": _words(provenance.backend),
         "Frame": f"{size} × {size}",
     }
     return [(name, value) for name, value in facts.items() if value]

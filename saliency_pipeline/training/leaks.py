@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.images.record import Split as Part
 from saliency_pipeline.models.trained.trained import open_trained, recorded_images
 from saliency_pipeline.models.trained.training_images import ENTRY, TrainingImages
@@ -95,7 +96,7 @@ class LeakCheck:
 
     def label_maps(self, config: TrainConfig) -> Leak | None:
         """The leak of a run that reads maps of every image's own label; maps that explain no class depend on none."""
-        if not reads_stored_maps(config) or self.pairs.provenance.get("target") != "label":
+        if not reads_stored_maps(config) or Provenance.from_json(self.pairs.provenance).target != "label":
             return None
         method = self._method(config)
         if method is not None and is_class_agnostic(self.pairs.provenance, method):

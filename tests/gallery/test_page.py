@@ -78,7 +78,10 @@ def evil(path: Path) -> Path:
     """A shard whose keys, classes and provenance are full of markup."""
     names = [*EVIL, "\ud800"]
     source = {"model": EVIL[0], "classes": [EVIL[1]] * 20, "layer": EVIL[4], "weights": {"no": "text"}}
-    head = examples.header(classes=tuple(names), provenance={"source": source, "target": EVIL[2], "precision": 16})
+    head = examples.header(
+        classes=tuple(names),
+        provenance={"source": source, "settings": {"target": EVIL[2]}, "resolved": {"precision": 16}},
+    )
     rows = dataclasses.replace(examples.rows(len(EVIL)), keys=EVIL, labels=np.arange(len(EVIL)))
     rows.labels[-1] = len(names) - 1
     return shard(path, head, rows)
@@ -252,7 +255,12 @@ def test_methods_with_parameters_are_switched_and_explain_their_own_number_of_cl
 
 @pytest.mark.parametrize(
     "provenance",
-    [{}, {"source": None}, {"source": {"classes": "abc"}}, {"source": {"classes": [1, None]}, "target": ["x"]}],
+    [
+        {},
+        {"source": None},
+        {"source": {"classes": "abc"}},
+        {"source": {"classes": [1, None]}, "settings": {"target": ["x"]}, "resolved": []},
+    ],
     ids=str,
 )
 def test_provenance_may_say_nothing(tmp_path: Path, provenance: dict[str, object]) -> None:
