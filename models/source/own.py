@@ -189,7 +189,7 @@ def _for_explaining(name: str, module: nn.Module) -> nn.Module:
         return module
     except (RuntimeError, NotImplementedError, ValueError) as error:
         raise SalpipeError(
-            f"{name}: cannot be had on the CPU in float32 ({one_line(error)}); initialize it first"
+            f"{name}: cannot be converted to float32 on the CPU ({one_line(error)}); initialize it first"
         ) from error
 
 
