@@ -1,0 +1,1 @@
+"""Explanations of single images: `explain`, its result, and how that is shown and saved."""
