@@ -1,4 +1,4 @@
-"""Class activation maps from a layer's activations and their gradients: formulas only."""
+"""Class activation maps from a layer's activations and their gradients."""
 
 from __future__ import annotations
 
@@ -8,6 +8,21 @@ import torch
 from torch import Tensor
 
 from saliency_pipeline.saliency.methods.method import LayerMethod
+
+
+@dataclass(frozen=True)
+class GradCam(LayerMethod):
+    """Grad-CAM, see `grad_cam`."""
+
+    name = "gradcam"
+    convention = "ReLU(sum_k mean_ij(dy/dA_k) A_k) on the logit y, at the layer's own resolution"
+    paper = "arXiv:1610.02391"
+
+    def formula(self, activations: Tensor, gradients: Tensor) -> Tensor:
+        return grad_cam(activations, gradients)
+
+    def closed_form(self, activations: Tensor, rows: Tensor) -> Tensor:
+        return linear_grad_cam(activations, rows)
 
 
 def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -43,24 +58,3 @@ def linear_grad_cam(activations: Tensor, weights: Tensor) -> Tensor:
     """
     n, _, h, w = activations.shape
     return torch.bmm(weights, activations.flatten(2)).relu_().div_(h * w).view(n, -1, h, w)
-
-
-@dataclass(frozen=True)
-class GradCam(LayerMethod):
-    """Grad-CAM."""
-
-    name = "gradcam"
-    convention = "ReLU(sum_k mean_ij(dy/dA_k) A_k) on the logit y, at the layer's own resolution"
-    paper = "arXiv:1610.02391"
-
-    def formula(self, activations: Tensor, gradients: Tensor) -> Tensor:
-        """See `grad_cam`."""
-        return grad_cam(activations, gradients)
-
-    def closed_form(self, activations: Tensor, rows: Tensor) -> Tensor | None:
-        """See `linear_grad_cam`."""
-        return linear_grad_cam(activations, rows)
-
-    def explain(self, activations: Tensor, gradients: Tensor) -> Tensor:
-        """The formula, as the explainer calls it."""
-        return grad_cam(activations, gradients)

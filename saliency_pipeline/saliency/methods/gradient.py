@@ -1,4 +1,4 @@
-"""Pixel gradients: how a logit changes with each pixel. Formulas only.
+"""Pixel gradients: how a logit changes with each pixel.
 
 Gradients are with respect to the normalized frame, so their unit is logits per standard deviation of the source
 model's normalization, as in captum's Saliency.
@@ -7,12 +7,16 @@ model's normalization, as in captum's Saliency.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from saliency_pipeline.saliency.engine.need import Need
 from saliency_pipeline.saliency.methods.method import Method
+
+if TYPE_CHECKING:
+    from saliency_pipeline.saliency.engine.answers import Answers
 
 
 def simonyan(gradients: Tensor) -> Tensor:
@@ -41,23 +45,30 @@ def smilkov(gradients: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Gradient(Method):
-    """Gradient with respect to the pixels."""
+    """Pixel gradient, see `simonyan`."""
 
     name = "gradient"
     needs = Need.PIXELS
     convention = "max_c |dy/dx_c| of the normalised frame"
     paper = "arXiv:1312.6034"
 
-    closed_form: ClassVar[None] = None
-    explain = staticmethod(simonyan)
+    @staticmethod
+    def reduce(gradients: Tensor) -> Tensor:
+        """From gradients (N, 3, S, S) to maps (N, S, S)."""
+        return simonyan(gradients)
+
+    def maps(self, ask: Answers) -> Tensor:
+        return torch.stack([self.reduce(gradient) for gradient in ask.pixel_gradients()], 1)
 
 
 @dataclass(frozen=True)
 class GradientSmilkov(Gradient):
-    """The same, summed over the color channels."""
+    """Pixel gradient, see `smilkov`."""
 
     name = "gradient-smilkov"
     convention = "sum_c |dy/dx_c| of the normalised frame"
     paper = "arXiv:1706.03825"
 
-    explain = staticmethod(smilkov)
+    @staticmethod
+    def reduce(gradients: Tensor) -> Tensor:
+        return smilkov(gradients)
