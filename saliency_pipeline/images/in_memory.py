@@ -18,7 +18,11 @@ _CHANNELS = (1, 3, 4)
 
 
 def frame_of(
-    image: Image.Image | npt.NDArray[Any] | torch.Tensor, size: int, *, fit: str = "crop", interpolation: str = "bilinear"
+    image: Image.Image | npt.NDArray[Any] | torch.Tensor,
+    size: int,
+    *,
+    fit: str = "crop",
+    interpolation: str = "bilinear",
 ) -> tuple[Pixels, tuple[int, int]]:
     """Fit an image in memory into a square, as `decode.decode_frame` does with a file of the same pixels.
 

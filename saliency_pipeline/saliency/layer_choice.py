@@ -1,0 +1,49 @@
+"""Which layers are explained, and by which methods: those requested, those that methods name, or the default one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from saliency_pipeline.models.source.source import SourceModel
+from saliency_pipeline.saliency.engine.layers import Layer
+from saliency_pipeline.saliency.methods.method import LayerMethod, Method
+from saliency_pipeline.saliency.prepared import prepared_layers
+
+
+def explained_layers(
+    source: SourceModel, methods: Sequence[Method], requested: Sequence[str] = ()
+) -> tuple[tuple[Layer, ...], tuple[Method, ...]]:
+    """The layers of a source model that some methods explain, and the methods, each with its layer if it needs a name.
+
+    Args:
+        source: the source model.
+        methods: of `find_methods`; one that names no layer explains the requested one, or else the default one.
+        requested: names of layers; of several, `find_methods` has made one method per layer.
+
+    Returns:
+        The layers in the order in which they run, at least one; and the methods. Only where there are several layers
+        and a method names none does the method change.
+
+    Raises:
+        SalpipeError: a name is no layer on a grid, or the network has none.
+    """
+    named = [method.layer for method in methods if isinstance(method, LayerMethod) and method.layer is not None]
+    names = list(dict.fromkeys([*named, *requested]))
+    unnamed = any(isinstance(method, LayerMethod) and method.layer is None for method in methods)
+    if not names or not unnamed:
+        return prepared_layers(source, names), tuple(methods)
+    default = requested[0] if requested else prepared_layers(source)[0].name
+    names = list(dict.fromkeys([*names, default]))
+    if len(names) == 1:
+        return prepared_layers(source, names), tuple(methods)
+    pinned = {
+        each.canonical: each
+        for each in (
+            dataclasses.replace(method, layer=default)
+            if isinstance(method, LayerMethod) and method.layer is None
+            else method
+            for method in methods
+        )
+    }
+    return prepared_layers(source, names), tuple(pinned.values())
