@@ -29,6 +29,7 @@ from saliency_pipeline.saliency.engine.backends import Placement
 from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.engine.need import Need
 from saliency_pipeline.saliency.explainer import Explainer as Engine
+from saliency_pipeline.saliency.explainer import Explanation as Explained
 from saliency_pipeline.saliency.layer_choice import explained_layers
 from saliency_pipeline.saliency.methods.method import Method
 from saliency_pipeline.saliency.methods.registry import find_methods
@@ -129,8 +130,11 @@ class Explainer:
         names = [_name(image) for image in each]
         frames = np.stack([self._frame(image, name) for image, name in zip(each, names, strict=True)])
         engine = self._engine(methods, layers, classes, frames if len(frames) > 1 else None)
-        explained = engine.explain(frames, keys=names)
-        results = [self._explanation(engine, explained, row, names[row], frames[row]) for row in range(len(frames))]
+        # one at a time, so that not even the rounding depends on the others
+        results = [
+            self._explanation(engine, engine.explain(frame[None], keys=[name]), name, frame)
+            for name, frame in zip(names, frames, strict=True)
+        ]
         return Explanations(results) if isinstance(images, list | tuple) else results[0]
 
     def _frame(self, image: Image, name: str) -> Pixels:
@@ -166,16 +170,16 @@ class Explainer:
         own.methods, own.target, own.background = tuple(methods), target, background
         return own
 
-    def _explanation(self, engine: Engine, explained: Any, row: int, name: str, frame: Pixels) -> Explanation:
-        scores = zip(explained.prediction_class[row], explained.prediction_score[row], strict=True)
-        targets = zip(explained.targets[row], explained.target_score[row], strict=True)
+    def _explanation(self, engine: Engine, explained: Explained, name: str, frame: Pixels) -> Explanation:
+        scores = zip(explained.prediction_class[0], explained.prediction_score[0], strict=True)
+        targets = zip(explained.targets[0], explained.target_score[0], strict=True)
         return Explanation(
             name=name,
             frame=frame,
             top=tuple(self._class(index, score) for index, score in scores if index >= 0),
             targets=tuple(self._class(index, score) for index, score in targets),
-            maps={method: maps[row] for method, maps in explained.maps.items()},
-            residuals={method: values[row] for method, values in explained.residuals.items()},
+            maps={method: maps[0] for method, maps in explained.maps.items()},
+            residuals={method: values[0] for method, values in explained.residuals.items()},
             methods={method.canonical: method for method in engine.methods},
             facts={
                 "Source model": self.source.name,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = (".png", ".html", ".npz")
+MINUS = "\N{MINUS SIGN}"
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,11 @@ def save(explanations: Sequence[Explanation], path: Path | str) -> Path:
 def percent(score: float) -> str:
     """A score for people, such as 87 %, with one digit after the point where it is small."""
     return f"{score:.0%}" if score >= 0.0995 else f"{score:.1%}"
+
+
+def signed(value: float) -> str:
+    """A difference for people, such as −0.12."""
+    return f"{value:+.2g}".replace("-", MINUS)
 
 
 def _arrays(explanations: Sequence[Explanation]) -> bytes:

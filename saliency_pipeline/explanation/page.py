@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from saliency_pipeline.explanation.explanation import ClassScore, Explanation, percent
+from saliency_pipeline.explanation.explanation import MINUS, ClassScore, Explanation, percent, signed
 from saliency_pipeline.figures import pages
 from saliency_pipeline.figures.pictures import Pixels, data_uri, jpeg, png, resized
 from saliency_pipeline.saliency.render import colors, overlay
@@ -95,8 +95,8 @@ def _view(explanation: Explanation, frame: Pixels, name: str, position: int) -> 
         picture=data_uri(jpeg(overlay(frame, values), 88)),
         method=method,
         parameters=parameters,
-        range=f"{values.min():.3g} to {values.max():.3g}",
-        residual="" if residual is None else f"{residual[position]:+.2g}",
+        range=f"{values.min():.3g} to {values.max():.3g}".replace("-", MINUS),
+        residual="" if residual is None else signed(residual[position]),
         signed=bool((values < 0).any()),
         class_specific=explanation.methods[name].class_specific,
     )

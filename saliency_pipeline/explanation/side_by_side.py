@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from saliency_pipeline.explanation.explanation import Explanation
+from saliency_pipeline.explanation.explanation import Explanation, signed
 from saliency_pipeline.figures.pictures import Pixels, resized
 from saliency_pipeline.saliency.render import contact_sheet, overlay
 
@@ -51,5 +51,5 @@ def caption(explanation: Explanation, name: str, position: int) -> str:
     method, parameters = explanation.label(name)
     lines = [method, parameters]
     if name in explanation.residuals:
-        lines.append(f"residual {explanation.residuals[name][position]:+.2g}")
+        lines.append(f"residual {signed(explanation.residuals[name][position])}")
     return "\n".join(filter(None, lines))

@@ -21,12 +21,24 @@ class Sampled(Method):
     needs = Need.POINTS
     convention = "mean over samples"
     paper = "arXiv:0000.00000"
+    complete = True
 
     samples: int = setting(25, "Number of samples.", range=(1, 1000))
     noise: float = setting(0.15, "Noise.", range=(0.0, 10.0))
     stat: str = setting("mean", "Statistic.", choices=("mean", "square"))
     absolute: bool = setting(False, "Absolute values.")
     layer: str | None = setting(None, "Layer.")
+
+
+@dataclass(frozen=True)
+class Agnostic(Method):
+    """A method that explains no class."""
+
+    name = "agnostic"
+    needs = Need.NOTHING
+    convention = "brightness"
+    paper = "none"
+    class_specific = False
 
 
 @pytest.fixture
