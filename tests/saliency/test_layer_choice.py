@@ -1,0 +1,42 @@
+"""Which layers are explained: those requested and those that methods name, in the order in which they run."""
+
+import pytest
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.saliency.layer_choice import explained_layers
+from saliency_pipeline.saliency.methods.registry import find_methods
+from tests.saliency.networks import Tiny, own_source
+
+SOURCE = own_source(Tiny(), 8, 7)
+
+
+@pytest.mark.parametrize(
+    ("texts", "requested", "layers", "canonical"),
+    [
+        (["gradcam"], [], ["act"], ["gradcam"]),
+        (["gradient"], [], ["act"], ["gradient"]),
+        (["gradcam"], ["conv"], ["conv"], ["gradcam"]),
+        (
+            ["gradcam", "gradient"],
+            ["act", "conv"],
+            ["conv", "act"],
+            ["gradcam:layer=act", "gradcam:layer=conv", "gradient"],
+        ),
+        (["gradcam:layer=conv"], [], ["conv"], ["gradcam:layer=conv"]),
+        (["gradcam:layer=conv", "gradcam"], [], ["conv", "act"], ["gradcam:layer=conv", "gradcam:layer=act"]),
+        (["gradcam:layer=act", "gradcam"], [], ["act"], ["gradcam:layer=act", "gradcam"]),
+        (["gradcam:layer=act", "gradcam"], ["norm"], ["norm", "act"], ["gradcam:layer=act", "gradcam:layer=norm"]),
+        (["gradcam:layer=conv", "gradient"], ["norm"], ["conv", "norm"], ["gradcam:layer=conv", "gradient"]),
+    ],
+)
+def test_layers_that_are_explained(
+    texts: list[str], requested: list[str], layers: list[str], canonical: list[str]
+) -> None:
+    chosen, methods = explained_layers(SOURCE, find_methods(texts, requested), requested)
+    assert [layer.name for layer in chosen] == layers
+    assert [method.canonical for method in methods] == canonical
+
+
+def test_an_unknown_layer_of_a_method_is_reported() -> None:
+    with pytest.raises(SalpipeError, match="--layer nowhere: is no layer of this network; candidates: "):
+        explained_layers(SOURCE, find_methods(["gradcam:layer=nowhere"]))
