@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from saliency_pipeline.errors import OptionError, SalpipeError
-from saliency_pipeline.saliency.methods import cam, gradient
+from saliency_pipeline.saliency.methods import cam, eigen, gradient
 from saliency_pipeline.saliency.methods.method import Method
 from saliency_pipeline.settings import settings_of, types_of
 from saliency_pipeline.text import one_line
@@ -26,6 +26,14 @@ METHODS: dict[str, type[Method]] = {
     kind.name: kind
     for kind in (
         cam.GradCam,
+        cam.GradCamPlusPlus,
+        cam.XGradCam,
+        cam.LayerCam,
+        cam.HiResCam,
+        eigen.EigenCam,
+        eigen.EigenGradCam,
+        cam.AblationCam,
+        cam.FinerCam,
         gradient.Gradient,
         gradient.GradientSmilkov,
     )

@@ -78,7 +78,7 @@ def test_several_layers_give_one_method_per_layer() -> None:
     [
         ("GradCAM", "--method GradCAM: unknown; did you mean gradcam?"),
         ("gradiant:samples=3", "--method gradiant:samples=3: unknown; did you mean gradient?"),
-        ("", "--method : unknown; choose from gradcam, gradient"),
+        ("", "--method : unknown; choose from gradcam, gradcampp"),
         ("sampled:samples=x", "--method sampled:samples=x: use a whole number"),
         ("sampled:noise=1,samples=0", "--method sampled:samples=0: use a number from 1 to 1000"),
         ("sampled:noise=nan", "--method sampled:noise=nan: use a number from 0 to 10"),
@@ -101,7 +101,7 @@ def test_what_is_wrong_is_reported_in_one_line(text: str, message: str) -> None:
 
 
 def test_no_method_at_all_is_refused() -> None:
-    with pytest.raises(OptionError, match="--method: no method is requested; choose from gradcam, gradient"):
+    with pytest.raises(OptionError, match="--method: no method is requested; choose from gradcam, gradcampp"):
         find_methods([])
 
 
