@@ -114,7 +114,7 @@ def _followed_plan(folder: Path) -> Plan | None:
 def _as_stored(config: GenerateConfig) -> GenerateConfig:
     """A configuration with the names under which its model and methods are stored."""
     model = config.model if config.model == f"timm/{EMBEDDED}" else config.model.removeprefix("timm/")
-    return replace(config, model=model, methods=tuple(method.name for method in find_methods(config.methods)))
+    return replace(config, model=model, methods=tuple(method.canonical for method in find_methods(config.methods)))
 
 
 def _weights_sha256(config: GenerateConfig, stored: Plan) -> str:

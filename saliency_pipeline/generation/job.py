@@ -242,7 +242,7 @@ class _Worker:
         frames = frames[: len(records)]
         labels = np.array([record.label for record in records], np.int64)
         with self.computing:
-            explanation = self.explainer.explain(frames, labels)
+            explanation = self.explainer.explain(frames, labels, [record.key for record in records])
         finite = np.isfinite(explanation.prediction_score).all(axis=1)
         if not finite.all():
             failed = {record.key for record, whole in zip(records, finite, strict=True) if not whole}
@@ -260,7 +260,7 @@ class _Worker:
             prediction_class=explanation.prediction_class,
             prediction_score=explanation.prediction_score,
             maps=explanation.maps,
-            targets=dict.fromkeys(explanation.maps, explanation.targets),
+            targets=explanation.map_targets,
             boxes=[record.boxes for record in records] if job.header.boxes else (),
             groups=np.array([record.group for record in records], np.int64) if job.header.groups else (),
             single_color=np.array(single_color, np.bool_),
@@ -291,8 +291,8 @@ def write_shard(job: Job, task: ShardTask) -> Receipt:
 
 def build_explainer(job: Job, source: SourceModel) -> Explainer:
     """The job's engine, from its source model."""
-    split = prepared_split(source, job.layer, job.batch)
-    return Explainer(source, job.layer, find_methods(job.config.methods), job.target, job.batch, job.placement, split)
+    split = prepared_split(source, [job.layer], job.batch)
+    return Explainer(source, [job.layer], find_methods(job.config.methods), job.target, job.batch, job.placement, split)
 
 
 def _kept_explainer(job: Job) -> Explainer:

@@ -31,8 +31,9 @@ from saliency_pipeline.models.trained.training_images import ENTRY
 from saliency_pipeline.saliency.engine.backends import Placement
 from saliency_pipeline.saliency.engine.layers import Layer, NoGridError
 from saliency_pipeline.saliency.explainer import Explainer
-from saliency_pipeline.saliency.methods.registry import Method, find_methods
-from saliency_pipeline.saliency.prepared import prepared_layer
+from saliency_pipeline.saliency.methods.method import Method
+from saliency_pipeline.saliency.methods.registry import find_methods
+from saliency_pipeline.saliency.prepared import prepared_layers
 from saliency_pipeline.saliency.targets import parse_target
 from saliency_pipeline.saliency.tuning import FRAMES, choose_placement, default_batch
 from saliency_pipeline.shards.schema import MapShape, ShardHeader
@@ -61,7 +62,7 @@ def resolve(
     source = source.with_size(config.size or source.preprocessing.size)
     methods = find_methods(config.methods)
     device = str(find_device(config.device))
-    config = replace(config, model=source.name, device=device, methods=tuple(method.name for method in methods))
+    config = replace(config, model=source.name, device=device, methods=tuple(method.canonical for method in methods))
     unlabeled = sum(record.label < 0 for record in catalogue.records)
     names = catalogue.ids or catalogue.classes
     target = parse_target(config.target, len(source.classes), source.class_index, names, unlabeled, source.class_named)
@@ -75,7 +76,7 @@ def resolve(
         plan = store_plan(folder, Plan(identify(choices.backend), choices, provenance))
     check_same_plan(folder, plan, identify(plan.resolved.backend))
     size, chosen = source.preprocessing.size, plan.resolved
-    shapes = {m.name: chosen.layer.grid if m.level == "layer" else (size, size) for m in methods}
+    shapes = {m.canonical: m.shape({chosen.layer.name: chosen.layer.grid}, size) for m in methods}
     header = ShardHeader(
         plan.hash,
         dict(plan.provenance),
@@ -111,7 +112,7 @@ def check_model(config: GenerateConfig) -> None:
 
 def _layer(config: GenerateConfig, source: SourceModel) -> Layer:
     try:
-        return prepared_layer(source, config.layer)
+        return prepared_layers(source, [config.layer] if config.layer else ())[0]
     except (NoGridError, RuntimeError, AssertionError, ValueError) as error:
         if config.size is None:
             raise
@@ -131,7 +132,7 @@ def _choose(
     frames = _first_frames(catalogue, config, source, FRAMES)
     placement, tried = choose_placement(
         source,
-        layer,
+        [layer],
         methods,
         frames,
         backend=config.backend,
@@ -166,7 +167,7 @@ def _provenance(
     return {
         "salpipe": versions.pop("salpipe"),
         "source": described,
-        "methods": {m.name: m.describe() for m in methods},
+        "methods": {m.canonical: m.describe() for m in methods},
         "data": {"layout": catalogue.layout, **catalogue.taken},
         "target": config.target,
         "fit": config.fit,

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import copy
+import operator
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from saliency_pipeline.models.source.source import SourceModel
-from saliency_pipeline.saliency.engine.backends import Normalize, Placement, make_trunk, placed
+from saliency_pipeline.saliency.engine.answers import Answers
+from saliency_pipeline.saliency.engine.backends import Placement
 from saliency_pipeline.saliency.engine.layers import Layer
-from saliency_pipeline.saliency.engine.mixed import MixedNetwork
+from saliency_pipeline.saliency.engine.need import Need
+from saliency_pipeline.saliency.engine.network import Network
 from saliency_pipeline.saliency.engine.split import SplitNetwork, split_network
-from saliency_pipeline.saliency.methods.registry import Method
+from saliency_pipeline.saliency.methods.method import Method
 from saliency_pipeline.saliency.targets import Target, top_classes
 
 TOP = 5
-
-# Logits (N, classes), the classes explained (N, T) and each method's maps (N, T, h, w).
-_Result = tuple[Tensor, Tensor, dict[str, Tensor]]
+NO_CLASS = -1
 
 
 @dataclass(frozen=True)
@@ -34,99 +36,112 @@ class Explanation:
         prediction_class: (N, 5) int32, the source model's top classes; -1 where it has fewer than five.
         prediction_score: (N, 5) float32, their softmax; 0 where it has fewer than five.
         targets: (N, T) int32, the classes explained.
-        maps: method name to raw maps (N, T, h, w) float32.
+        maps: canonical name of a method to raw maps (N, T, h, w) float32; (N, 1, h, w) where no class is explained.
+        map_targets: by method (N, T) int32, the class that each map explains; (N, 1) of -1 where none is.
+        residuals: by method (N, T) float32, sum of each map minus the number that it should be, where one is known.
     """
 
     prediction_class: np.ndarray
     prediction_score: np.ndarray
     targets: np.ndarray
     maps: dict[str, np.ndarray]
+    map_targets: dict[str, np.ndarray] = field(default_factory=dict)
+    residuals: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Result:
+    """Logits (N, K), the explained classes (N, T), and each method's maps (N, T, h, w) and residuals (N, T)."""
+
+    logits: Tensor
+    targets: Tensor
+    maps: dict[str, Tensor]
+    residuals: dict[str, Tensor]
 
 
 class Explainer:
-    """Explains frames with one source model, one layer and one placement; safe to call from several threads.
+    """Explains frames with one source model, its layers and one placement; safe to call from several threads.
 
     A map never depends on its batch neighbors: every batch has the same shape (a short one is filled with black
-    frames whose results are dropped) and nothing in an eval-mode network mixes images. Only the closed form takes all
-    batches of a call at once: their number may change the rounding of the scores.
+    frames whose results are dropped) and nothing in an eval-mode network mixes images. Only where one forward pass is
+    all that the methods need are all batches of a call taken at once: their number may change the rounding of scores.
     """
 
     def __init__(
         self,
         source: SourceModel,
-        layer: Layer,
+        layers: Sequence[Layer],
         methods: Sequence[Method],
         target: Target,
         batch: int,
         placement: Placement,
         split: SplitNetwork | None = None,
+        background: np.ndarray | None = None,
     ) -> None:
         """Prepare the network. Takes seconds; the source model is not changed.
 
         Args:
             source: the source model.
-            layer: the explained layer, from `choose_layer`.
+            layers: the explained layers, from `choose_layers`.
             methods: saliency methods to compute, all in one pass.
             target: the classes explained.
             batch: frames per batch.
             placement: backend, precision, device and streams.
-            split: the network cut at `layer` for this batch size, where it was cut before.
+            split: the network cut at the first of `layers` for this batch size, where it was cut before.
+            background: (M, S, S, 3) uint8, other images of the data set, for methods that need them.
 
         Raises:
             SalpipeError: where the backend is not installed or does not fit the device.
         """
-        self.source, self.layer, self.methods, self.target = source, layer, tuple(methods), target
-        self.batch, self.placement = batch, placement
-        self.size = source.preprocessing.size
+        self.source, self.layers, self.methods, self.target = source, tuple(layers), tuple(methods), target
+        self.batch, self.placement, self.background = batch, placement, background
         self.local = threading.local()
-        self.split = split = split or split_network(source.module, layer, self.size, batch)
-        self.needs_pixels = any(method.level == "pixels" for method in methods)
-        self.differentiates = self.needs_pixels or split.trunk is None
-        self.closed_form = split.linear is not None and all(method.closed_form for method in methods)
-        if split.trunk is None or self.differentiates:
-            self.whole = _differentiable(split, placement)
-            self.normalize = Normalize(source.preprocessing, placement.device)
-        else:
-            self.trunk = make_trunk(split.trunk, source.preprocessing, batch, placement, split.cache_key)
-            self.head = placed(split.head, placement.device) if split.head else None
-        if split.linear:
-            self.weight = split.linear.weight.to(placement.device)
-            self.bias = split.linear.bias.to(placement.device)
-        if placement.device.startswith("cuda"):
-            # Other streams read the weights.
-            torch.cuda.synchronize(placement.device)
+        self.split = split or split_network(source.module, layers, source.preprocessing.size, batch)
+        need = reduce(operator.or_, (method.needs for method in methods), Need.NOTHING)
+        self.network = Network(source, self.split, need, placement)
+        self.at_once = self.network.weight is not None and not need & (Need.BIASES | Need.MODULE)
 
-    def explain(self, frames: np.ndarray, labels: np.ndarray | None = None) -> Explanation:
+    def explain(
+        self, frames: np.ndarray, labels: np.ndarray | None = None, keys: Sequence[str] | None = None
+    ) -> Explanation:
         """Explain frames.
 
         Args:
             frames: (N, S, S, 3) uint8 RGB, any N.
             labels: (N,) data set labels, needed where the target is `label`.
+            keys: name of each frame, on which random numbers of methods depend; all alike without.
 
         Returns:
             The explanation, in the frames' order.
         """
         count, missing = len(frames), -len(frames) % self.batch
         frames = np.ascontiguousarray(frames)
+        names = [*(keys if keys is not None else [""] * count), *[""] * missing]
         padded = None if labels is None else torch.as_tensor(labels)
         if missing:
             frames = np.concatenate([frames, np.zeros((missing, *frames.shape[1:]), frames.dtype)])
             padded = None if padded is None else torch.nn.functional.pad(padded, (0, missing))
+        step = len(frames) if self.at_once else self.batch
         with self._own_stream():
-            if self.closed_form:
-                logits, targets, maps = self._closed_form(self.trunk(frames), padded)
-            else:
-                batches = [slice(i, i + self.batch) for i in range(0, len(frames), self.batch)]
-                logits, targets, maps = _joined(
-                    [self._differentiated(frames[b], None if padded is None else padded[b]) for b in batches]
-                )
-            return _explanation(logits[:count], targets[:count], {name: m[:count] for name, m in maps.items()})
+            results = []
+            for start in range(0, len(frames), max(1, step)):
+                rows = slice(start, start + step)
+                own = None if padded is None else padded[rows]
+                ask = Answers(self.network, frames[rows], names[rows], own, self.target, self.background)
+                results.append(self._explained(ask))
+            return self._explanation(_joined(results), count)
 
     def with_target(self, target: Target) -> Explainer:
         """The same explainer with the same network, for other classes."""
         other = copy.copy(self)
         other.target = target
         return other
+
+    @torch.no_grad()
+    def _explained(self, ask: Answers) -> _Result:
+        maps = {method.canonical: method.maps(ask) for method in self.methods}
+        residuals = {m.canonical: m.residuals(ask, maps[m.canonical]) for m in self.methods if m.complete}
+        return _Result(ask.logits(), ask.targets(), maps, residuals)
 
     @contextmanager
     def _own_stream(self) -> Iterator[None]:
@@ -141,72 +156,30 @@ class Explainer:
             yield
             self.local.stream.synchronize()
 
-    @torch.inference_mode()
-    def _closed_form(self, activations: Tensor, labels: Tensor | None) -> _Result:
-        activations = self.layer.to_grid(activations)
-        logits = torch.addmm(self.bias, activations.mean((2, 3)), self.weight.t())
-        targets = self.target.classes(logits, labels)
-        weights = self.weight[targets]
-        return logits, targets, {m.name: m.closed_form(activations, weights) for m in self.methods if m.closed_form}
-
-    def _differentiated(self, frames: np.ndarray, labels: Tensor | None) -> _Result:
-        """Run one batch through the part of the network that has to be differentiated."""
-        with torch.enable_grad():
-            if self.differentiates:
-                pixels = self.normalize(frames).requires_grad_()
-                output, logits = self.whole(pixels)
-                return self._gradients(logits, labels, pixels, output)
-            assert self.head is not None
-            output = self.trunk(frames).clone().requires_grad_()
-            return self._gradients(self.head(output), labels, layer=output)
-
-    def _gradients(
-        self, logits: Tensor, labels: Tensor | None, pixels: Tensor | None = None, layer: Tensor | None = None
-    ) -> _Result:
-        """One backward pass per target, to the pixels and the layer at once, as the methods need them."""
-        targets = self.target.classes(logits.detach(), labels)
-        of = {
-            "pixels": pixels if self.needs_pixels else None,
-            "layer": layer if any(m.level == "layer" for m in self.methods) else None,
-        }
-        wanted = {level: tensor for level, tensor in of.items() if tensor is not None}
-        maps: dict[str, list[Tensor]] = {method.name: [] for method in self.methods}
-        for t in range(targets.shape[1]):
-            score = logits.gather(1, targets[:, t : t + 1]).sum()
-            last = t == targets.shape[1] - 1
-            gradients = torch.autograd.grad(score, list(wanted.values()), retain_graph=not last)
-            gradient = dict(zip(wanted, gradients, strict=True))
-            with torch.no_grad():
-                for method in self.methods:
-                    if method.level == "pixels":
-                        maps[method.name].append(method.explain(gradient["pixels"]))
-                    else:
-                        grid = self.layer.to_grid(wanted["layer"].detach()), self.layer.to_grid(gradient["layer"])
-                        maps[method.name].append(method.explain(*grid))
-        return logits.detach(), targets, {name: torch.stack(parts, 1) for name, parts in maps.items()}
-
-
-def _differentiable(split: SplitNetwork, placement: Placement) -> torch.nn.Module:
-    """The whole network for backward passes; bf16 means the backward pass alone, never the forward pass."""
-    if placement.precision == "bf16" and split.trunk is not None and split.head is not None:
-        return placed(MixedNetwork(split.trunk, split.head), placement.device)
-    return placed(split.whole, placement.device)
+    def _explanation(self, result: _Result, count: int) -> Explanation:
+        logits, targets = result.logits[:count], result.targets[:count]
+        classes = top_classes(logits, min(TOP, logits.shape[1]))
+        scores = logits.float().softmax(1).gather(1, classes)
+        filler = (0, TOP - classes.shape[1])
+        explained = targets.to("cpu", torch.int32).numpy()
+        none = np.full((count, 1), NO_CLASS, np.int32)
+        return Explanation(
+            torch.nn.functional.pad(classes, filler, value=-1).to("cpu", torch.int32).numpy(),
+            torch.nn.functional.pad(scores, filler).cpu().numpy(),
+            explained,
+            {name: maps[:count].float().cpu().numpy() for name, maps in result.maps.items()},
+            {m.canonical: explained if m.class_specific else none for m in self.methods},
+            {name: values[:count].float().cpu().numpy() for name, values in result.residuals.items()},
+        )
 
 
 def _joined(parts: Sequence[_Result]) -> _Result:
     if len(parts) == 1:
         return parts[0]
-    logits, targets, maps = zip(*parts, strict=True)
-    return torch.cat(logits), torch.cat(targets), {name: torch.cat([m[name] for m in maps]) for name in maps[0]}
-
-
-def _explanation(logits: Tensor, targets: Tensor, maps: dict[str, Tensor]) -> Explanation:
-    classes = top_classes(logits, min(TOP, logits.shape[1]))
-    scores = logits.float().softmax(1).gather(1, classes)
-    filler = (0, TOP - classes.shape[1])
-    return Explanation(
-        torch.nn.functional.pad(classes, filler, value=-1).to("cpu", torch.int32).numpy(),
-        torch.nn.functional.pad(scores, filler).cpu().numpy(),
-        targets.to("cpu", torch.int32).numpy(),
-        {name: m.float().cpu().numpy() for name, m in maps.items()},
+    first = parts[0]
+    return _Result(
+        torch.cat([part.logits for part in parts]),
+        torch.cat([part.targets for part in parts]),
+        {name: torch.cat([part.maps[name] for part in parts]) for name in first.maps},
+        {name: torch.cat([part.residuals[name] for part in parts]) for name in first.residuals},
     )

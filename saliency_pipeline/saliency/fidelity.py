@@ -6,9 +6,11 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import cast
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from saliency_pipeline.cache import cached
 from saliency_pipeline.devices import capabilities
@@ -16,14 +18,19 @@ from saliency_pipeline.models.probe import evaluating
 from saliency_pipeline.models.source.source import SourceModel
 from saliency_pipeline.saliency.engine.backends import Normalize, Placement
 from saliency_pipeline.saliency.engine.layers import Layer
-from saliency_pipeline.saliency.engine.split import WithActivations
+from saliency_pipeline.saliency.engine.split import SplitNetwork, WithActivations
 from saliency_pipeline.saliency.explainer import Explainer
-from saliency_pipeline.saliency.methods.registry import Method
+from saliency_pipeline.saliency.methods.cam import GradCam
+from saliency_pipeline.saliency.methods.gradient import Gradient
+from saliency_pipeline.saliency.methods.method import Method
+from saliency_pipeline.saliency.targets import Target
 
 logger = logging.getLogger(__name__)
 
 # Softmax scores this near are a tie as far as rounding is concerned.
 NEAR_TIE = 0.05
+
+_STEP = 4
 
 # Frames on which fp32 candidates are compared with captum.
 PROOF_FRAMES = 8
@@ -61,7 +68,7 @@ BOUNDS = {
 
 def fidelity_check(
     source: SourceModel,
-    layer: Layer,
+    layers: Sequence[Layer],
     methods: Sequence[Method],
     frames: np.ndarray,
     candidates: Sequence[Placement],
@@ -75,14 +82,14 @@ def fidelity_check(
 
     Args:
         source: the network that explains.
-        layer: the explained layer.
+        layers: the explained layers.
         methods: saliency methods.
         frames: (N, S, S, 3) uint8.
         candidates: all placements.
         make: returns a placement's explainer of the predicted class.
     """
     proof_frames = frames[:PROOF_FRAMES]
-    captum_maps = cache(lambda: reference_maps(source, layer, methods, frames))
+    captum_maps = cache(lambda: reference_maps(source, layers, methods, frames))
 
     def within_bounds(candidate: Placement, frames: np.ndarray, reference: Reference) -> bool:
         measured = measured_fidelity(make(candidate), methods, frames, reference)
@@ -93,11 +100,11 @@ def fidelity_check(
     @cache
     def exact(candidate: Placement) -> bool:
         split_key = make(candidate).split.cache_key
-        names = [method.name for method in methods]
+        names = [method.canonical for method in methods]
         key = (*split_key, *names, candidate.backend, capabilities(candidate.device)) if split_key else ()
 
         def compare() -> tuple[bool, bool]:
-            reference = reference_maps(source, layer, methods, proof_frames)
+            reference = reference_maps(source, layers, methods, proof_frames)
             return within_bounds(candidate, proof_frames, reference), _is_informative(reference)
 
         def serialize(result: tuple[bool, bool]) -> bytes:
@@ -129,41 +136,46 @@ def own_maps(explainer: Explainer, methods: Sequence[Method], frames: np.ndarray
     scores = np.zeros((len(frames), len(explainer.source.classes)), np.float32)
     rows, places = np.nonzero(explanation.prediction_class >= 0)
     scores[rows, explanation.prediction_class[rows, places]] = explanation.prediction_score[rows, places]
-    return scores, [explanation.maps[method.name][:, 0] for method in methods]
+    return scores, [explanation.maps[method.canonical][:, 0] for method in methods]
 
 
-def reference_maps(source: SourceModel, layer: Layer, methods: Sequence[Method], frames: np.ndarray) -> Reference:
-    """The scores and maps of captum on the unmodified fp32 network.
+def reference_maps(
+    source: SourceModel, layers: Sequence[Layer], methods: Sequence[Method], frames: np.ndarray
+) -> Reference:
+    """The scores and maps of the unmodified fp32 network: by captum, or by autograd where captum has no such method.
 
-    captum's LayerGradCam reads NCHW layers only; maps of token and NHWC layers come from autograd on the untouched
-    network.
+    captum's LayerGradCam reads NCHW layers only.
     """
-    from captum.attr import LayerGradCam, Saliency
-
     network, normalize = source.module, Normalize(source.preprocessing)
     scores: list[np.ndarray] = []
-    maps: list[list[np.ndarray]] = [[] for _ in methods]
+    maps: dict[str, list[np.ndarray]] = {method.canonical: [] for method in methods}
     with evaluating(network):
-        observed = WithActivations(network, layer.name)
-        for start in range(0, len(frames), 4):
-            pixels = normalize(frames[start : start + 4]).contiguous()
+        for start in range(0, len(frames), _STEP):
+            pixels = normalize(frames[start : start + _STEP]).contiguous()
             with torch.no_grad():
                 scored = network(pixels)
-            target = scored.argmax(1)
             scores.append(scored.softmax(1).numpy())
-            for method, parts in zip(methods, maps, strict=True):
-                if method.name == "gradcam" and layer.layout == "nchw":
-                    cam = LayerGradCam(network, network.get_submodule(layer.name))
-                    parts.append(cam.attribute(pixels, target, relu_attributions=True)[:, 0].detach().numpy())
-                elif method.level == "pixels":
-                    gradient = Saliency(network).attribute(pixels.clone().requires_grad_(), target, abs=False)
-                    parts.append(method.explain(gradient.detach()).numpy())
-                else:
-                    output, logits = observed(pixels.clone().requires_grad_())
-                    (gradient,) = torch.autograd.grad(logits.gather(1, target[:, None]).sum(), output)
-                    grid = layer.to_grid(output.detach()), layer.to_grid(gradient)
-                    parts.append(method.explain(*grid).numpy())
-    return np.concatenate(scores), [np.concatenate(parts) for parts in maps]
+            for method in methods:
+                if (part := _captum_map(method, network, layers, pixels, scored.argmax(1))) is not None:
+                    maps[method.canonical].append(part.detach().numpy())
+        if rest := [method for method in methods if not maps[method.canonical]]:
+            whole = SplitNetwork(tuple(layers), _STEP, WithActivations(network, [layer.name for layer in layers]))
+            untouched = Explainer(source, layers, rest, Target("predicted"), _STEP, Placement(), whole)
+            maps |= {name: [part[:, 0]] for name, part in untouched.explain(frames).maps.items()}
+    return np.concatenate(scores), [np.concatenate(maps[method.canonical]) for method in methods]
+
+
+def _captum_map(
+    method: Method, network: nn.Module, layers: Sequence[Layer], pixels: Tensor, target: Tensor
+) -> Tensor | None:
+    from captum.attr import LayerGradCam, Saliency
+
+    if isinstance(method, GradCam) and method.layer is None and layers[0].layout == "nchw":
+        cam = LayerGradCam(network, network.get_submodule(layers[0].name))
+        return cast(Tensor, cam.attribute(pixels, target, relu_attributions=True))[:, 0]
+    if isinstance(method, Gradient):
+        return method.reduce(Saliency(network).attribute(pixels.clone().requires_grad_(), target, abs=False).detach())
+    return None
 
 
 def measured_fidelity(
@@ -181,7 +193,7 @@ def measured_fidelity(
     if mistaken.mean() > 0.05 or not same.any():
         return [Fidelity(0.0, np.inf)] * len(methods)
     return [
-        fidelity(explanation.maps[method.name][same, 0], wanted[same])
+        fidelity(explanation.maps[method.canonical][same, 0], wanted[same])
         for method, wanted in zip(methods, maps, strict=True)
     ]
 

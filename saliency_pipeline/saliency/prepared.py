@@ -6,6 +6,7 @@ The source model's network is built only if an entry is missing, because buildin
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,19 +14,19 @@ from torch import fx
 
 from saliency_pipeline.cache import cached, environment
 from saliency_pipeline.models.source.source import SourceModel
-from saliency_pipeline.saliency.engine.layers import Layer, choose_layer
+from saliency_pipeline.saliency.engine.layers import Layer, choose_layers
 from saliency_pipeline.saliency.engine.split import SplitNetwork, WithActivations, cut, last_linear, split_network
 from saliency_pipeline.saliency.engine.stored_graph import from_bytes, to_bytes
 
 
-def prepared_layer(source: SourceModel, name: str | None = None) -> Layer:
-    """`choose_layer` for a source model, cached."""
+def prepared_layers(source: SourceModel, names: Sequence[str] = ()) -> tuple[Layer, ...]:
+    """`choose_layers` for a source model, cached."""
     return cached(
         "layer",
-        _key(source, "layer", json.dumps(name)),
-        lambda: choose_layer(source.module, source.preprocessing.size, name),
-        lambda layer: json.dumps(vars(layer)).encode(),
-        lambda data: layer_from_json(json.loads(data)),
+        _key(source, "layers", json.dumps(list(names))),
+        lambda: choose_layers(source.module, source.preprocessing.size, names),
+        lambda layers: json.dumps([vars(layer) for layer in layers]).encode(),
+        lambda data: tuple(map(layer_from_json, json.loads(data))),
     )
 
 
@@ -34,23 +35,24 @@ def layer_from_json(attributes: dict[str, Any]) -> Layer:
     return Layer(**{**attributes, "grid": tuple(attributes["grid"])})
 
 
-def prepared_split(source: SourceModel, layer: Layer, batch: int) -> SplitNetwork:
+def prepared_split(source: SourceModel, layers: Sequence[Layer], batch: int) -> SplitNetwork:
     """`split_network` for a source model, cached."""
-    key = _key(source, json.dumps(vars(layer)), f"batch {batch}")
+    layers = tuple(layers)
+    key = _key(source, json.dumps([vars(layer) for layer in layers]), f"batch {batch}")
 
     def deserialize(data: bytes) -> SplitNetwork:
         whole, description = from_bytes(data)
         if whole is None:
-            return SplitNetwork(layer, batch, WithActivations(source.module, layer.name))
+            return SplitNetwork(layers, batch, WithActivations(source.module, [layer.name for layer in layers]))
         if not description["cut"]:
-            return SplitNetwork(layer, batch, whole)
+            return SplitNetwork(layers, batch, whole)
         trunk, head = cut(whole)
-        return SplitNetwork(layer, batch, whole, trunk, head, last_linear(head) if description["linear"] else None)
+        return SplitNetwork(layers, batch, whole, trunk, head, last_linear(head) if description["linear"] else None)
 
     split = cached(
         "network",
         key,
-        lambda: split_network(source.module, layer, source.preprocessing.size, batch),
+        lambda: split_network(source.module, layers, source.preprocessing.size, batch),
         _serialize,
         deserialize,
     )

@@ -23,9 +23,13 @@ from saliency_pipeline.saliency.engine.backends import (
     openvino_installed,
 )
 from saliency_pipeline.saliency.engine.layers import Layer
+from saliency_pipeline.saliency.engine.need import Need
+from saliency_pipeline.saliency.engine.network import RECORDED
 from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.fidelity import fidelity_check
-from saliency_pipeline.saliency.methods.registry import Method
+from saliency_pipeline.saliency.methods.cam import GradCam
+from saliency_pipeline.saliency.methods.gradient import Gradient
+from saliency_pipeline.saliency.methods.method import Method
 from saliency_pipeline.saliency.prepared import prepared_split
 from saliency_pipeline.saliency.targets import Target
 from saliency_pipeline.speeds import remembered_speeds
@@ -44,15 +48,38 @@ def default_batch(methods: Sequence[Method], device: str) -> int:
 
     Backward passes keep all activations anyway, and on the CPU lay a convolution's weights out anew for every batch.
     """
-    pixels = any(m.level == "pixels" for m in methods)
+    pixels = _recorded(methods)
     if device.startswith("cuda"):
         return 32 if pixels else 64
     return 16 if pixels else 2
 
 
+def _recorded(methods: Sequence[Method]) -> bool:
+    """Return whether backward passes to the pixels are needed."""
+    return any(method.needs & (RECORDED | Need.BIASES) for method in methods)
+
+
+def representatives(methods: Sequence[Method], layers: Sequence[Layer]) -> tuple[Method, ...]:
+    """The methods that are measured and compared with captum in place of `methods`, because they take less time.
+
+    What many passes answer is proved by one: gradients at other points by those of the frame, the head of a layer by
+    Grad-CAM. What reads frames or the network as it was loaded is the same everywhere.
+    """
+    chosen: dict[str, Method] = {}
+    for method in methods:
+        if method.needs & Need.POINTS:
+            method = Gradient()
+        elif method.level not in ("layer", "pixels") or method.needs & Need.HEAD:
+            method = GradCam()
+        chosen[method.canonical] = method
+    if not layers:
+        chosen.pop(GradCam().canonical, None)
+    return tuple(chosen.values())
+
+
 def choose_placement(
     source: SourceModel,
-    layer: Layer,
+    layers: Sequence[Layer],
     methods: Sequence[Method],
     frames: np.ndarray,
     *,
@@ -71,7 +98,7 @@ def choose_placement(
 
     Args:
         source: the source model.
-        layer: the explained layer.
+        layers: the explained layers.
         methods: saliency methods to compute.
         frames: (N, S, S, 3) uint8, the first frames of the run; at most `FRAMES` are used.
         backend: `auto` or a name of `BACKENDS`.
@@ -83,22 +110,22 @@ def choose_placement(
     Raises:
         SalpipeError: for a backend that is not installed or cannot be used as requested.
     """
-    pixels = any(m.level == "pixels" for m in methods)
-    candidates = _candidates(backend, precision, device, streams, pixels)
+    candidates = _candidates(backend, precision, device, streams, _recorded(methods))
     if len(candidates) == 1:
         return candidates[0], None
-    make = _explainers(source, layer, methods, batch)
+    requested, methods = methods, representatives(methods, layers)
+    make = _explainers(source, layers, methods, batch)
     frames = frames[: max(1, min(FRAMES, len(frames)))]
-    rates = _rates(_speed_key(source, layer, methods, batch, candidates), candidates, make, frames)
+    rates = _rates(_speed_key(source, layers, methods, batch, candidates), candidates, make, frames)
     running = [c for c in candidates if rates[c] > 0] or candidates
-    faithful = fidelity_check(source, layer, methods, frames, running, make)
+    faithful = fidelity_check(source, layers, methods, frames, running, make)
     for candidate in sorted(running, key=lambda c: -rates[c] * (1 if c.precision == "bf16" else WORTHWHILE)):
         if faithful(candidate):
-            return candidate, make(candidate)
+            return candidate, make(candidate) if methods == tuple(requested) else None
     exact = [c for c in running if c.precision == "fp32"]
     chosen = (exact or running)[-1]
     logger.warning("no backend's maps agree with fp32 within the bounds; using %s %s", chosen.backend, chosen.precision)
-    return chosen, make(chosen)
+    return chosen, make(chosen) if methods == tuple(requested) else None
 
 
 def _candidates(backend: str, precision: str, device: str, streams: int, pixels: bool) -> list[Placement]:
@@ -129,14 +156,14 @@ def _precisions(precision: str, backend: str, device: str) -> list[str]:
 
 
 def _explainers(
-    source: SourceModel, layer: Layer, methods: Sequence[Method], batch: int
+    source: SourceModel, layers: Sequence[Layer], methods: Sequence[Method], batch: int
 ) -> Callable[[Placement], Explainer]:
     """Explainers of the predicted class by placement, each made once; they share one export of the network."""
-    split = prepared_split(source, layer, batch)
+    split = prepared_split(source, layers, batch)
 
     @cache
     def make(placement: Placement) -> Explainer:
-        return Explainer(source, layer, methods, Target("predicted"), batch, placement, split)
+        return Explainer(source, layers, methods, Target("predicted"), batch, placement, split)
 
     return make
 
@@ -197,10 +224,15 @@ def measure_rate(explainer: Explainer, frames: np.ndarray, seconds: float) -> fl
 
 
 def _speed_key(
-    source: SourceModel, layer: Layer, methods: Sequence[Method], batch: int, candidates: Sequence[Placement]
+    source: SourceModel, layers: Sequence[Layer], methods: Sequence[Method], batch: int, candidates: Sequence[Placement]
 ) -> str:
     libraries = ["torch", "timm", *(["openvino"] if any(c.backend == "openvino" for c in candidates) else [])]
     placement = candidates[0]
-    parts = [source.name, str(source.preprocessing.size), layer.name, *(m.name for m in methods)]
+    parts = [
+        source.name,
+        str(source.preprocessing.size),
+        *(layer.name for layer in layers),
+        *(m.canonical for m in methods),
+    ]
     parts += [f"batch {batch}", f"streams {placement.streams}", capabilities(placement.device)]
     return "; ".join(parts + [f"{name} {version(name)}" for name in libraries])

@@ -56,7 +56,7 @@ def explainer(methods: tuple[str, ...] = ("gradcam",), target: Target | None = N
     """The engine of `OPTIONS`, built here."""
     source = load_source(OPTIONS["model"], OPTIONS["weights"]).with_size(OPTIONS["size"])
     layer = choose_layer(source.module, OPTIONS["size"])
-    return Explainer(source, layer, find_methods(methods), target or Target("predicted"), 4, Placement())
+    return Explainer(source, [layer], find_methods(methods), target or Target("predicted"), 4, Placement())
 
 
 def assert_same_maps(shard: Shard, method: str, expected: np.ndarray) -> None:

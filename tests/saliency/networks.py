@@ -38,7 +38,7 @@ def library_layer(name: str, size: int = 64, weights: str = "none") -> Layer:
 @cache
 def library_split(name: str, size: int = 64, weights: str = "none") -> SplitNetwork:
     source = library_source(name, size, weights)
-    return split_network(source.module, library_layer(name, size, weights), size, BATCH)
+    return split_network(source.module, [library_layer(name, size, weights)], size, BATCH)
 
 
 def library_explainer(
@@ -51,7 +51,7 @@ def library_explainer(
 ) -> Explainer:
     """An explainer that shares its split network with the other tests of the same network."""
     source, split = library_source(name, size, weights), library_split(name, size, weights)
-    return Explainer(source, split.layer, find_methods(methods), target, BATCH, placement, split)
+    return Explainer(source, [split.layers[0]], find_methods(methods), target, BATCH, placement, split)
 
 
 def own_source(module: nn.Module, size: int, classes: int) -> SourceModel:
@@ -72,7 +72,7 @@ def own_explainer(
     layer: str | None = None,
 ) -> Explainer:
     source = own_source(module, size, classes)
-    return Explainer(source, choose_layer(module, size, layer), find_methods(methods), target, batch, placement)
+    return Explainer(source, [choose_layer(module, size, layer)], find_methods(methods), target, batch, placement)
 
 
 class Tiny(nn.Module):

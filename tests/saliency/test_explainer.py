@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from saliency_pipeline.saliency.engine.backends import Placement
 from saliency_pipeline.saliency.engine.layers import choose_layer
 from saliency_pipeline.saliency.explainer import Explainer, Explanation
-from saliency_pipeline.saliency.methods.registry import Method, find_methods
+from saliency_pipeline.saliency.methods.gradient import Gradient
+from saliency_pipeline.saliency.methods.registry import find_methods
 from saliency_pipeline.saliency.targets import Target
 from tests import rare, reference
 from tests.saliency.networks import (
@@ -46,8 +47,8 @@ NETWORKS = [
 def test_grad_cam_equals_captums(name: str, size: int, backend: str) -> None:
     explainer, frames = library_explainer(name, ("gradcam",), Placement(backend, "fp32"), size), noise(3, size)
     explanation = explainer.explain(frames)
-    wanted = captum_grad_cam(explainer.source, explainer.layer.name, frames, explanation.targets[:, 0])
-    assert explanation.maps["gradcam"].shape == (3, 1, *explainer.layer.grid)
+    wanted = captum_grad_cam(explainer.source, explainer.layers[0].name, frames, explanation.targets[:, 0])
+    assert explanation.maps["gradcam"].shape == (3, 1, *explainer.layers[0].grid)
     assert relative_error(explanation.maps["gradcam"][:, 0], wanted) <= 1e-4
 
 
@@ -140,8 +141,8 @@ def test_a_map_does_not_depend_on_its_company(backend: str, methods: tuple[str, 
 def test_a_map_does_not_depend_on_the_batch_size(batch: int, backend: str) -> None:
     methods, frames, placement = ("gradcam",), noise(5), Placement(backend, "fp32")
     wanted = library_explainer("test_resnet", methods, placement).explain(frames)
-    source, layer = library_source("test_resnet"), library_split("test_resnet").layer
-    same(Explainer(source, layer, find_methods(methods), Target("predicted"), batch, placement).explain(frames), wanted)
+    source, layer = library_source("test_resnet"), library_split("test_resnet").layers[0]
+    same(Explainer(source, [layer], find_methods(methods), Target("predicted"), batch, placement).explain(frames), wanted)
 
 
 @pytest.mark.parametrize(
@@ -245,11 +246,11 @@ def test_nothing_of_the_users_changes_when_their_network_fails() -> None:
     network = Fragile()
     explainer = own_explainer(network, 8, 7)
     assert explainer.split.trunk is None
-    before = state(network), state(explainer.whole)
+    before = state(network), state(explainer.network.whole)
     explainer.explain(noise(2, 8))
     with pytest.raises(ArithmeticError, match="too bright"):
         explainer.explain(np.full((2, 8, 8, 3), 255, np.uint8))
-    assert (state(network), state(explainer.whole)) == before
+    assert (state(network), state(explainer.network.whole)) == before
     explainer.explain(noise(2, 8))
 
 
@@ -261,7 +262,7 @@ def test_nothing_of_the_users_changes_when_a_formula_fails(monkeypatch: pytest.M
     def fail(_gradients: Tensor) -> Tensor:
         raise ArithmeticError("no formula")
 
-    explainer.methods = (Method("broken", "pixels", fail, "", ""),)
+    monkeypatch.setattr(Gradient, "reduce", staticmethod(fail))
     with pytest.raises(ArithmeticError, match="no formula"):
         explainer.explain(noise(2, 8))
     assert state(network) == before

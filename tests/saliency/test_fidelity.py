@@ -18,7 +18,7 @@ from saliency_pipeline.saliency.fidelity import (
     reference_maps,
 )
 from saliency_pipeline.saliency.methods.registry import find_methods
-from saliency_pipeline.saliency.prepared import prepared_layer, prepared_split
+from saliency_pipeline.saliency.prepared import prepared_layers, prepared_split
 from tests import reference
 from tests.saliency.networks import (
     BATCH,
@@ -38,7 +38,7 @@ NAME = "test_resnet"
 
 def test_wrong_predictions_are_noticed() -> None:
     explainer, frames = library_explainer(NAME, ("gradcam",)), noise(4)
-    scores, maps = reference_maps(explainer.source, explainer.layer, explainer.methods, frames)
+    scores, maps = reference_maps(explainer.source, [explainer.layers[0]], explainer.methods, frames)
     assert measured_fidelity(explainer, explainer.methods, frames, (scores, maps))[0].within(0.9999, 1e-4)
     sure = np.zeros_like(scores)
     sure[:, (scores.argmax(1)[0] + 1) % 1000] = 1.0
@@ -47,7 +47,7 @@ def test_wrong_predictions_are_noticed() -> None:
 
 def test_reference_maps_are_captums() -> None:
     source, layer, frames = library_source(NAME), library_layer(NAME), noise(5)
-    scores, maps = reference_maps(source, layer, find_methods(["gradient", "gradcam"]), frames)
+    scores, maps = reference_maps(source, [layer], find_methods(["gradient", "gradcam"]), frames)
     classes = scores.argmax(1)
     np.testing.assert_allclose(scores.sum(1), 1, rtol=1e-5)
     gradient = captum_gradient(source, frames, classes)
@@ -119,10 +119,10 @@ class Checking:
 
     def __call__(self, placement: Placement, frames: int = 3) -> bool:
         source = load_sized(NAME)
-        layer, methods = prepared_layer(source), find_methods(["gradcam"])
-        split = prepared_split(source, layer, BATCH)
-        self.make = cache(lambda p: Explainer(source, layer, methods, PREDICTED, BATCH, p, split))
-        check = fidelity_check(source, layer, methods, noise(frames), [EXACT, ROUNDED], self.make)
+        layer, methods = prepared_layers(source)[0], find_methods(["gradcam"])
+        split = prepared_split(source, [layer], BATCH)
+        self.make = cache(lambda p: Explainer(source, [layer], methods, PREDICTED, BATCH, p, split))
+        check = fidelity_check(source, [layer], methods, noise(frames), [EXACT, ROUNDED], self.make)
         return check(placement)
 
 

@@ -14,7 +14,7 @@ from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.engine.split import WithActivations
 from saliency_pipeline.saliency.explainer import Explainer, Explanation
 from saliency_pipeline.saliency.methods.registry import find_methods
-from saliency_pipeline.saliency.prepared import prepared_layer, prepared_split
+from saliency_pipeline.saliency.prepared import prepared_layers, prepared_split
 from tests.saliency.networks import BATCH, PREDICTED, load_sized, noise
 
 
@@ -28,7 +28,7 @@ def unbuildable(source: SourceModel) -> SourceModel:
 def explained(
     source: SourceModel, layer: str | None, methods: tuple[str, ...], placement: Placement
 ) -> tuple[Layer, Explanation]:
-    chosen = prepared_layer(source, layer)
+    chosen = prepared_layers(source, [layer] if layer else [])[0]
     split = prepared_split(source, chosen, BATCH)
     explainer = Explainer(source, chosen, find_methods(methods), PREDICTED, BATCH, placement, split)
     return chosen, explainer.explain(noise(3, source.preprocessing.size))
@@ -78,16 +78,16 @@ def test_other_sizes_layers_and_batches_are_other_entries(empty_cache: Path) -> 
         return len([path for path in empty_cache.glob("networks/*") if path.name.startswith(("layer", "network"))])
 
     source = load_sized("test_resnet", 64)
-    layer = prepared_layer(source)
-    prepared_split(source, layer, 2)
+    layer = prepared_layers(source)[0]
+    prepared_split(source, [layer], 2)
     assert count() == 2
-    prepared_split(source, layer, 3)
+    prepared_split(source, [layer], 3)
     assert count() == 3
-    other = prepared_layer(source, "layer3.0.conv1")
+    other = prepared_layers(source, ["layer3.0.conv1"])[0]
     assert other != layer
-    prepared_split(source, other, 2)
+    prepared_split(source, [other], 2)
     assert count() == 5
-    prepared_layer(load_sized("test_resnet", 96))
+    prepared_layers(load_sized("test_resnet", 96))
     assert count() == 6
 
 
@@ -95,16 +95,16 @@ def test_a_network_that_cannot_be_exported_is_remembered_as_such(
     empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = load_sized("test_resnet", 64)
-    layer = prepared_layer(source)
+    layer = prepared_layers(source)[0]
 
     def refuse(*_: object, **__: object) -> object:
         raise RuntimeError("data-dependent")
 
     monkeypatch.setattr(torch.export, "export", refuse)
-    assert isinstance(prepared_split(source, layer, BATCH).whole, WithActivations)
+    assert isinstance(prepared_split(source, [layer], BATCH).whole, WithActivations)
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(empty_cache.parent))
-    again = prepared_split(source, layer, BATCH)
+    again = prepared_split(source, [layer], BATCH)
     assert isinstance(again.whole, WithActivations)
     assert again.trunk is None
     assert again.whole.network is source.module

@@ -15,7 +15,8 @@ from saliency_pipeline.saliency.engine.backends import Placement
 from saliency_pipeline.saliency.engine.layers import choose_layer
 from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.fidelity import Fidelity
-from saliency_pipeline.saliency.methods.registry import Method, find_methods
+from saliency_pipeline.saliency.methods.method import Method
+from saliency_pipeline.saliency.methods.registry import find_methods
 from saliency_pipeline.saliency.tuning import choose_placement, default_batch, measure_rate
 from tests.saliency.networks import (
     BATCH,
@@ -74,7 +75,7 @@ FAST_BF16 = {("openvino", "fp32"): 200.0, ("openvino", "bf16"): 400.0, ("torch",
 
 def choose(methods: tuple[str, ...] = ("gradcam",), frames: int = 4, **options: object) -> Placement:
     source, layer = library_source(NAME), library_layer(NAME)
-    return choose_placement(source, layer, find_methods(methods), noise(frames), batch=BATCH, **options)[0]
+    return choose_placement(source, [layer], find_methods(methods), noise(frames), batch=BATCH, **options)[0]
 
 
 @pytest.mark.parametrize(
@@ -299,7 +300,7 @@ def test_a_damaged_network_still_gets_a_placement(damage: float, monkeypatch: py
     network.conv.weight[0, 0, 0, 0] = damage
     monkeypatch.setattr(tuning, "measure_rate", lambda _explainer, _frames, _seconds: 10.0)
     source = own_source(network, 8, 7)
-    chosen, _ = choose_placement(source, choose_layer(network, 8), find_methods(["gradcam"]), noise(3, 8), batch=BATCH)
+    chosen, _ = choose_placement(source, [choose_layer(network, 8)], find_methods(["gradcam"]), noise(3, 8), batch=BATCH)
     assert chosen.device == "cpu"
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -47,6 +50,14 @@ class Layer:
             return output.permute(0, 3, 1, 2)
         tokens = output[:, self.prefix :]
         return tokens.transpose(1, 2).reshape(len(tokens), self.channels, *self.grid)
+
+    def from_grid(self, grid: Tensor, output: Tensor) -> Tensor:
+        """The inverse of `to_grid`; tokens before the grid are those of `output`."""
+        if self.layout == "nchw":
+            return grid
+        if self.layout == "nhwc":
+            return grid.permute(0, 2, 3, 1)
+        return torch.cat([output[:, : self.prefix], grid.flatten(2).transpose(1, 2)], 1)
 
 
 def grid_of(output: object, batch: int, prefix: int | None = None) -> tuple[str, int, tuple[int, int], int] | None:
@@ -145,6 +156,29 @@ def choose_layer(module: nn.Module, size: int, name: str | None = None) -> Layer
             if layer.to_grid(gradient).abs().amax() != 0 and is_clean_cut(module, layer.name, size):
                 return replace(layer, clean=True)
     raise NoGridError(f"{type(module).__name__} has no layer whose output lies on a grid; choose a network with one")
+
+
+def choose_layers(module: nn.Module, size: int, names: Sequence[str] = ()) -> tuple[Layer, ...]:
+    """The layers to explain, in the order in which they run: those of some names, or the one of `choose_layer`.
+
+    Raises:
+        SalpipeError: as `choose_layer`.
+    """
+    if len(names) < 2:
+        return (choose_layer(module, size, *names),)
+    layers = {name: choose_layer(module, size, name) for name in names}
+    order: list[str] = []
+    with ExitStack() as hooks, evaluating(module), torch.no_grad():
+        for name in layers:
+            note = partial(_note, order, name)
+            hooks.callback(module.get_submodule(name).register_forward_hook(note).remove)
+        module(probe_frames(size, 2))
+    # a layer that runs several times is explained at its first output
+    return tuple(layers[name] for name in dict.fromkeys(order))
+
+
+def _note(order: list[str], name: str, *_: object) -> None:
+    order.append(name)
 
 
 def _named_layer(module: nn.Module, size: int, name: str, layers: dict[str, tuple[Layer, Tensor]]) -> Layer:

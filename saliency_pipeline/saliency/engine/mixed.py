@@ -50,10 +50,10 @@ class MixedNetwork(nn.Module):
         self.trunk = MixedTrunk(trunk)
         self.head = head
 
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalized frames (N, 3, S, S) to (the explained layer's output, logits (N, classes))."""
+    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """Normalized frames (N, 3, S, S) to (each explained layer's output, logits (N, classes))."""
         output = self.trunk(frames)
-        return output, self.head(output)
+        return output, *self.head(output)
 
 
 class _Differentiated(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""Split of a network at the explained layer: a trunk that runs forward only, and a head for autograd.
+"""Split of a network at the first explained layer: a trunk that runs forward only, and a head for autograd.
 
 The network is exported once to a flat graph (`torch.export`), BatchNorm is folded into it, and the graph is cut at the
 layer's output. Where the head is average pooling and one linear layer, Grad-CAM needs no backward pass at all: the
@@ -13,7 +13,9 @@ import operator
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -42,20 +44,20 @@ class LinearHead:
 
 @dataclass(frozen=True)
 class SplitNetwork:
-    """A network split at one layer, every part in eval mode with frozen weights.
+    """A network split at the first of its explained layers, every part in eval mode with frozen weights.
 
     Attributes:
-        layer: the explained layer.
+        layers: the explained layers in the order in which they run.
         batch: N, the batch size the graphs were made for.
-        whole: normalized frames (N, 3, S, S) to (the layer's output, logits (N, classes)); differentiable.
-        trunk: normalized frames to the layer's output, to be run forward only; None where the network could not be
-            exported or the layer is no clean cut, so that only `whole` explains it.
-        head: the layer's output to logits; differentiable; None as `trunk`.
-        linear: the head in closed form where that was proved equal, else None.
+        whole: normalized frames (N, 3, S, S) to (each layer's output, logits (N, classes)); differentiable.
+        trunk: normalized frames to the first layer's output, to be run forward only; None where the network could not
+            be exported or the layer is no clean cut, so that only `whole` explains it.
+        head: the first layer's output to (each later layer's output, logits); differentiable; None as `trunk`.
+        linear: the head of a single layer in closed form where that was proved equal, else None.
         cache_key: determines its content, see `prepared`; empty if nothing derived from it may be cached.
     """
 
-    layer: Layer
+    layers: tuple[Layer, ...]
     batch: int
     whole: nn.Module
     trunk: fx.GraphModule | None = None
@@ -65,63 +67,76 @@ class SplitNetwork:
 
 
 class WithActivations(nn.Module):
-    """A network that returns (the output of one of its layers, its logits), without folding or cutting."""
+    """A network that returns (the outputs of some of its layers, its logits), without folding or cutting."""
 
-    def __init__(self, network: nn.Module, layer: str) -> None:
+    def __init__(self, network: nn.Module, layers: Sequence[str]) -> None:
         super().__init__()
         self.network = network
-        self.layer = layer
+        self.layers = tuple(layers)
 
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalized frames (N, 3, S, S) to (the layer's output, logits (N, classes)); differentiable."""
-        seen: list[Tensor] = []
+    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """Normalized frames (N, 3, S, S) to (each layer's output, logits (N, classes)); differentiable."""
+        seen: dict[str, Tensor] = {}
         thread = threading.get_ident()
 
-        def observe(output: Tensor) -> Tensor | None:
-            if threading.get_ident() != thread:
-                return None  # the hook is on the layer for all threads, which would get one another's images
+        def observe(name: str, output: Tensor) -> Tensor | None:
+            # the hook is on the layer for all threads, which would get one another's images
+            if threading.get_ident() != thread or name in seen:
+                return None
             # cloned twice, because the next layer may work in place on its input
-            seen.append(output.clone())
-            return seen[0].clone()
+            seen[name] = output.clone()
+            return seen[name].clone()
 
-        with replaced_output(self.network.get_submodule(self.layer), observe):
+        with ExitStack() as hooks:
+            for name in self.layers:
+                hooks.enter_context(replaced_output(self.network.get_submodule(name), partial(observe, name)))
             logits = self.network(frames)
-        return seen[0], logits
+        return *(seen[name] for name in self.layers), logits
 
 
-def split_network(network: nn.Module, layer: Layer, size: int, batch: int) -> SplitNetwork:
-    """Cut `network` at `layer` for batches of `batch` frames of `size` x `size` pixels.
+def split_network(network: nn.Module, layers: Sequence[Layer], size: int, batch: int) -> SplitNetwork:
+    """Cut `network` at the first of `layers` for batches of `batch` frames of `size` x `size` pixels.
 
     Args:
         network: float32, on the CPU: (N, 3, size, size) to (N, classes). It is left unchanged.
-        layer: from `choose_layer`.
+        layers: from `choose_layers`, in the order in which they run.
         size: side of the frame.
         batch: N.
 
     Returns:
         The cut network; one with `whole` alone where it cannot be cut or its export does not reproduce it.
     """
-    frames = probe_frames(size, batch)
-    observed = WithActivations(network, layer.name)
+    frames, layers = probe_frames(size, batch), tuple(layers)
+    observed = WithActivations(network, [layer.name for layer in layers])
     with evaluating(observed), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         whole = _exported(observed, frames)
     if whole is None:
-        return SplitNetwork(layer, batch, observed)
-    if not layer.clean:
-        return SplitNetwork(layer, batch, whole)
+        return SplitNetwork(layers, batch, observed)
+    if not layers or not layers[0].clean:
+        return SplitNetwork(layers, batch, whole)
     trunk, head = cut(whole)
     with torch.no_grad():
-        activations, _ = whole(frames)
-    return SplitNetwork(layer, batch, whole, trunk, head, linear_head(layer, head, activations))
+        activations = whole(frames)[0]
+    linear = linear_head(layers[0], head, activations) if len(layers) == 1 else None
+    return SplitNetwork(layers, batch, whole, trunk, head, linear)
 
 
 def cut(whole: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """Trunk and head of a flat graph that returns (the layer's output, logits); they share its weights."""
+    """Trunk and head of a flat graph that returns (each layer's output, logits); they share its weights."""
     nodes = list(whole.graph.nodes)
     start = next(node for node in nodes if node.op == "placeholder")
-    output, logits = nodes[-1].args[0]
-    return _subgraph(whole, start, output), _subgraph(whole, output, logits)
+    output, *rest = nodes[-1].args[0]
+    return _subgraph(whole, start, output), _subgraph(whole, output, tuple(rest))
+
+
+def heads(split: SplitNetwork) -> dict[str, fx.GraphModule]:
+    """For each layer at which the network can be cut, from its output to (…, logits); they share the weights."""
+    if not isinstance(split.whole, fx.GraphModule):
+        return {}
+    *outputs, logits = list(split.whole.graph.nodes)[-1].args[0]
+    pairs = zip(split.layers, outputs, strict=True)
+    return {layer.name: _subgraph(split.whole, output, (logits,)) for layer, output in pairs if layer.clean}
 
 
 def _exported(observed: WithActivations, frames: Tensor) -> fx.GraphModule | None:
@@ -199,9 +214,9 @@ def fold_constants(module: fx.GraphModule) -> None:
     module.recompile()
 
 
-def _subgraph(module: fx.GraphModule, start: fx.Node, end: fx.Node) -> fx.GraphModule:
+def _subgraph(module: fx.GraphModule, start: fx.Node, end: fx.Node | tuple[fx.Node, ...]) -> fx.GraphModule:
     """The part of the graph that computes `end` from `start`; it shares the weights."""
-    needed: set[fx.Node] = {end}
+    needed: set[fx.Node] = set(end if isinstance(end, tuple) else (end,))
     for node in reversed(module.graph.nodes):
         if node in needed and node is not start:
             needed.update(node.all_input_nodes)
@@ -210,7 +225,7 @@ def _subgraph(module: fx.GraphModule, start: fx.Node, end: fx.Node) -> fx.GraphM
     for node in module.graph.nodes:
         if node in needed and node is not start:
             copies[node] = graph.node_copy(node, copies.__getitem__)
-    graph.output(copies[end])
+    graph.output(fx.node.map_arg(end, copies.__getitem__))
     graph.lint()
     return fx.GraphModule(module, graph).eval()
 
@@ -276,7 +291,7 @@ def linear_head(layer: Layer, head: fx.GraphModule, seen: Tensor, tolerance: flo
 
     Args:
         layer: the layer the head starts from.
-        head: the layer's output to logits (N, classes).
+        head: the layer's output to (logits (N, classes),).
         seen: the layer's output for some frames.
         tolerance: largest difference allowed, relative to the largest value.
     """
@@ -287,7 +302,7 @@ def linear_head(layer: Layer, head: fx.GraphModule, seen: Tensor, tolerance: flo
     for scale in (1.0, 0.5):
         activations = (seen * scale).detach().requires_grad_()
         with torch.enable_grad():
-            logits = head(activations)
+            (logits,) = head(activations)
         grid = layer.to_grid(activations.detach())
         want = torch.nn.functional.linear(grid.mean((2, 3)), linear.weight, linear.bias)
         if not close(want, logits.detach(), tolerance):

@@ -1,9 +1,28 @@
-"""Class activation maps from a layer's activations and their gradients: formulas only."""
+"""Class activation maps from a layer's activations and their gradients."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+from saliency_pipeline.saliency.methods.method import LayerMethod
+
+
+@dataclass(frozen=True)
+class GradCam(LayerMethod):
+    """Grad-CAM, see `grad_cam`."""
+
+    name = "gradcam"
+    convention = "ReLU(sum_k mean_ij(dy/dA_k) A_k) on the logit y, at the layer's own resolution"
+    paper = "arXiv:1610.02391"
+
+    def formula(self, activations: Tensor, gradients: Tensor) -> Tensor:
+        return grad_cam(activations, gradients)
+
+    def closed_form(self, activations: Tensor, rows: Tensor) -> Tensor:
+        return linear_grad_cam(activations, rows)
 
 
 def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:

@@ -1,82 +1,195 @@
-"""Registry of saliency methods: inputs, convention and paper of each. A new method is one entry here."""
+"""Registry of saliency methods: those of salpipe, those of installed packages, and how their names are parsed.
+
+A package adds a method as an entry point of the group `salpipe.methods`, whose name is that of the method and whose
+object is a subclass of `Method`. Packages are imported only for a name that salpipe itself does not have.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal
+import dataclasses
+import difflib
+import importlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from torch import Tensor
-
-from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.saliency.methods import cam, gradient
+from saliency_pipeline.saliency.methods.method import Method
+from saliency_pipeline.settings import settings_of, types_of
+from saliency_pipeline.text import one_line
 
+GROUP = "salpipe.methods"
+"""Entry point group of methods in other packages."""
 
-@dataclass(frozen=True)
-class Method:
-    """A saliency method.
-
-    Attributes:
-        name: its name on the command line and in shards.
-        level: `layer`: explains with (activations, gradients), both (N, C, h, w), of the explained layer;
-            `pixels`: with the gradients (N, 3, S, S) of the normalized frame.
-        explain: the formula, giving maps (N, h, w) or (N, S, S).
-        convention: the formula in words, stored with the maps.
-        paper: where it comes from.
-        closed_form: for `layer` methods, the same from (activations, weights (N, T, C)) under a linear head.
-    """
-
-    name: str
-    level: Literal["layer", "pixels"]
-    explain: Callable[..., Tensor]
-    convention: str
-    paper: str
-    closed_form: Callable[[Tensor, Tensor], Tensor] | None = None
-
-    def describe(self) -> dict[str, str]:
-        """Description of the method in every shard."""
-        return {"level": self.level, "convention": self.convention, "paper": self.paper}
-
-
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        Method(
-            "gradcam",
-            "layer",
-            cam.grad_cam,
-            "ReLU(sum_k mean_ij(dy/dA_k) A_k) on the logit y, at the layer's own resolution",
-            "arXiv:1610.02391",
-            cam.linear_grad_cam,
-        ),
-        Method("gradient", "pixels", gradient.simonyan, "max_c |dy/dx_c| of the normalised frame", "arXiv:1312.6034"),
-        Method(
-            "gradient-smilkov",
-            "pixels",
-            gradient.smilkov,
-            "sum_c |dy/dx_c| of the normalised frame",
-            "arXiv:1706.03825",
-        ),
+METHODS: dict[str, type[Method]] = {
+    kind.name: kind
+    for kind in (
+        cam.GradCam,
+        gradient.Gradient,
+        gradient.GradientSmilkov,
     )
 }
+"""The methods of salpipe by name, in the order in which they are listed."""
+
 ALIASES = {"gradient:simonyan": "gradient", "gradient-simonyan": "gradient", "gradient:smilkov": "gradient-smilkov"}
 
+CAPTUM = "captum:"
+"""Prefix of the attributions of captum that need no arguments, such as `captum:DeepLift`."""
 
-def find_methods(names: Iterable[str]) -> tuple[Method, ...]:
-    """The methods of some names, each once, in order.
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+_MISSING = ("name", "needs", "convention", "paper")
+
+
+def find_methods(texts: Iterable[str], layers: Sequence[str] = ()) -> tuple[Method, ...]:
+    """Parse methods as the command line has them, `NAME[:key=value,...]`; each once, in order.
+
+    Args:
+        texts: a name, with parameters or without; of a parameter that is true or false the key alone means true.
+        layers: explained layers; of several, a method that explains layers and has none becomes one per layer.
 
     Raises:
-        SalpipeError: for a name that is none.
+        OptionError: an unknown name or parameter, or a value that is not permitted; or no method at all.
+        SalpipeError: a method of another package cannot be used.
 
-    >>> [m.name for m in find_methods(["gradcam", "gradient:smilkov", "gradcam"])]
+    >>> [m.canonical for m in find_methods(["gradcam", "gradient:smilkov", "gradcam"])]
     ['gradcam', 'gradient-smilkov']
+    >>> [m.canonical for m in find_methods(["gradcam:layer=blocks.3", "gradcam"], ["blocks.1", "blocks.5"])]
+    ['gradcam:layer=blocks.3', 'gradcam:layer=blocks.1', 'gradcam:layer=blocks.5']
     """
-    methods: dict[str, Method] = {}
-    for name in names:
-        canonical = ALIASES.get(name, name)
-        if canonical not in METHODS:
-            raise SalpipeError(f"--method {name}: unknown; choose from {', '.join(METHODS)}")
-        methods[canonical] = METHODS[canonical]
-    if not methods:
-        raise SalpipeError(f"no saliency method given; choose from {', '.join(METHODS)}")
-    return tuple(methods.values())
+    parsed = [method for text in texts for method in _parse(text).for_layers(tuple(layers))]
+    if not parsed:
+        raise OptionError(f"--method: no method is requested; choose from {', '.join(METHODS)}")
+    return tuple({method.canonical: method for method in parsed}.values())
+
+
+def all_methods(broken: Callable[[SalpipeError], None] | None = None) -> dict[str, type[Method]]:
+    """The methods of salpipe and those of installed packages, by name.
+
+    Args:
+        broken: called for each method of a package that cannot be used; without it that is an error.
+
+    Raises:
+        SalpipeError: a method of a package cannot be used; names the package.
+    """
+    methods = dict(METHODS)
+    for name in dict.fromkeys(name for name, _ in _entries()):
+        try:
+            methods[name] = _plug_in(name)
+        except SalpipeError as error:
+            if broken is None:
+                raise
+            broken(error)
+    return methods
+
+
+def _parse(text: str) -> Method:
+    text = ALIASES.get(text, text)
+    if text.startswith(CAPTUM):
+        captum = importlib.import_module("saliency_pipeline.saliency.methods.captum_methods")
+        method: Method = captum.captum_method(text.removeprefix(CAPTUM))
+        return method
+    name, colon, items = text.partition(":")
+    kind = METHODS.get(name) or _plug_in(name, text)
+    values: dict[str, Any] = {}
+    for item in items.split(",") if colon else ():
+        key, equals, value = item.partition("=")
+        label = f"--method {name}:{item}"
+        if key not in settings_of(kind):
+            raise OptionError(f"{label}: {_no_such_parameter(kind, key)}")
+        if key in values:
+            raise OptionError(f"--method {text}: {key} is set twice; leave one out")
+        type_ = types_of(settings_of(kind)[key][0])[0]
+        if not value and (equals or type_ != "bool"):
+            raise OptionError(f"{label}: has no value; use {key}=VALUE")
+        values[key] = _value(value or "true", type_)
+        _make(kind, {key: values[key]}, label)
+    return _make(kind, values, f"--method {text}")
+
+
+def _make(kind: type[Method], values: dict[str, Any], label: str) -> Method:
+    try:
+        return kind(**values)
+    except OptionError as error:
+        # it begins with the parameter as if that were an option, "--samples 0: "
+        raise OptionError(f"{label}: {str(error).rpartition(': ')[2]}") from None
+
+
+def _value(text: str, kind: str) -> Any:
+    """A value in the type of its parameter, or as it is where it is none: the parameter's check then reports it."""
+    types: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "bool": {"true": True, "false": False}.get}
+    try:
+        value = types.get(kind, str)(text)
+    except ValueError:
+        return text
+    return text if value is None else value
+
+
+def _no_such_parameter(kind: type[Method], key: str) -> str:
+    own = sorted(settings_of(kind))
+    if not own:
+        return f"{kind.name} has no parameters"
+    close = difflib.get_close_matches(key, own, n=1)
+    remedy = f"did you mean {close[0]}?" if close else f"choose from {', '.join(own)}"
+    return f"no such parameter; {remedy}"
+
+
+def _unknown(text: str) -> OptionError:
+    names = {_plain(name): name for name in [*METHODS, *(name for name, _ in _entries())]}
+    close = difflib.get_close_matches(_plain(text.partition(":")[0]), names, n=1)
+    remedy = f"did you mean {names[close[0]]}?" if close else f"choose from {', '.join(names.values())}"
+    return OptionError(f"--method {text}: unknown; {remedy}")
+
+
+def _plain(name: str) -> str:
+    """A name without case and punctuation: other libraries spell it Grad-CAM++ or GradCAM."""
+    return re.sub(r"[^a-z0-9]", "", name.lower().replace("+", "p"))
+
+
+def _entries() -> list[tuple[str, Any]]:
+    """Entry points of installed packages by name."""
+    from importlib.metadata import entry_points  # slow, and needed only for names that are not salpipe's own
+
+    return [(entry.name, entry) for entry in entry_points(group=GROUP)]
+
+
+def _plug_in(name: str, text: str | None = None) -> type[Method]:
+    """The method of an installed package.
+
+    Raises:
+        OptionError: no package has it.
+        SalpipeError: it cannot be used.
+    """
+    entries = {entry.value: entry for own, entry in _entries() if own == name}
+    if not entries:
+        raise _unknown(text or name)
+    packages = ", ".join(sorted({entry.dist.name if entry.dist else "a package" for entry in entries.values()}))
+    label = f"method {name} of {packages}"
+    if len(entries) > 1:
+        raise SalpipeError(f"{label}: more than one; uninstall all packages but one of them")
+    (entry,) = entries.values()
+    try:
+        kind = entry.load()
+    except Exception as error:  # whatever a module of others raises
+        raise SalpipeError(f"{label}: cannot be imported ({one_line(error)}); update or uninstall it") from error
+    if problem := _problem(name, kind):
+        raise SalpipeError(f"{label}: {problem}; update or uninstall it")
+    assert isinstance(kind, type)
+    return kind
+
+
+def _problem(name: str, kind: object) -> str | None:
+    """The reason why an object is no method of that name, or None."""
+    if name in METHODS or not _NAME.fullmatch(name):
+        return "salpipe has a method of that name" if name in METHODS else "a name has letters a-z, digits and '-'"
+    if not isinstance(kind, type) or not issubclass(kind, Method) or not dataclasses.is_dataclass(kind):
+        return f"{one_line(kind)} is no subclass of Method"
+    if missing := [attribute for attribute in _MISSING if not hasattr(kind, attribute)]:
+        return f"{kind.__name__} lacks {', '.join(missing)}"
+    if kind.name != name:
+        return f"{kind.__name__} is called {kind.name}"
+    try:
+        kind()
+    except Exception as error:  # whatever a module of others raises
+        return f"has no valid defaults ({one_line(error)})"
+    return None

@@ -139,7 +139,7 @@ def test_pytorchs_own_decomposition_serves_the_rest(doing: Callable[[Tensor], Te
             return self.doing(self.norm(self.conv(x))).view(len(x), 4, -1).mean(2)
 
     network = Classifier(doing).eval()
-    whole = split_network(network, choose_layer(network, 8, "conv"), 8, BATCH).whole
+    whole = split_network(network, [choose_layer(network, 8, "conv")], 8, BATCH).whole
     assert isinstance(whole, fx.GraphModule)
     with torch.no_grad():
         assert torch.allclose(whole(FRAMES)[1], network(FRAMES), atol=1e-5)
@@ -157,9 +157,9 @@ ENGINES = [
 @pytest.mark.parametrize("name", ["test_resnet", *rare("mobilenetv3_small_050", "ghostnet_100")])
 def test_maps_are_those_of_pytorchs_own_decomposition(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source, layer = library_source(name), library_layer(name)
-    splits = [split_network(source.module, layer, 64, BATCH)]
+    splits = [split_network(source.module, [layer], 64, BATCH)]
     monkeypatch.setattr(split, "_functional", split._decomposed)
-    splits.append(split_network(source.module, layer, 64, BATCH))
+    splits.append(split_network(source.module, [layer], 64, BATCH))
     for methods, placement in ENGINES:
         options = source, layer, find_methods(methods), PREDICTED, BATCH, placement
         direct, general = (Explainer(*options, each).explain(noise(3)) for each in splits)

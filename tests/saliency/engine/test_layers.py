@@ -63,7 +63,7 @@ def test_the_chosen_layer_carries_the_whole_signal(
     )
     if name.startswith("torchvision/vit"):  # its classifier is all zeros until it is trained
         return
-    output, logits = WithActivations(source.module, layer.name)(probe_frames(size, 1).requires_grad_())
+    output, logits = WithActivations(source.module, [layer.name])(probe_frames(size, 1).requires_grad_())
     (gradient,) = torch.autograd.grad(logits[0, 3], output)
     assert layer.to_grid(output).shape == (1, layer.channels, side, side)
     assert layer.to_grid(gradient).abs().amax() > 0
@@ -147,7 +147,7 @@ def test_a_network_without_a_grid_is_refused() -> None:
 def test_vision_transformers_are_explained_like_by_autograd_on_the_untouched_network() -> None:
     explainer = library_explainer("test_vit", ("gradcam", "gradient"), size=160)
     frames = noise(3, 160)
-    scores, wanted = reference_maps(explainer.source, explainer.layer, explainer.methods, frames)
+    scores, wanted = reference_maps(explainer.source, [explainer.layers[0]], explainer.methods, frames)
     explanation = explainer.explain(frames)
     np.testing.assert_array_equal(explanation.targets[:, 0], scores.argmax(1))
     assert explanation.maps["gradcam"].shape == (3, 1, 10, 10)

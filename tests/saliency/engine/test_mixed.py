@@ -82,7 +82,7 @@ def test_in_fp32_every_rule_is_autograds(bend: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(mixed, "HALF", torch.float32)
     torch.manual_seed(0)
     network = Operators(bend).eval().requires_grad_(False)
-    split = split_network(network, choose_layer(network, 8, "last"), 8, BATCH)
+    split = split_network(network, [choose_layer(network, 8, "last")], 8, BATCH)
     assert split.trunk is not None
     assert split.head is not None
     frames = probe_frames(8, BATCH)
@@ -99,7 +99,7 @@ def test_in_fp32_every_rule_is_autograds(bend: str, monkeypatch: pytest.MonkeyPa
 def test_in_bf16_it_is_near(bend: str) -> None:
     torch.manual_seed(0)
     network = Operators(bend).eval().requires_grad_(False)
-    split = split_network(network, choose_layer(network, 8, "last"), 8, BATCH)
+    split = split_network(network, [choose_layer(network, 8, "last")], 8, BATCH)
     assert split.trunk is not None
     pixels = probe_frames(8, BATCH).requires_grad_()
     output = MixedTrunk(split.trunk)(pixels)
@@ -170,7 +170,7 @@ def test_the_bf16_copies_are_of_convolution_weights_alone() -> None:
 
 def test_no_forward_pass_outlives_its_result() -> None:
     network = Tiny()
-    split = split_network(network, choose_layer(network, 8), 8, BATCH)
+    split = split_network(network, [choose_layer(network, 8)], 8, BATCH)
     assert split.trunk is not None
     trunk = MixedTrunk(split.trunk)
     gc.disable()

@@ -67,7 +67,7 @@ def rounded_plainly(graph: fx.GraphModule) -> fx.GraphModule:
 def lite0_maps(placement: Placement, split: SplitNetwork, classes: np.ndarray) -> np.ndarray:
     source = library_source("efficientnet_lite0", 224, "default")
     target = Target("label", label_index=tuple(range(1000)))
-    explainer = Explainer(source, split.layer, find_methods(["gradcam"]), target, BATCH, placement, split)
+    explainer = Explainer(source, [split.layers[0]], find_methods(["gradcam"]), target, BATCH, placement, split)
     return explainer.explain(photos(), classes).maps["gradcam"][:, 0]
 
 

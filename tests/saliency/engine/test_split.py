@@ -37,9 +37,9 @@ def test_linear_heads_are_proved(name: str, size: int) -> None:
     split = library_split(name, size)
     linear = split.linear
     assert linear is not None
-    assert linear.weight.shape == (1000, split.layer.channels)
-    output, logits = WithActivations(library_source(name, size).module, split.layer.name)(probe_frames(size, BATCH))
-    pooled = split.layer.to_grid(output).mean((2, 3))
+    assert linear.weight.shape == (1000, split.layers[0].channels)
+    output, logits = WithActivations(library_source(name, size).module, [split.layers[0].name])(probe_frames(size, BATCH))
+    pooled = split.layers[0].to_grid(output).mean((2, 3))
     assert close(pooled @ linear.weight.T + linear.bias, logits, 1e-5)
 
 
@@ -58,9 +58,9 @@ def test_trunk_and_head_make_the_whole(name: str, size: int) -> None:
     assert split.trunk is not None
     assert split.head is not None
     with torch.no_grad():
-        output, logits = WithActivations(network, split.layer.name)(frames)
+        output, logits = WithActivations(network, [split.layers[0].name])(frames)
         assert close(split.trunk(frames), output, 1e-4)
-        assert close(split.head(output), logits, 1e-4)
+        assert close(split.head(output)[0], logits, 1e-4)
         for got, wanted in zip(split.whole(frames), (output, logits), strict=True):
             assert close(got, wanted, 1e-4)
 
@@ -87,7 +87,7 @@ def test_a_classifier_of_zeros_is_no_proof() -> None:
     network = Tiny()
     network.fc.weight.zero_()
     network.fc.bias.zero_()
-    split = split_network(network, choose_layer(network, 8), 8, BATCH)
+    split = split_network(network, [choose_layer(network, 8)], 8, BATCH)
     assert split.trunk is not None
     assert split.linear is None
 
@@ -115,11 +115,11 @@ class Bent(Tiny):
 @pytest.mark.parametrize("bend", ["max pooling", "a norm", "a square", "a temperature"])
 def test_anything_between_pooling_and_logits_is_noticed(bend: str) -> None:
     network = Bent(bend)
-    split = split_network(network, choose_layer(network, 8), 8, BATCH)
+    split = split_network(network, [choose_layer(network, 8)], 8, BATCH)
     assert split.head is not None
     assert split.linear is None
     straight = Bent("nothing")
-    assert split_network(straight, choose_layer(straight, 8), 8, BATCH).linear is not None
+    assert split_network(straight, [choose_layer(straight, 8)], 8, BATCH).linear is not None
 
 
 class Shared(nn.Module):
@@ -144,7 +144,7 @@ class Shared(nn.Module):
 
 def test_folding_batchnorm_leaves_the_numbers() -> None:
     network = Shared().eval().requires_grad_(False)
-    split = split_network(network, choose_layer(network, 8), 8, BATCH)
+    split = split_network(network, [choose_layer(network, 8)], 8, BATCH)
     assert split.trunk is not None
     frames = torch.randn(BATCH, 3, 8, 8, generator=torch.Generator().manual_seed(3))
     assert close(split.whole(frames)[1], network(frames), 1e-5)
@@ -159,7 +159,7 @@ class Changing(Tiny):
 
 def test_a_network_that_cannot_be_exported_is_explained_uncut() -> None:
     network = Changing()
-    split = split_network(network, choose_layer(network, 8), 8, BATCH)
+    split = split_network(network, [choose_layer(network, 8)], 8, BATCH)
     assert split.trunk is None
     assert isinstance(split.whole, WithActivations)
 
@@ -181,7 +181,7 @@ def test_the_network_is_left_as_found() -> None:
     network.fc.bias.requires_grad_(False)
     before = copy.deepcopy(network)
     layer = choose_layer(network, 8)
-    split = split_network(network, layer, 8, BATCH)
+    split = split_network(network, [layer], 8, BATCH)
     assert split.linear is not None
     assert [m.training for m in network.modules()] == [m.training for m in before.modules()]
     assert [p.requires_grad for p in network.parameters()] == [p.requires_grad for p in before.parameters()]
@@ -227,7 +227,7 @@ def test_threads_observe_their_own_images_alone() -> None:
             self.barrier.wait()
             return frames.mean((2, 3))
 
-    observed = WithActivations(Meeting(), "layer")
+    observed = WithActivations(Meeting(), ["layer"])
     frames = [torch.full((1, 3, 2, 2), float(number)) for number in range(2)]
     with ThreadPoolExecutor(2) as pool:
         results = list(pool.map(observed, frames))

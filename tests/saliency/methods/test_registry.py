@@ -1,37 +1,197 @@
-"""Methods by name: aliases, order, unknown names, and descriptions in shards."""
+"""Methods by name: parameters, aliases, layers, errors in one line, and methods of other packages."""
+
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.saliency.methods.registry import METHODS, find_methods
+from saliency_pipeline.errors import OptionError, SalpipeError
+from saliency_pipeline.saliency.engine.need import Need
+from saliency_pipeline.saliency.methods import registry
+from saliency_pipeline.saliency.methods.method import Method
+from saliency_pipeline.saliency.methods.registry import METHODS, all_methods, find_methods
+from saliency_pipeline.settings import setting
+
+
+@dataclass(frozen=True)
+class Sampled(Method):
+    """A method with one parameter of each type."""
+
+    name = "sampled"
+    needs = Need.POINTS
+    convention = "mean over samples"
+    paper = "arXiv:0000.00000"
+
+    samples: int = setting(25, "Number of samples.", range=(1, 1000))
+    noise: float = setting(0.15, "Noise.", range=(0.0, 10.0))
+    stat: str = setting("mean", "Statistic.", choices=("mean", "square"))
+    absolute: bool = setting(False, "Absolute values.")
+    layer: str | None = setting(None, "Layer.")
+
+
+@pytest.fixture
+def sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "sampled", Sampled)
 
 
 @pytest.mark.parametrize(
-    ("names", "found"),
+    ("texts", "canonical"),
     [
         (["gradcam"], ["gradcam"]),
         (["gradient", "gradcam"], ["gradient", "gradcam"]),
         (["gradient:simonyan"], ["gradient"]),
         (["gradient-simonyan", "gradient:smilkov"], ["gradient", "gradient-smilkov"]),
         (["gradcam", "gradcam"], ["gradcam"]),
+        (["sampled"], ["sampled:absolute=false,noise=0.15,samples=25,stat=mean"]),
+        (["sampled:stat=square,samples=5,absolute"], ["sampled:absolute=true,noise=0.15,samples=5,stat=square"]),
+        (["sampled:noise=1", "sampled:noise=1.0"], ["sampled:absolute=false,noise=1.0,samples=25,stat=mean"]),
+        (["sampled:absolute=true,layer=a.b"], ["sampled:absolute=true,layer=a.b,noise=0.15,samples=25,stat=mean"]),
     ],
 )
-def test_methods_by_name(names: list[str], found: list[str]) -> None:
-    assert [method.name for method in find_methods(names)] == found
+@pytest.mark.usefixtures("sampled")
+def test_methods_by_name(texts: list[str], canonical: list[str]) -> None:
+    methods = find_methods(texts)
+    assert [method.canonical for method in methods] == canonical
+    assert find_methods(canonical) == methods
 
 
-@pytest.mark.parametrize("names", [["gradcam++"], ["GradCAM"], [""], []])
-def test_an_unknown_method_is_answered_with_the_known_ones(names: list[str]) -> None:
-    with pytest.raises(SalpipeError, match="choose from gradcam, gradient") as caught:
-        find_methods(names)
+def test_several_layers_give_one_method_per_layer() -> None:
+    names = [method.canonical for method in find_methods(["gradient", "gradcam"], ("early", "late"))]
+    assert names == ["gradient", "gradcam:layer=early", "gradcam:layer=late"]
+    assert [method.canonical for method in find_methods(["gradcam"], ("late",))] == ["gradcam"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("GradCAM", "--method GradCAM: unknown; did you mean gradcam?"),
+        ("gradiant:samples=3", "--method gradiant:samples=3: unknown; did you mean gradient?"),
+        ("", "--method : unknown; choose from gradcam, gradient"),
+        ("sampled:samples=x", "--method sampled:samples=x: use a whole number"),
+        ("sampled:noise=1,samples=0", "--method sampled:samples=0: use a number from 1 to 1000"),
+        ("sampled:noise=nan", "--method sampled:noise=nan: use a number from 0 to 10"),
+        ("sampled:stat=median", "--method sampled:stat=median: choose from mean, square"),
+        ("sampled:absolute=yes", "--method sampled:absolute=yes: use true or false"),
+        ("sampled:sample=3", "--method sampled:sample=3: no such parameter; did you mean samples?"),
+        ("sampled:", "--method sampled:: no such parameter; choose from absolute, layer, noise"),
+        ("sampled:samples", "--method sampled:samples: has no value; use samples=VALUE"),
+        ("sampled:layer=", "--method sampled:layer=: has no value; use layer=VALUE"),
+        ("sampled:samples=3,samples=4", "--method sampled:samples=3,samples=4: samples is set twice; leave one out"),
+        ("gradient:samples=3", "--method gradient:samples=3: gradient has no parameters"),
+    ],
+)
+@pytest.mark.usefixtures("sampled")
+def test_what_is_wrong_is_reported_in_one_line(text: str, message: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        find_methods([text])
+    assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)
-def test_every_method_says_what_it_computes_and_where_it_comes_from(method: object) -> None:
-    assert METHODS[method.name] is method
+def test_no_method_at_all_is_refused() -> None:
+    with pytest.raises(OptionError, match="--method: no method is requested; choose from gradcam, gradient"):
+        find_methods([])
+
+
+@pytest.mark.parametrize("kind", METHODS.values(), ids=lambda kind: kind.name)
+def test_every_method_describes_itself(kind: type[Method]) -> None:
+    method = kind()
+    assert METHODS[method.name] is kind
+    assert find_methods([method.canonical]) == (method,)
     description = method.describe()
-    assert set(description) == {"level", "convention", "paper"}
-    assert description["level"] in ("layer", "pixels")
-    assert description["paper"].startswith("arXiv:")
-    assert (method.closed_form is None) or method.level == "layer"
+    assert {"level", "convention", "paper"} <= set(description)
+    assert description["level"] in ("image", "layer", "pixels", "network")
+    assert method.cost >= 0
+
+
+PLUG_IN = """
+from dataclasses import dataclass
+from saliency_pipeline.saliency.engine.need import Need
+from saliency_pipeline.saliency.methods.method import Method
+from saliency_pipeline.settings import setting
+
+@dataclass(frozen=True)
+class Brightness(Method):
+    name = "brightness"
+    needs = Need.NOTHING
+    convention = "brightness of a pixel"
+    paper = "none"
+    class_specific = False
+    power: float = setting(1.0, "Exponent.", range=(0.1, 10.0))
+
+class Nameless(Method):
+    needs = Need.NOTHING
+"""
+
+
+def install(folder: Path, package: str, entries: dict[str, str], module: str = PLUG_IN) -> None:
+    """Install a package with entry points as pip does, in a folder on the path."""
+    (folder / f"{package}.py").write_text(module, encoding="utf-8")
+    information = folder / f"{package}-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n", encoding="utf-8")
+    lines = "\n".join(f"{name} = {package}:{attribute}" for name, attribute in entries.items())
+    (information / "entry_points.txt").write_text(f"[salpipe.methods]\n{lines}\n", encoding="utf-8")
+
+
+def test_a_method_of_an_installed_package_is_one_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "bright_package", {"brightness": "Brightness"})
+    monkeypatch.syspath_prepend(tmp_path)
+    assert [method.canonical for method in find_methods(["brightness:power=2"])] == ["brightness:power=2.0"]
+    assert list(all_methods()) == [*METHODS, "brightness"]
+    with pytest.raises(OptionError, match=r"--method brigtness: unknown; did you mean brightness\?"):
+        find_methods(["brigtness"])
+    with pytest.raises(OptionError, match=r"--method brightness:power=0: use a number from 0\.1 to 10"):
+        find_methods(["brightness:power=0"])
+
+
+@pytest.mark.parametrize(
+    ("name", "attribute", "message"),
+    [
+        ("absent", "Absent", "method absent of odd_package: cannot be imported (module 'odd_package' has no attribute"),
+        ("dataclass", "dataclass", "is no subclass of Method; update or uninstall it"),
+        ("nameless", "Nameless", "method nameless of odd_package: Nameless lacks name, convention, paper; update"),
+        ("other", "Brightness", "method other of odd_package: Brightness is called brightness; update"),
+        ("Odd:name", "Brightness", "method Odd:name of odd_package: a name has letters a-z, digits and '-'; update"),
+    ],
+)
+def test_a_broken_package_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, attribute: str, message: str
+) -> None:
+    install(tmp_path, "odd_package", {name: attribute})
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SalpipeError) as caught:
+        all_methods()
+    assert message in str(caught.value)
+    assert find_methods(["gradcam"])
+    errors: list[SalpipeError] = []
+    assert list(all_methods(errors.append)) == list(METHODS)
+    assert [str(error) for error in errors] == [str(caught.value)]
+
+
+def test_a_package_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "broken_package", {"broken": "Broken"}, "raise RuntimeError('no\\nGPU')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SalpipeError, match=r"^method broken of broken_package: cannot be imported \(no GPU\); update"):
+        find_methods(["broken"])
+
+
+def test_no_package_replaces_a_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "greedy_package", {"gradcam": "Brightness"})
+    monkeypatch.syspath_prepend(tmp_path)
+    assert type(find_methods(["gradcam"])[0]) is METHODS["gradcam"]
+    with pytest.raises(SalpipeError, match="method gradcam of greedy_package: salpipe has a method of that name"):
+        all_methods()
+
+
+def test_two_packages_with_the_same_method_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("first_package", "second_package"):
+        install(tmp_path, package, {"brightness": "Brightness"})
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SalpipeError, match="method brightness of first_package, second_package: more than one"):
+        find_methods(["brightness"])
+
+
+def test_packages_are_not_searched_for_names_that_salpipe_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_entries", lambda: pytest.fail("searched"))
+    assert find_methods(["gradcam", "gradient"])

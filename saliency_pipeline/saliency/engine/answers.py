@@ -1,0 +1,303 @@
+"""`Answers`: what the engine answers the methods about one batch of frames; each answer is computed once for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from functools import cached_property
+from threading import Lock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saliency_pipeline.saliency.engine.biases import biases_of
+from saliency_pipeline.saliency.engine.layers import Layer
+from saliency_pipeline.saliency.engine.need import Need
+from saliency_pipeline.saliency.engine.network import Network
+from saliency_pipeline.saliency.engine.random_numbers import generator
+from saliency_pipeline.saliency.targets import Target
+
+
+class Answers:
+    """Answers about N frames, for T explained classes of K. A method must neither mix frames nor modify an answer.
+
+    N is the network's batch size, or a multiple of it where one forward pass is all that a run needs.
+
+    Attributes:
+        network: the network that is explained.
+        frames: (N, S, S, 3) uint8 RGB.
+        keys: name of each frame; random numbers depend on it, never on the position in a batch.
+        labels: (N,) labels in the data set, or None.
+        target: the classes explained.
+        references: (M, S, S, 3) uint8 other images of the data set, or None.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        frames: np.ndarray,
+        keys: Sequence[str],
+        labels: Tensor | None,
+        target: Target,
+        references: np.ndarray | None = None,
+    ) -> None:
+        self.network, self.frames, self.keys, self.labels = network, frames, keys, labels
+        self.target, self.references = target, references
+        self._of_points: dict[tuple[Hashable, bool], tuple[Tensor, ...]] = {}
+
+    # about the frames
+
+    @property
+    def size(self) -> int:
+        """S, side of the frame in pixels."""
+        return self.network.size
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the explained layers in the order in which they run."""
+        return tuple(self.network.layers)
+
+    def pixels(self) -> Tensor:
+        """The normalized frames (N, 3, S, S) float32."""
+        return self._pixels.detach()
+
+    def color(self, value: float) -> Tensor:
+        """The normalized gray of a brightness in [0, 1], as (1, 3, 1, 1): 0 is black, 1 white."""
+        return self.network.normalize(np.full((1, 1, 1, 3), round(255 * value), np.uint8))
+
+    def background(self) -> Tensor:
+        """Normalized frames (M, 3, S, S) of other images of the data set, the same for all batches."""
+        assert self.references is not None, "the explainer has no background"
+        return self.network.normalize(self.references)
+
+    def random(self, *purpose: str | int) -> list[np.random.Generator]:
+        """A generator of random numbers for each frame, of its key and purpose (method, seed, index) alone."""
+        return [generator(key, *purpose) for key in self.keys]
+
+    # about the network's scores
+
+    def logits(self) -> Tensor:
+        """Logits (N, K) of the frames."""
+        return self._passed[1].detach()
+
+    @cached_property
+    def _targets(self) -> Tensor:
+        return self.target.classes(self.logits(), self.labels)
+
+    def targets(self) -> Tensor:
+        """The explained classes (N, T) int64."""
+        return self._targets
+
+    def scores(self, logits: Tensor | None = None) -> Tensor:
+        """Logits of the explained classes (N, T), out of those of the frames or out of others (N, K)."""
+        return (self.logits() if logits is None else logits).gather(1, self.targets())
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits (N, K) of other normalized frames (N, 3, S, S). Needs FORWARD and POINTS."""
+        assert self.network.whole is not None
+        with torch.no_grad():
+            return self.network.whole(pixels)[-1]  # type: ignore[no-any-return]
+
+    def masked(self, masks: Iterable[Tensor], fill: Tensor) -> Iterator[Tensor]:
+        """Logits (N, K) of frames that are partly replaced, one pass through the network per mask. Needs FORWARD.
+
+        Args:
+            masks: shares (N or 1, S, S) in [0, 1] of each frame that stay, the rest of a pixel is `fill`.
+            fill: RGB in [0, 255], broadcast to (N, S, S, 3). Frames are rounded to whole numbers.
+        """
+        frames = torch.from_numpy(self.frames).float()
+        for mask in masks:
+            mixed = torch.lerp(fill.expand_as(frames), frames, mask.unsqueeze(-1).expand_as(frames))
+            yield self._logits_of(mixed.round_().clamp_(0, 255).byte().numpy())
+
+    # about layers
+
+    def activations(self, layer: str | None = None) -> Tensor:
+        """Output of a layer on its grid (N, C, h, w); of the first layer without a name. Needs ACTIVATIONS."""
+        return self._grids[self._layer(layer).name]
+
+    def rows(self, layer: str | None = None, contrast: Tensor | None = None) -> Tensor | None:
+        """Rows (N, T, C) of a linear head for the explained classes, or None where the head is no linear one.
+
+        The head is then global average pooling and one linear layer: dy_t/dA_kij = row_tk / (h w). Where gradients
+        pass through the layer on their way to the pixels, there are none either.
+
+        Args:
+            layer: see `activations`.
+            contrast: weights (N, T, K) of the logits in T scores; the explained classes' own logits without one.
+        """
+        if self.network.weight is None:
+            return None
+        return self.network.weight[self.targets()] if contrast is None else contrast @ self.network.weight
+
+    def gradients(self, layer: str | None = None, contrast: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Gradients (N, C, h, w) of each of T scores with respect to a layer's output. Needs GRADIENTS.
+
+        Args:
+            layer: see `activations`.
+            contrast: see `rows`; needs CONTRASTS.
+        """
+        place = self._layer(layer)
+        if (rows := self.rows(layer, contrast)) is not None:
+            h, w = place.grid
+            return tuple((row / (h * w))[:, :, None, None].expand(-1, -1, h, w) for row in rows.unbind(1))
+        own = self._gradients[place.name] if contrast is None else self._contrasted(place.name, contrast)
+        return tuple(place.to_grid(gradient) for gradient in own)
+
+    def head(self, activations: Tensor, layer: str | None = None) -> Tensor:
+        """Logits (N, K) for other activations (N, C, h, w) of a layer on its grid. Needs HEAD."""
+        network, place = self.network, self._layer(layer)
+        if network.weight is not None and network.bias is not None:
+            return torch.addmm(network.bias, activations.mean((2, 3)), network.weight.t())
+        output = place.from_grid(activations, self._outputs[place.name])
+        with torch.no_grad():
+            return network.heads[place.name](output)[-1]  # type: ignore[no-any-return]
+
+    # about pixels
+
+    def pixel_gradients(self) -> tuple[Tensor, ...]:
+        """Gradients (N, 3, S, S) of each of the T scores with respect to the normalized frame. Needs PIXELS."""
+        return self._gradients[""]
+
+    def moments(
+        self, key: Hashable, points: Callable[[], Iterable[tuple[Tensor | float, Tensor]]], square: bool = False
+    ) -> tuple[Tensor, ...]:
+        """Sums of the gradients at other frames, (T, N, 3, S, S): sum_k w_k g_k, and sum_k w_k g_k^2 if `square`.
+
+        One pass per point, so that memory does not grow with their number. Needs POINTS.
+
+        Args:
+            key: identifies the points: methods with equal keys share the result.
+            points: the weight w_k, a number or a tensor (N, 3, S, S), and the normalized frames of each point.
+            square: whether the second sum is needed.
+        """
+        for kept in {square, True}:
+            if (key, kept) in self._of_points:
+                return self._of_points[key, kept]
+        assert self.network.whole is not None
+        targets = self.targets()
+        sums = [torch.zeros((targets.shape[1], *self.pixels().shape), device=targets.device) for _ in range(1 + square)]
+        for weight, point in points():
+            with torch.enable_grad():
+                leaf = point.detach().requires_grad_()
+                logits = self.network.whole(leaf)[-1]
+            for t, gradient in enumerate(_pulled(logits, targets, [leaf])):
+                sums[0][t] += weight * gradient[0]
+                if square:
+                    sums[1][t] += weight * gradient[0].square()
+        return self._of_points.setdefault((key, square), tuple(sums))
+
+    def bias_gradients(self, visit: Callable[[int, Tensor, Tensor], None]) -> tuple[Tensor, ...]:
+        """Pass the gradients with respect to the network's biases to `visit`. Needs BIASES.
+
+        The network is the exported one, with BatchNorm folded into convolutions.
+
+        Args:
+            visit: called with t, a bias (C,) and the gradient of score t with respect to the output that the bias is
+                added to: (N, C, h, w), or (N, ..., C) of a linear layer.
+
+        Returns:
+            Gradients (N, 3, S, S) of each of T scores with respect to the normalized frame.
+        """
+        assert self.network.graph is not None
+        with torch.enable_grad():
+            leaf = self.network.normalize(self.frames).requires_grad_()
+            (*_, logits), outputs = biases_of(self.network.graph, leaf)
+        current = 0
+        for bias, output in outputs:
+            output.register_hook(lambda gradient, bias=bias: visit(current, bias, gradient))  # type: ignore[no-untyped-call]
+        parts = []
+        for gradient in _pulled(logits, self.targets(), [leaf]):
+            parts.append(gradient[0])
+            current += 1
+        return tuple(parts)
+
+    # about the network as it was loaded
+
+    def module(self) -> torch.nn.Module:
+        """The network as it was loaded, on the device. Needs MODULE."""
+        assert self.network.module is not None
+        return self.network.module
+
+    @property
+    def alone(self) -> Lock:
+        """A lock to hold while `module` is called with hooks or changes, which all threads would see."""
+        return self.network.alone
+
+    # passes
+
+    @cached_property
+    def _pixels(self) -> Tensor:
+        return self.network.normalize(self.frames)
+
+    @cached_property
+    def _passed(self) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Outputs of the layers, and the logits, of the one pass that everything about the frames themselves shares."""
+        network = self.network
+        recorded = bool(network.need & (Need.PIXELS | Need.GRADIENTS | Need.CONTRASTS))
+        if network.whole is not None:
+            with torch.set_grad_enabled(recorded):
+                *outputs, logits = network.whole(self._pixels.requires_grad_(recorded))
+            return tuple(outputs), logits
+        assert network.trunk is not None
+        output = network.trunk(self.frames)
+        if network.weight is not None and network.bias is not None:
+            (layer,) = network.layers.values()
+            return (output,), torch.addmm(network.bias, layer.to_grid(output).mean((2, 3)), network.weight.t())
+        assert network.head is not None
+        with torch.set_grad_enabled(recorded):
+            output = output.clone().requires_grad_(recorded)
+            *outputs, logits = network.head(output)
+        return (output, *outputs), logits
+
+    @property
+    def _outputs(self) -> dict[str, Tensor]:
+        return dict(zip(self.network.layers, self._passed[0], strict=True))
+
+    @cached_property
+    def _grids(self) -> dict[str, Tensor]:
+        return {name: self.network.layers[name].to_grid(out.detach()) for name, out in self._outputs.items()}
+
+    @cached_property
+    def _gradients(self) -> dict[str, tuple[Tensor, ...]]:
+        """Gradients of each score with respect to what is needed: by layer, and to the pixels under an empty name."""
+        need, wanted = self.network.need, {}
+        if need & Need.PIXELS:
+            wanted[""] = self._pixels
+        if need & Need.GRADIENTS:
+            wanted |= self._outputs
+        # logits first: pixels must have been recorded
+        logits, targets = self._passed[1], self.targets()
+        parts = list(_pulled(logits, targets, list(wanted.values()), keep=bool(need & Need.CONTRASTS)))
+        return dict(zip(wanted, zip(*parts, strict=True), strict=True))
+
+    def _contrasted(self, layer: str, contrast: Tensor) -> list[Tensor]:
+        logits, output = self._passed[1], self._outputs[layer]
+        with torch.enable_grad():
+            scores = [(logits * weights).sum() for weights in contrast.unbind(1)]
+        return [torch.autograd.grad(score, output, retain_graph=True)[0] for score in scores]
+
+    def _logits_of(self, frames: np.ndarray) -> Tensor:
+        """Logits of other frames, uint8, in one pass forward."""
+        network = self.network
+        with torch.no_grad():
+            if network.whole is not None:
+                return network.whole(network.normalize(frames))[-1]  # type: ignore[no-any-return]
+            assert network.trunk is not None
+            output = network.trunk(frames)
+            if network.head is not None:
+                return network.head(output)[-1]  # type: ignore[no-any-return]
+            (layer,) = network.layers.values()
+            return self.head(layer.to_grid(output))
+
+    def _layer(self, name: str | None) -> Layer:
+        return next(iter(self.network.layers.values())) if name is None else self.network.layers[name]
+
+
+def _pulled(logits: Tensor, targets: Tensor, leaves: list[Tensor], keep: bool = False) -> Iterator[tuple[Tensor, ...]]:
+    """Gradients of each explained class's logit with respect to some tensors, one backward pass per class."""
+    count = targets.shape[1]
+    for t in range(count):
+        with torch.enable_grad():
+            score = logits.gather(1, targets[:, t : t + 1]).sum()
+        yield torch.autograd.grad(score, leaves, retain_graph=keep or t < count - 1)

@@ -1,0 +1,37 @@
+"""Biases of a flat graph, and the outputs that they are added to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from saliency_pipeline.saliency.engine.split import call, constant
+
+aten = torch.ops.aten
+# operators that add a bias, and the position of the bias among their arguments
+_PLACES = {aten.conv2d.default: 2, aten.linear.default: 2, aten.addcmul.default: 0}
+
+
+def biases_of(graph: fx.GraphModule, frames: Tensor) -> tuple[tuple[Tensor, ...], list[tuple[Tensor, Tensor]]]:
+    """Run a flat graph; its results, and every bias (C,) with the output that it is part of.
+
+    BatchNorm is folded: its shift is the bias of the convolution before it, or of an affine map of its own. Other
+    constants that are added (positions of a transformer, biases of layer norms) are not included.
+    """
+    values: dict[fx.Node, Any] = {}
+    outputs: list[tuple[Tensor, Tensor]] = []
+    for node in graph.graph.nodes:
+        if node.op == "placeholder":
+            values[node] = frames
+        elif node.op == "get_attr":
+            values[node] = constant(graph, node)
+        elif node.op == "output":
+            return tuple(values[source] for source in node.args[0]), outputs
+        else:
+            values[node] = call(node, values)
+            place = _PLACES.get(node.target)
+            if place is not None and place < len(node.args) and isinstance(node.args[place], fx.Node):
+                outputs.append((values[node.args[place]].flatten(), values[node]))
+    raise ValueError("the graph has no output")

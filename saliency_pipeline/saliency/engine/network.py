@@ -1,0 +1,80 @@
+"""`Network`: the parts of a split network that the methods of a run need, on their device, shared by all threads."""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+from torch import Tensor, fx, nn
+
+from saliency_pipeline.models.source.source import SourceModel
+from saliency_pipeline.saliency.engine.backends import Normalize, Placement, Trunk, make_trunk, placed
+from saliency_pipeline.saliency.engine.layers import Layer
+from saliency_pipeline.saliency.engine.mixed import MixedNetwork
+from saliency_pipeline.saliency.engine.need import Need
+from saliency_pipeline.saliency.engine.split import SplitNetwork, heads
+
+# what only a pass that autograd records can answer
+RECORDED = Need.PIXELS | Need.POINTS
+
+
+class Network:
+    """A network on its device, with all that some needs take. Nothing in it changes, so that threads may share it.
+
+    Attributes:
+        layers: the explained layers by name, in the order in which they run.
+        size: S, side of the frame in pixels.
+        batch: B, frames per pass.
+        need: what it was placed for.
+        placement: backend, precision, device and streams.
+        normalize: frames (N, S, S, 3) uint8 to (N, 3, S, S) float32 on the device.
+        whole: normalized frames to (each layer's output, logits), for backward passes; None if nothing needs it.
+        trunk: frames uint8 to the first layer's output; None where `whole` runs instead.
+        head: that output to (each later layer's output, logits); None where the network is not cut.
+        weight: rows (K, C) of a linear head; None where there is none, or where gradients pass through it anyway.
+        bias: (K,), as `weight`.
+        graph: the exported network, float32; None unless BIASES are needed.
+        module: the network as it was loaded; None unless MODULE is needed.
+        heads: for each layer at which the network can be cut, its output to (…, logits); empty unless HEAD is needed.
+        alone: held by a method while it works on `module`.
+    """
+
+    def __init__(self, source: SourceModel, split: SplitNetwork, need: Need, placement: Placement) -> None:
+        device = placement.device
+        self.layers: dict[str, Layer] = {layer.name: layer for layer in split.layers}
+        self.size, self.batch, self.need, self.placement = source.preprocessing.size, split.batch, need, placement
+        self.normalize = Normalize(source.preprocessing, device)
+        self.whole: nn.Module | None = None
+        self.trunk: Trunk | None = None
+        self.head: nn.Module | None = None
+        self.weight: Tensor | None = None
+        self.bias: Tensor | None = None
+        self.graph: fx.GraphModule | None = None
+        self.module: nn.Module | None = None
+        self.heads: dict[str, nn.Module]
+        self.alone = threading.Lock()
+        if split.trunk is None or need & RECORDED:
+            self.whole = _recorded(split, placement)
+        else:
+            self.trunk = make_trunk(split.trunk, source.preprocessing, split.batch, placement, split.cache_key)
+            if split.linear:
+                self.weight, self.bias = (values.to(device) for values in (split.linear.weight, split.linear.bias))
+        if split.head is not None and not (self.trunk and split.linear):
+            self.head = placed(split.head, device)
+        self.heads = {}
+        if need & Need.HEAD and self.weight is None:
+            self.heads = {name: placed(head, device) for name, head in heads(split).items()}
+        if need & Need.BIASES and isinstance(split.whole, fx.GraphModule):
+            self.graph = placed(split.whole, device)
+        if need & Need.MODULE:
+            self.module = placed(source.module, device)
+        if device.startswith("cuda"):
+            # Other streams read the weights.
+            torch.cuda.synchronize(device)
+
+
+def _recorded(split: SplitNetwork, placement: Placement) -> nn.Module:
+    """The whole network for backward passes; bf16 means the backward pass alone, never the forward pass."""
+    if placement.precision == "bf16" and split.trunk is not None and split.head is not None:
+        return placed(MixedNetwork(split.trunk, split.head), placement.device)
+    return placed(split.whole, placement.device)
