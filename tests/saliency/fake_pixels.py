@@ -26,15 +26,20 @@ class LinearNetwork(nn.Module):
         return self.fc.weight[classes].unflatten(2, (3, self.size, self.size))
 
 
-class Convolutions(nn.Sequential):
+class Convolutions(nn.Module):
     """Two convolutions with biases, activations as modules that are used once, pooling and a linear layer."""
 
-    def __init__(self, activation: type[nn.Module] = nn.ReLU) -> None:
+    def __init__(self, activation: Callable[[], nn.Module] = nn.ReLU) -> None:
+        super().__init__()
         torch.manual_seed(1)
         first, second = nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(5, 6, 3, stride=2)
-        pool = (nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 4))
-        super().__init__(first, activation(), second, activation(), *pool)
+        self.layers = nn.Sequential(first, activation(), second, activation(), nn.AdaptiveAvgPool2d(2))
+        self.fc = nn.Linear(24, 4)
         self.double().eval().requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # captum's LRP has no rule for nn.Flatten
+        return self.fc(self.layers(x).flatten(1))
 
 
 class FakeAnswers:
@@ -110,11 +115,12 @@ class FakeAnswers:
     def bias_gradients(self, visit: Callable[[int, Tensor, Tensor], None]) -> Tensor:
         self.passes += 1
         outputs: list[tuple[Tensor, Tensor]] = []
+
+        def note(layer: nn.Module, _: object, output: Tensor) -> None:
+            outputs.append((layer.bias[(...,) + (None,) * (output.ndim - 2)], output))
+
         layers = [module for module in self.network.modules() if getattr(module, "bias", None) is not None]
-        hooks = [
-            layer.register_forward_hook(lambda layer, _, output: outputs.append((layer.bias, output)))
-            for layer in layers
-        ]
+        hooks = [layer.register_forward_hook(note) for layer in layers]
         leaf = self.pixels().requires_grad_()
         with torch.enable_grad():
             scores = self.scores(self.forward(leaf)).sum(0)

@@ -92,16 +92,18 @@ def captum_names() -> tuple[str, ...]:
     perturb each color of each pixel on its own. So are attributions of layers and neurons, and those that need
     baselines.
     """
-    import captum.attr as attr
+    import captum.attr
 
+    base = captum.attr.GradientAttribution
+    kinds: dict[str, Any] = {
+        name: kind
+        for name, kind in sorted(vars(captum.attr).items())
+        if inspect.isclass(kind) and issubclass(kind, base) and kind is not base
+    }
     return tuple(
         name
-        for name, kind in sorted(vars(attr).items())
-        if inspect.isclass(kind)
-        and issubclass(kind, attr.GradientAttribution)
-        and kind is not attr.GradientAttribution
-        and _required(kind.__init__) in ({"self", "model"}, {"self", "forward_func"})
-        and _required(kind.attribute) == {"self", "inputs"}
+        for name, kind in kinds.items()
+        if _required(kind) in ({"model"}, {"forward_func"}) and _required(kind.attribute) == {"self", "inputs"}
     )
 
 
@@ -115,6 +117,6 @@ def _copied(module: nn.Module) -> nn.Module:
     """A copy for captum to put hooks on, as other threads use the network, and without in-place activations."""
     network = copy.deepcopy(module)
     for part in network.modules():
-        if getattr(part, "inplace", False):
-            part.inplace = False
+        if "inplace" in vars(part):
+            vars(part)["inplace"] = False
     return network

@@ -61,10 +61,9 @@ def decompose(ask: Answers) -> tuple[Tensor, Tensor]:
     sums = torch.zeros(shape, dtype=torch.float64, device=pixels.device)
 
     def visit(t: int, bias: Tensor, gradient: Tensor) -> None:
-        on_grid = gradient.ndim == 4
-        term = gradient * (bias[:, None, None] if on_grid else bias)
+        term = gradient * bias
         sums[:, t] += term.flatten(1).sum(1, dtype=torch.float64)
-        if on_grid:
+        if bias.ndim > 1:
             # channels are summed first: interpolation is linear
             total = scaled(term).sum(1, keepdim=True)
             maps[:, t] += torch.nn.functional.interpolate(

@@ -47,7 +47,7 @@ def smilkov(gradients: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _PixelGradient(Method):
+class PixelGradient(Method):
     """A method that needs the gradient at the frame itself."""
 
     needs = Need.PIXELS
@@ -65,7 +65,7 @@ class _PixelGradient(Method):
 
 
 @dataclass(frozen=True)
-class Gradient(_PixelGradient):
+class Gradient(PixelGradient):
     """Gradient of the logit, its largest absolute value over the colors: max_c |dy/dx_c|, (N, T, S, S), >= 0."""
 
     name = "gradient"
@@ -77,7 +77,7 @@ class Gradient(_PixelGradient):
 
 
 @dataclass(frozen=True)
-class GradientSmilkov(_PixelGradient):
+class GradientSmilkov(PixelGradient):
     """Gradient of the logit, sum of its absolute values over the colors: sum_c |dy/dx_c|, (N, T, S, S), >= 0."""
 
     name = "gradient-smilkov"
@@ -89,7 +89,7 @@ class GradientSmilkov(_PixelGradient):
 
 
 @dataclass(frozen=True)
-class InputXGradient(_PixelGradient):
+class InputXGradient(PixelGradient):
     """Input times gradient: sum_c x_c dy/dx_c of the normalized frame x, (N, T, S, S), signed.
 
     It is 0 wherever a pixel has the mean color of the source model's normalization. Shrikumar et al.,

@@ -99,29 +99,29 @@ class ExpectedGradients(Method):
         return sums.sum(2).transpose(0, 1)
 
     def residuals(self, ask: Answers, maps: Tensor) -> Tensor:
-        images = torch.stack([chosen for chosen, _ in self._draws(ask)])
+        background, batch = ask.background(), len(ask.keys)
+        draws = np.stack([images for images, _ in self._draws(ask, len(background))])
         # each image once, in batches of N as the network takes them
-        used, positions = images.unique(return_inverse=True)
-        padded = torch.cat([used, used[:1].expand(-len(used) % len(ask.keys))])
-        logits = torch.cat([ask.forward(ask.background()[part]) for part in padded.split(len(ask.keys))])
-        end = torch.stack([logits[position] for position in positions]).mean(0)
+        used = np.unique(draws)
+        padded = np.pad(used, (0, -len(used) % batch), mode="edge")
+        parts = [ask.forward(background[padded[i : i + batch]]) for i in range(0, len(padded), batch)]
+        places = np.searchsorted(used, draws)
+        end = torch.cat(parts)[places].mean(0)
         return _residuals(maps, ask.scores(), ask.scores(end))
 
-    def _draws(self, ask: Answers) -> Iterator[tuple[Tensor, Tensor]]:
-        """Index (N,) of a background image and position (N, 1, 1, 1) on the path for each of the samples."""
-        background = ask.background()
-        count = len(background)
+    def _draws(self, ask: Answers, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Index (N,) of one of `count` images and position (N, 1, 1, 1) on the path, for each of the samples."""
         for k in range(self.samples):
-            drawn = [(int(rng.integers(count)), rng.random()) for rng in ask.random(self.name, self.seed, k)]
-            indices, positions = (torch.tensor(values, device=background.device) for values in zip(*drawn, strict=True))
-            yield indices, positions.to(background.dtype)[:, None, None, None]
+            drawn = [(rng.integers(count), rng.random()) for rng in ask.random(self.name, self.seed, k)]
+            images, positions = (np.array(values) for values in zip(*drawn, strict=True))
+            yield images, positions[:, None, None, None]
 
     def _points(self, ask: Answers) -> Iterator[tuple[Tensor, Tensor]]:
         pixels, background = ask.pixels(), ask.background()
-        for indices, position in self._draws(ask):
-            start = background[indices]
+        for images, positions in self._draws(ask, len(background)):
+            start = background[images]
             way = pixels - start
-            yield way / self.samples, start + position * way
+            yield way / self.samples, start + torch.from_numpy(positions).to(way) * way
 
 
 def blurred(pixels: Tensor, deviation: float) -> Tensor:

@@ -39,7 +39,7 @@ def test_the_map_is_the_sum_of_all_channels_of_all_terms() -> None:
 
     def visit(t: int, bias: Tensor, gradient: Tensor) -> None:
         if gradient.ndim == 4:
-            terms.append((t, gradient * bias[None, :, None, None]))
+            terms.append((t, gradient * bias))
 
     inputs = ask.bias_gradients(visit)
     terms += [(t, gradient * ask.pixels()) for t, gradient in enumerate(inputs)]

@@ -78,7 +78,7 @@ def test_expected_gradients_are_captums_from_the_same_numbers(monkeypatch: pytes
     import captum.attr
 
     ask, method = FakeAnswers(Convolutions(), FRAMES, (1,), background=OTHERS), ExpectedGradients(samples=4)
-    draws = list(method._draws(ask))
+    draws = [tuple(map(torch.from_numpy, draw)) for draw in method._draws(ask, 3)]
     # captum expands each frame to its samples in turn
     images = torch.stack([chosen for chosen, _ in draws], 1).flatten()
     positions = torch.stack([position.flatten() for _, position in draws], 1).flatten()
