@@ -22,7 +22,7 @@ class FullGrad(Method):
     z_l is the output that a bias b_l is added to, psi the absolute value, scaled to [0, 1] over all channels of an
     image, and up bilinear interpolation to the frame with aligned corners, as in the authors' code. Biases are those of
     the exported network, whose BatchNorm is folded into the convolutions. Those of outputs without a grid, such as the
-    last linear layer's, are left out of the map.
+    last linear layer's, are left out of the map; those of tokens, as in transformers, altogether.
 
     The residual is not that of the map but of the decomposition before psi, sum x dy/dx + sum_l b_l dy/dz_l - y: 0 if
     the network is made of linear layers, ReLU and pooling; otherwise (ReLU6, SiLU, GELU, attention) it shows how much
@@ -61,9 +61,13 @@ def decompose(ask: Answers) -> tuple[Tensor, Tensor]:
     sums = torch.zeros(shape, dtype=torch.float64, device=pixels.device)
 
     def visit(t: int, bias: Tensor, gradient: Tensor) -> None:
+        if len(gradient) != len(pixels) or gradient.ndim not in (2, 4):
+            return  # tokens or windows, whose first dimension is not the frame
         term = gradient * bias
         sums[:, t] += term.flatten(1).sum(1, dtype=torch.float64)
-        if bias.ndim > 1:
+        if gradient.ndim == 4:
+            if bias.ndim == 1:
+                term = term.permute(0, 3, 1, 2)
             # channels are summed first: interpolation is linear
             total = scaled(term).sum(1, keepdim=True)
             maps[:, t] += torch.nn.functional.interpolate(
