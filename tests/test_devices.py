@@ -13,10 +13,11 @@ from saliency_pipeline.devices import capabilities, computes_bf16, device_name, 
 from saliency_pipeline.models.preprocessing import Preprocessing
 from saliency_pipeline.models.trained.choices import FUSIONS
 from saliency_pipeline.models.trained.two_branch import NetworkSpec, build_network
+from saliency_pipeline.saliency.engine.answers import Answers
 from saliency_pipeline.saliency.engine.backends import TorchTrunk
 from saliency_pipeline.saliency.targets import Target
 from saliency_pipeline.training.data.inputs import Inputs
-from tests.saliency.networks import library_explainer
+from tests.saliency.networks import library_explainer, noise
 
 
 @pytest.mark.parametrize(
@@ -85,15 +86,15 @@ def test_a_networks_forward_pass_stays_on_its_device(arch: str, fusion: str) -> 
 @pytest.mark.parametrize("target", [Target("fixed", index=3), Target("label", label_index=(5, 7))])
 def test_the_engine_stays_on_its_device(target: Target) -> None:
     explainer = library_explainer("test_resnet", ("gradcam",), target=target)
-    assert explainer.closed_form
-    assert isinstance(explainer.trunk, TorchTrunk)
+    network, labels = explainer.network, torch.zeros(2, dtype=torch.int64)
+    assert isinstance(network.trunk, TorchTrunk)
     with FakeTensorMode() as mode:
-        trunk = moved(explainer.trunk.run, mode)
-        explainer.weight, explainer.bias = (mode.from_tensor(t).to("cuda") for t in (explainer.weight, explainer.bias))
-        pixels = torch.zeros(2, 3, 64, 64, device="cuda")
-        logits, targets, maps = explainer._closed_form(trunk(pixels), torch.zeros(2, dtype=torch.int64))
-    assert {t.device.type for t in (logits, targets, *maps.values())} == {"cuda"}
-    assert maps["gradcam"].shape == (2, 1, *explainer.layer.grid)
+        trunk = moved(network.trunk.run, mode)
+        network.weight, network.bias = (mode.from_tensor(t).to("cuda") for t in (network.weight, network.bias))
+        network.trunk = lambda _: trunk(torch.zeros(2, 3, 64, 64, device="cuda"))
+        result = explainer._explained(Answers(network, noise(2), ("a", "b"), labels, target))
+    assert {t.device.type for t in (result.logits, result.targets, *result.maps.values())} == {"cuda"}
+    assert result.maps["gradcam"].shape == (2, 1, *explainer.layers[0].grid)
 
 
 def test_threads_stay_within_the_cores_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,13 +79,13 @@ def forward(images: Path, work: Path, options: dict[str, Any]) -> dict[str, Any]
     folder = work / f"plan-{time.time_ns()}"
     folder.mkdir()
     job, build = resolve(folder, GenerateConfig(**options), read_folder(images), 1, lambda _: None)
-    explainer = build()
+    network = build().network
     frames, device = frames_of(images, job.size, job.batch), job.placement.device
-    pixels = explainer.normalize(frames) if explainer.differentiates else None
+    pixels = network.normalize(frames)
 
     def run() -> object:
         with torch.no_grad():
-            output = explainer.trunk(frames) if pixels is None else explainer.whole(pixels)
+            output = network.trunk(frames) if network.trunk else network.whole(pixels)
         if device != "cpu":
             torch.cuda.synchronize(device)
         return output

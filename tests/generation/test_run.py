@@ -301,7 +301,7 @@ def test_an_output_folder_inside_the_images_is_refused(images: Path, tmp_path: P
         ({"model": "resnet5O"}, "did you mean"),
         ({"weights": "/nowhere.safetensors"}, "/nowhere.safetensors"),
         ({"layer": "layer9"}, "layer4"),
-        ({"methods": ("gradcma",)}, "choose from gradcam, gradient"),
+        ({"methods": ("gradcma",)}, "did you mean gradcam?"),
         ({"methods": ()}, "choose from gradcam, gradient"),
         ({"target": "no such class"}, "give an index"),
         ({"target": "top:0"}, "top:K with K from 1 on"),

@@ -142,7 +142,9 @@ def test_a_map_does_not_depend_on_the_batch_size(batch: int, backend: str) -> No
     methods, frames, placement = ("gradcam",), noise(5), Placement(backend, "fp32")
     wanted = library_explainer("test_resnet", methods, placement).explain(frames)
     source, layer = library_source("test_resnet"), library_split("test_resnet").layers[0]
-    same(Explainer(source, [layer], find_methods(methods), Target("predicted"), batch, placement).explain(frames), wanted)
+    same(
+        Explainer(source, [layer], find_methods(methods), Target("predicted"), batch, placement).explain(frames), wanted
+    )
 
 
 @pytest.mark.parametrize(

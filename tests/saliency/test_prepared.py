@@ -29,8 +29,8 @@ def explained(
     source: SourceModel, layer: str | None, methods: tuple[str, ...], placement: Placement
 ) -> tuple[Layer, Explanation]:
     chosen = prepared_layers(source, [layer] if layer else [])[0]
-    split = prepared_split(source, chosen, BATCH)
-    explainer = Explainer(source, chosen, find_methods(methods), PREDICTED, BATCH, placement, split)
+    split = prepared_split(source, [chosen], BATCH)
+    explainer = Explainer(source, [chosen], find_methods(methods), PREDICTED, BATCH, placement, split)
     return chosen, explainer.explain(noise(3, source.preprocessing.size))
 
 

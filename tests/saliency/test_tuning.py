@@ -300,7 +300,9 @@ def test_a_damaged_network_still_gets_a_placement(damage: float, monkeypatch: py
     network.conv.weight[0, 0, 0, 0] = damage
     monkeypatch.setattr(tuning, "measure_rate", lambda _explainer, _frames, _seconds: 10.0)
     source = own_source(network, 8, 7)
-    chosen, _ = choose_placement(source, [choose_layer(network, 8)], find_methods(["gradcam"]), noise(3, 8), batch=BATCH)
+    chosen, _ = choose_placement(
+        source, [choose_layer(network, 8)], find_methods(["gradcam"]), noise(3, 8), batch=BATCH
+    )
     assert chosen.device == "cpu"
 
 

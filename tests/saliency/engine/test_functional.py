@@ -161,7 +161,7 @@ def test_maps_are_those_of_pytorchs_own_decomposition(name: str, monkeypatch: py
     monkeypatch.setattr(split, "_functional", split._decomposed)
     splits.append(split_network(source.module, [layer], 64, BATCH))
     for methods, placement in ENGINES:
-        options = source, layer, find_methods(methods), PREDICTED, BATCH, placement
+        options = source, [layer], find_methods(methods), PREDICTED, BATCH, placement
         direct, general = (Explainer(*options, each).explain(noise(3)) for each in splits)
         assert np.array_equal(direct.prediction_score, general.prediction_score)
         for method in methods:

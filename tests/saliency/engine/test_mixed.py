@@ -132,7 +132,7 @@ def test_whole_networks_correlate_with_float64(name: str, size: int) -> None:
     explainer = library_explainer(name, ("gradient",), BACKWARD, size)
     frames = noise(BATCH, size)
     explanation = explainer.explain(frames)
-    pixels = explainer.normalize(frames).contiguous()
+    pixels = explainer.network.normalize(frames).contiguous()
     wanted = float64_gradient(explainer.source.module, pixels, explanation.targets)
     for got, exact in zip(explanation.maps["gradient"][:, 0], wanted, strict=True):
         assert pearson(got, exact) >= 0.999
@@ -143,7 +143,7 @@ def test_on_photographs_with_trained_weights_too() -> None:
     explainer = library_explainer("efficientnet_lite0", ("gradient",), BACKWARD, 224, weights="default")
     frames = photos()[:BATCH]
     explanation = explainer.explain(frames)
-    pixels = explainer.normalize(frames).contiguous()
+    pixels = explainer.network.normalize(frames).contiguous()
     wanted = float64_gradient(explainer.source.module, pixels, explanation.targets)
     for got, exact in zip(explanation.maps["gradient"][:, 0], wanted, strict=True):
         assert pearson(got, exact) >= 0.999

@@ -38,7 +38,9 @@ def test_linear_heads_are_proved(name: str, size: int) -> None:
     linear = split.linear
     assert linear is not None
     assert linear.weight.shape == (1000, split.layers[0].channels)
-    output, logits = WithActivations(library_source(name, size).module, [split.layers[0].name])(probe_frames(size, BATCH))
+    output, logits = WithActivations(library_source(name, size).module, [split.layers[0].name])(
+        probe_frames(size, BATCH)
+    )
     pooled = split.layers[0].to_grid(output).mean((2, 3))
     assert close(pooled @ linear.weight.T + linear.bias, logits, 1e-5)
 
