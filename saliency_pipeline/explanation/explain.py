@@ -152,7 +152,7 @@ class Explainer:
     ) -> Engine:
         """The engine for some methods; its network is one of those kept, or prepared."""
         for method in methods:
-            if background is None and getattr(method, "needs_background", False):
+            if background is None and method.needs_background:
                 raise SalpipeError(f"--method {method.name}: needs other images to compare with; explain several")
         layers, methods = explained_layers(self.source, methods, names)
         need = reduce(operator.or_, (method.needs for method in methods), Need.NOTHING)

@@ -21,7 +21,7 @@ from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.engine.split import SplitNetwork, WithActivations
 from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.methods.cam import GradCam
-from saliency_pipeline.saliency.methods.gradient import Gradient
+from saliency_pipeline.saliency.methods.gradient import PixelGradient
 from saliency_pipeline.saliency.methods.method import Method
 from saliency_pipeline.saliency.targets import Target
 
@@ -173,8 +173,9 @@ def _captum_map(
     if isinstance(method, GradCam) and method.layer is None and layers[0].layout == "nchw":
         cam = LayerGradCam(network, network.get_submodule(layers[0].name))
         return cast(Tensor, cam.attribute(pixels, target, relu_attributions=True))[:, 0]
-    if isinstance(method, Gradient):
-        return method.reduce(Saliency(network).attribute(pixels.clone().requires_grad_(), target, abs=False).detach())
+    if isinstance(method, PixelGradient):
+        signed = Saliency(network).attribute(pixels.clone().requires_grad_(), target, abs=False)
+        return method.formula(pixels, signed.detach())
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import cached_property
 from threading import Lock
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from saliency_pipeline.saliency.engine.need import Need
 from saliency_pipeline.saliency.engine.network import Network
 from saliency_pipeline.saliency.engine.random_numbers import generator
 from saliency_pipeline.saliency.targets import Target
+
+X = TypeVar("X")
 
 
 class Answers:
@@ -44,6 +47,7 @@ class Answers:
         self.network, self.frames, self.keys, self.labels = network, frames, keys, labels
         self.target, self.references = target, references
         self._of_points: dict[tuple[Hashable, bool], tuple[Tensor, ...]] = {}
+        self._kept: dict[Hashable, object] = {}
 
     # about the frames
 
@@ -198,8 +202,8 @@ class Answers:
         The network is the exported one, with BatchNorm folded into convolutions.
 
         Args:
-            visit: called with t, a bias (C,) and the gradient of score t with respect to the output that the bias is
-                added to: (N, C, h, w), or (N, ..., C) of a linear layer.
+            visit: called with t, a bias and the gradient of score t with respect to the output that the bias is added
+                to: (C, 1, 1) and (N, C, h, w), or (C,) and (N, ..., C) of a linear layer.
 
         Returns:
             Gradients (N, 3, S, S) of each of T scores with respect to the normalized frame.
@@ -216,6 +220,12 @@ class Answers:
             parts.append(gradient[0])
             current += 1
         return tuple(parts)
+
+    def once(self, key: Hashable, compute: Callable[[], X]) -> X:
+        """The value of `compute()`, which is called only the first time that a method asks with this key."""
+        if key not in self._kept:
+            self._kept[key] = compute()
+        return cast(X, self._kept[key])
 
     # about the network as it was loaded
 

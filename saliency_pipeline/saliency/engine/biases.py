@@ -15,7 +15,9 @@ _PLACES = {aten.conv2d.default: 2, aten.linear.default: 2, aten.addcmul.default:
 
 
 def biases_of(graph: fx.GraphModule, frames: Tensor) -> tuple[tuple[Tensor, ...], list[tuple[Tensor, Tensor]]]:
-    """Run a flat graph; its results, and every bias (C,) with the output that it is part of.
+    """Run a flat graph; its results, and every bias with the output that it is part of.
+
+    A bias is shaped as it is broadcast: (C, 1, 1) to outputs (N, C, h, w), (C,) to those of a linear layer.
 
     BatchNorm is folded: its shift is the bias of the convolution before it, or of an affine map of its own. Other
     constants that are added (positions of a transformer, biases of layer norms) are not included.
@@ -33,5 +35,6 @@ def biases_of(graph: fx.GraphModule, frames: Tensor) -> tuple[tuple[Tensor, ...]
             values[node] = call(node, values)
             place = _PLACES.get(node.target)
             if place is not None and place < len(node.args) and isinstance(node.args[place], fx.Node):
-                outputs.append((values[node.args[place]].flatten(), values[node]))
+                bias = values[node.args[place]]
+                outputs.append((bias[:, None, None] if node.target is aten.conv2d.default else bias, values[node]))
     raise ValueError("the graph has no output")

@@ -33,6 +33,7 @@ class Method:
         signed: whether values below 0 speak against the class.
         class_specific: whether maps explain a class; others store one map per image, whatever the targets.
         complete: whether the values of a map should sum to a known number; the difference is stored as residual.
+        needs_background: whether it compares each frame with other images of the data set.
     """
 
     name: ClassVar[str]
@@ -43,6 +44,7 @@ class Method:
     signed: ClassVar[bool] = False
     class_specific: ClassVar[bool] = True
     complete: ClassVar[bool] = False
+    needs_background: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_settings(self)

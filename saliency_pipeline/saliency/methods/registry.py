@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from saliency_pipeline.errors import OptionError, SalpipeError
-from saliency_pipeline.saliency.methods import cam, eigen, gradient
+from saliency_pipeline.saliency.methods import cam, captum_methods, eigen, full_gradient, gradient, image, path
 from saliency_pipeline.saliency.methods.method import Method
 from saliency_pipeline.settings import settings_of, types_of
 from saliency_pipeline.text import one_line
@@ -36,6 +35,15 @@ METHODS: dict[str, type[Method]] = {
         cam.FinerCam,
         gradient.Gradient,
         gradient.GradientSmilkov,
+        gradient.InputXGradient,
+        gradient.SmoothGrad,
+        path.IntegratedGradients,
+        path.ExpectedGradients,
+        full_gradient.FullGrad,
+        image.SpectralResidual,
+        image.Edges,
+        image.CenterPrior,
+        image.Random,
     )
 }
 """The methods of salpipe by name, in the order in which they are listed."""
@@ -94,9 +102,7 @@ def all_methods(broken: Callable[[SalpipeError], None] | None = None) -> dict[st
 def _parse(text: str) -> Method:
     text = ALIASES.get(text, text)
     if text.startswith(CAPTUM):
-        captum = importlib.import_module("saliency_pipeline.saliency.methods.captum_methods")
-        method: Method = captum.captum_method(text.removeprefix(CAPTUM))
-        return method
+        return captum_methods.Captum(text.removeprefix(CAPTUM))
     name, colon, items = text.partition(":")
     kind = METHODS.get(name) or _plug_in(name, text)
     values: dict[str, Any] = {}
