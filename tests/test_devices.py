@@ -92,7 +92,8 @@ def test_the_engine_stays_on_its_device(target: Target) -> None:
         trunk = moved(network.trunk.run, mode)
         network.weight, network.bias = (mode.from_tensor(t).to("cuda") for t in (network.weight, network.bias))
         network.trunk = lambda _: trunk(torch.zeros(2, 3, 64, 64, device="cuda"))
-        result = explainer._explained(Answers(network, noise(2), ("a", "b"), labels, target))
+        ask = Answers(network, noise(2), ("a", "b"), mode.from_tensor(labels), target)
+        result = explainer._explained(ask)
     assert {t.device.type for t in (result.logits, result.targets, *result.maps.values())} == {"cuda"}
     assert result.maps["gradcam"].shape == (2, 1, *explainer.layers[0].grid)
 
