@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 from saliency_pipeline.models.source.source import SourceModel
@@ -30,20 +29,12 @@ def explained_layers(
     """
     named = [method.layer for method in methods if isinstance(method, LayerMethod) and method.layer is not None]
     names = list(dict.fromkeys([*named, *requested]))
-    unnamed = any(isinstance(method, LayerMethod) and method.layer is None for method in methods)
-    if not names or not unnamed:
+    # what becomes one method per layer explains one layer, which it has to name where there are several
+    if not names or not any(len(method.for_layers(("first", "second"))) > 1 for method in methods):
         return prepared_layers(source, names), tuple(methods)
     default = requested[0] if requested else prepared_layers(source)[0].name
     names = list(dict.fromkeys([*names, default]))
     if len(names) == 1:
         return prepared_layers(source, names), tuple(methods)
-    pinned = {
-        each.canonical: each
-        for each in (
-            dataclasses.replace(method, layer=default)
-            if isinstance(method, LayerMethod) and method.layer is None
-            else method
-            for method in methods
-        )
-    }
+    pinned = {own.canonical: own for method in methods for own in method.for_layers((default, default))}
     return prepared_layers(source, names), tuple(pinned.values())

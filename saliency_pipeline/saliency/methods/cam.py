@@ -164,7 +164,9 @@ class LayerCam(LayerMethod):
     )
     paper = "doi:10.1109/TIP.2021.3089943"
     equals = f"gradcampp:normalized {LINEAR_HEAD}"
-    fuse: str = setting("none", "Combine the maps of several layers into one.", choices=("none", "max", "mean"))
+    fuse: str | None = setting(
+        None, "Combine the maps of several layers into one.", choices=("max", "mean"), default_text="one per layer"
+    )
 
     def formula(self, activations: Tensor, gradients: Tensor) -> Tensor:
         return (gradients.relu() * activations).sum(1).relu_()
@@ -173,22 +175,22 @@ class LayerCam(LayerMethod):
         return linear_grad_cam(activations, rows.relu())
 
     def maps(self, ask: Answers) -> Tensor:
-        if self.fuse == "none":
+        if self.fuse is None:
             return super().maps(ask)
         layers = (self.layer,) if self.layer else ask.layers
-        maps = [dataclasses.replace(self, fuse="none", layer=layer).maps(ask) for layer in layers]
+        maps = [dataclasses.replace(self, fuse=None, layer=layer).maps(ask) for layer in layers]
         grid = [max(m.shape[side] for m in maps) for side in (2, 3)]
         scaled = (torch.tanh(2 * m / _divisor(m.amax((2, 3), keepdim=True))) for m in maps)
         fused = torch.stack([interpolate(m, grid, mode="bilinear") for m in scaled])
         return fused.amax(0) if self.fuse == "max" else fused.mean(0)
 
     def shape(self, grids: Grids, size: int) -> tuple[int, int]:
-        if self.fuse == "none" or self.layer:
+        if self.fuse is None or self.layer:
             return super().shape(grids, size)
         return max(height for height, _ in grids.values()), max(width for _, width in grids.values())
 
     def for_layers(self, layers: tuple[str, ...]) -> tuple[Method, ...]:
-        return super().for_layers(layers) if self.fuse == "none" else (self,)
+        return super().for_layers(layers) if self.fuse is None else (self,)
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,7 @@ def test_fused_layer_cam(how: str) -> None:
 
 def test_layers_of_layer_cam() -> None:
     alone = LayerCam().for_layers(("first", "last"))
-    assert [method.canonical for method in alone] == ["layercam:fuse=none,layer=first", "layercam:fuse=none,layer=last"]
+    assert [method.canonical for method in alone] == ["layercam:layer=first", "layercam:layer=last"]
     assert alone[0].shape({"first": (8, 8), "last": (4, 4)}, 16) == (8, 8)
     ask = FakeAnswers(Pooled(linear=False), torch.zeros(1, 3, 16, 16).double(), ("first", "last"))
     one = LayerCam(fuse="max", layer="last")
