@@ -13,10 +13,10 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import sha256_of
 from saliency_pipeline.folders import check_output
 from saliency_pipeline.generation.config import GenerateConfig
-from saliency_pipeline.generation.plan import Plan, check_same_plan, plan_fields, stored_plan
+from saliency_pipeline.generation.plan import Plan, check_same_plan, code_of, plan_fields, stored_plan
 from saliency_pipeline.generation.resolve import check_model
 from saliency_pipeline.images.record import Catalogue
-from saliency_pipeline.models.source.registry import EMBEDDED
+from saliency_pipeline.models.source.registry import stored_name
 from saliency_pipeline.models.source.source import check_source
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.methods.registry import find_methods
@@ -98,7 +98,8 @@ def _check_options(folder: Path, config: GenerateConfig) -> None:
         settings = asdict(_as_stored(config))
         # only the model tells which weights these are, and only the hardware what `auto` is
         comparable = {name: value for name, value in settings.items() if name not in ("weights", "device")}
-        check_same_plan(folder, stored, {**stored.fields, **comparable, "methods": list(comparable["methods"])})
+        comparable |= code_of(comparable["model"]) | {"methods": list(comparable["methods"])}
+        check_same_plan(folder, stored, {**stored.fields, **comparable})
 
 
 def _followed_plan(folder: Path) -> Plan | None:
@@ -113,8 +114,8 @@ def _followed_plan(folder: Path) -> Plan | None:
 
 def _as_stored(config: GenerateConfig) -> GenerateConfig:
     """A configuration with the names under which its model and methods are stored."""
-    model = config.model if config.model == f"timm/{EMBEDDED}" else config.model.removeprefix("timm/")
-    return replace(config, model=model, methods=tuple(method.canonical for method in find_methods(config.methods)))
+    methods = tuple(method.canonical for method in find_methods(config.methods))
+    return replace(config, model=stored_name(config.model), methods=methods)
 
 
 def _weights_sha256(config: GenerateConfig, stored: Plan) -> str:

@@ -15,6 +15,7 @@ from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.files import write_if_absent
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.images.record import Catalogue, ImageRecord
+from saliency_pipeline.models.source.own import own_sha256
 from saliency_pipeline.saliency.engine.backends import BACKENDS, PRECISIONS
 from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.prepared import layer_from_json
@@ -118,6 +119,7 @@ def plan_fields(
     settings = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(config).items() if name != "weights"}
     return {
         **settings,
+        **code_of(config.model),
         "weights_sha256": weights_sha256,
         "classes": list(catalogue.classes),
         "images": len(catalogue),
@@ -126,6 +128,12 @@ def plan_fields(
         **({"selection": dict(catalogue.taken)} if catalogue.taken else {}),
         "versions": library_versions(backend),
     }
+
+
+def code_of(model: str) -> dict[str, str]:
+    """The hash of the code or description of one's own network, as a field of a plan; empty for a library's model."""
+    code = own_sha256(model)
+    return {} if code is None else {"code_sha256": code}
 
 
 def records_digest(catalogue: Catalogue) -> str:
@@ -208,7 +216,7 @@ def _differences(old: Mapping[str, object], new: Mapping[str, object], prefix: s
 
 
 def _shortened(name: str, a: object, b: object) -> tuple[str, str]:
-    if name in ("records", "weights_sha256"):
+    if name in ("records", "weights_sha256", "code_sha256"):
         return str(a)[:8], str(b)[:8]
     if isinstance(a, Sequence) and isinstance(b, Sequence) and len(str(a) + str(b)) > 120:
         return f"({len(a)})", f"({len(b)} others)"

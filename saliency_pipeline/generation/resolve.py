@@ -154,6 +154,7 @@ def _provenance(
         "model": source.name,
         "weights": source.weights,
         "weights_sha256": source.weights_sha256,
+        **({"code_sha256": source.code_sha256} if source.code_sha256 else {}),
         "layer": choices.layer.name,
         "size": p.size,
         "mean": list(p.mean),
