@@ -23,7 +23,7 @@ from saliency_pipeline.explanation.explanation import ClassScore, Explanation, E
 from saliency_pipeline.figures.pictures import Pixels
 from saliency_pipeline.images.decode import decode_frame
 from saliency_pipeline.images.in_memory import frame_of
-from saliency_pipeline.models.source.registry import EMBEDDED
+from saliency_pipeline.models.source.registry import EMBEDDED, is_own
 from saliency_pipeline.models.source.source import SourceModel, load_source
 from saliency_pipeline.saliency.engine.backends import Placement
 from saliency_pipeline.saliency.engine.layers import Layer
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     Image = str | os.PathLike[str] | PIL.Image.Image | npt.NDArray[Any] | torch.Tensor
     """An image: its file, or as `images.in_memory.frame_of` takes it."""
 
+    Model = str | os.PathLike[str] | SourceModel | torch.nn.Module
+    """A source model: its name, the model itself, or a network."""
+
 _KEPT = 4
 
 
@@ -62,9 +65,11 @@ class Explainer:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | SourceModel = EMBEDDED,
+        model: Model = EMBEDDED,
         *,
         weights: str | os.PathLike[str] = "default",
+        preprocessing: object = None,
+        classes: Sequence[str] | None = None,
         size: int | None = None,
         fit: str = "crop",
         device: str = "auto",
@@ -72,8 +77,10 @@ class Explainer:
         """Load the source model.
 
         Args:
-            model: name of a source model, as for `load_source`, or the source model.
-            weights: its weights, as for `load_source`.
+            model: name of a source model, as for `load_source`, the source model, or a network (`nn.Module`).
+            weights: weights of a model by name, as for `load_source`.
+            preprocessing: that of a network, as for `source_from_module`.
+            classes: names of the classes of a network.
             size: side of the frame in pixels; that of the source model by default.
             fit: how an image becomes square: `crop`, `pad` or `squash`.
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -82,7 +89,7 @@ class Explainer:
             SalpipeError: the model, its weights or the device is not available.
         """
         self.device = str(find_device(device))
-        source = model if isinstance(model, SourceModel) else load_source(os.fspath(model), os.fspath(weights))
+        source = _source(model, os.fspath(weights), preprocessing, classes)
         if size is not None and (isinstance(size, bool) or size < 1):
             raise OptionError(f"--size {size}: use a whole number from 1 on")
         self.source = source.with_size(operator.index(size)) if size is not None else source
@@ -197,11 +204,13 @@ class Explainer:
 def explain(
     images: Image,
     method: str | Method | Sequence[str | Method] = ...,
-    model: str | os.PathLike[str] | SourceModel = ...,
+    model: Model = ...,
     target: str | int = ...,
     layer: str | Sequence[str] | None = ...,
     *,
     weights: str | os.PathLike[str] = ...,
+    preprocessing: object = ...,
+    classes: Sequence[str] | None = ...,
     size: int | None = ...,
     fit: str = ...,
     device: str = ...,
@@ -212,11 +221,13 @@ def explain(
 def explain(
     images: list[Any] | tuple[Any, ...],
     method: str | Method | Sequence[str | Method] = ...,
-    model: str | os.PathLike[str] | SourceModel = ...,
+    model: Model = ...,
     target: str | int = ...,
     layer: str | Sequence[str] | None = ...,
     *,
     weights: str | os.PathLike[str] = ...,
+    preprocessing: object = ...,
+    classes: Sequence[str] | None = ...,
     size: int | None = ...,
     fit: str = ...,
     device: str = ...,
@@ -226,11 +237,13 @@ def explain(
 def explain(
     images: Image | list[Any] | tuple[Any, ...],
     method: str | Method | Sequence[str | Method] = METHOD,
-    model: str | os.PathLike[str] | SourceModel = EMBEDDED,
+    model: Model = EMBEDDED,
     target: str | int = "predicted",
     layer: str | Sequence[str] | None = None,
     *,
     weights: str | os.PathLike[str] = "default",
+    preprocessing: object = None,
+    classes: Sequence[str] | None = None,
     size: int | None = None,
     fit: str = "crop",
     device: str = "auto",
@@ -244,11 +257,13 @@ def explain(
             these; see `images.in_memory.frame_of`.
         method: name of a saliency method with parameters or without, `NAME[:key=value,...]`, or a list of these; see
             `salpipe methods`.
-        model: name of a source model, as for `load_source`, or the source model.
+        model: name of a source model, as for `load_source`, the source model, or a network (`nn.Module`).
         target: class that is explained: `predicted`, `top:K`, an index, a WordNet id or a name.
         layer: name of the explained layer or a list; by default the last one that the whole signal passes through.
             Methods that explain layers have one map per layer of a list.
-        weights: weights of the source model, as for `load_source`.
+        weights: weights of a model by name, as for `load_source`.
+        preprocessing: that of a network, as for `source_from_module`; by default its own, as timm sets it.
+        classes: names of the classes of a network.
         size: side of the frame in pixels; that of the source model by default.
         fit: how an image becomes square: `crop`, `pad` or `squash`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -266,18 +281,40 @@ def explain(
         explanation.maps["layercam"]  # (2, 7, 7) float32
         explanation.save("cat.html")
     """
-    arguments = (size, fit, device)
-    if isinstance(model, SourceModel) or os.path.exists(model) or str(weights) not in ("default", "none"):
-        # a file may change between two calls
-        explainer = Explainer(model, weights=weights, size=size, fit=fit, device=device)
+    of_library = weights in ("default", "none") and preprocessing is None and classes is None
+    if isinstance(model, str) and of_library and not is_own(model) and not os.path.exists(model):
+        explainer = _kept(model, os.fspath(weights), size, fit, device)
     else:
-        explainer = _kept(os.fspath(model), str(weights), *arguments)
+        # a network, a factory or a file may change between two calls
+        explainer = Explainer(
+            model,
+            weights=weights,
+            preprocessing=preprocessing,
+            classes=classes,
+            size=size,
+            fit=fit,
+            device=device,
+        )
     return explainer.explain(images, method, target, layer)
 
 
 @lru_cache(maxsize=1)
 def _kept(model: str, weights: str, size: int | None, fit: str, device: str) -> Explainer:
     return Explainer(model, weights=weights, size=size, fit=fit, device=device)
+
+
+def _source(model: Model, weights: str, preprocessing: object, classes: Sequence[str] | None) -> SourceModel:
+    if isinstance(model, str | os.PathLike):
+        if preprocessing is not None or classes is not None:
+            raise OptionError(f"model {os.fspath(model)}: has its own preprocessing and classes; leave them out")
+        return load_source(os.fspath(model), weights)
+    if weights != "default":
+        raise OptionError(f"--weights {weights}: the model is no name and brings its weights; leave out --weights")
+    if isinstance(model, SourceModel):
+        return model
+    from saliency_pipeline.models.source.own import source_from_module
+
+    return source_from_module(model, preprocessing, classes=classes)
 
 
 def _methods(method: str | Method | Sequence[str | Method], layers: Sequence[str]) -> tuple[Method, ...]:

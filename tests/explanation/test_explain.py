@@ -160,6 +160,22 @@ def test_errors_are_one_line(explainer: Explainer, images: object, options: dict
     assert "\n" not in str(caught.value)
 
 
+def test_ones_own_network_is_explained(explainer: Explainer, photo: Path) -> None:
+    network = Tiny(CLASSES)
+    settings = {"input_size": (3, SIZE, SIZE), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear"}
+    names = [f"class {index}" for index in range(CLASSES)]
+    own = explain(photo, BOTH, model=network, preprocessing=settings, classes=names)
+    same(own, explainer.explain(photo, BOTH))
+    network.pretrained_cfg = settings
+    same(Explainer(network).explain(photo, BOTH), own)
+    with pytest.raises(SalpipeError, match="Tiny: "):
+        explain(photo, model=Tiny(CLASSES))
+    with pytest.raises(OptionError, match="--weights none: the model is no name and brings its weights"):
+        explain(photo, model=network, weights="none")
+    with pytest.raises(OptionError, match="model test_resnet: has its own preprocessing and classes; leave them out"):
+        explain(photo, model="test_resnet", classes=names)
+
+
 @pytest.mark.parametrize("size", [0, -1, True])
 def test_an_impossible_size_is_refused(size: int) -> None:
     with pytest.raises(OptionError, match="--size"):
