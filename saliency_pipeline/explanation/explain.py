@@ -25,6 +25,7 @@ from saliency_pipeline.images.decode import decode_frame
 from saliency_pipeline.images.in_memory import frame_of
 from saliency_pipeline.models.source.registry import EMBEDDED, is_own
 from saliency_pipeline.models.source.source import SourceModel, load_source
+from saliency_pipeline.saliency.capability import check_capable
 from saliency_pipeline.saliency.engine.backends import Placement
 from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.engine.need import Need
@@ -166,6 +167,8 @@ class Explainer:
         with self._lock:
             engine = self._engines.pop((layers, need), None)
             if engine is None:
+                # what fails in the module itself is reported when it runs
+                check_capable(self.source, [m for m in methods if not m.needs & Need.MODULE], layers, 1)
                 placement = Placement("torch", "fp32", self.device)
                 # a batch of one image, so that lists of any length are explained by the same network
                 split = prepared_split(self.source, layers, 1)

@@ -101,7 +101,9 @@ class Explainer:
         self.split = split or split_network(source.module, layers, source.preprocessing.size, batch)
         need = reduce(operator.or_, (method.needs for method in methods), Need.NOTHING)
         self.network = Network(source, self.split, need, placement)
-        self.at_once = self.network.weight is not None and not need & (Need.BIASES | Need.MODULE)
+        self.at_once = (
+            self.network.whole is None and self.network.weight is not None and not need & (Need.BIASES | Need.MODULE)
+        )
 
     def explain(
         self, frames: np.ndarray, labels: np.ndarray | None = None, keys: Sequence[str] | None = None

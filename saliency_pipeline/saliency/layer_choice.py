@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from saliency_pipeline.models.source.source import SourceModel
@@ -27,14 +28,13 @@ def explained_layers(
     Raises:
         SalpipeError: a name is no layer on a grid, or the network has none.
     """
-    named = [method.layer for method in methods if isinstance(method, LayerMethod) and method.layer is not None]
-    names = list(dict.fromkeys([*named, *requested]))
-    # what becomes one method per layer explains one layer, which it has to name where there are several
-    if not names or not any(len(method.for_layers(("first", "second"))) > 1 for method in methods):
+    unnamed = [method for method in methods if isinstance(method, LayerMethod) and method.layer is None]
+    names = list(dict.fromkeys([*(name for method in methods for name in method.explained()), *requested]))
+    if not names or not unnamed:
         return prepared_layers(source, names), tuple(methods)
     default = requested[0] if requested else prepared_layers(source)[0].name
-    names = list(dict.fromkeys([*names, default]))
-    if len(names) == 1:
-        return prepared_layers(source, names), tuple(methods)
-    pinned = {own.canonical: own for method in methods for own in method.for_layers((default, default))}
-    return prepared_layers(source, names), tuple(pinned.values())
+    layers = prepared_layers(source, list(dict.fromkeys([*names, default])))
+    if len(layers) == 1:
+        return layers, tuple(methods)
+    pinned = [dataclasses.replace(method, layer=default) if method in unnamed else method for method in methods]
+    return layers, tuple({method.canonical: method for method in pinned}.values())

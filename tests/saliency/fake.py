@@ -77,6 +77,8 @@ class FakeAnswers:
     def scores(self, logits: Tensor | None = None) -> Tensor:
         return (self.logits() if logits is None else logits).gather(1, self._targets)
 
+    recorded = False
+
     def activations(self, layer: str | None = None) -> Tensor:
         seen: list[Tensor] = []
         with replaced_output(self._module(layer), seen.append):

@@ -116,6 +116,11 @@ class Answers:
 
     # about layers
 
+    @property
+    def recorded(self) -> bool:
+        """Whether gradients pass through the layers anyway, on their way to the pixels or for want of a trunk."""
+        return self.network.whole is not None
+
     def activations(self, layer: str | None = None) -> Tensor:
         """Output of a layer on its grid (N, C, h, w); of the first layer without a name. Needs ACTIVATIONS."""
         return self._grids[self._layer(layer).name]
@@ -123,8 +128,7 @@ class Answers:
     def rows(self, layer: str | None = None, contrast: Tensor | None = None) -> Tensor | None:
         """Rows (N, T, C) of a linear head for the explained classes, or None where the head is no linear one.
 
-        The head is then global average pooling and one linear layer: dy_t/dA_kij = row_tk / (h w). Where gradients
-        pass through the layer on their way to the pixels, there are none either.
+        The head is then global average pooling and one linear layer: dy_t/dA_kij = row_tk / (h w).
 
         Args:
             layer: see `activations`.
@@ -147,7 +151,7 @@ class Answers:
             contrast: see `rows`; needs CONTRASTS.
         """
         place = self._layer(layer)
-        if (rows := self.rows(layer, contrast)) is not None:
+        if not self.recorded and (rows := self.rows(layer, contrast)) is not None:
             h, w = place.grid
             return tuple((row / (h * w))[:, :, None, None].expand(-1, -1, h, w) for row in rows.unbind(1))
         own = self._gradients[place.name] if contrast is None else self._contrasted(place.name, contrast)

@@ -30,8 +30,8 @@ class Network:
         normalize: frames (N, S, S, 3) uint8 to (N, 3, S, S) float32 on the device.
         whole: normalized frames to (each layer's output, logits), for backward passes; None if nothing needs it.
         trunk: frames uint8 to the first layer's output; None where `whole` runs instead.
-        head: that output to (each later layer's output, logits); None where the network is not cut.
-        weight: rows (K, C) of a linear head; None where there is none, or where gradients pass through it anyway.
+        head: that output to (each later layer's output, logits); None beside `whole` and where it is linear.
+        weight: rows (K, C) of a linear head; None where there is none.
         bias: (K,), as `weight`.
         graph: the exported network, float32; None unless BIASES are needed.
         module: the network as it was loaded; None unless MODULE is needed.
@@ -57,9 +57,9 @@ class Network:
             self.whole = _recorded(split, placement)
         else:
             self.trunk = make_trunk(split.trunk, source.preprocessing, split.batch, placement, split.cache_key)
-            if split.linear:
-                self.weight, self.bias = (values.to(device) for values in (split.linear.weight, split.linear.bias))
-        if split.head is not None and not (self.trunk and split.linear):
+        if split.linear:
+            self.weight, self.bias = (values.to(device) for values in (split.linear.weight, split.linear.bias))
+        if split.head is not None and self.trunk and not split.linear:
             self.head = placed(split.head, device)
         self.heads = {}
         if need & Need.HEAD and self.weight is None:

@@ -153,8 +153,8 @@ class XGradCam(LayerMethod):
 class LayerCam(LayerMethod):
     """LayerCAM: ReLU(sum_k ReLU(g_k) A_k), maps (N, h, w) >= 0 (Jiang et al., IEEE TIP 2021).
 
-    With `fuse` the maps M of all layers become one on the finest grid: the maximum, as in the paper, or the mean of
-    tanh(2 M / max M) (equation 9), up-sampled bilinearly. Its values are in [0, 1).
+    With `fuse` the maps M of several layers (`layer=a+b`) become one on the finest grid: the maximum, as in the paper,
+    or the mean of tanh(2 M / max M) (equation 9), up-sampled bilinearly. Its values are in [0, 1).
     """
 
     name = "layercam"
@@ -177,20 +177,20 @@ class LayerCam(LayerMethod):
     def maps(self, ask: Answers) -> Tensor:
         if self.fuse is None:
             return super().maps(ask)
-        layers = (self.layer,) if self.layer else ask.layers
-        maps = [dataclasses.replace(self, fuse=None, layer=layer).maps(ask) for layer in layers]
+        maps = [dataclasses.replace(self, fuse=None, layer=layer).maps(ask) for layer in self.explained(ask.layers[:1])]
         grid = [max(m.shape[side] for m in maps) for side in (2, 3)]
         scaled = (torch.tanh(2 * m / _divisor(m.amax((2, 3), keepdim=True))) for m in maps)
         fused = torch.stack([interpolate(m, grid, mode="bilinear") for m in scaled])
         return fused.amax(0) if self.fuse == "max" else fused.mean(0)
 
     def shape(self, grids: Grids, size: int) -> tuple[int, int]:
-        if self.fuse is None or self.layer:
-            return super().shape(grids, size)
-        return max(height for height, _ in grids.values()), max(width for _, width in grids.values())
+        own = [grids[layer] for layer in self.explained(tuple(grids)[:1])]
+        return max(height for height, _ in own), max(width for _, width in own)
 
     def for_layers(self, layers: tuple[str, ...]) -> tuple[Method, ...]:
-        return super().for_layers(layers) if self.fuse is None else (self,)
+        if self.fuse is None or self.layer is not None or len(layers) < 2:
+            return super().for_layers(layers)
+        return (dataclasses.replace(self, layer="+".join(layers)),)
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,10 @@ class Method:
         """The method, once per layer of several that were requested if it explains layers."""
         return (self,)
 
+    def explained(self, layers: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """Names of the layers that it explains: its own, or else `layers`."""
+        return ()
+
     def describe(self) -> dict[str, object]:
         """Description of the method in every shard."""
         description: dict[str, object] = {"level": self.level, "convention": self.convention, "paper": self.paper}
@@ -105,7 +109,8 @@ class LayerMethod(Method):
     """A method that explains a layer on a grid, from its activations A and gradients dy/dA.
 
     A subclass has `formula`; where the head is average pooling and one linear layer, the gradient at each cell is
-    known without a backward pass, and `closed_form`, if a subclass has one, is used instead.
+    known without a backward pass, and `closed_form`, if a subclass has one, is used instead unless a backward pass to
+    the pixels runs anyway.
     """
 
     needs = Need.ACTIVATIONS | Need.GRADIENTS
@@ -120,13 +125,17 @@ class LayerMethod(Method):
         return None
 
     def maps(self, ask: Answers) -> Tensor:
-        activations, rows = ask.activations(self.layer), ask.rows(self.layer)
+        activations = ask.activations(self.layer)
+        rows = None if ask.recorded else ask.rows(self.layer)
         if rows is not None and (maps := self.closed_form(activations, rows)) is not None:
             return maps
         return torch.stack([self.formula(activations, g) for g in ask.gradients(self.layer)], 1)
 
     def shape(self, grids: Grids, size: int) -> tuple[int, int]:
         return grids[self.layer] if self.layer else next(iter(grids.values()))
+
+    def explained(self, layers: tuple[str, ...] = ()) -> tuple[str, ...]:
+        return layers if self.layer is None else tuple(self.layer.split("+"))
 
     def for_layers(self, layers: tuple[str, ...]) -> tuple[Method, ...]:
         if self.layer is not None or len(layers) < 2:

@@ -1,0 +1,53 @@
+"""What a network must be for a method: checked before any image is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import fx
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.models.source.source import SourceModel
+from saliency_pipeline.saliency.engine.backends import Placement
+from saliency_pipeline.saliency.engine.layers import Layer
+from saliency_pipeline.saliency.engine.need import Need
+from saliency_pipeline.saliency.explainer import Explainer
+from saliency_pipeline.saliency.methods.method import Method
+from saliency_pipeline.saliency.prepared import prepared_split
+from saliency_pipeline.saliency.targets import Target
+
+# what some networks cannot answer; everything else works on all that have a layer on a grid
+LIMITED = Need.HEAD | Need.BIASES | Need.MODULE
+
+
+def check_capable(source: SourceModel, methods: Sequence[Method], layers: Sequence[Layer], batch: int) -> None:
+    """Refuse methods that cannot explain a network.
+
+    Args:
+        source: the source model.
+        methods: what is to be computed.
+        layers: all explained layers, in the order in which they run.
+        batch: frames per batch.
+
+    Raises:
+        SalpipeError: a method that needs the head alone, where the network cannot be cut at its layer; one that needs
+            the exported network, where it cannot be exported; or one that fails on a gray frame.
+    """
+    limited = [method for method in methods if method.needs & LIMITED]
+    if not limited:
+        return
+    split = prepared_split(source, layers, batch)
+    for method in limited:
+        label = f"--method {method.canonical}"
+        own = [layer for layer in layers if layer.name in method.explained((layers[0].name,))]
+        if method.needs & Need.HEAD and not (split.linear or (split.head and all(layer.clean for layer in own))):
+            raise SalpipeError(
+                f"{label}: {source.name} cannot be cut at {own[0].name}; use a layer that the whole signal passes "
+                "through, or another method"
+            )
+        if method.needs & Need.BIASES and not isinstance(split.whole, fx.GraphModule):
+            raise SalpipeError(f"{label}: {source.name} cannot be exported; use another method")
+        if method.needs & Need.MODULE:
+            gray = np.full((1, source.preprocessing.size, source.preprocessing.size, 3), 128, np.uint8)
+            Explainer(source, layers, [method], Target("predicted"), batch, Placement(), split).explain(gray)
