@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.source.source import SourceModel
 from saliency_pipeline.saliency.engine.answers import Answers
 from saliency_pipeline.saliency.engine.backends import Placement
@@ -93,8 +94,15 @@ class Explainer:
             background: (M, S, S, 3) uint8, other images of the data set, for methods that need them.
 
         Raises:
-            SalpipeError: where the backend is not installed or does not fit the device.
+            SalpipeError: where the backend is not installed or does not fit the device, or a method needs a background
+                and there is none.
         """
+        for method in methods:
+            if method.needs_background and background is None:
+                raise SalpipeError(
+                    f"--method {method.canonical}: compares an image with others of its data set; explain a data set "
+                    "with 'salpipe generate', or use integrated-gradients"
+                )
         self.source, self.layers, self.methods, self.target = source, tuple(layers), tuple(methods), target
         self.batch, self.placement, self.background = batch, placement, background
         self.local = threading.local()

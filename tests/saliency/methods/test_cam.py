@@ -193,14 +193,15 @@ def test_finer_cam_without_weight_is_grad_cam() -> None:
 def test_fused_layer_cam(how: str) -> None:
     layers = ("first", "last")
     ask = FakeAnswers(Pooled(linear=False), numbers(2, 3, 16, 16), layers)
-    method = LayerCam(fuse=how)
+    (method,) = LayerCam(fuse=how).for_layers(layers)
+    assert method.canonical == f"layercam:fuse={how},layer=first+last"
     maps = [LayerCam(layer=layer).maps(ask)[:, 0] for layer in layers]
     scaled = [torch.tanh(2 * m / m.amax((1, 2), keepdim=True)).numpy() for m in maps]
     fused = method.maps(ask).numpy()
     for n in range(2):
         both = np.stack([scaled[0][n], reference.bilinear(scaled[1][n], 8, 8)])
         np.testing.assert_allclose(fused[n, 0], both.max(0) if how == "max" else both.mean(0), atol=1e-12)
-    assert method.for_layers(layers) == (method,)
+    assert method.for_layers(("other", "last")) == (method,)
     assert method.shape({"first": (8, 8), "last": (4, 4)}, 16) == (8, 8)
 
 
