@@ -172,7 +172,7 @@ class Explainer:
                 placement = Placement("torch", "fp32", self.device)
                 # a batch of one image, so that lists of any length are explained by the same network
                 split = prepared_split(self.source, layers, 1)
-                engine = Engine(self.source, layers, methods, target, 1, placement, split)
+                engine = Engine(self.source, layers, methods, target, 1, placement, split, background)
             self._engines[layers, need] = engine
             while len(self._engines) > _KEPT:
                 self._engines.popitem(last=False)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from saliency_pipeline.models.source.source import SourceModel
-from saliency_pipeline.saliency.engine.layers import Layer
+from saliency_pipeline.saliency.engine.layers import Layer, NoGridError
 from saliency_pipeline.saliency.methods.method import LayerMethod, Method
 from saliency_pipeline.saliency.prepared import prepared_layers
 
@@ -22,14 +22,20 @@ def explained_layers(
         requested: names of layers; of several, `find_methods` has made one method per layer.
 
     Returns:
-        The layers in the order in which they run, at least one; and the methods. Only where there are several layers
-        and a method names none does the method change.
+        The layers in the order in which they run, none only if no method explains one and the network has none; and
+        the methods. Only where there are several layers and a method names none does the method change.
 
     Raises:
         SalpipeError: a name is no layer on a grid, or the network has none.
     """
     unnamed = [method for method in methods if isinstance(method, LayerMethod) and method.layer is None]
     names = list(dict.fromkeys([*(name for method in methods for name in method.explained()), *requested]))
+    if not names and not unnamed:
+        try:
+            return prepared_layers(source), tuple(methods)
+        except NoGridError:
+            # nothing explains a layer
+            return (), tuple(methods)
     if not names or not unnamed:
         return prepared_layers(source, names), tuple(methods)
     default = requested[0] if requested else prepared_layers(source)[0].name

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from skimage import data
+from torch import nn
 
 import saliency_pipeline
 from saliency_pipeline.errors import OptionError, SalpipeError
@@ -96,6 +97,15 @@ def test_networks_are_kept_for_other_methods_and_targets(
     assert list(explainer.explain(photo, METHODS["gradcam"]()).maps) == ["gradcam"]
 
 
+def test_images_are_compared_with_each_other_or_not_at_all(explainer: Explainer, photo: Path) -> None:
+    method = "expected-gradients:samples=3"
+    one, two = explainer.explain([photo, data.cat()], method)
+    assert one.map().shape == (SIZE, SIZE)
+    assert list(one.residuals) == list(two.residuals) == list(one.maps)
+    with pytest.raises(SalpipeError, match="--method expected-gradients: needs other images to compare with; explain"):
+        explainer.explain(photo, method)
+
+
 def test_a_few_networks_are_kept(photo: Path) -> None:
     explainer = Explainer(own_source(Tiny(CLASSES), SIZE, CLASSES))
     for layer in ("conv", "norm", "act", ["conv", "act"], None):
@@ -158,6 +168,15 @@ def test_errors_are_one_line(explainer: Explainer, images: object, options: dict
         explainer.explain(images, **options)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+def test_a_network_without_a_layer_on_a_grid_has_maps_of_pixels(photo: Path) -> None:
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, CLASSES))
+    explainer = Explainer(own_source(flat, SIZE, CLASSES))
+    explanation = explainer.explain(photo, ["gradient", "edges"])
+    assert [maps.shape for maps in explanation.maps.values()] == [(1, SIZE, SIZE)] * 2
+    with pytest.raises(SalpipeError, match="Sequential has no layer whose output lies on a grid"):
+        explainer.explain(photo, ["gradient", "gradcam"])
 
 
 def test_ones_own_network_is_explained(explainer: Explainer, photo: Path) -> None:

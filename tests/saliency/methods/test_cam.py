@@ -212,7 +212,7 @@ def test_layers_of_layer_cam() -> None:
     ask = FakeAnswers(Pooled(linear=False), torch.zeros(1, 3, 16, 16).double(), ("first", "last"))
     one = LayerCam(fuse="max", layer="last")
     torch.testing.assert_close(one.maps(ask), LayerCam(fuse="max").maps(FakeAnswers(ask.network, ask.pixels())))
-    with pytest.raises(OptionError, match="--fuse sum: choose from none, max, mean"):
+    with pytest.raises(OptionError, match="--fuse sum: choose from max, mean"):
         LayerCam(fuse="sum")
 
 
@@ -249,7 +249,10 @@ def test_the_engine_fuses_layers() -> None:
     explainer = Explainer(source, choose_layers(network, 16, layers), methods, Target("fixed", index=2), 2, FP32)
     explanation = explainer.explain(frames)
     ask = FakeAnswers(network, normalized(frames, source), layers, torch.full((2, 1), 2))
-    assert [method.canonical for method in methods][:2] == ["layercam:fuse=max", "ablationcam:layer=first"]
+    assert [method.canonical for method in methods][:2] == [
+        "layercam:fuse=max,layer=first+last",
+        "ablationcam:layer=first",
+    ]
     for method in methods:
         expected = method.maps(ask).numpy()
         assert expected.shape[2:] == method.shape({"first": (8, 8), "last": (4, 4)}, 16)
