@@ -1,12 +1,12 @@
 """A method of another package shows up in the command line, in shards and in the gallery."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
+from click.testing import CliRunner
 
+from saliency_pipeline.cli.main import salpipe
 from saliency_pipeline.shards.reader import ShardFolder
 from tests.gallery.test_page import Page
 from tests.generation.examples import COMMAND, photographs
@@ -42,30 +42,24 @@ class ColorContrast(Method):
 '''
 
 
-def test_a_method_of_a_package_works_everywhere(tmp_path: Path) -> None:
+def test_a_method_of_a_package_works_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(PACKAGE.splitlines()) <= 40
-    site = tmp_path / "site"
-    site.mkdir()
-    install(site, "contrast_package", {"color-contrast": "ColorContrast"}, PACKAGE)
+    (tmp_path / "site").mkdir()
+    install(tmp_path / "site", "contrast_package", {"color-contrast": "ColorContrast"}, PACKAGE)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.chdir(tmp_path)
     images = photographs(tmp_path / "photos", [f"{kind}/{n}.jpg" for kind in "ab" for n in range(2)])
 
-    def salpipe(*arguments: object) -> str:
-        path = os.pathsep.join([str(site), *filter(None, sys.path)])
-        process = subprocess.run(
-            [sys.executable, "-m", "saliency_pipeline.cli", *map(str, arguments)],
-            env={**os.environ, "PYTHONPATH": path},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
-        assert process.returncode == 0, process.stderr
-        return process.stdout
+    def run(*arguments: object) -> str:
+        result = CliRunner().invoke(salpipe, [*map(str, arguments)], catch_exceptions=False)
+        assert result.exit_code == 0, result.stderr
+        return result.stdout
 
-    assert "color-contrast  image" in salpipe("methods", "color*")
+    assert "color-contrast  image" in run("methods", "color*")
     method = "color-contrast:power=2"
-    salpipe("explain", images / "a/0.jpg", "--method", method, "-o", "picture.npz", *COMMAND[:6])
-    salpipe("generate", images, "-o", "shards", "--method", method, "--method", "gradcam", "--jobs", 2, *COMMAND)
-    salpipe("show", "shards", "-o", "gallery")
+    run("explain", images / "a/0.jpg", "--method", method, "-o", "picture.npz", *COMMAND[:6])
+    run("generate", images, "-o", "shards", "--method", method, "--method", "gradcam", *COMMAND)
+    run("show", "shards", "-o", "gallery")
 
     data = ShardFolder(tmp_path / "shards")
     assert list(data.methods) == ["color-contrast:power=2.0", "gradcam"]
