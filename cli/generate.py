@@ -88,6 +88,8 @@ def command(
     Examples:
       salpipe generate photos -o shards
       salpipe generate photos -o shards --model resnet50 --method gradcam --method gradient
+      salpipe generate photos -o shards --method layercam --layer blocks.2 --layer blocks.4
+      salpipe generate photos -o shards --method smoothgrad:samples=50,noise=0.2 --method smoothgrad
       salpipe generate photos -o shards --target top:3 --precision fp32
       salpipe generate photos -o shards --split 72/18/10 --dedupe drop-conflicts
       salpipe generate patients -o shards --split 72/18/10 --group-by 'patient[0-9]+'
@@ -116,7 +118,7 @@ def command(
         )
         if report.images_per_second:
             speed = f"{report.images_per_second:,.1f} images/s, {report.backend} {report.precision}"
-            echo(f"layer {report.layer}; {speed}; {report.seconds:,.1f} s in total")
+            echo(f"{run.with_names(report.layers)}; {speed}; {report.seconds:,.1f} s in total")
     limit, percent = max_rejects
     planned = report.images + report.rejects
     if report.rejects > (limit * planned / 100 if percent else limit):

@@ -27,7 +27,11 @@ from saliency_pipeline.text import shown
 @count_option
 @click.option("--key", "keys", multiple=True, metavar="KEY", help="Show this image; may be repeated.")
 @click.option("--class", "class_name", metavar="NAME", help="Show only images of this class.")
-@click.option("--method", metavar="NAME", help="Show only maps of this method.  [default: all]")
+@click.option(
+    "--method",
+    metavar="NAME",
+    help="Show only maps of this method, named with or without its parameters.  [default: all]",
+)
 @click.option("--random", is_flag=True, help="Sample images at random instead of evenly over the classes.")
 @seed_option("Random seed (--random).")
 @json_option

@@ -102,7 +102,7 @@ def test_shards_are_the_cpus_but_for_rounding(images: Path, tmp_path: Path) -> N
     report, ours = generated(images, tmp_path / "gpu", device="cuda")
     _, theirs = generated(images, tmp_path / "cpu", device="cpu")
     assert report.complete
-    assert ours.provenance["device"] == "cuda"
+    assert ours.provenance["settings"]["device"] == "cuda"
     for gpu, cpu in zip(ours, theirs, strict=True):
         assert gpu.key == cpu.key
         assert (gpu.image == cpu.image).all()

@@ -172,6 +172,8 @@ def _timm_folder(name: str, *, weights: bool) -> Path:
 def _unwrapped(module: nn.Module) -> nn.Module:
     """A network without the wrappers of DataParallel and torch.compile."""
     inner: Any = module
+    if isinstance(module, torch.jit.ScriptModule):
+        raise SalpipeError("TorchScript: its layers cannot be observed; give the module that it was compiled from")
     while isinstance(inner, _WRAPPERS) or isinstance(getattr(inner, "_orig_mod", None), nn.Module):
         inner = inner.module if isinstance(inner, _WRAPPERS) else inner._orig_mod
     assert isinstance(inner, nn.Module)
@@ -180,10 +182,14 @@ def _unwrapped(module: nn.Module) -> nn.Module:
 
 def _for_explaining(name: str, module: nn.Module) -> nn.Module:
     try:
-        return module.cpu().float().eval().requires_grad_(False)
-    except (RuntimeError, NotImplementedError) as error:
+        module = module.cpu().float().eval()
+        # one by one: a compiled module of TorchScript has no requires_grad_
+        for parameter in module.parameters():
+            parameter.requires_grad_(False)
+        return module
+    except (RuntimeError, NotImplementedError, ValueError) as error:
         raise SalpipeError(
-            f"{name}: cannot be had on the CPU in float32 ({one_line(error)}); load its weights"
+            f"{name}: cannot be had on the CPU in float32 ({one_line(error)}); initialize it first"
         ) from error
 
 
@@ -231,10 +237,15 @@ def _source(
             f"example {EXAMPLE}"
         )
     settings = preprocessing_from(name, preprocessing)
-    count = _logit_count(name, module, settings.size)
-    if count == 1:
+    scores = _scores(name, module, settings.size)
+    if len(scores) == 1:
         notes = (*notes, f"{name}: returns one score per image, so that every image is of class 0")
-    names, wnids = _named_classes(name, module, count, classes)
+    elif scores.min() >= 0 and abs(scores.sum() - 1) < 1e-4:
+        notes = (
+            *notes,
+            f"{name}: returns probabilities, which are explained in place of logits; leave out its softmax",
+        )
+    names, wnids = _named_classes(name, module, len(scores), classes)
     own = weights not in ("default", "none")
     sha256 = sha256_of(file) if own and file else state_sha256(module)
     label = file.name if own and file else weights
@@ -257,8 +268,8 @@ def _named_classes(
     return class_names(count)
 
 
-def _logit_count(name: str, module: nn.Module, size: int) -> int:
-    """Number of scores that a network returns for an image; raises SalpipeError if it does not return scores."""
+def _scores(name: str, module: nn.Module, size: int) -> Tensor:
+    """The scores (classes,) that a network returns for a gray image; raises SalpipeError if it returns none."""
     try:
         # no_grad as in `load_source`
         with torch.no_grad():
@@ -276,7 +287,7 @@ def _logit_count(name: str, module: nn.Module, size: int) -> int:
         raise SalpipeError(f"{name}: returns a tensor of shape {tuple(output.shape)} for one image; {wanted}")
     if output.dtype != torch.float32:
         raise SalpipeError(f"{name}: returns scores of {str(output.dtype).removeprefix('torch.')}; {wanted}")
-    return int(output.shape[1])
+    return output[0]
 
 
 def _kind(value: object) -> str:

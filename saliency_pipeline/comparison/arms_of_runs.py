@@ -12,6 +12,7 @@ from saliency_pipeline.comparison.arms import CANDIDATE, CONTROL, REFERENCE, Arm
 from saliency_pipeline.comparison.pairing import COMPUTED, SPLIT
 from saliency_pipeline.comparison.runs import Run
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.shards.methods import parsed
 from saliency_pipeline.training.config import OWN, option
 
 Options = Mapping[str, Any]
@@ -122,6 +123,7 @@ def _reference(name: str, by_name: Mapping[str, Options]) -> str:
 def _names(options: Sequence[Options], differing: Sequence[str]) -> list[str]:
     """The name of each run's arm: `baseline`, `half`, `half-mismatched`, with the other options that differ."""
     bases = [_base(own) for own in options]
+    methods = {own["method"] for own in options if own["method"] is not None}
     names = []
     for base, own in zip(bases, options, strict=True):
         alike = [one for other, one in zip(bases, options, strict=True) if other == base]
@@ -129,7 +131,7 @@ def _names(options: Sequence[Options], differing: Sequence[str]) -> list[str]:
         if "fusion" in differing and own["arch"] == "modulated":
             extra.append("fusion")
         extra += [field for field in ("init", "method", "start") if len({one[field] for one in alike}) > 1]
-        name = ",".join([base, *(f"{field}={_value(own[field])}" for field in extra)])
+        name = ",".join([base, *(f"{field}={_short(field, own[field], methods)}" for field in extra)])
         names.append(name if own["maps"] == OWN else f"{name}-{own['maps']}")
     return names
 
@@ -138,6 +140,14 @@ def _base(own: Options) -> str:
     if own["arch"] == _BASELINE:
         return f"{_BASELINE}-{_FULL}" if own["init"] == _FULL else _BASELINE
     return str(own["init"] if own["arch"] == "modulated" else own["arch"])
+
+
+def _short(field: str, value: Any, methods: set[str]) -> str:
+    """The value of an option in a name; of a method without its parameters, unless methods differ in these alone."""
+    if field != "method" or "=" not in str(value):
+        return _value(value)
+    name, _ = parsed(value)
+    return name if sum(parsed(method)[0] == name for method in methods) == 1 else value
 
 
 def _value(value: Any) -> str:

@@ -33,10 +33,11 @@ from saliency_pipeline.devices import computes_bf16, find_device, threads_within
 from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.folders import FolderLock, make_output
+from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.shards.flagged import flagged_shares
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.shards.summary import flagged_shares
 from saliency_pipeline.subsets.group_by import anchored
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.data.groups import Groups, check_same_groups, divided, find_groups
@@ -252,13 +253,17 @@ def _pairs_and_budgets(plan: Plan) -> str:
 
 def _origin(pairs: ShardFolder, plan: Plan) -> dict[str, Any]:
     """Origin of the pairs, without paths: the same comparison elsewhere gives the same results."""
-    source = pairs.provenance.get("source", {})
+    provenance = Provenance.from_json(pairs.provenance)
     return {
         "images": len(pairs),
         "frame": pairs.header.size,
         "method": plan.shared.method,
-        "source": {name: source.get(name) for name in ("model", "weights", "layer")},
-        "target": pairs.provenance.get("target"),
+        "source": {
+            "model": provenance.source.get("model"),
+            "weights": provenance.source.get("weights"),
+            "layer": ", ".join(provenance.layers),
+        },
+        "target": provenance.target,
     }
 
 

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,6 +15,8 @@ from saliency_pipeline.comparison.plan import PRETRAINING, Task
 from saliency_pipeline.comparison.runs import Run, is_finished, logged
 from saliency_pipeline.datasets.folder import read_folder
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.generation.config import GenerateConfig
+from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.generation.run import generate
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
@@ -134,10 +135,11 @@ def maps_seconds(pairs: ShardFolder, config: TrainConfig) -> float | None:
 
     Reading, decoding and writing are included, start-up is not.
     """
-    source, method = pairs.provenance.get("source", {}), chosen_method(replace(config, arch="modulated"), pairs)
-    if source.get("weights") not in ("embedded", "default"):
+    provenance, method = Provenance.from_json(pairs.provenance), chosen_method(replace(config, arch="modulated"), pairs)
+    settings = provenance.settings
+    if settings is None or settings.weights not in ("embedded", "default"):
         return None
-    options: dict[str, Any] = {"model": source.get("model"), "layer": source.get("layer"), "size": pairs.header.size}
+    layers, size = provenance.layers_for(str(method)), pairs.header.size
     rows = np.linspace(0, len(pairs) - 1, min(FRAMES, len(pairs))).astype(np.int64)
     try:
         with tempfile.TemporaryDirectory(prefix="salpipe-") as temporary:
@@ -145,9 +147,8 @@ def maps_seconds(pairs: ShardFolder, config: TrainConfig) -> float | None:
             images.mkdir()
             for row in rows.tolist():
                 Image.fromarray(pairs[row].image).save(images / f"{row}.jpg", quality=95)
-            report = generate(
-                read_folder(images, label_level=0), Path(temporary, "shards"), methods=(str(method),), **options
-            )
+            own = GenerateConfig(model=settings.model, layers=layers, methods=(str(method),), size=size)
+            report = generate(read_folder(images, label_level=0), Path(temporary, "shards"), own)
     except SalpipeError as error:
         logger.info("the cost of the maps could not be measured: %s", error)
         return None

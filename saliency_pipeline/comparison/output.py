@@ -160,7 +160,7 @@ def pictures_of(pairs: ShardFolder | None, config: TrainConfig) -> Pictures:
         except SalpipeError:
             return None
         maps = pair.maps.get(config.method or next(iter(pair.maps), ""))
-        if maps is None:
+        if maps is None or config.map_target >= len(maps):
             return None
         return jpeg(pair.image), jpeg(overlay(pair.image, maps[config.map_target]))
 

@@ -19,6 +19,7 @@ from saliency_pipeline.comparison.pretraining import (
 from saliency_pipeline.comparison.rules import Primary, Rules, choose_primary
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.images.record import Split
+from saliency_pipeline.shards.methods import stored_method
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 
@@ -138,9 +139,9 @@ def make_plan(
     """The plan of a comparison.
 
     Raises:
-        SalpipeError: an arm or a primary question that is not possible.
+        SalpipeError: an arm or a primary question that is not possible, or no maps of an arm's method.
     """
-    arms = with_pretrained(with_candidates(arms), config)
+    arms = with_pretrained(with_candidates([_with_stored_method(arm, pairs) for arm in arms]), config)
     if own := [arm.name for arm in arms if "lr" in arm.options and config.lrs]:
         raise OptionError(f"arm {own[0]}: has its own lr, and --lr names several; leave one of them out")
     splits = pairs.splits
@@ -154,6 +155,13 @@ def make_plan(
         bool((splits == Split.TEST).any()),
         choose_primary(config.primary, arms, [setting_name(text) for text in config.per_class]),
     )
+
+
+def _with_stored_method(arm: Arm, pairs: ShardFolder) -> Arm:
+    """The arm with the stored name of its method, if it names one."""
+    if (method := arm.options.get("method")) is None:
+        return arm
+    return replace(arm, options={**arm.options, "method": stored_method(pairs, method)})
 
 
 def setting_name(per_class: str) -> str:

@@ -54,7 +54,10 @@ def choose_primary(text: str | None, arms: Sequence[Arm], settings: Sequence[str
     candidates = [arm.name for arm in arms if arm.kind == CANDIDATE]
     if text is None:
         return Primary(candidates[0], FINAL, settings[-1]) if candidates else None
-    arm, _, measure = text.partition(":")
+    # the name of an arm of finished runs may have colons, in that of a method
+    arm, sign, measure = text.rpartition(":")
+    if text in candidates or not sign:
+        arm, measure = text, ""
     if arm not in candidates:
         raise OptionError(
             f"--primary {text}: {arm or 'no name'} is not a candidate; choose from {', '.join(candidates)}"

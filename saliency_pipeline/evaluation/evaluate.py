@@ -28,6 +28,7 @@ from saliency_pipeline.evaluation.predictions import (
 )
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output, make_subfolder
+from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.models.trained.trained import Trained, load_trained
 from saliency_pipeline.models.trained.training_images import TrainingImages
@@ -271,14 +272,14 @@ def _caveats(
             yield f"maps from elsewhere than in training: {'; '.join(differing)}"
 
 
-def _origin(provenance: Mapping[str, Any]) -> dict[str, str]:
+def _origin(stored: Mapping[str, Any]) -> dict[str, str]:
     """The entries of a provenance that decide the content of maps."""
-    source = _table(provenance, "source")
+    provenance = Provenance.from_json(stored)
     return {
-        "model": str(source.get("model")),
-        "weights": str(source.get("weights_sha256"))[:8],
-        "layer": str(source.get("layer")),
-        "target": str(provenance.get("target")),
+        "model": str(provenance.source.get("model")),
+        "weights": str(provenance.source.get("weights_sha256"))[:8],
+        "layer": ", ".join(provenance.layers),
+        "target": str(provenance.target),
     }
 
 

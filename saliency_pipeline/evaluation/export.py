@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation import OPSET
-from saliency_pipeline.evaluation.predictions import recorded_config
+from saliency_pipeline.evaluation.predictions import reads_signed_maps, recorded_config
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output
 from saliency_pipeline.models.preprocessing import Preprocessing
@@ -29,6 +29,7 @@ from saliency_pipeline.progress import Progress
 from saliency_pipeline.text import one_line
 from saliency_pipeline.training.data.batches import Batch
 from saliency_pipeline.training.data.inputs import Inputs
+from saliency_pipeline.training.data.maps import ABSOLUTE
 
 TOLERANCE = 1e-4
 """Largest difference from PyTorch, relative to the range of the logits."""
@@ -81,7 +82,8 @@ def export(run: Path | str, output: Path | str, *, opset: int = OPSET, progress:
     needs maps, `map`, float32 (N, 1, S, S), resized to the image (bilinear) and normalized as in training; it returns
     `logits`, float32 (N, classes). N is dynamic. Its metadata hold `classes` (a JSON list in the order of the logits),
     `method` (saliency method of the maps, or empty), `normalization` (JSON: `mean` and `std`, which the graph applies,
-    `interpolation` of the frames, `map`: normalization of the maps), `arch`, `backbone`, `network_sha256` and
+    `interpolation` of the frames, `map`: normalization of the maps, `map_absolute`: whether of their absolute values),
+    `arch`, `backbone`, `network_sha256` and
     `salpipe`.
 
     Args:
@@ -165,6 +167,7 @@ def _metadata(trained: Trained) -> dict[str, str]:
         "std": p.std,
         "interpolation": p.interpolation,
         "map": config.normalize if mapped else None,
+        "map_absolute": config.normalize in ABSOLUTE and reads_signed_maps(trained) if mapped else None,
     }
     return {
         "classes": json.dumps(trained.spec.classes),

@@ -6,9 +6,10 @@ import json
 import os
 import shutil
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -30,13 +31,16 @@ from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output, make_subfolder
 from saliency_pipeline.gallery import COUNT
 from saliency_pipeline.gallery.page import show
+from saliency_pipeline.generation.background import Frames, background_of, describe_background
 from saliency_pipeline.generation.config import GenerateConfig
+from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.generation.run import generate
 from saliency_pipeline.models.source.source import load_source
 from saliency_pipeline.models.source.weights import state_sha256
 from saliency_pipeline.models.trained.trained import Trained, load_trained, trained_file
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.engine.backends import computes_bf16_in, openvino_installed
+from saliency_pipeline.saliency.methods.registry import find_methods
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.tables import write_table
 from saliency_pipeline.training.leaks import reads_stored_maps
@@ -44,28 +48,6 @@ from saliency_pipeline.training.leaks import reads_stored_maps
 SHARDS = "shards"
 TABLE = "predictions.csv"
 DOCUMENT = "predictions.json"
-
-
-@dataclass(frozen=True)
-class _Recorded:
-    """Provenance of the frames and maps of training, and of their source model, as a network file records it."""
-
-    fit: str
-    max_pixels: int
-    target: str
-    precision: str
-    backend: str
-    device: str
-    model: str
-    weights: str
-    weights_sha256: str
-    layer: str
-    interpolation: str
-    jpeg_quality: int | None
-
-
-_OF_SHARDS = ("fit", "max_pixels", "target", "precision", "backend", "device")
-_OF_SOURCE = ("model", "weights", "weights_sha256", "layer", "interpolation")
 
 
 @dataclass(frozen=True)
@@ -133,7 +115,8 @@ def predict(
     make_output(folder)
     make_subfolder(folder / SHARDS)
     catalogue = read_images(images, "folders", ReadOptions(label_level=0), progress.note)
-    report = generate(catalogue, folder / SHARDS, config, progress=progress)
+    background = _background(trained, config, progress)
+    report = generate(catalogue, folder / SHARDS, config, background=background, progress=progress)
     pairs = ShardFolder(folder / SHARDS)
     if not len(pairs):
         raise SalpipeError(
@@ -172,29 +155,28 @@ def _maps_config(
     trained: Trained, run: str, weights: str | None, target: str | None, device: str, progress: Progress
 ) -> GenerateConfig:
     """The configuration of frames and maps like those of training."""
-    recorded = _recorded(trained)
-    frame: dict[str, Any] = {"size": trained.spec.size, "fit": recorded.fit, "max_pixels": recorded.max_pixels}
-    if recorded.jpeg_quality is not None:
-        # the frames of training were compressed
-        frame |= {"encoding": "jpeg", "jpeg_quality": recorded.jpeg_quality}
+    provenance, recorded = _recorded(trained)
+    settings = replace(recorded, size=trained.spec.size, device=device)
     if not trained.spec.needs_maps:
         if weights is not None:
             raise SalpipeError(f"{run}: needs no maps, so there is no source model; leave out --weights")
         if target is not None:
             raise OptionError(f"--target {target}: {run} needs no maps; leave it out")
-        return GenerateConfig(model=run, backend="torch", precision="fp32", device=device, **frame)
-    model, weights = _source(trained, recorded, weights)
-    backend, precision = _placement(recorded, device, progress)
-    return GenerateConfig(
+        own = GenerateConfig(model=run, backend="torch", precision="fp32")
+        names = ("model", "weights", "layers", "methods", "target", "backend", "precision")
+        return replace(settings, **{name: getattr(own, name) for name in names})
+    model, weights = _source(trained, provenance, settings, weights, progress.note)
+    method = str(recorded_config(trained).method)
+    backend, precision = _placement(provenance, recorded, device, progress)
+    return replace(
+        settings,
         model=model,
         weights=weights,
-        layer=recorded.layer,
-        methods=(str(recorded_config(trained).method),),
-        target=_target(trained, run, recorded.target, target, progress),
+        layers=provenance.layers_for(method),
+        methods=(method,),
+        target=_target(trained, run, settings.target, target, progress),
         backend=backend,
         precision=precision,
-        device=device,
-        **frame,
     )
 
 
@@ -220,36 +202,43 @@ def _target(trained: Trained, run: str, recorded: str, target: str | None, progr
     return "predicted"
 
 
-def _recorded(trained: Trained) -> _Recorded:
+def _recorded(trained: Trained) -> tuple[Provenance, GenerateConfig]:
     """How frames and maps of training were made.
 
     Raises:
         SalpipeError: the file of the network does not record it.
     """
     shards = trained.about.get("shards")
-    provenance = shards.get("provenance") if isinstance(shards, dict) else None
-    source = provenance.get("source") if isinstance(provenance, dict) else None
-    missing = ["source"]
-    if isinstance(provenance, dict) and isinstance(source, dict):
-        values: dict[str, Any] = {name: provenance.get(name) for name in _OF_SHARDS}
-        values |= {name: source.get(name) for name in _OF_SOURCE}
-        missing = [name for name, v in values.items() if not isinstance(v, int if name == "max_pixels" else str)]
-        if not missing:
-            quality = provenance.get("jpeg_quality")
-            return _Recorded(**values, jpeg_quality=quality if isinstance(quality, int) else None)
-    raise SalpipeError(
-        f"{trained.path}: does not record how the frames and maps of its shards were made (no {', '.join(missing)}); "
-        "train on shards of 'salpipe generate'"
-    )
+    provenance = Provenance.from_json(shards.get("provenance") if isinstance(shards, dict) else None)
+    recorded = {
+        "settings": provenance.settings,
+        "layers": provenance.layers,
+        "backend": provenance.backend,
+        "precision": provenance.precision,
+        "weights_sha256": provenance.source.get("weights_sha256"),
+    }
+    missing = [name for name, value in recorded.items() if not value]
+    if provenance.settings is None or missing:
+        raise SalpipeError(
+            f"{trained.path}: does not record how the frames and maps of its shards were made (no "
+            f"{', '.join(missing)}); train on shards of 'salpipe generate'"
+        )
+    return provenance, provenance.settings
 
 
-def _source(trained: Trained, recorded: _Recorded, weights: str | None) -> tuple[str, str]:
+def _source(
+    trained: Trained,
+    provenance: Provenance,
+    settings: GenerateConfig,
+    weights: str | None,
+    note: Callable[[str], None],
+) -> tuple[str, str]:
     """Name and weights of the source model of training, for `load_source`.
 
     Raises:
         SalpipeError: it is not available, or differs from that of training.
     """
-    model, then = recorded.model, recorded.weights
+    model, then = settings.model, settings.weights
     if then == "trained":
         model, weights = weights or model, "default"
         if not trained_file(model):
@@ -263,7 +252,7 @@ def _source(trained: Trained, recorded: _Recorded, weights: str | None) -> tuple
         )
     elif weights is None:
         weights = "none" if then == "none" else "default"
-    source, expected = load_source(model, weights), recorded.weights_sha256
+    source, expected = load_source(model, weights), str(provenance.source["weights_sha256"])
     # a file may hold the weights that the library had then
     if source.weights_sha256 != expected and state_sha256(source.module) != expected:
         which = model if weights in ("default", "none") else weights
@@ -271,13 +260,31 @@ def _source(trained: Trained, recorded: _Recorded, weights: str | None) -> tuple
             f"{which}: has other weights than the source model of training (SHA-256 {expected[:12]}…, here "
             f"{source.weights_sha256[:12]}…); give those with --weights PATH"
         )
+    if source.code_sha256 != provenance.source.get("code_sha256"):
+        note(f"{model}: its source has changed since training; restore it if the network is another")
     return model, weights
 
 
-def _placement(recorded: _Recorded, device: str, progress: Progress) -> tuple[str, str]:
+def _background(trained: Trained, config: GenerateConfig, progress: Progress) -> Frames | None:
+    """The images that the method compared with in training; None for other methods, or if these shards are gone."""
+    if not trained.spec.needs_maps or not any(method.needs_background for method in find_methods(config.methods)):
+        return None
+    shards = trained.about["shards"]
+    with suppress(SalpipeError):
+        background = background_of(ShardFolder(str(shards.get("path"))))
+        if describe_background(background) == Provenance.from_json(shards["provenance"]).background:
+            return background
+    progress.note(
+        f"{config.methods[0]}: compares with some of these images instead of those of training, whose shards are no "
+        f"longer at {shards.get('path')}"
+    )
+    return None
+
+
+def _placement(provenance: Provenance, settings: GenerateConfig, device: str, progress: Progress) -> tuple[str, str]:
     """Backend and precision of training, or the nearest available on this machine."""
-    backend, precision = recorded.backend, recorded.precision
-    same = recorded.device.partition(":")[0] == device.partition(":")[0]
+    backend, precision = str(provenance.backend), str(provenance.precision)
+    same = settings.device.partition(":")[0] == device.partition(":")[0]
     compiler = device != "cpu" or shutil.which(os.environ.get("CXX", "g++")) is not None
     available = {"torch": True, "openvino": device == "cpu" and openvino_installed(), "compile": same and compiler}
     here = (backend, precision) if available.get(backend) else ("torch", "fp32")

@@ -14,6 +14,7 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation import BATCH
 from saliency_pipeline.models.trained.trained import Trained
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.shards.methods import is_signed
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.statistics.metrics import TOP
 from saliency_pipeline.text import one_line
@@ -42,6 +43,15 @@ def recorded_config(trained: Trained) -> TrainConfig:
             f"{trained.path}: has no valid record of its options ({one_line(error)}); give a run that 'salpipe train' "
             "made"
         ) from error
+
+
+def reads_signed_maps(trained: Trained) -> bool:
+    """Return whether the maps that a network was trained with are of a method with signed values."""
+    shards, method = trained.about.get("shards"), recorded_config(trained).method
+    provenance = shards.get("provenance") if isinstance(shards, dict) else None
+    if not isinstance(provenance, dict) or method is None or not trained.spec.needs_maps:
+        return False
+    return is_signed(provenance, method)
 
 
 @torch.inference_mode()
@@ -81,6 +91,7 @@ def predict_probabilities(
             f"{', '.join(pairs.methods) or 'none'}); make them with 'salpipe generate --method {method}'"
         )
     dataset = PairDataset(pairs, rows, method, config.map_target, config.maps, config.run_seed)
+    transform = Transform(config.normalize, signed=reads_signed_maps(trained))
     network = trained.network.to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
     inputs = Inputs(trained.preprocessing, chosen)
     # never all logits at once as well: with many classes this array takes most of the memory
@@ -89,7 +100,7 @@ def predict_probabilities(
     parts = epoch_batches(np.arange(len(rows)), batch_size)
     progress.start(len(rows), "image", "classifying")
     try:
-        for part, batch in zip(parts, Prefetcher(dataset, Transform(config.normalize)).run(parts, 0), strict=True):
+        for part, batch in zip(parts, Prefetcher(dataset, transform).run(parts, 0), strict=True):
             images, maps, _ = inputs(batch)
             logits = network(images, maps).float().cpu().numpy()
             if not (finite := np.isfinite(logits).all(axis=1)).all():

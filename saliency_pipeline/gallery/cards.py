@@ -12,8 +12,10 @@ import numpy.typing as npt
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.figures.pictures import Pixels, data_uri, jpeg, resized
+from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.saliency.render import overlay
+from saliency_pipeline.shards.methods import is_signed, stored_method
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE, SEEN, SINGLE_COLOR
 from saliency_pipeline.shards.shard import Pair, Shard
@@ -32,11 +34,19 @@ _FLAGS = (
 
 @dataclass(frozen=True)
 class View:
-    """One map of every image: a method and the index of a target."""
+    """One map of every image.
+
+    Attributes:
+        method: method of the map.
+        target: index of the map among those of the method.
+        title: text that names the map.
+        signed: True if values below 0 speak against the class.
+    """
 
     method: str
     target: int
     title: str
+    signed: bool
 
     def map_of(self, pair: Pair) -> npt.NDArray[np.float32]:
         """The map of this view, (h, w)."""
@@ -50,13 +60,15 @@ class Overlay:
 
     Attributes:
         picture: the map over the image, a data URI.
-        explains: the explained class, unless it is the prediction shown.
+        explains: the explained class, unless it is the prediction shown; None as well where no class is explained.
+        class_agnostic: True if the map explains no class.
         signed: True if the map has negative values.
         flags: notes on the map.
     """
 
     picture: str
     explains: str | None
+    class_agnostic: bool
     signed: bool
     flags: tuple[str, ...]
 
@@ -75,22 +87,25 @@ class Card:
 
 
 def make_views(data: ShardFolder, method: str | None) -> list[View]:
-    """Views of all stored maps, or of those of one method.
+    """Views of all stored maps, or of those of one method, see `stored_method`; those of a method follow one another.
 
     Raises:
         SalpipeError: no maps, or none of this method.
     """
     if not data.methods:
         raise SalpipeError(f"{data.path} holds no saliency maps; run 'salpipe generate' with a method")
-    if method is not None and method not in data.methods:
-        raise SalpipeError(f"{data.path} holds no maps of '{method}'; it holds {', '.join(data.methods)}")
-    noun = "top" if str(data.provenance.get("target", "")).startswith("top:") else "target"
     views = []
-    for name in data.methods if method is None else (method,):
-        targets = data.header.maps[name].targets
-        titles = [f"{name} · {noun} {target + 1}" for target in range(targets)] if targets > 1 else [name]
-        views += [View(name, target, title) for target, title in enumerate(titles)]
+    for name in data.methods if method is None else (stored_method(data, method),):
+        targets, signed = data.header.maps[name].targets, is_signed(data.provenance, name)
+        titles = [f"{name} · {target_title(data, target)}" for target in range(targets)] if targets > 1 else [name]
+        views += [View(name, target, title, signed) for target, title in enumerate(titles)]
     return views
+
+
+def target_title(data: ShardFolder, target: int) -> str:
+    """Name of the map at an index among several of a method."""
+    noun = "top" if str(Provenance.from_json(data.provenance).target).startswith("top:") else "target"
+    return f"{noun} {target + 1}"
 
 
 def make_card(
@@ -120,7 +135,9 @@ def make_card(
         )
         flags = _flags(int(shard.flags(view.method, [row])[0, view.target]))
         signed = bool((view.map_of(pair) < 0).any())
-        overlays.append(Overlay(_embedded(picture, side), None if same else name, signed, flags))
+        agnostic = explained < 0
+        explains = None if same or agnostic else name
+        overlays.append(Overlay(_embedded(picture, side), explains, agnostic, signed, flags))
     height, width = pair.source_size
     card = Card(
         key=pair.key,

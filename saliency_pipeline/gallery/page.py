@@ -16,16 +16,20 @@ from saliency_pipeline.figures.pictures import Pixels, png, resized
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output
 from saliency_pipeline.gallery import COUNT
-from saliency_pipeline.gallery.cards import Card, Predictions, View, make_card, make_views
+from saliency_pipeline.gallery.cards import Card, Predictions, View, make_card, make_views, target_title
 from saliency_pipeline.gallery.selection import choose
+from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.saliency.render import colors, contact_sheet
 from saliency_pipeline.shards.reader import ShardFolder
 
 PAGE, CONTACT_SHEET = "gallery.html", "contact-sheet.png"
 
-# all JPEG files of a page; base64 makes them a third larger
-_PAGE_BYTES = 2_200_000
+# all JPEG files of a page with up to 4 pictures per image; base64 makes them a third larger
+_PAGE_BYTES, _PICTURES = 2_200_000, 4
+# with more they may take this many times as much
+_LARGER = 4
+_METHODS_NAMED = 3
 # at quality 82: photographs take up to 0.2, the speckles of pixel gradients 0.3
 _BYTES_PER_PIXEL = 0.3
 _SIDES = (112, 320)
@@ -72,7 +76,8 @@ def show(
         count: maximum number of images, spread evenly over the classes.
         keys: keys of the images to show instead, in this order.
         class_name: show images of this class only.
-        method: show the maps of this method only; all stored methods by default.
+        method: show the maps of this method only, by any spelling of its name, see `stored_method`; all stored methods
+            by default.
         random: sample the images, each equally likely.
         seed: random seed of the sample.
         predictions: returns the predictions to show for the image at an index of the data set; the source model's
@@ -93,8 +98,9 @@ def show(
     views = make_views(data, method)
     chosen = choose(data, count, keys=keys, class_name=class_name, random=random, seed=seed)
     make_output(output)
-    pictures = len(chosen) * (1 + len(views))
-    side = min(_side(_PAGE_BYTES / _BYTES_PER_PIXEL / pictures, _SIDES), data.header.size)
+    pictures = 1 + len(views)
+    page_bytes = _PAGE_BYTES * min(_LARGER, max(1, pictures / _PICTURES))
+    side = min(_side(page_bytes / _BYTES_PER_PIXEL / (len(chosen) * pictures), _SIDES), data.header.size)
     sheet_side = _side(_SHEET_PIXELS / (2 * len(chosen)), _SHEET_SIDES)
     cards, tiles = [], []
     for position in chosen:
@@ -115,6 +121,9 @@ def _write_page(path: Path, data: ShardFolder, views: Sequence[View], cards: Seq
     names = (
         [name for name in [*data.classes, None] if name in counts] if labeled else [n for n, _ in counts.most_common()]
     )
+    # the methods, each with the number of its first view and of its views
+    first = {view.method: number - view.target for number, view in enumerate(views)}
+    targets = Counter(view.method for view in views)
     return pages.write_page(
         path,
         pages.environment(__package__),
@@ -127,7 +136,12 @@ def _write_page(path: Path, data: ShardFolder, views: Sequence[View], cards: Seq
         numbers={name: number for number, name in enumerate(names)},
         grouped_by="Class" if labeled else "Predicted class",
         views=views,
-        legends=[_legend(any(card.overlays[number].signed for card in cards)) for number in range(len(views))],
+        methods=[(name, number, targets[name]) for name, number in first.items()],
+        targets=[target_title(data, target) for target in range(max(targets.values()))],
+        legends=[
+            _legend(view.signed or any(card.overlays[number].signed for card in cards))
+            for number, view in enumerate(views)
+        ],
     )
 
 
@@ -135,7 +149,7 @@ def _legend(signed: bool) -> tuple[str, str, str]:
     """Meaning of the weak end of the colors, the steps of a CSS gradient, and meaning of the strong end."""
     values = np.linspace(-1 if signed else 0, 1, 13, dtype=np.float32)
     steps = ", ".join(f"rgb({red} {green} {blue})" for red, green, blue in colors(values[None])[0].tolist())
-    return ("against", steps, "for") if signed else ("low", steps, "high")
+    return ("against the class", steps, "for it") if signed else ("low", steps, "high")
 
 
 def _group(card: Card, labeled: bool) -> str | None:
@@ -145,17 +159,19 @@ def _group(card: Card, labeled: bool) -> str | None:
 
 def _facts(data: ShardFolder, views: Sequence[View]) -> list[tuple[str, str]]:
     """Facts at the head of the page, as far as the provenance has them."""
-    provenance, source, size = data.provenance, data.source, data.header.size
+    provenance, source, size = Provenance.from_json(data.provenance), data.source, data.header.size
+    methods = list(dict.fromkeys(view.method for view in views))
     facts = {
         "Images": f"{len(data):,}",
         "Classes": f"{len(data.classes):,}" if data.classes else "",
         "Source model": _words(source.get("model")),
         "Weights": _words(source.get("weights")),
-        "Method": ", ".join(dict.fromkeys(view.method for view in views)),
-        "Layer": _words(source.get("layer")),
-        "Target": _words(provenance.get("target")),
-        "Precision": _words(provenance.get("precision")),
-        "Backend": _words(provenance.get("backend")),
+        "Method": ", ".join(methods) if len(methods) <= _METHODS_NAMED else "",
+        "Methods": f"{len(methods)}" if len(methods) > _METHODS_NAMED else "",
+        "Layer": _words(", ".join(provenance.layers)),
+        "Target": _words(provenance.target),
+        "Precision": _words(provenance.precision),
+        "Backend": _words(provenance.backend),
         "Frame": f"{size} × {size}",
     }
     return [(name, value) for name, value in facts.items() if value]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from saliency_pipeline.datasets.layout import ReadOptions
@@ -13,10 +13,18 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import sha256_of
 from saliency_pipeline.folders import check_output
 from saliency_pipeline.generation.config import GenerateConfig
-from saliency_pipeline.generation.plan import Plan, check_same_plan, code_of, plan_fields, stored_plan
-from saliency_pipeline.generation.resolve import check_model
+from saliency_pipeline.generation.plan import (
+    Plan,
+    check_same_plan,
+    code_of,
+    compared_settings,
+    identify_images,
+    identity_of,
+    library_versions,
+    stored_plan,
+)
+from saliency_pipeline.generation.resolve import check_model, stored_names
 from saliency_pipeline.images.record import Catalogue
-from saliency_pipeline.models.source.registry import stored_name
 from saliency_pipeline.models.source.source import check_source
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.methods.registry import find_methods
@@ -79,9 +87,14 @@ def refusal(catalogue: Catalogue, records: str, folder: Path, config: GenerateCo
     try:
         if (stored := _followed_plan(folder)) is None:
             return None
-        named = replace(_as_stored(config), device=str(find_device(config.device)))
-        weights = _weights_sha256(config, stored)
-        check_same_plan(folder, stored, plan_fields(named, catalogue, weights, records, stored.resolved.backend))
+        settings = replace(stored_names(config), device=str(find_device(config.device)))
+        images = identify_images(catalogue, records)
+        hashes = code_of(settings.model) | {"weights_sha256": _weights_sha256(config, stored)}
+        data = {"layout": catalogue.layout, **catalogue.taken}
+        versions = library_versions(stored.resolved.backend)
+        # images to compare with follow from the others
+        background = stored.record.get("background")
+        check_same_plan(folder, stored, identity_of(settings, images, hashes, data, versions, background))
     except SalpipeError as error:
         return str(error)
     return None
@@ -95,11 +108,9 @@ def _check_options(folder: Path, config: GenerateConfig) -> None:
         SalpipeError: the plan cannot be read, or a method is unknown.
     """
     if stored := _followed_plan(folder):
-        settings = asdict(_as_stored(config))
-        # only the model tells which weights these are, and only the hardware what `auto` is
-        comparable = {name: value for name, value in settings.items() if name not in ("weights", "device")}
-        comparable |= code_of(comparable["model"]) | {"methods": list(comparable["methods"])}
-        check_same_plan(folder, stored, {**stored.fields, **comparable})
+        # only the hardware tells what `auto` is
+        settings = replace(stored_names(config), device=stored.settings.device)
+        check_same_plan(folder, stored, {**stored.identity, **compared_settings(settings), **code_of(settings.model)})
 
 
 def _followed_plan(folder: Path) -> Plan | None:
@@ -112,12 +123,6 @@ def _followed_plan(folder: Path) -> Plan | None:
     return stored_plan(folder)
 
 
-def _as_stored(config: GenerateConfig) -> GenerateConfig:
-    """A configuration with the names under which its model and methods are stored."""
-    methods = tuple(method.canonical for method in find_methods(config.methods))
-    return replace(config, model=stored_name(config.model), methods=methods)
-
-
 def _weights_sha256(config: GenerateConfig, stored: Plan) -> str:
     """The hash of the requested weights: that of the plan unless they are evidently others."""
     if config.weights not in ("default", "none"):
@@ -125,7 +130,6 @@ def _weights_sha256(config: GenerateConfig, stored: Plan) -> str:
             return sha256_of(Path(config.weights))
         except OSError as error:
             raise SalpipeError(f"{config.weights}: {error.strerror}; check its permissions") from error
-    source = stored.provenance["source"]
-    before = source["weights"] if isinstance(source, dict) else None
+    before = stored.settings.weights
     same = before == config.weights or (config.weights == "default" and before in ("embedded", "trained"))
-    return str(stored.fields.get("weights_sha256")) if same else config.weights
+    return str(stored.identity["weights_sha256"]) if same else config.weights

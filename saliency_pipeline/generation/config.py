@@ -26,16 +26,18 @@ class GenerateConfig:
         "Weights of the source model: pretrained, random, or a file (.safetensors or a checkpoint of torch.save).",
         metavar="default|none|PATH",
     )
-    layer: str | None = setting(
-        None,
-        "Layer that is explained.",
+    layers: tuple[str, ...] = setting(
+        (),
+        "Layer that is explained. May be repeated: one map per layer and layer method.",
+        option="layer",
         metavar="NAME",
         default_text="the last one that the whole signal passes through",
     )
     methods: tuple[str, ...] = setting(
         ("gradcam",),
-        "Saliency method: gradcam, gradient or gradient-smilkov. May be repeated to compute several in one pass.",
+        "Saliency method with its parameters; see 'salpipe methods'. May be repeated to compute several in one pass.",
         option="method",
+        metavar="NAME[:key=value,...]",
     )
     target: str = setting(
         "predicted",

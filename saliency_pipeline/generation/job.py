@@ -19,17 +19,16 @@ from PIL import Image
 
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.files import publish
+from saliency_pipeline.generation.background import Frames
 from saliency_pipeline.generation.config import GenerateConfig
-from saliency_pipeline.generation.plan import ShardTask
+from saliency_pipeline.generation.plan import Choices, ShardTask
 from saliency_pipeline.generation.receipt import Receipt, Reject
 from saliency_pipeline.images.decode import decode_frame
 from saliency_pipeline.images.fit import is_single_color
 from saliency_pipeline.images.record import ImageRecord
 from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.models.source.source import SourceModel, load_source
-from saliency_pipeline.models.trained.training_images import ENTRY
 from saliency_pipeline.saliency.engine.backends import Placement
-from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.methods.registry import find_methods
 from saliency_pipeline.saliency.prepared import prepared_split
@@ -56,22 +55,25 @@ class Job:
     Attributes:
         folder: the output folder.
         config: the configuration, with the stored names of model, methods and device.
-        size: side of the frame in pixels.
-        layer: the explained layer.
+        resolved: the choices of salpipe.
         target: the explained classes.
-        placement: backend, precision, device and streams.
-        batch: frames per batch.
-        header: header of every shard.
+        streams: batches computed at the same time.
+        header: header of every shard; its maps are named by the methods.
+        background: frames (M, S, S, 3) that methods compare with; None if no method does.
     """
 
     folder: str
     config: GenerateConfig
-    size: int
-    layer: Layer
+    resolved: Choices
     target: Target
-    placement: Placement
-    batch: int
+    streams: int
     header: ShardHeader
+    background: Frames | None = None
+
+    @property
+    def placement(self) -> Placement:
+        """Backend, precision, device and streams."""
+        return Placement(self.resolved.backend, self.resolved.precision, self.config.device, self.streams)
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,8 @@ def _ordered(
 
 
 def _chunks(job: Job, tasks: Sequence[ShardTask]) -> Iterator[_Chunk]:
-    size = -(-CHUNK // job.batch) * job.batch
+    batch = job.resolved.batch_size
+    size = -(-CHUNK // batch) * batch
     for task in tasks:
         for start in range(0, len(task.records), size):
             yield _Chunk(task, task.records[start : start + size], start + size >= len(task.records))
@@ -202,10 +205,8 @@ class _Worker:
 
     def __init__(self, job: Job, explainer: Explainer) -> None:
         self.job, self.explainer = job, explainer
-        source = job.header.provenance["source"]
-        self.interpolation = source["interpolation"]
-        # plans of earlier versions have no such entry, and their shards no such flags
-        self.training_images = explainer.source.training_images() if ENTRY in source else None
+        self.interpolation = explainer.source.preprocessing.interpolation
+        self.training_images = explainer.source.training_images()
         # As many as there are cores, or batches in a GPU's memory.
         self.computing = threading.BoundedSemaphore(job.placement.streams)
 
@@ -216,11 +217,11 @@ class _Worker:
         sizes: list[tuple[int, int]] = []
         jpegs: list[bytes] = []
         single_color: list[bool] = []
-        frames = np.empty((len(chunk.records), job.size, job.size, 3), np.uint8)
+        frames = np.empty((len(chunk.records), job.header.size, job.header.size, 3), np.uint8)
         for record in chunk.records:
             try:
                 data = record.read()
-                frame, size = decode_record(record, data, job.config, job.size, self.interpolation)
+                frame, size = decode_record(record, data, job.config, job.header.size, self.interpolation)
             except BadImageError as error:
                 rejects.append(Reject(record.key, str(error)))
                 continue
@@ -229,11 +230,9 @@ class _Worker:
                 rejects.append(Reject(record.key, reason))
                 continue
             single_color.append(is_single_color(frame, job.config.fit))
-            if job.header.encoding == "jpeg":
-                # The model must see the frame as stored.
-                jpegs.append(encoded := _jpeg(frame, job.config.jpeg_quality))
-                frame = np.asarray(Image.open(io.BytesIO(encoded)))
-            frames[len(records)] = frame
+            frames[len(records)], encoded = frame_as_stored(frame, job.config)
+            if encoded is not None:
+                jpegs.append(encoded)
             records.append(record)
             digests.append(hashlib.sha256(data).digest())
             sizes.append(size)
@@ -261,6 +260,7 @@ class _Worker:
             prediction_score=explanation.prediction_score,
             maps=explanation.maps,
             targets=explanation.map_targets,
+            residuals=explanation.residuals,
             boxes=[record.boxes for record in records] if job.header.boxes else (),
             groups=np.array([record.group for record in records], np.int64) if job.header.groups else (),
             single_color=np.array(single_color, np.bool_),
@@ -277,10 +277,13 @@ def decode_record(
     return decode_frame(data, size, fit=fit, interpolation=interpolation, max_pixels=most, box=record.box)
 
 
-def _jpeg(frame: np.ndarray, quality: int) -> bytes:
+def frame_as_stored(frame: np.ndarray, config: GenerateConfig) -> tuple[np.ndarray, bytes | None]:
+    """A frame as it is stored, which is what the source model sees, and the JPEG file if it is stored as one."""
+    if config.encoding != "jpeg":
+        return frame, None
     buffer = io.BytesIO()
-    Image.fromarray(frame).save(buffer, "JPEG", quality=quality, subsampling=0)
-    return buffer.getvalue()
+    Image.fromarray(frame).save(buffer, "JPEG", quality=config.jpeg_quality, subsampling=0)
+    return np.asarray(Image.open(buffer)), buffer.getvalue()
 
 
 def write_shard(job: Job, task: ShardTask) -> Receipt:
@@ -291,8 +294,17 @@ def write_shard(job: Job, task: ShardTask) -> Receipt:
 
 def build_explainer(job: Job, source: SourceModel) -> Explainer:
     """The job's engine, from its source model."""
-    split = prepared_split(source, [job.layer], job.batch)
-    return Explainer(source, [job.layer], find_methods(job.config.methods), job.target, job.batch, job.placement, split)
+    chosen = job.resolved
+    return Explainer(
+        source,
+        chosen.layers,
+        find_methods(job.header.maps),
+        job.target,
+        chosen.batch_size,
+        job.placement,
+        prepared_split(source, chosen.layers, chosen.batch_size),
+        job.background,
+    )
 
 
 def _kept_explainer(job: Job) -> Explainer:
@@ -301,7 +313,7 @@ def _kept_explainer(job: Job) -> Explainer:
     key = job.header.plan, job.placement
     if key not in _kept:
         _kept.clear()
-        source = load_source(job.config.model, job.config.weights).with_size(job.size)
+        source = load_source(job.config.model, job.config.weights).with_size(job.header.size)
         described = job.header.provenance["source"]
         if source.code_sha256 != described.get("code_sha256"):
             raise SalpipeError(f"--model {source.name}: its source has changed since the run was started; restore it")

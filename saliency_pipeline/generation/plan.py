@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from saliency_pipeline.documents import read_json
-from saliency_pipeline.errors import PlanMismatchError, SalpipeError
+from saliency_pipeline.errors import OptionError, PlanMismatchError, SalpipeError
 from saliency_pipeline.files import write_if_absent
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.images.record import Catalogue, ImageRecord
@@ -19,11 +19,13 @@ from saliency_pipeline.models.source.own import own_sha256
 from saliency_pipeline.saliency.engine.backends import BACKENDS, PRECISIONS
 from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.prepared import layer_from_json
+from saliency_pipeline.settings import from_table, option_name, settings_of, to_table
 from saliency_pipeline.shards.schema import shard_name, to_json
 
 PLAN = "plan.json"
 FORMAT = "salpipe-plan"
 PASSED_OVER = "passed_over"
+_TABLES = ("settings", "resolved", "source", "methods", "data", "versions")
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg", "h5py")
 
 
@@ -45,13 +47,13 @@ class Choices:
     """What salpipe chose where the configuration left it open.
 
     Attributes:
-        layer: the explained layer.
+        layers: the explained layers in the order in which they run.
         backend: one of `BACKENDS`.
         precision: one of `PRECISIONS`.
         batch_size: frames per batch.
     """
 
-    layer: Layer
+    layers: tuple[Layer, ...]
     backend: str
     precision: str
     batch_size: int
@@ -63,13 +65,14 @@ class Choices:
         Raises:
             KeyError, TypeError, ValueError: salpipe cannot have made them.
         """
-        choices = cls(**{**stored, "layer": layer_from_json(stored["layer"])})
-        layer = choices.layer
-        numbers = (layer.channels, layer.prefix, *layer.grid, choices.batch_size)
+        choices = cls(**{**stored, "layers": tuple(map(layer_from_json, stored["layers"]))})
+        numbers = [choices.batch_size]
+        for layer in choices.layers:
+            numbers += [layer.channels, layer.prefix, *layer.grid]
         if (
             choices.backend not in BACKENDS
             or choices.precision not in PRECISIONS
-            or len(layer.grid) != 2
+            or any(len(layer.grid) != 2 for layer in choices.layers)
             or not all(type(number) is int and 0 <= number <= 1 << 20 for number in numbers)
             or not 1 <= choices.batch_size <= 1 << 14
         ):
@@ -82,21 +85,41 @@ class Plan:
     """A resolved plan.
 
     Attributes:
-        fields: everything that identifies a run before anything is chosen, by name.
+        settings: the configuration, with the stored names of model, weights, methods and device.
         resolved: the choices of salpipe.
-        provenance: what is stored in every shard. Its counts of skipped files identify nothing: a README put beside
-            the images changes neither images nor maps.
+        images: classes, number and digest of the images, see `identify_images`.
+        record: the rest of the provenance: source model, methods, data set, background, versions, and counts of skipped
+            files. These identify nothing: a README put beside the images changes neither images nor maps.
     """
 
-    fields: Mapping[str, object]
+    settings: GenerateConfig
     resolved: Choices
-    provenance: Mapping[str, object]
+    images: Mapping[str, Any]
+    record: Mapping[str, Any]
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What is stored in every shard."""
+        return {"settings": to_table(self.settings), "resolved": asdict(self.resolved), **self.record}
 
     @property
     def hash(self) -> str:
         """SHA-256 of everything that decides images and maps."""
         decides = {name: value for name, value in self.provenance.items() if name != PASSED_OVER}
-        return hashlib.sha256(to_json({**asdict(self), "provenance": decides}).encode()).hexdigest()
+        return hashlib.sha256(to_json({"images": self.images, "provenance": decides}).encode()).hexdigest()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that identifies the plan before anything is chosen, by name; see `identity_of`."""
+        record = self.record
+        return identity_of(
+            self.settings,
+            self.images,
+            {name: value for name, value in record["source"].items() if name in ("code_sha256", "weights_sha256")},
+            record["data"],
+            record["versions"],
+            record.get("background"),
+        )
 
 
 def shard_tasks(catalogue: Catalogue, shard_size: int) -> list[ShardTask]:
@@ -108,32 +131,46 @@ def shard_tasks(catalogue: Catalogue, shard_size: int) -> list[ShardTask]:
     ]
 
 
-def plan_fields(
-    config: GenerateConfig, catalogue: Catalogue, weights_sha256: str, records: str, backend: str
-) -> dict[str, object]:
+def identity_of(
+    settings: GenerateConfig,
+    images: Mapping[str, Any],
+    hashes: Mapping[str, str],
+    data: Mapping[str, Any],
+    versions: Mapping[str, str],
+    background: Mapping[str, Any] | None,
+) -> dict[str, Any]:
     """Everything that identifies a plan before anything is chosen.
 
-    Images are identified by their `records_digest`, weights by their hash, whatever their file is called. The
-    configuration has the stored names of model, methods and device.
+    Weights are identified by their hash, whatever their file is called: `hashes` has `weights_sha256`, and for one's
+    own network `code_sha256`. The settings have the stored names of model, methods and device.
     """
-    settings = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(config).items() if name != "weights"}
+    selection = {name: value for name, value in data.items() if name != "layout"}
     return {
-        **settings,
-        **code_of(config.model),
-        "weights_sha256": weights_sha256,
-        "classes": list(catalogue.classes),
-        "images": len(catalogue),
-        "records": records,
+        **compared_settings(settings),
+        **hashes,
+        **images,
         # so that a refusal says why the images differ; absent where all of a data set is taken as it is
-        **({"selection": dict(catalogue.taken)} if catalogue.taken else {}),
-        "versions": library_versions(backend),
+        **({"selection": selection} if selection else {}),
+        "versions": dict(versions),
+        **({"background": dict(background)} if background else {}),
     }
 
 
 def code_of(model: str) -> dict[str, str]:
-    """The hash of the code or description of one's own network, as a field of a plan; empty for a library's model."""
+    """The hash of the code or description of one's own network, as part of an identity; empty for a library's model."""
     code = own_sha256(model)
     return {} if code is None else {"code_sha256": code}
+
+
+def compared_settings(settings: GenerateConfig) -> dict[str, Any]:
+    """The settings that identify a plan, by option; those that are None as well."""
+    names = {option_name(settings, name): getattr(settings, name) for name in settings_of(settings)}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in names.items() if name != "weights"}
+
+
+def identify_images(catalogue: Catalogue, records: str) -> dict[str, Any]:
+    """Classes and number of the images, and their `records_digest`."""
+    return {"classes": list(catalogue.classes), "images": len(catalogue), "records": records}
 
 
 def records_digest(catalogue: Catalogue) -> str:
@@ -175,29 +212,37 @@ def stored_plan(folder: Path) -> Plan | None:
         data = read_json(path)
         if data["format"] != FORMAT:
             raise ValueError("not a plan of salpipe")
-        fields, resolved, provenance = (data[name] for name in ("fields", "resolved", "provenance"))
-        if not all(isinstance(part, dict) for part in (fields, resolved, provenance)):
-            raise TypeError("a part of it is not a table")
-        plan = Plan(fields, Choices.from_json(resolved), provenance)
+        plan = _from_json(data["images"], data["provenance"])
         if data["plan"] != plan.hash:
             raise ValueError("its hash is not that of its contents")
         return plan
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OptionError) as error:
         raise SalpipeError(
             f"{path}: damaged or not a plan ({type(error).__name__}: {error!s:.80}); choose another output folder, or "
             "remove it and run the command that made the folder again"
         ) from error
 
 
-def check_same_plan(folder: Path, stored: Plan, fields: Mapping[str, object]) -> None:
+def _from_json(images: Any, provenance: Any) -> Plan:
+    if not all(isinstance(part, dict) for part in (images, *(provenance[name] for name in _TABLES))):
+        raise TypeError("a part of it is not a table")
+    record = {name: value for name, value in provenance.items() if name not in ("settings", "resolved")}
+    settings = from_table(GenerateConfig, provenance["settings"])
+    plan = Plan(settings, Choices.from_json(provenance["resolved"]), images, record)
+    if not isinstance(plan.identity["weights_sha256"], str):
+        raise TypeError("its weights have no hash")
+    return plan
+
+
+def check_same_plan(folder: Path, stored: Plan, identity: Mapping[str, Any]) -> None:
     """Refuse to mix shards of different plans.
 
     Raises:
-        PlanMismatchError: naming every field in which `fields` differ from those of the stored plan.
+        PlanMismatchError: naming every entry in which `identity` differs from that of the stored plan.
     """
-    differences = [f"{name} {old} -> {new}" for name, old, new in _differences(stored.fields, fields)]
+    differences = [f"{name} {old} -> {new}" for name, old, new in _differences(stored.identity, identity)]
     if differences:
         raise PlanMismatchError(
             f"{folder} holds the shards of another plan ({'; '.join(differences)}); choose another output folder"
@@ -216,7 +261,7 @@ def _differences(old: Mapping[str, object], new: Mapping[str, object], prefix: s
 
 
 def _shortened(name: str, a: object, b: object) -> tuple[str, str]:
-    if name in ("records", "weights_sha256", "code_sha256"):
+    if name in ("records", "weights_sha256", "code_sha256", "sha256"):
         return str(a)[:8], str(b)[:8]
     if isinstance(a, Sequence) and isinstance(b, Sequence) and len(str(a) + str(b)) > 120:
         return f"({len(a)})", f"({len(b)} others)"
@@ -225,8 +270,8 @@ def _shortened(name: str, a: object, b: object) -> tuple[str, str]:
 
 def store_plan(folder: Path, plan: Plan) -> Plan:
     """Write the plan beside the shards, unless another job of the same array was first; the stored one is returned."""
-    text = json.dumps({"format": FORMAT, "plan": plan.hash, **asdict(plan)}, indent=2, sort_keys=True) + "\n"
-    write_if_absent(folder / PLAN, text)
+    document = {"format": FORMAT, "plan": plan.hash, "images": plan.images, "provenance": plan.provenance}
+    write_if_absent(folder / PLAN, json.dumps(document, indent=2, sort_keys=True) + "\n")
     stored = stored_plan(folder)
     assert stored is not None
     return stored

@@ -5,33 +5,35 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from saliency_pipeline.devices import find_device
 from saliency_pipeline.errors import BadImageError, SalpipeError
+from saliency_pipeline.generation.background import Frames, describe_background, sample_background
 from saliency_pipeline.generation.config import GenerateConfig
-from saliency_pipeline.generation.job import Job, build_explainer, decode_record
+from saliency_pipeline.generation.job import Job, build_explainer, decode_record, frame_as_stored
 from saliency_pipeline.generation.plan import (
     PASSED_OVER,
     Choices,
     Plan,
     check_same_plan,
+    identify_images,
     library_versions,
-    plan_fields,
     records_digest,
     store_plan,
     stored_plan,
 )
-from saliency_pipeline.images.record import Catalogue
+from saliency_pipeline.images.record import Catalogue, ImageRecord
+from saliency_pipeline.models.source.registry import stored_name
 from saliency_pipeline.models.source.source import SourceModel, load_source
 from saliency_pipeline.models.trained.training_images import ENTRY
-from saliency_pipeline.saliency.engine.backends import Placement
+from saliency_pipeline.saliency.capability import LIMITED, check_capable
 from saliency_pipeline.saliency.engine.layers import Layer, NoGridError
 from saliency_pipeline.saliency.explainer import Explainer
-from saliency_pipeline.saliency.methods.method import Method
+from saliency_pipeline.saliency.methods.method import LayerMethod, Method
 from saliency_pipeline.saliency.methods.registry import find_methods
 from saliency_pipeline.saliency.prepared import prepared_layers
 from saliency_pipeline.saliency.targets import parse_target
@@ -44,7 +46,12 @@ Note = Callable[[str], None]
 
 
 def resolve(
-    folder: Path, config: GenerateConfig, catalogue: Catalogue, jobs: int, note: Note
+    folder: Path,
+    config: GenerateConfig,
+    catalogue: Catalogue,
+    jobs: int,
+    note: Note,
+    background: Frames | None = None,
 ) -> tuple[Job, Callable[[], Explainer]]:
     """Resolve a configuration to a job, and a function that builds its explainer in this process.
 
@@ -60,79 +67,153 @@ def resolve(
     for text in source.notes:
         note(text)
     source = source.with_size(config.size or source.preprocessing.size)
-    methods = find_methods(config.methods)
-    device = str(find_device(config.device))
-    config = replace(config, model=source.name, device=device, methods=tuple(method.canonical for method in methods))
+    config = replace(stored_names(config), model=source.name, device=str(find_device(config.device)))
     unlabeled = sum(record.label < 0 for record in catalogue.records)
     names = catalogue.ids or catalogue.classes
     target = parse_target(config.target, len(source.classes), source.class_index, names, unlabeled, source.class_named)
-    identify = partial(plan_fields, config, catalogue, source.weights_sha256, records_digest(catalogue))
+    background = _background(config, catalogue, source, background)
+    settings, images_of = replace(config, weights=source.weights), identify_images(catalogue, records_digest(catalogue))
     plan, tried = stored_plan(folder), None
     if plan is None:
-        choices, tried = _choose(config, catalogue, source, methods, note)
+        methods, choices, tried = _choose(config, catalogue, source, background, note)
         # a graph and its module refer to each other: the rejected candidates' weights are not freed otherwise
         gc.collect()
-        provenance = _provenance(config, catalogue, source, methods, choices)
-        plan = store_plan(folder, Plan(identify(choices.backend), choices, provenance))
-    check_same_plan(folder, plan, identify(plan.resolved.backend))
-    size, chosen = source.preprocessing.size, plan.resolved
-    shapes = {m.canonical: m.shape({chosen.layer.name: chosen.layer.grid}, size) for m in methods}
+        record = _record(catalogue, source, methods, choices.backend, background)
+        plan = store_plan(folder, Plan(settings, choices, images_of, record))
+    chosen = plan.resolved
+    record = _record(catalogue, source, (), chosen.backend, background)
+    check_same_plan(folder, plan, Plan(settings, chosen, images_of, record).identity)
+    methods = find_methods(plan.record["methods"])
     header = ShardHeader(
         plan.hash,
-        dict(plan.provenance),
+        plan.provenance,
         catalogue.classes,
-        size,
+        source.preprocessing.size,
         "jpeg" if config.encoding == "jpeg" else "raw",
-        {name: MapShape(target.count, *shape) for name, shape in shapes.items()},
+        map_shapes(methods, chosen.layers, source.preprocessing.size, target.count),
         any(record.boxes for record in catalogue.records),
         any(record.group >= 0 for record in catalogue.records),
     )
     streams = max(1, usable_cores() // jobs) if config.device == "cpu" else 2
-    placement = Placement(chosen.backend, chosen.precision, config.device, streams)
-    job = Job(str(folder), config, size, chosen.layer, target, placement, chosen.batch_size, header)
+    job = Job(str(folder), config, chosen, target, streams, header, background)
     # with several workers the measured explainer fits none of them and would only take memory
-    fitting = tried if tried and tried.placement == placement else None
+    fitting = tried if tried and tried.placement == job.placement else None
     return job, lambda: fitting.with_target(target) if fitting else build_explainer(job, source)
 
 
 def check_model(config: GenerateConfig) -> None:
-    """Check the explained layer and class, for which the source model is loaded and cached.
+    """Check explained layers and class, and whether the methods work on the source model, which is loaded and cached.
 
     Raises:
         SalpipeError: as `resolve`.
     """
-    if config.layer is None and config.target in ("predicted", "label"):
+    requested = find_methods(config.methods, config.layers)
+    works_always = not any(method.needs & LIMITED or method.explained() for method in requested)
+    if works_always and not config.layers and config.target in ("predicted", "label"):
         return
     source = load_source(config.model, config.weights)
     if config.target != "label":
         parse_target(config.target, len(source.classes), source.class_index)
-    if config.layer is not None:
-        _layer(config, source.with_size(config.size or source.preprocessing.size))
+    source = source.with_size(config.size or source.preprocessing.size)
+    methods, layers = _explained(config, source)
+    batch = config.batch_size or default_batch(methods, str(find_device(config.device)))
+    check_capable(source, methods, layers, batch)
 
 
-def _layer(config: GenerateConfig, source: SourceModel) -> Layer:
+def stored_names(config: GenerateConfig) -> GenerateConfig:
+    """A configuration with the names under which its model and methods are stored."""
+    methods = find_methods(config.methods, config.layers)
+    return replace(config, model=stored_name(config.model), methods=tuple(method.canonical for method in methods))
+
+
+def _explained(config: GenerateConfig, source: SourceModel) -> tuple[tuple[Method, ...], tuple[Layer, ...]]:
+    """The methods, and the layers that they explain: those of `--layer` and of methods that name their own.
+
+    Where there are several layers, every method that explains one names it.
+    """
+    methods = find_methods(config.methods, config.layers)
+    named = [name for method in methods for name in method.explained()]
+    names, unnamed = list(config.layers), any(isinstance(m, LayerMethod) and m.layer is None for m in methods)
+    if named and unnamed and not names:
+        names = [layer.name for layer in _layers(config, source, (), methods)]
+    layers = _layers(config, source, list(dict.fromkeys([*names, *named])), methods)
+    if unnamed and len(layers) > 1:
+        # one is requested, or it is the default: of several every method has got its own
+        own = (replace(m, layer=names[0]) if isinstance(m, LayerMethod) and m.layer is None else m for m in methods)
+        methods = tuple({method.canonical: method for method in own}.values())
+    return methods, layers
+
+
+def _layers(
+    config: GenerateConfig, source: SourceModel, names: Sequence[str], methods: Sequence[Method]
+) -> tuple[Layer, ...]:
     try:
-        return prepared_layers(source, [config.layer] if config.layer else ())[0]
+        return prepared_layers(source, names)
     except (NoGridError, RuntimeError, AssertionError, ValueError) as error:
+        without = isinstance(error, NoGridError)
+        if without and not any(isinstance(method, LayerMethod) for method in methods):
+            return ()
         if config.size is None:
             raise
         problem = f"does not accept such frames ({str(error).splitlines()[0]:.80})"
-        if isinstance(error, NoGridError):
+        if without:
             problem = "has no layer on a grid for such frames; use a larger size"
         raise SalpipeError(f"--size {config.size}: {config.model} {problem}") from error
 
 
+def map_shapes(methods: Sequence[Method], layers: Sequence[Layer], size: int, targets: int) -> dict[str, MapShape]:
+    """Shape of the maps of each method, by its canonical name.
+
+    Raises:
+        SalpipeError: a method explains a layer that is not among `layers`, as in a damaged plan.
+    """
+    grids, shapes = {layer.name: layer.grid for layer in layers}, {}
+    for method in methods:
+        try:
+            height, width = method.shape(grids, size)
+        except (LookupError, StopIteration):
+            raise SalpipeError(
+                f"--method {method.canonical}: its layer is none of the plan's ({', '.join(grids) or 'none'}); choose "
+                "another output folder"
+            ) from None
+        count = targets if method.class_specific else 1
+        shapes[method.canonical] = MapShape(count, height, width, method.complete)
+    return shapes
+
+
+def _background(
+    config: GenerateConfig, catalogue: Catalogue, source: SourceModel, frames: Frames | None
+) -> Frames | None:
+    """The images that methods compare with: those of the caller or some of the data set; None if no method does."""
+    if not any(method.needs_background for method in find_methods(config.methods)):
+        return None
+    if frames is None:
+        p = source.preprocessing
+
+        def decode(record: ImageRecord) -> Frames:
+            frame, _ = decode_record(record, record.read(), config, p.size, p.interpolation)
+            return frame_as_stored(frame, config)[0]
+
+        frames = sample_background(catalogue, decode)
+    if not len(frames):
+        raise SalpipeError(
+            f"{catalogue.root}: none of its images can be used, so that there is nothing to compare with"
+        )
+    return frames
+
+
 def _choose(
-    config: GenerateConfig, catalogue: Catalogue, source: SourceModel, methods: Sequence[Method], note: Note
-) -> tuple[Choices, Explainer | None]:
+    config: GenerateConfig, catalogue: Catalogue, source: SourceModel, background: Frames | None, note: Note
+) -> tuple[Sequence[Method], Choices, Explainer | None]:
     """Choose what the configuration leaves open. Nothing here depends on how many jobs will run."""
-    layer = _layer(config, source)
+    methods, layers = _explained(config, source)
     batch = config.batch_size or default_batch(methods, config.device)
+    check_capable(source, methods, layers, batch)
     note("choosing backend and precision on the first images")
     frames = _first_frames(catalogue, config, source, FRAMES)
     placement, tried = choose_placement(
         source,
-        [layer],
+        layers,
         methods,
         frames,
         backend=config.backend,
@@ -141,21 +222,19 @@ def _choose(
         streams=usable_cores() if config.device == "cpu" else 2,
         batch=batch,
     )
-    return Choices(layer, placement.backend, placement.precision, batch), tried
+    return methods, Choices(layers, placement.backend, placement.precision, batch), tried
 
 
-def _provenance(
-    config: GenerateConfig, catalogue: Catalogue, source: SourceModel, methods: Sequence[Method], choices: Choices
-) -> dict[str, object]:
-    """How the maps are made, as every shard stores it."""
-    versions = library_versions(choices.backend)
+def _record(
+    catalogue: Catalogue, source: SourceModel, methods: Sequence[Method], backend: str, background: Frames | None
+) -> dict[str, Any]:
+    """How the maps are made, besides settings and choices, as every shard stores it."""
     p = source.preprocessing
     described: dict[str, object] = {
         "model": source.name,
         "weights": source.weights,
         "weights_sha256": source.weights_sha256,
         **({"code_sha256": source.code_sha256} if source.code_sha256 else {}),
-        "layer": choices.layer.name,
         "size": p.size,
         "mean": list(p.mean),
         "std": list(p.std),
@@ -166,20 +245,12 @@ def _provenance(
         # the flags say which; null where the source model's file does not record all
         described[ENTRY] = len(images) if images.complete else None
     return {
-        "salpipe": versions.pop("salpipe"),
         "source": described,
         "methods": {m.canonical: m.describe() for m in methods},
         "data": {"layout": catalogue.layout, **catalogue.taken},
-        "target": config.target,
-        "fit": config.fit,
-        "max_pixels": config.max_pixels,
-        "precision": choices.precision,
-        "backend": choices.backend,
-        "device": config.device,
-        "batch_size": choices.batch_size,
-        "versions": versions,
+        "versions": library_versions(backend),
+        **({} if background is None else {"background": describe_background(background)}),
         **({PASSED_OVER: dict(catalogue.passed_over)} if catalogue.passed_over else {}),
-        **({"jpeg_quality": config.jpeg_quality} if config.encoding == "jpeg" else {}),
     }
 
 

@@ -15,6 +15,7 @@ from saliency_pipeline.datasets.layout import ReadOptions
 from saliency_pipeline.devices import threads_within_cores
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.folders import FolderLock, make_output, make_subfolder
+from saliency_pipeline.generation.background import Frames
 from saliency_pipeline.generation.checks import checked_catalogue
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.job import Job, write_shard, write_shards
@@ -55,7 +56,7 @@ class Report:
         complete: whether the whole plan is finished and its manifest written.
         seconds: duration of the run.
         images_per_second: rate while images were being explained; 0 if there were none.
-        layer: the explained layer.
+        layers: the explained layers.
         backend: backend that computed the maps.
         precision: `fp32` or `bf16`.
         passed_over: number of skipped files and other entries of the data set, by kind and reason.
@@ -71,7 +72,7 @@ class Report:
     complete: bool
     seconds: float
     images_per_second: float
-    layer: str
+    layers: tuple[str, ...]
     backend: str
     precision: str
     passed_over: dict[str, int]
@@ -89,6 +90,7 @@ def generate(
     grouping: Grouping | None = None,
     jobs: int = 1,
     part: tuple[int, int] = (1, 1),
+    background: Frames | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Report:
@@ -105,6 +107,8 @@ def generate(
         jobs: worker processes; each gets its share of the cores.
         part: (I, N): write only every N-th shard from the I-th on, so that N runs, here or on other machines that
             share the folder, do the work between them. The last to finish writes the manifest.
+        background: uint8 (M, S, S, 3), frames for methods that compare with other images; by default some of the data
+            set, of its training images where there are splits.
         progress: receives notes and progress.
         **options: fields of `GenerateConfig`, instead of `config`.
 
@@ -120,8 +124,8 @@ def generate(
     >>> (folder / "photos" / "cat").mkdir(parents=True)
     >>> io.imsave(folder / "photos" / "cat" / "chelsea.png", data.chelsea())
     >>> report = generate(folder / "photos", folder / "shards", backend="torch", precision="fp32")
-    >>> report.images, report.layer, report.complete
-    (1, 'bn2', True)
+    >>> report.images, report.layers, report.complete
+    (1, ('bn2',), True)
     """
     start = time.perf_counter()
     if config is not None and options:
@@ -146,7 +150,7 @@ def generate(
     keep_large_blocks()
     with ExitStack() as locks:
         _open_folder(folder, part, locks, progress.note)
-        job, explainer = resolve(folder, config, catalogue, jobs, progress.note)
+        job, explainer = resolve(folder, config, catalogue, jobs, progress.note, background)
         return _write(job, explainer, catalogue, part, jobs, progress, start)
 
 
@@ -162,8 +166,9 @@ def _write(
     """Write the shards of a part that are missing or damaged, and the manifest once all parts are finished."""
     tasks = shard_tasks(catalogue, job.config.shard_size)
     folder, placement = Path(job.folder), job.placement
+    layers = tuple(layer.name for layer in job.resolved.layers)
     progress.note(
-        f"{job.config.model}, layer {job.layer.name}, {placement.backend} {placement.precision} on {placement.device}"
+        f"{job.config.model}, {with_names(layers)}, {placement.backend} {placement.precision} on {placement.device}"
     )
     own = tasks[part[0] - 1 :: part[1]]
     done = _valid_receipts(folder, own, job.header.plan, progress)
@@ -187,11 +192,16 @@ def _write(
         complete,
         round(time.perf_counter() - start, 3),
         round(fresh / seconds, 1) if fresh else 0.0,
-        job.layer.name,
+        layers,
         placement.backend,
         placement.precision,
         dict(catalogue.passed_over),
     )
+
+
+def with_names(layers: Sequence[str]) -> str:
+    """The explained layers in words: `layer bn2`."""
+    return f"layer{'s' if len(layers) > 1 else ''} {', '.join(layers) or 'none'}"
 
 
 def _notes(job: Job, single_color: int, seen: int, images: int) -> Iterator[str]:

@@ -40,7 +40,7 @@ def check_capable(source: SourceModel, methods: Sequence[Method], layers: Sequen
     split = prepared_split(source, layers, batch)
     for method in limited:
         label = f"--method {method.canonical}"
-        own = [layer for layer in layers if layer.name in method.explained((layers[0].name,))]
+        own = [layer for layer in layers if layer.name in method.explained(tuple(each.name for each in layers[:1]))]
         if method.needs & Need.HEAD and not (split.linear or (split.head and all(layer.clean for layer in own))):
             raise SalpipeError(
                 f"{label}: {source.name} cannot be cut at {own[0].name}; use a layer that the whole signal passes "

@@ -149,7 +149,8 @@ def _methods(file: h5py.File, problems: list[str]) -> dict[str, MapShape]:
         if not schema.is_method_name(method) or len(shape) != 4 or min(shape[1:]) < 1:
             problems.append(f"saliency/{method!r:.60} does not look like a method's maps")
         else:
-            shapes[method] = MapShape(*shape[1:])
+            targets, height, width = shape[1:]
+            shapes[method] = MapShape(targets, height, width, _has(file, schema.map_path(method, "residual")))
     return shapes
 
 

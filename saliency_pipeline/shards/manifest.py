@@ -20,7 +20,6 @@ from saliency_pipeline.shards.schema import MAX_ROWS, Encoding, MapShape, ShardH
 MANIFEST = "manifest.json"
 REJECTS = "rejects.jsonl"
 FORMAT = "salpipe-manifest"
-FORMAT_VERSION = "1.1"
 
 _Kind = TypeVar("_Kind")
 _LINE_BYTES = 2**20
@@ -123,13 +122,13 @@ class Manifest:
         """
         data = {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": self.header.version,
             "images": self.images,
             **{
                 name: getattr(self.header, name)
                 for name in ("plan", "provenance", "classes", "size", "encoding", "boxes", "groups")
             },
-            "maps": {method: asdict(shape) for method, shape in self.header.maps.items()},
+            "maps": {method: _without_false(asdict(shape)) for method, shape in self.header.maps.items()},
             "rejects": self.rejects,
             "shards": [asdict(entry) for entry in self.shards],
         }
@@ -144,10 +143,7 @@ class Manifest:
             classes=tuple(_each(_field(data, "classes", list), str)),
             size=_field(data, "size", int),
             encoding=cast(Encoding, _field(data, "encoding", str)),
-            maps={
-                method: MapShape(*(_field(_of(shape, dict), name, int) for name in ("targets", "height", "width")))
-                for method, shape in _field(data, "maps", dict).items()
-            },
+            maps={method: _shape(_of(shape, dict)) for method, shape in _field(data, "maps", dict).items()},
             # 1.0 had none
             boxes=_of(data.get("boxes", False), bool),
             groups=_of(data.get("groups", False), bool),
@@ -181,6 +177,16 @@ def reject_lines(folder: Path) -> Iterator[bytes]:
             yield line
             if len(line) == _LINE_BYTES:
                 return
+
+
+def _without_false(shape: dict[str, Any]) -> dict[str, Any]:
+    """A shape without `residual` where it is false, as manifests of format 1.1 have it."""
+    return {name: value for name, value in shape.items() if value is not False}
+
+
+def _shape(data: dict[str, Any]) -> MapShape:
+    residual = _of(data.get("residual", False), bool)
+    return MapShape(_field(data, "targets", int), _field(data, "height", int), _field(data, "width", int), residual)
 
 
 def _of(value: object, kind: type[_Kind]) -> _Kind:

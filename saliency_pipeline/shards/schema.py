@@ -6,14 +6,13 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 FORMAT = "salpipe-shard"
-FORMAT_VERSION = "1.1"
 ALL_ZERO, CONSTANT, NON_FINITE, SINGLE_COLOR, SEEN = 1, 2, 4, 8, 16
 """Bits of a map's flag; `SEEN`: the network that made the map was trained on this very image."""
 
@@ -35,8 +34,11 @@ PREDICTED, SCORE = "prediction/class", "prediction/score"
 """Paths of HDF5 data sets in a shard; those of maps are `map_path`."""
 
 Encoding = Literal["raw", "jpeg"]
-MapPart = Literal["map", "scale", "target", "flag"]
-_METHOD_NAME = re.compile(r"[a-z0-9_-]+")
+MapPart = Literal["map", "scale", "target", "flag", "residual"]
+MAX_METHOD_NAME = 200
+_PLAIN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+# no '/': a name is one step of a path in HDF5, where "." and "..", excluded by the first character, have a meaning
+_METHOD_NAME = re.compile(rf"[a-z0-9][A-Za-z0-9_:=,.+-]{{0,{MAX_METHOD_NAME - 1}}}")
 _SHARD_NAME = re.compile(r"shard-[0-9]{5,}\.h5")
 
 
@@ -64,17 +66,31 @@ def map_path(method: str, part: MapPart) -> str:
 
 
 def is_method_name(name: str) -> bool:
-    """Return whether a text is a valid method name: lower-case ASCII letters, digits, '_' and '-'."""
+    """Return whether a text is a valid name of maps: a method's name, with its parameters if it has any.
+
+    Up to 200 ASCII letters, digits and characters of "_-:=,.+", of which the first is a lower-case letter or a digit.
+
+    >>> is_method_name("smoothgrad:noise=0.15,samples=25,seed=0,stat=mean"), is_method_name("../gradcam")
+    (True, False)
+    """
     return _METHOD_NAME.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
 class MapShape:
-    """Shape of the maps of one method: targets per image, native height and width in cells."""
+    """Shape of the maps of one method.
+
+    Attributes:
+        targets: T, maps per image.
+        height: native height in cells.
+        width: native width in cells.
+        residual: whether a residual is stored with each map: the sum of its values minus the number that it should be.
+    """
 
     targets: int
     height: int
     width: int
+    residual: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,16 +128,26 @@ class ShardHeader:
             raise ValueError(f"{len(self.classes):,} classes, more than {MAX_CLASSES:,}")
         for method, shape in self.maps.items():
             if not is_method_name(method):
-                raise ValueError(f"method {method!r}: only a-z, 0-9, '_' and '-' are allowed in a method's name")
+                raise ValueError(
+                    f"method {method!r:.{MAX_METHOD_NAME + 20}}: a name starts with a lower-case letter or a digit "
+                    f"and has at most {MAX_METHOD_NAME} letters, digits and characters of '_-:=,.+'"
+                )
             if min(shape.targets, shape.height, shape.width) < 1:
                 raise ValueError(f"method {method!r}: {shape} has no cells")
             # as float32, in which maps are handed out
-            if max(shape.height, shape.width) > MAX_SIDE or 4 * math.prod(astuple(shape)) > MAX_ITEM_BYTES:
+            values = shape.targets * shape.height * shape.width
+            if max(shape.height, shape.width) > MAX_SIDE or 4 * values > MAX_ITEM_BYTES:
                 raise ValueError(f"method {method!r}: {shape} has too many cells")
         # as it comes back from a file, so that a written header equals the one that was read
         object.__setattr__(self, "provenance", json.loads(to_json(self.provenance)))
         object.__setattr__(self, "classes", tuple(self.classes))
         object.__setattr__(self, "maps", dict(sorted(self.maps.items())))
+
+    @property
+    def version(self) -> str:
+        """Version of the format that a file with this header has, the first that has all that is stored in it."""
+        plain = all(_PLAIN_NAME.fullmatch(name) and not shape.residual for name, shape in self.maps.items())
+        return "1.1" if plain else "1.2"
 
     def differences(self, other: ShardHeader) -> list[str]:
         """Names of the fields in which two headers differ."""
@@ -142,7 +168,8 @@ class ShardRows:
         prediction_class: int32 (B, 5), the source model's classes by falling score; -1 where it has fewer.
         prediction_score: float32 (B, 5), their softmax, in [0, 1]; 0 where it has fewer.
         maps: for each method its raw maps, float32 (B, T, h, w), any range.
-        targets: for each method the class explained, int32 (B, T).
+        targets: for each method the class explained, int32 (B, T); -1 for maps that explain no class.
+        residuals: for each method with residuals those of its maps, float32 (B, T); stored as NaN where not finite.
         boxes: boxes per image, x0, y0, x1, y1 in pixels of the original, if the header has boxes.
         groups: int64 (B,), equal for images of one group, -1 for an image without one, if the header has groups.
         single_color: bool (B,), whether an image has one color everywhere; flagged with each of its maps. Empty if
@@ -161,6 +188,7 @@ class ShardRows:
     prediction_score: npt.NDArray[np.float32]
     maps: dict[str, npt.NDArray[np.float32]]
     targets: dict[str, npt.NDArray[np.int32]]
+    residuals: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     boxes: Sequence[Sequence[tuple[int, int, int, int]]] = ()
     groups: npt.NDArray[np.int64] | tuple[()] = ()
     single_color: npt.NDArray[np.bool_] | tuple[()] = ()
@@ -207,6 +235,8 @@ def columns(header: ShardHeader, rows: int) -> dict[str, Column]:
         stored[map_path(method, "scale")] = column("<f4", shape.targets)
         stored[map_path(method, "target")] = column("<i4", shape.targets)
         stored[map_path(method, "flag")] = column("u1", shape.targets)
+        if shape.residual:
+            stored[map_path(method, "residual")] = column("<f4", shape.targets)
     if header.encoding == "raw":
         stored[IMAGE] = column("u1", header.size, header.size, 3)
     return stored

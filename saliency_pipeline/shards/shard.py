@@ -45,7 +45,7 @@ class Pair:
         prediction_class: the source model's top 5, int32 (5,), -1 where it has fewer classes.
         prediction_score: their softmax, float32 (5,) in [0, 1].
         maps: for each method raw maps, float32 (T, h, w).
-        targets: for each method the class explained, int32 (T,).
+        targets: for each method the class explained, int32 (T,); -1 for a map that explains no class.
         source_size: height and width of the original image in pixels.
     """
 
@@ -352,8 +352,16 @@ class Shard(Described):
         return scales
 
     def targets(self, method: str, rows: Rows = None) -> npt.NDArray[np.int32]:
-        """The source model's class that each map explains, int32 (B, T)."""
+        """The source model's class that each map explains, int32 (B, T); -1 where it explains none."""
         return self.read(self._of(method, "target"), rows)
+
+    def residuals(self, method: str, rows: Rows = None) -> npt.NDArray[np.float32] | None:
+        """Sum of each map's values minus the number that it should be, float32 (B, T); NaN where it was not finite.
+
+        None if the method has no such number, or none is stored.
+        """
+        name = self._of(method, "residual")
+        return self.read(name, rows) if self.header.maps[method].residual else None
 
     def flags(self, method: str, rows: Rows = None) -> npt.NDArray[np.uint8]:
         """Bits of `schema.ALL_ZERO`, `CONSTANT`, `NON_FINITE`, `SINGLE_COLOR` and `SEEN`, uint8 (B, T)."""

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from saliency_pipeline.documents import parse_json
 from saliency_pipeline.errors import IntegrityError
 from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, Manifest, reject_lines
+from saliency_pipeline.shards.methods import is_class_agnostic, is_signed, recorded_parameters
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE, SEEN, SINGLE_COLOR, MapShape
 from saliency_pipeline.text import plural, printable
@@ -59,6 +60,10 @@ class MapStatistics:
         all_zero: share of maps that are zero everywhere, in [0, 1].
         constant: share of maps with one value everywhere that is not zero.
         non_finite: share of maps in which values were not finite and became 0.
+        parameters: parameters of the method, as far as they are recorded.
+        signed: whether values below 0 speak against the class.
+        class_agnostic: whether the maps explain no class.
+        residual: absolute values of the residuals, if they are stored: sum of a map minus what it should be.
     """
 
     shape: MapShape
@@ -66,6 +71,23 @@ class MapStatistics:
     all_zero: float
     constant: float
     non_finite: float
+    parameters: dict[str, Any]
+    signed: bool
+    class_agnostic: bool
+    residual: Range | None
+
+    def as_lines(self, method: str) -> list[str]:
+        """The statistics as readable lines."""
+        targets = "explain no class" if self.class_agnostic else f"{plural(self.shape.targets, 'target')} per image"
+        lines = [
+            f"maps of {method}: {self.shape.height}×{self.shape.width}, {targets}{', signed' * self.signed}",
+            f"  scale {self.scale}; all zero {self.all_zero:.2%}, constant {self.constant:.2%}, "
+            f"non-finite {self.non_finite:.2%}",
+        ]
+        if self.residual is not None and self.residual.max is not None:
+            median, most = self.residual.median, self.residual.max
+            lines.append(f"  residual of the sum: median {median:.4g}, largest {most:.4g} (absolute values)")
+        return lines
 
 
 @dataclass(frozen=True)
@@ -178,13 +200,7 @@ class Summary:
         lines += ["", *self._class_table(), "", f"top-1 score {self.score}; most frequent predictions:"]
         lines += [f"  {each.images:7,}  {each.name}" for each in self.predicted]
         for method, maps in self.maps.items():
-            shape = maps.shape
-            lines += [
-                "",
-                f"maps of {method}: {shape.height}×{shape.width}, {plural(shape.targets, 'target')} per image",
-                f"  scale {maps.scale}; all zero {maps.all_zero:.2%}, constant {maps.constant:.2%}, "
-                f"non-finite {maps.non_finite:.2%}",
-            ]
+            lines += ["", *maps.as_lines(method)]
         provenance = {name: entry for name, entry in self.provenance.items() if name != "passed_over"}
         lines += ["", "provenance", *_outline(provenance, "  ")]
         return "\n".join(map(printable, lines))
@@ -228,6 +244,7 @@ def inspect(path: Path | str) -> Summary:
     shapes = folder.header.maps
     scales = {method: [np.empty((0, shape.targets), dtype=np.float32)] for method, shape in shapes.items()}
     flags = {method: [np.empty((0, shape.targets), dtype=np.uint8)] for method, shape in shapes.items()}
+    residuals = {method: [np.empty(0, dtype=np.float32)] for method, shape in shapes.items() if shape.residual}
     for number in range(len(folder.shards)):
         shard = folder.shard(number)
         size_on_disk += shard.path.stat().st_size
@@ -241,6 +258,8 @@ def inspect(path: Path | str) -> Summary:
         for method in folder.methods:
             scales[method].append(shard.scales(method))
             flags[method].append(shard.flags(method))
+            if (residual := shard.residuals(method)) is not None:
+                residuals[method].append(np.abs(residual).ravel())
         shard.close()
     manifest = Manifest.read(folder.path) if folder.path.is_dir() else None
     size = np.concatenate(sizes)
@@ -265,8 +284,8 @@ def inspect(path: Path | str) -> Summary:
         score=Range.of(np.concatenate(scores)),
         predicted=_most_frequent(predicted, folder.source_classes),
         maps={
-            method: _map_statistics(shape, np.concatenate(scales[method]), np.concatenate(flags[method]))
-            for method, shape in shapes.items()
+            method: _map_statistics(folder, method, scales[method], flags[method], residuals.get(method))
+            for method in shapes
         },
         rejects=_rejects(folder.path) if manifest else None,
         unlisted=manifest.unlisted(folder.path) if manifest else {},
@@ -281,15 +300,26 @@ def _flagged(flags: dict[str, list[npt.NDArray[np.uint8]]], bit: int) -> int:
     return int(np.any(images, axis=0).sum()) if images else 0
 
 
-def _map_statistics(shape: MapShape, scale: npt.NDArray[np.float32], flag: npt.NDArray[np.uint8]) -> MapStatistics:
+def _map_statistics(
+    folder: ShardFolder,
+    method: str,
+    scales: list[npt.NDArray[np.float32]],
+    flags: list[npt.NDArray[np.uint8]],
+    residuals: list[npt.NDArray[np.float32]] | None,
+) -> MapStatistics:
+    flag = np.concatenate(flags)
     zero = flag & ALL_ZERO != 0
     maps = max(1, flag.size)
     return MapStatistics(
-        shape=shape,
-        scale=Range.of(scale),
+        shape=folder.header.maps[method],
+        scale=Range.of(np.concatenate(scales)),
         all_zero=float(zero.sum() / maps),
         constant=float(((flag & CONSTANT != 0) & ~zero).sum() / maps),
         non_finite=float((flag & NON_FINITE != 0).sum() / maps),
+        parameters=recorded_parameters(folder.provenance, method),
+        signed=is_signed(folder.provenance, method),
+        class_agnostic=is_class_agnostic(folder.provenance, method),
+        residual=None if residuals is None else Range.of(np.concatenate(residuals)),
     )
 
 
@@ -349,33 +379,3 @@ def _outline(value: Mapping[str, object], indent: str) -> list[str]:
         else:
             lines.append(f"{indent}{name}: {entry if isinstance(entry, str) else json.dumps(entry)}")
     return lines
-
-
-ClassFlags = TypedDict("ClassFlags", {"class": str, "images": int, "zero": float | None, "constant": float | None})
-"""Name of a class, its number of images, and the shares, in [0, 1], of all-zero and of constant maps; an all-zero map
-is constant as well. None for a class without images."""
-
-
-def flagged_shares(pairs: ShardFolder, method: str | None, target: int = 0) -> list[ClassFlags] | None:
-    """The share of all-zero and of constant maps of a method among the labeled images of each class.
-
-    Args:
-        pairs: the shards.
-        method: method of the maps; None if no maps are read.
-        target: which map per image, from 0.
-
-    Returns:
-        One entry per class, in label order. None without a method.
-
-    Raises:
-        SalpipeError: the shards hold no maps of the method.
-    """
-    if method is None:
-        return None
-    labels, flags = pairs.labels, pairs.flags(method, target)
-    rows: list[ClassFlags] = []
-    for label, name in enumerate(pairs.classes):
-        own = flags[labels == label]
-        zero, constant = ((float(np.mean(own & flag > 0)) if len(own) else None) for flag in (ALL_ZERO, CONSTANT))
-        rows.append({"class": name, "images": len(own), "zero": zero, "constant": constant})
-    return rows

@@ -22,6 +22,7 @@ from saliency_pipeline.shards.schema import ShardHeader
 from saliency_pipeline.shards.shard import Shard
 
 _CHUNK_BYTES = 8 * 2**20
+_MOST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -185,12 +186,17 @@ def _check_columns(shard: Shard) -> Iterator[str]:
     for method in shard.methods:
         scales, flags = shard.read(schema.map_path(method, "scale")), shard.flags(method)
         checks += [
-            (schema.map_path(method, "scale"), scales, 0, float(np.finfo(np.float32).max)),
+            (schema.map_path(method, "scale"), scales, 0, _MOST),
             (schema.map_path(method, "target"), shard.targets(method), -1, most - 1),
             (schema.map_path(method, "flag"), flags, 0, schema.ALL_FLAGS),
         ]
         if not np.array_equal(scales == 0, flags & schema.ALL_ZERO != 0):
             yield f"saliency/{method}: flags of all-zero maps do not agree with the scales"
+        residuals = shard.residuals(method)
+        if residuals is not None:
+            # NaN marks a residual that was not finite
+            finite = np.where(np.isnan(residuals), np.float32(0), residuals)
+            checks.append((schema.map_path(method, "residual"), finite, -_MOST, _MOST))
     for name, values, low, high in checks:
         yield from _outside(name, values, low, high)
     for name, (offsets, _) in schema.ragged(shard.header).items():

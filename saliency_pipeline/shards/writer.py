@@ -159,6 +159,8 @@ class ShardWriter:
             raise ValueError(f"{self.path}: {self.rows + len(rows)} rows do not fit the capacity of {self.capacity}")
         if set(rows.maps) != set(self.header.maps) or set(rows.targets) != set(self.header.maps):
             raise ValueError(f"maps of {sorted(rows.maps)}, the shard holds {sorted(self.header.maps)}")
+        if set(rows.residuals) != {method for method, shape in self.header.maps.items() if shape.residual}:
+            raise ValueError(f"residuals of {sorted(rows.residuals)} do not fit the header")
         if any("\0" in key or not key for key in rows.keys):
             raise ValueError("a key is empty or holds a NUL character")
         arrays: dict[str, npt.NDArray[np.generic]] = {
@@ -182,6 +184,8 @@ class ShardWriter:
                 if len(images):
                     flag |= np.where(images, np.uint8(bit), np.uint8(0))[:, None]
             arrays[schema.map_path(method, "flag")] = flag
+        for method, residual in rows.residuals.items():
+            arrays[schema.map_path(method, "residual")] = np.where(np.isfinite(residual), residual, np.float32(np.nan))
         if isinstance(rows.images, list) != (self.header.encoding == "jpeg"):
             raise ValueError(f"images are {type(rows.images).__name__}, the encoding is {self.header.encoding}")
         if not isinstance(rows.images, list):
@@ -270,7 +274,7 @@ class _File:
         try:
             texts = {
                 "format": schema.FORMAT,
-                "format_version": schema.FORMAT_VERSION,
+                "format_version": header.version,
                 "plan": header.plan,
                 "provenance": schema.to_json(header.provenance),
                 "classes": schema.to_json(header.classes),

@@ -87,7 +87,10 @@ class TrainConfig:
     alpha: float = setting(1.0, "Weight of the skip connection (--fusion multiply-skip).", range=(-1e4, 1e4))
     learn_alpha: bool = setting(False, "Train the weight of the skip connection as well.")
     method: str | None = setting(
-        None, "Saliency method whose maps are used.", metavar="NAME", default_text="the first in the shards"
+        None,
+        "Saliency method whose maps are used; parameters may be left out where one stored method has the name.",
+        metavar="NAME[:KEY=VALUE,...]",
+        default_text="the first in the shards",
     )
     maps: str = setting(
         OWN,
@@ -96,7 +99,12 @@ class TrainConfig:
         choices=MAPS,
     )
     map_target: int = setting(0, "Index of the map to use per image, from 0.", range=(0, 1 << 20), metavar="N")
-    normalize: str = setting("minmax", "Normalization of each map to [0, 1]; none: raw values.", choices=NORMALIZATIONS)
+    normalize: str = setting(
+        "minmax",
+        "Normalization of each map to [0, 1]; minmax and p99: absolute values first, if the method has signed values; "
+        "none: raw values.",
+        choices=NORMALIZATIONS,
+    )
     augment: tuple[str, ...] = setting(
         ("crop", "flip"),
         "Random augmentation of each training image and its map; may be repeated.",

@@ -16,9 +16,11 @@ import numpy.typing as npt
 
 from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.images.record import Split as Part
 from saliency_pipeline.models.trained.trained import open_trained, recorded_images
 from saliency_pipeline.models.trained.training_images import ENTRY, TrainingImages
+from saliency_pipeline.shards.methods import is_class_agnostic, stored_method
 from saliency_pipeline.shards.schema import SEEN
 from saliency_pipeline.training.config import CENTER_PRIOR, LABEL_MAPS, SOURCE_IMAGES, START_IMAGES, UNIFORM
 from saliency_pipeline.training.runlog import PROVENANCE
@@ -93,8 +95,11 @@ class LeakCheck:
         return tuple(leak for leak in leaks if leak is not None)
 
     def label_maps(self, config: TrainConfig) -> Leak | None:
-        """The leak of a run that reads maps of every image's own label."""
-        if not reads_stored_maps(config) or self.pairs.provenance.get("target") != "label":
+        """The leak of a run that reads maps of every image's own label; maps that explain no class depend on none."""
+        if not reads_stored_maps(config) or Provenance.from_json(self.pairs.provenance).target != "label":
+            return None
+        method = self._method(config)
+        if method is not None and is_class_agnostic(self.pairs.provenance, method):
             return None
         return Leak(
             LABEL_MAPS,
@@ -165,13 +170,22 @@ class LeakCheck:
 
     def seen(self, config: TrainConfig) -> npt.NDArray[np.bool_]:
         """Mask of the images whose maps are flagged as seen by their source model, bool (N,)."""
-        method, target = config.method or next(iter(self.pairs.methods), ""), config.map_target
-        if method not in self.pairs.header.maps:  # reading them raises the error
+        method, target = self._method(config), config.map_target
+        if method is None:
             return np.zeros(len(self.pairs), np.bool_)
         key = method, target if target < self.pairs.header.maps[method].targets else 0
         if key not in self._seen:
             self._seen[key] = self.pairs.flags(*key) & SEEN != 0
         return self._seen[key]
+
+    def _method(self, config: TrainConfig) -> str | None:
+        """Stored name of the method whose maps a run reads; None if it is not stored, an error when they are read."""
+        if config.method is None:
+            return next(iter(self.pairs.methods), None)
+        try:
+            return stored_method(self.pairs, config.method)
+        except SalpipeError:
+            return None
 
 
 def refuse_leaks(

@@ -37,7 +37,7 @@ from saliency_pipeline.training.runlog import (
     write_metrics,
     write_predictions,
 )
-from saliency_pipeline.training.setup import Setup, check_names, choose_shuffle, set_up
+from saliency_pipeline.training.setup import Setup, check_names, choose_shuffle, chosen_method, set_up
 from saliency_pipeline.training.start import is_neutral, start_distance
 from saliency_pipeline.training.trainer import Trainer
 
@@ -107,6 +107,9 @@ def train(
     pairs = ShardFolder(shards)
     # so that evaluation finds the table from whatever folder
     config = replace(config, group_by=anchored(config.group_by))
+    if config.method is not None:
+        # by its full name, with which that of a run to be resumed is compared
+        config = replace(config, method=chosen_method(config, pairs))
     refuse_among_images(folder, shards)
     refuse_shards(folder)
     make_output(folder)

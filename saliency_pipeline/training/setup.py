@@ -21,6 +21,7 @@ from saliency_pipeline.models.trained.freeze import freeze, training_mode
 from saliency_pipeline.models.trained.initialize import InitReport, initialize
 from saliency_pipeline.models.trained.trained import load_trained, open_trained
 from saliency_pipeline.models.trained.two_branch import NetworkSpec, build_network
+from saliency_pipeline.shards.methods import is_signed, stored_method
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.batchnorm import single_valued
 from saliency_pipeline.training.config import TrainConfig
@@ -140,16 +141,16 @@ def network_spec(config: TrainConfig, pairs: ShardFolder) -> NetworkSpec:
 
 
 def chosen_method(config: TrainConfig, pairs: ShardFolder) -> str | None:
-    """Saliency method of the maps that the network reads; None if it reads none.
+    """Stored name of the saliency method whose maps the network reads; None if it reads none.
 
     Raises:
-        SalpipeError: maps are needed and the shards hold none.
+        SalpipeError: maps are needed and the shards hold none, none of the method, or those of several of that name.
     """
     if config.arch != "modulated":
         return None
     if config.method is None and not pairs.methods:
         raise SalpipeError(f"{pairs.path} holds no maps; make them with 'salpipe generate', or use --arch baseline")
-    return config.method or pairs.methods[0]
+    return pairs.methods[0] if config.method is None else stored_method(pairs, config.method)
 
 
 def datasets(
@@ -164,13 +165,14 @@ def datasets(
             "images, one per process; use fewer processes or larger steps"
         )
     method = config.method if spec.needs_maps else None
+    signed = method is not None and is_signed(pairs.provenance, method)
     train, validation = (
         PairDataset(pairs, rows, method, config.map_target, config.maps, config.run_seed)
         for rows in (split.train, split.validation)
     )
     return (
-        Prefetcher(train, Transform(config.normalize, config.augment, config.run_seed)),
-        Prefetcher(validation, Transform(config.normalize)),
+        Prefetcher(train, Transform(config.normalize, config.augment, config.run_seed, signed)),
+        Prefetcher(validation, Transform(config.normalize, signed=signed)),
         split.pool,
     )
 

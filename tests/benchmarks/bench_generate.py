@@ -80,7 +80,7 @@ def forward(images: Path, work: Path, options: dict[str, Any]) -> dict[str, Any]
     folder.mkdir()
     job, build = resolve(folder, GenerateConfig(**options), read_folder(images), 1, lambda _: None)
     network = build().network
-    frames, device = frames_of(images, job.size, job.batch), job.placement.device
+    frames, device = frames_of(images, job.header.size, job.resolved.batch_size), job.placement.device
     pixels = network.normalize(frames)
 
     def run() -> object:
@@ -90,7 +90,7 @@ def forward(images: Path, work: Path, options: dict[str, Any]) -> dict[str, Any]
             torch.cuda.synchronize(device)
         return output
 
-    rate = rate_of(run, job.batch, job.placement.streams, seconds=6.0)
+    rate = rate_of(run, job.resolved.batch_size, job.placement.streams, seconds=6.0)
     return {"rate": rate, "engine": f"{job.placement.backend} {job.placement.precision}"}
 
 

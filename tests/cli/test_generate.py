@@ -57,7 +57,7 @@ def test_json_is_one_object_and_all_of_standard_output(
         "shards": 1,
         "written": 1,
         "complete": False,
-        "layer": "layer4",
+        "layers": ["layer4"],
         "backend": "torch",
         "precision": "fp32",
         "passed_over": {},
@@ -87,8 +87,8 @@ def test_settings_come_from_a_file_and_what_is_typed_wins(images: Path, tmp_path
     config.write_text(f'[generate]\nsize = 32\nmethod = ["gradcam", "gradient"]\nshards = "1/1"\n{settings}\n')
     result = generate(images, "-o", tmp_path / "a", "--config", config, "--size", "64", "--json")
     assert result.exit_code == 0, result.stderr
-    plan = json.loads((tmp_path / "a" / "plan.json").read_text())["fields"]
-    assert (plan["size"], plan["methods"], plan["shard_size"]) == (64, ["gradcam", "gradient"], 4)
+    plan = json.loads((tmp_path / "a" / "plan.json").read_text())["provenance"]["settings"]
+    assert (plan["size"], plan["method"], plan["shard-size"]) == (64, ["gradcam", "gradient"], 4)
 
     config.write_text("sise = 32\n")
     result = generate(images, "-o", tmp_path / "b", "--config", config)
@@ -146,7 +146,6 @@ def test_images_and_output_are_needed(images: Path, tmp_path: Path) -> None:
         (["--model", "resnet5O"], "did you mean resnet50"),
         (["--weights", "nowhere.pt"], "nowhere.pt"),
         (["--layer", "layer9"], "layer4"),
-        (["--method", "gradcma"], "choose from gradcam, gradient, gradient-smilkov"),
         (["--target", "tabbby"], "did you mean tabby"),
         (["--target", "label"], "use --target predicted, top:K or a class name"),
         (["--backend", "openvino", "--method", "gradient"], "need --backend torch"),
@@ -221,6 +220,10 @@ def test_a_bar_is_shown_on_a_terminal(
         (["--device", "gpu"], 2, "--device gpu: not available here; use --device cpu"),
         (["--device", "cuda:99"], 1, "--device cuda:99: not available here; use --device cpu"),
         (["--layer", "nosuch"], 1, "--layer nosuch: is no layer of this network; candidates: "),
+        (["--method", "gradcam:layer=nosuch"], 1, "--layer nosuch: is no layer of this network; candidates: "),
+        (["--method", "ablationcam:layer=layer4.0.bn1"], 1, "test_resnet cannot be cut at layer4.0.bn1; use a layer"),
+        (["--method", "gradcma"], 2, "--method gradcma: unknown; did you mean gradcam?"),
+        (["--method", "smoothgrad:samples=0"], 2, "--method smoothgrad:samples=0: use a number from 1"),
         (["--classes", "@nofile"], 1, "--classes @nofile: No such file or directory; check the path"),
         (["--size", "16385"], 2, "--size 16385: use a number from 1 to 16384"),
     ],

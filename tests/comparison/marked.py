@@ -10,7 +10,7 @@ from tests.training.examples import store
 CLASSES = ("blue", "green", "red", "yellow")
 COLORS = np.array([[60, 80, 230], [60, 200, 60], [220, 50, 50], [220, 210, 50]], np.uint8)
 SIZE, CELLS, PATCH = 48, 6, 8
-PROVENANCE = {"source": {"model": "none", "weights": "none", "layer": "none"}, "target": "region"}
+PROVENANCE = {"source": {"model": "none", "weights": "none"}, "settings": {"target": "region"}}
 """The maps are annotations of a region, not explanations of a class by a source model."""
 
 

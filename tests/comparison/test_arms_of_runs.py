@@ -6,6 +6,7 @@ import pytest
 
 from saliency_pipeline.comparison.arms import Arm
 from saliency_pipeline.comparison.arms_of_runs import grouped, other_differences
+from saliency_pipeline.comparison.rules import Primary, choose_primary
 from saliency_pipeline.errors import SalpipeError
 from tests.comparison.examples import runs
 
@@ -41,6 +42,22 @@ def test_maps_of_another_method_or_network_name_the_arm() -> None:
         "half,method=gradcam",
     ]
     assert list(arms_of(BASELINE, gradcam, {"arch": "learned"})) == ["baseline", "half", "learned"]
+
+
+def test_parameters_of_methods_name_arms_only_where_these_differ_in_nothing_else() -> None:
+    smooth, square = (f"smoothgrad:noise=0.15,samples=25,seed=0,stat={stat}" for stat in ("mean", "square"))
+    own, other, third = ({**HALF, "method": method} for method in (smooth, square, "captum:DeepLift"))
+    assert list(arms_of(BASELINE, own, third)) == ["baseline", "half,method=smoothgrad", "half,method=captum:DeepLift"]
+    names = ["baseline", f"half,method={smooth}", f"half,method={square}"]
+    assert list(arms_of(BASELINE, own, other)) == names
+    made = runs([Arm(str(number), options) for number, options in enumerate((BASELINE, own, other))], repeats=1)
+    _, arms = grouped(made, None)
+    for text in (names[2], f"{names[2]}:final"):
+        assert choose_primary(text, arms, ["all images"]) == Primary(names[2], "final", "all images")
+    with pytest.raises(SalpipeError, match="no measure 'lightness'"):
+        choose_primary(f"{names[2]}:lightness", arms, ["all images"])
+    with pytest.raises(SalpipeError, match="nothing is not a candidate"):
+        choose_primary("nothing:final", arms, ["all images"])
 
 
 def test_a_control_without_its_candidate_belongs_to_none() -> None:

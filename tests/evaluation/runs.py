@@ -50,12 +50,12 @@ def shards_of(images: Path, folder: Path, **options: Any) -> Path:
     return folder
 
 
-def altered(run: Path, file: Path, **provenance: Any) -> Path:
-    """A file of a run's network with another record of how its shards were made; `source` replaces entries of it."""
+def altered(run: Path, file: Path, **provenance: dict[str, Any]) -> Path:
+    """A file of a run's network with another record of how its shards were made: other entries of its tables."""
     trained = load_trained(run)
     shards = trained.about["shards"]
     recorded = shards["provenance"]
-    changed = recorded | provenance | {"source": recorded["source"] | provenance.get("source", {})}
+    changed = recorded | {name: recorded.get(name, {}) | entries for name, entries in provenance.items()}
     rewrite(trained, file, trained.about | {"shards": shards | {"provenance": changed}})
     return file
 

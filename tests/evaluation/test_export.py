@@ -99,6 +99,7 @@ def test_the_model_says_what_it_takes(tmp_path: Path) -> None:
         "std": [0.5, 0.5, 0.5],
         "interpolation": "bilinear",
         "map": "p99",
+        "map_absolute": False,
     }
     # the exporter would write where in the source every node comes from
     assert b".py" not in exported.file.read_bytes()

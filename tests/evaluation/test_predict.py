@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -14,9 +15,11 @@ from saliency_pipeline.evaluation import predict as module
 from saliency_pipeline.evaluation.evaluate import evaluate
 from saliency_pipeline.evaluation.predict import Predicted, predict
 from saliency_pipeline.models.source.source import load_source
+from saliency_pipeline.saliency.methods import registry
 from saliency_pipeline.shards.reader import ShardFolder
 from tests.evaluation.runs import PHOTOGRAPHS, Notes, altered, run_on, shards_of
 from tests.gallery.test_page import Page
+from tests.generation.compared import Compared
 from tests.generation.examples import photographs
 
 
@@ -46,7 +49,7 @@ def test_predictions_are_those_of_evaluation(
 
 def test_the_maps_are_those_of_training(predicted: Predicted, photo_shards: Path) -> None:
     then, now = ShardFolder(photo_shards), ShardFolder(predicted.folder / "shards")
-    for name in ("source", "methods", "target", "fit", "max_pixels", "precision", "backend"):
+    for name in ("source", "methods", "resolved"):
         assert now.provenance[name] == then.provenance[name]
     assert now.classes == ()
     assert {pair.label for pair in now} == {-1}
@@ -165,13 +168,13 @@ def test_a_file_may_hold_what_the_library_had_then(photos: Path, tiny_run: Path,
 def test_a_run_on_label_maps_is_applied_to_other_maps_only_on_request(
     photos: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
-    run = altered(tiny_run, tmp_path / "n.safetensors", target="label")
+    run = altered(tiny_run, tmp_path / "n.safetensors", settings={"target": "label"})
     with pytest.raises(SalpipeError, match=r"n.safetensors: was trained on maps of .* own labels, .* add --target pre"):
         predict(photos, run, tmp_path / "out", device="cpu")
     assert not (tmp_path / "out").exists()
     notes = Notes()
     result = predict(photos, run, tmp_path / "out", target="predicted", device="cpu", progress=notes)
-    assert ShardFolder(result.folder / "shards").provenance["target"] == "predicted"
+    assert ShardFolder(result.folder / "shards").provenance["settings"]["target"] == "predicted"
     assert notes.find("maps explain the predicted class; in training they explained an image's own label")
     document = json.loads((result.folder / "predictions.json").read_text())
     assert (document["target"], document["target_of_training"]) == ("predicted", "label")
@@ -187,29 +190,40 @@ def test_an_option_for_label_maps_is_refused_for_other_runs(photos: Path, tiny_r
 
 
 def test_a_run_that_reads_no_map_does_not_need_that_option(photos: Path, tiny_shards: Path, tmp_path: Path) -> None:
-    run = altered(
-        run_on(tiny_shards, tmp_path / "run", maps="center-prior"), tmp_path / "n.safetensors", target="label"
-    )
+    trained = run_on(tiny_shards, tmp_path / "run", maps="center-prior")
+    run = altered(trained, tmp_path / "n.safetensors", settings={"target": "label"})
     result = predict(photos, run, tmp_path / "out", device="cpu")
     assert "target" not in json.loads((result.folder / "predictions.json").read_text())
 
 
 def test_frames_and_targets_are_those_recorded(photos: Path, tiny_run: Path, tmp_path: Path) -> None:
-    changes = {
-        "target": "top:2",
-        "fit": "pad",
-        "max_pixels": 1_000_000,
-        "jpeg_quality": 60,
-        "source": {"layer": "layer3"},
-    }
-    run = altered(tiny_run, tmp_path / "n.safetensors", **changes)
+    changes = {"target": "top:2", "fit": "pad", "max-pixels": 1_000_000, "encoding": "jpeg", "jpeg-quality": 60}
+    resolved = {"layers": [{"name": "layer3"}]}
+    run = altered(tiny_run, tmp_path / "n.safetensors", settings=changes, resolved=resolved)
     shards = ShardFolder(predict(photos, run, tmp_path / "out", device="cpu").folder / "shards")
-    source = shards.provenance["source"]
-    assert {name: shards.provenance[name] for name in changes if name != "source"} | {
-        "source": {"layer": source["layer"]}
-    } == changes
+    assert {name: shards.provenance["settings"][name] for name in changes} == changes
+    assert shards.provenance["settings"]["layer"] == ["layer3"]
     assert shards.header.encoding == "jpeg"
     assert shards.header.maps["gradcam"].targets == 2
+
+
+def test_images_are_compared_with_those_of_training(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry.METHODS, "compared", Compared)
+    shards = shards_of(photos, tmp_path / "shards", methods=("compared", "gradcam"))
+    run, one = run_on(shards, tmp_path / "run", method="compared"), photos / PHOTOGRAPHS[-1]
+    background, notes = ShardFolder(shards).provenance["background"], Notes()
+
+    def predicted(name: str) -> dict[str, Any]:
+        result = predict(one, run, tmp_path / name, device="cpu", progress=notes)
+        return ShardFolder(result.folder / "shards").provenance
+
+    assert predicted("first")["background"] == background
+    shutil.rmtree(shards)
+    assert not [note for note in notes.notes if "compares" in note]
+    assert predicted("second")["background"]["images"] == 1
+    assert notes.find("compared: compares with some of these images instead of those of training, whose shards are no")
 
 
 @pytest.mark.parametrize(
@@ -233,21 +247,20 @@ def test_what_is_not_available_becomes_torch_fp32(
 ) -> None:
     monkeypatch.setattr(module, "openvino_installed", lambda: False)
     monkeypatch.setattr(module, "computes_bf16_in", lambda _backend, _device: bf16)
-    notes, run = Notes(), altered(tiny_run, tmp_path / "n.safetensors", **recorded)
+    parts = {"resolved": recorded, "settings": {"device": recorded.get("device", "cpu")}}
+    notes, run = Notes(), altered(tiny_run, tmp_path / "n.safetensors", **parts)
     result = predict(photos, run, tmp_path / "out", device="cpu", progress=notes)
-    provenance = ShardFolder(result.folder / "shards").provenance
-    assert (provenance["backend"], provenance["precision"]) == here
+    resolved = ShardFolder(result.folder / "shards").provenance["resolved"]
+    assert (resolved["backend"], resolved["precision"]) == here
     notices = [note for note in notes.notes if "is not available here: torch fp32" in note]
     assert len(notices) == (recorded["precision"] != here[1] or recorded["backend"] != here[0])
 
 
 def test_shards_that_generate_did_not_write(photos: Path, figure_run: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        SalpipeError, match=r"does not record how .* \(no fit, max_pixels, .*, interpolation\); train on"
-    ):
+    with pytest.raises(SalpipeError, match=r"does not record how .* \(no settings, .*, weights_sha256\); train on"):
         predict(photos, figure_run, tmp_path / "out")
-    odd = altered(figure_run, tmp_path / "odd.safetensors", fit=1, max_pixels="many", source={"model": ["x"]})
-    with pytest.raises(SalpipeError, match=r"\(no fit, max_pixels, target, .* backend, device, model, weights, "):
+    odd = altered(figure_run, tmp_path / "odd.safetensors", settings={"fit": 1}, resolved={"layers": "x", "backend": 3})
+    with pytest.raises(SalpipeError, match=r"\(no settings, layers, backend, precision, weights_sha256\)"):
         predict(photos, odd, tmp_path / "out")
     with pytest.raises(SalpipeError, match="holds no trained network"):
         predict(photos, tmp_path, tmp_path / "out")

@@ -16,6 +16,7 @@ from saliency_pipeline.comparison.arms import choose_arms
 from saliency_pipeline.comparison.config import ComparisonConfig
 from saliency_pipeline.comparison.plan import Plan as ComparisonPlan
 from saliency_pipeline.comparison.plan_file import described
+from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.plan import Choices, Plan, store_plan
 from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, Reject
 from saliency_pipeline.models.source.source import _serialize, load_source
@@ -61,9 +62,11 @@ def plans(root: Path) -> Iterator[Path]:
     """A plan of `generate` beside a photo folder's shards."""
     folder = root / "generated"
     folder.mkdir()
-    fields = {"model": "tiny", "methods": ["gradcam"], "layer": None, "shard_size": 4, "versions": {"torch": "2"}}
-    choices = Choices(Layer("layer4", "nchw", 512, (7, 7), 0, True), "torch", "fp32", 2)
-    store_plan(folder, Plan({**fields, "classes": ["a"], "records": "0" * 64}, choices, {"source": {"model": "tiny"}}))
+    choices = Choices((Layer("layer4", "nchw", 512, (7, 7), 0, True),), "torch", "fp32", 2)
+    images = {"classes": ["a"], "images": 5, "records": "0" * 64}
+    source = {"model": "tiny", "weights_sha256": "0" * 64}
+    record = {"source": source, "methods": {"gradcam": {}}, "data": {"layout": "folders"}, "versions": {"torch": "2"}}
+    store_plan(folder, Plan(GenerateConfig(model="tiny", shard_size=4), choices, images, record))
     yield folder / "plan.json"
 
 

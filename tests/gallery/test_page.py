@@ -78,7 +78,10 @@ def evil(path: Path) -> Path:
     """A shard whose keys, classes and provenance are full of markup."""
     names = [*EVIL, "\ud800"]
     source = {"model": EVIL[0], "classes": [EVIL[1]] * 20, "layer": EVIL[4], "weights": {"no": "text"}}
-    head = examples.header(classes=tuple(names), provenance={"source": source, "target": EVIL[2], "precision": 16})
+    head = examples.header(
+        classes=tuple(names),
+        provenance={"source": source, "settings": {"target": EVIL[2]}, "resolved": {"precision": 16}},
+    )
     rows = dataclasses.replace(examples.rows(len(EVIL)), keys=EVIL, labels=np.arange(len(EVIL)))
     rows.labels[-1] = len(names) - 1
     return shard(path, head, rows)
@@ -220,20 +223,44 @@ def test_signed_maps_get_a_legend_of_their_own(tmp_path: Path) -> None:
     rows.maps["gradcam"] = np.abs(rows.maps["gradcam"])
     path = shard(tmp_path / "s.h5", examples.header(), rows)
     assert "low high" in Page(show(path, tmp_path / "g", method="gradcam").page).text
-    assert "against for" in Page(show(path, tmp_path / "g", method="gradient-simonyan").page).text
+    assert "against the class for it" in Page(show(path, tmp_path / "g", method="gradient-simonyan").page).text
 
 
 def test_one_method_alone(folder: Path, tmp_path: Path) -> None:
     page = Page(show(folder, tmp_path / "g", method="gradcam").page)
     assert len(page.all("img")) == 24
-    assert not page.all("select", id="view")
+    assert [each["data-targets"] for each in page.all("option") if "data-targets" in each] == ["1"]
+    assert all("hidden" in each for each in page.all("label", class_="control")[-4:-2])
     with pytest.raises(SalpipeError, match=r"no maps of 'lime'; it holds gradcam, gradient-simonyan"):
         show(folder, tmp_path / "g", method="lime")
 
 
+def test_methods_with_parameters_are_switched_and_explain_their_own_number_of_classes(tmp_path: Path) -> None:
+    smooth = "smoothgrad:noise=0.15,samples=25,seed=0,stat=mean"
+    recorded = {"eigencam": {"class_agnostic": True}, "captum:DeepLift": {"signed": True}, smooth: {}, "gradcam": {}}
+    path = examples.of_methods(tmp_path / "s.h5", recorded, count=2, targets=2)
+    page = Page(show(path, tmp_path / "g").page)
+    assert page.text.count("explains no class") == 2
+    assert "class -1" not in page.text
+    assert "Methods 4" in page.text
+    # number of the first view and of views; the names are sorted
+    options = [(each["value"], each["data-targets"]) for each in page.all("option") if "data-targets" in each]
+    assert options == [("0", "2"), ("2", "1"), ("3", "2"), ("5", "2")]
+    assert len(page.all("img", class_="overlay")) == 2 * 7
+    assert page.text.count("against the class for it") == 2
+    alone = Page(show(path, tmp_path / "g", method="smoothgrad:stat=mean").page)
+    assert f"Method {smooth}" in alone.text
+    assert len(alone.all("img", class_="overlay")) == 4
+
+
 @pytest.mark.parametrize(
     "provenance",
-    [{}, {"source": None}, {"source": {"classes": "abc"}}, {"source": {"classes": [1, None]}, "target": ["x"]}],
+    [
+        {},
+        {"source": None},
+        {"source": {"classes": "abc"}},
+        {"source": {"classes": [1, None]}, "settings": {"target": ["x"]}, "resolved": []},
+    ],
     ids=str,
 )
 def test_provenance_may_say_nothing(tmp_path: Path, provenance: dict[str, object]) -> None:

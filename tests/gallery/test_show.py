@@ -138,14 +138,21 @@ seen.before = opacity();
 one("mix").value = 0;
 one("mix").dispatchEvent(new Event("input"));
 seen.after = opacity();
-one("view").value = "2";
-one("view").dispatchEvent(new Event("change"));
-seen.views = [...new Set(all(".card [data-view]:not([hidden])").map(part => part.dataset.view))];
+const views = () => [...new Set(all(".card [data-view]:not([hidden])").map(part => part.dataset.view))].join();
+const select = (id, index) => { one(id).selectedIndex = index; one(id).dispatchEvent(new Event("change")); };
+seen.views = [views()];
+select("target", 1);
+seen.views.push(views());
+select("method", one("method").length - 1);
+seen.views.push(views());
+seen.hash = location.hash;
 cards[0].querySelector(".frame").click();
 seen.dialog = large.open && one("inside").querySelector(".key").textContent;
 seen.predictions = one("inside").querySelectorAll(".score").length;
 large.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight"}));
 seen.next = one("inside").querySelector(".key").textContent;
+large.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowDown"}));
+seen.switched = [one("mapped").textContent, views(), one("inside").querySelectorAll(".overlay:not([hidden])").length];
 one("close").click();
 seen.closed = !large.open;
 one("beside").click();
@@ -155,7 +162,7 @@ document.body.dataset.seen = JSON.stringify(seen);
 """
 
 
-def browse(page: Path, tmp_path: Path, width: int = 1280) -> dict[str, object]:
+def browse(page: Path, tmp_path: Path, width: int = 1280, fragment: str = "") -> dict[str, object]:
     """Open a page in a frame of some width, act on it, and return what is visible; any console message fails."""
     acted = tmp_path / "acted.html"
     before, end, after = page.read_text(encoding="utf-8").rpartition("</script>")
@@ -164,7 +171,7 @@ def browse(page: Path, tmp_path: Path, width: int = 1280) -> dict[str, object]:
         *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
         *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
         *(f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},1000", "--enable-logging=stderr"),
-        *("--dump-dom", acted.as_uri()),
+        *("--dump-dom", acted.as_uri() + fragment),
     ]
     result = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120)
     assert result.returncode == 0, result.stderr
@@ -195,13 +202,33 @@ if CHROMIUM:  # pages are checked by parsing them in any case
             "empty": True,
             "before": "1",
             "after": "0",
-            "views": ["2"],
+            # gradcam has one target, the gradient two
+            "views": ["0", "0", "2"],
+            "hash": "#method=gradient-simonyan&target=2",
+            "switched": ["gradcam", "0", 1],
             "dialog": keys[0],
             "predictions": 5,
             "next": keys[1],
             "closed": True,
             "beside": True,
         }
+
+    def test_the_page_opens_with_the_method_of_its_address(tmp_path: Path) -> None:
+        name = "smoothgrad:noise=0.15,samples=25,seed=0,stat=square"
+        others = {"a+b": {}, "captum:DeepLift": {"signed": True}, "eigencam": {"class_agnostic": True}}
+        path = examples.of_methods(
+            tmp_path / "s.h5", {**others, name: {}, name.replace("square", "var"): {}}, targets=3
+        )
+        seen = browse(
+            show(path, tmp_path / "g").page,
+            tmp_path,
+            # as the page writes it
+            fragment="#method=smoothgrad%3Anoise%3D0.15%2Csamples%3D25%2Cseed%3D0%2Cstat%3Dsquare&target=3",
+        )
+        # 3 + 3 + 1 + 3 views before those of the last method, of which the second target is chosen
+        assert seen["views"] == ["9", "8", "11"]
+        assert seen["hash"] == "#method=smoothgrad%3Anoise%3D0.15%2Csamples%3D25%2Cseed%3D0%2Cstat%3Dvar&target=2"
+        assert seen["switched"] == ["a+b", "1", 1]
 
     def test_markup_in_names_does_nothing_in_a_browser(tmp_path: Path) -> None:
         seen = browse(show(evil(tmp_path / "s.h5"), tmp_path / "g").page, tmp_path)

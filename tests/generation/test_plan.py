@@ -16,12 +16,13 @@ from safetensors.torch import save_file
 from saliency_pipeline.datasets.folder import read_folder
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.generation import plan as plan_module
+from saliency_pipeline.generation import resolve as resolve_module
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.plan import (
     Choices,
     Plan,
+    identify_images,
     library_versions,
-    plan_fields,
     records_digest,
     shard_tasks,
     store_plan,
@@ -30,14 +31,17 @@ from saliency_pipeline.generation.plan import (
 from saliency_pipeline.images.record import Catalogue, ImageRecord
 from saliency_pipeline.models.source.source import load_source
 from saliency_pipeline.saliency.engine.layers import Layer
+from saliency_pipeline.settings import option_name, settings_of
 from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.schema import to_json
 from saliency_pipeline.shards.summary import inspect
 from saliency_pipeline.shards.verify import verify
 from tests.generation.examples import kept, photographs, run
 
-CHOICES = Choices(Layer("layer4", "nchw", 8, (2, 2), 0, True), "torch", "fp32", 2)
-PLAN = Plan({"model": "tiny", "versions": {"torch": "2.9"}}, CHOICES, {"salpipe": "0.1"})
+CHOICES = Choices((Layer("layer4", "nchw", 8, (2, 2), 0, True),), "torch", "fp32", 2)
+RECORD = {"source": {"weights_sha256": "0" * 64}, "methods": {}, "data": {}, "versions": {"torch": "2.9"}}
+PLAN = Plan(GenerateConfig(model="tiny"), CHOICES, {"images": 3, "records": "1" * 64}, RECORD)
+OTHER = replace(PLAN, settings=GenerateConfig(model="other"))
 
 
 @pytest.fixture
@@ -51,11 +55,11 @@ def own_images(images: Path, tmp_path: Path) -> Path:
     [
         ({"precision": "bf16"}, "precision fp32 -> bf16"),
         ({"size": 32}, "size 64 -> 32"),
-        ({"methods": ("gradcam", "gradient")}, "methods ['gradcam'] -> ['gradcam', 'gradient']"),
+        ({"methods": ("gradcam", "gradient")}, "method ['gradcam'] -> ['gradcam', 'gradient']"),
         ({"model": "test_efficientnet"}, "model test_resnet -> test_efficientnet"),
-        ({"target": "top:2", "encoding": "jpeg"}, "(encoding raw -> jpeg; target predicted -> top:2)"),
-        ({"shard_size": 5}, "shard_size 4 -> 5"),
-        ({"max_pixels": 10}, "max_pixels 128000000 -> 10"),
+        ({"target": "top:2", "encoding": "jpeg"}, "(target predicted -> top:2; encoding raw -> jpeg)"),
+        ({"shard_size": 5}, "shard-size 4 -> 5"),
+        ({"max_pixels": 10}, "max-pixels 128000000 -> 10"),
     ],
 )
 def test_other_options_are_another_plan(
@@ -116,7 +120,7 @@ def test_other_images_are_another_plan(
 
 def test_other_versions_are_another_plan(images: Path, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     versions = library_versions("torch")
-    monkeypatch.setattr(plan_module, "library_versions", lambda _: {**versions, "salpipe": "9.9"})
+    monkeypatch.setattr(resolve_module, "library_versions", lambda _: {**versions, "salpipe": "9.9"})
     with pytest.raises(PlanMismatchError, match=rf"\(versions\.salpipe {versions['salpipe']} -> 9\.9\)"):
         run(images, copied)
 
@@ -167,7 +171,8 @@ def test_a_plan_without_shards_does_not_bind_later_runs(images: Path, finished: 
         lambda text: text.replace('"size": 64', '"size": 32'),
         lambda text: text.replace('"layer4"', '"layer3"'),
         lambda text: "[" * 100_000,
-        lambda text: '{"format": "salpipe-plan", "fields": [], "resolved": [], "provenance": []}',
+        lambda text: '{"format": "salpipe-plan", "images": [], "provenance": []}',
+        lambda text: text.replace('"fit": "crop"', '"fit": "zoom"'),
     ],
 )
 def test_a_damaged_plan_is_named_and_can_be_made_anew(
@@ -185,15 +190,24 @@ def test_a_damaged_plan_is_named_and_can_be_made_anew(
 
 @pytest.mark.parametrize(
     "resolved",
-    [{}, {"layer": 3}, {"backend": "magic"}, {"precision": "fp8"}, {"batch_size": 10**9}, {"batch_size": "8"}],
+    [
+        {},
+        {"layers": 3},
+        {"layers": [{"name": "layer4"}]},
+        {"backend": "magic"},
+        {"precision": "fp8"},
+        {"batch_size": 10**9},
+        {"batch_size": "8"},
+    ],
 )
 def test_choices_that_cannot_be_are_refused_though_their_hash_is_right(
     images: Path, copied: Path, resolved: dict[str, Any]
 ) -> None:
     path = copied / "plan.json"
     data = json.loads(path.read_text())
-    data["resolved"] = data["resolved"] | resolved if resolved else {}
-    parts = {name: data[name] for name in ("fields", "resolved", "provenance")}
+    made = data["provenance"]
+    made["resolved"] = made["resolved"] | resolved if resolved else {}
+    parts = {name: data[name] for name in ("images", "provenance")}
     path.write_text(json.dumps(data | {"plan": sha256(to_json(parts).encode()).hexdigest()}))
     with pytest.raises(SalpipeError, match=r"plan\.json: damaged or not a plan \((KeyError|TypeError|ValueError): "):
         run(images, copied)
@@ -215,10 +229,9 @@ def test_a_plan_that_is_no_file_of_a_plans_size_is_refused(images: Path, copied:
 
 
 def test_the_plan_that_is_stored_first_stays(tmp_path: Path) -> None:
-    other = Plan({**PLAN.fields, "model": "other"}, PLAN.resolved, PLAN.provenance)
     assert stored_plan(tmp_path) is None
     assert store_plan(tmp_path, PLAN) == PLAN
-    assert store_plan(tmp_path, other) == PLAN
+    assert store_plan(tmp_path, OTHER) == PLAN
     assert stored_plan(tmp_path) == PLAN
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
 
@@ -228,18 +241,19 @@ def test_a_file_system_without_links_keeps_a_plan_as_well(tmp_path: Path, monkey
         raise PermissionError("no links here")
 
     monkeypatch.setattr(os, "link", link)
-    other = Plan({**PLAN.fields, "model": "other"}, PLAN.resolved, PLAN.provenance)
-    assert store_plan(tmp_path, PLAN) == store_plan(tmp_path, other) == PLAN
+    assert store_plan(tmp_path, PLAN) == store_plan(tmp_path, OTHER) == PLAN
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
 
 
 def test_the_hash_covers_all_of_a_plan() -> None:
     others = [
-        Plan({**PLAN.fields, "model": "other"}, PLAN.resolved, PLAN.provenance),
-        Plan(PLAN.fields, replace(CHOICES, backend="openvino"), PLAN.provenance),
-        Plan(PLAN.fields, PLAN.resolved, {"salpipe": "0.2"}),
+        OTHER,
+        replace(PLAN, resolved=replace(CHOICES, backend="openvino")),
+        replace(PLAN, images={"images": 4, "records": "1" * 64}),
+        replace(PLAN, record={**RECORD, "versions": {"torch": "3.0"}}),
     ]
-    assert len({PLAN.hash, *(other.hash for other in others)}) == 4
+    assert len({PLAN.hash, *(other.hash for other in others)}) == 5
+    assert replace(PLAN, record={**RECORD, "passed_over": {".txt": 1}}).hash == PLAN.hash
 
 
 def test_shards_are_cut_from_the_records_in_order() -> None:
@@ -250,14 +264,14 @@ def test_shards_are_cut_from_the_records_in_order() -> None:
     assert [record for task in tasks for record in task.records] == records
 
 
-def test_every_request_of_another_kind_is_another_plan(images: Path) -> None:
+def test_every_setting_but_the_file_of_weights_identifies_a_plan(images: Path) -> None:
     catalogue = read_folder(images)
-    rest = (catalogue, "0" * 64, records_digest(catalogue), "torch")
-    first = plan_fields(GenerateConfig(), *rest)
-    assert first["images"] == 14
-    assert {"model", "methods", "target", "precision", "backend", "device", "records", "versions"} <= set(first)
-    assert plan_fields(GenerateConfig(), *rest) == first
-    assert plan_fields(GenerateConfig(fit="pad"), *rest) == {**first, "fit": "pad"}
+    plan = replace(PLAN, images=identify_images(catalogue, records_digest(catalogue)))
+    names = {option_name(GenerateConfig, name) for name in settings_of(GenerateConfig)} - {"weights"}
+    assert set(plan.identity) == names | {"weights_sha256", "classes", "images", "records", "versions"}
+    assert plan.identity["images"] == 14
+    assert replace(plan, settings=replace(plan.settings, weights="a.pt")).identity == plan.identity
+    assert replace(plan, settings=replace(plan.settings, fit="pad")).identity == {**plan.identity, "fit": "pad"}
 
 
 def test_skipped_files_are_noted_and_are_no_part_of_the_plan(own_images: Path, tmp_path: Path) -> None:

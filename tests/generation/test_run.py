@@ -28,6 +28,7 @@ from saliency_pipeline.saliency.engine.layers import choose_layer
 from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.methods.registry import find_methods
 from saliency_pipeline.saliency.targets import Target
+from saliency_pipeline.settings import from_table
 from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import SINGLE_COLOR
@@ -111,7 +112,6 @@ def test_provenance_says_how_the_maps_were_made(finished: Path) -> None:
         "model": "test_resnet",
         "weights": "none",
         "weights_sha256": source.weights_sha256,
-        "layer": choose_layer(source.module, 64).name,
         "size": 64,
         "mean": list(p.mean),
         "std": list(p.std),
@@ -119,8 +119,10 @@ def test_provenance_says_how_the_maps_were_made(finished: Path) -> None:
         "classes": list(source.classes),
     }
     assert provenance["methods"] == {"gradcam": find_methods(["gradcam"])[0].describe()}
-    wanted = {"target": "predicted", "fit": "crop", "precision": "fp32", "backend": "torch", "device": "cpu"}
-    assert {name: provenance[name] for name in wanted} == wanted
+    assert from_table(GenerateConfig, provenance["settings"]) == GenerateConfig(**OPTIONS, device="cpu")
+    resolved = provenance["resolved"]
+    assert [layer["name"] for layer in resolved["layers"]] == [choose_layer(source.module, 64).name]
+    assert (resolved["backend"], resolved["precision"], resolved["batch_size"]) == ("torch", "fp32", 2)
     for name in ("torch", "timm", "h5py"):
         assert provenance["versions"][name] == version(name)
 
@@ -151,7 +153,7 @@ def test_the_report_says_how_the_run_ended(images: Path, tmp_path: Path) -> None
     first, second = run(images, tmp_path / "shards"), run(images, tmp_path / "shards")
     for report, written in ((first, 4), (second, 0)):
         assert (report.images, report.rejects, report.shards, report.written) == (12, 2, 4, written)
-        assert (report.layer, report.backend, report.precision) == ("layer4", "torch", "fp32")
+        assert (report.layers, report.backend, report.precision) == (("layer4",), "torch", "fp32")
         assert report.complete
     assert first.images_per_second > 0
     assert second.images_per_second == 0
@@ -300,9 +302,9 @@ def test_an_output_folder_inside_the_images_is_refused(images: Path, tmp_path: P
     [
         ({"model": "resnet5O"}, "did you mean"),
         ({"weights": "/nowhere.safetensors"}, "/nowhere.safetensors"),
-        ({"layer": "layer9"}, "layer4"),
+        ({"layers": ("layer9",)}, "layer4"),
         ({"methods": ("gradcma",)}, "did you mean gradcam?"),
-        ({"methods": ()}, "choose from gradcam, gradient"),
+        ({"methods": ()}, "choose from gradcam, "),
         ({"target": "no such class"}, "give an index"),
         ({"target": "top:0"}, "top:K with K from 1 on"),
         ({"target": "top:1001"}, "use top:1 to top:1000"),

@@ -1,13 +1,11 @@
 """Images that the source model was trained on are flagged, and shards record how many are known."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from saliency_pipeline.generation.plan import Plan, stored_plan
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.models.trained.trained import load_trained, write_trained
 from saliency_pipeline.models.trained.training_images import ENTRY, TrainingImages
@@ -83,22 +81,5 @@ def test_a_source_without_a_complete_record_is_unknown(
 def test_ordinary_sources_have_no_entry_and_no_flag(images: Path, tmp_path: Path) -> None:
     assert run(images, tmp_path / "shards").seen == 0
     shards = ShardFolder(tmp_path / "shards")
-    assert ENTRY not in shards.provenance["source"]
-    assert not any(flagged(shards))
-
-
-def test_a_plan_of_an_earlier_version_is_finished_as_it_was_begun(images: Path, source: Path, tmp_path: Path) -> None:
-    run(images, tmp_path / "new", model=str(source), **OWN)
-    plan = stored_plan(tmp_path / "new")
-    assert plan is not None
-    older = {name: value for name, value in dict(plan.provenance)["source"].items() if name != ENTRY}
-    old = Plan(plan.fields, plan.resolved, {**plan.provenance, "source": older})
-    document = json.loads((tmp_path / "new" / "plan.json").read_text())
-    (tmp_path / "old").mkdir()
-    (tmp_path / "old" / "plan.json").write_text(json.dumps(document | {"plan": old.hash, "provenance": old.provenance}))
-    # a plan that no shard follows is made anew; a damaged shard is written again
-    (tmp_path / "old" / "shard-00000.h5").write_bytes(b"")
-    run(images, tmp_path / "old", model=str(source), **OWN)
-    shards = ShardFolder(tmp_path / "old")
     assert ENTRY not in shards.provenance["source"]
     assert not any(flagged(shards))

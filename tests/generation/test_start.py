@@ -51,7 +51,7 @@ def test_what_is_chosen_is_the_same_with_and_without_a_cache(images: Path, tmp_p
     third = run(images, tmp_path / "third", **options)
     assert (third.backend, third.precision) == (first.backend, first.precision)
     assert proof.stat().st_size > 0
-    assert (second.backend, second.precision, second.layer) == (first.backend, first.precision, first.layer)
+    assert (second.backend, second.precision, second.layers) == (first.backend, first.precision, first.layers)
     assert kept(tmp_path / "second") == kept(tmp_path / "first")
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from saliency_pipeline.temporaries import temporary_name
 
 SIZE = 24
 SOURCE_CLASSES = [f"source {i}" for i in range(20)]
+RESIDUALS = "integrated-gradients:baseline=mean,nodes=20"
 MAPS = {"gradcam": MapShape(1, 7, 5), "gradient-simonyan": MapShape(2, SIZE, SIZE)}
 
 
@@ -53,6 +54,40 @@ def jpeg(image: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=90)
     return file.getvalue()
+
+
+def with_residuals(count: int, residuals: object) -> tuple[ShardHeader, ShardRows]:
+    """`count` images with one more method, whose maps have residuals, (count, 2)."""
+    whole = rows(count)
+    for values in (whole.maps, whole.targets):
+        values[RESIDUALS] = values["gradient-simonyan"]
+    whole.residuals = {RESIDUALS: np.array(residuals, np.float32).reshape(count, 2)}
+    return header(maps=MAPS | {RESIDUALS: MapShape(2, SIZE, SIZE, residual=True)}), whole
+
+
+def of_methods(
+    path: Path, methods: Mapping[str, Mapping[str, object]], count: int = 6, targets: int = 1, **changes: object
+) -> Path:
+    """One shard with 7 x 7 maps of methods, by name with what is recorded of each; labels go round the classes.
+
+    Maps of a method that is `signed` have negative values; those of a `class_agnostic` one explain no class.
+    """
+    random = np.random.default_rng(5)
+    shapes, whole = {}, rows(count)
+    whole.maps, whole.targets, whole.residuals = {}, {}, {}
+    for method, recorded in methods.items():
+        own = 1 if recorded.get("class_agnostic") else targets
+        shapes[method] = MapShape(own, 7, 7, recorded.get("complete") is True)
+        raw = random.standard_normal((count, own, 7, 7), np.float32)
+        whole.maps[method] = raw if recorded.get("signed") else np.abs(raw)
+        explained = random.integers(0, 20, (count, own), np.int32)
+        whole.targets[method] = np.full_like(explained, -1) if recorded.get("class_agnostic") else explained
+        if shapes[method].residual:
+            whole.residuals[method] = raw[:, :, 0, 0]
+    whole.labels = np.arange(count) % 3
+    head = header(**{"maps": shapes, **changes})
+    provenance = {**head.provenance, "methods": {name: dict(recorded) for name, recorded in methods.items()}}
+    return write(path, dataclasses.replace(head, provenance=provenance), whole)
 
 
 def part(whole: ShardRows, start: int, stop: int) -> ShardRows:

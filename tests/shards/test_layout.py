@@ -122,6 +122,19 @@ def test_wrong_types_and_shapes_are_named(path, name, data, message):
     assert any(message in problem for problem in problems(path)), problems(path)
 
 
+def test_a_residual_of_another_type_is_named(path):
+    with h5py.File(path, "r+") as file:
+        file["saliency/gradcam/residual"] = np.zeros((4, 1))
+    assert problems(path) == ["saliency/gradcam/residual is float64 (4, 1), not float32 (4, 1)"]
+
+
+@pytest.mark.parametrize("name", ["gradcam<b>", "Gradcam", "g" * 201, ".a"])
+def test_a_malformed_name_of_a_method_is_named(path, name):
+    with h5py.File(path, "r+") as file:
+        file.move("saliency/gradcam", f"saliency/{name}")
+    assert problems(path) == [f"saliency/{name!r:.60} does not look like a method's maps"]
+
+
 def test_strings_of_variable_length_are_not_read(path):
     replaced(path, "key", lambda file, name: file.create_dataset(name, (4,), h5py.string_dtype()))
     assert problems(path) == ["key is not of fixed-length UTF-8 strings"]

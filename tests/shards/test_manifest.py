@@ -7,6 +7,7 @@ import pytest
 
 from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.shards.manifest import Manifest, ShardEntry
+from saliency_pipeline.shards.schema import MapShape
 from tests.shards.examples import folder, header
 
 DIGEST = "ab" * 32
@@ -38,6 +39,16 @@ def test_bytes_depend_on_what_it_says_alone(tmp_path):
     assert (data["format"], data["format_version"], data["images"]) == ("salpipe-manifest", "1.1", 3)
     assert data["maps"]["gradcam"] == {"targets": 1, "height": 7, "width": 5}
     assert data["shards"][0] == {"name": "shard-00000.h5", "images": 3, "bytes": 999, "sha256": DIGEST}
+
+
+def test_residuals_are_part_of_the_shape(tmp_path):
+    whole = manifest(maps={"gradcam": MapShape(1, 7, 7), "b:nodes=9": MapShape(1, 7, 7, residual=True)})
+    whole.write(tmp_path)
+    assert Manifest.read(tmp_path) == whole
+    data = json.loads((tmp_path / "manifest.json").read_bytes())
+    assert data["format_version"] == "1.2"
+    assert data["maps"]["b:nodes=9"] == {"targets": 1, "height": 7, "width": 7, "residual": True}
+    assert data["maps"]["gradcam"] == {"targets": 1, "height": 7, "width": 7}
 
 
 def test_a_folder_without_one_is_not_finished(tmp_path):

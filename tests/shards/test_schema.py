@@ -15,6 +15,7 @@ from saliency_pipeline.shards.schema import (
     columns,
     decode_maps,
     encode_maps,
+    is_method_name,
     is_shard_name,
     shard_name,
 )
@@ -110,7 +111,25 @@ def test_names_of_shards():
         assert not is_shard_name(name)
 
 
-@pytest.mark.parametrize("method", ["", "Grad", "a/b", "..", "a b", "é", "a\n"])
+NAMES = (
+    "smoothgrad:noise=0.15,samples=25,seed=0,stat=mean",
+    "captum:DeepLift",
+    "layercam:layer=features.norm5",
+    "a..b+c-1e-05",
+)
+
+
+@pytest.mark.parametrize("method", [*NAMES, "gradient-smilkov", "0" * 200])
+def test_a_method_with_parameters_is_named_by_them(method):
+    assert is_method_name(method)
+    assert header(maps={method: MapShape(1, 1, 1)}).version == ("1.2" if method in NAMES else "1.1")
+
+
+def test_residuals_raise_the_version():
+    assert header(maps={"a": MapShape(1, 1, 1, residual=True)}).version == "1.2"
+
+
+@pytest.mark.parametrize("method", ["", "Grad", "a/b", "..", ".a", ":a", "a b", "é", "a\n", "a<b", "a" * 201])
 def test_a_method_of_another_name_is_refused(method):
     with pytest.raises(ValueError, match="method"):
         header(maps={method: MapShape(1, 1, 1)})

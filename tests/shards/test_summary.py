@@ -11,7 +11,7 @@ from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import SEEN, SINGLE_COLOR
 from saliency_pipeline.shards.summary import Range, inspect
 from saliency_pipeline.shards.verify import verify
-from tests.shards.examples import MAPS, folder, header, rows, write
+from tests.shards.examples import MAPS, RESIDUALS, folder, header, of_methods, rows, write
 
 
 def test_counts_agree_with_the_images_one_by_one(tmp_path):
@@ -107,9 +107,30 @@ def test_images_with_boxes_and_known_duplicates_are_counted(tmp_path):
 def test_as_dict_is_json(tmp_path):
     data = json.loads(json.dumps(inspect(folder(tmp_path / "f", encoding="jpeg")).as_dict(), allow_nan=False))
     assert data["images"] == 12
-    assert data["maps"]["gradcam"]["shape"] == {"targets": 1, "height": 7, "width": 5}
+    assert data["maps"]["gradcam"]["shape"] == {"targets": 1, "height": 7, "width": 5, "residual": False}
     assert data["provenance"] == header().provenance
     assert set(data["score"]) == {"min", "median", "max"}
+
+
+def test_methods_are_described_by_what_is_recorded_of_them(tmp_path):
+    recorded = {
+        "eigencam": {"class_agnostic": True},
+        RESIDUALS: {"signed": True, "complete": True, "parameters": {"baseline": "mean", "nodes": 20}},
+    }
+    path = of_methods(tmp_path / "a.h5", recorded, targets=2)
+    summary = inspect(path)
+    eigen, integrated = (summary.as_dict()["maps"][method] for method in recorded)
+    assert (eigen["class_agnostic"], eigen["signed"], eigen["parameters"], eigen["residual"]) == (True, False, {}, None)
+    assert (integrated["class_agnostic"], integrated["signed"]) == (False, True)
+    assert integrated["parameters"] == {"baseline": "mean", "nodes": 20}
+    residuals = np.abs(ShardFolder(path).shards[0].residuals(RESIDUALS))
+    assert integrated["residual"]["median"] == pytest.approx(np.median(residuals))
+    assert integrated["residual"]["max"] == pytest.approx(residuals.max())
+    text = summary.as_text()
+    assert "maps of eigencam: 7×7, explain no class\n" in text
+    assert f"maps of {RESIDUALS}: 7×7, 2 targets per image, signed\n" in text
+    assert f"residual of the sum: median {np.median(residuals):.4g}, largest {residuals.max():.4g}" in text
+    assert text.count("residual of") == 1
 
 
 def test_as_text_shows_what_a_reader_asks_first(tmp_path):

@@ -13,7 +13,7 @@ from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.shard import Shard
 from saliency_pipeline.shards.verify import Problem, verify
 from saliency_pipeline.shards.writer import ShardWriter
-from tests.shards.examples import folder, header, jpeg, rows, write
+from tests.shards.examples import RESIDUALS, folder, header, jpeg, rows, with_residuals, write
 
 
 @pytest.fixture
@@ -146,6 +146,15 @@ def test_values_out_of_range_are_named(sound, name, row, value, message):
     assert message in problem
     # keys and maps take reading them all
     assert found(sound) == ([] if name == "key" or name.endswith("/map") else [problem])
+
+
+def test_infinite_residuals_are_named_and_missing_ones_are_not(tmp_path):
+    head, whole = with_residuals(2, [[0, 1], [np.nan, 3]])
+    path = write(tmp_path / "a.h5", head, whole)
+    assert found(path) == []
+    overwrite(path, f"saliency/{RESIDUALS}/residual", (1, 1), np.inf)
+    (problem,) = found(path)
+    assert f"saliency/{RESIDUALS}/residual of image 1 is inf" in problem
 
 
 def test_keys_are_unique_across_shards(sound):

@@ -1,5 +1,6 @@
 """The writer: the same bytes for any batches, and no readable file unless it is finished."""
 
+import dataclasses
 import os
 import resource
 import subprocess
@@ -14,13 +15,15 @@ import numpy as np
 import pytest
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.files import sha256_of
 from saliency_pipeline.shards import writer as writer_module
 from saliency_pipeline.shards.layout import read_layout
-from saliency_pipeline.shards.schema import MapShape, columns, decode_maps, encode_maps
+from saliency_pipeline.shards.schema import MapShape, ShardHeader, ShardRows, columns, decode_maps, encode_maps
 from saliency_pipeline.shards.shard import Shard
+from saliency_pipeline.shards.verify import verify
 from saliency_pipeline.shards.writer import ShardWriter
 from saliency_pipeline.temporaries import temporary_name
-from tests.shards.examples import MAPS, SIZE, header, part, rows, write
+from tests.shards.examples import MAPS, RESIDUALS, SIZE, header, part, rows, with_residuals, write
 
 ROOT = Path(__file__).parents[2]
 
@@ -117,6 +120,51 @@ def test_large_provenance_and_many_methods(tmp_path):
     assert Shard(path).header == head
     assert Shard(path).maps("m7").tolist() == [[[[7.0]]]] * 2
     assert write(tmp_path / "b.h5", head, whole, [1, 1], 3).read_bytes() == path.read_bytes()
+
+
+def test_bytes_without_residuals_are_those_of_format_1_1(tmp_path):
+    maps = {"gradcam": MapShape(1, 1, 2), "gradient": MapShape(2, 2, 2)}
+    whole = ShardRows(
+        keys=["cat/1.jpg"],
+        labels=np.array([0]),
+        splits=np.array([-1], np.int8),
+        images=np.full((1, 2, 2, 3), 9, np.uint8),
+        sha256=np.zeros((1, 32), np.uint8),
+        source_size=np.array([[480, 640]], np.int32),
+        prediction_class=np.array([[4, 3, 2, 1, 0]], np.int32),
+        prediction_score=np.array([[0.5, 0.25, 0.125, 0, 0]], np.float32),
+        maps={"gradcam": np.full((1, 1, 1, 2), 3, np.float32), "gradient": np.full((1, 2, 2, 2), -1, np.float32)},
+        targets={"gradcam": np.array([[4]], np.int32), "gradient": np.array([[4, 3]], np.int32)},
+    )
+    path = write(tmp_path / "a.h5", ShardHeader("plan", {}, ("cat", "dog"), 2, "raw", maps), whole)
+    # written before there were residuals
+    assert sha256_of(path) == "28fe19917e1395861511293d5253ca133a0863ae76f7a938a2707d8521545627"
+
+
+def test_residuals_are_stored_beside_their_maps(tmp_path):
+    head, whole = with_residuals(5, [[0, 1.5], [-2, np.inf], [np.nan, 0], [1e-30, 3], [4, 5]])
+    path = write(tmp_path / "a.h5", head, whole, [2, 3])
+    shard = Shard(path)
+    assert shard.header == head
+    expected = np.where(np.isinf(whole.residuals[RESIDUALS]), np.nan, whole.residuals[RESIDUALS])
+    np.testing.assert_array_equal(shard.residuals(RESIDUALS), expected)
+    np.testing.assert_array_equal(shard.residuals(RESIDUALS, [3, 1]), expected[[3, 1]])
+    assert shard.residuals("gradcam") is None
+    with h5py.File(path) as file:
+        assert file.attrs["format_version"] == b"1.2"
+        assert file[f"saliency/{RESIDUALS}/residual"].dtype == "<f4"
+    assert write(tmp_path / "b.h5", head, whole, [1] * 5, capacity=9).read_bytes() == path.read_bytes()
+    assert verify(path, deep=True).problems == ()
+
+
+def test_residuals_have_to_fit_the_header(tmp_path):
+    head, whole = with_residuals(2, [[0, 1], [2, 3]])
+    with ShardWriter(tmp_path / "a.h5", head, 2) as writer:
+        for residuals in ({}, {RESIDUALS: np.zeros((2, 1), np.float32)}, {RESIDUALS: np.zeros((2, 2))}):
+            with pytest.raises(ValueError, match="residual"):
+                writer.append(dataclasses.replace(whole, residuals=residuals))
+    with ShardWriter(tmp_path / "a.h5", header(), 2) as writer, pytest.raises(ValueError, match="residuals of"):
+        writer.append(dataclasses.replace(rows(2), residuals=whole.residuals))
 
 
 def test_compaction_takes_bounded_steps(tmp_path, monkeypatch):

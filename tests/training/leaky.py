@@ -28,5 +28,6 @@ def leaky(
     rows = labeled_rows(IMAGES, seed=seed)
     if seen is not None:
         rows = replace(rows, seen=np.isin(np.arange(IMAGES), seen))
-    provenance = {"source": {"model": "tiny", "classes": ["a", "b", "c", "d", "e"], **source}, "target": target}
+    provenance = {"source": {"model": "tiny", "classes": ["a", "b", "c", "d", "e"], **source}}
+    provenance["settings"] = {"target": target}
     return store(path, ShardHeader(f"plan-{path.name}", provenance, CLASSES[:3], SIZE, "raw", MAPS), rows, 2)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.shards.methods import stored_method
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import CENTER_PRIOR, MISMATCHED, OWN, SAME_CLASS, SHUFFLED, UNIFORM
 from saliency_pipeline.training.data.augment import augment
@@ -72,7 +73,7 @@ class PairDataset(Dataset[Item]):
     Args:
         folder: the shards.
         rows: (N,) positions in the folder, in any order; they may repeat.
-        method: saliency method of the maps; None for no maps.
+        method: saliency method of the maps, by any spelling of its name, see `stored_method`; None for no maps.
         target: index of the map, for methods that store several per image.
         maps: `own`, or a control, see `training.data.controls`, in the shape of the method's maps.
         seed: random seed of the control.
@@ -97,9 +98,7 @@ class PairDataset(Dataset[Item]):
         seed: int = 0,
     ) -> None:
         if method is not None:
-            if method not in folder.header.maps:
-                stored = ", ".join(folder.methods) or "none at all"
-                raise SalpipeError(f"{folder.path} holds no maps of '{method}'; it holds {stored}")
+            method = stored_method(folder, method)
             targets = folder.header.maps[method].targets
             if not 0 <= target < targets:
                 raise SalpipeError(
@@ -195,11 +194,13 @@ class Transform:
         normalize: normalization of the maps, one of `maps.NORMALIZATIONS`.
         augment: augmentations, some of `augment.AUGMENTATIONS`.
         seed: random seed of the augmentations.
+        signed: whether values of the maps below 0 speak against the class.
     """
 
     normalize: str = "minmax"
     augment: tuple[str, ...] = ()
     seed: int = 0
+    signed: bool = False
 
 
 class Prefetcher:
@@ -247,7 +248,7 @@ class Prefetcher:
         if rows.maps is not None:
             # normalized, a uniform map would be 0 like every constant map
             how = "none" if self.dataset.maps == UNIFORM else self.transform.normalize
-            maps = normalize(upsample(torch.from_numpy(rows.maps), images.shape[-1]), how)
+            maps = normalize(upsample(torch.from_numpy(rows.maps), images.shape[-1]), how, self.transform.signed)
         if self.transform.augment:
             seeds = [(self.transform.seed, epoch, position) for position in rows.positions.tolist()]
             images, maps = augment(images, maps, self.transform.augment, seeds)

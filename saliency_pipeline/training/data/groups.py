@@ -21,6 +21,7 @@ import torch
 
 from saliency_pipeline.cache import cached
 from saliency_pipeline.errors import PlanMismatchError
+from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.reader import ShardFolder
@@ -178,8 +179,7 @@ def _exact(sha256: npt.NDArray[np.uint8]) -> Places:
 
 def _data(pairs: ShardFolder) -> Mapping[str, Any]:
     """The `data` entry of the provenance of the shards: the data set and the options of its selection."""
-    data = pairs.provenance.get("data")
-    return data if isinstance(data, dict) else {}
+    return Provenance.from_json(pairs.provenance).data
 
 
 def _near(pairs: ShardFolder, progress: Progress) -> Places:
@@ -232,7 +232,8 @@ def frame_fingerprints(pairs: ShardFolder, progress: Progress | None = None) -> 
 
 
 def _rows(pairs: ShardFolder, threads: int) -> Iterator[Row]:
-    padded = pairs.provenance.get("fit") == "pad"
+    settings = Provenance.from_json(pairs.provenance).settings
+    padded = settings is not None and settings.fit == "pad"
     with ThreadPoolExecutor(threads) as pool:
         for number in range(len(pairs.shards)):
             shard = pairs.shard(number)

@@ -9,6 +9,9 @@ from torch.nn import functional
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.training.config import NORMALIZATIONS
 
+ABSOLUTE = ("minmax", "p99")
+"""Normalizations that take absolute values of the maps of signed methods."""
+
 # a map that varies by less than this share of its greatest absolute value is constant: up-sampling rounds, and stored
 # maps have steps of at least 2**-11 near that value
 _ROUNDING = 1e-5
@@ -29,21 +32,25 @@ def upsample(maps: Tensor, size: int) -> Tensor:
     return functional.interpolate(maps[:, None], size=(size, size), mode="bilinear", align_corners=False)
 
 
-def normalize(maps: Tensor, how: str) -> Tensor:
+def normalize(maps: Tensor, how: str, signed: bool = False) -> Tensor:
     """Normalize each map of a batch to [0, 1].
 
     - `minmax`: (x - min) / (max - min).
-    - `max`: max(x, 0) / max; negative values, evidence against the class, become 0.
+    - `max`: max(x, 0) / max; negative values, evidence against the class, become 0, of signed methods as well.
     - `p99`: clip((x - min) / (p99 - min), 0, 1), where p99 is the 99th percentile, interpolated linearly: the display
       of gradient maps in PAIR's saliency library (Smilkov et al., "SmoothGrad", 2017). If the 99th
       percentile is the minimum, the maximum replaces it.
     - `none`: the map unchanged.
+
+    Of signed methods (`shards.methods.is_signed`) `minmax` and `p99` normalize |x|: 0 is no evidence, for the class or
+    against it, and stays 0; otherwise its place in [0, 1] would depend on the most negative value.
 
     A map that is constant, all-zero or, for `max`, nowhere positive becomes 0.
 
     Args:
         maps: (B, 1, S, S) float32, finite, in any memory layout.
         how: one of `NORMALIZATIONS`.
+        signed: whether values below 0 speak against the class.
 
     Returns:
         (B, 1, S, S) float32 in [0, 1], with `none` in any range.
@@ -58,6 +65,8 @@ def normalize(maps: Tensor, how: str) -> Tensor:
         raise SalpipeError(f"normalization '{how}' is unknown; use one of {', '.join(NORMALIZATIONS)}")
     if how == "none" or not maps.numel():
         return maps
+    if signed and how in ABSOLUTE:
+        maps = maps.abs()
     flat = maps.flatten(1)
     high, low = flat.amax(1, keepdim=True), flat.amin(1, keepdim=True)
     # in units of the greatest value no difference overflows, however large the values

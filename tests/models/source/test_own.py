@@ -3,6 +3,7 @@
 import itertools
 import json
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from saliency_pipeline.models.preprocessing import Preprocessing
 from saliency_pipeline.models.source.own import own_sha256, source_from_module
 from saliency_pipeline.models.source.source import check_source, load_source
 from saliency_pipeline.models.source.weights import state_sha256
-from saliency_pipeline.saliency.prepared import prepared_layer, prepared_split
+from saliency_pipeline.saliency.prepared import prepared_layers, prepared_split
 
 NUMBERS = itertools.count()
 SETTINGS = {"input_size": (3, 16, 16), "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2), "crop_pct": 0.9}
@@ -119,7 +120,9 @@ def test_of_torchvisions_networks_the_usual_preprocessing_is_noted() -> None:
     assert source.class_index("tabby") == 281
 
 
-def test_one_score_is_noted() -> None:
+def test_outputs_that_may_be_meant_otherwise_are_noted() -> None:
+    with_softmax = nn.Sequential(network(), nn.Softmax(1))
+    assert source_from_module(with_softmax, SETTINGS).notes[0].startswith("Sequential: returns probabilities, which")
     assert source_from_module(network(1), SETTINGS).notes[0].startswith("Sequential: returns one score per image")
 
 
@@ -187,7 +190,7 @@ def test_classes_are_one_name_per_score(classes: Any, message: str) -> None:
 
 
 def test_a_module_without_values_or_that_cannot_be_copied_is_refused() -> None:
-    with pytest.raises(SalpipeError, match=r"Sequential: cannot be had on the CPU in float32 \(.*\); load its weights"):
+    with pytest.raises(SalpipeError, match=r"Sequential: cannot be had on the CPU in float32 .*; initialize it first"):
         source_from_module(network().to("meta"), SETTINGS)
     module: Any = network()
     module.lock = threading.Lock()
@@ -195,9 +198,25 @@ def test_a_module_without_values_or_that_cannot_be_copied_is_refused() -> None:
         source_from_module(module, SETTINGS)
 
 
+def test_unusual_modules_are_taken_or_refused_in_one_line() -> None:
+    lazy = nn.Sequential(nn.LazyConv2d(4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(3))
+    with pytest.raises(SalpipeError, match=r"Sequential: cannot be had on the CPU .*; initialize it first"):
+        source_from_module(lazy, SETTINGS)
+    with warnings.catch_warnings(action="ignore"):  # some versions of torch deprecate it
+        script = torch.jit.trace(network(), torch.zeros(1, 3, 16, 16))
+    with pytest.raises(SalpipeError, match="TorchScript: its layers cannot be observed"):
+        source_from_module(script, SETTINGS)
+
+    class WithExtraState(nn.Sequential):
+        def get_extra_state(self) -> dict[str, int]:
+            return {"version": 1}
+
+    assert len(source_from_module(WithExtraState(network()), SETTINGS).weights_sha256) == 64
+
+
 def test_of_a_module_nothing_is_cached_because_its_code_is_unknown(empty_cache: Path) -> None:
     source = source_from_module(network(), SETTINGS)
-    split = prepared_split(source, prepared_layer(source), 2)
+    split = prepared_split(source, prepared_layers(source), 2)
     assert (source.identity, split.cache_key) == ((), ())
     assert not empty_cache.exists()
 

@@ -137,7 +137,7 @@ def test_the_border_of_padding_is_no_part_of_an_image(tmp_path: Path) -> None:
     rows = copies.rows(frames, np.arange(12) % 2, "raw", np.full(12, -1, np.int8))
     counts = {}
     for fit in ("pad", "crop"):
-        pairs = ShardFolder(store(tmp_path / fit, replace(copies.header(fit=fit), plan=fit), rows))
+        pairs = ShardFolder(store(tmp_path / fit, replace(copies.header(settings={"fit": fit}), plan=fit), rows))
         groups = find_groups(TrainConfig(), pairs)
         counts[fit] = groups.report()["groups"]
         if fit == "pad":

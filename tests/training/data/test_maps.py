@@ -121,6 +121,22 @@ def test_evidence_against_counts_as_none_under_max():
         assert normalize(maps, "max").flatten().tolist() == [0, 0, 0.5, 1]
 
 
+@pytest.mark.parametrize("how", NORMALIZATIONS)
+def test_signed_maps_are_normalized_by_magnitude_so_that_0_stays_0(how):
+    maps = torch.randn((3, 1, 9, 9), generator=torch.Generator().manual_seed(1))
+    maps[:, :, 4] = 0
+    before = maps.clone()
+    signed = normalize(maps, how, signed=True)
+    assert torch.equal(maps, before)
+    if how in ("minmax", "p99"):
+        assert torch.equal(signed, normalize(maps.abs(), how))
+        assert not signed[:, :, 4].any()
+        assert not torch.equal(signed, normalize(maps, how))
+    else:
+        # max keeps what speaks for the class, none keeps the sign
+        assert torch.equal(signed, normalize(maps, how))
+
+
 def test_none_leaves_maps_as_they_are():
     maps = torch.tensor([[[[-4.0, 7.0]]]])
     assert normalize(maps, "none").tolist() == maps.tolist()
