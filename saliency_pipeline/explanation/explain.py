@@ -94,7 +94,7 @@ class Explainer:
         if size is not None and (isinstance(size, bool) or size < 1):
             raise OptionError(f"--size {size}: use a whole number from 1 on")
         self.source = source.with_size(operator.index(size)) if size is not None else source
-        self.fit = fit
+        self.size, self.fit = size, fit
         self._engines: OrderedDict[tuple[tuple[Layer, ...], Need], Engine] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -162,7 +162,7 @@ class Explainer:
         for method in methods:
             if background is None and method.needs_background:
                 raise SalpipeError(f"--method {method.name}: needs other images to compare with; explain several")
-        layers, methods = explained_layers(self.source, methods, names)
+        layers, methods = explained_layers(self.source, methods, names, self.size)
         need = reduce(operator.or_, (method.needs for method in methods), Need.NOTHING)
         with self._lock:
             engine = self._engines.pop((layers, need), None)

@@ -42,3 +42,10 @@ def test_layers_that_are_explained(
 def test_an_unknown_layer_of_a_method_is_reported() -> None:
     with pytest.raises(SalpipeError, match="--layer nowhere: is no layer of this network; candidates: "):
         explained_layers(SOURCE, find_methods(["gradcam:layer=nowhere"]))
+
+
+def test_a_size_that_the_network_does_not_accept_is_reported() -> None:
+    source = own_source(Tiny(), 2, 7)
+    with pytest.raises(SalpipeError, match="--size 2: tiny has no layer on a grid for such frames; use a larger size"):
+        explained_layers(source, find_methods(["gradcam"]), size=2)
+    assert explained_layers(source, find_methods(["gradient"]), size=2)[0] == ()
