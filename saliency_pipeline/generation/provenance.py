@@ -24,6 +24,7 @@ class Provenance:
         source: the source model: name, weights and their hash, preprocessing, class names.
         data: layout of the data set, and options of reading and selection other than the defaults.
         background: number and hash of the images that methods compared with.
+        earlier_target: the explained class of shards of an earlier version, which stored no settings.
     """
 
     settings: GenerateConfig | None = None
@@ -33,6 +34,7 @@ class Provenance:
     source: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     background: Mapping[str, Any] = field(default_factory=dict)
+    earlier_target: str | None = None
 
     @classmethod
     def from_json(cls, stored: object) -> Provenance:
@@ -53,6 +55,7 @@ class Provenance:
             _table(record.get("source")),
             _table(record.get("data")),
             _table(record.get("background")),
+            _text(record.get("target")),
         )
 
     def layers_for(self, method: str) -> tuple[str, ...]:
@@ -66,7 +69,7 @@ class Provenance:
     @property
     def target(self) -> str | None:
         """The explained class as it was requested."""
-        return None if self.settings is None else self.settings.target
+        return self.earlier_target if self.settings is None else self.settings.target
 
 
 def _settings(stored: object) -> GenerateConfig | None:
