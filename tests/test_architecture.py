@@ -12,6 +12,7 @@ PACKAGE = Path(saliency_pipeline.__file__).parent
 LAYERS = (
     "text",
     "errors",
+    "plug_ins",
     "settings",
     "documents",
     "signatures",

@@ -13,7 +13,7 @@ from saliency_pipeline.datasets.confusable_names import lookalikes
 from saliency_pipeline.datasets.files.errors import file_errors_explained
 from saliency_pipeline.datasets.imagenet import ilsvrc, subsets
 from saliency_pipeline.datasets.layout import Layout, ReadOptions
-from saliency_pipeline.datasets.plug_ins import plug_in_layout, plug_in_names
+from saliency_pipeline.datasets.plug_ins import layout_names, plug_in_layout
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.text import shown
@@ -117,4 +117,4 @@ def find_layout(name: str) -> Layout:
 
 def _others() -> list[str]:
     """Names of layouts that installed packages add; those of salpipe's own layouts stay with them."""
-    return [name for name in plug_in_names() if name not in ("auto", *(layout.name for layout in LAYOUTS))]
+    return [name for name in layout_names() if name not in ("auto", *(layout.name for layout in LAYOUTS))]

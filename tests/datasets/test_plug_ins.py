@@ -144,7 +144,8 @@ def test_a_layout_in_two_packages_is_refused(install: Install, images: Path) -> 
     install(table="LAYOUT")
     install(package="other-reader", table="read")
     assert error_of(images, "table") == (
-        "layout table of demo-reader, other-reader: more than one; uninstall all packages but one of them"
+        "layout table of demo-reader, other-reader: more than one; uninstall all packages but one of them, or name "
+        "another --layout"
     )
     assert read_images(images, "folders").layout == "folders"
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from saliency_pipeline.errors import OptionError, SalpipeError
+from saliency_pipeline.plug_ins import load_plug_in, plug_in_names
+from saliency_pipeline.saliency.engine.need import Need
 from saliency_pipeline.saliency.methods import cam, captum_methods, eigen, full_gradient, gradient, image, path
 from saliency_pipeline.saliency.methods.method import Method
 from saliency_pipeline.settings import settings_of, types_of
@@ -59,7 +62,9 @@ ALIASES = {
 CAPTUM = "captum:"
 """Prefix of the attributions of captum that need no arguments, such as `captum:DeepLift`."""
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+_CANONICAL = re.compile(r"[A-Za-z0-9_:=,.+-]+")
+_TEXTS = ("convention", "paper", "equals")
 _MISSING = ("name", "needs", "convention", "paper")
 
 
@@ -95,7 +100,7 @@ def all_methods(broken: Callable[[SalpipeError], None] | None = None) -> dict[st
         SalpipeError: a method of a package cannot be used; names the package.
     """
     methods = dict(METHODS)
-    for name in dict.fromkeys(name for name, _ in _entries()):
+    for name in plug_in_names(GROUP):
         try:
             methods[name] = _plug_in(name)
         except SalpipeError as error:
@@ -127,7 +132,11 @@ def _parse(text: str) -> Method:
             raise OptionError(f"{label}: has no value; use {key}=VALUE")
         values[key] = _value(value or "true", type_)
         _make(kind, {key: values[key]}, label)
-    return _make(kind, values, f"--method {text}")
+    method = _make(kind, values, f"--method {text}")
+    if not _CANONICAL.fullmatch(method.canonical):
+        # it names files and data sets
+        raise OptionError(f"--method {text}: use letters a-z, digits and _ - . + in values")
+    return method
 
 
 def _make(kind: type[Method], values: dict[str, Any], label: str) -> Method:
@@ -158,7 +167,7 @@ def _no_such_parameter(kind: type[Method], key: str) -> str:
 
 
 def _unknown(text: str) -> OptionError:
-    names = {_plain(name): name for name in [*METHODS, *(name for name, _ in _entries())]}
+    names = {_plain(name): name for name in [*METHODS, *plug_in_names(GROUP)]}
     close = difflib.get_close_matches(_plain(text.partition(":")[0]), names, n=1)
     remedy = f"did you mean {names[close[0]]}?" if close else f"choose from {', '.join(names.values())}"
     return OptionError(f"--method {text}: unknown; {remedy}")
@@ -169,13 +178,6 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower().replace("+", "p"))
 
 
-def _entries() -> list[tuple[str, Any]]:
-    """Entry points of installed packages by name."""
-    from importlib.metadata import entry_points  # slow, and needed only for names that are not salpipe's own
-
-    return [(entry.name, entry) for entry in entry_points(group=GROUP)]
-
-
 def _plug_in(name: str, text: str | None = None) -> type[Method]:
     """The method of an installed package.
 
@@ -183,36 +185,37 @@ def _plug_in(name: str, text: str | None = None) -> type[Method]:
         OptionError: no package has it.
         SalpipeError: it cannot be used.
     """
-    entries = {entry.value: entry for own, entry in _entries() if own == name}
-    if not entries:
+    plug_in = load_plug_in(GROUP, "method", name)
+    if plug_in is None:
         raise _unknown(text or name)
-    packages = ", ".join(sorted({entry.dist.name if entry.dist else "a package" for entry in entries.values()}))
-    label = f"method {name} of {packages}"
-    if len(entries) > 1:
-        raise SalpipeError(f"{label}: more than one; uninstall all packages but one of them")
-    (entry,) = entries.values()
-    try:
-        kind = entry.load()
-    except Exception as error:  # whatever a module of others raises
-        raise SalpipeError(f"{label}: cannot be imported ({one_line(error)}); update or uninstall it") from error
-    if problem := _problem(name, kind):
-        raise SalpipeError(f"{label}: {problem}; update or uninstall it")
-    assert isinstance(kind, type)
-    return kind
+    if problem := _problem(name, plug_in.loaded):
+        raise SalpipeError(f"{plug_in.label}: {problem}; update or uninstall it")
+    assert isinstance(plug_in.loaded, type)
+    return plug_in.loaded
 
 
 def _problem(name: str, kind: object) -> str | None:
     """The reason why an object is no method of that name, or None."""
     if name in METHODS or not _NAME.fullmatch(name):
-        return "salpipe has a method of that name" if name in METHODS else "a name has letters a-z, digits and '-'"
+        return (
+            "salpipe has a method of that name"
+            if name in METHODS
+            else "a name has up to 64 letters a-z, digits and '-'"
+        )
     if not isinstance(kind, type) or not issubclass(kind, Method) or not dataclasses.is_dataclass(kind):
         return f"{one_line(kind)} is no subclass of Method"
     if missing := [attribute for attribute in _MISSING if not hasattr(kind, attribute)]:
         return f"{kind.__name__} lacks {', '.join(missing)}"
     if kind.name != name:
         return f"{kind.__name__} is called {kind.name}"
+    needs: object = kind.needs
+    if not isinstance(needs, Need):
+        return f"{kind.__name__}.needs is of type {type(needs).__name__}, no Need"
+    if wrong := [attribute for attribute in _TEXTS if not isinstance(getattr(kind, attribute), str)]:
+        return f"{kind.__name__}.{wrong[0]} is no text"
     try:
-        kind()
+        method = kind()
+        json.dumps([method.describe(), method.canonical, float(method.cost)])
     except Exception as error:  # whatever a module of others raises
-        return f"has no valid defaults ({one_line(error)})"
+        return f"has no valid defaults or description ({one_line(error)})"
     return None

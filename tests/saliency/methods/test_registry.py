@@ -138,6 +138,23 @@ class Brightness(Method):
 
 class Nameless(Method):
     needs = Need.NOTHING
+
+class Needy(Brightness):
+    name = "needy"
+    needs = "pixels"
+
+class Papers(Brightness):
+    name = "papers"
+    paper = ("one", "two")
+
+class Costly(Brightness):
+    name = "costly"
+    cost = property(lambda self: 1 / 0)
+
+@dataclass(frozen=True)
+class Labeled(Brightness):
+    name = "labeled"
+    label: str = setting("a", "Any text.")
 """
 
 
@@ -162,14 +179,34 @@ def test_a_method_of_an_installed_package_is_one_of_them(tmp_path: Path, monkeyp
         find_methods(["brightness:power=0"])
 
 
+@pytest.mark.parametrize("value", ["a/b", "<b>", "a b", "\n", "é"])
+def test_values_fit_in_names_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    install(tmp_path, "label_package", {"labeled": "Labeled"})
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(OptionError, match="use letters a-z, digits and"):
+        find_methods([f"labeled:label={value}"])
+
+
 @pytest.mark.parametrize(
     ("name", "attribute", "message"),
     [
-        ("absent", "Absent", "method absent of odd_package: cannot be imported (module 'odd_package' has no attribute"),
+        (
+            "absent",
+            "Absent",
+            "absent of odd_package: cannot be imported (AttributeError: module 'odd_package' has no",
+        ),
         ("dataclass", "dataclass", "is no subclass of Method; update or uninstall it"),
         ("nameless", "Nameless", "method nameless of odd_package: Nameless lacks name, convention, paper; update"),
         ("other", "Brightness", "method other of odd_package: Brightness is called brightness; update"),
-        ("Odd:name", "Brightness", "method Odd:name of odd_package: a name has letters a-z, digits and '-'; update"),
+        ("needy", "Needy", "method needy of odd_package: Needy.needs is of type str, no Need; update"),
+        ("papers", "Papers", "method papers of odd_package: Papers.paper is no text; update"),
+        ("costly", "Costly", "costly of odd_package: has no valid defaults or description (division by zero); update"),
+        ("long" * 20, "Brightness", "longlong of odd_package: a name has up to 64 letters"),
+        (
+            "Odd:name",
+            "Brightness",
+            "Odd:name of odd_package: a name has up to 64 letters a-z, digits and '-'; update",
+        ),
     ],
 )
 def test_a_broken_package_is_named(
@@ -189,7 +226,8 @@ def test_a_broken_package_is_named(
 def test_a_package_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, "broken_package", {"broken": "Broken"}, "raise RuntimeError('no\\nGPU')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(SalpipeError, match=r"^method broken of broken_package: cannot be imported \(no GPU\); update"):
+    message = r"^method broken of broken_package: cannot be imported at broken_package\.py:1 \(RuntimeError: no GPU\)"
+    with pytest.raises(SalpipeError, match=message):
         find_methods(["broken"])
 
 
@@ -210,5 +248,6 @@ def test_two_packages_with_the_same_method_are_named(tmp_path: Path, monkeypatch
 
 
 def test_packages_are_not_searched_for_names_that_salpipe_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_entries", lambda: pytest.fail("searched"))
+    for function in ("load_plug_in", "plug_in_names"):
+        monkeypatch.setattr(registry, function, lambda *_: pytest.fail("searched"))
     assert find_methods(["gradcam", "gradient"])
