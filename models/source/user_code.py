@@ -20,12 +20,15 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from torch import nn
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.text import one_line, shown
+
+if TYPE_CHECKING:
+    from saliency_pipeline.models.source.source_model import SourceModel
 
 _PACKAGE = Path(__file__).parents[2]
 _DOTTED = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
@@ -78,6 +81,19 @@ def call_factory(name: str) -> object:
         return factory()
     except (Exception, SystemExit) as error:  # whatever a user's code raises
         _fail(name, f"{function}() fails", error)
+
+
+@contextmanager
+def failures_of_network(source: SourceModel) -> Iterator[None]:
+    """Within the block an error of a user's own network is raised as SalpipeError, with the line of its code."""
+    try:
+        yield
+    except (SalpipeError, MemoryError):
+        raise
+    except Exception as error:  # whatever a user's network raises
+        if source.code_sha256 is None:
+            raise
+        _fail(source.name, "fails while it is explained", error, "let forward take batches and gradients")
 
 
 def code_sha256(name: str) -> str:
@@ -147,11 +163,11 @@ def _require_no_arguments(name: str, function: str, factory: Callable[..., objec
         )
 
 
-def _fail(name: str, event: str, error: BaseException) -> NoReturn:
+def _fail(name: str, event: str, error: BaseException, remedy: str = "correct it there") -> NoReturn:
     where = f" at {line}" if (line := _user_line(error)) else ""
     text = one_line(error)
     reason = text if text == type(error).__name__ else f"{type(error).__name__}: {text}"
-    raise SalpipeError(f"model {name!r}: {event}{where} ({reason}); correct it there") from error
+    raise SalpipeError(f"model {name!r}: {event}{where} ({reason}); {remedy}") from error
 
 
 def _user_line(error: BaseException) -> str | None:

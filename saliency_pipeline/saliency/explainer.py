@@ -16,6 +16,8 @@ from torch import Tensor
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.source.source import SourceModel
+from saliency_pipeline.models.source.user_code import failures_of_network
+from saliency_pipeline.saliency.checked_maps import checked_maps
 from saliency_pipeline.saliency.engine.answers import Answers
 from saliency_pipeline.saliency.engine.backends import Placement
 from saliency_pipeline.saliency.engine.layers import Layer
@@ -105,6 +107,7 @@ class Explainer:
                 )
         self.source, self.layers, self.methods, self.target = source, tuple(layers), tuple(methods), target
         self.batch, self.placement, self.background = batch, placement, background
+        self.grids = {layer.name: layer.grid for layer in self.layers}
         self.local = threading.local()
         self.split = split or split_network(source.module, layers, source.preprocessing.size, batch)
         need = reduce(operator.or_, (method.needs for method in methods), Need.NOTHING)
@@ -125,6 +128,9 @@ class Explainer:
 
         Returns:
             The explanation, in the frames' order.
+
+        Raises:
+            SalpipeError: a method of another package fails, or a user's own network does.
         """
         count, missing = len(frames), -len(frames) % self.batch
         frames = np.ascontiguousarray(frames)
@@ -134,7 +140,7 @@ class Explainer:
             frames = np.concatenate([frames, np.zeros((missing, *frames.shape[1:]), frames.dtype)])
             padded = None if padded is None else torch.nn.functional.pad(padded, (0, missing))
         step = len(frames) if self.at_once else self.batch
-        with self._own_stream():
+        with self._own_stream(), failures_of_network(self.source):
             results = []
             for start in range(0, len(frames), max(1, step)):
                 rows = slice(start, start + step)
@@ -151,8 +157,12 @@ class Explainer:
 
     @torch.no_grad()
     def _explained(self, ask: Answers) -> _Result:
-        maps = {method.canonical: method.maps(ask) for method in self.methods}
-        residuals = {m.canonical: m.residuals(ask, maps[m.canonical]) for m in self.methods if m.complete}
+        maps, residuals = {}, {}
+        for method in self.methods:
+            shape = method.shape(self.grids, self.source.preprocessing.size)
+            maps[method.canonical], residual = checked_maps(method, ask, shape)
+            if residual is not None:
+                residuals[method.canonical] = residual
         return _Result(ask.logits(), ask.targets(), maps, residuals)
 
     @contextmanager

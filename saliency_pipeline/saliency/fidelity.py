@@ -16,6 +16,7 @@ from saliency_pipeline.cache import cached
 from saliency_pipeline.devices import capabilities
 from saliency_pipeline.models.probe import evaluating
 from saliency_pipeline.models.source.source import SourceModel
+from saliency_pipeline.models.source.user_code import failures_of_network
 from saliency_pipeline.saliency.engine.backends import Normalize, Placement
 from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.engine.split import SplitNetwork, WithActivations
@@ -104,7 +105,8 @@ def fidelity_check(
         key = (*split_key, *names, candidate.backend, capabilities(candidate.device)) if split_key else ()
 
         def compare() -> tuple[bool, bool]:
-            reference = reference_maps(source, layers, methods, proof_frames)
+            with failures_of_network(source):
+                reference = reference_maps(source, layers, methods, proof_frames)
             return within_bounds(candidate, proof_frames, reference), _is_informative(reference)
 
         def serialize(result: tuple[bool, bool]) -> bytes:

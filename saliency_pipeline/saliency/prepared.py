@@ -14,6 +14,7 @@ from torch import fx
 
 from saliency_pipeline.cache import cached, environment
 from saliency_pipeline.models.source.source import SourceModel
+from saliency_pipeline.models.source.user_code import failures_of_network
 from saliency_pipeline.saliency.engine.layers import Layer, choose_layers
 from saliency_pipeline.saliency.engine.split import SplitNetwork, WithActivations, cut, last_linear, split_network
 from saliency_pipeline.saliency.engine.stored_graph import from_bytes, to_bytes
@@ -21,10 +22,15 @@ from saliency_pipeline.saliency.engine.stored_graph import from_bytes, to_bytes
 
 def prepared_layers(source: SourceModel, names: Sequence[str] = ()) -> tuple[Layer, ...]:
     """`choose_layers` for a source model, cached."""
+
+    def choose() -> tuple[Layer, ...]:
+        with failures_of_network(source):
+            return choose_layers(source.module, source.preprocessing.size, names)
+
     return cached(
         "layer",
         _key(source, "layers", json.dumps(list(names))),
-        lambda: choose_layers(source.module, source.preprocessing.size, names),
+        choose,
         lambda layers: json.dumps([vars(layer) for layer in layers]).encode(),
         lambda data: tuple(map(layer_from_json, json.loads(data))),
     )

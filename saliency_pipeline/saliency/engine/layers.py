@@ -115,6 +115,10 @@ def grid_layers(module: nn.Module, size: int) -> dict[str, tuple[Layer, Tensor]]
     try:
         with torch.enable_grad():
             logits = torch.func.functional_call(module, blank, (frame * 1.0,))
+            if not logits.requires_grad:
+                raise SalpipeError(
+                    f"{type(module).__name__}: has no gradients; leave torch.no_grad() and detach() out of its forward"
+                )
             kept = list(outputs.values())
             target = logits.argmax(1, keepdim=True)
             gradients = torch.autograd.grad(
