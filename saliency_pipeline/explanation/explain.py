@@ -181,6 +181,8 @@ class Explainer:
         return own
 
     def _explanation(self, engine: Engine, explained: Explained, name: str, frame: Pixels) -> Explanation:
+        if not np.isfinite(explained.prediction_score).all():
+            raise SalpipeError(f"{shown(name)}: the scores of {self.source.name} are not finite; check its weights")
         scores = zip(explained.prediction_class[0], explained.prediction_score[0], strict=True)
         targets = zip(explained.targets[0], explained.target_score[0], strict=True)
         return Explanation(
@@ -315,9 +317,15 @@ def _source(model: Model, weights: str, preprocessing: object, classes: Sequence
         raise OptionError(f"--weights {weights}: the model is no name and brings its weights; leave out --weights")
     if isinstance(model, SourceModel):
         return model
+    import torch
+
     from saliency_pipeline.models.source.own import source_from_module
 
-    return source_from_module(model, preprocessing, classes=classes)
+    network: object = model
+    if not isinstance(network, torch.nn.Module):
+        kind = f"the class {network.__name__}" if isinstance(network, type) else f"of type {type(network).__name__}"
+        raise OptionError(f"model: is {kind}; give a name, a SourceModel or an nn.Module")
+    return source_from_module(network, preprocessing, classes=classes)
 
 
 def _methods(method: str | Method | Sequence[str | Method], layers: Sequence[str]) -> tuple[Method, ...]:

@@ -156,7 +156,7 @@ class Explanations(tuple[Explanation, ...]):
         """Write one picture, page or file of maps of all, as `Explanation.save`; arrays begin with an axis of images.
 
         Raises:
-            SalpipeError: another ending, or the file cannot be written.
+            SalpipeError: there are none, another ending, or the file cannot be written.
         """
         return save(self, path)
 
@@ -177,12 +177,14 @@ def check_output_file(path: Path | str) -> Path:
 
 
 def save(explanations: Sequence[Explanation], path: Path | str) -> Path:
-    """Write explanations of the same methods, at least one; see `Explanation.save`.
+    """Write explanations of the same methods; see `Explanation.save`.
 
     Raises:
-        SalpipeError: another ending, or the file cannot be written.
+        SalpipeError: no explanations, another ending, or the file cannot be written.
     """
     path = check_output_file(path)
+    if not explanations:
+        raise SalpipeError(f"{shown(path)}: there are no images to save; explain at least one")
     make_output(path.parent, path)
     if path.suffix.lower() == ".npz":
         write_atomically(path, _arrays(explanations))
@@ -198,7 +200,7 @@ def save(explanations: Sequence[Explanation], path: Path | str) -> Path:
 
 
 def percent(score: float) -> str:
-    """A score for people, such as 87 %, with one digit after the point where it is small."""
+    """A score for people, such as 87%, with one digit after the point where it is small."""
     return f"{score:.0%}" if score >= 0.0995 else f"{score:.1%}"
 
 

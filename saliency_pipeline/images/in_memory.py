@@ -13,6 +13,7 @@ from saliency_pipeline.errors import BadImageError
 from saliency_pipeline.images.color import to_rgb
 from saliency_pipeline.images.fit import Pixels, Stored, fit_frame
 from saliency_pipeline.images.orientation import orientation
+from saliency_pipeline.text import one_line
 
 _CHANNELS = (1, 3, 4)
 
@@ -38,7 +39,7 @@ def frame_of(
         The frame, (S, S, 3) uint8 RGB, and the (height, width) of the image, upright.
 
     Raises:
-        BadImageError: another shape or type, or values outside [0, 1]. The message is the reason.
+        BadImageError: another shape or type, values outside [0, 1], or a damaged file. The message is the reason.
 
     >>> frame, source_size = frame_of(np.zeros((30, 40)), 16)
     >>> frame.shape, source_size
@@ -48,8 +49,13 @@ def frame_of(
         image = _channels_last(image)
     if isinstance(image, np.ndarray):
         image = Image.fromarray(_bytes_of(image))
-    # conversion may drop the transparent color of a palette from the image
-    image = image.copy()
+    if not isinstance(image, Image.Image):
+        raise BadImageError(f"an object of type {type(image).__name__}; use a path, an image of Pillow, or an array")
+    try:
+        # conversion may drop the transparent color of a palette from the image
+        image = image.copy()
+    except (OSError, SyntaxError, ValueError) as error:  # of a file that Pillow reads only now
+        raise BadImageError(f"damaged or closed ({one_line(error)})") from error
     pixels = to_rgb(image, alpha=True)
     turn = orientation(image)
     height, width = pixels.shape[:2]

@@ -19,6 +19,7 @@ from tests.saliency.networks import Tiny, own_explainer, own_source
 
 SIZE, CLASSES = 32, 7
 BOTH = ["gradcam", "gradient"]
+PREPROCESSING = {"size": SIZE, "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 
 @pytest.fixture(scope="module")
@@ -199,3 +200,68 @@ def test_ones_own_network_is_explained(explainer: Explainer, photo: Path) -> Non
 def test_an_impossible_size_is_refused(size: int) -> None:
     with pytest.raises(OptionError, match="--size"):
         Explainer(own_source(Tiny(CLASSES), SIZE, CLASSES), size=size)
+
+
+def _in_place(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    return Tiny.forward(network, images.mul_(2))
+
+
+def _without_gradients(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return Tiny.forward(network, images)
+
+
+def _one_at_a_time(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    if len(images) > 1:
+        raise RuntimeError("only one image")
+    return Tiny.forward(network, images)
+
+
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [
+        (_in_place, r"^model 'Odd': fails while it is explained at .*test_explain\.py:\d+ \(RuntimeError: .*in-?place"),
+        (_without_gradients, r"^Odd: has no gradients; leave torch\.no_grad\(\) and detach\(\) out of its forward$"),
+        (
+            _one_at_a_time,
+            r"^model 'Odd': fails while it is explained at .*test_explain\.py:\d+ \(RuntimeError: only",
+        ),
+    ],
+)
+def test_a_network_that_cannot_be_explained_is_refused_in_one_line(photo: Path, forward, message: str) -> None:
+    network = type("Odd", (Tiny,), {"forward": forward})(CLASSES)
+    with pytest.raises(SalpipeError, match=message) as caught:
+        explain(photo, "gradient", model=network, preprocessing=PREPROCESSING)
+    assert "\n" not in str(caught.value)
+
+
+def test_scores_that_are_not_finite_are_refused(photo: Path) -> None:
+    network = Tiny(CLASSES)
+    next(network.parameters()).data.fill_(torch.nan)
+    with pytest.raises(SalpipeError, match="the scores of Tiny are not finite; check its weights"):
+        explain(photo, model=network, preprocessing=PREPROCESSING)
+
+
+@pytest.mark.parametrize("image", [None, b"bytes", 3, (name for name in "ab")])
+def test_objects_that_are_no_image_are_refused(explainer: Explainer, image: object) -> None:
+    with pytest.raises(SalpipeError, match=r"^image: an object of type .*; use a path, an image of Pillow, or"):
+        explainer.explain(image)
+
+
+def test_an_image_that_pillow_cannot_read_is_refused(explainer: Explainer, photo: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(photo.read_bytes()[:5000])
+    with Image.open(damaged) as image, pytest.raises(SalpipeError, match=r"^image: damaged or closed \("):
+        explainer.explain(image)
+
+
+@pytest.mark.parametrize("model", [3, None, nn.Linear])
+def test_objects_that_are_no_model_are_refused(model: object) -> None:
+    with pytest.raises(OptionError, match=r"^model: is .*; give a name, a SourceModel or an nn.Module"):
+        Explainer(model)
+
+
+@pytest.mark.parametrize("ending", ["png", "html", "npz"])
+def test_no_explanations_cannot_be_saved(explainer: Explainer, tmp_path: Path, ending: str) -> None:
+    with pytest.raises(SalpipeError, match="there are no images to save"):
+        explainer.explain([]).save(tmp_path / f"none.{ending}")
