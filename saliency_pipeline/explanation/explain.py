@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from saliency_pipeline.devices import find_device
 from saliency_pipeline.documents import open_regular
@@ -40,7 +41,6 @@ from saliency_pipeline.text import one_line, shown
 
 if TYPE_CHECKING:
     import PIL.Image
-    import torch
 
     Image = str | os.PathLike[str] | PIL.Image.Image | npt.NDArray[Any] | torch.Tensor
     """An image: its file, or as `images.in_memory.frame_of` takes it."""
@@ -90,7 +90,8 @@ class Explainer:
             SalpipeError: the model, its weights or the device is not available.
         """
         self.device = str(find_device(device))
-        source = _source(model, os.fspath(weights), preprocessing, classes)
+        with torch.inference_mode(False):
+            source = _source(model, os.fspath(weights), preprocessing, classes)
         if size is not None and (isinstance(size, bool) or size < 1):
             raise OptionError(f"--size {size}: use a whole number from 1 on")
         self.source = source.with_size(operator.index(size)) if size is not None else source
@@ -137,12 +138,14 @@ class Explainer:
             return Explanations()
         names = [_name(image) for image in each]
         frames = np.stack([self._frame(image, name) for image, name in zip(each, names, strict=True)])
-        engine = self._engine(methods, layers, classes, frames if len(frames) > 1 else None)
-        # one at a time, so that not even the rounding depends on the others
-        results = [
-            self._explanation(engine, engine.explain(frame[None], keys=[name]), name, frame)
-            for name, frame in zip(names, frames, strict=True)
-        ]
+        # gradients are needed in a caller's inference mode too
+        with torch.inference_mode(False):
+            engine = self._engine(methods, layers, classes, frames if len(frames) > 1 else None)
+            # one at a time, so that not even the rounding depends on the others
+            results = [
+                self._explanation(engine, engine.explain(frame[None], keys=[name]), name, frame)
+                for name, frame in zip(names, frames, strict=True)
+            ]
         return Explanations(results) if isinstance(images, list | tuple) else results[0]
 
     def _frame(self, image: Image, name: str) -> Pixels:
@@ -317,8 +320,6 @@ def _source(model: Model, weights: str, preprocessing: object, classes: Sequence
         raise OptionError(f"--weights {weights}: the model is no name and brings its weights; leave out --weights")
     if isinstance(model, SourceModel):
         return model
-    import torch
-
     from saliency_pipeline.models.source.own import source_from_module
 
     network: object = model

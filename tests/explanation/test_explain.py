@@ -265,3 +265,11 @@ def test_objects_that_are_no_model_are_refused(model: object) -> None:
 def test_no_explanations_cannot_be_saved(explainer: Explainer, tmp_path: Path, ending: str) -> None:
     with pytest.raises(SalpipeError, match="there are no images to save"):
         explainer.explain([]).save(tmp_path / f"none.{ending}")
+
+
+def test_the_mode_of_the_caller_does_not_matter(photo: Path) -> None:
+    network = Tiny(CLASSES)
+    expected = explain(photo, BOTH, model=network, preprocessing=PREPROCESSING)
+    for mode in (torch.inference_mode, torch.no_grad):
+        with mode():
+            same(explain(photo, BOTH, model=network, preprocessing=PREPROCESSING), expected)
