@@ -26,6 +26,7 @@ from saliency_pipeline.text import printable
 COMMANDS = {
     "fetch": ("saliency_pipeline.cli.fetch:command", "Download the images of a list of URLs (PubFig)."),
     "audit": ("saliency_pipeline.cli.audit:command", "Find duplicates, also with different labels or across splits."),
+    "explain": ("saliency_pipeline.cli.explain:command", "Explain single images, methods side by side."),
     "generate": ("saliency_pipeline.cli.generate:command", "Compute saliency maps of images and store both in shards."),
     "inspect": ("saliency_pipeline.cli.inspect:command", "Summarize a folder of shards or one shard."),
     "verify": ("saliency_pipeline.cli.verify:command", "Check shards and list the damaged ones."),
@@ -35,6 +36,7 @@ COMMANDS = {
     "evaluate": ("saliency_pipeline.cli.evaluate:command", "Evaluate a trained network on labeled images."),
     "predict": ("saliency_pipeline.cli.predict:command", "Classify images with a trained network."),
     "export": ("saliency_pipeline.cli.export:command", "Export a trained network to ONNX."),
+    "methods": ("saliency_pipeline.cli.methods:command", "List the available saliency methods."),
     "models": ("saliency_pipeline.cli.models:command", "List the available source models."),
 }
 """Commands by name: location as `module:attribute`, and line in `salpipe --help`."""

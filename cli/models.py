@@ -18,6 +18,9 @@ def command(pattern: str | None, as_json: bool) -> None:
     The weights column shows whether the weights are present (embedded, cached) or need a download. The shortcut
     column shows whether Grad-CAM needs no backward pass, which is checked numerically when the model is loaded.
 
+    One's own network needs no entry: --model also takes package.module:function, a function that returns the network,
+    and hf-hub:OWNER/NAME or local-dir:FOLDER, networks that timm has saved.
+
     \b
     Examples:
       salpipe models

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from saliency_pipeline.evaluation.evaluate import evaluate as evaluate
     from saliency_pipeline.evaluation.export import export as export
     from saliency_pipeline.evaluation.predict import predict as predict
+    from saliency_pipeline.explanation.explain import Explainer as Explainer
+    from saliency_pipeline.explanation.explain import explain as explain
+    from saliency_pipeline.explanation.explanation import Explanation as Explanation
     from saliency_pipeline.fetching.fetch import fetch as fetch
     from saliency_pipeline.gallery.audit import audit as audit
     from saliency_pipeline.gallery.page import show as show
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from saliency_pipeline.generation.run import generate as generate
     from saliency_pipeline.models.source.registry import list_sources as list_sources
     from saliency_pipeline.models.source.source import load_source as load_source
+    from saliency_pipeline.saliency.methods.listing import list_methods as list_methods
     from saliency_pipeline.shards.reader import ShardFolder as ShardFolder
     from saliency_pipeline.shards.summary import inspect as inspect
     from saliency_pipeline.shards.verify import verify as verify
@@ -39,6 +43,8 @@ if TYPE_CHECKING:
 _MODULES = {
     "ComparisonConfig": "comparison.config",
     "Execution": "comparison.config",
+    "Explainer": "explanation.explain",
+    "Explanation": "explanation.explanation",
     "GenerateConfig": "generation.config",
     "Grouping": "subsets.selection",
     "ReadOptions": "datasets.layout",
@@ -50,10 +56,12 @@ _MODULES = {
     "compare": "comparison.compare",
     "compare_runs": "comparison.finished_runs",
     "evaluate": "evaluation.evaluate",
+    "explain": "explanation.explain",
     "export": "evaluation.export",
     "fetch": "fetching.fetch",
     "generate": "generation.run",
     "inspect": "shards.summary",
+    "list_methods": "saliency.methods.listing",
     "list_sources": "models.source.registry",
     "load_source": "models.source.source",
     "predict": "evaluation.predict",

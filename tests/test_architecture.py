@@ -37,6 +37,7 @@ LAYERS = (
     "shards",
     "generation",
     "figures",
+    "explanation",
     "gallery",
     "statistics",
     "training",

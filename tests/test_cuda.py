@@ -15,6 +15,7 @@ from saliency_pipeline.devices import capabilities, find_device
 from saliency_pipeline.evaluation.evaluate import evaluate
 from saliency_pipeline.evaluation.predict import predict
 from saliency_pipeline.generation.run import Report, generate
+from saliency_pipeline.models.source.own import source_from_module
 from saliency_pipeline.models.trained.trained import load_trained
 from saliency_pipeline.saliency.engine.backends import Placement
 from saliency_pipeline.saliency.fidelity import BOUNDS, fidelity
@@ -172,3 +173,10 @@ def test_arms_are_compared(jobs: int, shards: Path, tmp_path: Path) -> None:
     assert results["verdict"]["word"] == "underpowered"
     run = tmp_path / "compared" / "runs" / "all-images" / "half" / "seed-0-fold-1"
     assert TrainConfig.read(run).device == "cuda"
+
+
+def test_a_network_of_the_callers_stays_on_the_gpu() -> None:
+    module = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2)).cuda().half()
+    source = source_from_module(module, {"size": 8, "mean": (0, 0, 0), "std": (1, 1, 1)})
+    assert {(p.device.type, p.dtype) for p in module.parameters()} == {("cuda", torch.float16)}
+    assert {(p.device.type, p.dtype) for p in source.module.parameters()} == {("cpu", torch.float32)}

@@ -152,3 +152,18 @@ def test_the_code_that_reads_batches_reads_them(tmp_path: Path, monkeypatch: pyt
     assert shapes["images"] == ((32, 32, 32, 3), "torch.uint8")
     assert shapes["maps"] == ((32, 7, 7), "torch.float32")
     assert shapes["labels"] == ((32,), "torch.int64")
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    cells = blocks(ROOT / "docs" / "tutorial.md", "python")
+    assert len(cells) == 10
+    for cell in cells:
+        exec(cell, names)
+    printed = capsys.readouterr().out
+    for text in re.findall(r"print\(.*\)  # (.+)", "".join(cells)):
+        assert text.partition(":")[0] in printed
+    for file in ("methods.png", "methods.html", "methods.npz", "gallery/gallery.html", "runs/modulated/curves.png"):
+        assert Path(file).stat().st_size > 10_000

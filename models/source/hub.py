@@ -60,6 +60,47 @@ def hub_file(name: str, repo: str) -> Path:
     raise _unavailable(name, f"{repo} holds neither {' nor '.join(HUB_FILES)}")
 
 
+def hub_folder(name: str, repo: str, *, weights: bool) -> Path:
+    """The folder with a repository's `config.json` and, if asked for, its weights, downloaded if they are not cached.
+
+    Args:
+        name: the model's name in messages.
+        repo: `OWNER/NAME`, or `OWNER/NAME@REVISION`.
+        weights: True if the weights are needed.
+
+    Raises:
+        SalpipeError: a file is not cached and cannot be downloaded.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    repo, _, revision = repo.partition("@")
+    try:
+        cached = huggingface_hub.try_to_load_from_cache(repo, "config.json", revision=revision or None)
+        if not isinstance(cached, str):
+            url = huggingface_hub.hf_hub_url(repo, "config.json", revision=revision or None)
+            huggingface_hub.get_hf_file_metadata(url, timeout=CONNECT_SECONDS)
+            cached = huggingface_hub.hf_hub_download(repo, "config.json", revision=revision or None)
+        folder = Path(cached).parent
+        if not weights or any((folder / file).is_file() for file in HUB_FILES):
+            return folder
+        for file in HUB_FILES:
+            try:
+                # the folder is named by the commit: both files are of one revision
+                url = huggingface_hub.hf_hub_url(repo, file, revision=folder.name)
+                huggingface_hub.get_hf_file_metadata(url, timeout=CONNECT_SECONDS)
+            except EntryNotFoundError:
+                continue
+            return Path(huggingface_hub.hf_hub_download(repo, file, revision=folder.name)).parent
+        reason: object = f"{repo} holds neither {' nor '.join(HUB_FILES)}"
+    except Exception as error:  # as in `hub_file`
+        reason = error
+    raise SalpipeError(
+        f"{name}: not cached and cannot be downloaded ({one_line(reason)}); check the name and the network, or copy "
+        "the repository and use local-dir:FOLDER"
+    )
+
+
 def url_file(name: str, url: str) -> Path:
     """The weights at a URL, from `torch.hub`'s cache or downloaded into it.
 

@@ -162,7 +162,8 @@ def compare(module: nn.Module, state: Mapping[str, Tensor] | State) -> Mismatch:
 
     BatchNorm's `num_batches_tracked` may be missing: older files lack it and nothing in eval mode reads it.
     """
-    own = module.state_dict()
+    # the extra state of a user's module stays as it is
+    own = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
     return Mismatch(
         missing=tuple(key for key in own if key not in state and not key.endswith(".num_batches_tracked")),
         unexpected=tuple(key for key in state if key not in own),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,6 +14,9 @@ from saliency_pipeline.models.source.hub import hub_cached, url_cached
 
 EMBEDDED = "efficientnet_lite0"
 EMBEDDED_ARCHITECTURE = "tf_efficientnet_lite0"
+
+HUB, LOCAL = "hf-hub:", "local-dir:"
+"""Before a repository of the Hugging Face Hub and before a folder with the same files, as timm spells them."""
 
 SUGGESTED = (
     "resnet50",
@@ -110,9 +114,24 @@ def find_source(name: str) -> tuple[str, str]:
             return "timm", bare
     if os.path.isfile(name):
         raise SalpipeError(f"model {name!r} is a file; give it to --weights, and the name of its network to --model")
+    if is_own(name):
+        raise SalpipeError(f"model {name!r} is no model of timm or torchvision; use one here, see 'salpipe models'")
     close = difflib.get_close_matches(name.removeprefix("timm/").lower(), _all_names(with_tags="." in name), n=4)
     guess = f"did you mean {', '.join(close)}? " if close else ""
     raise SalpipeError(f"model {name!r} is unknown; {guess}'salpipe models PATTERN' searches the names")
+
+
+def stored_name(name: str) -> str:
+    """The spelling under which a model's name is stored: without a redundant `timm/`, with `hf-hub:`."""
+    # timm has another network of the embedded one's name, which keeps the prefix
+    if name == f"timm/{EMBEDDED}":
+        return name
+    return re.sub("^hf_hub:", HUB, name.removeprefix("timm/"))
+
+
+def is_own(name: str) -> bool:
+    """Return whether a name is that of one's own network: a factory, `hf-hub:` or `local-dir:`."""
+    return ":" in name and not os.path.exists(name)
 
 
 def is_source(name: str) -> bool:

@@ -236,9 +236,13 @@ def state_sha256(module: nn.Module) -> str:
     digest = hashlib.sha256()
     state = module.state_dict()
     for key in sorted(state):
-        value = state[key].detach().cpu().contiguous()
+        value = state[key]
+        if not isinstance(value, Tensor):  # the extra state of a user's module
+            digest.update(f"{key}\0{value!r}\0".encode())
+            continue
+        value = value.detach().cpu().contiguous()
         digest.update(f"{key}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -13,6 +13,7 @@ from saliency_pipeline.datasets.confusable_names import lookalikes
 from saliency_pipeline.datasets.files.errors import file_errors_explained
 from saliency_pipeline.datasets.imagenet import ilsvrc, subsets
 from saliency_pipeline.datasets.layout import Layout, ReadOptions
+from saliency_pipeline.datasets.plug_ins import plug_in_layout, plug_in_names
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.text import shown
@@ -25,7 +26,8 @@ LAYOUTS: tuple[Layout, ...] = (
     *webdataset.LAYOUTS,
     *folder.LAYOUTS,
 )
-"""All layouts. The first that recognizes a path is used: plain folders, which accept everything, are last."""
+"""salpipe's own layouts. The first that recognizes a path is used, those of installed packages before the last one,
+plain folders, which accept everything."""
 
 _USUAL = ReadOptions()
 _PARTICULAR = (
@@ -48,7 +50,8 @@ def read_images(
 
     Args:
         path: folder, archive, parquet file or single image.
-        layout: name of one of `LAYOUTS`, or `auto` to recognize it from its files; with a list of PubFig, `pubfig`.
+        layout: name of one of `LAYOUTS` or of one that an installed package has, or `auto` to recognize it from its
+            files; with a list of PubFig, `pubfig`.
         options: options of the reader.
         note: receives the layout and what is skipped, line by line.
 
@@ -88,9 +91,16 @@ def read_images(
 
 
 def recognize(path: Path) -> Layout:
-    """The layout a path looks like, by a few names and without reading an image."""
+    """The layout a path looks like, by a few names and without reading an image.
+
+    Raises:
+        SalpipeError: the layout of an installed package fails: without it a data set might be read differently.
+    """
     with file_errors_explained(str(path)):
-        return next(layout for layout in LAYOUTS if layout.recognize(path))
+        own = next(layout for layout in LAYOUTS if layout.recognize(path))
+        if own is not LAYOUTS[-1]:
+            return own
+        return next((layout for layout in map(plug_in_layout, _others()) if layout.recognize(path)), own)
 
 
 def find_layout(name: str) -> Layout:
@@ -98,6 +108,13 @@ def find_layout(name: str) -> Layout:
     by_name = {layout.name: layout for layout in LAYOUTS}
     if name in by_name:
         return by_name[name]
-    near = difflib.get_close_matches(name, by_name, n=1)
-    remedy = f"did you mean '{near[0]}'?" if near else f"choose from auto, {', '.join(by_name)}"
+    if name in (others := _others()):
+        return plug_in_layout(name)
+    near = difflib.get_close_matches(name, [*by_name, *others], n=1)
+    remedy = f"did you mean '{near[0]}'?" if near else f"choose from auto, {', '.join([*by_name, *others])}"
     raise SalpipeError(f"--layout {name}: no such layout; {remedy}")
+
+
+def _others() -> list[str]:
+    """Names of layouts that installed packages add; those of salpipe's own layouts stay with them."""
+    return [name for name in plug_in_names() if name not in ("auto", *(layout.name for layout in LAYOUTS))]

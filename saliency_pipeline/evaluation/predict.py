@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -164,7 +165,7 @@ def _maps_config(
         own = GenerateConfig(model=run, backend="torch", precision="fp32")
         names = ("model", "weights", "layers", "methods", "target", "backend", "precision")
         return replace(settings, **{name: getattr(own, name) for name in names})
-    model, weights = _source(trained, provenance, settings, weights)
+    model, weights = _source(trained, provenance, settings, weights, progress.note)
     method = str(recorded_config(trained).method)
     backend, precision = _placement(provenance, recorded, device, progress)
     return replace(
@@ -225,7 +226,13 @@ def _recorded(trained: Trained) -> tuple[Provenance, GenerateConfig]:
     return provenance, provenance.settings
 
 
-def _source(trained: Trained, provenance: Provenance, settings: GenerateConfig, weights: str | None) -> tuple[str, str]:
+def _source(
+    trained: Trained,
+    provenance: Provenance,
+    settings: GenerateConfig,
+    weights: str | None,
+    note: Callable[[str], None],
+) -> tuple[str, str]:
     """Name and weights of the source model of training, for `load_source`.
 
     Raises:
@@ -253,6 +260,8 @@ def _source(trained: Trained, provenance: Provenance, settings: GenerateConfig, 
             f"{which}: has other weights than the source model of training (SHA-256 {expected[:12]}…, here "
             f"{source.weights_sha256[:12]}…); give those with --weights PATH"
         )
+    if source.code_sha256 != provenance.source.get("code_sha256"):
+        note(f"{model}: its source has changed since training; restore it if the network is another")
     return model, weights
 
 

@@ -16,6 +16,7 @@ from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.plan import (
     Plan,
     check_same_plan,
+    code_of,
     compared_settings,
     identify_images,
     identity_of,
@@ -87,12 +88,13 @@ def refusal(catalogue: Catalogue, records: str, folder: Path, config: GenerateCo
         if (stored := _followed_plan(folder)) is None:
             return None
         settings = replace(stored_names(config), device=str(find_device(config.device)))
-        images, weights = identify_images(catalogue, records), _weights_sha256(config, stored)
+        images = identify_images(catalogue, records)
+        hashes = code_of(settings.model) | {"weights_sha256": _weights_sha256(config, stored)}
         data = {"layout": catalogue.layout, **catalogue.taken}
         versions = library_versions(stored.resolved.backend)
         # images to compare with follow from the others
         background = stored.record.get("background")
-        check_same_plan(folder, stored, identity_of(settings, images, weights, data, versions, background))
+        check_same_plan(folder, stored, identity_of(settings, images, hashes, data, versions, background))
     except SalpipeError as error:
         return str(error)
     return None
@@ -108,7 +110,7 @@ def _check_options(folder: Path, config: GenerateConfig) -> None:
     if stored := _followed_plan(folder):
         # only the hardware tells what `auto` is
         settings = replace(stored_names(config), device=stored.settings.device)
-        check_same_plan(folder, stored, {**stored.identity, **compared_settings(settings)})
+        check_same_plan(folder, stored, {**stored.identity, **compared_settings(settings), **code_of(settings.model)})
 
 
 def _followed_plan(folder: Path) -> Plan | None:

@@ -16,7 +16,11 @@ class GenerateConfig:
         OptionError: naming the option that is out of range.
     """
 
-    model: str = setting("efficientnet_lite0", "Source model; see 'salpipe models'.")
+    model: str = setting(
+        "efficientnet_lite0",
+        "Source model: a name of 'salpipe models', or one's own network: package.module:function, hf-hub:OWNER/NAME, "
+        "local-dir:FOLDER or the folder of a run.",
+    )
     weights: str = setting(
         "default",
         "Weights of the source model: pretrained, random, or a file (.safetensors or a checkpoint of torch.save).",

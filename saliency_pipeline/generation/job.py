@@ -314,7 +314,10 @@ def _kept_explainer(job: Job) -> Explainer:
     if key not in _kept:
         _kept.clear()
         source = load_source(job.config.model, job.config.weights).with_size(job.header.size)
-        if source.weights_sha256 != job.header.provenance["source"]["weights_sha256"]:
+        described = job.header.provenance["source"]
+        if source.code_sha256 != described.get("code_sha256"):
+            raise SalpipeError(f"--model {source.name}: its source has changed since the run was started; restore it")
+        if source.weights_sha256 != described["weights_sha256"]:
             raise SalpipeError(
                 f"--weights {job.config.weights}: not the weights that the run was started with; restore them"
             )

@@ -15,6 +15,7 @@ from saliency_pipeline.errors import OptionError, PlanMismatchError, SalpipeErro
 from saliency_pipeline.files import write_if_absent
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.images.record import Catalogue, ImageRecord
+from saliency_pipeline.models.source.own import own_sha256
 from saliency_pipeline.saliency.engine.backends import BACKENDS, PRECISIONS
 from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.prepared import layer_from_json
@@ -114,7 +115,7 @@ class Plan:
         return identity_of(
             self.settings,
             self.images,
-            record["source"]["weights_sha256"],
+            {name: value for name, value in record["source"].items() if name in ("code_sha256", "weights_sha256")},
             record["data"],
             record["versions"],
             record.get("background"),
@@ -133,26 +134,32 @@ def shard_tasks(catalogue: Catalogue, shard_size: int) -> list[ShardTask]:
 def identity_of(
     settings: GenerateConfig,
     images: Mapping[str, Any],
-    weights_sha256: str,
+    hashes: Mapping[str, str],
     data: Mapping[str, Any],
     versions: Mapping[str, str],
     background: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Everything that identifies a plan before anything is chosen.
 
-    Weights are identified by their hash, whatever their file is called. The settings have the stored names of model,
-    methods and device.
+    Weights are identified by their hash, whatever their file is called: `hashes` has `weights_sha256`, and for one's
+    own network `code_sha256`. The settings have the stored names of model, methods and device.
     """
     selection = {name: value for name, value in data.items() if name != "layout"}
     return {
         **compared_settings(settings),
-        "weights_sha256": weights_sha256,
+        **hashes,
         **images,
         # so that a refusal says why the images differ; absent where all of a data set is taken as it is
         **({"selection": selection} if selection else {}),
         "versions": dict(versions),
         **({"background": dict(background)} if background else {}),
     }
+
+
+def code_of(model: str) -> dict[str, str]:
+    """The hash of the code or description of one's own network, as part of an identity; empty for a library's model."""
+    code = own_sha256(model)
+    return {} if code is None else {"code_sha256": code}
 
 
 def compared_settings(settings: GenerateConfig) -> dict[str, Any]:
@@ -254,7 +261,7 @@ def _differences(old: Mapping[str, object], new: Mapping[str, object], prefix: s
 
 
 def _shortened(name: str, a: object, b: object) -> tuple[str, str]:
-    if name in ("records", "weights_sha256", "sha256"):
+    if name in ("records", "weights_sha256", "code_sha256", "sha256"):
         return str(a)[:8], str(b)[:8]
     if isinstance(a, Sequence) and isinstance(b, Sequence) and len(str(a) + str(b)) > 120:
         return f"({len(a)})", f"({len(b)} others)"

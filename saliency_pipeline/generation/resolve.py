@@ -27,15 +27,15 @@ from saliency_pipeline.generation.plan import (
     stored_plan,
 )
 from saliency_pipeline.images.record import Catalogue, ImageRecord
-from saliency_pipeline.models.source.registry import EMBEDDED
+from saliency_pipeline.models.source.registry import stored_name
 from saliency_pipeline.models.source.source import SourceModel, load_source
 from saliency_pipeline.models.trained.training_images import ENTRY
 from saliency_pipeline.saliency.capability import LIMITED, check_capable
-from saliency_pipeline.saliency.engine.layers import Layer, NoGridError
+from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.explainer import Explainer
-from saliency_pipeline.saliency.methods.method import LayerMethod, Method
+from saliency_pipeline.saliency.layer_choice import explained_layers
+from saliency_pipeline.saliency.methods.method import Method
 from saliency_pipeline.saliency.methods.registry import find_methods
-from saliency_pipeline.saliency.prepared import prepared_layers
 from saliency_pipeline.saliency.targets import parse_target
 from saliency_pipeline.saliency.tuning import FRAMES, choose_placement, default_batch
 from saliency_pipeline.shards.schema import MapShape, ShardHeader
@@ -115,51 +115,15 @@ def check_model(config: GenerateConfig) -> None:
     if config.target != "label":
         parse_target(config.target, len(source.classes), source.class_index)
     source = source.with_size(config.size or source.preprocessing.size)
-    methods, layers = _explained(config, source)
+    layers, methods = explained_layers(source, find_methods(config.methods, config.layers), config.layers, config.size)
     batch = config.batch_size or default_batch(methods, str(find_device(config.device)))
     check_capable(source, methods, layers, batch)
 
 
 def stored_names(config: GenerateConfig) -> GenerateConfig:
     """A configuration with the names under which its model and methods are stored."""
-    model = config.model if config.model == f"timm/{EMBEDDED}" else config.model.removeprefix("timm/")
     methods = find_methods(config.methods, config.layers)
-    return replace(config, model=model, methods=tuple(method.canonical for method in methods))
-
-
-def _explained(config: GenerateConfig, source: SourceModel) -> tuple[tuple[Method, ...], tuple[Layer, ...]]:
-    """The methods, and the layers that they explain: those of `--layer` and of methods that name their own.
-
-    Where there are several layers, every method that explains one names it.
-    """
-    methods = find_methods(config.methods, config.layers)
-    named = [name for method in methods for name in method.explained()]
-    names, unnamed = list(config.layers), any(isinstance(m, LayerMethod) and m.layer is None for m in methods)
-    if named and unnamed and not names:
-        names = [layer.name for layer in _layers(config, source, (), methods)]
-    layers = _layers(config, source, list(dict.fromkeys([*names, *named])), methods)
-    if unnamed and len(layers) > 1:
-        # one is requested, or it is the default: of several every method has got its own
-        own = (replace(m, layer=names[0]) if isinstance(m, LayerMethod) and m.layer is None else m for m in methods)
-        methods = tuple({method.canonical: method for method in own}.values())
-    return methods, layers
-
-
-def _layers(
-    config: GenerateConfig, source: SourceModel, names: Sequence[str], methods: Sequence[Method]
-) -> tuple[Layer, ...]:
-    try:
-        return prepared_layers(source, names)
-    except (NoGridError, RuntimeError, AssertionError, ValueError) as error:
-        without = isinstance(error, NoGridError)
-        if without and not any(isinstance(method, LayerMethod) for method in methods):
-            return ()
-        if config.size is None:
-            raise
-        problem = f"does not accept such frames ({str(error).splitlines()[0]:.80})"
-        if without:
-            problem = "has no layer on a grid for such frames; use a larger size"
-        raise SalpipeError(f"--size {config.size}: {config.model} {problem}") from error
+    return replace(config, model=stored_name(config.model), methods=tuple(method.canonical for method in methods))
 
 
 def map_shapes(methods: Sequence[Method], layers: Sequence[Layer], size: int, targets: int) -> dict[str, MapShape]:
@@ -207,7 +171,7 @@ def _choose(
     config: GenerateConfig, catalogue: Catalogue, source: SourceModel, background: Frames | None, note: Note
 ) -> tuple[Sequence[Method], Choices, Explainer | None]:
     """Choose what the configuration leaves open. Nothing here depends on how many jobs will run."""
-    methods, layers = _explained(config, source)
+    layers, methods = explained_layers(source, find_methods(config.methods, config.layers), config.layers, config.size)
     batch = config.batch_size or default_batch(methods, config.device)
     check_capable(source, methods, layers, batch)
     note("choosing backend and precision on the first images")
@@ -235,6 +199,7 @@ def _record(
         "model": source.name,
         "weights": source.weights,
         "weights_sha256": source.weights_sha256,
+        **({"code_sha256": source.code_sha256} if source.code_sha256 else {}),
         "size": p.size,
         "mean": list(p.mean),
         "std": list(p.std),

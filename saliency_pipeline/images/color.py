@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, ImageFile, TiffImagePlugin
+from PIL import Image, TiffImagePlugin
 
 from saliency_pipeline.errors import BadImageError
 from saliency_pipeline.images.fit import Pixels
@@ -14,7 +14,7 @@ _BAND_PIXELS = 1 << 20
 _PHOTOMETRIC_TAG, _BITS_TAG = 262, 258
 
 
-def to_rgb(image: ImageFile.ImageFile, *, alpha: bool, premultiplied: bool = False) -> Pixels:
+def to_rgb(image: Image.Image, *, alpha: bool, premultiplied: bool = False) -> Pixels:
     """The pixels (h, w, 3) of a loaded image of any mode.
 
     Args:
@@ -32,7 +32,7 @@ def to_rgb(image: ImageFile.ImageFile, *, alpha: bool, premultiplied: bool = Fal
     return rgb
 
 
-def _paint(image: ImageFile.ImageFile, rgb: Pixels, *, blend: bool, premultiplied: bool = False) -> bool:
+def _paint(image: Image.Image, rgb: Pixels, *, blend: bool, premultiplied: bool = False) -> bool:
     """Write an image's colors into `rgb` (h, w, 3); return True if any pixel is visible."""
     width, height = image.size
     rows = max(1, _BAND_PIXELS // width)
@@ -67,7 +67,7 @@ def _over_white(rgba: Image.Image, *, premultiplied: bool) -> Pixels:
 
 
 def _eight_bits(
-    band: Image.Image, image: ImageFile.ImageFile
+    band: Image.Image, image: Image.Image
 ) -> tuple[Pixels, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]:
     """The gray values (h, w) of a part of an image with more than 8 bits per pixel, and the mask of opaque ones."""
     values = np.asarray(band)

@@ -40,6 +40,7 @@ class Explanation:
         maps: canonical name of a method to raw maps (N, T, h, w) float32; (N, 1, h, w) where no class is explained.
         map_targets: by method (N, T) int32, the class that each map explains; (N, 1) of -1 where none is.
         residuals: by method (N, T) float32, sum of each map minus the number that it should be, where one is known.
+        target_score: (N, T) float32, the softmax of the classes explained.
     """
 
     prediction_class: np.ndarray
@@ -48,6 +49,7 @@ class Explanation:
     maps: dict[str, np.ndarray]
     map_targets: dict[str, np.ndarray] = field(default_factory=dict)
     residuals: dict[str, np.ndarray] = field(default_factory=dict)
+    target_score: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
 
 @dataclass(frozen=True)
@@ -169,17 +171,18 @@ class Explainer:
     def _explanation(self, result: _Result, count: int) -> Explanation:
         logits, targets = result.logits[:count], result.targets[:count]
         classes = top_classes(logits, min(TOP, logits.shape[1]))
-        scores = logits.float().softmax(1).gather(1, classes)
+        scores = logits.float().softmax(1)
         filler = (0, TOP - classes.shape[1])
         explained = targets.to("cpu", torch.int32).numpy()
         none = np.full((count, 1), NO_CLASS, np.int32)
         return Explanation(
             torch.nn.functional.pad(classes, filler, value=-1).to("cpu", torch.int32).numpy(),
-            torch.nn.functional.pad(scores, filler).cpu().numpy(),
+            torch.nn.functional.pad(scores.gather(1, classes), filler).cpu().numpy(),
             explained,
             {name: maps[:count].float().cpu().numpy() for name, maps in result.maps.items()},
             {m.canonical: explained if m.class_specific else none for m in self.methods},
             {name: values[:count].float().cpu().numpy() for name, values in result.residuals.items()},
+            scores.gather(1, targets).cpu().numpy(),
         )
 
 

@@ -66,4 +66,5 @@ def _serialize(split: SplitNetwork) -> bytes:
 
 
 def _key(source: SourceModel, *parts: str) -> tuple[str, ...]:
-    return (source.name, source.weights_sha256, str(source.preprocessing), *environment(), *parts)
+    """The key of a source model's entry; empty, so that none is stored, if its identity is unknown."""
+    return (*source.identity, *environment(), *parts) if source.identity else ()

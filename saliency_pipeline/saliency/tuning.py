@@ -230,6 +230,8 @@ def _speed_key(
     placement = candidates[0]
     parts = [
         source.name,
+        # one's own networks of the same name may differ
+        *([] if source.code_sha256 is None else [source.code_sha256 or source.weights_sha256]),
         str(source.preprocessing.size),
         *(layer.name for layer in layers),
         *(m.canonical for m in methods),

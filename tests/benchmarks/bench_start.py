@@ -3,6 +3,7 @@
     first    `generate` of a few photographs with an empty cache folder
     again    the same into another folder
     predict  one image with a run trained on them, the source model prepared
+    explain  one image, the source model prepared
 
 Printed are the processor and, for each, the shortest wall time of several processes, in seconds and as a multiple of
 the time of `import torch`, which is a lower bound for every command that computes.
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=3, help="times each is run")
     count = parser.parse_args().n
     salpipe = ["-m", "saliency_pipeline.cli"]
-    times: dict[str, list[float]] = {"import torch": [], "first": [], "again": [], "predict": []}
+    times: dict[str, list[float]] = {"import torch": [], "first": [], "again": [], "predict": [], "explain": []}
     with tempfile.TemporaryDirectory(prefix="start-") as folder:
         root = Path(folder)
         names = [f"{split}/{kind}/{n}.jpg" for split in ("train", "validation") for kind in "ab" for n in range(2)]
@@ -59,6 +60,8 @@ def main() -> None:
             one = [*salpipe, "predict", images / names[0], "--run", root / "run"]
             took = seconds([*one, "-o", root / f"predicted-{number}"], cache)
             times["predict"] += [took] if number else []
+            took = seconds([*salpipe, "explain", images / names[0], "-o", root / "explained.png"], cache)
+            times["explain"] += [took] if number else []
     best = {name: min(each) for name, each in times.items()}
     results = {name: {"seconds": round(b, 2), "times": round(b / best["import torch"], 2)} for name, b in best.items()}
     print(device_name("cpu"))

@@ -9,7 +9,7 @@ from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.evaluation.predict import predict
 from saliency_pipeline.models.trained.trained import load_trained
 from saliency_pipeline.shards.reader import ShardFolder
-from tests.evaluation.runs import rewrite, run_on, shards_of
+from tests.evaluation.runs import Notes, altered, rewrite, run_on, shards_of
 
 OWN = {"weights": "default", "size": None}
 """Of a run as the source model, which brings both."""
@@ -55,3 +55,27 @@ def test_a_moved_and_a_changed_run_are_noticed(photos: Path, baseline: Path, tmp
         predict(photos, modulated, tmp_path / "out")
     moved = shutil.copytree(baseline, tmp_path / "moved")
     assert predict(photos, modulated, tmp_path / "again", weights=str(moved), device="cpu").images == 12
+
+
+NETWORK = """
+from torch import nn
+
+def make():
+    parts = nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    return nn.Sequential(*parts), {"size": 32, "mean": [0.5] * 3, "std": [0.2] * 3}
+"""
+
+
+def test_maps_of_ones_own_network_are_made_again_and_its_changed_code_is_noted(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "network_of_predict.py").write_text(NETWORK)
+    shards = shards_of(photos, tmp_path / "shards", model="network_of_predict:make", **OWN)
+    run = run_on(shards, tmp_path / "run")
+    predict(photos, run, tmp_path / "out", device="cpu", progress=(progress := Notes()))
+    assert not any("its source has changed" in note for note in progress.notes)
+    assert ShardFolder(tmp_path / "out/shards").provenance["source"] == ShardFolder(shards).provenance["source"]
+    changed = altered(run, tmp_path / "n.safetensors", source={"code_sha256": "0" * 64})
+    predict(photos, changed, tmp_path / "changed", device="cpu", progress=(progress := Notes()))
+    assert progress.find("network_of_predict:make: its source has changed since training")

@@ -118,7 +118,7 @@ class Answers:
 
     @property
     def recorded(self) -> bool:
-        """Whether gradients pass through the layers anyway, on their way to the pixels or for want of a trunk."""
+        """True where gradients pass through the layers anyway, on their way to the pixels or for want of a trunk."""
         return self.network.whole is not None
 
     def activations(self, layer: str | None = None) -> Tensor:

@@ -8,12 +8,13 @@ That is decided by comparing gradients, never by the head's shape.
 
 from __future__ import annotations
 
+import io
 import logging
 import operator
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -142,7 +143,8 @@ def heads(split: SplitNetwork) -> dict[str, fx.GraphModule]:
 def _exported(observed: WithActivations, frames: Tensor) -> fx.GraphModule | None:
     """The network as a flat graph, None if it cannot be exported or its graph does not reproduce it on `frames`."""
     try:
-        exported = torch.export.export(observed, (frames,), strict=False)
+        with _nothing_printed():
+            exported = torch.export.export(observed, (frames,), strict=False)
     except Exception as error:  # export runs the network's own code and raises whatever that raises
         logger.info("%s cannot be exported: %s", type(observed.network).__name__, error)
         return None
@@ -157,6 +159,18 @@ def _exported(observed: WithActivations, frames: Tensor) -> fx.GraphModule | Non
             reason = error
         logger.info("%s, %s: %s", type(observed.network).__name__, functional.__name__, reason)
     return None
+
+
+@contextmanager
+def _nothing_printed() -> Iterator[None]:
+    """Within the block PyTorch does not print the graph of a network that it cannot export."""
+    disabled = logging.root.manager.disable
+    logging.disable(max(disabled, logging.WARNING))
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 def _functional(exported: torch.export.ExportedProgram) -> fx.GraphModule:

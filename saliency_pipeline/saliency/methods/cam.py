@@ -164,7 +164,9 @@ class LayerCam(LayerMethod):
     )
     paper = "doi:10.1109/TIP.2021.3089943"
     equals = f"gradcampp:normalized {LINEAR_HEAD}"
-    fuse: str = setting("none", "Combine the maps of several layers into one.", choices=("none", "max", "mean"))
+    fuse: str | None = setting(
+        None, "Combine the maps of several layers into one.", choices=("max", "mean"), default_text="one per layer"
+    )
 
     def formula(self, activations: Tensor, gradients: Tensor) -> Tensor:
         return (gradients.relu() * activations).sum(1).relu_()
@@ -173,11 +175,9 @@ class LayerCam(LayerMethod):
         return linear_grad_cam(activations, rows.relu())
 
     def maps(self, ask: Answers) -> Tensor:
-        if self.fuse == "none":
+        if self.fuse is None:
             return super().maps(ask)
-        maps = [
-            dataclasses.replace(self, fuse="none", layer=layer).maps(ask) for layer in self.explained(ask.layers[:1])
-        ]
+        maps = [dataclasses.replace(self, fuse=None, layer=layer).maps(ask) for layer in self.explained(ask.layers[:1])]
         grid = [max(m.shape[side] for m in maps) for side in (2, 3)]
         scaled = (torch.tanh(2 * m / _divisor(m.amax((2, 3), keepdim=True))) for m in maps)
         fused = torch.stack([interpolate(m, grid, mode="bilinear") for m in scaled])
@@ -188,7 +188,7 @@ class LayerCam(LayerMethod):
         return max(height for height, _ in own), max(width for _, width in own)
 
     def for_layers(self, layers: tuple[str, ...]) -> tuple[Method, ...]:
-        if self.fuse == "none" or self.layer is not None or len(layers) < 2:
+        if self.fuse is None or self.layer is not None or len(layers) < 2:
             return super().for_layers(layers)
         return (dataclasses.replace(self, layer="+".join(layers)),)
 

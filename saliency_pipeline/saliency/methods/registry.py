@@ -48,7 +48,13 @@ METHODS: dict[str, type[Method]] = {
 }
 """The methods of salpipe by name, in the order in which they are listed."""
 
-ALIASES = {"gradient:simonyan": "gradient", "gradient-simonyan": "gradient", "gradient:smilkov": "gradient-smilkov"}
+ALIASES = {
+    "gradient:simonyan": "gradient",
+    "gradient-simonyan": "gradient",
+    "gradient:smilkov": "gradient-smilkov",
+    "squaregrad": "smoothgrad:stat=square",
+    "vargrad": "smoothgrad:stat=var",
+}
 
 CAPTUM = "captum:"
 """Prefix of the attributions of captum that need no arguments, such as `captum:DeepLift`."""
@@ -100,8 +106,11 @@ def all_methods(broken: Callable[[SalpipeError], None] | None = None) -> dict[st
 
 
 def _parse(text: str) -> Method:
-    text = ALIASES.get(text, text)
-    if text.startswith(CAPTUM):
+    if text in ALIASES:
+        text = ALIASES[text]
+    elif (alias := ALIASES.get(text.partition(":")[0])) is not None:
+        text = f"{alias},{text.partition(':')[2]}"
+    if text.startswith(CAPTUM) or text == CAPTUM[:-1]:
         return captum_methods.Captum(text.removeprefix(CAPTUM))
     name, colon, items = text.partition(":")
     kind = METHODS.get(name) or _plug_in(name, text)

@@ -18,7 +18,7 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.preprocessing import Preprocessing
 from saliency_pipeline.models.source import build
 from saliency_pipeline.models.source import source as source_module
-from saliency_pipeline.models.source.source import SourceModel, _class_names, check_source, load_source
+from saliency_pipeline.models.source.source import SourceModel, check_source, class_names, load_source
 from saliency_pipeline.models.source.weights import state_sha256
 
 TINY = "test_resnet.r160_in1k"
@@ -110,19 +110,19 @@ def test_a_class_that_is_not_one_is_named(embedded: SourceModel, given: str, mes
 
 
 def test_what_is_not_imagenet_has_numbered_classes() -> None:
-    assert _class_names(3) == (("class 0", "class 1", "class 2"), ())
+    assert class_names(3) == (("class 0", "class 1", "class 2"), ())
 
 
 def test_a_background_class_stands_before_imagenet() -> None:
-    names, wnids = _class_names(1001)
-    thousand, ids = _class_names(1000)
+    names, wnids = class_names(1001)
+    thousand, ids = class_names(1000)
     assert (names[0], wnids[0]) == ("background", "")
     assert (names[1:], wnids[1:]) == (thousand, ids)
 
 
 @pytest.mark.parametrize("count", [11221, 11821, 21841, 21842, 21843])
 def test_larger_imagenets_have_their_synsets(count: int) -> None:
-    names, wnids = _class_names(count)
+    names, wnids = class_names(count)
     assert len(names) == count == len(set(wnids))
     assert "tabby, tabby cat" in names
     assert names[wnids.index("n02123045")] == "tabby, tabby cat"
@@ -184,7 +184,6 @@ def test_timm_has_another_network_of_the_embedded_ones_name() -> None:
         ("resnet5O", "model 'resnet5O' is unknown; did you mean resnet50, .*'salpipe models PATTERN'"),
         ("resnet18.a9_in1k", "did you mean resnet18.a"),
         ("torchvision/resnt18", "did you mean torchvision/resnet18"),
-        ("hf-hub:timm/resnet18", "is unknown"),
         ("", "model '' is unknown"),
         ("torchvision/fcn_resnet50", "torchvision/fcn_resnet50: not a float network that classifies"),
         ("torchvision/r3d_18", "torchvision/r3d_18: not a float network that classifies single images"),

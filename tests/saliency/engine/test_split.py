@@ -159,11 +159,14 @@ class Changing(Tiny):
         return super().forward(x * (2.0 if float(x.detach().sum()) > 1e9 else 1.0))
 
 
-def test_a_network_that_cannot_be_exported_is_explained_uncut() -> None:
+def test_a_network_that_cannot_be_exported_is_explained_uncut_and_not_printed(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     network = Changing()
     split = split_network(network, [choose_layer(network, 8)], 8, BATCH)
     assert split.trunk is None
     assert isinstance(split.whole, WithActivations)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_observing_survives_layers_that_work_in_place() -> None:

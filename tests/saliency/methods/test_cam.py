@@ -207,12 +207,12 @@ def test_fused_layer_cam(how: str) -> None:
 
 def test_layers_of_layer_cam() -> None:
     alone = LayerCam().for_layers(("first", "last"))
-    assert [method.canonical for method in alone] == ["layercam:fuse=none,layer=first", "layercam:fuse=none,layer=last"]
+    assert [method.canonical for method in alone] == ["layercam:layer=first", "layercam:layer=last"]
     assert alone[0].shape({"first": (8, 8), "last": (4, 4)}, 16) == (8, 8)
     ask = FakeAnswers(Pooled(linear=False), torch.zeros(1, 3, 16, 16).double(), ("first", "last"))
     one = LayerCam(fuse="max", layer="last")
     torch.testing.assert_close(one.maps(ask), LayerCam(fuse="max").maps(FakeAnswers(ask.network, ask.pixels())))
-    with pytest.raises(OptionError, match="--fuse sum: choose from none, max, mean"):
+    with pytest.raises(OptionError, match="--fuse sum: choose from max, mean"):
         LayerCam(fuse="sum")
 
 

@@ -21,12 +21,24 @@ class Sampled(Method):
     needs = Need.POINTS
     convention = "mean over samples"
     paper = "arXiv:0000.00000"
+    complete = True
 
     samples: int = setting(25, "Number of samples.", range=(1, 1000))
     noise: float = setting(0.15, "Noise.", range=(0.0, 10.0))
     stat: str = setting("mean", "Statistic.", choices=("mean", "square"))
     absolute: bool = setting(False, "Absolute values.")
     layer: str | None = setting(None, "Layer.")
+
+
+@dataclass(frozen=True)
+class Agnostic(Method):
+    """A method that explains no class."""
+
+    name = "agnostic"
+    needs = Need.NOTHING
+    convention = "brightness"
+    paper = "none"
+    class_specific = False
 
 
 @pytest.fixture
@@ -42,6 +54,9 @@ def sampled(monkeypatch: pytest.MonkeyPatch) -> None:
         (["gradient:simonyan"], ["gradient"]),
         (["gradient-simonyan", "gradient:smilkov"], ["gradient", "gradient-smilkov"]),
         (["gradcam", "gradcam"], ["gradcam"]),
+        (["layercam", "captum:Saliency"], ["layercam", "captum:Saliency"]),
+        (["vargrad"], ["smoothgrad:noise=0.15,samples=25,seed=0,stat=var"]),
+        (["squaregrad:samples=3"], ["smoothgrad:noise=0.15,samples=3,seed=0,stat=square"]),
         (["sampled"], ["sampled:absolute=false,noise=0.15,samples=25,stat=mean"]),
         (["sampled:stat=square,samples=5,absolute"], ["sampled:absolute=true,noise=0.15,samples=5,stat=square"]),
         (["sampled:noise=1", "sampled:noise=1.0"], ["sampled:absolute=false,noise=1.0,samples=25,stat=mean"]),
