@@ -1,33 +1,28 @@
 """Make the pictures of docs/methods*.md: PYTHONPATH=. python docs/method_pictures.py [METHOD...]."""
 
-import io
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from skimage import data
 
-from saliency_pipeline.images.decode import decode_frame
-from saliency_pipeline.models.source.source import SourceModel, load_source
-from saliency_pipeline.saliency.engine.backends import Placement
-from saliency_pipeline.saliency.explainer import Explainer
-from saliency_pipeline.saliency.methods.method import LayerMethod, Method
-from saliency_pipeline.saliency.methods.registry import find_methods
-from saliency_pipeline.saliency.prepared import prepared_layers
-from saliency_pipeline.saliency.render import contact_sheet, normalize, overlay
-from saliency_pipeline.saliency.targets import Target
+from saliency_pipeline import Explainer
+from saliency_pipeline.saliency.render import contact_sheet, normalize
 
 FOLDER = Path(__file__).with_name("images")
+PHOTO = data.chelsea()
+OTHERS = (data.astronaut(), data.coffee(), data.rocket(), data.stereo_motorcycle()[0])
+
 SIDE = 168
+# signed pixel maps are shown as sums over blocks of so many pixels per side: single ones would blend to gray
 BLOCK = 4
 EARLY, MIDDLE, LAST = "blocks.2", "blocks.4", "bn2"
 SECOND = "second class"
 
-# the tiles of each picture: caption, and method with parameters; methods without a layer explain the last one
+# the tiles of each picture: caption, and method with its parameters
 PICTURES = {
-    "gradcam": {"gradcam": "gradcam", SECOND: "gradcam", f"at {MIDDLE}": f"gradcam:layer={MIDDLE}"},
+    "gradcam": {"photograph": "", "gradcam": "gradcam", SECOND: "gradcam", f"at {MIDDLE}": f"gradcam:layer={MIDDLE}"},
     "gradcampp": {"gradcampp": "gradcampp", f"at {MIDDLE}": f"gradcampp:layer={MIDDLE}"},
     "xgradcam": {"xgradcam": "xgradcam", f"at {MIDDLE}": f"xgradcam:layer={MIDDLE}"},
     "layercam": {
@@ -63,71 +58,44 @@ PICTURES = {
     "random": {"random": "random", "cells=28": "random:cells=28"},
 }
 
+# pictures of blocks, which PNG stores in fewer bytes than JPEG
+BLOCKS = ("input-x-gradient", "integrated-gradients", "expected-gradients", "captum")
 
-def frames_of(source: SourceModel) -> np.ndarray:
-    """Frames (N, S, S, 3) of photographs that scikit-image ships; the first is the one explained."""
-    frames = []
-    for photo in (data.chelsea(), data.astronaut(), data.coffee(), data.rocket(), data.stereo_motorcycle()[0]):
-        file = io.BytesIO()
-        Image.fromarray(photo).save(file, "png")
-        preprocessing = source.preprocessing
-        frames.append(decode_frame(file.getvalue(), preprocessing.size, interpolation=preprocessing.interpolation)[0])
-    return np.stack(frames)
+
+def tile(explainer: Explainer, text: str, target: int) -> np.ndarray:
+    """A picture of one map, for the class with the highest score or the second one; the photograph without a method."""
+    # the first of several images, for a method that compares them
+    images = [PHOTO, *OTHERS] if text == "expected-gradients" else [PHOTO]
+    explanation = explainer.explain(images, text or "gradcam", "top:2")[0]
+    (method,) = explanation.methods.values()
+    values = explanation.map(target=target)
+    if method.signed and values.shape == explanation.frame.shape[:2]:
+        return diverging(values)
+    picture = explanation.overlay(target=target) if text else Image.fromarray(explanation.frame)
+    return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
 
 
 def diverging(values: np.ndarray) -> np.ndarray:
-    """A signed pixel map, red for and blue against the class, as sums over blocks: single pixels would blend to gray."""
+    """A picture of a signed pixel map: red speaks for the class, blue against it."""
     side = len(values) // BLOCK
     sums = normalize(values.reshape(side, BLOCK, side, BLOCK).sum((1, 3), dtype=np.float32))
     faded = 1 - np.abs(sums)
-    rgb = np.where((sums > 0)[..., None], np.dstack([np.ones_like(faded), faded, faded]), faded[..., None])
-    rgb[..., 2] = np.where(sums > 0, faded, 1)
-    return np.asarray(np.rint(255 * rgb), np.uint8).repeat(BLOCK, 0).repeat(BLOCK, 1)
-
-
-def save(name: str, tiles: dict[str, np.ndarray]) -> None:
-    """Write one picture, tiles side by side."""
-    small = [
-        np.asarray(Image.fromarray(tile).resize((SIDE, SIDE), Image.Resampling.LANCZOS)) for tile in tiles.values()
-    ]
-    sheet = Image.fromarray(contact_sheet(small, len(small), list(tiles)))
-    FOLDER.mkdir(exist_ok=True)
-    sheet.save(FOLDER / f"{name}.jpg", quality=80, optimize=True)
+    colors = np.dstack([np.where(sums > 0, 1, faded), faded, np.where(sums > 0, faded, 1)])
+    return np.rint(255 * colors).astype(np.uint8).repeat(SIDE // side, 0).repeat(SIDE // side, 1)
 
 
 def main(names: list[str]) -> None:
     """Make the pictures of some methods, or of all."""
-    source = load_source("efficientnet_lite0")
-    frames = frames_of(source)
+    explainer = Explainer("efficientnet_lite0")
+    FOLDER.mkdir(exist_ok=True)
     for name in names or PICTURES:
-        methods = {caption: method_of(text) for caption, text in PICTURES[name].items()}
-        layers = [layer for method in methods.values() for layer in method.explained((LAST,))]
-        explainer = Explainer(
-            source,
-            prepared_layers(source, list(dict.fromkeys(layers))),
-            list({method.canonical: method for method in methods.values()}.values()),
-            Target("predicted", 2),
-            batch=1,
-            placement=Placement(),
-            background=frames[1:],
-        )
-        explanation = explainer.explain(frames[:1], keys=["chelsea"])
-        tiles = {"photograph": frames[0]} if name == "gradcam" else {}
-        for caption, method in methods.items():
-            values = explanation.maps[method.canonical][0, int(caption == SECOND)]
-            tiles[caption] = (
-                diverging(values) if method.signed and len(values) > BLOCK * 14 else overlay(frames[0], values)
-            )
-        save(name, tiles)
-        targets = [source.classes[index].partition(",")[0] for index in explanation.targets[0]]
-        residuals = {method: values[0].round(3).tolist() for method, values in explanation.residuals.items()}
-        print(name, targets, residuals or "")
-
-
-def method_of(text: str) -> Method:
-    """The method, which names the layer that it explains."""
-    (method,) = find_methods([text])
-    return replace(method, layer=LAST) if isinstance(method, LayerMethod) and method.layer is None else method
+        tiles = [tile(explainer, text, int(caption == SECOND)) for caption, text in PICTURES[name].items()]
+        picture = Image.fromarray(contact_sheet(tiles, len(tiles), list(PICTURES[name])))
+        if name in BLOCKS:
+            picture.quantize(64).save(FOLDER / f"{name}.png", optimize=True)
+        else:
+            picture.save(FOLDER / f"{name}.jpg", quality=80, optimize=True)
+        print(name)
 
 
 if __name__ == "__main__":
