@@ -107,7 +107,7 @@ def test_a_dry_run_reports_a_conflicting_plan(imagenet: Path, tmp_path: Path) ->
         ("--model", "resnet18", "model test_resnet -> resnet18"),
         ("--method", "gradient", "method ['gradcam'] -> ['gradient']"),
         ("--weights", "default", "weights_sha256"),
-        ("--shard-size", "3", "shard_size 4 -> 3"),
+        ("--shard-size", "3", "shard-size 4 -> 3"),
     ):
         outlined = done(imagenet, *arguments, *COMMAND, option, value, "--dry-run", "--json").stdout
         assert difference in json.loads(outlined)["refused"]

@@ -172,7 +172,7 @@ def read_plan(path: Path, random: Random) -> None:
         raise SalpipeError("no plan")
     besides(
         lambda: check_same_plan(
-            path.parent, plan, {"model": "other", "methods": ["gradcam"], "versions": {"torch": "3"}}
+            path.parent, plan, {"model": "other", "method": ["gradcam"], "versions": {"torch": "3"}}
         )
     )
 
