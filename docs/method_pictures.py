@@ -92,7 +92,7 @@ def main(names: list[str]) -> None:
         tiles = [tile(explainer, text, int(caption == SECOND)) for caption, text in PICTURES[name].items()]
         picture = Image.fromarray(contact_sheet(tiles, len(tiles), list(PICTURES[name])))
         if name in BLOCKS:
-            picture.quantize(64).save(FOLDER / f"{name}.png", optimize=True)
+            picture.quantize(128, Image.Quantize.MAXCOVERAGE).save(FOLDER / f"{name}.png", optimize=True)
         else:
             picture.save(FOLDER / f"{name}.jpg", quality=80, optimize=True)
         print(name)
