@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from saliency_pipeline.cli.options import common_options, echo, json_echo, setting_options, take_settings
+from saliency_pipeline.cli.options import OutputPath, common_options, echo, json_echo, setting_options, take_settings
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.explanation import METHOD
@@ -29,7 +29,7 @@ _OTHERS = tuple(name for name in settings_of(GenerateConfig) if name not in _SHA
     "-o",
     "--output",
     "outputs",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OutputPath(dir_okay=False, path_type=Path),
     multiple=True,
     metavar="FILE",
     help="Output: .png is one picture, .html a page, .npz the raw maps; may be repeated.  "

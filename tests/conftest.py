@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
+# shells start background jobs with interruptions ignored, which processes of the tests would inherit
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # before PyTorch is loaded: processes share the cores, and threads that wait for one another must not spin on them
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # most objects are created by imports and never released; collecting them again and again took a fifth of the time

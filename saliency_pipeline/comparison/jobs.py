@@ -169,7 +169,13 @@ def _dask(jobs: int, address: str | None, stack: ExitStack) -> tuple[type[BaseEx
     if address is None:
         check_shared_memory(jobs)
         with interruptions_deferred():
-            cluster = distributed.LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
+            cluster = distributed.LocalCluster(
+                n_workers=jobs,
+                threads_per_worker=1,
+                dashboard_address=None,
+                # even without a dashboard it serves its state, by default at a port that a second cluster finds taken
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+            )
         address = stack.enter_context(cluster).scheduler_address
     try:
         stack.enter_context(distributed.Client(address, timeout=30))

@@ -24,6 +24,8 @@ class Provenance:
         source: the source model: name, weights and their hash, preprocessing, class names.
         data: layout of the data set, and options of reading and selection other than the defaults.
         background: number and hash of the images that methods compared with.
+        target: the explained class as it was requested, also where the other settings cannot be read, as in shards of
+            another version: maps of labels must not go unnoticed.
     """
 
     settings: GenerateConfig | None = None
@@ -33,6 +35,7 @@ class Provenance:
     source: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     background: Mapping[str, Any] = field(default_factory=dict)
+    target: str | None = None
 
     @classmethod
     def from_json(cls, stored: object) -> Provenance:
@@ -53,6 +56,7 @@ class Provenance:
             _table(record.get("source")),
             _table(record.get("data")),
             _table(record.get("background")),
+            _text(_table(record.get("settings")).get("target", record.get("target"))),
         )
 
     def layers_for(self, method: str) -> tuple[str, ...]:
@@ -62,11 +66,6 @@ class Provenance:
         ()
         """
         return () if re.search("[:,]layer=", method) else self.layers
-
-    @property
-    def target(self) -> str | None:
-        """The explained class as it was requested."""
-        return None if self.settings is None else self.settings.target
 
 
 def _settings(stored: object) -> GenerateConfig | None:

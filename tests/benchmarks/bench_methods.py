@@ -38,6 +38,9 @@ NINE = ("gradcam", "gradcampp", "xgradcam", "layercam", "hirescam", "eigencam", 
 NINE += ("finercam",)
 CHUNK = 16
 
+Arm = tuple[Callable[[], object], int, int | None]
+"""What is called, frames per call, and streams of one core each, or None for all cores in one call."""
+
 
 def frames_of(count: int, size: int) -> np.ndarray:
     """Photographs (count, size, size, 3) uint8 that scikit-image ships."""
@@ -56,10 +59,8 @@ def explainer_of(source: SourceModel, methods: tuple[str, ...], placement: Place
     return Explainer(source, layers, chosen, Target("predicted"), batch, placement, split)
 
 
-def measured(
-    arms: dict[str, tuple[Callable[[], object], int, int | None]], rounds: int, seconds: float
-) -> dict[str, float]:
-    """The best rate of each arm: what is called, frames per call, and streams or None for all cores in one call."""
+def measured(arms: dict[str, Arm], rounds: int, seconds: float) -> dict[str, float]:
+    """The best rate of each arm, in images per second."""
     best = dict.fromkeys(arms, 0.0)
     for _ in range(rounds):
         for name, (run, count, streams) in arms.items():

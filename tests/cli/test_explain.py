@@ -72,6 +72,7 @@ def test_methods_targets_and_images_are_side_by_side(images: Path, tmp_path: Pat
         (["photos/1.jpg", "-o", "out.jpg"], 1, "out.jpg: use a name that ends in .png, .html or .npz"),
         (["photos/1.png", "-o", "photos/1.png"], 2, "-o photos/1.png: is the image itself; choose another name"),
         (["text.jpg"], 1, "text.jpg: not an image that can be read"),
+        (["photos/1.jpg", "-o", ""], 2, "Invalid value for '-o' / '--output': is empty"),
         (["photos/1.jpg", "--fit", "stretch"], 2, "'stretch' is not one of 'crop', 'pad', 'squash'"),
         (["photos/1.jpg", "--size", "0"], 2, "--size 0: use a number from 1"),
         (["photos"], 2, "File 'photos' is a directory"),

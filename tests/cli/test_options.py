@@ -59,6 +59,7 @@ def call(inputs: Path, output: Path, name: str, *arguments: str) -> Result:
         "fetch": ["pubfig", "--list", str(inputs / "list.txt")],
         "generate": [photos, "--dry-run"],
         "audit": [photos],
+        "explain": [f"{photos}/cat/1.jpg"],
         "evaluate": [shards, shards],
         "predict": [photos, "--run", shards],
     }.get(name, [shards])

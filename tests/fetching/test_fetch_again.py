@@ -227,14 +227,14 @@ def test_a_log_from_a_stranger_is_survived(tmp_path, web):
 
 def start(listed: Path) -> subprocess.Popen[str]:
     arguments = ["fetch", "pubfig", "--list", str(listed), "-o", str(listed.parent / "out")]
-    arguments += ["--allow-private", "--per-host", "8", "--timeout", "20"]
+    arguments += ["--allow-private", "--per-host", "8", "--timeout", "120"]
     return subprocess.Popen(
         [sys.executable, "-c", COMMAND, *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < end, "it does not happen"
         time.sleep(0.02)
@@ -260,7 +260,7 @@ def test_an_ended_run_is_resumed(tmp_path, web, how: signal.Signals):
         wait_for(lambda: len((out / "fetch.jsonl").read_bytes().splitlines()) >= 6)
     finally:
         process.send_signal(how)
-        _, output = process.communicate(timeout=20)
+        _, output = process.communicate(timeout=120)
     if how is signal.SIGKILL:
         assert process.returncode == -how
         assert len(temporaries(out)) == 6

@@ -21,7 +21,7 @@ PLANTED = "tests.fuzz.planted"
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fuzzer, Path]]:
     """Two files of every planted kind, read under small limits by two workers."""
     keep = tmp_path_factory.mktemp("kept")
-    fuzzer = Fuzzer(PLANTED, limits=Limits(seconds=0.5, memory=30_000_000), keep=keep, jobs=2)
+    fuzzer = Fuzzer(PLANTED, limits=Limits(seconds=2, memory=30_000_000), keep=keep, jobs=2)
     try:
         fuzzer.run(only=[0, 99])
         yield fuzzer, keep
@@ -57,7 +57,7 @@ def test_the_table_counts_what_came_of_the_files(planted):
     assert table["accept"]["warnings"] == {"UserWarning: a planted warning": 2}
     assert [table["refuse"][name] for name in ("files", "accepted", "refused", "failed")] == [2, 0, 2, 0]
     assert 55e6 < table["take_memory"]["memory"] < 80e6
-    assert 0.5 <= table["hang"]["longest"] < 5
+    assert 2 <= table["hang"]["longest"] < 30
     assert fuzzer.failed == 16
     assert "20 files of 10 kinds, 16 failed" in fuzzer.as_text()
 

@@ -6,7 +6,6 @@ import random
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.shards.verify import verify
 from saliency_pipeline.temporaries import temporary_name
 from tests.generation.examples import COMMAND, flat, kept, receipts, run, salpipe, temporaries
+from tests.kills import kill_again_and_again, script, wait_for_stop
 
 
 def shards(folder: Path) -> list[Path]:
@@ -159,21 +159,27 @@ def test_a_finished_folder_is_only_read(images: Path, copied: Path) -> None:
     assert times() == before
 
 
-def killed_at_random(images: Path, output: Path, dice: random.Random) -> int:
-    """Start a run and kill it at any moment, or shortly after it finished its next shards. How many it finished."""
-    there = len(receipts(output))
-    process = salpipe(*arguments(images, output))
-    started = time.monotonic()
-    at = dice.uniform(0, 5) if dice.random() < 0.3 else 600
-    after = there + dice.randrange(4)
-    while process.poll() is None and time.monotonic() < started + at:
-        if len(receipts(output)) > after:
-            time.sleep(dice.uniform(0, 0.02))
-            break
-        time.sleep(0.001)
-    process.kill()
-    process.communicate()
-    return len(receipts(output)) - there
+def killed_again_and_again(images: str, output: str, moments: str) -> None:
+    """Run in children that kill themselves, and print how many receipts each of them left."""
+    folder = Path(output)
+    kill_again_and_again(
+        lambda: run(Path(images), folder, shard_size=1), output, json.loads(moments), lambda: len(receipts(folder))
+    )
+
+
+THREE_SHARDS = 25
+"""Accesses to temporary files that the plan and three shards take."""
+
+
+def stopped(images: Path, output: Path) -> subprocess.Popen[str]:
+    """A run that has finished its first shards and stands still."""
+    stopping = (
+        f"from tests.kills import signal_itself; signal_itself(sys.argv.pop(1), {int(signal.SIGSTOP)}, {THREE_SHARDS})"
+    )
+    process = script("saliency_pipeline.cli.main", f"{stopping}; main()", output, *arguments(images, output))
+    wait_for_stop(process)
+    assert receipts(output)
+    return process
 
 
 def arguments(images: Path, output: Path) -> list[object]:
@@ -188,34 +194,30 @@ def test_any_number_of_kills_leave_the_bytes_of_an_undisturbed_run(tmp_path: Pat
     images = flat(tmp_path / "images", 6 * kills)
     run(images, tmp_path / "undisturbed", shard_size=1)
 
-    dice = random.Random(seed)
-    progress = [killed_at_random(images, tmp_path / "shards", dice) for _ in range(kills)]
-    assert any(0 < count < 6 * kills for count in progress)
+    output, dice = tmp_path / "shards", random.Random(seed)
+    moments = [(THREE_SHARDS, 0.0), *((dice.randrange(1, 30), dice.uniform(0, 0.02)) for _ in range(kills - 1))]
+    killing = script(__name__, "killed_again_and_again(*sys.argv[1:])", images, output, json.dumps(moments))
+    stdout, stderr = killing.communicate()
+    assert (killing.returncode, stderr) == (0, "")
+    codes, counts = zip(*json.loads(stdout), strict=True)
+    # those that are killed a little later may be through by then
+    assert (len(codes), codes[0], {*codes} <= {-signal.SIGKILL, 0}) == (kills, -signal.SIGKILL, True)
+    assert 0 < counts[0] < 6 * kills
 
-    last = salpipe(*arguments(images, tmp_path / "shards"))
+    last = salpipe(*arguments(images, output))
     stdout, stderr = last.communicate()
     assert (last.returncode, stderr) == (0, "")
     report = json.loads(stdout)
     assert report["complete"]
-    assert (report["images"], report["written"]) == (6 * kills, 6 * kills - sum(progress))
-    assert kept(tmp_path / "shards") == kept(tmp_path / "undisturbed")
-    assert temporaries(tmp_path / "shards") == []
-
-
-def started(images: Path, output: Path) -> subprocess.Popen[str]:
-    """A run that has finished its first shard."""
-    process = salpipe(*arguments(images, output))
-    while not receipts(output):
-        assert process.poll() is None
-        time.sleep(0.001)
-    return process
+    assert (report["images"], report["written"]) == (6 * kills, 6 * kills - counts[-1])
+    assert kept(output) == kept(tmp_path / "undisturbed")
+    assert temporaries(output) == []
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_an_interrupted_run_says_so_and_can_be_resumed(tmp_path: Path, number: signal.Signals) -> None:
-    images, output = flat(tmp_path / "images", 60), tmp_path / "shards"
-    process = started(images, output)
-    process.send_signal(signal.SIGSTOP)  # or it might be done before the signal comes
+    images, output = flat(tmp_path / "images", 30), tmp_path / "shards"
+    process = stopped(images, output)
     if number == signal.SIGTERM:  # a second run into the same folder harms neither
         with pytest.raises(SalpipeError, match="another run is writing there; wait until it ends"):
             run(images, output, shard_size=1)
@@ -229,7 +231,7 @@ def test_an_interrupted_run_says_so_and_can_be_resumed(tmp_path: Path, number: s
     assert stderr == "salpipe: interrupted; run the same command again to resume\n"
 
     there = len(shards(output))
-    assert run(images, output, shard_size=1).written == 60 - there > 0
+    assert run(images, output, shard_size=1).written == 30 - there > 0
     assert temporaries(output) == []
     run(images, tmp_path / "undisturbed", shard_size=1)
     assert kept(output) == kept(tmp_path / "undisturbed")
@@ -237,9 +239,8 @@ def test_an_interrupted_run_says_so_and_can_be_resumed(tmp_path: Path, number: s
 
 @pytest.mark.slow
 def test_a_run_continues_while_a_second_one_is_refused(tmp_path: Path) -> None:
-    images, output = flat(tmp_path / "images", 200), tmp_path / "shards"
-    first = started(images, output)
-    first.send_signal(signal.SIGSTOP)
+    images, output = flat(tmp_path / "images", 30), tmp_path / "shards"
+    first = stopped(images, output)
     with pytest.raises(SalpipeError, match="another run is writing there"):
         run(images, output, shard_size=1)
     assert first.poll() is None

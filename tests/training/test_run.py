@@ -8,8 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +15,13 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from saliency_pipeline.cli.main import salpipe
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.models.trained.trained import load_trained
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train
+from tests.kills import kill_again_and_again, script
 from tests.training.examples import Interrupting, labeled
 
 pytestmark = pytest.mark.usefixtures("without_plots")
@@ -324,32 +324,28 @@ def command(shards: Path, run: Path, *options: str) -> list[str]:
     return ["train", str(shards), "-o", str(run), *quick, "--precision", "fp32", "--device", "cpu", *options]
 
 
-def until(happened: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    while not happened() and process.poll() is None:
-        time.sleep(0.005)
+def killed_again_and_again(shards: str, run: str, moments: str) -> None:
+    arguments = command(Path(shards), Path(run), "--save-every", "0")
+    kill_again_and_again(
+        lambda: salpipe.main(arguments, "salpipe", standalone_mode=False), run, json.loads(moments), lambda: None
+    )
 
 
 @pytest.mark.slow
 def test_kills_at_any_moment_cost_nothing(shards: Path, undisturbed: Path, tmp_path: Path) -> None:
-    """SIGKILL at random moments, again and again, until the run is through."""
-    run, random, kills = tmp_path / "run", np.random.default_rng(0), 0
+    """SIGKILL at random moments, again and again."""
+    run, random, threads = tmp_path / "run", np.random.default_rng(0), torch.get_num_threads()
+    moments = [(int(random.integers(3, 12)), float(random.uniform(0, 0.3)) if kill % 2 else 0.0) for kill in range(6)]
+    call = "killed_again_and_again(*sys.argv[1:])"
+    killing = script(__name__, call, shards, run, json.dumps(moments), threads=threads)
+    stdout, stderr = killing.communicate()
+    assert killing.returncode == 0, stderr
+    codes = [code for code, _ in json.loads(stdout.splitlines()[-1])]
+    # those that are killed a little later may be through by then
+    assert codes[0] == -signal.SIGKILL
+    assert {*codes} <= {-signal.SIGKILL, 0}
     arguments = [sys.executable, "-m", "saliency_pipeline.cli", *command(shards, run, "--save-every", "0")]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    while kills < 6:
-        process = subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        seen = (run / "last.safetensors").stat().st_mtime_ns if (run / "last.safetensors").exists() else 0
-
-        def saved(seen: int = seen) -> bool:
-            path = run / "last.safetensors"
-            return path.exists() and path.stat().st_mtime_ns != seen
-
-        until(saved, process)
-        time.sleep(float(random.uniform(0, 0.3)))
-        process.send_signal(signal.SIGKILL)
-        if process.wait() == 0:
-            break
-        kills += 1
-    assert kills >= 1
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     assert subprocess.run(arguments, env=environment, check=False).returncode == 0
     assert same(tensors(run), tensors(undisturbed))
     assert same(tensors(run, "best"), tensors(undisturbed, "best"))

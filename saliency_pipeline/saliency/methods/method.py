@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from saliency_pipeline.saliency.engine.need import Need
-from saliency_pipeline.settings import check_settings, setting, settings_of
+from saliency_pipeline.settings import check_settings, setting, settings_of, types_of
 
 if TYPE_CHECKING:
     from saliency_pipeline.saliency.engine.answers import Answers
@@ -48,6 +48,10 @@ class Method:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        for name, (option, _) in settings_of(self).items():
+            # noise=1 and noise=1.0 are one method
+            if types_of(option)[0] == "float" and isinstance(getattr(self, name), int):
+                object.__setattr__(self, name, float(getattr(self, name)))
 
     def maps(self, ask: Answers) -> Tensor:
         """Maps (N, T, h, w) of a batch, (N, 1, h, w) of a method that explains no class."""

@@ -111,7 +111,7 @@ def _parse(text: str) -> Method:
     elif (alias := ALIASES.get(text.partition(":")[0])) is not None:
         text = f"{alias},{text.partition(':')[2]}"
     if text.startswith(CAPTUM) or text == CAPTUM[:-1]:
-        return captum_methods.Captum(text.removeprefix(CAPTUM))
+        return captum_methods.Captum(text.partition(":")[2])
     name, colon, items = text.partition(":")
     kind = METHODS.get(name) or _plug_in(name, text)
     values: dict[str, Any] = {}

@@ -81,6 +81,8 @@ def test_several_layers_give_one_method_per_layer() -> None:
     [
         ("GradCAM", "--method GradCAM: unknown; did you mean gradcam?"),
         ("gradiant:samples=3", "--method gradiant:samples=3: unknown; did you mean gradient?"),
+        ("captum", "--method captum:: unknown; choose from "),
+        ("captum:DeepLIFT", "--method captum:DeepLIFT: unknown; choose from "),
         ("", "--method : unknown; choose from gradcam, gradcampp"),
         ("sampled:samples=x", "--method sampled:samples=x: use a whole number"),
         ("sampled:noise=1,samples=0", "--method sampled:samples=0: use a number from 1 to 1000"),
