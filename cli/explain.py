@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from saliency_pipeline.cli.options import OutputPath, common_options, echo, json_echo, setting_options, take_settings
+from saliency_pipeline.cli.options import (
+    OutputPath,
+    common_options,
+    echo,
+    json_echo,
+    prints_on_stderr,
+    setting_options,
+    take_settings,
+)
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.explanation import METHOD
@@ -97,7 +105,8 @@ def command(
     from saliency_pipeline.saliency.methods.registry import find_methods
     from saliency_pipeline.saliency.targets import check_target
 
-    find_methods(methods, layers)
+    with prints_on_stderr():
+        find_methods(methods, layers)
     check_target(target)
     for path in outputs:
         check_output_file(path)
@@ -106,7 +115,8 @@ def command(
     for note in explainer.source.notes:
         progress.note(note)
     progress.note(f"explaining {plural(len(images), 'image')}")
-    explanations = explainer.explain(list(images), methods, target, layers)
+    with prints_on_stderr():
+        explanations = explainer.explain(list(images), methods, target, layers)
     for path in outputs:
         (explanations if len(explanations) > 1 else explanations[0]).save(path)
     if as_json:

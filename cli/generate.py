@@ -9,7 +9,15 @@ from typing import Any
 
 import click
 
-from saliency_pipeline.cli.options import common_options, echo, json_echo, output_option, setting_options, take_settings
+from saliency_pipeline.cli.options import (
+    common_options,
+    echo,
+    json_echo,
+    output_option,
+    prints_on_stderr,
+    setting_options,
+    take_settings,
+)
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.selection import selection_options
 from saliency_pipeline.errors import TooManyRejectsError
@@ -104,10 +112,12 @@ def command(
 
     options |= {"grouping": grouping, "progress": TerminalProgress(quiet)}
     if dry_run:
-        outlined = outline.dry_run(images, output, config, **options)
+        with prints_on_stderr():
+            outlined = outline.dry_run(images, output, config, **options)
         json_echo(asdict(outlined)) if as_json else echo(outlined.as_text())
         return
-    report = run.generate(images, output, config, jobs=jobs, part=part, **options)
+    with prints_on_stderr():
+        report = run.generate(images, output, config, jobs=jobs, part=part, **options)
     if as_json:
         json_echo(asdict(report))
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from saliency_pipeline.cli.options import echo, json_echo, json_option
+from saliency_pipeline.cli.options import echo, json_echo, json_option, prints_on_stderr
 
 if TYPE_CHECKING:
     from saliency_pipeline.saliency.methods.listing import MethodInfo
@@ -33,7 +33,8 @@ def command(pattern: str | None, as_json: bool) -> None:
     """  # noqa: D301 - click reads \b
     from saliency_pipeline.saliency.methods.listing import list_methods
 
-    methods = list_methods(pattern, lambda error: echo(f"salpipe: {error}", err=True))
+    with prints_on_stderr():
+        methods = list_methods(pattern, lambda error: echo(f"salpipe: {error}", err=True))
     if as_json:
         json_echo({"methods": [asdict(method) for method in methods]})
         return

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, redirect_stdout
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -215,6 +216,11 @@ def beside(path: Path, suffix: str) -> Path:
 def echo(text: str = "", *, err: bool = False) -> None:
     """Print text on standard output or standard error, with control characters in names escaped."""
     click.echo("\n".join(map(printable, text.split("\n"))), err=err)
+
+
+def prints_on_stderr() -> AbstractContextManager[object]:
+    """Within the block `print` writes on standard error, as users' networks and methods of packages may do it."""
+    return redirect_stdout(sys.stderr)
 
 
 def json_echo(value: object) -> None:

@@ -17,6 +17,7 @@ from saliency_pipeline.cli.options import (
     echo,
     json_echo,
     output_option,
+    prints_on_stderr,
 )
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.text import shown
@@ -68,7 +69,9 @@ def command(images: Path, run: Path, output: Path | None, as_json: bool, quiet: 
     from saliency_pipeline.text import plural
 
     find_device(options["device"])
-    result = predict(images, run, output or beside(images, "predictions"), progress=TerminalProgress(quiet), **options)
+    output = output or beside(images, "predictions")
+    with prints_on_stderr():
+        result = predict(images, run, output, progress=TerminalProgress(quiet), **options)
     if as_json:
         json_echo(asdict(result))
         return

@@ -156,7 +156,9 @@ class Explainer:
                 return decode_frame(data, p.size, fit=self.fit, interpolation=p.interpolation)[0]
             return frame_of(image, p.size, fit=self.fit, interpolation=p.interpolation)[0]
         except BadImageError as error:
-            raise SalpipeError(f"{shown(name)}: {error}") from error
+            # that option is not one of `salpipe explain`
+            reason = str(error).replace(" (--max-pixels)", "; use a smaller copy")
+            raise SalpipeError(f"{shown(name)}: {reason}") from error
 
     def _engine(
         self, methods: Sequence[Method], names: Sequence[str], target: Target, background: Pixels | None

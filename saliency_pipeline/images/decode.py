@@ -252,7 +252,7 @@ def _plain_jpeg(image: JpegFile, data: bytes) -> Pixels | None:
 def _check_pixels(width: int, height: int, max_pixels: int, weight: int = 1) -> None:
     if weight * width * height > max_pixels:
         count = f", which count {weight} times in this format," if weight > 1 else ""
-        raise BadImageError(f"{width} x {height} pixels{count} are more than the limit of {max_pixels} (max_pixels)")
+        raise BadImageError(f"{width} x {height} pixels{count} are more than the limit of {max_pixels} (--max-pixels)")
 
 
 def _one_line(error: Exception) -> str:

@@ -90,3 +90,34 @@ def test_errors_are_one_line(images: Path, arguments: list[str], code: int, mess
     assert "Traceback" not in result.stderr
     assert (images / "1.png").read_bytes() == before
     assert not list(Path().glob("*explained*"))
+
+
+PRINTING = """
+from torch import nn
+
+class Printing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+    def forward(self, images):
+        print("shape", tuple(images.shape))
+        return self.layers(images)
+
+def network():
+    return Printing(), {"size": 32, "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+"""
+
+
+def test_what_a_network_prints_is_not_part_of_the_result(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "printing_networks.py").write_text(PRINTING)
+    monkeypatch.chdir(tmp_path)
+    image = next(path for path in sorted(images.rglob("*")) if path.is_file())
+    for command in (["explain", image, "-o", "out.png"], ["generate", image.parent, "-o", "out"]):
+        options = ["--model", "printing_networks:network", "--method", "gradient", "--json"]
+        result = CliRunner().invoke(salpipe, [*map(str, command), *options], catch_exceptions=False)
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout)
+        assert "shape (" in result.stderr

@@ -70,6 +70,6 @@ def test_a_broken_package_does_not_hide_the_others(tmp_path: Path, monkeypatch: 
     assert [line.split()[0] for line in result.stdout.splitlines()[1:2]] == ["brightness"]
     assert "brightness: from bright_package" in result.stdout
     assert result.stderr == (
-        "salpipe: method broken of broken_package: cannot be imported (No module named 'nothing_at_all'); "
-        "update or uninstall it\n"
+        "salpipe: method broken of broken_package: cannot be imported at broken_package.py:1 "
+        "(ModuleNotFoundError: No module named 'nothing_at_all'); update or uninstall the package\n"
     )

@@ -255,6 +255,14 @@ def test_an_image_that_pillow_cannot_read_is_refused(explainer: Explainer, photo
         explainer.explain(image)
 
 
+def test_an_image_that_is_too_large_is_refused_without_an_option_of_others(
+    explainer: Explainer, tmp_path: Path
+) -> None:
+    Image.new("1", (12000, 12000)).save(tmp_path / "large.png")
+    with pytest.raises(SalpipeError, match=r"more than the limit of 128000000; use a smaller copy$"):
+        explainer.explain(tmp_path / "large.png")
+
+
 @pytest.mark.parametrize("model", [3, None, nn.Linear])
 def test_objects_that_are_no_model_are_refused(model: object) -> None:
     with pytest.raises(OptionError, match=r"^model: is .*; give a name, a SourceModel or an nn.Module"):
