@@ -281,3 +281,11 @@ def test_the_mode_of_the_caller_does_not_matter(photo: Path) -> None:
     for mode in (torch.inference_mode, torch.no_grad):
         with mode():
             same(explain(photo, BOTH, model=network, preprocessing=PREPROCESSING), expected)
+
+
+@pytest.mark.parametrize("method", ["gradcam", "layercam"])
+def test_only_fused_maps_have_several_layers(explainer: Explainer, photo: Path, method: str) -> None:
+    fused = "layercam:fuse=max,layer=conv+act"
+    assert list(explainer.explain(photo, fused).maps) == [fused]
+    with pytest.raises(SalpipeError, match=r"--layer conv\+act: is no layer of this network"):
+        explainer.explain(photo, f"{method}:layer=conv+act")
