@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,9 @@ def command(pattern: str | None, as_json: bool) -> None:
 
     The level is what a method reads: the image, a layer, gradients at pixels or the network as a whole. The cost is in
     forward passes of the network, beyond the one that all methods of a run share; a gradient counts as three.
-    Parameters are shown with their defaults and are set as in 'smoothgrad:samples=50,noise=0.1'. Methods of installed
-    packages are listed as well. 'captum:NAME' is an attribution of captum; the pattern 'captum*' lists them.
+    Below, parameters are shown with their defaults and are set as in 'smoothgrad:samples=50,noise=0.1', with what a
+    method equals, and its paper. Methods of installed packages are listed as well. 'captum:NAME' is an attribution of
+    captum; the pattern 'captum*' lists them.
 
     \b
     Examples:
@@ -38,27 +40,29 @@ def command(pattern: str | None, as_json: bool) -> None:
     if as_json:
         json_echo({"methods": [asdict(method) for method in methods]})
         return
-    rows = [("name", "level", "cost", "parameters", "paper"), *map(_row, methods)]
+    rows = [("name", "level", "cost", "needs"), *map(_row, methods)]
     if pattern is None:
-        rows.append(("captum:NAME", "network", "", "", "arXiv:2009.07896"))
+        rows.append(("captum:NAME", "network", "", "module"))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    notes = [f"{method.name}: equals {method.equals}" for method in methods if method.equals]
-    notes += [f"{method.name}: from {method.package}" for method in methods if method.package]
-    if notes:
-        echo("\n" + "\n".join(notes))
+    for i, method in enumerate(methods):
+        echo("\n" * (i == 0) + textwrap.fill(_note(method), 80, subsequent_indent="    ", break_on_hyphens=False))
     if not methods:
         echo(f"salpipe: no method matches {pattern!r}", err=True)
 
 
 def _row(method: MethodInfo) -> tuple[str, ...]:
-    parameters = (
-        f"{name}={_text(parameter.default)}"
-        for name, parameter in method.parameters.items()
-        if parameter.default is not None
-    )
-    return method.name, method.level, f"{method.cost:g}", ",".join(parameters), method.paper
+    return method.name, method.level, f"{method.cost:g}", ", ".join(method.needs)
+
+
+def _note(method: MethodInfo) -> str:
+    """Parameters, equality, paper and package of a method."""
+    parameters = [f"{key}={_text(own.default)}" for key, own in method.parameters.items() if own.default is not None]
+    own = ":" + ",".join(parameters) if parameters else ""
+    equals = f"equals {method.equals}; " if method.equals else ""
+    package = f"; from {method.package}" if method.package else ""
+    return f"{method.name}{own}: {equals}{method.paper}{package}"
 
 
 def _text(value: object) -> str:

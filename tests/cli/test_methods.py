@@ -18,19 +18,22 @@ def methods(*arguments: str) -> Result:
     return result
 
 
-def test_all_methods_are_listed_with_level_cost_and_paper() -> None:
-    head, *lines = methods().stdout.partition("\n\n")[0].splitlines()
-    assert head.split() == ["name", "level", "cost", "parameters", "paper"]
+def test_all_methods_are_listed_with_level_cost_needs_equality_and_paper() -> None:
+    table, _, notes = methods().stdout.partition("\n\n")
+    head, *lines = table.splitlines()
+    assert head.split() == ["name", "level", "cost", "needs"]
     assert [line.split()[0] for line in lines] == [*METHODS, "captum:NAME"]
-    assert lines[0].split() == ["gradcam", "layer", "0", "arXiv:1610.02391"]
+    assert lines[0].split() == ["gradcam", "layer", "0", "activations,", "gradients"]
+    assert "gradcampp:normalized=false: equals layercam" in notes
+    assert all(paper in notes for paper in ("arXiv:1610.02391", "arXiv:1905.00780"))
+    assert max(map(len, methods().stdout.splitlines())) <= 80
 
 
 def test_parameters_are_shown_with_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHODS, "sampled", Sampled)
-    (line,) = methods("samp*").stdout.splitlines()[1:]
-    name, level, _, parameters, _ = line.split()
-    assert (name, level) == ("sampled", "pixels")
-    assert parameters == "absolute=false,noise=0.15,samples=25,stat=mean"
+    _, line, _, note = methods("samp*").stdout.splitlines()
+    assert line.split()[:2] == ["sampled", "pixels"]
+    assert note.startswith("sampled:absolute=false,noise=0.15,samples=25,stat=mean: ")
     (entry,) = json.loads(methods("sampled", "--json").stdout)["methods"]
     assert entry["parameters"]["samples"] == {
         "default": 25,
