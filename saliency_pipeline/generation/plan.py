@@ -18,6 +18,7 @@ from saliency_pipeline.images.record import Catalogue, ImageRecord
 from saliency_pipeline.models.source.own import own_sha256
 from saliency_pipeline.saliency.engine.backends import BACKENDS, PRECISIONS
 from saliency_pipeline.saliency.engine.layers import Layer
+from saliency_pipeline.saliency.methods.registry import packages_of
 from saliency_pipeline.saliency.prepared import layer_from_json
 from saliency_pipeline.settings import from_table, option_name, settings_of, to_table
 from saliency_pipeline.shards.schema import shard_name, to_json
@@ -189,15 +190,20 @@ def records_digest(catalogue: Catalogue) -> str:
     return digest.hexdigest()
 
 
-def library_versions(backend: str) -> dict[str, str]:
-    """Versions of salpipe and of the libraries that decide pixels, maps and bytes, that of the backend included."""
+def library_versions(backend: str, methods: Sequence[str] = ()) -> dict[str, str]:
+    """Versions of salpipe and of the libraries that decide pixels, maps and bytes.
+
+    Args:
+        backend: its library is one of them.
+        methods: names of methods, whose packages are among them.
+    """
     names = {"salpipe": "saliency-pipeline", **{name: name for name in LIBRARIES}}
     versions = {name: version(distribution) for name, distribution in names.items()}
-    if backend == "openvino":
+    for name in [*packages_of(methods), *(["openvino"] if backend == "openvino" else [])]:
         try:
-            versions["openvino"] = version("openvino")
+            versions[name] = version(name)
         except PackageNotFoundError:
-            versions["openvino"] = "not installed"
+            versions[name] = "not installed"
     return versions
 
 

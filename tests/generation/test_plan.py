@@ -120,7 +120,7 @@ def test_other_images_are_another_plan(
 
 def test_other_versions_are_another_plan(images: Path, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     versions = library_versions("torch")
-    monkeypatch.setattr(resolve_module, "library_versions", lambda _: {**versions, "salpipe": "9.9"})
+    monkeypatch.setattr(resolve_module, "library_versions", lambda *_: {**versions, "salpipe": "9.9"})
     with pytest.raises(PlanMismatchError, match=rf"\(versions\.salpipe {versions['salpipe']} -> 9\.9\)"):
         run(images, copied)
 

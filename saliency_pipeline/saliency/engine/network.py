@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import torch
 from torch import Tensor, fx, nn
 
@@ -36,7 +34,6 @@ class Network:
         graph: the exported network, float32; None unless BIASES are needed.
         module: the network as it was loaded; None unless MODULE is needed.
         heads: for each layer at which the network can be cut, its output to (…, logits); empty unless HEAD is needed.
-        alone: held by a method while it works on `module`.
     """
 
     def __init__(self, source: SourceModel, split: SplitNetwork, need: Need, placement: Placement) -> None:
@@ -52,7 +49,6 @@ class Network:
         self.graph: fx.GraphModule | None = None
         self.module: nn.Module | None = None
         self.heads: dict[str, nn.Module]
-        self.alone = threading.Lock()
         if split.trunk is None or need & RECORDED:
             self.whole = _recorded(split, placement)
         else:

@@ -187,6 +187,11 @@ class LayerCam(LayerMethod):
         own = [grids[layer] for layer in self.explained(tuple(grids)[:1])]
         return max(height for height, _ in own), max(width for _, width in own)
 
+    def explained(self, layers: tuple[str, ...] = ()) -> tuple[str, ...]:
+        if self.fuse is None or self.layer is None:
+            return super().explained(layers)
+        return tuple(dict.fromkeys(self.layer.split("+")))
+
     def for_layers(self, layers: tuple[str, ...]) -> tuple[Method, ...]:
         if self.fuse is None or self.layer is not None or len(layers) < 2:
             return super().for_layers(layers)

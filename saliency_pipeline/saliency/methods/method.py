@@ -139,7 +139,7 @@ class LayerMethod(Method):
         return grids[self.layer] if self.layer else next(iter(grids.values()))
 
     def explained(self, layers: tuple[str, ...] = ()) -> tuple[str, ...]:
-        return layers if self.layer is None else tuple(self.layer.split("+"))
+        return layers if self.layer is None else (self.layer,)
 
     def for_layers(self, layers: tuple[str, ...]) -> tuple[Method, ...]:
         if self.layer is not None or len(layers) < 2:

@@ -105,6 +105,18 @@ def all_methods(broken: Callable[[SalpipeError], None] | None = None) -> dict[st
     return methods
 
 
+def packages_of(texts: Iterable[str]) -> tuple[str, ...]:
+    """Names of the distributions, other than salpipe's, that methods are from.
+
+    >>> packages_of(["gradcam", "captum:DeepLift"])
+    ('captum',)
+    """
+    names = {text.partition(":")[0] for text in texts} - set(METHODS)
+    others = {name for name in names if name != CAPTUM[:-1]}
+    packages = {entry.dist.name for name, entry in _entries() if name in others and entry.dist} if others else set()
+    return tuple(sorted(packages | {CAPTUM[:-1] for name in names - others}))
+
+
 def _parse(text: str) -> Method:
     if text in ALIASES:
         text = ALIASES[text]
