@@ -26,6 +26,7 @@ from saliency_pipeline.shards.schema import shard_name, to_json
 PLAN = "plan.json"
 FORMAT = "salpipe-plan"
 PASSED_OVER = "passed_over"
+_SHORT = 160  # characters
 _TABLES = ("settings", "resolved", "source", "methods", "data", "versions")
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg", "h5py")
 
@@ -269,9 +270,19 @@ def _differences(old: Mapping[str, object], new: Mapping[str, object], prefix: s
 def _shortened(name: str, a: object, b: object) -> tuple[str, str]:
     if name in ("records", "weights_sha256", "code_sha256", "sha256"):
         return str(a)[:8], str(b)[:8]
-    if isinstance(a, Sequence) and isinstance(b, Sequence) and len(str(a) + str(b)) > 120:
-        return f"({len(a)})", f"({len(b)} others)"
+    if isinstance(a, list) and isinstance(b, list) and len(str(a) + str(b)) > _SHORT:
+        gone, new = ([item for item in one if item not in other] for one, other in ((a, b), (b, a)))
+        if not gone and not new:
+            return f"({len(a)})", f"({len(b)} in another order)"
+        if len(str(gone) + str(new)) > _SHORT:
+            return f"({len(a)})", f"({len(b)} others)"
+        # what they have in common says nothing
+        return _with(a, gone), _with(b, new)
     return str(a), str(b)
+
+
+def _with(values: Sequence[object], own: Sequence[object]) -> str:
+    return f"({len(values)} with {', '.join(map(str, own))})" if own else f"({len(values)})"
 
 
 def store_plan(folder: Path, plan: Plan) -> Plan:
