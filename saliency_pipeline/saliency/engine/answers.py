@@ -113,7 +113,8 @@ class Answers:
 
         Args:
             masks: shares (N or 1, S, S) in [0, 1] of each frame that stay, the rest of a pixel is `fill`.
-            fill: RGB in [0, 255], broadcast to (N, S, S, 3). Frames are rounded to whole numbers.
+            fill: RGB in [0, 255], broadcast to (N, S, S, 3). Masks and fill are on the CPU, as frames are; these are
+                rounded to whole numbers.
         """
         frames = torch.from_numpy(self.frames).float()
         for mask in masks:

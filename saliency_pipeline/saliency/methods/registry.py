@@ -79,7 +79,8 @@ def find_methods(texts: Iterable[str], layers: Sequence[str] = ()) -> tuple[Meth
     >>> [m.canonical for m in find_methods(["gradcam:layer=blocks.3", "gradcam"], ["blocks.1", "blocks.5"])]
     ['gradcam:layer=blocks.3', 'gradcam:layer=blocks.1', 'gradcam:layer=blocks.5']
     """
-    parsed = [method for text in texts for method in _parse(text).for_layers(tuple(layers))]
+    names = tuple(dict.fromkeys(layers))
+    parsed = [method for text in texts for method in _parse(text).for_layers(names)]
     if not parsed:
         raise OptionError(f"--method: no method is requested; choose from {', '.join(METHODS)}")
     return tuple({method.canonical: method for method in parsed}.values())

@@ -73,7 +73,8 @@ def test_methods_by_name(texts: list[str], canonical: list[str]) -> None:
 def test_several_layers_give_one_method_per_layer() -> None:
     names = [method.canonical for method in find_methods(["gradient", "gradcam"], ("early", "late"))]
     assert names == ["gradient", "gradcam:layer=early", "gradcam:layer=late"]
-    assert [method.canonical for method in find_methods(["gradcam"], ("late",))] == ["gradcam"]
+    for layers in (("late",), ("late", "late")):
+        assert [method.canonical for method in find_methods(["gradcam"], layers)] == ["gradcam"]
 
 
 @pytest.mark.parametrize(
