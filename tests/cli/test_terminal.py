@@ -35,7 +35,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "models"])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("models", "methods")])
 @pytest.mark.parametrize("place", ["", "file", "nothing"])
 def test_errors_of_every_command(hostile: Path, tmp_path: Path, command: str, place: str) -> None:
     out = ["-o", tmp_path / "out"] if command in ("fetch", "generate", "train", "compare", "show", "export") else []
@@ -57,8 +57,9 @@ def test_wrong_usage_is_repeated_harmlessly(arguments: list[str]) -> None:
     assert r"\x1b[2J" in result.output
 
 
-def test_models_that_are_none() -> None:
-    result = run("models", HOSTILE)
+@pytest.mark.parametrize("listing", ["models", "methods"])
+def test_names_that_are_none(listing: str) -> None:
+    result = run(listing, HOSTILE)
     assert_harmless(result.output)
     assert r"\x1b[2J" in result.output
 

@@ -221,7 +221,7 @@ def cache(root: Path) -> Iterator[Path]:
 def graphs(root: Path) -> Iterator[Path]:
     """A network as operators and constants, in an entry of the cache."""
     network = load_source(NETWORK, "none")
-    split = split_network(network.module, choose_layer(network.module, 32), 32, 2)
+    split = split_network(network.module, [choose_layer(network.module, 32)], 32, 2)
     body = to_bytes(split.whole, {"cut": True, "linear": True})
     name = f"network-{hashlib.sha256(b'fuzz').hexdigest()}"
     yield written(root / "home" / "salpipe" / "networks" / name, hashlib.sha256(body).digest() + body)

@@ -243,6 +243,7 @@ def test_killed_at_any_write_it_never_reads_as_complete(tmp_path, monkeypatch, c
     monkeypatch.setattr(writer_module, "_Disk", Interrupted)
     write(path, header(), rows(6), [2, 4], capacity)
     assert path.read_bytes() == finished
+    assert not read_layout(path)[1]
     assert len(writes) > 20
     assert all(writes), f"killed in write {[bool(well) for well in writes].index(False)}, it reads as complete"
 

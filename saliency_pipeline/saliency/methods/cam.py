@@ -226,7 +226,7 @@ class AblationCam(LayerMethod):
     """Ablation-CAM: ReLU(sum_k w_k A_k), w_k = (y - y_k) / |y|, where y_k is the logit with channel k set to 0.
 
     Maps (N, h, w) >= 0 (Desai and Ramaswamy, WACV 2020). One pass through the head per channel; on a linear head
-    y - y_k = w_k mean(A_k). It divides by |y|, so that no map is turned round where y is negative.
+    y - y_k = w_k mean(A_k). The paper divides by y, which turns a map round where y is negative.
     """
 
     name = "ablationcam"

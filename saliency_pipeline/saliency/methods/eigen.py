@@ -65,7 +65,8 @@ class EigenCam(LayerMethod):
     """Eigen-CAM: first principal component of the activations, one map (N, h, w) >= 0 for all classes.
 
     Projection of the centered activations of each cell onto their first right singular vector (Muhammad and Yeasin,
-    arXiv 2008.00299). A singular vector has no sign: ours makes the largest absolute value positive.
+    arXiv 2008.00299, without centering; centered as in pytorch-grad-cam). A singular vector has no sign: ours makes the
+    largest absolute value positive.
     """
 
     name = "eigencam"
