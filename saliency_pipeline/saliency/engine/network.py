@@ -22,9 +22,7 @@ class Network:
     Attributes:
         layers: the explained layers by name, in the order in which they run.
         size: S, side of the frame in pixels.
-        batch: B, frames per pass.
         need: what it was placed for.
-        placement: backend, precision, device and streams.
         normalize: frames (N, S, S, 3) uint8 to (N, 3, S, S) float32 on the device.
         whole: normalized frames to (each layer's output, logits), for backward passes; None if nothing needs it.
         trunk: frames uint8 to the first layer's output; None where `whole` runs instead.
@@ -39,7 +37,7 @@ class Network:
     def __init__(self, source: SourceModel, split: SplitNetwork, need: Need, placement: Placement) -> None:
         device = placement.device
         self.layers: dict[str, Layer] = {layer.name: layer for layer in split.layers}
-        self.size, self.batch, self.need, self.placement = source.preprocessing.size, split.batch, need, placement
+        self.size, self.need = source.preprocessing.size, need
         self.normalize = Normalize(source.preprocessing, device)
         self.whole: nn.Module | None = None
         self.trunk: Trunk | None = None

@@ -202,9 +202,9 @@ class LayerCam(LayerMethod):
 class HiResCam(LayerMethod):
     """HiResCAM: sum_k g_k A_k, maps (N, h, w) with their sign (Draelos and Carin, arXiv 2011.08891).
 
-    On a linear head a map sums to the logit minus the bias of its class. Where layer norms are all that reads a cell, as
-    behind the default layers of ViT and Swin, it is all but 0: they ignore the scale of their input. Use an earlier or
-    normalized layer there.
+    On a linear head a map sums to the logit minus the bias of its class. Where a layer norm is all that reads a cell,
+    as behind the last stage of Swin and the default layer of ViT, it is all but 0, as the norm ignores the scale of
+    its input. Choose an earlier layer there, or the norm itself.
     """
 
     name = "hirescam"
