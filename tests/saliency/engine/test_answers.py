@@ -88,7 +88,7 @@ def test_rows_are_the_gradient_of_a_linear_head() -> None:
 
 
 def test_scores_of_a_linear_head_do_not_depend_on_the_number_of_frames() -> None:
-    network, frames = Pooled(True, channels=640).float(), noise(8 * BATCH, SIZE)
+    network, frames = Pooled(True, classes=1000, channels=640).float(), noise(8 * BATCH, SIZE)
     together = asked(network, Need.ACTIVATIONS, ["last"], frames).scores()
     for start in range(0, len(frames), BATCH):
         alone = asked(network, Need.ACTIVATIONS, ["last"], frames[start : start + BATCH]).scores()
