@@ -27,7 +27,7 @@ from saliency_pipeline.generation.plan import (
     stored_plan,
 )
 from saliency_pipeline.images.record import Catalogue, ImageRecord
-from saliency_pipeline.models.source.registry import stored_name
+from saliency_pipeline.models.source.registry import is_own, stored_name
 from saliency_pipeline.models.source.source import SourceModel, load_source
 from saliency_pipeline.models.trained.training_images import ENTRY
 from saliency_pipeline.saliency.capability import LIMITED, check_capable
@@ -108,7 +108,8 @@ def check_model(config: GenerateConfig) -> None:
         SalpipeError: as `resolve`.
     """
     requested = find_methods(config.methods, config.layers)
-    works_always = not any(method.needs & LIMITED or method.explained() for method in requested)
+    # a library's models have layers to explain, one's own network may have none
+    works_always = not is_own(config.model) and not any(m.needs & LIMITED or m.explained() for m in requested)
     if works_always and not config.layers and config.target in ("predicted", "label"):
         return
     source = load_source(config.model, config.weights)
