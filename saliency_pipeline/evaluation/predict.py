@@ -217,6 +217,8 @@ def _recorded(trained: Trained) -> tuple[Provenance, GenerateConfig]:
         "precision": provenance.precision,
         "weights_sha256": provenance.source.get("weights_sha256"),
     }
+    if not trained.spec.needs_maps or not _explains_layers(str(recorded_config(trained).method)):
+        del recorded["layers"]
     missing = [name for name, value in recorded.items() if not value]
     if provenance.settings is None or missing:
         raise SalpipeError(
@@ -224,6 +226,10 @@ def _recorded(trained: Trained) -> tuple[Provenance, GenerateConfig]:
             f"{', '.join(missing)}); train on shards of 'salpipe generate'"
         )
     return provenance, provenance.settings
+
+
+def _explains_layers(method: str) -> bool:
+    return any(parsed.explained(("any",)) for parsed in find_methods([method]))
 
 
 def _source(

@@ -91,7 +91,7 @@ def refusal(catalogue: Catalogue, records: str, folder: Path, config: GenerateCo
         images = identify_images(catalogue, records)
         hashes = code_of(settings.model) | {"weights_sha256": _weights_sha256(config, stored)}
         data = {"layout": catalogue.layout, **catalogue.taken}
-        versions = library_versions(stored.resolved.backend)
+        versions = library_versions(stored.resolved.backend, settings.methods)
         # images to compare with follow from the others
         background = stored.record.get("background")
         check_same_plan(folder, stored, identity_of(settings, images, hashes, data, versions, background))

@@ -18,6 +18,7 @@ from saliency_pipeline.images.record import Catalogue, ImageRecord
 from saliency_pipeline.models.source.own import own_sha256
 from saliency_pipeline.saliency.engine.backends import BACKENDS, PRECISIONS
 from saliency_pipeline.saliency.engine.layers import Layer
+from saliency_pipeline.saliency.methods.registry import packages_of
 from saliency_pipeline.saliency.prepared import layer_from_json
 from saliency_pipeline.settings import from_table, option_name, settings_of, to_table
 from saliency_pipeline.shards.schema import shard_name, to_json
@@ -25,6 +26,7 @@ from saliency_pipeline.shards.schema import shard_name, to_json
 PLAN = "plan.json"
 FORMAT = "salpipe-plan"
 PASSED_OVER = "passed_over"
+_SHORT = 160  # characters
 _TABLES = ("settings", "resolved", "source", "methods", "data", "versions")
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg", "h5py")
 
@@ -189,15 +191,20 @@ def records_digest(catalogue: Catalogue) -> str:
     return digest.hexdigest()
 
 
-def library_versions(backend: str) -> dict[str, str]:
-    """Versions of salpipe and of the libraries that decide pixels, maps and bytes, that of the backend included."""
+def library_versions(backend: str, methods: Sequence[str] = ()) -> dict[str, str]:
+    """Versions of salpipe and of the libraries that decide pixels, maps and bytes.
+
+    Args:
+        backend: its library is one of them.
+        methods: names of methods, whose packages are among them.
+    """
     names = {"salpipe": "saliency-pipeline", **{name: name for name in LIBRARIES}}
     versions = {name: version(distribution) for name, distribution in names.items()}
-    if backend == "openvino":
+    for name in [*packages_of(methods), *(["openvino"] if backend == "openvino" else [])]:
         try:
-            versions["openvino"] = version("openvino")
+            versions[name] = version(name)
         except PackageNotFoundError:
-            versions["openvino"] = "not installed"
+            versions[name] = "not installed"
     return versions
 
 
@@ -263,9 +270,19 @@ def _differences(old: Mapping[str, object], new: Mapping[str, object], prefix: s
 def _shortened(name: str, a: object, b: object) -> tuple[str, str]:
     if name in ("records", "weights_sha256", "code_sha256", "sha256"):
         return str(a)[:8], str(b)[:8]
-    if isinstance(a, Sequence) and isinstance(b, Sequence) and len(str(a) + str(b)) > 120:
-        return f"({len(a)})", f"({len(b)} others)"
+    if isinstance(a, list) and isinstance(b, list) and len(str(a) + str(b)) > _SHORT:
+        gone, new = ([item for item in one if item not in other] for one, other in ((a, b), (b, a)))
+        if not gone and not new:
+            return f"({len(a)})", f"({len(b)} in another order)"
+        if len(str(gone) + str(new)) > _SHORT:
+            return f"({len(a)})", f"({len(b)} others)"
+        # what they have in common says nothing
+        return _with(a, gone), _with(b, new)
     return str(a), str(b)
+
+
+def _with(values: Sequence[object], own: Sequence[object]) -> str:
+    return f"({len(values)} with {', '.join(map(str, own))})" if own else f"({len(values)})"
 
 
 def store_plan(folder: Path, plan: Plan) -> Plan:

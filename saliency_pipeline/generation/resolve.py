@@ -27,7 +27,7 @@ from saliency_pipeline.generation.plan import (
     stored_plan,
 )
 from saliency_pipeline.images.record import Catalogue, ImageRecord
-from saliency_pipeline.models.source.registry import stored_name
+from saliency_pipeline.models.source.registry import is_own, stored_name
 from saliency_pipeline.models.source.source import SourceModel, load_source
 from saliency_pipeline.models.trained.training_images import ENTRY
 from saliency_pipeline.saliency.capability import LIMITED, check_capable
@@ -78,10 +78,10 @@ def resolve(
         methods, choices, tried = _choose(config, catalogue, source, background, note)
         # a graph and its module refer to each other: the rejected candidates' weights are not freed otherwise
         gc.collect()
-        record = _record(catalogue, source, methods, choices.backend, background)
+        record = _record(config, catalogue, source, methods, choices.backend, background)
         plan = store_plan(folder, Plan(settings, choices, images_of, record))
     chosen = plan.resolved
-    record = _record(catalogue, source, (), chosen.backend, background)
+    record = _record(config, catalogue, source, (), chosen.backend, background)
     check_same_plan(folder, plan, Plan(settings, chosen, images_of, record).identity)
     methods = find_methods(plan.record["methods"])
     header = ShardHeader(
@@ -108,7 +108,8 @@ def check_model(config: GenerateConfig) -> None:
         SalpipeError: as `resolve`.
     """
     requested = find_methods(config.methods, config.layers)
-    works_always = not any(method.needs & LIMITED or method.explained() for method in requested)
+    # a library's models have layers to explain, one's own network may have none
+    works_always = not is_own(config.model) and not any(m.needs & LIMITED or m.explained() for m in requested)
     if works_always and not config.layers and config.target in ("predicted", "label"):
         return
     source = load_source(config.model, config.weights)
@@ -152,17 +153,21 @@ def _background(
     """The images that methods compare with: those of the caller or some of the data set; None if no method does."""
     if not any(method.needs_background for method in find_methods(config.methods)):
         return None
+    size = source.preprocessing.size
     if frames is None:
-        p = source.preprocessing
 
         def decode(record: ImageRecord) -> Frames:
-            frame, _ = decode_record(record, record.read(), config, p.size, p.interpolation)
+            frame, _ = decode_record(record, record.read(), config, size, source.preprocessing.interpolation)
             return frame_as_stored(frame, config)[0]
 
         frames = sample_background(catalogue, decode)
     if not len(frames):
         raise SalpipeError(
             f"{catalogue.root}: none of its images can be used, so that there is nothing to compare with"
+        )
+    if frames.shape[1:] != (size, size, 3) or frames.dtype != np.uint8:
+        raise SalpipeError(
+            f"background: {frames.dtype} {frames.shape} is not uint8 (M, {size}, {size}, 3); use frames of that shape"
         )
     return frames
 
@@ -191,7 +196,12 @@ def _choose(
 
 
 def _record(
-    catalogue: Catalogue, source: SourceModel, methods: Sequence[Method], backend: str, background: Frames | None
+    config: GenerateConfig,
+    catalogue: Catalogue,
+    source: SourceModel,
+    methods: Sequence[Method],
+    backend: str,
+    background: Frames | None,
 ) -> dict[str, Any]:
     """How the maps are made, besides settings and choices, as every shard stores it."""
     p = source.preprocessing
@@ -213,7 +223,7 @@ def _record(
         "source": described,
         "methods": {m.canonical: m.describe() for m in methods},
         "data": {"layout": catalogue.layout, **catalogue.taken},
-        "versions": library_versions(backend),
+        "versions": library_versions(backend, config.methods),
         **({} if background is None else {"background": describe_background(background)}),
         **({PASSED_OVER: dict(catalogue.passed_over)} if catalogue.passed_over else {}),
     }

@@ -41,13 +41,15 @@ def check_capable(source: SourceModel, methods: Sequence[Method], layers: Sequen
     for method in limited:
         label = f"--method {method.canonical}"
         own = [layer for layer in layers if layer.name in method.explained(tuple(each.name for each in layers[:1]))]
-        if method.needs & Need.HEAD and not (split.linear or (split.head and all(layer.clean for layer in own))):
+        exported = isinstance(split.whole, fx.GraphModule)
+        if method.needs & (Need.HEAD | Need.BIASES) and not exported:
+            raise SalpipeError(f"{label}: {source.name} cannot be exported; use another method")
+        uncut = [layer.name for layer in own if not layer.clean]
+        if method.needs & Need.HEAD and uncut:
             raise SalpipeError(
-                f"{label}: {source.name} cannot be cut at {own[0].name}; use a layer that the whole signal passes "
+                f"{label}: {source.name} cannot be cut at {uncut[0]}; use a layer that the whole signal passes "
                 "through, or another method"
             )
-        if method.needs & Need.BIASES and not isinstance(split.whole, fx.GraphModule):
-            raise SalpipeError(f"{label}: {source.name} cannot be exported; use another method")
         if method.needs & Need.MODULE:
             gray = np.full((1, source.preprocessing.size, source.preprocessing.size, 3), 128, np.uint8)
             Explainer(source, layers, [method], Target("predicted"), batch, Placement(), split).explain(gray)

@@ -122,7 +122,7 @@ class Explainer:
         """Explain frames.
 
         Args:
-            frames: (N, S, S, 3) uint8 RGB, any N.
+            frames: (N, S, S, 3) uint8 RGB, any N from 1 on.
             labels: (N,) data set labels, needed where the target is `label`.
             keys: name of each frame, on which random numbers of methods depend; all alike without.
 

@@ -29,7 +29,7 @@ from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.fidelity import fidelity_check
 from saliency_pipeline.saliency.methods.cam import GradCam
 from saliency_pipeline.saliency.methods.gradient import Gradient
-from saliency_pipeline.saliency.methods.method import Method
+from saliency_pipeline.saliency.methods.method import LayerMethod, Method
 from saliency_pipeline.saliency.prepared import prepared_split
 from saliency_pipeline.saliency.targets import Target
 from saliency_pipeline.speeds import remembered_speeds
@@ -70,7 +70,8 @@ def representatives(methods: Sequence[Method], layers: Sequence[Layer]) -> tuple
         if method.needs & Need.POINTS:
             method = Gradient()
         elif method.level not in ("layer", "pixels") or method.needs & Need.HEAD:
-            method = GradCam()
+            # of the same layer: bf16 changes some layers' maps more than others'
+            method = GradCam(layer=method.layer if isinstance(method, LayerMethod) else None)
         chosen[method.canonical] = method
     if not layers:
         chosen.pop(GradCam().canonical, None)

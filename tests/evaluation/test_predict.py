@@ -256,6 +256,17 @@ def test_what_is_not_available_becomes_torch_fp32(
     assert len(notices) == (recorded["precision"] != here[1] or recorded["backend"] != here[0])
 
 
+def test_layers_are_needed_only_for_maps_that_explain_some(photos: Path, tiny_run: Path, tmp_path: Path) -> None:
+    shards = shards_of(photos, tmp_path / "shards", methods=("gradient",))
+    run = altered(
+        run_on(shards, tmp_path / "run", method="gradient"), tmp_path / "n.safetensors", resolved={"layers": []}
+    )
+    assert predict(photos, run, tmp_path / "out", device="cpu").images == len(PHOTOGRAPHS)
+    run = altered(tiny_run, tmp_path / "layers.safetensors", resolved={"layers": []})
+    with pytest.raises(SalpipeError, match=r"\(no layers\)"):
+        predict(photos, run, tmp_path / "none", device="cpu")
+
+
 def test_shards_that_generate_did_not_write(photos: Path, figure_run: Path, tmp_path: Path) -> None:
     with pytest.raises(SalpipeError, match=r"does not record how .* \(no settings, .*, weights_sha256\); train on"):
         predict(photos, figure_run, tmp_path / "out")

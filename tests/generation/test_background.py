@@ -56,6 +56,12 @@ def test_images_for_validation_and_test_are_in_no_sample() -> None:
     assert len(sampled([record(number, Split.TEST) for number in range(1, 40)])) == 26
 
 
+@pytest.mark.parametrize("frames", [np.zeros((2, 32, 32, 3), np.uint8), np.zeros((2, 64, 64, 3))])
+def test_other_frames_than_those_of_the_run_are_refused(images: Path, tmp_path: Path, frames: np.ndarray) -> None:
+    with pytest.raises(SalpipeError, match=r"background: .* is not uint8 \(M, 64, 64, 3\); use frames of that shape"):
+        run(images, tmp_path / "shards", methods=("compared",), background=frames)
+
+
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
 def test_maps_are_made_with_the_stored_training_images(images: Path, tmp_path: Path, encoding: str) -> None:
     run(images, tmp_path / "shards", methods=("compared", "gradcam"), target="top:2", encoding=encoding)

@@ -66,6 +66,12 @@ def test_fused_layers_are_one_map(few: Path, tmp_path: Path) -> None:
     assert sorted(grids(tmp_path / "fused").values()) == [(2, 2), (4, 4), (4, 4)]
 
 
+@pytest.mark.parametrize("method", ["gradcam:layer=layer3+layer4", "layercam:layer=layer3+layer4"])
+def test_several_layers_of_one_map_are_refused_where_nothing_fuses_them(few: Path, tmp_path: Path, method: str) -> None:
+    with pytest.raises(SalpipeError, match=r"--layer layer3\+layer4: is no layer of this network; candidates: "):
+        run(few, tmp_path / "shards", methods=(method,))
+
+
 def test_a_plan_whose_layers_do_not_fit_its_methods_is_refused() -> None:
     with pytest.raises(
         SalpipeError, match=r"--method gradcam:layer=a: its layer is none of the plan's \(none\); choose"

@@ -61,6 +61,23 @@ def test_a_run_is_resumed_while_the_code_is_the_same(images: Path, folder: Path,
     assert kept(folder / "shards") == before
 
 
+def test_a_network_without_a_layer_to_explain_is_refused_before_images_are_listed(
+    images: Path, code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "flat_network.py").write_text(
+        NETWORK.replace("nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), ", "").replace(
+            "nn.Linear(4,", "nn.Linear(3 * 32 * 32,"
+        )
+    )
+    monkeypatch.chdir(tmp_path)
+    own = {**OWN, "model": "flat_network:make", "target": "predicted"}
+    with monkeypatch.context() as patch:
+        patch.setattr("saliency_pipeline.generation.checks.prepare", lambda *_, **__: pytest.fail("images are listed"))
+        with pytest.raises(SalpipeError, match="has no layer whose output lies on a grid"):
+            run(images, tmp_path / "shards", **own, methods=("gradcam", "expected-gradients"))
+    assert run(images, tmp_path / "shards", **own, methods=("gradient", "fullgrad")).layers == ()
+
+
 def test_a_run_with_other_code_is_refused_before_images_are_listed(
     images: Path, folder: Path, code: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

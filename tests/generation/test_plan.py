@@ -21,6 +21,7 @@ from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.plan import (
     Choices,
     Plan,
+    check_same_plan,
     identify_images,
     library_versions,
     records_digest,
@@ -120,9 +121,24 @@ def test_other_images_are_another_plan(
 
 def test_other_versions_are_another_plan(images: Path, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     versions = library_versions("torch")
-    monkeypatch.setattr(resolve_module, "library_versions", lambda _: {**versions, "salpipe": "9.9"})
+    monkeypatch.setattr(resolve_module, "library_versions", lambda *_: {**versions, "salpipe": "9.9"})
     with pytest.raises(PlanMismatchError, match=rf"\(versions\.salpipe {versions['salpipe']} -> 9\.9\)"):
         run(images, copied)
+
+
+def test_a_refusal_names_what_differs_in_a_long_list() -> None:
+    before = ["gradcam", "eigencam", *(f"smoothgrad:noise=0.15,samples={n},seed=0,stat=mean" for n in range(8))]
+    names = [name.replace("samples=3,seed=0", "samples=3,seed=1") for name in before]
+    for methods, difference in (
+        (names, f"(10 with {before[5]}) -> (10 with {names[5]})"),
+        ([*before, "hirescam"], "(10) -> (11 with hirescam)"),
+        (before[::-1], "(10) -> (10 in another order)"),
+        ([name.replace("seed=0", "seed=2") for name in before], "(10) -> (10 others)"),
+    ):
+        stored = replace(PLAN, settings=replace(PLAN.settings, methods=tuple(before)))
+        with pytest.raises(PlanMismatchError) as caught:
+            check_same_plan(Path("shards"), stored, {**stored.identity, "method": methods})
+        assert f"(method {difference});" in str(caught.value)
 
 
 def test_the_backends_version_counts_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

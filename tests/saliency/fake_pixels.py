@@ -110,9 +110,9 @@ class FakeAnswers:
             first = sum(weight * gradient for weight, gradient in terms)
             return (first, sum(weight * gradient**2 for weight, gradient in terms)) if square else (first,)
 
-        return self.once((key, square), compute)
+        return self.once(("moments", key), compute)
 
-    def bias_gradients(self, visit: Callable[[int, Tensor, Tensor], None]) -> Tensor:
+    def bias_gradients(self, visit: Callable[[int, Tensor, Tensor], None]) -> tuple[Tensor, Tensor]:
         self.passes += 1
         outputs: list[tuple[Tensor, Tensor]] = []
 
@@ -133,7 +133,7 @@ class FakeAnswers:
                 for (bias, _), gradient in zip(outputs, of_outputs, strict=True):
                     visit(t, bias, gradient)
                 gradients.append(of_pixels)
-        return torch.stack(gradients)
+        return self.scores(), torch.stack(gradients)
 
     def module(self) -> nn.Module:
         return self.network

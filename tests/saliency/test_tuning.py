@@ -17,7 +17,7 @@ from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.fidelity import Fidelity
 from saliency_pipeline.saliency.methods.method import Method
 from saliency_pipeline.saliency.methods.registry import find_methods
-from saliency_pipeline.saliency.tuning import choose_placement, default_batch, measure_rate
+from saliency_pipeline.saliency.tuning import choose_placement, default_batch, measure_rate, representatives
 from tests.saliency.networks import (
     BATCH,
     Tiny,
@@ -310,3 +310,11 @@ def test_batches_are_small_on_a_cpu_and_larger_on_a_gpu() -> None:
     cams, pixels = find_methods(["gradcam"]), find_methods(["gradient"])
     assert default_batch(cams, "cpu") < default_batch(pixels, "cpu") <= 16
     assert default_batch(cams, "cuda:1") > default_batch(pixels, "cuda") > 4
+
+
+def test_what_takes_many_passes_is_proved_by_one_at_the_same_layer() -> None:
+    layers = [choose_layer(library_source(NAME).module, 64, name) for name in ("layer3", "layer4")]
+    methods = find_methods(["ablationcam:layer=layer4", "smoothgrad", "fullgrad", "finercam:layer=layer3"])
+    names = [method.canonical for method in representatives(methods, layers)]
+    assert names == ["gradcam:layer=layer4", "gradient", "gradcam", "finercam:gamma=0.6,layer=layer3,references=3"]
+    assert [method.canonical for method in representatives(find_methods(["fullgrad", "edges"]), [])] == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import cached_property
-from threading import Lock
 from typing import TypeVar, cast
 
 import numpy as np
@@ -46,7 +45,6 @@ class Answers:
     ) -> None:
         self.network, self.frames, self.keys, self.labels = network, frames, keys, labels
         self.target, self.references = target, references
-        self._of_points: dict[tuple[Hashable, bool], tuple[Tensor, ...]] = {}
         self._kept: dict[Hashable, object] = {}
 
     # about the frames
@@ -94,7 +92,15 @@ class Answers:
 
     def scores(self, logits: Tensor | None = None) -> Tensor:
         """Logits of the explained classes (N, T), out of those of the frames or out of others (N, K)."""
-        return (self.logits() if logits is None else logits).gather(1, self.targets())
+        return self._scores if logits is None else logits.gather(1, self.targets())
+
+    @cached_property
+    def _scores(self) -> Tensor:
+        rows, bias = (None, None) if self.recorded else (self.rows(), self.network.bias)
+        if rows is None or bias is None:
+            return self.logits().gather(1, self.targets())
+        # not out of the logits, which come from a matrix product whose rounding depends on the number of frames
+        return (rows * self.activations().mean((2, 3))[:, None]).sum(2) + bias[self.targets()]
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits (N, K) of other normalized frames (N, 3, S, S). Needs FORWARD and POINTS."""
@@ -107,7 +113,8 @@ class Answers:
 
         Args:
             masks: shares (N or 1, S, S) in [0, 1] of each frame that stay, the rest of a pixel is `fill`.
-            fill: RGB in [0, 255], broadcast to (N, S, S, 3). Frames are rounded to whole numbers.
+            fill: RGB in [0, 255], broadcast to (N, S, S, 3). Masks and fill are on the CPU, as frames are; these are
+                rounded to whole numbers.
         """
         frames = torch.from_numpy(self.frames).float()
         for mask in masks:
@@ -180,17 +187,17 @@ class Answers:
         One pass per point, so that memory does not grow with their number. Needs POINTS.
 
         Args:
-            key: identifies the points: methods with equal keys share the result.
+            key: identifies the points and `square`: methods with equal keys share the result.
             points: the weight w_k, a number or a tensor (N, 3, S, S), and the normalized frames of each point.
             square: whether the second sum is needed.
         """
-        for kept in {square, True}:
-            if (key, kept) in self._of_points:
-                return self._of_points[key, kept]
+        return self.once(("moments", key), lambda: self._moments(points(), square))
+
+    def _moments(self, points: Iterable[tuple[Tensor | float, Tensor]], square: bool) -> tuple[Tensor, ...]:
         assert self.network.whole is not None
         targets = self.targets()
         sums = [torch.zeros((targets.shape[1], *self.pixels().shape), device=targets.device) for _ in range(1 + square)]
-        for weight, point in points():
+        for weight, point in points:
             with torch.enable_grad():
                 leaf = point.detach().requires_grad_()
                 logits = self.network.whole(leaf)[-1]
@@ -198,9 +205,9 @@ class Answers:
                 sums[0][t] += weight * gradient[0]
                 if square:
                     sums[1][t] += weight * gradient[0].square()
-        return self._of_points.setdefault((key, square), tuple(sums))
+        return tuple(sums)
 
-    def bias_gradients(self, visit: Callable[[int, Tensor, Tensor], None]) -> tuple[Tensor, ...]:
+    def bias_gradients(self, visit: Callable[[int, Tensor, Tensor], None]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Pass the gradients with respect to the network's biases to `visit`. Needs BIASES.
 
         The network is the exported one, with BatchNorm folded into convolutions.
@@ -210,7 +217,8 @@ class Answers:
                 to: (C, 1, 1) and (N, C, h, w), or (C,) and (N, ..., C) of a linear layer.
 
         Returns:
-            Gradients (N, 3, S, S) of each of T scores with respect to the normalized frame.
+            The scores (N, T) of the exported network, which `scores` differ from in bf16, and the gradients
+            (N, 3, S, S) of each with respect to the normalized frame.
         """
         assert self.network.graph is not None
         with torch.enable_grad():
@@ -223,7 +231,7 @@ class Answers:
         for gradient in _pulled(logits, self.targets(), [leaf]):
             parts.append(gradient[0])
             current += 1
-        return tuple(parts)
+        return self.scores(logits.detach()), tuple(parts)
 
     def once(self, key: Hashable, compute: Callable[[], X]) -> X:
         """The value of `compute()`, which is called only the first time that a method asks with this key."""
@@ -234,14 +242,9 @@ class Answers:
     # about the network as it was loaded
 
     def module(self) -> torch.nn.Module:
-        """The network as it was loaded, on the device. Needs MODULE."""
+        """The network as it was loaded, on the device; all threads use it: copy it to change it. Needs MODULE."""
         assert self.network.module is not None
         return self.network.module
-
-    @property
-    def alone(self) -> Lock:
-        """A lock to hold while `module` is called with hooks or changes, which all threads would see."""
-        return self.network.alone
 
     # passes
 

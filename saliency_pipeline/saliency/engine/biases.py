@@ -10,8 +10,9 @@ from torch import Tensor, fx
 from saliency_pipeline.saliency.engine.split import call, constant
 
 aten = torch.ops.aten
+_CONVOLUTIONS = (aten.conv2d.default, aten.conv2d.padding)
 # operators that add a bias, and the position of the bias among their arguments
-_PLACES = {aten.conv2d.default: 2, aten.linear.default: 2, aten.addcmul.default: 0}
+_PLACES = {aten.conv2d.default: 2, aten.conv2d.padding: 2, aten.linear.default: 2, aten.addcmul.default: 0}
 
 
 def biases_of(graph: fx.GraphModule, frames: Tensor) -> tuple[tuple[Tensor, ...], list[tuple[Tensor, Tensor]]]:
@@ -34,7 +35,10 @@ def biases_of(graph: fx.GraphModule, frames: Tensor) -> tuple[tuple[Tensor, ...]
         else:
             values[node] = call(node, values)
             place = _PLACES.get(node.target)
-            if place is not None and place < len(node.args) and isinstance(node.args[place], fx.Node):
-                bias = values[node.args[place]]
-                outputs.append((bias[:, None, None] if node.target is aten.conv2d.default else bias, values[node]))
+            bias = node.args[place] if place is not None and place < len(node.args) else None
+            # a network may add what it computed itself, which is no bias
+            if isinstance(bias, fx.Node) and bias.op == "get_attr":
+                constant_bias = values[bias]
+                broadcast = constant_bias[:, None, None] if node.target in _CONVOLUTIONS else constant_bias
+                outputs.append((broadcast, values[node]))
     raise ValueError("the graph has no output")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import torch
 from torch import Tensor, fx, nn
 
@@ -24,9 +22,7 @@ class Network:
     Attributes:
         layers: the explained layers by name, in the order in which they run.
         size: S, side of the frame in pixels.
-        batch: B, frames per pass.
         need: what it was placed for.
-        placement: backend, precision, device and streams.
         normalize: frames (N, S, S, 3) uint8 to (N, 3, S, S) float32 on the device.
         whole: normalized frames to (each layer's output, logits), for backward passes; None if nothing needs it.
         trunk: frames uint8 to the first layer's output; None where `whole` runs instead.
@@ -36,13 +32,12 @@ class Network:
         graph: the exported network, float32; None unless BIASES are needed.
         module: the network as it was loaded; None unless MODULE is needed.
         heads: for each layer at which the network can be cut, its output to (…, logits); empty unless HEAD is needed.
-        alone: held by a method while it works on `module`.
     """
 
     def __init__(self, source: SourceModel, split: SplitNetwork, need: Need, placement: Placement) -> None:
         device = placement.device
         self.layers: dict[str, Layer] = {layer.name: layer for layer in split.layers}
-        self.size, self.batch, self.need, self.placement = source.preprocessing.size, split.batch, need, placement
+        self.size, self.need = source.preprocessing.size, need
         self.normalize = Normalize(source.preprocessing, device)
         self.whole: nn.Module | None = None
         self.trunk: Trunk | None = None
@@ -52,7 +47,6 @@ class Network:
         self.graph: fx.GraphModule | None = None
         self.module: nn.Module | None = None
         self.heads: dict[str, nn.Module]
-        self.alone = threading.Lock()
         if split.trunk is None or need & RECORDED:
             self.whole = _recorded(split, placement)
         else:

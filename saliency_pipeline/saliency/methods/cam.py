@@ -188,7 +188,9 @@ class LayerCam(LayerMethod):
         return max(height for height, _ in own), max(width for _, width in own)
 
     def explained(self, layers: tuple[str, ...] = ()) -> tuple[str, ...]:
-        return super().explained(layers) if self.fuse is None or not self.layer else tuple(self.layer.split("+"))
+        if self.fuse is None or self.layer is None:
+            return super().explained(layers)
+        return tuple(dict.fromkeys(self.layer.split("+")))
 
     def for_layers(self, layers: tuple[str, ...]) -> tuple[Method, ...]:
         if self.fuse is None or self.layer is not None or len(layers) < 2:
@@ -200,7 +202,9 @@ class LayerCam(LayerMethod):
 class HiResCam(LayerMethod):
     """HiResCAM: sum_k g_k A_k, maps (N, h, w) with their sign (Draelos and Carin, arXiv 2011.08891).
 
-    On a linear head a map sums to the logit minus the bias of its class.
+    On a linear head a map sums to the logit minus the bias of its class. Where a layer norm is all that reads a cell,
+    as behind the last stage of Swin and the default layer of ViT, it is all but 0, as the norm ignores the scale of
+    its input. Choose an earlier layer there, or the norm itself.
     """
 
     name = "hirescam"

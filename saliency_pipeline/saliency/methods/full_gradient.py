@@ -43,15 +43,15 @@ class FullGrad(Method):
         return self._decomposition(ask)[0]
 
     def residuals(self, ask: Answers, maps: Tensor) -> Tensor:
-        return (self._decomposition(ask)[1] - ask.scores()).float()
+        return self._decomposition(ask)[1]
 
     def _decomposition(self, ask: Answers) -> tuple[Tensor, Tensor]:
-        """The maps (N, T, S, S) and the sums (N, T) float64 of all terms, from one pass for both."""
+        """The maps (N, T, S, S) and the residuals (N, T), from one pass for both."""
         return ask.once(self.name, lambda: decompose(ask))
 
 
 def decompose(ask: Answers) -> tuple[Tensor, Tensor]:
-    """The maps (N, T, S, S) of FullGrad and the sums (N, T) float64 of the terms x dy/dx and b dy/dz.
+    """The maps (N, T, S, S) of FullGrad, and the sums (N, T) of the terms x dy/dx and b dy/dz minus the logits.
 
     No gradient is kept: memory does not grow with the number of layers.
     """
@@ -74,11 +74,12 @@ def decompose(ask: Answers) -> tuple[Tensor, Tensor]:
                 total, tuple(pixels.shape[2:]), mode="bilinear", align_corners=True
             )[:, 0]
 
-    for t, gradient in enumerate(ask.bias_gradients(visit)):
+    scores, gradients = ask.bias_gradients(visit)
+    for t, gradient in enumerate(gradients):
         term = gradient * pixels
         sums[:, t] += term.sum((1, 2, 3), dtype=torch.float64)
         maps[:, t] += scaled(term).sum(1)
-    return maps, sums
+    return maps, (sums - scores).float()
 
 
 def scaled(term: Tensor) -> Tensor:

@@ -134,14 +134,14 @@ class SmoothGrad(Method):
 
     def maps(self, ask: Answers) -> Tensor:
         key = (self.name, self.samples, self.noise, self.seed)
-        sums = ask.moments(key, lambda: self._points(ask), square=self.stat != "mean")
-        first, *second = (total / self.samples for total in sums)
+        # squares also for the mean: all statistics share the passes, and squares cost next to nothing
+        first, second = (total / self.samples for total in ask.moments(key, lambda: self._points(ask), square=True))
         if self.stat == "mean":
             values = first
         elif self.stat == "square":
-            values = second[0]
+            values = second
         else:
-            values = (second[0] - first.square()).clamp_min(0)
+            values = (second - first.square()).clamp_min(0)
         return values.abs().amax(2).transpose(0, 1)
 
     def _points(self, ask: Answers) -> Iterator[tuple[float, Tensor]]:

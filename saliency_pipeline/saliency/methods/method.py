@@ -75,9 +75,9 @@ class Method:
         """What it reads: `image`, `layer`, `pixels` or `network`."""
         if self.needs & (Need.PIXELS | Need.POINTS):
             return "pixels"
-        if self.needs & (Need.BIASES | Need.MODULE):
+        if self.needs & (Need.BIASES | Need.MODULE | Need.FORWARD):
             return "network"
-        return "layer" if self.needs & (Need.ACTIVATIONS | Need.GRADIENTS) else "image"
+        return "layer" if self.needs & (Need.ACTIVATIONS | Need.GRADIENTS | Need.HEAD) else "image"
 
     @property
     def parameters(self) -> dict[str, object]:

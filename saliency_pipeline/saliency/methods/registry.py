@@ -84,7 +84,8 @@ def find_methods(texts: Iterable[str], layers: Sequence[str] = ()) -> tuple[Meth
     >>> [m.canonical for m in find_methods(["gradcam:layer=blocks.3", "gradcam"], ["blocks.1", "blocks.5"])]
     ['gradcam:layer=blocks.3', 'gradcam:layer=blocks.1', 'gradcam:layer=blocks.5']
     """
-    parsed = [method for text in texts for method in _parse(text).for_layers(tuple(layers))]
+    names = tuple(dict.fromkeys(layers))
+    parsed = [method for text in texts for method in _parse(text).for_layers(names)]
     if not parsed:
         raise OptionError(f"--method: no method is requested; choose from {', '.join(METHODS)}")
     return tuple({method.canonical: method for method in parsed}.values())
@@ -108,6 +109,18 @@ def all_methods(broken: Callable[[SalpipeError], None] | None = None) -> dict[st
                 raise
             broken(error)
     return methods
+
+
+def packages_of(texts: Iterable[str]) -> tuple[str, ...]:
+    """Names of the distributions, other than salpipe's, that methods are from.
+
+    >>> packages_of(["gradcam", "captum:DeepLift"])
+    ('captum',)
+    """
+    names = {text.partition(":")[0] for text in texts} - set(METHODS)
+    others = {name for name in names if name != CAPTUM[:-1]}
+    packages = {entry.dist.name for name, entry in _entries() if name in others and entry.dist} if others else set()
+    return tuple(sorted(packages | {CAPTUM[:-1] for name in names - others}))
 
 
 def _parse(text: str) -> Method:

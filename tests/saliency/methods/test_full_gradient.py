@@ -41,8 +41,8 @@ def test_the_map_is_the_sum_of_all_channels_of_all_terms() -> None:
         if gradient.ndim == 4:
             terms.append((t, gradient * bias))
 
-    inputs = ask.bias_gradients(visit)
-    terms += [(t, gradient * ask.pixels()) for t, gradient in enumerate(inputs)]
+    _, gradients = ask.bias_gradients(visit)
+    terms += [(t, gradient * ask.pixels()) for t, gradient in enumerate(gradients)]
     assert len(terms) == 2 * 3
     want = np.zeros((2, 2, 9, 9))
     for t, term in terms:

@@ -133,7 +133,7 @@ def test_noise_depends_on_the_key_and_the_seed_alone() -> None:
 
 def test_statistics_of_the_same_noise_share_its_passes() -> None:
     ask = FakeAnswers(Convolutions(), random_frames(2))
-    for stat in ("square", "var"):
+    for stat in ("mean", "square", "var"):
         SmoothGrad(samples=3, stat=stat).maps(ask)
     assert ask.passes == 3
 

@@ -9,7 +9,7 @@ from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.saliency.engine.need import Need
 from saliency_pipeline.saliency.methods import registry
 from saliency_pipeline.saliency.methods.method import Method
-from saliency_pipeline.saliency.methods.registry import METHODS, all_methods, find_methods
+from saliency_pipeline.saliency.methods.registry import METHODS, all_methods, find_methods, packages_of
 from saliency_pipeline.settings import setting
 
 
@@ -73,7 +73,8 @@ def test_methods_by_name(texts: list[str], canonical: list[str]) -> None:
 def test_several_layers_give_one_method_per_layer() -> None:
     names = [method.canonical for method in find_methods(["gradient", "gradcam"], ("early", "late"))]
     assert names == ["gradient", "gradcam:layer=early", "gradcam:layer=late"]
-    assert [method.canonical for method in find_methods(["gradcam"], ("late",))] == ["gradcam"]
+    for layers in (("late",), ("late", "late")):
+        assert [method.canonical for method in find_methods(["gradcam"], layers)] == ["gradcam"]
 
 
 @pytest.mark.parametrize(
@@ -173,6 +174,7 @@ def test_a_method_of_an_installed_package_is_one_of_them(tmp_path: Path, monkeyp
     monkeypatch.syspath_prepend(tmp_path)
     assert [method.canonical for method in find_methods(["brightness:power=2"])] == ["brightness:power=2.0"]
     assert list(all_methods()) == [*METHODS, "brightness"]
+    assert packages_of(["brightness:power=2", "gradcam", "captum:LRP"]) == ("bright_package", "captum")
     with pytest.raises(OptionError, match=r"--method brigtness: unknown; did you mean brightness\?"):
         find_methods(["brigtness"])
     with pytest.raises(OptionError, match=r"--method brightness:power=0: use a number from 0\.1 to 10"):
