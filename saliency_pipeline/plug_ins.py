@@ -39,6 +39,13 @@ def plug_in_names(group: str) -> list[str]:
     return sorted({entry.name for entry in entry_points(group=group)})
 
 
+def packages_with(group: str, name: str) -> list[str]:
+    """Names of the packages that have an entry point, sorted."""
+    from importlib.metadata import entry_points  # slow
+
+    return sorted({entry.dist.name for entry in entry_points(group=group, name=name) if entry.dist})
+
+
 def load_plug_in(group: str, kind: str, name: str, otherwise: str = "") -> PlugIn | None:
     """Import an entry point; returns None if no package has it.
 
@@ -57,7 +64,7 @@ def load_plug_in(group: str, kind: str, name: str, otherwise: str = "") -> PlugI
     entries = {entry.value: entry for entry in entry_points(group=group, name=name)}
     if not entries:
         return None
-    packages = ", ".join(sorted({entry.dist.name if entry.dist else "a package" for entry in entries.values()}))
+    packages = ", ".join(packages_with(group, name)) or "a package"
     label = f"{kind} {name} of {packages}"
     if len(entries) > 1:
         raise SalpipeError(f"{label}: more than one; uninstall all packages but one of them{otherwise}")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from saliency_pipeline.errors import OptionError, SalpipeError
-from saliency_pipeline.plug_ins import load_plug_in, plug_in_names
+from saliency_pipeline.plug_ins import load_plug_in, packages_with, plug_in_names
 from saliency_pipeline.saliency.engine.need import Need
 from saliency_pipeline.saliency.methods import cam, captum_methods, eigen, full_gradient, gradient, image, path
 from saliency_pipeline.saliency.methods.method import Method
@@ -119,7 +119,7 @@ def packages_of(texts: Iterable[str]) -> tuple[str, ...]:
     """
     names = {text.partition(":")[0] for text in texts} - set(METHODS)
     others = {name for name in names if name != CAPTUM[:-1]}
-    packages = {entry.dist.name for name, entry in _entries() if name in others and entry.dist} if others else set()
+    packages = {package for name in others for package in packages_with(GROUP, name)}
     return tuple(sorted(packages | {CAPTUM[:-1] for name in names - others}))
 
 
