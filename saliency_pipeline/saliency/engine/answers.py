@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from functools import cached_property
-from typing import TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 import numpy as np
 import torch
@@ -18,6 +17,23 @@ from saliency_pipeline.saliency.engine.random_numbers import generator
 from saliency_pipeline.saliency.targets import Target
 
 X = TypeVar("X")
+
+
+class _Once(Generic[X]):
+    """A property that is computed once. `cached_property` of Python 3.11 holds one lock for all instances meanwhile.
+
+    Threads would wait for one another's passes through the network.
+    """
+
+    def __init__(self, compute: Callable[[Answers], X]) -> None:
+        self.compute = compute
+
+    def __set_name__(self, owner: type[Answers], name: str) -> None:
+        self.name = name
+
+    def __get__(self, ask: Answers, owner: type[Answers]) -> X:
+        value = ask.__dict__[self.name] = self.compute(ask)
+        return value
 
 
 class Answers:
@@ -82,7 +98,7 @@ class Answers:
         """Logits (N, K) of the frames."""
         return self._passed[1].detach()
 
-    @cached_property
+    @_Once
     def _targets(self) -> Tensor:
         return self.target.classes(self.logits(), self.labels)
 
@@ -94,7 +110,7 @@ class Answers:
         """Logits of the explained classes (N, T), out of those of the frames or out of others (N, K)."""
         return self._scores if logits is None else logits.gather(1, self.targets())
 
-    @cached_property
+    @_Once
     def _scores(self) -> Tensor:
         rows, bias = (None, None) if self.recorded else (self.rows(), self.network.bias)
         if rows is None or bias is None:
@@ -248,11 +264,11 @@ class Answers:
 
     # passes
 
-    @cached_property
+    @_Once
     def _pixels(self) -> Tensor:
         return self.network.normalize(self.frames)
 
-    @cached_property
+    @_Once
     def _passed(self) -> tuple[tuple[Tensor, ...], Tensor]:
         """Outputs of the layers, and the logits, of the one pass that everything about the frames themselves shares."""
         network = self.network
@@ -276,11 +292,11 @@ class Answers:
     def _outputs(self) -> dict[str, Tensor]:
         return dict(zip(self.network.layers, self._passed[0], strict=True))
 
-    @cached_property
+    @_Once
     def _grids(self) -> dict[str, Tensor]:
         return {name: self.network.layers[name].to_grid(out.detach()) for name, out in self._outputs.items()}
 
-    @cached_property
+    @_Once
     def _gradients(self) -> dict[str, tuple[Tensor, ...]]:
         """Gradients of each score with respect to what is needed: by layer, and to the pixels under an empty name."""
         need, wanted = self.network.need, {}

@@ -1,6 +1,8 @@
 """What the engine answers about a batch, by plain autograd on the network as it is."""
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from saliency_pipeline.saliency.engine.network import Network
 from saliency_pipeline.saliency.engine.split import split_network
 from saliency_pipeline.saliency.targets import Target
 from tests.saliency.fake import Pooled
-from tests.saliency.networks import BATCH, FP32, noise, normalized, own_source
+from tests.saliency.networks import BATCH, FP32, Tiny, noise, normalized, own_explainer, own_source
 
 SIZE = 16
 FRAMES = noise(BATCH, SIZE)
@@ -155,3 +157,18 @@ def test_the_score_of_the_biases_is_that_of_the_exported_network() -> None:
     torch.testing.assert_close(scores, network(pixels(network)).gather(1, ask.targets()), rtol=1e-5, atol=1e-5)
     # those of the pass that all methods share are rounded
     assert not torch.allclose(ask.scores(), scores, rtol=1e-5)
+
+
+def test_threads_pass_through_the_network_at_the_same_time() -> None:
+    """Each waits in the network until the other one is there: a lock around a pass would keep them apart."""
+    explainer = own_explainer(Tiny(), 8, 7, ("gradient", "gradcam"))
+    whole, barrier = explainer.network.whole, threading.Barrier(2, timeout=20)
+
+    def meet(pixels: Tensor) -> object:
+        barrier.wait()
+        return whole(pixels)
+
+    explainer.network.whole = meet
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(explainer.explain, [noise(BATCH, 8)] * 2)
+    np.testing.assert_array_equal(first.maps["gradient"], second.maps["gradient"])
