@@ -157,8 +157,10 @@ class Explainer:
 
     @torch.no_grad()
     def _explained(self, ask: Answers) -> _Result:
-        maps, residuals = {}, {}
-        for method in self.methods:
+        maps: dict[str, Tensor] = dict.fromkeys((method.canonical for method in self.methods), ask.logits())
+        residuals = {}
+        # the cheapest first, while the activations are in the processor's cache
+        for method in sorted(self.methods, key=lambda method: method.cost):
             shape = method.shape(self.grids, self.source.preprocessing.size)
             maps[method.canonical], residual = checked_maps(method, ask, shape)
             if residual is not None:

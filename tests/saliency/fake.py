@@ -1,5 +1,7 @@
 """A stand-in for the engine: answers the methods by plain autograd, and two tiny networks to ask about."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -79,16 +81,22 @@ class FakeAnswers:
 
     recorded = False
 
+    def once(self, key: object, compute: Callable[[], Tensor]) -> Tensor:
+        return compute()
+
+    def pooled(self, layer: str | None = None) -> Tensor:
+        return self.activations(layer).mean((2, 3))
+
     def activations(self, layer: str | None = None) -> Tensor:
         seen: list[Tensor] = []
         with replaced_output(self._module(layer), seen.append):
             self.logits()
         return seen[0]
 
-    def rows(self, layer: str | None = None, contrast: Tensor | None = None) -> Tensor | None:
+    def rows(self, layer: str | None = None, classes: Tensor | None = None) -> Tensor | None:
         if not self.linear or self._name(layer) != self.layers[-1]:
             return None
-        return self.network.fc.weight[self._targets] if contrast is None else contrast @ self.network.fc.weight
+        return self.network.fc.weight[self._targets if classes is None else classes]
 
     def gradients(self, layer: str | None = None, contrast: Tensor | None = None) -> tuple[Tensor, ...]:
         activations = self.activations(layer).detach().requires_grad_()

@@ -180,3 +180,13 @@ def test_bf16_is_compared_with_captum_if_no_engine_is_proved(checking: Checking)
     source, layer = library_source(NAME), library_layer(NAME)
     expected = captum_grad_cam(source, layer.name, noise(5), checking.make(ROUNDED).explain(noise(5)).targets[:, 0])
     assert relative_error(checking.compared_with[-1], expected) <= 1e-5
+
+
+def test_of_methods_with_near_ties_the_better_half_counts() -> None:
+    reference = np.random.default_rng(0).random((4, 5, 5))
+    maps = reference.copy()
+    maps[1] = reference[1].T
+    assert not fidelity_module.fidelity(maps, reference).within(0.9999, 1e-3)
+    assert fidelity_module.fidelity(maps, reference, 0.75).within(0.9999, 1e-3)
+    maps[2:] = reference[2:].transpose(0, 2, 1)
+    assert not fidelity_module.fidelity(maps, reference, fidelity_module.TIED_SHARE).within(0.9999, 1e-3)

@@ -116,7 +116,7 @@ class Answers:
         if rows is None or bias is None:
             return self.logits().gather(1, self.targets())
         # not out of the logits, which come from a matrix product whose rounding depends on the number of frames
-        return (rows * self.activations().mean((2, 3))[:, None]).sum(2) + bias[self.targets()]
+        return (rows * self.pooled()[:, None]).sum(2) + bias[self.targets()]
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits (N, K) of other normalized frames (N, 3, S, S). Needs FORWARD and POINTS."""
@@ -148,33 +148,36 @@ class Answers:
         """Output of a layer on its grid (N, C, h, w); of the first layer without a name. Needs ACTIVATIONS."""
         return self._grids[self._layer(layer).name]
 
-    def rows(self, layer: str | None = None, contrast: Tensor | None = None) -> Tensor | None:
+    def pooled(self, layer: str | None = None) -> Tensor:
+        """Mean of a layer's output over its grid (N, C). Needs ACTIVATIONS."""
+        return self.once(("pooled", layer), lambda: self.activations(layer).mean((2, 3)))
+
+    def rows(self, layer: str | None = None, classes: Tensor | None = None) -> Tensor | None:
         """Rows (N, T, C) of a linear head for the explained classes, or None where the head is no linear one.
 
         The head is then global average pooling and one linear layer: dy_t/dA_kij = row_tk / (h w).
 
         Args:
             layer: see `activations`.
-            contrast: weights (N, T, K) of the logits in T scores; the explained classes' own logits without one.
+            classes: other classes (N, T, R), whose rows are (N, T, R, C).
         """
         weight = self.network.weight
         if weight is None:
             return None
-        if contrast is None:
-            return weight[self.targets()]
-        # few logits have a weight, and the rounding of a matrix product would depend on the number of frames
-        classes = contrast.abs().topk(int((contrast != 0).sum(2).max()), 2).indices
-        return (contrast.gather(2, classes)[..., None] * weight[classes]).sum(2)
+        return self.once("rows", lambda: weight[self.targets()]) if classes is None else weight[classes]
 
     def gradients(self, layer: str | None = None, contrast: Tensor | None = None) -> tuple[Tensor, ...]:
         """Gradients (N, C, h, w) of each of T scores with respect to a layer's output. Needs GRADIENTS.
 
         Args:
             layer: see `activations`.
-            contrast: see `rows`; needs CONTRASTS.
+            contrast: weights (N, T, K) of the logits in T scores; the explained classes' own logits without one. Needs
+                CONTRASTS.
         """
         place = self._layer(layer)
-        if not self.recorded and (rows := self.rows(layer, contrast)) is not None:
+        if not self.recorded and (rows := self.rows(layer)) is not None:
+            if contrast is not None:
+                rows = contrast @ cast(Tensor, self.network.weight)
             h, w = place.grid
             return tuple((row / (h * w))[:, :, None, None].expand(-1, -1, h, w) for row in rows.unbind(1))
         own = self._gradients[place.name] if contrast is None else self._contrasted(place.name, contrast)
@@ -281,7 +284,8 @@ class Answers:
         output = network.trunk(self.frames)
         if network.weight is not None and network.bias is not None:
             (layer,) = network.layers.values()
-            return (output,), torch.addmm(network.bias, layer.to_grid(output).mean((2, 3)), network.weight.t())
+            pooled = self.once(("pooled", None), lambda: layer.to_grid(output).mean((2, 3)))
+            return (output,), torch.addmm(network.bias, pooled, network.weight.t())
         assert network.head is not None
         with torch.set_grad_enabled(recorded):
             output = output.clone().requires_grad_(recorded)

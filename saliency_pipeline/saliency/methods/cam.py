@@ -236,7 +236,7 @@ class AblationCam(LayerMethod):
 
     def maps(self, ask: Answers) -> Tensor:
         activations, rows, scores = ask.activations(self.layer), ask.rows(self.layer), ask.scores()
-        drops = self._drops(ask) if rows is None else rows * activations.mean((2, 3))[:, None]
+        drops = self._drops(ask) if rows is None else rows * ask.pooled(self.layer)[:, None]
         return weighted_sum(activations, drops / _divisor(scores.abs())[:, :, None]).relu_()
 
     def _drops(self, ask: Answers) -> Tensor:
@@ -265,20 +265,28 @@ class FinerCam(LayerMethod):
         "d the classes whose logits are nearest to the logit y, as many as `references`"
     )
     paper = "arXiv:2501.11309"
+    near_ties = True
     gamma: float = setting(0.6, "Weight of the reference classes.", range=(0.0, 10.0))
     references: int = setting(3, "Number of reference classes, those with the nearest logits.", range=(1, 1000))
 
     def maps(self, ask: Answers) -> Tensor:
-        activations, contrast = ask.activations(self.layer), self.contrast(ask.logits(), ask.targets())
-        if (rows := ask.rows(self.layer, contrast)) is not None:
+        activations, nearest = ask.activations(self.layer), self.nearest(ask.logits(), ask.targets())
+        if (rows := ask.rows(self.layer)) is not None:
+            others = ask.rows(self.layer, nearest)
+            if others is not None and others.numel():
+                rows = rows - self.gamma * others.mean(2)
             return linear_grad_cam(activations, rows)
+        contrast = self.contrast(ask.logits(), ask.targets(), nearest)
         return torch.stack([grad_cam(activations, g) for g in ask.gradients(self.layer, contrast)], 1)
 
-    def contrast(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Weights (N, T, K) of the logits (N, K): 1 for each target (N, T), -gamma / R for its R references."""
+    def nearest(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The R classes (N, T, R) whose logits (N, K) are nearest to that of each target (N, T); R may be 0."""
         distances = (logits[:, None] - logits.gather(1, targets)[:, :, None]).abs()
         distances.scatter_(2, targets[:, :, None], float("inf"))
-        count = min(self.references, logits.shape[1] - 1)
-        nearest = distances.topk(count, 2, largest=False).indices
-        weights = torch.zeros_like(distances).scatter_(2, nearest, -self.gamma / max(count, 1))
+        return distances.topk(min(self.references, logits.shape[1] - 1), 2, largest=False).indices
+
+    def contrast(self, logits: Tensor, targets: Tensor, nearest: Tensor) -> Tensor:
+        """Weights (N, T, K) of the logits (N, K): 1 for each target (N, T), -gamma / R for its R references."""
+        weights = torch.zeros((*targets.shape, logits.shape[1]), dtype=logits.dtype, device=logits.device)
+        weights.scatter_(2, nearest, -self.gamma / max(nearest.shape[2], 1))
         return weights.scatter_(2, targets[:, :, None], 1.0)

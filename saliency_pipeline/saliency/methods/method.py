@@ -33,6 +33,8 @@ class Method:
         signed: whether values below 0 speak against the class.
         class_specific: whether maps explain a class; others store one map per image, whatever the targets.
         complete: whether the values of a map should sum to a known number; the difference is stored as residual.
+        near_ties: whether it chooses among near equals (classes, components), so that rounding alone may change some of
+            its maps much.
         needs_background: whether it compares each frame with other images of the data set.
     """
 
@@ -45,6 +47,7 @@ class Method:
     class_specific: ClassVar[bool] = True
     complete: ClassVar[bool] = False
     needs_background: ClassVar[bool] = False
+    near_ties: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_settings(self)

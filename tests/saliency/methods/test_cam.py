@@ -107,13 +107,18 @@ def test_ablation_cam_by_hand(linear: bool) -> None:
     torch.testing.assert_close(AblationCam().maps(ask)[0, :, 0], torch.tensor([[2.25, 2.0], [0.0, 0.0]]).double())
 
 
+def contrast_of(method: FinerCam, logits: torch.Tensor, targets: list[list[int]]) -> torch.Tensor:
+    chosen = torch.tensor(targets)
+    return method.contrast(logits, chosen, method.nearest(logits, chosen))
+
+
 def test_the_references_of_finer_cam_are_the_nearest_logits() -> None:
     logits = torch.tensor([[5.0, 1.0, 4.0, 7.0, 5.5]])
-    contrast = FinerCam(gamma=0.5, references=2).contrast(logits, torch.tensor([[0, 3]]))
+    contrast = contrast_of(FinerCam(gamma=0.5, references=2), logits, [[0, 3]])
     torch.testing.assert_close(contrast, torch.tensor([[[1, 0, -0.25, 0, -0.25], [-0.25, 0, 0, 1, -0.25]]]))
-    everything = FinerCam(gamma=0.5, references=9).contrast(logits, torch.tensor([[0]]))
+    everything = contrast_of(FinerCam(gamma=0.5, references=9), logits, [[0]])
     torch.testing.assert_close(everything, torch.tensor([[[1.0, -0.125, -0.125, -0.125, -0.125]]]))
-    assert FinerCam().contrast(torch.ones(1, 1), torch.tensor([[0]])).tolist() == [[[1.0]]]
+    assert contrast_of(FinerCam(), torch.ones(1, 1), [[0]]).tolist() == [[[1.0]]]
 
 
 def test_denominators_of_zero() -> None:
