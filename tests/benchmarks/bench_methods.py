@@ -98,7 +98,7 @@ def pixels(source: SourceModel, device: str, options: argparse.Namespace) -> dic
         if name == "gradient":
             return Saliency(network).attribute(inputs, target)  # type: ignore[no-any-return]
         if name == "smoothgrad":
-            tunnel, stdevs = NoiseTunnel(Saliency(network)), 0.15 * float(inputs.max() - inputs.min())
+            tunnel, stdevs = NoiseTunnel(Saliency(network)), 0.15 * float((inputs.max() - inputs.min()).detach())
             return tunnel.attribute(  # type: ignore[no-any-return]
                 inputs, nt_samples=n, nt_samples_batch_size=inner, stdevs=stdevs, target=target, abs=False
             )
