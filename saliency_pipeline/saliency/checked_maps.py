@@ -23,7 +23,7 @@ def checked_maps(method: Method, ask: Answers, shape: tuple[int, int]) -> tuple[
     """
     if type(method).__module__.startswith(f"{__package__}."):
         maps = method.maps(ask)
-        return maps, method.residuals(ask, maps) if method.complete else None
+        return maps, method.residuals(ask, maps)
     with failures_named(f"method {method.canonical}", "fails", ", or leave the method out"):
         maps, targets = method.maps(ask), ask.targets()
         _require("maps", maps, (len(targets), targets.shape[1] if method.class_specific else 1, *shape))

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from saliency_pipeline.saliency.engine.need import Need
-from saliency_pipeline.saliency.methods.method import Grids, LayerMethod, Method
+from saliency_pipeline.saliency.methods.method import GradientLayerMethod, Grids, LayerMethod, Method
 from saliency_pipeline.settings import setting
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _divisor(values: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class GradCam(LayerMethod):
+class GradCam(GradientLayerMethod):
     """Grad-CAM: ReLU(sum_k mean(g_k) A_k), maps (N, h, w) >= 0 (Selvaraju et al., arXiv 1610.02391)."""
 
     name = "gradcam"
@@ -89,7 +89,7 @@ class GradCam(LayerMethod):
 
 
 @dataclass(frozen=True)
-class GradCamPlusPlus(LayerMethod):
+class GradCamPlusPlus(GradientLayerMethod):
     """Grad-CAM++: ReLU(sum_k w_k A_k), maps (N, h, w) >= 0 (Chattopadhay et al., arXiv 1710.11063, equation 19).
 
     w_k = sum_ij alpha_kij ReLU(g_kij), alpha = g^2 / (2 g^2 + g^3 sum_ab A_kab), without an epsilon: alpha is 0 where
@@ -124,7 +124,7 @@ class GradCamPlusPlus(LayerMethod):
 
 
 @dataclass(frozen=True)
-class XGradCam(LayerMethod):
+class XGradCam(GradientLayerMethod):
     """XGrad-CAM: ReLU(sum_k w_k A_k), w_k = sum_ij(g_k A_k) / S_k, S_k = sum_ij A_k (Fu et al., arXiv 2008.02312).
 
     Maps (N, h, w) >= 0. w_k is 0 where |S_k| <= 1e-6 max_k |S_k|: there is no epsilon, and layers with values of both
@@ -150,7 +150,7 @@ class XGradCam(LayerMethod):
 
 
 @dataclass(frozen=True)
-class LayerCam(LayerMethod):
+class LayerCam(GradientLayerMethod):
     """LayerCAM: ReLU(sum_k ReLU(g_k) A_k), maps (N, h, w) >= 0 (Jiang et al., IEEE TIP 2021).
 
     With `fuse` the maps M of several layers (`layer=a+b`) become one on the finest grid: the maximum, as in the paper,
@@ -199,7 +199,7 @@ class LayerCam(LayerMethod):
 
 
 @dataclass(frozen=True)
-class HiResCam(LayerMethod):
+class HiResCam(GradientLayerMethod):
     """HiResCAM: sum_k g_k A_k, maps (N, h, w) with their sign (Draelos and Carin, arXiv 2011.08891).
 
     On a linear head a map sums to the logit minus the bias of its class. Where a layer norm is all that reads a cell,

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from saliency_pipeline.saliency.engine.need import Need
-from saliency_pipeline.saliency.methods.method import LayerMethod
+from saliency_pipeline.saliency.methods.method import GradientLayerMethod, LayerMethod
 
 if TYPE_CHECKING:
     from saliency_pipeline.saliency.engine.answers import Answers
@@ -121,7 +121,7 @@ class EigenCam(LayerMethod):
 
 
 @dataclass(frozen=True)
-class EigenGradCam(LayerMethod):
+class EigenGradCam(GradientLayerMethod):
     """Eigen-grad-CAM: first principal component of dy/dA A, maps (N, h, w) >= 0 (pytorch-grad-cam, no paper)."""
 
     name = "eigengradcam"

@@ -6,6 +6,7 @@ model's normalization, as in captum's Saliency.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -56,9 +57,9 @@ class PixelGradient(Method):
     def cost(self) -> float:
         return 3.0
 
+    @abstractmethod
     def formula(self, pixels: Tensor, gradients: Tensor) -> Tensor:
         """Maps (N, S, S) from the normalized frames and the gradients of one score, both (N, 3, S, S)."""
-        raise NotImplementedError
 
     def maps(self, ask: Answers) -> Tensor:
         return torch.stack([self.formula(ask.pixels(), gradients) for gradients in ask.pixel_gradients()], 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,9 +28,9 @@ class _ImageMethod(Method):
     needs = Need.NOTHING
     class_specific = False
 
+    @abstractmethod
     def formula(self, frame: np.ndarray) -> np.ndarray:
         """Map (h, w) of a frame (S, S, 3) uint8 RGB."""
-        raise NotImplementedError
 
     def maps(self, ask: Answers) -> Tensor:
         return _stacked([self.formula(frame) for frame in ask.frames])

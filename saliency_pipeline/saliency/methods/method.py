@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -21,7 +23,7 @@ Grids = Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(ABC):
     """A saliency method with its parameters. Subclasses are frozen dataclasses; each parameter is a `setting`.
 
     Attributes:
@@ -56,13 +58,13 @@ class Method:
             if types_of(option)[0] == "float" and isinstance(getattr(self, name), int):
                 object.__setattr__(self, name, float(getattr(self, name)))
 
+    @abstractmethod
     def maps(self, ask: Answers) -> Tensor:
         """Maps (N, T, h, w) of a batch, (N, 1, h, w) of a method that explains no class."""
-        raise NotImplementedError
 
-    def residuals(self, ask: Answers, maps: Tensor) -> Tensor:
-        """Sum of each map minus the number that it should be, (N, T), of a `complete` method."""
-        raise NotImplementedError
+    def residuals(self, ask: Answers, maps: Tensor) -> Tensor | None:
+        """Sum of each map minus the number that it should be, (N, T); None unless the method is `complete`."""
+        return None
 
     def shape(self, grids: Grids, size: int) -> tuple[int, int]:
         """Height and width of its maps, for frames of `size` pixels per side."""
@@ -88,7 +90,8 @@ class Method:
         values = ((name, getattr(self, name)) for name in sorted(settings_of(self)))
         return {name: value for name, value in values if value is not None}
 
-    @property
+    # read for every batch
+    @cached_property
     def canonical(self) -> str:
         """Its name with all parameters, as maps are called in shards: `smoothgrad:noise=0.15,samples=25,…`."""
         items = ",".join(f"{name}={_text(value)}" for name, value in self.parameters.items())
@@ -113,30 +116,9 @@ class Method:
 
 @dataclass(frozen=True)
 class LayerMethod(Method):
-    """A method that explains a layer on a grid, from its activations A and gradients dy/dA.
+    """A method that explains a layer on a grid."""
 
-    A subclass has `formula`; where the head is average pooling and one linear layer, the gradient at each cell is
-    known without a backward pass, and `closed_form`, if a subclass has one, is used instead unless a backward pass to
-    the pixels runs anyway.
-    """
-
-    needs = Need.ACTIVATIONS | Need.GRADIENTS
     layer: str | None = setting(None, "Layer that is explained.", metavar="NAME", default_text="--layer")
-
-    def formula(self, activations: Tensor, gradients: Tensor) -> Tensor:
-        """Maps (N, h, w) from a layer's activations and the gradients of one score, both (N, C, h, w)."""
-        raise NotImplementedError
-
-    def closed_form(self, activations: Tensor, rows: Tensor) -> Tensor | None:
-        """Maps (N, T, h, w) from the linear layer's rows (N, T, C) of the explained classes; None: use `formula`."""
-        return None
-
-    def maps(self, ask: Answers) -> Tensor:
-        activations = ask.activations(self.layer)
-        rows = None if ask.recorded else ask.rows(self.layer)
-        if rows is not None and (maps := self.closed_form(activations, rows)) is not None:
-            return maps
-        return torch.stack([self.formula(activations, g) for g in ask.gradients(self.layer)], 1)
 
     def shape(self, grids: Grids, size: int) -> tuple[int, int]:
         return grids[self.layer] if self.layer else next(iter(grids.values()))
@@ -148,6 +130,33 @@ class LayerMethod(Method):
         if self.layer is not None or len(layers) < 2:
             return (self,)
         return tuple(dataclasses.replace(self, layer=layer) for layer in layers)
+
+
+@dataclass(frozen=True)
+class GradientLayerMethod(LayerMethod):
+    """A method that explains a layer from its activations A and gradients dy/dA.
+
+    A subclass has `formula`; where the head is average pooling and one linear layer, the gradient at each cell is
+    known without a backward pass, and `closed_form`, if a subclass has one, is used instead unless a backward pass to
+    the pixels runs anyway.
+    """
+
+    needs = Need.ACTIVATIONS | Need.GRADIENTS
+
+    @abstractmethod
+    def formula(self, activations: Tensor, gradients: Tensor) -> Tensor:
+        """Maps (N, h, w) from a layer's activations and the gradients of one score, both (N, C, h, w)."""
+
+    def closed_form(self, activations: Tensor, rows: Tensor) -> Tensor | None:
+        """Maps (N, T, h, w) from the linear layer's rows (N, T, C) of the explained classes; None: use `formula`."""
+        return None
+
+    def maps(self, ask: Answers) -> Tensor:
+        activations = ask.activations(self.layer)
+        rows = None if ask.recorded else ask.rows(self.layer)
+        if rows is not None and (maps := self.closed_form(activations, rows)) is not None:
+            return maps
+        return torch.stack([self.formula(activations, g) for g in ask.gradients(self.layer)], 1)
 
 
 def _text(value: object) -> str:

@@ -20,7 +20,7 @@ from saliency_pipeline.saliency.methods.cam import (
     linear_grad_cam,
 )
 from saliency_pipeline.saliency.methods.eigen import EigenCam, EigenGradCam
-from saliency_pipeline.saliency.methods.method import LayerMethod
+from saliency_pipeline.saliency.methods.method import GradientLayerMethod
 from saliency_pipeline.saliency.methods.registry import find_methods
 from saliency_pipeline.saliency.targets import Target
 from tests import reference
@@ -93,9 +93,9 @@ HAND_G = torch.tensor([[[[1.0, 3.0]], [[0.5, -1.0]]]], dtype=torch.float64)
         (GradCamPlusPlus(), [1 / 5 + 3 / 11 + 1, 0]),  # alphas 1 / 5, 1 / 11 and 2 / 3
         (GradCamPlusPlus(normalized=True), [3.125, 1.25]),  # alphas 11 / 16, 5 / 16 and 1
     ],
-    ids=lambda value: value.canonical if isinstance(value, LayerMethod) else "",
+    ids=lambda value: value.canonical if isinstance(value, GradientLayerMethod) else "",
 )
-def test_values_computed_by_hand(method: LayerMethod, expected: list[float]) -> None:
+def test_values_computed_by_hand(method: GradientLayerMethod, expected: list[float]) -> None:
     torch.testing.assert_close(method.formula(HAND_A, HAND_G)[0, 0], torch.tensor(expected, dtype=torch.float64))
 
 
@@ -141,7 +141,7 @@ CLOSED.append(EigenGradCam())
 
 
 @pytest.mark.parametrize("method", CLOSED, ids=lambda method: method.canonical)
-def test_the_closed_form_is_the_formula_with_the_gradient_of_a_linear_head(method: LayerMethod) -> None:
+def test_the_closed_form_is_the_formula_with_the_gradient_of_a_linear_head(method: GradientLayerMethod) -> None:
     closed = method.closed_form(ACTIVATIONS, ROWS)
     assert closed.shape == (3, 2, 4, 5)
     for t in range(2):
@@ -150,7 +150,7 @@ def test_the_closed_form_is_the_formula_with_the_gradient_of_a_linear_head(metho
 
 
 @pytest.mark.parametrize("method", CLOSED, ids=lambda method: method.canonical)
-def test_maps_do_not_depend_on_their_neighbors_and_scale_with_the_logit(method: LayerMethod) -> None:
+def test_maps_do_not_depend_on_their_neighbors_and_scale_with_the_logit(method: GradientLayerMethod) -> None:
     gradients = numbers(3, 6, 4, 5, seed=2)
     maps = method.formula(ACTIVATIONS, gradients)
     torch.testing.assert_close(method.formula(ACTIVATIONS[1:2], gradients[1:2]), maps[1:2])
@@ -178,7 +178,7 @@ def test_equalities_on_a_linear_head() -> None:
 @pytest.mark.parametrize(
     "method", [*CLOSED, AblationCam(), FinerCam(), EigenCam()], ids=lambda method: method.canonical
 )
-def test_maps_are_the_same_with_and_without_the_closed_form(method: LayerMethod) -> None:
+def test_maps_are_the_same_with_and_without_the_closed_form(method: GradientLayerMethod) -> None:
     ask = linear_answers(torch.tensor([[0, 3]] * 4))
     closed = method.maps(ask)
     assert closed.shape == (4, 2 if method.class_specific else 1, 4, 4)

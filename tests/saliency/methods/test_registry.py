@@ -23,6 +23,9 @@ class Sampled(Method):
     paper = "arXiv:0000.00000"
     complete = True
 
+    def maps(self, ask):
+        return ask.pixels()[:, :1]
+
     samples: int = setting(25, "Number of samples.", range=(1, 1000))
     noise: float = setting(0.15, "Noise.", range=(0.0, 10.0))
     stat: str = setting("mean", "Statistic.", choices=("mean", "square"))
@@ -39,6 +42,9 @@ class Agnostic(Method):
     convention = "brightness"
     paper = "none"
     class_specific = False
+
+    def maps(self, ask):
+        return ask.pixels()[:, :1]
 
 
 @pytest.fixture
@@ -137,8 +143,14 @@ class Brightness(Method):
     class_specific = False
     power: float = setting(1.0, "Exponent.", range=(0.1, 10.0))
 
+    def maps(self, ask):
+        return ask.pixels()[:, :1]
+
 class Nameless(Method):
     needs = Need.NOTHING
+
+    def maps(self, ask):
+        return ask.pixels()[:, :1]
 
 class Needy(Brightness):
     name = "needy"
