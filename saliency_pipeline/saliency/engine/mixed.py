@@ -182,14 +182,29 @@ def _conv2d(
 
 def _relu(_mixed: MixedTrunk, node: fx.Node, x: Tensor) -> tuple[Tensor, Pull]:
     value = x.relu()
-    return value, lambda gradient: (gradient * (value > 0),)
+    # positive numbers stay positive in bf16, and two of a kind are compared four times as fast as through a bool mask
+    half = value.to(HALF)
+    return value, lambda gradient: (aten.threshold_backward(gradient, half, 0),)
 
 
 def _hardtanh(
     _mixed: MixedTrunk, node: fx.Node, x: Tensor, low: float = -1.0, high: float = 1.0
 ) -> tuple[Tensor, Pull]:
     value = torch.nn.functional.hardtanh(x, low, high)
-    return value, lambda gradient: (gradient * ((value > low) & (value < high)),)
+    if truncated(torch.tensor([low, high])).tolist() != [low, high]:
+        return value, lambda gradient: (gradient * ((value > low) & (value < high)),)
+    half = truncated(value)
+    return value, lambda gradient: (aten.hardtanh_backward(gradient, half, low, high),)
+
+
+def truncated(values: Tensor) -> Tensor:
+    """Float32 numbers cut to bf16, so that none reaches a bound of bf16 that it was within, as rounding lets it.
+
+    >>> near = torch.tensor([5.999, 6.0])
+    >>> truncated(near).tolist(), near.bfloat16().tolist()
+    ([5.96875, 6.0], [6.0, 6.0])
+    """
+    return (values.view(torch.int32) & -0x10000).view(torch.float32).to(HALF)
 
 
 def _add(_mixed: MixedTrunk, node: fx.Node, x: Any, y: Any) -> tuple[Tensor, Pull] | None:

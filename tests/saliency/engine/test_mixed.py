@@ -149,6 +149,31 @@ def test_on_photographs_with_trained_weights_too() -> None:
         assert pearson(got, exact) >= 0.999
 
 
+@pytest.mark.parametrize("bounds", [(0.0, 6.0), (-2.0, 2.0), (-1.3, 0.7)])
+def test_bounds_are_not_rounded(bounds: tuple[float, float]) -> None:
+    class Clipped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1, groups=3, bias=False)
+            nn.init.ones_(self.conv.weight)
+            self.last, self.fc = nn.Identity(), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.last(nn.functional.hardtanh(self.conv(x), *bounds)).mean((2, 3)))
+
+    network = Clipped().eval().requires_grad_(False)
+    split = split_network(network, [choose_layer(network, 8, "last")], 8, BATCH)
+    assert split.trunk is not None
+    bounds32 = torch.tensor(bounds)
+    apart = torch.tensor([-1e-2, -1e-6, 0.0, 1e-6, 1e-2])
+    frames = torch.from_numpy(np.resize((bounds32[:, None] + apart).numpy(), (BATCH, 3, 8, 8)))
+    leaf = frames.clone().requires_grad_()
+    MixedTrunk(split.trunk)(leaf).sum().backward()
+    inside = (frames > bounds32[0]) & (frames < bounds32[1])
+    assert 0 < inside.sum() < inside.numel()
+    assert torch.equal(leaf.grad, inside.float())
+
+
 def test_every_target_has_its_own_backward_pass() -> None:
     frames = noise(BATCH)
     top = library_explainer("resnet18", ("gradient",), BACKWARD, target=Target("predicted", 3)).explain(frames)
