@@ -11,14 +11,13 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from saliency_pipeline.errors import OptionError, SalpipeError
+from saliency_pipeline.parameters import with_parameters
 from saliency_pipeline.plug_ins import load_plug_in, packages_with, plug_in_names
 from saliency_pipeline.saliency.engine.need import Need
 from saliency_pipeline.saliency.methods import cam, captum_methods, eigen, full_gradient, gradient, image, path
 from saliency_pipeline.saliency.methods.method import Method
-from saliency_pipeline.settings import settings_of, types_of
 from saliency_pipeline.text import one_line
 
 GROUP = "salpipe.methods"
@@ -132,51 +131,11 @@ def _parse(text: str) -> Method:
         return captum_methods.Captum(text.partition(":")[2])
     name, colon, items = text.partition(":")
     kind = METHODS.get(name) or _plug_in(name, text)
-    values: dict[str, Any] = {}
-    for item in items.split(",") if colon else ():
-        key, equals, value = item.partition("=")
-        label = f"--method {name}:{item}"
-        if key not in settings_of(kind):
-            raise OptionError(f"{label}: {_no_such_parameter(kind, key)}")
-        if key in values:
-            raise OptionError(f"--method {text}: {key} is set twice; leave one out")
-        type_ = types_of(settings_of(kind)[key][0])[0]
-        if not value and (equals or type_ != "bool"):
-            raise OptionError(f"{label}: has no value; use {key}=VALUE")
-        values[key] = _value(value or "true", type_)
-        _make(kind, {key: values[key]}, label)
-    method = _make(kind, values, f"--method {text}")
+    method = with_parameters(kind, name, items if colon else None, "--method")
     if not _CANONICAL.fullmatch(method.canonical):
         # it names files and data sets
         raise OptionError(f"--method {text}: use letters a-z, digits and _ - . + in values")
     return method
-
-
-def _make(kind: type[Method], values: dict[str, Any], label: str) -> Method:
-    try:
-        return kind(**values)
-    except OptionError as error:
-        # it begins with the parameter as if that were an option, "--samples 0: "
-        raise OptionError(f"{label}: {str(error).rpartition(': ')[2]}") from None
-
-
-def _value(text: str, kind: str) -> Any:
-    """A value in the type of its parameter, or as it is where it is none: the parameter's check then reports it."""
-    types: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "bool": {"true": True, "false": False}.get}
-    try:
-        value = types.get(kind, str)(text)
-    except ValueError:
-        return text
-    return text if value is None else value
-
-
-def _no_such_parameter(kind: type[Method], key: str) -> str:
-    own = sorted(settings_of(kind))
-    if not own:
-        return f"{kind.name} has no parameters"
-    close = difflib.get_close_matches(key, own, n=1)
-    remedy = f"did you mean {close[0]}?" if close else f"choose from {', '.join(own)}"
-    return f"no such parameter; {remedy}"
 
 
 def _unknown(text: str) -> OptionError:

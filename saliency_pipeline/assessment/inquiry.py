@@ -1,0 +1,134 @@
+"""What metrics may ask: `ImageBatch`, about images whatever the method, and `Inquiry`, about one method's maps of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from functools import cached_property
+from typing import Protocol, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn.functional import interpolate
+
+from saliency_pipeline.figures.pictures import Pixels
+
+Floats = npt.NDArray[np.float32]
+X = TypeVar("X")
+
+
+class Network(Protocol):
+    """The source model that made the maps, as far as metrics need it; any number of threads may ask."""
+
+    def scores(self, frames: Pixels, targets: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Softmax of one class for each of M frames (M, S, S, 3) uint8: (M,) in [0, 1]."""
+
+    def explain(
+        self, method: str, frames: Pixels, targets: npt.NDArray[np.int64], keys: Sequence[str]
+    ) -> Floats | None:
+        """Raw maps (M, h, w) by a method; None where it cannot explain other frames, as of maps from elsewhere."""
+
+    def randomized(self) -> Sequence[Network]:
+        """The network with more and more of its weights random, from the last layers on; the last one has all."""
+
+
+class ImageBatch:
+    """B images, whatever the method.
+
+    Attributes:
+        keys: names of the images.
+        frames: (B, S, S, 3) uint8 RGB.
+        targets: (B,) int64, the explained class of the source model; -1 where there is none.
+        labels: (B,) int64, index into the classes of the data set; -1 unlabeled.
+        boxes: for each image boxes (n, 4) float64 of objects, x0, y0, x1, y1 in pixels of the frame; may be empty.
+        network: the source model; None where metrics read maps alone.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[str],
+        frames: Pixels,
+        targets: npt.NDArray[np.int64],
+        labels: npt.NDArray[np.int64],
+        boxes: Sequence[npt.NDArray[np.float64]],
+        network: Network | None = None,
+    ) -> None:
+        self.keys, self.frames, self.targets, self.labels = keys, frames, targets, labels
+        self.boxes, self.network = boxes, network
+        self._kept: dict[Hashable, object] = {}
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def size(self) -> int:
+        """S, side of the frame in pixels."""
+        return self.frames.shape[1]
+
+    def scores(self, frames: Pixels) -> npt.NDArray[np.float64]:
+        """Softmax (B,) of each image's explained class for other frames (B, S, S, 3) uint8."""
+        assert self.network is not None
+        return self.network.scores(frames, self.targets)
+
+    def clean(self) -> npt.NDArray[np.float64]:
+        """Softmax (B,) of each image's explained class for the frames as they are; computed once for all methods."""
+        return self.once("clean", lambda: self.scores(self.frames))
+
+    def once(self, key: Hashable, compute: Callable[[], X]) -> X:
+        """The value of `compute()`, which is called only the first time, whatever the method."""
+        if key not in self._kept:
+            self._kept[key] = compute()
+        return cast(X, self._kept[key])
+
+
+class Inquiry:
+    """One method's maps of a batch. A metric must neither mix images nor modify an answer.
+
+    Attributes:
+        batch: the images.
+        method: canonical name of the method.
+        maps: (B, h, w) float32, raw; 0 where the network's values were not finite.
+        signed: whether negative values speak against the class.
+    """
+
+    def __init__(self, batch: ImageBatch, method: str, maps: Floats, signed: bool = False) -> None:
+        self.batch, self.method, self.maps, self.signed = batch, method, maps, signed
+        self._kept: dict[Hashable, object] = {}
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    @cached_property
+    def enlarged(self) -> torch.Tensor:
+        """The maps (B, S, S) float32 at the size of the frame, bilinear with half-pixel centers."""
+        return enlarged(torch.from_numpy(self.maps), self.batch.size)
+
+    @cached_property
+    def order(self) -> npt.NDArray[np.int64]:
+        """Pixels (B, S * S) by falling value of the enlarged map, of equal ones the first in rows first."""
+        return torch.sort(self.enlarged.flatten(1), dim=1, descending=True, stable=True).indices.numpy()
+
+    @cached_property
+    def mask(self) -> torch.Tensor:
+        """The enlarged maps (B, S, S) with the minimum of each as 0 and its maximum as 1; 0 where all are equal."""
+        low, high = self.enlarged.amin((1, 2), keepdim=True), self.enlarged.amax((1, 2), keepdim=True)
+        return (self.enlarged - low) / torch.where(high > low, high - low, 1.0)
+
+    def explain(self, frames: Pixels) -> Floats | None:
+        """Maps (B, h, w) of other frames by the same method, for the same classes and keys; None if it cannot."""
+        assert self.batch.network is not None
+        return self.batch.network.explain(self.method, frames, self.batch.targets, self.batch.keys)
+
+    def once(self, key: Hashable, compute: Callable[[], X]) -> X:
+        """The value of `compute()`, which is called only the first time that a metric asks with this key."""
+        if key not in self._kept:
+            self._kept[key] = compute()
+        return cast(X, self._kept[key])
+
+
+def enlarged(maps: torch.Tensor, size: int) -> torch.Tensor:
+    """Maps (B, h, w) enlarged bilinearly to (B, size, size) float32; smaller ones of larger maps are means of areas."""
+    values = maps[:, None].float()
+    if max(values.shape[2:]) > size:
+        return interpolate(values, (size, size), mode="area")[:, 0]
+    return interpolate(values, (size, size), mode="bilinear", align_corners=False)[:, 0]
