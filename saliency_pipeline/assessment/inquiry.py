@@ -1,4 +1,4 @@
-"""What metrics may ask: `ImageBatch`, about images whatever the method, and `Inquiry`, about one method's maps of them."""
+"""What metrics may ask: `ImageBatch` about images, whatever the method; `Inquiry` about the maps of one method."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class ImageBatch:
     @property
     def size(self) -> int:
         """S, side of the frame in pixels."""
-        return self.frames.shape[1]
+        return int(self.frames.shape[1])
 
     def scores(self, frames: Pixels) -> npt.NDArray[np.float64]:
         """Softmax (B,) of each image's explained class for other frames (B, S, S, 3) uint8."""

@@ -9,7 +9,9 @@ from saliency_pipeline.assessment.metrics.metric import Metric
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.parameters import with_parameters
 
-METRICS: dict[str, type[Metric]] = {kind.name: kind for kind in ()}
+_KINDS: tuple[type[Metric], ...] = ()
+
+METRICS = {kind.name: kind for kind in _KINDS}
 """In the order of the report."""
 
 
