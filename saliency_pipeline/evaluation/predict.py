@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,12 +31,10 @@ from saliency_pipeline.gallery.page import show
 from saliency_pipeline.generation.background import Frames, background_of, describe_background
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.provenance import Provenance
+from saliency_pipeline.generation.recorded import recorded_placement, recorded_source
 from saliency_pipeline.generation.run import generate
-from saliency_pipeline.models.source.source import load_source
-from saliency_pipeline.models.source.weights import state_sha256
-from saliency_pipeline.models.trained.trained import Trained, load_trained, trained_file
+from saliency_pipeline.models.trained.trained import Trained, load_trained
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.saliency.engine.backends import computes_bf16_in, openvino_installed
 from saliency_pipeline.saliency.methods.registry import find_methods
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.tables import write_table
@@ -165,9 +160,9 @@ def _maps_config(
         own = GenerateConfig(model=run, backend="torch", precision="fp32")
         names = ("model", "weights", "layers", "methods", "target", "backend", "precision")
         return replace(settings, **{name: getattr(own, name) for name in names})
-    model, weights = _source(trained, provenance, settings, weights, progress.note)
+    _, model, weights = recorded_source(provenance, settings, str(trained.path), weights, progress.note)
     method = str(recorded_config(trained).method)
-    backend, precision = _placement(provenance, recorded, device, progress)
+    backend, precision = recorded_placement(provenance, recorded, device, progress.note)
     return replace(
         settings,
         model=model,
@@ -232,45 +227,6 @@ def _explains_layers(method: str) -> bool:
     return any(parsed.explained(("any",)) for parsed in find_methods([method]))
 
 
-def _source(
-    trained: Trained,
-    provenance: Provenance,
-    settings: GenerateConfig,
-    weights: str | None,
-    note: Callable[[str], None],
-) -> tuple[str, str]:
-    """Name and weights of the source model of training, for `load_source`.
-
-    Raises:
-        SalpipeError: it is not available, or differs from that of training.
-    """
-    model, then = settings.model, settings.weights
-    if then == "trained":
-        model, weights = weights or model, "default"
-        if not trained_file(model):
-            raise SalpipeError(
-                f"{trained.path}: its maps were made with the run {model}, which is not there; give it with --weights"
-            )
-    elif weights is None and then not in ("embedded", "default", "none"):
-        raise SalpipeError(
-            f"{trained.path}: its maps were made by {model} with the weights of a file {then!r}; give it with "
-            "--weights PATH"
-        )
-    elif weights is None:
-        weights = "none" if then == "none" else "default"
-    source, expected = load_source(model, weights), str(provenance.source["weights_sha256"])
-    # a file may hold the weights that the library had then
-    if source.weights_sha256 != expected and state_sha256(source.module) != expected:
-        which = model if weights in ("default", "none") else weights
-        raise SalpipeError(
-            f"{which}: has other weights than the source model of training (SHA-256 {expected[:12]}…, here "
-            f"{source.weights_sha256[:12]}…); give those with --weights PATH"
-        )
-    if source.code_sha256 != provenance.source.get("code_sha256"):
-        note(f"{model}: its source has changed since training; restore it if the network is another")
-    return model, weights
-
-
 def _background(trained: Trained, config: GenerateConfig, progress: Progress) -> Frames | None:
     """The images that the method compared with in training; None for other methods, or if these shards are gone."""
     if not trained.spec.needs_maps or not any(method.needs_background for method in find_methods(config.methods)):
@@ -285,22 +241,6 @@ def _background(trained: Trained, config: GenerateConfig, progress: Progress) ->
         f"longer at {shards.get('path')}"
     )
     return None
-
-
-def _placement(provenance: Provenance, settings: GenerateConfig, device: str, progress: Progress) -> tuple[str, str]:
-    """Backend and precision of training, or the nearest available on this machine."""
-    backend, precision = str(provenance.backend), str(provenance.precision)
-    same = settings.device.partition(":")[0] == device.partition(":")[0]
-    compiler = device != "cpu" or shutil.which(os.environ.get("CXX", "g++")) is not None
-    available = {"torch": True, "openvino": device == "cpu" and openvino_installed(), "compile": same and compiler}
-    here = (backend, precision) if available.get(backend) else ("torch", "fp32")
-    if here[1] == "bf16" and not computes_bf16_in(here[0], device):
-        here = (here[0], "fp32")
-    if here != (backend, precision):
-        progress.note(
-            f"{backend} {precision}, which made the maps of training, is not available here: {' '.join(here)}"
-        )
-    return here
 
 
 def _write(

@@ -11,9 +11,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from saliency_pipeline.errors import OptionError, PlanMismatchError, SalpipeError
-from saliency_pipeline.evaluation import predict as module
 from saliency_pipeline.evaluation.evaluate import evaluate
 from saliency_pipeline.evaluation.predict import Predicted, predict
+from saliency_pipeline.generation import recorded as module
 from saliency_pipeline.models.source.source import load_source
 from saliency_pipeline.saliency.methods import registry
 from saliency_pipeline.shards.reader import ShardFolder
@@ -147,7 +147,9 @@ def test_weights_of_a_file_are_given_again(photos: Path, tmp_path: Path) -> None
     run = run_on(shards_of(photos, tmp_path / "shards", weights=str(files[0])), tmp_path / "run")
     with pytest.raises(SalpipeError, match=r"by test_resnet with the weights of a file 'mine.safetensors'; give it"):
         predict(photos, run, tmp_path / "out")
-    with pytest.raises(SalpipeError, match=r"other.safetensors: has other weights than the source model of training"):
+    with pytest.raises(
+        SalpipeError, match=r"other.safetensors: has other weights than the source model that made the maps"
+    ):
         predict(photos, run, tmp_path / "out", weights=str(files[1]))
     with pytest.raises(SalpipeError, match="no such file"):
         predict(photos, run, tmp_path / "out", weights=str(tmp_path / "none.safetensors"))

@@ -45,7 +45,7 @@ def test_a_moved_and_a_changed_run_are_noticed(photos: Path, baseline: Path, tmp
     rewrite(trained, run / "best.safetensors", trained.about | {"note": "trained for longer"})
     with pytest.raises(PlanMismatchError, match=r"another plan \(weights_sha256 "):
         shards_of(photos, shards, **source)
-    with pytest.raises(SalpipeError, match="run: has other weights than the source model of training"):
+    with pytest.raises(SalpipeError, match="run: has other weights than the source model that made the maps"):
         predict(photos, modulated, tmp_path / "out")
 
     shutil.rmtree(run)
@@ -78,4 +78,4 @@ def test_maps_of_ones_own_network_are_made_again_and_its_changed_code_is_noted(
     assert ShardFolder(tmp_path / "out/shards").provenance["source"] == ShardFolder(shards).provenance["source"]
     changed = altered(run, tmp_path / "n.safetensors", source={"code_sha256": "0" * 64})
     predict(photos, changed, tmp_path / "changed", device="cpu", progress=(progress := Notes()))
-    assert progress.find("network_of_predict:make: its source has changed since training")
+    assert progress.find("network_of_predict:make: its source has changed since the maps were made")
