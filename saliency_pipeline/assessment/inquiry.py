@@ -18,7 +18,14 @@ X = TypeVar("X")
 
 
 class Network(Protocol):
-    """The source model that made the maps, as far as metrics need it; any number of threads may ask."""
+    """The source model that made the maps, as far as metrics need it; any number of threads may ask.
+
+    Attributes:
+        color: the RGB color, 0 to 255, that is closest to 0 after normalization: the mean color of the training data.
+    """
+
+    @property
+    def color(self) -> tuple[int, int, int]: ...  # noqa: D102
 
     def scores(self, frames: Pixels, targets: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Softmax of one class for each of M frames (M, S, S, 3) uint8: (M,) in [0, 1]."""

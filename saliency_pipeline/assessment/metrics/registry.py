@@ -5,11 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from saliency_pipeline.assessment.metrics import randomization, robustness
 from saliency_pipeline.assessment.metrics.metric import Metric
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.parameters import with_parameters
 
-_KINDS: tuple[type[Metric], ...] = ()
+_KINDS: tuple[type[Metric], ...] = (
+    robustness.MaxSensitivity,
+    robustness.Infidelity,
+    randomization.ParameterRandomization,
+    randomization.EfficientRandomization,
+)
 
 METRICS = {kind.name: kind for kind in _KINDS}
 """In the order of the report."""
