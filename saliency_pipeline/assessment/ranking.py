@@ -116,7 +116,7 @@ def verdict_of(
     contrasts: Mapping[str, Sequence[Contrast]],
     labels: Mapping[str, str],
 ) -> str:
-    """The ranking in one sentence: the first method, those that cannot be told from it, those no better than a floor.
+    """The ranking in one sentence: the first method, its equals, and those that do not beat `REFERENCE`.
 
     Args:
         ranking: all methods in order.
@@ -127,7 +127,7 @@ def verdict_of(
     """
     placed = [each for each in ranking if each.place is not None]
     if headline is None or not placed:
-        return "No method can be ranked: no metric with a direction has values."
+        return "No method can be ranked: none has values of a metric with a direction."
     first = placed[0]
     own = estimates[first.method][headline.name]
     interval = "" if own.low is None or own.high is None else f" [{number(own.low)}, {number(own.high)}]"
@@ -138,7 +138,7 @@ def verdict_of(
         parts = [f"{labels[first.method]} ranks first in {value}"]
         tied = [labels[each.method] for each in placed[1:] if each.leading]
         if tied:
-            parts.append(f"{listed(tied)} cannot be told from it")
+            parts.append(f"{listed(tied)} cannot be distinguished from it")
     parts += _beaten(placed, headline, labels)
     images = max((each.images for each in contrasts[headline.name]), default=0)
     if contrasts[headline.name] and 2 * 0.5**images * len(contrasts[headline.name]) >= ALPHA:

@@ -156,7 +156,7 @@ class Ranked:
     Attributes:
         method: canonical name.
         place: from 1, floors not counted; None for floors and for methods without values.
-        leading: whether it is the best method or cannot be told from it.
+        leading: whether it is the best method or cannot be distinguished from it.
         beats: for each main column whether the method is better than center-prior; None where that is undefined.
     """
 

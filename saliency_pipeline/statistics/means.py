@@ -70,8 +70,9 @@ def means_of_images(
     if lowest is not None and highest is not None:
         for column in np.flatnonzero((count > 0) & ~varies):
             low[column], high[column] = constant_interval(float(mean[column]), int(count[column]), lowest, highest)
-    # the mean of equal values is rounded
+    # the mean of equal values is rounded, and so is its error
     mean = np.where((count > 0) & ~varies, smallest, mean)
+    error = np.where((count > 1) & ~varies, 0.0, error)
     if len(values) > LARGE:
         low, high = np.where(varies, mean - _Z * error, low), np.where(varies, mean + _Z * error, high)
     elif varies.any():
