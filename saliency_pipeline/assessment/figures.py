@@ -121,7 +121,15 @@ def _label_points(axes: Axes, points: Sequence[tuple[MethodResult, float]], colu
             va="center",
             fontsize=9.5,
             color=GRAY if method.floor else "black",
-            arrowprops={"arrowstyle": "-", "color": "#aab1bc", "linewidth": 0.7, "shrinkB": 4} if shift else None,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": "#aab1bc",
+                "linewidth": 0.7,
+                "shrinkB": 4,
+                "relpos": (int(side < 0), 0.5),
+            }
+            if shift
+            else None,
             **VERBATIM,
         )
 

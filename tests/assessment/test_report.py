@@ -16,10 +16,11 @@ from saliency_pipeline.assessment import report
 from saliency_pipeline.assessment.figures import curve_panels, quality_and_cost
 from saliency_pipeline.assessment.measured import Measured
 from saliency_pipeline.assessment.report import Pictures, write_report
-from saliency_pipeline.assessment.results import Results
+from saliency_pipeline.assessment.results import Results, write_results
 from saliency_pipeline.assessment.summary import summarize
 from saliency_pipeline.figures.pictures import jpeg
 from saliency_pipeline.figures.plotting import BLUE
+from saliency_pipeline.serialization import from_json
 from tests.assessment.made_up import METHODS, Deletion, assessed, measured, random_assessment
 from tests.comparison.test_report import MEASURE
 from tests.gallery.test_page import Page
@@ -41,7 +42,9 @@ def hostile() -> Measured:
     values["layercam"]["srg"] = values["gradcam:relu=true"]["srg"] + np.linspace(-0.011, 0.01, 60)
     methods = tuple(replace(each, cost=None) if each.name == "given" else each for each in source.methods)
     keys = [f"{HOSTILE}/{key}" for key in source.keys]
-    return replace(source, values=values, keys=keys, methods=methods, about={"facts": {"Network": HOSTILE}})
+    return replace(
+        source, values=values, keys=keys, methods=methods, about={"facts": [["Network", HOSTILE], ["Layer", "layer4"]]}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -145,8 +148,13 @@ def test_best_and_worst_images_have_pictures_where_there_are_any(page: Page) -> 
 
 
 @pytest.mark.usefixtures("page")
-def test_the_same_results_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    write_report(tmp_path, summarize(hostile()), pictures)
+def test_results_that_are_read_back_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    source = hostile()
+    write_results(tmp_path, summarize(source), source)
+    stored = json.loads((tmp_path / "assess.json").read_text())
+    (tmp_path / "assess.json").unlink()
+    (tmp_path / "per-image.csv").unlink()
+    write_report(tmp_path, from_json(Results, stored), pictures)
     files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.*"))
     assert len(files) == 5
     for name in files:
