@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from typing import Protocol, TypeVar, cast
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -134,8 +135,19 @@ class Inquiry:
 
 
 def enlarged(maps: torch.Tensor, size: int) -> torch.Tensor:
-    """Maps (B, h, w) enlarged bilinearly to (B, size, size) float32; smaller ones of larger maps are means of areas."""
-    values = maps[:, None].float()
-    if max(values.shape[2:]) > size:
-        return interpolate(values, (size, size), mode="area")[:, 0]
-    return interpolate(values, (size, size), mode="bilinear", align_corners=False)[:, 0]
+    """Maps (B, h, w) enlarged bilinearly to (B, size, size) float32; smaller ones of larger maps are means of areas.
+
+    Half-pixel centers. A constant map remains constant, so that rounding does not rank its pixels.
+    """
+    values = maps.float()
+    if max(values.shape[1:]) > size:
+        result = interpolate(values[:, None], (size, size), mode="area")[:, 0]
+    else:
+        # four times as fast as torch
+        pixels = np.empty((len(values), size, size), np.float32)
+        for each, target in zip(values.numpy(), pixels, strict=True):
+            cv2.resize(each, (size, size), dst=target, interpolation=cv2.INTER_LINEAR)
+        result = torch.from_numpy(pixels)
+    constant = values.amin((1, 2)) == values.amax((1, 2))
+    result[constant] = values[constant][:, :1, :1]
+    return result

@@ -5,12 +5,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from saliency_pipeline.assessment.metrics import randomization, robustness
+from saliency_pipeline.assessment.metrics import concentration, localization, randomization, robustness
 from saliency_pipeline.assessment.metrics.metric import Metric
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.parameters import with_parameters
 
 _KINDS: tuple[type[Metric], ...] = (
+    localization.PointingGame,
+    localization.EnergyPointingGame,
+    localization.Localization,
+    localization.RelevanceRankAccuracy,
+    concentration.Sparseness,
+    concentration.Complexity,
+    concentration.Mass,
     robustness.MaxSensitivity,
     robustness.Infidelity,
     randomization.ParameterRandomization,
