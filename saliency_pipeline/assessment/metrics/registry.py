@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from saliency_pipeline.assessment.metrics.drops import Adcc, AverageDrop
+from saliency_pipeline.assessment.metrics.imputation import Road
 from saliency_pipeline.assessment.metrics.metric import Metric
+from saliency_pipeline.assessment.metrics.perturbation import Deletion, Insertion, SymmetricRelevanceGain
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.parameters import with_parameters
 
-_KINDS: tuple[type[Metric], ...] = ()
+_KINDS: tuple[type[Metric], ...] = (Deletion, Insertion, SymmetricRelevanceGain, Road, AverageDrop, Adcc)
 
 METRICS = {kind.name: kind for kind in _KINDS}
 """In the order of the report."""
