@@ -16,6 +16,7 @@ LAYERS = (
     "settings",
     "parameters",
     "documents",
+    "serialization",
     "signatures",
     "home",
     "locks",

@@ -25,7 +25,6 @@ from saliency_pipeline.comparison.plan_file import chosen_before, described, rec
 from saliency_pipeline.comparison.pretraining import pretrained, unequal_starts
 from saliency_pipeline.comparison.results import ClassMaps, Duplicates, Look
 from saliency_pipeline.comparison.runs import is_finished
-from saliency_pipeline.comparison.serialization import from_json
 from saliency_pipeline.comparison.stages import Trained, train_repeats
 from saliency_pipeline.comparison.summaries import mean_starts
 from saliency_pipeline.comparison.tuning import chosen_rates, diverged_rates, tuning_tasks
@@ -36,6 +35,7 @@ from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.serialization import from_json
 from saliency_pipeline.shards.flagged import flagged_shares
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.subsets.group_by import anchored

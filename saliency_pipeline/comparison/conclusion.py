@@ -11,7 +11,8 @@ from saliency_pipeline.comparison.attribution import attribution, other_differen
 from saliency_pipeline.comparison.results import ContrastResult, MeasureResult, Results, SettingResult, Verdict
 from saliency_pipeline.comparison.rules import AREA, FINAL, MEASURES, SPEED
 from saliency_pipeline.comparison.verdicts import FASTER, LEAK, PRIMARY, SLOWER, WITHHELD
-from saliency_pipeline.comparison.wording import p_value, points, unsigned, whole_share
+from saliency_pipeline.comparison.wording import points, unsigned, whole_share
+from saliency_pipeline.figures.pages import p_value
 from saliency_pipeline.statistics.contrast import (
     ALPHA,
     BETTER,

@@ -19,12 +19,11 @@ from matplotlib.ticker import FuncFormatter
 
 from saliency_pipeline.comparison.arms import CONTROL, REFERENCE
 from saliency_pipeline.comparison.results import Results, SettingResult, Threshold
-from saliency_pipeline.figures.plotting import FEW_POINTS, GRAY, VERBATIM, epoch_axis, frame, label_text, new_figure
+from saliency_pipeline.figures.plotting import FEW_POINTS, GRAY, VERBATIM, epoch_axis, frame, new_figure, shortened
 from saliency_pipeline.statistics.speed import THRESHOLD_SHARE
 
 WIDTH = 7.6
 """Inches."""
-LONGEST_NAME = 28
 
 # Okabe and Ito's palette, distinguishable by color-blind readers; its black is the reference's
 _CANDIDATES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -176,19 +175,6 @@ def legend(figure: Figure, results: Results, names: Sequence[str], *, markers: b
     )
     for entry, text in zip(entries.get_texts(), texts, strict=True):
         entry.set(text=text, **VERBATIM)
-
-
-def shortened(name: str, longest: int = LONGEST_NAME) -> str:
-    """A name in one line, without its middle if it is long: the end distinguishes the controls of a candidate.
-
-    >>> shortened("a-candidate-with-a-long-name-mismatched", 24)
-    'a-candidat…me-mismatched'
-    """
-    text = label_text(name, 1000)
-    if len(text) <= longest:
-        return text
-    end = 3 * (longest - 1) // 5
-    return f"{text[: longest - 1 - end]}…{text[len(text) - end :]}"
 
 
 def in_percent(value: float, _: int | None = None) -> str:

@@ -28,14 +28,15 @@ from saliency_pipeline.comparison.output import (
 )
 from saliency_pipeline.comparison.overall import Finished, overall
 from saliency_pipeline.comparison.overall_results import OverallResults
-from saliency_pipeline.comparison.report import PAGE, PICTURES, TABLE
+from saliency_pipeline.comparison.report import PAGE, TABLE
 from saliency_pipeline.comparison.results import Results
-from saliency_pipeline.comparison.serialization import to_json
 from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import OptionError, SalpipeError
+from saliency_pipeline.figures.plotting import PICTURES
 from saliency_pipeline.folders import FolderLock, make_output, make_subfolder
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.recognition import COMPARISON, SHARDS, is_shards, recognize
+from saliency_pipeline.serialization import to_json
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 

@@ -10,14 +10,25 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from saliency_pipeline.comparison.curves import LONGEST_NAME, in_epochs, in_points, sheet
+from saliency_pipeline.comparison.curves import in_epochs, in_points, sheet
 from saliency_pipeline.comparison.overall import MEASURES, probability
 from saliency_pipeline.comparison.overall_results import OverallResults
-from saliency_pipeline.comparison.report import PAGE, PICTURES, TABLE, picture_of
+from saliency_pipeline.comparison.report import PAGE, TABLE
 from saliency_pipeline.comparison.rules import SPEED
 from saliency_pipeline.comparison.wording import FILTERS, difference
 from saliency_pipeline.figures import pages
-from saliency_pipeline.figures.plotting import BLUE, GRAY, ORANGE, ROPE, VERBATIM, frame, label_text
+from saliency_pipeline.figures.plotting import (
+    BLUE,
+    GRAY,
+    LONGEST_NAME,
+    ORANGE,
+    PICTURES,
+    ROPE,
+    VERBATIM,
+    frame,
+    label_text,
+    picture_of,
+)
 from saliency_pipeline.folders import make_output, make_subfolder
 from saliency_pipeline.tables import write_table
 from saliency_pipeline.temporaries import remove_stale_temporaries

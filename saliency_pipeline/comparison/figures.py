@@ -28,14 +28,13 @@ from saliency_pipeline.comparison.curves import (
     legend,
     overfit_gap,
     sheet,
-    shortened,
     shown,
     styles,
 )
 from saliency_pipeline.comparison.results import ContrastResult, Results, SettingResult
 from saliency_pipeline.comparison.rules import SPEED
 from saliency_pipeline.evaluation.figures import show_matrix
-from saliency_pipeline.figures.plotting import GRAY, ROPE, VERBATIM, epoch_axis, frame, new_figure
+from saliency_pipeline.figures.plotting import GRAY, ROPE, VERBATIM, epoch_axis, frame, new_figure, shortened
 from saliency_pipeline.statistics.confusion import excerpt, from_json
 
 MEASURES: tuple[tuple[str, str, Callable[[float, int | None], str]], ...] = (

@@ -24,12 +24,12 @@ from saliency_pipeline.comparison.plan_file import PLAN
 from saliency_pipeline.comparison.results import Duplicates
 from saliency_pipeline.comparison.rules import FINAL, Primary, Rules
 from saliency_pipeline.comparison.runs import Run, read_run
-from saliency_pipeline.comparison.serialization import MismatchError, from_json
 from saliency_pipeline.comparison.summaries import mean_starts
 from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.serialization import MismatchError, from_json
 from saliency_pipeline.training.runlog import PROVENANCE
 
 SETTING = "all images"

@@ -17,7 +17,6 @@ from saliency_pipeline.comparison.overall_results import FORMAT_VERSION as OVERA
 from saliency_pipeline.comparison.overall_results import OverallResults
 from saliency_pipeline.comparison.report import Pictures, write_report
 from saliency_pipeline.comparison.results import FORMAT, FORMAT_VERSION, Results
-from saliency_pipeline.comparison.serialization import MismatchError, from_json, to_json
 from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import SalpipeError
@@ -25,6 +24,7 @@ from saliency_pipeline.figures.pictures import jpeg
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.saliency.render import overlay
+from saliency_pipeline.serialization import MismatchError, from_json, to_json
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from saliency_pipeline.comparison.plan import RUNS, Plan
 from saliency_pipeline.comparison.rules import Primary
-from saliency_pipeline.comparison.serialization import MismatchError, from_json
 from saliency_pipeline.documents import DocumentError, read_json
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.files import write_atomically
+from saliency_pipeline.serialization import MismatchError, from_json
 from saliency_pipeline.text import plural
 from saliency_pipeline.training.config import option
 from saliency_pipeline.training.runlog import SUMMARY

@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from saliency_pipeline.comparison.costs import Costs
 from saliency_pipeline.comparison.curves import threshold_kind
 from saliency_pipeline.comparison.figures import BY_SETTING, FIGURES, by_setting
@@ -18,12 +16,12 @@ from saliency_pipeline.comparison.rules import SPEED
 from saliency_pipeline.comparison.wording import FILTERS
 from saliency_pipeline.figures import pages
 from saliency_pipeline.figures.pictures import data_uri
-from saliency_pipeline.figures.plotting import write_png, write_svg
+from saliency_pipeline.figures.plotting import PICTURES, picture_of
 from saliency_pipeline.folders import make_output, make_subfolder
 from saliency_pipeline.tables import write_table
 from saliency_pipeline.temporaries import remove_stale_temporaries
 
-PAGE, TABLE, PICTURES = "report.html", "results.csv", "figures"
+PAGE, TABLE = "report.html", "results.csv"
 Pictures = Callable[[str], tuple[bytes, bytes] | None]
 """Photo and overlay of an image by its key, as JPEG files; None where they are not available."""
 
@@ -97,17 +95,6 @@ def write_report(folder: Path, results: Results, costs: Costs, pictures: Picture
         maps=_maps(results.maps),
         starts=[(name, start) for name, start in results.starts.items() if start],
     )
-
-
-def picture_of(folder: Path, name: str, figure: Figure | None) -> str | None:
-    """Write a figure as PNG and SVG, and return the SVG as a data URI; without a figure, remove older files."""
-    paths = [folder / PICTURES / f"{name}.{ending}" for ending in ("png", "svg")]
-    if figure is None:
-        for path in paths:
-            path.unlink(missing_ok=True)
-        return None
-    write_png(figure, paths[0])
-    return data_uri(write_svg(figure, paths[1]), "svg+xml")
 
 
 def _example(example: Disagreement, pictures: Pictures) -> dict[str, Any]:

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from saliency_pipeline.comparison.results import Start
-from saliency_pipeline.comparison.serialization import from_json
 from saliency_pipeline.documents import parse_json, read_object, read_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation.evaluate import PREDICTIONS
 from saliency_pipeline.recognition import RUN, recognize
+from saliency_pipeline.serialization import from_json
 from saliency_pipeline.tables import read_table
 from saliency_pipeline.training.checkpoint import COLUMNS, TOP5
 from saliency_pipeline.training.config import TrainConfig

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-NONE = "–"
-"""Shown where a value does not exist."""
+from saliency_pipeline.figures.pages import NONE
 
 
 def points(value: float | None) -> str:
@@ -63,15 +62,6 @@ def whole_share(value: float | None) -> str:
     if value is None:
         return NONE
     return "<1" if 0 < value < 0.005 else ">99" if 0.995 < value < 1 else f"{100 * value:.0f}"
-
-
-def p_value(value: float | None) -> str:
-    """A p value with three decimals; none is 0.
-
-    >>> p_value(0.0321), p_value(1e-9), p_value(1.0)
-    ('0.032', '< 0.001', '1')
-    """
-    return NONE if value is None else "< 0.001" if value < 0.001 else "1" if value == 1 else f"{value:.3f}"
 
 
 def level(value: float | None) -> str:
@@ -152,7 +142,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "share": share,
     "percent": percent,
     "whole": whole_share,
-    "p": p_value,
     "level": level,
     "duration": duration,
     "distance": distance,

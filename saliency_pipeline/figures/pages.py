@@ -15,11 +15,14 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.text import plural
 
+NONE = "–"
+"""Shown where a value does not exist."""
+
 
 def environment(package: str, filters: Mapping[str, Callable[..., Any]] | None = None) -> Environment:
     """Environment of a package's templates, which may extend those of this package; values are escaped.
 
-    There are the filters `plural` (3 groups) and `thousands` (1,200) besides those passed.
+    There are the filters `plural` (3 groups), `thousands` (1,200) and `p` (< 0.001) besides those passed.
     """
 
     def source(name: str) -> str | None:
@@ -33,7 +36,7 @@ def environment(package: str, filters: Mapping[str, Callable[..., Any]] | None =
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"plural": plural, "thousands": "{:,}".format} | dict(filters or {})
+    templates.filters |= {"plural": plural, "thousands": "{:,}".format, "p": p_value} | dict(filters or {})
     return templates
 
 
@@ -46,3 +49,12 @@ def write_page(path: Path, templates: Environment, name: str, **values: object) 
     # names in other people's files may hold what UTF-8 cannot encode
     write_atomically(path, templates.get_template(name).render(**values).encode("utf-8", "replace"))
     return path
+
+
+def p_value(value: float | None) -> str:
+    """A p value with three decimals; none is 0.
+
+    >>> p_value(0.0321), p_value(1e-9), p_value(1.0)
+    ('0.032', '< 0.001', '1')
+    """
+    return NONE if value is None else "< 0.001" if value < 0.001 else "1" if value == 1 else f"{value:.3f}"

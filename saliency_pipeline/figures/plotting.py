@@ -20,6 +20,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
+from saliency_pipeline.figures.pictures import data_uri
 from saliency_pipeline.files import write_atomically
 
 # of Okabe and Ito's palette, distinguishable by color-blind readers and in gray
@@ -37,6 +38,12 @@ VERBATIM: dict[str, Any] = {"parse_math": False, "usetex": False, "fontfamily": 
 
 FEW_POINTS = 12
 """Maximum number of points for which a line has markers."""
+
+LONGEST_NAME = 28
+"""Maximum number of characters of a name in a figure."""
+
+PICTURES = "figures"
+"""Folder of a report's figures."""
 
 _DPI = 200
 _MISSING = "\N{WHITE SQUARE}"
@@ -78,6 +85,19 @@ def label_text(text: str, longest: int = 80) -> str:
     return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
 
 
+def shortened(name: str, longest: int = LONGEST_NAME) -> str:
+    """A name in one line, without its middle if it is long: the ends of long names often distinguish them.
+
+    >>> shortened("a-candidate-with-a-long-name-mismatched", 24)
+    'a-candidat…me-mismatched'
+    """
+    text = label_text(name, 1000)
+    if len(text) <= longest:
+        return text
+    end = 3 * (longest - 1) // 5
+    return f"{text[: longest - 1 - end]}…{text[len(text) - end :]}"
+
+
 def write_png(figure: Figure, path: Path, *, dpi: int = _DPI, tight: bool = False) -> None:
     """Write a figure as a PNG, atomically; `tight` crops or grows it to its content.
 
@@ -102,6 +122,26 @@ def write_svg(figure: Figure, path: Path) -> bytes:
         FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})  # type: ignore[no-untyped-call]
     write_atomically(path, text.getvalue())
     return text.getvalue().encode()
+
+
+def picture_of(folder: Path, name: str, figure: Figure | None) -> str | None:
+    """Write a figure of a report as PNG and SVG, and return the SVG as a data URI; without one, remove older files.
+
+    Args:
+        folder: folder of the report; the files are in its subfolder `PICTURES`.
+        name: name of the files, without an ending.
+        figure: the figure, or None.
+
+    Raises:
+        SalpipeError: a file cannot be written.
+    """
+    paths = [folder / PICTURES / f"{name}.{ending}" for ending in ("png", "svg")]
+    if figure is None:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        return None
+    write_png(figure, paths[0])
+    return data_uri(write_svg(figure, paths[1]), "svg+xml")
 
 
 @cache

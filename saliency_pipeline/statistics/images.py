@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from saliency_pipeline.statistics.power import LEVEL
 from saliency_pipeline.statistics.shares import wilson
+from saliency_pipeline.statistics.signs import sign_test
 
 Scores = npt.NDArray[np.float64]
 Right = npt.NDArray[np.bool_]
@@ -29,9 +29,7 @@ def mcnemar(first: Right, second: Right) -> tuple[int, int, float]:
     (0, 2, 0.5)
     """
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    if only_first + only_second == 0:
-        return 0, 0, 1.0
-    return only_first, only_second, float(stats.binomtest(only_first, only_first + only_second).pvalue)
+    return only_first, only_second, sign_test(only_first, only_second)
 
 
 def paired_bootstrap(first: Scores, second: Scores, *, seed: int = 0) -> tuple[float, float, float]:
@@ -58,11 +56,17 @@ def paired_bootstrap(first: Scores, second: Scores, *, seed: int = 0) -> tuple[f
     return mean, float(low), float(high)
 
 
-def constant_interval(mean: float, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of the mean difference if all `count` images have the same difference `mean`.
+def constant_interval(mean: float, count: int, lowest: float = -1.0, highest: float = 1.0) -> tuple[float, float]:
+    """Return the 95 % interval of the mean if all `count` images have the same value, such as the same difference.
 
-    The share of images with another difference has Wilson's score interval for 0 of N, from 0 to z² / (N + z²); the
-    interval of the mean lets that share differ as much as scores in [0, 1] can.
+    The share of images with another value has Wilson's score interval for 0 of N, from 0 to z² / (N + z²); the
+    interval of the mean lets that share be as far away as values can: differences of scores in [0, 1] by default.
+
+    Args:
+        mean: the value.
+        count: number of images, at least 1.
+        lowest: smallest possible value.
+        highest: greatest possible value.
     """
     others = float(wilson(0, count)[1])
-    return mean - others * (1 + mean), mean + others * (1 - mean)
+    return mean - others * (mean - lowest), mean + others * (highest - mean)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.statistics.power import ALPHA
 from saliency_pipeline.statistics.shares import wilson
+from saliency_pipeline.statistics.signs import sign_test
 
 Scores = npt.NDArray[np.float64]
 
@@ -85,12 +85,6 @@ def superiority(first: Scores, second: Scores, *, gamma: float = GAMMA, seed: in
         means = (counts[:, 1] / 2 + counts[:, 2]) / pairs
         low, high = (float(end) for end in np.percentile(means, [100 * ALPHA / 2, 100 * (1 - ALPHA / 2)]))
     word = NOT_SIGNIFICANT
-    if low > 0.5 and _sign_test(outcomes) < ALPHA:
+    if low > 0.5 and sign_test(int((outcomes == 1).sum()), int((outcomes == 0).sum())) < ALPHA:
         word = MEANINGFUL if high > gamma else SIGNIFICANT
     return Superiority(probability, low, high, word)
-
-
-def _sign_test(outcomes: Scores) -> float:
-    """Return the exact two-sided p of pairs won and lost, without ties."""
-    won, lost = int((outcomes == 1).sum()), int((outcomes == 0).sum())
-    return float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0

@@ -12,7 +12,7 @@ from saliency_pipeline.comparison.config import ComparisonConfig, Execution
 from saliency_pipeline.comparison.results import ClassMaps, Duplicates, Start, Tuning
 from saliency_pipeline.comparison.rules import FINAL, Primary, Rules
 from saliency_pipeline.comparison.runs import Predictions, Run
-from saliency_pipeline.comparison.serialization import from_json, to_json
+from saliency_pipeline.serialization import from_json, to_json
 from saliency_pipeline.settings import settings_of
 from saliency_pipeline.training.config import TrainConfig
 

@@ -15,7 +15,7 @@ from saliency_pipeline.comparison import report
 from saliency_pipeline.comparison.costs import Costs
 from saliency_pipeline.comparison.report import write_report
 from saliency_pipeline.comparison.results import Results
-from saliency_pipeline.comparison.serialization import from_json
+from saliency_pipeline.serialization import from_json
 from saliency_pipeline.statistics.confusion import count_pairs, to_json
 from saliency_pipeline.statistics.contrast import evaluate, verdict
 from saliency_pipeline.statistics.multiplicity import holm

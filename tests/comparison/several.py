@@ -10,7 +10,7 @@ import numpy as np
 
 from saliency_pipeline.comparison.overall import Finished, overall
 from saliency_pipeline.comparison.results import Results
-from saliency_pipeline.comparison.serialization import from_json, to_json
+from saliency_pipeline.serialization import from_json, to_json
 from saliency_pipeline.statistics.contrast import evaluate
 
 ARMS = (

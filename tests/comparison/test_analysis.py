@@ -9,7 +9,7 @@ import pytest
 from saliency_pipeline.comparison.costs import Costs
 from saliency_pipeline.comparison.report import write_report
 from saliency_pipeline.comparison.results import Results
-from saliency_pipeline.comparison.serialization import from_json
+from saliency_pipeline.serialization import from_json
 from tests.comparison.examples import CLASSES, IMAGES, analyzed, arms, primary, results, rules, runs
 from tests.gallery.test_page import Page
 

@@ -18,8 +18,8 @@ from saliency_pipeline.comparison.arms import Arm, choose_arms
 from saliency_pipeline.comparison.compare import compare, plan_only
 from saliency_pipeline.comparison.finished_runs import compare_runs
 from saliency_pipeline.comparison.output import rebuild
-from saliency_pipeline.comparison.serialization import to_json
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
+from saliency_pipeline.serialization import to_json
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train
 from tests.comparison.examples import settings

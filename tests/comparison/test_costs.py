@@ -7,7 +7,7 @@ import pytest
 
 from saliency_pipeline.comparison.arms import Arm
 from saliency_pipeline.comparison.costs import MapCosts, measure_costs
-from saliency_pipeline.comparison.serialization import to_json
+from saliency_pipeline.serialization import to_json
 from saliency_pipeline.training.config import TrainConfig
 from tests.comparison.examples import runs
 

@@ -17,9 +17,9 @@ from saliency_pipeline.comparison.datasets import (
     rebuild_overall,
 )
 from saliency_pipeline.comparison.output import Comparison, is_overall, refuse_output
-from saliency_pipeline.comparison.serialization import to_json
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.recognition import COMPARISON, SHARDS
+from saliency_pipeline.serialization import to_json
 from saliency_pipeline.shards.reader import ShardFolder
 from tests.comparison.examples import settings
 from tests.comparison.several import results, write

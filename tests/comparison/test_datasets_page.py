@@ -10,7 +10,7 @@ from saliency_pipeline.comparison.datasets_page import forest, write_page
 from saliency_pipeline.comparison.overall import Finished, overall
 from saliency_pipeline.comparison.overall_results import OverallResults
 from saliency_pipeline.comparison.results import Results
-from saliency_pipeline.comparison.serialization import from_json
+from saliency_pipeline.serialization import from_json
 from tests.comparison.several import finished, over, results
 from tests.gallery.test_page import EVIL, Page
 

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from saliency_pipeline.comparison import report
 from saliency_pipeline.comparison.figures import FIGURES, ReportFigure
 from saliency_pipeline.comparison.results import Results
-from saliency_pipeline.comparison.serialization import from_json
 from saliency_pipeline.figures.plotting import new_figure
+from saliency_pipeline.serialization import from_json
 from tests.comparison.pages import ARMS, CLASSES, results, without_figures, written
 
 EFFECT = {"half": 0.04}

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from saliency_pipeline.comparison.finished_runs import compare_runs
-from saliency_pipeline.comparison.serialization import to_json
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.serialization import to_json
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train
 from tests.evaluation.runs import Notes

@@ -8,8 +8,8 @@ import pytest
 
 from saliency_pipeline.comparison.arms import Arm
 from saliency_pipeline.comparison.compare import compare, plan_only
-from saliency_pipeline.comparison.serialization import to_json
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
+from saliency_pipeline.serialization import to_json
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.data import groups
 from tests.comparison.examples import settings

@@ -13,7 +13,7 @@ from scipy import stats
 
 from saliency_pipeline.comparison.overall import Finished, estimate_of, overall, why_left_out
 from saliency_pipeline.comparison.results import ContrastResult, Results
-from saliency_pipeline.comparison.serialization import from_json, to_json
+from saliency_pipeline.serialization import from_json, to_json
 from saliency_pipeline.statistics.hierarchy import Estimate, hierarchy
 from saliency_pipeline.statistics.power import standard_error
 from tests.comparison.several import LOOK, finished, over, results

@@ -14,9 +14,9 @@ from saliency_pipeline.comparison.arms import Arm, choose_arms
 from saliency_pipeline.comparison.compare import compare, plan_only
 from saliency_pipeline.comparison.config import ComparisonConfig
 from saliency_pipeline.comparison.output import Comparison
-from saliency_pipeline.comparison.serialization import to_json
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.serialization import to_json
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from tests.comparison.examples import settings

@@ -13,7 +13,7 @@ from saliency_pipeline.comparison.costs import Costs
 from saliency_pipeline.comparison.figures import FIGURES
 from saliency_pipeline.comparison.report import write_report
 from saliency_pipeline.comparison.results import Results
-from saliency_pipeline.comparison.serialization import from_json
+from saliency_pipeline.serialization import from_json
 from tests.comparison.pages import ARMS, CLASSES, results, without_figures, written
 from tests.gallery.test_page import Page
 from tests.gallery.test_show import CHROMIUM

@@ -11,8 +11,8 @@ from saliency_pipeline.comparison.output import rebuild
 from saliency_pipeline.comparison.plan import Task
 from saliency_pipeline.comparison.plan_file import PLAN, chosen_before
 from saliency_pipeline.comparison.runs import is_finished, read_run
-from saliency_pipeline.comparison.serialization import to_json
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.serialization import to_json
 from saliency_pipeline.training.checkpoint import COLUMNS
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.runlog import METRICS, PROVENANCE, SUMMARY, VALIDATION

@@ -7,8 +7,8 @@ import pytest
 
 from saliency_pipeline.comparison.arms import Arm
 from saliency_pipeline.comparison.compare import compare, plan_only
-from saliency_pipeline.comparison.serialization import to_json
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.serialization import to_json
 from saliency_pipeline.training.config import TrainConfig
 from tests.comparison.examples import settings
 from tests.comparison.pretended import Pretended

@@ -62,7 +62,7 @@ class Adcc(Metric):
 
     ADCC = 3 / (1 / coherency + 1 / (1 - complexity) + 1 / (1 - average drop)), 0 where one of the three is 0.
 
-    - Coherency is (1 + r) / 2 with Pearson's correlation r of m and m', where m is the mask of `AverageDrop` and m' that
+    - Coherency is (1 + r) / 2, r Pearson's correlation of m and m', where m is the mask of `AverageDrop` and m' that
       from the map of the masked frame, by the same method for the same class; 0 where one of them is constant.
     - Complexity is the mean of m: not the metric `complexity`, which is an entropy.
 

@@ -5,14 +5,23 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from saliency_pipeline.assessment.metrics.drops import Adcc, AverageDrop
-from saliency_pipeline.assessment.metrics.imputation import Road
+from saliency_pipeline.assessment.metrics import drops, imputation, perturbation, randomization, robustness
 from saliency_pipeline.assessment.metrics.metric import Metric
-from saliency_pipeline.assessment.metrics.perturbation import Deletion, Insertion, SymmetricRelevanceGain
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.parameters import with_parameters
 
-_KINDS: tuple[type[Metric], ...] = (Deletion, Insertion, SymmetricRelevanceGain, Road, AverageDrop, Adcc)
+_KINDS: tuple[type[Metric], ...] = (
+    perturbation.Deletion,
+    perturbation.Insertion,
+    perturbation.SymmetricRelevanceGain,
+    imputation.Road,
+    drops.AverageDrop,
+    drops.Adcc,
+    robustness.MaxSensitivity,
+    robustness.Infidelity,
+    randomization.ParameterRandomization,
+    randomization.EfficientRandomization,
+)
 
 METRICS = {kind.name: kind for kind in _KINDS}
 """In the order of the report."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from saliency_pipeline.comparison.results import Results
-from saliency_pipeline.comparison.serialization import MismatchError, from_json, to_json
+from saliency_pipeline.serialization import MismatchError, from_json, to_json
 from tests.comparison import pages
 
 

@@ -48,7 +48,7 @@ def from_json(kind: type[T], value: object) -> T:
     (Interval(low=0.5, high=None), {'low': 0.5, 'high': None})
     >>> from_json(Interval, {"low": "0.5"})
     Traceback (most recent call last):
-    saliency_pipeline.comparison.serialization.MismatchError: low: not a number
+    saliency_pipeline.serialization.MismatchError: low: not a number
     """
     read: T = _read(kind, value, "")
     return read
