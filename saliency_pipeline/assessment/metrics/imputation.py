@@ -69,32 +69,32 @@ class Road(Metric):
 
     def values(self, ask: Inquiry) -> Values:
         noise = ask.batch.once(("road", self.seed), lambda: _noise(ask.batch, self.seed))
-        frames = np.empty((2 * self.levels, *ask.batch.frames.shape), np.uint8)
-        for image in range(len(ask)):
-            missing = self._missing(ask.order[image])
-            frames[:, image] = _noisy(ask.batch.frames[image], missing, noise[image])
-        scores = np.stack([ask.batch.scores(level) for level in frames], 1)
-        morf, lerf = scores[:, : self.levels], scores[:, self.levels :]
+        count = ask.batch.size**2
+        removed = [min(round(count * share), count - 1) for share in self.points("road-morf")]
+        spans = [slice(0, n) for n in removed] + [slice(count - n, count) for n in removed]
+        scores = []
+        # few at a time, so that the solver stays within the processor's cache
+        for part in (spans[start : start + 9] for start in range(0, len(spans), 9)):
+            frames = np.empty((len(part), *ask.batch.frames.shape), np.uint8)
+            for image in range(len(ask)):
+                missing = np.zeros((len(part), count), np.bool_)
+                for row, span in zip(missing, part, strict=True):
+                    row[ask.order[image, span]] = True
+                missing = missing.reshape(-1, ask.batch.size, ask.batch.size)
+                frames[:, image] = _noisy(ask.batch.frames[image], missing, noise[image])
+            scores += [ask.batch.scores(own) for own in frames]
+        morf, lerf = np.stack(scores[: self.levels], 1), np.stack(scores[self.levels :], 1)
         return {"road": (lerf - morf).mean(1) / 2, "road-morf": morf, "road-lerf": lerf}
 
-    def _missing(self, order: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Removed pixels (2 * levels, S, S) of one image: first those with the greatest values, then the least."""
-        side = round(len(order) ** 0.5)
-        missing = np.zeros((2, self.levels, len(order)), np.bool_)
-        for level in range(self.levels):
-            count = round(len(order) * (level + 1) / (self.levels + 1))
-            missing[0, level, order[:count]] = True
-            missing[1, level, order[len(order) - count :]] = True
-        return missing.reshape(-1, side, side)
 
-
-def imputed(frame: npt.ArrayLike, missing: npt.NDArray[np.bool_], tolerance: float = 0.5) -> torch.Tensor:
+def imputed(frame: npt.ArrayLike, missing: npt.NDArray[np.bool_], tolerance: float = 1.0) -> torch.Tensor:
     """Replace missing pixels by the weighted means of their eight neighbors, of which some may be missing themselves.
 
     The linear system, sum_j w_ij (x_i - x_j) = 0 for each missing pixel i with neighbors j inside the frame, is
     symmetric and positive definite, and solved without a matrix by conjugate gradients, preconditioned by a multigrid
-    V-cycle, for all levels and channels at once. It ends when no pixel has changed by more than the tolerance in an
-    iteration: each reduces the error to about a quarter.
+    V-cycle, for all levels and colors at once. It ends when no pixel has changed by more than the tolerance in an
+    iteration. Each reduces the error to about a quarter: on photographs of 224 pixels no pixel was off by more than 0.2
+    gray levels, by 0.01 on average, where the noise has a standard deviation of 2.55.
 
     Args:
         frame: (S, S, 3), 0 to 255.
@@ -157,34 +157,38 @@ def _solve(values: torch.Tensor, grids: list[_Grid], tolerance: float) -> torch.
     present = (diagonal > 0).to(values.dtype) - missing
     mean = (values * present).sum((2, 3), keepdim=True) / present.sum((2, 3), keepdim=True)
     x = torch.lerp(values, mean, missing)
-    residual = missing * (_neighbors(x) - diagonal * x)
+    residual = _image(x, grids[0])
     direction, before = torch.zeros_like(x), torch.ones_like(mean)
     tiny = torch.finfo(x.dtype).tiny
     for _ in range(100):
         preconditioned = _v_cycle(residual, grids)
         product = (residual * preconditioned).sum((2, 3), keepdim=True)
-        direction = torch.addcmul(preconditioned, direction, product / before.clamp(min=tiny))
-        image = missing * (diagonal * direction - _neighbors(direction))
-        length = product / (direction * image).sum((2, 3), keepdim=True).clamp(min=tiny)
+        direction = direction.mul_(product / before.clamp(min=tiny)).add_(preconditioned)
+        change = _image(direction, grids[0])
+        length = product / (direction * change).sum((2, 3), keepdim=True).neg_().clamp(min=tiny)
+        residual.addcmul_(change, length)
         step = direction * length
         x += step
-        residual.addcmul_(image, length, value=-1)
         before = product
         if step.abs_().max() <= tolerance:
             break
     return x
 
 
+def _image(x: torch.Tensor, grid: _Grid) -> torch.Tensor:
+    """The negative of the system's matrix times x, at unknown pixels."""
+    return _neighbors(x).addcmul_(grid.diagonal, x, value=-1).mul_(grid.missing)
+
+
 def _v_cycle(residual: torch.Tensor, grids: list[_Grid]) -> torch.Tensor:
-    """An approximate solution for a residual, 0 at known pixels: Jacobi sweeps on each grid, symmetric as a whole."""
-    missing, diagonal, inverse = grids[0]
-    x = _sweeps(inverse * residual, residual, inverse, 1 if len(grids) > 1 else 12)
-    if len(grids) == 1:
+    """An approximate solution for a residual, 0 at present pixels: Jacobi sweeps on each grid, symmetric as a whole."""
+    grid, coarser = grids[0], grids[1:]
+    x = _sweeps(grid.inverse * residual, residual, grid.inverse, 1 if coarser else 12)
+    if not coarser:
         return x
-    remaining = missing * (residual + _neighbors(x) - diagonal * x)
-    coarse = _v_cycle(4 * avg_pool2d(remaining, 2), grids[1:])
-    x = torch.addcmul(x, missing, interpolate(coarse, scale_factor=2.0, mode="nearest"))
-    return _sweeps(x, residual, inverse, 2)
+    coarse = _v_cycle(avg_pool2d(_image(x, grid).add_(residual), 2, divisor_override=1), coarser)
+    x.addcmul_(grid.missing, interpolate(coarse, scale_factor=2.0, mode="nearest"))
+    return _sweeps(x, residual, grid.inverse, 2)
 
 
 def _sweeps(x: torch.Tensor, residual: torch.Tensor, inverse: torch.Tensor, count: int) -> torch.Tensor:
