@@ -186,6 +186,8 @@ def _of_finished(
 
 
 def _echo_verdict(comparison: Comparison, as_json: bool) -> None:
+    from saliency_pipeline.assessment.wording import number
+
     verdict = comparison.results.verdict
     if as_json:
         counts = {name: getattr(comparison, name) for name in ("folder", "page", "runs", "failed")}
@@ -194,6 +196,8 @@ def _echo_verdict(comparison: Comparison, as_json: bool) -> None:
     echo(verdict.sentence)
     for line in verdict.details:
         echo(f"  {line}")
+    for row in getattr(comparison.results, "quality", None) or ():
+        echo(f"  maps: {row.title} {number(row.mean)}, center-prior {number(row.floor)}")
     for warning in comparison.results.warnings:
         echo(f"  note: {shown(warning)}")
     echo(shown(comparison.page))

@@ -31,6 +31,7 @@ COMMANDS = {
     "inspect": ("saliency_pipeline.cli.inspect:command", "Summarize a folder of shards or one shard."),
     "verify": ("saliency_pipeline.cli.verify:command", "Check shards and list the damaged ones."),
     "show": ("saliency_pipeline.cli.show:command", "Render a gallery and a contact sheet of overlays."),
+    "assess": ("saliency_pipeline.cli.assess:command", "Measure the quality of maps and rank the methods."),
     "train": ("saliency_pipeline.cli.train:command", "Train a network on images with their saliency maps."),
     "compare": ("saliency_pipeline.cli.compare:command", "Compare networks trained with and without maps."),
     "evaluate": ("saliency_pipeline.cli.evaluate:command", "Evaluate a trained network on labeled images."),

@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from saliency_pipeline.assessment.config import AssessConfig as AssessConfig
+    from saliency_pipeline.assessment.run import assess as assess
     from saliency_pipeline.comparison.compare import compare as compare
     from saliency_pipeline.comparison.config import ComparisonConfig as ComparisonConfig
     from saliency_pipeline.comparison.config import Execution as Execution
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from saliency_pipeline.training.run import train as train
 
 _MODULES = {
+    "AssessConfig": "assessment.config",
     "ComparisonConfig": "comparison.config",
     "Execution": "comparison.config",
     "Explainer": "explanation.explain",
@@ -52,6 +55,7 @@ _MODULES = {
     "Selection": "subsets.selection",
     "ShardFolder": "shards.reader",
     "TrainConfig": "training.config",
+    "assess": "assessment.run",
     "audit": "gallery.audit",
     "compare": "comparison.compare",
     "compare_runs": "comparison.finished_runs",

@@ -49,7 +49,7 @@ class Measured:
         methods: the methods, those of the shards first.
         metrics: the metrics, in the order of the report.
         values: method to column to (N,) float64; NaN where undefined, as for images outside the sample.
-        curves: method to curve to (M, P) float64, for metrics that have curves.
+        curves: method to curve to (N, P) float64, for metrics that have curves; NaN for images without one.
         about: shards, source model, settings, versions and durations; JSON-serializable.
         notes: what was left out, and why, one line each.
     """

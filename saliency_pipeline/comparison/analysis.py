@@ -23,6 +23,7 @@ from saliency_pipeline.comparison.results import (
     Duplicates,
     Images,
     LookResults,
+    MapQuality,
     PrimaryQuestion,
     Results,
     RunCounts,
@@ -51,6 +52,7 @@ class Context:
         maps: per class; None where its maps were not counted.
         starts: by arm, see `summaries.mean_starts`.
         tuning: learning rates that were chosen; None without tuning.
+        quality: of the maps; None where it was not measured.
     """
 
     about: Mapping[str, Any]
@@ -60,6 +62,7 @@ class Context:
     maps: tuple[ClassMaps, ...] | None = None
     starts: Mapping[str, Start | None] = field(default_factory=dict)
     tuning: Tuning | None = None
+    quality: tuple[MapQuality, ...] | None = None
 
 
 def analyze(

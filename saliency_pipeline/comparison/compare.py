@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from saliency_pipeline.comparison.analysis import Context, analyze
-from saliency_pipeline.comparison.arms import Arm
+from saliency_pipeline.comparison.arms import Arm, reads_maps
 from saliency_pipeline.comparison.config import ComparisonConfig, Execution
 from saliency_pipeline.comparison.costs import PlannedCosts, measure_costs, pretraining_costs
 from saliency_pipeline.comparison.estimate import Estimate, choose_shared_precision, estimate
@@ -23,7 +23,8 @@ from saliency_pipeline.comparison.output import (
 from saliency_pipeline.comparison.plan import Plan, Task, make_plan
 from saliency_pipeline.comparison.plan_file import chosen_before, described, record_look, store
 from saliency_pipeline.comparison.pretraining import pretrained, unequal_starts
-from saliency_pipeline.comparison.results import ClassMaps, Duplicates, Look
+from saliency_pipeline.comparison.quality import map_quality
+from saliency_pipeline.comparison.results import ClassMaps, Duplicates, Look, MapQuality
 from saliency_pipeline.comparison.runs import is_finished
 from saliency_pipeline.comparison.stages import Trained, train_repeats
 from saliency_pipeline.comparison.summaries import mean_starts
@@ -91,10 +92,12 @@ def compare(
         for task in plan.pretrainings()[:1]:
             find_groups(task.config, ShardFolder(task.shards), progress)
         trained, before = Trained(), 0
+        method = plan.shared.method if any(reads_maps(arm) for arm in plan.arms) else None
+        quality = map_quality(pairs, folder, method, execution.assess_images, progress)
         for look, until in enumerate(plan.config.look_repeats, 1):
             trained += train_repeats(plan, folder, range(before, until), execution, progress)
             before = until
-            comparison, made = _look(plan, folder, pairs, trained, groups, until)
+            comparison, made = _look(plan, folder, pairs, trained, groups, quality, until)
             if plan.config.looks > 1:
                 progress.note(_look_note(plan.config, look, until, made))
             if made and made[-1].decided:
@@ -128,7 +131,13 @@ def plan_only(
 
 
 def _look(
-    plan: Plan, folder: Path, pairs: ShardFolder, trained: Trained, groups: Groups, repeats: int
+    plan: Plan,
+    folder: Path,
+    pairs: ShardFolder,
+    trained: Trained,
+    groups: Groups,
+    quality: tuple[MapQuality, ...] | None,
+    repeats: int,
 ) -> tuple[Comparison, tuple[Look, ...]]:
     """Analyze the runs so far and write the results; also returns the looks that were made."""
     runs = trained.runs(folder)
@@ -150,6 +159,7 @@ def _look(
         None if maps is None else tuple(from_json(ClassMaps, row) for row in maps),
         mean_starts(runs),
         chosen_rates(trained.tasks, folder, plan.config.lrs),
+        quality,
     )
     results = analyze(runs, plan.arms, plan.settings, pairs.classes, rules=plan.rules, context=context)
     costs = PlannedCosts(

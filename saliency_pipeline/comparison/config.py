@@ -133,6 +133,13 @@ class Execution:
         "Address of the cluster's scheduler, such as tcp://10.0.0.1:8786.",
         default_text="a scheduler on this machine",
     )
+    assess_images: int = setting(
+        100,
+        "Images on which the maps themselves are measured, for the report: pointing game where there are boxes, and "
+        "SRG; 0 for no measurement.",
+        range=(0, 1 << 30),
+        metavar="N",
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)

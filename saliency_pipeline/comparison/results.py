@@ -69,6 +69,29 @@ class LookResults:
 
 
 @dataclass(frozen=True)
+class MapQuality:
+    """Quality of the maps that the arms read, in one metric of `salpipe assess`.
+
+    Attributes:
+        title: of the metric.
+        images: number of images.
+        mean: over images; None without values.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        floor: mean of center-prior, which looks at neither image nor network.
+        beats: whether the maps are better than that (sign test, p < 0.05); None where it is undefined.
+    """
+
+    title: str
+    images: int
+    mean: float | None
+    low: float | None
+    high: float | None
+    floor: float | None
+    beats: bool | None
+
+
+@dataclass(frozen=True)
 class RunCounts:
     """Number of finished runs, and of planned ones, None without a plan."""
 
@@ -370,6 +393,7 @@ class Results:
     settings: tuple[SettingResult, ...]
     warnings: tuple[str, ...]
     verdict: Verdict
+    quality: tuple[MapQuality, ...] | None = None
 
     def setting(self, name: str) -> SettingResult:
         """The data budget of a name; StopIteration where there is none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from saliency_pipeline.assessment.wording import number
 from saliency_pipeline.figures.pages import NONE
 
 
@@ -149,6 +150,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "tone": tone,
     "span": span,
     "chosen": chosen,
+    "quality": number,
 }
 """Filters of the page's template."""
 
