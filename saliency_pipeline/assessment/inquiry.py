@@ -114,7 +114,13 @@ class Inquiry:
     @cached_property
     def order(self) -> npt.NDArray[np.int64]:
         """Pixels (B, S * S) by falling value of the enlarged map, of equal ones the first in rows first."""
-        return torch.sort(self.enlarged.flatten(1), dim=1, descending=True, stable=True).indices.numpy()
+        # the bits of a float, as an integer, rise with it, those of a negative one fall; -0.0 + 0.0 is 0.0. With the
+        # pixel in the lower half no two keys are equal, so that the fastest sort is stable: NumPy's of integers
+        bits = (self.enlarged.flatten(1) + 0.0).numpy().view(np.int32)
+        keys = np.where(bits >= 0, ~bits, bits & np.int32(0x7FFFFFFF)).astype(np.int64) << 32
+        keys |= np.arange(keys.shape[1])
+        keys.sort(axis=1)
+        return keys & 0xFFFFFFFF
 
     @cached_property
     def mask(self) -> torch.Tensor:
