@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from saliency_pipeline.datasets.files.errors import file_errors_explained
 from saliency_pipeline.datasets.files.lines import Lines
 from saliency_pipeline.datasets.files.voc import CORNERS, MAX_XML_BYTES, objects, parse_annotation
+from saliency_pipeline.datasets.files.walk import files_below
 from saliency_pipeline.datasets.joining import join_names, unmatched
 from saliency_pipeline.documents import DocumentError, open_regular, read_json
 from saliency_pipeline.errors import SalpipeError
@@ -131,7 +132,7 @@ def _of_csv(path: Path) -> dict[str, _Annotated]:
     called = next((name for name in _NAMES if name in header), _NAMES[0])
     sized = "width" in header and "height" in header
     annotated: dict[str, _Annotated] = {}
-    relative = True
+    within, fractions = True, False
     for number, row in lines.rows(called, *CORNERS, *(("width", "height") if sized else ())):
         name, where = row[called].strip(), f"{shown(str(path))}:{number}"
         if not name:
@@ -140,8 +141,9 @@ def _of_csv(path: Path) -> dict[str, _Annotated]:
         size = _size(row["width"].strip(), row["height"].strip(), where) if sized else None
         own = annotated.setdefault(name, _Annotated(where, size))
         _add(own, _inclusive(corners, where), size, where)
-        relative = relative and all(0 <= float(corner) <= 1 for corner in corners)
-    if relative and annotated:
+        within = within and all(0 <= float(corner) <= 1 for corner in corners)
+        fractions = fractions or not all(float(corner).is_integer() for corner in corners)
+    if within and fractions:
         _fail(shown(str(path)), "all corners lie between 0 and 1; multiply them by the width and height in pixels")
     return annotated
 
@@ -153,17 +155,10 @@ def _head(lines: Lines) -> Iterator[tuple[int, str]]:
 
 
 def _of_folder(path: Path) -> Iterator[tuple[str, _Annotated]]:
-    def fail(error: OSError) -> NoReturn:
-        raise SalpipeError(f"{shown(str(error.filename))}: {error.strerror}; check its permissions") from None
-
     files = 0
-    for folder, below, names in os.walk(path, onerror=fail):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        for name in sorted(names):
-            if name.lower().endswith(".xml") and not name.startswith("."):
-                files += 1
-                file = Path(folder, name)
-                yield file.relative_to(path).with_suffix("").as_posix(), _of_xml(file)
+    for file, name in files_below(str(path), (".xml",)):
+        files += 1
+        yield name, _of_xml(Path(file))
     if not files:
         _fail(shown(str(path)), "no .xml file in this folder; give a .csv or .json file, or a folder of .xml files")
 

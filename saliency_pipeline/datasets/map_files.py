@@ -7,14 +7,14 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any
 
 from saliency_pipeline.datasets.box_files import refuse_regions
 from saliency_pipeline.datasets.files.errors import file_errors_explained
+from saliency_pipeline.datasets.files.walk import files_below
 from saliency_pipeline.datasets.joining import join_names, unmatched
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import sha256_of
-from saliency_pipeline.images.keys import key_part
 from saliency_pipeline.images.record import Catalogue, ImageRecord
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.text import plural, shown
@@ -29,7 +29,7 @@ def with_maps(catalogue: Catalogue, folder: str | os.PathLike[str], note: Callab
     """A catalogue whose records have the files of their maps: those of the same path without suffix.
 
     `masks/cat/1.png` is the map of `cat/1.jpg`, and so is `masks/1.png` if no other image is called 1; see
-    `joining.join_names`. No file is opened. Hidden files and links to folders are skipped.
+    `joining.join_names`. No file is opened. Hidden files are skipped.
 
     Args:
         catalogue: all images of a data set, before any are selected.
@@ -92,19 +92,8 @@ def _sha256(record: ImageRecord) -> str:
 
 def _files(top: str) -> dict[str, str]:
     """The files of maps in a folder, by their path in it without suffix."""
-
-    def fail(error: OSError) -> NoReturn:
-        raise SalpipeError(f"{shown(str(error.filename))}: {error.strerror}; give a folder of maps") from None
-
     paths: dict[str, str] = {}
-    for folder, below, names in os.walk(top, onerror=fail):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        for file in sorted(names):
-            name, suffix = os.path.splitext(file)
-            if suffix.lower() not in SUFFIXES or file.startswith("."):
-                continue
-            path = os.path.join(folder, file)
-            parts = os.path.relpath(os.path.join(folder, name), top).split(os.sep)
-            if (other := paths.setdefault("/".join(map(key_part, parts)), path)) != path:
-                raise SalpipeError(f"{shown(path)}: {shown(other)} is a map of the same image; leave one out")
+    for path, name in files_below(top, SUFFIXES):
+        if (other := paths.setdefault(name, path)) != path:
+            raise SalpipeError(f"{shown(path)}: {shown(other)} is a map of the same image; leave one out")
     return paths

@@ -106,10 +106,9 @@ def generate(
         reading: options for reading the data set.
         selection: classes, images and splits.
         grouping: treatment of duplicates and groups of images.
-        boxes: file of boxes of objects, CSV, COCO's JSON or PASCAL VOC's XML, or a folder of such XML files; the rows
-            that are used are part of the plan.
+        boxes: file of boxes of objects: CSV, COCO's JSON, PASCAL VOC's XML, or a folder of such XML files.
         maps_from: folder of maps or masks that were made elsewhere, gray PNG or 2-D NPY files that are called as the
-            images; stored as maps of the method `given`. Their contents are part of the plan.
+            images; stored as maps of the method `given`.
         jobs: worker processes; each gets its share of the cores.
         part: (I, N): write only every N-th shard from the I-th on, so that N runs, here or on other machines that
             share the folder, do the work between them. The last to finish writes the manifest.

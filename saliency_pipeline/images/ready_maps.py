@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from saliency_pipeline.documents import open_regular
+from saliency_pipeline.documents import DocumentError, open_regular, read_regular
 from saliency_pipeline.errors import BadImageError
 from saliency_pipeline.images.decode import DEFAULT_MAX_PIXELS, decode_gray
 from saliency_pipeline.images.fit import resized_size
@@ -115,12 +115,11 @@ def _means(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) -> n
 
 def _read_png(path: str, max_pixels: int) -> npt.NDArray[Any]:
     try:
-        with open(path, "rb", opener=open_regular) as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+        data = read_regular(path, MAX_FILE_BYTES)
+    except DocumentError as error:
+        raise BadImageError(str(error)) from None
     except OSError as error:
         raise BadImageError(f"cannot be read: {error.strerror}") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise BadImageError(f"more than {MAX_FILE_BYTES:,} bytes")
     values = decode_gray(data, max_pixels)
     _check_sides(*values.shape)
     return values
@@ -145,9 +144,12 @@ def _read_array(path: str, max_pixels: int) -> npt.NDArray[Any]:
                 )
             with DECODING.hold(shape[0] * shape[1]):
                 data = file.read(shape[0] * shape[1] * kind.itemsize)
+    except BadImageError:
+        raise
     except OSError as error:
         raise BadImageError(f"cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError, RecursionError, MemoryError):  # of NumPy, whose messages quote the file
+    # NumPy raises ValueError, TokenError, RecursionError and others for damaged headers
+    except Exception:
         raise BadImageError("no array in NPY format, or damaged") from None
     if len(data) < shape[0] * shape[1] * kind.itemsize:
         raise BadImageError("ends within its array")
