@@ -54,7 +54,7 @@ def with_maps(catalogue: Catalogue, folder: str | os.PathLike[str], note: Callab
     records = list(catalogue.records)
     for name, place in matches.items():
         records[place] = replace(records[place], map_path=paths[name])
-    lines = [f"{shown(top)}: maps of {plural(len(matches), 'image')}"]
+    lines = [f"{shown(top)}: maps of {plural(len(matches), 'image')}, each of the whole image"]
     if bare := [record.key for record in records if not record.map_path]:
         named = ", ".join(map(shown, bare[:3])) + (", ..." if len(bare) > 3 else "")
         lines.append(f"{plural(len(bare), 'image')} without one, whose maps are zeros ({named})")

@@ -25,7 +25,7 @@ def described_maps() -> dict[str, object]:
     return {
         "level": "image",
         "convention": "maps from elsewhere, divided by their maximum and resized by area to a quarter of the frame",
-        "paper": "",
+        "paper": "made elsewhere",
         "class_agnostic": True,
     }
 

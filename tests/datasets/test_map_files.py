@@ -31,10 +31,13 @@ def test_a_map_has_the_name_of_its_image_without_suffix(tmp_path):
     files(tmp_path / "masks", "cat/1.png", "dog/1.NPY", "2.npy", "README.txt", ".hidden.png", "stray.png")
     (tmp_path / "masks/loop").symlink_to(tmp_path / "masks")
     assert maps(tmp_path / "masks", notes) == {"cat/1.jpg": "cat/1.png", "dog/1.JPG": "dog/1.NPY", "cat/2.jpg": "2.npy"}
-    assert notes == [f"{tmp_path / 'masks'}: maps of 3 images; 1 file of no image: stray"]
+    assert notes == [f"{tmp_path / 'masks'}: maps of 3 images, each of the whole image; 1 file of no image: stray"]
     (tmp_path / "masks/2.npy").unlink()
     maps(tmp_path / "masks", notes)
-    assert "maps of 2 images; 1 image without one, whose maps are zeros (cat/2.jpg); 1 file" in notes[1]
+    assert (
+        "maps of 2 images, each of the whole image; 1 image without one, whose maps are zeros (cat/2.jpg); 1 file"
+        in notes[1]
+    )
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,20 @@ def test_boxes_are_turned_as_their_image_is(orientation: int, stated: str | None
     assert upright.sum() == upright[y0:y1, x0:x1].size
 
 
+@pytest.mark.parametrize("stated", ["40,30,5,3,19,9", "30,40,20,5,26,19", ",,5,3,19,9"])
+def test_boxes_of_a_turned_photograph_are_stored_upright(tmp_path: Path, stated: str) -> None:
+    (tmp_path / "images").mkdir()
+    image = Image.fromarray(np.zeros((30, 40), np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "images" / "1.jpg", exif=exif)
+    (tmp_path / "boxes.csv").write_text(f"width,height,xmin,ymin,xmax,ymax,file\n{stated},1.jpg\n")
+    run(tmp_path / "images", tmp_path / "shards", boxes=tmp_path / "boxes.csv")
+    (shard,) = shards(tmp_path / "shards")
+    assert shard.boxes(0).tolist() == [[20, 5, 27, 20]]
+    assert shard.read("source/size").tolist() == [[40, 30]]
+
+
 def test_boxes_of_the_upright_image_stay() -> None:
     record = ImageRecord("a", "a", boxes=((5, 3, 20, 10),), boxes_size=(30, 40))
     assert upright_boxes(record, Decoded(np.zeros((1, 1, 3), np.uint8), (40, 30), 6), check=True) == record.boxes
