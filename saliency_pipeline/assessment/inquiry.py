@@ -73,6 +73,12 @@ class ImageBatch:
         """S, side of the frame in pixels."""
         return int(self.frames.shape[1])
 
+    def part(self, rows: slice) -> ImageBatch:
+        """Some of the images, as a batch of their own."""
+        return ImageBatch(
+            self.keys[rows], self.frames[rows], self.targets[rows], self.labels[rows], self.boxes[rows], self.network
+        )
+
     def scores(self, frames: Pixels) -> npt.NDArray[np.float64]:
         """Softmax (B,) of each image's explained class for other frames (B, S, S, 3) uint8."""
         assert self.network is not None
