@@ -159,9 +159,7 @@ class Localization(Metric):
 
     name = "localization"
     columns = (Column("localization", "Localization (MaxBoxAccV2)", True),)
-    curves = (
-        Curve("localization-iou", "Localization by threshold", "threshold", "best intersection over union with a box"),
-    )
+    curves = (Curve("localization-iou", "Localization by threshold", "Threshold", "Best IoU with a box"),)
     needs_boxes = True
     definition = "mean over IoU 0.3, 0.5, 0.7 of the share of images with a component's box of that IoU, best threshold"
     paper = "Choe et al. 2020, arXiv:2007.04178"
