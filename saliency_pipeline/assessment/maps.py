@@ -88,7 +88,7 @@ class AssessedMaps:
 
     @property
     def computes_floors(self) -> bool:
-        """Whether frames are needed for maps that are not stored."""
+        """True if frames are needed for maps that are not stored."""
         return any(not method.stored for method in self.methods)
 
     def _targets(self, shard: Shard, rows: Positions) -> npt.NDArray[np.int64]:
