@@ -32,7 +32,7 @@ class AssessConfig:
         default_text="all but infidelity and max-sensitivity",
     )
     images: int = setting(
-        500,
+        200,
         "Images for metrics that need the network, sampled by a hash of their keys; metrics of maps alone take all.",
         range=(1, 1 << 30),
         metavar="N",

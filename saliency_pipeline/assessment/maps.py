@@ -98,13 +98,13 @@ class AssessedMaps:
 
 
 def explainable(methods: Sequence[Assessed], note: Callable[[str], None]) -> tuple[Method, ...]:
-    """The methods that can explain other frames; of maps from elsewhere nobody knows how."""
+    """The methods that can explain other frames: not maps from elsewhere, nor methods that are not installed here."""
     able: list[Method] = []
     for method in methods:
         try:
             able += find_methods([method.name])
-        except SalpipeError as error:
-            note(f"{method.name}: {error}")
+        except SalpipeError:
+            note(f"{method.name}: cannot explain changed frames here, so that metrics of these leave it out")
     return tuple(able)
 
 
