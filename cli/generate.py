@@ -46,6 +46,19 @@ def share(text: str) -> tuple[float, bool]:
 @output_option("Folder of the shards; run the same command again to resume an interrupted run.")
 @selection_options
 @setting_options(Grouping)
+@click.option(
+    "--boxes",
+    type=click.Path(exists=True, path_type=Path),
+    metavar="FILE|FOLDER",
+    help="Boxes of objects: a CSV file (file, xmin, ymin, xmax, ymax), a COCO file (JSON), or PASCAL VOC's XML files.",
+)
+@click.option(
+    "--maps-from",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Also store maps or masks that were made elsewhere, as method 'given': gray PNG or 2-D NPY files that are "
+    "called as the images.",
+)
 @setting_options(GenerateConfig)
 @click.option(
     "--jobs",
@@ -103,6 +116,7 @@ def command(
       salpipe generate patients -o shards --split 72/18/10 --group-by 'patient[0-9]+'
       salpipe generate imagenet -o shards --num-classes 100 --per-class 50 --dry-run
       salpipe generate ILSVRC2012_img_train.tar -o shards --classes 'n0208*' --classes tench
+      salpipe generate photos -o shards --boxes boxes.csv --maps-from masks
       salpipe generate photos -o shards --shards 3/16      (one task of a job array)
     """  # noqa: D301 - click reads \b
     config, grouping = take_settings(GenerateConfig, options), take_settings(Grouping, options)

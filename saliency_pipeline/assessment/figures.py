@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -38,6 +39,12 @@ class Box(NamedTuple):
         """True if the rectangles share a point."""
         return self.left < other.right and other.left < self.right and self.low < other.high and other.low < self.high
 
+    def within(self, other: Box) -> bool:
+        """True if the rectangle is a part of the other."""
+        return (
+            other.left <= self.left and self.right <= other.right and other.low <= self.low and self.high <= other.high
+        )
+
 
 def quality_and_cost(results: Results) -> Figure | None:
     """The headline's mean with its interval by forward passes per map; methods without a network are on the left."""
@@ -56,7 +63,8 @@ def quality_and_cost(results: Results) -> Figure | None:
     free = least / 8
     has_free = any(not method.cost for method in methods)
     left, right = (free / 1.7 if has_free else least / 2), most * max(3.0, (most / least) ** 0.22)
-    figure = new_figure(_WIDE, 4.9)
+    height = max(4.9, 0.9 + 0.7 * _LINE * len(methods))
+    figure = new_figure(_WIDE, height)
     axes: Axes = figure.subplots()
     axes.set_xscale("log")
     axes.set_xlim(left, right)
@@ -79,20 +87,20 @@ def quality_and_cost(results: Results) -> Figure | None:
         marker = "D" if method.floor else "o"
         options: dict[str, Any] = {"markersize": 6 if method.floor else 7.5, "markeredgecolor": color}
         axes.plot([x], _floats([estimate.mean]), marker, markerfacecolor=face, markeredgewidth=1.4, zorder=3, **options)
-    _label_points(axes, [(method, method.cost or free) for method in methods], column.name)
+    _label_points(axes, [(method, method.cost or free) for method in methods], column.name, height - 0.9)
     axes.set_xlabel("forward passes per map; a backward pass counts two")
     frame(axes, f"{column.title}, {'higher' if column.higher else 'lower'} is better")
     return figure
 
 
-def _label_points(axes: Axes, points: Sequence[tuple[MethodResult, float]], column: str) -> None:
-    """Name each point beside it, where its name covers no other name, point or interval."""
+def _label_points(axes: Axes, points: Sequence[tuple[MethodResult, float]], column: str, height: float) -> None:
+    """Name each point beside it, where its name covers no other name, point or interval; `height` is the panel's."""
     left, right = (math.log10(end) for end in axes.get_xlim())
     low, high = axes.get_ylim()
-    width, height = 9.2, 4.0
+    panel = Box(0.0, 0.0, 9.2, height)
 
     def inches(x: float, y: float) -> tuple[float, float]:
-        return (math.log10(x) - left) / (right - left) * width, (y - low) / (high - low) * height
+        return (math.log10(x) - left) / (right - left) * panel.right, (y - low) / (high - low) * height
 
     taken: list[Box] = []
     places = []
@@ -108,8 +116,7 @@ def _label_points(axes: Axes, points: Sequence[tuple[MethodResult, float]], colu
         box, shift, side = next(
             (box, shift, side)
             for box, shift, side in _candidates(x, y, len(text) * _LETTER)
-            if (box.left >= 0 and box.right <= width and not any(box.overlaps(other) for other in taken))
-            or abs(shift) > height
+            if (box.within(panel) and not any(box.overlaps(other) for other in taken)) or abs(shift) > height
         )
         taken.append(box)
         axes.annotate(
@@ -121,14 +128,22 @@ def _label_points(axes: Axes, points: Sequence[tuple[MethodResult, float]], colu
             va="center",
             fontsize=9.5,
             color=GRAY if method.floor else "black",
-            arrowprops={"arrowstyle": "-", "color": "#aab1bc", "linewidth": 0.7, "shrinkB": 4} if shift else None,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": "#aab1bc",
+                "linewidth": 0.7,
+                "shrinkB": 4,
+                "relpos": (int(side < 0), 0.5),
+            }
+            if shift
+            else None,
             **VERBATIM,
         )
 
 
 def _candidates(x: float, y: float, width: float) -> Iterator[tuple[Box, float, int]]:
     """Places of a label beside a point, the nearest first, with the vertical shift and the side."""
-    for step in range(80):
+    for step in itertools.count():
         shift = (step + 1) // 2 * (1 if step % 2 else -1) * _LINE * 0.75
         for side in (1, -1):
             edge = x + side * _GAP
@@ -144,9 +159,9 @@ def curve_panels(results: Results, metric: MetricResult, curve: CurveResult) -> 
     if not own or not curve.points:
         return None
     floors = [method for method in drawn if method.floor]
-    columns = min(_COLUMNS, len(own))
+    columns = min(_COLUMNS, max(2, len(own)))
     rows = math.ceil(len(own) / columns)
-    figure = new_figure(max(5.4, _WIDE * columns / _COLUMNS), 0.95 + _PANEL * rows)
+    figure = new_figure(_WIDE, 0.95 + _PANEL * rows)
     grid: Any = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes, method in zip(grid.flat, own, strict=False):
         for other in own:
@@ -169,7 +184,7 @@ def curve_panels(results: Results, metric: MetricResult, curve: CurveResult) -> 
     for axes in grid.flat[len(own) :]:
         axes.set_axis_off()
     # panels above an empty place have the ticks of their column
-    for axes in grid.flat[len(own) - columns : len(own)]:
+    for axes in grid.flat[max(0, len(own) - columns) : len(own)]:
         axes.tick_params(labelbottom=True)
     figure.supxlabel(curve.horizontal, fontsize=10)
     figure.supylabel(curve.vertical, fontsize=10)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from typing import Protocol, TypeVar, cast
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -71,6 +72,12 @@ class ImageBatch:
     def size(self) -> int:
         """S, side of the frame in pixels."""
         return int(self.frames.shape[1])
+
+    def part(self, rows: slice) -> ImageBatch:
+        """Some of the images, as a batch of their own."""
+        return ImageBatch(
+            self.keys[rows], self.frames[rows], self.targets[rows], self.labels[rows], self.boxes[rows], self.network
+        )
 
     def scores(self, frames: Pixels) -> npt.NDArray[np.float64]:
         """Softmax (B,) of each image's explained class for other frames (B, S, S, 3) uint8."""
@@ -140,8 +147,19 @@ class Inquiry:
 
 
 def enlarged(maps: torch.Tensor, size: int) -> torch.Tensor:
-    """Maps (B, h, w) enlarged bilinearly to (B, size, size) float32; smaller ones of larger maps are means of areas."""
-    values = maps[:, None].float()
-    if max(values.shape[2:]) > size:
-        return interpolate(values, (size, size), mode="area")[:, 0]
-    return interpolate(values, (size, size), mode="bilinear", align_corners=False)[:, 0]
+    """Maps (B, h, w) enlarged bilinearly to (B, size, size) float32; smaller ones of larger maps are means of areas.
+
+    Half-pixel centers. A constant map remains constant, so that rounding does not rank its pixels.
+    """
+    values = maps.float()
+    if max(values.shape[1:]) > size:
+        result = interpolate(values[:, None], (size, size), mode="area")[:, 0]
+    else:
+        # four times as fast as torch
+        pixels = np.empty((len(values), size, size), np.float32)
+        for each, target in zip(values.numpy(), pixels, strict=True):
+            cv2.resize(each, (size, size), dst=target, interpolation=cv2.INTER_LINEAR)
+        result = torch.from_numpy(pixels)
+    constant = values.amin((1, 2)) == values.amax((1, 2))
+    result[constant] = values[constant][:, :1, :1]
+    return result

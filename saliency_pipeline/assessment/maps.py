@@ -13,6 +13,7 @@ from saliency_pipeline.assessment.floors import computed_maps
 from saliency_pipeline.assessment.inquiry import Floats, ImageBatch, Network
 from saliency_pipeline.assessment.measured import FLOORS, Assessed
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.fit import boxes_in_frame
 from saliency_pipeline.saliency.engine.need import Need
 from saliency_pipeline.saliency.methods.method import Method
 from saliency_pipeline.saliency.methods.registry import find_methods
@@ -72,8 +73,6 @@ class AssessedMaps:
         for shard, places, rows in folder.group(positions):
             targets[places] = self._targets(shard, rows)
             if folder.header.boxes:
-                from saliency_pipeline.images.fit import boxes_in_frame  # TEMP
-
                 sizes = shard.source_sizes[rows]
                 for place, row, source_size in zip(places.tolist(), rows.tolist(), sizes.tolist(), strict=True):
                     boxes[place] = boxes_in_frame(shard.boxes(row), tuple(source_size), size, self.fit)
@@ -89,7 +88,7 @@ class AssessedMaps:
 
     @property
     def computes_floors(self) -> bool:
-        """Whether frames are needed for maps that are not stored."""
+        """True if frames are needed for maps that are not stored."""
         return any(not method.stored for method in self.methods)
 
     def _targets(self, shard: Shard, rows: Positions) -> npt.NDArray[np.int64]:

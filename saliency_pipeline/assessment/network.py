@@ -18,8 +18,10 @@ from saliency_pipeline.assessment.randomized import cascade
 from saliency_pipeline.figures.pictures import Pixels
 from saliency_pipeline.models.source.source_model import SourceModel
 from saliency_pipeline.saliency.engine.backends import Placement
+from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.engine.need import Need
 from saliency_pipeline.saliency.engine.network import RECORDED
+from saliency_pipeline.saliency.engine.split import SplitNetwork
 from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.layer_choice import explained_layers
 from saliency_pipeline.saliency.methods.cam import GradCam
@@ -59,7 +61,9 @@ class SourceNetwork:
         red, green, blue = (round(255 * value) for value in source.preprocessing.mean)
         self.color = red, green, blue
         self._explainers: dict[Need, Explainer] = {}
-        self._lock = threading.RLock()
+        self._splits: dict[tuple[tuple[Layer, ...], int], SplitNetwork] = {}
+        # scores need not wait while networks for maps are prepared
+        self._lock, self._scorer_lock = threading.RLock(), threading.Lock()
 
     def scores(self, frames: Pixels, targets: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Softmax (M,) of one class for each of M frames (M, S, S, 3) uint8."""
@@ -97,7 +101,7 @@ class SourceNetwork:
 
     @property
     def _scorer(self) -> Explainer:
-        with self._lock:
+        with self._scorer_lock:
             return self._scoring
 
     @cached_property
@@ -131,7 +135,9 @@ class SourceNetwork:
         # rounding to bf16 would count as sensitivity
         placement = self._exact if needs & RECORDED else replace(self.placement, precision="fp32")
         batch = default_batch(methods, placement.device)
-        split = prepared_split(self.source, layers, batch)
+        if (layers, batch) not in self._splits:
+            self._splits[layers, batch] = prepared_split(self.source, layers, batch)
+        split = self._splits[layers, batch]
         return Explainer(self.source, layers, methods, self._target, batch, placement, split, self.background)
 
 

@@ -43,6 +43,7 @@ def write_report(folder: Path, results: Results, pictures: Pictures) -> Path:
     make_output(folder)
     make_subfolder(folder / PICTURES)
     remove_stale_temporaries(folder / PICTURES)
+    main = _main_columns(results)
     templates = pages.environment(__package__, {"number": number, "signed": signed, "arrow": arrow, "base": base_name})
     curves = [
         (metric, curve, picture)
@@ -57,12 +58,12 @@ def write_report(folder: Path, results: Results, pictures: Pictures) -> Path:
         results=results,
         facts=_facts(results),
         headline=results.column(results.headline) if results.headline else None,
-        main=_main_columns(results),
-        other=[c for metric in results.metrics for c in metric.columns[1:] if c.name != results.headline],
+        main=main,
+        other=[column for metric in results.metrics for column in metric.columns if column not in main],
         rows=[(each, results.method(each.method)) for each in results.ranking],
         floors=[method for method in results.methods if method.floor],
         leading=_leading(results),
-        contrasts=_tables(results),
+        contrasts=_tables(results, main),
         labels={method.name: method.label for method in results.methods},
         cost=picture_of(folder, COST_FIGURE, quality_and_cost(results)),
         costless=[method.label for method in results.methods if method.cost is None],
@@ -89,7 +90,7 @@ def arrow(column: Column) -> str:
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:
-    """Facts at the head of the page; `about["facts"]` has those of the run, such as network, layer and seed."""
+    """Facts at the head of the page; `about["facts"]` has those of the run, pairs of name and value."""
     floors = sum(method.floor for method in results.methods)
     facts = [("Images", f"{results.images:,}")]
     if any(metric.sampled for metric in results.metrics):
@@ -100,8 +101,8 @@ def _facts(results: Results) -> list[tuple[str, str]]:
 
 
 def _main_columns(results: Results) -> list[Column]:
-    """Main column of each metric, the headline first."""
-    main = [metric.columns[0] for metric in results.metrics]
+    """Headline, and main column of each metric that has a direction."""
+    main = [metric.columns[0] for metric in results.metrics if metric.columns[0].higher is not None]
     first = [results.column(results.headline)] if results.headline else []
     return first + [column for column in main if column not in first]
 
@@ -117,10 +118,12 @@ def _leading(results: Results) -> dict[str, set[str]]:
     return leading
 
 
-def _tables(results: Results) -> list[tuple[Column, list[str], list[tuple[MethodResult, list[Contrast | None]]]]]:
+def _tables(
+    results: Results, main: Sequence[Column]
+) -> list[tuple[Column, list[str], list[tuple[MethodResult, list[Contrast | None]]]]]:
     """Per column the methods that others are compared with, and one row per method in the order of the ranking."""
     tables = []
-    for column in _main_columns(results):
+    for column in main:
         contrasts = results.contrasts.get(column.name)
         if not contrasts:
             continue

@@ -117,19 +117,26 @@ def assess(
     make_subfolder(folder / PARTS)
     with FolderLock(folder, note=progress.note):
         remove_stale_temporaries(folder / PARTS)
-        network, metrics, about = _network(pairs, maps, provenance, metrics, config, weights, device, folder, note)
+        network, metrics, record = _network(pairs, maps, provenance, metrics, config, weights, device, folder, note)
         sample = _sample(pairs, config) if any(metric.cost for metric in metrics) else np.zeros(0, np.int64)
         blocks = _blocks(len(pairs), sample, metrics, config)
-        plan = {"about": about, "settings": to_table(config), "metrics": [metric.canonical for metric in metrics]}
+        plan = {"about": record, "settings": to_table(config), "metrics": [metric.canonical for metric in metrics]}
         plan["methods"] = [method.name for method in maps.methods]
         _check_plan(folder, plan)
         values, resumed = _measure(folder, blocks, maps, network, progress)
-        measured = _measured(pairs, maps, metrics, sample, values, {"shards": str(pairs.path), **plan}, notes)
+        described = {"shards": str(pairs.path), "facts": _facts(pairs, provenance, config), **plan}
+        measured = _measured(pairs, maps, metrics, sample, values, described, notes)
         results = summarize(measured)
         write_results(folder, results, measured)
         page = write_report(folder, results, _pictures(pairs, maps))
     seconds = round(time.perf_counter() - start, 3)
     return Assessment(folder, results, page, len(pairs), len(sample), resumed, len(blocks), seconds)
+
+
+def _facts(pairs: ShardFolder, provenance: Provenance, config: AssessConfig) -> list[list[str]]:
+    """What the head of the page says of the network and the sample."""
+    network = f"{pairs.source.get('model', 'not recorded')}, weights {pairs.source.get('weights', 'not recorded')}"
+    return [["Network", network], ["Layers", ", ".join(provenance.layers) or "none"], ["Seed", str(config.seed)]]
 
 
 def _without_boxes(
@@ -159,17 +166,17 @@ def _network(
     note: Callable[[str], None],
 ) -> tuple[SourceNetwork | None, tuple[Metric, ...], dict[str, Any]]:
     """The source model where metrics need it, the metrics that can be measured, and what identifies the run."""
-    about: dict[str, Any] = {"plan": pairs.header.plan, "images": len(pairs)}
-    about["source"] = {name: pairs.source.get(name) for name in ("model", "weights", "weights_sha256")}
+    record: dict[str, Any] = {"plan": pairs.header.plan, "images": len(pairs)}
+    record["source"] = {name: pairs.source.get(name) for name in ("model", "weights", "weights_sha256")}
     if not any(metric.cost for metric in metrics):
-        return None, metrics, about
+        return None, metrics, record
     if provenance.settings is None or not provenance.source.get("weights_sha256"):
         text = f"{pairs.path}: does not record how its maps were made, so that no network can be asked"
         left = tuple(metric for metric in metrics if not metric.cost)
         if config.metrics or not left:
             raise SalpipeError(f"{text}; use --metric with metrics of the maps alone")
         note(f"{text}: metrics that need one are left out")
-        return None, left, about
+        return None, left, record
     where = str(find_device(device))
     source, _, _ = recorded_source(provenance, provenance.settings, str(pairs.path), weights, note)
     source = source.with_size(pairs.header.size)
@@ -179,9 +186,9 @@ def _network(
     streams = usable_cores() if where == "cpu" else 2
     placement = stored or placement_for_scores(source, frames, where, streams)
     background = background_of(pairs) if any(method.needs_background for method in able) else None
-    about["placement"] = {"backend": placement.backend, "precision": placement.precision, "device": where}
+    record["placement"] = {"backend": placement.backend, "precision": placement.precision, "device": where}
     placement = replace(placement, streams=streams)
-    return SourceNetwork(source, provenance.layers, able, placement, background), metrics, about
+    return SourceNetwork(source, provenance.layers, able, placement, background), metrics, record
 
 
 def _stored_placement(folder: Path, device: str) -> Placement | None:

@@ -1,4 +1,4 @@
-"""How good the maps are that the arms read, so that bad maps can be told from maps that do not help."""
+"""How good the maps are that the arms read, to distinguish bad maps from maps that do not help."""
 
 from __future__ import annotations
 

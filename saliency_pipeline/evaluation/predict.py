@@ -35,7 +35,7 @@ from saliency_pipeline.generation.recorded import recorded_placement, recorded_s
 from saliency_pipeline.generation.run import generate
 from saliency_pipeline.models.trained.trained import Trained, load_trained
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.saliency.methods.registry import find_methods
+from saliency_pipeline.saliency.methods.registry import GIVEN, find_methods
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.tables import write_table
 from saliency_pipeline.training.leaks import reads_stored_maps
@@ -150,6 +150,11 @@ def _maps_config(
     trained: Trained, run: str, weights: str | None, target: str | None, device: str, progress: Progress
 ) -> GenerateConfig:
     """The configuration of frames and maps like those of training."""
+    if trained.spec.needs_maps and recorded_config(trained).method == GIVEN:
+        raise SalpipeError(
+            f"{run}: was trained on maps from elsewhere, which no method computes for new images; make shards "
+            "of them with 'salpipe generate --maps-from FOLDER' and use 'salpipe evaluate'"
+        )
     provenance, recorded = _recorded(trained)
     settings = replace(recorded, size=trained.spec.size, device=device)
     if not trained.spec.needs_maps:

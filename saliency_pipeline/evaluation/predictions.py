@@ -14,6 +14,7 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation import BATCH
 from saliency_pipeline.models.trained.trained import Trained
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.saliency.methods.registry import GIVEN
 from saliency_pipeline.shards.methods import is_signed
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.statistics.metrics import TOP
@@ -86,9 +87,10 @@ def predict_probabilities(
     progress, chosen, config = progress or Progress(), find_device(device), recorded_config(trained)
     method = config.method if trained.spec.needs_maps else None
     if method is not None and method not in pairs.methods:
+        option = "--maps-from FOLDER" if method == GIVEN else f"--method {method}"
         raise SalpipeError(
             f"{pairs.path} holds no maps of '{method}', which {trained.path} was trained with (it holds "
-            f"{', '.join(pairs.methods) or 'none'}); make them with 'salpipe generate --method {method}'"
+            f"{', '.join(pairs.methods) or 'none'}); make them with 'salpipe generate {option}'"
         )
     dataset = PairDataset(pairs, rows, method, config.map_target, config.maps, config.run_seed)
     transform = Transform(config.normalize, signed=reads_signed_maps(trained))

@@ -32,7 +32,7 @@ from saliency_pipeline.saliency.targets import check_target
 from saliency_pipeline.shards.schema import is_shard_name
 from saliency_pipeline.subsets.classes import check_files
 from saliency_pipeline.subsets.group_by import check_rule
-from saliency_pipeline.subsets.prepare import prepare
+from saliency_pipeline.subsets.prepare import digests, prepare, with_files
 from saliency_pipeline.subsets.selection import Grouping, Selection
 
 
@@ -45,12 +45,15 @@ def checked_catalogue(
     reading: ReadOptions | None,
     selection: Selection | None,
     grouping: Grouping | None,
+    boxes: str | os.PathLike[str] | None = None,
+    maps_from: str | os.PathLike[str] | None = None,
     progress: Progress,
     dry: bool = False,
 ) -> Catalogue:
     """The catalogue of a run, once all that can be wrong has been checked: listing images may take minutes.
 
-    A catalogue is returned as it is. Of a dry run, device, output folder and its plan are not checked.
+    A catalogue is returned as it is, but for boxes and maps from elsewhere. Of a dry run, device, output folder and its
+    plan are not checked.
 
     Raises:
         TypeError: settings for a data set that is a catalogue already.
@@ -65,7 +68,9 @@ def checked_catalogue(
     if isinstance(data, Catalogue):
         if layout != "auto" or reading or selection or grouping:
             raise TypeError("a catalogue is read and selected already; give the path of the data set instead")
-        return data
+        catalogue = with_files(data, boxes, maps_from, progress.note)
+        files = digests(catalogue, boxes is not None, maps_from is not None, progress)
+        return replace(catalogue, taken={**catalogue.taken, **files})
     check_source(config.model, config.weights)
     find_methods(config.methods)
     check_files(selection.classes if selection else (), root)
@@ -75,7 +80,17 @@ def checked_catalogue(
         check_output(output)
         _check_options(output, config)
         check_model(config)
-    return prepare(data, layout, reading, selection, grouping, cache=output / "fingerprints", progress=progress)
+    return prepare(
+        data,
+        layout,
+        reading,
+        selection,
+        grouping,
+        boxes=boxes,
+        maps_from=maps_from,
+        cache=output / "fingerprints",
+        progress=progress,
+    )
 
 
 def refusal(catalogue: Catalogue, records: str, folder: Path, config: GenerateConfig) -> str | None:

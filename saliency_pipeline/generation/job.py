@@ -19,18 +19,19 @@ from PIL import Image
 
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.files import publish
+from saliency_pipeline.generation.annotated import BOXES, computed, given_map, upright_boxes
 from saliency_pipeline.generation.background import Frames
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.plan import Choices, ShardTask
 from saliency_pipeline.generation.receipt import Receipt, Reject
-from saliency_pipeline.images.decode import decode_frame
+from saliency_pipeline.images.decode import Decoded, decode_upright
 from saliency_pipeline.images.fit import is_single_color
-from saliency_pipeline.images.record import ImageRecord
+from saliency_pipeline.images.record import Box, ImageRecord
 from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.models.source.source import SourceModel, load_source
 from saliency_pipeline.saliency.engine.backends import Placement
-from saliency_pipeline.saliency.explainer import Explainer
-from saliency_pipeline.saliency.methods.registry import find_methods
+from saliency_pipeline.saliency.explainer import NO_CLASS, Explainer
+from saliency_pipeline.saliency.methods.registry import GIVEN, find_methods
 from saliency_pipeline.saliency.prepared import prepared_split
 from saliency_pipeline.saliency.targets import Target
 from saliency_pipeline.shards.manifest import ShardEntry
@@ -207,12 +208,16 @@ class _Worker:
         self.job, self.explainer = job, explainer
         self.interpolation = explainer.source.preprocessing.interpolation
         self.training_images = explainer.source.training_images()
+        self.checks_boxes = BOXES in job.header.provenance["data"]
+        self.stores_given = GIVEN in job.header.maps
         # As many as there are cores, or batches in a GPU's memory.
         self.computing = threading.BoundedSemaphore(job.placement.streams)
 
     def __call__(self, chunk: _Chunk) -> _Explained:
         job, rejects = self.job, []
         records: list[ImageRecord] = []
+        boxes: list[tuple[Box, ...]] = []
+        given_maps: list[np.ndarray] = []
         digests: list[bytes] = []
         sizes: list[tuple[int, int]] = []
         jpegs: list[bytes] = []
@@ -221,7 +226,11 @@ class _Worker:
         for record in chunk.records:
             try:
                 data = record.read()
-                frame, size = decode_record(record, data, job.config, job.header.size, self.interpolation)
+                decoded = decode_record(record, data, job.config, job.header.size, self.interpolation)
+                boxes_of = upright_boxes(record, decoded, check=self.checks_boxes)
+                if self.stores_given:
+                    # after all else that may reject the image
+                    given_maps.append(given_map(record, decoded.size, job.header.size, job.config))
             except BadImageError as error:
                 rejects.append(Reject(record.key, str(error)))
                 continue
@@ -229,13 +238,14 @@ class _Worker:
                 reason = f"cannot be read: {error.strerror or type(error).__name__}"
                 rejects.append(Reject(record.key, reason))
                 continue
-            single_color.append(is_single_color(frame, job.config.fit))
-            frames[len(records)], encoded = frame_as_stored(frame, job.config)
+            single_color.append(is_single_color(decoded.frame, job.config.fit))
+            frames[len(records)], encoded = frame_as_stored(decoded.frame, job.config)
             if encoded is not None:
                 jpegs.append(encoded)
             records.append(record)
+            boxes.append(boxes_of)
             digests.append(hashlib.sha256(data).digest())
-            sizes.append(size)
+            sizes.append(decoded.size)
         if not records:
             return _Explained(chunk, None, rejects)
         frames = frames[: len(records)]
@@ -249,6 +259,10 @@ class _Worker:
             rest = self(replace(chunk, records=[record for record in chunk.records if record.key not in failed]))
             return _Explained(chunk, rest.rows, rejects + rest.rejects)
         sha256 = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
+        maps, targets = explanation.maps, explanation.map_targets
+        if self.stores_given:
+            maps = {**maps, GIVEN: np.stack(given_maps)[:, None]}
+            targets = {**targets, GIVEN: np.full((len(records), 1), NO_CLASS, np.int32)}
         rows = ShardRows(
             keys=[record.key for record in records],
             labels=labels,
@@ -258,10 +272,10 @@ class _Worker:
             source_size=np.array(sizes, np.int32),
             prediction_class=explanation.prediction_class,
             prediction_score=explanation.prediction_score,
-            maps=explanation.maps,
-            targets=explanation.map_targets,
+            maps=maps,
+            targets=targets,
             residuals=explanation.residuals,
-            boxes=[record.boxes for record in records] if job.header.boxes else (),
+            boxes=boxes if job.header.boxes else (),
             groups=np.array([record.group for record in records], np.int64) if job.header.groups else (),
             single_color=np.array(single_color, np.bool_),
             seen=() if self.training_images is None else self.training_images.contains(sha256),
@@ -269,12 +283,10 @@ class _Worker:
         return _Explained(chunk, rows, rejects)
 
 
-def decode_record(
-    record: ImageRecord, data: bytes, config: GenerateConfig, size: int, interpolation: str
-) -> tuple[np.ndarray, tuple[int, int]]:
-    """The frame of a record, see `decode_frame`."""
+def decode_record(record: ImageRecord, data: bytes, config: GenerateConfig, size: int, interpolation: str) -> Decoded:
+    """The frame of a record, see `decode_upright`."""
     fit, most = config.fit, config.max_pixels
-    return decode_frame(data, size, fit=fit, interpolation=interpolation, max_pixels=most, box=record.box)
+    return decode_upright(data, size, fit=fit, interpolation=interpolation, max_pixels=most, box=record.box)
 
 
 def frame_as_stored(frame: np.ndarray, config: GenerateConfig) -> tuple[np.ndarray, bytes | None]:
@@ -298,7 +310,7 @@ def build_explainer(job: Job, source: SourceModel) -> Explainer:
     return Explainer(
         source,
         chosen.layers,
-        find_methods(job.header.maps),
+        find_methods(computed(job.header.maps)),
         job.target,
         chosen.batch_size,
         job.placement,

@@ -33,6 +33,7 @@ class Outline:
         classes: images of each class, by name, in label order.
         unlabeled: images without a label.
         boxes: images with boxes of their objects.
+        maps: images with maps from elsewhere.
         regions: images of which only a region is used.
         records: SHA-256 that identifies the images: the same on every machine for the same selection.
         notes: what was skipped, and why.
@@ -53,6 +54,7 @@ class Outline:
     notes: tuple[str, ...]
     passed_over: dict[str, int]
     refused: str | None = None
+    maps: int = 0
 
     def as_text(self) -> str:
         """A few readable lines."""
@@ -71,6 +73,7 @@ class Outline:
         for count, description in (
             (self.unlabeled, "unlabeled"),
             (self.boxes, "with boxes of their objects"),
+            (self.maps, "with maps from elsewhere"),
             (self.regions, "of which a region is cut out"),
         ):
             if count:
@@ -97,6 +100,7 @@ def outline(catalogue: Catalogue, shard_size: int) -> Outline:
         records=records_digest(catalogue),
         notes=catalogue.notes,
         passed_over=dict(catalogue.passed_over),
+        maps=sum(bool(record.map_path) for record in records),
     )
 
 
@@ -109,6 +113,8 @@ def dry_run(
     reading: ReadOptions | None = None,
     selection: Selection | None = None,
     grouping: Grouping | None = None,
+    boxes: str | os.PathLike[str] | None = None,
+    maps_from: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Outline:
     """Count what `generate` would explain with the same arguments, and explain nothing.
@@ -125,6 +131,8 @@ def dry_run(
         reading=reading,
         selection=selection,
         grouping=grouping,
+        boxes=boxes,
+        maps_from=maps_from,
         progress=progress,
         dry=True,
     )

@@ -12,6 +12,7 @@ import numpy as np
 
 from saliency_pipeline.devices import find_device
 from saliency_pipeline.errors import BadImageError, SalpipeError
+from saliency_pipeline.generation.annotated import MAPS, computed, described_maps, given_shape
 from saliency_pipeline.generation.background import Frames, describe_background, sample_background
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.job import Job, build_explainer, decode_record, frame_as_stored
@@ -35,7 +36,7 @@ from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.layer_choice import explained_layers
 from saliency_pipeline.saliency.methods.method import Method
-from saliency_pipeline.saliency.methods.registry import find_methods
+from saliency_pipeline.saliency.methods.registry import GIVEN, find_methods
 from saliency_pipeline.saliency.targets import parse_target
 from saliency_pipeline.saliency.tuning import FRAMES, choose_placement, default_batch
 from saliency_pipeline.shards.schema import MapShape, ShardHeader
@@ -83,14 +84,17 @@ def resolve(
     chosen = plan.resolved
     record = _record(config, catalogue, source, (), chosen.backend, background)
     check_same_plan(folder, plan, Plan(settings, chosen, images_of, record).identity)
-    methods = find_methods(plan.record["methods"])
+    methods = find_methods(computed(plan.record["methods"]))
     header = ShardHeader(
         plan.hash,
         plan.provenance,
         catalogue.classes,
         source.preprocessing.size,
         "jpeg" if config.encoding == "jpeg" else "raw",
-        map_shapes(methods, chosen.layers, source.preprocessing.size, target.count),
+        {
+            **map_shapes(methods, chosen.layers, source.preprocessing.size, target.count),
+            **given_shape(record["data"], source.preprocessing.size),
+        },
         any(record.boxes for record in catalogue.records),
         any(record.group >= 0 for record in catalogue.records),
     )
@@ -157,8 +161,8 @@ def _background(
     if frames is None:
 
         def decode(record: ImageRecord) -> Frames:
-            frame, _ = decode_record(record, record.read(), config, size, source.preprocessing.interpolation)
-            return frame_as_stored(frame, config)[0]
+            decoded = decode_record(record, record.read(), config, size, source.preprocessing.interpolation)
+            return frame_as_stored(decoded.frame, config)[0]
 
         frames = sample_background(catalogue, decode)
     if not len(frames):
@@ -219,10 +223,11 @@ def _record(
     if (images := source.training_images()) is not None:
         # the flags say which; null where the source model's file does not record all
         described[ENTRY] = len(images) if images.complete else None
+    data = {"layout": catalogue.layout, **catalogue.taken}
     return {
         "source": described,
-        "methods": {m.canonical: m.describe() for m in methods},
-        "data": {"layout": catalogue.layout, **catalogue.taken},
+        "methods": {m.canonical: m.describe() for m in methods} | ({GIVEN: described_maps()} if MAPS in data else {}),
+        "data": data,
         "versions": library_versions(backend, config.methods),
         **({} if background is None else {"background": describe_background(background)}),
         **({PASSED_OVER: dict(catalogue.passed_over)} if catalogue.passed_over else {}),
@@ -235,7 +240,7 @@ def _first_frames(catalogue: Catalogue, config: GenerateConfig, source: SourceMo
     frames = []
     for record in catalogue.records[:: max(1, len(catalogue) // count)]:
         try:
-            frame, _ = decode_record(record, record.read(), config, p.size, p.interpolation)
+            frame = decode_record(record, record.read(), config, p.size, p.interpolation).frame
         except (BadImageError, OSError):
             continue
         frames.append(frame)

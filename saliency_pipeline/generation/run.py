@@ -88,6 +88,8 @@ def generate(
     reading: ReadOptions | None = None,
     selection: Selection | None = None,
     grouping: Grouping | None = None,
+    boxes: str | os.PathLike[str] | None = None,
+    maps_from: str | os.PathLike[str] | None = None,
     jobs: int = 1,
     part: tuple[int, int] = (1, 1),
     background: Frames | None = None,
@@ -104,6 +106,9 @@ def generate(
         reading: options for reading the data set.
         selection: classes, images and splits.
         grouping: treatment of duplicates and groups of images.
+        boxes: file of boxes of objects: CSV, COCO's JSON, PASCAL VOC's XML, or a folder of such XML files.
+        maps_from: folder of maps or masks that were made elsewhere, gray PNG or 2-D NPY files that are called as the
+            images; stored as maps of the method `given`.
         jobs: worker processes; each gets its share of the cores.
         part: (I, N): write only every N-th shard from the I-th on, so that N runs, here or on other machines that
             share the folder, do the work between them. The last to finish writes the manifest.
@@ -145,6 +150,8 @@ def generate(
         reading=reading,
         selection=selection,
         grouping=grouping,
+        boxes=boxes,
+        maps_from=maps_from,
         progress=progress,
     )
     keep_large_blocks()

@@ -14,6 +14,7 @@ from io import BytesIO
 from types import ModuleType
 from typing import NamedTuple, cast
 
+import numpy as np
 import simplejpeg
 from PIL import Image, ImageFile, PngImagePlugin
 
@@ -33,6 +34,20 @@ Pixels of formats that take more memory count more, see `formats.WEIGHTS`."""
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
+class Decoded(NamedTuple):
+    """A decoded image.
+
+    Attributes:
+        frame: (S, S, 3) uint8 RGB in [0, 255], C-contiguous and writable.
+        size: (height, width) of the image in the file, upright.
+        orientation: how it is stored, as in EXIF, 1 to 8.
+    """
+
+    frame: Pixels
+    size: tuple[int, int]
+    orientation: int
+
+
 def decode_frame(
     data: bytes,
     size: int,
@@ -42,6 +57,37 @@ def decode_frame(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     box: Box | None = None,
 ) -> tuple[Pixels, tuple[int, int]]:
+    """Decode an image file and fit its first frame, or a region of it, into a square; see `decode_upright`.
+
+    Returns:
+        The frame, (S, S, 3) uint8 RGB in [0, 255], C-contiguous and writable; and the (height, width) of the image
+        in the file, upright.
+
+    Raises:
+        BadImageError, SalpipeError: as `decode_upright`.
+
+    Example:
+        >>> from io import BytesIO
+        >>> from PIL import Image
+        >>> file = BytesIO()
+        >>> Image.new("RGB", (40, 30), "red").save(file, "png")
+        >>> frame, source_size = decode_frame(file.getvalue(), 16)
+        >>> frame.shape, source_size, frame[0, 0].tolist()
+        ((16, 16, 3), (30, 40), [255, 0, 0])
+    """
+    frame, upright, _ = decode_upright(data, size, fit=fit, interpolation=interpolation, max_pixels=max_pixels, box=box)
+    return frame, upright
+
+
+def decode_upright(
+    data: bytes,
+    size: int,
+    *,
+    fit: str = "crop",
+    interpolation: str = "bilinear",
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    box: Box | None = None,
+) -> Decoded:
     """Decode an image file and fit its first frame, or a region of it, into a square.
 
     The content determines the format, not the name: see `formats.NAMES`. The orientation is applied (see
@@ -70,23 +116,10 @@ def decode_frame(
         box: region of the image, in pixels as stored in the file, clipped to the image. It is decoded at full
             resolution.
 
-    Returns:
-        The frame, (S, S, 3) uint8 RGB in [0, 255], C-contiguous and writable; and the (height, width) of the image
-        in the file, upright.
-
     Raises:
         BadImageError: the bytes cannot be decoded in full, the image is too large, or the box is outside the image.
             The message is the reason.
         SalpipeError: `size`, `fit`, `interpolation` or `max_pixels` is invalid.
-
-    Example:
-        >>> from io import BytesIO
-        >>> from PIL import Image
-        >>> file = BytesIO()
-        >>> Image.new("RGB", (40, 30), "red").save(file, "png")
-        >>> frame, source_size = decode_frame(file.getvalue(), 16)
-        >>> frame.shape, source_size, frame[0, 0].tolist()
-        ((16, 16, 3), (30, 40), [255, 0, 0])
     """
     if size < 1 or max_pixels < 1:
         raise SalpipeError(f"size {size} and max_pixels {max_pixels}: both must be at least 1")
@@ -102,8 +135,8 @@ def decode_frame(
 
 def _decode(
     data: bytes, size: int, fit: str, interpolation: str, max_pixels: int, box: Box | None, budget: ExitStack
-) -> tuple[Pixels, tuple[int, int]]:
-    """`decode_frame`; after it returns its images are freed, and `budget` can be released."""
+) -> Decoded:
+    """`decode_upright`; after it returns its images are freed, and `budget` can be released."""
     name, opener = find_format(data)
     with _faults_are_reasons(name), _pillow_switches():
         image = opener(BytesIO(data))
@@ -116,7 +149,31 @@ def _decode(
     if box:
         stored = cut(stored, box)
     frame = fit_frame(stored, size, fit, interpolation)
-    return frame, (width, height) if stored.orientation >= 5 else (height, width)
+    return Decoded(frame, (width, height) if stored.orientation >= 5 else (height, width), stored.orientation)
+
+
+def decode_gray(data: bytes, max_pixels: int) -> np.ndarray:
+    """The values (h, w) of a gray PNG file, as stored: bool, uint8 or uint16; gray in three channels counts as gray.
+
+    Its orientation is not applied, as programs that write maps set none.
+
+    Raises:
+        BadImageError: it is no PNG, damaged, larger than `max_pixels` or in color. The message is the reason.
+    """
+    name, opener = find_format(data)
+    if name != "PNG":
+        raise BadImageError(f"{name} instead of PNG")
+    with _faults_are_reasons(name), _pillow_switches():
+        image = opener(BytesIO(data))
+        _check_pixels(*image.size, max_pixels)
+        with DECODING.hold(image.width * image.height):
+            image.load()
+            if image.mode in ("1", "L") or image.mode.startswith("I"):
+                return np.asarray(image)
+            colors = np.asarray(image.convert("RGB"))
+            if not ((colors[..., 0] == colors[..., 1]) & (colors[..., 0] == colors[..., 2])).all():
+                raise BadImageError("in color, which has no order; save the values as gray")
+            return np.ascontiguousarray(colors[..., 0])
 
 
 @contextlib.contextmanager

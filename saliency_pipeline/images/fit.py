@@ -1,4 +1,4 @@
-"""Fitting of an image into a square frame: crop to a box, resize, rotate upright, crop or pad."""
+"""Fitting of an image into a square frame: crop to a box, resize, rotate upright, crop or pad. Boxes in the frame."""
 
 from __future__ import annotations
 
@@ -76,11 +76,8 @@ def fit_frame(stored: Stored, size: int, fit: str, interpolation: str) -> Pixels
         BadImageError: it is longer than `MAX_SIDE` and not cropped.
     """
     pixels, (height, width), extent, orientation = stored
-    short, long = min(pixels.shape[:2]), max(pixels.shape[:2])
-    if fit == "crop" and long > _BAND * short:
-        # resizing all of a 1 x 100,000 image would take 15 GB; the same parity keeps the center
-        band = _BAND * short + (long - _BAND * short) % 2
-        pixels = _center(pixels, min(pixels.shape[0], band), min(pixels.shape[1], band))
+    if fit == "crop" and max(pixels.shape[:2]) > _BAND * min(pixels.shape[:2]):
+        pixels = _center(pixels, *_resized_part(pixels.shape[0], pixels.shape[1], fit))
         extent = height, width = pixels.shape[:2]
     if max(pixels.shape[:2]) > MAX_SIDE:
         raise BadImageError(f"a side of {max(pixels.shape[:2]):,} pixels, which can only be read with --fit crop")
@@ -93,6 +90,46 @@ def fit_frame(stored: Stored, size: int, fit: str, interpolation: str) -> Pixels
         _center(frame, *upright.shape[:2])[:] = upright
         return frame
     return np.ascontiguousarray(_center(upright, size, size))
+
+
+def boxes_in_frame(boxes: npt.ArrayLike, source_size: tuple[int, int], size: int, fit: str) -> npt.NDArray[np.float64]:
+    """Boxes of an image in pixels of its frame.
+
+    Args:
+        boxes: (n, 4), x0, y0, x1, y1 in pixels of the upright image; x1 and y1 are exclusive. They are clipped to it.
+        source_size: (height, width) of the upright image, all of which was fitted, not a region.
+        size: side S of the frame in pixels.
+        fit: one of `FITS`.
+
+    Returns:
+        (m, 4) float64, x0, y0, x1, y1 in [0, S], in the same order, without those of which nothing is in the frame.
+
+    Example:
+        >>> boxes_in_frame([(10, 0, 30, 20), (0, 0, 5, 20)], (20, 40), 10, "crop").tolist()
+        [[0.0, 0.0, 10.0, 10.0]]
+        >>> boxes_in_frame([(10, 0, 30, 20), (0, 0, 5, 20)], (20, 40), 10, "pad").tolist()
+        [[2.5, 2.0, 7.5, 7.0], [0.0, 2.0, 1.25, 7.0]]
+    """
+    part = _resized_part(*source_size, fit)
+    resized = resized_size(*part, size, fit)
+    corners = np.asarray(boxes, np.float64).reshape(-1, 2, 2)
+    # height and width in the order of x and y
+    image, kept, scaled = (np.array(shape[::-1]) for shape in (source_size, part, resized))
+    # half an odd number is rounded to even, as in _center, also below 0, where the frame is padded
+    corners = (np.clip(corners, 0, image) - np.rint((image - kept) / 2)) * (scaled / kept)
+    corners = np.clip(corners - np.rint((scaled - size) / 2), 0, size)
+    inside = (corners[:, 0] < corners[:, 1]).all(axis=1)
+    return np.ascontiguousarray(corners[inside].reshape(-1, 4))
+
+
+def _resized_part(height: int, width: int, fit: str) -> tuple[int, int]:
+    """(height, width) of the center of an image that is resized: all of it, unless it is long and cropped anyway."""
+    short, long = min(height, width), max(height, width)
+    if fit != "crop" or long <= _BAND * short:
+        return height, width
+    # resizing all of a 1 x 100,000 image would take 15 GB; the same parity keeps the center
+    band = _BAND * short + (long - _BAND * short) % 2
+    return min(height, band), min(width, band)
 
 
 def _center(pixels: Pixels, height: int, width: int) -> Pixels:

@@ -8,6 +8,8 @@ from typing import Any
 
 from PIL import Image
 
+from saliency_pipeline.images.record import Box
+
 TURNS = {
     1: (False, False, False),
     2: (False, False, True),
@@ -49,6 +51,28 @@ def orientation(image: Image.Image) -> int:
         return int(value) if value in TURNS else 1
     except TypeError:  # a TIFF tag may hold anything
         return 1
+
+
+def upright_box(box: Box, size: tuple[int, int], orientation: int) -> Box:
+    """A box in pixels of an image as stored in its file, in pixels of the upright image.
+
+    Args:
+        box: x0, y0, x1, y1.
+        size: (height, width) of the upright image.
+        orientation: as in EXIF, 1 to 8.
+
+    >>> upright_box((0, 0, 10, 5), (40, 30), 6)  # stored 40 wide and 30 high, to be rotated clockwise
+    (25, 0, 30, 10)
+    """
+    x0, y0, x1, y1 = box
+    turned, rows_backwards, columns_backwards = TURNS[orientation]
+    if turned:
+        x0, y0, x1, y1 = y0, x0, y1, x1
+    if rows_backwards:
+        y0, y1 = size[0] - y1, size[0] - y0
+    if columns_backwards:
+        x0, x1 = size[1] - x1, size[1] - x0
+    return x0, y0, x1, y1
 
 
 def _in_exif(exif: bytes) -> float | None:

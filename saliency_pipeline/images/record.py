@@ -39,9 +39,12 @@ class ImageRecord:
         split: its split.
         box: region to be used instead of the whole image; it may extend beyond the image's borders.
         boxes: boxes of objects of its class, if the data set has them.
+        boxes_size: width and height of the image that `boxes` refer to, where their file states it: those of the file
+            or those of the upright image.
         offset: where in the file the image begins: 0 except in archives.
         length: its number of bytes; None for the whole file.
         group: equal for images that belong together, such as duplicates; -1 for none, or if they were not searched.
+        map_path: file of a map that was made elsewhere; empty for none.
     """
 
     key: str
@@ -53,6 +56,8 @@ class ImageRecord:
     offset: int = 0
     length: int | None = None
     group: int = -1
+    boxes_size: tuple[int, int] | None = None
+    map_path: str = ""
 
     def read(self) -> bytes:
         """The bytes of the image. Raises OSError if they cannot be read or exceed `MAX_FILE_BYTES`."""

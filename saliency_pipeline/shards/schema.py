@@ -170,7 +170,7 @@ class ShardRows:
         maps: for each method its raw maps, float32 (B, T, h, w), any range.
         targets: for each method the class explained, int32 (B, T); -1 for maps that explain no class.
         residuals: for each method with residuals those of its maps, float32 (B, T); stored as NaN where not finite.
-        boxes: boxes per image, x0, y0, x1, y1 in pixels of the original, if the header has boxes.
+        boxes: boxes per image, x0, y0, x1, y1 in pixels of the upright original, if the header has boxes.
         groups: int64 (B,), equal for images of one group, -1 for an image without one, if the header has groups.
         single_color: bool (B,), whether an image has one color everywhere; flagged with each of its maps. Empty if
             not checked.

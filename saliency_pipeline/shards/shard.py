@@ -314,8 +314,8 @@ class Shard(Described):
     def boxes(self, row: int) -> npt.NDArray[np.int32]:
         """Boxes of the objects of a row's class: int32 (M, 4), x0, y0, x1, y1 in pixels of the original image.
 
-        In the image as stored in its file, before EXIF rotation; x1 and y1 are excluded. M is 0 if the data set has
-        none.
+        In the upright image, whose height and width are `source_size`; x1 and y1 are excluded. M is 0 if the data set
+        has none.
         """
         return self._ragged(schema.BOX, row) if self.header.boxes else np.empty((0, 4), np.int32)
 

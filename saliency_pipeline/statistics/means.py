@@ -12,8 +12,8 @@ from saliency_pipeline.statistics.power import LEVEL
 
 Values = npt.NDArray[np.float64]
 
-LARGE = 10_000
-"""Number of images above which intervals are the mean ± 1.96 standard errors, which then equal the bootstrap's."""
+LARGE = 2000
+"""Number of images above which intervals are the mean ± 1.96 standard errors, which the bootstrap's then equal."""
 
 _Z = 1.959963984540054
 _BLOCK = 100
@@ -43,10 +43,10 @@ def means_of_images(
 ) -> Means:
     """Compute the mean of each quantity and its 95 % interval, by resampling images.
 
-    All quantities are computed from the same resamples of the N images (percentile bootstrap); in each, images without
-    a value are left out. Where all values of a quantity are equal, as of a single image, percentiles collapse to a
-    point: the interval is that of `images.constant_interval` if the smallest and greatest possible values are known,
-    else there is none. With more than `LARGE` images the interval is the normal one.
+    All quantities are computed from the same resamples of the images that have any value (percentile bootstrap); in
+    each, a quantity's mean is over the images that have a value of it. Where all values of a quantity are equal, as of
+    a single image, percentiles collapse to a point: the interval is that of `images.constant_interval` if the smallest
+    and greatest possible values are known, else there is none. With more than `LARGE` images it is the normal one.
 
     Args:
         values: (N, K) float64, NaN where an image has no value.
@@ -58,6 +58,7 @@ def means_of_images(
     >>> result.mean.round(3).tolist(), result.count.tolist(), result.low.round(3).tolist()
     ([0.667, 1.0], [3, 1], [0.0, 0.207])
     """
+    values = values[~np.isnan(values).all(1)]
     present = ~np.isnan(values)
     count = present.sum(0)
     filled = np.where(present, values, 0.0)
@@ -74,7 +75,8 @@ def means_of_images(
     mean = np.where((count > 0) & ~varies, smallest, mean)
     error = np.where((count > 1) & ~varies, 0.0, error)
     if len(values) > LARGE:
-        low, high = np.where(varies, mean - _Z * error, low), np.where(varies, mean + _Z * error, high)
+        low = np.where(varies, np.maximum(mean - _Z * error, -np.inf if lowest is None else lowest), low)
+        high = np.where(varies, np.minimum(mean + _Z * error, np.inf if highest is None else highest), high)
     elif varies.any():
         means = _resampled(filled[:, varies], present[:, varies].astype(np.float64), seed)
         low[varies], high[varies] = np.nanpercentile(means, [50 * (1 - LEVEL), 50 * (1 + LEVEL)], axis=0)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
+from saliency_pipeline.datasets.box_files import boxes_digest, with_boxes
 from saliency_pipeline.datasets.layout import ReadOptions
+from saliency_pipeline.datasets.map_files import maps_digest, with_maps
 from saliency_pipeline.datasets.open import read_images
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import Catalogue
@@ -30,6 +33,8 @@ def prepare(
     selection: Selection | None = None,
     grouping: Grouping | None = None,
     *,
+    boxes: str | os.PathLike[str] | None = None,
+    maps_from: str | os.PathLike[str] | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Catalogue:
@@ -47,6 +52,8 @@ def prepare(
         reading: options for reading it.
         selection: classes, images and splits.
         grouping: treatment of duplicates and groups of images.
+        boxes: file of boxes of objects, see `datasets.box_files`.
+        maps_from: folder of maps that were made elsewhere, see `datasets.map_files`.
         cache: folder that keeps the images' fingerprints for the next run of the same command.
         progress: receives notes and progress.
 
@@ -55,7 +62,7 @@ def prepare(
     """
     progress = progress or Progress()
     reading, selection, grouping = reading or ReadOptions(), selection or Selection(), grouping or Grouping()
-    catalogue = whole = read_images(path, layout, reading, progress.note)
+    catalogue = whole = with_files(read_images(path, layout, reading, progress.note), boxes, maps_from, progress.note)
     if grouping.dedupe:
         # the sampled classes do not depend on their images, unless `min_per_class` is set
         few = None if selection.min_per_class else selection.num_classes
@@ -84,7 +91,34 @@ def prepare(
     if grouping.group_by is not None:
         # readers of the groups need to tell whether they contain duplicates too
         taken |= {"group_by": described(grouping.group_by), "group_duplicates": search}
+    taken |= digests(catalogue, boxes is not None, maps_from is not None, progress)
     return replace(catalogue, taken=taken)
+
+
+def with_files(
+    catalogue: Catalogue,
+    boxes: str | os.PathLike[str] | None,
+    maps_from: str | os.PathLike[str] | None,
+    note: Callable[[str], None],
+) -> Catalogue:
+    """A catalogue with boxes from a file and maps from a folder, where there are such.
+
+    Raises:
+        SalpipeError: they cannot be read, or belong to none of the images.
+    """
+    if boxes is not None:
+        catalogue = with_boxes(catalogue, boxes, note)
+    if maps_from is not None:
+        catalogue = with_maps(catalogue, maps_from, note)
+    return catalogue
+
+
+def digests(catalogue: Catalogue, boxes: bool, maps: bool, progress: Progress) -> dict[str, Any]:
+    """Number and SHA-256 of the boxes and maps from elsewhere that the images of a catalogue have, for `taken`."""
+    return {
+        **({"boxes": boxes_digest(catalogue.records)} if boxes else {}),
+        **({"maps": maps_digest(catalogue.records, progress)} if maps else {}),
+    }
 
 
 def _groups(catalogue: Catalogue, cache: Path | None, progress: Progress) -> Places:

@@ -86,6 +86,19 @@ class Gain(Fake):
     paper: ClassVar[str] = "Blücher et al. 2024"
 
 
+@dataclass(frozen=True)
+class Energy(Fake):
+    """A metric whose second column may be the headline."""
+
+    name: ClassVar[str] = "energy"
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("energy", "Energy in boxes", True),
+        Column("energy-gain", "Energy gain", True, high=None),
+    )
+    definition: ClassVar[str] = "share of the positive values in boxes"
+    paper: ClassVar[str] = "Wang et al. 2020"
+
+
 METRICS: tuple[Metric, ...] = (Pointing(), Sparseness(), Deletion(), Gain())
 
 
@@ -116,7 +129,7 @@ def measured(
         metrics=tuple(metrics),
         values=arrays,
         curves=curves or {},
-        about={"seed": 0, "facts": {"Network": "resnet50.a1_in1k"}},
+        about={"seed": 0, "facts": [["Network", "resnet50.a1_in1k"]]},
     )
     return replace(result, **changes)
 

@@ -15,11 +15,12 @@ from matplotlib.text import Text
 from saliency_pipeline.assessment import report
 from saliency_pipeline.assessment.figures import curve_panels, quality_and_cost
 from saliency_pipeline.assessment.measured import Measured
-from saliency_pipeline.assessment.report import Pictures, write_report
-from saliency_pipeline.assessment.results import Results
+from saliency_pipeline.assessment.report import write_report
+from saliency_pipeline.assessment.results import Results, write_results
 from saliency_pipeline.assessment.summary import summarize
 from saliency_pipeline.figures.pictures import jpeg
 from saliency_pipeline.figures.plotting import BLUE
+from saliency_pipeline.serialization import from_json
 from tests.assessment.made_up import METHODS, Deletion, assessed, measured, random_assessment
 from tests.comparison.test_report import MEASURE
 from tests.gallery.test_page import Page
@@ -41,7 +42,9 @@ def hostile() -> Measured:
     values["layercam"]["srg"] = values["gradcam:relu=true"]["srg"] + np.linspace(-0.011, 0.01, 60)
     methods = tuple(replace(each, cost=None) if each.name == "given" else each for each in source.methods)
     keys = [f"{HOSTILE}/{key}" for key in source.keys]
-    return replace(source, values=values, keys=keys, methods=methods, about={"facts": {"Network": HOSTILE}})
+    return replace(
+        source, values=values, keys=keys, methods=methods, about={"facts": [["Network", HOSTILE], ["Layer", "layer4"]]}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +62,11 @@ def page(folder: Path, results: Results) -> Page:
     return Page(write_report(folder, results, pictures))
 
 
-def without_figures(folder: Path, results: Results, monkeypatch: pytest.MonkeyPatch, show: Pictures = pictures) -> Page:
+def without_figures(folder: Path, results: Results, monkeypatch: pytest.MonkeyPatch) -> Page:
     """The page alone, which takes a tenth of the time."""
     monkeypatch.setattr(report, "curve_panels", lambda *_: None)
     monkeypatch.setattr(report, "quality_and_cost", lambda *_: None)
-    return Page(write_report(folder, results, show))
+    return Page(write_report(folder, results, pictures))
 
 
 def test_the_verdict_is_first_and_every_part_follows_in_order(page: Page, folder: Path, results: Results) -> None:
@@ -145,19 +148,28 @@ def test_best_and_worst_images_have_pictures_where_there_are_any(page: Page) -> 
 
 
 @pytest.mark.usefixtures("page")
-def test_the_same_results_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    write_report(tmp_path, summarize(hostile()), pictures)
+def test_results_that_are_read_back_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    source = hostile()
+    write_results(tmp_path, summarize(source), source)
+    stored = json.loads((tmp_path / "assess.json").read_text())
+    (tmp_path / "assess.json").unlink()
+    (tmp_path / "per-image.csv").unlink()
+    write_report(tmp_path, from_json(Results, stored), pictures)
     files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.*"))
     assert len(files) == 5
     for name in files:
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
 
 
-def test_one_method_and_one_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = {name: {"srg": [0.5], "pointing": [1.0]} for name in ("gradcam", "center-prior")}
-    page = without_figures(tmp_path, summarize(measured(values, labels=np.array([-1]))), monkeypatch, lambda *_: None)
+def test_one_image_and_a_method_without_values(tmp_path: Path) -> None:
+    values = {name: {"srg": [0.5], "pointing": [1.0]} for name in ("gradcam", "none", "center-prior")}
+    values["none"] = {"srg": [np.nan]}
+    curves = {name: {"deletion-curve": np.full((1, 11), np.nan if name == "none" else 0.1)} for name in values}
+    source = measured(values, curves=curves, labels=np.array([-1]))
+    page = Page(write_report(tmp_path, summarize(source), lambda *_: None))
     assert "gradcam is the only method that can be ranked by SRG (0.500 [" in page.text
     assert "1 image is too few to show any difference" in page.text
+    assert len(page.all("img")) == 2
 
 
 def test_without_a_direction_there_is_no_ranking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

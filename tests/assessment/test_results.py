@@ -11,7 +11,7 @@ import pytest
 from saliency_pipeline.assessment.results import Contrast, Results, write_results
 from saliency_pipeline.assessment.summary import summarize
 from saliency_pipeline.serialization import from_json
-from tests.assessment.made_up import METRICS, Deletion, Gain, Pointing, Sparseness, measured, random_assessment
+from tests.assessment.made_up import METRICS, Deletion, Energy, Gain, Pointing, Sparseness, measured, random_assessment
 
 NAN = float("nan")
 CENTER = [0.1 * image for image in range(10)]
@@ -107,6 +107,7 @@ def test_every_method_is_compared_with_the_best_and_with_each_floor() -> None:
         (METRICS, {"pointing": [1.0], "deletion": [0.5], "srg": [0.3]}, "srg"),
         (METRICS, {"pointing": [1.0], "deletion": [0.5], "srg": [NAN]}, "pointing"),
         (METRICS, {"pointing": [NAN], "deletion": [0.5]}, "deletion"),
+        ((Energy(), Pointing()), {"energy": [0.5], "energy-gain": [1.2], "pointing": [1.0]}, "energy-gain"),
         ((Sparseness(),), {"sparseness": [0.5]}, None),
     ],
 )
@@ -115,6 +116,7 @@ def test_the_headline_is_the_first_column_with_values(
 ) -> None:
     results = summarize(measured({"one": values, "center-prior": values}, metrics=metrics))
     assert results.headline == headline
+    assert headline is None or [each.against for each in results.contrasts[headline]] == ["center-prior"]
     if headline is None:
         assert results.verdict == "No method can be ranked: none has values of a metric with a direction."
 

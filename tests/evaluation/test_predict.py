@@ -15,9 +15,10 @@ from saliency_pipeline.evaluation.evaluate import evaluate
 from saliency_pipeline.evaluation.predict import Predicted, predict
 from saliency_pipeline.generation import recorded as module
 from saliency_pipeline.models.source.source import load_source
+from saliency_pipeline.models.trained.trained import load_trained
 from saliency_pipeline.saliency.methods import registry
 from saliency_pipeline.shards.reader import ShardFolder
-from tests.evaluation.runs import PHOTOGRAPHS, Notes, altered, run_on, shards_of
+from tests.evaluation.runs import PHOTOGRAPHS, Notes, altered, rewrite, run_on, shards_of
 from tests.gallery.test_page import Page
 from tests.generation.compared import Compared
 from tests.generation.examples import photographs
@@ -181,6 +182,14 @@ def test_a_run_on_label_maps_is_applied_to_other_maps_only_on_request(
     document = json.loads((result.folder / "predictions.json").read_text())
     assert (document["target"], document["target_of_training"]) == ("predicted", "label")
     assert "with maps of the predicted class (it was trained on maps of the labels)" in Page(result.page).text
+
+
+def test_maps_from_elsewhere_are_not_computed_for_new_images(photos: Path, tiny_run: Path, tmp_path: Path) -> None:
+    trained = load_trained(tiny_run)
+    run = tmp_path / "n.safetensors"
+    rewrite(trained, run, trained.about | {"config": trained.about["config"] | {"method": "given"}})
+    with pytest.raises(SalpipeError, match=r"n.safetensors: was trained on maps from elsewhere, .* --maps-from FOLDER"):
+        predict(photos, run, tmp_path / "out", device="cpu")
 
 
 def test_an_option_for_label_maps_is_refused_for_other_runs(photos: Path, tiny_run: Path, baseline: Path) -> None:

@@ -18,6 +18,7 @@ from saliency_pipeline.comparison.arms import choose_arms
 from saliency_pipeline.comparison.output import rebuild
 from saliency_pipeline.comparison.plan_file import chosen_before, store
 from saliency_pipeline.comparison.runs import is_finished, read_run
+from saliency_pipeline.datasets.box_files import with_boxes
 from saliency_pipeline.datasets.layout import ReadOptions
 from saliency_pipeline.datasets.open import LAYOUTS, read_images
 from saliency_pipeline.documents import read_object
@@ -27,6 +28,7 @@ from saliency_pipeline.fetching.fetch_log import FetchLog
 from saliency_pipeline.generation.plan import check_same_plan, stored_plan
 from saliency_pipeline.generation.receipt import read_receipt, valid_receipt
 from saliency_pipeline.images.decode import FITS, decode_frame
+from saliency_pipeline.images.ready_maps import read_frame_map
 from saliency_pipeline.models.source import source
 from saliency_pipeline.models.source.weights import read_state_dict
 from saliency_pipeline.models.trained.trained import BEST, load_trained, recorded_images
@@ -239,6 +241,16 @@ def read_arms(path: Path, random: Random) -> None:
 
 def read_classes(path: Path, random: Random) -> None:
     command("generate", path.parent / "photos", "-o", path.parent / "out", "--dry-run", "--classes", f"@{path}")
+
+
+def read_box_file(path: Path, random: Random) -> None:
+    with_boxes(read_images(path.parent / "photos"), path, lambda line: None)
+
+
+def read_map(path: Path, random: Random) -> None:
+    result = read_frame_map(str(path), (random.randrange(1, 500), random.randrange(1, 500)), 32, random.choice(FITS))
+    assert result.shape == (8, 8)
+    assert 0 <= result.min() <= result.max() <= 1
 
 
 def read_pubfig(path: Path, random: Random) -> None:

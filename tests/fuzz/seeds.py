@@ -224,6 +224,37 @@ def xml(root: Path) -> Iterator[Path]:
     yield folder / "bbox_val" / "val" / "ILSVRC2012_val_00000001.xml"
 
 
+def boxes(root: Path) -> Iterator[Path]:
+    """Boxes of a data set of two images in each form."""
+    size = {"id": 1, "file_name": "cat/1.jpg", "width": 64, "height": 48}
+    coco = {
+        "images": [size],
+        "annotations": [{"image_id": 1, "bbox": [1.5, 2, 3, 4]}, {"image_id": 1, "bbox": [1, 2, 9, 9]}],
+    }
+    corners = "<xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax>"
+    voc = f"<annotation><object><bndbox>{corners}</bndbox></object></annotation>"
+    table = "file,width,height,xmin,ymin,xmax,ymax\ncat/1.jpg,64,48,1,2,30,40\n2.jpg,64,48,0,0,3,3\n"
+    for name, text in (("boxes.csv", table), ("1.xml", voc), ("boxes.json", json.dumps(coco))):
+        for number in (1, 2):
+            written(root / name / "photos" / "cat" / f"{number}.jpg", small_image(number))
+        yield written(root / name / name, text.encode())
+
+
+def ready_maps(root: Path) -> Iterator[Path]:
+    """Maps of images in both forms."""
+    values = np.arange(48, dtype=np.float32).reshape(6, 8)
+    for name, kind in (("plain", "<f4"), ("big", ">f8"), ("bytes", "u1")):
+        file = io.BytesIO()
+        np.save(file, np.asarray(values, kind, order="F" if name == "big" else "C"))
+        yield written(root / name / "1.npy", file.getvalue())
+    for name, image in (
+        ("gray", values.astype(np.uint8)),
+        ("deep", values.astype(np.uint16) * 999),
+        ("bits", values > 9),
+    ):
+        yield written(root / name / "1.png", encode(Image.fromarray(image), "PNG"))
+
+
 def classes(root: Path) -> Iterator[Path]:
     for name in ("cat", "great white shark", "dog"):
         written(root / "chosen" / "photos" / name / "1.jpg", small_image())

@@ -71,6 +71,8 @@ KINDS: tuple[Kind, ...] = (
     Kind("list", seeds.lists, readers.read_data_set, (*TEXT, *JSON)),
     Kind("meta", seeds.meta, readers.read_data_set, (structures.mat_numbers,)),
     Kind("xml", seeds.xml, readers.read_data_set, TEXT),
+    Kind("boxes", seeds.boxes, readers.read_box_file, (*TEXT, *JSON)),
+    Kind("map", seeds.ready_maps, readers.read_map, (structures.npy_header, pictures.png_chunks)),
     Kind("classes", seeds.classes, readers.read_classes, TEXT),
     Kind("pubfig", seeds.pubfig, readers.read_pubfig, (*TEXT, *JSON_LINES)),
     Kind("cache", outputs.cache, readers.read_cache, _CACHE),

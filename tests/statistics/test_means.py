@@ -66,12 +66,28 @@ def test_without_values_nothing_is_defined_and_nothing_warns() -> None:
 
 
 def test_intervals_of_very_many_images_are_the_normal_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = np.random.default_rng(4).random((2000, 1))
+    values = np.random.default_rng(4).random((1500, 1))
     resampled = means_of_images(values)
-    monkeypatch.setattr(means, "LARGE", 1999)
+    monkeypatch.setattr(means, "LARGE", 1499)
     normal = means_of_images(values)
     assert normal.high[0] - normal.mean[0] == pytest.approx(1.96 * normal.error[0], rel=1e-4)
     assert normal.low[0] == pytest.approx(resampled.low[0], abs=0.2 * normal.error[0])
+
+
+def test_normal_intervals_stay_within_the_possible_values() -> None:
+    values = np.zeros((3000, 2))
+    values[0, 0] = 1.0
+    result = means_of_images(values, 0.0, 1.0)
+    assert result.low[0] == 0.0
+    assert result.high[0] == pytest.approx(1 / 3000 + 1.96 * result.error[0], rel=1e-4)
+
+
+def test_images_without_any_value_change_nothing() -> None:
+    values = np.random.default_rng(5).random((20, 2))
+    padded = np.concatenate([values, np.full((3000, 2), np.nan)])
+    one, other = means_of_images(values), means_of_images(padded)
+    assert (one.low == other.low).all()
+    assert (one.count == other.count).all()
 
 
 def test_sign_test_by_hand() -> None:

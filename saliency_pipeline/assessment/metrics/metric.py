@@ -104,8 +104,22 @@ class Metric(ABC):
     def values(self, ask: Inquiry) -> Values:
         """Values of all columns (B,) and curves (B, P) for the maps of one method.
 
-        No value may depend on the other images of the batch.
+        No value may depend on the other images of the batch; a column that depends on the data set is NaN here, see
+        `finish`.
         """
+
+    def finish(self, values: Values) -> Values:
+        """Fill the columns that depend on the data set, which `values` leaves NaN; by default there are none.
+
+        Called once per method, after the last batch.
+
+        Args:
+            values: all columns (N,) and curves (N, P) of all N images of a method, as `values` returned them.
+
+        Returns:
+            The same, with these columns filled; the argument is not modified.
+        """
+        return values
 
     def points(self, curve: str) -> npt.NDArray[np.float64]:
         """Horizontal positions (P,) of the points of a curve."""

@@ -5,22 +5,37 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from saliency_pipeline.assessment.metrics import drops, imputation, perturbation, randomization, robustness
+from saliency_pipeline.assessment.metrics import (
+    concentration,
+    drops,
+    imputation,
+    localization,
+    perturbation,
+    randomization,
+    robustness,
+)
 from saliency_pipeline.assessment.metrics.metric import Metric
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.parameters import with_parameters
 
 _KINDS: tuple[type[Metric], ...] = (
+    perturbation.SymmetricRelevanceGain,
     perturbation.Deletion,
     perturbation.Insertion,
-    perturbation.SymmetricRelevanceGain,
     imputation.Road,
     drops.AverageDrop,
     drops.Adcc,
-    robustness.MaxSensitivity,
-    robustness.Infidelity,
+    localization.PointingGame,
+    localization.EnergyPointingGame,
+    localization.Localization,
+    localization.RelevanceRankAccuracy,
     randomization.ParameterRandomization,
     randomization.EfficientRandomization,
+    robustness.MaxSensitivity,
+    robustness.Infidelity,
+    concentration.Sparseness,
+    concentration.Complexity,
+    concentration.Mass,
 )
 
 METRICS = {kind.name: kind for kind in _KINDS}

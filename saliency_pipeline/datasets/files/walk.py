@@ -69,6 +69,31 @@ def walk(top: str, notes: Notes) -> Iterator[Folder]:
             yield Folder(os.path.join(path, name), (*parts, key_part(name)), [])
 
 
+def files_below(top: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Files with one of some suffixes, in lower case, in a folder and below: path, and path in the folder as a key.
+
+    The key has no suffix. Hidden files are skipped, links are followed, and each folder is read once.
+
+    Raises:
+        SalpipeError: a folder cannot be read.
+    """
+    waiting: list[tuple[str, tuple[str, ...]]] = [(top, ())]
+    seen: set[tuple[int, int]] = set()
+    while waiting:
+        path, parts = waiting.pop()
+        with folder_errors_explained(path):
+            status = os.stat(path)
+        if (identity := (status.st_dev, status.st_ino)) in seen:
+            continue
+        seen.add(identity)
+        entries = listing(path)
+        waiting += [(os.path.join(path, name), (*parts, key_part(name))) for name in reversed(entries.folders)]
+        for name in sorted((*entries.images, *entries.others)):
+            start, suffix = os.path.splitext(name)
+            if suffix.lower() in suffixes:
+                yield os.path.join(path, name), "/".join((*parts, key_part(start)))
+
+
 def walk_tar(path: str, notes: Notes) -> list[Folder]:
     """The folders in an uncompressed tar with their images, in the order of their first files.
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from typing import NamedTuple
-from xml.etree.ElementTree import XML, ParseError, XMLParser
 
 from saliency_pipeline.datasets.files.archive import small_files
 from saliency_pipeline.datasets.files.listing import listing
 from saliency_pipeline.datasets.files.notes import Notes
+from saliency_pipeline.datasets.files.voc import MAX_XML_BYTES, objects, parse_annotation
 from saliency_pipeline.datasets.imagenet.annotations import Boxes, box_of
 from saliency_pipeline.datasets.imagenet.builder import CatalogueBuilder
 from saliency_pipeline.datasets.imagenet.synsets import is_wnid
@@ -31,9 +31,6 @@ FOLDERS = {part: (*_UNPACKED, f"bbox_{part}", archive) for part, archive in _ARC
 ARCHIVES = {f"{archive}{suffix}" for archive in _ARCHIVES.values() for suffix in _SUFFIXES}
 """Names of the archives of boxes."""
 
-MAX_XML_BYTES = 2**18
-"""Largest file, of a thousand boxes. Files have 500 bytes and rarely more than a few boxes."""
-
 _USUAL_BYTES = 2**14
 
 _MAX_UNPACKED_BYTES, _MAX_FILES, _MAX_BOXES = 2**32, 2**20, 2**22
@@ -41,8 +38,6 @@ _MAX_UNPACKED_BYTES, _MAX_FILES, _MAX_BOXES = 2**32, 2**20, 2**22
 
 _THREADS, _TOGETHER = 8, 512
 """Number of reading threads, since disks need concurrent requests, and of files in memory."""
-
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def find_boxes(folders: Sequence[str], part: str, builder: CatalogueBuilder) -> Boxes:
@@ -160,27 +155,12 @@ def read_xml(data: bytes | None, wnid: str, numbers: dict[str, int]) -> tuple[Bo
     ...     b"<ymax>193</ymax></bndbox></object></annotation>", "n01751748", {})
     ((111, 108, 442, 194),)
     """
-    if data is None or len(data) > MAX_XML_BYTES:
-        raise ValueError("cannot be read, or is too large for an image's boxes")
-    # entities are declared in document types alone: without one nothing is expanded or loaded
-    if b"<!DOCTYPE" in data.replace(b"\0", b""):  # the parser also reads UTF-16
-        raise ValueError("has a document type, as no file of boxes should")
-    try:
-        root = XML(data, XMLParser(encoding="utf-8"))
-    except ParseError:
-        raise ValueError("no well-formed XML") from None
-    if root.tag != "annotation":
-        raise ValueError("no annotation in PASCAL VOC's form")
     boxes = []
-    for item in root.iterfind("object"):
-        # of several names or boxes in an object the last one counts
-        name = ([part.text or "" for part in item.iterfind("name")] or [""])[-1].strip()
+    for name, corners in objects(parse_annotation(data)):
         if name != wnid and is_wnid(name):
             continue
-        texts = {part.tag: part.text or "" for part in item.iterfind("*/*")}
         # a few have decimals
-        corners = [texts.get(corner, "").strip().partition(".")[0] for corner in _CORNERS]
-        if (box := box_of(corners, numbers)) is None:
+        if (box := box_of([corner.partition(".")[0] for corner in corners], numbers)) is None:
             raise ValueError("a box without its four corners in pixels")
         boxes.append(box)
     return tuple(boxes)

@@ -58,6 +58,9 @@ ALIASES = {
     "vargrad": "smoothgrad:stat=var",
 }
 
+GIVEN = "given"
+"""Name of stored maps that come from elsewhere; no method has it."""
+
 CAPTUM = "captum:"
 """Prefix of the attributions of captum that need no arguments, such as `captum:DeepLift`."""
 
@@ -130,6 +133,11 @@ def _parse(text: str) -> Method:
     if text.startswith(CAPTUM) or text == CAPTUM[:-1]:
         return captum_methods.Captum(text.partition(":")[2])
     name, colon, items = text.partition(":")
+    if name == GIVEN:
+        raise OptionError(
+            f"--method {text}: maps from elsewhere, which are not computed; 'salpipe generate --maps-from FOLDER' "
+            "stores them beside the maps of other methods"
+        )
     kind = METHODS.get(name) or _plug_in(name, text)
     method = with_parameters(kind, name, items if colon else None, "--method")
     if not _CANONICAL.fullmatch(method.canonical):
@@ -168,10 +176,10 @@ def _plug_in(name: str, text: str | None = None) -> type[Method]:
 
 def _problem(name: str, kind: object) -> str | None:
     """The reason why an object is no method of that name, or None."""
-    if name in METHODS or not _NAME.fullmatch(name):
+    if name in (*METHODS, GIVEN) or not _NAME.fullmatch(name):
         return (
             "salpipe has a method of that name"
-            if name in METHODS
+            if name in (*METHODS, GIVEN)
             else "a name has up to 64 letters a-z, digits and '-'"
         )
     if not isinstance(kind, type) or not issubclass(kind, Method) or not dataclasses.is_dataclass(kind):
