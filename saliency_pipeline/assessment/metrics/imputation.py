@@ -81,8 +81,8 @@ class Road(Metric):
                 missing = np.zeros((len(part), count), np.bool_)
                 for row, span in zip(missing, part, strict=True):
                     row[ask.order[image, span]] = True
-                missing = missing.reshape(-1, ask.batch.size, ask.batch.size)
-                frames[:, image] = _noisy(ask.batch.frames[image], missing, noise[image])
+                grid = missing.reshape(-1, ask.batch.size, ask.batch.size)
+                frames[:, image] = _noisy(ask.batch.frames[image], grid, noise[image])
             scores += [ask.batch.scores(own) for own in frames]
         morf, lerf = np.stack(scores[: self.levels], 1), np.stack(scores[self.levels :], 1)
         return {"road": (lerf - morf).mean(1) / 2, "road-morf": morf, "road-lerf": lerf}
