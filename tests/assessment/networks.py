@@ -56,8 +56,8 @@ class Linear(nn.Module):
 class Extractor:
     """Ready maps in the place of one of torch-cam's methods."""
 
-    def __init__(self, model: torch.nn.Module, maps: np.ndarray) -> None:
-        self.model, self.maps = model, torch.from_numpy(maps)
+    def __init__(self, model: torch.nn.Module, maps: torch.Tensor) -> None:
+        self.model, self.maps = model, maps
 
     def __call__(self, *args: object, **options: object) -> list[torch.Tensor]:
         return [self.maps]

@@ -57,7 +57,9 @@ def test_drop_and_increase_are_those_of_torch_cam(network: ModuleNetwork) -> Non
     batch = batch_of(network, 16, count=12)
     # of 0 and 1 alone, so that no masked frame has to be rounded
     ask = Inquiry(batch, "gradcam", (random_maps(12, 16) > 0).astype(np.float32))
-    theirs = metrics.ClassificationMetric(Extractor(network.module, ask.maps), partial(torch.softmax, dim=-1))
+    theirs = metrics.ClassificationMetric(
+        Extractor(network.module, torch.from_numpy(ask.maps)), partial(torch.softmax, dim=-1)
+    )
     theirs.update(normalized(batch.frames), batch.targets.tolist())
     ours = check_values(AverageDrop(), ask)
     assert theirs.summary()["avg_drop"] == pytest.approx(ours["average-drop"].mean(), abs=1e-6)

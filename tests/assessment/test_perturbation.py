@@ -100,7 +100,7 @@ def test_areas_are_those_of_torch_cam() -> None:
     network = convolutional()
     batch = batch_of(network, 16)
     ask = Inquiry(batch, "gradcam", random_maps(3, 4))
-    extractor = Extractor(network.module, ask.maps)
+    extractor = Extractor(network.module, torch.from_numpy(ask.maps))
     theirs = metrics.DeletionInsertionMetric(extractor, partial(torch.softmax, dim=-1), steps=8)
     theirs.update(normalized(batch.frames), batch.targets.tolist())
     summary = theirs.summary()

@@ -26,9 +26,11 @@ class AverageDrop(Metric):
     - average increase 1 where p(m x) > p(x), else 0;
     - average gain max(0, p(m x) - p(x)) / (1 - p(x)), 0 where p(x) is 1.
 
-    What is masked becomes the mean color of the normalization; masked frames are rounded to whole gray levels. A map
-    that is 1 everywhere has no drop: read it beside the complexity of the map. Where all values of a map are equal
-    nothing is shown. torch-cam divides by p(x) + 1e-7; pytorch-grad-cam's drop is not divided at all.
+    What is masked becomes the mean color of the normalization. Masked frames are rounded to whole gray levels: p(m x)
+    of an image changed by 0.02 on average, by 0.1 at most, but the average drop of 48 images of ImageNet by only 0.001
+    (EfficientNet-Lite0, Grad-CAM). A map that is 1 everywhere has no drop: read it beside the complexity of the map.
+    Where all values of a map are equal nothing is shown. torch-cam divides by p(x) + 1e-7; pytorch-grad-cam's drop is
+    not divided at all.
 
     Chattopadhay et al., Grad-CAM++, WACV 2018, arXiv 1710.11063, section 4.1; gain: Zhang et al., Opti-CAM, CVIU 2024,
     arXiv 2301.07002.
