@@ -5,7 +5,7 @@
               (64, 256 on a GPU), which has to run twice, as insertion's fill is another than that of deletion and SRG;
               and with one fill for all, where it runs once
     road      the same blocks for ROAD, next to deletion
-    maps      all metrics that read maps alone, 1024 maps per call, each with a box
+    maps      all metrics that read maps alone, 16 random maps per call as `assess` does, each with a box
 
 Rounds take turns; the best of each arm counts.
 
@@ -132,7 +132,7 @@ def road(options: argparse.Namespace) -> dict[str, Any]:
 def map_only(options: argparse.Namespace) -> dict[str, Any]:
     """All metrics that need no network."""
     names = [name for name, kind in METRICS.items() if kind.cost == Cost.MAPS]
-    metrics, count, size = find_metrics(names) if names else (), 1024, 224
+    metrics, count, size = find_metrics(names), COUNT, 224
     rng = np.random.default_rng(0)
     targets, keys = np.zeros(count, np.int64), [str(image) for image in range(count)]
     boxes = [np.array([[30.0, 40.0, 150.0, 200.0]])] * count

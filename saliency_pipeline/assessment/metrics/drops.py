@@ -68,7 +68,8 @@ class Adcc(Metric):
       from the map of the masked frame, by the same method for the same class; 0 where one of them is constant.
     - Complexity is the mean of m: not the metric `complexity`, which is an entropy.
 
-    Maps whose method cannot be computed again, as those from elsewhere, have no value.
+    A map that does not depend on the frame, such as `center-prior`, has a coherency of 1, which is no merit. Maps
+    whose method cannot be computed again, as those from elsewhere, have no value.
 
     Poppi et al., Revisiting The Evaluation of Class Activation Mapping for Explainability: A Novel Metric and
     Experimental Analysis, CVPRW 2021, arXiv 2104.10252.
