@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
@@ -248,7 +250,7 @@ def _measure(
 
     if pending:
         progress.start(sum(len(block.positions) for block in pending), "image", "measuring")
-        with ThreadPoolExecutor(usable_cores(), "assess", torch.set_num_threads, (1,)) as pool:
+        with _one_core_per_thread() as pool:
             jobs = {pool.submit(measure, block): block for block in pending}
             try:
                 for job in as_completed(jobs):
@@ -258,6 +260,18 @@ def _measure(
                 pool.shutdown(wait=True, cancel_futures=True)
                 progress.stop()
     return [(block, stored[block.name] or {}) for block in blocks], len(blocks) - len(pending)
+
+
+@contextmanager
+def _one_core_per_thread() -> Iterator[ThreadPoolExecutor]:
+    """A thread per core, in which libraries start no threads of their own, which would wait for each other."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with ThreadPoolExecutor(usable_cores(), "assess", torch.set_num_threads, (1,)) as pool:
+            yield pool
+    finally:
+        cv2.setNumThreads(before)
 
 
 def _measured(

@@ -75,13 +75,14 @@ def overlap_twin(component, box):
 
 
 def localization_twin(raw, boxes):
-    cells = enlarged(torch.from_numpy(raw)[None], 56)[0].numpy().astype(np.float64)
+    side = 28 if max(raw.shape) <= 28 else 56
+    cells = enlarged(torch.from_numpy(raw)[None], side)[0].numpy().astype(np.float64)
     scaled = (cells - cells.min()) / np.ptp(cells) if np.ptp(cells) else np.ones_like(cells)
     curve = []
     for threshold in range(40):
         above = (scaled.astype(np.float32) > np.float32(threshold / 40)).astype(np.uint8)
         x, y, width, height, _ = cv2.connectedComponentsWithStats(above, connectivity=8)[2][1:].T
-        components = np.stack([x, y, x + width, y + height], axis=1) * SIZE / 56
+        components = np.stack([x, y, x + width, y + height], axis=1) * SIZE / side
         curve.append(max(overlap_twin(component, box) for component in components for box in boxes))
     return curve
 

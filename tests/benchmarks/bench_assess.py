@@ -22,6 +22,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
@@ -133,11 +134,12 @@ def map_only(options: argparse.Namespace) -> dict[str, Any]:
     """All metrics that need no network."""
     names = [name for name, kind in METRICS.items() if kind.cost == Cost.MAPS]
     metrics, count, size = find_metrics(names), COUNT, 224
-    rng = np.random.default_rng(0)
     targets, keys = np.zeros(count, np.int64), [str(image) for image in range(count)]
     boxes = [np.array([[30.0, 40.0, 150.0, 200.0]])] * count
     batch = ImageBatch(keys, np.empty((0, size, size, 3), np.uint8), targets, targets, boxes)
-    maps = {"gradcam": rng.random((count, 7, 7), np.float32)}
+    network = network_of(load_source(options.model, options.weights), str(find_device("auto")))
+    maps = {"gradcam": maps_of(network, images_of(network))["gradcam"]}
+    cv2.setNumThreads(1)
     arms: dict[str, Arm] = {
         metric.name: (partial(assessed, batch, maps, (metric,)), count, usable_cores()) for metric in metrics
     }
