@@ -114,6 +114,8 @@ def assess(
     provenance = Provenance.from_json(pairs.provenance)
     maps = AssessedMaps.of(pairs, config.methods, provenance.settings.fit if provenance.settings else "crop")
     metrics = _without_boxes(metrics, pairs, config, note)
+    if any(pairs.header.maps[method.name].targets > 1 for method in maps.methods if method.stored):
+        note("of several maps per image and method the first is assessed, that of the highest class")
     keep_large_blocks()
     make_output(folder)
     make_subfolder(folder / PARTS)
