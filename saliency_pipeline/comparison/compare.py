@@ -92,7 +92,7 @@ def compare(
         for task in plan.pretrainings()[:1]:
             find_groups(task.config, ShardFolder(task.shards), progress)
         trained, before = Trained(), 0
-        quality = map_quality(pairs, folder, plan.arms, plan.shared.method, execution.assess_images, progress)
+        quality = map_quality(pairs, folder, plan.arms, plan.shared, execution.assess_images, progress)
         for look, until in enumerate(plan.config.look_repeats, 1):
             trained += train_repeats(plan, folder, range(before, until), execution, progress)
             before = until

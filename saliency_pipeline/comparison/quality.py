@@ -14,6 +14,7 @@ from saliency_pipeline.comparison.results import MapQuality
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.training.config import TrainConfig
 
 FOLDER = "assessment"
 _METRICS = {"pointing-game": "pointing", "srg": "srg"}
@@ -21,7 +22,7 @@ _METRICS = {"pointing-game": "pointing", "srg": "srg"}
 
 
 def map_quality(
-    pairs: ShardFolder, folder: Path, arms: Sequence[Arm], shared: str | None, images: int, progress: Progress
+    pairs: ShardFolder, folder: Path, arms: Sequence[Arm], shared: TrainConfig, images: int, progress: Progress
 ) -> tuple[MapQuality, ...] | None:
     """Pointing game and SRG of the maps that the arms read; None where neither can be measured, or no arm reads any.
 
@@ -29,11 +30,11 @@ def map_quality(
         pairs: the pairs.
         folder: folder of the comparison, in which the assessment gets a folder of its own.
         arms: all arms.
-        shared: stored name of the method whose maps an arm reads that names none.
+        shared: options of every run: the device, and the method whose maps an arm reads that names none.
         images: number of images that SRG is measured on; 0 for no measurement.
         progress: receives notes.
     """
-    read = [arm.options.get("method") or shared for arm in arms if reads_maps(arm)]
+    read = [arm.options.get("method") or shared.method for arm in arms if reads_maps(arm)]
     methods = tuple(dict.fromkeys(str(name) for name in read if name is not None))
     if not methods or not images:
         return None
@@ -41,9 +42,11 @@ def map_quality(
     config = AssessConfig(methods=methods, metrics=metrics, images=images)
     try:
         # a number of images may be changed between two calls, which runs do not depend on
-        results = assess(pairs.path, folder / FOLDER, config, progress=progress, renew=True).results
+        device = shared.device
+        results = assess(pairs.path, folder / FOLDER, config, device=device, progress=progress, renew=True).results
     except SalpipeError as error:
-        progress.note(f"the maps themselves are not measured: {error}")
+        # its remedies are options of that command
+        progress.note(f"the maps themselves are not measured, as 'salpipe assess' can do: {error}")
         return None
     return tuple(_quality(results, method, _METRICS[metric]) for method in methods for metric in metrics)
 
