@@ -22,8 +22,9 @@ SHARD, FOLDER, FILE, ODD = "a shard", "a folder of other files", "some other fil
 # kinds of folders by a file in them, in order of precedence
 _MARKS = {
     "manifest.json": SHARDS,
-    # before the plan, which a comparison has as well
+    # before the plan, which a comparison and an assessment have as well
     "results.json": COMPARISON,
+    "assess.json": "an assessment",
     "plan.json": UNFINISHED,
     "best.safetensors": RUN,
     "last.safetensors": RUN,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,15 @@ import numpy.typing as npt
 
 from saliency_pipeline.assessment.inquiry import Inquiry, Network
 from saliency_pipeline.assessment.maps import AssessedMaps
+from saliency_pipeline.assessment.measured import Assessed
 from saliency_pipeline.assessment.metrics.metric import Metric, Values
-from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.files import write_atomically
+from saliency_pipeline.files import disk_errors_explained, write_atomically
 from saliency_pipeline.shards.reader import Positions
 
-ALL, SAMPLED = 1024, 16
-"""Images per block: of metrics that read maps alone, and of those that need the network; 16 are measured at once."""
+ALL, SAMPLED = 256, 16
+"""Images per block: of metrics that read maps alone, and of those that need the network; 16 are measured at once.
+
+Frames and maps of pixels of a block take 100 MB per thread at 224 pixels."""
 
 _LARGEST = 2**30
 
@@ -85,19 +86,38 @@ def write_block(path: Path, values: dict[str, Values]) -> None:
     write_atomically(path, file.getvalue())
 
 
-def read_block(path: Path, methods: Sequence[str]) -> dict[str, Values] | None:
-    """The values of a block; None if it is missing or damaged."""
+def read_block(path: Path, block: Block, methods: Sequence[Assessed]) -> dict[str, Values] | None:
+    """The values of a block; None if it is missing, damaged or of other images, methods or columns."""
     try:
         if not path.is_file() or path.stat().st_size > _LARGEST:
             return None
         with np.load(path, allow_pickle=False) as stored:
-            values: dict[str, Values] = {method: {} for method in methods}
+            values: dict[str, Values] = {method.name: {} for method in methods}
             for name in stored.files:
                 number, _, column = name.partition("/")
-                values[methods[int(number)]][column] = np.asarray(stored[name], np.float64)
-            return values
-    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, SalpipeError):
+                values[methods[int(number)].name][column] = np.asarray(stored[name], np.float64)
+    # NumPy and zipfile raise many kinds of errors for damaged files
+    except Exception:
         return None
+    for method in methods:
+        metrics = [metric for metric in block.metrics if not metric.signed_only or method.signed]
+        expected = {name for metric in metrics for name in metric.names}
+        parts = values[method.name]
+        if parts.keys() != expected or any(part.shape[:1] != (len(block.positions),) for part in parts.values()):
+            return None
+    return values
+
+
+def remove_blocks(folder: Path) -> None:
+    """Remove all blocks of a folder.
+
+    Raises:
+        SalpipeError: one cannot be removed.
+    """
+    for kind in ("explained", "scores", "maps"):
+        for path in folder.glob(f"{kind}-*.npz"):
+            with disk_errors_explained(path):
+                path.unlink()
 
 
 def scattered(

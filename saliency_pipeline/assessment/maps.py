@@ -47,7 +47,8 @@ class AssessedMaps:
             SalpipeError: no maps of a requested method are stored.
         """
         names = tuple(dict.fromkeys(stored_method(folder, text) for text in requested)) or folder.methods
-        specific = [name for name in names if not is_class_agnostic(folder.provenance, name)]
+        # also of methods that are not requested, so that maps of no class are asked about the same class with them
+        specific = [name for name in (*names, *folder.methods) if not is_class_agnostic(folder.provenance, name)]
         methods = [_assessed(folder.provenance, name) for name in names]
         computed = set(FLOORS) - {method.name.partition(":")[0] for method in methods}
         methods += [

@@ -15,7 +15,16 @@ import cv2
 import numpy as np
 import torch
 
-from saliency_pipeline.assessment.blocks import ALL, SAMPLED, Block, blocks_of, read_block, scattered, write_block
+from saliency_pipeline.assessment.blocks import (
+    ALL,
+    SAMPLED,
+    Block,
+    blocks_of,
+    read_block,
+    remove_blocks,
+    scattered,
+    write_block,
+)
 from saliency_pipeline.assessment.config import AssessConfig
 from saliency_pipeline.assessment.maps import AssessedMaps, explainable
 from saliency_pipeline.assessment.measured import Measured
@@ -25,6 +34,7 @@ from saliency_pipeline.assessment.network import SourceNetwork, placement_for_sc
 from saliency_pipeline.assessment.report import write_report
 from saliency_pipeline.assessment.results import Results, write_results
 from saliency_pipeline.assessment.summary import summarize
+from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.devices import find_device, threads_within_cores
 from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import SalpipeError
@@ -32,10 +42,12 @@ from saliency_pipeline.figures.pictures import jpeg
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import FolderLock, make_output, make_subfolder
 from saliency_pipeline.generation.background import background_of
+from saliency_pipeline.generation.plan import library_versions
 from saliency_pipeline.generation.provenance import Provenance
-from saliency_pipeline.generation.recorded import recorded_source
+from saliency_pipeline.generation.recorded import is_available, recorded_source
 from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.saliency.engine.backends import Placement
 from saliency_pipeline.saliency.render import overlay
 from saliency_pipeline.saliency.tuning import FRAMES
@@ -82,6 +94,7 @@ def assess(
     weights: str | None = None,
     device: str = "auto",
     progress: Progress | None = None,
+    renew: bool = False,
     **options: Any,
 ) -> Assessment:
     """Measure the quality of stored maps and rank the methods. The same call resumes an interrupted one.
@@ -93,17 +106,20 @@ def assess(
         weights: file of the source model's weights, if they came from a file; or the run, if the source model was one.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         progress: receives notes and progress.
+        renew: whether the results of other settings in the output folder are replaced, not refused.
         **options: fields of `AssessConfig`, instead of `config`.
 
     Raises:
         SalpipeError: no such shards, methods or metrics, a damaged shard, another source model, the results of other
-            settings in the output folder, or a full disk.
+            settings in the output folder, an output folder of images or shards, or a full disk.
     """
     start = time.perf_counter()
     if config is not None and options:
         raise TypeError("give a configuration or its fields, not both")
     config, progress, folder = config or AssessConfig(**options), progress or Progress(), Path(output)
     pairs, metrics, notes = ShardFolder(shards), find_metrics(config.metrics), list[str]()
+    refuse_among_images(folder, shards)
+    refuse_shards(folder)
     if not len(pairs):
         raise SalpipeError(f"{shards}: holds no image; generate it again from images that can be used")
 
@@ -124,9 +140,9 @@ def assess(
         network, metrics, record = _network(pairs, maps, provenance, metrics, config, weights, device, folder, note)
         sample = _sample(pairs, config) if any(metric.cost for metric in metrics) else np.zeros(0, np.int64)
         blocks = _blocks(len(pairs), sample, metrics, config)
-        plan = {"about": record, "settings": to_table(config), "metrics": [metric.canonical for metric in metrics]}
+        plan = {**record, "settings": to_table(config), "metrics": [metric.canonical for metric in metrics]}
         plan["methods"] = [method.name for method in maps.methods]
-        _check_plan(folder, plan)
+        _check_plan(folder, plan, renew)
         values, resumed = _measure(folder, blocks, maps, network, progress)
         described = {"shards": str(pairs.path), "facts": _facts(pairs, provenance, config), **plan}
         measured = _measured(pairs, maps, metrics, sample, values, described, notes)
@@ -170,7 +186,7 @@ def _network(
     note: Callable[[str], None],
 ) -> tuple[SourceNetwork | None, tuple[Metric, ...], dict[str, Any]]:
     """The source model where metrics need it, the metrics that can be measured, and what identifies the run."""
-    record: dict[str, Any] = {"plan": pairs.header.plan, "images": len(pairs)}
+    record: dict[str, Any] = {"shards_plan": pairs.header.plan, "images": len(pairs), "versions": library_versions("")}
     record["source"] = {name: pairs.source.get(name) for name in ("model", "weights", "weights_sha256")}
     if not any(metric.cost for metric in metrics):
         return None, metrics, record
@@ -190,18 +206,19 @@ def _network(
     streams = usable_cores() if where == "cpu" else 2
     placement = stored or placement_for_scores(source, frames, where, streams)
     background = background_of(pairs) if any(method.needs_background for method in able) else None
+    record["versions"] = library_versions(placement.backend, [method.name for method in able])
     record["placement"] = {"backend": placement.backend, "precision": placement.precision, "device": where}
     placement = replace(placement, streams=streams)
     return SourceNetwork(source, provenance.layers, able, placement, background), metrics, record
 
 
 def _stored_placement(folder: Path, device: str) -> Placement | None:
-    """The placement that an interrupted run has chosen, on the same device."""
+    """The placement that an interrupted run has chosen, if it is for the same device and available here."""
     try:
-        stored = read_object(folder / PLAN, "salpipe assess")["about"]["placement"]
-        return Placement(**stored) if stored["device"] == device else None
-    except (SalpipeError, OSError, KeyError, TypeError):
+        placement = Placement(**_stored_plan(folder)["placement"])
+    except (KeyError, TypeError):
         return None
+    return placement if placement.device == device and is_available(placement) else None
 
 
 def _sample(pairs: ShardFolder, config: AssessConfig) -> Positions:
@@ -221,28 +238,35 @@ def _blocks(count: int, sample: Positions, metrics: Sequence[Metric], config: As
     ]
 
 
-def _check_plan(folder: Path, plan: dict[str, Any]) -> None:
+def _check_plan(folder: Path, plan: dict[str, Any], renew: bool) -> None:
     """Store the plan, or compare it with the stored one.
 
     Raises:
-        SalpipeError: the folder holds the results of other settings.
+        SalpipeError: the folder holds the results of other settings, which are not to be replaced.
     """
-    path = folder / PLAN
-    if path.exists():
-        stored = read_object(path, "salpipe assess")
-        if stored == json.loads(json.dumps(plan)):
-            return
-        other = ", ".join(name for name in plan if stored.get(name) != json.loads(json.dumps(plan[name])))
+    stored, plan = _stored_plan(folder), json.loads(json.dumps(plan))
+    if stored == plan:
+        return
+    if stored and not renew:
+        other = ", ".join(name.replace("_", " ") for name in plan if stored.get(name) != plan[name]) or "contents"
         raise SalpipeError(f"{folder}: holds an assessment with other {other}; choose another output folder")
-    write_atomically(path, json.dumps(plan, indent=1, sort_keys=True) + "\n")
+    remove_blocks(folder / PARTS)
+    write_atomically(folder / PLAN, json.dumps(plan, indent=1, sort_keys=True) + "\n")
+
+
+def _stored_plan(folder: Path) -> dict[str, Any]:
+    """The plan of a folder; empty if there is none or it is damaged."""
+    try:
+        return read_object(folder / PLAN, "salpipe assess")
+    except SalpipeError:
+        return {}
 
 
 def _measure(
     folder: Path, blocks: Sequence[Block], maps: AssessedMaps, network: SourceNetwork | None, progress: Progress
 ) -> tuple[list[tuple[Block, dict[str, Values]]], int]:
     """Values of all blocks, and the number of those that were measured before."""
-    names = [method.name for method in maps.methods]
-    stored = {block.name: read_block(folder / PARTS / block.name, names) for block in blocks}
+    stored = {block.name: read_block(folder / PARTS / block.name, block, maps.methods) for block in blocks}
     pending = [block for block in blocks if stored[block.name] is None]
 
     def measure(block: Block) -> dict[str, Values]:
@@ -292,8 +316,7 @@ def _measured(
     for method in maps.methods:
         own: Values = {}
         for metric in metrics:
-            names = [column.name for column in metric.columns] + [curve.name for curve in metric.curves]
-            own |= metric.finish({name: scattered(blocks, method.name, name, count) for name in names})
+            own |= metric.finish({name: scattered(blocks, method.name, name, count) for name in metric.names})
         columns = [column.name for metric in metrics for column in metric.columns]
         values[method.name] = {name: own[name] for name in columns}
         curves[method.name] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from saliency_pipeline.comparison.analysis import Context, analyze
-from saliency_pipeline.comparison.arms import Arm, reads_maps
+from saliency_pipeline.comparison.arms import Arm
 from saliency_pipeline.comparison.config import ComparisonConfig, Execution
 from saliency_pipeline.comparison.costs import PlannedCosts, measure_costs, pretraining_costs
 from saliency_pipeline.comparison.estimate import Estimate, choose_shared_precision, estimate
@@ -92,8 +92,7 @@ def compare(
         for task in plan.pretrainings()[:1]:
             find_groups(task.config, ShardFolder(task.shards), progress)
         trained, before = Trained(), 0
-        method = plan.shared.method if any(reads_maps(arm) for arm in plan.arms) else None
-        quality = map_quality(pairs, folder, method, execution.assess_images, progress)
+        quality = map_quality(pairs, folder, plan.arms, plan.shared, execution.assess_images, progress)
         for look, until in enumerate(plan.config.look_repeats, 1):
             trained += train_repeats(plan, folder, range(before, until), execution, progress)
             before = until

@@ -70,18 +70,18 @@ class LookResults:
 
 @dataclass(frozen=True)
 class MapQuality:
-    """Quality of the maps that the arms read, in one metric of `salpipe assess`.
+    """Quality of the maps that some arms read, in one metric of `salpipe assess`.
 
     Attributes:
+        method: short name of their method.
         title: of the metric.
         images: number of images.
-        mean: over images; None without values.
-        low: lower end of its 95 % interval.
-        high: upper end.
+        mean: over images, with its 95 % interval from `low` to `high`; None without values.
         floor: mean of center-prior, which looks at neither image nor network.
         beats: whether the maps are better than that (sign test, p < 0.05); None where it is undefined.
     """
 
+    method: str
     title: str
     images: int
     mean: float | None

@@ -12,7 +12,7 @@ from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.models.source.source import SourceModel, load_source
 from saliency_pipeline.models.source.weights import state_sha256
 from saliency_pipeline.models.trained.trained import trained_file
-from saliency_pipeline.saliency.engine.backends import computes_bf16_in, openvino_installed
+from saliency_pipeline.saliency.engine.backends import Placement, computes_bf16_in, openvino_installed
 
 Note = Callable[[str], None]
 
@@ -58,15 +58,30 @@ def recorded_source(
     return source, model, weights
 
 
+def is_available(placement: Placement) -> bool:
+    """True if a placement that was stored, perhaps on another machine, can be used on this one."""
+    if not _backends(placement.device).get(placement.backend):
+        return False
+    if placement.precision == "bf16":
+        return computes_bf16_in(placement.backend, placement.device)
+    return placement.precision == "fp32"
+
+
 def recorded_placement(provenance: Provenance, settings: GenerateConfig, device: str, note: Note) -> tuple[str, str]:
     """Backend and precision that made the maps, or the nearest available on this machine."""
     backend, precision = str(provenance.backend), str(provenance.precision)
     same = settings.device.partition(":")[0] == device.partition(":")[0]
-    compiler = device != "cpu" or shutil.which(os.environ.get("CXX", "g++")) is not None
-    available = {"torch": True, "openvino": device == "cpu" and openvino_installed(), "compile": same and compiler}
-    here = (backend, precision) if available.get(backend) else ("torch", "fp32")
+    # another kind of device compiles other kernels
+    usable = _backends(device).get(backend) and (same or backend != "compile")
+    here = (backend, precision) if usable else ("torch", "fp32")
     if here[1] == "bf16" and not computes_bf16_in(here[0], device):
         here = (here[0], "fp32")
     if here != (backend, precision):
         note(f"{backend} {precision}, which made the maps, is not available here: {' '.join(here)}")
     return here
+
+
+def _backends(device: str) -> dict[str, bool]:
+    """Backends by name, each with True if it is available for a device on this machine."""
+    compiles = device != "cpu" or shutil.which(os.environ.get("CXX", "g++")) is not None
+    return {"torch": True, "openvino": device == "cpu" and openvino_installed(), "compile": compiles}

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from saliency_pipeline.assessment.blocks import Block
+from saliency_pipeline.assessment.maps import AssessedMaps
 from saliency_pipeline.assessment.run import PARTS, PLAN, Assessment, assess
 from saliency_pipeline.errors import IntegrityError, OptionError, SalpipeError
 from saliency_pipeline.models.source.source import load_source
@@ -121,6 +123,56 @@ def test_a_damaged_block_is_measured_again(done: Assessment, shards: Path, tmp_p
     result = assess(shards, folder, **QUICK)
     assert (result.resumed, result.blocks) == (0, 2)
     assert contents(folder) == contents(done.folder)
+
+
+def test_blocks_of_other_images_or_without_a_plan_are_measured_again(
+    done: Assessment, shards: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(done.folder, folder)
+    few = assess(shards, tmp_path / "few", images=5, **QUICK)
+    shutil.copy(few.folder / PARTS / "scores-00000.npz", folder / PARTS)
+    assert assess(shards, folder, **QUICK).resumed == 1
+    assert contents(folder) == contents(done.folder)
+    (folder / PLAN).write_text("{")
+    assert assess(shards, folder, **QUICK).resumed == 0
+    assert contents(folder) == contents(done.folder)
+
+
+def test_other_settings_replace_a_result_on_request(done: Assessment, shards: Path, tmp_path: Path) -> None:
+    assess(shards, tmp_path / "out", metrics=("sparseness",), methods=("gradient",))
+    again = assess(shards, tmp_path / "out", renew=True, **QUICK)
+    assert again.resumed == 0
+    assert contents(again.folder) == contents(done.folder)
+
+
+def test_a_stored_backend_that_is_not_available_is_refused(done: Assessment, shards: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(done.folder, folder)
+    plan = json.loads((folder / PLAN).read_text())
+    plan["placement"]["backend"] = "abacus"
+    (folder / PLAN).write_text(json.dumps(plan))
+    with pytest.raises(SalpipeError, match="holds an assessment with other placement; choose another"):
+        assess(shards, folder, **QUICK)
+
+
+def test_results_do_not_belong_among_shards_or_images(photos: Path, shards: Path) -> None:
+    with pytest.raises(SalpipeError, match="holds shards; choose another output folder"):
+        assess(shards, shards, **QUICK)
+    with pytest.raises(SalpipeError, match="lies inside the image folder"):
+        assess(shards, photos / "images" / "quality", **QUICK)
+
+
+def test_one_shard_is_assessed_alone(shards: Path, tmp_path: Path) -> None:
+    path = sorted(shards.glob("shard-*.h5"))[0]
+    result = assess(path, tmp_path / "out", metrics=("pointing-game",)).results
+    assert result.images == len(ShardFolder(path))
+
+
+def test_maps_of_no_class_are_asked_about_the_class_of_the_others() -> None:
+    provenance = {"methods": {"eigencam": {"class_agnostic": True}, "gradcam": {}}}
+    folder: Any = SimpleNamespace(methods=("eigencam", "gradcam"), provenance=provenance, path="shards")
+    assert AssessedMaps.of(folder, ("eigencam",), "crop").reference == "gradcam"
 
 
 def test_a_value_depends_on_no_other_image(done: Assessment, shards: Path, tmp_path: Path) -> None:

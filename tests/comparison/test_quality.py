@@ -1,59 +1,55 @@
-"""How good the maps are that the arms read, in results and report."""
+"""Quality of the maps that the arms of a comparison read."""
 
 from pathlib import Path
 
 import pytest
 
 from saliency_pipeline.comparison.arms import Arm
-from saliency_pipeline.comparison.compare import compare
-from saliency_pipeline.comparison.output import read_results
-from saliency_pipeline.comparison.quality import map_quality
-from saliency_pipeline.comparison.results import Results
+from saliency_pipeline.comparison.quality import FOLDER, map_quality
 from saliency_pipeline.shards.reader import ShardFolder
-from tests.comparison.examples import settings
-from tests.evaluation.runs import TINY, Notes
+from saliency_pipeline.training.config import TrainConfig
+from tests.evaluation.runs import Notes
 from tests.generation.examples import photographs, run
 from tests.training.examples import labeled
 
-METHODS = ("gradcam",)
+BASELINE, HALF = Arm("baseline", {"arch": "baseline"}, "reference"), Arm("half", {"arch": "modulated"})
+OTHER = Arm("other", {"arch": "modulated", "method": "hirescam"})
+
+SHARED = TrainConfig(method="gradcam", device="cpu")
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photographs of two classes with boxes and maps. Not to be changed."""
-    root = tmp_path_factory.mktemp("photos")
-    names = [f"{'cat' if number % 2 else 'dog'}/{number}.png" for number in range(16)]
-    photographs(root / "images", names)
-    rows = ["file,xmin,ymin,xmax,ymax", *(f"{name},0,0,49,49" for name in names)]
-    (root / "boxes.csv").write_text("\n".join(rows))
-    run(root / "images", root / "shards", methods=METHODS, boxes=root / "boxes.csv")
+    """Four photographs with maps of two methods. Not to be changed."""
+    root = tmp_path_factory.mktemp("quality")
+    photographs(root / "images", [f"{number}.png" for number in range(4)])
+    run(root / "images", root / "shards", methods=("gradcam", "hirescam"))
     return root / "shards"
 
 
-@pytest.mark.usefixtures("without_plots")
-def test_the_report_says_how_good_the_maps_are(shards: Path, tmp_path: Path) -> None:
-    arms = (
-        Arm("baseline", {"arch": "baseline", "init": "scratch"}, "reference"),
-        Arm("half", {"arch": "modulated", "init": "scratch"}),
-    )
-    compare(shards, tmp_path / "out", arms, TINY, **settings(folds=2, repeats=1, jobs=1))
-    quality = read_results(tmp_path / "out", Results).quality
+def test_the_maps_of_every_arm_are_measured(shards: Path, tmp_path: Path) -> None:
+    pairs, notes = ShardFolder(shards), Notes()
+    quality = map_quality(pairs, tmp_path, (BASELINE, HALF, OTHER), SHARED, 3, notes)
     assert quality is not None
-    assert [row.title for row in quality] == ["Pointing game", "SRG"]
-    assert all(row.images == 16 and row.mean is not None and row.floor is not None for row in quality)
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert "The maps themselves" in page
-    assert (tmp_path / "out" / "assessment" / "report.html").is_file()
+    assert [(row.method, row.title, row.images) for row in quality] == [("gradcam", "SRG", 3), ("hirescam", "SRG", 3)]
+    page = tmp_path / FOLDER / "report.html"
+    before = page.read_bytes()
+    assert map_quality(pairs, tmp_path, (BASELINE, HALF, OTHER), SHARED, 3, notes) == quality
+    assert page.read_bytes() == before
+    # of another number of images they are measured anew
+    again = map_quality(pairs, tmp_path, (BASELINE, HALF), SHARED, 2, notes)
+    assert again is not None
+    assert [row.images for row in again] == [2]
 
 
-def test_nothing_is_measured_without_maps_or_images(shards: Path, tmp_path: Path) -> None:
+def test_nothing_is_measured_where_nothing_is_read_or_requested(shards: Path, tmp_path: Path) -> None:
     pairs = ShardFolder(shards)
-    assert map_quality(pairs, tmp_path, None, 100, Notes()) is None
-    assert map_quality(pairs, tmp_path, "gradcam", 0, Notes()) is None
-    assert list(tmp_path.iterdir()) == []
+    assert map_quality(pairs, tmp_path, (BASELINE,), SHARED, 3, Notes()) is None
+    assert map_quality(pairs, tmp_path, (BASELINE, HALF), SHARED, 0, Notes()) is None
+    assert not (tmp_path / FOLDER).exists()
 
 
-def test_shards_of_unknown_origin_are_noted(tmp_path: Path) -> None:
-    notes, pairs = Notes(), ShardFolder(labeled(tmp_path / "shards"))
-    assert map_quality(pairs, tmp_path / "out", pairs.methods[0], 10, notes) is None
+def test_shards_without_provenance_have_a_note(tmp_path: Path) -> None:
+    pairs, notes = ShardFolder(labeled(tmp_path / "shards", 12)), Notes()
+    assert map_quality(pairs, tmp_path / "out", (BASELINE, HALF), SHARED, 3, notes) is None
     assert "does not record how its maps were made" in notes.find("the maps themselves are not measured")

@@ -126,6 +126,11 @@ class Metric(ABC):
         raise KeyError(curve)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its columns and curves."""
+        return *(column.name for column in self.columns), *(curve.name for curve in self.curves)
+
+    @property
     def canonical(self) -> str:
         """Name with all parameters, sorted, as in `assess.json`."""
         parameters: Mapping[str, object] = to_table(self)
