@@ -18,10 +18,8 @@ from saliency_pipeline.assessment.randomized import cascade
 from saliency_pipeline.figures.pictures import Pixels
 from saliency_pipeline.models.source.source_model import SourceModel
 from saliency_pipeline.saliency.engine.backends import Placement
-from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.engine.need import Need
 from saliency_pipeline.saliency.engine.network import RECORDED
-from saliency_pipeline.saliency.engine.split import SplitNetwork
 from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.layer_choice import explained_layers
 from saliency_pipeline.saliency.methods.cam import GradCam
@@ -60,8 +58,7 @@ class SourceNetwork:
         self.layers, self.methods = tuple(layers), {method.canonical: method for method in methods}
         red, green, blue = (round(255 * value) for value in source.preprocessing.mean)
         self.color = red, green, blue
-        self._explainers: dict[Need, Explainer] = {}
-        self._splits: dict[tuple[tuple[Layer, ...], int], SplitNetwork] = {}
+        self._explainers: dict[bool, Explainer] = {}
         # scores need not wait while networks for maps are prepared
         self._lock, self._scorer_lock = threading.RLock(), threading.Lock()
 
@@ -121,24 +118,27 @@ class SourceNetwork:
         return replace(self.placement, backend="torch", precision="fp32")
 
     def _explainer(self, method: Method) -> Explainer:
-        """An explainer by one method; those that need the same share their network."""
+        """An explainer by one method; all that need no backward pass to the pixels share a network, and the others."""
         with self._lock:
-            if method.needs not in self._explainers:
-                self._explainers[method.needs] = self._make(method.needs)
-            own = copy.copy(self._explainers[method.needs])
+            backward = _is_backward(method)
+            if backward not in self._explainers:
+                self._explainers[backward] = self._make(backward)
+            own = copy.copy(self._explainers[backward])
         own.methods = (method,)
         return own
 
-    def _make(self, needs: Need) -> Explainer:
-        alike = [method for method in self.methods.values() if method.needs == needs]
-        layers, methods = explained_layers(self.source, alike, self.layers)
+    def _make(self, backward: bool) -> Explainer:
+        methods = [m for m in self.methods.values() if m.needs != Need.NOTHING and _is_backward(m) == backward]
+        layers, _ = explained_layers(self.source, methods, self.layers)
         # rounding to bf16 would count as sensitivity
-        placement = self._exact if needs & RECORDED else replace(self.placement, precision="fp32")
+        placement = self._exact if backward else replace(self.placement, precision="fp32")
         batch = default_batch(methods, placement.device)
-        if (layers, batch) not in self._splits:
-            self._splits[layers, batch] = prepared_split(self.source, layers, batch)
-        split = self._splits[layers, batch]
+        split = prepared_split(self.source, layers, batch)
         return Explainer(self.source, layers, methods, self._target, batch, placement, split, self.background)
+
+
+def _is_backward(method: Method) -> bool:
+    return bool(method.needs & (RECORDED | Need.BIASES | Need.MODULE))
 
 
 def _itself(module: nn.Module) -> nn.Module:
