@@ -62,8 +62,8 @@ class SourceNetwork:
         self.color = red, green, blue
         self._explainers: dict[Need, Explainer] = {}
         self._splits: dict[tuple[tuple[Layer, ...], int], SplitNetwork] = {}
-        # scores need not wait while networks for maps are prepared
-        self._lock, self._scorer_lock = threading.RLock(), threading.Lock()
+        # of all preparation: each probes the one module with hooks, which would get another thread's activations
+        self._lock = threading.RLock()
 
     def scores(self, frames: Pixels, targets: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Softmax (M,) of one class for each of M frames (M, S, S, 3) uint8."""
@@ -101,7 +101,10 @@ class SourceNetwork:
 
     @property
     def _scorer(self) -> Explainer:
-        with self._scorer_lock:
+        # once it is there, scores need not wait while networks for maps are prepared
+        if "_scoring" in vars(self):
+            return self._scoring
+        with self._lock:
             return self._scoring
 
     @cached_property
