@@ -51,7 +51,7 @@ class Measured:
         values: method to column to (N,) float64; NaN where undefined, as for images outside the sample.
         curves: method to curve to (N, P) float64, for metrics that have curves; NaN for images without one.
         about: shards, source model, settings, versions and durations; JSON-serializable.
-        notes: what was left out, and why, one line each.
+        notes: what was left out, and why; which methods have maps of zeros. One line each.
     """
 
     keys: Sequence[str]

@@ -59,8 +59,8 @@ class SourceNetwork:
         red, green, blue = (round(255 * value) for value in source.preprocessing.mean)
         self.color = red, green, blue
         self._explainers: dict[bool, Explainer] = {}
-        # scores need not wait while networks for maps are prepared
-        self._lock, self._scorer_lock = threading.RLock(), threading.Lock()
+        # of all preparation: each probes the one module with hooks, which would get another thread's activations
+        self._lock = threading.RLock()
 
     def scores(self, frames: Pixels, targets: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Softmax (M,) of one class for each of M frames (M, S, S, 3) uint8."""
@@ -98,7 +98,10 @@ class SourceNetwork:
 
     @property
     def _scorer(self) -> Explainer:
-        with self._scorer_lock:
+        # once it is there, scores need not wait while networks for maps are prepared
+        if "_scoring" in vars(self):
+            return self._scoring
+        with self._lock:
             return self._scoring
 
     @cached_property
@@ -146,7 +149,10 @@ def _itself(module: nn.Module) -> nn.Module:
 
 
 def placement_for_scores(source: SourceModel, frames: Pixels, device: str, streams: int) -> Placement:
-    """The fastest placement whose Grad-CAM maps agree with fp32 on some frames; its scores are taken to agree too."""
+    """The fastest placement whose Grad-CAM maps agree with fp32 on some frames; its scores are taken to agree too.
+
+    In bf16 they differ by 0.006 on average, by 0.05 at most (15 photographs, EfficientNet-Lite0).
+    """
     layers, methods = explained_layers(source, (GradCam(),))
     batch = default_batch((), device)
     placement, _ = choose_placement(source, layers, methods, frames, device=device, streams=streams, batch=batch)

@@ -182,7 +182,7 @@ class Results:
         contrasts_shown: which pairs are compared, and over which Holm's adjustment runs.
         ranking: all methods, the best first; floors are among them.
         verdict: the ranking in words.
-        notes: what was left out, and why.
+        notes: what was left out, and why; which methods have maps of zeros.
         about: shards, source model, settings, versions and durations, as measured.
     """
 

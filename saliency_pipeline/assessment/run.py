@@ -53,8 +53,10 @@ from saliency_pipeline.saliency.render import overlay
 from saliency_pipeline.saliency.tuning import FRAMES
 from saliency_pipeline.settings import to_table
 from saliency_pipeline.shards.reader import Positions, ShardFolder
+from saliency_pipeline.shards.schema import ALL_ZERO
 from saliency_pipeline.subsets.hash_sampling import hashes
 from saliency_pipeline.temporaries import remove_stale_temporaries
+from saliency_pipeline.text import plural
 from saliency_pipeline.workers import usable_cores
 
 PLAN, PARTS = "plan.json", "blocks"
@@ -132,6 +134,7 @@ def assess(
     metrics = _without_boxes(metrics, pairs, config, note)
     if any(pairs.header.maps[method.name].targets > 1 for method in maps.methods if method.stored):
         note("of several maps per image and method the first is assessed, that of the highest class")
+    _note_zeros(pairs, maps, note)
     keep_large_blocks()
     make_output(folder)
     make_subfolder(folder / PARTS)
@@ -172,6 +175,14 @@ def _without_boxes(
         raise SalpipeError(f"{text}; {remedy}")
     note(f"{text}: left out; {remedy}")
     return tuple(metric for metric in metrics if not metric.needs_boxes)
+
+
+def _note_zeros(pairs: ShardFolder, maps: AssessedMaps, note: Callable[[str], None]) -> None:
+    """Name methods with maps of zeros, as of images without a map from elsewhere, whose values say nothing."""
+    for method in maps.methods:
+        if method.stored and (zeros := np.count_nonzero(pairs.flags(method.name) & ALL_ZERO)):
+            ranked = "their pixels are ranked row by row"
+            note(f"{method.name}: {zeros:,} of {plural(len(pairs), 'map')} are zero everywhere, and {ranked}")
 
 
 def _network(

@@ -73,7 +73,7 @@ def test_the_verdict_is_first_and_every_part_follows_in_order(page: Page, folder
     words, place = page.text, 0
     for title in (
         results.verdict,
-        "Left out",
+        "Notes",
         "Ranking by SRG",
         "Further columns",
         "Quality against cost",

@@ -274,6 +274,7 @@ def test_maps_that_are_all_zero_have_values(photos: Path, tmp_path: Path) -> Non
         methods=("gradcam",),
     )
     result = assess(tmp_path / "shards", tmp_path / "out", methods=("given",), images=3, **QUICK).results
+    assert result.notes == ("given: 12 of 12 maps are zero everywhere, and their pixels are ranked row by row",)
     own = result.method("given")
     assert all(estimate.mean is not None for estimate in own.columns.values())
     assert own.columns["sparseness"].mean == 0

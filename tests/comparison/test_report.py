@@ -172,6 +172,19 @@ def test_a_leak_is_a_banner_above_everything(tmp_path: Path, monkeypatch: pytest
     assert not page.all("i")
 
 
+def test_the_quality_of_the_maps_is_shown_beside_their_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {"title": "SRG", "images": 100, "low": 0.21, "high": 0.25, "floor": 0.05}
+    quality = [
+        {"method": "<i>cam", **own, "mean": 0.2345, "beats": True},
+        {"method": "edges", **own, "mean": None, "low": None, "high": None, "images": 0, "beats": None},
+    ]
+    page = without_figures(tmp_path, results(quality=quality), monkeypatch)
+    assert "The maps themselves" in page.text
+    assert "<i>cam SRG 100 0.234 0.210 to 0.250 0.050 yes" in " ".join(page.text.split())
+    assert "edges SRG 0 – – 0.050 –" in " ".join(page.text.split())
+    assert "The maps themselves" not in without_figures(tmp_path, results(), monkeypatch).text
+
+
 def test_the_shards_own_split_is_named_in_every_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = results(folds=0, repeats=8)
     page = without_figures(tmp_path, values, monkeypatch)
