@@ -29,7 +29,7 @@ class AssessConfig:
         "Metric with its parameters. May be repeated.",
         option="metric",
         metavar="NAME[:key=value,...]",
-        default_text="all but infidelity and max-sensitivity",
+        default_text="all but infidelity",
     )
     images: int = setting(
         200,

@@ -39,8 +39,6 @@ class MaxSensitivity(Metric):
     name = "max-sensitivity"
     columns = (Column("max-sensitivity", "Max-sensitivity", higher=False, high=None),)
     cost = Cost.EXPLANATIONS
-    # eleven maps per image
-    optional = True
     definition = "max over noisy frames x + d of ||E(x + d) - E(x)|| / ||E(x)||, d uniform in [-r, r]"
     paper = "Yeh et al. 2019, arXiv:1901.09392"
 
