@@ -32,8 +32,8 @@ class AverageDrop(Metric):
     Where all values of a map are equal nothing is shown. torch-cam divides by p(x) + 1e-7; pytorch-grad-cam's drop is
     not divided at all.
 
-    Chattopadhay et al., Grad-CAM++, WACV 2018, arXiv 1710.11063, section 4.1; gain: Zhang et al., Opti-CAM, CVIU 2024,
-    arXiv 2301.07002.
+    Chattopadhay et al., Grad-CAM++, WACV 2018, arXiv:1710.11063, section 4.1; gain: Zhang et al., Opti-CAM, CVIU 2024,
+    arXiv:2301.07002.
     """
 
     name: ClassVar[str] = "average-drop"
@@ -47,7 +47,7 @@ class AverageDrop(Metric):
         "Relative drop of the softmax of the explained class where the map, from 0 to 1, masks the image: "
         "max(0, p - p_masked) / p; increase: p_masked > p; gain: max(0, p_masked - p) / (1 - p)"
     )
-    paper: ClassVar[str] = "Chattopadhay et al. 2018 (Grad-CAM++), arXiv 1710.11063; gain: arXiv 2301.07002"
+    paper: ClassVar[str] = "Chattopadhay et al. 2018 (Grad-CAM++), arXiv:1710.11063; gain: arXiv:2301.07002"
 
     def values(self, ask: Inquiry) -> Values:
         clean, scores = ask.batch.clean(), masked_scores(ask)
@@ -72,7 +72,7 @@ class Adcc(Metric):
     whose method cannot be computed again, as those from elsewhere, have no value.
 
     Poppi et al., Revisiting The Evaluation of Class Activation Mapping for Explainability: A Novel Metric and
-    Experimental Analysis, CVPRW 2021, arXiv 2104.10252.
+    Experimental Analysis, CVPRW 2021, arXiv:2104.10252.
     """
 
     name: ClassVar[str] = "adcc"
@@ -85,7 +85,7 @@ class Adcc(Metric):
         "Harmonic mean of coherency (correlation of the map with that of the masked image, as (1 + r) / 2), "
         "1 - complexity (mean of the map from 0 to 1) and 1 - average drop"
     )
-    paper: ClassVar[str] = "Poppi et al. 2021, arXiv 2104.10252"
+    paper: ClassVar[str] = "Poppi et al. 2021, arXiv:2104.10252"
 
     def values(self, ask: Inquiry) -> Values:
         maps = ask.explain(masked(ask))

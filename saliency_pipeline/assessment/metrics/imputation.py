@@ -38,9 +38,9 @@ class Road(Metric):
     The half is pytorch-grad-cam's (`ROADCombined`, with softmax as its target); the paper reports the accuracy of the
     prediction by level. pytorch-grad-cam imputes the normalized input, which is the same, but adds noise of 0.01 there.
     The number of removed pixels is exact, also where values of the map are equal (`Inquiry.order`). Large smooth holes
-    are easier to see than scattered ones: blurry maps score higher (arXiv 2304.13836).
+    are easier to see than scattered ones: blurry maps score higher (arXiv:2304.13836).
 
-    Rong et al., A Consistent and Efficient Evaluation Strategy for Attribution Methods, ICML 2022, arXiv 2202.00449.
+    Rong et al., A Consistent and Efficient Evaluation Strategy for Attribution Methods, ICML 2022, arXiv:2202.00449.
     """
 
     name: ClassVar[str] = "road"
@@ -54,7 +54,7 @@ class Road(Metric):
         "Mean over shares of removed and imputed pixels of half the difference between the softmax of the explained "
         "class without the least and without the most salient pixels: mean (p_LeRF - p_MoRF) / 2"
     )
-    paper: ClassVar[str] = "Rong et al. 2022, arXiv 2202.00449"
+    paper: ClassVar[str] = "Rong et al. 2022, arXiv:2202.00449"
 
     levels: int = setting(9, "Number of shares of removed pixels; 9 are 10 %, 20 %, ..., 90 %.", range=(1, 99))
     seed: int = setting(0, "Random seed of the noise.", range=SEEDS)

@@ -49,7 +49,7 @@ class Deletion(_Perturbation):
     gray levels, which changed p of half removed images of ImageNet by 0.003 on average (EfficientNet-Lite0).
 
     RISE's code and torch-cam fill with 0 after normalization, as here; xplique with 0 before it, which is `fill=black`,
-    and scores logits. Petsiuk et al., RISE, BMVC 2018, arXiv 1806.07421, section 4.1.
+    and scores logits. Petsiuk et al., RISE, BMVC 2018, arXiv:1806.07421, section 4.1.
     """
 
     name: ClassVar[str] = "deletion"
@@ -61,7 +61,7 @@ class Deletion(_Perturbation):
         "Area under the softmax of the explained class as pixels are removed, the most salient first: "
         "∫ p(removed share) from 0 to 1, by the trapezoidal rule"
     )
-    paper: ClassVar[str] = "Petsiuk et al. 2018 (RISE), arXiv 1806.07421"
+    paper: ClassVar[str] = "Petsiuk et al. 2018 (RISE), arXiv:1806.07421"
 
     fill: str = setting("mean", _FILL, choices=FILLS)
 
@@ -79,7 +79,7 @@ class Insertion(_Perturbation):
     reflection and with the mean color outside the frame, as RISE's code has it, which pads the normalized image with 0;
     rounded to whole gray levels. Values with different fills cannot be compared; torch-cam's default is `fill=mean`.
 
-    Petsiuk et al., RISE, BMVC 2018, arXiv 1806.07421, section 4.1.
+    Petsiuk et al., RISE, BMVC 2018, arXiv:1806.07421, section 4.1.
     """
 
     name: ClassVar[str] = "insertion"
@@ -91,7 +91,7 @@ class Insertion(_Perturbation):
         "Area under the softmax of the explained class as pixels are shown on the blurred image, the most salient "
         "first: ∫ p(shown share) from 0 to 1, by the trapezoidal rule"
     )
-    paper: ClassVar[str] = "Petsiuk et al. 2018 (RISE), arXiv 1806.07421"
+    paper: ClassVar[str] = "Petsiuk et al. 2018 (RISE), arXiv:1806.07421"
 
     fill: str = setting("blur", _FILL, choices=FILLS)
 
@@ -110,7 +110,7 @@ class SymmetricRelevanceGain(_Perturbation):
     random order is 0, and that of a map's negative is the negative.
 
     Blücher, Vielhaben and Strodthoff, Decoupling Pixel Flipping and Occlusion Strategy for Consistent XAI Benchmarks,
-    TMLR 2024, arXiv 2401.06654.
+    TMLR 2024, arXiv:2401.06654.
     """
 
     name: ClassVar[str] = "srg"
@@ -122,7 +122,7 @@ class SymmetricRelevanceGain(_Perturbation):
         "Symmetric relevance gain: area under the softmax of the explained class as the least salient pixels are "
         "removed first, minus that as the most salient are: AUC(LeRF) - AUC(MoRF)"
     )
-    paper: ClassVar[str] = "Blücher et al. 2024, arXiv 2401.06654"
+    paper: ClassVar[str] = "Blücher et al. 2024, arXiv:2401.06654"
 
     fill: str = setting("mean", _FILL, choices=FILLS)
 
