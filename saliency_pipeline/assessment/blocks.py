@@ -53,13 +53,17 @@ class Block:
         values: dict[str, Values] = {}
         for method in maps.methods:
             raw = maps.maps(method, self.positions, batch)
-            metrics = [metric for metric in self.metrics if not metric.signed_only or method.signed]
+            metrics = self.metrics_of(method)
             asks = (
                 Inquiry(part, method.name, raw[rows], method.signed) for part, rows in zip(batches, parts, strict=True)
             )
             pieces = [_merged(metric.values(ask) for metric in metrics) for ask in asks]
             values[method.name] = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
         return values
+
+    def metrics_of(self, method: Assessed) -> list[Metric]:
+        """The metrics that are defined for a method."""
+        return [metric for metric in self.metrics if not metric.signed_only or method.signed]
 
 
 def _merged(answers: Iterable[Values]) -> Values:
@@ -100,8 +104,7 @@ def read_block(path: Path, block: Block, methods: Sequence[Assessed]) -> dict[st
     except Exception:
         return None
     for method in methods:
-        metrics = [metric for metric in block.metrics if not metric.signed_only or method.signed]
-        expected = {name for metric in metrics for name in metric.names}
+        expected = {name for metric in block.metrics_of(method) for name in metric.names}
         parts = values[method.name]
         if parts.keys() != expected or any(part.shape[:1] != (len(block.positions),) for part in parts.values()):
             return None

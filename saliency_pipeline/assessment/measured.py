@@ -65,3 +65,8 @@ class Measured:
     curves: Mapping[str, Mapping[str, npt.NDArray[np.float64]]]
     about: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+
+    def values_of(self, method: str, column: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Values (R,) of a method at some positions; NaN where it has none."""
+        values = self.values.get(method, {}).get(column)
+        return np.full(len(rows), np.nan) if values is None else values[rows]

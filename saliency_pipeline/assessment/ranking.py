@@ -49,8 +49,7 @@ def compare_methods(
     pairs += [(method.name, floor.name) for method in methods for floor in floors]
     if not pairs:
         return ()
-    none = np.full(len(measured.keys), np.nan)
-    values = {m.name: measured.values.get(m.name, {}).get(column.name, none)[rows] for m in measured.methods}
+    values = {m.name: measured.values_of(m.name, column.name, rows) for m in measured.methods}
     differences = np.stack([_difference(values[first], values[second]) for first, second in pairs], 1)
     width = None if column.low is None or column.high is None else column.high - column.low
     means = means_of_images(differences, None if width is None else -width, width)

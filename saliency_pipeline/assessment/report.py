@@ -14,9 +14,7 @@ from saliency_pipeline.assessment.results import WORSE, Contrast, Example, Metho
 from saliency_pipeline.assessment.wording import base_name, number
 from saliency_pipeline.figures import pages
 from saliency_pipeline.figures.pictures import data_uri
-from saliency_pipeline.figures.plotting import PICTURES, picture_of
-from saliency_pipeline.folders import make_output, make_subfolder
-from saliency_pipeline.temporaries import remove_stale_temporaries
+from saliency_pipeline.figures.plotting import make_report_folder, picture_of
 from saliency_pipeline.text import plural
 
 PAGE = "report.html"
@@ -40,9 +38,7 @@ def write_report(folder: Path, results: Results, pictures: Pictures) -> Path:
     Raises:
         SalpipeError: the disk is full or cannot be written.
     """
-    make_output(folder)
-    make_subfolder(folder / PICTURES)
-    remove_stale_temporaries(folder / PICTURES)
+    make_report_folder(folder)
     main = _main_columns(results)
     templates = pages.environment(__package__, {"number": number, "signed": signed, "arrow": arrow, "base": base_name})
     curves = [

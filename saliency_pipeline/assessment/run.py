@@ -131,7 +131,7 @@ def assess(
 
     provenance = Provenance.from_json(pairs.provenance)
     maps = AssessedMaps.of(pairs, config.methods, provenance.settings.fit if provenance.settings else "crop")
-    metrics = _without_boxes(metrics, pairs, config, note)
+    metrics = _without_boxes(metrics, pairs, note)
     if any(pairs.header.maps[method.name].targets > 1 for method in maps.methods if method.stored):
         note("of several maps per image and method the first is assessed, that of the highest class")
     _note_zeros(pairs, maps, note)
@@ -162,9 +162,7 @@ def _facts(pairs: ShardFolder, provenance: Provenance, config: AssessConfig) -> 
     return [["Network", network], ["Layers", ", ".join(provenance.layers) or "none"], ["Seed", str(config.seed)]]
 
 
-def _without_boxes(
-    metrics: tuple[Metric, ...], pairs: ShardFolder, config: AssessConfig, note: Callable[[str], None]
-) -> tuple[Metric, ...]:
+def _without_boxes(metrics: tuple[Metric, ...], pairs: ShardFolder, note: Callable[[str], None]) -> tuple[Metric, ...]:
     """The metrics, without those that need boxes where there are none."""
     needing = [metric.name for metric in metrics if metric.needs_boxes]
     if pairs.header.boxes or not needing:

@@ -98,16 +98,10 @@ def rows_of(measured: Measured, metric: Metric) -> npt.NDArray[np.int64]:
     return np.arange(len(measured.keys)) if metric.cost == Cost.MAPS else measured.sample
 
 
-def values_of(measured: Measured, method: str, column: str, rows: npt.NDArray[np.int64]) -> Values:
-    """Values (rows,) of a method; NaN where it has none."""
-    values = measured.values.get(method, {}).get(column)
-    return np.full(len(rows), np.nan) if values is None else values[rows]
-
-
 def _estimates(measured: Measured, column: Column, rows: npt.NDArray[np.int64]) -> dict[str, Estimate]:
     """Estimates of a column by method."""
     names = [method.name for method in measured.methods]
-    values = np.stack([values_of(measured, name, column.name, rows) for name in names], 1)
+    values = np.stack([measured.values_of(name, column.name, rows) for name in names], 1)
     means = means_of_images(values, column.low, column.high)
     labels = measured.labels[rows]
     return {
@@ -154,7 +148,7 @@ def _examples(
     """Images on which a method is best and worst; of equal values the first images."""
     if column is None or method.floor:
         return (), ()
-    values = values_of(measured, method.name, column.name, np.arange(len(measured.keys)))
+    values = measured.values_of(method.name, column.name, np.arange(len(measured.keys)))
     order = np.argsort(-values if column.higher else values, kind="stable")[: int((~np.isnan(values)).sum())]
     best, rest = order[:EXAMPLES], order[EXAMPLES:]
     worst = rest[::-1][:EXAMPLES]

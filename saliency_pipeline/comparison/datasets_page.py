@@ -22,16 +22,14 @@ from saliency_pipeline.figures.plotting import (
     GRAY,
     LONGEST_NAME,
     ORANGE,
-    PICTURES,
     ROPE,
     VERBATIM,
     frame,
     label_text,
+    make_report_folder,
     picture_of,
 )
-from saliency_pipeline.folders import make_output, make_subfolder
 from saliency_pipeline.tables import write_table
-from saliency_pipeline.temporaries import remove_stale_temporaries
 
 _FOREST = "forest"
 _COLUMNS = ("mean", "low", "high", "error", "freedom", "shrunken")
@@ -48,9 +46,7 @@ def write_page(folder: Path, results: OverallResults) -> Path:
     Raises:
         SalpipeError: the disk is full or cannot be written.
     """
-    make_output(folder)
-    make_subfolder(folder / PICTURES)
-    remove_stale_temporaries(folder / PICTURES)
+    make_report_folder(folder)
     question = results.questions[0]
     measure = question.measure
     picture = picture_of(folder, _FOREST, forest(results) if question.estimates else None)

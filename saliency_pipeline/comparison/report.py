@@ -16,10 +16,8 @@ from saliency_pipeline.comparison.rules import SPEED
 from saliency_pipeline.comparison.wording import FILTERS
 from saliency_pipeline.figures import pages
 from saliency_pipeline.figures.pictures import data_uri
-from saliency_pipeline.figures.plotting import PICTURES, picture_of
-from saliency_pipeline.folders import make_output, make_subfolder
+from saliency_pipeline.figures.plotting import make_report_folder, picture_of
 from saliency_pipeline.tables import write_table
-from saliency_pipeline.temporaries import remove_stale_temporaries
 
 PAGE, TABLE = "report.html", "results.csv"
 Pictures = Callable[[str], tuple[bytes, bytes] | None]
@@ -51,9 +49,7 @@ def write_report(folder: Path, results: Results, costs: Costs, pictures: Picture
     Raises:
         SalpipeError: the disk is full or cannot be written.
     """
-    make_output(folder)
-    make_subfolder(folder / PICTURES)
-    remove_stale_temporaries(folder / PICTURES)
+    make_report_folder(folder)
     templates = pages.environment(__package__, FILTERS)
     several = len(results.settings) > 1
     sections = []

@@ -22,6 +22,8 @@ from matplotlib.ticker import MaxNLocator
 
 from saliency_pipeline.figures.pictures import data_uri
 from saliency_pipeline.files import write_atomically
+from saliency_pipeline.folders import make_output, make_subfolder
+from saliency_pipeline.temporaries import remove_stale_temporaries
 
 # of Okabe and Ito's palette, distinguishable by color-blind readers and in gray
 BLUE = "#0072B2"
@@ -122,6 +124,17 @@ def write_svg(figure: Figure, path: Path) -> bytes:
         FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})  # type: ignore[no-untyped-call]
     write_atomically(path, text.getvalue())
     return text.getvalue().encode()
+
+
+def make_report_folder(folder: Path) -> None:
+    """Create the folder of a report and its subfolder `PICTURES`, and remove what killed runs left there.
+
+    Raises:
+        SalpipeError: one cannot be created, or the subfolder is a link.
+    """
+    make_output(folder)
+    make_subfolder(folder / PICTURES)
+    remove_stale_temporaries(folder / PICTURES)
 
 
 def picture_of(folder: Path, name: str, figure: Figure | None) -> str | None:
