@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from saliency_pipeline.comparison.report import PICTURES
 from saliency_pipeline.datasets.files.listing import PLOTS
 from saliency_pipeline.datasets.folder import read_folder
 from saliency_pipeline.datasets.nesting import OWN_FOLDERS, refuse_among_images
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation.evaluate import CONFUSION, EVALUATION, RELIABILITY
+from saliency_pipeline.figures.plotting import PICTURES
 from saliency_pipeline.gallery.page import CONTACT_SHEET, PAGE
 from saliency_pipeline.training.find_lr import DATA, PICTURE
 from saliency_pipeline.training.runlog import CURVES, METRICS
