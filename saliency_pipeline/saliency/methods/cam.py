@@ -67,6 +67,16 @@ def weighted_sum(activations: Tensor, weights: Tensor) -> Tensor:
     return torch.bmm(weights, activations.flatten(2)).view(n, -1, h, w)
 
 
+def _mean_contribution(ask: Answers, layer: str | None, rows: Tensor) -> Tensor:
+    """`weighted_sum` by the rows of a linear head, divided by h w; computed once, so it must not be modified."""
+
+    def compute() -> Tensor:
+        maps = weighted_sum(ask.activations(layer), rows)
+        return maps.div_(maps.shape[2] * maps.shape[3])
+
+    return ask.once(("contribution", layer), compute)
+
+
 def _divisor(values: Tensor) -> Tensor:
     """The values, but 1 in place of 0."""
     return torch.where(values == 0, 1.0, values)
@@ -84,8 +94,8 @@ class GradCam(GradientLayerMethod):
     def formula(self, activations: Tensor, gradients: Tensor) -> Tensor:
         return grad_cam(activations, gradients)
 
-    def closed_form(self, activations: Tensor, rows: Tensor) -> Tensor:
-        return linear_grad_cam(activations, rows)
+    def closed_form(self, ask: Answers, rows: Tensor) -> Tensor:
+        return _mean_contribution(ask, self.layer, rows).relu()
 
 
 @dataclass(frozen=True)
@@ -115,12 +125,12 @@ class GradCamPlusPlus(GradientLayerMethod):
         weights = (alphas * gradients.relu()).sum((2, 3))
         return weighted_sum(activations, weights[:, None])[:, 0].relu_()
 
-    def closed_form(self, activations: Tensor, rows: Tensor) -> Tensor:
+    def closed_form(self, ask: Answers, rows: Tensor) -> Tensor:
         if self.normalized:
-            return linear_grad_cam(activations, rows.relu())
-        denominators = 2 + rows * activations.mean((2, 3))[:, None]
+            return linear_grad_cam(ask.activations(self.layer), rows.relu())
+        denominators = 2 + rows * ask.pooled(self.layer)[:, None]
         weights = torch.where(denominators == 0, 0.0, rows.relu() / denominators)
-        return weighted_sum(activations, weights).relu_()
+        return weighted_sum(ask.activations(self.layer), weights).relu_()
 
 
 @dataclass(frozen=True)
@@ -145,8 +155,8 @@ class XGradCam(GradientLayerMethod):
         weights = torch.where(large, (gradients * activations).sum((2, 3)) / sums, 0.0)
         return weighted_sum(activations, weights[:, None])[:, 0].relu_()
 
-    def closed_form(self, activations: Tensor, rows: Tensor) -> Tensor:
-        return linear_grad_cam(activations, rows)
+    def closed_form(self, ask: Answers, rows: Tensor) -> Tensor:
+        return _mean_contribution(ask, self.layer, rows).relu()
 
 
 @dataclass(frozen=True)
@@ -171,8 +181,8 @@ class LayerCam(GradientLayerMethod):
     def formula(self, activations: Tensor, gradients: Tensor) -> Tensor:
         return (gradients.relu() * activations).sum(1).relu_()
 
-    def closed_form(self, activations: Tensor, rows: Tensor) -> Tensor:
-        return linear_grad_cam(activations, rows.relu())
+    def closed_form(self, ask: Answers, rows: Tensor) -> Tensor:
+        return linear_grad_cam(ask.activations(self.layer), rows.relu())
 
     def maps(self, ask: Answers) -> Tensor:
         if self.fuse is None:
@@ -216,9 +226,8 @@ class HiResCam(GradientLayerMethod):
     def formula(self, activations: Tensor, gradients: Tensor) -> Tensor:
         return (gradients * activations).sum(1)
 
-    def closed_form(self, activations: Tensor, rows: Tensor) -> Tensor:
-        cells = activations.shape[2] * activations.shape[3]
-        return weighted_sum(activations, rows).div_(cells)
+    def closed_form(self, ask: Answers, rows: Tensor) -> Tensor:
+        return _mean_contribution(ask, self.layer, rows)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import normalize, pad
 
 from saliency_pipeline.saliency.engine.need import Need
 from saliency_pipeline.saliency.methods.method import GradientLayerMethod, LayerMethod
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from saliency_pipeline.saliency.engine.answers import Answers
 
 # powers of the Gram matrix: 1024 by squaring, and four times as much by products with a vector, which cost less
-_SQUARINGS, _PRODUCTS = 10, 3
+_POWERS, _PRODUCTS = (8, 8, 8, 2), 3
 
 
 def principal_projection(values: Tensor) -> Tensor:
@@ -48,8 +48,8 @@ def _projection(values: Tensor, weights: Tensor | None = None) -> Tensor:
         cells = pad(_differences(cells, weights), (1, 0))
         cells -= cells.mean(2, keepdim=True)
         projection = torch.bmm(_first_eigenvector(torch.bmm(cells, cells.transpose(1, 2))), cells)
-    upright = projection.amax(2, keepdim=True) >= -projection.amin(2, keepdim=True)
-    return torch.where(upright, projection, -projection)
+    lowest, highest = projection.aminmax(dim=2, keepdim=True)
+    return torch.where(highest >= -lowest, projection, -projection)
 
 
 def _differences(cells: Tensor, weights: Tensor | None) -> Tensor:
@@ -73,23 +73,17 @@ def _centered(gram: Tensor) -> Tensor:
 
 def _first_eigenvector(gram: Tensor) -> Tensor:
     """Eigenvectors (N, 1, n) of length 1 to the largest eigenvalues of positive semidefinite (N, n, n); 0 of zeros."""
-    for i in range(_SQUARINGS):
-        if i % 3 == 0:
-            # divided by the trace, the largest eigenvalue is between 1 / n and 1, and its eighth power above 1e-25
-            trace = gram.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
-            gram = gram / torch.where(trace == 0, 1.0, trace)
-        gram = torch.bmm(gram, gram)
+    least = torch.finfo(gram.dtype).tiny
+    for power in _POWERS:
+        # the largest element is on the diagonal; divided by it, the largest eigenvalue is between 1 and n
+        largest = gram.diagonal(dim1=1, dim2=2).amax(1).clamp_min_(least)
+        gram = torch.linalg.matrix_power(gram / largest[:, None, None], power)
     # all rows tend to the eigenvector; that with the largest diagonal element is the farthest from 0
     largest = gram.diagonal(dim1=1, dim2=2).argmax(1)
-    row = _unit(gram[torch.arange(len(gram), device=gram.device), largest][:, None])
+    row = gram[torch.arange(len(gram), device=gram.device), largest][:, None]
     for _ in range(_PRODUCTS):
-        row = _unit(torch.bmm(row, gram))
+        row = normalize(torch.bmm(row, gram), dim=2, eps=least)
     return row
-
-
-def _unit(rows: Tensor) -> Tensor:
-    length = torch.linalg.vector_norm(rows, dim=2, keepdim=True)
-    return rows / torch.where(length == 0, 1.0, length)
 
 
 @dataclass(frozen=True)
@@ -135,7 +129,8 @@ class EigenGradCam(GradientLayerMethod):
     def formula(self, activations: Tensor, gradients: Tensor) -> Tensor:
         return principal_projection(gradients * activations).relu_()
 
-    def closed_form(self, activations: Tensor, rows: Tensor) -> Tensor:
+    def closed_form(self, ask: Answers, rows: Tensor) -> Tensor:
+        activations = ask.activations(self.layer)
         n, _, h, w = activations.shape
         maps = [_projection(activations, row / (h * w)).relu_() for row in rows.unbind(1)]
         return torch.cat(maps, 1).view(n, -1, h, w)

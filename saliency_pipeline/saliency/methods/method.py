@@ -147,15 +147,15 @@ class GradientLayerMethod(LayerMethod):
     def formula(self, activations: Tensor, gradients: Tensor) -> Tensor:
         """Maps (N, h, w) from a layer's activations and the gradients of one score, both (N, C, h, w)."""
 
-    def closed_form(self, activations: Tensor, rows: Tensor) -> Tensor | None:
+    def closed_form(self, ask: Answers, rows: Tensor) -> Tensor | None:
         """Maps (N, T, h, w) from the linear layer's rows (N, T, C) of the explained classes; None: use `formula`."""
         return None
 
     def maps(self, ask: Answers) -> Tensor:
-        activations = ask.activations(self.layer)
         rows = None if ask.recorded else ask.rows(self.layer)
-        if rows is not None and (maps := self.closed_form(activations, rows)) is not None:
+        if rows is not None and (maps := self.closed_form(ask, rows)) is not None:
             return maps
+        activations = ask.activations(self.layer)
         return torch.stack([self.formula(activations, g) for g in ask.gradients(self.layer)], 1)
 
 

@@ -1,5 +1,7 @@
 """Class activation maps: values computed by hand, slow twins, finite differences, equalities on a linear head."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -132,7 +134,23 @@ def test_denominators_of_zero() -> None:
         assert not method.formula(torch.full((1, 2, 2, 2), -0.5), gradients).any()
         assert method.formula(activations, gradients * 1e-30).isfinite().all()
     rows = torch.tensor([[[2.0, -1.0]]])
-    assert not GradCamPlusPlus().closed_form(torch.full((1, 2, 2, 2), -1.0), rows).any()
+    assert not GradCamPlusPlus().closed_form(OneLayer(torch.full((1, 2, 2, 2), -1.0)), rows).any()
+
+
+class OneLayer:
+    """Answers about one layer with these activations (N, C, h, w)."""
+
+    def __init__(self, activations: torch.Tensor) -> None:
+        self.kept = activations
+
+    def activations(self, layer: str | None = None) -> torch.Tensor:
+        return self.kept
+
+    def pooled(self, layer: str | None = None) -> torch.Tensor:
+        return self.kept.mean((2, 3))
+
+    def once(self, key: object, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        return compute()
 
 
 ACTIVATIONS, ROWS = numbers(3, 6, 4, 5).relu(), numbers(3, 2, 6, seed=1)
@@ -142,7 +160,7 @@ CLOSED.append(EigenGradCam())
 
 @pytest.mark.parametrize("method", CLOSED, ids=lambda method: method.canonical)
 def test_the_closed_form_is_the_formula_with_the_gradient_of_a_linear_head(method: GradientLayerMethod) -> None:
-    closed = method.closed_form(ACTIVATIONS, ROWS)
+    closed = method.closed_form(OneLayer(ACTIVATIONS), ROWS)
     assert closed.shape == (3, 2, 4, 5)
     for t in range(2):
         gradients = (ROWS[:, t] / 20)[:, :, None, None].expand(-1, -1, 4, 5)
@@ -225,7 +243,7 @@ def test_a_damaged_activation_shows_in_the_map() -> None:
     activations = ACTIVATIONS.clone()
     activations[1, 2, 0, 0] = float("nan")
     for method in CLOSED:
-        maps = method.closed_form(activations, ROWS)
+        maps = method.closed_form(OneLayer(activations), ROWS)
         assert maps[1].isnan().any(), method.canonical
         assert maps[[0, 2]].isfinite().all(), method.canonical
 
