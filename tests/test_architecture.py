@@ -37,6 +37,7 @@ LAYERS = (
     "fetching",
     "models",
     "saliency",
+    "uses",
     "shards",
     "generation",
     "figures",

@@ -3,6 +3,9 @@
 ARCHS = ("baseline", "modulated", "learned")
 """See `models.trained.two_branch`."""
 
+MAP_ARCHS = ("modulated",)
+"""Those whose network reads the map."""
+
 INITS = ("scratch", "half", "full")
 """See `models.trained.initialize`."""
 

@@ -16,7 +16,7 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.probe import evaluating, own_random_state, probe_frames, probe_size
 from saliency_pipeline.models.source.build import untrained_with
 from saliency_pipeline.models.source.registry import find_source
-from saliency_pipeline.models.trained.choices import ARCHS, FUSIONS
+from saliency_pipeline.models.trained.choices import ARCHS, FUSIONS, MAP_ARCHS
 from saliency_pipeline.models.trained.fusion import make_fusion
 from saliency_pipeline.models.trained.stem import (
     STEM,
@@ -66,7 +66,7 @@ class NetworkSpec:
     @property
     def needs_maps(self) -> bool:
         """True if the network needs maps."""
-        return self.arch == "modulated"
+        return self.arch in MAP_ARCHS
 
 
 class Baseline(nn.Module):

@@ -103,7 +103,7 @@ def measure_costs(
             len(own),
             float(np.mean(seconds)),
             sum(seconds) / epochs,
-            own[0].config.arch == "modulated" and own[0].config.maps in STORED,
+            own[0].config.reads_maps and own[0].config.maps in STORED,
             Spent(len(tuned), sum(map(_seconds, tuned))) if tuned else None,
         )
     if maps is None and pairs is not None and pairs.methods:

@@ -21,6 +21,7 @@ from saliency_pipeline.evaluation.predictions import (
     Positions,
     Probabilities,
     highest,
+    needs_maps,
     others,
     others_header,
     predict_probabilities,
@@ -179,7 +180,7 @@ def evaluate(
         plan=pairs.header.plan,
         split=split,
         fold=f"{config.fold}/{config.folds}" if config.folds and split in _OF_TRAINING else None,
-        method=config.method if trained.spec.needs_maps else None,
+        method=config.method if needs_maps(trained) else None,
         size=pairs.header.size,
         caveats=caveats,
         metrics=metrics.evaluate(pairs.labels[rows], probabilities, pairs.classes),
@@ -266,7 +267,7 @@ def _caveats(
             yield f"{leak.problem}: the figures do not hold for new images"
     if pairs.header.size != trained.spec.size:
         yield f"frames of {pairs.header.size} pixels, but the network was trained on {trained.spec.size}"
-    if recorded.plan != pairs.header.plan and trained.spec.needs_maps:
+    if recorded.plan != pairs.header.plan and needs_maps(trained):
         there, here = _origin(recorded.provenance), _origin(pairs.provenance)
         if differing := [f"{name} {there[name]} -> {here[name]}" for name in there if there[name] != here[name]]:
             yield f"maps from elsewhere than in training: {'; '.join(differing)}"

@@ -19,6 +19,7 @@ from saliency_pipeline.evaluation import BATCH
 from saliency_pipeline.evaluation.predictions import (
     Probabilities,
     highest,
+    needs_maps,
     others,
     others_header,
     predict_probabilities,
@@ -150,14 +151,16 @@ def _maps_config(
     trained: Trained, run: str, weights: str | None, target: str | None, device: str, progress: Progress
 ) -> GenerateConfig:
     """The configuration of frames and maps like those of training."""
-    if trained.spec.needs_maps and recorded_config(trained).method == GIVEN:
+    if needs_maps(trained) and recorded_config(trained).method == GIVEN:
         raise SalpipeError(
             f"{run}: was trained on maps from elsewhere, which no method computes for new images; make shards "
             "of them with 'salpipe generate --maps-from FOLDER' and use 'salpipe evaluate'"
         )
     provenance, recorded = _recorded(trained)
-    settings = replace(recorded, size=trained.spec.size, device=device)
-    if not trained.spec.needs_maps:
+    # frames as they were stored: `--size` of training may be smaller
+    size = recorded.size if recorded_config(trained).size else trained.spec.size
+    settings = replace(recorded, size=size, device=device)
+    if not needs_maps(trained):
         if weights is not None:
             raise SalpipeError(f"{run}: needs no maps, so there is no source model; leave out --weights")
         if target is not None:
@@ -217,7 +220,7 @@ def _recorded(trained: Trained) -> tuple[Provenance, GenerateConfig]:
         "precision": provenance.precision,
         "weights_sha256": provenance.source.get("weights_sha256"),
     }
-    if not trained.spec.needs_maps or not _explains_layers(str(recorded_config(trained).method)):
+    if not needs_maps(trained) or not _explains_layers(str(recorded_config(trained).method)):
         del recorded["layers"]
     missing = [name for name, value in recorded.items() if not value]
     if provenance.settings is None or missing:
@@ -234,7 +237,7 @@ def _explains_layers(method: str) -> bool:
 
 def _background(trained: Trained, config: GenerateConfig, progress: Progress) -> Frames | None:
     """The images that the method compared with in training; None for other methods, or if these shards are gone."""
-    if not trained.spec.needs_maps or not any(method.needs_background for method in find_methods(config.methods)):
+    if not needs_maps(trained) or not any(method.needs_background for method in find_methods(config.methods)):
         return None
     shards = trained.about["shards"]
     with suppress(SalpipeError):

@@ -20,9 +20,10 @@ from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.statistics.metrics import TOP
 from saliency_pipeline.text import one_line
 from saliency_pipeline.training.config import TrainConfig
-from saliency_pipeline.training.data.batches import PairDataset, Prefetcher, Transform
+from saliency_pipeline.training.data.batches import PairDataset, Prefetcher
 from saliency_pipeline.training.data.inputs import Inputs
 from saliency_pipeline.training.data.order import epoch_batches
+from saliency_pipeline.training.setup import transform_of
 
 Positions = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.float64]
@@ -46,11 +47,16 @@ def recorded_config(trained: Trained) -> TrainConfig:
         ) from error
 
 
+def needs_maps(trained: Trained) -> bool:
+    """Return whether a network needs maps of new images."""
+    return recorded_config(trained).maps_at_test
+
+
 def reads_signed_maps(trained: Trained) -> bool:
     """Return whether the maps that a network was trained with are of a method with signed values."""
     shards, method = trained.about.get("shards"), recorded_config(trained).method
     provenance = shards.get("provenance") if isinstance(shards, dict) else None
-    if not isinstance(provenance, dict) or method is None or not trained.spec.needs_maps:
+    if not isinstance(provenance, dict) or method is None or not needs_maps(trained):
         return False
     return is_signed(provenance, method)
 
@@ -85,7 +91,7 @@ def predict_probabilities(
         SalpipeError: the shards hold no maps of the run's method, the network cannot run, or its output is not finite.
     """
     progress, chosen, config = progress or Progress(), find_device(device), recorded_config(trained)
-    method = config.method if trained.spec.needs_maps else None
+    method = config.method if config.maps_at_test else None
     if method is not None and method not in pairs.methods:
         option = "--maps-from FOLDER" if method == GIVEN else f"--method {method}"
         raise SalpipeError(
@@ -93,7 +99,7 @@ def predict_probabilities(
             f"{', '.join(pairs.methods) or 'none'}); make them with 'salpipe generate {option}'"
         )
     dataset = PairDataset(pairs, rows, method, config.map_target, config.maps, config.run_seed)
-    transform = Transform(config.normalize, signed=reads_signed_maps(trained))
+    transform = transform_of(config, trained.spec, reads_signed_maps(trained))
     network = trained.network.to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
     inputs = Inputs(trained.preprocessing, chosen)
     # never all logits at once as well: with many classes this array takes most of the memory

@@ -12,7 +12,7 @@ import tomli_w
 from saliency_pipeline.documents import read_toml
 from saliency_pipeline.errors import OptionError, PlanMismatchError, SalpipeError
 from saliency_pipeline.files import write_atomically
-from saliency_pipeline.models.trained.choices import ARCHS, FUSIONS, INITS
+from saliency_pipeline.models.trained.choices import ARCHS, FUSIONS, INITS, MAP_ARCHS
 from saliency_pipeline.settings import (
     SEEDS,
     check_settings,
@@ -24,19 +24,28 @@ from saliency_pipeline.settings import (
     to_table,
 )
 from saliency_pipeline.training.schedule import SCHEDULES
+from saliency_pipeline.uses.choices import USES
+from saliency_pipeline.uses.networks import Architecture
+from saliency_pipeline.uses.registry import find_use
+from saliency_pipeline.uses.use import Use
 
 CONFIG = "config.toml"
 TABLE = "train"
 
-OWN, MISMATCHED, SAME_CLASS, CENTER_PRIOR, UNIFORM, SHUFFLED = MAPS = (
+OWN, MISMATCHED, SAME_CLASS, CENTER_PRIOR, UNIFORM, SHUFFLED, ORACLE, SELF = MAPS = (
     "own",
     "mismatched",
     "mismatched-same-class",
     "center-prior",
     "uniform",
     "shuffled-pixels",
+    "oracle",
+    "self",
 )
-"""Maps that a run can read; see `training.data.controls`."""
+"""Maps that a run can read; see `training.data.controls`, and for the last two `training.data.sources`."""
+
+NO_CONTROLS = (OWN, ORACLE, SELF)
+"""Maps of candidates; the others are controls."""
 
 NORMALIZATIONS = ("minmax", "max", "p99", "none")
 """See `training.data.maps`."""
@@ -60,7 +69,7 @@ class TrainConfig:
     arch: str = setting(
         "modulated",
         "baseline: plain transfer learning; modulated: a second branch reads the saliency map; learned: that branch "
-        "reads the image instead.",
+        "reads the image instead. Follows from --use.",
         choices=ARCHS,
     )
     backbone: str = setting("efficientnet_lite0", "Network to fine-tune; see 'salpipe models'.", metavar="NAME")
@@ -86,6 +95,12 @@ class TrainConfig:
     )
     alpha: float = setting(1.0, "Weight of the skip connection (--fusion multiply-skip).", range=(-1e4, 1e4))
     learn_alpha: bool = setting(False, "Train the weight of the skip connection as well.")
+    use: str | None = setting(
+        None,
+        f"Use of the maps, with its parameters; {'; '.join(f'{name}: {text}' for name, text in USES.items())}.",
+        metavar="NAME[:KEY=VALUE,...]",
+        default_text="that of --arch",
+    )
     method: str | None = setting(
         None,
         "Saliency method whose maps are used; parameters may be left out where one stored method has the name.",
@@ -94,9 +109,13 @@ class TrainConfig:
     )
     maps: str = setting(
         OWN,
-        "own: each image's map. The others are controls: the map of another image, of another image of the same "
-        "class, a Gaussian at the center, 1 everywhere, or the image's own map with its cells shuffled.",
+        "own: each image's map. oracle: 1 in its boxes, 0 elsewhere. self: the map that the run of --from-baseline "
+        "makes. The others are controls: the map of another image, of another image of the same class, a Gaussian at "
+        "the center, 1 everywhere, or the image's own map with its cells shuffled.",
         choices=MAPS,
+    )
+    from_baseline: str | None = setting(
+        None, "Run of --arch baseline whose network makes the maps (--maps self).", metavar="RUN"
     )
     map_target: int = setting(0, "Index of the map to use per image, from 0.", range=(0, 1 << 20), metavar="N")
     normalize: str = setting(
@@ -104,6 +123,14 @@ class TrainConfig:
         "Normalization of each map to [0, 1]; minmax and p99: absolute values first, if the method has signed values; "
         "none: raw values.",
         choices=NORMALIZATIONS,
+    )
+    size: int | None = setting(
+        None,
+        "Side of the network's frames in pixels; smaller than those of the shards, so that --use zoom enlarges from "
+        "more pixels.",
+        range=(16, 4096),
+        metavar="PIXELS",
+        default_text="that of the shards",
     )
     augment: tuple[str, ...] = setting(
         ("crop", "flip"),
@@ -180,12 +207,48 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.use is not None:
+            self._resolve_use(self.use)
         if self.warmup >= self.epochs:
             raise OptionError(f"--warmup {self.warmup:g}: must be less than the {self.epochs} epochs of --epochs")
-        if self.maps != OWN and self.arch != "modulated":
-            raise OptionError(f"--maps {self.maps}: --arch {self.arch} reads no maps; use --arch modulated")
+        if self.maps != OWN and not self.reads_maps:
+            reader = f"--use {self.use}" if self.use else f"--arch {self.arch}"
+            raise OptionError(f"--maps {self.maps}: {reader} reads no maps; use --arch modulated, or --use zoom")
+        if (self.maps == SELF) != (self.from_baseline is not None):
+            raise OptionError("--maps self and --from-baseline RUN belong together; add the other, or leave both out")
         if self.start is not None and self.init != "full":
             raise OptionError(f"--from {self.start}: is for --init full")
+
+    def _resolve_use(self, text: str) -> None:
+        """Replace `use` by its canonical name, and set the network that it trains.
+
+        Raises:
+            OptionError: no such use, or another network is requested.
+        """
+        use = find_use(text)
+        if self.arch not in (type(self).arch, use.arch):
+            raise OptionError(f"--use {text}: trains --arch {use.arch}, not {self.arch}; leave --arch out")
+        resolved = {"arch": use.arch, "use": None if isinstance(use, Architecture) else use.canonical}
+        if isinstance(use, Architecture) and use.fusion is not None:
+            resolved["fusion"] = use.fusion
+        for name, value in resolved.items():
+            # frozen, but still within its __post_init__
+            object.__setattr__(self, name, value)
+
+    @property
+    def map_use(self) -> Use | None:
+        """The use of maps, where it is not an architecture."""
+        return None if self.use is None else find_use(self.use)
+
+    @property
+    def reads_maps(self) -> bool:
+        """True if training reads maps."""
+        return self.arch in MAP_ARCHS or (self.use is not None and find_use(self.use).reads_maps)
+
+    @property
+    def maps_at_test(self) -> bool:
+        """True if the network needs maps of new images as well."""
+        return self.arch in MAP_ARCHS or (self.use is not None and find_use(self.use).at_test)
 
     @property
     def run_seed(self) -> int:
@@ -244,7 +307,7 @@ def check_same(folder: Path, stored: TrainConfig, requested: TrainConfig) -> Non
     differing = []
     for name in settings_of(TrainConfig):
         old, new = getattr(stored, name), getattr(requested, name)
-        if name == "method" and stored.arch == requested.arch != "modulated":
+        if name == "method" and not stored.reads_maps and not requested.reads_maps:
             continue  # no maps are read
         if name == "device":
             new = new.partition(":")[0]  # which of the GPUs makes no difference

@@ -22,7 +22,15 @@ from saliency_pipeline.models.trained.trained import open_trained, recorded_imag
 from saliency_pipeline.models.trained.training_images import ENTRY, TrainingImages
 from saliency_pipeline.shards.methods import is_class_agnostic, stored_method
 from saliency_pipeline.shards.schema import SEEN
-from saliency_pipeline.training.config import CENTER_PRIOR, LABEL_MAPS, SOURCE_IMAGES, START_IMAGES, UNIFORM
+from saliency_pipeline.training.config import (
+    CENTER_PRIOR,
+    LABEL_MAPS,
+    ORACLE,
+    SELF,
+    SOURCE_IMAGES,
+    START_IMAGES,
+    UNIFORM,
+)
 from saliency_pipeline.training.runlog import PROVENANCE
 
 if TYPE_CHECKING:
@@ -208,7 +216,7 @@ def refuse_leaks(
 
 def reads_stored_maps(config: TrainConfig) -> bool:
     """Return whether a run reads maps of the shards, not only a control that is the same for all images."""
-    return config.arch == "modulated" and config.maps not in (CENTER_PRIOR, UNIFORM)
+    return config.reads_maps and config.maps not in (CENTER_PRIOR, UNIFORM, ORACLE, SELF)
 
 
 def start_of(config: TrainConfig) -> TrainingImages | None:

@@ -24,7 +24,7 @@ from saliency_pipeline.models.trained.two_branch import NetworkSpec, build_netwo
 from saliency_pipeline.shards.methods import is_signed, stored_method
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.batchnorm import single_valued
-from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.config import ORACLE, SELF, TrainConfig
 from saliency_pipeline.training.data.batches import PairDataset, Prefetcher, Transform
 from saliency_pipeline.training.data.groups import Groups, find_groups
 from saliency_pipeline.training.data.inputs import Inputs
@@ -131,7 +131,7 @@ def network_spec(config: TrainConfig, pairs: ShardFolder) -> NetworkSpec:
     return NetworkSpec(
         config.backbone,
         pairs.classes,
-        pairs.header.size,
+        config.size or pairs.header.size,
         config.arch,
         config.fusion,
         config.fuse_at,
@@ -146,7 +146,7 @@ def chosen_method(config: TrainConfig, pairs: ShardFolder) -> str | None:
     Raises:
         SalpipeError: maps are needed and the shards hold none, none of the method, or those of several of that name.
     """
-    if config.arch != "modulated":
+    if not config.reads_maps or config.maps in (ORACLE, SELF):
         return None
     if config.method is None and not pairs.methods:
         raise SalpipeError(f"{pairs.path} holds no maps; make them with 'salpipe generate', or use --arch baseline")
@@ -164,17 +164,21 @@ def datasets(
             f"{images} training images in steps of --batch-size {config.batch_size}: some step has fewer than {world} "
             "images, one per process; use fewer processes or larger steps"
         )
-    method = config.method if spec.needs_maps else None
+    method = config.method if config.reads_maps else None
     signed = method is not None and is_signed(pairs.provenance, method)
     train, validation = (
         PairDataset(pairs, rows, method, config.map_target, config.maps, config.run_seed)
         for rows in (split.train, split.validation)
     )
-    return (
-        Prefetcher(train, Transform(config.normalize, config.augment, config.run_seed, signed)),
-        Prefetcher(validation, Transform(config.normalize, signed=signed)),
-        split.pool,
-    )
+    transform = transform_of(config, spec, signed)
+    training = replace(transform, augment=config.augment, training=True, seed=config.run_seed)
+    return Prefetcher(train, training), Prefetcher(validation, transform), split.pool
+
+
+def transform_of(config: TrainConfig, spec: NetworkSpec, signed: bool) -> Transform:
+    """The transform of validation and new images, without augmentation."""
+    mean = preprocessing_of(spec.backbone, *find_source(spec.backbone)).mean
+    return Transform(config.normalize, signed=signed, use=config.map_use, size=config.size, mean=mean)
 
 
 def split_of(config: TrainConfig, pairs: ShardFolder, groups: Groups | None = None) -> Split:

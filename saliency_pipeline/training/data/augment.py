@@ -39,6 +39,8 @@ def augment(
     names: tuple[str, ...],
     seeds: Sequence[Sequence[int]],
     *,
+    size: int | None = None,
+    regions: Tensor | None = None,
     scale: tuple[float, float] = (0.5, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     strength: float = 0.3,
@@ -58,34 +60,43 @@ def augment(
         maps: (B, 1, S, S) float32, any range, or None.
         names: some of `AUGMENTATIONS`.
         seeds: for each pair the non-negative numbers that seed its choices, such as (seed, epoch, position).
+        size: side T of the results in pixels; None for S.
+        regions: (B, 4) int64, top, left, height and width of the part of each pair that replaces the whole frame; it is
+            cut and resized in one step with the crop.
         scale: bounds of the crop's share of the frame's area, in (0, 1].
         ratio: bounds of the crop's width over its height.
         strength: each color factor lies in [1 - strength, 1 + strength].
 
     Returns:
-        Images (B, 3, S, S) uint8 in channels_last strides, and maps (B, 1, S, S) float32, or None without maps.
+        Images (B, 3, T, T) uint8 in channels_last strides, and maps (B, 1, T, T) float32, or None without maps.
 
     Raises:
         SalpipeError: an unknown augmentation.
     """
     if unknown := [name for name in names if name not in AUGMENTATIONS]:
         raise SalpipeError(f"augmentation '{unknown[0]}' is unknown; use some of {', '.join(AUGMENTATIONS)}")
-    if not names:
-        return images, maps
     count, _, height, width = images.shape
-    frames = torch.empty(count, height, width, 3, dtype=torch.uint8)
-    new_maps = None if maps is None else torch.empty(maps.shape)
+    side = size or height
+    if not names and regions is None and side == height:
+        return images, maps
+    frames = torch.empty(count, side, side, 3, dtype=torch.uint8)
+    new_maps = None if maps is None else torch.empty(count, 1, side, side)
     pair = torch.empty(3 if maps is None else 4, height, width)
     for i in range(count):
-        choices = _choose(seeds[i], height, width, scale, ratio, strength)
+        top, left, tall, wide = (0, 0, height, width) if regions is None else regions[i].tolist()
+        choices = _choose(seeds[i], tall, wide, scale, ratio, strength)
+        if "crop" in names:
+            down, right, tall, wide = choices.crop
+            top, left = top + down, left + right
         pair[:3] = images[i]
         pair[:3] /= 255
         if maps is not None:
             pair[3:] = maps[i]
         changed = pair
-        if "crop" in names:
-            # a crop is never larger than the frame, so that anti-aliasing would change no value
-            changed = functional.resized_crop(changed, *choices.crop, [height, width], antialias=False)
+        if "crop" in names or (top, left, tall, wide) != (0, 0, side, side):
+            # anti-aliasing changes no value of a crop that is not larger than the result
+            smaller = tall > side or wide > side
+            changed = functional.resized_crop(changed, top, left, tall, wide, [side, side], antialias=smaller)
         if "flip" in names and choices.flip:
             changed = functional.horizontal_flip(changed)
         rgb = changed[:3]

@@ -24,6 +24,7 @@ from saliency_pipeline.training.config import CENTER_PRIOR, MISMATCHED, OWN, SAM
 from saliency_pipeline.training.data.augment import augment
 from saliency_pipeline.training.data.controls import center_prior, partners, partners_of_class, shuffle_cells
 from saliency_pipeline.training.data.maps import normalize, upsample
+from saliency_pipeline.uses.use import Use
 from saliency_pipeline.workers import usable_cores
 
 Item = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32] | None, int]
@@ -193,14 +194,22 @@ class Transform:
     Attributes:
         normalize: normalization of the maps, one of `maps.NORMALIZATIONS`.
         augment: augmentations, some of `augment.AUGMENTATIONS`.
-        seed: random seed of the augmentations.
+        training: whether random choices are made, as for training images.
+        seed: random seed of these choices.
         signed: whether values of the maps below 0 speak against the class.
+        use: use of the maps that acts on pairs; None for networks that read the maps themselves.
+        size: side of the network's frames in pixels; None for that of the shards.
+        mean: mean color in [0, 1] of the network's normalization.
     """
 
     normalize: str = "minmax"
     augment: tuple[str, ...] = ()
+    training: bool = False
     seed: int = 0
     signed: bool = False
+    use: Use | None = None
+    size: int | None = None
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
 
 class Prefetcher:
@@ -249,10 +258,21 @@ class Prefetcher:
             # normalized, a uniform map would be 0 like every constant map
             how = "none" if self.dataset.maps == UNIFORM else self.transform.normalize
             maps = normalize(upsample(torch.from_numpy(rows.maps), images.shape[-1]), how, self.transform.signed)
-        if self.transform.augment:
-            seeds = [(self.transform.seed, epoch, position) for position in rows.positions.tolist()]
-            images, maps = augment(images, maps, self.transform.augment, seeds)
+        images, maps = self._transformed(images, maps, rows.positions.tolist(), epoch)
         return Batch(images, maps, torch.from_numpy(rows.labels), rows.positions)
+
+    def _transformed(
+        self, images: Tensor, maps: Tensor | None, positions: list[int], epoch: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Pairs as the network gets them."""
+        own, regions = self.transform, None
+        seeds = [(own.seed, epoch, position) for position in positions] if own.augment or own.training else None
+        if own.use is not None and maps is not None:
+            images, regions = own.use.changed(images, maps, own.mean), own.use.regions(maps, seeds)
+        size = own.size or images.shape[-1]
+        if not own.augment and regions is None and size == images.shape[-1]:
+            return images, maps
+        return augment(images, maps, own.augment, seeds or [()] * len(images), size=size, regions=regions)
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
