@@ -265,7 +265,7 @@ def _caveats(
     for leak in (check.label_maps(config), check.source_images(config, lambda: rows)):
         if leak is not None:
             yield f"{leak.problem}: the figures do not hold for new images"
-    if pairs.header.size != trained.spec.size:
+    if config.size is None and pairs.header.size != trained.spec.size:
         yield f"frames of {pairs.header.size} pixels, but the network was trained on {trained.spec.size}"
     if recorded.plan != pairs.header.plan and needs_maps(trained):
         there, here = _origin(recorded.provenance), _origin(pairs.provenance)

@@ -23,7 +23,7 @@ from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.data.batches import PairDataset, Prefetcher
 from saliency_pipeline.training.data.inputs import Inputs
 from saliency_pipeline.training.data.order import epoch_batches
-from saliency_pipeline.training.setup import transform_of
+from saliency_pipeline.training.setup import transform_of, unmarked_note
 
 Positions = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.float64]
@@ -99,6 +99,8 @@ def predict_probabilities(
             f"{', '.join(pairs.methods) or 'none'}); make them with 'salpipe generate {option}'"
         )
     dataset = PairDataset(pairs, rows, method, config.map_target, config.maps, config.run_seed)
+    if note := unmarked_note(config, dataset.unmarked, len(rows)):
+        progress.note(note)
     transform = transform_of(config, trained.spec, reads_signed_maps(trained))
     network = trained.network.to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
     inputs = Inputs(trained.preprocessing, chosen)
@@ -110,7 +112,7 @@ def predict_probabilities(
     try:
         for part, batch in zip(parts, Prefetcher(dataset, transform).run(parts, 0), strict=True):
             images, maps, _ = inputs(batch)
-            logits = network(images, maps).float().cpu().numpy()
+            logits = batch.average(network(images, maps).float()).cpu().numpy()
             if not (finite := np.isfinite(logits).all(axis=1)).all():
                 wrong += part[~finite].tolist()
             else:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional
 
 from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.devices import find_device, threads_within_cores
@@ -24,6 +23,7 @@ from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.curves import plot_lr_find
 from saliency_pipeline.training.data.groups import find_groups
+from saliency_pipeline.training.data.mixed import mixed_cross_entropy
 from saliency_pipeline.training.data.order import epoch_batches, epoch_order
 from saliency_pipeline.training.precision import autocast, choose_precision
 from saliency_pipeline.training.processes import training_processes
@@ -103,7 +103,8 @@ def find_learning_rate(
         images, maps, labels = setup.inputs(batch)
         with autocast(config.precision, device):
             logits = network(images, maps)
-        loss = functional.cross_entropy(logits.float(), labels, weights, label_smoothing=config.label_smoothing)
+        divisor = len(labels) if weights is None else weights[labels].sum()
+        loss = mixed_cross_entropy(logits.float(), labels, batch.mixed, weights, config.label_smoothing) / divisor
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if config.clip is not None:

@@ -37,7 +37,7 @@ from saliency_pipeline.training.runlog import (
     write_metrics,
     write_predictions,
 )
-from saliency_pipeline.training.setup import Setup, check_names, choose_shuffle, chosen_method, set_up
+from saliency_pipeline.training.setup import Setup, check_names, choose_shuffle, chosen_method, set_up, unmarked_note
 from saliency_pipeline.training.start import is_neutral, start_distance
 from saliency_pipeline.training.trainer import Trainer
 
@@ -195,7 +195,9 @@ def _train(
     )
     if leading:
         parameters = sum(p.numel() for p in network.parameters())
-        write_json(folder / SUMMARY, asdict(report) | {"classes": len(pairs.classes), "parameters": parameters})
+        unmarked = {"train": setup.train.dataset.unmarked, "validation": validation.unmarked}
+        more = {"classes": len(pairs.classes), "parameters": parameters, "unmarked": unmarked}
+        write_json(folder / SUMMARY, asdict(report) | more)
     return report
 
 
@@ -298,12 +300,15 @@ def _record_start(
 
 
 def _announce(pairs: ShardFolder, setup: Setup, groups: Groups, progress: Progress) -> None:
-    """Note what is trained: images, precision, initial weights, divided groups and accepted leaks."""
+    """Note what is trained: images, precision, initial weights, divided groups, empty maps and accepted leaks."""
     images, validation = len(setup.train.dataset), len(setup.validation.dataset)
     progress.note(f"{images:,} training images, {validation:,} validation images; {setup.config.precision}")
     progress.note(str(setup.initialization))
     if apart := divided(pairs, groups, folds=bool(setup.config.folds)):
         progress.note(f"{apart:,} images have near duplicates, or others of their group, in another split")
+    unmarked = setup.train.dataset.unmarked + setup.validation.dataset.unmarked
+    if note := unmarked_note(setup.config, unmarked, images + validation):
+        progress.note(note)
     for leak in setup.leaks:
         progress.note(f"accepted with --allow-leaks {leak.name}: {leak.problem}")
 

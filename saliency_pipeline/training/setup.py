@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_pipeline.devices import computes_bf16
-from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.memory import usable_memory
 from saliency_pipeline.models.preprocessing import preprocessing_of
 from saliency_pipeline.models.probe import probe_frames
@@ -127,7 +127,16 @@ def check_batches(network: nn.Module, spec: NetworkSpec, batch_size: int, images
 
 
 def network_spec(config: TrainConfig, pairs: ShardFolder) -> NetworkSpec:
-    """Specification of the network for a configuration and shards."""
+    """Specification of the network for a configuration and shards.
+
+    Raises:
+        OptionError: `--size` is larger than the frames of the shards.
+    """
+    if config.size is not None and config.size > pairs.header.size:
+        raise OptionError(
+            f"--size {config.size}: larger than the frames of {pairs.path} ({pairs.header.size} pixels); use a smaller "
+            "one, or make larger frames with 'salpipe generate --size'"
+        )
     return NetworkSpec(
         config.backbone,
         pairs.classes,
@@ -167,8 +176,8 @@ def datasets(
     method = config.method if config.reads_maps else None
     signed = method is not None and is_signed(pairs.provenance, method)
     train, validation = (
-        PairDataset(pairs, rows, method, config.map_target, config.maps, config.run_seed)
-        for rows in (split.train, split.validation)
+        PairDataset(pairs, rows, method if reads else None, config.map_target, config.maps, config.run_seed)
+        for rows, reads in ((split.train, True), (split.validation, config.maps_at_test))
     )
     transform = transform_of(config, spec, signed)
     training = replace(transform, augment=config.augment, training=True, seed=config.run_seed)
@@ -179,6 +188,17 @@ def transform_of(config: TrainConfig, spec: NetworkSpec, signed: bool) -> Transf
     """The transform of validation and new images, without augmentation."""
     mean = preprocessing_of(spec.backbone, *find_source(spec.backbone)).mean
     return Transform(config.normalize, signed=signed, use=config.map_use, size=config.size, mean=mean)
+
+
+def unmarked_note(config: TrainConfig, unmarked: int, images: int) -> str | None:
+    """A sentence on images whose map is 0 everywhere; None if there are none."""
+    if not unmarked:
+        return None
+    use, effect = config.map_use, ""
+    if use is not None:
+        effect = "stay as they are" if use.at_test else "are augmented as without maps"
+        effect = f"; with --use {use.name} these images {effect}"
+    return f"the maps of {unmarked:,} of {images:,} images are 0 everywhere and mark no place{effect}"
 
 
 def split_of(config: TrainConfig, pairs: ShardFolder, groups: Groups | None = None) -> Split:

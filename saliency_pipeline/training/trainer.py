@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn import functional
 
 from saliency_pipeline.errors import DivergedError
 from saliency_pipeline.models.trained.freeze import training_mode
@@ -19,6 +18,7 @@ from saliency_pipeline.statistics import metrics
 from saliency_pipeline.training.batchnorm import synchronize
 from saliency_pipeline.training.checkpoint import EpochMetrics, load_last, save_last
 from saliency_pipeline.training.data.batches import Batch
+from saliency_pipeline.training.data.mixed import mixed_cross_entropy
 from saliency_pipeline.training.data.order import epoch_batches, epoch_order, rank_slice
 from saliency_pipeline.training.precision import autocast
 from saliency_pipeline.training.processes import ConnectedProcesses
@@ -109,9 +109,7 @@ class Trainer:
         images, maps, targets = self.inputs(batch)
         with autocast(self.config.precision, images.device):
             logits = self.model(images, maps)
-        losses = functional.cross_entropy(
-            logits.float(), targets, self.weights, reduction="sum", label_smoothing=self.config.label_smoothing
-        )
+        losses = mixed_cross_entropy(logits.float(), targets, batch.mixed, self.weights, self.config.label_smoothing)
         # the mean over the batch of all processes, whose gradients are averaged
         loss = losses * self.processes.world / self.total_weight(dataset.labels[indices])
         hits = (logits.detach().argmax(1) == targets).sum()
@@ -163,7 +161,7 @@ class Trainer:
             images, maps, _ = self.inputs(batch)
             with autocast(self.config.precision, images.device):
                 # not the model that Fabric set up: a process with fewer batches must not wait for the others
-                logits.append(self.network(images, maps).float().cpu())
+                logits.append(batch.average(self.network(images, maps).float()).cpu())
             self.progress.advance(1)
         self.progress.stop()
         return processes.gather_rows(torch.cat(logits).numpy() if logits else np.zeros((0, 0), np.float32), count)

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,7 +24,8 @@ from saliency_pipeline.training.config import CENTER_PRIOR, MISMATCHED, OWN, SAM
 from saliency_pipeline.training.data.augment import augment
 from saliency_pipeline.training.data.controls import center_prior, partners, partners_of_class, shuffle_cells
 from saliency_pipeline.training.data.maps import normalize, upsample
-from saliency_pipeline.uses.use import Use
+from saliency_pipeline.training.data.mixed import Mixed
+from saliency_pipeline.uses.use import Limits, Seeds, Use
 from saliency_pipeline.workers import usable_cores
 
 Item = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32] | None, int]
@@ -53,16 +54,24 @@ class Batch:
     """A transformed batch.
 
     Attributes:
-        images: uint8 (B, 3, S, S) RGB in channels_last strides.
-        maps: float32 (B, 1, S, S), normalized; None without a method.
+        images: uint8 (V * B, 3, S, S) RGB in channels_last strides: all first views, then all second ones.
+        maps: float32 (B, 1, S, S), normalized; None without a method, or where a use has applied them.
         labels: int64 (B,), index into the classes, -1 unlabeled.
         positions: positions in the folder, int64 (B,).
+        mixed: what the images are mixed with; None if none is.
+        views: number V of views of each image.
     """
 
     images: Tensor
     maps: Tensor | None
     labels: Tensor
     positions: npt.NDArray[np.int64]
+    mixed: Mixed | None = None
+    views: int = 1
+
+    def average(self, logits: Tensor) -> Tensor:
+        """Mean over the views of each image: (V * B, C) to (B, C)."""
+        return logits if self.views == 1 else logits.view(self.views, -1, logits.shape[1]).mean(0)
 
 
 class PairDataset(Dataset[Item]):
@@ -142,6 +151,13 @@ class PairDataset(Dataset[Item]):
         """
         assert self.method is not None
         return self.folder.scales_at(self.map_rows, self.method, self.target)
+
+    @property
+    def unmarked(self) -> int:
+        """Number of images whose map is 0 everywhere and marks no place; 0 without maps and for maps that are made."""
+        if self.method is None or self.maps in (UNIFORM, CENTER_PRIOR):
+            return 0
+        return int((self.scales == 0).sum())
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in ("labels", "map_rows", "scales")}
@@ -258,21 +274,48 @@ class Prefetcher:
             # normalized, a uniform map would be 0 like every constant map
             how = "none" if self.dataset.maps == UNIFORM else self.transform.normalize
             maps = normalize(upsample(torch.from_numpy(rows.maps), images.shape[-1]), how, self.transform.signed)
-        images, maps = self._transformed(images, maps, rows.positions.tolist(), epoch)
-        return Batch(images, maps, torch.from_numpy(rows.labels), rows.positions)
+        stored, own, seeds = Batch(images, maps, torch.from_numpy(rows.labels), rows.positions), self.transform, None
+        if own.augment or own.training:
+            seeds = [(own.seed, epoch, position) for position in rows.positions.tolist()]
+        if own.use is not None:
+            return self._used(stored, own.use, seeds)
+        images, maps = self._framed(images, maps, seeds)
+        return replace(stored, images=images, maps=maps)
 
-    def _transformed(
-        self, images: Tensor, maps: Tensor | None, positions: list[int], epoch: int
+    def _used(self, stored: Batch, use: Use, seeds: Seeds | None) -> Batch:
+        """A batch as the network gets it, from one as stored, with a use of its maps."""
+        own, images, maps = self.transform, stored.images, stored.maps
+        regions, limits, mixed, views = None, None, None, 1
+        if maps is not None:
+            images, regions = use.changed(images, maps, own.mean), use.regions(maps, seeds)
+            limits = use.limits(maps) if own.training else None
+            views = 1 if own.training else use.views
+        images, maps = self._framed(images, maps, seeds, regions, limits)
+        if own.training and seeds is not None:
+            images = use.finished(images, maps, own.mean, seeds)
+            if (mixture := use.mixed(images, maps, seeds)) is not None:
+                images, partners, share = mixture
+                mixed = Mixed(stored.labels[partners], share)
+        if views == 2:
+            whole, _ = self._framed(stored.images, None, seeds)
+            images = torch.cat([images, whole]).contiguous(memory_format=torch.channels_last)
+        return Batch(images, maps if use.maps_in_batches else None, stored.labels, stored.positions, mixed, views)
+
+    def _framed(
+        self,
+        images: Tensor,
+        maps: Tensor | None,
+        seeds: Seeds | None,
+        regions: Tensor | None = None,
+        limits: Limits | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Pairs as the network gets them."""
-        own, regions = self.transform, None
-        seeds = [(own.seed, epoch, position) for position in positions] if own.augment or own.training else None
-        if own.use is not None and maps is not None:
-            images, regions = own.use.changed(images, maps, own.mean), own.use.regions(maps, seeds)
-        size = own.size or images.shape[-1]
-        if not own.augment and regions is None and size == images.shape[-1]:
+        """Pairs augmented, and in the size of the network's frames."""
+        own, side = self.transform, images.shape[-1]
+        if not own.augment and regions is None and own.size in (None, side):
             return images, maps
-        return augment(images, maps, own.augment, seeds or [()] * len(images), size=size, regions=regions)
+        return augment(
+            images, maps, own.augment, seeds or [()] * len(images), size=own.size, regions=regions, limits=limits
+        )
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
