@@ -85,23 +85,31 @@ class Zoom(Use):
 def _holding(cells: Floats, mass: float, side: float) -> tuple[float, float, int]:
     """The smallest square of cells (n, n) that holds a share of their sum: its center down and right, and its side.
 
-    Of several that of the largest sum, then the first in reading order. The largest sum grows with the side of the
-    square, so the side is found by bisection. `side` is that of the frame in cells: the last row and column may be
-    parts of cells.
+    Of several that of the largest sum, then the one nearest to the center of mass: what is longer than wide is in the
+    middle. The largest sum grows with the side of the square, so the side is found by bisection. `side` is that of the
+    frame in cells: the last row and column may be parts of cells.
+
+    Returns:
+        All in cells.
     """
     import numpy as np
 
     n = len(cells)
     covered = np.minimum(side - np.arange(n), 1)
+    masses = cells * covered * covered[:, None]
     sums = np.zeros((n + 1, n + 1))
-    sums[1:, 1:] = (cells * covered * covered[:, None]).cumsum(0).cumsum(1)
+    sums[1:, 1:] = masses.cumsum(0).cumsum(1)
     wanted = mass * sums[-1, -1] * (1 - 1e-9)
     low, high = 1, n
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if _squares(sums, middle).max() >= wanted else (middle + 1, high)
-    top, left = divmod(int(_squares(sums, low).argmax()), n - low + 1)
-    return top + low / 2, left + low / 2, low
+    squares = _squares(sums, low)
+    centers = np.argwhere(squares >= squares.max() * (1 - 1e-9)) + low / 2
+    middles = np.arange(n) + 0.5
+    mean = np.array([masses.sum(1) @ middles, masses.sum(0) @ middles]) / sums[-1, -1]
+    down, right = centers[((centers - mean) ** 2).sum(1).argmin()].tolist()
+    return down, right, low
 
 
 def _squares(sums: Floats, side: int) -> Floats:
