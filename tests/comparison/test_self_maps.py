@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,14 @@ HALF = Arm("half-self", {"arch": "modulated", "maps": "self", **SCRATCH})
 ARMS = (BASELINE, ZOOM, HALF)
 SHORT = replace(QUICK, epochs=1)
 ONCE: dict[str, Any] = {"folds": 2, "repeats": 1, "jobs": 1}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Every run has one thread, whatever the number of jobs: threads decide the last bits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOKY_MAX_CPU_COUNT", "1")
+        yield
 
 
 @pytest.fixture(scope="module")
