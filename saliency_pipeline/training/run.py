@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from saliency_pipeline.datasets.nesting import refuse_among_images
@@ -20,12 +21,14 @@ from saliency_pipeline.models.trained.trained import BEST, write_trained
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.shards.schema import ALL_ZERO
 from saliency_pipeline.subsets.group_by import anchored
 from saliency_pipeline.training.checkpoint import LAST, EpochMetrics
 from saliency_pipeline.training.config import CONFIG, SELF, TrainConfig, check_same
 from saliency_pipeline.training.data.groups import Groups, check_same_groups, divided, find_groups
 from saliency_pipeline.training.data.order import epoch_batches, epoch_order
-from saliency_pipeline.training.leaks import leak_records, training_images
+from saliency_pipeline.training.data.sources import zero_maps
+from saliency_pipeline.training.leaks import leak_records, reads_stored_maps, training_images
 from saliency_pipeline.training.precision import choose_precision
 from saliency_pipeline.training.processes import ConnectedProcesses, connect
 from saliency_pipeline.training.runlog import (
@@ -314,6 +317,11 @@ def _announce(pairs: ShardFolder, setup: Setup, groups: Groups, progress: Progre
     images, validation = len(setup.train.dataset), len(setup.validation.dataset)
     progress.note(f"{images:,} training images, {validation:,} validation images; {setup.config.precision}")
     progress.note(str(setup.initialization))
+    if (method := setup.train.dataset.method) is not None:
+        rows = np.concatenate([setup.train.dataset.rows, setup.validation.dataset.rows])
+        zeros = int(np.count_nonzero(pairs.flags(method, setup.config.map_target)[rows] & ALL_ZERO))
+        if zeros and reads_stored_maps(setup.config):
+            progress.note(zero_maps(zeros, len(rows)))
     if apart := divided(pairs, groups, folds=bool(setup.config.folds)):
         progress.note(f"{apart:,} images have near duplicates, or others of their group, in another split")
     for leak in setup.leaks:

@@ -1,11 +1,13 @@
 """Runs on maps of the true boxes and of their own baseline: training, exact resume, records and refusals."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from saliency_pipeline.cli.main import salpipe
@@ -14,13 +16,14 @@ from saliency_pipeline.models.trained.trained import load_trained, write_trained
 from saliency_pipeline.models.trained.training_images import TrainingImages
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.data.self_maps import computed_method
 from saliency_pipeline.training.find_lr import find_learning_rate
 from saliency_pipeline.training.leaks import LeakCheck
 from saliency_pipeline.training.run import train
 from saliency_pipeline.training.setup import split_of
 from tests.evaluation.runs import Notes
-from tests.training.boxed import boxed
-from tests.training.examples import Interrupting, disable_plots
+from tests.training.boxed import IMAGES, boxed
+from tests.training.examples import Interrupting, disable_plots, labeled_rows
 from tests.training.test_run import QUICK, same, tensors
 
 pytestmark = pytest.mark.usefixtures("without_plots")
@@ -166,3 +169,33 @@ def test_the_command_line_takes_a_relative_baseline(
     stored = TrainConfig.read(tmp_path / "run")
     assert stored is not None
     assert (stored.from_baseline, stored.method) == (str(baseline), "gradcam")
+
+
+def test_maps_of_zeros_are_counted(tmp_path: Path) -> None:
+    rows = labeled_rows(IMAGES)
+    for maps in rows.maps.values():
+        maps[[0, 3, 9]] = 0
+    shards = boxed(tmp_path / "shards", maps=rows.maps)
+    # image 9 is for testing
+    for config, noted in (
+        (QUICK, True),
+        (replace(QUICK, use="zoom"), True),
+        (replace(QUICK, maps="uniform"), False),
+        (replace(QUICK, arch="baseline"), False),
+    ):
+        run = tmp_path / f"{config.arch}-{config.maps}-{config.use is None}"
+        train(shards, run, replace(config, epochs=1), progress=(notes := Notes()))
+        assert ("2 maps of 36 are zero everywhere and mark no place" in notes.notes) is noted
+
+
+def test_a_baseline_whose_maps_are_zeros_is_noted(
+    shards: Path, baseline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    shutil.copy(baseline / "best.safetensors", copy)
+    method = computed_method(None)
+    monkeypatch.setattr(type(method), "maps", lambda _, ask: torch.zeros(len(ask.logits()), 1, 2, 2))
+    monkeypatch.setattr(type(method), "shape", lambda *_: (2, 2))
+    train(shards, tmp_path / "run", own(copy, epochs=1, use="zoom"), progress=(notes := Notes()))
+    assert "36 maps of 36 are zero everywhere and mark no place" in notes.notes

@@ -39,7 +39,7 @@ from saliency_pipeline.shards.reader import Positions, ShardFolder
 from saliency_pipeline.shards.schema import all_finite, are_scales, encode_maps
 from saliency_pipeline.temporaries import remove_stale_temporaries
 from saliency_pipeline.training.data.augment import augment
-from saliency_pipeline.training.data.sources import Floats
+from saliency_pipeline.training.data.sources import Floats, zero_maps
 
 MAPS = "maps"
 """Folder in a baseline's run, with a folder per method and shards."""
@@ -155,15 +155,16 @@ class SelfMaps:
             SalpipeError: the network cannot be loaded or has changed, a full disk.
         """
         positions = np.unique(positions)
-        if not len(self._read().missing(positions)):
-            return
-        make_subfolder(self.folder, inside=self.baseline.folder)
-        with _locked(self.folder, progress):
-            remove_stale_temporaries(self.folder)
-            missing = self._read(repair=True).missing(positions)
-            if len(missing):
-                _make(self, missing, device, progress)
-        self._read()
+        if len(self._read().missing(positions)):
+            make_subfolder(self.folder, inside=self.baseline.folder)
+            with _locked(self.folder, progress):
+                remove_stale_temporaries(self.folder)
+                missing = self._read(repair=True).missing(positions)
+                if len(missing):
+                    _make(self, missing, device, progress)
+            self._read()
+        if (parts := self._parts) is not None and (zeros := parts.zeros(positions)):
+            progress.note(zero_maps(zeros, len(positions)))
 
     def at(self, positions: Positions) -> Floats:
         """Raw maps of some images (B,) that are prepared: float32 (B, h, w).
@@ -221,6 +222,11 @@ class _Parts:
                 )
             maps[own] = rows["map"].astype(np.float32) * rows["scale"][:, None, None]
         return maps
+
+    def zeros(self, positions: Positions) -> int:
+        """Number of the images (n,) whose map is zero everywhere."""
+        zeros = [part["position"][part["scale"] == 0] for part in self.parts]
+        return int(np.isin(positions, np.concatenate([np.zeros(0, np.int64), *zeros])).sum())
 
     def next_path(self) -> Path:
         """The path of the next file."""

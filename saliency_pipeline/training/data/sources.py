@@ -41,6 +41,16 @@ class MapSource(Protocol):
         """Raw maps of some images (B,) that are prepared: float32 (B, h, w)."""
 
 
+def zero_maps(zeros: int, count: int) -> str:
+    """The note on maps that are zero everywhere.
+
+    >>> zero_maps(1, 20)
+    '1 map of 20 is zero everywhere and marks no place'
+    """
+    verbs = ("is", "marks") if zeros == 1 else ("are", "mark")
+    return f"{plural(zeros, 'map')} of {count:,} {verbs[0]} zero everywhere and {verbs[1]} no place"
+
+
 class OracleMaps:
     """Maps that mark the truth: 1 inside the boxes of an image, 0 elsewhere, at the size of the frame.
 
