@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from saliency_pipeline.comparison.costs import Spent
 from saliency_pipeline.comparison.plan import Plan, Task
+from saliency_pipeline.comparison.self_maps import without_baseline
 from saliency_pipeline.devices import find_device, limited_threads
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
@@ -54,7 +55,7 @@ def estimate(plan: Plan, tasks: Sequence[Task], jobs: int) -> Estimate:
     measured = {}
     with limited_threads(plan.threads):
         for name, task in firsts.items():
-            config = task.config
+            config = without_baseline(task.config)
             if config.init == "full":
                 # its start may not be trained yet, and weights do not change the time per step
                 config = replace(config, init="scratch", start=None)
@@ -78,7 +79,7 @@ def choose_shared_precision(configs: Sequence[TrainConfig], pairs: ShardFolder, 
     """
     with limited_threads(threads):
         for config in dict.fromkeys(configs):
-            setup = set_up(config, pairs, find_device(config.device))
+            setup = set_up(without_baseline(config), pairs, find_device(config.device))
             if choose_precision(setup.network, setup.spec, setup.inputs(_first_batch(setup))) != "bf16":
                 return "fp32"
     return "bf16" if configs else "fp32"
@@ -129,6 +130,7 @@ def _first_batch(setup: Setup) -> Any:
 def _images(task: Task) -> tuple[int, int]:
     """Training and validation images of a run."""
     pairs = ShardFolder(task.shards)
-    config = replace(task.config, method=chosen_method(task.config, pairs))
+    config = without_baseline(task.config)
+    config = replace(config, method=chosen_method(config, pairs))
     train, validation, _ = datasets(config, network_spec(config, pairs), pairs)
     return len(train.dataset), len(validation.dataset)
