@@ -6,10 +6,17 @@ import difflib
 
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.parameters import with_parameters
-from saliency_pipeline.uses import mask, networks, zoom
+from saliency_pipeline.uses import attention, mask, networks, zoom
 from saliency_pipeline.uses.use import Use
 
-_KINDS: tuple[type[Use], ...] = (networks.Modulate, networks.Input, zoom.Zoom, mask.Mask)
+_KINDS: tuple[type[Use], ...] = (
+    networks.Modulate,
+    networks.Input,
+    zoom.Zoom,
+    mask.Mask,
+    attention.AttentionLoss,
+    networks.Pool,
+)
 
 USES = {kind.name: kind for kind in _KINDS}
 """The uses by name, in the order of `choices.USES`."""
