@@ -87,8 +87,8 @@ def export(run: Path | str, output: Path | str, *, opset: int = OPSET, progress:
     where `arch` says it), `arch`, `backbone`, `network_sha256` and `salpipe`.
 
     What a use does to images is not in the graph but part of their preprocessing: for `zoom` the image is cropped to
-    `Zoom.regions` of its normalized map and resized, for `mask` it is replaced by `Mask.changed`. With `views=2` the logits of
-    the crop and of the whole image are averaged.
+    `Zoom.regions` of its normalized map and resized, for `mask` it is replaced by `Mask.changed`. With `views=2` the
+    logits of the crop and of the whole image are averaged.
 
     Args:
         run: a folder of `salpipe train`, for its best network, or the file of a network.
