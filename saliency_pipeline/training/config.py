@@ -69,7 +69,7 @@ class TrainConfig:
     arch: str = setting(
         "modulated",
         "baseline: plain transfer learning; modulated: a second branch reads the saliency map; learned: that branch "
-        "reads the image instead. Follows from --use.",
+        "reads the image instead; pooled: the map weights the last features. Follows from --use.",
         choices=ARCHS,
     )
     backbone: str = setting("efficientnet_lite0", "Network to fine-tune; see 'salpipe models'.", metavar="NAME")

@@ -309,7 +309,8 @@ def _record_start(
     """Write `provenance.json` of a new run, and warn if frozen layers read features that the maps change."""
     config = setup.config
     start = start_distance(setup.network, setup.spec, setup.inputs, setup.validation)
-    if config.freeze and start is not None and not is_neutral(start):
+    # the head, which alone reads pooled features, is not frozen
+    if config.freeze and config.arch != "pooled" and start is not None and not is_neutral(start):
         progress.note(
             f"--freeze {config.freeze}: --fusion {config.fusion} moves the features by {start['features']['eval']:.0%} "
             "of their norm before training, and frozen layers cannot adapt to that; use --fusion neutral"
@@ -324,6 +325,8 @@ def _announce(pairs: ShardFolder, setup: Setup, groups: Groups, progress: Progre
     images, validation = len(setup.train.dataset), len(setup.validation.dataset)
     progress.note(f"{images:,} training images, {validation:,} validation images; {setup.config.precision}")
     progress.note(str(setup.initialization))
+    if setup.config.use is not None:
+        progress.note(f"maps are used by {setup.config.use}")
     if apart := divided(pairs, groups, folds=bool(setup.config.folds)):
         progress.note(f"{apart:,} images have near duplicates, or others of their group, in another split")
     unmarked = setup.train.dataset.unmarked + setup.validation.dataset.unmarked

@@ -19,6 +19,7 @@ from saliency_pipeline.models.source.registry import find_source
 from saliency_pipeline.models.source.weights import state_sha256, tensor_digests
 from saliency_pipeline.models.trained.freeze import freeze, training_mode
 from saliency_pipeline.models.trained.initialize import InitReport, initialize
+from saliency_pipeline.models.trained.pooled import PooledLayer
 from saliency_pipeline.models.trained.trained import load_trained, open_trained
 from saliency_pipeline.models.trained.two_branch import NetworkSpec, build_network
 from saliency_pipeline.progress import Progress
@@ -33,6 +34,7 @@ from saliency_pipeline.training.data.self_maps import BaselineRun, SelfMaps, com
 from saliency_pipeline.training.data.sources import MapSource, OracleMaps
 from saliency_pipeline.training.data.split import Split, Together, choose_split
 from saliency_pipeline.training.leaks import Leak, refuse_leaks, start_of
+from saliency_pipeline.training.loss import supervised_layer
 
 BLOCK = 64
 """Rows that are read consecutively where the frames do not fit into memory."""
@@ -55,6 +57,7 @@ class Setup:
         validation: validation images, not augmented.
         pool: number of images that the training images were sampled from.
         leaks: leaks that `allow_leaks` accepts.
+        supervised: layer whose class activation map the loss supervises; None for other losses.
     """
 
     config: TrainConfig
@@ -69,6 +72,7 @@ class Setup:
     validation: Prefetcher
     pool: int
     leaks: tuple[Leak, ...] = ()
+    supervised: PooledLayer | None = None
 
 
 def set_up(
@@ -100,6 +104,7 @@ def set_up(
         rows = np.concatenate([train.dataset.rows, validation.dataset.rows])
         source.prepare(rows, device, progress or Progress())
     network = build_network(spec)
+    supervised = supervised_layer(config, network, spec)
     start = load_trained(config.start) if config.start else None
     report = initialize(network, spec, config.init, weights=config.weights, checkpoint=start, seed=config.run_seed)
     initial, tensors = state_sha256(network), tensor_digests(network)
@@ -109,7 +114,9 @@ def set_up(
         check_batches(network, spec, config.batch_size, len(train.dataset))
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     inputs = Inputs(preprocessing_of(spec.backbone, *find_source(spec.backbone)), device)
-    return Setup(config, spec, network, report, initial, tensors, frozen, inputs, train, validation, pool, leaks)
+    return Setup(
+        config, spec, network, report, initial, tensors, frozen, inputs, train, validation, pool, leaks, supervised
+    )
 
 
 def check_names(config: TrainConfig) -> None:
