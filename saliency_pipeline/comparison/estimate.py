@@ -15,7 +15,7 @@ from saliency_pipeline.comparison.costs import Spent
 from saliency_pipeline.comparison.plan import Plan, Task
 from saliency_pipeline.devices import find_device, limited_threads
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.config import CENTER_PRIOR, ORACLE, SELF, TrainConfig
 from saliency_pipeline.training.data.order import epoch_batches, epoch_order
 from saliency_pipeline.training.precision import autocast, choose_precision
 from saliency_pipeline.training.setup import Setup, chosen_method, datasets, make_optimizer, network_spec, set_up
@@ -23,6 +23,8 @@ from saliency_pipeline.training.setup import Setup, chosen_method, datasets, mak
 STEPS = 3
 BEGIN = 4.0
 """Approximate seconds to load the network of a run and to write its files."""
+SELF_MAPS = 3.0
+"""Approximate cost of the map that a baseline makes of an image, in inferences: a pass and its gradient."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def estimate(plan: Plan, tasks: Sequence[Task], jobs: int) -> Estimate:
     measured = {}
     with limited_threads(plan.threads):
         for name, task in firsts.items():
-            config = task.config
+            config = measurable(task.config)
             if config.init == "full":
                 # its start may not be trained yet, and weights do not change the time per step
                 config = replace(config, init="scratch", start=None)
@@ -63,12 +65,19 @@ def estimate(plan: Plan, tasks: Sequence[Task], jobs: int) -> Estimate:
     for task in tasks:
         step, inference = measured[task.label]
         train, validation = _images(task)
+        if task.config.maps == SELF:
+            seconds[task.purpose] += SELF_MAPS * inference * (train + validation)
         batches = -(-train // task.config.batch_size)
         steps += task.config.epochs * batches
         seconds[task.purpose] += BEGIN + task.config.epochs * (batches * step + validation * inference)
     parts = {purpose: Spent(count, seconds[purpose] / max(1, jobs)) for purpose, count in runs.items()}
     total = sum(part.seconds for part in parts.values())
     return Estimate(len(tasks), steps, total, {name: times[0] for name, times in measured.items()}, parts)
+
+
+def measurable(config: TrainConfig) -> TrainConfig:
+    """The same with maps that need neither boxes nor a trained run, and cost as much once they are made."""
+    return replace(config, maps=CENTER_PRIOR, from_baseline=None) if config.maps in (ORACLE, SELF) else config
 
 
 def choose_shared_precision(configs: Sequence[TrainConfig], pairs: ShardFolder, threads: int) -> str:
@@ -129,6 +138,7 @@ def _first_batch(setup: Setup) -> Any:
 def _images(task: Task) -> tuple[int, int]:
     """Training and validation images of a run."""
     pairs = ShardFolder(task.shards)
-    config = replace(task.config, method=chosen_method(task.config, pairs))
+    config = measurable(task.config)
+    config = replace(config, method=chosen_method(config, pairs))
     train, validation, _ = datasets(config, network_spec(config, pairs), pairs)
     return len(train.dataset), len(validation.dataset)
