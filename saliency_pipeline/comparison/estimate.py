@@ -16,7 +16,7 @@ from saliency_pipeline.comparison.plan import Plan, Task
 from saliency_pipeline.comparison.self_maps import without_baseline
 from saliency_pipeline.devices import find_device, limited_threads
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.config import SELF, TrainConfig
 from saliency_pipeline.training.data.order import epoch_batches, epoch_order
 from saliency_pipeline.training.precision import autocast, choose_precision
 from saliency_pipeline.training.setup import Setup, chosen_method, datasets, make_optimizer, network_spec, set_up
@@ -24,6 +24,8 @@ from saliency_pipeline.training.setup import Setup, chosen_method, datasets, mak
 STEPS = 3
 BEGIN = 4.0
 """Approximate seconds to load the network of a run and to write its files."""
+SELF_MAPS = 3.0
+"""Approximate cost of the map that a baseline makes of an image, in inferences: a pass and its gradient."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ def estimate(plan: Plan, tasks: Sequence[Task], jobs: int) -> Estimate:
     for task in tasks:
         step, inference = measured[task.label]
         train, validation = _images(task)
+        if task.config.maps == SELF:
+            seconds[task.purpose] += SELF_MAPS * inference * (train + validation)
         batches = -(-train // task.config.batch_size)
         steps += task.config.epochs * batches
         seconds[task.purpose] += BEGIN + task.config.epochs * (batches * step + validation * inference)
