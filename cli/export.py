@@ -36,9 +36,9 @@ def command(run: Path, output: Path, opset: int, as_json: bool, quiet: bool) -> 
     """Export a trained network to ONNX, and compare its logits with PyTorch's.
 
     RUN is a folder of 'salpipe train', of which the best network is exported, or a network file. The model takes RGB
-    images in [0, 1] and, if the network needs them, maps resized to the images' size and normalized as in training;
-    images are normalized inside the model. Classes, method and normalization are in its metadata. Requires the extra
-    'onnx'.
+    images in [0, 1] and, if the network reads them, maps resized to the images' size and normalized as in training;
+    images are normalized inside the model. Cropping and masking (--use zoom and mask) are not part of the model but of
+    preprocessing. Classes, use of maps, method and normalization are in its metadata. Requires the extra 'onnx'.
 
     \b
     Examples:

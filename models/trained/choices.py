@@ -1,9 +1,9 @@
 """Names of the architectures and initializations, and names and formulas of the fusions, that a run can choose from."""
 
-ARCHS = ("baseline", "modulated", "learned")
+ARCHS = ("baseline", "modulated", "learned", "pooled")
 """See `models.trained.two_branch`."""
 
-MAP_ARCHS = ("modulated",)
+MAP_ARCHS = ("modulated", "pooled")
 """Those whose network reads the map."""
 
 INITS = ("scratch", "half", "full")

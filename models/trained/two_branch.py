@@ -18,6 +18,7 @@ from saliency_pipeline.models.source.build import untrained_with
 from saliency_pipeline.models.source.registry import find_source
 from saliency_pipeline.models.trained.choices import ARCHS, FUSIONS, MAP_ARCHS
 from saliency_pipeline.models.trained.fusion import make_fusion
+from saliency_pipeline.models.trained.pooled import Pooled, find_pooled_layer, required_maps
 from saliency_pipeline.models.trained.stem import (
     STEM,
     Junction,
@@ -37,8 +38,8 @@ class NetworkSpec:
         backbone: name of the network that is fine-tuned, as `load_source` takes it.
         classes: names of the classes, in the order of the logits.
         size: side of the frames in pixels.
-        arch: `baseline` (the backbone alone), `modulated` (a saliency branch reads the map) or `learned` (the branch
-            reads the RGB image, so no map is needed).
+        arch: `baseline` (the backbone alone), `modulated` (a saliency branch reads the map), `learned` (the branch
+            reads the RGB image, so no map is needed) or `pooled` (the map weights the last features).
         fusion: a name of `FUSIONS`.
         fuse_at: `stem`, or the module of the backbone after which branches are fused.
         alpha: weight of the skip connection of `multiply-skip`.
@@ -94,7 +95,7 @@ class FourChannels(nn.Module):
 
     def forward(self, images: Tensor, maps: Tensor | None = None) -> Tensor:
         """Logits (N, classes)."""
-        logits: Tensor = self.backbone(torch.cat([images, _required(maps)], 1))
+        logits: Tensor = self.backbone(torch.cat([images, required_maps(maps)], 1))
         return logits
 
 
@@ -146,7 +147,7 @@ class TwoBranch(nn.Module):
 
     def forward(self, images: Tensor, maps: Tensor | None = None) -> Tensor:
         """Logits (N, classes)."""
-        self._read = images if self.learned else _required(maps)
+        self._read = images if self.learned else required_maps(maps)
         try:
             logits: Tensor = self.backbone(images)
             return logits
@@ -161,17 +162,11 @@ class TwoBranch(nn.Module):
         return fused
 
 
-def _required(maps: Tensor | None) -> Tensor:
-    if maps is None:
-        raise ValueError("this network needs maps (N, 1, S, S)")
-    return maps
-
-
 def build_network(spec: NetworkSpec) -> nn.Module:
     """Build the network of a specification: float32, on the CPU, in training mode; `initialize` sets its weights.
 
     Raises:
-        SalpipeError: an unknown backbone or fusion, or a backbone whose stem or stage is not recognized.
+        SalpipeError: an unknown backbone or fusion, or a backbone whose stem, stage or pooling is not recognized.
     """
     library, bare = find_source(spec.backbone)
     with own_random_state():
@@ -203,6 +198,14 @@ def _try(network: nn.Module, spec: NetworkSpec) -> None:
 def _joined(spec: NetworkSpec, backbone: nn.Module) -> nn.Module:
     if spec.arch == "baseline":
         return Baseline(backbone)
+    if spec.arch == "pooled":
+        layer = find_pooled_layer(backbone, spec.size)
+        if layer is None:
+            raise SalpipeError(
+                f"--arch pooled: {spec.backbone} has no grid of features before global pooling at frames of "
+                f"{spec.size}x{spec.size}; use a convolutional backbone such as resnet50, or larger frames"
+            )
+        return Pooled(backbone, layer.name)
     size = probe_size(spec.size)
     stem = find_stem(spec.backbone, backbone, size)
     if spec.fusion == "input":

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation import OPSET
-from saliency_pipeline.evaluation.predictions import reads_signed_maps, recorded_config
+from saliency_pipeline.evaluation.predictions import needs_maps, reads_signed_maps, recorded_config
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output
 from saliency_pipeline.models.preprocessing import Preprocessing
@@ -79,12 +79,16 @@ def export(run: Path | str, output: Path | str, *, opset: int = OPSET, progress:
     """Export a trained network as ONNX, after comparing ONNX Runtime with PyTorch for two batch sizes.
 
     The model takes `image`, float32 (N, 3, S, S), RGB in [0, 1] (normalization happens inside), and, where the network
-    needs maps, `map`, float32 (N, 1, S, S), resized to the image (bilinear) and normalized as in training; it returns
-    `logits`, float32 (N, classes). N is dynamic. Its metadata hold `classes` (a JSON list in the order of the logits),
-    `method` (saliency method of the maps, or empty), `normalization` (JSON: `mean` and `std`, which the graph applies,
-    `interpolation` of the frames, `map`: normalization of the maps, `map_absolute`: whether of their absolute values),
-    `arch`, `backbone`, `network_sha256` and
-    `salpipe`.
+    itself reads maps, `map`, float32 (N, 1, S, S), resized to the image (bilinear) and normalized as in training; it
+    returns `logits`, float32 (N, classes). N is dynamic. Its metadata hold `classes` (a JSON list in the order of the
+    logits), `method` (saliency method of the maps, or empty), `normalization` (JSON: `mean` and `std`, which the graph
+    applies, `interpolation` of the frames, `map`: normalization of the maps, `map_absolute`: whether of their absolute
+    values), `use` (the use of maps with its parameters, see `uses.registry.find_use`; empty for a plain network and
+    where `arch` says it), `arch`, `backbone`, `network_sha256` and `salpipe`.
+
+    What a use does to images is not in the graph but part of their preprocessing: for `zoom` the image is cropped to
+    `Zoom.regions` of its normalized map and resized, for `mask` it is replaced by `Mask.changed`. With `views=2` the
+    logits of the crop and of the whole image are averaged.
 
     Args:
         run: a folder of `salpipe train`, for its best network, or the file of a network.
@@ -161,7 +165,7 @@ def _model(trained: Trained, opset: int) -> Any:
 
 def _metadata(trained: Trained) -> dict[str, str]:
     config, p = recorded_config(trained), trained.preprocessing
-    mapped = trained.spec.needs_maps
+    mapped = needs_maps(trained)
     normalization = {
         "mean": p.mean,
         "std": p.std,
@@ -173,6 +177,7 @@ def _metadata(trained: Trained) -> dict[str, str]:
         "classes": json.dumps(trained.spec.classes),
         "method": config.method or "" if mapped else "",
         "normalization": json.dumps(normalization),
+        "use": config.use or "",
         "arch": trained.spec.arch,
         "backbone": trained.spec.backbone,
         "network_sha256": trained.sha256,

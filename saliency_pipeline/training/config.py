@@ -69,7 +69,7 @@ class TrainConfig:
     arch: str = setting(
         "modulated",
         "baseline: plain transfer learning; modulated: a second branch reads the saliency map; learned: that branch "
-        "reads the image instead. Follows from --use.",
+        "reads the image instead; pooled: the map weights the last features. Follows from --use.",
         choices=ARCHS,
     )
     backbone: str = setting("efficientnet_lite0", "Network to fine-tune; see 'salpipe models'.", metavar="NAME")
@@ -214,8 +214,8 @@ class TrainConfig:
         if self.maps != OWN and not self.reads_maps:
             reader = f"--use {self.use}" if self.use else f"--arch {self.arch}"
             raise OptionError(f"--maps {self.maps}: {reader} reads no maps; use --arch modulated, or --use zoom")
-        if (self.maps == SELF) != (self.from_baseline is not None):
-            raise OptionError("--maps self and --from-baseline RUN belong together; add the other, or leave both out")
+        if self.from_baseline is not None and self.maps != SELF:
+            raise OptionError(f"--from-baseline {self.from_baseline}: is for --maps self")
         if self.start is not None and self.init != "full":
             raise OptionError(f"--from {self.start}: is for --init full")
 

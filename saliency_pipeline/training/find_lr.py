@@ -23,8 +23,8 @@ from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.curves import plot_lr_find
 from saliency_pipeline.training.data.groups import find_groups
-from saliency_pipeline.training.data.mixed import mixed_cross_entropy
 from saliency_pipeline.training.data.order import epoch_batches, epoch_order
+from saliency_pipeline.training.loss import Loss
 from saliency_pipeline.training.precision import autocast, choose_precision
 from saliency_pipeline.training.processes import training_processes
 from saliency_pipeline.training.runlog import write_json
@@ -80,13 +80,13 @@ def find_learning_rate(
     device = find_device(config.device)
     check_names(config)
     pairs = ShardFolder(shards)
-    setup = set_up(config, pairs, device, find_groups(config, pairs, progress))
+    setup = set_up(config, pairs, device, find_groups(config, pairs, progress), progress=progress)
     config, train, network = setup.config, setup.train, setup.network
     if config.precision == "auto":
         first = next(_batches(len(train.dataset), config))
         choice = choose_precision(network, setup.spec, setup.inputs(train.prepare(first, 0)))
         config = replace(config, precision=choice)
-    weights = class_weights(config, train, len(setup.spec.classes), device)
+    criterion = Loss(config, network, class_weights(config, train, len(setup.spec.classes), device), setup.supervised)
     optimizer = make_optimizer(config, network)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
 
@@ -101,10 +101,9 @@ def find_learning_rate(
         for group in optimizer.param_groups:
             group["lr"] = rate
         images, maps, labels = setup.inputs(batch)
-        with autocast(config.precision, device):
+        with autocast(config.precision, device), criterion.capturing():
             logits = network(images, maps)
-        divisor = len(labels) if weights is None else weights[labels].sum()
-        loss = mixed_cross_entropy(logits.float(), labels, batch.mixed, weights, config.label_smoothing) / divisor
+        loss = criterion(logits.float(), batch, labels, maps) / criterion.total_weight(batch.labels.numpy())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if config.clip is not None:

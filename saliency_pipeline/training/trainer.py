@@ -18,8 +18,8 @@ from saliency_pipeline.statistics import metrics
 from saliency_pipeline.training.batchnorm import synchronize
 from saliency_pipeline.training.checkpoint import EpochMetrics, load_last, save_last
 from saliency_pipeline.training.data.batches import Batch
-from saliency_pipeline.training.data.mixed import mixed_cross_entropy
 from saliency_pipeline.training.data.order import epoch_batches, epoch_order, rank_slice
+from saliency_pipeline.training.loss import Loss
 from saliency_pipeline.training.precision import autocast
 from saliency_pipeline.training.processes import ConnectedProcesses
 from saliency_pipeline.training.schedule import learning_rate
@@ -56,8 +56,9 @@ class Trainer:
         )
         self.frozen, self.shuffle, self.processes = setup.frozen, shuffle, processes
         self.folder, self.save_seconds, self.progress = folder, save_seconds, progress
-        self.weights = class_weights(setup.config, setup.train, len(setup.spec.classes), processes.device)
         self.network = setup.network if processes.world == 1 else synchronize(setup.network, processes.device)
+        weights = class_weights(setup.config, setup.train, len(setup.spec.classes), processes.device)
+        self.loss = Loss(setup.config, self.network, weights, setup.supervised)
         self.trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         optimizer = make_optimizer(setup.config, self.network)
         self.model, self.optimizer = processes.fabric.setup(self.network, optimizer)
@@ -107,11 +108,11 @@ class Trainer:
         """
         dataset = self.train.dataset
         images, maps, targets = self.inputs(batch)
-        with autocast(self.config.precision, images.device):
+        with autocast(self.config.precision, images.device), self.loss.capturing():
             logits = self.model(images, maps)
-        losses = mixed_cross_entropy(logits.float(), targets, batch.mixed, self.weights, self.config.label_smoothing)
+        losses = self.loss(logits.float(), batch, targets, maps)
         # the mean over the batch of all processes, whose gradients are averaged
-        loss = losses * self.processes.world / self.total_weight(dataset.labels[indices])
+        loss = losses * self.processes.world / self.loss.total_weight(dataset.labels[indices])
         hits = (logits.detach().argmax(1) == targets).sum()
         total, correct = self.processes.sums([float(losses.detach()), float(hits)])
         if not math.isfinite(total):
@@ -181,10 +182,6 @@ class Trainer:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-
-    def total_weight(self, labels: npt.NDArray[np.int64]) -> float:
-        """Sum of the class weights of some images."""
-        return float(len(labels)) if self.weights is None else float(self.weights[torch.from_numpy(labels)].sum())
 
     def not_finite(self, positions: npt.NDArray[np.int64] | tuple[()] = ()) -> DivergedError:
         """The error for a loss or gradient that is not finite, on some training images or in validation."""

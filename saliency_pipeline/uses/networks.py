@@ -1,4 +1,4 @@
-"""Uses that are architectures: the network itself reads the map; see `models.trained.two_branch`."""
+"""Uses that are architectures: the network itself reads the map; see `models.trained`."""
 
 from __future__ import annotations
 
@@ -39,3 +39,17 @@ class Input(Architecture):
     paper = ""
     arch = "modulated"
     fusion = "input"
+
+
+@dataclass(frozen=True)
+class Pool(Architecture):
+    """Attention pooling: features are averaged with the map's weights before the head, `--arch pooled`.
+
+    sum(w A) / sum(w), with w = the map averaged over each cell of the features A (after the spatial weights of CroW,
+    Kalantidis et al., arXiv 1512.04065). A constant map is plain average pooling.
+    """
+
+    name = "pool"
+    formula = "sum(w A) / sum(w) instead of mean(A) before the head, w = the map averaged over the cells of A"
+    paper = "arXiv:1512.04065"
+    arch = "pooled"

@@ -6,10 +6,19 @@ import difflib
 
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.parameters import with_parameters
-from saliency_pipeline.uses import keep, mask, mix, networks, zoom
+from saliency_pipeline.uses import attention, keep, mask, mix, networks, zoom
 from saliency_pipeline.uses.use import Use
 
-_KINDS: tuple[type[Use], ...] = (networks.Modulate, networks.Input, zoom.Zoom, mask.Mask, mix.Mix, keep.Keep)
+_KINDS: tuple[type[Use], ...] = (
+    networks.Modulate,
+    networks.Input,
+    zoom.Zoom,
+    mask.Mask,
+    attention.AttentionLoss,
+    mix.Mix,
+    keep.Keep,
+    networks.Pool,
+)
 
 USES = {kind.name: kind for kind in _KINDS}
 """The uses by name, in the order of `choices.USES`."""
