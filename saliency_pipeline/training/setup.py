@@ -257,7 +257,7 @@ def unmarked_note(config: TrainConfig, unmarked: int, images: int) -> str | None
         return None
     use, effect = config.map_use, ""
     if use is not None:
-        effect = "stay as they are" if use.at_test else "are augmented as without maps"
+        effect = "stay as they are" if use.at_test else "are trained on as without maps"
         effect = f"; with --use {use.name} these images {effect}"
     return f"the maps of {unmarked:,} of {images:,} images are 0 everywhere and mark no place{effect}"
 

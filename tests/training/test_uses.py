@@ -95,7 +95,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
 
 @pytest.mark.parametrize(
     ("use", "effect"),
-    [("zoom", "these images stay as they are"), ("keep", "these images are augmented as without maps")],
+    [("zoom", "these images stay as they are"), ("keep", "these images are trained on as without maps")],
 )
 def test_empty_maps_are_noted_and_counted(tmp_path: Path, use: str, effect: str) -> None:
     notes = Notes()
