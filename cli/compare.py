@@ -26,14 +26,19 @@ from saliency_pipeline.comparison.config import ComparisonConfig, Execution
 from saliency_pipeline.models.files.file_kinds import check_weights
 from saliency_pipeline.text import plural, shown
 from saliency_pipeline.training.config import CONFIG, TrainConfig
+from saliency_pipeline.uses.choices import USES
 
 if TYPE_CHECKING:
+    from saliency_pipeline.comparison.arms import Arm
     from saliency_pipeline.comparison.estimate import Estimate
     from saliency_pipeline.comparison.output import Comparison
     from saliency_pipeline.comparison.plan import Plan, Task
     from saliency_pipeline.progress import Progress
 
-_NOT_SHARED = ("arch", "init", "fusion", "maps", "folds", "fold", "per_class", "limit", "inner_split", "lr")
+_NOT_SHARED = (
+    *("arch", "init", "fusion", "use", "maps", "from_baseline"),
+    *("folds", "fold", "per_class", "limit", "inner_split", "lr"),
+)
 """Fields of `TrainConfig` that an arm or the comparison decides."""
 
 
@@ -50,8 +55,28 @@ _NOT_SHARED = ("arch", "init", "fusion", "maps", "folds", "fold", "per_class", "
     "arms",
     multiple=True,
     metavar="NAME|NAME=ARM",
-    help="An arm: baseline, half (modulated), full, learned; a fusion: neutral, multiply, add, concat, input; or a "
-    "control of an arm, such as half-mismatched; NAME=ARM renames it; may be repeated.  [default: baseline, half]",
+    help="An arm: baseline, half (modulated), full, learned; a fusion: neutral, multiply, add, concat, input; a use of "
+    "maps, as for --uses; an arm with other maps, such as oracle-zoom or self-zoom; or a control, such as "
+    "half-mismatched; NAME=ARM renames it; may be repeated.  [default: baseline, half]",
+)
+@click.option(
+    "--uses",
+    metavar="USE,USE",
+    help="Add arms of these uses of maps, with parameters as in zoom:margin=0.3, and their controls: "
+    f"{', '.join(USES)}.",
+)
+@click.option(
+    "--oracle",
+    is_flag=True,
+    help="Add an arm oracle-USE for every candidate that reads maps, with the true boxes or masks of the shards as "
+    "maps: how much better maps could gain.",
+)
+@click.option(
+    "--self",
+    "self_maps",
+    is_flag=True,
+    help="Add an arm self-USE for every candidate that reads maps, with the maps of the baseline of the same fold and "
+    "repeat.",
 )
 @click.option(
     "--arms",
@@ -68,7 +93,7 @@ _NOT_SHARED = ("arch", "init", "fusion", "maps", "folds", "fold", "per_class", "
     metavar="NAME|none",
     help="Add this control for every candidate that reads maps: mismatched, mismatched-same-class, center-prior, "
     "uniform or shuffled-pixels; none for no controls; may be repeated.  [default: mismatched and center-prior, for "
-    "the first candidate]",
+    "the first candidate, or for all with --uses]",
 )
 @click.option("--reference", metavar="ARM", help="Arm that candidates are compared with.  [default: baseline]")
 @setting_options(ComparisonConfig)
@@ -86,9 +111,6 @@ _NOT_SHARED = ("arch", "init", "fusion", "maps", "folds", "fold", "per_class", "
 def command(
     inputs: tuple[Path, ...],
     output: Path,
-    arms: tuple[str, ...],
-    arms_file: Path | None,
-    controls: tuple[str, ...],
     reference: str | None,
     dry_run: bool,
     report_only: bool,
@@ -109,6 +131,7 @@ def command(
       salpipe compare shards -o comparison --epochs 12 --dry-run
       salpipe compare shards -o fusions --arm baseline --arm half --arm add --arm concat
       salpipe compare shards -o own-controls --arm baseline --arm half --arm neutral --control mismatched
+      salpipe compare shards -o uses --uses zoom,mask,attention-loss --oracle --self
       salpipe compare shards -o scarce --per-class 5,10,20,all --jobs 2
       salpipe compare shards -o planned --repeats 6 --looks 3 --primary half:final --rope 0.5
       salpipe compare shards -o tuned --lr 1e-4,5e-4 --dry-run
@@ -132,12 +155,10 @@ def command(
     if comparison := _of_finished(inputs, output, reference, config, progress):
         _echo_verdict(comparison, as_json)
         return
-    from saliency_pipeline.comparison.arms import choose_arms
     from saliency_pipeline.comparison.compare import compare, plan_only
     from saliency_pipeline.comparison.datasets import compare_datasets, name_inputs
 
-    start = options["start"]
-    chosen = choose_arms(arms, arms_file, reference=reference, start=start, controls=_controls(controls))
+    chosen = _arms(reference, options)
     # the arms start from it
     shared = take_settings(TrainConfig, options | {"start": None})
     for lr in config.lrs:
@@ -157,6 +178,23 @@ def command(
         _echo_verdict(compare_datasets(inputs, output, *settings, progress=progress), as_json)
     else:
         _echo_verdict(compare(inputs[0], output, *settings, progress=progress), as_json)
+
+
+def _arms(reference: str | None, options: dict[str, Any]) -> tuple[Arm, ...]:
+    """The arms that the options choose."""
+    from saliency_pipeline.comparison.arms import choose_arms
+    from saliency_pipeline.comparison.use_arms import listed_uses
+
+    return choose_arms(
+        options["arms"],
+        options["arms_file"],
+        reference=reference,
+        start=options["start"],
+        controls=_controls(options["controls"]),
+        uses=() if options["uses"] is None else listed_uses(options["uses"]),
+        oracle=options["oracle"],
+        self_maps=options["self_maps"],
+    )
 
 
 def _rebuilt(inputs: tuple[Path, ...], output: Path) -> Comparison:
@@ -196,6 +234,8 @@ def _echo_verdict(comparison: Comparison, as_json: bool) -> None:
     echo(verdict.sentence)
     for line in verdict.details:
         echo(f"  {line}")
+    for row in getattr(comparison.results, "headroom", ()):
+        echo(f"  {row.sentence}")
     for row in getattr(comparison.results, "quality", None) or ():
         echo(f"  maps: {row.title} {number(row.mean)}, center-prior {number(row.floor)}")
     for warning in comparison.results.warnings:

@@ -13,10 +13,10 @@ from saliency_pipeline.assessment.floors import computed_maps
 from saliency_pipeline.assessment.inquiry import Floats, ImageBatch, Network
 from saliency_pipeline.assessment.measured import FLOORS, Assessed
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.images.fit import boxes_in_frame
 from saliency_pipeline.saliency.engine.need import Need
 from saliency_pipeline.saliency.methods.method import Method
 from saliency_pipeline.saliency.methods.registry import find_methods
+from saliency_pipeline.shards.boxes import frame_boxes
 from saliency_pipeline.shards.methods import is_class_agnostic, is_signed, parsed, stored_method
 from saliency_pipeline.shards.reader import Positions, ShardFolder
 from saliency_pipeline.shards.schema import PREDICTED
@@ -70,13 +70,10 @@ class AssessedMaps:
             IntegrityError: a shard is damaged; names it.
         """
         folder, count, size = self.folder, len(positions), self.folder.header.size
-        targets, boxes = np.full(count, -1, np.int64), [np.empty((0, 4))] * count
+        targets = np.full(count, -1, np.int64)
         for shard, places, rows in folder.group(positions):
             targets[places] = self._targets(shard, rows)
-            if folder.header.boxes:
-                sizes = shard.source_sizes[rows]
-                for place, row, source_size in zip(places.tolist(), rows.tolist(), sizes.tolist(), strict=True):
-                    boxes[place] = boxes_in_frame(shard.boxes(row), tuple(source_size), size, self.fit)
+        boxes = frame_boxes(folder, positions, self.fit)
         pixels = folder.images_at(positions) if frames else np.empty((0, size, size, 3), np.uint8)
         return ImageBatch(folder.keys_at(positions), pixels, targets, folder.labels_at(positions), boxes, network)
 

@@ -14,16 +14,16 @@ from saliency_pipeline.comparison.caveats import caveats
 from saliency_pipeline.comparison.conclusion import conclude
 from saliency_pipeline.comparison.contrasts import conditions, contrast
 from saliency_pipeline.comparison.disagreements import confusion, disagreements
+from saliency_pipeline.comparison.headroom import headrooms
 from saliency_pipeline.comparison.looks import Looks, first_repeats, first_seed, make_looks
+from saliency_pipeline.comparison.map_results import ClassMaps, MapQuality
 from saliency_pipeline.comparison.results import (
     FORMAT,
     FORMAT_VERSION,
-    ClassMaps,
     ComparedArm,
     Duplicates,
     Images,
     LookResults,
-    MapQuality,
     PrimaryQuestion,
     Results,
     RunCounts,
@@ -93,6 +93,7 @@ def analyze(
     looks = make_looks(runs, rules, question, reference, leaking=leaking)
     used = first_repeats(runs, looks.repeats, first_seed(runs))
     shown = question or next(iter(questions), Question(reference, reference, REFERENCE))
+    shown_setting = primary.setting if primary else settings[-1] if settings else ""
     parts = [
         _setting(name, [run for run in used if run.setting == name], arms, classes, rules, looks, shown)
         for name in settings
@@ -109,6 +110,9 @@ def analyze(
         LookResults(max(1, len(looks.planned)), looks.made),
         RunCounts(len(used), looks.expected * len(arms) * len(settings) if looks.expected else None),
         settings=decide(parts, primary, looks, leaking=leaking),
+        headroom=headrooms(
+            [run for run in used if run.setting == shown_setting], arms, shown_setting, rules, looks, leaking=leaking
+        ),
         verdict=Verdict("", "", ()),
         **vars(context),
     )

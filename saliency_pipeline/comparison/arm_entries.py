@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from saliency_pipeline.comparison.use_arms import maps_of, reads_maps, use_options
 from saliency_pipeline.documents import read_toml
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.trained.choices import FUSIONS
 from saliency_pipeline.settings import option_name, settings_of
-from saliency_pipeline.training.config import MAPS, OWN, TrainConfig, option
+from saliency_pipeline.training.config import MAPS, NO_CONTROLS, ORACLE, SELF, TrainConfig, option
+from saliency_pipeline.uses.registry import USES
 
-CONTROLS = tuple(name for name in MAPS if name != OWN)
+CONTROLS = tuple(name for name in MAPS if name not in NO_CONTROLS)
 """Maps that a control reads instead of its candidate's."""
 
 _HALF = {"arch": "modulated", "init": "half"}
@@ -26,11 +28,9 @@ BUILT_IN: dict[str, dict[str, Any]] = {
     "full": {"arch": "modulated", "init": "full"},
     "learned": {"arch": "learned"},
     **{name: {**_HALF, "fusion": name} for name in FUSIONS},
+    **{name: use_options(name) for name in USES},
 }
 """Arms that need no description: the options of `salpipe train` in which each differs from the others."""
-
-BRANCH_OPTIONS = ("fusion", "fuse_at", "alpha", "learn_alpha", "method", "maps", "map_target", "normalize")
-"""Options of the saliency branch, which a baseline does not have."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # decided by the comparison, for all arms alike
@@ -64,21 +64,43 @@ class Entry:
 
 def built_in_names() -> str:
     """Names of arms, for messages."""
-    return f"{', '.join(BUILT_IN)}, and controls such as half-{CONTROLS[0]} ({', '.join(CONTROLS)})"
+    return (
+        f"{', '.join(BUILT_IN)}, controls such as half-{CONTROLS[0]} ({', '.join(CONTROLS)}), and arms with other maps "
+        f"such as {ORACLE}-zoom and {SELF}-zoom"
+    )
+
+
+def built_in(name: str) -> dict[str, Any] | None:
+    """Options of a built-in arm: `NAME`, `USE:KEY=VALUE,...`, `oracle-ARM` or `self-ARM`; None for any other name.
+
+    Raises:
+        OptionError: a parameter that the use does not have.
+    """
+    if name in BUILT_IN:
+        return dict(BUILT_IN[name])
+    if name.partition(":")[0] in USES:
+        return use_options(name)
+    for maps in (ORACLE, SELF):
+        own = built_in(name.removeprefix(f"{maps}-")) if name.startswith(f"{maps}-") else None
+        if own is not None and reads_maps(own) and "maps" not in own:
+            return {**own, "maps": maps}
+    return None
 
 
 def text_entry(text: str) -> Entry:
-    """The arm of `--arm NAME` or `--arm NAME=ARM`.
+    """The arm of `--arm NAME` or `--arm NAME=ARM`; a use with parameters has by default the name of the use.
 
     Raises:
         SalpipeError: no such arm, or a name that no folder can have.
     """
     name, renamed, base = text.partition("=")
-    base = base if renamed else name
-    if renamed or base in BUILT_IN:
+    if not renamed or ":" in name:
+        name, renamed, base = text.partition(":")[0], "", text
+    options = built_in(base)
+    if renamed or options is not None:
         _check_name(name)
-    if base in BUILT_IN:
-        return Entry(text, name, dict(BUILT_IN[base]))
+    if options is not None:
+        return Entry(text, name, options)
     if base in CONTROLS:
         return Entry(text, name if renamed else "", {"maps": base}, True, "")
     of, control = split_control(base)
@@ -103,8 +125,8 @@ def split_control(name: str) -> tuple[str, str]:
 
 def reason_without_controls(name: str) -> str:
     """Reason why a built-in arm has no controls; empty if it has some, or is not built in."""
-    arch = BUILT_IN.get(name, {}).get("arch", "modulated")
-    if arch == "modulated":
+    options = built_in(name)
+    if options is None or reads_maps(options):
         return ""
     return f"{name} reads no maps, so it has no controls; use a control of an arm that does, such as half-mismatched"
 
@@ -148,24 +170,39 @@ def _table_entry(path: Path, name: str, table: Any) -> Entry:
             why = "is the same for all arms" if field else "is not an option of 'salpipe train'"
             raise SalpipeError(f"{where}: {key} {why}; leave it out")
         options[field] = tuple(value) if isinstance(value, list) else value
-    if options.get("maps", OWN) not in (OWN, *CONTROLS):
-        raise SalpipeError(f"{where}: maps = {options['maps']!r:.80}; use one of {', '.join((OWN, *CONTROLS))}")
-    is_control = kind == "control" or of is not None or options.get("maps", OWN) != OWN
+    if "use" in table:
+        options |= _used(where, table)
+    if options.get("maps", MAPS[0]) not in MAPS:
+        raise SalpipeError(f"{where}: maps = {options['maps']!r:.80}; use one of {', '.join(MAPS)}")
+    is_control = kind == "control" or of is not None or maps_of(options) not in NO_CONTROLS
     if is_control and kind == "candidate":
         raise SalpipeError(f"{where}: kind 'candidate' with other maps than its own; an arm like that is a control")
-    if is_control and options.get("maps", OWN) == OWN:
+    if is_control and maps_of(options) in NO_CONTROLS:
         raise SalpipeError(f"{where}: a control needs other maps; add maps = one of {', '.join(CONTROLS)}")
     return Entry(where, name, options, is_control, of, kind)
+
+
+def _used(where: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a table's use, besides `init`."""
+    if not isinstance(table["use"], str):
+        raise SalpipeError(f"{where}: use = {table['use']!r:.80}; use one of {', '.join(USES)}")
+    try:
+        options = use_options(table["use"])
+    except SalpipeError as error:
+        raise SalpipeError(f"{where}: {error}") from error
+    if table.get("arch", options["arch"]) != options["arch"]:
+        raise SalpipeError(f"{where}: use {table['use']} trains arch = '{options['arch']}'; leave arch out")
+    return {"use": None, **{name: value for name, value in options.items() if name != "init"}}
 
 
 def _like(where: str, like: Any) -> dict[str, Any]:
     """Options of the arm that a table starts from."""
     if isinstance(like, str):
         of, control = ("half", like) if like in CONTROLS else split_control(like)
-        if like in BUILT_IN:
-            return dict(BUILT_IN[like])
-        if of in BUILT_IN and not reason_without_controls(of):
-            return {**BUILT_IN[of], "maps": control}
+        if (options := built_in(like)) is not None:
+            return options
+        if control and (options := built_in(of)) is not None and not reason_without_controls(of):
+            return {**options, "maps": control}
     raise SalpipeError(f"{where}: like = '{like}' is no arm; there are {built_in_names()}")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from saliency_pipeline.comparison import use_arms
 from saliency_pipeline.comparison.arm_entries import (
     CONTROLS,
     Entry,
@@ -14,14 +15,15 @@ from saliency_pipeline.comparison.arm_entries import (
     read_entries,
     text_entry,
 )
+from saliency_pipeline.comparison.use_arms import MAP_SOURCES, is_plain, maps_of, same_use
 from saliency_pipeline.errors import OptionError, SalpipeError
-from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.config import ORACLE, OWN, SELF, TrainConfig
 
 REFERENCE, CANDIDATE, CONTROL = "reference", "candidate", "control"
 
 DEFAULT = ("baseline", "half")
 DEFAULT_CONTROLS = ("mismatched", "center-prior")
-"""Of the first candidate that reads maps."""
+"""Of the first candidate that reads maps, and of every use of `--uses`."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,8 @@ def first_reference(arms: Sequence[Arm]) -> str:
 
 
 def reads_maps(arm: Arm) -> bool:
-    """True if its network reads saliency maps; a baseline and a learned branch read none."""
-    return bool(arm.options.get("arch", "modulated") == "modulated")
+    """True if it is trained with saliency maps; a baseline and a learned branch are not."""
+    return use_arms.reads_maps(arm.options)
 
 
 def choose_arms(
@@ -93,6 +95,9 @@ def choose_arms(
     reference: str | None = None,
     start: str | None = None,
     controls: Sequence[str] | None = None,
+    uses: Sequence[str] = (),
+    oracle: bool = False,
+    self_maps: bool = False,
 ) -> tuple[Arm, ...]:
     """The arms of a comparison.
 
@@ -104,7 +109,10 @@ def choose_arms(
         reference: the arm that candidates are compared with; by default `baseline`, or the first.
         start: the run, or file, that arms of `init = full` start from.
         controls: controls that are made for every candidate that reads maps. None: where no arm is a control,
-            `DEFAULT_CONTROLS` for the first such candidate.
+            `DEFAULT_CONTROLS` for the first such candidate, and with `uses` for all of them.
+        uses: uses of maps, each an arm besides those named, compared with a baseline that is added where there is none.
+        oracle: adds for every use that reads maps an arm `oracle-USE`, whose maps are the true boxes or masks.
+        self_maps: adds likewise an arm `self-USE`, whose maps are those of the pair's own baseline.
 
     Returns:
         The reference first, then the other arms in their order, then the controls that were added.
@@ -113,8 +121,10 @@ def choose_arms(
         SalpipeError: an unknown arm or option, a name twice, fewer than two arms, no candidate, or a control that
             differs from its candidate in more than its maps.
     """
-    entries = [text_entry(text) for text in (names or (() if file else DEFAULT))]
+    entries = [text_entry(text) for text in (*(names or (() if file or uses else DEFAULT)), *uses)]
     entries += read_entries(file) if file else []
+    if uses and reference is None and not any(entry.name == DEFAULT[0] for entry in entries):
+        entries.insert(0, text_entry(DEFAULT[0]))
     _refuse_repeated([entry.name for entry in entries if entry.name])
     if len(entries) < 2:
         raise SalpipeError("a comparison needs two arms or more; add --arm baseline")
@@ -123,23 +133,49 @@ def choose_arms(
     made = tuple(_control(entry, arms) for entry in entries if entry.is_control)
     if not any(arm.kind == CANDIDATE for arm in arms):
         raise SalpipeError("a comparison needs a candidate besides its reference; add --arm half")
-    arms = (*arms, *made)
-    wanted = DEFAULT_CONTROLS if controls is None and not made else tuple(controls or ())
+    for maps, wanted in ((ORACLE, oracle), (SELF, self_maps)):
+        arms += _with_maps(arms, maps) if wanted else ()
+    arms = (*arms, *made, *_added_controls(arms, made, controls, every=bool(uses)))
+    _refuse_repeated([arm.name for arm in arms])
+    return arms
+
+
+def _added_controls(
+    arms: Sequence[Arm], made: Sequence[Arm], controls: Sequence[str] | None, *, every: bool
+) -> tuple[Arm, ...]:
+    """Controls besides those `made`: the requested ones of every candidate that reads its own maps, or the default."""
+    wanted = DEFAULT_CONTROLS if controls is None and (every or not made) else tuple(controls or ())
     for control in wanted:
         if control not in CONTROLS:
             raise OptionError(f"--control {control}: unknown; choose from {', '.join(CONTROLS)}, or none")
-    reading = [arm for arm in arms if arm.kind == CANDIDATE and reads_maps(arm)]
+    reading = _reading(arms)
     if controls and not reading:
         raise SalpipeError(f"--control {controls[0]}: no candidate reads maps; add --arm half")
     have = {(arm.of, arm.options["maps"]) for arm in made}
-    arms += tuple(
+    return tuple(
         Arm(f"{candidate.name}-{control}", {**candidate.options, "maps": control}, CONTROL, candidate.name)
-        for candidate in (reading[:1] if controls is None else reading)
+        for candidate in (reading if every or controls is not None else reading[:1])
         for control in dict.fromkeys(wanted)
         if (candidate.name, control) not in have
     )
-    _refuse_repeated([arm.name for arm in arms])
-    return arms
+
+
+def _reading(arms: Sequence[Arm]) -> list[Arm]:
+    """Candidates that read the maps of a method."""
+    return [arm for arm in arms if arm.kind == CANDIDATE and reads_maps(arm) and maps_of(arm.options) == OWN]
+
+
+def _with_maps(arms: Sequence[Arm], maps: str) -> tuple[Arm, ...]:
+    """For every use that reads maps a candidate with other maps, `oracle` or `self`, unless there is one."""
+    if not (reading := _reading(arms)):
+        raise SalpipeError(f"--{maps}: no candidate reads maps; add --uses zoom")
+    made: list[Arm] = []
+    for arm in reading:
+        have = [other for other in (*arms, *made) if maps_of(other.options) == maps]
+        if not any(same_use(arm.options, other.options) for other in have):
+            own = {name: value for name, value in arm.options.items() if name not in MAP_SOURCES}
+            made.append(Arm(f"{maps}-{arm.name}", {**own, "maps": maps}))
+    return tuple(made)
 
 
 def contrasts(arms: Sequence[Arm]) -> list[Question]:
@@ -169,6 +205,7 @@ def _checked(arm: Arm, arms: Sequence[Arm]) -> Arm:
     candidates = {a.name: a for a in arms if a.kind == CANDIDATE}
     if not arm.of:
         equal = [a for a in candidates.values() if reads_maps(a) and not differing_options(a.options, arm.options)]
+        equal.sort(key=lambda a: maps_of(a.options) != OWN)
         if not equal:
             raise SalpipeError(
                 f"arm {arm.name}: no candidate has the same options but maps, so it is not a control; name its "
@@ -180,14 +217,15 @@ def _checked(arm: Arm, arms: Sequence[Arm]) -> Arm:
     own = candidates[arm.of]
     if not reads_maps(own):
         raise SalpipeError(
-            f"arm {arm.name}: {arm.of} reads no maps ({own.options.get('arch')}), so it has no controls; leave it out"
+            f"arm {arm.name}: {arm.of} reads no maps ({own.options.get('use') or own.options.get('arch')}), so it has "
+            "no controls; leave it out"
         )
     if differing := differing_options(own.options, arm.options):
         raise SalpipeError(
             f"arm {arm.name}: {', '.join(differing)} differs from {arm.of}; a control differs from its candidate in "
             "maps alone, so leave it out"
         )
-    if arm.options.get("maps", "own") == own.options.get("maps", "own"):
+    if maps_of(arm.options) == maps_of(own.options):
         raise SalpipeError(
             f"arm {arm.name}: has the maps of its candidate {arm.of}; add maps = one of {', '.join(CONTROLS)}"
         )
@@ -195,7 +233,7 @@ def _checked(arm: Arm, arms: Sequence[Arm]) -> Arm:
 
 
 def _arm(entry: Entry) -> Arm:
-    trained_first = entry.options.get("arch") == "baseline" and entry.options.get("init") == "full"
+    trained_first = is_plain(entry.options) and entry.options.get("init") == "full"
     return Arm(entry.name, entry.options, entry.kind or (REFERENCE if trained_first else CANDIDATE))
 
 
@@ -207,7 +245,7 @@ def _started(entries: Sequence[Entry], start: str | None) -> list[Entry]:
     if not starting:
         raise SalpipeError(f"--from {start}: no arm starts from it; add --arm full")
     for entry in starting:
-        if entry.options.get("arch") == "baseline":
+        if is_plain(entry.options):
             raise SalpipeError(
                 f"--from {start}: arm {entry.name} needs a pretraining of its own; use --pretrain SHARDS instead"
             )

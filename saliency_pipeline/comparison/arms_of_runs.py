@@ -7,22 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from saliency_pipeline.comparison.arm_entries import BRANCH_OPTIONS
 from saliency_pipeline.comparison.arms import CANDIDATE, CONTROL, REFERENCE, Arm, first_reference
 from saliency_pipeline.comparison.pairing import COMPUTED, SPLIT
 from saliency_pipeline.comparison.runs import Run
+from saliency_pipeline.comparison.use_arms import MAP_OPTIONS, is_plain
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.shards.methods import parsed
-from saliency_pipeline.training.config import OWN, option
+from saliency_pipeline.training.config import NO_CONTROLS, OWN, option
 
 Options = Mapping[str, Any]
 
 # fields that make no arm: they vary within it, must be the same in all runs, or accept a leak
-_NO_ARM = {"seed", "fold", *SPLIT, *COMPUTED, "inner_split", "allow_leaks"}
+_NO_ARM = {"seed", "fold", *SPLIT, *COMPUTED, "inner_split", "allow_leaks", "from_baseline"}
 # fields that the first part of an arm's name stands for, or that follow from those
-_NAMED = {"arch", "maps", "init", "method", "start", "fusion"}
+_NAMED = {"arch", "use", "maps", "init", "method", "start", "fusion"}
 # fields by which arms differ in their network and its maps
-_NETWORK = {"arch", *BRANCH_OPTIONS}
+_NETWORK = {"arch", *MAP_OPTIONS}
 _START = {"start", "weights"}
 _BASELINE, _FULL = "baseline", "full"
 
@@ -59,7 +59,7 @@ def grouped(runs: Sequence[Run], reference: str | None) -> tuple[list[Run], tupl
         if places.count((arm, (seed, fold))) > 1:
             where = f"seed {seed}" + (f" and fold {fold}" if fold else "")
             raise SalpipeError(f"arm {arm} has two runs of {where}; give one of them")
-    baselines = (name for name in order if by_name[name]["arch"] == _BASELINE)
+    baselines = (name for name in order if is_plain(by_name[name]))
     first = reference or next(baselines, order[0])
     if first not in by_name:
         raise SalpipeError(f"--reference {first}: no such arm; there are {', '.join(order)}")
@@ -91,13 +91,13 @@ def other_differences(runs: Sequence[Run], arms: Sequence[Arm]) -> list[str]:
 def _arms(order: Sequence[str], by_name: Mapping[str, Options], differing: Sequence[str], first: str) -> list[Arm]:
     """The arms, the comparison's reference before any other."""
     references = {name: _reference(name, by_name) for name in order if name != first}
-    kinds = {name: CANDIDATE if by_name[name]["maps"] == OWN else CONTROL for name in order}
+    kinds = {name: CANDIDATE if by_name[name]["maps"] in NO_CONTROLS else CONTROL for name in order}
     kinds |= dict.fromkeys(filter(None, references.values()), REFERENCE) | {first: REFERENCE}
     arms = []
     for name in order:
         own, kind = by_name[name], kinds[name]
-        # always the two options that decide whether maps are read, and which
-        options = {field: own[field] for field in own if field in differing or field in ("arch", "maps")}
+        # always the options that decide whether maps are read, and which
+        options = {field: own[field] for field in own if field in differing or field in ("arch", "use", "maps")}
         same = [other for other in order if by_name[other] == {**own, "maps": OWN} and kinds[other] == CANDIDATE]
         of = same[0] if kind == CONTROL and same else ""
         against = references[name] if kind == CANDIDATE else ""
@@ -110,12 +110,12 @@ def _arms(order: Sequence[str], by_name: Mapping[str, Options], differing: Seque
 def _reference(name: str, by_name: Mapping[str, Options]) -> str:
     """The arm of plain transfer that was trained before like an arm of `init = full`; empty for any other arm."""
     own, ignored = by_name[name], _NETWORK | _START
-    if own["init"] != _FULL or own["arch"] == _BASELINE:
+    if own["init"] != _FULL or is_plain(own):
         return ""
     rest = {field: value for field, value in own.items() if field not in ignored}
     for other, theirs in by_name.items():
         alike = {field: value for field, value in theirs.items() if field not in ignored} == rest
-        if theirs["arch"] == _BASELINE and alike:
+        if is_plain(theirs) and alike:
             return other
     return ""
 
@@ -130,16 +130,19 @@ def _names(options: Sequence[Options], differing: Sequence[str]) -> list[str]:
         extra = [field for field in differing if field not in _NAMED]
         if "fusion" in differing and own["arch"] == "modulated":
             extra.append("fusion")
-        extra += [field for field in ("init", "method", "start") if len({one[field] for one in alike}) > 1]
+        extra += [field for field in ("init", "use", "method", "start") if len({one[field] for one in alike}) > 1]
         name = ",".join([base, *(f"{field}={_short(field, own[field], methods)}" for field in extra)])
-        names.append(name if own["maps"] == OWN else f"{name}-{own['maps']}")
+        maps = own["maps"]
+        names.append(name if maps == OWN else f"{maps}-{name}" if maps in NO_CONTROLS else f"{name}-{maps}")
     return names
 
 
 def _base(own: Options) -> str:
+    if own["use"] is not None:
+        return str(own["use"]).partition(":")[0]
     if own["arch"] == _BASELINE:
         return f"{_BASELINE}-{_FULL}" if own["init"] == _FULL else _BASELINE
-    return str(own["init"] if own["arch"] == "modulated" else own["arch"])
+    return {"modulated": str(own["init"]), "pooled": "pool"}.get(own["arch"], str(own["arch"]))
 
 
 def _short(field: str, value: Any, methods: set[str]) -> str:

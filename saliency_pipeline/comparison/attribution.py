@@ -1,17 +1,17 @@
-"""Attribution of a better result: to the maps, the extra branch, or another difference of the arms.
+"""Attribution of a better result: to the maps, to the use itself, or to another difference of the arms.
 
-A candidate differs from its reference by its branch and by the maps. Only its own controls, which differ from it in the
-maps alone, distinguish the two.
+A candidate differs from its reference by its use of maps and by the maps. Only its own controls, which differ from it
+in the maps alone, distinguish the two.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from saliency_pipeline.comparison.arm_entries import BRANCH_OPTIONS
 from saliency_pipeline.comparison.arms import CONTROL
-from saliency_pipeline.comparison.results import ContrastResult, PrimaryQuestion, Results, SettingResult
+from saliency_pipeline.comparison.results import ComparedArm, ContrastResult, PrimaryQuestion, Results, SettingResult
 from saliency_pipeline.comparison.rules import AREA, FINAL, SPEED
+from saliency_pipeline.comparison.use_arms import MAP_OPTIONS
 from saliency_pipeline.comparison.verdicts import FASTER, WITHHELD
 from saliency_pipeline.statistics.contrast import BETTER
 from saliency_pipeline.training.config import MISMATCHED, TrainConfig, option
@@ -32,18 +32,18 @@ def attribution(results: Results, part: SettingResult, contrast: ContrastResult,
         return [f"{arm} reads no maps, so that this shows nothing about maps"]
     controls = [name for name, entry in arms.items() if entry.kind == CONTROL and entry.of == arm]
     if not controls:
-        return ["without a control it may be the extra branch rather than the maps"]
+        return [f"without a control it may be {_rest(arms[arm])} rather than the maps"]
     words = {c.against: c[measure].verdict for c in part.contrasts if c.arm == arm}
     waiting = [name for name in controls if words.get(name) in (WITHHELD, None)]
     unbeaten = [name for name in controls if words.get(name) != gain and name not in waiting]
     better = {FINAL: "better", AREA: "higher over the first epochs", SPEED: "faster"}[measure]
     if unbeaten:
         return [
-            f"not shown to be {better} than its {_controls(unbeaten)}, so that it may be the extra branch rather than "
-            "where the maps point"
+            f"not shown to be {better} than its {_controls(unbeaten)}, so that it may be {_rest(arms[arm])} rather "
+            "than where the maps point"
         ]
     if waiting:
-        return [f"the verdict against its {_controls(waiting)} is withheld, so that it may be the extra branch"]
+        return [f"the verdict against its {_controls(waiting)} is withheld, so that it may be {_rest(arms[arm])}"]
     if not any(arms[name].options.get("maps") == MISMATCHED for name in controls):
         return [
             f"also {better} than its {_controls(controls)}, but without a control that reads maps of other images "
@@ -53,19 +53,25 @@ def attribution(results: Results, part: SettingResult, contrast: ContrastResult,
 
 
 def other_differences(results: Results, primary: PrimaryQuestion) -> list[str]:
-    """Options besides the branch and its maps in which the primary's two arms differ; at most one clause."""
+    """Options besides the use and its maps in which the primary's two arms differ; at most one clause."""
     options = {entry.name: entry.options for entry in results.arms}
     first, second = options[primary.against], options[primary.arm]
     defaults = TrainConfig()
     differing = [
         name
         for name in dict.fromkeys((*first, *second))
-        if name not in ("arch", *BRANCH_OPTIONS)
+        if name not in ("arch", *MAP_OPTIONS)
         and first.get(name, getattr(defaults, name, None)) != second.get(name, getattr(defaults, name, None))
     ]
     if not differing:
         return []
     return [f"{primary.arm} and {primary.against} also differ in {_listed([option(name) for name in differing])}"]
+
+
+def _rest(arm: ComparedArm) -> str:
+    """Difference of a candidate from its reference besides the maps."""
+    use = arm.options.get("use")
+    return "the extra branch" if use is None else f"{str(use).partition(':')[0]} itself"
 
 
 def _controls(names: Sequence[str]) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from saliency_pipeline.comparison.arms import CANDIDATE
 from saliency_pipeline.comparison.looks import Looks, first_seed
-from saliency_pipeline.comparison.results import ClassMaps, Duplicates, Results
+from saliency_pipeline.comparison.map_results import ClassMaps
+from saliency_pipeline.comparison.results import Duplicates, Results
 from saliency_pipeline.comparison.runs import Run
 from saliency_pipeline.statistics.power import MINIMUM_PAIRS
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from saliency_pipeline.comparison.analysis import Context, analyze
-from saliency_pipeline.comparison.arms import Arm
+from saliency_pipeline.comparison.arms import Arm, reads_maps
 from saliency_pipeline.comparison.config import ComparisonConfig, Execution
 from saliency_pipeline.comparison.costs import PlannedCosts, measure_costs, pretraining_costs
 from saliency_pipeline.comparison.estimate import Estimate, choose_shared_precision, estimate
 from saliency_pipeline.comparison.leaks import refuse_leaks
+from saliency_pipeline.comparison.map_results import ClassMaps, MapQuality
 from saliency_pipeline.comparison.output import (
     Comparison,
     known_map_costs,
@@ -24,11 +25,12 @@ from saliency_pipeline.comparison.plan import Plan, Task, make_plan
 from saliency_pipeline.comparison.plan_file import chosen_before, described, record_look, store
 from saliency_pipeline.comparison.pretraining import pretrained, unequal_starts
 from saliency_pipeline.comparison.quality import map_quality
-from saliency_pipeline.comparison.results import ClassMaps, Duplicates, Look, MapQuality
+from saliency_pipeline.comparison.results import Duplicates, Look
 from saliency_pipeline.comparison.runs import is_finished
 from saliency_pipeline.comparison.stages import Trained, train_repeats
 from saliency_pipeline.comparison.summaries import mean_starts
 from saliency_pipeline.comparison.tuning import chosen_rates, diverged_rates, tuning_tasks
+from saliency_pipeline.comparison.use_arms import maps_of
 from saliency_pipeline.devices import computes_bf16, find_device, threads_within_cores
 from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import SalpipeError
@@ -36,11 +38,13 @@ from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.saliency.methods.registry import GIVEN
 from saliency_pipeline.serialization import from_json
 from saliency_pipeline.shards.flagged import flagged_shares
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.subsets.group_by import anchored
-from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.config import ORACLE, TrainConfig
+from saliency_pipeline.training.data.controls import STORED
 from saliency_pipeline.training.data.groups import Groups, check_same_groups, divided, find_groups
 from saliency_pipeline.training.runlog import PROVENANCE
 from saliency_pipeline.training.setup import check_names, chosen_method
@@ -221,7 +225,8 @@ def _planned(
     jobs = execution.jobs or (cores if device.type == "cpu" else 1)
     runs = (config.folds or 1) * config.repeats * len(arms) * len(config.per_class)
     threads = before.threads if before else max(1, cores // min(jobs, max(1, runs)))
-    shared = replace(shared, device=device.type, method=chosen_method(replace(shared, arch="modulated"), pairs))
+    _refuse_without_boxes(arms, pairs)
+    shared = replace(shared, device=device.type, method=_method(shared, arms, pairs))
     plan = make_plan(pairs, arms, shared, config, threads=threads)
     stored = before.primary if before and config.primary is None else None
     # arms and budgets that are added do not change it
@@ -238,6 +243,23 @@ def _planned(
             precision = choose_shared_precision(_first_configs(plan, folder), pairs, threads)
         plan = replace(plan, shared=replace(plan.shared, precision=precision))
     return plan, replace(execution, jobs=jobs)
+
+
+def _method(shared: TrainConfig, arms: Sequence[Arm], pairs: ShardFolder) -> str | None:
+    """The method whose maps arms read that name none; None where the shards hold no maps and no arm reads them."""
+    if not pairs.methods and not any(reads_maps(arm) and maps_of(arm.options) in STORED for arm in arms):
+        return None
+    return chosen_method(replace(shared, arch="modulated"), pairs)
+
+
+def _refuse_without_boxes(arms: Sequence[Arm], pairs: ShardFolder) -> None:
+    """Refuse arms with oracle maps where there is no truth to make them from, before anything is trained."""
+    oracle = next((arm.name for arm in arms if maps_of(arm.options) == ORACLE), None)
+    if oracle is not None and not pairs.header.boxes and GIVEN not in pairs.methods:
+        raise SalpipeError(
+            f"arm {oracle}: {pairs.path} holds no boxes of objects and no masks; generate the shards with --boxes or "
+            "--maps-from, or leave --oracle out"
+        )
 
 
 def _first_configs(plan: Plan, folder: Path) -> list[TrainConfig]:

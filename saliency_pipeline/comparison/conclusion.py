@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from saliency_pipeline.comparison.arms import REFERENCE
 from saliency_pipeline.comparison.attribution import attribution, other_differences
+from saliency_pipeline.comparison.headroom import clause
 from saliency_pipeline.comparison.results import ContrastResult, MeasureResult, Results, SettingResult, Verdict
 from saliency_pipeline.comparison.rules import AREA, FINAL, MEASURES, SPEED
 from saliency_pipeline.comparison.verdicts import FASTER, LEAK, PRIMARY, SLOWER, WITHHELD
@@ -62,6 +63,7 @@ def _headline(results: Results) -> tuple[str, str]:
     clauses = [_main(results, part, contrast, primary.measure, place)]
     clauses += other_differences(results, primary)
     clauses += attribution(results, part, contrast, primary.measure)
+    clauses += _headroom(results, contrast.arm) if primary.measure == FINAL else []
     clauses += _secondary(part, contrast, primary.measure)
     return str(result.verdict), "; ".join(clauses)
 
@@ -135,6 +137,15 @@ def _secondary(part: SettingResult, contrast: ContrastResult, primary: str) -> l
             estimate = _estimate(part, result, measure).replace(" (", ", ").rstrip(")")
             clauses.append(f"{claim} ({estimate}, {_p(result.p_adjusted)} after Holm)")
     return clauses
+
+
+def _headroom(results: Results, arm: str) -> list[str]:
+    """The headroom of the use of an arm, at most one clause."""
+    for row in results.headroom:
+        if arm in (row.oracle.arm, *(gain.arm for gain in row.others)):
+            text = clause(row, arm)
+            return [] if text is None else [text]
+    return []
 
 
 def _detail(results: Results, part: SettingResult, contrast: ContrastResult, measure: str) -> str:

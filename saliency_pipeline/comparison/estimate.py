@@ -13,9 +13,10 @@ from torch.nn import functional
 
 from saliency_pipeline.comparison.costs import Spent
 from saliency_pipeline.comparison.plan import Plan, Task
+from saliency_pipeline.comparison.self_maps import without_baseline
 from saliency_pipeline.devices import find_device, limited_threads
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.config import SELF, TrainConfig
 from saliency_pipeline.training.data.order import epoch_batches, epoch_order
 from saliency_pipeline.training.precision import autocast, choose_precision
 from saliency_pipeline.training.setup import Setup, chosen_method, datasets, make_optimizer, network_spec, set_up
@@ -23,6 +24,8 @@ from saliency_pipeline.training.setup import Setup, chosen_method, datasets, mak
 STEPS = 3
 BEGIN = 4.0
 """Approximate seconds to load the network of a run and to write its files."""
+SELF_MAPS = 3.0
+"""Approximate cost of the map that a baseline makes of an image, in inferences: a pass and its gradient."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def estimate(plan: Plan, tasks: Sequence[Task], jobs: int) -> Estimate:
     measured = {}
     with limited_threads(plan.threads):
         for name, task in firsts.items():
-            config = task.config
+            config = without_baseline(task.config)
             if config.init == "full":
                 # its start may not be trained yet, and weights do not change the time per step
                 config = replace(config, init="scratch", start=None)
@@ -63,6 +66,8 @@ def estimate(plan: Plan, tasks: Sequence[Task], jobs: int) -> Estimate:
     for task in tasks:
         step, inference = measured[task.label]
         train, validation = _images(task)
+        if task.config.maps == SELF:
+            seconds[task.purpose] += SELF_MAPS * inference * (train + validation)
         batches = -(-train // task.config.batch_size)
         steps += task.config.epochs * batches
         seconds[task.purpose] += BEGIN + task.config.epochs * (batches * step + validation * inference)
@@ -78,7 +83,7 @@ def choose_shared_precision(configs: Sequence[TrainConfig], pairs: ShardFolder, 
     """
     with limited_threads(threads):
         for config in dict.fromkeys(configs):
-            setup = set_up(config, pairs, find_device(config.device))
+            setup = set_up(without_baseline(config), pairs, find_device(config.device))
             if choose_precision(setup.network, setup.spec, setup.inputs(_first_batch(setup))) != "bf16":
                 return "fp32"
     return "bf16" if configs else "fp32"
@@ -129,6 +134,7 @@ def _first_batch(setup: Setup) -> Any:
 def _images(task: Task) -> tuple[int, int]:
     """Training and validation images of a run."""
     pairs = ShardFolder(task.shards)
-    config = replace(task.config, method=chosen_method(task.config, pairs))
+    config = without_baseline(task.config)
+    config = replace(config, method=chosen_method(config, pairs))
     train, validation, _ = datasets(config, network_spec(config, pairs), pairs)
     return len(train.dataset), len(validation.dataset)

@@ -11,6 +11,7 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.trained.training_images import TrainingImages
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.data.self_maps import BaselineRun
 from saliency_pipeline.training.data.split import Split
 from saliency_pipeline.training.leaks import (
     Leak,
@@ -39,9 +40,11 @@ class _Shards:
             self._splits[key] = split_of(config, self.pairs)
         return self._splits[key]
 
-    def leaks_of(self, config: TrainConfig, start: TrainingImages | None) -> tuple[Leak, ...]:
-        """The leaks of a run."""
-        return self.check.leaks_of(config, lambda: self.split(config).validation, start)
+    def leaks_of(
+        self, config: TrainConfig, start: TrainingImages | None, baseline: TrainingImages | None = None
+    ) -> tuple[Leak, ...]:
+        """The leaks of a run; `baseline` as of `LeakCheck.leaks_of`."""
+        return self.check.leaks_of(config, lambda: self.split(config).validation, start, baseline)
 
 
 def refuse_leaks(plan: Plan, folder: Path, pairs: ShardFolder) -> list[str]:
@@ -72,13 +75,31 @@ def refuse_leaks(plan: Plan, folder: Path, pairs: ShardFolder) -> list[str]:
         add(task, source.leaks_of(task.config, start_of(task.config)))
         images = training_images(task.config, source.pairs, source.split(task.config).train)
         pretrained[str((folder / task.folder).resolve())] = images
-    for task in tasks:
-        config = task.config
+    planned = {str((folder / task.folder).resolve()): task.config for task in tasks}
+    baselines: dict[str, TrainingImages] = {}
+
+    def start(config: TrainConfig) -> TrainingImages | None:
         key = config.init, config.start, config.weights
         if key not in starts:
             trained = None if config.start is None else pretrained.get(str(Path(config.start).resolve()))
             starts[key] = start_of(config) if trained is None else trained
-        add(task, compared.leaks_of(config, starts[key]))
+        return starts[key]
+
+    def baseline(config: TrainConfig) -> TrainingImages | None:
+        """Images that the run which makes the maps is, or will be, trained on."""
+        if config.from_baseline is None:
+            return None
+        place = str(Path(config.from_baseline).resolve())
+        if place not in baselines:
+            if (own := planned.get(place)) is None:
+                baselines[place] = BaselineRun.open(place).training_images()
+            else:
+                images, first = TrainingImages.of(pairs.source_sha256[compared.split(own).train]), start(own)
+                baselines[place] = images if first is None else images | first
+        return baselines[place]
+
+    for task in tasks:
+        add(task, compared.leaks_of(task.config, start(task.config), baseline(task.config)))
     total = len(pretrainings) + len(tasks)
     sentences = []
     for name, runs in concerned.items():

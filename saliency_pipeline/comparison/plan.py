@@ -17,11 +17,12 @@ from saliency_pipeline.comparison.pretraining import (
     with_pretrained,
 )
 from saliency_pipeline.comparison.rules import Primary, Rules, choose_primary
+from saliency_pipeline.comparison.self_maps import baseline_arm, check_self_maps, reads_own_baseline, with_baseline
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.shards.methods import stored_method
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.config import SELF, TrainConfig
 
 RUNS = "runs"
 TRAINING, PRETRAINING, TUNING = "training", "pretraining", "tuning"
@@ -126,9 +127,13 @@ class Plan:
                             seed=self.shared.seed + repeat,
                             per_class=None if per_class == ALL else int(per_class),
                         )
-                        config = _anchored(started(arm, folder, shared.seed).config(shared))
                         pair = f"seed-{shared.seed}" + (f"-fold-{fold}" if fold else "")
-                        place = f"{RUNS}/{setting.replace(' ', '-')}/{arm.name}/{pair}"
+                        runs = f"{RUNS}/{setting.replace(' ', '-')}"
+                        own = started(arm, folder, shared.seed)
+                        if reads_own_baseline(arm):
+                            own = with_baseline(own, shared, folder / runs / baseline_arm(self.arms).name / pair)
+                        config = _anchored(own.config(shared))
+                        place = f"{runs}/{arm.name}/{pair}"
                         tasks.append(Task(place, self.shards, config, arm.name, setting, self.test))
         return tasks
 
@@ -142,6 +147,7 @@ def make_plan(
         SalpipeError: an arm or a primary question that is not possible, or no maps of an arm's method.
     """
     arms = with_pretrained(with_candidates([_with_stored_method(arm, pairs) for arm in arms]), config)
+    check_self_maps(arms, shared)
     if own := [arm.name for arm in arms if "lr" in arm.options and config.lrs]:
         raise OptionError(f"arm {own[0]}: has its own lr, and --lr names several; leave one of them out")
     splits = pairs.splits
@@ -158,8 +164,8 @@ def make_plan(
 
 
 def _with_stored_method(arm: Arm, pairs: ShardFolder) -> Arm:
-    """The arm with the stored name of its method, if it names one."""
-    if (method := arm.options.get("method")) is None:
+    """The arm with the stored name of its method, if it names one; maps of its own baseline are not stored."""
+    if (method := arm.options.get("method")) is None or arm.options.get("maps") == SELF:
         return arm
     return replace(arm, options={**arm.options, "method": stored_method(pairs, method)})
 
@@ -175,9 +181,10 @@ def setting_name(per_class: str) -> str:
 
 def _anchored(config: TrainConfig) -> TrainConfig:
     """The same with absolute paths: workers of a cluster have other working directories."""
-    start, weights = config.start, config.weights
+    start, baseline, weights = config.start, config.from_baseline, config.weights
     return replace(
         config,
         start=None if start is None else os.path.abspath(start),
+        from_baseline=None if baseline is None else os.path.abspath(baseline),
         weights=weights if weights in ("default", "none") else os.path.abspath(weights),
     )

@@ -22,7 +22,10 @@ FORMAT_VERSION = 2
 ANALYZED = "analyzed"
 """Numbers of repeats that were analyzed, in the order of the looks."""
 
-_NOT_SHARED = ("arch", "init", "start", "fusion", "maps", "folds", "fold", "per_class", "seed", "inner_split")
+_NOT_SHARED = (
+    *("arch", "init", "start", "fusion", "use", "maps", "from_baseline"),
+    *("folds", "fold", "per_class", "seed", "inner_split"),
+)
 _FIXED = ("hash", "folds", "pretraining", "threads", "seed", "primary", "rope", "threshold", "looks", "lrs")
 
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from saliency_pipeline.comparison.arm_entries import BRANCH_OPTIONS
 from saliency_pipeline.comparison.arms import CANDIDATE, REFERENCE, Arm
 from saliency_pipeline.comparison.config import ALL, ComparisonConfig
+from saliency_pipeline.comparison.use_arms import MAP_OPTIONS, is_plain
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.shards.reader import ShardFolder
@@ -39,7 +39,7 @@ def with_pretrained(arms: Sequence[Arm], config: ComparisonConfig) -> tuple[Arm,
             own = os.path.abspath(start) if isinstance(start, str) else start
             expanded.append(replace(arm, options={**arm.options, "start": own}))
         elif config.pretrain is None:
-            kind, other = ("baseline", "") if _is_baseline(arm) else ("two-branch", ", or one with --from")
+            kind, other = ("baseline", "") if is_plain(arm.options) else ("two-branch", ", or one with --from")
             raise SalpipeError(
                 f"arm {arm.name} starts from a trained {kind} network; give source pairs with --pretrain{other}"
             )
@@ -97,10 +97,6 @@ def unequal_starts(arms: Sequence[Arm]) -> list[str]:
     return warnings
 
 
-def _is_baseline(arm: Arm) -> bool:
-    return arm.options.get("arch") == "baseline"
-
-
 def _sized(arm: Arm, size: str, several: bool) -> Arm:
     name, of = arm.name, arm.of
     if several:
@@ -116,11 +112,11 @@ def _with_baselines(arms: Sequence[Arm], several: bool) -> tuple[Arm, ...]:
     completed = list(arms)
     for place, arm in enumerate(arms):
         own = pretrained(arm)
-        if own is None or arm.kind != CANDIDATE or _is_baseline(arm):
+        if own is None or arm.kind != CANDIDATE or is_plain(arm.options):
             continue
-        options = {n: v for n, v in arm.options.items() if n not in BRANCH_OPTIONS} | {"arch": "baseline"}
+        options = {n: v for n, v in arm.options.items() if n not in MAP_OPTIONS} | {"arch": "baseline"}
         baseline = next(
-            (other for other in completed if _is_baseline(other) and _same_but_start(other, options, own[0])), None
+            (other for other in completed if is_plain(other.options) and _same_but_start(other, options, own[0])), None
         )
         if baseline is None:
             names = {other.name for other in completed}

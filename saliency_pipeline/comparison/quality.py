@@ -10,11 +10,12 @@ from saliency_pipeline.assessment.ranking import REFERENCE
 from saliency_pipeline.assessment.results import Results as Assessed
 from saliency_pipeline.assessment.run import assess
 from saliency_pipeline.comparison.arms import Arm, reads_maps
-from saliency_pipeline.comparison.results import MapQuality
+from saliency_pipeline.comparison.map_results import MapQuality
+from saliency_pipeline.comparison.use_arms import maps_of
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.config import ORACLE, SELF, TrainConfig
 
 FOLDER = "assessment"
 _METRICS = {"pointing-game": "pointing", "srg": "srg"}
@@ -34,7 +35,8 @@ def map_quality(
         images: number of images that SRG is measured on; 0 for no measurement.
         progress: receives notes.
     """
-    read = [arm.options.get("method") or shared.method for arm in arms if reads_maps(arm)]
+    reading = [arm.options for arm in arms if reads_maps(arm) and maps_of(arm.options) not in (ORACLE, SELF)]
+    read = [options.get("method") or shared.method for options in reading]
     methods = tuple(dict.fromkeys(str(name) for name in read if name is not None))
     if not methods or not images:
         return None

@@ -11,7 +11,9 @@ from typing import Any
 from saliency_pipeline.comparison.costs import Costs
 from saliency_pipeline.comparison.curves import threshold_kind
 from saliency_pipeline.comparison.figures import BY_SETTING, FIGURES, by_setting
-from saliency_pipeline.comparison.results import ClassMaps, Disagreement, Results, SettingResult
+from saliency_pipeline.comparison.headroom_figure import HEADROOM, headroom
+from saliency_pipeline.comparison.map_results import ClassMaps
+from saliency_pipeline.comparison.results import Disagreement, Results, SettingResult
 from saliency_pipeline.comparison.rules import SPEED
 from saliency_pipeline.comparison.wording import FILTERS
 from saliency_pipeline.figures import pages
@@ -79,6 +81,7 @@ def write_report(folder: Path, results: Results, costs: Costs, pictures: Picture
         results=results,
         sections=sections,
         overall=picture_of(folder, BY_SETTING, by_setting(results)),
+        headroom=picture_of(folder, HEADROOM, headroom(results)),
         maps_cost=costs.maps,
         about=json.dumps(results.about, indent=2, sort_keys=True),
         planned="plan" in results.about,

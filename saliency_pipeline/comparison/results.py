@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saliency_pipeline.comparison.arms import Question
+from saliency_pipeline.comparison.map_results import ClassMaps, Headroom, MapQuality
 from saliency_pipeline.comparison.rules import Primary
 from saliency_pipeline.statistics.confusion import Stored
 from saliency_pipeline.statistics.contrast import Contrast as Statistics
@@ -35,7 +36,7 @@ class PrimaryQuestion(Primary):
 
 @dataclass(frozen=True)
 class ComparedArm:
-    """An arm: see `arms.Arm`. `reads_maps` is true if its network reads saliency maps."""
+    """An arm: see `arms.Arm`. `reads_maps` is true if it is trained with saliency maps."""
 
     name: str
     kind: str
@@ -69,44 +70,11 @@ class LookResults:
 
 
 @dataclass(frozen=True)
-class MapQuality:
-    """Quality of the maps that some arms read, in one metric of `salpipe assess`.
-
-    Attributes:
-        method: short name of their method.
-        title: of the metric.
-        images: number of images.
-        mean: over images, with its 95 % interval from `low` to `high`; None without values.
-        floor: mean of center-prior, which looks at neither image nor network.
-        beats: whether the maps are better than that (sign test, p < 0.05); None where it is undefined.
-    """
-
-    method: str
-    title: str
-    images: int
-    mean: float | None
-    low: float | None
-    high: float | None
-    floor: float | None
-    beats: bool | None
-
-
-@dataclass(frozen=True)
 class RunCounts:
     """Number of finished runs, and of planned ones, None without a plan."""
 
     finished: int
     planned: int | None
-
-
-@dataclass(frozen=True)
-class ClassMaps:
-    """Number of images of a class, and shares of all-zero and constant maps, None for a class without images."""
-
-    class_: str
-    images: int
-    zero: float | None
-    constant: float | None
 
 
 @dataclass(frozen=True)
@@ -394,6 +362,7 @@ class Results:
     warnings: tuple[str, ...]
     verdict: Verdict
     quality: tuple[MapQuality, ...] | None = None
+    headroom: tuple[Headroom, ...] = ()
 
     def setting(self, name: str) -> SettingResult:
         """The data budget of a name; StopIteration where there is none."""

@@ -54,6 +54,15 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
+def whole_percent(value: float | None) -> str:
+    """A share of any sign in whole percent, without the unit.
+
+    >>> whole_percent(0.313), whole_percent(-0.02), whole_percent(1.2), whole_percent(None)
+    ('31', '−2', '120', '–')
+    """
+    return NONE if value is None else _signed(100 * value, 0).lstrip("+")
+
+
 def whole_share(value: float | None) -> str:
     """A probability in whole percent; only a certain one is 0 or 100.
 
@@ -142,6 +151,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "unsigned": unsigned,
     "share": share,
     "percent": percent,
+    "whole_percent": whole_percent,
     "whole": whole_share,
     "level": level,
     "duration": duration,

@@ -25,6 +25,7 @@ from saliency_pipeline.evaluation.predictions import (
     others,
     others_header,
     predict_probabilities,
+    recorded_baseline,
     recorded_config,
 )
 from saliency_pipeline.files import write_atomically
@@ -40,7 +41,7 @@ from saliency_pipeline.statistics import metrics
 from saliency_pipeline.statistics.confusion import excerpt
 from saliency_pipeline.statistics.metrics import Metrics
 from saliency_pipeline.tables import write_table
-from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.config import ORACLE, SELF, TrainConfig
 from saliency_pipeline.training.data.groups import check_same_groups, find_groups
 from saliency_pipeline.training.data.split import Together, evaluation_rows
 from saliency_pipeline.training.leaks import LeakCheck
@@ -262,12 +263,15 @@ def _caveats(
     if not images.complete:
         yield "the run does not record all images it was trained on: some of these images may be among them"
     check = LeakCheck(pairs, "evaluated images")
-    for leak in (check.label_maps(config), check.source_images(config, lambda: rows)):
+    baseline: TrainingImages | None = None
+    with suppress(SalpipeError):
+        baseline = recorded_baseline(trained).training_images() if config.maps == SELF else None
+    for leak in (check.label_maps(config), check.source_images(config, lambda: rows, baseline)):
         if leak is not None:
             yield f"{leak.problem}: the figures do not hold for new images"
-    if pairs.header.size != trained.spec.size:
+    if config.size is None and pairs.header.size != trained.spec.size:
         yield f"frames of {pairs.header.size} pixels, but the network was trained on {trained.spec.size}"
-    if recorded.plan != pairs.header.plan and needs_maps(trained):
+    if recorded.plan != pairs.header.plan and needs_maps(trained) and config.maps not in (ORACLE, SELF):
         there, here = _origin(recorded.provenance), _origin(pairs.provenance)
         if differing := [f"{name} {there[name]} -> {here[name]}" for name in there if there[name] != here[name]]:
             yield f"maps from elsewhere than in training: {'; '.join(differing)}"

@@ -23,6 +23,7 @@ from saliency_pipeline.evaluation.predictions import (
     others,
     others_header,
     predict_probabilities,
+    recorded_baseline,
     recorded_config,
 )
 from saliency_pipeline.files import write_atomically
@@ -39,6 +40,7 @@ from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.methods.registry import GIVEN, find_methods
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.tables import write_table
+from saliency_pipeline.training.config import ORACLE, SELF
 from saliency_pipeline.training.leaks import reads_stored_maps
 
 SHARDS = "shards"
@@ -93,7 +95,8 @@ def predict(
         run: a folder of `salpipe train`, for its best network, or the file of a network.
         output: folder of `predictions.csv`, `predictions.json`, `gallery.html`, `contact-sheet.png` and the shards;
             outside the image folder.
-        weights: file of the source model's weights, if they came from a file; or the run, if the source model was one.
+        weights: file of the source model's weights, if they came from a file; or the run, if the source model was one,
+            or the baseline that makes the maps (`--maps self`), if it was moved.
         target: `predicted` to explain the predicted class for a run that was trained on maps of the images' own
             labels, which new images do not have; such a run is refused without it.
         count: maximum number of images in the gallery.
@@ -118,8 +121,9 @@ def predict(
         raise SalpipeError(
             f"{images}: none of its {report.rejects:,} images can be used; see rejects.jsonl in {pairs.path}"
         )
+    rows = np.arange(len(pairs))
     probabilities = predict_probabilities(
-        trained, pairs, np.arange(len(pairs)), batch_size=batch_size, device=device, progress=progress
+        trained, pairs, rows, batch_size=batch_size, device=device, baseline=weights, progress=progress
     )
     best, scores = highest(probabilities)
     classes = trained.spec.classes
@@ -156,6 +160,11 @@ def _maps_config(
             f"{run}: was trained on maps from elsewhere, which no method computes for new images; make shards "
             "of them with 'salpipe generate --maps-from FOLDER' and use 'salpipe evaluate'"
         )
+    if needs_maps(trained) and recorded_config(trained).maps == ORACLE:
+        raise SalpipeError(
+            f"{run}: was trained on maps of the true boxes (--maps oracle), which new images do not have; make shards "
+            "of images with boxes by 'salpipe generate --boxes FILE' and use 'salpipe evaluate'"
+        )
     provenance, recorded = _recorded(trained)
     # frames as they were stored: `--size` of training may be smaller
     size = recorded.size if recorded_config(trained).size else trained.spec.size
@@ -166,10 +175,15 @@ def _maps_config(
         if target is not None:
             raise OptionError(f"--target {target}: {run} needs no maps; leave it out")
         own = GenerateConfig(model=run, backend="torch", precision="fp32")
-        names = ("model", "weights", "layers", "methods", "target", "backend", "precision")
-        return replace(settings, **{name: getattr(own, name) for name in names})
-    _, model, weights = recorded_source(provenance, settings, str(trained.path), weights, progress.note)
+        return _with_maps_of(settings, own)
     method = str(recorded_config(trained).method)
+    if recorded_config(trained).maps == SELF:
+        if target is not None:
+            raise OptionError(f"--target {target}: is for runs trained on maps of the labels; leave it out")
+        model = str(recorded_baseline(trained, weights).folder)
+        own = GenerateConfig(model=model, methods=(method,), backend="torch", precision="fp32")
+        return _with_maps_of(settings, own)
+    _, model, weights = recorded_source(provenance, settings, str(trained.path), weights, progress.note)
     backend, precision = recorded_placement(provenance, recorded, device, progress.note)
     return replace(
         settings,
@@ -181,6 +195,12 @@ def _maps_config(
         backend=backend,
         precision=precision,
     )
+
+
+def _with_maps_of(settings: GenerateConfig, own: GenerateConfig) -> GenerateConfig:
+    """The frames of some settings with the maps of others."""
+    names = ("model", "weights", "layers", "methods", "target", "backend", "precision")
+    return replace(settings, **{name: getattr(own, name) for name in names})
 
 
 def _target(trained: Trained, run: str, recorded: str, target: str | None, progress: Progress) -> str:
@@ -220,7 +240,9 @@ def _recorded(trained: Trained) -> tuple[Provenance, GenerateConfig]:
         "precision": provenance.precision,
         "weights_sha256": provenance.source.get("weights_sha256"),
     }
-    if not needs_maps(trained) or not _explains_layers(str(recorded_config(trained).method)):
+    config = recorded_config(trained)
+    # maps of the run's own baseline explain its default layer
+    if not needs_maps(trained) or config.maps == SELF or not _explains_layers(str(config.method)):
         del recorded["layers"]
     missing = [name for name, value in recorded.items() if not value]
     if provenance.settings is None or missing:

@@ -214,8 +214,8 @@ class TrainConfig:
         if self.maps != OWN and not self.reads_maps:
             reader = f"--use {self.use}" if self.use else f"--arch {self.arch}"
             raise OptionError(f"--maps {self.maps}: {reader} reads no maps; use --arch modulated, or --use zoom")
-        if (self.maps == SELF) != (self.from_baseline is not None):
-            raise OptionError("--maps self and --from-baseline RUN belong together; add the other, or leave both out")
+        if self.from_baseline is not None and self.maps != SELF:
+            raise OptionError(f"--from-baseline {self.from_baseline}: is for --maps self")
         if self.start is not None and self.init != "full":
             raise OptionError(f"--from {self.start}: is for --init full")
 

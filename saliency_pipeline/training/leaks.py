@@ -19,7 +19,7 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.images.record import Split as Part
 from saliency_pipeline.models.trained.trained import open_trained, recorded_images
-from saliency_pipeline.models.trained.training_images import ENTRY, TrainingImages
+from saliency_pipeline.models.trained.training_images import ENTRY, UNKNOWN, TrainingImages
 from saliency_pipeline.shards.methods import is_class_agnostic, stored_method
 from saliency_pipeline.shards.schema import SEEN
 from saliency_pipeline.training.config import (
@@ -82,7 +82,11 @@ class LeakCheck:
         self._seen: dict[tuple[str, int], npt.NDArray[np.bool_]] = {}
 
     def leaks_of(
-        self, config: TrainConfig, validation: Callable[[], Positions], start: TrainingImages | None
+        self,
+        config: TrainConfig,
+        validation: Callable[[], Positions],
+        start: TrainingImages | None,
+        baseline: TrainingImages | None = None,
     ) -> tuple[Leak, ...]:
         """The leaks of a run.
 
@@ -90,6 +94,7 @@ class LeakCheck:
             config: options of the run.
             validation: returns the positions of its validation images, int64 (m,); called only if they matter.
             start: training images of the network that the run starts from; None without such a network.
+            baseline: training images of the network that makes the maps (`--maps self`), None if they are unknown.
 
         Raises:
             IntegrityError: a shard is damaged.
@@ -99,7 +104,8 @@ class LeakCheck:
             test = np.flatnonzero((self.pairs.splits == Part.TEST) & (self.pairs.labels >= 0))
             return np.union1d(validation(), test)
 
-        leaks = (self.label_maps(config), self.source_images(config, rows), self.start_images(config, rows, start))
+        maps = self.source_images(config, rows, baseline)
+        leaks = (self.label_maps(config), maps, self.start_images(config, rows, start))
         return tuple(leak for leak in leaks if leak is not None)
 
     def label_maps(self, config: TrainConfig) -> Leak | None:
@@ -119,11 +125,15 @@ class LeakCheck:
             "class to be predicted.",
         )
 
-    def source_images(self, config: TrainConfig, rows: Callable[[], Positions]) -> Leak | None:
+    def source_images(
+        self, config: TrainConfig, rows: Callable[[], Positions], baseline: TrainingImages | None = None
+    ) -> Leak | None:
         """The leak of a run that reads maps of held-out images on which the source model of the maps was trained.
 
         `rows` returns the positions of the held-out images, int64 (m,); it is called only if they matter.
         """
+        if config.reads_maps and config.maps == SELF:
+            return self._baseline_images(config, rows, UNKNOWN if baseline is None else baseline)
         if not reads_stored_maps(config):
             return None
         model, path = self.pairs.source.get("model"), str(self.pairs.path)
@@ -147,6 +157,31 @@ class LeakCheck:
             "generate the shards again with a model that was trained on other images",
             "The source model of the maps was trained on validation or test images.",
             count,
+        )
+
+    def _baseline_images(
+        self, config: TrainConfig, rows: Callable[[], Positions], images: TrainingImages
+    ) -> Leak | None:
+        """The leak of a run whose maps are made by a network that was trained on held-out images."""
+        subject = f"--from-baseline {config.from_baseline}"
+        if len(images) and (count := int(images.contains(self.pairs.source_sha256[(chosen := rows())]).sum())):
+            return Leak(
+                SOURCE_IMAGES,
+                subject,
+                f"the network that makes the maps was trained on {count:,} of the {len(chosen):,} {self.images}",
+                "use the baseline of the same fold",
+                "The network that makes the maps was trained on validation or test images.",
+                count,
+            )
+        if images.complete:
+            return None
+        return Leak(
+            SOURCE_IMAGES,
+            subject,
+            f"the network that makes the maps does not record all images it was trained on, which may be {self.images}",
+            "train it again with this version",
+            "The network that makes the maps does not record which images it was trained on, and these may be "
+            "validation or test images.",
         )
 
     def start_images(
@@ -197,7 +232,11 @@ class LeakCheck:
 
 
 def refuse_leaks(
-    config: TrainConfig, pairs: ShardFolder, validation: Positions, start: TrainingImages | None
+    config: TrainConfig,
+    pairs: ShardFolder,
+    validation: Positions,
+    start: TrainingImages | None,
+    baseline: TrainingImages | None = None,
 ) -> tuple[Leak, ...]:
     """Refuse a run with a leak that `config.allow_leaks` does not accept.
 
@@ -207,7 +246,7 @@ def refuse_leaks(
     Raises:
         SalpipeError: a leak that is not accepted.
     """
-    leaks = LeakCheck(pairs).leaks_of(config, lambda: validation, start)
+    leaks = LeakCheck(pairs).leaks_of(config, lambda: validation, start, baseline)
     if refused := [leak for leak in leaks if leak.name not in config.allow_leaks]:
         others = f" (this run also has the leak {', '.join(leak.name for leak in refused[1:])})" * (len(refused) > 1)
         raise SalpipeError(refused[0].message + others)

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.models.probe import replaced_output
@@ -17,6 +16,7 @@ from saliency_pipeline.models.trained.pooled import PooledLayer, find_pooled_lay
 from saliency_pipeline.models.trained.two_branch import NetworkSpec
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.data.batches import Batch
+from saliency_pipeline.training.data.mixed import mixed_cross_entropy
 from saliency_pipeline.uses.attention import AttentionLoss
 
 
@@ -67,9 +67,7 @@ class Loss:
             targets: its labels on the device, int64 (B,).
             maps: its maps on the device, float32 (B, 1, S, S) or None.
         """
-        losses = functional.cross_entropy(
-            logits, targets, self.weights, reduction="sum", label_smoothing=self.smoothing
-        )
+        losses = mixed_cross_entropy(logits, targets, batch.mixed, self.weights, self.smoothing)
         if self._use is not None:
             features, self._features = self._features, None
             assert features is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.subsets.group_by import anchored
 from saliency_pipeline.training.checkpoint import LAST, EpochMetrics
-from saliency_pipeline.training.config import CONFIG, TrainConfig, check_same
+from saliency_pipeline.training.config import CONFIG, SELF, TrainConfig, check_same
 from saliency_pipeline.training.data.groups import Groups, check_same_groups, divided, find_groups
 from saliency_pipeline.training.data.order import epoch_batches, epoch_order
 from saliency_pipeline.training.leaks import leak_records, training_images
@@ -37,7 +38,15 @@ from saliency_pipeline.training.runlog import (
     write_metrics,
     write_predictions,
 )
-from saliency_pipeline.training.setup import Setup, check_names, choose_shuffle, chosen_method, set_up
+from saliency_pipeline.training.setup import (
+    Setup,
+    baseline_of,
+    check_names,
+    choose_shuffle,
+    chosen_method,
+    set_up,
+    unmarked_note,
+)
 from saliency_pipeline.training.start import is_neutral, start_distance
 from saliency_pipeline.training.trainer import Trainer
 
@@ -105,8 +114,11 @@ def train(
     processes = connect(config.device, progress)
     progress = progress if processes.leading else Progress()
     pairs = ShardFolder(shards)
-    # so that evaluation finds the table from whatever folder
-    config = replace(config, group_by=anchored(config.group_by))
+    # so that evaluation finds table and baseline from whatever folder
+    baseline = None if config.from_baseline is None else os.path.abspath(config.from_baseline)
+    config = replace(config, group_by=anchored(config.group_by), from_baseline=baseline)
+    if config.maps == SELF:
+        baseline_of(config)
     if config.method is not None:
         # by its full name, with which that of a run to be resumed is compared
         config = replace(config, method=chosen_method(config, pairs))
@@ -136,7 +148,7 @@ def _train(
     """Set up; then for each epoch train, validate, record and save, until the last epoch or patience ends the run."""
     # of one process for all: near duplicates and speeds may be judged differently on other hardware
     groups = processes.from_leading(lambda: find_groups(config, pairs, progress))
-    setup = set_up(config, pairs, processes.device, groups, processes.world)
+    setup = set_up(config, pairs, processes.device, groups, processes.world, progress)
     provenance = _provenance(pairs, setup, groups)
     shuffle = choose_shuffle(pairs, len(setup.train.dataset)) if new else _same_start(folder, provenance)
     precision = processes.from_leading(lambda: _precision(setup, shuffle, progress))
@@ -156,7 +168,8 @@ def _train(
     images = training_images(config, pairs, setup.train.dataset.rows) if leading else None
     if leading:
         config.write(folder)
-    record = {"config": asdict(config), **{name: provenance[name] for name in ("shards", "groups", "initialization")}}
+    parts = ("shards", "groups", "initialization", "maps")
+    record = {"config": asdict(config), **{name: provenance[name] for name in parts if name in provenance}}
     try:
         with torch.random.fork_rng([processes.device] if processes.device.type == "cuda" else []):
             while state.epoch < config.epochs and not (config.patience and state.stale >= config.patience):
@@ -195,7 +208,9 @@ def _train(
     )
     if leading:
         parameters = sum(p.numel() for p in network.parameters())
-        write_json(folder / SUMMARY, asdict(report) | {"classes": len(pairs.classes), "parameters": parameters})
+        unmarked = {"train": setup.train.dataset.unmarked, "validation": validation.unmarked}
+        more = {"classes": len(pairs.classes), "parameters": parameters, "unmarked": unmarked}
+        write_json(folder / SUMMARY, asdict(report) | more)
     return report
 
 
@@ -219,7 +234,9 @@ def _resumed(
 
 def _provenance(pairs: ShardFolder, setup: Setup, groups: Groups) -> dict[str, Any]:
     """What a run depends on besides its options, as `provenance.json` and every network hold it."""
+    source = setup.train.dataset.source
     return {
+        **({} if source is None else {"maps": source.record}),
         "shards": {"path": str(pairs.path.resolve()), "plan": pairs.header.plan, "provenance": pairs.provenance},
         "images": {
             "train": len(setup.train.dataset),
@@ -246,6 +263,11 @@ def _same_start(folder: Path, provenance: dict[str, Any]) -> tuple[int, int] | N
     try:
         if stored["shards"]["plan"] != provenance["shards"]["plan"] or stored["images"] != provenance["images"]:
             raise PlanMismatchError(f"{folder} holds a run on other shards; choose another output folder")
+        if stored.get("maps") != provenance.get("maps"):
+            raise PlanMismatchError(
+                f"{folder} holds a run with other maps (the network of --from-baseline, or the boxes, have changed); "
+                "choose another output folder"
+            )
         check_same_groups(folder, stored["groups"], provenance["groups"])
         if stored["initialization"]["sha256"] != provenance["initialization"]["sha256"]:
             raise PlanMismatchError(
@@ -299,7 +321,7 @@ def _record_start(
 
 
 def _announce(pairs: ShardFolder, setup: Setup, groups: Groups, progress: Progress) -> None:
-    """Note what is trained: images, precision, initial weights, divided groups and accepted leaks."""
+    """Note what is trained: images, precision, initial weights, divided groups, empty maps and accepted leaks."""
     images, validation = len(setup.train.dataset), len(setup.validation.dataset)
     progress.note(f"{images:,} training images, {validation:,} validation images; {setup.config.precision}")
     progress.note(str(setup.initialization))
@@ -307,6 +329,9 @@ def _announce(pairs: ShardFolder, setup: Setup, groups: Groups, progress: Progre
         progress.note(f"maps are used by {setup.config.use}")
     if apart := divided(pairs, groups, folds=bool(setup.config.folds)):
         progress.note(f"{apart:,} images have near duplicates, or others of their group, in another split")
+    unmarked = setup.train.dataset.unmarked + setup.validation.dataset.unmarked
+    if note := unmarked_note(setup.config, unmarked, images + validation):
+        progress.note(note)
     for leak in setup.leaks:
         progress.note(f"accepted with --allow-leaks {leak.name}: {leak.problem}")
 

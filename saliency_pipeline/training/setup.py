@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from saliency_pipeline.devices import computes_bf16
-from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.memory import usable_memory
 from saliency_pipeline.models.preprocessing import preprocessing_of
 from saliency_pipeline.models.probe import probe_frames
@@ -22,6 +22,7 @@ from saliency_pipeline.models.trained.initialize import InitReport, initialize
 from saliency_pipeline.models.trained.pooled import PooledLayer
 from saliency_pipeline.models.trained.trained import load_trained, open_trained
 from saliency_pipeline.models.trained.two_branch import NetworkSpec, build_network
+from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.methods import is_signed, stored_method
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.batchnorm import single_valued
@@ -29,6 +30,8 @@ from saliency_pipeline.training.config import ORACLE, SELF, TrainConfig
 from saliency_pipeline.training.data.batches import PairDataset, Prefetcher, Transform
 from saliency_pipeline.training.data.groups import Groups, find_groups
 from saliency_pipeline.training.data.inputs import Inputs
+from saliency_pipeline.training.data.self_maps import BaselineRun, SelfMaps, computed_method
+from saliency_pipeline.training.data.sources import MapSource, OracleMaps
 from saliency_pipeline.training.data.split import Split, Together, choose_split
 from saliency_pipeline.training.leaks import Leak, refuse_leaks, start_of
 from saliency_pipeline.training.loss import supervised_layer
@@ -73,9 +76,16 @@ class Setup:
 
 
 def set_up(
-    config: TrainConfig, pairs: ShardFolder, device: torch.device, groups: Groups | None = None, world: int = 1
+    config: TrainConfig,
+    pairs: ShardFolder,
+    device: torch.device,
+    groups: Groups | None = None,
+    world: int = 1,
+    progress: Progress | None = None,
 ) -> Setup:
     """Build and initialize the network, and choose the images; `groups` are searched for if they are None.
+
+    Maps of the run's own baseline (`--maps self`) are made if they are missing.
 
     Raises:
         SalpipeError: an invalid option, a leak that is not accepted, or unsuitable shards.
@@ -85,7 +95,14 @@ def set_up(
     precision = config.precision if config.precision != "auto" or computes_bf16(device) else "fp32"
     config = replace(config, method=chosen_method(config, pairs), device=device.type, precision=precision)
     train, validation, pool = datasets(config, spec, pairs, groups, world)
-    leaks = refuse_leaks(config, pairs, validation.dataset.rows, start_of(config))
+    source, images = train.dataset.source, None
+    if isinstance(source, SelfMaps):
+        source.baseline.refuse_other_shards(pairs)
+        images = source.baseline.training_images()
+    leaks = refuse_leaks(config, pairs, validation.dataset.rows, start_of(config), images)
+    if source is not None:
+        rows = np.concatenate([train.dataset.rows, validation.dataset.rows])
+        source.prepare(rows, device, progress or Progress())
     network = build_network(spec)
     supervised = supervised_layer(config, network, spec)
     start = load_trained(config.start) if config.start else None
@@ -134,7 +151,16 @@ def check_batches(network: nn.Module, spec: NetworkSpec, batch_size: int, images
 
 
 def network_spec(config: TrainConfig, pairs: ShardFolder) -> NetworkSpec:
-    """Specification of the network for a configuration and shards."""
+    """Specification of the network for a configuration and shards.
+
+    Raises:
+        OptionError: `--size` is larger than the frames of the shards.
+    """
+    if config.size is not None and config.size > pairs.header.size:
+        raise OptionError(
+            f"--size {config.size}: larger than the frames of {pairs.path} ({pairs.header.size} pixels); use a smaller "
+            "one, or make larger frames with 'salpipe generate --size'"
+        )
     return NetworkSpec(
         config.backbone,
         pairs.classes,
@@ -150,11 +176,15 @@ def network_spec(config: TrainConfig, pairs: ShardFolder) -> NetworkSpec:
 def chosen_method(config: TrainConfig, pairs: ShardFolder) -> str | None:
     """Stored name of the saliency method whose maps the network reads; None if it reads none.
 
+    For `--maps self` the name of the method to compute, for `--maps oracle` None.
+
     Raises:
         SalpipeError: maps are needed and the shards hold none, none of the method, or those of several of that name.
     """
-    if not config.reads_maps or config.maps in (ORACLE, SELF):
+    if not config.reads_maps or config.maps == ORACLE:
         return None
+    if config.maps == SELF:
+        return computed_method(config.method).canonical
     if config.method is None and not pairs.methods:
         raise SalpipeError(f"{pairs.path} holds no maps; make them with 'salpipe generate', or use --arch baseline")
     return pairs.methods[0] if config.method is None else stored_method(pairs, config.method)
@@ -171,21 +201,65 @@ def datasets(
             f"{images} training images in steps of --batch-size {config.batch_size}: some step has fewer than {world} "
             "images, one per process; use fewer processes or larger steps"
         )
-    method = config.method if config.reads_maps else None
-    signed = method is not None and is_signed(pairs.provenance, method)
+    source = map_source(config, pairs) if config.reads_maps else None
+    method = config.method if config.reads_maps and source is None else None
+    signed = source.signed if source else method is not None and is_signed(pairs.provenance, method)
     train, validation = (
-        PairDataset(pairs, rows, method, config.map_target, config.maps, config.run_seed)
-        for rows in (split.train, split.validation)
+        PairDataset(
+            pairs,
+            rows,
+            method if reads else None,
+            config.map_target,
+            config.maps,
+            config.run_seed,
+            source if reads else None,
+        )
+        for rows, reads in ((split.train, True), (split.validation, config.maps_at_test))
     )
     transform = transform_of(config, spec, signed)
     training = replace(transform, augment=config.augment, training=True, seed=config.run_seed)
     return Prefetcher(train, training), Prefetcher(validation, transform), split.pool
 
 
+def map_source(config: TrainConfig, pairs: ShardFolder) -> MapSource | None:
+    """The source of a run's maps, where that is no method of the shards.
+
+    Raises:
+        SalpipeError: the shards hold no boxes (`--maps oracle`), or the baseline cannot be used (`--maps self`).
+    """
+    if config.maps == ORACLE:
+        return OracleMaps(pairs)
+    if config.maps != SELF:
+        return None
+    return SelfMaps(pairs, baseline_of(config), computed_method(config.method))
+
+
+def baseline_of(config: TrainConfig) -> BaselineRun:
+    """The run whose network makes the maps of `--maps self`.
+
+    Raises:
+        SalpipeError: none is named, or it is not there, unfinished, damaged or no baseline.
+    """
+    if config.from_baseline is None:
+        raise OptionError("--maps self: needs the run whose network makes the maps; add --from-baseline RUN")
+    return BaselineRun.open(config.from_baseline)
+
+
 def transform_of(config: TrainConfig, spec: NetworkSpec, signed: bool) -> Transform:
     """The transform of validation and new images, without augmentation."""
     mean = preprocessing_of(spec.backbone, *find_source(spec.backbone)).mean
     return Transform(config.normalize, signed=signed, use=config.map_use, size=config.size, mean=mean)
+
+
+def unmarked_note(config: TrainConfig, unmarked: int, images: int) -> str | None:
+    """A sentence on images whose map is 0 everywhere; None if there are none."""
+    if not unmarked:
+        return None
+    use, effect = config.map_use, ""
+    if use is not None:
+        effect = "stay as they are" if use.at_test else "are augmented as without maps"
+        effect = f"; with --use {use.name} these images {effect}"
+    return f"the maps of {unmarked:,} of {images:,} images are 0 everywhere and mark no place{effect}"
 
 
 def split_of(config: TrainConfig, pairs: ShardFolder, groups: Groups | None = None) -> Split:

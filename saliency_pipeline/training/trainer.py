@@ -162,7 +162,7 @@ class Trainer:
             images, maps, _ = self.inputs(batch)
             with autocast(self.config.precision, images.device):
                 # not the model that Fabric set up: a process with fewer batches must not wait for the others
-                logits.append(self.network(images, maps).float().cpu())
+                logits.append(batch.average(self.network(images, maps).float()).cpu())
             self.progress.advance(1)
         self.progress.stop()
         return processes.gather_rows(torch.cat(logits).numpy() if logits else np.zeros((0, 0), np.float32), count)

@@ -6,7 +6,7 @@ import difflib
 
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.parameters import with_parameters
-from saliency_pipeline.uses import attention, mask, networks, zoom
+from saliency_pipeline.uses import attention, keep, mask, mix, networks, zoom
 from saliency_pipeline.uses.use import Use
 
 _KINDS: tuple[type[Use], ...] = (
@@ -15,6 +15,8 @@ _KINDS: tuple[type[Use], ...] = (
     zoom.Zoom,
     mask.Mask,
     attention.AttentionLoss,
+    mix.Mix,
+    keep.Keep,
     networks.Pool,
 )
 

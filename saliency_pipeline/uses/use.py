@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
@@ -10,18 +10,35 @@ from typing import TYPE_CHECKING, ClassVar
 from saliency_pipeline.settings import check_settings, settings_of, types_of
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 Seeds = Sequence[Sequence[int]]
 """For each image the non-negative numbers that its random choices depend on: seed, epoch, position."""
+
+SHOWN_WHOLE, ERASED, MIXED, PARTNERS = range(1, 5)
+"""Purposes of random numbers; see `random_numbers`."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Restriction of the random crops of a batch.
+
+    Attributes:
+        smallest: least area of a crop, relative to the frame's.
+        allowed: whether the image at an index may be cropped to a rectangle: top, left, height and width in pixels.
+    """
+
+    smallest: float
+    allowed: Callable[[int, tuple[int, int, int, int]], bool]
 
 
 @dataclass(frozen=True)
 class Use:
     """A use of maps with its parameters. Subclasses are frozen dataclasses; each parameter is a `setting`.
 
-    A use acts on pairs (`changed`, `regions`), on augmentation (`protects`), on batches (`mixes`) or on the loss
-    (`supervises`); what it does not override leaves training as it is without maps.
+    A use acts on pairs (`changed`, `regions`), on augmentation (`limits`, `finished`) or on batches (`mixed`); what it
+    does not override leaves training as it is without maps.
 
     Attributes:
         name: name on the command line.
@@ -29,6 +46,7 @@ class Use:
         paper: where it comes from.
         at_test: whether maps are needed for new images as well, or in training alone.
         arch: `--arch` of the network that it trains.
+        maps_in_batches: whether the network or the loss reads the maps of a batch, so that they go to the device.
     """
 
     name: ClassVar[str]
@@ -36,6 +54,7 @@ class Use:
     paper: ClassVar[str]
     at_test: ClassVar[bool]
     arch: ClassVar[str] = "baseline"
+    maps_in_batches: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -79,6 +98,42 @@ class Use:
             seeds: of each image in training; None for validation and new images.
         """
         return None
+
+    def limits(self, maps: Tensor) -> Limits | None:
+        """Restriction of the random crops of training images, from their maps (B, 1, F, F); None for none."""
+        return None
+
+    def finished(self, images: Tensor, maps: Tensor | None, mean: Sequence[float], seeds: Seeds) -> Tensor:
+        """The training images (B, 3, T, T) uint8 after augmentation.
+
+        Args:
+            images: (B, 3, T, T) uint8 RGB, augmented.
+            maps: (B, 1, T, T) float32, augmented alike; None if training reads none.
+            mean: as of `changed`.
+            seeds: of each image.
+        """
+        return images
+
+    def mixed(self, images: Tensor, maps: Tensor | None, seeds: Seeds) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Training images that are mixed with others of their batch; None if none are.
+
+        Args:
+            images: as of `finished`.
+            maps: as of `finished`.
+            seeds: as of `finished`.
+
+        Returns:
+            Images (B, 3, T, T) uint8, indices of the partners int64 (B,), and the share of the own label of each image
+            float32 (B,) in [0, 1].
+        """
+        return None
+
+
+def random_numbers(seed: Sequence[int], purpose: int) -> np.random.Generator:
+    """A generator that depends on the numbers of an image, or of several, and on the purpose alone."""
+    import numpy as np
+
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([*map(int, seed), purpose])))
 
 
 def _text(value: object) -> str:

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING
 
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.settings import setting
-from saliency_pipeline.uses.use import Seeds, Use
+from saliency_pipeline.uses.places import marks_place
+from saliency_pipeline.uses.use import SHOWN_WHOLE, Seeds, Use, random_numbers
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
+
+    Floats = npt.NDArray[np.float64]
 
 CELLS = 56
 """Maps are searched on a grid of at most this many cells per side."""
-
-_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,16 @@ class Zoom(Use):
     The region is the smallest square that holds a share of the map's mass, or the square around the cells of at least
     `threshold` times its maximum; `margin` times its side is added on each side. It lies within the frame. A constant
     map marks no place: the region is the whole frame.
+
+    In training the region is augmented like a whole frame: a random crop lies within it. For exported networks the crop
+    is part of pre-processing.
     """
 
     name = "zoom"
     formula = "the smallest square with `mass` of the map's sum, or around map >= threshold * max, and a margin"
     paper = "arXiv:1901.09891"
     at_test = True
+    maps_in_batches = False
 
     mass: float = setting(0.9, "Share of the map's sum that the square holds.", range=(0.01, 1.0))
     threshold: float | None = setting(
@@ -52,81 +59,69 @@ class Zoom(Use):
 
     def regions(self, maps: Tensor, seeds: Seeds | None) -> Tensor:
         import torch
-        from torch.nn.functional import adaptive_avg_pool2d
+        from torch.nn.functional import avg_pool2d
 
         side = maps.shape[-1]
-        cells = adaptive_avg_pool2d(maps, min(side, CELLS))[:, 0].double()
-        flat = cells.flatten(1)
-        constant = flat.amax(1) - flat.amin(1) <= _ROUNDING * flat.abs().amax(1)
-        squares = _holding(cells, self.mass) if self.threshold is None else _around(cells, self.threshold)
-        regions = self._enlarged(squares, side)
-        whole = torch.tensor([0, 0, side, side])
-        if self.views == 2 and seeds is not None:
-            constant = constant | torch.tensor([_shown_whole(seed) for seed in seeds])
-        return torch.where(constant[:, None], whole, regions)
+        cell = -(-side // CELLS)
+        cells = avg_pool2d(maps, cell, ceil_mode=True)[:, 0].double().clamp_min(0).numpy()
+        regions = torch.tensor([0, 0, side, side]).repeat(len(maps), 1)
+        for i in marks_place(maps).nonzero().flatten().tolist():
+            if self.views == 1 or seeds is None or random_numbers(seeds[i], SHOWN_WHOLE).random() < 0.5:
+                if self.threshold is None:
+                    square = _holding(cells[i], self.mass, side / cell)
+                else:
+                    square = _around(cells[i], self.threshold)
+                regions[i] = torch.tensor(self._enlarged(*square, cell, side))
+        return regions
 
-    def _enlarged(self, squares: Tensor, side: int) -> Tensor:
-        """Regions (B, 4) in pixels from squares (B, 3) of center down, center right and side in [0, 1]."""
-        import torch
-
-        sides = ((1 + 2 * self.margin) * squares[:, 2]).clamp(self.smallest, 1.0)
-        pixels = (sides * side).round().clamp(1, side).long()
-        corner = (squares[:, :2] * side - pixels[:, None] / 2).round().long()
-        corner = torch.minimum(corner.clamp_min(0), side - pixels[:, None])
-        return torch.cat([corner, pixels[:, None], pixels[:, None]], 1)
+    def _enlarged(self, down: float, right: float, cells: int, cell: int, side: int) -> tuple[int, int, int, int]:
+        """The region in pixels around a square of cells, with its center down and right, within the frame."""
+        wanted = (1 + 2 * self.margin) * cells * cell
+        pixels = max(1, round(min(max(wanted, self.smallest * side), side)))
+        top, left = (min(max(round(center * cell - pixels / 2), 0), side - pixels) for center in (down, right))
+        return top, left, pixels, pixels
 
 
-def _holding(cells: Tensor, mass: float) -> Tensor:
-    """The smallest square of cells of each map (B, n, n) with a share of its sum: center and side (B, 3) in [0, 1].
+def _holding(cells: Floats, mass: float, side: float) -> tuple[float, float, int]:
+    """The smallest square of cells (n, n) that holds a share of their sum: its center down and right, and its side.
 
-    Of several that of the largest sum, then the first in reading order. The largest sum grows with the side, so the
-    side is found by bisection.
+    Of several that of the largest sum, then the one nearest to the center of mass: what is longer than wide is in the
+    middle. The largest sum grows with the side of the square, so the side is found by bisection. `side` is that of the
+    frame in cells: the last row and column may be parts of cells.
+
+    Returns:
+        All in cells.
     """
-    import torch
-    from torch.nn.functional import pad
-
-    count, n = len(cells), cells.shape[1]
-    cells = cells.clamp_min(0)
-    sums = pad(cells, (1, 0, 1, 0)).cumsum(1).cumsum(2)
-    wanted = mass * sums[:, -1, -1] * (1 - 1e-9)
-    best = torch.zeros(count, 3, dtype=torch.float64)
-    for i in range(count):
-        low, high = 1, n
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (low, middle) if bool(_squares(sums[i], middle).max() >= wanted[i]) else (middle + 1, high)
-        place = int(_squares(sums[i], low).flatten().argmax())
-        top, left = divmod(place, n - low + 1)
-        best[i] = torch.tensor([top + low / 2, left + low / 2, low])
-    return best / n
-
-
-def _squares(sums: Tensor, side: int) -> Tensor:
-    """Sums of all squares of `side` cells, from the two-dimensional cumulative sum (n + 1, n + 1)."""
-    return sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
-
-
-def _around(cells: Tensor, threshold: float) -> Tensor:
-    """The square around the cells of each map (B, n, n) of at least a share of its maximum; see `_holding`."""
-    import torch
-
-    n = cells.shape[1]
-    marked = cells >= threshold * cells.amax((1, 2), keepdim=True)
-    places = torch.arange(n)
-    ends = []
-    for axis in (2, 1):
-        lines = marked.any(axis)
-        first = torch.where(lines, places, n).amin(1)
-        last = torch.where(lines, places, -1).amax(1) + 1
-        ends.append((first, last))
-    (top, bottom), (left, right) = ends
-    side = torch.maximum(bottom - top, right - left)
-    return torch.stack([(top + bottom) / 2, (left + right) / 2, side], 1).double() / n
-
-
-def _shown_whole(seed: object) -> bool:
-    """One half of the images, by their own numbers."""
     import numpy as np
 
-    state = np.random.SeedSequence([*map(int, seed), 1])  # type: ignore[call-overload]
-    return bool(state.generate_state(1)[0] & 1)
+    n = len(cells)
+    covered = np.minimum(side - np.arange(n), 1)
+    masses = cells * covered * covered[:, None]
+    sums = np.zeros((n + 1, n + 1))
+    sums[1:, 1:] = masses.cumsum(0).cumsum(1)
+    wanted = mass * sums[-1, -1] * (1 - 1e-9)
+    low, high = 1, n
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _squares(sums, middle).max() >= wanted else (middle + 1, high)
+    squares = _squares(sums, low)
+    centers = np.argwhere(squares >= squares.max() * (1 - 1e-9)) + low / 2
+    middles = np.arange(n) + 0.5
+    mean = np.array([masses.sum(1) @ middles, masses.sum(0) @ middles]) / sums[-1, -1]
+    down, right = centers[((centers - mean) ** 2).sum(1).argmin()].tolist()
+    return down, right, low
+
+
+def _squares(sums: Floats, side: int) -> Floats:
+    """Sums of all squares of `side` cells, from the two-dimensional cumulative sum (n + 1, n + 1)."""
+    squares: Floats = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+    return squares
+
+
+def _around(cells: Floats, threshold: float) -> tuple[float, float, int]:
+    """The square around the cells (n, n) of at least a share of their maximum; see `_holding`."""
+    import numpy as np
+
+    down, right = np.nonzero(cells >= threshold * cells.max())
+    top, bottom, left, end = int(down.min()), int(down.max()) + 1, int(right.min()), int(right.max()) + 1
+    return (top + bottom) / 2, (left + end) / 2, max(bottom - top, end - left)

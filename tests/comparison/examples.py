@@ -9,7 +9,8 @@ import numpy as np
 from saliency_pipeline.comparison.analysis import Context, analyze
 from saliency_pipeline.comparison.arms import CANDIDATE, CONTROL, REFERENCE, Arm
 from saliency_pipeline.comparison.config import ComparisonConfig, Execution
-from saliency_pipeline.comparison.results import ClassMaps, Duplicates, Start, Tuning
+from saliency_pipeline.comparison.map_results import ClassMaps
+from saliency_pipeline.comparison.results import Duplicates, Start, Tuning
 from saliency_pipeline.comparison.rules import FINAL, Primary, Rules
 from saliency_pipeline.comparison.runs import Predictions, Run
 from saliency_pipeline.serialization import from_json, to_json
@@ -27,6 +28,12 @@ _CANDIDATES: dict[str, dict[str, Any]] = {
     "input": {"arch": "modulated", "init": "half", "fusion": "input"},
     "full": {"arch": "modulated", "init": "full", "start": "runs/source"},
     "learned": {"arch": "learned"},
+    "zoom": {"arch": "baseline", "init": "half", "use": "zoom"},
+    "mask": {"arch": "baseline", "init": "half", "use": "mask"},
+}
+_OTHER_MAPS: dict[str, dict[str, Any]] = {
+    "oracle": {"maps": "oracle"},
+    "self": {"maps": "self", "from_baseline": "runs/baseline"},
 }
 _REFERENCES: dict[str, dict[str, Any]] = {
     "baseline": {"arch": "baseline"},
@@ -35,7 +42,7 @@ _REFERENCES: dict[str, dict[str, Any]] = {
 
 
 def arms(names: Sequence[str] = DEFAULT) -> tuple[Arm, ...]:
-    """Arms by their names; `<candidate>-<control>` is a control of that candidate."""
+    """Arms by their names; `<candidate>-<control>` is a control of that candidate, `oracle-<candidate>` another one."""
     return tuple(_arm(name, names) for name in names or DEFAULT)
 
 
@@ -45,6 +52,8 @@ def _arm(name: str, names: Sequence[str]) -> Arm:
     if name in _CANDIDATES:
         return Arm(name, _CANDIDATES[name], CANDIDATE, "", f"baseline-{name}" if f"baseline-{name}" in names else "")
     of, _, control = name.partition("-")
+    if of in _OTHER_MAPS:
+        return Arm(name, {**_CANDIDATES[control], **_OTHER_MAPS[of]}, CANDIDATE)
     return Arm(name, {**_CANDIDATES[of], "maps": control}, CONTROL, of)
 
 

@@ -15,6 +15,7 @@ from saliency_pipeline.comparison.arms import (
     reads_maps,
     with_candidates,
 )
+from saliency_pipeline.comparison.use_arms import listed_uses, same_use
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.training.config import TrainConfig
 
@@ -47,10 +48,11 @@ def test_every_built_in_arm_is_a_configuration(name: str) -> None:
     config = arms[1].config(TrainConfig(epochs=3))
     assert config.epochs == 3
     assert all(getattr(config, option) == value for option, value in BUILT_IN[name].items())
-    assert (arms[1].kind, reads_maps(arms[1])) == ("candidate", name != "learned")
+    assert (arms[1].kind, reads_maps(arms[1])) == ("candidate", config.reads_maps)
+    assert config.reads_maps == (name != "learned")
 
 
-@pytest.mark.parametrize("candidate", ["half", "neutral", "input", "full"])
+@pytest.mark.parametrize("candidate", ["half", "neutral", "input", "full", "zoom", "mask"])
 @pytest.mark.parametrize("control", CONTROLS)
 def test_a_control_differs_from_its_candidate_in_maps_alone(candidate: str, control: str) -> None:
     start = "run" if candidate == "full" else None
@@ -130,6 +132,50 @@ def test_a_control_without_its_candidate_finds_it_by_its_options() -> None:
         with_candidates((*arms, Arm("c", {"fusion": "concat", "maps": "uniform"}, "control")))
 
 
+def test_uses_are_arms_with_controls_of_their_own() -> None:
+    arms = {arm.name: arm for arm in choose_arms([], uses=["zoom:margin=0.3", "modulate"])}
+    controls = [f"{use}-{control}" for use in ("zoom", "modulate") for control in DEFAULT_CONTROLS]
+    assert list(arms) == ["baseline", "zoom", "modulate", *controls]
+    config = arms["zoom"].config(TrainConfig())
+    assert config.map_use is not None
+    assert (config.arch, config.init, config.map_use.margin) == ("baseline", "half", 0.3)  # type: ignore[attr-defined]
+    assert arms["zoom"].options["use"] == config.use
+    assert arms["modulate"].options == BUILT_IN["half"]
+    assert [arm.of for arm in arms.values() if arm.kind == "control"] == ["zoom", "zoom", "modulate", "modulate"]
+    assert arms["zoom-center-prior"].config(TrainConfig()).maps == "center-prior"
+    assert names(choose_arms(["half"], uses=["zoom"], controls=()))[:3] == ["baseline", "half", "zoom"]
+    assert names(choose_arms(["baseline", "wide=zoom:margin=0.3", "zoom"], controls=())) == ["baseline", "wide", "zoom"]
+
+
+def test_oracle_and_self_arms_are_candidates_that_differ_in_maps_alone() -> None:
+    arms = choose_arms(["given=zoom"], uses=["zoom:mass=0.8", "half"], oracle=True, self_maps=True)
+    by_name = {arm.name: arm for arm in arms}
+    added = [f"{maps}-{use}" for maps in ("oracle", "self") for use in ("given", "zoom", "half")]
+    assert names(arms)[:10] == ["baseline", "given", "zoom", "half", *added]
+    for name in added:
+        maps, _, use = name.partition("-")
+        assert by_name[name].kind == "candidate"
+        assert by_name[name].options == {**by_name[use].options, "maps": maps}
+        assert same_use(by_name[name].options, by_name[use].options)
+    assert not same_use(by_name["given"].options, by_name["zoom"].options)
+    # controls of what reads the maps of a method, but not of the true boxes
+    assert {arm.of for arm in arms if arm.kind == "control"} == {"given", "zoom", "half"}
+    assert by_name["oracle-zoom"].config(TrainConfig()).maps == "oracle"
+    assert choose_arms(["baseline", "oracle-zoom"])[1].options == {**BUILT_IN["zoom"], "maps": "oracle"}
+
+
+def test_arms_that_differ_in_their_method_share_an_oracle(tmp_path: Path) -> None:
+    text = "[arm.masks]\nuse = 'zoom'\nmethod = 'given'\n[arm.truth]\nuse = 'mask'\nmaps = 'oracle'\n"
+    arms = choose_arms([], file(tmp_path, text), uses=["zoom", "mask"], oracle=True, controls=())
+    assert names(arms) == ["baseline", "zoom", "mask", "masks", "truth", "oracle-zoom"]
+    assert arms[3].options == {"arch": "baseline", "use": BUILT_IN["zoom"]["use"], "method": "given"}
+
+
+def test_parameters_of_listed_uses_may_have_commas() -> None:
+    assert listed_uses("zoom:mass=0.8,margin=0.3,mask") == ("zoom:mass=0.8,margin=0.3", "mask")
+    assert listed_uses("cut=zoom:views=2,mask:floor=0") == ("cut=zoom:views=2", "mask:floor=0")
+
+
 FILE = "[arm.baseline]\narch = 'baseline'\n[arm.late]\nlike = 'half'\nfuse-at = 'layer2'\n"
 
 
@@ -175,6 +221,13 @@ FILE = "[arm.baseline]\narch = 'baseline'\n[arm.late]\nlike = 'half'\nfuse-at = 
         ([], "[arm.x]\nseed = 1", "seed is the same for all arms; leave it out"),
         ([], "[arm.x]\ngroup-by = 'level:1'", "group-by is the same for all arms; leave it out"),
         ([], "[arm.x]\nmaps = 5", "maps = 5; use one of own, mismatched"),
+        (["baseline", "zoom:width=3"], None, "--use zoom:width=3"),
+        (["baseline", "oracle-baseline"], None, "no arm 'oracle-baseline'; there are baseline"),
+        (["baseline", "oracle-self-zoom"], None, "no arm 'oracle-self-zoom'"),
+        ([], "[arm.x]\nuse = 3", "arm x: use = 3; use one of modulate"),
+        ([], "[arm.x]\nuse = 'zum'", "arm x: --use zum: unknown; choose from modulate"),
+        ([], "[arm.x]\nuse = 'zoom'\narch = 'learned'", "use zoom trains arch = 'baseline'; leave arch out"),
+        ([], "[arm.x]\nkind = 'control'\nmaps = 'oracle'", "a control needs other maps"),
     ],
 )
 def test_what_is_no_arm_is_refused(tmp_path: Path, listed: list[str], text: str | None, message: str) -> None:
@@ -190,6 +243,13 @@ def test_what_is_no_arm_is_refused(tmp_path: Path, listed: list[str], text: str 
 def test_controls_that_cannot_be_are_refused(controls: list[str], message: str) -> None:
     with pytest.raises(SalpipeError, match=message):
         choose_arms(["baseline", "learned"], controls=controls)
+
+
+def test_other_maps_take_a_candidate_that_reads_maps() -> None:
+    with pytest.raises(SalpipeError, match="--oracle: no candidate reads maps; add --uses zoom"):
+        choose_arms(["baseline", "learned"], oracle=True)
+    with pytest.raises(SalpipeError, match="zoom is named twice; rename one of them"):
+        choose_arms(["zoom"], uses=["zoom:margin=0.3"])
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,25 @@ def test_an_accepted_leak_is_in_every_run_and_in_the_results(label_maps: Path, t
     assert again.results.leaks == (sentence.replace("(2 of 4 runs: half)", "(scratch)"),)
 
 
+def test_an_oracle_without_boxes_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    shards = labeled(tmp_path / "target", IMAGES)
+    arms = choose_arms(["baseline", "zoom"], oracle=True)
+    message = (
+        r"^arm oracle-zoom: .*target holds no boxes of objects and no masks; generate the shards with --boxes or "
+        r"--maps-from, or leave --oracle out$"
+    )
+    refused(shards, tmp_path / "a", message, arms=arms)
+    # the same without it is planned, with a measured step of every arm
+    arms = tuple(
+        dataclasses.replace(arm, options={**arm.options, "init": "scratch"})
+        for arm in choose_arms([], uses=["zoom", "mask"])
+    )
+    plan, tasks, estimated = plan_only(shards, tmp_path / "b", arms, QUICK, **settings(folds=2, repeats=1, jobs=1))
+    assert set(estimated.seconds_per_step) == {arm.name for arm in arms}
+    assert len(tasks) == 2 * len(plan.arms)
+    assert {task.config.use is None for task in tasks if task.arm != "baseline"} == {False}
+
+
 def test_flags_are_read_once_for_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = leaky(tmp_path / "shards", seen=range(IMAGES), model="runs/source", weights="trained", **{ENTRY: IMAGES})
     reads: list[str] = []

@@ -324,8 +324,8 @@ def command(shards: Path, run: Path, *options: str) -> list[str]:
     return ["train", str(shards), "-o", str(run), *quick, "--precision", "fp32", "--device", "cpu", *options]
 
 
-def killed_again_and_again(shards: str, run: str, moments: str) -> None:
-    arguments = command(Path(shards), Path(run), "--save-every", "0")
+def killed_again_and_again(shards: str, run: str, moments: str, *options: str) -> None:
+    arguments = command(Path(shards), Path(run), "--save-every", "0", *options)
     kill_again_and_again(
         lambda: salpipe.main(arguments, "salpipe", standalone_mode=False), run, json.loads(moments), lambda: None
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torchvision.transforms.v2 import functional
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.training.config import AUGMENTATIONS
+from saliency_pipeline.uses.use import Limits
 
 # attempts at a crop that lies inside the frame, as in torchvision
 _TRIES = 10
@@ -41,6 +43,7 @@ def augment(
     *,
     size: int | None = None,
     regions: Tensor | None = None,
+    limits: Limits | None = None,
     scale: tuple[float, float] = (0.5, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     strength: float = 0.3,
@@ -63,7 +66,8 @@ def augment(
         size: side T of the results in pixels; None for S.
         regions: (B, 4) int64, top, left, height and width of the part of each pair that replaces the whole frame; it is
             cut and resized in one step with the crop.
-        scale: bounds of the crop's share of the frame's area, in (0, 1].
+        limits: which crops are allowed, within the whole frame; a pair of which no sampled crop is allowed stays whole.
+        scale: bounds of the crop's share of the frame's area, in (0, 1]; those of `limits` replace them.
         ratio: bounds of the crop's width over its height.
         strength: each color factor lies in [1 - strength, 1 + strength].
 
@@ -77,6 +81,8 @@ def augment(
         raise SalpipeError(f"augmentation '{unknown[0]}' is unknown; use some of {', '.join(AUGMENTATIONS)}")
     count, _, height, width = images.shape
     side = size or height
+    if limits is not None:
+        scale = limits.smallest, 1.0
     if not names and regions is None and side == height:
         return images, maps
     frames = torch.empty(count, side, side, 3, dtype=torch.uint8)
@@ -84,7 +90,8 @@ def augment(
     pair = torch.empty(3 if maps is None else 4, height, width)
     for i in range(count):
         top, left, tall, wide = (0, 0, height, width) if regions is None else regions[i].tolist()
-        choices = _choose(seeds[i], tall, wide, scale, ratio, strength)
+        allowed = None if limits is None else partial(limits.allowed, i)
+        choices = _choose(seeds[i], tall, wide, scale, ratio, strength, allowed)
         if "crop" in names:
             down, right, tall, wide = choices.crop
             top, left = top + down, left + right
@@ -117,6 +124,7 @@ def _choose(
     scale: tuple[float, float],
     ratio: tuple[float, float],
     strength: float,
+    allowed: Callable[[tuple[int, int, int, int]], bool] | None,
 ) -> _Choices:
     """All choices for a pair, so that one augmentation more does not change the others."""
     random = np.random.Generator(np.random.Philox(np.random.SeedSequence([int(number) for number in seed])))
@@ -128,7 +136,9 @@ def _choose(
         proportion = math.exp(math.log(ratio[0]) + shape * math.log(ratio[1] / ratio[0]))
         tall, wide = round(math.sqrt(pixels / proportion)), round(math.sqrt(pixels * proportion))
         if 0 < tall <= height and 0 < wide <= width:
-            crop = int(down * (height - tall + 1)), int(right * (width - wide + 1)), tall, wide
-            break
+            place = int(down * (height - tall + 1)), int(right * (width - wide + 1)), tall, wide
+            if allowed is None or allowed(place):
+                crop = place
+                break
     brightness, contrast, saturation = (1 + strength * (2 * number - 1) for number in color)
     return _Choices(crop, flip < 0.5, (brightness, contrast, saturation))

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,11 +20,13 @@ from torch.utils.data import Dataset, get_worker_info
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.shards.methods import stored_method
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.training.config import CENTER_PRIOR, MISMATCHED, OWN, SAME_CLASS, SHUFFLED, UNIFORM
+from saliency_pipeline.training.config import CENTER_PRIOR, MISMATCHED, ORACLE, OWN, SAME_CLASS, SHUFFLED, UNIFORM
 from saliency_pipeline.training.data.augment import augment
 from saliency_pipeline.training.data.controls import center_prior, partners, partners_of_class, shuffle_cells
 from saliency_pipeline.training.data.maps import normalize, upsample
-from saliency_pipeline.uses.use import Use
+from saliency_pipeline.training.data.mixed import Mixed
+from saliency_pipeline.training.data.sources import MapSource
+from saliency_pipeline.uses.use import Limits, Seeds, Use
 from saliency_pipeline.workers import usable_cores
 
 Item = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32] | None, int]
@@ -38,7 +40,7 @@ class PairRows:
     Attributes:
         positions: positions in the folder, int64 (B,).
         images: uint8 (B, S, S, 3) RGB.
-        maps: float32 (B, h, w) raw maps at native resolution, any range; None without a method.
+        maps: float32 (B, h, w) raw maps at native resolution, any range; None without maps.
         labels: int64 (B,), index into the classes, -1 unlabeled.
     """
 
@@ -53,16 +55,24 @@ class Batch:
     """A transformed batch.
 
     Attributes:
-        images: uint8 (B, 3, S, S) RGB in channels_last strides.
-        maps: float32 (B, 1, S, S), normalized; None without a method.
+        images: uint8 (V * B, 3, S, S) RGB in channels_last strides: all first views, then all second ones.
+        maps: float32 (B, 1, S, S), normalized; None without maps, or where a use has applied them.
         labels: int64 (B,), index into the classes, -1 unlabeled.
         positions: positions in the folder, int64 (B,).
+        mixed: what the images are mixed with; None if none is.
+        views: number V of views of each image.
     """
 
     images: Tensor
     maps: Tensor | None
     labels: Tensor
     positions: npt.NDArray[np.int64]
+    mixed: Mixed | None = None
+    views: int = 1
+
+    def average(self, logits: Tensor) -> Tensor:
+        """Mean over the views of each image: (V * B, C) to (B, C)."""
+        return logits if self.views == 1 else logits.view(self.views, -1, logits.shape[1]).mean(0)
 
 
 class PairDataset(Dataset[Item]):
@@ -74,10 +84,12 @@ class PairDataset(Dataset[Item]):
     Args:
         folder: the shards.
         rows: (N,) positions in the folder, in any order; they may repeat.
-        method: saliency method of the maps, by any spelling of its name, see `stored_method`; None for no maps.
+        method: saliency method of the maps, by any spelling of its name, see `stored_method`; None for no maps, or
+            those of `source`.
         target: index of the map, for methods that store several per image.
         maps: `own`, or a control, see `training.data.controls`, in the shape of the method's maps.
         seed: random seed of the control.
+        source: maps from elsewhere instead of those of a method; prepared before they are read.
 
     Raises:
         SalpipeError: the folder has no such method, target or position.
@@ -97,6 +109,7 @@ class PairDataset(Dataset[Item]):
         target: int = 0,
         maps: str = OWN,
         seed: int = 0,
+        source: MapSource | None = None,
     ) -> None:
         if method is not None:
             method = stored_method(folder, method)
@@ -112,7 +125,7 @@ class PairDataset(Dataset[Item]):
                 f"{folder.path} holds {len(folder)} images, not those from {positions.min()} to {positions.max()}"
             )
         self.folder, self.rows, self.method, self.target = folder, positions, method, target
-        self.maps, self.seed = maps, seed
+        self.maps, self.seed, self.source = maps, seed, source
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -143,6 +156,15 @@ class PairDataset(Dataset[Item]):
         assert self.method is not None
         return self.folder.scales_at(self.map_rows, self.method, self.target)
 
+    @property
+    def unmarked(self) -> int:
+        """Number of images whose map is 0 everywhere and marks no place; 0 without maps and for maps that are made."""
+        if self.source is not None:
+            return int((~self.source.marked(self.rows)).sum())
+        if self.method is None or self.maps in (UNIFORM, CENTER_PRIOR):
+            return 0
+        return int((self.scales == 0).sum())
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in ("labels", "map_rows", "scales")}
 
@@ -161,19 +183,22 @@ class PairDataset(Dataset[Item]):
         positions: npt.NDArray[np.int64] = self.rows[indices]
         # worker processes decode beside one another already
         images = self.folder.images_at(positions, 1 if get_worker_info() else usable_cores())
-        maps = None if self.method is None else self._maps(self.method, indices)
-        return PairRows(positions, images, maps, self.labels[indices])
+        return PairRows(positions, images, self._maps(indices), self.labels[indices])
 
-    def _maps(self, method: str, indices: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
-        """The maps at some indices, or the maps of the control: float32 (B, h, w)."""
-        shape = self.folder.header.maps[method]
+    def _maps(self, indices: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32] | None:
+        """The maps at some indices, or the maps of the control: float32 (B, h, w); None without maps."""
+        if self.source is not None:
+            return self.source.at(self.rows[indices])
+        if self.method is None:
+            return None
+        shape = self.folder.header.maps[self.method]
         maps = np.ones((len(indices), shape.height, shape.width), np.float32)
         if self.maps == UNIFORM:
             return maps
         if self.maps == CENTER_PRIOR:
             maps[:] = center_prior(shape.height, shape.width)
             return maps
-        stored = self.folder.stored_maps_at(self.map_rows[indices], method, self.target)
+        stored = self.folder.stored_maps_at(self.map_rows[indices], self.method, self.target)
         np.multiply(stored, self.scales[indices, None, None], out=maps)
         return shuffle_cells(maps, self.rows[indices], self.seed) if self.maps == SHUFFLED else maps
 
@@ -255,24 +280,51 @@ class Prefetcher:
         images = torch.from_numpy(rows.images).permute(0, 3, 1, 2)
         maps = None
         if rows.maps is not None:
-            # normalized, a uniform map would be 0 like every constant map
-            how = "none" if self.dataset.maps == UNIFORM else self.transform.normalize
+            # in [0, 1] already; normalized, a map that is 1 everywhere would be 0 like every constant map
+            how = "none" if self.dataset.maps in (UNIFORM, ORACLE) else self.transform.normalize
             maps = normalize(upsample(torch.from_numpy(rows.maps), images.shape[-1]), how, self.transform.signed)
-        images, maps = self._transformed(images, maps, rows.positions.tolist(), epoch)
-        return Batch(images, maps, torch.from_numpy(rows.labels), rows.positions)
+        stored, own, seeds = Batch(images, maps, torch.from_numpy(rows.labels), rows.positions), self.transform, None
+        if own.augment or own.training:
+            seeds = [(own.seed, epoch, position) for position in rows.positions.tolist()]
+        if own.use is not None:
+            return self._used(stored, own.use, seeds)
+        images, maps = self._framed(images, maps, seeds)
+        return replace(stored, images=images, maps=maps)
 
-    def _transformed(
-        self, images: Tensor, maps: Tensor | None, positions: list[int], epoch: int
+    def _used(self, stored: Batch, use: Use, seeds: Seeds | None) -> Batch:
+        """A batch as the network gets it, from one as stored, with a use of its maps."""
+        own, images, maps = self.transform, stored.images, stored.maps
+        regions, limits, mixed, views = None, None, None, 1
+        if maps is not None:
+            images, regions = use.changed(images, maps, own.mean), use.regions(maps, seeds)
+            limits = use.limits(maps) if own.training else None
+            views = 1 if own.training else use.views
+        images, maps = self._framed(images, maps, seeds, regions, limits)
+        if own.training and seeds is not None:
+            images = use.finished(images, maps, own.mean, seeds)
+            if (mixture := use.mixed(images, maps, seeds)) is not None:
+                images, partners, share = mixture
+                mixed = Mixed(stored.labels[partners], share)
+        if views == 2:
+            whole, _ = self._framed(stored.images, None, seeds)
+            images = torch.cat([images, whole]).contiguous(memory_format=torch.channels_last)
+        return Batch(images, maps if use.maps_in_batches else None, stored.labels, stored.positions, mixed, views)
+
+    def _framed(
+        self,
+        images: Tensor,
+        maps: Tensor | None,
+        seeds: Seeds | None,
+        regions: Tensor | None = None,
+        limits: Limits | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Pairs as the network gets them."""
-        own, regions = self.transform, None
-        seeds = [(own.seed, epoch, position) for position in positions] if own.augment or own.training else None
-        if own.use is not None and maps is not None:
-            images, regions = own.use.changed(images, maps, own.mean), own.use.regions(maps, seeds)
-        size = own.size or images.shape[-1]
-        if not own.augment and regions is None and size == images.shape[-1]:
+        """Pairs augmented, and in the size of the network's frames."""
+        own, side = self.transform, images.shape[-1]
+        if not own.augment and regions is None and own.size in (None, side):
             return images, maps
-        return augment(images, maps, own.augment, seeds or [()] * len(images), size=size, regions=regions)
+        return augment(
+            images, maps, own.augment, seeds or [()] * len(images), size=own.size, regions=regions, limits=limits
+        )
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
