@@ -26,11 +26,12 @@ demo: $(VENV)/.with-openvino+demo  ## Grad-CAM on photographs of scikit-image, t
 	$(BIN)/salpipe train demo/scene-shards -o demo/modulated --arch modulated $(DEMO_TRAINING)
 	$(BIN)/salpipe evaluate demo/modulated demo/scene-shards
 	$(BIN)/salpipe compare demo/scene-shards -o demo/comparison --uses zoom --oracle --control mismatched \
-		--folds 6 --repeats 1 --assess-images 50 $(DEMO_TRAINING)
+		--folds 6 --repeats 1 --per-class 8 --assess-images 50 $(DEMO_COMPARISON)
 	@echo "Maps: $(CURDIR)/demo/gallery/gallery.html"
 	@echo "Comparison: $(CURDIR)/demo/comparison/report.html"
 	@echo "Learning curves: $(CURDIR)/demo/baseline/curves.png and $(CURDIR)/demo/modulated/curves.png"
-DEMO_TRAINING := --size 64 --epochs 4 --batch-size 8 --optimizer adamw --lr 0.001 --schedule cosine
+DEMO_TRAINING := --size 64 --epochs 5 --lr 0.01 --schedule cosine
+DEMO_COMPARISON := --size 64 --epochs 4 --lr 0.01 --schedule cosine --optimizer adamw --batch-size 8 --freeze features
 
 # One thread per process. The quick tests of a file, and those of some folders (see tests/conftest.py), run in one
 # process, since they share networks and trained runs.

@@ -9,7 +9,7 @@ from PIL import Image
 from skimage import data
 
 SIDE, OBJECT = 192, 64
-TRAIN, VALIDATION = 8, 4
+TRAIN, VALIDATION = 16, 8
 
 
 def write_scenes(folder: Path) -> None:
