@@ -16,21 +16,22 @@ help:  ## list the targets
 		printf '%-12s %s\n' "$$name" "$$what"; done
 
 demo: $(VENV)/.with-openvino+demo  ## Grad-CAM on photographs of scikit-image, two short trainings, a comparison; pages to look at
-	$(BIN)/python docs/demo_photos.py demo/photos demo/tiles
+	$(BIN)/python docs/demo_photos.py demo/photos
+	$(BIN)/python docs/demo_scenes.py demo/scenes
 	$(BIN)/salpipe generate demo/photos -o demo/shards
 	$(BIN)/salpipe show demo/shards -o demo/gallery
 	@echo "Open $(CURDIR)/demo/gallery/gallery.html in a browser: the saliency maps. The next steps train on such maps."
-	$(BIN)/salpipe generate demo/tiles -o demo/tile-shards --size 96 --classes '[a-g]*'
-	$(BIN)/salpipe train demo/tile-shards -o demo/baseline --arch baseline $(DEMO_TRAINING)
-	$(BIN)/salpipe train demo/tile-shards -o demo/modulated --arch modulated $(DEMO_TRAINING)
-	$(BIN)/salpipe evaluate demo/modulated demo/tile-shards
-	$(BIN)/salpipe compare demo/tile-shards -o demo/comparison --arm baseline --arm half --arm mismatched \
-		--folds 3 --repeats 2 --per-class 5 $(DEMO_COMPARISON)
+	$(BIN)/salpipe generate demo/scenes -o demo/scene-shards --size 128 --boxes demo/scenes/boxes.csv
+	$(BIN)/salpipe train demo/scene-shards -o demo/baseline --arch baseline $(DEMO_TRAINING)
+	$(BIN)/salpipe train demo/scene-shards -o demo/modulated --arch modulated $(DEMO_TRAINING)
+	$(BIN)/salpipe evaluate demo/modulated demo/scene-shards
+	$(BIN)/salpipe compare demo/scene-shards -o demo/comparison --uses zoom --oracle --control mismatched \
+		--folds 6 --repeats 1 --per-class 8 --assess-images 50 $(DEMO_COMPARISON)
 	@echo "Maps: $(CURDIR)/demo/gallery/gallery.html"
 	@echo "Comparison: $(CURDIR)/demo/comparison/report.html"
 	@echo "Learning curves: $(CURDIR)/demo/baseline/curves.png and $(CURDIR)/demo/modulated/curves.png"
-DEMO_TRAINING := --epochs 5 --lr 0.01 --schedule cosine
-DEMO_COMPARISON := --epochs 3 --lr 0.01 --schedule cosine
+DEMO_TRAINING := --size 64 --epochs 5 --lr 0.01 --schedule cosine
+DEMO_COMPARISON := --size 64 --epochs 4 --lr 0.01 --schedule cosine --optimizer adamw --batch-size 8 --freeze features
 
 # One thread per process. The quick tests of a file, and those of some folders (see tests/conftest.py), run in one
 # process, since they share networks and trained runs.

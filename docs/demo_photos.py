@@ -1,4 +1,4 @@
-"""Write the images of `make demo`, from photographs that scikit-image ships: demo_photos.py PHOTOS TILES."""
+"""Write sample images, from photographs that scikit-image ships: demo_photos.py PHOTOS [TILES]."""
 
 import sys
 from pathlib import Path
@@ -70,4 +70,5 @@ def write(file: Path, pixels: np.ndarray) -> None:
 
 if __name__ == "__main__":
     write_photos(Path(sys.argv[1]))
-    write_tiles(Path(sys.argv[2]))
+    if len(sys.argv) > 2:
+        write_tiles(Path(sys.argv[2]))

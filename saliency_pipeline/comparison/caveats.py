@@ -8,6 +8,7 @@ from saliency_pipeline.comparison.arms import CANDIDATE
 from saliency_pipeline.comparison.looks import Looks, first_seed
 from saliency_pipeline.comparison.map_results import ClassMaps
 from saliency_pipeline.comparison.results import Duplicates, Results
+from saliency_pipeline.comparison.rules import AREA, SPEED
 from saliency_pipeline.comparison.runs import Run
 from saliency_pipeline.statistics.power import MINIMUM_PAIRS
 
@@ -23,6 +24,7 @@ def caveats(results: Results, runs: Sequence[Run], looks: Looks) -> list[str]:
         *_pairs(results, runs),
         *_looks(runs, looks),
         *_unequal(results, runs),
+        *_not_validated(results),
         *_duplicates(results.duplicates),
         *_maps(results.maps or ()),
         *_starts(results),
@@ -81,6 +83,20 @@ def _unequal(results: Results, runs: Sequence[Run]) -> list[str]:
         listed = " and ".join(sorted(precisions))
         sentences.append(f"runs in {listed} are compared: rounding is part of the differences")
     return sentences
+
+
+def _not_validated(results: Results) -> list[str]:
+    """One sentence on the measures that need epochs which were not validated."""
+    contrasts = [contrast for part in results.settings for contrast in part.contrasts if contrast.pairs]
+    missing = [name for name in (AREA, SPEED) if any(not contrast[name].differences for contrast in contrasts)]
+    if not missing:
+        return []
+    early = max(part.early_epochs for part in results.settings)
+    titles = {AREA: f"the area under the first {early} epochs", SPEED: "the time to 95 % of a run's own final accuracy"}
+    listed = " and ".join(titles[name] for name in missing)
+    return [
+        f"some epochs were not validated: {listed} and the epochs to a threshold are not available; use --validate all"
+    ]
 
 
 def _duplicates(duplicates: Duplicates | None) -> list[str]:

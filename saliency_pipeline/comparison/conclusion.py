@@ -55,6 +55,11 @@ def _headline(results: Results) -> tuple[str, str]:
     if contrast is None or contrast[primary.measure].verdict == WITHHELD:
         return WITHHELD, _withheld(results, place)
     result = contrast[primary.measure]
+    if contrast.pairs and not result.differences:
+        return WITHHELD, (
+            f"No verdict {place}: the {_title(part, primary.measure)} needs epochs that were not validated; use "
+            "--validate all, or the final accuracy as the primary question"
+        )
     if result.verdict is None:
         return WITHHELD, (
             f"No verdict {place}: the {_title(part, primary.measure)} has no test over images without folds; "

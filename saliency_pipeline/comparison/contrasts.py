@@ -22,13 +22,14 @@ from saliency_pipeline.comparison.results import (
     Threshold,
     ThresholdPairs,
 )
-from saliency_pipeline.comparison.rules import AREA, FINAL, SPEED, Rules
+from saliency_pipeline.comparison.rules import AREA, FINAL, MEASURES, SPEED, Rules
 from saliency_pipeline.comparison.runs import Run, shared_keys
 from saliency_pipeline.statistics.contrast import evaluate
 from saliency_pipeline.statistics.crossed import Crossed, crossed
 from saliency_pipeline.statistics.images import mcnemar, paired_bootstrap
 from saliency_pipeline.statistics.power import detectable, error_of_interval, pairs_needed
 from saliency_pipeline.statistics.speed import (
+    EARLY_EPOCHS,
     THRESHOLD_SHARE,
     area,
     carried,
@@ -58,6 +59,7 @@ class Conditions:
         threshold: accuracy whose first epoch is counted; None without runs of the reference.
         rope: half width of the region of practical equivalence of accuracies.
         own_split: true if all runs share one split.
+        measures: those of `MEASURES` whose epochs all runs have validated.
     """
 
     ratio: float
@@ -65,33 +67,51 @@ class Conditions:
     threshold: Threshold | None
     rope: float
     own_split: bool
+    measures: tuple[str, ...] = MEASURES
 
 
 def conditions(by_arm: Mapping[str, Sequence[Run]], reference: str, rules: Rules) -> Conditions:
     """The conditions of a data budget, from its finished runs by the name of their arm.
 
-    The median final accuracy of `reference` gives the descriptive threshold.
+    The median final accuracy of `reference` gives the descriptive threshold; there is none where some epochs were not
+    validated.
     """
     runs = [run for own in by_arm.values() for run in own]
     own_split = not rules.config.folds or (bool(runs) and all(run.config.fold is None for run in runs))
     pool, validation = ([run.images[part] for run in runs] for part in ("pool", "validation"))
+    epochs = max((len(run.curves["validation_top1"]) for run in runs), default=0)
+    measures = _measured([carried(run.curves["validation_top1"], epochs) for run in runs])
     chosen, threshold = rules.config.threshold, None
-    if chosen is not None:
+    if SPEED not in measures:
+        pass  # the first epoch above a threshold may be one that was not validated
+    elif chosen is not None:
         threshold = Threshold(chosen, fixed=True)
     elif by_arm[reference]:
         median = float(np.median([run.final for run in by_arm[reference]]))
         threshold = Threshold(THRESHOLD_SHARE * median, fixed=False)
     return Conditions(
         float(np.mean(validation) / np.mean(pool)) if runs and not own_split else 0.0,
-        max((len(run.curves["validation_top1"]) for run in runs), default=0),
+        epochs,
         threshold,
         rules.config.margin,
         own_split,
+        measures,
     )
 
 
-def score(run: Run, measure: str, where: Conditions) -> float:
-    """A measure of a run: a share for `final` and `area`; for `speed`, epochs to 95 % of its own final accuracy."""
+def _measured(curves: Sequence[Scores]) -> tuple[str, ...]:
+    """The measures that curves with NaN for epochs that were not validated define."""
+    needed = {FINAL: slice(-1, None), AREA: slice(EARLY_EPOCHS), SPEED: slice(None)}
+    return tuple(name for name in MEASURES if all(np.isfinite(curve[needed[name]]).all() for curve in curves))
+
+
+def score(run: Run, measure: str, where: Conditions) -> float | None:
+    """A measure of a run: a share for `final` and `area`; for `speed`, epochs to 95 % of its own final accuracy.
+
+    None if epochs that it needs were not validated.
+    """
+    if measure not in where.measures:
+        return None
     if measure == FINAL:
         return run.final
     curve = carried(run.curves["validation_top1"], where.epochs)
@@ -148,7 +168,9 @@ def power_of(result: MeasureResult, level: float, ratio: float) -> tuple[float, 
 
 
 def _measure(pairs: Sequence[PairOfRuns], measure: str, where: Conditions) -> MeasureResult:
-    """Differences of one measure, arm minus the arm it is compared with, and their statistics."""
+    """Differences of one measure, arm minus the arm it is compared with, and their statistics; none if not measured."""
+    if measure not in where.measures:
+        return MeasureResult((), ONE_EPOCH if measure == SPEED else where.rope)
     values = _differences(pairs, measure, where)
     result = MeasureResult(
         tuple(
@@ -179,7 +201,8 @@ def _differences(pairs: Sequence[PairOfRuns], measure: str, where: Conditions) -
     if measure == SPEED:
         first, second = ([pair[side].curves["validation_top1"] for pair in pairs] for side in (0, 1))
         return time_differences(first, second, where.epochs)
-    return np.array([score(b, measure, where) - score(a, measure, where) for a, b in pairs], np.float64)
+    scores = np.array([[score(run, measure, where) for run in pair] for pair in pairs], np.float64)
+    return np.asarray(scores[:, 1] - scores[:, 0], np.float64)
 
 
 def _crossed(pairs: Sequence[PairOfRuns]) -> Crossed | None:

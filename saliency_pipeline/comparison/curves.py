@@ -126,8 +126,10 @@ def overfit_gap(results: Results, setting: SettingResult) -> Figure | None:
     style_of = styles(results)
     for name in names:
         curves = setting.arms[name].curves
-        gap = np.array(curves.train_top1.mean) - np.array(curves.validation_top1.mean)
-        axes.plot(np.arange(1, len(gap) + 1), gap, **line(style_of[name], len(gap)))
+        train, validation = (np.array(band.mean, np.float64) for band in (curves.train_top1, curves.validation_top1))
+        gap = train - validation
+        x = np.flatnonzero(~np.isnan(gap))
+        axes.plot(x + 1, gap[x], **line(style_of[name], len(x)))
     axes.axhline(0, color=GRAY, linewidth=0.8, zorder=1)
     axes.yaxis.set_major_formatter(FuncFormatter(in_points))
     frame(axes, "training less validation top-1, points")
@@ -201,11 +203,11 @@ def _bands(results: Results, setting: SettingResult, epochs: int) -> Figure | No
     for name in names:
         arm = setting.arms[name]
         band = arm.curves.validation_top1
-        mean, low, high = (np.array(values[:epochs]) for values in (band.mean, band.low, band.high))
-        x = np.arange(1, len(mean) + 1)
+        mean, low, high = (np.array(values[:epochs], np.float64) for values in (band.mean, band.low, band.high))
+        x = np.flatnonzero(~np.isnan(mean))  # others were not validated
         if len(arm.runs) > 1:
-            axes.fill_between(x, low, high, color=style_of[name].color, alpha=0.13, linewidth=0)
-        axes.plot(x, mean, **line(style_of[name], len(mean)))
+            axes.fill_between(x + 1, low[x], high[x], color=style_of[name].color, alpha=0.13, linewidth=0)
+        axes.plot(x + 1, mean[x], **line(style_of[name], len(x)))
     low_end, high_end = axes.get_ylim()
     axes.set_ylim(max(0.0, low_end), min(1.02, high_end))
     axes.yaxis.set_major_formatter(FuncFormatter(in_percent))

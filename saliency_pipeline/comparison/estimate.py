@@ -20,6 +20,7 @@ from saliency_pipeline.training.config import SELF, TrainConfig
 from saliency_pipeline.training.data.order import epoch_batches, epoch_order
 from saliency_pipeline.training.precision import autocast, choose_precision
 from saliency_pipeline.training.setup import Setup, chosen_method, datasets, make_optimizer, network_spec, set_up
+from saliency_pipeline.training.validation import validated_epochs
 
 STEPS = 3
 BEGIN = 4.0
@@ -70,7 +71,8 @@ def estimate(plan: Plan, tasks: Sequence[Task], jobs: int) -> Estimate:
             seconds[task.purpose] += SELF_MAPS * inference * (train + validation)
         batches = -(-train // task.config.batch_size)
         steps += task.config.epochs * batches
-        seconds[task.purpose] += BEGIN + task.config.epochs * (batches * step + validation * inference)
+        validations = len(validated_epochs(task.config.validate, task.config.epochs))
+        seconds[task.purpose] += BEGIN + task.config.epochs * batches * step + validations * validation * inference
     parts = {purpose: Spent(count, seconds[purpose] / max(1, jobs)) for purpose, count in runs.items()}
     total = sum(part.seconds for part in parts.values())
     return Estimate(len(tasks), steps, total, {name: times[0] for name, times in measured.items()}, parts)

@@ -121,7 +121,7 @@ def run_task(task: Task, folder: str, threads: int) -> Outcome:
             if task.test:
                 make_subfolder(run / TEST)
                 evaluate(run, task.shards, "test", run / TEST, device=task.config.device)
-            return Outcome(task.folder, report.last.validation_top1)
+            return Outcome(task.folder, report.last.validation_top1 or 0.0)
         except SalpipeError as error:
             if isinstance(error, DivergedError) and task.purpose == TUNING:
                 mark_diverged(run, str(error))

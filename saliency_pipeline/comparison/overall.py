@@ -125,6 +125,8 @@ def estimate_of(contrast: ContrastResult, measure: str, *, own_split: bool) -> E
     measured = contrast[measure]
     interval = measured.crossed if own_split else measured.statistics
     if interval is None:
+        if contrast.pairs and not measured.differences:
+            return f"the {MEASURES[measure]} needs epochs that were not validated"
         if own_split:
             return f"on the shards' own split the {MEASURES[measure]} has no standard error that counts images"
         return "it has fewer than two pairs of runs"

@@ -16,13 +16,15 @@ from saliency_pipeline.comparison.pretraining import (
     started,
     with_pretrained,
 )
-from saliency_pipeline.comparison.rules import Primary, Rules, choose_primary
+from saliency_pipeline.comparison.rules import AREA, SPEED, Primary, Rules, choose_primary
 from saliency_pipeline.comparison.self_maps import baseline_arm, check_self_maps, reads_own_baseline, with_baseline
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.images.record import Split
 from saliency_pipeline.shards.methods import stored_method
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.statistics.speed import EARLY_EPOCHS
 from saliency_pipeline.training.config import SELF, TrainConfig
+from saliency_pipeline.training.validation import validated_epochs
 
 RUNS = "runs"
 TRAINING, PRETRAINING, TUNING = "training", "pretraining", "tuning"
@@ -151,6 +153,8 @@ def make_plan(
     if own := [arm.name for arm in arms if "lr" in arm.options and config.lrs]:
         raise OptionError(f"arm {own[0]}: has its own lr, and --lr names several; leave one of them out")
     splits = pairs.splits
+    primary = choose_primary(config.primary, arms, [setting_name(text) for text in config.per_class])
+    _check_measured(primary, shared)
     return Plan(
         str(pairs.path.resolve()),
         pairs.header.plan,
@@ -159,8 +163,20 @@ def make_plan(
         config if config.pretrain is None else replace(config, pretrain=str(Path(config.pretrain).resolve())),
         threads,
         bool((splits == Split.TEST).any()),
-        choose_primary(config.primary, arms, [setting_name(text) for text in config.per_class]),
+        primary,
     )
+
+
+def _check_measured(primary: Primary | None, shared: TrainConfig) -> None:
+    """Raises OptionError if the primary question needs epochs that `--validate` leaves out."""
+    needed = {AREA: min(EARLY_EPOCHS, shared.epochs), SPEED: shared.epochs}
+    if primary is None or primary.measure not in needed:
+        return
+    if not set(range(1, needed[primary.measure] + 1)) <= set(validated_epochs(shared.validate, shared.epochs)):
+        raise OptionError(
+            f"--primary {primary.arm}:{primary.measure}: needs the accuracy after epochs 1 to "
+            f"{needed[primary.measure]}, and --validate {shared.validate} leaves some out; use --validate all"
+        )
 
 
 def _with_stored_method(arm: Arm, pairs: ShardFolder) -> Arm:

@@ -16,6 +16,7 @@ from saliency_pipeline.serialization import MismatchError, from_json
 from saliency_pipeline.text import plural
 from saliency_pipeline.training.config import option
 from saliency_pipeline.training.runlog import SUMMARY
+from saliency_pipeline.training.validation import ALL
 
 PLAN = "plan.json"
 FORMAT_VERSION = 2
@@ -157,7 +158,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     differing = [
         f"{name} {_shown(old.get(name))} -> {_shown(new[name])}" for name in _FIXED if old.get(name) != new[name]
     ]
-    before = old.get("shared", {})
+    before = {"validate": ALL, **old.get("shared", {})}  # earlier versions validated every epoch
     differing += [
         f"{option(name)} {before.get(name)} -> {value}"
         for name, value in new["shared"].items()

@@ -135,7 +135,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class RunResult:
-    """A run: its validation top-1 in several measures, and all of its `curve`.
+    """A run: its validation top-1 in several measures, and all of its `curve`, None where it was not validated.
 
     `gap` is training minus validation top-1; `time` counts epochs to 95 % of its own final accuracy.
     """
@@ -144,22 +144,22 @@ class RunResult:
     fold: int | None
     final: float
     best: float
-    area: float
-    time: float
+    area: float | None
+    time: float | None
     gap: float
     epochs_to_threshold: int | None
     test: float | None
-    curve: tuple[float, ...]
+    curve: tuple[float | None, ...]
     epochs_trained: int
 
 
 @dataclass(frozen=True)
 class Band:
-    """Pointwise mean of curves, and one standard deviation below and above it."""
+    """Pointwise mean of curves, and one standard deviation below and above it; None where not all were validated."""
 
-    mean: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
+    mean: tuple[float | None, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class ArmResult:
     gap: Spread
     test: Spread | None
     own_level: float
-    time: Spread
+    time: Spread | None
     median_epochs_to_threshold: float | None
     never_reached: int
     recalls: tuple[float | None, ...] | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from saliency_pipeline.evaluation.evaluate import PREDICTIONS
 from saliency_pipeline.recognition import RUN, recognize
 from saliency_pipeline.serialization import from_json
 from saliency_pipeline.tables import read_table
-from saliency_pipeline.training.checkpoint import COLUMNS, TOP5
+from saliency_pipeline.training.checkpoint import COLUMNS, TOP5, VALIDATED
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.runlog import METRICS, PROVENANCE, SUMMARY, VALIDATION
 
@@ -75,8 +76,8 @@ class Run:
         setting: its data budget, such as `15 per class`.
         folder: its folder.
         config: its options.
-        curves: float64 (E,) by the name of a metric, such as `validation_top1`; top-5 accuracy is left out where it is
-            not defined.
+        curves: float64 (E,) by the name of a metric, such as `validation_top1`, NaN where an epoch was not validated;
+            top-5 accuracy is left out where it is not defined.
         images: how many images trained (`train`), validated (`validation`), and training was sampled from (`pool`).
         plan: hash of the shards' plan.
         shards: folder of the shards.
@@ -126,11 +127,7 @@ def read_run(folder: Path, arm: str, setting: str) -> Run:
     provenance = read_object(folder / PROVENANCE)
     try:
         rows = [parse_json(line) for line in read_regular(folder / METRICS).splitlines()]
-        undefined = {"epoch", *(TOP5 for row in rows if row[TOP5] is None)}
-        defined = [name for name in COLUMNS if name not in undefined]
-        curves = {name: np.array([float(row[name]) for row in rows], np.float64) for name in defined}
-        if not rows or not np.isfinite(curves["validation_top1"]).all():
-            raise ValueError("its accuracy is not finite")
+        curves = _curves(rows)
         images = {name: int(count) for name, count in provenance["images"].items()}
         return Run(
             arm,
@@ -149,6 +146,24 @@ def read_run(folder: Path, arm: str, setting: str) -> Run:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise SalpipeError(f"{folder}: damaged ({error!s:.200}); train it again in another folder") from error
+
+
+def _curves(rows: Sequence[Any]) -> dict[str, npt.NDArray[np.float64]]:
+    """Every metric of a run over its epochs, NaN where an epoch was not validated.
+
+    Raises:
+        ValueError, KeyError, TypeError: a row is damaged, or the last one not validated.
+    """
+    validated = np.array([row["validation_top1"] is not None for row in rows], np.bool_)
+    undefined = {"epoch", *(TOP5 for row in rows if row["validation_top1"] is not None and row[TOP5] is None)}
+    curves = {}
+    for name in (name for name in COLUMNS if name not in undefined):
+        present = validated if name in VALIDATED else np.ones_like(validated)
+        values = [float(row[name]) if own else math.nan for row, own in zip(rows, present, strict=True)]
+        curves[name] = np.array(values, np.float64)
+    if not rows or not validated[-1] or not np.isfinite(curves["validation_top1"][validated]).all():
+        raise ValueError("its accuracy is not finite")
+    return curves
 
 
 def is_finished(folder: Path, config: TrainConfig) -> bool:

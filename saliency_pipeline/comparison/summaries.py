@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,6 +27,7 @@ def summarize(runs: Sequence[Run], where: Conditions, classes: Sequence[str]) ->
     predictions = [run.validation for run in runs if run.validation]
     reached = [row.epochs_to_threshold for row in rows]
     finals = [run.final for run in runs]
+    times = [row.time for row in rows if row.time is not None]
 
     def band(name: str) -> Band:
         return _band([carried(run.curves[name], where.epochs) for run in runs])
@@ -38,9 +40,9 @@ def summarize(runs: Sequence[Run], where: Conditions, classes: Sequence[str]) ->
         gap=_spread([row.gap for row in rows]),
         test=_spread(tested) if tested else None,
         own_level=own_level([run.curves["validation_top1"] for run in runs]),
-        time=_spread([row.time for row in rows]),
+        time=_spread(times) if times else None,
         median_epochs_to_threshold=censored_median(reached),
-        never_reached=sum(epoch is None for epoch in reached),
+        never_reached=sum(epoch is None for epoch in reached) if where.threshold else 0,
         recalls=tuple(recalls(predictions, classes)) if predictions else None,
     )
 
@@ -73,13 +75,13 @@ def _run(run: Run, where: Conditions) -> RunResult:
         run.config.seed,
         run.config.fold,
         final=run.final,
-        best=float(curve.max()),
+        best=float(np.nanmax(curve)),
         area=score(run, AREA, where),
         time=score(run, SPEED, where),
         gap=float(run.curves["train_top1"][-1]) - run.final,
         epochs_to_threshold=to_threshold(run, where),
         test=float(run.test.right.mean()) if run.test else None,
-        curve=tuple(carried(curve, where.epochs).tolist()),
+        curve=_listed(carried(curve, where.epochs)),
         epochs_trained=len(curve),
     )
 
@@ -92,4 +94,9 @@ def _band(curves: Sequence[npt.NDArray[np.float64]]) -> Band:
     table = np.array(curves, np.float64)
     mean = table.mean(axis=0)
     sd = table.std(axis=0, ddof=1) if len(table) > 1 else np.zeros_like(mean)
-    return Band(*(tuple(values.tolist()) for values in (mean, mean - sd, mean + sd)))
+    return Band(*(_listed(values) for values in (mean, mean - sd, mean + sd)))
+
+
+def _listed(curve: npt.NDArray[np.float64]) -> tuple[float | None, ...]:
+    """A curve (E,) for results.json: None where an epoch was not validated."""
+    return tuple(None if math.isnan(value) else value for value in curve.tolist())

@@ -105,13 +105,15 @@ def _tests(part: SettingResult, primary: Primary | None) -> list[Tested]:
     """The measures with a verdict under one budget.
 
     On the shards' own split, area and speed have none: their runs share the validation images, and what is stored of
-    an image is its last prediction, so that a verdict could only be about other seeds.
+    an image is its last prediction, so that a verdict could only be about other seeds. Nor have measures of epochs that
+    were not validated.
     """
     return [
         Tested(contrast, measure, part, is_primary)
         for contrast in part.contrasts
         for measure in MEASURES
         if contrast.role in (REFERENCE, CONTROL) and (measure == FINAL or not part.own_split)
+        if contrast[measure].differences or not contrast.pairs
         for is_primary in [
             primary is not None
             and contrast.role == REFERENCE

@@ -31,7 +31,8 @@ class EpochMetrics:
         epoch: number of the epoch, from 1.
         train_loss: mean training loss over the images of the epoch, while the weights changed.
         train_top1: training accuracy, likewise.
-        validation_loss: mean cross-entropy of the validation images.
+        validation_loss: mean cross-entropy of the validation images; this and the other validation metrics are None for
+            an epoch that was not validated.
         validation_top1: validation accuracy.
         validation_top5: top-5 accuracy; None with five classes or fewer.
         validation_macro_f1: unweighted mean F1 over the classes.
@@ -44,10 +45,10 @@ class EpochMetrics:
     epoch: int
     train_loss: float
     train_top1: float
-    validation_loss: float
-    validation_top1: float
+    validation_loss: float | None
+    validation_top1: float | None
     validation_top5: float | None
-    validation_macro_f1: float
+    validation_macro_f1: float | None
     lr: float
     seconds: float
     images_per_second: float
@@ -55,6 +56,8 @@ class EpochMetrics:
 
 
 COLUMNS = tuple(column.name for column in fields(EpochMetrics))
+VALIDATED = tuple(name for name in COLUMNS if name.startswith("validation_"))
+"""Columns that are empty for an epoch that was not validated."""
 
 
 @dataclass
@@ -70,8 +73,8 @@ class State:
         seconds: duration of those steps.
         waited: seconds of it that the loop waited for data.
         rows: metrics of every finished epoch.
-        best: metrics of the best epoch so far.
-        stale: epochs since the best one.
+        best: metrics of the best validated epoch so far; None before the first.
+        stale: validated epochs since the best one.
         elapsed: seconds of all finished epochs.
     """
 
@@ -87,10 +90,17 @@ class State:
     stale: int = 0
     elapsed: float = 0.0
 
+    @property
+    def last_validated(self) -> int:
+        """Number of the last validated epoch; 0 before the first."""
+        return max((row.epoch for row in self.rows if row.validation_top1 is not None), default=0)
+
     def finish_epoch(self, row: EpochMetrics) -> bool:
         """Keep the metrics of an epoch and reset the sums for the next one; return True if it is the best so far."""
-        better = self.best is None or row.validation_top1 > self.best.validation_top1
-        self.best, self.stale = (row, 0) if better else (self.best, self.stale + 1)
+        top1, best = row.validation_top1, self.best.validation_top1 if self.best else None
+        better = top1 is not None and (best is None or top1 > best)
+        if top1 is not None:
+            self.best, self.stale = (row, 0) if better else (self.best, self.stale + 1)
         self.rows.append(row)
         self.elapsed += row.seconds
         self.epoch, self.step = self.epoch + 1, 0
@@ -159,12 +169,16 @@ def _restored(state: dict[str, Any]) -> State:
     counts = [state[name] for name in ("epoch", "step", "correct", "seen", "stale")]
     amounts = [state[name] for name in ("loss_sum", "seconds", "waited", "elapsed")]
     rows = [*state["rows"], *([] if state["best"] is None else [state["best"]])]
-    values = [value for row in rows for name, value in row.items() if name != TOP5 or value is not None]
+    validated = [row for row in rows if row["validation_top1"] is not None]
+    # of the others all validation metrics are undefined; of validated epochs top-5 accuracy may be
+    values = [value for row in validated for name, value in row.items() if name != TOP5 or value is not None]
+    values += [row[name] for row in rows for name in COLUMNS if name not in VALIDATED]
     if not (
         all(type(count) is int and 0 <= count < 1 << 53 for count in counts)
         and all(isinstance(value, int | float) for value in (*amounts, *values))
         and len(state["rows"]) == state["epoch"]
-        and (state["best"] is not None or not (state["rows"] or state["stale"]))
+        and all(row[name] is None for row in rows if row not in validated for name in VALIDATED)
+        and (state["best"] in validated if validated else state["best"] is None and not state["stale"])
         and (state["step"] > 0) == (state["seen"] > 0)
     ):
         raise ValueError("its state contradicts itself")

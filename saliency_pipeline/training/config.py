@@ -24,6 +24,7 @@ from saliency_pipeline.settings import (
     to_table,
 )
 from saliency_pipeline.training.schedule import SCHEDULES
+from saliency_pipeline.training.validation import ALL, validated_epochs
 from saliency_pipeline.uses.choices import USES
 from saliency_pipeline.uses.networks import Architecture
 from saliency_pipeline.uses.registry import find_use
@@ -189,9 +190,14 @@ class TrainConfig:
     )
     patience: int | None = setting(
         None,
-        "Stop after this many epochs without a better validation top-1 accuracy.",
+        "Stop after this many validated epochs without a better validation top-1 accuracy.",
         range=(1, 1e5),
         metavar="EPOCHS",
+    )
+    validate: str = setting(
+        ALL,
+        "Epochs after which to validate, besides the last; every=N: every N-th; curve=N: the first N.",
+        metavar="all|every=N|curve=N",
     )
     precision: str = setting(
         "auto",
@@ -209,6 +215,7 @@ class TrainConfig:
         check_settings(self)
         if self.use is not None:
             self._resolve_use(self.use)
+        validated_epochs(self.validate, self.epochs)
         if self.warmup >= self.epochs:
             raise OptionError(f"--warmup {self.warmup:g}: must be less than the {self.epochs} epochs of --epochs")
         if self.maps != OWN and not self.reads_maps:

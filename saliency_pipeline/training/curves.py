@@ -33,7 +33,8 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> No
 
     Args:
         rows: one mapping per epoch with `epoch`, `train_loss`, `train_top1`, `validation_loss`, `validation_top1` and
-            `lr`. A value that is missing, None or not finite leaves a gap; other keys are ignored.
+            `lr`. A value that is missing, None or not finite leaves a gap, but validated epochs are connected; other
+            keys are ignored.
         path: PNG to write.
         title: name of the run, verbatim.
     """
@@ -42,7 +43,9 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> No
     loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=(4, 4, 1.6))
     for axes, key in ((loss, "loss"), (accuracy, "top1")):
         for part, color in (("train", BLUE), ("validation", ORANGE)):
-            axes.plot(epochs, column(rows, f"{part}_{key}"), color=color, **_line_style(len(rows)))
+            values = column(rows, f"{part}_{key}")
+            shown = np.ones(len(rows), np.bool_) if part == "train" else ~np.isnan(values)
+            axes.plot(epochs[shown], values[shown], color=color, **_line_style(int(shown.sum())))
         if best is not None:
             validation = column(rows, f"validation_{key}")[best]
             axes.plot(epochs[best], validation, "o", color=ORANGE, markersize=8, markeredgecolor="white", zorder=4)

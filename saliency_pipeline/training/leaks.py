@@ -110,7 +110,10 @@ class LeakCheck:
 
     def label_maps(self, config: TrainConfig) -> Leak | None:
         """The leak of a run that reads maps of every image's own label; maps that explain no class depend on none."""
-        if not reads_stored_maps(config) or Provenance.from_json(self.pairs.provenance).target != "label":
+        # uses that need maps in training alone never see those of held-out images
+        if not (config.maps_at_test and reads_stored_maps(config)):
+            return None
+        if Provenance.from_json(self.pairs.provenance).target != "label":
             return None
         method = self._method(config)
         if method is not None and is_class_agnostic(self.pairs.provenance, method):

@@ -165,6 +165,11 @@ def _train(
     state, network = trainer.state, trainer.network
     if config.epochs < state.epoch:
         raise SalpipeError(f"--epochs {config.epochs}: {folder} has {state.epoch} epochs already; use that or more")
+    if config.epochs == state.epoch != state.last_validated:
+        raise SalpipeError(
+            f"--epochs {config.epochs}: {folder} has that epoch already, not validated (--validate {config.validate}); "
+            f"use {state.epoch + 1} or more"
+        )
     images = training_images(config, pairs, setup.train.dataset.rows) if leading else None
     if leading:
         config.write(folder)
@@ -177,17 +182,15 @@ def _train(
                 row, logits = trainer.validate()
                 better = state.finish_epoch(row)
                 if leading:
-                    write_predictions(folder, pairs.keys_at(validation.rows), validation.labels, logits, pairs.classes)
+                    if logits is not None:
+                        keys = pairs.keys_at(validation.rows)
+                        write_predictions(folder, keys, validation.labels, logits, pairs.classes)
                     if better:
                         write_trained(folder / BEST, network, spec, record | {"scores": _scores(row)}, images)
                     trainer.save()
                     write_metrics(folder, state.rows)
                     board.add(row)
-                progress.note(
-                    f"epoch {row.epoch}/{config.epochs}: train {row.train_loss:.3f} {row.train_top1:.1%}, validation "
-                    f"{row.validation_loss:.3f} {row.validation_top1:.1%}{' (best)' if better else ''}, "
-                    f"{row.images_per_second:.1f} images/s"
-                )
+                progress.note(_epoch_note(row, config.epochs, better=better))
     finally:
         progress.stop()
         board.close()
@@ -334,6 +337,17 @@ def _announce(pairs: ShardFolder, setup: Setup, groups: Groups, progress: Progre
         progress.note(note)
     for leak in setup.leaks:
         progress.note(f"accepted with --allow-leaks {leak.name}: {leak.problem}")
+
+
+def _epoch_note(row: EpochMetrics, epochs: int, *, better: bool) -> str:
+    """The progress note on a finished epoch."""
+    validation = "not validated"
+    if row.validation_top1 is not None:
+        validation = f"validation {row.validation_loss:.3f} {row.validation_top1:.1%}{' (best)' if better else ''}"
+    return (
+        f"epoch {row.epoch}/{epochs}: train {row.train_loss:.3f} {row.train_top1:.1%}, {validation}, "
+        f"{row.images_per_second:.1f} images/s"
+    )
 
 
 def _scores(row: EpochMetrics) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from saliency_pipeline.models.probe import probe_frames
 from saliency_pipeline.models.source.build import compare_file, require_pretrained
 from saliency_pipeline.models.source.registry import find_source
 from saliency_pipeline.models.source.weights import state_sha256, tensor_digests
+from saliency_pipeline.models.trained.depthwise import use_fast_depthwise
 from saliency_pipeline.models.trained.freeze import freeze, training_mode
 from saliency_pipeline.models.trained.initialize import InitReport, initialize
 from saliency_pipeline.models.trained.pooled import PooledLayer
@@ -113,6 +114,8 @@ def set_up(
     if world == 1:  # several processes have more than one image per step together
         check_batches(network, spec, config.batch_size, len(train.dataset))
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if device.type == "cpu":
+        use_fast_depthwise(network)
     inputs = Inputs(preprocessing_of(spec.backbone, *find_source(spec.backbone)), device)
     return Setup(
         config, spec, network, report, initial, tensors, frozen, inputs, train, validation, pool, leaks, supervised

@@ -12,20 +12,27 @@ import torch
 from torch import nn
 
 from saliency_pipeline.errors import DivergedError
+from saliency_pipeline.models.probe import probe_frames, probe_size
+from saliency_pipeline.models.trained.folded import FoldedNetwork, fold
 from saliency_pipeline.models.trained.freeze import training_mode
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.statistics import metrics
 from saliency_pipeline.training.batchnorm import synchronize
-from saliency_pipeline.training.checkpoint import EpochMetrics, load_last, save_last
+from saliency_pipeline.training.checkpoint import VALIDATED, EpochMetrics, load_last, save_last
 from saliency_pipeline.training.data.batches import Batch
+from saliency_pipeline.training.data.kept import KeptBatches
 from saliency_pipeline.training.data.order import epoch_batches, epoch_order, rank_slice
 from saliency_pipeline.training.loss import Loss
 from saliency_pipeline.training.precision import autocast
 from saliency_pipeline.training.processes import ConnectedProcesses
 from saliency_pipeline.training.schedule import learning_rate
 from saliency_pipeline.training.setup import Setup, class_weights, make_optimizer
+from saliency_pipeline.training.validation import validated_epochs
 
 Logits = npt.NDArray[np.float32]
+
+CPU_BATCH, GPU_BATCH = 16, 64
+"""Validation images per batch. More are slower on a CPU, whose caches no longer hold what a layer writes."""
 
 
 class Trainer:
@@ -63,6 +70,8 @@ class Trainer:
         optimizer = make_optimizer(setup.config, self.network)
         self.model, self.optimizer = processes.fabric.setup(self.network, optimizer)
         self.state = load_last(folder, self.network, self.optimizer.optimizer)
+        self.kept = KeptBatches(self.validation)
+        self.folded = fold_for(setup) if processes.world == 1 and processes.device.type == "cpu" else None
 
     def save(self) -> None:
         """Write the checkpoint."""
@@ -128,21 +137,23 @@ class Trainer:
         self.optimizer.step()
         return total, int(correct)
 
-    def validate(self) -> tuple[EpochMetrics, Logits]:
-        """Metrics of the epoch that was trained, and its logits of the validation images, float32 (N, classes)."""
-        state, begun = self.state, time.perf_counter()
-        logits = self.validation_logits()
-        if not np.isfinite(logits).all():
-            raise self.not_finite()
-        labels = self.validation.dataset.labels
+    def validate(self) -> tuple[EpochMetrics, Logits | None]:
+        """Metrics of the epoch that was trained, and its logits of the validation images, float32 (N, classes).
+
+        Where `--validate` leaves this epoch out, there are no logits and the validation metrics are None.
+        """
+        state, begun, config = self.state, time.perf_counter(), self.config
+        logits, scores = None, dict.fromkeys(VALIDATED)
+        if state.epoch + 1 in validated_epochs(config.validate, config.epochs):
+            logits = self.validation_logits()
+            if not np.isfinite(logits).all():
+                raise self.not_finite()
+            scores = _scores(self.validation.dataset.labels, logits)
         row = EpochMetrics(
             epoch=state.epoch + 1,
             train_loss=state.loss_sum / state.seen,
             train_top1=state.correct / state.seen,
-            validation_loss=metrics.cross_entropy(labels, logits),
-            validation_top1=metrics.top1(labels, logits),
-            validation_top5=metrics.top5(labels, logits),
-            validation_macro_f1=metrics.macro_f1(labels, logits.argmax(axis=1)),
+            **scores,
             lr=float(self.optimizer.param_groups[0]["lr"]),
             seconds=state.seconds + time.perf_counter() - begun,
             images_per_second=state.seen / max(state.seconds, 1e-9),
@@ -154,15 +165,19 @@ class Trainer:
     def validation_logits(self) -> Logits:
         """Logits of all validation images, float32 (N, classes), the same in every process."""
         self.network.eval()
+        # BatchNorm stays as it is on a GPU, and where processes synchronize it
+        network = self.folded.updated() if self.folded else self.network
         count, processes = len(self.validation.dataset), self.processes
-        parts = epoch_batches(np.arange(count)[processes.rank :: processes.world], self.config.batch_size)
+        own = np.arange(count)[processes.rank :: processes.world]
+        size = CPU_BATCH if processes.device.type == "cpu" else max(GPU_BATCH, self.config.batch_size)
+        parts = epoch_batches(own, size)
         self.progress.start(len(parts), "batch", "validating")
         logits = []
-        for batch in self.validation.run(parts, 0):
+        for batch in self.kept.run(parts):
             images, maps, _ = self.inputs(batch)
             with autocast(self.config.precision, images.device):
                 # not the model that Fabric set up: a process with fewer batches must not wait for the others
-                logits.append(batch.average(self.network(images, maps).float()).cpu())
+                logits.append(batch.average(network(images, maps).float()).cpu())
             self.progress.advance(1)
         self.progress.stop()
         return processes.gather_rows(torch.cat(logits).numpy() if logits else np.zeros((0, 0), np.float32), count)
@@ -193,6 +208,22 @@ class Trainer:
             f"the loss or its gradient is not finite at epoch {state.epoch + 1}, step {state.step + 1}{batch}; use a "
             f"lower --lr, --clip 1, --warmup or --precision fp32 in another output folder{kept}"
         )
+
+
+def fold_for(setup: Setup) -> FoldedNetwork | None:
+    """The network of a set-up with folded BatchNorm layers, for validation; None where it has none to fold."""
+    frames = probe_frames(probe_size(setup.spec.size), 2)
+    return fold(setup.network, frames, frames[:, :1].sigmoid())
+
+
+def _scores(labels: npt.NDArray[np.int64], logits: Logits) -> dict[str, float | None]:
+    """The validation metrics, by the names of `VALIDATED`."""
+    return {
+        "validation_loss": metrics.cross_entropy(labels, logits),
+        "validation_top1": metrics.top1(labels, logits),
+        "validation_top5": metrics.top5(labels, logits),
+        "validation_macro_f1": metrics.macro_f1(labels, logits.argmax(axis=1)),
+    }
 
 
 def seed_step(seed: int, epoch: int, step: int, rank: int) -> None:

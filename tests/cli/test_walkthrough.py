@@ -70,7 +70,7 @@ def test_every_command_of_the_training_page_runs(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("tiles")
 def test_every_command_of_the_comparison_page_runs(tmp_path: Path) -> None:
     outputs = outputs_of("comparison.md")
-    assert len([line for line in outputs if " compare " in line]) == 7
+    assert len([line for line in outputs if " compare " in line]) == 8
     content = {
         name: json.loads((tmp_path / name / "results.json").read_text()) for name in ("comparison", "aa", "scarce")
     }
@@ -81,6 +81,8 @@ def test_every_command_of_the_comparison_page_runs(tmp_path: Path) -> None:
         "half-center-prior",
     ]
     assert content["comparison"]["verdict"]["word"] == "underpowered"
+    uses = json.loads((tmp_path / "uses" / "results.json").read_text())
+    assert [arm["name"] for arm in uses["arms"]] == ["baseline", "zoom", "zoom-mismatched", "zoom-center-prior"]
     differences = content["aa"]["settings"][0]["contrasts"][0]["final"]["differences"]
     assert [difference["value"] for difference in differences] == [0.0, 0.0]
     assert [setting["name"] for setting in content["scarce"]["settings"]] == ["2 per class", "all images"]

@@ -76,6 +76,8 @@ def test_maps_of_the_label_are_refused_where_they_are_read(label_maps: Path, pla
     assert names(label_maps, maps="mismatched") == names(label_maps, maps="shuffled-pixels") == ["label-maps"]
     for options in ({"arch": "baseline"}, {"arch": "learned"}, {"maps": "center-prior"}, {"maps": "uniform"}):
         assert names(label_maps, **options) == []
+    for use, leaks in (("zoom", ["label-maps"]), ("mask", ["label-maps"]), ("keep", []), ("mix", [])):
+        assert names(label_maps, use=use) == leaks
     assert names(plain) == []
     train(label_maps, tmp_path / "baseline", replace(QUICK, arch="baseline"))
 
