@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from saliency_pipeline.comparison.costs import Spent
 from saliency_pipeline.comparison.plan import Plan, Task
@@ -18,6 +17,7 @@ from saliency_pipeline.devices import find_device, limited_threads
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import SELF, TrainConfig
 from saliency_pipeline.training.data.order import epoch_batches, epoch_order
+from saliency_pipeline.training.loss import Loss
 from saliency_pipeline.training.precision import autocast, choose_precision
 from saliency_pipeline.training.setup import Setup, chosen_method, datasets, make_optimizer, network_spec, set_up
 from saliency_pipeline.training.validation import validated_epochs
@@ -94,15 +94,18 @@ def choose_shared_precision(configs: Sequence[TrainConfig], pairs: ShardFolder, 
 def _measure(config: TrainConfig, pairs: ShardFolder) -> tuple[float, float]:
     """Seconds per training step and seconds per validation image."""
     setup = set_up(config, pairs, find_device(config.device))
-    optimizer = make_optimizer(setup.config, setup.network)
+    optimizer, criterion = (
+        make_optimizer(setup.config, setup.network),
+        Loss(config, setup.network, None, setup.supervised),
+    )
     batch = _first_batch(setup)
 
     def step() -> None:
         images, maps, labels = setup.inputs(batch)
-        with autocast(config.precision, images.device):
+        with autocast(config.precision, images.device), criterion.capturing():
             logits = setup.network(images, maps)
         optimizer.zero_grad()
-        functional.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
+        criterion(logits.float(), batch, labels, maps).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         float(logits.detach().sum())
 
