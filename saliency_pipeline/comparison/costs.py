@@ -19,8 +19,9 @@ from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.generation.run import generate
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.config import SELF, TrainConfig
 from saliency_pipeline.training.data.controls import STORED
+from saliency_pipeline.training.data.self_maps import MAPS, made_maps
 from saliency_pipeline.training.setup import chosen_method
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,8 @@ class ArmCosts:
     """The runs of an arm under a data budget: their number, mean seconds per run and per epoch.
 
     `reads_maps` is true if they read maps that have to be made first; `tuning` are the runs that chose the learning
-    rates, None for an arm that was not tuned.
+    rates, None for an arm that was not tuned. `self_maps` are the mean seconds to train the baseline of a run and to
+    make its maps with that, None for an arm with other maps.
     """
 
     runs: int
@@ -50,6 +52,7 @@ class ArmCosts:
     seconds_per_epoch: float
     reads_maps: bool
     tuning: Spent | None = None
+    self_maps: float | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ def measure_costs(
             sum(seconds) / epochs,
             own[0].config.reads_maps and own[0].config.maps in STORED,
             Spent(len(tuned), sum(map(_seconds, tuned))) if tuned else None,
+            _self_maps(own),
         )
     if maps is None and pairs is not None and pairs.methods:
         each = maps_seconds(pairs, config)
@@ -128,6 +132,21 @@ def _of(runs: Sequence[Run], setting: str, arm: str) -> list[Run]:
 
 def _seconds(run: Run) -> float:
     return float(run.curves["seconds"].sum())
+
+
+def _self_maps(runs: Sequence[Run]) -> float | None:
+    """Mean seconds of the baselines of some runs and of their maps; None for other maps, or where a run is gone."""
+    seconds = []
+    for run in runs:
+        if run.config.maps != SELF or not run.config.reads_maps:
+            return None
+        baseline = Path(str(run.config.from_baseline))
+        try:
+            spent = logged(baseline, "seconds")
+        except (SalpipeError, OSError):
+            return None
+        seconds.append(spent + sum(made_maps(folder)[1] for folder in (baseline / MAPS).glob("*")))
+    return float(np.mean(seconds)) if seconds else None
 
 
 def maps_seconds(pairs: ShardFolder, config: TrainConfig) -> float | None:

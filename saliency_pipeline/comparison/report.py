@@ -110,14 +110,14 @@ def _costs(setting: SettingResult, costs: Costs) -> list[dict[str, Any]]:
         if (cost := costs.settings.get(setting.name, {}).get(name)) is None:
             continue
         epochs, tuning = arm.median_epochs_to_threshold, cost.tuning
-        own = costs.maps.seconds if costs.maps and cost.reads_maps else 0.0
+        own = cost.self_maps or (costs.maps.seconds if costs.maps and cost.reads_maps else 0.0)
         rows.append(
             {
                 "arm": name,
                 "seconds": cost.seconds,
                 "tuning": tuning,
                 "all": cost.runs * cost.seconds + (tuning.seconds if tuning else 0.0),
-                "maps": own if costs.maps or not cost.reads_maps else None,
+                "maps": own if own or costs.maps or not cost.reads_maps else None,
                 "to_threshold": None if epochs is None else epochs * cost.seconds_per_epoch + own,
             }
         )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from saliency_pipeline.comparison.arms import Arm
+from saliency_pipeline.comparison.use_arms import is_plain
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.saliency.methods.registry import GIVEN
 from saliency_pipeline.shards.methods import parsed
@@ -27,7 +28,7 @@ def baseline_arm(arms: Sequence[Arm]) -> Arm:
         SalpipeError: there is none.
     """
     for arm in arms:
-        if arm.options.get("arch") == "baseline" and arm.options.get("use") is None:
+        if is_plain(arm.options):
             return arm
     own = next(arm.name for arm in arms if reads_own_baseline(arm))
     raise SalpipeError(f"arm {own}: its maps are made by a baseline of the same fold; add --arm baseline")

@@ -102,8 +102,8 @@ def set_up(
         images = source.baseline.training_images()
     leaks = refuse_leaks(config, pairs, validation.dataset.rows, start_of(config), images)
     if source is not None:
-        rows = np.concatenate([train.dataset.rows, validation.dataset.rows])
-        source.prepare(rows, device, progress or Progress())
+        rows = [dataset.rows for dataset in (train.dataset, validation.dataset) if dataset.source is not None]
+        source.prepare(np.concatenate(rows), device, progress or Progress())
     network = build_network(spec)
     supervised = supervised_layer(config, network, spec)
     start = load_trained(config.start) if config.start else None

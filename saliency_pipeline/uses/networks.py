@@ -35,7 +35,7 @@ class Input(Architecture):
     """The map as a fourth channel of the image, `--fusion input`."""
 
     name = "input"
-    formula = "the first convolution reads (R, G, B, map); the weights of the fourth channel start from 0"
+    formula = "the first convolution reads (R, G, B, map)"
     paper = ""
     arch = "modulated"
     fusion = "input"

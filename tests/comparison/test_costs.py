@@ -33,6 +33,7 @@ def test_time_per_arm_with_the_runs_that_tuned_it() -> None:
         "seconds_per_epoch": pytest.approx(2.0),
         "reads_maps": True,
         "tuning": {"runs": 4, "seconds": pytest.approx(6.0)},
+        "self_maps": None,
     }
     assert arms["baseline"]["tuning"] is None
     assert [arms[name]["reads_maps"] for name in ("baseline", "uniform")] == [False, False]

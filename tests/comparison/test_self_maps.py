@@ -14,12 +14,14 @@ from saliency_pipeline.comparison.arms import Arm
 from saliency_pipeline.comparison.compare import compare, plan_only
 from saliency_pipeline.comparison.config import ComparisonConfig
 from saliency_pipeline.comparison.plan import make_plan
+from saliency_pipeline.comparison.runs import logged
 from saliency_pipeline.comparison.self_maps import own_method
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.models.trained.trained import load_trained
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.data import self_maps
+from saliency_pipeline.training.data.self_maps import made_maps
 from saliency_pipeline.training.run import train
 from saliency_pipeline.training.setup import split_of
 from tests.comparison.examples import settings
@@ -83,6 +85,19 @@ def test_the_baseline_of_the_same_fold_makes_the_maps_once(shards: Path, compare
             assert not network.training_images.contains(held_out).any()
             assert (run / "evaluation-test/predictions.csv").is_file()
     assert json.loads((compared / "results.json").read_text())["leaks"] == []
+
+
+def test_the_maps_cost_the_baselines_and_their_making(compared: Path) -> None:
+    costs = json.loads((compared / "costs.json").read_text())["settings"]["all images"]
+    baselines = runs_of(compared, "baseline")
+    made = [made_maps(folder) for run in baselines for folder in (run / "maps").iterdir()]
+    assert [images for images, _ in made] == [48, 48]
+    assert min(seconds for _, seconds in made) > 0
+    trained = sum(logged(run, "seconds") for run in baselines)
+    for arm in (ZOOM, HALF):
+        assert costs[arm.name]["self_maps"] == pytest.approx((trained + sum(spent for _, spent in made)) / 2)
+    assert costs["baseline"]["self_maps"] is None
+    assert made_maps(compared) == (0, 0.0)
 
 
 def test_the_same_again_makes_nothing_and_arms_may_be_added(

@@ -153,6 +153,24 @@ def test_a_baseline_that_saw_the_evaluated_images_is_a_caveat(tmp_path: Path) ->
     assert evaluate(run, other, "all", tmp_path / "out", device="cpu").metrics.images == 24
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("use", ["attention-loss", "pool"])
+def test_uses_that_read_features_are_predicted_with(
+    photos: Path, shown: Path, plain: Path, tmp_path: Path, use: str
+) -> None:
+    run = run_on(shown, tmp_path / "run", use=use, maps="self", from_baseline=str(plain))
+    evaluation = evaluate(run, shown, "all", device="cpu")
+    assert evaluation.metrics.images == 12
+    assert predict(photos, run, tmp_path / "out", device="cpu").images == 12
+    oracle = run_on(shown, tmp_path / "oracle", use=use, maps="oracle")
+    evaluate(oracle, shown, "all", device="cpu")
+    if use == "pool":
+        with pytest.raises(SalpipeError, match="was trained on maps of the true boxes"):
+            predict(photos, oracle, tmp_path / "new", device="cpu")
+    else:
+        assert predict(photos, oracle, tmp_path / "new", device="cpu").images == 12
+
+
 def test_a_use_without_maps_at_test_needs_no_baseline_then(
     photos: Path, shown: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

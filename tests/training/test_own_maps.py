@@ -21,6 +21,7 @@ from saliency_pipeline.training.find_lr import find_learning_rate
 from saliency_pipeline.training.leaks import LeakCheck
 from saliency_pipeline.training.run import train
 from saliency_pipeline.training.setup import split_of
+from saliency_pipeline.uses import registry
 from tests.evaluation.runs import Notes
 from tests.training.boxed import IMAGES, boxed
 from tests.training.examples import Interrupting, disable_plots, labeled_rows
@@ -83,6 +84,20 @@ def test_a_run_on_maps_of_its_own_baseline(shards: Path, baseline: Path, tmp_pat
     assert provenance(tmp_path / "whole")["maps"] == load_trained(tmp_path / "whole").about["maps"] == record
     assert provenance(tmp_path / "whole")["leaks"] == []
     assert len(list((baseline / "maps").glob("gradcam-*/part-*.npy"))) == 1
+
+
+# the others need a grid of features, which this network has for larger frames
+@pytest.mark.parametrize("use", [name for name in registry.USES if name not in ("pool", "attention-loss")])
+@pytest.mark.parametrize("maps", ["oracle", "self"])
+def test_every_use_reads_them(shards: Path, baseline: Path, tmp_path: Path, use: str, maps: str) -> None:
+    """Validation images get a map where the network needs one at test, and only then count as images without a box."""
+    config = own(baseline, use=use, epochs=1) if maps == "self" else replace(QUICK, maps=maps, use=use, epochs=1)
+    train(shards, tmp_path / "run", config, progress=(notes := Notes()))
+    assert set(provenance(tmp_path / "run")["maps"]) >= {"oracle" if maps == "oracle" else "baseline"}
+    if maps == "oracle":
+        # of image 5, which validates
+        noted = any("the maps of 1 of 36 images are 0 everywhere" in note for note in notes.notes)
+        assert noted is config.maps_at_test
 
 
 def test_maps_of_the_true_boxes_differ_from_other_maps(shards: Path, baseline: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import FolderInUseError, IntegrityError, OptionError, SalpipeError
 from saliency_pipeline.files import disk_errors_explained, sha256_of, write_atomically
 from saliency_pipeline.folders import FolderLock, make_subfolder
@@ -48,6 +50,9 @@ METHOD = "gradcam"
 
 PART, CHUNK = 256, 16
 """Images per file, which are lost if a run is killed; and per call of a thread."""
+
+SECONDS = "seconds.json"
+"""Number of images whose maps are made, and the seconds that took, in a folder of maps."""
 
 _IN_MEMORY = 2**22
 _POLL = 0.5
@@ -298,7 +303,7 @@ def _make(maps: SelfMaps, missing: Positions, device: torch.device, progress: Pr
         own: Floats = explainer.explain(images, keys=pairs.keys_at(positions)).maps[canonical][:, 0]
         return own
 
-    parts, threads = maps._parts or _Parts(maps.folder), torch.get_num_threads()
+    parts, threads, started = maps._parts or _Parts(maps.folder), torch.get_num_threads(), time.perf_counter()
     progress.start(len(missing), "image", f"explaining with {maps.baseline.folder.name}")
     try:
         with ThreadPoolExecutor(explainer.placement.streams, "explain", torch.set_num_threads, (1,)) as pool:
@@ -307,10 +312,22 @@ def _make(maps: SelfMaps, missing: Positions, device: torch.device, progress: Pr
                 chunks = [rows[first : first + chunk] for first in range(0, len(rows), chunk)]
                 parts.add(rows, np.concatenate(list(pool.map(explain, chunks))))
                 progress.advance(len(rows))
+        images, seconds = made_maps(maps.folder)
+        spent = {"images": images + len(missing), "seconds": seconds + time.perf_counter() - started}
+        write_atomically(maps.folder / SECONDS, json.dumps(spent) + "\n")
     finally:
         progress.stop()
         # the pool's threads set the number for all later threads of the process
         torch.set_num_threads(threads)
+
+
+def made_maps(folder: Path) -> tuple[int, float]:
+    """Number of images whose maps are in a folder of maps, and the seconds that it took to make them; 0 if unknown."""
+    try:
+        spent = read_object(folder / SECONDS)
+        return int(spent["images"]), float(spent["seconds"])
+    except (SalpipeError, KeyError, TypeError, ValueError, OverflowError):
+        return 0, 0.0
 
 
 def _explainer(maps: SelfMaps, device: torch.device) -> Explainer:
