@@ -204,10 +204,7 @@ def _train(
         initialization=str(setup.initialization),
     )
     if leading:
-        parameters = sum(p.numel() for p in network.parameters())
-        unmarked = {"train": setup.train.dataset.unmarked, "validation": validation.unmarked}
-        more = {"classes": len(pairs.classes), "parameters": parameters, "unmarked": unmarked}
-        write_json(folder / SUMMARY, asdict(report) | more)
+        write_json(folder / SUMMARY, asdict(report) | _sizes(setup))
     return report
 
 
@@ -220,6 +217,15 @@ def _check_epochs(folder: Path, config: TrainConfig, state: State) -> None:
             f"--epochs {config.epochs}: {folder} has that epoch already, not validated (--validate {config.validate}); "
             f"use {state.epoch + 1} or more"
         )
+
+
+def _sizes(setup: Setup) -> dict[str, Any]:
+    """Numbers of classes, of parameters, and of maps that are 0 everywhere, as `summary.json` has them."""
+    return {
+        "classes": len(setup.spec.classes),
+        "parameters": sum(parameter.numel() for parameter in setup.network.parameters()),
+        "unmarked": {"train": setup.train.dataset.unmarked, "validation": setup.validation.dataset.unmarked},
+    }
 
 
 def _resumed(
