@@ -51,7 +51,8 @@ def choose_precision(network: nn.Module, spec: NetworkSpec, batch: Prepared) -> 
     device = batch[0].device
     key = "; ".join(
         [
-            f"train {spec.backbone} {spec.arch} {spec.fusion} {spec.fuse_at}",
+            # earlier versions, whose depthwise gradients were slower in bf16, had no "v2"
+            f"train v2 {spec.backbone} {spec.arch} {spec.fusion} {spec.fuse_at}",
             f"batch {len(batch[0])} of {batch[0].shape[-1]}",
             f"{sum(p.requires_grad for p in network.parameters())} trained tensors",
             capabilities(device),

@@ -21,7 +21,7 @@ from saliency_pipeline.progress import Progress
 from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.subsets.group_by import anchored
-from saliency_pipeline.training.checkpoint import LAST, EpochMetrics
+from saliency_pipeline.training.checkpoint import LAST, EpochMetrics, State
 from saliency_pipeline.training.config import CONFIG, SELF, TrainConfig, check_same
 from saliency_pipeline.training.data.groups import Groups, check_same_groups, divided, find_groups
 from saliency_pipeline.training.data.order import epoch_batches, epoch_order
@@ -163,13 +163,7 @@ def _train(
         _announce(pairs, setup, groups, progress)
     trainer = Trainer(setup, processes, folder, shuffle=shuffle, save_seconds=save_seconds, progress=progress)
     state, network = trainer.state, trainer.network
-    if config.epochs < state.epoch:
-        raise SalpipeError(f"--epochs {config.epochs}: {folder} has {state.epoch} epochs already; use that or more")
-    if config.epochs == state.epoch != state.last_validated:
-        raise SalpipeError(
-            f"--epochs {config.epochs}: {folder} has that epoch already, not validated (--validate {config.validate}); "
-            f"use {state.epoch + 1} or more"
-        )
+    _check_epochs(folder, config, state)
     images = training_images(config, pairs, setup.train.dataset.rows) if leading else None
     if leading:
         config.write(folder)
@@ -210,11 +204,28 @@ def _train(
         initialization=str(setup.initialization),
     )
     if leading:
-        parameters = sum(p.numel() for p in network.parameters())
-        unmarked = {"train": setup.train.dataset.unmarked, "validation": validation.unmarked}
-        more = {"classes": len(pairs.classes), "parameters": parameters, "unmarked": unmarked}
-        write_json(folder / SUMMARY, asdict(report) | more)
+        write_json(folder / SUMMARY, asdict(report) | _sizes(setup))
     return report
+
+
+def _check_epochs(folder: Path, config: TrainConfig, state: State) -> None:
+    """Raise SalpipeError if a run is further than requested, or ends with an epoch that was not validated."""
+    if config.epochs < state.epoch:
+        raise SalpipeError(f"--epochs {config.epochs}: {folder} has {state.epoch} epochs already; use that or more")
+    if config.epochs == state.epoch != state.last_validated:
+        raise SalpipeError(
+            f"--epochs {config.epochs}: {folder} has that epoch already, not validated (--validate {config.validate}); "
+            f"use {state.epoch + 1} or more"
+        )
+
+
+def _sizes(setup: Setup) -> dict[str, Any]:
+    """Numbers of classes, of parameters, and of maps that are 0 everywhere, as `summary.json` has them."""
+    return {
+        "classes": len(setup.spec.classes),
+        "parameters": sum(parameter.numel() for parameter in setup.network.parameters()),
+        "unmarked": {"train": setup.train.dataset.unmarked, "validation": setup.validation.dataset.unmarked},
+    }
 
 
 def _resumed(

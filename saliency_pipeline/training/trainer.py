@@ -69,9 +69,10 @@ class Trainer:
         self.trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         optimizer = make_optimizer(setup.config, self.network)
         self.model, self.optimizer = processes.fabric.setup(self.network, optimizer)
-        self.state = load_last(folder, self.network, self.optimizer.optimizer)
         self.kept = KeptBatches(self.validation)
+        # with the initial weights, so that a resumed run decides alike
         self.folded = fold_for(setup) if processes.world == 1 and processes.device.type == "cpu" else None
+        self.state = load_last(folder, self.network, self.optimizer.optimizer)
 
     def save(self) -> None:
         """Write the checkpoint."""
