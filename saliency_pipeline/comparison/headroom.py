@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from saliency_pipeline.comparison.arms import CANDIDATE, DESCRIPTIVE, Arm, Question, first_reference
 from saliency_pipeline.comparison.contrasts import Conditions, conditions, contrast
@@ -105,7 +106,7 @@ def _headroom(
     else:
         word = _word(gains[0], pairs, where.rope)
     row = Headroom(use, setting, against, pairs, word, gains[0], tuple(gains[1:]), "")
-    return Headroom(**{**vars(row), "sentence": _sentence(row)})
+    return replace(row, sentence=_sentence(row))
 
 
 def _word(oracle: Gain, pairs: int, rope: float) -> str:

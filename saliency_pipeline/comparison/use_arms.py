@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from saliency_pipeline.models.trained.choices import MAP_ARCHS
+from saliency_pipeline.training import config
 from saliency_pipeline.training.config import OWN, TrainConfig
 from saliency_pipeline.uses.networks import Architecture
 from saliency_pipeline.uses.registry import find_use
@@ -53,8 +53,7 @@ def listed_uses(text: str) -> tuple[str, ...]:
 
 def reads_maps(options: Options) -> bool:
     """True if a network with these options is trained with maps, its own or those of a control."""
-    arch, use = options.get("arch", TrainConfig.arch), options.get("use")
-    return arch in MAP_ARCHS or (use is not None and find_use(use).reads_maps)
+    return config.reads_maps(options.get("arch", TrainConfig.arch), options.get("use"))
 
 
 def is_plain(options: Options) -> bool:

@@ -250,7 +250,7 @@ class TrainConfig:
     @property
     def reads_maps(self) -> bool:
         """True if training reads maps."""
-        return self.arch in MAP_ARCHS or (self.use is not None and find_use(self.use).reads_maps)
+        return reads_maps(self.arch, self.use)
 
     @property
     def maps_at_test(self) -> bool:
@@ -292,6 +292,11 @@ class TrainConfig:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SalpipeError) as error:
             raise SalpipeError(f"{path}: damaged ({error!s:.200}); choose another output folder") from error
+
+
+def reads_maps(arch: str, use: str | None) -> bool:
+    """Return whether training with an architecture and a use reads maps, those of the images or of a control."""
+    return arch in MAP_ARCHS or (use is not None and find_use(use).reads_maps)
 
 
 def option(name: str) -> str:

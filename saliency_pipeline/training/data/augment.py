@@ -1,4 +1,4 @@
-"""Augmentation of image-map pairs: crop and flip transform both alike, color changes the image alone."""
+"""Augmentation of image-map pairs and their cut to a region and size; color changes the image alone."""
 
 from __future__ import annotations
 
