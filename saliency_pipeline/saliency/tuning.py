@@ -24,7 +24,7 @@ from saliency_pipeline.saliency.engine.backends import (
 )
 from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.engine.need import Need
-from saliency_pipeline.saliency.engine.network import RECORDED
+from saliency_pipeline.saliency.engine.network import ATTENDED, RECORDED
 from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.fidelity import fidelity_check
 from saliency_pipeline.saliency.methods.cam import GradCam
@@ -48,6 +48,9 @@ def default_batch(methods: Sequence[Method], device: str) -> int:
 
     Backward passes keep all activations anyway, and on the CPU lay a convolution's weights out anew for every batch.
     """
+    if any(method.needs & ATTENDED for method in methods):
+        # attention is quadratic in the number of tokens, and large matrix products need no batch on a CPU
+        return 32 if device.startswith("cuda") else 2
     pixels = _recorded(methods)
     if device.startswith("cuda"):
         return 32 if pixels else 64
@@ -111,7 +114,12 @@ def choose_placement(
     Raises:
         SalpipeError: for a backend that is not installed or cannot be used as requested.
     """
-    candidates = _candidates(backend, precision, device, streams, _recorded(methods))
+    attended = any(method.needs & ATTENDED for method in methods)
+    if attended:
+        if precision == "bf16":
+            raise SalpipeError("--precision bf16: methods of attention are computed in fp32; use --precision auto")
+        precision = "fp32" if precision == "auto" else precision
+    candidates = _candidates(backend, precision, device, streams, _recorded(methods), attended)
     if len(candidates) == 1:
         return candidates[0], None
     requested, methods = methods, representatives(methods, layers)
@@ -129,13 +137,16 @@ def choose_placement(
     return chosen, make(chosen) if methods == tuple(requested) else None
 
 
-def _candidates(backend: str, precision: str, device: str, streams: int, pixels: bool) -> list[Placement]:
+def _candidates(
+    backend: str, precision: str, device: str, streams: int, pixels: bool, attended: bool = False
+) -> list[Placement]:
     if backend not in ("auto", *BACKENDS):
         raise SalpipeError(f"--backend {backend}: unknown; choose from auto, {', '.join(BACKENDS)}")
     if precision not in ("auto", *PRECISIONS):
         raise SalpipeError(f"--precision {precision}: unknown; choose from auto, {', '.join(PRECISIONS)}")
     if backend in ("compile", "openvino") and pixels:
-        raise SalpipeError(f"--backend {backend} runs forward only; pixel gradients need --backend torch (or auto)")
+        needs = "attention needs" if attended else "pixel gradients need"
+        raise SalpipeError(f"--backend {backend} runs forward only; {needs} --backend torch (or auto)")
     if backend == "openvino" and not openvino_installed():
         raise SalpipeError("--backend openvino: not installed; run pip install 'saliency-pipeline[openvino]'")
     if backend == "openvino" and device != "cpu":

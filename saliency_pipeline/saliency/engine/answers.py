@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saliency_pipeline.saliency.engine.attention import Attended
 from saliency_pipeline.saliency.engine.biases import biases_of
 from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.engine.need import Need
@@ -17,6 +18,8 @@ from saliency_pipeline.saliency.engine.random_numbers import generator
 from saliency_pipeline.saliency.targets import Target
 
 X = TypeVar("X")
+
+_DIFFERENTIATED = Need.PIXELS | Need.GRADIENTS | Need.CONTRASTS | Need.ATTENTION_GRADIENTS | Need.BLOCKS
 
 
 class _Once(Generic[X]):
@@ -258,6 +261,12 @@ class Answers:
             self._kept[key] = compute()
         return cast(X, self._kept[key])
 
+    # about attention
+
+    def attention(self) -> Attended:
+        """Attention matrices of the pass that all methods share, and their gradients. Needs ATTENTION."""
+        return self._attended
+
     # about the network as it was loaded
 
     def module(self) -> torch.nn.Module:
@@ -268,6 +277,13 @@ class Answers:
     # passes
 
     @_Once
+    def _attended(self) -> Attended:
+        assert self.network.attention is not None, "the network has no exposed attention"
+        recorded = bool(self.network.need & _DIFFERENTIATED)
+        with torch.set_grad_enabled(recorded):
+            return self.network.attention.attend(self._pixels.requires_grad_(recorded))
+
+    @_Once
     def _pixels(self) -> Tensor:
         return self.network.normalize(self.frames)
 
@@ -275,7 +291,10 @@ class Answers:
     def _passed(self) -> tuple[tuple[Tensor, ...], Tensor]:
         """Outputs of the layers, and the logits, of the one pass that everything about the frames themselves shares."""
         network = self.network
-        recorded = bool(network.need & (Need.PIXELS | Need.GRADIENTS | Need.CONTRASTS))
+        if network.attention is not None:
+            *outputs, logits = self._attended.results
+            return tuple(outputs), logits
+        recorded = bool(network.need & _DIFFERENTIATED)
         if network.whole is not None:
             with torch.set_grad_enabled(recorded):
                 *outputs, logits = network.whole(self._pixels.requires_grad_(recorded))
@@ -310,7 +329,14 @@ class Answers:
             wanted |= self._outputs
         # logits first: pixels must have been recorded
         logits, targets = self._passed[1], self.targets()
-        parts = list(_pulled(logits, targets, list(wanted.values()), keep=bool(need & Need.CONTRASTS)))
+        parts = list(
+            _pulled(
+                logits,
+                targets,
+                list(wanted.values()),
+                keep=bool(need & (Need.CONTRASTS | Need.ATTENTION_GRADIENTS | Need.BLOCKS)),
+            )
+        )
         return dict(zip(wanted, zip(*parts, strict=True), strict=True))
 
     def _contrasted(self, layer: str, contrast: Tensor) -> list[Tensor]:

@@ -19,6 +19,9 @@ class Need(Flag):
         FORWARD: logits of other frames.
         BIASES: gradients with respect to the biases of the exported network.
         MODULE: the network itself, as it was loaded.
+        ATTENTION: attention matrices of a vision transformer.
+        ATTENTION_GRADIENTS: gradients of the explained scores with respect to these.
+        BLOCKS: the same of scores at the output of each block of the transformer.
     """
 
     NOTHING = 0
@@ -31,3 +34,6 @@ class Need(Flag):
     FORWARD = auto()
     BIASES = auto()
     MODULE = auto()
+    ATTENTION = auto()
+    ATTENTION_GRADIENTS = auto()
+    BLOCKS = auto()

@@ -6,14 +6,18 @@ import torch
 from torch import Tensor, fx, nn
 
 from saliency_pipeline.models.source.source import SourceModel
+from saliency_pipeline.saliency.engine.attention import AttentionGraph, attention_graph
 from saliency_pipeline.saliency.engine.backends import Normalize, Placement, Trunk, make_trunk, placed
 from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.engine.mixed import MixedNetwork
 from saliency_pipeline.saliency.engine.need import Need
 from saliency_pipeline.saliency.engine.split import SplitNetwork, heads
 
-# what only a pass that autograd records can answer
-RECORDED = Need.PIXELS | Need.POINTS
+# what only a transformer with exposed attention can answer
+ATTENDED = Need.ATTENTION | Need.ATTENTION_GRADIENTS | Need.BLOCKS
+
+# what only a pass through the whole network in PyTorch can answer
+RECORDED = Need.PIXELS | Need.POINTS | ATTENDED
 
 
 class Network:
@@ -31,6 +35,7 @@ class Network:
         bias: (K,), as `weight`.
         graph: the exported network, float32; None unless BIASES are needed.
         module: the network as it was loaded; None unless MODULE is needed.
+        attention: the transformer with exposed attention, float32; None unless ATTENTION is needed.
         heads: for each layer at which the network can be cut, its output to (…, logits); empty unless HEAD is needed.
     """
 
@@ -46,8 +51,13 @@ class Network:
         self.bias: Tensor | None = None
         self.graph: fx.GraphModule | None = None
         self.module: nn.Module | None = None
+        self.attention: AttentionGraph | None = None
         self.heads: dict[str, nn.Module]
-        if split.trunk is None or need & RECORDED:
+        if need & ATTENDED and isinstance(split.whole, fx.GraphModule):
+            whole = placed(split.whole, device)
+            self.attention = attention_graph(whole, split.layers[-1].grid, self.size, split.batch)
+            self.whole = whole
+        elif split.trunk is None or need & RECORDED:
             self.whole = _recorded(split, placement)
         else:
             self.trunk = make_trunk(split.trunk, source.preprocessing, split.batch, placement, split.cache_key)

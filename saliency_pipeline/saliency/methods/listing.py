@@ -39,7 +39,7 @@ class MethodInfo:
 
     Attributes:
         name: name on the command line.
-        level: what it reads: `image`, `layer`, `pixels` or `network`.
+        level: what it reads: `image`, `layer`, `attention`, `pixels` or `network`.
         cost: cost in forward passes with its default parameters, beyond the one that all methods share.
         needs: what it asks the engine for, in lower case, such as `activations`.
         parameters: its parameters by name.

@@ -77,11 +77,13 @@ class Method(ABC):
 
     @property
     def level(self) -> str:
-        """What it reads: `image`, `layer`, `pixels` or `network`."""
+        """What it reads: `image`, `layer`, `attention`, `pixels` or `network`."""
         if self.needs & (Need.PIXELS | Need.POINTS):
             return "pixels"
         if self.needs & (Need.BIASES | Need.MODULE | Need.FORWARD):
             return "network"
+        if self.needs & (Need.ATTENTION | Need.ATTENTION_GRADIENTS | Need.BLOCKS):
+            return "attention"
         return "layer" if self.needs & (Need.ACTIVATIONS | Need.GRADIENTS | Need.HEAD) else "image"
 
     @property
