@@ -49,8 +49,8 @@ def default_batch(methods: Sequence[Method], device: str) -> int:
     Backward passes keep all activations anyway, and on the CPU lay a convolution's weights out anew for every batch.
     """
     if any(method.needs & ATTENDED for method in methods):
-        # attention is quadratic in the number of tokens, and large matrix products need no batch on a CPU
-        return 32 if device.startswith("cuda") else 2
+        # matrix products of all tokens need no batch on a CPU, and the matrices of many frames much memory
+        return 32 if device.startswith("cuda") else 1
     pixels = _recorded(methods)
     if device.startswith("cuda"):
         return 32 if pixels else 64

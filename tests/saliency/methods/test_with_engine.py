@@ -13,7 +13,7 @@ from tests.saliency.networks import BATCH, FP32, Tiny, noise, normalized, own_so
 SIZE = 16
 FRAMES = noise(3, SIZE)
 KEYS = ("a", "b", "c")
-NOT_OF_LAYERS = [name for name, kind in METHODS.items() if kind().level != "layer"]
+NOT_OF_LAYERS = [name for name, kind in METHODS.items() if kind().level not in ("layer", "attention")]
 
 
 @pytest.fixture(scope="module")
