@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from saliency_pipeline.errors import OptionError
+from saliency_pipeline.saliency.engine.layers import choose_layer
 from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.methods.attention import relevance, rollout
 from saliency_pipeline.saliency.methods.registry import find_methods
@@ -208,3 +210,45 @@ def test_other_methods_share_the_pass() -> None:
 def test_parameters_are_checked(method: str, message: str) -> None:
     with pytest.raises(OptionError, match=f"--method {message}"):
         find_methods([method])
+
+
+CELL = 8
+ROWS, COLUMNS = np.mgrid[:CELL, :CELL]
+PATTERNS = np.stack([(ROWS // 2) % 2, (COLUMNS // 2) % 2, (ROWS // 4 + COLUMNS // 4) % 2, (ROWS + COLUMNS) // 2 % 2])
+
+
+def marked(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Frames (count, 48, 48, 3) of noise with one of four patterns in a cell, its class, and the index of the cell."""
+    rng = np.random.default_rng(seed)
+    frames = rng.integers(60, 196, (count, SIZE, SIZE, 3)).astype(np.uint8)
+    classes, cells = rng.integers(0, 4, count), rng.integers(0, (SIZE // CELL) ** 2, count)
+    for frame, pattern, cell in zip(frames, PATTERNS[classes], cells, strict=True):
+        top, left = (CELL * int(index) for index in divmod(cell, SIZE // CELL))
+        frame[top : top + CELL, left : left + CELL] = (40 + 175 * pattern)[:, :, None]
+    return frames, classes, cells
+
+
+@pytest.mark.slow
+def test_maps_of_a_trained_transformer_peak_at_the_place_that_decides_the_class() -> None:
+    options = {"depth": 2, "embed_dim": 48, "num_heads": 3, "num_classes": 4}
+    network = timm.create_model("vit_tiny_patch16_224", img_size=SIZE, patch_size=CELL, **options)
+    source = own_source(network, SIZE, 4)
+    optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, 150)
+    for step in range(150):
+        frames, classes, _ = marked(64, step)
+        loss = nn.functional.cross_entropy(network(normalized(frames, source)), torch.from_numpy(classes))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    network.eval().requires_grad_(False)
+    frames, classes, cells = marked(100, 1000)
+    methods = find_methods(["attention", "rollout", "chefer", "legrad"])
+    explainer = Explainer(source, [choose_layer(network, SIZE)], methods, PREDICTED, BATCH, FP32)
+    explanation = explainer.explain(frames)
+    assert (explanation.targets[:, 0] == classes).mean() > 0.95
+    for name, maps in explanation.maps.items():
+        hits = (maps[:, 0].reshape(len(maps), -1).argmax(1) == cells).mean()
+        # by chance it would be one cell of 36
+        assert hits > 0.25, name
