@@ -67,6 +67,7 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "registers": _of_timm("vit_small_patch14_reg4_dinov2"),
     "averaged": _of_timm("vit_tiny_patch16_224", class_token=False, global_pool="avg"),
     "rotary": _of_timm("eva02_tiny_patch14_224"),
+    "oblong": _of_timm("vit_tiny_patch16_224", patch_size=(16, 8)),
     "torchvision": lambda: VisionTransformer(SIZE, 16, DEPTH, HEADS, WIDTH, 32, num_classes=CLASSES),
     "weighted": Weighted,
     "masked": Masked,
@@ -75,6 +76,9 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {
 
 PREFIXES = {"distilled": 2, "registers": 5, "averaged": 0, "masked": 0}
 """Numbers of prefix tokens, other than 1."""
+
+GRIDS = {"oblong": (3, 6)}
+"""Grids other than 3 x 3 cells."""
 
 
 @cache

@@ -60,13 +60,30 @@ class Layer:
         return torch.cat([output[:, : self.prefix], grid.flatten(2).transpose(1, 2)], 1)
 
 
-def grid_of(output: object, batch: int, prefix: int | None = None) -> tuple[str, int, tuple[int, int], int] | None:
+def grid_of(
+    output: object, batch: int, prefix: int | None = None, oblong: Sequence[tuple[int, int]] = ()
+) -> tuple[str, int, tuple[int, int], int] | None:
     """Layout, channels, (h, w) and prefix of a layer's output, or None if it is not a grid of at least 2 x 2.
 
-    Frames are square, so grids are: that tells NCHW from NHWC, and grid tokens from the tokens before them.
+    Frames are square, so grids are: that tells NCHW from NHWC, and grid tokens from the tokens before them. Only
+    patches that are not square have other grids.
+
+    Args:
+        output: the layer's output.
+        batch: N.
+        prefix: number of prefix tokens, if the network has it as an attribute.
+        oblong: grids (h, w) of convolutions that are not square.
     """
     if not isinstance(output, Tensor) or not output.is_floating_point() or output.shape[:1] != (batch,):
         return None
+    for height, width in oblong:
+        shape = tuple(output.shape)
+        if shape[2:] == (height, width):
+            return "nchw", shape[1], (height, width), 0
+        if len(shape) == 4 and shape[1:3] == (height, width):
+            return "nhwc", shape[3], (height, width), 0
+        if len(shape) == 3 and 0 <= shape[1] - height * width <= 8:
+            return "tokens", shape[2], (height, width), shape[1] - height * width
     if output.ndim == 4:
         _, a, b, c = output.shape
         if b == c and b > 1:
@@ -89,10 +106,13 @@ def grid_layers(module: nn.Module, size: int) -> dict[str, tuple[Layer, Tensor]]
     Of modules that return the very same tensor (a stage and its last block) the outermost stands for all.
     """
     outputs: dict[int, tuple[str, Tensor]] = {}
+    oblong: dict[tuple[int, int], None] = {}
     handles = []
 
     def keep(name: str) -> Any:
-        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+        def hook(module: nn.Module, _inputs: object, output: object) -> None:
+            if isinstance(module, nn.Conv2d) and isinstance(output, Tensor) and output.shape[2] != output.shape[3] > 1:
+                oblong[output.shape[2], output.shape[3]] = None
             if isinstance(output, Tensor):
                 earlier = outputs.get(id(output))
                 if earlier is None or name.count(".") < earlier[0].count("."):
@@ -130,7 +150,7 @@ def grid_layers(module: nn.Module, size: int) -> dict[str, tuple[Layer, Tensor]]
     layers: dict[str, tuple[Layer, Tensor]] = {}
     prefix = getattr(module, "num_prefix_tokens", None)
     for (name, output), gradient in zip([k for k in kept if k[1].requires_grad], gradients, strict=True):
-        on_grid = grid_of(output, 2, prefix)
+        on_grid = grid_of(output, 2, prefix, tuple(grid for grid in oblong if min(grid) > 1))
         if on_grid and gradient is not None:
             layout, channels, grid, before = on_grid
             layers[name] = Layer(name, layout, channels, grid, before, clean=False), gradient

@@ -15,6 +15,7 @@ from tests.saliency.transformers import (
     BUILDERS,
     CLASSES,
     DEPTH,
+    GRIDS,
     HEADS,
     PREFIXES,
     SIZE,
@@ -60,11 +61,11 @@ def test_logits_are_those_of_the_network(kind: str) -> None:
 @pytest.mark.parametrize("kind", BUILDERS)
 def test_matrices_are_attention_after_its_softmax(kind: str) -> None:
     graph, prefix = graph_of(kind), PREFIXES.get(kind, 1)
-    depth = 1 if kind == "masked" else DEPTH
-    assert (graph.depth, graph.prefix, graph.grid) == (depth, prefix, (3, 3))
+    depth, grid = 1 if kind == "masked" else DEPTH, GRIDS.get(kind, (3, 3))
+    assert (graph.depth, graph.prefix, graph.grid) == (depth, prefix, grid)
     matrices = graph.attend(FRAMES).matrices
     for matrix in matrices:
-        assert matrix.shape == (BATCH, HEADS, 9 + prefix, 9 + prefix)
+        assert matrix.shape == (BATCH, HEADS, *[grid[0] * grid[1] + prefix] * 2)
         assert torch.allclose(matrix.sum(3), torch.ones(()), atol=1e-5)
         assert matrix.std() > 0.01, "the network's attention should not be uniform"
     assert len(matrices) == depth
@@ -122,7 +123,7 @@ def test_fused_or_not_is_one_result() -> None:
 @pytest.mark.parametrize(
     ("kind", "block"),
     [
-        *((kind, "blocks.{}") for kind in ("vit", "distilled", "registers", "averaged", "rotary")),
+        *((kind, "blocks.{}") for kind in ("vit", "distilled", "registers", "averaged", "rotary", "oblong")),
         ("torchvision", "encoder.layers.encoder_layer_{}"),
     ],
 )
@@ -205,10 +206,9 @@ def test_networks_without_attention_among_all_tokens() -> None:
     assert wrong == "attends among 10 tokens, which are not the 6 x 6 cells of a layer"
 
 
-def test_grids_need_not_be_square() -> None:
-    split = split_of("vit")
-    attended = attention_graph(split.whole, (1, 9), SIZE, BATCH).attend(FRAMES)
+def test_rows_of_a_grid_that_is_not_square() -> None:
+    attended = graph_of("oblong").attend(FRAMES)
     tokens = attended.matrices[0].mean(1)
     maps = attended.to_grid(tokens)
-    assert maps.shape == (BATCH, 10, 1, 9)
-    assert torch.equal(maps[:, :, 0], tokens[:, :, 1:])
+    assert maps.shape == (BATCH, 19, 3, 6)
+    assert torch.equal(maps[:, :, 1], tokens[:, :, 7:13])

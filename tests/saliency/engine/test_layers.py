@@ -19,6 +19,7 @@ from tests.saliency.networks import (
     own_explainer,
     relative_error,
 )
+from tests.saliency.transformers import SIZE, explainer_of
 
 CHOSEN = [
     ("resnet18", 64, "layer4", "nchw", 2, 0),
@@ -88,6 +89,27 @@ def test_the_chosen_layer_carries_the_whole_signal(
 )
 def test_grids_are_square(shape: tuple[int, ...], prefix: int | None, wanted: object) -> None:
     assert grid_of(torch.zeros(shape), 2, prefix) == wanted
+
+
+@pytest.mark.parametrize(
+    ("shape", "wanted"),
+    [
+        ((2, 8, 3, 6), ("nchw", 8, (3, 6), 0)),
+        ((2, 3, 6, 8), ("nhwc", 8, (3, 6), 0)),
+        ((2, 19, 8), ("tokens", 8, (3, 6), 1)),
+        ((2, 18, 8), ("tokens", 8, (3, 6), 0)),
+        ((2, 8, 7, 7), ("nchw", 8, (7, 7), 0)),
+        ((2, 8, 6, 3), None),
+    ],
+)
+def test_patches_that_are_not_square_have_other_grids(shape: tuple[int, ...], wanted: object) -> None:
+    assert grid_of(torch.zeros(shape), 2, oblong=((3, 6),)) == wanted
+
+
+def test_a_transformer_with_patches_that_are_not_square_is_explained_by_other_methods() -> None:
+    maps = explainer_of("oblong", "gradcam").explain(noise(2, SIZE)).maps["gradcam"]
+    assert maps.shape == (2, 1, 3, 6)
+    assert np.ptp(maps) > 0
 
 
 @pytest.mark.parametrize("output", [None, [torch.zeros(2, 3, 4, 4)], torch.zeros(2, 3, 4, 4, dtype=torch.int64)])

@@ -124,7 +124,7 @@ def test_every_method_describes_itself(kind: type[Method]) -> None:
     assert find_methods([method.canonical]) == (method,)
     description = method.describe()
     assert {"level", "convention", "paper"} <= set(description)
-    assert description["level"] in ("image", "layer", "pixels", "network")
+    assert description["level"] in ("image", "layer", "attention", "pixels", "network")
     assert method.cost >= 0
 
 
