@@ -144,6 +144,12 @@ def test_pixel_gradients_stay_on_torch(measured: Callable) -> None:
     assert {backend for backend, _ in asked} == {"torch"}
 
 
+def test_attention_is_computed_by_torch_in_fp32(measured: Callable) -> None:
+    asked = measured(FAST_BF16)
+    assert choose(("gradcam", "rollout")) == Placement("torch", "fp32")
+    assert not asked
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -151,6 +157,9 @@ def test_pixel_gradients_stay_on_torch(measured: Callable) -> None:
         ({"precision": "fp16"}, "choose from auto, fp32, bf16"),
         ({"backend": "openvino", "methods": ("gradient",)}, "forward only; pixel gradients need --backend torch"),
         ({"backend": "compile", "methods": ("gradient",)}, "forward only; pixel gradients need --backend torch"),
+        ({"backend": "openvino", "methods": ("chefer",)}, "forward only; attention needs --backend torch"),
+        ({"precision": "bf16", "methods": ("attention",)}, "attention are computed in fp32; use --precision auto"),
+        ({"precision": "fp16", "methods": ("attention",)}, "choose from auto, fp32, bf16"),
         ({"backend": "openvino", "device": "cuda"}, "runs on the CPU, not on cuda; use --backend torch"),
     ],
 )
