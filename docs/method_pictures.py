@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
+from docs.method_transformer import CLASSES, PREPROCESSING, shown_scene, trained_transformer
 from saliency_pipeline import Explainer
 from saliency_pipeline.saliency.render import contact_sheet, normalize
 
@@ -51,6 +52,20 @@ PICTURES = {
     },
     "expected-gradients": {"expected-gradients": "expected-gradients"},
     "fullgrad": {"fullgrad": "fullgrad"},
+    "attention": {
+        "scene": "",
+        "attention": "attention",
+        "block=1": "attention:block=1",
+        "heads=max": "attention:heads=max",
+    },
+    "rollout": {"rollout": "rollout", "residual=0": "rollout:residual=0", "discard=0.5": "rollout:discard=0.5"},
+    "chefer": {"chefer": "chefer", SECOND: "chefer"},
+    "legrad": {
+        "legrad": "legrad",
+        SECOND: "legrad",
+        "blocks=1": "legrad:blocks=1",
+        "score=network": "legrad:score=network",
+    },
     "captum": {"captum:DeepLift": "captum:DeepLift", "captum:Deconvolution": "captum:Deconvolution"},
     "spectral-residual": {"spectral-residual": "spectral-residual"},
     "edges": {"edges": "edges"},
@@ -58,14 +73,17 @@ PICTURES = {
     "random": {"random": "random", "cells=28": "random:cells=28"},
 }
 
+# pictures of a transformer that is trained here
+ATTENTION = ("attention", "rollout", "chefer", "legrad")
+
 # pictures of blocks, which PNG stores in fewer bytes than JPEG
 BLOCKS = ("input-x-gradient", "integrated-gradients", "expected-gradients", "captum")
 
 
-def tile(explainer: Explainer, text: str, target: int) -> np.ndarray:
+def tile(explainer: Explainer, photo: np.ndarray, text: str, target: int) -> np.ndarray:
     """A picture of one map, for the class with the highest score or the second one; the photograph without a method."""
     # the first of several images, for a method that compares them
-    images = [PHOTO, *OTHERS] if text == "expected-gradients" else [PHOTO]
+    images = [photo, *OTHERS] if text == "expected-gradients" else [photo]
     explanation = explainer.explain(images, text or "gradcam", "top:2")[0]
     (method,) = explanation.methods.values()
     values = explanation.map(target=target)
@@ -86,10 +104,14 @@ def diverging(values: np.ndarray) -> np.ndarray:
 
 def main(names: list[str]) -> None:
     """Make the pictures of some methods, or of all."""
-    explainer = Explainer("efficientnet_lite0")
+    names = names or list(PICTURES)
+    explainer, attending = Explainer("efficientnet_lite0"), None
+    if any(name in ATTENTION for name in names):
+        attending = Explainer(trained_transformer(), preprocessing=PREPROCESSING, classes=CLASSES)
     FOLDER.mkdir(exist_ok=True)
-    for name in names or PICTURES:
-        tiles = [tile(explainer, text, int(caption == SECOND)) for caption, text in PICTURES[name].items()]
+    for name in names:
+        own, photo = (attending, shown_scene()) if attending and name in ATTENTION else (explainer, PHOTO)
+        tiles = [tile(own, photo, text, int(caption == SECOND)) for caption, text in PICTURES[name].items()]
         picture = Image.fromarray(contact_sheet(tiles, len(tiles), list(PICTURES[name])))
         if name in BLOCKS:
             picture.quantize(128, Image.Quantize.MAXCOVERAGE).save(FOLDER / f"{name}.png", optimize=True)
