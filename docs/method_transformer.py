@@ -1,5 +1,7 @@
 """A small vision transformer for the pictures of docs/methods-attention.md, trained on scenes in a few minutes."""
 
+from functools import cache
+
 import numpy as np
 import timm
 import torch
@@ -19,8 +21,7 @@ _SEED_OF_THE_SCENE = 3
 
 def scene(random: np.random.Generator, objects: tuple[int, ...]) -> np.ndarray:
     """A frame (SIDE, SIDE, 3) uint8 of brick, grass or gravel with a tile of the photograph of each class, apart."""
-    photographs = (data.chelsea(), data.coffee(), data.rocket(), data.astronaut())
-    backgrounds = (data.brick(), data.grass(), data.gravel())
+    photographs, backgrounds = _pictures()
 
     def tile(pixels: np.ndarray, side: int, shown: int) -> Image.Image:
         y, x = (int(random.integers(0, length - side + 1)) for length in pixels.shape[:2])
@@ -34,6 +35,12 @@ def scene(random: np.random.Generator, objects: tuple[int, ...]) -> np.ndarray:
             frame.paste(tile(photographs[objects[len(places)]], 8 * OBJECT, OBJECT), (x, y))
             places.append((x, y))
     return np.asarray(frame)
+
+
+@cache
+def _pictures() -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """The photographs of the classes, and the backgrounds."""
+    return (data.chelsea(), data.coffee(), data.rocket(), data.astronaut()), (data.brick(), data.grass(), data.gravel())
 
 
 def shown_scene() -> np.ndarray:
