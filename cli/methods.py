@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 def command(pattern: str | None, as_json: bool) -> None:
     """List saliency methods whose names match PATTERN; all by default.
 
-    The level is what a method reads: the image, a layer, attention, gradients at pixels or the network as a whole. The
-    cost is in forward passes of the network, beyond the one that all methods of a run share; a gradient counts as
+    The level is what a method reads: the image, a layer, attention, gradients at pixels or the network as a whole.
+    The cost is in forward passes of the network, beyond the one that all methods of a run share; a gradient counts as
     three. Below, parameters are shown with their defaults and are set as in 'smoothgrad:samples=50,noise=0.1', with
-    what a method equals, and its paper. Methods of installed packages are listed as well. 'captum:NAME' is an attribution of
-    captum; the pattern 'captum*' lists them.
+    what a method equals, and its paper. Methods of installed packages are listed as well. 'captum:NAME' is an
+    attribution of captum; the pattern 'captum*' lists them.
 
     \b
     Examples:
