@@ -97,7 +97,7 @@ def _relu(step: Step) -> tuple[Tensor, Pull]:
 
 def _hardtanh(step: Step) -> tuple[Tensor, Pull]:
     value = step.output()
-    low, high = (*step.arguments[1:], *(-1.0, 1.0)[len(step.arguments) - 1 :])
+    _, low, high = step.arguments(None, -1.0, 1.0)
     if truncated(torch.tensor([low, high])).tolist() != [low, high]:
         return value, lambda gradient: (gradient * ((value > low) & (value < high)),)
     half = truncated(value)
@@ -115,7 +115,7 @@ def truncated(values: Tensor) -> Tensor:
 
 
 def _add(step: Step) -> tuple[Any, Pull | None]:
-    x, y = step.arguments
+    x, y = step.arguments()
     terms = [n for n in step.node.all_input_nodes if n.op != "get_attr"]
     if len(terms) != 2 or not (isinstance(x, Tensor) and isinstance(y, Tensor) and x.shape == y.shape):
         return _in_fp32(step)

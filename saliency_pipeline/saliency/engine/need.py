@@ -19,6 +19,7 @@ class Need(Flag):
         FORWARD: logits of other frames.
         BIASES: gradients with respect to the biases of the exported network.
         MODULE: the network itself, as it was loaded.
+        BACKWARD: signals pulled back through the exported network by other rules than the gradient's.
     """
 
     NOTHING = 0
@@ -31,3 +32,4 @@ class Need(Flag):
     FORWARD = auto()
     BIASES = auto()
     MODULE = auto()
+    BACKWARD = auto()

@@ -41,10 +41,10 @@ class Step:
     values: Mapping[fx.Node, Any]
     baseline_values: Mapping[fx.Node, Any]
 
-    @property
-    def arguments(self) -> tuple[Any, ...]:
-        """The operator's positional arguments."""
-        return tuple(fx.node.map_arg(self.node.args, self.values.__getitem__))
+    def arguments(self, *defaults: Any) -> tuple[Any, ...]:
+        """The operator's positional arguments; those that it was called without are the last ones of `defaults`."""
+        own = tuple(fx.node.map_arg(self.node.args, self.values.__getitem__))
+        return (*own, *defaults[len(own) :])
 
     def output(self) -> Any:
         """Compute the operator's result."""
@@ -95,9 +95,7 @@ class Record:
     """
 
     @torch.no_grad()
-    def __init__(
-        self, graph: fx.GraphModule, frames: Tensor, choose: Choose, baselines: Tensor | None = None
-    ) -> None:
+    def __init__(self, graph: fx.GraphModule, frames: Tensor, choose: Choose, baselines: Tensor | None = None) -> None:
         """Run the graph.
 
         Args:
@@ -172,6 +170,17 @@ class Record:
                 if part is not None:
                     pending[source] = pending[source] + part if source in pending else part
         return pending[self.start]
+
+
+def pulled_back(record: Record, targets: Tensor) -> PulledBack:
+    """Signals at the frames for each explained class (N, T); the record cannot be used afterwards."""
+    logits, last = record.results[-1], targets.shape[1] - 1
+    signals = []
+    for t, classes in enumerate(targets.unbind(1)):
+        one = torch.zeros_like(logits).scatter_(1, classes[:, None], 1)
+        signals.append(record.pull_back(one, release=t == last))
+    others = record.baseline
+    return PulledBack(tuple(signals), logits.gather(1, targets), None if others is None else others.gather(1, targets))
 
 
 @dataclass(frozen=True)

@@ -53,18 +53,18 @@ class Convolution(LinearLayer):
     @classmethod
     def of(cls, step: Step) -> Convolution | None:
         """The convolution of a step; None if its weight is no constant or its padding is a word."""
-        kernel = step.node.args[1]
-        if step.node.target is not aten.conv2d.default or not isinstance(kernel, fx.Node) or kernel.op != "get_attr":
+        if step.node.target is not aten.conv2d.default:
             return None
-        x, weight, bias, *rest = (*step.arguments, *(None,) * (3 - len(step.arguments)))
-        rest += ((1, 1), (0, 0), (1, 1), 1)[len(rest) :]
+        kernel = step.node.args[1]
+        if not isinstance(kernel, fx.Node) or kernel.op != "get_attr":
+            return None
+        x, weight, bias, *rest = step.arguments(None, None, None, (1, 1), (0, 0), (1, 1), 1)
         return None if isinstance(rest[1], str) else cls(aten.conv2d.default, weight, bias, tuple(rest), x.shape)
 
     def backward(self, signal: Tensor, weight: Tensor) -> Tensor:
+        """As of any linear layer, without the forward pass that autograd would need."""
         # only the input's shape matters to its own gradient
-        like = torch.empty(
-            self.shape, dtype=weight.dtype, device=weight.device, memory_format=torch.channels_last
-        )
+        like = torch.empty(self.shape, dtype=weight.dtype, device=weight.device, memory_format=torch.channels_last)
         stride, padding, dilation, groups = self.rest
         rest = (list(stride), list(padding), list(dilation), False, [0, 0], groups, [True, False, False])
         return aten.convolution_backward(signal, like, weight, None, *rest)[0]  # type: ignore[no-any-return]
@@ -74,6 +74,7 @@ class Product(LinearLayer):
     """A matrix product with a constant, as in a dense layer."""
 
     def backward(self, signal: Tensor, weight: Tensor) -> Tensor:
+        """As of any linear layer."""
         return signal @ weight
 
 
@@ -81,7 +82,7 @@ def linear_layer(step: Step) -> LinearLayer:
     """The linear layer of a step, whose operator is one of `LAYERS` and whose weight is a constant."""
     if convolution := Convolution.of(step):
         return convolution
-    x, weight, bias, *rest = (*step.arguments, *(None,) * (3 - len(step.arguments)))
+    x, weight, bias, *rest = step.arguments(None, None, None)
     kind = Product if step.node.target is aten.linear.default else LinearLayer
     return kind(step.node.target, weight, bias, tuple(rest), x.shape)  # type: ignore[arg-type]
 
