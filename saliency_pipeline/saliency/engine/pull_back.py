@@ -52,7 +52,7 @@ class Step:
 
     @cached_property
     def baseline(self) -> Any:
-        """The operator's result in the forward pass of the baseline."""
+        """The operator's result in the forward pass of the baseline; a rule may set what it computed in another way."""
         return call(self.node, self.baseline_values)
 
 
@@ -128,9 +128,9 @@ class Record:
                 if not sources:
                     values[node] = others[node] = step.output()
                 else:
+                    values[node] = self._run(step, choose)
                     if baselines is not None:
                         others[node] = step.baseline
-                    values[node] = self._run(step, choose)
                     if isinstance(values[node], _Several) or (self.steps and self.steps[-1][0] is node):
                         active.add(node)
             for source in node.all_input_nodes:

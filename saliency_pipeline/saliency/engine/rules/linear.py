@@ -39,6 +39,13 @@ class LinearLayer:
         """The layer's output for other inputs, weights and biases."""
         return self.operator(x, weight, bias, *self.rest)  # type: ignore[no-any-return]
 
+    def output(self, step: Step) -> Tensor:
+        """The layer's own output in a step, and in the same way that of the baseline."""
+        source = step.sources[0]
+        if step.baseline_values.get(source) is not None:
+            step.baseline = self.forward(step.baseline_values[source], self.weight, self.bias)
+        return self.forward(step.values[source], self.weight, self.bias)
+
     def backward(self, signal: Tensor, weight: Tensor) -> Tensor:
         """A signal at the output multiplied by the transposed layer with some weights, shaped as the input."""
         with torch.enable_grad():
@@ -71,11 +78,19 @@ class Convolution(LinearLayer):
 
 
 class Product(LinearLayer):
-    """A matrix product with a constant, as in a dense layer."""
+    """A matrix product of each frame's features (N, C) with a constant, as in a dense layer.
+
+    It is computed frame by frame, because the rounding of a product of matrices depends on a frame's row.
+    """
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """As of any linear layer."""
+        # copies, as each then begins at an aligned address
+        return torch.stack([torch.nn.functional.linear(row.clone(), weight, bias) for row in x])
 
     def backward(self, signal: Tensor, weight: Tensor) -> Tensor:
         """As of any linear layer."""
-        return signal @ weight
+        return torch.stack([row.clone() @ weight for row in signal])
 
 
 def linear_layer(step: Step) -> LinearLayer:
@@ -83,12 +98,14 @@ def linear_layer(step: Step) -> LinearLayer:
     if convolution := Convolution.of(step):
         return convolution
     x, weight, bias, *rest = step.arguments(None, None, None)
-    kind = Product if step.node.target is aten.linear.default else LinearLayer
+    kind = Product if step.node.target is aten.linear.default and x.ndim == 2 else LinearLayer
     return kind(step.node.target, weight, bias, tuple(rest), x.shape)  # type: ignore[arg-type]
 
 
 def gradient(step: Step) -> tuple[Any, Pull | None]:
-    """The rule of the gradient: that of convolutions without their inputs, which take memory, and else autograd's."""
-    if convolution := Convolution.of(step):
-        return step.output(), lambda signal: (convolution.backward(signal, convolution.weight),)
-    return by_autograd(step)
+    """The rule of the gradient: linear layers' own, which keeps no inputs, and else autograd's."""
+    weight = step.node.args[1] if step.node.target in LAYERS else None
+    if not isinstance(weight, fx.Node) or weight.op != "get_attr":
+        return by_autograd(step)
+    layer = linear_layer(step)
+    return layer.output(step), lambda signal: (layer.backward(signal, layer.weight),)

@@ -137,7 +137,8 @@ def epsilon(step: Step) -> tuple[Tensor, Pull]:
 
 def epsilon_of_layer(step: Step) -> tuple[Tensor, Pull]:
     """Linear layers: c_ij = w_ij x_i, as `epsilon`."""
-    layer, x, value = linear_layer(step), step.arguments()[0], step.output()
+    layer, x = linear_layer(step), step.arguments()[0]
+    value = layer.output(step)
     denominator = stabilized(value)
     return value, lambda relevance: (x * layer.backward(relevance / denominator, layer.weight),)
 
@@ -147,7 +148,8 @@ def flat(step: Step) -> tuple[Tensor, Pull]:
 
     Lapuschkin et al., *Unmasking Clever Hans predictors* (arXiv 1902.10178).
     """
-    layer, value = linear_layer(step), step.output()
+    layer = linear_layer(step)
+    value = layer.output(step)
     # padding is no part of the frame: no color changes it
     first, second = _between(step, (0.0,), (1.0,))
     inputs, ones = (first != second).to(value.dtype), torch.ones_like(layer.weight)
@@ -160,7 +162,8 @@ def plus(step: Step) -> tuple[Tensor, Pull]:
 
     max(w x, 0) = max(w, 0) max(x, 0) + min(w, 0) min(x, 0).
     """
-    layer, value = linear_layer(step), step.output()
+    layer = linear_layer(step)
+    value = layer.output(step)
     positive, negative, above, below = _parts(step.arguments()[0], layer.weight)
     total = layer.forward(positive, above, None if layer.bias is None else layer.bias.clamp_min(0))
     if negative is not None:
@@ -181,7 +184,8 @@ def gamma(step: Step) -> tuple[Tensor, Pull]:
     Montavon et al., *Layer-wise relevance propagation: an overview* (doi:10.1007/978-3-030-28954-6_10), for inputs and
     outputs of either sign.
     """
-    layer, value = linear_layer(step), step.output()
+    layer = linear_layer(step)
+    value = layer.output(step)
     positive, negative, above, below = _parts(step.arguments()[0], layer.weight)
     upper = layer.forward(positive, above, None if layer.bias is None else layer.bias.clamp_min(0))
     if negative is not None:
@@ -208,7 +212,8 @@ def box(step: Step, low: tuple[float, ...], high: tuple[float, ...]) -> tuple[Te
     The zB rule of Montavon et al., arXiv 1512.02479. The bounds are passed through what precedes the layer, so that
     padding stays 0.
     """
-    layer, x, value = linear_layer(step), step.arguments()[0], step.output()
+    layer, x = linear_layer(step), step.arguments()[0]
+    value = layer.output(step)
     lowest, highest = _between(step, low, high)
     above, below = layer.weight.clamp_min(0), layer.weight.clamp_max(0)
     total = layer.forward(x, layer.weight) - layer.forward(lowest, above) - layer.forward(highest, below)
