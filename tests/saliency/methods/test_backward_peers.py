@@ -25,19 +25,19 @@ FRAMES = noise(BATCH, SIZE, seed=6)
 class Modules(nn.Module):
     """Convolutions, activations as modules that are used once, pooling, two linear layers."""
 
-    def __init__(self, activation: type[nn.Module] = nn.ReLU, norm: bool = True, bias: bool = True) -> None:
+    def __init__(self, activation: type[nn.Module] = nn.ReLU, norm: bool = True) -> None:
         super().__init__()
         torch.manual_seed(5)
         self.features = nn.Sequential(
-            nn.Conv2d(3, 8, 3, padding=1, bias=bias),
+            nn.Conv2d(3, 8, 3, padding=1),
             nn.BatchNorm2d(8) if norm else nn.Identity(),
             activation(),
             nn.MaxPool2d(2),
-            nn.Conv2d(8, 12, 3, padding=1, bias=bias),
+            nn.Conv2d(8, 12, 3, padding=1),
             activation(),
         )
         self.pool = nn.AdaptiveAvgPool2d(2)
-        self.head = nn.Sequential(nn.Linear(48, 10, bias=bias), activation(), nn.Linear(10, CLASSES, bias=bias))
+        self.head = nn.Sequential(nn.Linear(48, 10), activation(), nn.Linear(10, CLASSES))
         if norm:
             self.features[1].running_mean = torch.randn(8) * 0.2
             self.features[1].running_var = torch.rand(8) + 0.2
@@ -81,8 +81,20 @@ def test_guided_gradcam_is_captums() -> None:
 @pytest.mark.parametrize("baseline", ["mean", "black"])
 def test_deeplift_is_captums(baseline: str) -> None:
     network, name = Modules(), f"deeplift:baseline={baseline}"
+    # pooling beside no activation, see below
+    _, norm, relu, pool, *_ = network.features
+    network.features[1], network.features[2], network.features[3] = pool, norm, relu
     want = captums("DeepLift", network, baselines=0.0 if baseline == "mean" else -1.0).sum(1)
     assert relative_error(ours(network, name)[name], want.numpy()) < 1e-3
+
+
+def test_pooling_beside_relu_keeps_the_sum_here_and_not_in_captum() -> None:
+    network, name = Modules(), "deeplift:baseline=black"
+    pixels = normalized(FRAMES, own_source(network, SIZE, CLASSES))
+    change = (network(pixels) - network(torch.full_like(pixels, -1.0)))[:, TARGET].numpy()
+    np.testing.assert_allclose(ours(network, name)[name].sum((1, 2)), change, rtol=1e-4)
+    sums = captums("DeepLift", network, baselines=-1.0).sum((1, 2, 3)).numpy()
+    assert np.abs(sums / change - 1).max() > 5e-3
 
 
 def test_captum_returns_the_gradient_of_relu6_and_we_do_not() -> None:
@@ -116,9 +128,12 @@ def test_rules_of_relevance_are_captums(own: Rule, peer: type) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.rule = peer()
+            if own is plus:
+                # captum takes negative biases for positive contributions
+                module.bias.data.zero_()
     graph = split_network(network, (), SIZE, BATCH).whole
     assert isinstance(graph, fx.GraphModule)
-    result = pulled_back(Record(graph, frames, OneRule(own).rule), torch.full((BATCH, 1), TARGET))
-    want = captum.attr.LRP(network).attribute(frames, target=TARGET)
+    result = pulled_back(Record(graph, frames.detach(), OneRule(own).rule), torch.full((BATCH, 1), TARGET))
+    want = captum.attr.LRP(network).attribute(frames.requires_grad_(), target=TARGET)
     got = result.signals[0] * result.scores[:, :, None, None]
     assert relative_error(got.numpy(), want.detach().numpy()) < 1e-3
