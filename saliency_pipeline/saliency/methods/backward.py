@@ -71,7 +71,7 @@ class GuidedGradCam(LayerMethod):
 
     @property
     def cost(self) -> float:
-        return 3.0
+        return 4.0
 
     @property
     def table(self) -> Guided:
@@ -108,7 +108,7 @@ class DeepLift(Method):
 
     @property
     def cost(self) -> float:
-        return 4.0
+        return 6.0
 
     @property
     def table(self) -> Rescale:
@@ -156,7 +156,7 @@ class Lrp(Method):
 
     @property
     def cost(self) -> float:
-        return 6.0 if self.rule == "epsilon-plus-flat" else 9.0
+        return 7.0 if self.rule == "epsilon-plus-flat" else 12.0
 
     @property
     def table(self) -> Relevance:

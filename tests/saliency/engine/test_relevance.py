@@ -113,9 +113,8 @@ def twin(network: Small, x: Tensor, composite: str) -> np.ndarray:
         for place, value in zip(places[0, k].flatten().tolist(), of_pooled[0, k].ravel(), strict=True):
             of_sum[0, k].ravel()[place] += value
     terms = np.stack([a.flatten(), b.flatten()], 1)
-    parts = np.array([
-        divided(np.array([own]), row[None], np.zeros(1), epsilon) for own, row in zip(of_sum.ravel(), terms, strict=True)
-    ])  # fmt: skip
+    pairs = zip(of_sum.ravel(), terms, strict=True)
+    parts = np.array([divided(np.array([own]), row[None], np.zeros(1), epsilon) for own, row in pairs])
     of_a = parts[:, 0].reshape(a.shape) + through(network.b, a, parts[:, 1], convolution)
     return first(network, x, of_a, composite)[0]
 

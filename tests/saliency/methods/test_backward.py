@@ -178,7 +178,7 @@ def test_an_operator_without_a_rule_is_named(method: str) -> None:
     message = refusal(Attention(), method)
     assert message is not None
     assert "tiny has aten.softmax, for which there is no rule" in message
-    with pytest.raises(SalpipeError, match="has aten.softmax, which has no rule"):
+    with pytest.raises(SalpipeError, match=r"has aten\.softmax, which has no rule"):
         own_explainer(Attention(), SIZE, 7, (method,), layer="act").explain(FRAMES)
 
 

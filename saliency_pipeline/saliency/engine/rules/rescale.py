@@ -20,9 +20,6 @@ from saliency_pipeline.saliency.engine.rules.operators import (
 )
 
 aten = torch.ops.aten
-SMALLEST = 1e-10
-"""Differences up to this are none for ReLU and pooling, whose quotients are exact for all others."""
-
 CLOSE = 1e-2
 """Differences up to this have the derivative in the middle between x and x0 for smooth functions. In float32 the
 quotient is off by about 6e-8 / difference because of rounding, the derivative by difference^2 / 24: equal here."""
@@ -55,13 +52,18 @@ class Rescale(Table):
 
 
 def clipped(step: Step) -> tuple[Tensor, Pull]:
-    """m_in = m_out (y - y0) / (x - x0), the gradient where x = x0 (Shrikumar et al., arXiv 1704.02685)."""
+    """m_in = m_out (y - y0) / (x - x0), the gradient where x = x0 (Shrikumar et al., arXiv 1704.02685).
+
+    The quotient is exact for the smallest differences, as the function is the identity or constant.
+    """
     (source,) = step.sources
     x, x0 = step.values[source], step.baseline_values[source]
     value, difference = step.output(), x - x0
-    low, high = bounds(step.node)
-    inside = ((x > low) & (x < high)).to(value.dtype)
-    multiplier = ((value - step.baseline) / difference).where(difference.abs() > SMALLEST, inside)
+    multiplier = (value - step.baseline).div_(difference)
+    equal = difference == 0
+    if bool(equal.any()):
+        low, high = bounds(step.node)
+        multiplier = torch.where(equal, ((x > low) & (x < high)).to(value.dtype), multiplier)
     return value, lambda signal: (signal * multiplier,)
 
 
@@ -92,12 +94,12 @@ def maximum(step: Step) -> tuple[Tensor, Pull]:
     value0, places0 = aten.max_pool2d_with_indices(x0, *window)
     above, below = torch.maximum(value, value0) - value0, value - torch.maximum(value, value0)
     difference = x - x0
-    small = difference.abs() <= SMALLEST
+    equal = difference == 0
 
     def pull(signal: Tensor) -> tuple[Tensor]:
         back = aten.max_pool2d_with_indices_backward
         total = back(signal * above, x, *window, places) + back(signal * below, x0, *window, places0)
-        return ((total / difference).where(~small, back(signal, x, *window, places)),)
+        return (torch.where(equal, back(signal, x, *window, places), total / difference),)
 
     return value, pull
 
