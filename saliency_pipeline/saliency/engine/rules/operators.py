@@ -53,7 +53,7 @@ MAXIMA = frozenset({aten.max_pool2d.default})
 
 
 def is_linear(node: fx.Node, sources: tuple[fx.Node, ...]) -> bool:
-    """Whether a node that reads `sources`, which depend on the frames, is linear in all of them together."""
+    """Return whether a node that reads `sources`, which depend on the frames, is linear in all of them together."""
     if node.target in VIEWS or node.target in AVERAGES or node.target in TERMS:
         return True
     if len(sources) != 1 or sum(argument is sources[0] for argument in node.args) != 1:
@@ -64,7 +64,7 @@ def is_linear(node: fx.Node, sources: tuple[fx.Node, ...]) -> bool:
 
 
 def is_product(node: fx.Node, sources: tuple[fx.Node, ...]) -> bool:
-    """Whether a node multiplies two different signals that both depend on the frames."""
+    """Return whether a node multiplies two different signals that both depend on the frames."""
     return node.target is aten.mul.Tensor and len(sources) == 2
 
 
@@ -83,7 +83,7 @@ def bounds(node: fx.Node) -> tuple[float, float]:
 
 
 def is_relu(node: fx.Node) -> bool:
-    """Whether a node is ReLU, or ReLU with an upper bound such as ReLU6.
+    """Return whether a node is ReLU, or ReLU with an upper bound such as ReLU6.
 
     Bounds that are tensors are none that is known before the network runs.
     """
@@ -94,5 +94,5 @@ def is_relu(node: fx.Node) -> bool:
 
 
 def is_clipping(node: fx.Node, sources: tuple[fx.Node, ...]) -> bool:
-    """Whether a node is the identity between two numbers and constant beyond, as ReLU and hard tanh are."""
+    """Return whether a node is the identity between two numbers and constant beyond, as ReLU and hard tanh are."""
     return node.target in RELUS and len(sources) == 1 and not any(isinstance(b, fx.Node) for b in bounds(node))

@@ -72,7 +72,7 @@ class Relevance(Table):
 
 
 def is_first(node: fx.Node) -> bool:
-    """Whether no other linear layer precedes a node."""
+    """Return whether no other linear layer precedes a node."""
     pending, seen = [node], {node}
     while pending:
         for source in pending.pop().all_input_nodes:

@@ -82,7 +82,7 @@ def smooth(step: Step) -> tuple[Tensor, Pull]:
 
 
 def maximum(step: Step) -> tuple[Tensor, Pull]:
-    """Of a difference z - z0 of maxima, what is above z0 goes to the place of z, what is below to that of z0.
+    """The part of a difference z - z0 of maxima above z0 goes to the place of z, that below it to the place of z0.
 
     With t = max(z, z0) these are t - z0 and z - t. Each share divided by x - x0 is a multiplier; where x = x0 it is the
     gradient.
