@@ -66,6 +66,10 @@ PICTURES = {
         "blocks=1": "legrad:blocks=1",
         "score=network": "legrad:score=network",
     },
+    "guided-backprop": {"rule=guided": "guided-backprop", "rule=deconvnet": "guided-backprop:rule=deconvnet"},
+    "guided-gradcam": {"guided-gradcam": "guided-gradcam", SECOND: "guided-gradcam"},
+    "deeplift": {"baseline=mean": "deeplift", "baseline=black": "deeplift:baseline=black", SECOND: "deeplift"},
+    "lrp": {"epsilon-plus-flat": "lrp", "epsilon-gamma-box": "lrp:rule=epsilon-gamma-box"},
     "captum": {"captum:DeepLift": "captum:DeepLift", "captum:Deconvolution": "captum:Deconvolution"},
     "spectral-residual": {"spectral-residual": "spectral-residual"},
     "edges": {"edges": "edges"},
@@ -77,7 +81,7 @@ PICTURES = {
 ATTENTION = ("attention", "rollout", "chefer", "legrad")
 
 # pictures of blocks, which PNG stores in fewer bytes than JPEG
-BLOCKS = ("input-x-gradient", "integrated-gradients", "expected-gradients", "captum")
+BLOCKS = ("input-x-gradient", "integrated-gradients", "expected-gradients", "deeplift", "lrp", "captum")
 
 
 def tile(explainer: Explainer, photo: np.ndarray, text: str, target: int) -> np.ndarray:

@@ -141,7 +141,7 @@ class SourceNetwork:
 
 
 def _is_backward(method: Method) -> bool:
-    return bool(method.needs & (RECORDED | Need.BIASES | Need.MODULE))
+    return bool(method.needs & (RECORDED | Need.BIASES | Need.MODULE | Need.BACKWARD))
 
 
 def _itself(module: nn.Module) -> nn.Module:

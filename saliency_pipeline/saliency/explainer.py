@@ -112,9 +112,8 @@ class Explainer:
         self.split = split or split_network(source.module, layers, source.preprocessing.size, batch)
         need = reduce(operator.or_, (method.needs for method in methods), Need.NOTHING)
         self.network = Network(source, self.split, need, placement)
-        self.at_once = (
-            self.network.whole is None and self.network.weight is not None and not need & (Need.BIASES | Need.MODULE)
-        )
+        own_passes = need & (Need.BIASES | Need.MODULE | Need.BACKWARD)
+        self.at_once = self.network.whole is None and self.network.weight is not None and not own_passes
 
     def explain(
         self, frames: np.ndarray, labels: np.ndarray | None = None, keys: Sequence[str] | None = None
@@ -157,7 +156,7 @@ class Explainer:
 
     @torch.no_grad()
     def _explained(self, ask: Answers) -> _Result:
-        maps: dict[str, Tensor] = dict.fromkeys((method.canonical for method in self.methods), ask.logits())
+        maps: dict[str, Tensor] = {}
         residuals = {}
         # the cheapest first, while the activations are in the processor's cache
         for method in sorted(self.methods, key=lambda method: method.cost):
@@ -165,7 +164,8 @@ class Explainer:
             maps[method.canonical], residual = checked_maps(method, ask, shape)
             if residual is not None:
                 residuals[method.canonical] = residual
-        return _Result(ask.logits(), ask.targets(), maps, residuals)
+        # the logits last: a pass that a method needs may have computed them
+        return _Result(ask.logits(), ask.targets(), {m.canonical: maps[m.canonical] for m in self.methods}, residuals)
 
     @contextmanager
     def _own_stream(self) -> Iterator[None]:

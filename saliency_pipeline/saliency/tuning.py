@@ -59,7 +59,7 @@ def default_batch(methods: Sequence[Method], device: str) -> int:
 
 def _recorded(methods: Sequence[Method]) -> bool:
     """Return whether backward passes to the pixels are needed."""
-    return any(method.needs & (RECORDED | Need.BIASES) for method in methods)
+    return any(method.needs & (RECORDED | Need.BIASES | Need.BACKWARD) for method in methods)
 
 
 def representatives(methods: Sequence[Method], layers: Sequence[Layer]) -> tuple[Method, ...]:

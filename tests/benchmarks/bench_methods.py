@@ -4,17 +4,22 @@
     pixels    gradient, smoothgrad and integrated-gradients, against captum's Saliency, NoiseTunnel and
               IntegratedGradients (Gauss-Legendre) on the untouched network at its best batch size of 1, 4 and 16
               (16, 64 and 256 on a GPU), each for the predicted class, which it has to compute as well
+    backward  guided-backprop and deeplift against captum's in the same way, on a copy of the network without in-place
+              activations, as captum needs it; lrp, which captum refuses for most networks, only where it does not
 
 Rounds take turns; the best of each arm counts.
 
     python -m tests.benchmarks.bench_methods cams
     python -m tests.benchmarks.bench_methods pixels --model resnet50 --weights none --points 5
+    python -m tests.benchmarks.bench_methods backward --model resnet50 --weights none
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -125,10 +130,50 @@ def pixels(source: SourceModel, device: str, options: argparse.Namespace) -> dic
     return ratios
 
 
+def backward(source: SourceModel, device: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Methods with modified backward passes against captum's."""
+    import captum.attr
+
+    network, ratios, size = copy.deepcopy(source.module).to(device), {}, source.preprocessing.size
+    for part in network.modules():
+        if "inplace" in vars(part):
+            vars(part)["inplace"] = False
+
+    def captum_maps(name: str, inputs: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            target = network(inputs).argmax(1)
+        with warnings.catch_warnings():
+            # captum announces its hooks
+            warnings.simplefilter("ignore")
+            attribution = getattr(captum.attr, name)(network)
+            return attribution.attribute(inputs.clone().requires_grad_(), target=target).detach().cpu()  # type: ignore[no-any-return]
+
+    for method, name in {"guided-backprop": "GuidedBackprop", "deeplift": "DeepLift", "lrp": "LRP"}.items():
+        ours = explainer_of(source, (method,), None, device)
+        frames = frames_of(ours.batch, size)
+        own: Arm = (lambda o=ours, f=frames: o.explain(f)), ours.batch, ours.placement.streams
+        peers: dict[str, Arm] = {}
+        for batch in (1, 4, 16) if device == "cpu" else (16, 64, 256):
+            inputs = Normalize(source.preprocessing, device)(frames_of(batch, size)).contiguous()
+            try:
+                captum_maps(name, inputs[:1])
+            except (RuntimeError, TypeError, AssertionError) as error:
+                print(f"captum {name}: {error}".splitlines()[0], flush=True)
+                break
+            run = lambda name=name, inputs=inputs: captum_maps(name, inputs)  # noqa: E731
+            peers[f"captum {name}, batch {batch}"] = run, batch, None
+        first, *rest = measured({method: own, **peers}, options.rounds, options.seconds).values()
+        ratios[method] = first / max(rest) if rest else None
+    return ratios
+
+
+PARTS = {"cams": cams, "pixels": pixels, "backward": backward}
+
+
 def main() -> None:
     """Measure one part and print its ratios as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("cams", "pixels"))
+    parser.add_argument("part", choices=tuple(PARTS))
     parser.add_argument("--model", default="efficientnet_lite0")
     parser.add_argument("--weights", default="default")
     parser.add_argument(
@@ -139,7 +184,7 @@ def main() -> None:
     options = parser.parse_args()
     keep_large_blocks()
     source, device = load_source(options.model, options.weights), str(find_device("auto"))
-    print(json.dumps({"cams": cams, "pixels": pixels}[options.part](source, device, options)))
+    print(json.dumps(PARTS[options.part](source, device, options)))
 
 
 if __name__ == "__main__":

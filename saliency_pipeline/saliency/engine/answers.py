@@ -14,6 +14,7 @@ from saliency_pipeline.saliency.engine.biases import biases_of
 from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.engine.need import Need
 from saliency_pipeline.saliency.engine.network import Network
+from saliency_pipeline.saliency.engine.pull_back import PulledBack, Record, Table, pulled_back
 from saliency_pipeline.saliency.engine.random_numbers import generator
 from saliency_pipeline.saliency.targets import Target
 
@@ -254,6 +255,29 @@ class Answers:
             parts.append(gradient[0])
             current += 1
         return self.scores(logits.detach()), tuple(parts)
+
+    def pulled_back(self, table: Table, baseline: Callable[[], Tensor] | None = None) -> PulledBack:
+        """Signals of each score at the normalized frames, by other rules than the gradient's. Needs BACKWARD.
+
+        Args:
+            table: the rules; methods with equal tables share the result.
+            baseline: normalized frames (N, 3, S, S) that the rules compare with.
+
+        Raises:
+            SalpipeError: an operator of the network has no rule.
+        """
+        graph = self.network.graph
+        assert graph is not None
+
+        def compute() -> PulledBack:
+            record = Record(graph, self.pixels(), table.rule, None if baseline is None else baseline())
+            if not self.network.need & (Need.PIXELS | Need.GRADIENTS | Need.CONTRASTS):
+                # the pass that everything shares, unless it ran before
+                *outputs, logits = record.results
+                self.__dict__.setdefault("_passed", (tuple(outputs), logits))
+            return pulled_back(record, self.targets())
+
+        return self.once(("pulled back", table), compute)
 
     def once(self, key: Hashable, compute: Callable[[], X]) -> X:
         """The value of `compute()`, which is called only the first time that a method asks with this key."""

@@ -2,22 +2,21 @@
 
 A bf16 forward pass ruins pixel gradients, because rounding flips ReLU masks and pooling choices; rounding the
 gradient alone does not, since the backward pass is linear in it. Autograd insists that a gradient has the dtype of
-what it belongs to, so the trunk is differentiated here, node by node over its flat graph.
+what it belongs to, so the trunk is differentiated by `pull_back`, node by node over its flat graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 
-from saliency_pipeline.saliency.engine.split import call, constant
+from saliency_pipeline.saliency.engine.pull_back import Pull, Record, Rule, Step, by_autograd
+from saliency_pipeline.saliency.engine.rules.linear import Convolution
+from saliency_pipeline.saliency.engine.split import constant
 
 aten = torch.ops.aten
-Pull = Callable[[Tensor], tuple[Tensor | None, ...]]
 HALF = torch.bfloat16
 
 
@@ -41,6 +40,22 @@ class MixedTrunk(nn.Module):
         """The bf16 copy of a convolution's weight."""
         return cast(Tensor, getattr(self, f"half_{node.target}"))
 
+    def rule(self, node: fx.Node, sources: tuple[fx.Node, ...]) -> Rule:
+        """The rule of a node: autograd's own formula in fp32, between bf16 gradients, unless it has one in bf16."""
+        # a rule pulls a gradient back to everything that is no weight
+        if not node.kwargs and {n for n in node.all_input_nodes if n.op != "get_attr"} == set(sources):
+            if node.target is aten.conv2d.default:
+                return self._conv2d
+            return _RULES.get(node.target, _in_fp32)
+        return _in_fp32
+
+    def _conv2d(self, step: Step) -> tuple[Any, Pull | None]:
+        convolution, kernel = Convolution.of(step), step.node.args[1]
+        if convolution is None or not isinstance(kernel, fx.Node):
+            return _in_fp32(step)
+        half = self.half_weight(kernel)
+        return step.output(), lambda gradient: (convolution.backward(gradient, half),)
+
 
 class MixedNetwork(nn.Module):
     """`whole` of a split network with the trunk's backward pass in bf16 and the head's in fp32."""
@@ -59,138 +74,30 @@ class MixedNetwork(nn.Module):
 class _Differentiated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, frames: Tensor, mixed: MixedTrunk) -> Tensor:
-        record = _Record(mixed, frames)
+        record = Record(mixed.trunk, frames, mixed.rule)
         ctx.record = record
         # A tensor of its own: one that the record holds would keep the record, and so itself, alive.
-        return record.result.detach()
+        return record.results[0].detach()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.record.pull_back(gradient), None
+        return ctx.record.pull_back(gradient.to(HALF)).float(), None
 
 
-class _Record:
-    """One forward pass through the graph: the result, and for each node on the way how to pull a gradient back."""
-
-    def __init__(self, mixed: MixedTrunk, frames: Tensor) -> None:
-        self.steps: list[tuple[fx.Node, tuple[fx.Node, ...], Pull]] = []
-        values: dict[fx.Node, Any] = {}
-        active: set[fx.Node] = set()
-        last_use = {source: node for node in mixed.trunk.graph.nodes for source in node.all_input_nodes}
-        for node in mixed.trunk.graph.nodes:
-            if node.op == "placeholder":
-                values[node] = frames
-                active.add(node)
-                self.start = node
-            elif node.op == "get_attr":
-                values[node] = constant(mixed.trunk, node)
-            elif node.op == "output":
-                self.end = node.args[0]
-            else:
-                sources = tuple(s for s in node.all_input_nodes if s in active)
-                values[node], pull = _run(mixed, node, sources, values)
-                if isinstance(values[node], _Several):
-                    active.add(node)
-                elif pull:
-                    whole = values[sources[0]]
-                    self.steps.append((node, tuple(whole.leaves) if isinstance(whole, _Several) else sources, pull))
-                    active.add(node)
-            for source in node.all_input_nodes:
-                if last_use[source] is node and source is not self.start and node.op != "output":
-                    del values[source]
-        self.result: Tensor = values[self.end]
-
-    def pull_back(self, gradient: Tensor) -> Tensor:
-        """The gradient with respect to the frames, float32, for `gradient` with respect to the result."""
-        pending: dict[fx.Node, Tensor] = {self.end: gradient.to(HALF)}
-        for node, sources, pull in reversed(self.steps):
-            upstream = pending.pop(node, None)
-            if upstream is None:
-                continue
-            for source, part in zip(sources, pull(upstream), strict=True):
-                if part is not None:
-                    pending[source] = pending[source] + part if source in pending else part
-        return pending[self.start].float()
+def _in_fp32(step: Step) -> tuple[Any, Pull | None]:
+    return by_autograd(step, HALF)
 
 
-@dataclass(frozen=True)
-class _Several:
-    """The results of an operator that has several (a split), attached to the leaves they were computed from."""
-
-    outputs: Sequence[Tensor]
-    leaves: dict[fx.Node, Tensor]
-
-
-def _run(
-    mixed: MixedTrunk, node: fx.Node, sources: tuple[fx.Node, ...], values: Mapping[fx.Node, Any]
-) -> tuple[Any, Pull | None]:
-    """A node's value, and how to pull its gradient back to `sources` (None where it depends on no frame)."""
-    rule = _RULES.get(node.target)
-    if not sources:
-        return call(node, values), None
-    # A rule pulls a gradient back to everything that is no weight.
-    if rule and not node.kwargs and {n for n in node.all_input_nodes if n.op != "get_attr"} == set(sources):
-        with torch.no_grad():
-            result = rule(mixed, node, *fx.node.map_arg(node.args, values.__getitem__))
-        if result is not None:
-            return result
-    return _by_autograd(node, sources, values)
-
-
-def _by_autograd(node: fx.Node, sources: tuple[fx.Node, ...], values: Mapping[fx.Node, Any]) -> tuple[Any, Pull | None]:
-    """Any other operator: its own autograd formula, in fp32, between bf16 gradients."""
-    whole = values[sources[0]]
-    if isinstance(whole, _Several):
-        value, leaves = whole.outputs[node.args[1]], whole.leaves  # type: ignore[index]
-    else:
-        leaves = {source: values[source].detach().requires_grad_() for source in sources}
-        with torch.enable_grad():
-            value = call(node, {**values, **leaves})
-        if not isinstance(value, Tensor):
-            return _Several(value, leaves), None
-    if not value.requires_grad:
-        return value, None
-
-    def pull(gradient: Tensor) -> tuple[Tensor | None, ...]:
-        # Kept, because every target pulls its own gradient back.
-        parts = torch.autograd.grad(
-            value, list(leaves.values()), gradient.to(value.dtype), retain_graph=True, allow_unused=True
-        )
-        return tuple(None if part is None else part.to(HALF) for part in parts)
-
-    return value.detach(), pull
-
-
-def _conv2d(
-    mixed: MixedTrunk, node: fx.Node, x: Tensor, weight: Tensor, bias: Tensor | None = None,
-    stride: Any = (1, 1), padding: Any = (0, 0), dilation: Any = (1, 1), groups: int = 1,
-) -> tuple[Tensor, Pull] | None:  # fmt: skip
-    kernel = node.args[1]
-    if isinstance(padding, str) or not isinstance(kernel, fx.Node) or kernel.op != "get_attr":
-        return None
-    half, shape, device = mixed.half_weight(kernel), x.shape, x.device
-
-    def pull(gradient: Tensor) -> tuple[Tensor]:
-        # Only the input's shape matters to its own gradient.
-        like = torch.empty(shape, dtype=HALF, device=device, memory_format=torch.channels_last)
-        mask = [True, False, False]
-        rest = (list(stride), list(padding), list(dilation), False, [0, 0], groups, mask)
-        return (aten.convolution_backward(gradient, like, half, None, *rest)[0],)
-
-    return aten.conv2d(x, weight, bias, stride, padding, dilation, groups), pull
-
-
-def _relu(_mixed: MixedTrunk, node: fx.Node, x: Tensor) -> tuple[Tensor, Pull]:
-    value = x.relu()
+def _relu(step: Step) -> tuple[Tensor, Pull]:
+    value = step.output()
     # positive numbers stay positive in bf16, and two of a kind are compared four times as fast as through a bool mask
     half = value.to(HALF)
     return value, lambda gradient: (aten.threshold_backward(gradient, half, 0),)
 
 
-def _hardtanh(
-    _mixed: MixedTrunk, node: fx.Node, x: Tensor, low: float = -1.0, high: float = 1.0
-) -> tuple[Tensor, Pull]:
-    value = torch.nn.functional.hardtanh(x, low, high)
+def _hardtanh(step: Step) -> tuple[Tensor, Pull]:
+    value = step.output()
+    _, low, high = step.arguments(None, -1.0, 1.0)
     if truncated(torch.tensor([low, high])).tolist() != [low, high]:
         return value, lambda gradient: (gradient * ((value > low) & (value < high)),)
     half = truncated(value)
@@ -207,16 +114,12 @@ def truncated(values: Tensor) -> Tensor:
     return (values.view(torch.int32) & -0x10000).view(torch.float32).to(HALF)
 
 
-def _add(_mixed: MixedTrunk, node: fx.Node, x: Any, y: Any) -> tuple[Tensor, Pull] | None:
-    terms = [n for n in node.all_input_nodes if n.op != "get_attr"]
+def _add(step: Step) -> tuple[Any, Pull | None]:
+    x, y = step.arguments()
+    terms = [n for n in step.node.all_input_nodes if n.op != "get_attr"]
     if len(terms) != 2 or not (isinstance(x, Tensor) and isinstance(y, Tensor) and x.shape == y.shape):
-        return None
-    return x + y, lambda gradient: (gradient, gradient)
+        return _in_fp32(step)
+    return step.output(), lambda gradient: (gradient, gradient)
 
 
-_RULES: dict[Any, Callable[..., tuple[Tensor, Pull] | None]] = {
-    aten.conv2d.default: _conv2d,
-    aten.relu.default: _relu,
-    aten.hardtanh.default: _hardtanh,
-    aten.add.Tensor: _add,
-}
+_RULES: dict[Any, Rule] = {aten.relu.default: _relu, aten.hardtanh.default: _hardtanh, aten.add.Tensor: _add}

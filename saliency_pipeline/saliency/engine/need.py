@@ -22,6 +22,7 @@ class Need(Flag):
         ATTENTION: attention matrices of a vision transformer.
         ATTENTION_GRADIENTS: gradients of the explained scores with respect to these.
         BLOCKS: the same of scores at the output of each block of the transformer.
+        BACKWARD: signals pulled back through the exported network by other rules than the gradient's.
     """
 
     NOTHING = 0
@@ -37,3 +38,4 @@ class Need(Flag):
     ATTENTION = auto()
     ATTENTION_GRADIENTS = auto()
     BLOCKS = auto()
+    BACKWARD = auto()

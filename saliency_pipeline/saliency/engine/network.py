@@ -33,7 +33,7 @@ class Network:
         head: that output to (each later layer's output, logits); None beside `whole` and where it is linear.
         weight: rows (K, C) of a linear head; None where there is none.
         bias: (K,), as `weight`.
-        graph: the exported network, float32; None unless BIASES are needed.
+        graph: the exported network, float32; None unless BIASES or BACKWARD are needed.
         module: the network as it was loaded; None unless MODULE is needed.
         attention: the transformer with exposed attention, float32; None unless ATTENTION is needed.
         heads: for each layer at which the network can be cut, its output to (…, logits); empty unless HEAD is needed.
@@ -68,7 +68,7 @@ class Network:
         self.heads = {}
         if need & Need.HEAD and self.weight is None:
             self.heads = {name: placed(head, device) for name, head in heads(split).items()}
-        if need & Need.BIASES and isinstance(split.whole, fx.GraphModule):
+        if need & (Need.BIASES | Need.BACKWARD) and isinstance(split.whole, fx.GraphModule):
             self.graph = placed(split.whole, device)
         if need & Need.MODULE:
             self.module = placed(source.module, device)

@@ -17,6 +17,7 @@ from saliency_pipeline.settings import check_settings, setting, settings_of, typ
 
 if TYPE_CHECKING:
     from saliency_pipeline.saliency.engine.answers import Answers
+    from saliency_pipeline.saliency.engine.pull_back import Table
 
 Grids = Mapping[str, tuple[int, int]]
 """Height and width in cells of each explained layer, by name, in the order in which the layers run."""
@@ -80,11 +81,16 @@ class Method(ABC):
         """What it reads: `image`, `layer`, `attention`, `pixels` or `network`."""
         if self.needs & (Need.PIXELS | Need.POINTS):
             return "pixels"
-        if self.needs & (Need.BIASES | Need.MODULE | Need.FORWARD):
+        if self.needs & (Need.BIASES | Need.MODULE | Need.FORWARD | Need.BACKWARD):
             return "network"
         if self.needs & (Need.ATTENTION | Need.ATTENTION_GRADIENTS | Need.BLOCKS):
             return "attention"
         return "layer" if self.needs & (Need.ACTIVATIONS | Need.GRADIENTS | Need.HEAD) else "image"
+
+    @property
+    def table(self) -> Table | None:
+        """The rules by which a method that needs BACKWARD pulls back signals; its network needs one per operator."""
+        return None
 
     @property
     def parameters(self) -> dict[str, object]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 BLUR = 1 / 20
 """Standard deviation of the blurred baseline, relative to the side of the frame."""
 
+BASELINES = ("mean", "black", "white", "blur")
+
 
 @dataclass(frozen=True)
 class IntegratedGradients(Method):
@@ -39,7 +41,7 @@ class IntegratedGradients(Method):
     complete = True
 
     nodes: int = setting(20, "Number of points on the path from the baseline.", range=(1, 1000))
-    baseline: str = setting("mean", "Frame that the path begins at.", choices=("mean", "black", "white", "blur"))
+    baseline: str = setting("mean", "Frame that the path begins at.", choices=BASELINES)
 
     @property
     def cost(self) -> float:
@@ -48,26 +50,17 @@ class IntegratedGradients(Method):
     def maps(self, ask: Answers) -> Tensor:
         key = (self.name, self.nodes, self.baseline)
         (sums,) = ask.moments(key, lambda: self._points(ask))
-        return ((ask.pixels() - self._baseline(ask)) * sums).sum(2).transpose(0, 1)
+        return ((ask.pixels() - baseline_frames(ask, self.baseline)) * sums).sum(2).transpose(0, 1)
 
     def residuals(self, ask: Answers, maps: Tensor) -> Tensor:
-        end = ask.scores(ask.forward(self._baseline(ask)))
-        return _residuals(maps, ask.scores(), end)
+        end = ask.scores(ask.forward(baseline_frames(ask, self.baseline)))
+        return sum_residuals(maps, ask.scores(), end)
 
     def _points(self, ask: Answers) -> Iterator[tuple[float, Tensor]]:
-        start = self._baseline(ask)
+        start = baseline_frames(ask, self.baseline)
         way = ask.pixels() - start
         for position, weight in zip(*np.polynomial.legendre.leggauss(self.nodes), strict=True):
             yield float(weight) / 2, start + (float(position) + 1) / 2 * way
-
-    def _baseline(self, ask: Answers) -> Tensor:
-        """The baselines (N, 3, S, S) in the normalized frame."""
-        pixels = ask.pixels()
-        if self.baseline == "blur":
-            return blurred(pixels, BLUR * ask.size)
-        if self.baseline == "mean":
-            return torch.zeros_like(pixels)
-        return ask.color(0.0 if self.baseline == "black" else 1.0).expand_as(pixels).contiguous()
 
 
 @dataclass(frozen=True)
@@ -107,7 +100,7 @@ class ExpectedGradients(Method):
         parts = [ask.forward(background[padded[i : i + batch]]) for i in range(0, len(padded), batch)]
         places = np.searchsorted(used, draws)
         end = torch.cat(parts)[places].mean(0)
-        return _residuals(maps, ask.scores(), ask.scores(end))
+        return sum_residuals(maps, ask.scores(), ask.scores(end))
 
     def _draws(self, ask: Answers, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Index (N,) of one of `count` images and position (N, 1, 1, 1) on the path, for each of the samples."""
@@ -124,6 +117,16 @@ class ExpectedGradients(Method):
             yield way / self.samples, start + torch.from_numpy(positions).to(way) * way
 
 
+def baseline_frames(ask: Answers, kind: str) -> Tensor:
+    """The baselines (N, 3, S, S) of one of `BASELINES`, in the normalized frame."""
+    pixels = ask.pixels()
+    if kind == "blur":
+        return blurred(pixels, BLUR * ask.size)
+    if kind == "mean":
+        return torch.zeros_like(pixels)
+    return ask.color(0.0 if kind == "black" else 1.0).expand_as(pixels).contiguous()
+
+
 def blurred(pixels: Tensor, deviation: float) -> Tensor:
     """Frames (N, 3, S, S) blurred by a Gaussian, whose weights are normalized at the border.
 
@@ -138,5 +141,6 @@ def blurred(pixels: Tensor, deviation: float) -> Tensor:
     return torch.stack([weights @ frame @ weights.t() for frame in pixels])
 
 
-def _residuals(maps: Tensor, start: Tensor, end: Tensor) -> Tensor:
+def sum_residuals(maps: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """Sums of maps (N, T, S, S) minus the differences of scores (N, T) that they should be."""
     return (maps.sum((2, 3), dtype=torch.float64) - (start.double() - end)).float()

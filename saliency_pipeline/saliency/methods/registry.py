@@ -18,6 +18,7 @@ from saliency_pipeline.plug_ins import load_plug_in, packages_with, plug_in_name
 from saliency_pipeline.saliency.engine.need import Need
 from saliency_pipeline.saliency.methods import (
     attention,
+    backward,
     cam,
     captum_methods,
     eigen,
@@ -55,6 +56,10 @@ METHODS: dict[str, type[Method]] = {
         attention.Rollout,
         attention.Chefer,
         attention.LeGrad,
+        backward.GuidedBackprop,
+        backward.GuidedGradCam,
+        backward.DeepLift,
+        backward.Lrp,
         image.SpectralResidual,
         image.Edges,
         image.CenterPrior,

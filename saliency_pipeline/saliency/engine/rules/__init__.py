@@ -1,0 +1,1 @@
+"""How operators pass a signal back: one module per method, and what they share."""
