@@ -177,10 +177,9 @@ def _shapes(module: fx.GraphModule, size: int, batch: int) -> dict[fx.Node, tupl
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         for node in module.graph.nodes:
             if node.op == "placeholder":
-                values[node] = torch.empty(batch, 3, size, size)
+                values[node] = torch.empty(batch, 3, size, size, device=_device(module))
             elif node.op == "get_attr":
-                tensor = constant(module, node)
-                values[node] = mode.from_tensor(tensor.detach())
+                values[node] = mode.from_tensor(constant(module, node).detach())
             elif node.op == "call_function":
                 values[node] = call(node, values)
     return {node: tuple(value.shape) for node, value in values.items() if isinstance(value, Tensor)}
@@ -310,13 +309,17 @@ def _classifier(whole: fx.GraphModule, graph: fx.Graph, block: fx.Node, logits: 
     return cut(fx.GraphModule(whole, copy))[1]
 
 
+def _device(module: fx.GraphModule) -> torch.device:
+    return next((tensor.device for tensor in (*module.buffers(), *module.parameters())), torch.device("cpu"))
+
+
 def _read_tokens(exposed: fx.GraphModule, logits: int, depth: int, size: int, batch: int) -> Tensor:
     """Weights (T,) of the tokens on which the logits depend behind the last attention.
 
     That is the class token, both tokens of a distilled network, or all of the frame where it averages them.
     """
     generator = torch.Generator().manual_seed(0)
-    device = next((buffer.device for buffer in exposed.buffers()), torch.device("cpu"))
+    device = _device(exposed)
     # a classifier of zeros (torchvision's ViT before training) would hide what it reads
     blank = {
         name: torch.randn(tensor.shape, generator=generator).to(device)
