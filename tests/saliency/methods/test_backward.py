@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.saliency.capability import check_capable
 from saliency_pipeline.saliency.engine import answers
+from saliency_pipeline.saliency.engine.backends import Placement
 from saliency_pipeline.saliency.engine.layers import choose_layer
 from saliency_pipeline.saliency.explainer import Explanation
 from saliency_pipeline.saliency.methods.registry import find_methods
@@ -139,6 +140,16 @@ def test_predictions_come_from_the_same_pass(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(explainer.network, "trunk", lambda _: pytest.fail("another forward pass"))
     got = explainer.explain(FRAMES)
     np.testing.assert_allclose(got.prediction_score, want.prediction_score, rtol=1e-5)
+
+
+def test_bf16_changes_no_map() -> None:
+    methods, target, maps = ("guided-backprop", "deeplift", "lrp"), Target("fixed", index=TARGET), []
+    for precision in ("fp32", "bf16"):
+        placement = Placement("torch", precision)
+        explainer = own_explainer(Trap("residual"), SIZE, CLASSES, methods, target, placement=placement, layer="last")
+        maps.append(explainer.explain(FRAMES).maps)
+    for name, values in maps[0].items():
+        np.testing.assert_array_equal(maps[1][name], values)
 
 
 class Attention(Tiny):
