@@ -275,6 +275,7 @@ class _Worker:
             maps=maps,
             targets=targets,
             residuals=explanation.residuals,
+            standard_errors=explanation.standard_errors,
             boxes=boxes if job.header.boxes else (),
             groups=np.array([record.group for record in records], np.int64) if job.header.groups else (),
             single_color=np.array(single_color, np.bool_),

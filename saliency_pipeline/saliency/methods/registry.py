@@ -16,7 +16,18 @@ from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.parameters import with_parameters
 from saliency_pipeline.plug_ins import load_plug_in, packages_with, plug_in_names
 from saliency_pipeline.saliency.engine.need import Need
-from saliency_pipeline.saliency.methods import cam, captum_methods, eigen, full_gradient, gradient, image, path
+from saliency_pipeline.saliency.methods import (
+    cam,
+    captum_methods,
+    eigen,
+    full_gradient,
+    gradient,
+    image,
+    occlusion,
+    path,
+    score_cam,
+    shapley,
+)
 from saliency_pipeline.saliency.methods.method import Method
 from saliency_pipeline.text import one_line
 
@@ -42,6 +53,12 @@ METHODS: dict[str, type[Method]] = {
         path.IntegratedGradients,
         path.ExpectedGradients,
         full_gradient.FullGrad,
+        score_cam.ScoreCam,
+        score_cam.GroupCam,
+        occlusion.Occlusion,
+        occlusion.Rise,
+        occlusion.Hsic,
+        shapley.KernelShap,
         image.SpectralResidual,
         image.Edges,
         image.CenterPrior,

@@ -32,9 +32,10 @@ def test_maps_have_the_announced_shapes(explainer: Explainer) -> None:
     for method in explainer.methods:
         targets = 2 if method.class_specific else 1
         maps = explanation.maps[method.canonical]
-        assert maps.shape == (3, targets, *method.shape({}, SIZE)), method.canonical
+        assert maps.shape == (3, targets, *method.shape(explainer.grids, SIZE)), method.canonical
         assert np.isfinite(maps).all()
         assert (maps.min() >= 0) == (not method.signed), method.canonical
+    assert set(explanation.standard_errors) == {method.canonical for method in explainer.methods if method.sampled}
     assert set(explanation.residuals) == {method.canonical for method in explainer.methods if method.complete}
 
 
@@ -46,6 +47,8 @@ def test_maps_do_not_depend_on_their_neighbors(explainer: Explainer) -> None:
             assert np.array_equal(alone.maps[name][0], maps[n]), name
         for name, residuals in together.residuals.items():
             assert np.array_equal(alone.residuals[name][0], residuals[n]), name
+        for name, errors in together.standard_errors.items():
+            assert np.array_equal(alone.standard_errors[name][0], errors[n]), name
 
 
 def test_residuals_are_small_where_they_should_be(explainer: Explainer) -> None:
