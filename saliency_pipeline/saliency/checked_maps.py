@@ -10,9 +10,7 @@ from saliency_pipeline.saliency.engine.answers import Answers
 from saliency_pipeline.saliency.methods.method import Method
 
 
-def checked_maps(
-    method: Method, ask: Answers, shape: tuple[int, int]
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def checked_maps(method: Method, ask: Answers, shape: tuple[int, int]) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Maps of a method, its residuals if it is `complete`, and its standard errors if it is `sampled`.
 
     Args:

@@ -292,7 +292,9 @@ def inspect(path: Path | str) -> Summary:
         score=Range.of(np.concatenate(scores)),
         predicted=_most_frequent(predicted, folder.source_classes),
         maps={
-            method: _map_statistics(folder, method, scales[method], flags[method], residuals.get(method), errors.get(method))
+            method: _map_statistics(
+                folder, method, scales[method], flags[method], residuals.get(method), errors.get(method)
+            )
             for method in shapes
         },
         rejects=_rejects(folder.path) if manifest else None,

@@ -107,7 +107,9 @@ def test_images_with_boxes_and_known_duplicates_are_counted(tmp_path):
 def test_as_dict_is_json(tmp_path):
     data = json.loads(json.dumps(inspect(folder(tmp_path / "f", encoding="jpeg")).as_dict(), allow_nan=False))
     assert data["images"] == 12
-    assert data["maps"]["gradcam"]["shape"] == {"targets": 1, "height": 7, "width": 5, "residual": False}
+    assert data["maps"]["gradcam"]["shape"] == {"targets": 1, "height": 7, "width": 5} | dict.fromkeys(
+        ("residual", "standard_error"), False
+    )
     assert data["provenance"] == header().provenance
     assert set(data["score"]) == {"min", "median", "max"}
 

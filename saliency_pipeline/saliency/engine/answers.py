@@ -152,7 +152,9 @@ class Answers:
             return (logits.softmax(1) if score == "probability" else logits)[:, targets[n]]
 
         fills = fill.to(frames.device).expand(self.frames.shape)[own]
-        scores = masked_scores(frames, masks if isinstance(masks, Masks) else masks[own], fills, score_of, self.network.batch)
+        scores = masked_scores(
+            frames, masks if isinstance(masks, Masks) else masks[own], fills, score_of, self.network.batch
+        )
         return torch.nn.functional.pad(scores, (0, 0, 0, 0, 0, len(self.frames) - self.count))
 
     # about layers

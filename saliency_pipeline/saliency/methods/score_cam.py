@@ -49,9 +49,7 @@ class ScoreCam(LayerMethod):
     paper = "arXiv:1910.01279"
     near_ties = True
 
-    channels: int = setting(
-        64, "Number of channels, those with the largest variance; 0 for all.", range=(0, 100_000)
-    )
+    channels: int = setting(64, "Number of channels, those with the largest variance; 0 for all.", range=(0, 100_000))
     weights: str = setting("probability", "Weights of the channels.", choices=("probability", "softmax"))
 
     @property

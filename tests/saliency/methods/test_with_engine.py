@@ -13,7 +13,8 @@ from tests.saliency.networks import BATCH, FP32, Tiny, noise, normalized, own_so
 SIZE = 16
 FRAMES = noise(3, SIZE)
 KEYS = ("a", "b", "c")
-NOT_OF_LAYERS = [name for name, kind in METHODS.items() if kind().level != "layer"]
+FEW = {"rise": "rise:masks=40", "hsic": "hsic:samples=40", "kernelshap": "kernelshap:samples=40,segments=9"}
+NOT_OF_LAYERS = [FEW.get(name, name) for name, kind in METHODS.items() if kind().level != "layer"]
 
 
 @pytest.fixture(scope="module")
