@@ -60,8 +60,8 @@ class Explanation:
         residuals: by method (T,) float32, sum of each map minus the number that it should be, where one is known.
         methods: the methods by canonical name, in the order of `maps`.
         facts: description of the source model by name, for display.
-        standard_errors: by method (T,) float32, Monte Carlo standard error of each map relative to its range, where maps
-            are means over random masks.
+        standard_errors: by method (T,) float32, Monte Carlo standard error of each map relative to its range, where
+            maps are means over random masks.
     """
 
     name: str

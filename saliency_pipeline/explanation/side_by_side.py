@@ -47,7 +47,7 @@ def side_by_side(explanations: Sequence[Explanation]) -> Pixels:
 
 
 def caption(explanation: Explanation, name: str, position: int) -> str:
-    """Lines under a map: the method, parameters that are not the default, what is missing of completeness, standard error."""
+    """Lines under a map: the method, parameters that are not the default, residual and standard error."""
     method, parameters = explanation.label(name)
     lines = [method, parameters]
     if name in explanation.residuals:

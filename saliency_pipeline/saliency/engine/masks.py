@@ -61,6 +61,7 @@ class GridMasks(Masks):
         return len(self.grids)
 
     def enlarged(self, index: Tensor) -> Tensor:
+        """See `Masks`."""
         rows, columns = self.rows, self.columns
         if self.places is not None:
             chosen = self.places[index]
@@ -69,9 +70,11 @@ class GridMasks(Masks):
         return values.neg_().add_(1) if self.removed else values
 
     def interleaved(self) -> GridMasks:
+        """See `Masks`."""
         return replace(self, columns=self.columns.repeat_interleave(COLORS, 1))
 
     def to(self, device: torch.device) -> GridMasks:
+        """See `Masks`."""
         places = None if self.places is None else self.places.to(device)
         return replace(
             self,
@@ -98,13 +101,16 @@ class SegmentMasks(Masks):
         return len(self.shares)
 
     def enlarged(self, index: Tensor) -> Tensor:
+        """See `Masks`."""
         values = self.shares[index].index_select(1, self.segments.flatten())
         return values.view(len(index), *self.segments.shape)
 
     def interleaved(self) -> SegmentMasks:
+        """See `Masks`."""
         return replace(self, segments=self.segments.repeat_interleave(COLORS, 1))
 
     def to(self, device: torch.device) -> SegmentMasks:
+        """See `Masks`."""
         return SegmentMasks(self.shares.to(device), self.segments.to(device))
 
 

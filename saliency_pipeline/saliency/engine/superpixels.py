@@ -58,4 +58,5 @@ def superpixels(frame: np.ndarray, count: int) -> np.ndarray:
             distance = np.square(points - centers[candidate]).sum(1)
             closer = distance < nearest
             nearest[closer], segments[closer] = distance[closer], candidate[closer]
-    return segments.reshape(size, size).astype(np.int64)
+    labels: np.ndarray = segments.reshape(size, size)
+    return labels.astype(np.int64)

@@ -56,7 +56,10 @@ class Occlusion(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.stride > self.window:
-            raise OptionError(f"--stride {self.stride}: use at most the window, {self.window}")
+            raise OptionError(
+                f"--stride {self.stride}: it leaves gaps between windows of {self.window} pixels; "
+                f"set stride to at most {self.window}"
+            )
 
     @property
     def cost(self) -> float:
@@ -141,10 +144,10 @@ class Rise(Method):
 
 @dataclass(frozen=True)
 class Hsic(Method):
-    """HSIC: dependence of the score on each cell of a grid, (N, T, grid, grid), >= 0 (Novello et al., arXiv 2206.06219).
+    """HSIC: dependence of the score on each cell of a grid, (N, T, grid, grid), >= 0.
 
     The Hilbert-Schmidt independence criterion tr(K H L H) / (n - 1)^2 between whether a cell is masked and the score,
-    over n masks in which each cell is masked in half. K_ab is 1/2 where masks a and b agree on the cell and -1/2
+    over n masks in which each cell is masked in half (Novello et al., arXiv 2206.06219). K_ab is 1/2 where masks a and b agree on the cell and -1/2
     elsewhere, L_ab = exp(-(y_a - y_b)^2 / (2 w^2)), w the median distance of two scores, and H centers. A map is not
     signed: a cell that speaks against the class counts as much as one that speaks for it.
     """
@@ -152,8 +155,8 @@ class Hsic(Method):
     name = "hsic"
     needs = Need.FORWARD
     convention = (
-        "tr(K H L H) / (n - 1)^2 of each cell, K = 1/2 or -1/2 where two masks agree or not, L a Gaussian kernel of the "
-        "scores whose width is their median distance, H centers; masked cells have the mean color"
+        "tr(K H L H) / (n - 1)^2 of each cell, K = 1/2 or -1/2 where two masks agree or not, L a Gaussian kernel of "
+        "the scores whose width is their median distance, H centers; masked cells have the mean color"
     )
     paper = "arXiv:2206.06219"
 

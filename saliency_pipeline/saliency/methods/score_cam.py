@@ -43,8 +43,8 @@ class ScoreCam(LayerMethod):
     name = "scorecam"
     needs = Need.ACTIVATIONS | Need.FORWARD
     convention = (
-        "ReLU(sum_k w_k A_k) over the channels of the largest variance, w_k the probability of the class, or the softmax "
-        "over these channels of its logits, for the frame masked by A_k in [0, 1], enlarged bilinearly on the mean color"
+        "ReLU(sum_k w_k A_k) over the channels of the largest variance, w_k the probability of the class, or the "
+        "softmax over these channels of its logits, for the frame on the mean color masked by A_k from 0 to 1"
     )
     paper = "arXiv:1910.01279"
     near_ties = True
@@ -88,8 +88,8 @@ class GroupCam(LayerMethod):
     name = "groupcam"
     needs = Need.ACTIVATIONS | Need.GRADIENTS | Need.FORWARD
     convention = (
-        "ReLU(sum_g (p(m_g x + (1 - m_g) blur(x)) - p(blur(x))) m_g), m_g the ReLU of a group's sum of mean_ij(dy/dA_k) "
-        "A_k, without the values up to its 70 % quantile, in [0, 1]; at the layer's own resolution"
+        "ReLU(sum_g (p(m_g x + (1 - m_g) blur(x)) - p(blur(x))) m_g), m_g the ReLU of a group's sum of "
+        "mean_ij(dy/dA_k) A_k without the values up to its 70 % quantile, from 0 to 1; at the layer's own resolution"
     )
     paper = "arXiv:2103.13859"
 
