@@ -94,7 +94,7 @@ def _duration(seconds: float) -> str:
     for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.2g} {unit}" if seconds < 10 * length else f"{seconds / length:,.0f} {unit}"
-    return f"{max(1, round(seconds))} seconds"
+    return "a second" if seconds < 1.5 else f"{round(seconds)} seconds"
 
 
 def outline(catalogue: Catalogue, shard_size: int) -> Outline:

@@ -135,6 +135,16 @@ def test_methods_are_described_by_what_is_recorded_of_them(tmp_path):
     assert text.count("residual of") == 1
 
 
+def test_standard_errors_are_summarized(tmp_path):
+    path = of_methods(tmp_path / "a.h5", {"rise": {"sampled": True}, "gradcam": {}})
+    summary, errors = inspect(path), ShardFolder(path).shards[0].standard_errors("rise")
+    assert summary.as_dict()["maps"]["rise"]["standard_error"]["max"] == pytest.approx(errors.max())
+    assert summary.as_dict()["maps"]["gradcam"]["standard_error"] is None
+    line = f"  standard error: median {np.median(errors):.2%}, largest {errors.max():.2%} of a map's range"
+    assert line in summary.as_text().splitlines()
+    assert summary.as_text().count("standard error") == 1
+
+
 def test_as_text_shows_what_a_reader_asks_first(tmp_path):
     text = inspect(folder(tmp_path / "f", (60, 3))).as_text()
     assert "63 images in 2 shards" in text

@@ -147,9 +147,9 @@ class Hsic(Method):
     """HSIC: dependence of the score on each cell of a grid, (N, T, grid, grid), >= 0.
 
     The Hilbert-Schmidt independence criterion tr(K H L H) / (n - 1)^2 between whether a cell is masked and the score,
-    over n masks in which each cell is masked in half (Novello et al., arXiv 2206.06219). K_ab is 1/2 where masks a and b agree on the cell and -1/2
-    elsewhere, L_ab = exp(-(y_a - y_b)^2 / (2 w^2)), w the median distance of two scores, and H centers. A map is not
-    signed: a cell that speaks against the class counts as much as one that speaks for it.
+    over n masks in which each cell is masked in half (Novello et al., arXiv 2206.06219). K_ab is 1/2 where masks a and
+    b agree on the cell and -1/2 elsewhere, L_ab = exp(-(y_a - y_b)^2 / (2 w^2)), w the median distance of two scores,
+    and H centers. A map is not signed: a cell that speaks against the class counts as much as one that speaks for it.
     """
 
     name = "hsic"

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from saliency_pipeline.saliency.engine.layers import choose_layer
+from saliency_pipeline.saliency.engine.need import Need
+from saliency_pipeline.saliency.engine.network import RECORDED
 from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.methods.registry import METHODS, find_methods
 from saliency_pipeline.saliency.targets import Target
@@ -50,6 +52,20 @@ def test_maps_do_not_depend_on_their_neighbors(explainer: Explainer) -> None:
             assert np.array_equal(alone.residuals[name][0], residuals[n]), name
         for name, errors in together.standard_errors.items():
             assert np.array_equal(alone.standard_errors[name][0], errors[n]), name
+
+
+def test_masked_maps_do_not_depend_on_the_size_of_batches(explainer: Explainer) -> None:
+    # beyond that, how a network rounds is the backend's affair
+    methods = tuple(m for m in explainer.methods if m.needs & Need.FORWARD and not m.needs & RECORDED)
+    assert len(methods) == 6
+    source, layers = explainer.source, explainer.layers
+    own = [Explainer(source, layers, methods, Target("predicted", 2), batch, FP32) for batch in (1, 2, 3)]
+    first, *others = (each.explain(FRAMES, keys=KEYS) for each in own)
+    backwards = own[1].explain(FRAMES[::-1], keys=KEYS[::-1])
+    for name, maps in first.maps.items():
+        for other in others:
+            np.testing.assert_allclose(other.maps[name], maps, atol=1e-5 * np.abs(maps).max())
+        assert np.array_equal(backwards.maps[name][::-1], others[0].maps[name])
 
 
 def test_residuals_are_small_where_they_should_be(explainer: Explainer) -> None:
