@@ -137,32 +137,35 @@ def masks(source: SourceModel, device: str, options: argparse.Namespace) -> dict
     own["groupcam"] = "groupcam"
     results: dict[str, Any] = {"missing": []}
     size, streams = source.preprocessing.size, usable_cores() if device == "cpu" else 2
+    # masks per second
+    peer_rates: dict[str, float] = {}
     for name, text in own.items():
         ours = explainer_of(source, (text,), None, device)
         plain = explainer_of(source, ("gradcam",), ours.placement, device)
-        passes, frames = ours.methods[0].cost + 1, frames_of(ours.batch, size)
-        arms: dict[str, Any] = {
+        frames = frames_of(ours.batch, size)
+        arms: dict[str, Arm] = {
             name: ((lambda o=ours, f=frames: o.explain(f)), ours.batch, streams),
             "gradcam": ((lambda o=plain, f=frames: o.explain(f)), plain.batch, streams),
         }
-        counts = {name: passes, "gradcam": 1.0}
-        for peer, make in PEERS[name].items():
-            for batch in (4, 16, 64) if device == "cpu" else (64, 256):
+        counts = {name: ours.methods[0].cost + 1, "gradcam": 1.0}
+        peers = [f"{peer}, batch {batch}" for peer in PEERS[name] for batch in BATCHES[device == "cpu"]]
+        for label in peers:
+            if label not in peer_rates:
+                peer, _, batch = label.partition(", batch ")
                 try:
-                    run, own_passes = make(source, device, options.masks, batch)
+                    run, counts[label] = PEERS[name][peer](source, device, options.masks, int(batch))
+                    arms[label] = run, 1, None
                 except ImportError as error:
                     results["missing"].append(f"{peer}: {error}")
-                    break
-                arms[f"{peer}, batch {batch}"] = run, 1, None
-                counts[f"{peer}, batch {batch}"] = own_passes
         rates = {arm: rate * counts[arm] for arm, rate in measured(arms, options.rounds, options.seconds).items()}
-        peers = {arm: rate for arm, rate in rates.items() if arm not in (name, "gradcam")}
+        peer_rates |= {label: rates[label] for label in peers if label in rates}
+        ratios = {label: rates[name] / peer_rates[label] for label in peers if label in peer_rates}
         results[name] = {
             "placement": f"{ours.placement.backend} {ours.placement.precision}",
-            "passes_per_second": rates[name],
+            "masks_per_second": rates[name],
             "overhead": rates["gradcam"] / rates[name],
-            "of_peers": {arm: rates[name] / rate for arm, rate in peers.items()},
-            "of_best": rates[name] / max(peers.values()) if peers else None,
+            "of_peers": ratios,
+            "of_best": min(ratios.values(), default=None),
         }
     return results
 
@@ -258,6 +261,9 @@ def grad_cam_score(source: SourceModel, device: str, masks: int, batch: int) -> 
 
     return run, layer.channels + 1.0
 
+
+BATCHES = ((64, 256), (4, 16, 64))
+"""Batch sizes of other libraries on a GPU and on a CPU."""
 
 PEERS: dict[str, dict[str, Peer]] = {
     "rise": {"xaitk-saliency": xaitk_rise},

@@ -39,24 +39,29 @@ def superpixels(frame: np.ndarray, count: int) -> np.ndarray:
     spacing = math.sqrt(size * size / (rows * columns))
     down, across = np.mgrid[:size, :size]
     features = np.concatenate([color, down[..., None] / spacing, across[..., None] / spacing], 2)
-    row, column = down * rows // size, across * columns // size
-    segments = (row * columns + column).ravel()
-    candidates = [
-        (np.clip(row + i, 0, rows - 1) * columns + np.clip(column + j, 0, columns - 1)).ravel()
-        for i in (-1, 0, 1)
-        for j in (-1, 0, 1)
-    ]
     points = features.reshape(-1, features.shape[2])
+    segments = (down * rows // size * columns + across * columns // size).ravel()
+    # all pixels of a cell have the same candidates: their distances are one small matrix product
+    cells = [np.flatnonzero(segments == cell) for cell in range(rows * columns)]
     centers = np.zeros((rows * columns, points.shape[1]))
     for _ in range(ROUNDS):
         sizes = np.bincount(segments, minlength=len(centers))
         sums = [np.bincount(segments, values, minlength=len(centers)) for values in points.T]
         full = sizes > 0
         centers[full] = (np.stack(sums, 1) / np.maximum(sizes, 1)[:, None])[full]
-        nearest = np.full(len(points), np.inf)
-        for candidate in candidates:
-            distance = np.square(points - centers[candidate]).sum(1)
-            closer = distance < nearest
-            nearest[closer], segments[closer] = distance[closer], candidate[closer]
+        for cell, pixels in enumerate(cells):
+            near = _neighbors(cell, rows, columns)
+            # but for the square of each point, which is the same for all centers
+            distances = np.square(centers[near]).sum(1) - 2 * points[pixels] @ centers[near].T
+            segments[pixels] = near[distances.argmin(1)]
     labels: np.ndarray = segments.reshape(size, size)
     return labels.astype(np.int64)
+
+
+def _neighbors(cell: int, rows: int, columns: int) -> np.ndarray:
+    """The cells of a grid around one of them, and that one."""
+    row, column = divmod(cell, columns)
+    down = np.arange(max(row - 1, 0), min(row + 2, rows))
+    across = np.arange(max(column - 1, 0), min(column + 2, columns))
+    neighbors: np.ndarray = (down[:, None] * columns + across).ravel()
+    return neighbors

@@ -100,7 +100,7 @@ class Rise(Method):
     """RISE: sum_k s(m_k x) m_k / (K p), the mean score of random masks that keep a pixel, (N, T, S, S), >= 0.
 
     Each mask is a grid of independent cells that are 1 with probability p, enlarged bilinearly to a grid with one more
-    cell and shifted by a random number of pixels (Petsiuk et al., arXiv 1806.07421, equation 6). The score s is the
+    cell and shifted by a random number of pixels (Petsiuk et al., arXiv 1806.07421). The score s is the
     softmax, as in the paper. Masked pixels have the mean color. The Monte Carlo standard error is stored per map.
     """
 
