@@ -344,12 +344,12 @@ class Answers:
         network = self.network
         with torch.no_grad():
             if network.whole is not None:
-                batches = frames.split(network.batch)
+                batches = torch.split(frames, network.batch)
                 return torch.cat([network.whole(network.normalize(batch))[-1] for batch in batches])
             assert network.trunk is not None
             output = network.trunk(frames)
             if network.head is not None:
-                return torch.cat([network.head(batch)[-1] for batch in output.split(network.batch)])
+                return torch.cat([network.head(batch)[-1] for batch in torch.split(output, network.batch)])
             (layer,) = network.layers.values()
             return self.head(layer.to_grid(output))
 

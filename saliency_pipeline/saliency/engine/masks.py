@@ -189,10 +189,12 @@ def weighted_masks(masks: Masks, weights: Tensor, power: int = 1, step: int = CH
         power: exponent of the masks.
         step: masks per chunk.
     """
-    total, sums = len(masks), []
+    total = len(masks)
+    sums: Tensor | None = None
     for start in range(0, total, step):
         enlarged = masks.enlarged(torch.arange(start, min(start + step, total), device=weights.device))
         flat = (enlarged if power == 1 else enlarged**power).flatten(1)
         part = torch.stack([rows @ flat for rows in weights[:, :, start : start + step]]).double()
-        sums = [part if not sums else sums[0].add_(part)]
-    return sums[0].view(*weights.shape[:2], *enlarged.shape[1:])
+        sums = part if sums is None else sums.add_(part)
+    assert sums is not None
+    return sums.view(*weights.shape[:2], *enlarged.shape[1:])

@@ -78,7 +78,7 @@ class Occlusion(Method):
         places = torch.cat([places, places[-1:]])
         masks = GridMasks(grids, rows[:, :, None], rows[:, :, None], places, removed=True)
         scores = ask.masked(masks, mean_color(ask), self.score)
-        drops = (scores[:, -1:] - scores[:, :-1]).transpose(1, 2).unflatten(2, (count, count))
+        drops = (scores[:, -1:] - scores[:, :-1]).transpose(1, 2).reshape(*scores.shape[::2], count, count)
         rows = rows.to(drops)
         # frame by frame, so that the rounding does not depend on their number
         sums = torch.stack([rows.t() @ own @ rows for own in drops])
@@ -177,7 +177,7 @@ class Hsic(Method):
         scores = ask.masked(masks, mean_color(ask), self.score).double()
         signs = 2 * masks.grids.flatten(1).to(scores) - 1
         maps = torch.stack([torch.stack([hsic(signs, own) for own in each.t()]) for each in scores])
-        return maps.unflatten(2, (self.grid, self.grid)).float()
+        return maps.float().view(*maps.shape[:2], self.grid, self.grid)
 
 
 def mean_color(ask: Answers) -> Tensor:
