@@ -36,8 +36,8 @@ class ScoreCam(LayerMethod):
 
     The mask is A_k from its minimum to its maximum as 0 to 1, enlarged bilinearly. Its weight is the probability of the
     class, as in the authors' code (Wang et al., arXiv 1910.01279), or the softmax of the logits over the channels, as
-    in torch-cam. Only the channels with the largest variance over the cells are used, as
-    in Faster Score-CAM; those that are constant never are.
+    in torch-cam. Only the channels with the largest variance over the cells are used, as in Faster Score-CAM; those
+    that are constant never are.
     """
 
     name = "scorecam"
