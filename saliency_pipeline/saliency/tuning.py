@@ -73,6 +73,10 @@ def representatives(methods: Sequence[Method], layers: Sequence[Layer], size: in
         if method.needs & Need.POINTS:
             method = Gradient()
         elif method.needs & Need.FORWARD:
+            if isinstance(method, LayerMethod):
+                # the layer makes the masks
+                own = GradCam(layer=method.layer)
+                chosen[own.canonical] = own
             method = Occlusion(window=half, stride=half)
         elif method.level not in ("layer", "pixels") or method.needs & Need.HEAD:
             # of the same layer: bf16 changes some layers' maps more than others'

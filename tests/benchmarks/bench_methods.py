@@ -257,7 +257,7 @@ def grad_cam_score(source: SourceModel, device: str, masks: int, batch: int) -> 
     def run() -> object:
         with ScoreCAM(network, [network.get_submodule(layer.name)]) as cam:
             cam.batch_size = batch
-            return cam(inputs)
+            return cam(inputs, None)
 
     return run, layer.channels + 1.0
 

@@ -319,6 +319,7 @@ def test_what_takes_many_passes_is_proved_by_one_at_the_same_layer() -> None:
     assert names == ["gradcam:layer=layer4", "gradient", "gradcam", "finercam:gamma=0.6,layer=layer3,references=3"]
     masked = find_methods(["rise", "scorecam", "kernelshap:segments=9"])
     assert [method.canonical for method in representatives(masked, layers, 65)] == [
-        "occlusion:score=logit,stride=32,window=32"
+        "occlusion:score=logit,stride=32,window=32",
+        "gradcam",
     ]
     assert [method.canonical for method in representatives(find_methods(["fullgrad", "edges"]), [], 64)] == []

@@ -44,7 +44,7 @@ class GridMasks(Masks):
     """Enlarged grids, rows_k grid_k columns_k^T, or 1 minus that.
 
     Attributes:
-        grids: (K, a, b) float32.
+        grids: (K, a, b), float32 or bool.
         rows: (U, S, a) float32, matrices that enlarge a grid's columns; all masks use the first without `places`.
         columns: (V, S, b) float32, matrices that enlarge a grid's rows.
         places: (K, 2) int64, each mask's index into `rows` and `columns`; None if there is one matrix of each.
@@ -66,7 +66,7 @@ class GridMasks(Masks):
         if self.places is not None:
             chosen = self.places[index]
             rows, columns = rows[chosen[:, 0]], columns[chosen[:, 1]]
-        values = rows @ (self.grids[index] @ columns.transpose(1, 2))
+        values = rows @ (self.grids[index].to(rows.dtype) @ columns.transpose(1, 2))
         return values.neg_().add_(1) if self.removed else values
 
     def interleaved(self) -> GridMasks:

@@ -110,8 +110,8 @@ class Rise(Method):
     paper = "arXiv:1806.07421"
     sampled = True
 
-    masks: int = setting(1000, "Number of random masks.", range=(2, 1_000_000))
-    cells: int = setting(7, "Cells per side of a mask.", range=(1, 1024))
+    masks: int = setting(1000, "Number of random masks.", range=(2, 100_000))
+    cells: int = setting(7, "Cells per side of a mask.", range=(1, 64))
     p: float = setting(0.5, "Probability that a cell stays.", range=(0.01, 0.99))
     score: str = setting("probability", "Score of the class.", choices=SCORES)
     seed: int = setting(0, "Random seed of the masks.", range=SEEDS)
@@ -160,8 +160,8 @@ class Hsic(Method):
     )
     paper = "arXiv:2206.06219"
 
-    grid: int = setting(8, "Cells per side of the map.", range=(1, 64))
-    samples: int = setting(500, "Number of random masks.", range=(2, 100_000))
+    grid: int = setting(8, "Cells per side of the map.", range=(1, 32))
+    samples: int = setting(500, "Number of random masks.", range=(2, 20_000))
     score: str = setting("probability", "Score of the class.", choices=SCORES)
     seed: int = setting(0, "Random seed of the masks.", range=SEEDS)
 
@@ -175,7 +175,7 @@ class Hsic(Method):
     def maps(self, ask: Answers) -> Tensor:
         masks = balanced_masks(self.samples, self.grid, self.seed, ask.size)
         scores = ask.masked(masks, mean_color(ask), self.score).double()
-        signs = 2 * masks.grids.flatten(1).to(scores) - 1
+        signs = 2 * masks.grids.to(scores).flatten(1) - 1
         maps = torch.stack([torch.stack([hsic(signs, own) for own in each.t()]) for each in scores])
         return maps.float().view(*maps.shape[:2], self.grid, self.grid)
 
@@ -198,13 +198,15 @@ def random_masks(count: int, cells: int, p: float, seed: int, size: int) -> Grid
     """
     rng = generator(SHARED, "rise", seed)
     cell = -(-size // cells)
-    # one after the other, whatever their number
-    numbers = rng.random((count, cells * cells + 2))
-    grids = torch.from_numpy((numbers[:, 2:] < p).astype(np.float32)).view(count, cells, cells)
-    places = torch.from_numpy((numbers[:, :2] * cell).astype(np.int64))
+    grids, places = np.empty((count, cells, cells), np.bool_), np.empty((count, 2), np.int64)
+    # one after the other, whatever their number, and little memory for many
+    for mask, place in zip(grids, places, strict=True):
+        numbers = rng.random(cells * cells + 2)
+        place[:] = numbers[:2] * cell
+        mask[:] = (numbers[2:] < p).reshape(cells, cells)
     # one matrix per shift
     shifted = bilinear((cells + 1) * cell, cells).unfold(0, size, 1)[:cell].transpose(1, 2)
-    return GridMasks(grids, shifted, shifted, places)
+    return GridMasks(torch.from_numpy(grids), shifted, shifted, torch.from_numpy(places))
 
 
 @lru_cache(maxsize=4)
@@ -214,7 +216,7 @@ def balanced_masks(count: int, cells: int, seed: int, size: int) -> GridMasks:
     That is a Latin hypercube sample of the unit cube rounded to 0 and 1. Arguments are those of `random_masks`.
     """
     rng = generator(SHARED, "hsic", seed)
-    half = np.tile((np.arange(count) % 2).astype(np.float32), (cells * cells, 1))
+    half = np.tile(np.arange(count) % 2 == 1, (cells * cells, 1))
     grids = torch.from_numpy(rng.permuted(half, axis=1).T.copy()).view(count, cells, cells)
     matrix = nearest(size, cells)[None]
     return GridMasks(grids, matrix, matrix)

@@ -42,8 +42,8 @@ class KernelShap(Method):
     paper = "arXiv:1705.07874"
     signed = True
 
-    segments: int = setting(50, "Largest number of superpixels.", range=(2, 1000))
-    samples: int = setting(500, "Number of coalitions, besides those of all and of none.", range=(2, 100_000))
+    segments: int = setting(50, "Largest number of superpixels.", range=(2, 500))
+    samples: int = setting(500, "Number of coalitions, besides those of all and of none.", range=(2, 20_000))
     score: str = setting("logit", "Score of the class.", choices=SCORES)
     seed: int = setting(0, "Random seed of the coalitions.", range=SEEDS)
 

@@ -108,7 +108,7 @@ def test_rise_is_its_formula_on_the_same_masks() -> None:
     network, count, p = Tiny(classes=5), 50, 0.3
     explanation = explained(network, f"rise:masks={count},cells=3,p={p}")
     masks = random_masks(count, 3, p, 0, SIZE)
-    large, cell = interpolate(masks.grids[None], (4 * 6, 4 * 6), mode="bilinear")[0], 6
+    large, cell = interpolate(masks.grids[None].float(), (4 * 6, 4 * 6), mode="bilinear")[0], 6
     cut = np.stack([m[y : y + SIZE, x : x + SIZE] for m, (y, x) in zip(large.numpy(), masks.places, strict=True)])
     assert masks.places.min() == 0
     assert masks.places.max() == cell - 1
@@ -171,18 +171,18 @@ def test_masks_are_those_of_the_seed_and_the_first_of_more() -> None:
     assert torch.equal(few.grids, many.grids[:10])
     assert torch.equal(few.places, many.places[:10])
     assert not torch.equal(few.grids, other.grids)
-    assert 0.4 < random_masks(1000, 7, 0.5, 0, 224).grids.mean() < 0.6
+    assert 0.4 < random_masks(1000, 7, 0.5, 0, 224).grids.float().mean() < 0.6
 
 
 def test_each_cell_of_hsic_stays_in_half_of_the_masks() -> None:
-    signs = 2 * balanced_masks(200, 5, 0, SIZE).grids.flatten(1) - 1
+    signs = 2 * balanced_masks(200, 5, 0, SIZE).grids.flatten(1).float() - 1
     assert torch.equal(signs.sum(0), torch.zeros(25))
     assert (signs.t() @ signs / 200 - torch.eye(25)).abs().max() < 0.35
 
 
 def test_hsic_of_a_score_that_depends_on_one_cell() -> None:
     count = 400
-    signs = (2 * balanced_masks(count, 4, 0, SIZE).grids.flatten(1) - 1).double()
+    signs = 2 * balanced_masks(count, 4, 0, SIZE).grids.flatten(1).double() - 1
     values = hsic(signs, 3.0 * signs[:, 5] + 7, rows=64)
     # two values of the score, at the median distance from one another: L = (1 + e) / 2 + (1 - e) / 2 z z^T
     assert values[5].item() == pytest.approx((1 - np.exp(-0.5)) / 4 * count**2 / (count - 1) ** 2)
