@@ -162,7 +162,7 @@ class Hsic(Method):
 
     grid: int = setting(8, "Cells per side of the map.", range=(1, 32))
     samples: int = setting(500, "Number of random masks.", range=(2, 20_000))
-    score: str = setting("probability", "Score of the class.", choices=SCORES)
+    score: str = setting("logit", "Score of the class.", choices=SCORES)
     seed: int = setting(0, "Random seed of the masks.", range=SEEDS)
 
     @property

@@ -222,4 +222,4 @@ def test_scores_may_be_probabilities_or_logits() -> None:
         )
         assert np.isfinite(logit).all()
         assert not np.allclose(logit, probability)
-    assert (Rise().score, Hsic().score, Occlusion().score) == ("probability", "probability", "logit")
+    assert (Rise().score, Hsic().score, Occlusion().score) == ("probability", "logit", "logit")
