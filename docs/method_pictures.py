@@ -55,7 +55,7 @@ PICTURES = {
     "scorecam": {"scorecam": "scorecam", "weights=softmax": "scorecam:weights=softmax"},
     "groupcam": {"groupcam": "groupcam", "groups=8": "groupcam:groups=8"},
     "occlusion": {"occlusion": "occlusion", "window=64": "occlusion:window=64"},
-    "rise": {"rise": "rise", "masks=250": "rise:masks=250", "score=logit": "rise:score=logit"},
+    "rise": {"rise": "rise", "debiased": "rise:debiased", "debiased,score=logit": "rise:debiased,score=logit"},
     "hsic": {"hsic": "hsic", "grid=14": "hsic:grid=14"},
     "kernelshap": {"kernelshap": "kernelshap", "segments=100": "kernelshap:segments=100"},
     "spectral-residual": {"spectral-residual": "spectral-residual"},

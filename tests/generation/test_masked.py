@@ -17,7 +17,7 @@ from saliency_pipeline.shards.summary import inspect
 from saliency_pipeline.shards.verify import verify
 from tests.generation.examples import flat, kept, run
 
-RISE = "rise:cells=3,masks=24,p=0.5,score=probability,seed=0"
+RISE = "rise:cells=3,debiased=false,masks=24,p=0.5,score=probability,seed=0"
 METHODS = (
     "scorecam:channels=6",
     "groupcam:groups=5",

@@ -97,16 +97,22 @@ class Occlusion(Method):
 
 @dataclass(frozen=True)
 class Rise(Method):
-    """RISE: sum_k s(m_k x) m_k / (K p), the mean score of random masks that keep a pixel, (N, T, S, S), >= 0.
+    """RISE: sum_k s(m_k x) m_k / (K p), the mean score of random masks that keep a pixel, (N, T, S, S).
 
     Each mask is a grid of independent cells that are 1 with probability p, enlarged bilinearly to a grid with one more
     cell and shifted by a random number of pixels (Petsiuk et al., arXiv 1806.07421). The score s is the
     softmax, as in the paper. Masked pixels have the mean color. The Monte Carlo standard error is stored per map.
+
+    All values contain the mean score of all masks. `debiased` subtracts that from each score, so that maps are signed,
+    and their errors smaller: what remains is the covariance of score and mask, divided by p.
     """
 
     name = "rise"
     needs = Need.FORWARD
-    convention = "sum_k s(m_k x + (1 - m_k) mean color) m_k / (K p), random grids enlarged bilinearly and shifted"
+    convention = (
+        "sum_k s(m_k x + (1 - m_k) mean color) m_k / (K p), random grids enlarged bilinearly and shifted; if debiased, "
+        "the mean over k is subtracted from s"
+    )
     paper = "arXiv:1806.07421"
     sampled = True
 
@@ -114,7 +120,12 @@ class Rise(Method):
     cells: int = setting(7, "Cells per side of a mask.", range=(1, 64))
     p: float = setting(0.5, "Probability that a cell stays.", range=(0.01, 0.99))
     score: str = setting("probability", "Score of the class.", choices=SCORES)
+    debiased: bool = setting(False, "Subtract the mean score of all masks, which is part of all values otherwise.")
     seed: int = setting(0, "Random seed of the masks.", range=SEEDS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "signed", self.debiased)
 
     @property
     def cost(self) -> float:
@@ -135,7 +146,9 @@ class Rise(Method):
         """(N, T, K), the same for the maps and their errors."""
         masks = random_masks(self.masks, self.cells, self.p, self.seed, ask.size)
         key = (self.name, self.masks, self.cells, self.p, self.seed, self.score)
-        return ask.once(key, lambda: ask.masked(masks, mean_color(ask), self.score).transpose(1, 2))
+        scores = ask.once(key, lambda: ask.masked(masks, mean_color(ask), self.score).transpose(1, 2).contiguous())
+        # frame by frame, so that the rounding does not depend on their number
+        return torch.stack([own - own.mean(1, keepdim=True) for own in scores]) if self.debiased else scores
 
     def _sums(self, ask: Answers, scores: Tensor, power: int) -> Tensor:
         masks = random_masks(self.masks, self.cells, self.p, self.seed, ask.size).to(scores.device)

@@ -124,6 +124,21 @@ def test_rise_is_its_formula_on_the_same_masks() -> None:
     np.testing.assert_allclose(errors, np.sqrt((spread**2).mean((2, 3))) / np.ptp(want, axis=(2, 3)), rtol=1e-3)
 
 
+def test_debiased_maps_are_covariances_and_have_smaller_errors() -> None:
+    network, count = Tiny(classes=5), 200
+    plain, own = (explained(network, f"rise:masks={count},cells=3{text}") for text in ("", ",debiased"))
+    masks = random_masks(count, 3, 0.5, 0, SIZE).enlarged(torch.arange(count)).numpy()
+    (whole,), (maps,), (errors,) = plain.maps.values(), own.maps.values(), own.standard_errors.values()
+    # the values without the mean score times the mean mask
+    mean = (whole - maps) / (masks.mean(0) / 0.5)
+    np.testing.assert_allclose(mean, np.broadcast_to(mean.mean((2, 3), keepdims=True), mean.shape), rtol=1e-4)
+    assert maps.min() < 0 < maps.max()
+    (larger,) = plain.standard_errors.values()
+    assert (errors * np.ptp(maps, axis=(2, 3)) < 0.5 * larger * np.ptp(whole, axis=(2, 3))).all()
+    assert [method.signed for method in find_methods(["rise", "rise:debiased"])] == [False, True]
+    assert Rise(debiased=True).describe()["signed"] is True
+
+
 def test_rise_of_a_linear_network_rises_with_the_contribution_of_each_cell(linear: LinearPixels) -> None:
     """The score is linear in the mask, so that products of masks are all that the maps depend on."""
     count, cells = 2000, 4
