@@ -59,6 +59,7 @@ def estimate(config: GenerateConfig, progress: Progress) -> Estimate:
     passes = _passes(methods, Setup(config.size or Setup.size, targets))
     if passes < TIMED:
         return Estimate(passes)
+    progress.note(f"timing forward passes of {config.model}")
     try:
         return _timed(config, methods, targets)
     except SalpipeError as error:
