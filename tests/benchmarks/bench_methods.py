@@ -20,6 +20,7 @@ Rounds take turns; the best of each arm counts.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -197,12 +198,13 @@ def captum_occlusion(source: SourceModel, device: str, masks: int, batch: int) -
 
 def xaitk_rise(source: SourceModel, device: str, masks: int, batch: int) -> tuple[Callable[[], object], float]:
     """xaitk-saliency's RISEStack, whose classifier takes batches of images."""
-    from smqtk_classifier import ClassifyImage
-    from xaitk_saliency.impls.gen_image_classifier_blackbox_sal.rise import RISEStack
+    # no requirement of the benchmarks, as it brings many of its own
+    base: Any = importlib.import_module("smqtk_classifier").ClassifyImage
+    stacks = importlib.import_module("xaitk_saliency.impls.gen_image_classifier_blackbox_sal.rise")
 
     network, normalize = source.module.to(device), Normalize(source.preprocessing, device)
 
-    class Classifier(ClassifyImage):  # type: ignore[misc]
+    class Classifier(base):  # type: ignore[misc]
         def get_labels(self) -> list[str]:
             return ["0"]
 
@@ -226,7 +228,7 @@ def xaitk_rise(source: SourceModel, device: str, masks: int, batch: int) -> tupl
         def get_config(self) -> dict[str, Any]:
             return {}
 
-    stack = RISEStack(n=masks, s=7, p1=0.5, seed=0, threads=usable_cores(), debiased=False)
+    stack = stacks.RISEStack(n=masks, s=7, p1=0.5, seed=0, threads=usable_cores(), debiased=False)
     stack.fill = [round(255 * value) for value in source.preprocessing.mean]
     frame, classifier = frames_of(1, source.preprocessing.size)[0], Classifier()
     return (lambda: stack.generate(frame, classifier)), masks + 1.0
