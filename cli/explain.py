@@ -132,12 +132,14 @@ def command(
 
 def _as_dict(image: Path, explanation: Explanation) -> dict[str, object]:
     """The predictions and targets of an image, and the range of each map."""
+    errors = explanation.standard_errors
     maps = {
         name: {
             "shape": maps.shape,
             "min": maps.min(axis=(1, 2)),
             "max": maps.max(axis=(1, 2)),
             **({"residual": explanation.residuals[name]} if name in explanation.residuals else {}),
+            **({"standard_error": errors[name]} if name in errors else {}),
         }
         for name, maps in explanation.maps.items()
     }

@@ -85,7 +85,11 @@ def share(text: str) -> tuple[float, bool]:
     show_default=True,
     help="Maximum number of unusable images; with more, the command ends with exit code 3 after all others are stored.",
 )
-@click.option("--dry-run", is_flag=True, help="Print the number of images per split and class, and compute nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print the number of images per split and class and the estimated cost, and explain nothing.",
+)
 @common_options
 def command(
     images: Path,

@@ -25,6 +25,7 @@ def with_parameters(kind: Callable[..., X], name: str, items: str | None, option
         OptionError: an unknown parameter, one without a value, one that is set twice, or a value that is not permitted.
     """
     values: dict[str, Any] = {}
+    labels: dict[str, str] = {}
     for item in items.split(",") if items is not None else ():
         key, equals, value = item.partition("=")
         label = f"{option} {name}:{item}"
@@ -36,7 +37,13 @@ def with_parameters(kind: Callable[..., X], name: str, items: str | None, option
         if not value and (equals or type_ != "bool"):
             raise OptionError(f"{label}: has no value; use {key}=VALUE")
         values[key] = _value(value or "true", type_)
-        _make(kind, {key: values[key]}, label)
+        labels[key] = label
+    try:
+        return kind(**values)
+    except OptionError:
+        # each by itself, for a message that names it
+        for key, value in values.items():
+            _make(kind, {key: value}, labels[key])
     return _make(kind, values, f"{option} {name}" + ("" if items is None else f":{items}"))
 
 

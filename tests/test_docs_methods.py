@@ -10,7 +10,14 @@ from saliency_pipeline.saliency.methods.cam import LINEAR_HEAD
 from saliency_pipeline.saliency.methods.listing import MethodInfo, list_methods
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = ("methods-cam", "methods-gradient", "methods-attention", "methods-backward", "methods-image")
+PAGES = (
+    "methods-cam",
+    "methods-gradient",
+    "methods-attention",
+    "methods-backward",
+    "methods-perturbation",
+    "methods-image",
+)
 METHODS = list_methods()
 
 

@@ -197,6 +197,7 @@ class Explainer:
             targets=tuple(self._class(index, score) for index, score in targets),
             maps={method: maps[0] for method, maps in explained.maps.items()},
             residuals={method: values[0] for method, values in explained.residuals.items()},
+            standard_errors={method: values[0] for method, values in explained.standard_errors.items()},
             methods={method.canonical: method for method in engine.methods},
             facts={
                 "Source model": self.source.name,

@@ -60,6 +60,8 @@ class Explanation:
         residuals: by method (T,) float32, sum of each map minus the number that it should be, where one is known.
         methods: the methods by canonical name, in the order of `maps`.
         facts: description of the source model by name, for display.
+        standard_errors: by method (T,) float32, Monte Carlo standard error of each map relative to its range, where
+            maps are means over random masks.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Explanation:
     residuals: dict[str, npt.NDArray[np.float32]]
     methods: dict[str, Method]
     facts: dict[str, str] = field(default_factory=dict)
+    standard_errors: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def prediction(self) -> ClassScore:
@@ -215,6 +218,10 @@ def _arrays(explanations: Sequence[Explanation]) -> bytes:
         "targets": [np.array([target.index for target in each.targets], np.int32) for each in explanations],
         **{f"maps/{name}": [each.maps[name] for each in explanations] for name in explanations[0].maps},
         **{f"residuals/{name}": [each.residuals[name] for each in explanations] for name in explanations[0].residuals},
+        **{
+            f"standard_errors/{name}": [each.standard_errors[name] for each in explanations]
+            for name in explanations[0].standard_errors
+        },
     }
     single = not isinstance(explanations, Explanations)
     file = io.BytesIO()

@@ -27,6 +27,7 @@ class _View:
     parameters: str
     range: str
     residual: str
+    standard_error: str
     signed: bool
     class_specific: bool
 
@@ -90,13 +91,14 @@ def _section(explanation: Explanation) -> _Section:
 
 def _view(explanation: Explanation, frame: Pixels, name: str, position: int) -> _View:
     values, (method, parameters) = explanation.map(name, position), explanation.label(name)
-    residual = explanation.residuals.get(name)
+    residual, error = explanation.residuals.get(name), explanation.standard_errors.get(name)
     return _View(
         picture=data_uri(jpeg(overlay(frame, values), 88)),
         method=method,
         parameters=parameters,
         range=f"{values.min():.3g} to {values.max():.3g}".replace("-", MINUS),
         residual="" if residual is None else signed(residual[position]),
+        standard_error="" if error is None else percent(error[position]),
         signed=bool((values < 0).any()),
         class_specific=explanation.methods[name].class_specific,
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from saliency_pipeline.explanation.explanation import Explanation, signed
+from saliency_pipeline.explanation.explanation import Explanation, percent, signed
 from saliency_pipeline.figures.pictures import Pixels, resized
 from saliency_pipeline.saliency.render import contact_sheet, overlay
 
@@ -47,9 +47,11 @@ def side_by_side(explanations: Sequence[Explanation]) -> Pixels:
 
 
 def caption(explanation: Explanation, name: str, position: int) -> str:
-    """Lines under a map: the method, parameters that are not the default, what is missing of completeness."""
+    """Lines under a map: the method, parameters that are not the default, residual and standard error."""
     method, parameters = explanation.label(name)
     lines = [method, parameters]
     if name in explanation.residuals:
         lines.append(f"residual {signed(explanation.residuals[name][position])}")
+    if name in explanation.standard_errors:
+        lines.append(f"standard error {percent(explanation.standard_errors[name][position])}")
     return "\n".join(filter(None, lines))

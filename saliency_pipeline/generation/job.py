@@ -43,6 +43,9 @@ from saliency_pipeline.workers import usable_cores
 # Images per chunk of a worker: enough that handing over and writing take little time in comparison.
 CHUNK = 16
 
+# Forward passes per image from which on a chunk is a batch.
+COSTLY = 20.0
+
 _kept: dict[tuple[str, Placement], Explainer] = {}
 
 _In = TypeVar("_In")
@@ -190,7 +193,9 @@ def _ordered(
 
 def _chunks(job: Job, tasks: Sequence[ShardTask]) -> Iterator[_Chunk]:
     batch = job.resolved.batch_size
-    size = -(-CHUNK // batch) * batch
+    # where an image takes many passes, all threads should have some of the last images
+    costly = sum(method.cost for method in find_methods(job.config.methods)) >= COSTLY
+    size = batch if costly else -(-CHUNK // batch) * batch
     for task in tasks:
         for start in range(0, len(task.records), size):
             yield _Chunk(task, task.records[start : start + size], start + size >= len(task.records))
@@ -275,6 +280,7 @@ class _Worker:
             maps=maps,
             targets=targets,
             residuals=explanation.residuals,
+            standard_errors=explanation.standard_errors,
             boxes=boxes if job.header.boxes else (),
             groups=np.array([record.group for record in records], np.int64) if job.header.groups else (),
             single_color=np.array(single_color, np.bool_),

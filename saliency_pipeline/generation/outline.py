@@ -1,4 +1,4 @@
-"""Dry runs of `generate`: the images, classes, splits and shards of a run, counted without loading a source model."""
+"""Dry runs of `generate`: the images, classes, splits and shards of a run, counted, and its cost, estimated."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from saliency_pipeline.datasets.layout import ReadOptions
 from saliency_pipeline.generation.checks import checked_catalogue, refusal
 from saliency_pipeline.generation.config import GenerateConfig
+from saliency_pipeline.generation.estimate import estimate
 from saliency_pipeline.generation.plan import records_digest, shard_tasks
 from saliency_pipeline.images.record import Catalogue, Split
 from saliency_pipeline.progress import Progress
@@ -38,6 +39,8 @@ class Outline:
         records: SHA-256 that identifies the images: the same on every machine for the same selection.
         notes: what was skipped, and why.
         passed_over: number of skipped files and other entries, by kind and reason.
+        passes: forward passes of the network per image, a gradient counting as 3; None if they were not estimated.
+        seconds: estimated time for all images on this machine; None if it was not estimated, as for few passes.
         refused: why a run into the output folder would be refused; None if it would not be.
     """
 
@@ -55,6 +58,8 @@ class Outline:
     passed_over: dict[str, int]
     refused: str | None = None
     maps: int = 0
+    passes: float | None = None
+    seconds: float | None = None
 
     def as_text(self) -> str:
         """A few readable lines."""
@@ -78,7 +83,18 @@ class Outline:
         ):
             if count:
                 lines.append(f"{plural(count, 'image')} {description}")
+        if self.passes is not None:
+            time = "" if self.seconds is None else f", about {_duration(self.seconds)} for all on this machine"
+            unit = "pass" if self.passes == 1 else "passes"
+            lines.append(f"cost: {self.passes:,.6g} forward {unit} per image{time}")
         return "\n".join([*lines, f"digest {self.records[:16]}"])
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.2g} {unit}" if seconds < 10 * length else f"{seconds / length:,.0f} {unit}"
+    return "a second" if seconds < 1.5 else f"{round(seconds)} seconds"
 
 
 def outline(catalogue: Catalogue, shard_size: int) -> Outline:
@@ -117,7 +133,7 @@ def dry_run(
     maps_from: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Outline:
-    """Count what `generate` would explain with the same arguments, and explain nothing.
+    """Count what `generate` would explain with the same arguments, estimate its cost, and explain nothing.
 
     Raises:
         SalpipeError: as `generate`, but for what only the source model, the device or the output folder can tell.
@@ -140,4 +156,5 @@ def dry_run(
     refused = refusal(catalogue, outlined.records, Path(output), config)
     if refused:
         progress.note(f"without --dry-run this would be refused: {refused}")
-    return replace(outlined, refused=refused)
+    cost = estimate(config, progress)
+    return replace(outlined, refused=refused, passes=cost.passes, seconds=cost.seconds(outlined.images))

@@ -147,7 +147,7 @@ def map_shapes(methods: Sequence[Method], layers: Sequence[Layer], size: int, ta
                 "another output folder"
             ) from None
         count = targets if method.class_specific else 1
-        shapes[method.canonical] = MapShape(count, height, width, method.complete)
+        shapes[method.canonical] = MapShape(count, height, width, method.complete, method.sampled)
     return shapes
 
 

@@ -10,8 +10,8 @@ from saliency_pipeline.saliency.engine.answers import Answers
 from saliency_pipeline.saliency.methods.method import Method
 
 
-def checked_maps(method: Method, ask: Answers, shape: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
-    """Maps of a method, and its residuals if it is `complete`.
+def checked_maps(method: Method, ask: Answers, shape: tuple[int, int]) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Maps of a method, its residuals if it is `complete`, and its standard errors if it is `sampled`.
 
     Args:
         method: the method.
@@ -23,18 +23,20 @@ def checked_maps(method: Method, ask: Answers, shape: tuple[int, int]) -> tuple[
     """
     if type(method).__module__.startswith(f"{__package__}."):
         maps = method.maps(ask)
-        return maps, method.residuals(ask, maps)
+        return maps, method.residuals(ask, maps), method.standard_errors(ask, maps)
     with failures_named(f"method {method.canonical}", "fails", ", or leave the method out"):
         maps, targets = method.maps(ask), ask.targets()
         _require("maps", maps, (len(targets), targets.shape[1] if method.class_specific else 1, *shape))
         # scores that are not finite are the network's, which is reported elsewhere
         if not torch.isfinite(maps[torch.isfinite(ask.logits()).all(1)]).all():
             raise ValueError("it returns values that are not finite")
-        if not method.complete:
-            return maps, None
-        residuals = method.residuals(ask, maps)
-        _require("residuals", residuals, tuple(maps.shape[:2]))
-        return maps, residuals
+        residuals = method.residuals(ask, maps) if method.complete else None
+        errors = method.standard_errors(ask, maps) if method.sampled else None
+        if method.complete:
+            _require("residuals", residuals, tuple(maps.shape[:2]))
+        if method.sampled:
+            _require("standard errors", errors, tuple(maps.shape[:2]))
+        return maps, residuals, errors
 
 
 def _require(name: str, values: object, shape: tuple[int, ...]) -> None:

@@ -42,6 +42,8 @@ class Explanation:
         maps: canonical name of a method to raw maps (N, T, h, w) float32; (N, 1, h, w) where no class is explained.
         map_targets: by method (N, T) int32, the class that each map explains; (N, 1) of -1 where none is.
         residuals: by method (N, T) float32, sum of each map minus the number that it should be, where one is known.
+        standard_errors: by method (N, T) float32, Monte Carlo standard error of each map relative to its range, where
+            maps are means over random masks.
         target_score: (N, T) float32, the softmax of the classes explained.
     """
 
@@ -51,17 +53,19 @@ class Explanation:
     maps: dict[str, np.ndarray]
     map_targets: dict[str, np.ndarray] = field(default_factory=dict)
     residuals: dict[str, np.ndarray] = field(default_factory=dict)
+    standard_errors: dict[str, np.ndarray] = field(default_factory=dict)
     target_score: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
 
 @dataclass(frozen=True)
 class _Result:
-    """Logits (N, K), the explained classes (N, T), and each method's maps (N, T, h, w) and residuals (N, T)."""
+    """Logits (N, K), the explained classes (N, T), and each method's maps (N, T, h, w), residuals and errors (N, T)."""
 
     logits: Tensor
     targets: Tensor
     maps: dict[str, Tensor]
     residuals: dict[str, Tensor]
+    standard_errors: dict[str, Tensor]
 
 
 class Explainer:
@@ -144,7 +148,8 @@ class Explainer:
             for start in range(0, len(frames), max(1, step)):
                 rows = slice(start, start + step)
                 own = None if padded is None else padded[rows]
-                ask = Answers(self.network, frames[rows], names[rows], own, self.target, self.background)
+                real = min(step, count - start)
+                ask = Answers(self.network, frames[rows], names[rows], own, self.target, self.background, real)
                 results.append(self._explained(ask))
             return self._explanation(_joined(results), count)
 
@@ -157,15 +162,18 @@ class Explainer:
     @torch.no_grad()
     def _explained(self, ask: Answers) -> _Result:
         maps: dict[str, Tensor] = {}
-        residuals = {}
+        residuals, errors = {}, {}
         # the cheapest first, while the activations are in the processor's cache
         for method in sorted(self.methods, key=lambda method: method.cost):
             shape = method.shape(self.grids, self.source.preprocessing.size)
-            maps[method.canonical], residual = checked_maps(method, ask, shape)
+            maps[method.canonical], residual, error = checked_maps(method, ask, shape)
             if residual is not None:
                 residuals[method.canonical] = residual
+            if error is not None:
+                errors[method.canonical] = error
         # the logits last: a pass that a method needs may have computed them
-        return _Result(ask.logits(), ask.targets(), {m.canonical: maps[m.canonical] for m in self.methods}, residuals)
+        ordered = {method.canonical: maps[method.canonical] for method in self.methods}
+        return _Result(ask.logits(), ask.targets(), ordered, residuals, errors)
 
     @contextmanager
     def _own_stream(self) -> Iterator[None]:
@@ -194,6 +202,7 @@ class Explainer:
             {name: maps[:count].float().cpu().numpy() for name, maps in result.maps.items()},
             {m.canonical: explained if m.class_specific else none for m in self.methods},
             {name: values[:count].float().cpu().numpy() for name, values in result.residuals.items()},
+            {name: values[:count].float().cpu().numpy() for name, values in result.standard_errors.items()},
             scores.gather(1, targets).cpu().numpy(),
         )
 
@@ -207,4 +216,5 @@ def _joined(parts: Sequence[_Result]) -> _Result:
         torch.cat([part.targets for part in parts]),
         {name: torch.cat([part.maps[name] for part in parts]) for name in first.maps},
         {name: torch.cat([part.residuals[name] for part in parts]) for name in first.residuals},
+        {name: torch.cat([part.standard_errors[name] for part in parts]) for name in first.standard_errors},
     )

@@ -30,6 +30,7 @@ from saliency_pipeline.saliency.fidelity import fidelity_check
 from saliency_pipeline.saliency.methods.cam import GradCam
 from saliency_pipeline.saliency.methods.gradient import Gradient
 from saliency_pipeline.saliency.methods.method import LayerMethod, Method
+from saliency_pipeline.saliency.methods.occlusion import Occlusion
 from saliency_pipeline.saliency.prepared import prepared_split
 from saliency_pipeline.saliency.targets import Target
 from saliency_pipeline.speeds import remembered_speeds
@@ -62,16 +63,24 @@ def _recorded(methods: Sequence[Method]) -> bool:
     return any(method.needs & (RECORDED | Need.BIASES | Need.BACKWARD) for method in methods)
 
 
-def representatives(methods: Sequence[Method], layers: Sequence[Layer]) -> tuple[Method, ...]:
+def representatives(methods: Sequence[Method], layers: Sequence[Layer], size: int) -> tuple[Method, ...]:
     """The methods that are measured and compared with captum in place of `methods`, because they take less time.
 
     What many passes answer is proved by one: gradients at other points by those of the frame, the head of a layer by
-    Grad-CAM. What reads frames or the network as it was loaded is the same everywhere.
+    Grad-CAM, scores of many masked frames by occlusion of quarters of frames of `size` pixels per side. What reads
+    frames or the network as it was loaded is the same everywhere.
     """
     chosen: dict[str, Method] = {}
+    half = max(1, size // 2)
     for method in methods:
         if method.needs & Need.POINTS:
             method = Gradient()
+        elif method.needs & Need.FORWARD:
+            if isinstance(method, LayerMethod):
+                # the layer makes the masks
+                own = GradCam(layer=method.layer)
+                chosen[own.canonical] = own
+            method = Occlusion(window=half, stride=half)
         elif method.level not in ("layer", "pixels") or method.needs & Need.HEAD:
             # of the same layer: bf16 changes some layers' maps more than others'
             method = GradCam(layer=method.layer if isinstance(method, LayerMethod) else None)
@@ -122,7 +131,7 @@ def choose_placement(
     candidates = _candidates(backend, precision, device, streams, _recorded(methods), attended)
     if len(candidates) == 1:
         return candidates[0], None
-    requested, methods = methods, representatives(methods, layers)
+    requested, methods = methods, representatives(methods, layers, source.preprocessing.size)
     make = _explainers(source, layers, methods, batch)
     frames = frames[: max(1, min(FRAMES, len(frames)))]
     rates = _rates(_speed_key(source, layers, methods, batch, candidates), candidates, make, frames)

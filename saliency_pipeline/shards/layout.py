@@ -150,7 +150,8 @@ def _methods(file: h5py.File, problems: list[str]) -> dict[str, MapShape]:
             problems.append(f"saliency/{method!r:.60} does not look like a method's maps")
         else:
             targets, height, width = shape[1:]
-            shapes[method] = MapShape(targets, height, width, _has(file, schema.map_path(method, "residual")))
+            residual, error = (_has(file, schema.map_path(method, part)) for part in ("residual", "standard_error"))
+            shapes[method] = MapShape(targets, height, width, residual, error)
     return shapes
 
 

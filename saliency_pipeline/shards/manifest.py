@@ -180,13 +180,14 @@ def reject_lines(folder: Path) -> Iterator[bytes]:
 
 
 def _without_false(shape: dict[str, Any]) -> dict[str, Any]:
-    """A shape without `residual` where it is false, as manifests of format 1.1 have it."""
+    """A shape without what is false, as manifests of formats that lack it have it."""
     return {name: value for name, value in shape.items() if value is not False}
 
 
 def _shape(data: dict[str, Any]) -> MapShape:
-    residual = _of(data.get("residual", False), bool)
-    return MapShape(_field(data, "targets", int), _field(data, "height", int), _field(data, "width", int), residual)
+    residual, error = (_of(data.get(name, False), bool) for name in ("residual", "standard_error"))
+    targets, height, width = (_field(data, name, int) for name in ("targets", "height", "width"))
+    return MapShape(targets, height, width, residual, error)
 
 
 def _of(value: object, kind: type[_Kind]) -> _Kind:

@@ -34,7 +34,7 @@ PREDICTED, SCORE = "prediction/class", "prediction/score"
 """Paths of HDF5 data sets in a shard; those of maps are `map_path`."""
 
 Encoding = Literal["raw", "jpeg"]
-MapPart = Literal["map", "scale", "target", "flag", "residual"]
+MapPart = Literal["map", "scale", "target", "flag", "residual", "standard_error"]
 MAX_METHOD_NAME = 200
 _PLAIN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 # no '/': a name is one step of a path in HDF5, where "." and "..", excluded by the first character, have a meaning
@@ -85,12 +85,14 @@ class MapShape:
         height: native height in cells.
         width: native width in cells.
         residual: whether a residual is stored with each map: the sum of its values minus the number that it should be.
+        standard_error: whether the Monte Carlo standard error of each map, relative to its range, is stored with it.
     """
 
     targets: int
     height: int
     width: int
     residual: bool = False
+    standard_error: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,8 @@ class ShardHeader:
     @property
     def version(self) -> str:
         """Version of the format that a file with this header has, the first that has all that is stored in it."""
+        if any(shape.standard_error for shape in self.maps.values()):
+            return "1.3"
         plain = all(_PLAIN_NAME.fullmatch(name) and not shape.residual for name, shape in self.maps.items())
         return "1.1" if plain else "1.2"
 
@@ -170,6 +174,7 @@ class ShardRows:
         maps: for each method its raw maps, float32 (B, T, h, w), any range.
         targets: for each method the class explained, int32 (B, T); -1 for maps that explain no class.
         residuals: for each method with residuals those of its maps, float32 (B, T); stored as NaN where not finite.
+        standard_errors: for each method with standard errors those of its maps, as `residuals`.
         boxes: boxes per image, x0, y0, x1, y1 in pixels of the upright original, if the header has boxes.
         groups: int64 (B,), equal for images of one group, -1 for an image without one, if the header has groups.
         single_color: bool (B,), whether an image has one color everywhere; flagged with each of its maps. Empty if
@@ -189,6 +194,7 @@ class ShardRows:
     maps: dict[str, npt.NDArray[np.float32]]
     targets: dict[str, npt.NDArray[np.int32]]
     residuals: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    standard_errors: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     boxes: Sequence[Sequence[tuple[int, int, int, int]]] = ()
     groups: npt.NDArray[np.int64] | tuple[()] = ()
     single_color: npt.NDArray[np.bool_] | tuple[()] = ()
@@ -237,6 +243,8 @@ def columns(header: ShardHeader, rows: int) -> dict[str, Column]:
         stored[map_path(method, "flag")] = column("u1", shape.targets)
         if shape.residual:
             stored[map_path(method, "residual")] = column("<f4", shape.targets)
+        if shape.standard_error:
+            stored[map_path(method, "standard_error")] = column("<f4", shape.targets)
     if header.encoding == "raw":
         stored[IMAGE] = column("u1", header.size, header.size, 3)
     return stored

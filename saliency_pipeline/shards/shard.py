@@ -363,6 +363,14 @@ class Shard(Described):
         name = self._of(method, "residual")
         return self.read(name, rows) if self.header.maps[method].residual else None
 
+    def standard_errors(self, method: str, rows: Rows = None) -> npt.NDArray[np.float32] | None:
+        """Monte Carlo standard error of each map relative to its range, float32 (B, T); NaN where it was not finite.
+
+        None if the method has no such number, or none is stored.
+        """
+        name = self._of(method, "standard_error")
+        return self.read(name, rows) if self.header.maps[method].standard_error else None
+
     def flags(self, method: str, rows: Rows = None) -> npt.NDArray[np.uint8]:
         """Bits of `schema.ALL_ZERO`, `CONSTANT`, `NON_FINITE`, `SINGLE_COLOR` and `SEEN`, uint8 (B, T)."""
         return self.read(self._of(method, "flag"), rows)

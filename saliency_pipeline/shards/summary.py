@@ -64,6 +64,7 @@ class MapStatistics:
         signed: whether values below 0 speak against the class.
         class_agnostic: whether the maps explain no class.
         residual: absolute values of the residuals, if they are stored: sum of a map minus what it should be.
+        standard_error: Monte Carlo standard errors of the maps relative to their ranges, if they are stored.
     """
 
     shape: MapShape
@@ -75,6 +76,7 @@ class MapStatistics:
     signed: bool
     class_agnostic: bool
     residual: Range | None
+    standard_error: Range | None = None
 
     def as_lines(self, method: str) -> list[str]:
         """The statistics as readable lines."""
@@ -87,6 +89,9 @@ class MapStatistics:
         if self.residual is not None and self.residual.max is not None:
             median, most = self.residual.median, self.residual.max
             lines.append(f"  residual of the sum: median {median:.4g}, largest {most:.4g} (absolute values)")
+        if self.standard_error is not None and self.standard_error.max is not None:
+            median, most = self.standard_error.median, self.standard_error.max
+            lines.append(f"  standard error: median {median:.2%}, largest {most:.2%} of a map's range")
         return lines
 
 
@@ -245,6 +250,7 @@ def inspect(path: Path | str) -> Summary:
     scales = {method: [np.empty((0, shape.targets), dtype=np.float32)] for method, shape in shapes.items()}
     flags = {method: [np.empty((0, shape.targets), dtype=np.uint8)] for method, shape in shapes.items()}
     residuals = {method: [np.empty(0, dtype=np.float32)] for method, shape in shapes.items() if shape.residual}
+    errors = {method: [np.empty(0, dtype=np.float32)] for method, shape in shapes.items() if shape.standard_error}
     for number in range(len(folder.shards)):
         shard = folder.shard(number)
         size_on_disk += shard.path.stat().st_size
@@ -260,6 +266,8 @@ def inspect(path: Path | str) -> Summary:
             flags[method].append(shard.flags(method))
             if (residual := shard.residuals(method)) is not None:
                 residuals[method].append(np.abs(residual).ravel())
+            if (error := shard.standard_errors(method)) is not None:
+                errors[method].append(error.ravel())
         shard.close()
     manifest = Manifest.read(folder.path) if folder.path.is_dir() else None
     size = np.concatenate(sizes)
@@ -284,7 +292,9 @@ def inspect(path: Path | str) -> Summary:
         score=Range.of(np.concatenate(scores)),
         predicted=_most_frequent(predicted, folder.source_classes),
         maps={
-            method: _map_statistics(folder, method, scales[method], flags[method], residuals.get(method))
+            method: _map_statistics(
+                folder, method, scales[method], flags[method], residuals.get(method), errors.get(method)
+            )
             for method in shapes
         },
         rejects=_rejects(folder.path) if manifest else None,
@@ -306,6 +316,7 @@ def _map_statistics(
     scales: list[npt.NDArray[np.float32]],
     flags: list[npt.NDArray[np.uint8]],
     residuals: list[npt.NDArray[np.float32]] | None,
+    errors: list[npt.NDArray[np.float32]] | None,
 ) -> MapStatistics:
     flag = np.concatenate(flags)
     zero = flag & ALL_ZERO != 0
@@ -320,6 +331,7 @@ def _map_statistics(
         signed=is_signed(folder.provenance, method),
         class_agnostic=is_class_agnostic(folder.provenance, method),
         residual=None if residuals is None else Range.of(np.concatenate(residuals)),
+        standard_error=None if errors is None else Range.of(np.concatenate(errors)),
     )
 
 

@@ -192,11 +192,13 @@ def _check_columns(shard: Shard) -> Iterator[str]:
         ]
         if not np.array_equal(scales == 0, flags & schema.ALL_ZERO != 0):
             yield f"saliency/{method}: flags of all-zero maps do not agree with the scales"
-        residuals = shard.residuals(method)
-        if residuals is not None:
-            # NaN marks a residual that was not finite
+        # NaN marks one that was not finite
+        if (residuals := shard.residuals(method)) is not None:
             finite = np.where(np.isnan(residuals), np.float32(0), residuals)
             checks.append((schema.map_path(method, "residual"), finite, -_MOST, _MOST))
+        if (errors := shard.standard_errors(method)) is not None:
+            finite = np.where(np.isnan(errors), np.float32(0), errors)
+            checks.append((schema.map_path(method, "standard_error"), finite, 0, _MOST))
     for name, values, low, high in checks:
         yield from _outside(name, values, low, high)
     for name, (offsets, _) in schema.ragged(shard.header).items():

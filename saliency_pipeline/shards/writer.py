@@ -161,6 +161,8 @@ class ShardWriter:
             raise ValueError(f"maps of {sorted(rows.maps)}, the shard holds {sorted(self.header.maps)}")
         if set(rows.residuals) != {method for method, shape in self.header.maps.items() if shape.residual}:
             raise ValueError(f"residuals of {sorted(rows.residuals)} do not fit the header")
+        if set(rows.standard_errors) != {m for m, shape in self.header.maps.items() if shape.standard_error}:
+            raise ValueError(f"standard errors of {sorted(rows.standard_errors)} do not fit the header")
         if any("\0" in key or not key for key in rows.keys):
             raise ValueError("a key is empty or holds a NUL character")
         arrays: dict[str, npt.NDArray[np.generic]] = {
@@ -184,8 +186,11 @@ class ShardWriter:
                 if len(images):
                     flag |= np.where(images, np.uint8(bit), np.uint8(0))[:, None]
             arrays[schema.map_path(method, "flag")] = flag
-        for method, residual in rows.residuals.items():
-            arrays[schema.map_path(method, "residual")] = np.where(np.isfinite(residual), residual, np.float32(np.nan))
+        parts: tuple[tuple[schema.MapPart, dict[str, npt.NDArray[np.float32]]], ...]
+        parts = ("residual", rows.residuals), ("standard_error", rows.standard_errors)
+        for part, numbers in parts:
+            for method, values in numbers.items():
+                arrays[schema.map_path(method, part)] = np.where(np.isfinite(values), values, np.float32(np.nan))
         if isinstance(rows.images, list) != (self.header.encoding == "jpeg"):
             raise ValueError(f"images are {type(rows.images).__name__}, the encoding is {self.header.encoding}")
         if not isinstance(rows.images, list):

@@ -60,6 +60,17 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in FILES}
 
 
+def test_methods_that_mask_frames_explain_other_frames_too(photos: Path, tmp_path: Path) -> None:
+    methods = ("occlusion", "rise:masks=20,cells=3", "scorecam:channels=4", "kernelshap:segments=4")
+    run(photos / "images", tmp_path / "shards", methods=methods)
+    metrics = ("max-sensitivity", "srg")
+    done = assess(tmp_path / "shards", tmp_path / "out", images=4, explained=2, metrics=metrics)
+    for method in done.results.methods[:4]:
+        for column, estimate in method.columns.items():
+            assert estimate.mean is not None, (method.label, column)
+            assert np.isfinite(estimate.mean)
+
+
 def test_all_metrics_have_values_for_all_methods_and_floors(shards: Path, tmp_path: Path) -> None:
     result = assess(shards, tmp_path / "out", images=4, explained=2).results
     assert [method.label for method in result.methods] == [

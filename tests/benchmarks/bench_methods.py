@@ -6,10 +6,16 @@
               (16, 64 and 256 on a GPU), each for the predicted class, which it has to compute as well
     backward  guided-backprop and deeplift against captum's in the same way, on a copy of the network without in-place
               activations, as captum needs it; lrp, which captum refuses for most networks, only where it does not
+    masks     rise, occlusion, scorecam and groupcam, against xaitk-saliency's RISEStack, captum's Occlusion and the
+              Score-CAM of torch-cam and pytorch-grad-cam, in masks per second, each at its best batch size. The two
+              use all channels of a layer, so that a map of theirs takes more masks. `overhead` is the time of a masked
+              pass relative to one of gradcam on the same placement. A peer that is not installed is named
+              (pip install torchcam grad-cam xaitk-saliency)
 
 Rounds take turns; the best of each arm counts.
 
     python -m tests.benchmarks.bench_methods cams
+    python -m tests.benchmarks.bench_methods masks --masks 200
     python -m tests.benchmarks.bench_methods pixels --model resnet50 --weights none --points 5
     python -m tests.benchmarks.bench_methods backward --model resnet50 --weights none
 """
@@ -18,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import importlib
 import json
 import warnings
 from collections.abc import Callable
@@ -167,7 +174,151 @@ def backward(source: SourceModel, device: str, options: argparse.Namespace) -> d
     return ratios
 
 
-PARTS = {"cams": cams, "pixels": pixels, "backward": backward}
+def masks(source: SourceModel, device: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Methods that mask frames against those of other libraries, per mask and image."""
+    own = {"rise": f"rise:masks={options.masks}", "occlusion": "occlusion", "scorecam": "scorecam"}
+    own["groupcam"] = "groupcam"
+    results: dict[str, Any] = {"missing": []}
+    size, streams = source.preprocessing.size, usable_cores() if device == "cpu" else 2
+    # masks per second
+    peer_rates: dict[str, float] = {}
+    for name, text in own.items():
+        ours = explainer_of(source, (text,), None, device)
+        plain = explainer_of(source, ("gradcam",), ours.placement, device)
+        frames = frames_of(ours.batch, size)
+        arms: dict[str, Arm] = {
+            name: ((lambda o=ours, f=frames: o.explain(f)), ours.batch, streams),
+            "gradcam": ((lambda o=plain, f=frames: o.explain(f)), plain.batch, streams),
+        }
+        counts = {name: ours.methods[0].cost + 1, "gradcam": 1.0}
+        peers = [f"{peer}, batch {batch}" for peer in PEERS[name] for batch in BATCHES[device == "cpu"]]
+        for label in peers:
+            if label not in peer_rates:
+                peer, _, batch = label.partition(", batch ")
+                try:
+                    run, counts[label] = PEERS[name][peer](source, device, options.masks, int(batch))
+                    arms[label] = run, 1, None
+                except ImportError as error:
+                    results["missing"].append(f"{peer}: {error}")
+        rates = {arm: rate * counts[arm] for arm, rate in measured(arms, options.rounds, options.seconds).items()}
+        peer_rates |= {label: rates[label] for label in peers if label in rates}
+        ratios = {label: rates[name] / peer_rates[label] for label in peers if label in peer_rates}
+        results[name] = {
+            "placement": f"{ours.placement.backend} {ours.placement.precision}",
+            "masks_per_second": rates[name],
+            "overhead": rates["gradcam"] / rates[name],
+            "of_peers": ratios,
+            "of_best": min(ratios.values(), default=None),
+        }
+    return results
+
+
+Peer = Callable[[SourceModel, str, int, int], tuple[Callable[[], object], float]]
+"""Network, device, number of masks and batch size to a call that explains one image, and its number of passes."""
+
+
+def _pixels(source: SourceModel, device: str) -> torch.Tensor:
+    return Normalize(source.preprocessing, device)(frames_of(1, source.preprocessing.size)).contiguous()
+
+
+def captum_occlusion(source: SourceModel, device: str, masks: int, batch: int) -> tuple[Callable[[], object], float]:
+    """captum's Occlusion with the windows of ours."""
+    from captum.attr import Occlusion
+
+    network, inputs = source.module.to(device), _pixels(source, device)
+    count = len(range(0, inputs.shape[2] - 31, 16)) ** 2
+
+    @torch.no_grad()
+    def run() -> object:
+        target = network(inputs).argmax(1)
+        return Occlusion(network).attribute(
+            inputs, (3, 32, 32), strides=(3, 16, 16), baselines=0, target=target, perturbations_per_eval=batch
+        )
+
+    return run, count + 2.0
+
+
+def xaitk_rise(source: SourceModel, device: str, masks: int, batch: int) -> tuple[Callable[[], object], float]:
+    """xaitk-saliency's RISEStack, whose classifier takes batches of images."""
+    # no requirement of the benchmarks, as it brings many of its own
+    base: Any = importlib.import_module("smqtk_classifier").ClassifyImage
+    stacks = importlib.import_module("xaitk_saliency.impls.gen_image_classifier_blackbox_sal.rise")
+
+    network, normalize = source.module.to(device), Normalize(source.preprocessing, device)
+
+    class Classifier(base):  # type: ignore[misc]
+        def get_labels(self) -> list[str]:
+            return ["0"]
+
+        def classify_images(self, img_iter: Any) -> Any:
+            pending: list[np.ndarray] = []
+
+            def scores() -> Any:
+                with torch.no_grad():
+                    values = network(normalize(np.stack(pending))).softmax(1).cpu().numpy()
+                pending.clear()
+                # the predicted class alone, as the library sums maps of all classes one by one
+                return [{"0": float(row.max())} for row in values]
+
+            for image in img_iter:
+                pending.append(image)
+                if len(pending) == batch:
+                    yield from scores()
+            if pending:
+                yield from scores()
+
+        def get_config(self) -> dict[str, Any]:
+            return {}
+
+    stack = stacks.RISEStack(n=masks, s=7, p1=0.5, seed=0, threads=usable_cores(), debiased=False)
+    stack.fill = [round(255 * value) for value in source.preprocessing.mean]
+    frame, classifier = frames_of(1, source.preprocessing.size)[0], Classifier()
+    return (lambda: stack.generate(frame, classifier)), masks + 1.0
+
+
+def torchcam_score(source: SourceModel, device: str, masks: int, batch: int) -> tuple[Callable[[], object], float]:
+    """torch-cam's Score-CAM, with all channels of our layer."""
+    from torchcam.methods import ScoreCAM
+
+    network, inputs, (layer,) = source.module.to(device).eval(), _pixels(source, device), prepared_layers(source)
+    size = source.preprocessing.size
+
+    @torch.no_grad()
+    def run() -> object:
+        with ScoreCAM(network, layer.name, batch_size=batch, input_shape=(3, size, size)) as cam:
+            logits = network(inputs)
+            return cam(int(logits.argmax()), logits)
+
+    return run, layer.channels + 2.0
+
+
+def grad_cam_score(source: SourceModel, device: str, masks: int, batch: int) -> tuple[Callable[[], object], float]:
+    """pytorch-grad-cam's Score-CAM, with all channels of our layer."""
+    from pytorch_grad_cam import ScoreCAM
+
+    network, inputs, (layer,) = source.module.to(device).eval(), _pixels(source, device), prepared_layers(source)
+
+    def run() -> object:
+        with ScoreCAM(network, [network.get_submodule(layer.name)]) as cam:
+            cam.batch_size = batch
+            return cam(inputs, None)
+
+    return run, layer.channels + 1.0
+
+
+BATCHES = ((64, 256), (4, 16, 64))
+"""Batch sizes of other libraries on a GPU and on a CPU."""
+
+PEERS: dict[str, dict[str, Peer]] = {
+    "rise": {"xaitk-saliency": xaitk_rise},
+    "occlusion": {"captum": captum_occlusion},
+    "scorecam": {"torch-cam": torchcam_score, "pytorch-grad-cam": grad_cam_score},
+    # no library has Group-CAM: its masks are those of Score-CAM
+    "groupcam": {"torch-cam": torchcam_score, "pytorch-grad-cam": grad_cam_score},
+}
+
+
+PARTS = {"cams": cams, "pixels": pixels, "backward": backward, "masks": masks}
 
 
 def main() -> None:
@@ -179,6 +330,7 @@ def main() -> None:
     parser.add_argument(
         "--points", type=int, default=10, help="samples of smoothgrad and nodes of integrated-gradients"
     )
+    parser.add_argument("--masks", type=int, default=1000, help="masks of rise")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=5.0)
     options = parser.parse_args()

@@ -42,6 +42,17 @@ def test_a_picture_goes_into_the_current_folder(images: Path) -> None:
     assert explain(images / "1.jpg", "--quiet").stderr == ""
 
 
+def test_standard_errors_and_masked_methods_are_in_the_output(images: Path) -> None:
+    methods = ("--method", "rise:masks=20,cells=3", "--method", "occlusion", "--method", "groupcam:groups=3")
+    result = explain(images / "1.jpg", *methods, "--json")
+    assert result.exit_code == 0, result.output
+    rise, occlusion, groupcam = json.loads(result.stdout)["images"][0]["maps"].values()
+    assert 0 < rise["standard_error"][0] < 5
+    assert "standard_error" not in occlusion
+    assert (rise["shape"], occlusion["shape"]) == ([1, 64, 64], [1, 64, 64])
+    assert groupcam["min"][0] >= 0
+
+
 def test_methods_targets_and_images_are_side_by_side(images: Path, tmp_path: Path) -> None:
     outputs = [tmp_path / f"new/out.{kind}" for kind in ("png", "html", "npz")]
     methods = ("--method", "gradcam", "--method", "gradient", "--target", "top:2")

@@ -34,7 +34,8 @@ def example(name: str = "cat.jpg", targets: int = 2, methods: list[str] = EVERY,
     }
     residuals = {key: np.full(targets, -0.123, np.float32) for key, method in own.items() if method.complete}
     frame = random.integers(0, 256, (size, size, 3), dtype=np.uint8)
-    return Explanation(name, frame, classes, classes[:targets], maps, residuals, own, {"Source model": "tiny"})
+    errors = {key: np.full(targets, 0.042, np.float32) for key, method in own.items() if method.name == "rise"}
+    return Explanation(name, frame, classes, classes[:targets], maps, residuals, own, {"Source model": "tiny"}, errors)
 
 
 def test_a_map_is_found_by_any_of_its_names() -> None:
@@ -83,6 +84,15 @@ def test_captions_name_parameters_that_are_not_the_default_and_residuals() -> No
         ["sampled", "samples=3", "residual −0.12"],
         ["agnostic"],
     ]
+
+
+def test_standard_errors_are_shown_and_saved(tmp_path: Path) -> None:
+    explanation = example(methods=["rise:masks=20"])
+    (name,) = explanation.maps
+    assert caption(explanation, name, 1).split("\n") == ["rise", "masks=20", "standard error 4.2%"]
+    assert Page(explanation.save(tmp_path / "page.html")).text.count("standard error 4.2% of the range") == 2
+    arrays = np.load(explanation.save(tmp_path / "out.npz"))
+    np.testing.assert_array_equal(arrays[f"standard_errors/{name}"], explanation.standard_errors[name])
 
 
 @pytest.mark.parametrize(

@@ -20,19 +20,22 @@ SIZE, CLASSES = 16, 5
 Maps = Callable[[Answers], Any]
 
 
-def explainer(compute: Maps, missing: Any = None) -> Explainer:
+def explainer(compute: Maps, missing: Any = None, errors: Any = None) -> Explainer:
     @dataclass(frozen=True)
     class Odd(Method):
         name = "odd"
         needs = Need.NOTHING
         convention = paper = "none"
-        complete = missing is not None
+        complete, sampled = missing is not None, errors is not None
 
         def maps(self, ask: Answers) -> Any:
             return compute(ask)
 
         def residuals(self, ask: Answers, maps: Tensor) -> Any:
             return missing
+
+        def standard_errors(self, ask: Answers, maps: Tensor) -> Any:
+            return errors
 
     own = own_explainer(Tiny(CLASSES), SIZE, CLASSES, ("gradcam",), batch=2)
     own.methods = (Odd(),)
@@ -72,6 +75,13 @@ def test_a_method_that_fails_is_named(maps: Maps, message: str) -> None:
 def test_residuals_are_checked_too() -> None:
     with pytest.raises(SalpipeError, match=r"^method odd: .*its residuals have shape \(3,\) instead of \(2, 1\)"):
         explainer(full(0, 1, SIZE, SIZE), torch.zeros(3)).explain(noise(2, SIZE))
+
+
+def test_standard_errors_are_checked_too() -> None:
+    with pytest.raises(SalpipeError, match=r"^method odd: .*its standard errors have shape \(3,\) instead of \(2, 1\)"):
+        explainer(full(0, 1, SIZE, SIZE), errors=torch.zeros(3)).explain(noise(2, SIZE))
+    sound = explainer(full(0, 1, SIZE, SIZE), errors=torch.ones(2, 1)).explain(noise(2, SIZE))
+    np.testing.assert_array_equal(sound.standard_errors["odd"], np.ones((2, 1)))
 
 
 def test_a_sound_method_of_another_package_is_used() -> None:

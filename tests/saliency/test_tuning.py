@@ -324,6 +324,11 @@ def test_batches_are_small_on_a_cpu_and_larger_on_a_gpu() -> None:
 def test_what_takes_many_passes_is_proved_by_one_at_the_same_layer() -> None:
     layers = [choose_layer(library_source(NAME).module, 64, name) for name in ("layer3", "layer4")]
     methods = find_methods(["ablationcam:layer=layer4", "smoothgrad", "fullgrad", "finercam:layer=layer3"])
-    names = [method.canonical for method in representatives(methods, layers)]
+    names = [method.canonical for method in representatives(methods, layers, 64)]
     assert names == ["gradcam:layer=layer4", "gradient", "gradcam", "finercam:gamma=0.6,layer=layer3,references=3"]
-    assert [method.canonical for method in representatives(find_methods(["fullgrad", "edges"]), [])] == []
+    masked = find_methods(["rise", "scorecam", "kernelshap:segments=9"])
+    assert [method.canonical for method in representatives(masked, layers, 65)] == [
+        "occlusion:score=logit,stride=32,window=32",
+        "gradcam",
+    ]
+    assert [method.canonical for method in representatives(find_methods(["fullgrad", "edges"]), [], 64)] == []

@@ -74,16 +74,18 @@ def of_methods(
     """
     random = np.random.default_rng(5)
     shapes, whole = {}, rows(count)
-    whole.maps, whole.targets, whole.residuals = {}, {}, {}
+    whole.maps, whole.targets, whole.residuals, whole.standard_errors = {}, {}, {}, {}
     for method, recorded in methods.items():
         own = 1 if recorded.get("class_agnostic") else targets
-        shapes[method] = MapShape(own, 7, 7, recorded.get("complete") is True)
+        shapes[method] = MapShape(own, 7, 7, recorded.get("complete") is True, recorded.get("sampled") is True)
         raw = random.standard_normal((count, own, 7, 7), np.float32)
         whole.maps[method] = raw if recorded.get("signed") else np.abs(raw)
         explained = random.integers(0, 20, (count, own), np.int32)
         whole.targets[method] = np.full_like(explained, -1) if recorded.get("class_agnostic") else explained
         if shapes[method].residual:
             whole.residuals[method] = raw[:, :, 0, 0]
+        if shapes[method].standard_error:
+            whole.standard_errors[method] = np.abs(raw[:, :, 0, 0])
     whole.labels = np.arange(count) % 3
     head = header(**{"maps": shapes, **changes})
     provenance = {**head.provenance, "methods": {name: dict(recorded) for name, recorded in methods.items()}}

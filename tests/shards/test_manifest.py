@@ -51,6 +51,15 @@ def test_residuals_are_part_of_the_shape(tmp_path):
     assert data["maps"]["gradcam"] == {"targets": 1, "height": 7, "width": 7}
 
 
+def test_standard_errors_are_part_of_the_shape(tmp_path):
+    whole = manifest(maps={"gradcam": MapShape(1, 7, 7), "rise": MapShape(1, 9, 9, standard_error=True)})
+    whole.write(tmp_path)
+    assert Manifest.read(tmp_path) == whole
+    data = json.loads((tmp_path / "manifest.json").read_bytes())
+    assert data["format_version"] == "1.3"
+    assert data["maps"]["rise"] == {"targets": 1, "height": 9, "width": 9, "standard_error": True}
+
+
 def test_a_folder_without_one_is_not_finished(tmp_path):
     with pytest.raises(SalpipeError, match=r"not a finished salpipe folder; run 'salpipe generate' again") as raised:
         Manifest.read(tmp_path)

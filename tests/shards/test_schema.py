@@ -125,8 +125,9 @@ def test_a_method_with_parameters_is_named_by_them(method):
     assert header(maps={method: MapShape(1, 1, 1)}).version == ("1.2" if method in NAMES else "1.1")
 
 
-def test_residuals_raise_the_version():
+def test_residuals_and_standard_errors_raise_the_version():
     assert header(maps={"a": MapShape(1, 1, 1, residual=True)}).version == "1.2"
+    assert header(maps={"a": MapShape(1, 1, 1, standard_error=True)}).version == "1.3"
 
 
 @pytest.mark.parametrize("method", ["", "Grad", "a/b", "..", ".a", ":a", "a b", "é", "a\n", "a<b", "a" * 201])

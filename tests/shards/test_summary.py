@@ -107,7 +107,9 @@ def test_images_with_boxes_and_known_duplicates_are_counted(tmp_path):
 def test_as_dict_is_json(tmp_path):
     data = json.loads(json.dumps(inspect(folder(tmp_path / "f", encoding="jpeg")).as_dict(), allow_nan=False))
     assert data["images"] == 12
-    assert data["maps"]["gradcam"]["shape"] == {"targets": 1, "height": 7, "width": 5, "residual": False}
+    assert data["maps"]["gradcam"]["shape"] == {"targets": 1, "height": 7, "width": 5} | dict.fromkeys(
+        ("residual", "standard_error"), False
+    )
     assert data["provenance"] == header().provenance
     assert set(data["score"]) == {"min", "median", "max"}
 
@@ -131,6 +133,16 @@ def test_methods_are_described_by_what_is_recorded_of_them(tmp_path):
     assert f"maps of {RESIDUALS}: 7×7, 2 targets per image, signed\n" in text
     assert f"residual of the sum: median {np.median(residuals):.4g}, largest {residuals.max():.4g}" in text
     assert text.count("residual of") == 1
+
+
+def test_standard_errors_are_summarized(tmp_path):
+    path = of_methods(tmp_path / "a.h5", {"rise": {"sampled": True}, "gradcam": {}})
+    summary, errors = inspect(path), ShardFolder(path).shards[0].standard_errors("rise")
+    assert summary.as_dict()["maps"]["rise"]["standard_error"]["max"] == pytest.approx(errors.max())
+    assert summary.as_dict()["maps"]["gradcam"]["standard_error"] is None
+    line = f"  standard error: median {np.median(errors):.2%}, largest {errors.max():.2%} of a map's range"
+    assert line in summary.as_text().splitlines()
+    assert summary.as_text().count("standard error") == 1
 
 
 def test_as_text_shows_what_a_reader_asks_first(tmp_path):

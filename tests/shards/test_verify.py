@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.shard import Shard
 from saliency_pipeline.shards.verify import Problem, verify
 from saliency_pipeline.shards.writer import ShardWriter
-from tests.shards.examples import RESIDUALS, folder, header, jpeg, rows, with_residuals, write
+from tests.shards.examples import MAPS, RESIDUALS, folder, header, jpeg, rows, with_residuals, write
 
 
 @pytest.fixture
@@ -155,6 +156,18 @@ def test_infinite_residuals_are_named_and_missing_ones_are_not(tmp_path):
     overwrite(path, f"saliency/{RESIDUALS}/residual", (1, 1), np.inf)
     (problem,) = found(path)
     assert f"saliency/{RESIDUALS}/residual of image 1 is inf" in problem
+
+
+def test_negative_standard_errors_are_named_and_missing_ones_are_not(tmp_path):
+    whole = rows(2)
+    whole.standard_errors = {"gradcam": np.array([[0.1], [np.nan]], np.float32)}
+    path = write(
+        tmp_path / "a.h5", header(maps=MAPS | {"gradcam": replace(MAPS["gradcam"], standard_error=True)}), whole
+    )
+    assert found(path) == []
+    overwrite(path, "saliency/gradcam/standard_error", (0, 0), -1)
+    (problem,) = found(path)
+    assert "saliency/gradcam/standard_error of image 0 is -1" in problem
 
 
 def test_keys_are_unique_across_shards(sound):

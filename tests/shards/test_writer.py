@@ -166,6 +166,24 @@ def test_residuals_have_to_fit_the_header(tmp_path):
         writer.append(dataclasses.replace(rows(2), residuals=whole.residuals))
 
 
+def test_standard_errors_are_stored_beside_their_maps(tmp_path):
+    whole = rows(3)
+    whole.standard_errors = {"gradcam": np.array([[0.5], [np.inf], [0.25]], np.float32)}
+    head = header(maps=MAPS | {"gradcam": dataclasses.replace(MAPS["gradcam"], standard_error=True)})
+    path = write(tmp_path / "a.h5", head, whole, [2, 1])
+    shard = Shard(path)
+    assert shard.header == head
+    np.testing.assert_array_equal(shard.standard_errors("gradcam"), [[0.5], [np.nan], [0.25]])
+    np.testing.assert_array_equal(shard.standard_errors("gradcam", [2]), [[0.25]])
+    assert shard.residuals("gradcam") is shard.standard_errors("gradient-simonyan") is None
+    with h5py.File(path) as file:
+        assert file.attrs["format_version"] == b"1.3"
+        assert file["saliency/gradcam/standard_error"].dtype == "<f4"
+    assert verify(path, deep=True).problems == ()
+    with ShardWriter(tmp_path / "b.h5", head, 3) as writer, pytest.raises(ValueError, match="standard errors of"):
+        writer.append(dataclasses.replace(whole, standard_errors={}))
+
+
 def test_compaction_takes_bounded_steps(tmp_path, monkeypatch):
     monkeypatch.setattr(writer_module, "_COPY_BYTES", 5 * SIZE * SIZE * 3)
     taken = []

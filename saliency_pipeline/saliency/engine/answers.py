@@ -12,6 +12,7 @@ from torch import Tensor
 from saliency_pipeline.saliency.engine.attention import Attended
 from saliency_pipeline.saliency.engine.biases import biases_of
 from saliency_pipeline.saliency.engine.layers import Layer
+from saliency_pipeline.saliency.engine.masks import Masks, masked_scores
 from saliency_pipeline.saliency.engine.need import Need
 from saliency_pipeline.saliency.engine.network import Network
 from saliency_pipeline.saliency.engine.pull_back import PulledBack, Record, Table, pulled_back
@@ -52,6 +53,7 @@ class Answers:
         labels: (N,) labels in the data set, or None.
         target: the classes explained.
         references: (M, S, S, 3) uint8 other images of the data set, or None.
+        count: number of frames before those that only fill the batch.
     """
 
     def __init__(
@@ -62,8 +64,10 @@ class Answers:
         labels: Tensor | None,
         target: Target,
         references: np.ndarray | None = None,
+        count: int | None = None,
     ) -> None:
         self.network, self.frames, self.keys, self.labels = network, frames, keys, labels
+        self.count = len(frames) if count is None else count
         self.target, self.references = target, references
         self._kept: dict[Hashable, object] = {}
 
@@ -86,6 +90,10 @@ class Answers:
     def color(self, value: float) -> Tensor:
         """The normalized gray of a brightness in [0, 1], as (1, 3, 1, 1): 0 is black, 1 white."""
         return self.network.normalize(np.full((1, 1, 1, 3), round(255 * value), np.uint8))
+
+    def color_of_zero(self) -> tuple[int, int, int]:
+        """The RGB color in whole numbers from 0 to 255 that is closest to 0 after normalization."""
+        return self.network.color_of_zero
 
     def background(self) -> Tensor:
         """Normalized frames (M, 3, S, S) of other images of the data set, the same for all batches."""
@@ -128,18 +136,30 @@ class Answers:
         with torch.no_grad():
             return self.network.whole(pixels)[-1]  # type: ignore[no-any-return]
 
-    def masked(self, masks: Iterable[Tensor], fill: Tensor) -> Iterator[Tensor]:
-        """Logits (N, K) of frames that are partly replaced, one pass through the network per mask. Needs FORWARD.
+    def masked(self, masks: Masks | Sequence[Masks], fill: Tensor, score: str = "logit") -> Tensor:
+        """Scores (N, K, T) of the explained classes for frames that are partly replaced. Needs FORWARD.
+
+        One pass through the network per frame and mask; a score depends on neither the other frames nor their number.
+        Frames that only fill a batch have scores of 0, without a pass.
 
         Args:
-            masks: shares (N or 1, S, S) in [0, 1] of each frame that stay, the rest of a pixel is `fill`.
-            fill: RGB in [0, 255], broadcast to (N, S, S, 3). Masks and fill are on the CPU, as frames are; these are
-                rounded to whole numbers.
+            masks: K masks that all frames share, or K masks for each frame.
+            fill: RGB in [0, 255], broadcast to (N, S, S, 3). Masked frames are rounded to whole numbers.
+            score: `logit` or `probability`, the softmax of the logits.
         """
-        frames = torch.from_numpy(self.frames).float()
-        for mask in masks:
-            mixed = torch.lerp(fill.expand_as(frames), frames, mask.unsqueeze(-1).expand_as(frames))
-            yield self._logits_of(mixed.round_().clamp_(0, 255).byte().numpy())
+        own, targets = slice(self.count), self.targets()
+        # torch reads no memory that may not be written, such as a file mapped for reading
+        frames = torch.from_numpy(np.require(self.frames[own], requirements="W")).to(targets.device)
+
+        def score_of(n: int, mixed: Tensor) -> Tensor:
+            logits = self._logits_of(mixed)
+            return (logits.softmax(1) if score == "probability" else logits)[:, targets[n]]
+
+        fills = fill.to(frames.device).expand(self.frames.shape)[own]
+        scores = masked_scores(
+            frames, masks if isinstance(masks, Masks) else masks[own], fills, score_of, self.network.batch
+        )
+        return torch.nn.functional.pad(scores, (0, 0, 0, 0, 0, len(self.frames) - self.count))
 
     # about layers
 
@@ -369,16 +389,17 @@ class Answers:
             scores = [(logits * weights).sum() for weights in contrast.unbind(1)]
         return [torch.autograd.grad(score, output, retain_graph=True)[0] for score in scores]
 
-    def _logits_of(self, frames: np.ndarray) -> Tensor:
-        """Logits of other frames, uint8, in one pass forward."""
+    def _logits_of(self, frames: Tensor) -> Tensor:
+        """Logits of other frames, a multiple of the batch size, uint8 and on the device, in passes forward."""
         network = self.network
         with torch.no_grad():
             if network.whole is not None:
-                return network.whole(network.normalize(frames))[-1]  # type: ignore[no-any-return]
+                batches = torch.split(frames, network.batch)
+                return torch.cat([network.whole(network.normalize(batch))[-1] for batch in batches])
             assert network.trunk is not None
             output = network.trunk(frames)
             if network.head is not None:
-                return network.head(output)[-1]  # type: ignore[no-any-return]
+                return torch.cat([network.head(batch)[-1] for batch in torch.split(output, network.batch)])
             (layer,) = network.layers.values()
             return self.head(layer.to_grid(output))
 

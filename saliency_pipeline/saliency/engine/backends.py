@@ -47,8 +47,11 @@ class Placement:
 class Trunk(Protocol):
     """Runs the network up to the explained layer; called from several threads at once."""
 
-    def __call__(self, frames: np.ndarray) -> Tensor:
-        """Frames (N, S, S, 3) uint8 RGB, N a multiple of the batch size, to activations (N, ...) float32."""
+    def __call__(self, frames: np.ndarray | Tensor) -> Tensor:
+        """Frames (N, S, S, 3) uint8 RGB, N a multiple of the batch size, to activations (N, ...) float32.
+
+        A tensor of frames is on the device already.
+        """
 
 
 def make_trunk(
@@ -108,12 +111,15 @@ class Normalize:
         self.device = torch.device(device)
         self.scale, self.shift = (values.to(self.device) for values in preprocessing.scale_and_shift(255))
 
-    def __call__(self, frames: np.ndarray) -> Tensor:
-        """Normalize on the device; the frames' own memory is only read."""
-        # torch reads no memory that may not be written, such as a file mapped for reading.
-        raw = torch.from_numpy(np.require(frames, requirements="W"))
-        if self.device.type == "cuda":
-            raw = raw.pin_memory().to(self.device, non_blocking=True)
+    def __call__(self, frames: np.ndarray | Tensor) -> Tensor:
+        """Normalize on the device; the frames' own memory is only read, and a tensor is on the device already."""
+        if isinstance(frames, Tensor):
+            raw = frames
+        else:
+            # torch reads no memory that may not be written, such as a file mapped for reading.
+            raw = torch.from_numpy(np.require(frames, requirements="W"))
+            if self.device.type == "cuda":
+                raw = raw.pin_memory().to(self.device, non_blocking=True)
         values = torch.addcmul(self.shift, raw.float(), self.scale)
         return values.to(self.dtype).permute(0, 3, 1, 2)
 
@@ -130,13 +136,13 @@ class TorchTrunk:
         self.run: Any = torch.compile(module, options={"freezing": True}) if placement.backend == "compile" else module
         self.batch, self.placement, self.has_run = batch, placement, placement.backend == "torch"
 
-    def __call__(self, frames: np.ndarray) -> Tensor:
+    def __call__(self, frames: np.ndarray | Tensor) -> Tensor:
         """Frames (N, S, S, 3) uint8 to the layer's output, float32."""
         with torch.inference_mode():
             parts = [self._batch(frames[i : i + self.batch]).float() for i in range(0, len(frames), self.batch)]
             return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _batch(self, frames: np.ndarray) -> Tensor:
+    def _batch(self, frames: np.ndarray | Tensor) -> Tensor:
         try:
             activations: Tensor = self.run(self.normalize(frames))
         except Exception as error:
@@ -210,8 +216,10 @@ class OpenVinoTrunk:
         self.batch, self.shape = batch, tuple(self.compiled.output(0).shape[1:])
         self.local = threading.local()
 
-    def __call__(self, frames: np.ndarray) -> Tensor:
+    def __call__(self, frames: np.ndarray | Tensor) -> Tensor:
         """Frames (N, S, S, 3) uint8 to the layer's output, float32."""
+        if isinstance(frames, Tensor):
+            frames = frames.numpy()
         if not hasattr(self.local, "request"):
             self.local.request = self.compiled.create_infer_request()
         tensor, request = import_openvino().Tensor, self.local.request

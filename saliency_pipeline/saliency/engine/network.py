@@ -27,6 +27,8 @@ class Network:
         layers: the explained layers by name, in the order in which they run.
         size: S, side of the frame in pixels.
         need: what it was placed for.
+        batch: frames per batch.
+        color_of_zero: the RGB color in whole numbers from 0 to 255 that is closest to 0 after normalization.
         normalize: frames (N, S, S, 3) uint8 to (N, 3, S, S) float32 on the device.
         whole: normalized frames to (each layer's output, logits), for backward passes; None if nothing needs it.
         trunk: frames uint8 to the first layer's output; None where `whole` runs instead.
@@ -42,7 +44,9 @@ class Network:
     def __init__(self, source: SourceModel, split: SplitNetwork, need: Need, placement: Placement) -> None:
         device = placement.device
         self.layers: dict[str, Layer] = {layer.name: layer for layer in split.layers}
-        self.size, self.need = source.preprocessing.size, need
+        self.size, self.need, self.batch = source.preprocessing.size, need, split.batch
+        red, green, blue = (round(255 * value) for value in source.preprocessing.mean)
+        self.color_of_zero = red, green, blue
         self.normalize = Normalize(source.preprocessing, device)
         self.whole: nn.Module | None = None
         self.trunk: Trunk | None = None

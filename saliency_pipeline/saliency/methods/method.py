@@ -24,6 +24,21 @@ Grids = Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
+class Setup:
+    """What the cost of a method may depend on, besides its parameters; the defaults are those of EfficientNet-Lite0.
+
+    Attributes:
+        size: side of the frame in pixels.
+        targets: number of explained classes.
+        channels: number of channels of the explained layer.
+    """
+
+    size: int = 224
+    targets: int = 1
+    channels: int = 1280
+
+
+@dataclass(frozen=True)
 class Method(ABC):
     """A saliency method with its parameters. Subclasses are frozen dataclasses; each parameter is a `setting`.
 
@@ -36,6 +51,7 @@ class Method(ABC):
         signed: whether values below 0 speak against the class.
         class_specific: whether maps explain a class; others store one map per image, whatever the targets.
         complete: whether the values of a map should sum to a known number; the difference is stored as residual.
+        sampled: whether a map is a mean over random masks, whose standard error is stored with it.
         near_ties: whether it chooses among near equals (classes, components), so that rounding alone may change some of
             its maps much.
         needs_background: whether it compares each frame with other images of the data set.
@@ -49,6 +65,7 @@ class Method(ABC):
     signed: ClassVar[bool] = False
     class_specific: ClassVar[bool] = True
     complete: ClassVar[bool] = False
+    sampled: ClassVar[bool] = False
     needs_background: ClassVar[bool] = False
     near_ties: ClassVar[bool] = False
 
@@ -67,6 +84,14 @@ class Method(ABC):
         """Sum of each map minus the number that it should be, (N, T); None unless the method is `complete`."""
         return None
 
+    def standard_errors(self, ask: Answers, maps: Tensor) -> Tensor | None:
+        """Monte Carlo standard error of each map relative to its range, (N, T); None unless the method is `sampled`.
+
+        The root mean square over the pixels of the standard error of each pixel's value, divided by the difference of
+        the map's maximum and minimum.
+        """
+        return None
+
     def shape(self, grids: Grids, size: int) -> tuple[int, int]:
         """Height and width of its maps, for frames of `size` pixels per side."""
         return size, size
@@ -75,6 +100,10 @@ class Method(ABC):
     def cost(self) -> float:
         """Cost in forward passes of the network, beyond the one that all methods share; a gradient counts as 3."""
         return 0.0
+
+    def passes(self, setup: Setup) -> float:
+        """The cost for frames, classes and a layer that are not those of EfficientNet-Lite0 with one class."""
+        return self.cost
 
     @property
     def level(self) -> str:
@@ -119,6 +148,7 @@ class Method(ABC):
         if parameters := self.parameters:
             description |= {"method": self.name, "parameters": parameters}
         properties = {"signed": self.signed, "class_agnostic": not self.class_specific, "complete": self.complete}
+        properties["sampled"] = self.sampled
         return description | {name: True for name, holds in properties.items() if holds}
 
 

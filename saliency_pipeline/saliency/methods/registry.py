@@ -25,7 +25,10 @@ from saliency_pipeline.saliency.methods import (
     full_gradient,
     gradient,
     image,
+    occlusion,
     path,
+    score_cam,
+    shapley,
 )
 from saliency_pipeline.saliency.methods.method import Method
 from saliency_pipeline.text import one_line
@@ -60,6 +63,12 @@ METHODS: dict[str, type[Method]] = {
         backward.GuidedGradCam,
         backward.DeepLift,
         backward.Lrp,
+        score_cam.ScoreCam,
+        score_cam.GroupCam,
+        occlusion.Occlusion,
+        occlusion.Rise,
+        occlusion.Hsic,
+        shapley.KernelShap,
         image.SpectralResidual,
         image.Edges,
         image.CenterPrior,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from saliency_pipeline.saliency.engine.answers import Answers
 from saliency_pipeline.saliency.engine.backends import Placement
 from saliency_pipeline.saliency.engine.layers import choose_layers
+from saliency_pipeline.saliency.engine.masks import SegmentMasks
 from saliency_pipeline.saliency.engine.need import Need
 from saliency_pipeline.saliency.engine.network import Network
 from saliency_pipeline.saliency.engine.split import split_network
@@ -48,15 +49,37 @@ def network(request: pytest.FixtureRequest) -> Pooled:
 
 @pytest.mark.parametrize("need", [Need.FORWARD, Need.FORWARD | Need.PIXELS, Need.FORWARD | Need.GRADIENTS])
 @pytest.mark.parametrize("layers", [("last",), LAYERS], ids=["one layer", "two layers"])
-def test_logits_of_masked_frames(network: Pooled, need: Need, layers: tuple[str, ...]) -> None:
-    masks = [torch.ones(1, SIZE, SIZE), torch.zeros(1, SIZE, SIZE), torch.rand(BATCH, SIZE, SIZE)]
-    fill = torch.tensor([10.0, 100.0, 200.0])
+def test_scores_of_masked_frames(network: Pooled, need: Need, layers: tuple[str, ...]) -> None:
+    shares, fill = torch.rand(5, 4), torch.tensor([10.0, 100.0, 200.0])
+    segments = torch.arange(SIZE * SIZE).view(SIZE, SIZE) % 4
     ask = asked(network, need, layers)
-    for mask, logits in zip(masks, ask.masked(masks, fill), strict=True):
-        shares = mask.numpy()[..., None]
-        mixed = np.round(FRAMES * shares + fill.numpy() * (1 - shares)).astype(np.uint8)
-        want = network(normalized(mixed, own_source(network, SIZE, 7)))
-        torch.testing.assert_close(logits, want, rtol=1e-4, atol=1e-4)
+    masks = SegmentMasks(shares, segments)
+    kinds = [(score, own) for score in ("logit", "probability") for own in (masks, [masks] * BATCH)]
+    for score, own in kinds:
+        scores = ask.masked(own, fill, score)
+        assert scores.shape == (BATCH, 5, TARGET.count)
+        for k in range(5):
+            stays = shares[k][segments].numpy()[..., None]
+            mixed = np.floor(FRAMES * stays + fill.numpy() * (1 - stays) + 0.5).astype(np.uint8)
+            want = network(normalized(mixed, own_source(network, SIZE, 7)))
+            want = ask.scores(want.softmax(1) if score == "probability" else want)
+            torch.testing.assert_close(scores[:, k], want, rtol=1e-4, atol=1e-4)
+
+
+def test_frames_that_fill_a_batch_take_no_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    explainer = own_explainer(Pooled(True).float(), SIZE, 7, ("occlusion:stride=8,window=8",), layer="last")
+    seen: list[int] = []
+    run = explainer.network.trunk
+    assert run is not None
+
+    def counted(frames: np.ndarray | Tensor) -> Tensor:
+        seen.append(len(frames))
+        return run(frames)
+
+    monkeypatch.setattr(explainer.network, "trunk", counted)
+    explainer.explain(FRAMES[:1])
+    # a batch of the frame itself, and four windows and none for it alone
+    assert seen == [BATCH, 6]
 
 
 @pytest.mark.parametrize("need", [Need.HEAD | Need.GRADIENTS, Need.HEAD | Need.PIXELS])

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from saliency_pipeline.saliency.engine.layers import choose_layer
+from saliency_pipeline.saliency.engine.need import Need
+from saliency_pipeline.saliency.engine.network import RECORDED
 from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.methods.registry import METHODS, find_methods
 from saliency_pipeline.saliency.targets import Target
@@ -13,7 +15,8 @@ from tests.saliency.networks import BATCH, FP32, Tiny, noise, normalized, own_so
 SIZE = 16
 FRAMES = noise(3, SIZE)
 KEYS = ("a", "b", "c")
-NOT_OF_LAYERS = [name for name, kind in METHODS.items() if kind().level not in ("layer", "attention")]
+FEW = {"rise": "rise:masks=40", "hsic": "hsic:samples=40", "kernelshap": "kernelshap:samples=40,segments=9"}
+NOT_OF_LAYERS = [FEW.get(name, name) for name, kind in METHODS.items() if kind().level not in ("layer", "attention")]
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +35,10 @@ def test_maps_have_the_announced_shapes(explainer: Explainer) -> None:
     for method in explainer.methods:
         targets = 2 if method.class_specific else 1
         maps = explanation.maps[method.canonical]
-        assert maps.shape == (3, targets, *method.shape({}, SIZE)), method.canonical
+        assert maps.shape == (3, targets, *method.shape(explainer.grids, SIZE)), method.canonical
         assert np.isfinite(maps).all()
         assert (maps.min() >= 0) == (not method.signed), method.canonical
+    assert set(explanation.standard_errors) == {method.canonical for method in explainer.methods if method.sampled}
     assert set(explanation.residuals) == {method.canonical for method in explainer.methods if method.complete}
 
 
@@ -46,6 +50,22 @@ def test_maps_do_not_depend_on_their_neighbors(explainer: Explainer) -> None:
             assert np.array_equal(alone.maps[name][0], maps[n]), name
         for name, residuals in together.residuals.items():
             assert np.array_equal(alone.residuals[name][0], residuals[n]), name
+        for name, errors in together.standard_errors.items():
+            assert np.array_equal(alone.standard_errors[name][0], errors[n]), name
+
+
+def test_masked_maps_do_not_depend_on_the_size_of_batches(explainer: Explainer) -> None:
+    # beyond that, how a network rounds is the backend's affair
+    methods = tuple(m for m in explainer.methods if m.needs & Need.FORWARD and not m.needs & RECORDED)
+    assert len(methods) == 6
+    source, layers = explainer.source, explainer.layers
+    own = [Explainer(source, layers, methods, Target("predicted", 2), batch, FP32) for batch in (1, 2, 3)]
+    first, *others = (each.explain(FRAMES, keys=KEYS) for each in own)
+    backwards = own[1].explain(FRAMES[::-1], keys=KEYS[::-1])
+    for name, maps in first.maps.items():
+        for other in others:
+            np.testing.assert_allclose(other.maps[name], maps, atol=1e-5 * np.abs(maps).max())
+        assert np.array_equal(backwards.maps[name][::-1], others[0].maps[name])
 
 
 def test_residuals_are_small_where_they_should_be(explainer: Explainer) -> None:
