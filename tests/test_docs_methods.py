@@ -10,14 +10,8 @@ from saliency_pipeline.saliency.methods.cam import LINEAR_HEAD
 from saliency_pipeline.saliency.methods.listing import MethodInfo, list_methods
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = (
-    "methods-cam",
-    "methods-gradient",
-    "methods-attention",
-    "methods-backward",
-    "methods-perturbation",
-    "methods-image",
-)
+FAMILIES = ("cam", "gradient", "attention", "backward", "perturbation", "image")
+PAGES = tuple(f"methods-{family}" for family in FAMILIES)
 METHODS = list_methods()
 
 
