@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import Generic, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.engine.masks import Masks, masked_scores
 from saliency_pipeline.saliency.engine.need import Need
 from saliency_pipeline.saliency.engine.network import Network
+from saliency_pipeline.saliency.engine.once import Once
 from saliency_pipeline.saliency.engine.pull_back import PulledBack, Record, Table, pulled_back
 from saliency_pipeline.saliency.engine.random_numbers import generator
 from saliency_pipeline.saliency.targets import Target
@@ -22,23 +23,6 @@ from saliency_pipeline.saliency.targets import Target
 X = TypeVar("X")
 
 _DIFFERENTIATED = Need.PIXELS | Need.GRADIENTS | Need.CONTRASTS | Need.ATTENTION_GRADIENTS | Need.BLOCKS
-
-
-class _Once(Generic[X]):
-    """A property that is computed once. `cached_property` of Python 3.11 holds one lock for all instances meanwhile.
-
-    Threads would wait for one another's passes through the network.
-    """
-
-    def __init__(self, compute: Callable[[Answers], X]) -> None:
-        self.compute = compute
-
-    def __set_name__(self, owner: type[Answers], name: str) -> None:
-        self.name = name
-
-    def __get__(self, ask: Answers, owner: type[Answers]) -> X:
-        value = ask.__dict__[self.name] = self.compute(ask)
-        return value
 
 
 class Answers:
@@ -110,7 +94,7 @@ class Answers:
         """Logits (N, K) of the frames."""
         return self._passed[1].detach()
 
-    @_Once
+    @Once
     def _targets(self) -> Tensor:
         return self.target.classes(self.logits(), self.labels)
 
@@ -122,7 +106,7 @@ class Answers:
         """Logits of the explained classes (N, T), out of those of the frames or out of others (N, K)."""
         return self._scores if logits is None else logits.gather(1, self.targets())
 
-    @_Once
+    @Once
     def _scores(self) -> Tensor:
         rows, bias = (None, None) if self.recorded else (self.rows(), self.network.bias)
         if rows is None or bias is None:
@@ -152,7 +136,7 @@ class Answers:
         frames = torch.from_numpy(np.require(self.frames[own], requirements="W")).to(targets.device)
 
         def score_of(n: int, mixed: Tensor) -> Tensor:
-            logits = self._logits_of(mixed)
+            logits = self.network.logits(mixed)
             return (logits.softmax(1) if score == "probability" else logits)[:, targets[n]]
 
         fills = fill.to(frames.device).expand(self.frames.shape)[own]
@@ -320,18 +304,18 @@ class Answers:
 
     # passes
 
-    @_Once
+    @Once
     def _attended(self) -> Attended:
         assert self.network.attention is not None, "the network has no exposed attention"
         recorded = bool(self.network.need & _DIFFERENTIATED)
         with torch.set_grad_enabled(recorded):
             return self.network.attention.attend(self._pixels.requires_grad_(recorded))
 
-    @_Once
+    @Once
     def _pixels(self) -> Tensor:
         return self.network.normalize(self.frames)
 
-    @_Once
+    @Once
     def _passed(self) -> tuple[tuple[Tensor, ...], Tensor]:
         """Outputs of the layers, and the logits, of the one pass that everything about the frames themselves shares."""
         network = self.network
@@ -359,11 +343,11 @@ class Answers:
     def _outputs(self) -> dict[str, Tensor]:
         return dict(zip(self.network.layers, self._passed[0], strict=True))
 
-    @_Once
+    @Once
     def _grids(self) -> dict[str, Tensor]:
         return {name: self.network.layers[name].to_grid(out.detach()) for name, out in self._outputs.items()}
 
-    @_Once
+    @Once
     def _gradients(self) -> dict[str, tuple[Tensor, ...]]:
         """Gradients of each score with respect to what is needed: by layer, and to the pixels under an empty name."""
         need, wanted = self.network.need, {}
@@ -388,20 +372,6 @@ class Answers:
         with torch.enable_grad():
             scores = [(logits * weights).sum() for weights in contrast.unbind(1)]
         return [torch.autograd.grad(score, output, retain_graph=True)[0] for score in scores]
-
-    def _logits_of(self, frames: Tensor) -> Tensor:
-        """Logits of other frames, a multiple of the batch size, uint8 and on the device, in passes forward."""
-        network = self.network
-        with torch.no_grad():
-            if network.whole is not None:
-                batches = torch.split(frames, network.batch)
-                return torch.cat([network.whole(network.normalize(batch))[-1] for batch in batches])
-            assert network.trunk is not None
-            output = network.trunk(frames)
-            if network.head is not None:
-                return torch.cat([network.head(batch)[-1] for batch in torch.split(output, network.batch)])
-            (layer,) = network.layers.values()
-            return self.head(layer.to_grid(output))
 
     def _layer(self, name: str | None) -> Layer:
         return next(iter(self.network.layers.values())) if name is None else self.network.layers[name]

@@ -80,6 +80,20 @@ class Network:
             # Other streams read the weights.
             torch.cuda.synchronize(device)
 
+    def logits(self, frames: Tensor) -> Tensor:
+        """Logits (M, K) of frames (M, S, S, 3) uint8 on the device, in passes forward; M a multiple of the batch."""
+        with torch.no_grad():
+            if self.whole is not None:
+                return torch.cat([self.whole(self.normalize(batch))[-1] for batch in torch.split(frames, self.batch)])
+            assert self.trunk is not None
+            output = self.trunk(frames)
+            if self.head is not None:
+                return torch.cat([self.head(batch)[-1] for batch in torch.split(output, self.batch)])
+            assert self.weight is not None
+            assert self.bias is not None
+            (layer,) = self.layers.values()
+            return torch.addmm(self.bias, layer.to_grid(output).mean((2, 3)), self.weight.t())
+
 
 def _recorded(split: SplitNetwork, placement: Placement) -> nn.Module:
     """The whole network for backward passes; bf16 means the backward pass alone, never the forward pass."""

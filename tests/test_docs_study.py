@@ -1,0 +1,44 @@
+"""The study: its tables are those of the committed results, which rebuild a report."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from saliency_pipeline.comparison.output import rebuild
+
+DOCS = Path(__file__).parents[1] / "docs"
+COMPARISONS = sorted(path.parent for path in (DOCS / "study").glob("*/results.json"))
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_study", DOCS / "study.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_are_those_of_the_results(generator: ModuleType) -> None:
+    assert COMPARISONS
+    assert generator.PAGE.read_text(encoding="utf-8") == generator.page(), "run: .venv/bin/python docs/study.py"
+
+
+def test_results_without_a_table_are_refused(
+    generator: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(COMPARISONS[0], tmp_path / "other")
+    monkeypatch.setattr(generator, "RESULTS", tmp_path)
+    with pytest.raises(SystemExit, match="0 tables"):
+        generator.page()
+
+
+@pytest.mark.parametrize("folder", COMPARISONS, ids=lambda folder: folder.name)
+def test_results_rebuild_their_report(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / folder.name)
+    page = rebuild(tmp_path / folder.name).page
+    assert "oracle-zoom" in page.read_text(encoding="utf-8")
