@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ BUILT_IN: dict[str, dict[str, Any]] = {
     **{name: use_options(name) for name in USES},
 }
 """Arms that need no description: the options of `salpipe train` in which each differs from the others."""
+
+Requested = Mapping[str, Mapping[str, Any]]
+NONE_REQUESTED: Requested = {}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # decided by the comparison, for all arms alike
@@ -70,25 +73,50 @@ def built_in_names() -> str:
     )
 
 
-def built_in(name: str) -> dict[str, Any] | None:
+def built_in(name: str, requested: Requested = NONE_REQUESTED) -> dict[str, Any] | None:
     """Options of a built-in arm: `NAME`, `USE:KEY=VALUE,...`, `oracle-ARM` or `self-ARM`; None for any other name.
+
+    Args:
+        name: of the arm.
+        requested: options of arms that are requested by these names, such as `zoom` of `zoom:threshold=0.4`: they are
+            meant rather than built-in ones, so that an arm and the same with other maps have equal parameters.
 
     Raises:
         OptionError: a parameter that the use does not have.
     """
+    if name in requested:
+        return dict(requested[name])
     if name in BUILT_IN:
         return dict(BUILT_IN[name])
     if name.partition(":")[0] in USES:
         return use_options(name)
     for maps in (ORACLE, SELF):
-        own = built_in(name.removeprefix(f"{maps}-")) if name.startswith(f"{maps}-") else None
+        own = built_in(name.removeprefix(f"{maps}-"), requested) if name.startswith(f"{maps}-") else None
         if own is not None and reads_maps(own) and "maps" not in own:
             return {**own, "maps": maps}
     return None
 
 
-def text_entry(text: str) -> Entry:
+def text_entries(texts: Sequence[str]) -> list[Entry]:
+    """The arms of `--arm` and `--uses`; those that refer to another one of them have its options.
+
+    Raises:
+        SalpipeError: see `text_entry`.
+
+    >>> [entry.options["use"] for entry in text_entries(["oracle-mask", "mask:floor=0.5"])]
+    ['mask:fill=mean,floor=0.5', 'mask:fill=mean,floor=0.5']
+    """
+    entries = [text_entry(text) for text in texts]
+    requested = {entry.name: entry.options for entry in entries if "maps" not in entry.options}
+    return [text_entry(text, requested) for text in texts]
+
+
+def text_entry(text: str, requested: Requested = NONE_REQUESTED) -> Entry:
     """The arm of `--arm NAME` or `--arm NAME=ARM`; a use with parameters has by default the name of the use.
+
+    Args:
+        text: the option's value.
+        requested: see `built_in`.
 
     Raises:
         SalpipeError: no such arm, or a name that no folder can have.
@@ -96,7 +124,8 @@ def text_entry(text: str) -> Entry:
     name, renamed, base = text.partition("=")
     if not renamed or ":" in name:
         name, renamed, base = text.partition(":")[0], "", text
-    options = built_in(base)
+    # the name alone stands for the built-in arm, so that it can be compared with one that has parameters
+    options = built_in(base) if base in BUILT_IN else built_in(base, requested)
     if renamed or options is not None:
         _check_name(name)
     if options is not None:
@@ -138,8 +167,8 @@ def differing_options(first: Mapping[str, Any], second: Mapping[str, Any]) -> li
     return [option(name) for name in names if first.get(name, missing) != second.get(name, missing)]
 
 
-def read_entries(path: Path) -> list[Entry]:
-    """The arms of a TOML file.
+def read_entries(path: Path, requested: Requested = NONE_REQUESTED) -> list[Entry]:
+    """The arms of a TOML file, whose `like` may name arms that are requested elsewhere; see `built_in`.
 
     Raises:
         SalpipeError: it cannot be read, or holds an unknown arm or option.
@@ -149,10 +178,10 @@ def read_entries(path: Path) -> list[Entry]:
         items = list(tables.items())
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise SalpipeError(f"{path}: holds no tables [arm.NAME] ({error}); see 'salpipe compare --help'") from error
-    return [_table_entry(path, name, table) for name, table in items]
+    return [_table_entry(path, name, table, requested) for name, table in items]
 
 
-def _table_entry(path: Path, name: str, table: Any) -> Entry:
+def _table_entry(path: Path, name: str, table: Any, requested: Requested) -> Entry:
     if not isinstance(table, dict):
         raise SalpipeError(f"{path}: [arm.{name}] is not a table")
     _check_name(name)
@@ -162,7 +191,7 @@ def _table_entry(path: Path, name: str, table: Any) -> Entry:
         raise SalpipeError(f"{where}: of = {of!r}; use the name of a candidate")
     if kind not in (None, "candidate", "control"):
         raise SalpipeError(f"{where}: kind {kind!r}; use candidate or control")
-    options = {} if like is None else _like(where, like)
+    options = {} if like is None else _like(where, like, requested)
     spelled = {option_name(TrainConfig, name): name for name in settings_of(TrainConfig)}
     for key, value in table.items():
         field = spelled.get(key)
@@ -195,13 +224,13 @@ def _used(where: str, table: Mapping[str, Any]) -> dict[str, Any]:
     return {"use": None, **{name: value for name, value in options.items() if name != "init"}}
 
 
-def _like(where: str, like: Any) -> dict[str, Any]:
+def _like(where: str, like: Any, requested: Requested) -> dict[str, Any]:
     """Options of the arm that a table starts from."""
     if isinstance(like, str):
         of, control = ("half", like) if like in CONTROLS else split_control(like)
-        if (options := built_in(like)) is not None:
+        if (options := built_in(like, requested)) is not None:
             return options
-        if control and (options := built_in(of)) is not None and not reason_without_controls(of):
+        if control and (options := built_in(of, requested)) is not None and not reason_without_controls(of):
             return {**options, "maps": control}
     raise SalpipeError(f"{where}: like = '{like}' is no arm; there are {built_in_names()}")
 

@@ -13,6 +13,7 @@ from saliency_pipeline.comparison.arm_entries import (
     Entry,
     differing_options,
     read_entries,
+    text_entries,
     text_entry,
 )
 from saliency_pipeline.comparison.use_arms import MAP_SOURCES, is_plain, maps_of, same_use
@@ -104,8 +105,9 @@ def choose_arms(
     Args:
         names: each a built-in arm, a control as `<candidate>-<control>`, a control of the first candidate by the
             control's name alone, or `NAME=ARM`, the same under another name.
-        file: a TOML file with one table `[arm.NAME]` per arm, of options of `salpipe train`; `like` names the built-in
-            arm it starts from, `kind` its kind, and `of` the candidate that a control belongs to.
+        file: a TOML file with one table `[arm.NAME]` per arm, of options of `salpipe train`; `like` names the arm that
+            it starts from, one of `names` and `uses` or a built-in one; `kind` its kind, and `of` the candidate that a
+            control belongs to.
         reference: the arm that candidates are compared with; by default `baseline`, or the first.
         start: the run, or file, that arms of `init = full` start from.
         controls: controls that are made for every candidate that reads maps. None: where no arm is a control,
@@ -121,8 +123,9 @@ def choose_arms(
         SalpipeError: an unknown arm or option, a name twice, fewer than two arms, no candidate, or a control that
             differs from its candidate in more than its maps.
     """
-    entries = [text_entry(text) for text in (*(names or (() if file or uses else DEFAULT)), *uses)]
-    entries += read_entries(file) if file else []
+    entries = text_entries((*(names or (() if file or uses else DEFAULT)), *uses))
+    requested = {entry.name: entry.options for entry in entries if not entry.is_control}
+    entries += read_entries(file, requested) if file else []
     if uses and reference is None and not any(entry.name == DEFAULT[0] for entry in entries):
         entries.insert(0, text_entry(DEFAULT[0]))
     _refuse_repeated([entry.name for entry in entries if entry.name])

@@ -171,6 +171,20 @@ def test_arms_that_differ_in_their_method_share_an_oracle(tmp_path: Path) -> Non
     assert arms[3].options == {"arch": "baseline", "use": BUILT_IN["zoom"]["use"], "method": "given"}
 
 
+@pytest.mark.parametrize("order", ["before", "behind"])
+def test_arms_with_other_maps_have_the_parameters_of_the_use_that_is_compared(tmp_path: Path, order: str) -> None:
+    path = tmp_path / "arms.toml"
+    path.write_text('[arm.given-zoom]\nlike = "zoom"\nmethod = "given"\n[arm.plain]\nlike = "mask"\nmethod = "given"\n')
+    named = ("oracle-zoom", "self-zoom", "zoom-mismatched")
+    own = "zoom:threshold=0.4"
+    listed = (*named, own) if order == "before" else (own, *named)
+    arms = {arm.name: arm for arm in choose_arms(("baseline", *listed), path, controls=())}
+    uses = {name: arm.options.get("use") for name, arm in arms.items()}
+    assert "threshold=0.4" in str(uses["zoom"])
+    assert {uses[name] for name in (*named, "given-zoom")} == {uses["zoom"]}
+    assert uses["plain"] == "mask:fill=mean,floor=0.2"
+
+
 def test_parameters_of_listed_uses_may_have_commas() -> None:
     assert listed_uses("zoom:mass=0.8,margin=0.3,mask") == ("zoom:mass=0.8,margin=0.3", "mask")
     assert listed_uses("cut=zoom:views=2,mask:floor=0") == ("cut=zoom:views=2", "mask:floor=0")
