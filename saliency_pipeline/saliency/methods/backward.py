@@ -108,7 +108,7 @@ class DeepLift(Method):
 
     @property
     def cost(self) -> float:
-        return 6.0
+        return 9.0
 
     @property
     def table(self) -> Rescale:
@@ -156,7 +156,7 @@ class Lrp(Method):
 
     @property
     def cost(self) -> float:
-        return 7.0 if self.rule == "epsilon-plus-flat" else 12.0
+        return 8.0 if self.rule == "epsilon-plus-flat" else 15.0
 
     @property
     def table(self) -> Relevance:
