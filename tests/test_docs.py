@@ -1,6 +1,5 @@
 """The documentation: its commands, options, code, files and links exist and work."""
 
-import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +13,7 @@ import saliency_pipeline
 from saliency_pipeline.cli.main import salpipe
 from saliency_pipeline.shards.schema import MapShape, ShardHeader, ShardRows
 from saliency_pipeline.shards.writer import ShardWriter
+from tests.scripts import load_script
 from tests.training.examples import labeled
 
 ROOT = Path(__file__).parents[1]
@@ -34,12 +34,7 @@ def commands() -> dict[str, click.Command]:
 
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_commands", ROOT / "docs" / "commands.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("commands")
 
 
 def test_the_command_reference_is_what_help_prints(generator: ModuleType) -> None:

@@ -1,6 +1,5 @@
 """The study: its tables are those of the committed results, which rebuild a report."""
 
-import importlib.util
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -8,19 +7,14 @@ from types import ModuleType
 import pytest
 
 from saliency_pipeline.comparison.output import rebuild
+from tests.scripts import DOCS, load_script
 
-DOCS = Path(__file__).parents[1] / "docs"
 COMPARISONS = sorted(path.parent for path in (DOCS / "study").glob("*/results.json"))
 
 
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_study", DOCS / "study.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("study")
 
 
 def test_the_tables_are_those_of_the_results(generator: ModuleType) -> None:

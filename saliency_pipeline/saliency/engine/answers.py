@@ -194,8 +194,8 @@ class Answers:
     def head(self, activations: Tensor, layer: str | None = None) -> Tensor:
         """Logits (N, K) for other activations (N, C, h, w) of a layer on its grid. Needs HEAD."""
         network, place = self.network, self._layer(layer)
-        if network.weight is not None and network.bias is not None:
-            return torch.addmm(network.bias, activations.mean((2, 3)), network.weight.t())
+        if network.weight is not None:
+            return network.linear_logits(activations.mean((2, 3)))
         output = place.from_grid(activations, self._outputs[place.name])
         with torch.no_grad():
             return network.heads[place.name](output)[-1]  # type: ignore[no-any-return]
@@ -329,10 +329,10 @@ class Answers:
             return tuple(outputs), logits
         assert network.trunk is not None
         output = network.trunk(self.frames)
-        if network.weight is not None and network.bias is not None:
+        if network.weight is not None:
             (layer,) = network.layers.values()
             pooled = self.once(("pooled", None), lambda: layer.to_grid(output).mean((2, 3)))
-            return (output,), torch.addmm(network.bias, pooled, network.weight.t())
+            return (output,), network.linear_logits(pooled)
         assert network.head is not None
         with torch.set_grad_enabled(recorded):
             output = output.clone().requires_grad_(recorded)

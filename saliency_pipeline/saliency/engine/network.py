@@ -89,10 +89,14 @@ class Network:
             output = self.trunk(frames)
             if self.head is not None:
                 return torch.cat([self.head(batch)[-1] for batch in torch.split(output, self.batch)])
-            assert self.weight is not None
-            assert self.bias is not None
             (layer,) = self.layers.values()
-            return torch.addmm(self.bias, layer.to_grid(output).mean((2, 3)), self.weight.t())
+            return self.linear_logits(layer.to_grid(output).mean((2, 3)))
+
+    def linear_logits(self, pooled: Tensor) -> Tensor:
+        """Logits (M, K) of a linear head for means of its layer's output over the grid (M, C)."""
+        assert self.weight is not None
+        assert self.bias is not None
+        return torch.addmm(self.bias, pooled, self.weight.t())
 
 
 def _recorded(split: SplitNetwork, placement: Placement) -> nn.Module:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from saliency_pipeline.saliency.engine.pull_back import Pull, Rule, Step, Table, by_autograd
-from saliency_pipeline.saliency.engine.rules.linear import CONVOLUTIONS, LAYERS, linear_layer
+from saliency_pipeline.saliency.engine.rules.linear import CONVOLUTIONS, LAYERS, LinearLayer, linear_layer
 from saliency_pipeline.saliency.engine.rules.operators import (
     GATES,
     KINKED,
@@ -165,10 +165,7 @@ def plus(step: Step) -> tuple[Tensor, Pull]:
     layer = linear_layer(step)
     value = layer.output(step)
     positive, negative, above, below = _parts(step.arguments()[0], layer.weight)
-    total = layer.forward(positive, above, None if layer.bias is None else layer.bias.clamp_min(0))
-    if negative is not None:
-        total = total + layer.forward(negative, below)
-    denominator = stabilized(total)
+    denominator = stabilized(_raising(layer, positive, negative, above, below))
 
     def pull(relevance: Tensor) -> tuple[Tensor]:
         share = relevance / denominator
@@ -187,9 +184,7 @@ def gamma(step: Step) -> tuple[Tensor, Pull]:
     layer = linear_layer(step)
     value = layer.output(step)
     positive, negative, above, below = _parts(step.arguments()[0], layer.weight)
-    upper = layer.forward(positive, above, None if layer.bias is None else layer.bias.clamp_min(0))
-    if negative is not None:
-        upper = upper + layer.forward(negative, below)
+    upper = _raising(layer, positive, negative, above, below)
     # z = upper + lower: the sums of the positive and of the negative contributions
     favoring = value >= 0
     denominator = stabilized(value + GAMMA * upper.where(favoring, value - upper))
@@ -233,6 +228,12 @@ def _parts(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Te
     if bool((x < 0).any()):
         return x.clamp_min(0), x.clamp_max(0), above, below
     return x, None, above, below
+
+
+def _raising(layer: LinearLayer, positive: Tensor, negative: Tensor | None, above: Tensor, below: Tensor) -> Tensor:
+    """The sum of the positive contributions to each output, for the parts of `_parts`; the bias's positive part too."""
+    total = layer.forward(positive, above, None if layer.bias is None else layer.bias.clamp_min(0))
+    return total if negative is None else total + layer.forward(negative, below)
 
 
 def _between(step: Step, low: tuple[float, ...], high: tuple[float, ...]) -> tuple[Tensor, Tensor]:
