@@ -1,7 +1,6 @@
 """The walkthroughs of docs/training.md, comparison.md and article.md, command by command, on tiles of photographs."""
 
 import csv
-import importlib.util
 import json
 import re
 import shlex
@@ -11,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from saliency_pipeline.cli.main import salpipe
+from tests.scripts import load_script
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -23,11 +23,7 @@ def commands(page: str) -> list[str]:
 
 @pytest.fixture
 def tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    spec = importlib.util.spec_from_file_location("demo_photos", DOCS / "demo_photos.py")
-    assert spec is not None
-    assert spec.loader is not None
-    photos = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(photos)
+    photos = load_script("demo_photos")
     monkeypatch.setattr(photos, "TRAIN", 4)
     monkeypatch.setattr(photos, "VALIDATION", 2)
     monkeypatch.chdir(tmp_path)
