@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +67,10 @@ def run_tasks(
             left = [task for task in left if task.folder not in failed and not is_done(task, folder)]
             try:
                 tasks_left = ((task, os.path.abspath(folder), threads) for task in left)
-                with _workers(execution, threads) as calls, closing(calls(run_task, tasks_left)) as outcomes:
+                with (
+                    _workers(execution, threads, progress.note) as calls,
+                    closing(calls(run_task, tasks_left)) as outcomes,
+                ):
                     for outcome in outcomes:
                         if outcome.error:
                             failed[outcome.folder] = outcome
@@ -117,11 +120,11 @@ def run_task(task: Task, folder: str, threads: int) -> Outcome:
 
 
 @contextmanager
-def _workers(execution: Execution, threads: int) -> Iterator[Calls]:
+def _workers(execution: Execution, threads: int, note: Callable[[str], None]) -> Iterator[Calls]:
     """What calls a function in workers, or in this process for one job of this machine."""
     jobs = execution.jobs or 1
     if execution.engine == "loky" and jobs == 1:
         yield lambda function, calls: (function(*call) for call in calls)
     else:
-        with open_engine(execution, jobs, threads) as calls:
+        with open_engine(execution, jobs, threads, note) as calls:
             yield calls

@@ -22,13 +22,16 @@ AHEAD = 2
 
 
 @contextmanager
-def open_engine(workers: Workers, jobs: int, threads: int) -> Iterator[Calls]:
+def open_engine(
+    workers: Workers, jobs: int, threads: int, note: Callable[[str], None] = lambda _: None
+) -> Iterator[Calls]:
     """Start worker processes, or connect to a cluster, while a `with` block runs.
 
     Args:
         workers: engine and address.
         jobs: number of worker processes that are started; of no effect on a cluster that is running.
         threads: threads of each.
+        note: receives notes.
 
     Raises:
         SalpipeError: the engine is not installed, or there is no cluster at the address.
@@ -36,7 +39,7 @@ def open_engine(workers: Workers, jobs: int, threads: int) -> Iterator[Calls]:
     if workers.engine == "dask":
         from saliency_pipeline.execution.on_dask import dask_workers
 
-        with dask_workers(workers.address, jobs) as calls:
+        with dask_workers(workers.address, jobs, note) as calls:
             yield calls
     elif workers.engine == "ray":
         from saliency_pipeline.execution.on_ray import ray_workers

@@ -170,7 +170,7 @@ def generate(
             data_summary = summarize(catalogue, first=FRAMES, background=len(catalogue) if compares(config) else 0)
             job, explainer = resolve(folder, config, data_summary, threads, progress.note, background)
             return _write(job, partial(_here, job, explainer, jobs), catalogue, part, progress, start)
-        engine = locks.enter_context(open_engine(workers, jobs, threads))
+        engine = locks.enter_context(open_engine(workers, jobs, threads, progress.note))
         shared, lines = share(folder, config, catalogue, None if workers.address else threads)
         job = resolve_on_worker(engine, shared, progress.note)
         report = _write(job, lambda: partial(on_cluster, engine, shared, lines, job), catalogue, part, progress, start)
