@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from saliency_pipeline.errors import SalpipeError
@@ -71,17 +72,27 @@ def share(
     return SharedPlan(str(folder), config, str(path), threads), lines
 
 
-def in_processes(job: Job, pending: Sequence[ShardTask], jobs: int, progress: Progress) -> list[Receipt]:
+def in_processes(
+    job: Job, gpus: tuple[str, ...], pending: Sequence[ShardTask], jobs: int, progress: Progress
+) -> list[Receipt]:
     """Write shards in worker processes of this machine. If one dies, all are started again on the remaining shards.
+
+    Args:
+        job: the job.
+        gpus: the GPUs that the processes divide among them, if these are not to share one.
+        pending: the shards.
+        jobs: number of processes.
+        progress: receives notes and progress.
 
     Raises:
         SalpipeError: workers die in every attempt, or the disk is full; finished shards stay.
     """
 
     def calls(left: Iterable[ShardTask]) -> Iterable[tuple[Any, ...]]:
-        return ((job, task) for task in left)
+        return ((sent, task) for task in left)
 
-    with open_engine(Workers(), jobs, job.placement.streams) as engine:
+    with TemporaryDirectory() as locks, open_engine(Workers(), jobs, job.placement.streams) as engine:
+        sent = replace(job, gpus=gpus, locks=locks)
         return _fan_out(engine, write_shard, calls, job, pending, progress)
 
 

@@ -17,6 +17,7 @@ from saliency_pipeline.devices import threads_within_cores
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.execution.config import Workers
 from saliency_pipeline.execution.engines import open_engine
+from saliency_pipeline.execution.gpus import ALL, visible_gpus
 from saliency_pipeline.folders import FolderLock, make_output, make_subfolder
 from saliency_pipeline.generation.background import Frames
 from saliency_pipeline.generation.checks import checked_catalogue
@@ -148,6 +149,12 @@ def generate(
     on_machine = workers.engine == "loky"
     if not on_machine and background is not None:
         raise TypeError("the workers of a cluster choose the background themselves")
+    gpus: tuple[str, ...] = ()
+    if config.device == ALL:
+        if not on_machine:
+            raise OptionError(f"--device {ALL}: the GPUs of this machine; on a cluster start one worker per GPU")
+        gpus, config = visible_gpus(), replace(config, device="cuda")
+        jobs = len(gpus)
     jobs = possible_jobs(jobs, progress.note) if on_machine else jobs
     catalogue = checked_catalogue(
         data,
@@ -169,7 +176,7 @@ def generate(
         if on_machine:
             data_summary = summarize(catalogue, first=FRAMES, background=len(catalogue) if compares(config) else 0)
             job, explainer = resolve(folder, config, data_summary, threads, progress.note, background)
-            return _write(job, partial(_here, job, explainer, jobs), catalogue, part, progress, start)
+            return _write(job, partial(_here, job, explainer, jobs, gpus), catalogue, part, progress, start)
         engine = locks.enter_context(open_engine(workers, jobs, threads, progress.note))
         shared, lines = share(folder, config, catalogue, None if workers.address else threads)
         job = resolve_on_worker(engine, shared, progress.note)
@@ -179,10 +186,10 @@ def generate(
         return report
 
 
-def _here(job: Job, explainer: Callable[[], Explainer], jobs: int) -> Write:
+def _here(job: Job, explainer: Callable[[], Explainer], jobs: int, gpus: tuple[str, ...]) -> Write:
     """What writes shards on this machine: this process, which builds the engine now, or worker processes."""
     if jobs > 1:
-        return lambda pending, progress: in_processes(job, pending, jobs, progress)
+        return lambda pending, progress: in_processes(job, gpus, pending, jobs, progress)
     engine = explainer()
     return lambda pending, progress: write_shards(job, pending, engine, progress.advance)
 
