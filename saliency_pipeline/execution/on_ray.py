@@ -26,6 +26,8 @@ def ray_workers(address: str | None, jobs: int, threads: int) -> Iterator[Calls]
         ray: Any = import_module("ray")
     except ImportError as error:
         raise SalpipeError("--engine ray: not installed; run pip install 'saliency-pipeline[ray]'") from error
+    # a node of a cluster that has fewer CPUs than a call asks for never gets one
+    threads = 1 if address else threads
     own = {} if address else {"num_cpus": jobs * threads, "include_dashboard": False}
     try:
         ray.init(address, logging_level="ERROR", log_to_driver=False, **own)
@@ -56,6 +58,9 @@ def _run(ray: Any, threads: int, function: Callable[..., Any], calls: Iterable[t
             submit()
             yield result
     except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, SystemExit):
+            # its node was told to end
+            raise WorkerDiedError("SIGTERM") from error
         # its own message is the traceback of the worker
         raise error.cause from None
     except dead as error:
