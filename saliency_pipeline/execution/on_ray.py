@@ -59,7 +59,7 @@ def _run(ray: Any, threads: int, function: Callable[..., Any], calls: Iterable[t
             yield result
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, SystemExit):
-            # its node was told to end
+            # its node ends
             raise WorkerDiedError("SIGTERM") from error
         # its own message is the traceback of the worker
         raise error.cause from None

@@ -158,7 +158,7 @@ def map_shapes(methods: Sequence[Method], layers: Sequence[Layer], size: int, ta
 
 
 def compares(config: GenerateConfig) -> bool:
-    """Whether a method compares with other images."""
+    """Return whether a method compares with other images."""
     return any(method.needs_background for method in find_methods(config.methods))
 
 

@@ -149,12 +149,8 @@ def generate(
     on_machine = workers.engine == "loky"
     if not on_machine and background is not None:
         raise TypeError("the workers of a cluster choose the background themselves")
-    gpus: tuple[str, ...] = ()
-    if config.device == ALL:
-        if not on_machine:
-            raise OptionError(f"--device {ALL}: the GPUs of this machine; on a cluster start one worker per GPU")
-        gpus, config = visible_gpus(), replace(config, device="cuda")
-        jobs = len(gpus)
+    config, gpus = _gpus(config, workers)
+    jobs = len(gpus) or jobs
     jobs = possible_jobs(jobs, progress.note) if on_machine else jobs
     catalogue = checked_catalogue(
         data,
@@ -172,18 +168,42 @@ def generate(
     keep_large_blocks()
     with ExitStack() as locks:
         _open_folder(folder, part, locks, progress.note)
+        if not on_machine:
+            return _on_cluster(folder, config, catalogue, part, jobs, workers, progress, start)
+        data_summary = summarize(catalogue, first=FRAMES, background=len(catalogue) if compares(config) else 0)
         threads = max(1, usable_cores() // jobs)
-        if on_machine:
-            data_summary = summarize(catalogue, first=FRAMES, background=len(catalogue) if compares(config) else 0)
-            job, explainer = resolve(folder, config, data_summary, threads, progress.note, background)
-            return _write(job, partial(_here, job, explainer, jobs, gpus), catalogue, part, progress, start)
-        engine = locks.enter_context(open_engine(workers, jobs, threads, progress.note))
+        job, explainer = resolve(folder, config, data_summary, threads, progress.note, background)
+        return _write(job, partial(_here, job, explainer, jobs, gpus), catalogue, part, progress, start)
+
+
+def _gpus(config: GenerateConfig, workers: Workers) -> tuple[GenerateConfig, tuple[str, ...]]:
+    """All GPUs of this machine if they are requested, and the configuration of one."""
+    if config.device != ALL:
+        return config, ()
+    if workers.engine != "loky":
+        raise OptionError(f"--device {ALL}: the GPUs of this machine; on a cluster start one worker per GPU")
+    return replace(config, device="cuda"), visible_gpus()
+
+
+def _on_cluster(
+    folder: Path,
+    config: GenerateConfig,
+    catalogue: Catalogue,
+    part: tuple[int, int],
+    jobs: int,
+    workers: Workers,
+    progress: Progress,
+    start: float,
+) -> Report:
+    """Write shards on the workers of a cluster, which resolve the job as well."""
+    threads = max(1, usable_cores() // jobs)
+    with open_engine(workers, jobs, threads, progress.note) as engine:
         shared, lines = share(folder, config, catalogue, None if workers.address else threads)
         job = resolve_on_worker(engine, shared, progress.note)
         report = _write(job, lambda: partial(on_cluster, engine, shared, lines, job), catalogue, part, progress, start)
         if report.complete:
             Path(shared.catalogue).unlink(missing_ok=True)
-        return report
+    return report
 
 
 def _here(job: Job, explainer: Callable[[], Explainer], jobs: int, gpus: tuple[str, ...]) -> Write:

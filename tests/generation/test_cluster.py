@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,8 @@ def test_a_worker_with_other_libraries_is_refused_by_its_name(
     images: Path, tmp_path: Path, sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(images, tmp_path / "shards", part=(1, 2))
-    known = fan_out.library_versions
-    monkeypatch.setattr(fan_out, "library_versions", lambda *names: {**known(*names), "timm": "0.0.1"})
+    versions = fan_out.library_versions
+    monkeypatch.setattr(fan_out, "library_versions", lambda *names: {**versions(*names), "timm": "0.0.1"})
     monkeypatch.setattr("socket.gethostname", lambda: "node7")
     with pytest.raises(
         SalpipeError, match=r"^worker node7: timm 0\.0\.1 instead of [0-9.]+; install the same versions on all workers$"
@@ -210,11 +211,11 @@ def test_a_worker_that_dies_within_a_shard_is_replaced_by_one_that_joins(tmp_pat
 @pytest.mark.slow
 def test_a_ray_cluster_of_two_nodes_loses_one(tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
     images = flat(tmp_path / "images", 96)
     run(images, tmp_path / "whole", shard_size=8)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster = import_module("ray.cluster_utils").Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
     try:
         second = cluster.add_node(num_cpus=1)
 
