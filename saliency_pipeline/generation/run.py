@@ -141,17 +141,9 @@ def generate(
         raise TypeError("give a configuration or its fields, not both")
     config, progress = config or GenerateConfig(**options), progress or Progress()
     folder = Path(output).absolute()
-    if not 1 <= part[0] <= part[1]:
-        raise OptionError(f"--shards {part[0]}/{part[1]}: use I/N with I from 1 to N")
-    if jobs < 1:
-        raise OptionError(f"--jobs {jobs}: use 1 or more")
     workers = workers or Workers()
+    config, jobs, gpus = _checked(config, part, jobs, workers, background, progress.note)
     on_machine = workers.engine == "loky"
-    if not on_machine and background is not None:
-        raise TypeError("the workers of a cluster choose the background themselves")
-    config, gpus = _gpus(config, workers)
-    jobs = len(gpus) or jobs
-    jobs = possible_jobs(jobs, progress.note) if on_machine else jobs
     catalogue = checked_catalogue(
         data,
         Path(output),
@@ -168,21 +160,50 @@ def generate(
     keep_large_blocks()
     with ExitStack() as locks:
         _open_folder(folder, part, locks, progress.note)
-        if not on_machine:
-            return _on_cluster(folder, config, catalogue, part, jobs, workers, progress, start)
-        data_summary = summarize(catalogue, first=FRAMES, background=len(catalogue) if compares(config) else 0)
-        threads = max(1, usable_cores() // jobs)
-        job, explainer = resolve(folder, config, data_summary, threads, progress.note, background)
-        return _write(job, partial(_here, job, explainer, jobs, gpus), catalogue, part, progress, start)
+        if on_machine:
+            return _on_machine(folder, config, catalogue, part, jobs, gpus, background, progress, start)
+        return _on_cluster(folder, config, catalogue, part, jobs, workers, progress, start)
 
 
-def _gpus(config: GenerateConfig, workers: Workers) -> tuple[GenerateConfig, tuple[str, ...]]:
-    """All GPUs of this machine if they are requested, and the configuration of one."""
-    if config.device != ALL:
-        return config, ()
-    if workers.engine != "loky":
-        raise OptionError(f"--device {ALL}: the GPUs of this machine; on a cluster start one worker per GPU")
-    return replace(config, device="cuda"), visible_gpus()
+def _checked(
+    config: GenerateConfig,
+    part: tuple[int, int],
+    jobs: int,
+    workers: Workers,
+    background: Frames | None,
+    note: Callable[[str], None],
+) -> tuple[GenerateConfig, int, tuple[str, ...]]:
+    """The configuration of one device, the number of worker processes, and all GPUs if they are requested."""
+    here = workers.engine == "loky"
+    if not 1 <= part[0] <= part[1]:
+        raise OptionError(f"--shards {part[0]}/{part[1]}: use I/N with I from 1 to N")
+    if jobs < 1:
+        raise OptionError(f"--jobs {jobs}: use 1 or more")
+    if not here and background is not None:
+        raise TypeError("the workers of a cluster choose the background themselves")
+    if config.device == ALL:
+        if not here:
+            raise OptionError(f"--device {ALL}: the GPUs of this machine; on a cluster start one worker per GPU")
+        gpus = visible_gpus()
+        return replace(config, device="cuda"), possible_jobs(len(gpus), note), gpus
+    return config, possible_jobs(jobs, note) if here else jobs, ()
+
+
+def _on_machine(
+    folder: Path,
+    config: GenerateConfig,
+    catalogue: Catalogue,
+    part: tuple[int, int],
+    jobs: int,
+    gpus: tuple[str, ...],
+    background: Frames | None,
+    progress: Progress,
+    start: float,
+) -> Report:
+    """Resolve the job here, and write shards in this process or in worker processes."""
+    data = summarize(catalogue, first=FRAMES, background=len(catalogue) if compares(config) else 0)
+    job, explainer = resolve(folder, config, data, max(1, usable_cores() // jobs), progress.note, background)
+    return _write(job, partial(_here, job, explainer, jobs, gpus), catalogue, part, progress, start)
 
 
 def _on_cluster(
