@@ -115,7 +115,7 @@ def generate(
         jobs: worker processes of this machine; each gets its share of the cores.
         part: (I, N): write only every N-th shard from the I-th on, so that N runs, here or on other machines that
             share the folder, do the work between them. The last to finish writes the manifest.
-        workers: worker processes of this machine, or a cluster whose workers share images and output folder.
+        workers: processes of this machine, or a cluster whose workers share images and output folder.
         background: uint8 (M, S, S, 3), frames for methods that compare with other images; by default some of the data
             set, of its training images where there are splits.
         progress: receives notes and progress.
@@ -139,16 +139,14 @@ def generate(
     start = time.perf_counter()
     if config is not None and options:
         raise TypeError("give a configuration or its fields, not both")
-    config, progress = config or GenerateConfig(**options), progress or Progress()
+    config, progress, workers = config or GenerateConfig(**options), progress or Progress(), workers or Workers()
     folder = Path(output).absolute()
-    workers = workers or Workers()
     config, jobs, gpus = _checked(config, part, jobs, workers, background, progress.note)
-    on_machine = workers.engine == "loky"
     catalogue = checked_catalogue(
         data,
         Path(output),
         # only the workers of a cluster have its devices
-        config if on_machine else replace(config, device="auto"),
+        config if workers.engine == "loky" else replace(config, device="auto"),
         layout=layout,
         reading=reading,
         selection=selection,
@@ -160,7 +158,7 @@ def generate(
     keep_large_blocks()
     with ExitStack() as locks:
         _open_folder(folder, part, locks, progress.note)
-        if on_machine:
+        if workers.engine == "loky":
             return _on_machine(folder, config, catalogue, part, jobs, gpus, background, progress, start)
         return _on_cluster(folder, config, catalogue, part, jobs, workers, progress, start)
 
