@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,8 @@ from saliency_pipeline.cli.options import (
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.selection import selection_options
 from saliency_pipeline.errors import TooManyRejectsError
+from saliency_pipeline.execution.config import Workers
+from saliency_pipeline.execution.job_array import slurm_part
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.models.files.file_kinds import check_weights
 from saliency_pipeline.subsets.selection import Grouping
@@ -28,9 +31,11 @@ from saliency_pipeline.text import plural, shown
 
 
 def part(text: str) -> tuple[int, int]:
-    """`I/N`, the I-th of N slices, as (I, N) with 1 <= I <= N."""
+    """`I/N`, the I-th of N slices, as (I, N) with 1 <= I <= N; `auto` is that of the SLURM job array."""
+    if text == "auto":
+        return slurm_part(os.environ)
     if not (match := re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text)) or not 1 <= int(match[1]) <= int(match[2]):
-        raise click.BadParameter(f"{text!r} is not I/N with I from 1 to N, such as 1/8")
+        raise click.BadParameter(f"{text!r} is not I/N with I from 1 to N, such as 1/8, nor auto")
     return int(match[1]), int(match[2])
 
 
@@ -66,16 +71,17 @@ def share(text: str) -> tuple[float, bool]:
     metavar="N",
     default=1,
     show_default=True,
-    help="Number of worker processes, each with its share of the cores. One already uses all cores.",
+    help="Number of worker processes on this machine, each with its share of the cores. One already uses all cores.",
 )
+@setting_options(Workers)
 @click.option(
     "--shards",
     "part",
     type=part,
-    metavar="I/N",
+    metavar="I/N|auto",
     default="1/1",
     show_default=True,
-    help="Write only every N-th shard from the I-th on: one task of a job array.",
+    help="Write only every N-th shard from the I-th on: one task of a job array; auto: that of the SLURM job array.",
 )
 @click.option(
     "--max-rejects",
@@ -122,8 +128,10 @@ def command(
       salpipe generate ILSVRC2012_img_train.tar -o shards --classes 'n0208*' --classes tench
       salpipe generate photos -o shards --boxes boxes.csv --maps-from masks
       salpipe generate photos -o shards --shards 3/16      (one task of a job array)
+      salpipe generate photos -o shards --engine dask --address tcp://10.0.0.1:8786
     """  # noqa: D301 - click reads \b
     config, grouping = take_settings(GenerateConfig, options), take_settings(Grouping, options)
+    workers = take_settings(Workers, options)
     # before the libraries are imported, which takes seconds
     check_weights(config.weights)
     from saliency_pipeline.generation import outline, run
@@ -135,7 +143,7 @@ def command(
         json_echo(asdict(outlined)) if as_json else echo(outlined.as_text())
         return
     with prints_on_stderr():
-        report = run.generate(images, output, config, jobs=jobs, part=part, **options)
+        report = run.generate(images, output, config, jobs=jobs, part=part, workers=workers, **options)
     if as_json:
         json_echo(asdict(report))
     else:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from saliency_pipeline.evaluation.evaluate import evaluate as evaluate
     from saliency_pipeline.evaluation.export import export as export
     from saliency_pipeline.evaluation.predict import predict as predict
+    from saliency_pipeline.execution.config import Workers as Workers
     from saliency_pipeline.explanation.explain import Explainer as Explainer
     from saliency_pipeline.explanation.explain import explain as explain
     from saliency_pipeline.explanation.explanation import Explanation as Explanation
@@ -55,6 +56,7 @@ _MODULES = {
     "Selection": "subsets.selection",
     "ShardFolder": "shards.reader",
     "TrainConfig": "training.config",
+    "Workers": "execution.config",
     "assess": "assessment.run",
     "audit": "gallery.audit",
     "compare": "comparison.compare",

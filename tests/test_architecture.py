@@ -29,6 +29,7 @@ LAYERS = (
     "devices",
     "cache",
     "progress",
+    "execution",
     "speeds",
     "images",
     "recognition",

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from saliency_pipeline.errors import OptionError
+from saliency_pipeline.execution.config import Workers
 from saliency_pipeline.settings import check_settings, documented, setting
 
 ALL = "all"
-ENGINES = ("loky", "dask", "ray")
 
 
 @documented
@@ -115,7 +115,7 @@ class ComparisonConfig:
 
 @documented
 @dataclass(frozen=True)
-class Execution:
+class Execution(Workers):
     """How the runs of a comparison are executed."""
 
     jobs: int | None = setting(
@@ -125,14 +125,6 @@ class Execution:
         metavar="N",
         default_text="one per core, or one on a GPU",
     )
-    engine: str = setting(
-        "loky", "loky: processes of this machine; dask, ray: a cluster that shares the folders.", choices=ENGINES
-    )
-    address: str | None = setting(
-        None,
-        "Address of the cluster's scheduler, such as tcp://10.0.0.1:8786.",
-        default_text="a scheduler on this machine",
-    )
     assess_images: int = setting(
         100,
         "Images on which the maps themselves are measured, for the report: pointing game where there are boxes, and "
@@ -140,11 +132,6 @@ class Execution:
         range=(0, 1 << 30),
         metavar="N",
     )
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-        if self.address is not None and self.engine == "loky":
-            raise OptionError(f"--address {self.address}: loky works on this machine alone; use --engine dask or ray")
 
 
 def _check_sizes(name: str, values: Sequence[str]) -> None:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any
-
-import joblib
 
 from saliency_pipeline.comparison.config import Execution
 from saliency_pipeline.comparison.plan import TUNING, Task
@@ -20,17 +16,11 @@ from saliency_pipeline.comparison.tuning import is_diverged, mark_diverged
 from saliency_pipeline.devices import limited_threads
 from saliency_pipeline.errors import DivergedError, FolderInUseError, SalpipeError
 from saliency_pipeline.evaluation.evaluate import EVALUATION, evaluate
+from saliency_pipeline.execution.engines import Calls, open_engine
 from saliency_pipeline.folders import make_subfolder
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.training.run import train
-from saliency_pipeline.workers import (
-    ATTEMPTS,
-    WorkerDiedError,
-    check_shared_memory,
-    interruptions_deferred,
-    run_in_workers,
-    workers_died,
-)
+from saliency_pipeline.workers import ATTEMPTS, WorkerDiedError, workers_died
 
 PATIENCE = 10.0
 """Seconds to wait for a worker that has lost its comparison and still holds a run's folder."""
@@ -43,9 +33,6 @@ class Outcome:
     folder: str
     final: float = 0.0
     error: str = ""
-
-
-Calls = Callable[[Sequence[Task], Path, int], Generator[Outcome]]
 
 
 def run_tasks(
@@ -79,7 +66,11 @@ def run_tasks(
         for attempt in range(1, ATTEMPTS + 1):
             left = [task for task in left if task.folder not in failed and not is_done(task, folder)]
             try:
-                with _workers(execution) as calls, closing(calls(left, folder, threads)) as outcomes:
+                tasks_left = ((task, os.path.abspath(folder), threads) for task in left)
+                with (
+                    _workers(execution, threads, progress.note) as calls,
+                    closing(calls(run_task, tasks_left)) as outcomes,
+                ):
                     for outcome in outcomes:
                         if outcome.error:
                             failed[outcome.folder] = outcome
@@ -129,72 +120,11 @@ def run_task(task: Task, folder: str, threads: int) -> Outcome:
 
 
 @contextmanager
-def _workers(execution: Execution) -> Iterator[Calls]:
-    """A function that yields the outcomes of tasks from these, the folder and the threads per task."""
-    engine, jobs, address = execution.engine, execution.jobs or 1, execution.address
-    with ExitStack() as stack:
-        if engine == "dask":
-            yield _on_cluster(_dask(jobs, address, stack), "generator_unordered")
-        elif engine == "ray":
-            # ray's pool has no generators
-            yield _on_cluster(_ray(jobs, address, stack), "list")
-        elif jobs == 1:
-            yield lambda tasks, folder, threads: (run_task(task, str(folder), threads) for task in tasks)
-        else:
-            yield lambda tasks, folder, threads: run_in_workers(
-                run_task, ((task, os.path.abspath(folder), threads) for task in tasks), jobs, threads
-            )
-
-
-def _on_cluster(dead: tuple[type[BaseException], ...], kind: str) -> Calls:
-    """Run the tasks on a cluster, where the errors `dead` mean that a worker died."""
-
-    def calls(tasks: Sequence[Task], folder: Path, threads: int) -> Generator[Outcome]:
-        parallel = joblib.Parallel(pre_dispatch="all", return_as=kind, batch_size=1)
-        with interruptions_deferred():
-            outcomes = parallel(joblib.delayed(run_task)(task, os.path.abspath(folder), threads) for task in tasks)
-        try:
-            yield from outcomes
-        except dead as error:
-            raise WorkerDiedError(type(error).__name__) from error
-
-    return calls
-
-
-def _dask(jobs: int, address: str | None, stack: ExitStack) -> tuple[type[BaseException], ...]:
-    try:
-        distributed: Any = import_module("distributed")
-    except ImportError as error:
-        raise SalpipeError("--engine dask: not installed; run pip install 'saliency-pipeline[dask]'") from error
-    if address is None:
-        check_shared_memory(jobs)
-        with interruptions_deferred():
-            cluster = distributed.LocalCluster(
-                n_workers=jobs,
-                threads_per_worker=1,
-                dashboard_address=None,
-                # even without a dashboard it serves its state, by default at a port that a second cluster finds taken
-                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-            )
-        address = stack.enter_context(cluster).scheduler_address
-    try:
-        stack.enter_context(distributed.Client(address, timeout=30))
-    except (OSError, ValueError) as error:
-        raise SalpipeError(f"--address {address}: no dask scheduler there; start one with 'dask scheduler'") from error
-    stack.enter_context(joblib.parallel_config("dask", n_jobs=jobs))
-    return (distributed.KilledWorker,)
-
-
-def _ray(jobs: int, address: str | None, stack: ExitStack) -> tuple[type[BaseException], ...]:
-    try:
-        ray: Any = import_module("ray")
-        import_module("ray.util.joblib").register_ray()
-    except ImportError as error:
-        raise SalpipeError("--engine ray: not installed; run pip install 'saliency-pipeline[ray]'") from error
-    try:
-        ray.init(address, **({} if address else {"num_cpus": jobs, "include_dashboard": False}))
-    except ConnectionError as error:
-        raise SalpipeError(f"--address {address}: no ray cluster there; start one with 'ray start'") from error
-    stack.callback(ray.shutdown)
-    stack.enter_context(joblib.parallel_config("ray", n_jobs=jobs))
-    return (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError)
+def _workers(execution: Execution, threads: int, note: Callable[[str], None]) -> Iterator[Calls]:
+    """What calls a function in workers, or in this process for one job of this machine."""
+    jobs = execution.jobs or 1
+    if execution.engine == "loky" and jobs == 1:
+        yield lambda function, calls: (function(*call) for call in calls)
+    else:
+        with open_engine(execution, jobs, threads, note) as calls:
+            yield calls

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,26 +22,31 @@ Frames = npt.NDArray[np.uint8]
 EMPTY: Frames = np.empty((0, 0, 0, 3), np.uint8)
 
 
-def sample_background(catalogue: Catalogue, decode: Callable[[ImageRecord], Frames]) -> Frames:
-    """The background of a data set, uint8 (M, S, S, 3): the first usable images in the order of `background_order`.
+def sample_background(candidates: Iterable[ImageRecord], decode: Callable[[ImageRecord], Frames]) -> Frames:
+    """The background of a data set, uint8 (M, S, S, 3): the first usable images.
 
     Args:
-        catalogue: the data set.
+        candidates: records of the data set, see `background_candidates`.
         decode: the frame of an image; raises BadImageError or OSError if that cannot be used.
 
     Returns:
         The frames; none if no image can be used.
     """
     frames: list[Frames] = []
-    order = background_order([r.key for r in catalogue.records], [r.split for r in catalogue.records])
-    for place in order.tolist():
+    for record in candidates:
         if len(frames) == IMAGES:
             break
         try:
-            frames.append(decode(catalogue.records[place]))
+            frames.append(decode(record))
         except (BadImageError, OSError):
             continue
     return np.stack(frames) if frames else EMPTY
+
+
+def background_candidates(catalogue: Catalogue, limit: int) -> tuple[ImageRecord, ...]:
+    """At most `limit` records in the order in which they are taken for the background of a data set."""
+    order = background_order([r.key for r in catalogue.records], [r.split for r in catalogue.records])
+    return tuple(catalogue.records[place] for place in order[:limit].tolist())
 
 
 def background_order(keys: Sequence[str], splits: Sequence[int] | npt.NDArray[np.int8]) -> npt.NDArray[np.int64]:

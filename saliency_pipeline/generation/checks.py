@@ -103,7 +103,7 @@ def refusal(catalogue: Catalogue, records: str, folder: Path, config: GenerateCo
         if (stored := _followed_plan(folder)) is None:
             return None
         settings = replace(stored_names(config), device=str(find_device(config.device)))
-        images = identify_images(catalogue, records)
+        images = identify_images(catalogue.classes, len(catalogue), records)
         hashes = code_of(settings.model) | {"weights_sha256": _weights_sha256(config, stored)}
         data = {"layout": catalogue.layout, **catalogue.taken}
         versions = library_versions(stored.resolved.backend, settings.methods)

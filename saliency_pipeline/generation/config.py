@@ -74,7 +74,11 @@ class GenerateConfig:
         "Backend that runs the network up to the explained layer.",
         choices=("auto", "torch", "compile", "openvino"),
     )
-    device: str = setting("auto", "Device: auto is a GPU if there is one.", metavar="auto|cpu|cuda[:N]")
+    device: str = setting(
+        "auto",
+        "Device: auto is a GPU if there is one; cuda:all is every GPU of this machine, each with a worker process.",
+        metavar="auto|cpu|cuda[:N|:all]",
+    )
     batch_size: int | None = setting(
         None, "Frames per batch.", range=(1, 1 << 14), metavar="N", default_text="2 or 16 on a CPU, 32 or 64 on a GPU"
     )

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from saliency_pipeline.errors import BadImageError, SalpipeError
+from saliency_pipeline.execution.gpus import take_gpu
 from saliency_pipeline.files import publish
 from saliency_pipeline.generation.annotated import BOXES, computed, given_map, upright_boxes
 from saliency_pipeline.generation.background import Frames
@@ -64,6 +65,8 @@ class Job:
         streams: batches computed at the same time.
         header: header of every shard; its maps are named by the methods.
         background: frames (M, S, S, 3) that methods compare with; None if no method does.
+        gpus: the GPUs that worker processes divide among them; empty if they need not.
+        locks: folder of the locks on these.
     """
 
     folder: str
@@ -73,6 +76,8 @@ class Job:
     streams: int
     header: ShardHeader
     background: Frames | None = None
+    gpus: tuple[str, ...] = ()
+    locks: str = ""
 
     @property
     def placement(self) -> Placement:
@@ -307,6 +312,8 @@ def frame_as_stored(frame: np.ndarray, config: GenerateConfig) -> tuple[np.ndarr
 def write_shard(job: Job, task: ShardTask) -> Receipt:
     """Write one shard in a worker process, which keeps its engine for the next shard."""
     keep_large_blocks()
+    if job.gpus:
+        take_gpu(job.gpus, Path(job.locks))
     return write_shards(job, [task], _kept_explainer(job))[0]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from saliency_pipeline.datasets.layout import ReadOptions
+from saliency_pipeline.execution.gpus import ALL
 from saliency_pipeline.generation.checks import checked_catalogue, refusal
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.estimate import estimate
@@ -139,6 +140,8 @@ def dry_run(
         SalpipeError: as `generate`, but for what only the source model, the device or the output folder can tell.
     """
     config, progress = config or GenerateConfig(), progress or Progress()
+    if config.device == ALL:
+        config = replace(config, device="auto")
     catalogue = checked_catalogue(
         data,
         Path(output),

@@ -170,9 +170,9 @@ def compared_settings(settings: GenerateConfig) -> dict[str, Any]:
     return {name: list(v) if isinstance(v, tuple) else v for name, v in names.items() if name != "weights"}
 
 
-def identify_images(catalogue: Catalogue, records: str) -> dict[str, Any]:
+def identify_images(classes: Sequence[str], images: int, records: str) -> dict[str, Any]:
     """Classes and number of the images, and their `records_digest`."""
-    return {"classes": list(catalogue.classes), "images": len(catalogue), "records": records}
+    return {"classes": list(classes), "images": images, "records": records}
 
 
 def records_digest(catalogue: Catalogue) -> str:

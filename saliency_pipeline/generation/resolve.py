@@ -21,13 +21,12 @@ from saliency_pipeline.generation.plan import (
     Choices,
     Plan,
     check_same_plan,
-    identify_images,
     library_versions,
-    records_digest,
     store_plan,
     stored_plan,
 )
-from saliency_pipeline.images.record import Catalogue, ImageRecord
+from saliency_pipeline.generation.summary import DataSummary
+from saliency_pipeline.images.record import ImageRecord
 from saliency_pipeline.models.source.registry import is_own, stored_name
 from saliency_pipeline.models.source.source import SourceModel, load_source
 from saliency_pipeline.models.trained.training_images import ENTRY
@@ -49,8 +48,8 @@ Note = Callable[[str], None]
 def resolve(
     folder: Path,
     config: GenerateConfig,
-    catalogue: Catalogue,
-    jobs: int,
+    data: DataSummary,
+    threads: int,
     note: Note,
     background: Frames | None = None,
 ) -> tuple[Job, Callable[[], Explainer]]:
@@ -58,48 +57,55 @@ def resolve(
 
     If the folder has a plan, its choices are used; they are made only once per folder, which is locked.
 
+    Args:
+        folder: the output folder.
+        config: the configuration.
+        data: the data set.
+        threads: threads of the process that will run the job on a CPU.
+        note: receives notes.
+        background: see `generate`.
+
     Raises:
         PlanMismatchError: the folder holds the shards of another plan.
         SalpipeError: the source model, layer, target, backend or device is not available.
     """
-    images, classes = plural(len(catalogue), "image"), plural(len(catalogue.classes), "class")
-    note(f"{images} in {classes}; loading {config.model}")
+    note(f"{plural(data.images, 'image')} in {plural(len(data.classes), 'class')}; loading {config.model}")
     source = load_source(config.model, config.weights)
     for text in source.notes:
         note(text)
     source = source.with_size(config.size or source.preprocessing.size)
     config = replace(stored_names(config), model=source.name, device=str(find_device(config.device)))
-    unlabeled = sum(record.label < 0 for record in catalogue.records)
-    names = catalogue.ids or catalogue.classes
-    target = parse_target(config.target, len(source.classes), source.class_index, names, unlabeled, source.class_named)
-    background = _background(config, catalogue, source, background)
-    settings, images_of = replace(config, weights=source.weights), identify_images(catalogue, records_digest(catalogue))
+    names = data.ids or data.classes
+    target = parse_target(
+        config.target, len(source.classes), source.class_index, names, data.unlabeled, source.class_named
+    )
+    background = _background(config, data, source, background)
+    settings = replace(config, weights=source.weights)
     plan, tried = stored_plan(folder), None
     if plan is None:
-        methods, choices, tried = _choose(config, catalogue, source, background, note)
+        methods, choices, tried = _choose(config, data, source, note)
         # a graph and its module refer to each other: the rejected candidates' weights are not freed otherwise
         gc.collect()
-        record = _record(config, catalogue, source, methods, choices.backend, background)
-        plan = store_plan(folder, Plan(settings, choices, images_of, record))
+        record = _record(config, data, source, methods, choices.backend, background)
+        plan = store_plan(folder, Plan(settings, choices, data.identity, record))
     chosen = plan.resolved
-    record = _record(config, catalogue, source, (), chosen.backend, background)
-    check_same_plan(folder, plan, Plan(settings, chosen, images_of, record).identity)
+    record = _record(config, data, source, (), chosen.backend, background)
+    check_same_plan(folder, plan, Plan(settings, chosen, data.identity, record).identity)
     methods = find_methods(computed(plan.record["methods"]))
     header = ShardHeader(
         plan.hash,
         plan.provenance,
-        catalogue.classes,
+        data.classes,
         source.preprocessing.size,
         "jpeg" if config.encoding == "jpeg" else "raw",
         {
             **map_shapes(methods, chosen.layers, source.preprocessing.size, target.count),
             **given_shape(record["data"], source.preprocessing.size),
         },
-        any(record.boxes for record in catalogue.records),
-        any(record.group >= 0 for record in catalogue.records),
+        data.boxes,
+        data.groups,
     )
-    streams = max(1, usable_cores() // jobs) if config.device == "cpu" else 2
-    job = Job(str(folder), config, chosen, target, streams, header, background)
+    job = Job(str(folder), config, chosen, target, threads if config.device == "cpu" else 2, header, background)
     # with several workers the measured explainer fits none of them and would only take memory
     fitting = tried if tried and tried.placement == job.placement else None
     return job, lambda: fitting.with_target(target) if fitting else build_explainer(job, source)
@@ -151,11 +157,14 @@ def map_shapes(methods: Sequence[Method], layers: Sequence[Layer], size: int, ta
     return shapes
 
 
-def _background(
-    config: GenerateConfig, catalogue: Catalogue, source: SourceModel, frames: Frames | None
-) -> Frames | None:
+def compares(config: GenerateConfig) -> bool:
+    """Return whether a method compares with other images."""
+    return any(method.needs_background for method in find_methods(config.methods))
+
+
+def _background(config: GenerateConfig, data: DataSummary, source: SourceModel, frames: Frames | None) -> Frames | None:
     """The images that methods compare with: those of the caller or some of the data set; None if no method does."""
-    if not any(method.needs_background for method in find_methods(config.methods)):
+    if not compares(config):
         return None
     size = source.preprocessing.size
     if frames is None:
@@ -164,11 +173,9 @@ def _background(
             decoded = decode_record(record, record.read(), config, size, source.preprocessing.interpolation)
             return frame_as_stored(decoded.frame, config)[0]
 
-        frames = sample_background(catalogue, decode)
+        frames = sample_background(data.background, decode)
     if not len(frames):
-        raise SalpipeError(
-            f"{catalogue.root}: none of its images can be used, so that there is nothing to compare with"
-        )
+        raise SalpipeError(f"{data.root}: none of its images can be used, so that there is nothing to compare with")
     if frames.shape[1:] != (size, size, 3) or frames.dtype != np.uint8:
         raise SalpipeError(
             f"background: {frames.dtype} {frames.shape} is not uint8 (M, {size}, {size}, 3); use frames of that shape"
@@ -177,14 +184,14 @@ def _background(
 
 
 def _choose(
-    config: GenerateConfig, catalogue: Catalogue, source: SourceModel, background: Frames | None, note: Note
+    config: GenerateConfig, data: DataSummary, source: SourceModel, note: Note
 ) -> tuple[Sequence[Method], Choices, Explainer | None]:
     """Choose what the configuration leaves open. Nothing here depends on how many jobs will run."""
     layers, methods = explained_layers(source, find_methods(config.methods, config.layers), config.layers, config.size)
     batch = config.batch_size or default_batch(methods, config.device)
     check_capable(source, methods, layers, batch)
     note("choosing backend and precision on the first images")
-    frames = _first_frames(catalogue, config, source, FRAMES)
+    frames = _first_frames(data, config, source, FRAMES)
     placement, tried = choose_placement(
         source,
         layers,
@@ -201,7 +208,7 @@ def _choose(
 
 def _record(
     config: GenerateConfig,
-    catalogue: Catalogue,
+    data: DataSummary,
     source: SourceModel,
     methods: Sequence[Method],
     backend: str,
@@ -223,22 +230,22 @@ def _record(
     if (images := source.training_images()) is not None:
         # the flags say which; null where the source model's file does not record all
         described[ENTRY] = len(images) if images.complete else None
-    data = {"layout": catalogue.layout, **catalogue.taken}
+    taken = {"layout": data.layout, **data.taken}
     return {
         "source": described,
-        "methods": {m.canonical: m.describe() for m in methods} | ({GIVEN: described_maps()} if MAPS in data else {}),
-        "data": data,
+        "methods": {m.canonical: m.describe() for m in methods} | ({GIVEN: described_maps()} if MAPS in taken else {}),
+        "data": taken,
         "versions": library_versions(backend, config.methods),
         **({} if background is None else {"background": describe_background(background)}),
-        **({PASSED_OVER: dict(catalogue.passed_over)} if catalogue.passed_over else {}),
+        **({PASSED_OVER: dict(data.passed_over)} if data.passed_over else {}),
     }
 
 
-def _first_frames(catalogue: Catalogue, config: GenerateConfig, source: SourceModel, count: int) -> np.ndarray:
-    """Frames spread evenly over the catalogue, on which placements are measured; gray if no image can be used."""
+def _first_frames(data: DataSummary, config: GenerateConfig, source: SourceModel, count: int) -> np.ndarray:
+    """Frames of some images of the data set, on which placements are measured; gray if no image can be used."""
     p = source.preprocessing
     frames = []
-    for record in catalogue.records[:: max(1, len(catalogue) // count)]:
+    for record in data.first:
         try:
             frame = decode_record(record, record.read(), config, p.size, p.interpolation).frame
         except (BadImageError, OSError):

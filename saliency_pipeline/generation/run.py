@@ -6,39 +6,41 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from saliency_pipeline.datasets.layout import ReadOptions
 from saliency_pipeline.devices import threads_within_cores
 from saliency_pipeline.errors import OptionError
+from saliency_pipeline.execution.config import Workers
+from saliency_pipeline.execution.engines import open_engine
+from saliency_pipeline.execution.gpus import ALL, visible_gpus
 from saliency_pipeline.folders import FolderLock, make_output, make_subfolder
 from saliency_pipeline.generation.background import Frames
 from saliency_pipeline.generation.checks import checked_catalogue
 from saliency_pipeline.generation.config import GenerateConfig
-from saliency_pipeline.generation.job import Job, write_shard, write_shards
+from saliency_pipeline.generation.fan_out import in_processes, on_cluster, remove_temporaries, resolve_on_worker, share
+from saliency_pipeline.generation.job import Job, write_shards
 from saliency_pipeline.generation.plan import PLAN, ShardTask, shard_tasks
 from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, merge, valid_receipt
-from saliency_pipeline.generation.resolve import resolve
+from saliency_pipeline.generation.resolve import compares, resolve
+from saliency_pipeline.generation.summary import summarize
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.models.trained.training_images import ENTRY
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.explainer import Explainer
+from saliency_pipeline.saliency.tuning import FRAMES
 from saliency_pipeline.shards.schema import SEEN, ShardHeader, is_shard_name
 from saliency_pipeline.subsets.selection import Grouping, Selection
-from saliency_pipeline.temporaries import remove_stale_temporaries
 from saliency_pipeline.text import plural
-from saliency_pipeline.workers import (
-    ATTEMPTS,
-    WorkerDiedError,
-    possible_jobs,
-    run_in_workers,
-    usable_cores,
-    workers_died,
-)
+from saliency_pipeline.workers import possible_jobs, usable_cores
+
+Write = Callable[[Sequence[ShardTask], Progress], list[Receipt]]
+"""Writes shards and reports the progress in images."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def generate(
     maps_from: str | os.PathLike[str] | None = None,
     jobs: int = 1,
     part: tuple[int, int] = (1, 1),
+    workers: Workers | None = None,
     background: Frames | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -109,9 +112,10 @@ def generate(
         boxes: file of boxes of objects: CSV, COCO's JSON, PASCAL VOC's XML, or a folder of such XML files.
         maps_from: folder of maps or masks that were made elsewhere, gray PNG or 2-D NPY files that are called as the
             images; stored as maps of the method `given`.
-        jobs: worker processes; each gets its share of the cores.
+        jobs: worker processes of this machine; each gets its share of the cores.
         part: (I, N): write only every N-th shard from the I-th on, so that N runs, here or on other machines that
             share the folder, do the work between them. The last to finish writes the manifest.
+        workers: processes of this machine, or a cluster whose workers share images and output folder.
         background: uint8 (M, S, S, 3), frames for methods that compare with other images; by default some of the data
             set, of its training images where there are splits.
         progress: receives notes and progress.
@@ -135,17 +139,14 @@ def generate(
     start = time.perf_counter()
     if config is not None and options:
         raise TypeError("give a configuration or its fields, not both")
-    config, progress = config or GenerateConfig(**options), progress or Progress()
+    config, progress, workers = config or GenerateConfig(**options), progress or Progress(), workers or Workers()
     folder = Path(output).absolute()
-    if not 1 <= part[0] <= part[1]:
-        raise OptionError(f"--shards {part[0]}/{part[1]}: use I/N with I from 1 to N")
-    if jobs < 1:
-        raise OptionError(f"--jobs {jobs}: use 1 or more")
-    jobs = possible_jobs(jobs, progress.note)
+    config, jobs, gpus = _checked(config, part, jobs, workers, background, progress.note)
     catalogue = checked_catalogue(
         data,
         Path(output),
-        config,
+        # only the workers of a cluster have its devices
+        config if workers.engine == "loky" else replace(config, device="auto"),
         layout=layout,
         reading=reading,
         selection=selection,
@@ -157,16 +158,86 @@ def generate(
     keep_large_blocks()
     with ExitStack() as locks:
         _open_folder(folder, part, locks, progress.note)
-        job, explainer = resolve(folder, config, catalogue, jobs, progress.note, background)
-        return _write(job, explainer, catalogue, part, jobs, progress, start)
+        if workers.engine == "loky":
+            return _on_machine(folder, config, catalogue, part, jobs, gpus, background, progress, start)
+        return _on_cluster(folder, config, catalogue, part, jobs, workers, progress, start)
+
+
+def _checked(
+    config: GenerateConfig,
+    part: tuple[int, int],
+    jobs: int,
+    workers: Workers,
+    background: Frames | None,
+    note: Callable[[str], None],
+) -> tuple[GenerateConfig, int, tuple[str, ...]]:
+    """The configuration of one device, the number of worker processes, and all GPUs if they are requested."""
+    here = workers.engine == "loky"
+    if not 1 <= part[0] <= part[1]:
+        raise OptionError(f"--shards {part[0]}/{part[1]}: use I/N with I from 1 to N")
+    if jobs < 1:
+        raise OptionError(f"--jobs {jobs}: use 1 or more")
+    if not here and background is not None:
+        raise TypeError("the workers of a cluster choose the background themselves")
+    if config.device == ALL:
+        if not here:
+            raise OptionError(f"--device {ALL}: the GPUs of this machine; on a cluster start one worker per GPU")
+        gpus = visible_gpus()
+        return replace(config, device="cuda"), possible_jobs(len(gpus), note), gpus
+    return config, possible_jobs(jobs, note) if here else jobs, ()
+
+
+def _on_machine(
+    folder: Path,
+    config: GenerateConfig,
+    catalogue: Catalogue,
+    part: tuple[int, int],
+    jobs: int,
+    gpus: tuple[str, ...],
+    background: Frames | None,
+    progress: Progress,
+    start: float,
+) -> Report:
+    """Resolve the job here, and write shards in this process or in worker processes."""
+    data = summarize(catalogue, first=FRAMES, background=len(catalogue) if compares(config) else 0)
+    job, explainer = resolve(folder, config, data, max(1, usable_cores() // jobs), progress.note, background)
+    return _write(job, partial(_here, job, explainer, jobs, gpus), catalogue, part, progress, start)
+
+
+def _on_cluster(
+    folder: Path,
+    config: GenerateConfig,
+    catalogue: Catalogue,
+    part: tuple[int, int],
+    jobs: int,
+    workers: Workers,
+    progress: Progress,
+    start: float,
+) -> Report:
+    """Write shards on the workers of a cluster, which resolve the job as well."""
+    threads = max(1, usable_cores() // jobs)
+    with open_engine(workers, jobs, threads, progress.note) as engine:
+        shared, lines = share(folder, config, catalogue, None if workers.address else threads)
+        job = resolve_on_worker(engine, shared, progress.note)
+        report = _write(job, lambda: partial(on_cluster, engine, shared, lines, job), catalogue, part, progress, start)
+        if report.complete:
+            Path(shared.catalogue).unlink(missing_ok=True)
+    return report
+
+
+def _here(job: Job, explainer: Callable[[], Explainer], jobs: int, gpus: tuple[str, ...]) -> Write:
+    """What writes shards on this machine: this process, which builds the engine now, or worker processes."""
+    if jobs > 1:
+        return lambda pending, progress: in_processes(job, gpus, pending, jobs, progress)
+    engine = explainer()
+    return lambda pending, progress: write_shards(job, pending, engine, progress.advance)
 
 
 def _write(
     job: Job,
-    explainer: Callable[[], Explainer],
+    ready: Callable[[], Write],
     catalogue: Catalogue,
     part: tuple[int, int],
-    jobs: int,
     progress: Progress,
     start: float,
 ) -> Report:
@@ -179,7 +250,7 @@ def _write(
     )
     own = tasks[part[0] - 1 :: part[1]]
     done = _valid_receipts(folder, own, job.header.plan, progress)
-    written, seconds = _run(job, explainer, [task for task in own if task.name not in done], jobs, progress)
+    written, seconds = _run(ready, [task for task in own if task.name not in done], progress)
     done |= {receipt.shard.name: receipt for receipt in written}
     complete = _merged(folder, job.header, tasks, done)
     fresh = sum(receipt.shard.images for receipt in written)
@@ -243,13 +314,7 @@ def _open_folder(folder: Path, part: tuple[int, int], locks: ExitStack, note: Ca
     elif not any(is_shard_name(path.name) for path in folder.iterdir()):
         # A plan without any shard does not bind later runs.
         (folder / PLAN).unlink(missing_ok=True)
-    _remove_temporaries(folder)
-
-
-def _remove_temporaries(folder: Path) -> None:
-    """Remove files that workers left when they died while writing a shard or a receipt."""
-    for place in (folder, folder / RECEIPTS):
-        remove_stale_temporaries(place)
+    remove_temporaries(folder)
 
 
 def _valid_receipts(folder: Path, tasks: Sequence[ShardTask], plan: str, progress: Progress) -> dict[str, Receipt]:
@@ -272,54 +337,18 @@ def _valid_receipts(folder: Path, tasks: Sequence[ShardTask], plan: str, progres
     return valid
 
 
-def _run(
-    job: Job, explainer: Callable[[], Explainer], pending: Sequence[ShardTask], jobs: int, progress: Progress
-) -> tuple[list[Receipt], float]:
+def _run(ready: Callable[[], Write], pending: Sequence[ShardTask], progress: Progress) -> tuple[list[Receipt], float]:
     """Write the pending shards; returns their receipts and the seconds it took without building the engine."""
     if not pending:
         return [], 0.0
-    engine = explainer() if jobs == 1 else None
+    write = ready()
     started = time.perf_counter()
     progress.start(sum(len(task.records) for task in pending), "image", "explaining")
     try:
-        if engine:
-            written = write_shards(job, pending, engine, progress.advance)
-        else:
-            written = _parallel(job, list(pending), jobs, progress)
+        written = write(pending, progress)
     finally:
         progress.stop()
     return written, time.perf_counter() - started
-
-
-def _parallel(job: Job, pending: list[ShardTask], jobs: int, progress: Progress) -> list[Receipt]:
-    """Write shards in worker processes. If one dies, all are started again on the remaining shards."""
-    written: dict[str, Receipt] = {}
-    death: WorkerDiedError
-
-    def count(receipt: Receipt) -> None:
-        written[receipt.shard.name] = receipt
-        progress.advance(receipt.shard.images + len(receipt.rejects))
-
-    for attempt in range(1, ATTEMPTS + 1):
-        left = [task for task in pending if task.name not in written]
-        calls = ((job, task) for task in left)
-        try:
-            with closing(run_in_workers(write_shard, calls, jobs, job.placement.streams)) as receipts:
-                for receipt in receipts:
-                    count(receipt)
-            return list(written.values())
-        except WorkerDiedError as error:
-            death = error
-            progress.note(f"a worker process died ({error}) in attempt {attempt} of {ATTEMPTS}")
-            # shards that were published by then count
-            for task in left:
-                if task.name not in written and (
-                    receipt := valid_receipt(Path(job.folder), task.name, job.header.plan)
-                ):
-                    count(receipt)
-        finally:
-            _remove_temporaries(Path(job.folder))
-    raise workers_died(death)
 
 
 def _merged(folder: Path, header: ShardHeader, tasks: Sequence[ShardTask], done: dict[str, Receipt]) -> bool:

@@ -73,12 +73,16 @@ def forward(images: Path, work: Path, options: dict[str, Any]) -> dict[str, Any]
     from saliency_pipeline.datasets.folder import read_folder
     from saliency_pipeline.generation.config import GenerateConfig
     from saliency_pipeline.generation.resolve import resolve
+    from saliency_pipeline.generation.summary import summarize
     from saliency_pipeline.memory import keep_large_blocks
+    from saliency_pipeline.saliency.tuning import FRAMES
+    from saliency_pipeline.workers import usable_cores
 
     keep_large_blocks()
     folder = work / f"plan-{time.time_ns()}"
     folder.mkdir()
-    job, build = resolve(folder, GenerateConfig(**options), read_folder(images), 1, lambda _: None)
+    data = summarize(read_folder(images), first=FRAMES)
+    job, build = resolve(folder, GenerateConfig(**options), data, usable_cores(), lambda _: None)
     network = build().network
     frames, device = frames_of(images, job.header.size, job.resolved.batch_size), job.placement.device
     pixels = network.normalize(frames)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from saliency_pipeline.comparison import jobs
 from saliency_pipeline.comparison.compare import compare
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.execution import engines
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.workers import WorkerDiedError
 from tests.comparison.examples import settings
@@ -32,7 +32,7 @@ def test_workers_that_keep_dying_end_in_one_line(shards: Path, tmp_path: Path, m
         yield from ()
         raise WorkerDiedError("SIGKILL")
 
-    monkeypatch.setattr(jobs, "run_in_workers", dying)
+    monkeypatch.setattr(engines, "run_in_workers", dying)
     with pytest.raises(SalpipeError, match=r"worker processes died 3 times \(SIGKILL\), perhaps for want of memory"):
         compare(shards, tmp_path, ARMS, QUICK, **settings(folds=2, repeats=1, jobs=2))
 
@@ -41,7 +41,7 @@ def test_without_shared_memory_runs_are_trained_one_by_one(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("saliency_pipeline.workers.check_shared_memory", raising(SalpipeError("/dev/shm: read-only")))
-    monkeypatch.setattr(jobs, "run_in_workers", raising(AssertionError("a worker process was started")))
+    monkeypatch.setattr(engines, "run_in_workers", raising(AssertionError("a worker process was started")))
     notes = Notes()
     quick = dataclasses.replace(QUICK, epochs=1)
     assert compare(shards, tmp_path, ARMS[:2], quick, **settings(folds=2, repeats=1, jobs=2), progress=notes).runs == 4

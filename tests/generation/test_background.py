@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from saliency_pipeline.errors import BadImageError, PlanMismatchError, SalpipeError
-from saliency_pipeline.generation.background import IMAGES, background_of, describe_background, sample_background
+from saliency_pipeline.generation.background import (
+    IMAGES,
+    background_candidates,
+    background_of,
+    describe_background,
+    sample_background,
+)
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 from saliency_pipeline.saliency.methods import registry
 from saliency_pipeline.shards.reader import ShardFolder
@@ -34,7 +40,10 @@ def decode(record: ImageRecord) -> np.ndarray:
 
 
 def sampled(records: list[ImageRecord]) -> list[int]:
-    return [int(frame[0, 0, 0]) for frame in sample_background(Catalogue("/", records), decode)]
+    return [
+        int(frame[0, 0, 0])
+        for frame in sample_background(background_candidates(Catalogue("/", records), len(records)), decode)
+    ]
 
 
 def test_the_sample_is_of_usable_images_and_depends_on_their_keys_alone() -> None:

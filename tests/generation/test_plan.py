@@ -282,7 +282,7 @@ def test_shards_are_cut_from_the_records_in_order() -> None:
 
 def test_every_setting_but_the_file_of_weights_identifies_a_plan(images: Path) -> None:
     catalogue = read_folder(images)
-    plan = replace(PLAN, images=identify_images(catalogue, records_digest(catalogue)))
+    plan = replace(PLAN, images=identify_images(catalogue.classes, len(catalogue), records_digest(catalogue)))
     names = {option_name(GenerateConfig, name) for name in settings_of(GenerateConfig)} - {"weights"}
     assert set(plan.identity) == names | {"weights_sha256", "classes", "images", "records", "versions"}
     assert plan.identity["images"] == 14

@@ -1,0 +1,64 @@
+"""One way to call a function on many workers, whatever engine has them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from saliency_pipeline.execution.config import Workers
+from saliency_pipeline.workers import run_in_workers, usable_cores
+
+Calls = Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], Generator[Any]]
+"""Calls a function, importable by its name, with each tuple of arguments, and yields the results as they become ready.
+
+Arguments are taken as workers become free, so that a bounded number is in flight. It raises what the function raises,
+and WorkerDiedError when workers died of a call as often as the engine allows.
+"""
+
+AHEAD = 2
+"""Calls in flight per worker: one that runs and one that waits for it."""
+
+
+@contextmanager
+def open_engine(
+    workers: Workers, jobs: int, threads: int, note: Callable[[str], None] = lambda _: None
+) -> Iterator[Calls]:
+    """Start worker processes, or connect to a cluster, while a `with` block runs.
+
+    Args:
+        workers: engine and address.
+        jobs: number of worker processes that are started; of no effect on a cluster that is running.
+        threads: threads of each.
+        note: receives notes.
+
+    Raises:
+        SalpipeError: the engine is not installed, or there is no cluster at the address.
+    """
+    if workers.engine == "dask":
+        from saliency_pipeline.execution.on_dask import dask_workers
+
+        with dask_workers(workers.address, jobs, note) as calls:
+            yield calls
+    elif workers.engine == "ray":
+        from saliency_pipeline.execution.on_ray import ray_workers
+
+        with ray_workers(workers.address, jobs, threads) as calls:
+            yield calls
+    else:
+        yield lambda function, calls: run_in_workers(function, calls, jobs, threads)
+
+
+def own_threads() -> int:
+    """The number of threads that this process should use: in a worker of a cluster, those that the worker has."""
+    if distributed := sys.modules.get("distributed"):
+        try:
+            return int(distributed.get_worker().state.nthreads)
+        except ValueError:
+            pass
+    if (ray := sys.modules.get("ray")) and ray.is_initialized():
+        cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 0)
+        if cpus >= 1:
+            return int(cpus)
+    return usable_cores()

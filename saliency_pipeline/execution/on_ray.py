@@ -1,0 +1,71 @@
+"""Workers of a ray cluster, whose nodes may join, die and be replaced while they work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.execution.engines import AHEAD
+from saliency_pipeline.workers import ATTEMPTS, WorkerDiedError
+
+if TYPE_CHECKING:
+    from saliency_pipeline.execution.engines import Calls
+
+
+@contextmanager
+def ray_workers(address: str | None, jobs: int, threads: int) -> Iterator[Calls]:
+    """Connect to a running cluster, or start one on this machine; see `open_engine`.
+
+    Not through joblib, whose pool on ray has no generators and divides work unevenly (ray issues 41028 and 23184).
+    """
+    try:
+        ray: Any = import_module("ray")
+    except ImportError as error:
+        raise SalpipeError("--engine ray: not installed; run pip install 'saliency-pipeline[ray]'") from error
+    # a node of a cluster that has fewer CPUs than a call asks for never gets one
+    threads = 1 if address else threads
+    own = {} if address else {"num_cpus": jobs * threads, "include_dashboard": False}
+    try:
+        ray.init(address, logging_level="ERROR", log_to_driver=False, **own)
+    except ConnectionError as error:
+        raise SalpipeError(f"--address {address}: no ray cluster there; start one with 'ray start'") from error
+    try:
+        yield lambda function, calls: _run(ray, threads, function, calls)
+    finally:
+        ray.shutdown()
+
+
+def _run(ray: Any, threads: int, function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Generator[Any]:
+    remote = ray.remote(num_cpus=threads, max_retries=ATTEMPTS)(function)
+    left = iter(calls)
+    waiting: list[Any] = []
+    dead = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.RayActorError)
+
+    def submit() -> None:
+        # nodes may have joined or died since the last result
+        bound = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 0)) // threads)
+        waiting.extend(remote.remote(*call) for call in islice(left, max(0, bound - len(waiting))))
+
+    try:
+        submit()
+        while waiting:
+            done, waiting[:] = ray.wait(waiting)
+            result = ray.get(done[0])
+            submit()
+            yield result
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, SystemExit):
+            # its node ends
+            raise WorkerDiedError("SIGTERM") from error
+        # its own message is the traceback of the worker
+        raise error.cause from None
+    except dead as error:
+        raise WorkerDiedError(type(error).__name__) from error
+    finally:
+        for reference in waiting:
+            # what runs may end: it publishes whole shards and runs only
+            ray.cancel(reference, force=False)

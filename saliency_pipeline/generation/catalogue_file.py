@@ -1,0 +1,104 @@
+"""A catalogue as a file that all workers of a cluster read: a summary, then one line per record."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.files import write_atomically
+from saliency_pipeline.generation.summary import DataSummary
+from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
+
+FORMAT = "salpipe-catalogue"
+_FIELDS = tuple(field.name for field in fields(ImageRecord))
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Where the records of one shard are: what a worker is sent instead of them.
+
+    Attributes:
+        start: position of the first byte in the file.
+        length: number of bytes.
+    """
+
+    start: int
+    length: int
+
+
+def write_catalogue(path: Path, catalogue: Catalogue, summary: DataSummary, shard_size: int) -> list[Lines]:
+    """Write a catalogue, with absolute paths, and return the lines of every shard of `shard_size` records."""
+    head = json.dumps({"format": FORMAT, "summary": _to_json(summary)}).encode() + b"\n"
+    blocks, lines, position = [head], [], len(head)
+    for start in range(0, len(catalogue.records), shard_size):
+        block = b"".join(_line(record) for record in catalogue.records[start : start + shard_size])
+        lines.append(Lines(position, len(block)))
+        blocks.append(block)
+        position += len(block)
+    write_atomically(path, b"".join(blocks))
+    return lines
+
+
+def read_summary(path: Path) -> DataSummary:
+    """The summary of a catalogue that `write_catalogue` wrote.
+
+    Raises:
+        SalpipeError: the file is missing, or something else.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = json.loads(file.readline())
+        if head["format"] != FORMAT:
+            raise ValueError("another format")
+        return _summary(head["summary"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SalpipeError(f"{path}: not readable here ({error!s:.80}); all workers must share the folder") from error
+
+
+def read_records(path: Path, lines: Lines) -> tuple[ImageRecord, ...]:
+    """The records of one shard."""
+    with open(path, "rb") as file:
+        file.seek(lines.start)
+        return tuple(_record(json.loads(line)) for line in file.read(lines.length).splitlines())
+
+
+def _line(record: ImageRecord) -> bytes:
+    # escapes keep names that are not valid UTF-8
+    return json.dumps(_values(record)).encode("ascii") + b"\n"
+
+
+def _values(record: ImageRecord) -> list[Any]:
+    values = {name: getattr(record, name) for name in _FIELDS}
+    values["path"] = os.path.abspath(record.path)
+    values["map_path"] = record.map_path and os.path.abspath(record.map_path)
+    return list(values.values())
+
+
+def _record(values: Sequence[Any]) -> ImageRecord:
+    record = dict(zip(_FIELDS, values, strict=True))
+    for name in ("box", "boxes_size"):
+        record[name] = record[name] and tuple(record[name])
+    record["boxes"] = tuple(map(tuple, record["boxes"]))
+    record["split"] = Split(record["split"])
+    return ImageRecord(**record)
+
+
+def _to_json(summary: DataSummary) -> dict[str, Any]:
+    samples = {"first": summary.first, "background": summary.background}
+    described = {name: value for name, value in asdict(summary).items() if name not in samples}
+    return {
+        **described,
+        "root": os.path.abspath(summary.root),
+        **{name: [_values(record) for record in records] for name, records in samples.items()},
+    }
+
+
+def _summary(stored: dict[str, Any]) -> DataSummary:
+    samples = {name: tuple(map(_record, stored[name])) for name in ("first", "background")}
+    names = {name: tuple(stored[name]) for name in ("classes", "ids")}
+    return DataSummary(**{**stored, **samples, **names})
