@@ -21,6 +21,7 @@ from saliency_pipeline.errors import OptionError
 from saliency_pipeline.evaluation import BATCH
 from saliency_pipeline.gallery import COUNT, MAX_COUNT
 from saliency_pipeline.settings import SEEDS, option_name, settings_of, types_of
+from saliency_pipeline.storage.store import is_url
 from saliency_pipeline.text import printable
 
 if TYPE_CHECKING:
@@ -71,6 +72,21 @@ class Separated(click.ParamType[tuple[Any, ...]]):
             return tuple(map(self._item, value.split(self._separator)))
         except ValueError as error:
             self.fail(f"{value!r}: {error}", param, ctx)
+
+
+class ShardsPath(click.Path):
+    """An existing path, or the URL of a folder of shards on object storage, which becomes its folder in the cache."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Convert a value; the manifest of a URL is requested."""
+        if not is_url(value):
+            return super().convert(value, param, ctx)
+        from saliency_pipeline.storage.mirror import local_folder
+
+        return local_folder(value)
 
 
 class OutputPath(click.Path):
@@ -127,6 +143,42 @@ device_option = click.option(
     "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Device to run on."
 )
 """`--device`, delivered as `device`."""
+
+
+def cache_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--cache` and `--cache-size`, which are not delivered: they are for all that opens shards in this process."""
+    folder = click.option(
+        "--cache",
+        type=OutputPath(file_okay=False),
+        callback=_set_cache,
+        is_eager=True,
+        expose_value=False,
+        metavar="FOLDER",
+        help="Where shards from object storage are kept on this host.  [default: shards in the user's cache folder]",
+    )
+    size = click.option(
+        "--cache-size",
+        callback=_set_cache,
+        is_eager=True,
+        expose_value=False,
+        metavar="SIZE",
+        help="Maximum size of that folder, such as 200G; the shards that were not used for longest are removed.  "
+        "[default: half of what the disk has for it]",
+    )
+    return folder(size(command))
+
+
+def _set_cache(_: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    """Set the environment variable of one of `cache_options`, which worker processes inherit."""
+    if value is None:
+        return
+    from saliency_pipeline.storage import settings
+
+    if parameter.opts[0] == "--cache":
+        os.environ[settings.FOLDER] = os.path.abspath(value)
+    else:
+        settings.parse_size(value)
+        os.environ[settings.SIZE] = value
 
 
 def output_option(help: str, *, required: bool = True) -> Callable[[Any], Any]:
@@ -207,7 +259,14 @@ def take_settings(kind: type[C], options: dict[str, Any]) -> C:
 
 
 def beside(path: Path, suffix: str) -> Path:
-    """Default output folder, beside the input: `photos/cat-gallery` for `photos/cat.jpg` and `gallery`."""
+    """Default output folder, beside the input: `photos/cat-gallery` for `photos/cat.jpg` and `gallery`.
+
+    That of shards on object storage is in the current folder.
+    """
+    from saliency_pipeline.storage.mirror import Mirror
+
+    if Mirror.at(path):
+        return Path(f"{path.name}-{suffix}")
     # "." and ".." do not contain the folder's name
     named = path if path.name not in ("", "..") else path.resolve()
     return named.parent / f"{named.stem if path.is_file() else named.name}-{suffix}"

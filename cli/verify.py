@@ -6,14 +6,23 @@ from pathlib import Path
 
 import click
 
-from saliency_pipeline.cli.options import echo, json_echo, json_option, progress_bar, quiet_option
+from saliency_pipeline.cli.options import (
+    ShardsPath,
+    cache_options,
+    echo,
+    json_echo,
+    json_option,
+    progress_bar,
+    quiet_option,
+)
 from saliency_pipeline.errors import IntegrityError
 from saliency_pipeline.text import shown
 
 
 @click.command()
-@click.argument("shards", type=click.Path(exists=True, path_type=Path))
+@click.argument("shards", type=ShardsPath())
 @click.option("--deep", is_flag=True, help="Also recompute every hash and check every value.")
+@cache_options
 @json_option
 @quiet_option
 def command(shards: Path, deep: bool, as_json: bool, quiet: bool) -> None:

@@ -30,6 +30,7 @@ LAYERS = (
     "cache",
     "progress",
     "speeds",
+    "storage",
     "images",
     "recognition",
     "datasets",

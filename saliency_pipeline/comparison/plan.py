@@ -156,7 +156,7 @@ def make_plan(
     primary = choose_primary(config.primary, arms, [setting_name(text) for text in config.per_class])
     _check_measured(primary, shared)
     return Plan(
-        str(pairs.path.resolve()),
+        pairs.origin,
         pairs.header.plan,
         arms,
         replace(shared, lr=config.lrs[0]) if config.lrs else shared,

@@ -122,7 +122,7 @@ def train(
     if config.method is not None:
         # by its full name, with which that of a run to be resumed is compared
         config = replace(config, method=chosen_method(config, pairs))
-    refuse_among_images(folder, shards)
+    refuse_among_images(folder, pairs.path)
     refuse_shards(folder)
     make_output(folder)
     with FolderLock(folder, note=progress.note) if processes.leading else nullcontext():
@@ -251,7 +251,7 @@ def _provenance(pairs: ShardFolder, setup: Setup, groups: Groups) -> dict[str, A
     source = setup.train.dataset.source
     return {
         **({} if source is None else {"maps": source.record}),
-        "shards": {"path": str(pairs.path.resolve()), "plan": pairs.header.plan, "provenance": pairs.provenance},
+        "shards": {"path": pairs.origin, "plan": pairs.header.plan, "provenance": pairs.provenance},
         "images": {
             "train": len(setup.train.dataset),
             "validation": len(setup.validation.dataset),
