@@ -96,7 +96,17 @@ class OutputPath(click.Path):
         """Convert a value; the empty path is an error."""
         if not os.fspath(value):
             self.fail("is empty; use . for the current folder", param, ctx)
+        if is_url(value):
+            self.fail(f"{value!r} is a URL; give a folder of this host", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class OutputPlace(OutputPath):
+    """A path to write to, or the URL of a folder on object storage, which is delivered as it is."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Convert a value."""
+        return value if is_url(value) else super().convert(value, param, ctx)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
@@ -145,8 +155,11 @@ device_option = click.option(
 """`--device`, delivered as `device`."""
 
 
-def cache_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--cache` and `--cache-size`, which are not delivered: they are for all that opens shards in this process."""
+def cache_options(command: Callable[..., Any], *, limited: bool = True) -> Callable[..., Any]:
+    """`--cache` and `--cache-size`, which are not delivered: they are for all that opens shards in this process.
+
+    Without `limited` only the former: what is being written needs its space anyway.
+    """
     folder = click.option(
         "--cache",
         type=OutputPath(file_okay=False),
@@ -165,7 +178,7 @@ def cache_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Maximum size of that folder, such as 200G; the shards that were not used for longest are removed.  "
         "[default: half of what the disk has for it]",
     )
-    return folder(size(command))
+    return folder(size(command)) if limited else folder(command)
 
 
 def _set_cache(_: click.Context, parameter: click.Parameter, value: str | None) -> None:
@@ -181,10 +194,14 @@ def _set_cache(_: click.Context, parameter: click.Parameter, value: str | None) 
         os.environ[settings.SIZE] = value
 
 
-def output_option(help: str, *, required: bool = True) -> Callable[[Any], Any]:
-    """`-o/--output`, delivered as the Path `output`, or None if it is omitted and not required."""
-    path = OutputPath(file_okay=False, path_type=Path)
-    return click.option("-o", "--output", type=path, required=required, metavar="FOLDER", help=help)
+def output_option(help: str, *, required: bool = True, or_url: bool = False) -> Callable[[Any], Any]:
+    """`-o/--output`, delivered as the Path `output`, or None if it is omitted and not required.
+
+    With `or_url` the URL of a folder on object storage is delivered as a text.
+    """
+    path = (OutputPlace if or_url else OutputPath)(file_okay=False, path_type=Path)
+    metavar = "FOLDER|URL" if or_url else "FOLDER"
+    return click.option("-o", "--output", type=path, required=required, metavar=metavar, help=help)
 
 
 def seed_option(help: str, *, default: int = 0) -> Callable[[Any], Any]:

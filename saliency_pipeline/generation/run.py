@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.job import Job, write_shard, write_shards
 from saliency_pipeline.generation.plan import PLAN, ShardTask, shard_tasks
 from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, merge, valid_receipt
+from saliency_pipeline.generation.remote import RemoteOutput
 from saliency_pipeline.generation.resolve import resolve
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.memory import keep_large_blocks
@@ -100,7 +102,8 @@ def generate(
 
     Args:
         data: a data set in any layout, or a catalogue of images that are already read and selected.
-        output: folder of the shards, outside the image folder; created if missing.
+        output: folder of the shards, outside the image folder; created if missing. Or a URL on object storage, such as
+            s3://bucket/shards.
         config: settings of the frames and maps.
         layout: name of the data set's layout, or `auto`.
         reading: options for reading the data set.
@@ -111,7 +114,7 @@ def generate(
             images; stored as maps of the method `given`.
         jobs: worker processes; each gets its share of the cores.
         part: (I, N): write only every N-th shard from the I-th on, so that N runs, here or on other machines that
-            share the folder, do the work between them. The last to finish writes the manifest.
+            share the output, do the work between them. The last to finish writes the manifest.
         background: uint8 (M, S, S, 3), frames for methods that compare with other images; by default some of the data
             set, of its training images where there are splits.
         progress: receives notes and progress.
@@ -136,29 +139,25 @@ def generate(
     if config is not None and options:
         raise TypeError("give a configuration or its fields, not both")
     config, progress = config or GenerateConfig(**options), progress or Progress()
-    folder = Path(output).absolute()
+    remote = RemoteOutput.of(output, part)
+    folder = remote.scratch if remote else Path(output).absolute()
     if not 1 <= part[0] <= part[1]:
         raise OptionError(f"--shards {part[0]}/{part[1]}: use I/N with I from 1 to N")
     if jobs < 1:
         raise OptionError(f"--jobs {jobs}: use 1 or more")
     jobs = possible_jobs(jobs, progress.note)
-    catalogue = checked_catalogue(
-        data,
-        Path(output),
-        config,
-        layout=layout,
-        reading=reading,
-        selection=selection,
-        grouping=grouping,
-        boxes=boxes,
-        maps_from=maps_from,
-        progress=progress,
-    )
+    inputs: Any = {"layout": layout, "reading": reading, "selection": selection, "grouping": grouping}
+    inputs |= {"boxes": boxes, "maps_from": maps_from}
+    catalogue = checked_catalogue(data, folder if remote else Path(output), config, **inputs, progress=progress)
     keep_large_blocks()
     with ExitStack() as locks:
         _open_folder(folder, part, locks, progress.note)
-        job, explainer = resolve(folder, config, catalogue, jobs, progress.note, background)
-        return _write(job, explainer, catalogue, part, jobs, progress, start)
+        resolved = partial(resolve, folder, config, catalogue, jobs, progress.note, background)
+        job, explainer = remote.resolved(resolved) if remote else resolved()
+        report = _write(job, explainer, catalogue, part, jobs, progress, start)
+        if remote:
+            locks.callback(remote.clean)
+        return report
 
 
 def _write(
@@ -178,10 +177,12 @@ def _write(
         f"{job.config.model}, {with_names(layers)}, {placement.backend} {placement.precision} on {placement.device}"
     )
     own = tasks[part[0] - 1 :: part[1]]
-    done = _valid_receipts(folder, own, job.header.plan, progress)
+    remote = RemoteOutput(job.url, folder) if job.url else None
+    checked = remote.valid_receipts if remote else partial(_valid_receipts, folder)
+    done = checked(own, job.header.plan, progress)
     written, seconds = _run(job, explainer, [task for task in own if task.name not in done], jobs, progress)
     done |= {receipt.shard.name: receipt for receipt in written}
-    complete = _merged(folder, job.header, tasks, done)
+    complete = (remote.merged if remote else partial(_merged, folder))(job.header, tasks, done)
     fresh = sum(receipt.shard.images for receipt in written)
     images = sum(receipt.shard.images for receipt in done.values())
     single_color = sum(receipt.single_color for receipt in done.values())
@@ -189,7 +190,7 @@ def _write(
     for text in _notes(job, single_color, seen, images):
         progress.note(text)
     return Report(
-        str(folder),
+        job.url or str(folder),
         images,
         sum(len(receipt.rejects) for receipt in done.values()),
         single_color,

@@ -107,7 +107,7 @@ class Mirror:
 
     def store(self) -> Store:
         """The store of the folder, one per process."""
-        return _store(os.getpid(), self.url)
+        return kept_store(self.url)
 
     def _fetch_elsewhere(self, wanted: CachedObject) -> None:
         """Fetch a shard in a process of its own: clients of object storage hang in forked ones.
@@ -129,11 +129,12 @@ class Mirror:
 _stores: dict[tuple[int, str], Store] = {}
 
 
-def _store(process: int, url: str) -> Store:
-    """A store that is kept, since opening one takes a connection."""
-    if (process, url) not in _stores:
-        _stores[process, url] = open_store(url)
-    return _stores[process, url]
+def kept_store(url: str) -> Store:
+    """The store at a URL, one per process, since opening one takes a connection."""
+    key = os.getpid(), url
+    if key not in _stores:
+        _stores[key] = open_store(url)
+    return _stores[key]
 
 
 def local_folder(place: Path | str) -> Path:
