@@ -22,7 +22,9 @@ from saliency_pipeline.shards.file import ShardFile
 from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.schema import ShardHeader, all_finite
 from saliency_pipeline.shards.shard import Described, Pair, Shard
+from saliency_pipeline.storage.cache import CachedObject
 from saliency_pipeline.storage.mirror import Mirror, local_folder, origin_of
+from saliency_pipeline.storage.prefetch import Prefetch
 
 Positions = npt.NDArray[np.int64]
 
@@ -182,6 +184,20 @@ class ShardFolder(Described, Sequence[Pair]):
         index %= len(self)
         number = bisect_right(self._starts, index) - 1
         return number, index - self._starts[number]
+
+    def shard_numbers(self, positions: Positions) -> Positions:
+        """Number of the shard of each image, int64 (B,)."""
+        return np.searchsorted(self._starts, positions, side="right").astype(np.int64) - 1
+
+    def objects(self, numbers: Sequence[int]) -> list[CachedObject]:
+        """Those shards that are on object storage, by their numbers."""
+        return [shard.object for number in numbers if isinstance(shard := self.shards[number], CachedShard)]
+
+    def prefetch(self, steps: Sequence[Positions]) -> Prefetch | None:
+        """Fetch shards ahead for reading images step by step; None where they are on this host anyway."""
+        if self.mirror is None:
+            return None
+        return Prefetch(self.mirror, [self.objects(np.unique(self.shard_numbers(step)).tolist()) for step in steps])
 
     def group(self, positions: Positions) -> Iterator[tuple[Shard, Positions, Positions]]:
         """Positions by shard: each shard with their places in `positions` and their rows there, in rising order."""

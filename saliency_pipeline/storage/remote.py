@@ -50,7 +50,7 @@ class RemoteStore(Store):
 
     def read(self, name: str, limit: int) -> bytes:
         """See `Store`."""
-        data = self._call(name, lambda system, path: bytes(system.cat_file(path, start=0, end=limit + 1)), empty=b"")
+        data: bytes = self._call(name, lambda system, path: system.cat_file(path, start=0, end=limit + 1), empty=b"")
         if len(data) > limit:
             raise SalpipeError(f"{self.place(name)}: larger than {limit:,} bytes; delete it")
         return data
@@ -131,7 +131,8 @@ class RemoteStore(Store):
             return Head(int(entry["size"]), None)
 
         try:
-            return self._call(name, info)
+            described: Head = self._call(name, info)
+            return described
         except FileNotFoundError:
             return None
 

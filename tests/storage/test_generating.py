@@ -1,4 +1,4 @@
-"""`generate` to object storage: the same manifest as in a folder, whatever is killed, fails or runs at the same time."""
+"""`generate` to object storage: the manifest is that of a local run, whatever is killed, fails or runs beside it."""
 
 import hashlib
 import json
@@ -252,5 +252,5 @@ def test_what_a_killed_run_left_in_its_scratch_folder_is_sent(
 
 
 def test_a_missing_bucket_is_named(images: Path, url: str) -> None:
-    with pytest.raises(SalpipeError, match="s3://no-such-bucket/shards/plan.json: there is no such bucket"):
+    with pytest.raises(SalpipeError, match=r"s3://no-such-bucket/shards/plan.json: there is no such bucket"):
         run(images, "s3://no-such-bucket/shards")
