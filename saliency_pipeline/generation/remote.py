@@ -179,8 +179,8 @@ class RemoteOutput:
 
         names = list(names)
         with ThreadPoolExecutor(_REQUESTS, "receipts") as pool:
-            found = zip(names, pool.map(stored, names), strict=True)
-            return {name: receipt for name, receipt in found if receipt is not None}
+            receipts = zip(names, pool.map(stored, names), strict=True)
+            return {name: receipt for name, receipt in receipts if receipt is not None}
 
     def _receipt(self, name: str, plan: str) -> Receipt | None:
         """The stored receipt of a shard, if it is one of this plan."""

@@ -323,69 +323,6 @@ def shard_window(shuffle: str) -> int | None:
     return int(parts[1] or SHARDS_PER_BATCH)
 
 
-def reads_maps(self) -> bool:
-        """True if training reads maps."""
-        return reads_maps(self.arch, self.use)
-
-    @property
-    def maps_at_test(self) -> bool:
-        """True if the network needs maps of new images as well."""
-        return self.arch in MAP_ARCHS or (self.use is not None and find_use(self.use).at_test)
-
-    @property
-    def run_seed(self) -> int:
-        """Random seed of everything but the folds."""
-        from saliency_pipeline.training.data.order import run_seed  # with NumPy, which --help does without
-
-        return run_seed(self.seed, self.fold)
-
-    @classmethod
-    def restored(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """The configuration of a run from its stored options, by field or option name.
-
-        Raises:
-            KeyError, TypeError, SalpipeError: they are no configuration.
-        """
-        # runs of earlier versions did not search, and their folds must not change; every run stores `augment`
-        return from_table(cls, {"search_duplicates": False, **values, "augment": values["augment"]})
-
-    def write(self, folder: Path) -> None:
-        """Store it as `config.toml`, which `salpipe train --config` reads."""
-        write_atomically(folder / CONFIG, tomli_w.dumps({TABLE: to_table(self)}))
-
-    @classmethod
-    def read(cls, folder: Path) -> TrainConfig | None:
-        """The configuration of a run, or None if the folder has none.
-
-        Raises:
-            SalpipeError: it cannot be read.
-        """
-        path = folder / CONFIG
-        try:
-            return cls.restored(read_toml(path)[TABLE])
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SalpipeError) as error:
-            raise SalpipeError(f"{path}: damaged ({error!s:.200}); choose another output folder") from error
-
-
-def shard_window(shuffle: str) -> int | None:
-    """Number of shards that a batch is drawn from with `--shuffle blocks[=N]`; None for other orders.
-
-    Raises:
-        OptionError: it is no order.
-
-    >>> shard_window("blocks"), shard_window("blocks=2"), shard_window("full")
-    (4, 2, None)
-    """
-    if shuffle in ("auto", "full"):
-        return None
-    name, _, number = shuffle.partition("=")
-    if name != "blocks" or not re.fullmatch("[1-9][0-9]{0,5}", number or "1"):
-        raise OptionError(f"--shuffle {shuffle}: use auto, full, blocks or blocks=N, such as blocks=4")
-    return int(number or SHARDS_PER_BATCH)
-
-
 def reads_maps(arch: str, use: str | None) -> bool:
     """Return whether training with an architecture and a use reads maps, those of the images or of a control."""
     return arch in MAP_ARCHS or (use is not None and find_use(use).reads_maps)

@@ -102,9 +102,7 @@ def test_kills_at_any_moment(images: Path, local: dict[str, bytes], url: str, bu
     """Before the plan, between a shard and its receipt, before rejects and before the manifest."""
     for method, moment in (
         ("create", 1),  # the plan
-        ("put_file", 1),  # a shard
         ("create", 2),  # the first receipt, after its shard: the first call is for the plan
-        ("create", 3),  # the second one
         ("replace", 1),  # rejects, after all receipts
         ("replace", 2),  # the manifest
     ):

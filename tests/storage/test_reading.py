@@ -3,14 +3,17 @@
 import json
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from safetensors.torch import load_file
 
 from saliency_pipeline.cli.main import salpipe
 from saliency_pipeline.errors import IntegrityError, SalpipeError
+from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.verify import verify
@@ -206,8 +209,36 @@ TRAINING = TrainConfig(
 )
 
 
-def weights(folder: Path) -> bytes:
-    return (folder / "last.safetensors").read_bytes()
+class Notes(Progress):
+    """Keeps all notes."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    """The bytes of every tensor, without what a run records about itself."""
+    return {name: tensor.numpy().tobytes() for name, tensor in load_file(folder / "last.safetensors").items()}
+
+
+@pytest.mark.slow
+def test_blocks_fetch_each_shard_once_per_epoch(
+    local: Path, url: str, tmp_path: Path, shard_size: int, faulty: Proxy, monkeypatch, without_plots: None
+) -> None:
+    """With the order that the note offers, recorded with the run, and the same weights as from files."""
+    config = replace(TRAINING, shuffle="blocks=1", epochs=3)
+    monkeypatch.setenv(settings.SIZE, str(int(2.5 * shard_size)))
+    train(local, tmp_path / "local", config)
+    train(url, tmp_path / "remote", config)
+    assert weights(tmp_path / "local") == weights(tmp_path / "remote")
+    assert TrainConfig.read(tmp_path / "remote") == TrainConfig.read(tmp_path / "local")
+    assert json.loads((tmp_path / "remote" / "provenance.json").read_text())["shuffle"] == [0, 1]
+    # set-up, three epochs, and the validation images, which stay in memory
+    fetched = [faulty.count("GET", f"shard-{number:05d}.h5") for number in range(SHARDS)]
+    assert max(fetched) <= 2 + 3 + 1
 
 
 @pytest.mark.slow
@@ -219,14 +250,10 @@ def test_weights_from_object_storage_equal_those_from_files(
     train(url, tmp_path / "remote", TRAINING)
     monkeypatch.setenv(settings.SIZE, str(int(2.5 * shard_size)))
     monkeypatch.setenv(settings.FOLDER, str(tmp_path / "small"))
-    train(url, tmp_path / "small-cache", TRAINING)
-    from safetensors.torch import load_file
-
-    a, b, c = (load_file(tmp_path / name / "last.safetensors") for name in ("local", "remote", "small-cache"))
-    assert a.keys() == b.keys() == c.keys()
-    for name in a:
-        assert a[name].equal(b[name])
-        assert a[name].equal(c[name])
+    notes = Notes()
+    train(url, tmp_path / "small-cache", TRAINING, progress=notes)
+    assert weights(tmp_path / "local") == weights(tmp_path / "remote") == weights(tmp_path / "small-cache")
+    assert any("use --shuffle blocks=1, with which every epoch fetches each once" in text for text in notes.texts)
     record = json.loads((tmp_path / "remote" / "provenance.json").read_text())
     assert record["shards"]["path"] == url
 

@@ -74,10 +74,8 @@ def test_a_cache_that_is_too_small_is_noted(monkeypatch: pytest.MonkeyPatch) -> 
     limit = 350 << 20
     note = cache_note(pairs, rows, None)
     assert note is not None
-    assert note.startswith(
-        "an epoch reads 1000M of shards, and the cache holds 350M: shards are fetched again and again"
-    )
-    assert "raise --cache-size, or use --shuffle blocks=2" in note
+    assert note.startswith("an epoch reads 1000M of shards, and the cache holds 350M: shards are fetched again and")
+    assert "raise --cache-size, or use --shuffle blocks=2, with" in note
     assert cache_note(pairs, rows, (0, 4)) == note
     assert str(cache_note(pairs, rows, (0, 2))).endswith("350M: every epoch fetches each shard again")
     assert cache_note(SimpleNamespace(shard_numbers=lambda rows: rows, objects=lambda numbers: []), rows, None) is None
