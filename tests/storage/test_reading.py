@@ -229,16 +229,17 @@ def test_blocks_fetch_each_shard_once_per_epoch(
     local: Path, url: str, tmp_path: Path, shard_size: int, faulty: Proxy, monkeypatch, without_plots: None
 ) -> None:
     """With the order that the note offers, recorded with the run, and the same weights as from files."""
-    config = replace(TRAINING, shuffle="blocks=1", epochs=3)
+    config = replace(TRAINING, shuffle="blocks=1", epochs=3, batch_size=2)
     monkeypatch.setenv(settings.SIZE, str(int(2.5 * shard_size)))
     train(local, tmp_path / "local", config)
     train(url, tmp_path / "remote", config)
     assert weights(tmp_path / "local") == weights(tmp_path / "remote")
     assert TrainConfig.read(tmp_path / "remote") == TrainConfig.read(tmp_path / "local")
     assert json.loads((tmp_path / "remote" / "provenance.json").read_text())["shuffle"] == [0, 1]
-    # set-up, three epochs, and the validation images, which stay in memory
+    # set-up, three epochs, and of the start and the validation, which stays in memory, one batch with images of all
+    # shards: first the images are read, then the maps
     fetched = [faulty.count("GET", f"shard-{number:05d}.h5") for number in range(SHARDS)]
-    assert max(fetched) <= 2 + 3 + 1
+    assert max(fetched) <= 1 + 3 + 2 + 2
 
 
 @pytest.mark.slow

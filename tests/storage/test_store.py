@@ -139,7 +139,7 @@ def test_faults_that_pass_change_nothing(
     assert failed
 
 
-def test_a_lost_response_is_told_from_another_writer_by_the_hash(faulty: Proxy, bucket: str) -> None:
+def test_a_lost_response_and_another_writer_differ_by_the_hash(faulty: Proxy, bucket: str) -> None:
     """The object is created, the response is lost, and the repeated request finds the object."""
     faulty.fault = lambda request: "lose" if request.method == "PUT" and request.number == 0 else None
     store = open_store(f"s3://{bucket}/shards")
