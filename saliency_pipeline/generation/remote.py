@@ -165,6 +165,9 @@ class RemoteOutput:
 
     def _stored_receipts(self, names: Iterable[str], plan: str, *, deep: bool) -> dict[str, Receipt]:
         """Valid receipts of shards; `deep` compares the stored hashes as well."""
+        names = list(names)
+        if not names:
+            return {}
         sizes = self.store.list()
 
         def stored(name: str) -> Receipt | None:
@@ -177,7 +180,6 @@ class RemoteOutput:
             # where a store keeps no hashes, size and receipt must do
             return receipt if head is None or head.sha256 in (None, receipt.shard.sha256) else None
 
-        names = list(names)
         with ThreadPoolExecutor(_REQUESTS, "receipts") as pool:
             receipts = zip(names, pool.map(stored, names), strict=True)
             return {name: receipt for name, receipt in receipts if receipt is not None}

@@ -249,6 +249,20 @@ def test_what_a_killed_run_left_in_its_scratch_folder_is_sent(
     assert stored(s3, bucket) == local
 
 
+def test_the_number_of_requests_is_that_of_the_documentation(images: Path, url: str, faulty: Proxy) -> None:
+    run(images, url)
+    count = {
+        method: sum(r.method == method and "list-type" not in r.path for r in faulty.requests)
+        for method in ("PUT", "POST", "GET", "HEAD")
+    }
+    assert count == {"PUT": 2 * SHARDS + 3, "POST": 0, "GET": 1, "HEAD": 2}
+    assert sum("list-type" in r.path for r in faulty.requests) <= 2
+    faulty.requests.clear()
+    assert len(ShardFolder(url).keys()) == IMAGES
+    assert [r.method for r in faulty.requests].count("HEAD") == SHARDS
+    assert [r.method for r in faulty.requests].count("GET") == SHARDS + 2
+
+
 def test_a_missing_bucket_is_named(images: Path, url: str) -> None:
     with pytest.raises(SalpipeError, match=r"s3://no-such-bucket/shards/plan.json: there is no such bucket"):
         run(images, "s3://no-such-bucket/shards")
