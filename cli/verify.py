@@ -36,6 +36,7 @@ def command(shards: Path, deep: bool, as_json: bool, quiet: bool) -> None:
       salpipe verify shards --deep --json
     """  # noqa: D301 - click reads \b
     from saliency_pipeline.shards.verify import verify
+    from saliency_pipeline.storage.mirror import Mirror
     from saliency_pipeline.text import plural
 
     with progress_bar(0, "shard", "verifying", quiet=quiet) as bar:
@@ -45,6 +46,8 @@ def command(shards: Path, deep: bool, as_json: bool, quiet: bool) -> None:
             bar.update(done - bar.n)
 
         report = verify(shards, deep=deep, progress=advance)
+    mirror = Mirror.at(shards)
+    place = mirror.url if mirror else str(shards)
     if as_json:
         json_echo(
             {
@@ -60,10 +63,10 @@ def command(shards: Path, deep: bool, as_json: bool, quiet: bool) -> None:
             echo(str(problem))
         if not report.problems:
             how = "hashes and values" if report.deep else "structure"
-            echo(f"{shown(shards)}: {plural(report.images, 'image')} in {plural(report.shards, 'shard')}, {how} intact")
+            echo(f"{shown(place)}: {plural(report.images, 'image')} in {plural(report.shards, 'shard')}, {how} intact")
     if report.problems:
         more = f" and {len(report.damaged) - 5:,} more" if len(report.damaged) > 5 else ""
         raise IntegrityError(
-            f"{shards}: damaged: {', '.join(report.damaged[:5])}{more}; run the same 'salpipe generate' again to "
+            f"{place}: damaged: {', '.join(report.damaged[:5])}{more}; run the same 'salpipe generate' again to "
             "rewrite them"
         )
