@@ -36,7 +36,7 @@ DEMO_COMPARISON := --size 64 --epochs 4 --lr 0.01 --schedule cosine --optimizer 
 # One thread per process. The quick tests of a file, and those of some folders (see tests/conftest.py), run in one
 # process, since they share networks and trained runs.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations 25 --durations-min 1
-TESTED := $(VENV)/.with-openvino+onnx+tensorboard+dask+parquet+fetch+heic+test
+TESTED := $(VENV)/.with-openvino+onnx+tensorboard+dask+parquet+fetch+heic+cloud+test
 test: $(TESTED)  ## run all tests except the slow ones; TESTS='tests/cli -k config' runs a part
 	$(PYTEST) --dist loadfile -m "not slow" $(TESTS)
 

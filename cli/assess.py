@@ -9,7 +9,9 @@ import click
 
 from saliency_pipeline.assessment.config import AssessConfig
 from saliency_pipeline.cli.options import (
+    ShardsPath,
     beside,
+    cache_options,
     common_options,
     device_option,
     echo,
@@ -24,7 +26,7 @@ from saliency_pipeline.text import shown
 
 
 @click.command()
-@click.argument("shards", type=click.Path(exists=True, path_type=Path))
+@click.argument("shards", type=ShardsPath())
 @output_option("Output folder.  [default: SHARDS-assessment, beside SHARDS]", required=False)
 @setting_options(AssessConfig)
 @click.option(
@@ -33,6 +35,7 @@ from saliency_pipeline.text import shown
     help="Weights of the source model, if they were read from a file; or the source run, if it has moved.",
 )
 @device_option
+@cache_options
 @common_options
 def command(
     shards: Path, output: Path | None, weights: str | None, device: str, as_json: bool, quiet: bool, **options: Any

@@ -12,6 +12,8 @@ import click
 from click.core import ParameterSource
 
 from saliency_pipeline.cli.options import (
+    ShardsPath,
+    cache_options,
     config_option,
     echo,
     json_echo,
@@ -46,7 +48,7 @@ _NOT_SHARED = (
 @click.argument(
     "inputs",
     nargs=-1,
-    type=click.Path(exists=True, path_type=Path),
+    type=ShardsPath(),
     metavar="SHARDS... | RUN RUN... | COMPARISON...",
 )
 @output_option("Folder of the comparison; run the same command again to resume.")
@@ -105,6 +107,7 @@ _NOT_SHARED = (
 @setting_options(Execution)
 @click.option("--dry-run", is_flag=True, help="Write nothing: list the runs, and estimate their time.")
 @click.option("--report-only", is_flag=True, help="Rebuild the report of OUTPUT from its results.json.")
+@cache_options
 @config_option
 @json_option
 @quiet_option

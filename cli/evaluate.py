@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 
 from saliency_pipeline.cli.options import (
+    ShardsPath,
     batch_size_option,
+    cache_options,
     common_options,
     device_option,
     echo,
@@ -21,7 +23,7 @@ from saliency_pipeline.training.config import PARTS
 
 @click.command()
 @click.argument("run", type=click.Path(exists=True, path_type=Path))
-@click.argument("shards", type=click.Path(exists=True, path_type=Path))
+@click.argument("shards", type=ShardsPath())
 @click.option(
     "--split",
     type=click.Choice(PARTS),
@@ -36,6 +38,7 @@ from saliency_pipeline.training.config import PARTS
 )
 @batch_size_option
 @device_option
+@cache_options
 @common_options
 def command(
     run: Path, shards: Path, split: str, output: Path | None, batch_size: int, device: str, as_json: bool, quiet: bool

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from saliency_pipeline.cli.options import (
+    cache_options,
     common_options,
     echo,
     json_echo,
@@ -48,7 +50,10 @@ def share(text: str) -> tuple[float, bool]:
 
 @click.command()
 @click.argument("images", type=click.Path(exists=True, path_type=Path))
-@output_option("Folder of the shards; run the same command again to resume an interrupted run.")
+@output_option(
+    "Folder of the shards, or its URL on object storage; run the same command again to resume an interrupted run.",
+    or_url=True,
+)
 @selection_options
 @setting_options(Grouping)
 @click.option(
@@ -96,10 +101,11 @@ def share(text: str) -> tuple[float, bool]:
     is_flag=True,
     help="Print the number of images per split and class and the estimated cost, and explain nothing.",
 )
+@partial(cache_options, limited=False)
 @common_options
 def command(
     images: Path,
-    output: Path,
+    output: Path | str,
     jobs: int,
     part: tuple[int, int],
     max_rejects: tuple[float, bool],
@@ -129,6 +135,7 @@ def command(
       salpipe generate photos -o shards --boxes boxes.csv --maps-from masks
       salpipe generate photos -o shards --shards 3/16      (one task of a job array)
       salpipe generate photos -o shards --engine dask --address tcp://10.0.0.1:8786
+      salpipe generate photos -o s3://bucket/shards
     """  # noqa: D301 - click reads \b
     config, grouping = take_settings(GenerateConfig, options), take_settings(Grouping, options)
     workers = take_settings(Workers, options)

@@ -6,11 +6,18 @@ from pathlib import Path
 
 import click
 
-from saliency_pipeline.cli.options import echo, json_echo, json_option
+from saliency_pipeline.cli.options import (
+    ShardsPath,
+    cache_options,
+    echo,
+    json_echo,
+    json_option,
+)
 
 
 @click.command()
-@click.argument("shards", type=click.Path(exists=True, path_type=Path))
+@click.argument("shards", type=ShardsPath())
+@cache_options
 @json_option
 def command(shards: Path, as_json: bool) -> None:
     """Summarize SHARDS, a complete folder of shards or one shard file.

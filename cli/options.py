@@ -21,6 +21,7 @@ from saliency_pipeline.errors import OptionError
 from saliency_pipeline.evaluation import BATCH
 from saliency_pipeline.gallery import COUNT, MAX_COUNT
 from saliency_pipeline.settings import SEEDS, option_name, settings_of, types_of
+from saliency_pipeline.storage.store import is_url
 from saliency_pipeline.text import printable
 
 if TYPE_CHECKING:
@@ -73,6 +74,21 @@ class Separated(click.ParamType[tuple[Any, ...]]):
             self.fail(f"{value!r}: {error}", param, ctx)
 
 
+class ShardsPath(click.Path):
+    """An existing path, or the URL of a folder of shards on object storage, which becomes its folder in the cache."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Convert a value; the manifest of a URL is requested."""
+        if not is_url(value):
+            return super().convert(value, param, ctx)
+        from saliency_pipeline.storage.mirror import local_folder
+
+        return local_folder(value)
+
+
 class OutputPath(click.Path):
     """A path to write to; refuses the empty path, which is an unset shell variable rather than the current folder."""
 
@@ -80,7 +96,17 @@ class OutputPath(click.Path):
         """Convert a value; the empty path is an error."""
         if not os.fspath(value):
             self.fail("is empty; use . for the current folder", param, ctx)
+        if is_url(value):
+            self.fail(f"{value!r} is a URL; give a folder of this host", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class OutputPlace(OutputPath):
+    """A path to write to, or the URL of a folder on object storage, which is delivered as it is."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Convert a value."""
+        return value if is_url(value) else super().convert(value, param, ctx)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
@@ -129,10 +155,53 @@ device_option = click.option(
 """`--device`, delivered as `device`."""
 
 
-def output_option(help: str, *, required: bool = True) -> Callable[[Any], Any]:
-    """`-o/--output`, delivered as the Path `output`, or None if it is omitted and not required."""
-    path = OutputPath(file_okay=False, path_type=Path)
-    return click.option("-o", "--output", type=path, required=required, metavar="FOLDER", help=help)
+def cache_options(command: Callable[..., Any], *, limited: bool = True) -> Callable[..., Any]:
+    """`--cache` and `--cache-size`, which are not delivered: they are for all that opens shards in this process.
+
+    Without `limited` only the former: what is being written needs its space anyway.
+    """
+    folder = click.option(
+        "--cache",
+        type=OutputPath(file_okay=False),
+        callback=_set_cache,
+        is_eager=True,
+        expose_value=False,
+        metavar="FOLDER",
+        help="Where shards from object storage are kept on this host.  [default: shards in the user's cache folder]",
+    )
+    size = click.option(
+        "--cache-size",
+        callback=_set_cache,
+        is_eager=True,
+        expose_value=False,
+        metavar="SIZE",
+        help="Maximum size of that folder, such as 200G; the shards that were not used for longest are removed.  "
+        "[default: half of what the disk has for it]",
+    )
+    return folder(size(command)) if limited else folder(command)
+
+
+def _set_cache(_: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    """Set the environment variable of one of `cache_options`, which worker processes inherit."""
+    if value is None:
+        return
+    from saliency_pipeline.storage import settings
+
+    if parameter.opts[0] == "--cache":
+        os.environ[settings.FOLDER] = os.path.abspath(value)
+    else:
+        settings.parse_size(value)
+        os.environ[settings.SIZE] = value
+
+
+def output_option(help: str, *, required: bool = True, or_url: bool = False) -> Callable[[Any], Any]:
+    """`-o/--output`, delivered as the Path `output`, or None if it is omitted and not required.
+
+    With `or_url` the URL of a folder on object storage is delivered as a text.
+    """
+    path = (OutputPlace if or_url else OutputPath)(file_okay=False, path_type=Path)
+    metavar = "FOLDER|URL" if or_url else "FOLDER"
+    return click.option("-o", "--output", type=path, required=required, metavar=metavar, help=help)
 
 
 def seed_option(help: str, *, default: int = 0) -> Callable[[Any], Any]:
@@ -207,7 +276,14 @@ def take_settings(kind: type[C], options: dict[str, Any]) -> C:
 
 
 def beside(path: Path, suffix: str) -> Path:
-    """Default output folder, beside the input: `photos/cat-gallery` for `photos/cat.jpg` and `gallery`."""
+    """Default output folder, beside the input: `photos/cat-gallery` for `photos/cat.jpg` and `gallery`.
+
+    That of shards on object storage is in the current folder.
+    """
+    from saliency_pipeline.storage.mirror import Mirror
+
+    if Mirror.at(path):
+        return Path(f"{path.name}-{suffix}")
     # "." and ".." do not contain the folder's name
     named = path if path.name not in ("", "..") else path.resolve()
     return named.parent / f"{named.stem if path.is_file() else named.name}-{suffix}"

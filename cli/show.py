@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 from saliency_pipeline.cli.options import (
+    ShardsPath,
     beside,
+    cache_options,
     config_option,
     count_option,
     echo,
@@ -22,7 +24,7 @@ from saliency_pipeline.text import shown
 
 @click.command(name="show")
 @config_option
-@click.argument("folder", type=click.Path(exists=True, path_type=Path))
+@click.argument("folder", type=ShardsPath())
 @output_option("Output folder.  [default: FOLDER-gallery, beside FOLDER]", required=False)
 @count_option
 @click.option("--key", "keys", multiple=True, metavar="KEY", help="Show this image; may be repeated.")
@@ -34,6 +36,7 @@ from saliency_pipeline.text import shown
 )
 @click.option("--random", is_flag=True, help="Sample images at random instead of evenly over the classes.")
 @seed_option("Random seed (--random).")
+@cache_options
 @json_option
 def command(folder: Path, output: Path | None, as_json: bool, **options: Any) -> None:
     """Render a gallery of overlays: a self-contained page and a contact sheet.

@@ -10,6 +10,8 @@ import click
 
 from saliency_pipeline.cli.options import (
     Number,
+    ShardsPath,
+    cache_options,
     common_options,
     echo,
     json_echo,
@@ -24,7 +26,7 @@ from saliency_pipeline.training.config import TrainConfig
 
 
 @click.command()
-@click.argument("shards", type=click.Path(exists=True, path_type=Path))
+@click.argument("shards", type=ShardsPath())
 @output_option("Folder of the run; run the same command again to resume.")
 @setting_options(TrainConfig)
 @click.option(
@@ -37,6 +39,7 @@ from saliency_pipeline.training.config import TrainConfig
 )
 @click.option("--find-lr", is_flag=True, help="Do not train: plot loss against learning rate.")
 @click.option("--tensorboard", is_flag=True, help="Also log scalars for TensorBoard.")
+@cache_options
 @common_options
 def command(
     shards: Path,

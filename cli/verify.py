@@ -6,14 +6,23 @@ from pathlib import Path
 
 import click
 
-from saliency_pipeline.cli.options import echo, json_echo, json_option, progress_bar, quiet_option
+from saliency_pipeline.cli.options import (
+    ShardsPath,
+    cache_options,
+    echo,
+    json_echo,
+    json_option,
+    progress_bar,
+    quiet_option,
+)
 from saliency_pipeline.errors import IntegrityError
 from saliency_pipeline.text import shown
 
 
 @click.command()
-@click.argument("shards", type=click.Path(exists=True, path_type=Path))
+@click.argument("shards", type=ShardsPath())
 @click.option("--deep", is_flag=True, help="Also recompute every hash and check every value.")
+@cache_options
 @json_option
 @quiet_option
 def command(shards: Path, deep: bool, as_json: bool, quiet: bool) -> None:
@@ -27,6 +36,7 @@ def command(shards: Path, deep: bool, as_json: bool, quiet: bool) -> None:
       salpipe verify shards --deep --json
     """  # noqa: D301 - click reads \b
     from saliency_pipeline.shards.verify import verify
+    from saliency_pipeline.storage.mirror import Mirror
     from saliency_pipeline.text import plural
 
     with progress_bar(0, "shard", "verifying", quiet=quiet) as bar:
@@ -36,6 +46,8 @@ def command(shards: Path, deep: bool, as_json: bool, quiet: bool) -> None:
             bar.update(done - bar.n)
 
         report = verify(shards, deep=deep, progress=advance)
+    mirror = Mirror.at(shards)
+    place = mirror.url if mirror else str(shards)
     if as_json:
         json_echo(
             {
@@ -51,10 +63,10 @@ def command(shards: Path, deep: bool, as_json: bool, quiet: bool) -> None:
             echo(str(problem))
         if not report.problems:
             how = "hashes and values" if report.deep else "structure"
-            echo(f"{shown(shards)}: {plural(report.images, 'image')} in {plural(report.shards, 'shard')}, {how} intact")
+            echo(f"{shown(place)}: {plural(report.images, 'image')} in {plural(report.shards, 'shard')}, {how} intact")
     if report.problems:
         more = f" and {len(report.damaged) - 5:,} more" if len(report.damaged) > 5 else ""
         raise IntegrityError(
-            f"{shards}: damaged: {', '.join(report.damaged[:5])}{more}; run the same 'salpipe generate' again to "
+            f"{place}: damaged: {', '.join(report.damaged[:5])}{more}; run the same 'salpipe generate' again to "
             "rewrite them"
         )

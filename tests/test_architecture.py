@@ -31,6 +31,7 @@ LAYERS = (
     "progress",
     "execution",
     "speeds",
+    "storage",
     "images",
     "recognition",
     "datasets",

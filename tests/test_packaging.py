@@ -98,8 +98,8 @@ def imported(folder: Path) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("place", "extras"),
     [
-        ("package", ("openvino", "onnx", "tensorboard", "parquet", "fetch", "heic")),
-        ("tests", ("openvino", "onnx", "bench", "parquet", "fetch", "test")),
+        ("package", ("openvino", "onnx", "tensorboard", "parquet", "fetch", "heic", "cloud")),
+        ("tests", ("openvino", "onnx", "bench", "parquet", "fetch", "cloud", "test")),
         ("docs", ("docs", "demo")),
     ],
 )

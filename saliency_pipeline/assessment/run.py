@@ -147,7 +147,8 @@ def assess(
         plan["methods"] = [method.name for method in maps.methods]
         _check_plan(folder, plan, renew)
         values, resumed = _measure(folder, blocks, maps, network, progress)
-        described = {"shards": str(pairs.path), "facts": _facts(pairs, provenance, config), **plan}
+        place = pairs.mirror.url if pairs.mirror else str(pairs.path)
+        described = {"shards": place, "facts": _facts(pairs, provenance, config), **plan}
         measured = _measured(pairs, maps, metrics, sample, values, described, notes)
         results = summarize(measured)
         write_results(folder, results, measured)

@@ -113,7 +113,7 @@ def measure_costs(
     if maps is None and pairs is not None and pairs.methods:
         each = maps_seconds(pairs, config)
         maps = None if each is None else MapCosts(len(pairs), each * len(pairs))
-    return Costs(settings, maps, None if pairs is None else str(pairs.path.resolve()))
+    return Costs(settings, maps, None if pairs is None else pairs.origin)
 
 
 def pretraining_costs(tasks: Sequence[Task], folder: Path) -> Spent | None:

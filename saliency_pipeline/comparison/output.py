@@ -26,6 +26,8 @@ from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.saliency.render import overlay
 from saliency_pipeline.serialization import MismatchError, from_json, to_json
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.storage.mirror import recorded_folder
+from saliency_pipeline.storage.store import is_url
 from saliency_pipeline.training.config import TrainConfig
 
 RESULTS, COSTS = "results.json", "costs.json"
@@ -86,7 +88,8 @@ def rebuild(output: Path | str, shards: Path | str | None = None) -> Comparison:
         spent = from_json(Costs, costs)
     with damage_refused(folder / RESULTS):
         place = shards or spent.shards
-        pairs = ShardFolder(place) if place and Path(place).exists() else None
+        exists = not is_url(place) and bool(place) and Path(str(place)).exists()
+        pairs = ShardFolder(str(place)) if exists else shards_of(place) if is_url(place) else None
         config = replace(TrainConfig(), method=results.about.get("method"))
         page = write_report(folder, results, spent, pictures_of(pairs, config))
     runs = sum(len(arm.runs) for setting in results.settings for arm in setting.arms.values())
@@ -144,7 +147,9 @@ def known_map_costs(folder: Path) -> MapCosts | None:
 def shards_of(place: object) -> ShardFolder | None:
     """The shards of a comparison by their stored path; None where they no longer exist."""
     try:
-        return ShardFolder(place) if isinstance(place, str | Path) else None
+        if isinstance(place, str):
+            place = recorded_folder(place)
+        return ShardFolder(place) if isinstance(place, Path | str) else None
     except SalpipeError:
         return None
 

@@ -23,6 +23,7 @@ from saliency_pipeline.images.record import Split
 from saliency_pipeline.shards.methods import stored_method
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.statistics.speed import EARLY_EPOCHS
+from saliency_pipeline.storage.mirror import local_folder, origin_of
 from saliency_pipeline.training.config import SELF, TrainConfig
 from saliency_pipeline.training.validation import validated_epochs
 
@@ -156,11 +157,11 @@ def make_plan(
     primary = choose_primary(config.primary, arms, [setting_name(text) for text in config.per_class])
     _check_measured(primary, shared)
     return Plan(
-        str(pairs.path.resolve()),
+        pairs.origin,
         pairs.header.plan,
         arms,
         replace(shared, lr=config.lrs[0]) if config.lrs else shared,
-        config if config.pretrain is None else replace(config, pretrain=str(Path(config.pretrain).resolve())),
+        config if config.pretrain is None else replace(config, pretrain=origin_of(local_folder(config.pretrain))),
         threads,
         bool((splits == Split.TEST).any()),
         primary,

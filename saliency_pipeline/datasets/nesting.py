@@ -10,6 +10,7 @@ from pathlib import Path
 from saliency_pipeline.datasets.files.listing import PLOTS, Listing, listing
 from saliency_pipeline.datasets.folder import SPLIT_FOLDERS
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.storage.store import is_url
 from saliency_pipeline.text import shown
 
 OWN_FOLDERS = frozenset({"figures"})
@@ -33,7 +34,7 @@ def refuse_among_images(output: str | os.PathLike[str], *inputs: str | os.PathLi
         SalpipeError: the output is refused; the message names both folders.
     """
     folder = Path(output).resolve()
-    beside = [Path(each).resolve() for each in inputs]
+    beside = [Path(each).resolve() for each in inputs if not is_url(each)]
     if folder.is_dir() and _is_image_folder(folder, few=1):
         raise SalpipeError(f"{shown(folder)}: a folder of images; choose an output folder outside it")
     home = Path(os.path.expanduser("~")).resolve()

@@ -40,6 +40,7 @@ from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.statistics import metrics
 from saliency_pipeline.statistics.confusion import excerpt
 from saliency_pipeline.statistics.metrics import Metrics
+from saliency_pipeline.storage.mirror import recorded_folder
 from saliency_pipeline.tables import write_table
 from saliency_pipeline.training.config import ORACLE, SELF, TrainConfig
 from saliency_pipeline.training.data.groups import check_same_groups, find_groups
@@ -110,7 +111,7 @@ class _TrainingShards:
         if pairs.header.plan == self.plan:
             return pairs
         with suppress(SalpipeError):
-            own = ShardFolder(self.path)
+            own = ShardFolder(recorded_folder(self.path))
             return own if own.header.plan == self.plan else None
         return None
 
@@ -157,7 +158,7 @@ def evaluate(
     same = recorded.plan == pairs.header.plan
     name = f"evaluation-{split}" + ("" if same else f"-{pairs.path.resolve().name}")
     folder = Path(run) / name if output is None else Path(output)
-    refuse_among_images(folder, run, shards)
+    refuse_among_images(folder, run, pairs.path)
     refuse_shards(folder)
     config = recorded_config(trained)
     _check_classes(trained, pairs)

@@ -39,6 +39,7 @@ from saliency_pipeline.models.trained.trained import Trained, load_trained
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.methods.registry import GIVEN, find_methods
 from saliency_pipeline.shards.reader import ShardFolder
+from saliency_pipeline.storage.mirror import recorded_folder
 from saliency_pipeline.tables import write_table
 from saliency_pipeline.training.config import ORACLE, SELF
 from saliency_pipeline.training.leaks import reads_stored_maps
@@ -263,7 +264,7 @@ def _background(trained: Trained, config: GenerateConfig, progress: Progress) ->
         return None
     shards = trained.about["shards"]
     with suppress(SalpipeError):
-        background = background_of(ShardFolder(str(shards.get("path"))))
+        background = background_of(ShardFolder(recorded_folder(str(shards.get("path")))))
         if describe_background(background) == Provenance.from_json(shards["provenance"]).background:
             return background
     progress.note(

@@ -25,6 +25,7 @@ from saliency_pipeline.generation.background import Frames
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.plan import Choices, ShardTask
 from saliency_pipeline.generation.receipt import Receipt, Reject
+from saliency_pipeline.generation.remote import RemoteOutput
 from saliency_pipeline.images.decode import Decoded, decode_upright
 from saliency_pipeline.images.fit import is_single_color
 from saliency_pipeline.images.record import Box, ImageRecord
@@ -67,6 +68,7 @@ class Job:
         background: frames (M, S, S, 3) that methods compare with; None if no method does.
         gpus: the GPUs that worker processes divide among them; empty if they need not.
         locks: folder of the locks on these.
+        url: where finished shards are sent to; empty if they stay in the folder.
     """
 
     folder: str
@@ -78,6 +80,7 @@ class Job:
     background: Frames | None = None
     gpus: tuple[str, ...] = ()
     locks: str = ""
+    url: str = ""
 
     @property
     def placement(self) -> Placement:
@@ -161,7 +164,7 @@ class _OpenShard:
             self.seen += int(np.sum(explained.rows.seen))
 
     def publish(self) -> Receipt:
-        """Complete the file, move it to its name and write the receipt."""
+        """Complete the file, move it to its name, write the receipt, and send both where they are to go."""
         folder = Path(self.job.folder)
         with self.entered:
             images = self.writer.finish()
@@ -171,7 +174,7 @@ class _OpenShard:
         entry = ShardEntry(self.task.name, images, size, digest)
         receipt = Receipt(self.job.header.plan, entry, tuple(self.rejects), self.single_color, self.seen)
         receipt.write(folder)
-        return receipt
+        return RemoteOutput(self.job.url, folder).publish(receipt) if self.job.url else receipt
 
 
 def _pool(size: int, name: str) -> ThreadPoolExecutor:

@@ -14,6 +14,7 @@ from saliency_pipeline.generation.checks import checked_catalogue, refusal
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.estimate import estimate
 from saliency_pipeline.generation.plan import records_digest, shard_tasks
+from saliency_pipeline.generation.remote import RemoteOutput
 from saliency_pipeline.images.record import Catalogue, Split
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.subsets.selection import Grouping, Selection
@@ -142,9 +143,11 @@ def dry_run(
     config, progress = config or GenerateConfig(), progress or Progress()
     if config.device == ALL:
         config = replace(config, device="auto")
+    remote = RemoteOutput.of(output, (1, 1))
+    folder = remote.scratch if remote else Path(output)
     catalogue = checked_catalogue(
         data,
-        Path(output),
+        folder,
         config,
         layout=layout,
         reading=reading,
@@ -156,7 +159,7 @@ def dry_run(
         dry=True,
     )
     outlined = outline(catalogue, config.shard_size)
-    refused = refusal(catalogue, outlined.records, Path(output), config)
+    refused = refusal(catalogue, outlined.records, folder, config)
     if refused:
         progress.note(f"without --dry-run this would be refused: {refused}")
     cost = estimate(config, progress)

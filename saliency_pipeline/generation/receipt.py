@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from saliency_pipeline.documents import DocumentError, read_json, read_regular
+from saliency_pipeline.documents import DocumentError, parse_json, read_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import sha256_of, write_atomically
 from saliency_pipeline.shards.manifest import REJECTS, Manifest, ShardEntry
@@ -16,7 +16,7 @@ from saliency_pipeline.shards.schema import ShardHeader
 
 RECEIPTS = "receipts"
 # that of a shard of maximum size with every image rejected
-_MAX_BYTES = 2**28
+MAX_RECEIPT_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -47,24 +47,35 @@ class Receipt:
 
     def write(self, folder: Path) -> None:
         """Write the receipt into the folder of receipts in `folder`, atomically."""
-        text = json.dumps(asdict(self), sort_keys=True, indent=1) + "\n"
-        write_atomically(_path(folder, self.shard.name), text)
+        write_atomically(receipt_path(folder, self.shard.name), self.to_json())
+
+    def to_json(self) -> str:
+        """The contents of the receipt's file."""
+        return json.dumps(asdict(self), sort_keys=True, indent=1) + "\n"
 
 
 def read_receipt(folder: Path, name: str) -> Receipt | None:
     """The receipt of the shard `name`, or None if there is none that can be read."""
     try:
-        data = read_json(_path(folder, name), _MAX_BYTES)
-        receipt = Receipt(
+        receipt = parse_receipt(read_regular(receipt_path(folder, name), MAX_RECEIPT_BYTES))
+    except (OSError, ValueError):
+        return None
+    return receipt if receipt is not None and receipt.shard.name == name else None
+
+
+def parse_receipt(text: bytes) -> Receipt | None:
+    """The receipt in the contents of a file, or None if it is none."""
+    try:
+        data = parse_json(text)
+        return Receipt(
             str(data["plan"]),
             ShardEntry(**data["shard"]),
             tuple(Reject(str(reject["key"]), str(reject["reason"])) for reject in data["rejects"]),
             int(data.get("single_color", 0)),
             int(data.get("seen", 0)),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
-    return receipt if receipt.shard.name == name else None
 
 
 def valid_receipt(folder: Path, name: str, plan: str, *, deep: bool = True) -> Receipt | None:
@@ -98,7 +109,8 @@ def merge(folder: Path, header: ShardHeader, receipts: Sequence[Receipt]) -> Man
     return manifest
 
 
-def _path(folder: Path, name: str) -> Path:
+def receipt_path(folder: Path, name: str) -> Path:
+    """The file of the receipt of a shard."""
     return folder / RECEIPTS / Path(name).with_suffix(".json").name
 
 

@@ -26,6 +26,7 @@ from saliency_pipeline.generation.fan_out import in_processes, on_cluster, remov
 from saliency_pipeline.generation.job import Job, write_shards
 from saliency_pipeline.generation.plan import PLAN, ShardTask, shard_tasks
 from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, merge, valid_receipt
+from saliency_pipeline.generation.remote import RemoteOutput
 from saliency_pipeline.generation.resolve import compares, resolve
 from saliency_pipeline.generation.summary import summarize
 from saliency_pipeline.images.record import Catalogue
@@ -103,7 +104,8 @@ def generate(
 
     Args:
         data: a data set in any layout, or a catalogue of images that are already read and selected.
-        output: folder of the shards, outside the image folder; created if missing.
+        output: folder of the shards, outside the image folder; created if missing. Or a URL on object storage, such as
+            s3://bucket/shards.
         config: settings of the frames and maps.
         layout: name of the data set's layout, or `auto`.
         reading: options for reading the data set.
@@ -114,7 +116,7 @@ def generate(
             images; stored as maps of the method `given`.
         jobs: worker processes of this machine; each gets its share of the cores.
         part: (I, N): write only every N-th shard from the I-th on, so that N runs, here or on other machines that
-            share the folder, do the work between them. The last to finish writes the manifest.
+            share the output, do the work between them. The last to finish writes the manifest.
         workers: processes of this machine, or a cluster whose workers share images and output folder.
         background: uint8 (M, S, S, 3), frames for methods that compare with other images; by default some of the data
             set, of its training images where there are splits.
@@ -140,27 +142,23 @@ def generate(
     if config is not None and options:
         raise TypeError("give a configuration or its fields, not both")
     config, progress, workers = config or GenerateConfig(**options), progress or Progress(), workers or Workers()
-    folder = Path(output).absolute()
-    config, jobs, gpus = _checked(config, part, jobs, workers, background, progress.note)
-    catalogue = checked_catalogue(
-        data,
-        Path(output),
-        # only the workers of a cluster have its devices
-        config if workers.engine == "loky" else replace(config, device="auto"),
-        layout=layout,
-        reading=reading,
-        selection=selection,
-        grouping=grouping,
-        boxes=boxes,
-        maps_from=maps_from,
-        progress=progress,
-    )
+    remote = RemoteOutput.of(output, part)
+    folder = remote.scratch if remote else Path(output).absolute()
+    config, jobs, gpus = _checked(config, part, jobs, workers, background, remote, progress.note)
+    # only the workers of a cluster have its devices
+    checked = config if workers.engine == "loky" else replace(config, device="auto")
+    inputs: Any = {"layout": layout, "reading": reading, "selection": selection, "grouping": grouping}
+    inputs |= {"boxes": boxes, "maps_from": maps_from}
+    catalogue = checked_catalogue(data, folder if remote else Path(output), checked, **inputs, progress=progress)
     keep_large_blocks()
     with ExitStack() as locks:
         _open_folder(folder, part, locks, progress.note)
-        if workers.engine == "loky":
-            return _on_machine(folder, config, catalogue, part, jobs, gpus, background, progress, start)
-        return _on_cluster(folder, config, catalogue, part, jobs, workers, progress, start)
+        if workers.engine != "loky":
+            return _on_cluster(folder, config, catalogue, part, jobs, workers, progress, start)
+        report = _on_machine(remote, folder, config, catalogue, part, jobs, gpus, background, progress, start)
+        if remote:
+            locks.callback(remote.clean)
+        return report
 
 
 def _checked(
@@ -169,6 +167,7 @@ def _checked(
     jobs: int,
     workers: Workers,
     background: Frames | None,
+    remote: RemoteOutput | None,
     note: Callable[[str], None],
 ) -> tuple[GenerateConfig, int, tuple[str, ...]]:
     """The configuration of one device, the number of worker processes, and all GPUs if they are requested."""
@@ -179,6 +178,11 @@ def _checked(
         raise OptionError(f"--jobs {jobs}: use 1 or more")
     if not here and background is not None:
         raise TypeError("the workers of a cluster choose the background themselves")
+    if not here and remote:
+        raise OptionError(
+            f"--engine {workers.engine}: its workers share a folder, which {remote.url} is not; give a folder, or run "
+            "the command with --shards I/N on every machine"
+        )
     if config.device == ALL:
         if not here:
             raise OptionError(f"--device {ALL}: the GPUs of this machine; on a cluster start one worker per GPU")
@@ -188,6 +192,7 @@ def _checked(
 
 
 def _on_machine(
+    remote: RemoteOutput | None,
     folder: Path,
     config: GenerateConfig,
     catalogue: Catalogue,
@@ -200,7 +205,8 @@ def _on_machine(
 ) -> Report:
     """Resolve the job here, and write shards in this process or in worker processes."""
     data = summarize(catalogue, first=FRAMES, background=len(catalogue) if compares(config) else 0)
-    job, explainer = resolve(folder, config, data, max(1, usable_cores() // jobs), progress.note, background)
+    resolved = partial(resolve, folder, config, data, max(1, usable_cores() // jobs), progress.note, background)
+    job, explainer = remote.resolved(resolved) if remote else resolved()
     return _write(job, partial(_here, job, explainer, jobs, gpus), catalogue, part, progress, start)
 
 
@@ -249,10 +255,11 @@ def _write(
         f"{job.config.model}, {with_names(layers)}, {placement.backend} {placement.precision} on {placement.device}"
     )
     own = tasks[part[0] - 1 :: part[1]]
-    done = _valid_receipts(folder, own, job.header.plan, progress)
+    remote = RemoteOutput(job.url, folder) if job.url else None
+    done = (remote.valid_receipts if remote else partial(_valid_receipts, folder))(own, job.header.plan, progress)
     written, seconds = _run(ready, [task for task in own if task.name not in done], progress)
     done |= {receipt.shard.name: receipt for receipt in written}
-    complete = _merged(folder, job.header, tasks, done)
+    complete = (remote.merged if remote else partial(_merged, folder))(job.header, tasks, done)
     fresh = sum(receipt.shard.images for receipt in written)
     images = sum(receipt.shard.images for receipt in done.values())
     single_color = sum(receipt.single_color for receipt in done.values())
@@ -260,7 +267,7 @@ def _write(
     for text in _notes(job, single_color, seen, images):
         progress.note(text)
     return Report(
-        str(folder),
+        job.url or str(folder),
         images,
         sum(len(receipt.rejects) for receipt in done.values()),
         single_color,

@@ -36,8 +36,8 @@ class _Descriptor:
 
     number: int | None = None
 
-    def __init__(self, path: Path) -> None:
-        self.number = open_regular(path)
+    def __init__(self, path: Path, number: int | None) -> None:
+        self.number = open_regular(path) if number is None else number
 
     def __del__(self) -> None:
         if self.number is not None:
@@ -47,14 +47,19 @@ class _Descriptor:
 class ShardFile:
     """A shard's file, open as long as this object exists; any number of threads and forked processes may read.
 
+    Args:
+        path: the file.
+        identity: its identity.
+        number: its descriptor, if it is open already; it is closed with this object.
+
     Raises:
         IntegrityError: it cannot be opened, or is no longer that file.
     """
 
-    def __init__(self, path: Path, identity: Identity) -> None:
+    def __init__(self, path: Path, identity: Identity, number: int | None = None) -> None:
         self.path, self.identity = path, identity
         try:
-            self._descriptor = _Descriptor(path)
+            self._descriptor = _Descriptor(path, number)
         except OSError as error:
             raise self._unreadable(error) from error
         self._check()

@@ -17,10 +17,14 @@ import numpy.typing as npt
 
 from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.recognition import is_shards, no_shards
+from saliency_pipeline.shards.cached import CachedShard
 from saliency_pipeline.shards.file import ShardFile
 from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.schema import ShardHeader, all_finite
 from saliency_pipeline.shards.shard import Described, Pair, Shard
+from saliency_pipeline.storage.cache import CachedObject
+from saliency_pipeline.storage.mirror import Mirror, local_folder, origin_of
+from saliency_pipeline.storage.prefetch import Prefetch
 
 Positions = npt.NDArray[np.int64]
 
@@ -32,7 +36,12 @@ class ShardFolder(Described, Sequence[Pair]):
     """The images of a finished folder (or of a single shard file) as one sequence; shards are opened when needed.
 
     Args:
-        path: a folder that `salpipe generate` finished, or one shard.
+        path: a folder that `salpipe generate` finished, or one shard; or the URL of such a folder on object storage,
+            such as s3://bucket/shards, whose shards are read through the cache of this host.
+
+    Attributes:
+        path: the folder on this host, for a URL that in the cache.
+        mirror: of a folder on object storage, what is in the cache; otherwise None.
 
     Raises:
         SalpipeError: there is no such folder or it is not finished.
@@ -40,7 +49,8 @@ class ShardFolder(Described, Sequence[Pair]):
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+        self.path = local_folder(path)
+        self.mirror = Mirror.at(self.path)
         if not self.path.exists():
             raise SalpipeError(f"{self.path}: no such file or folder")
         if not is_shards(self.path):
@@ -49,7 +59,11 @@ class ShardFolder(Described, Sequence[Pair]):
         if self.path.is_dir():
             manifest = Manifest.read(self.path)
             self._header = manifest.header
-            self.shards = tuple(Shard(self.path / entry.name, opened) for entry in manifest.shards)
+            self.shards: tuple[Shard, ...]
+            if (mirror := self.mirror) is None:
+                self.shards = tuple(Shard(self.path / entry.name, opened) for entry in manifest.shards)
+            else:
+                self.shards = tuple(CachedShard(mirror, entry) for entry in manifest.shards)
             counts = [entry.images for entry in manifest.shards]
         else:
             self.shards = (Shard(self.path),)
@@ -60,6 +74,11 @@ class ShardFolder(Described, Sequence[Pair]):
 
     def __reduce__(self) -> tuple[type[ShardFolder], tuple[Path]]:
         return ShardFolder, (self.path,)
+
+    @property
+    def origin(self) -> str:
+        """What names the folder on any host: its URL, or its path without links."""
+        return origin_of(self.path)
 
     @property
     def header(self) -> ShardHeader:
@@ -165,6 +184,20 @@ class ShardFolder(Described, Sequence[Pair]):
         index %= len(self)
         number = bisect_right(self._starts, index) - 1
         return number, index - self._starts[number]
+
+    def shard_numbers(self, positions: Positions) -> Positions:
+        """Number of the shard of each image, int64 (B,)."""
+        return np.searchsorted(self._starts, positions, side="right").astype(np.int64) - 1
+
+    def objects(self, numbers: Sequence[int]) -> list[CachedObject]:
+        """Those shards that are on object storage, by their numbers."""
+        return [shard.object for number in numbers if isinstance(shard := self.shards[number], CachedShard)]
+
+    def prefetch(self, steps: Sequence[Positions]) -> Prefetch | None:
+        """Fetch shards ahead for reading images step by step; None where they are on this host anyway."""
+        if self.mirror is None:
+            return None
+        return Prefetch(self.mirror, [self.objects(np.unique(self.shard_numbers(step)).tolist()) for step in steps])
 
     def group(self, positions: Positions) -> Iterator[tuple[Shard, Positions, Positions]]:
         """Positions by shard: each shard with their places in `positions` and their rows there, in rising order."""

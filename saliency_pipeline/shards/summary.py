@@ -253,7 +253,7 @@ def inspect(path: Path | str) -> Summary:
     errors = {method: [np.empty(0, dtype=np.float32)] for method, shape in shapes.items() if shape.standard_error}
     for number in range(len(folder.shards)):
         shard = folder.shard(number)
-        size_on_disk += shard.path.stat().st_size
+        size_on_disk += shard.layout.identity[2]
         np.add.at(counts, (shard.labels + 1, shard.splits + 1), 1)
         boxed += int((shard.box_counts > 0).sum())
         duplicates += int((shard.groups >= 0).sum())
@@ -273,7 +273,7 @@ def inspect(path: Path | str) -> Summary:
     size = np.concatenate(sizes)
     by_split = counts.sum(axis=0)
     return Summary(
-        path=str(path),
+        path=folder.mirror.url if folder.mirror else str(path),
         images=len(folder),
         shards=len(folder.shards),
         bytes=size_on_disk,

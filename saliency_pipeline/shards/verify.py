@@ -20,6 +20,8 @@ from saliency_pipeline.shards.layout import read_layout
 from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, Manifest, ShardEntry, reject_lines
 from saliency_pipeline.shards.schema import ShardHeader
 from saliency_pipeline.shards.shard import Shard
+from saliency_pipeline.storage.cache import ShardCache
+from saliency_pipeline.storage.mirror import Mirror, local_folder
 
 _CHUNK_BYTES = 8 * 2**20
 _MOST = float(np.finfo(np.float32).max)
@@ -66,7 +68,8 @@ def verify(path: Path | str, *, deep: bool = False, progress: Callable[[int, int
     stored with images and maps are within range: labels, splits, sizes, boxes, scores, scales, targets.
 
     Args:
-        path: a folder of shards with its `manifest.json`, or one shard file.
+        path: a folder of shards with its `manifest.json`, or one shard file; or the URL of a folder on object storage,
+            whose shards are checked as they are there now if `deep`, otherwise as they are in the cache of this host.
         deep: also compute every SHA-256 and check all else: maps finite and in [-1, 1], stored JPEGs decodable, keys
             unique across shards.
         progress: called with (shards done, shards in all) after each shard.
@@ -77,9 +80,10 @@ def verify(path: Path | str, *, deep: bool = False, progress: Callable[[int, int
     Raises:
         SalpipeError: there is nothing to verify at `path`, or a newer salpipe wrote it.
     """
-    path = Path(path)
+    path = local_folder(path)
     if not path.exists():
         raise SalpipeError(f"{path}: no such file or folder")
+    mirror = Mirror.at(path)
     if not path.is_dir() and not is_shards(path):
         raise no_shards(path)
     problems: list[Problem] = []
@@ -102,7 +106,8 @@ def verify(path: Path | str, *, deep: bool = False, progress: Callable[[int, int
     keys: dict[bytes, str] | None = {} if deep else None
     images = 0
     for done, file in enumerate(files, start=1):
-        messages, rows = _check_shard(file, listed.get(file.name), manifest.header if manifest else None, keys)
+        check = _check_shard if mirror is None else _in_mirror(mirror, fresh=deep)
+        messages, rows = check(file, listed.get(file.name), manifest.header if manifest else None, keys)
         problems += [Problem(file.name, message) for message in messages]
         images += rows
         if progress is not None:
@@ -161,6 +166,24 @@ def _check_shard(
         except IntegrityError as error:
             problems.append(str(error).removeprefix(f"{path}: ").partition("; run ")[0])
     return problems, layout.rows
+
+
+def _in_mirror(mirror: Mirror, *, fresh: bool) -> Callable[..., tuple[list[str], int]]:
+    """`_check_shard` for shards on object storage; of what is in the cache, `fresh` fetches it again."""
+
+    def check(path: Path, entry: ShardEntry | None, *others: Any) -> tuple[list[str], int]:
+        if entry is None:
+            return _check_shard(path, entry, *others)
+        wanted = mirror.object(entry.name, entry.bytes, entry.sha256)
+        try:
+            if fresh:
+                ShardCache().discard(wanted)
+            with mirror.held(wanted):
+                return _check_shard(path, entry, *others)
+        except IntegrityError as error:
+            return [str(error)], 0
+
+    return check
 
 
 def _check_hash(path: Path, entry: ShardEntry) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,9 @@ AUGMENTATIONS = ("crop", "flip", "color")
 LABEL_MAPS, SOURCE_IMAGES, START_IMAGES = LEAKS = ("label-maps", "source-images", "start-images")
 """See `training.leaks`."""
 
+
+SHARDS_PER_BATCH = 4
+"""Shards that batches are drawn from at a time with `--shuffle blocks`."""
 
 PARTS = ("train", "validation", "test", "all")
 """Parts of a data set that can be evaluated; see `training.data.split`."""
@@ -167,6 +171,13 @@ class TrainConfig:
         choices=LEAKS,
     )
     epochs: int = setting(50, "Number of epochs; may be raised later to continue the run.", range=(1, 100_000))
+    shuffle: str = setting(
+        "auto",
+        "Order of the training images; full: any order of all images; blocks=N: batches from N shards at a time, by "
+        f"default {SHARDS_PER_BATCH}, for shards on object storage that exceed the cache; auto: full, or small blocks "
+        "if the frames exceed the memory.",
+        metavar="auto|full|blocks[=N]",
+    )
     batch_size: int = setting(16, "Training images per step, over all processes.", range=(1, 1 << 16))
     optimizer: str = setting("sgd", "Optimizer.", choices=("sgd", "adamw"))
     lr: float = setting(1e-4, "Peak learning rate.", range=(1e-12, 1e4))
@@ -216,6 +227,7 @@ class TrainConfig:
         if self.use is not None:
             self._resolve_use(self.use)
         validated_epochs(self.validate, self.epochs)
+        shard_window(self.shuffle)
         if self.warmup >= self.epochs:
             raise OptionError(f"--warmup {self.warmup:g}: must be less than the {self.epochs} epochs of --epochs")
         if self.maps != OWN and not self.reads_maps:
@@ -292,6 +304,23 @@ class TrainConfig:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SalpipeError) as error:
             raise SalpipeError(f"{path}: damaged ({error!s:.200}); choose another output folder") from error
+
+
+def shard_window(shuffle: str) -> int | None:
+    """Number of shards that a batch is drawn from with `--shuffle blocks[=N]`; None for other orders.
+
+    Raises:
+        OptionError: it is no order.
+
+    >>> shard_window("blocks"), shard_window("blocks=2"), shard_window("full")
+    (4, 2, None)
+    """
+    if shuffle in ("auto", "full"):
+        return None
+    parts = re.fullmatch("blocks(?:=([1-9][0-9]{0,5}))?", shuffle)
+    if parts is None:
+        raise OptionError(f"--shuffle {shuffle}: use auto, full, blocks or blocks=N, such as blocks=4")
+    return int(parts[1] or SHARDS_PER_BATCH)
 
 
 def reads_maps(arch: str, use: str | None) -> bool:

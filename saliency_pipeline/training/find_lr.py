@@ -22,13 +22,15 @@ from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.curves import plot_lr_find
+from saliency_pipeline.training.data.batches import PairDataset
 from saliency_pipeline.training.data.groups import find_groups
-from saliency_pipeline.training.data.order import epoch_batches, epoch_order
+from saliency_pipeline.training.data.order import epoch_batches
 from saliency_pipeline.training.loss import Loss
 from saliency_pipeline.training.precision import autocast, choose_precision
 from saliency_pipeline.training.processes import training_processes
 from saliency_pipeline.training.runlog import write_json
 from saliency_pipeline.training.setup import check_names, class_weights, make_optimizer, set_up
+from saliency_pipeline.training.shuffle import choose_shuffle, training_order
 from saliency_pipeline.training.trainer import seed_step
 
 PICTURE, DATA = "lr-find.png", "lr-find.json"
@@ -83,7 +85,7 @@ def find_learning_rate(
     setup = set_up(config, pairs, device, find_groups(config, pairs, progress), progress=progress)
     config, train, network = setup.config, setup.train, setup.network
     if config.precision == "auto":
-        first = next(_batches(len(train.dataset), config))
+        first = next(_batches(pairs, train.dataset, config))
         choice = choose_precision(network, setup.spec, setup.inputs(train.prepare(first, 0)))
         config = replace(config, precision=choice)
     criterion = Loss(config, network, class_weights(config, train, len(setup.spec.classes), device), setup.supervised)
@@ -94,7 +96,7 @@ def find_learning_rate(
     losses: list[float] = []
     average = 0.0
     progress.start(STEPS, "step", "trying learning rates")
-    batches = _batches(len(train.dataset), config)
+    batches = _batches(pairs, train.dataset, config)
     for step, batch in enumerate(train.run([next(batches) for _ in range(STEPS)], 0)):
         seed_step(config.run_seed, 0, step, 0)
         rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
@@ -139,7 +141,9 @@ def steepest(rates: Sequence[float], losses: Sequence[float]) -> float | None:
     return float(rates[SKIPPED + place]) if slopes[place] < 0 else None
 
 
-def _batches(images: int, config: TrainConfig) -> Iterator[npt.NDArray[np.integer]]:
+def _batches(pairs: ShardFolder, dataset: PairDataset, config: TrainConfig) -> Iterator[npt.NDArray[np.integer]]:
     """Batches of consecutive epochs."""
+    # of the small blocks of `auto` no run of a hundred steps is in need
+    shuffle = None if config.shuffle == "auto" else choose_shuffle(pairs, len(dataset), config)
     for epoch in count():
-        yield from epoch_batches(epoch_order(images, config.run_seed, epoch), config.batch_size)
+        yield from epoch_batches(training_order(dataset, config.run_seed, epoch, shuffle), config.batch_size)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from saliency_pipeline.datasets.nesting import refuse_among_images
@@ -24,7 +25,7 @@ from saliency_pipeline.subsets.group_by import anchored
 from saliency_pipeline.training.checkpoint import LAST, EpochMetrics, State
 from saliency_pipeline.training.config import CONFIG, SELF, TrainConfig, check_same
 from saliency_pipeline.training.data.groups import Groups, check_same_groups, divided, find_groups
-from saliency_pipeline.training.data.order import epoch_batches, epoch_order
+from saliency_pipeline.training.data.order import epoch_batches
 from saliency_pipeline.training.leaks import leak_records, training_images
 from saliency_pipeline.training.precision import choose_precision
 from saliency_pipeline.training.processes import ConnectedProcesses, connect
@@ -42,11 +43,11 @@ from saliency_pipeline.training.setup import (
     Setup,
     baseline_of,
     check_names,
-    choose_shuffle,
     chosen_method,
     set_up,
     unmarked_note,
 )
+from saliency_pipeline.training.shuffle import Shuffle, cache_note, choose_shuffle, training_order
 from saliency_pipeline.training.start import is_neutral, start_distance
 from saliency_pipeline.training.trainer import Trainer
 
@@ -122,7 +123,7 @@ def train(
     if config.method is not None:
         # by its full name, with which that of a run to be resumed is compared
         config = replace(config, method=chosen_method(config, pairs))
-    refuse_among_images(folder, shards)
+    refuse_among_images(folder, pairs.path)
     refuse_shards(folder)
     make_output(folder)
     with FolderLock(folder, note=progress.note) if processes.leading else nullcontext():
@@ -150,7 +151,7 @@ def _train(
     groups = processes.from_leading(lambda: find_groups(config, pairs, progress))
     setup = set_up(config, pairs, processes.device, groups, processes.world, progress)
     provenance = _provenance(pairs, setup, groups)
-    shuffle = choose_shuffle(pairs, len(setup.train.dataset)) if new else _same_start(folder, provenance)
+    shuffle = choose_shuffle(pairs, len(setup.train.dataset), config) if new else _same_start(folder, provenance)
     precision = processes.from_leading(lambda: _precision(setup, shuffle, progress))
     setup = replace(setup, config=replace(setup.config, precision=precision))
     config, spec, validation, leading = setup.config, setup.spec, setup.validation.dataset, processes.leading
@@ -161,6 +162,8 @@ def _train(
         else:
             _complete_record(folder, setup)
         _announce(pairs, setup, groups, progress)
+        if text := cache_note(pairs, np.concatenate([setup.train.dataset.rows, validation.rows]), shuffle):
+            progress.note(text)
     trainer = Trainer(setup, processes, folder, shuffle=shuffle, save_seconds=save_seconds, progress=progress)
     state, network = trainer.state, trainer.network
     _check_epochs(folder, config, state)
@@ -251,7 +254,7 @@ def _provenance(pairs: ShardFolder, setup: Setup, groups: Groups) -> dict[str, A
     source = setup.train.dataset.source
     return {
         **({} if source is None else {"maps": source.record}),
-        "shards": {"path": str(pairs.path.resolve()), "plan": pairs.header.plan, "provenance": pairs.provenance},
+        "shards": {"path": pairs.origin, "plan": pairs.header.plan, "provenance": pairs.provenance},
         "images": {
             "train": len(setup.train.dataset),
             "validation": len(setup.validation.dataset),
@@ -267,7 +270,7 @@ def _provenance(pairs: ShardFolder, setup: Setup, groups: Groups) -> dict[str, A
     }
 
 
-def _same_start(folder: Path, provenance: dict[str, Any]) -> tuple[int, int] | None:
+def _same_start(folder: Path, provenance: dict[str, Any]) -> Shuffle:
     """Compare the start of a resumed run with that recorded; return how it shuffles.
 
     Raises:
@@ -301,12 +304,12 @@ def _complete_record(folder: Path, setup: Setup) -> None:
         write_json(folder / PROVENANCE, stored)
 
 
-def _precision(setup: Setup, shuffle: tuple[int, int] | None, progress: Progress) -> str:
+def _precision(setup: Setup, shuffle: Shuffle, progress: Progress) -> str:
     """The precision of a run, measured for `--precision auto`."""
     config, train = setup.config, setup.train
     if config.precision != "auto":
         return config.precision
-    order = epoch_order(len(train.dataset), config.run_seed, 0, *(shuffle or ()))
+    order = training_order(train.dataset, config.run_seed, 0, shuffle)
     first = epoch_batches(order, config.batch_size)[0]
     progress.note("choosing the precision on the first batch")
     return choose_precision(setup.network, setup.spec, setup.inputs(train.prepare(first, 0)))
@@ -316,7 +319,7 @@ def _record_start(
     folder: Path,
     provenance: dict[str, Any],
     setup: Setup,
-    shuffle: tuple[int, int] | None,
+    shuffle: Shuffle,
     processes: ConnectedProcesses,
     progress: Progress,
 ) -> None:

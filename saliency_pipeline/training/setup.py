@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from saliency_pipeline.devices import computes_bf16
 from saliency_pipeline.errors import OptionError, SalpipeError
-from saliency_pipeline.memory import usable_memory
 from saliency_pipeline.models.preprocessing import preprocessing_of
 from saliency_pipeline.models.probe import probe_frames
 from saliency_pipeline.models.source.build import compare_file, require_pretrained
@@ -36,9 +35,6 @@ from saliency_pipeline.training.data.sources import MapSource, OracleMaps
 from saliency_pipeline.training.data.split import Split, Together, choose_split
 from saliency_pipeline.training.leaks import Leak, refuse_leaks, start_of
 from saliency_pipeline.training.loss import supervised_layer
-
-BLOCK = 64
-"""Rows that are read consecutively where the frames do not fit into memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,19 +281,6 @@ def split_of(config: TrainConfig, pairs: ShardFolder, groups: Groups | None = No
         inner=config.inner_split,
         seed=config.seed,
     )
-
-
-def choose_shuffle(pairs: ShardFolder, images: int) -> tuple[int, int] | None:
-    """Rows per block and blocks per window for `epoch_order`; None where half the memory holds all frames.
-
-    Blocks are much smaller than classes, and a window fills a quarter of the memory: disks read a block sequentially,
-    and a batch mixes thousands of blocks.
-    """
-    memory = usable_memory()
-    frame = pairs.header.size**2 * 3 * (1 if pairs.header.encoding == "raw" else 0.15)
-    if images * frame <= memory / 2:
-        return None
-    return BLOCK, max(8, int(memory / 4 / (BLOCK * frame)))
 
 
 def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:

@@ -21,12 +21,13 @@ from saliency_pipeline.training.batchnorm import synchronize
 from saliency_pipeline.training.checkpoint import VALIDATED, EpochMetrics, load_last, save_last
 from saliency_pipeline.training.data.batches import Batch
 from saliency_pipeline.training.data.kept import KeptBatches
-from saliency_pipeline.training.data.order import epoch_batches, epoch_order, rank_slice
+from saliency_pipeline.training.data.order import epoch_batches, rank_slice
 from saliency_pipeline.training.loss import Loss
 from saliency_pipeline.training.precision import autocast
 from saliency_pipeline.training.processes import ConnectedProcesses
 from saliency_pipeline.training.schedule import learning_rate
 from saliency_pipeline.training.setup import Setup, class_weights, make_optimizer
+from saliency_pipeline.training.shuffle import Shuffle, training_order
 from saliency_pipeline.training.validation import validated_epochs
 
 Logits = npt.NDArray[np.float32]
@@ -38,7 +39,7 @@ CPU_BATCH, GPU_BATCH = 16, 64
 class Trainer:
     """Trains the network of a set-up and keeps its checkpoint.
 
-    `shuffle` has rows per block and blocks per window; None where all rows fit into memory.
+    `shuffle` is how the training images are shuffled; see `shuffle.choose_shuffle`.
 
     Attributes:
         network: the network, whose tensors are the checkpoint's.
@@ -51,7 +52,7 @@ class Trainer:
         processes: ConnectedProcesses,
         folder: Path,
         *,
-        shuffle: tuple[int, int] | None,
+        shuffle: Shuffle,
         save_seconds: float,
         progress: Progress,
     ) -> None:
@@ -82,7 +83,7 @@ class Trainer:
     def train_epoch(self) -> None:
         """Take the remaining steps of the current epoch, with a checkpoint every `save_seconds`."""
         config, state, rank = self.config, self.state, self.processes.rank
-        order = epoch_order(len(self.train.dataset), config.run_seed, state.epoch, *(self.shuffle or ()))
+        order = training_order(self.train.dataset, config.run_seed, state.epoch, self.shuffle)
         batches = epoch_batches(order, config.batch_size)
         training_mode(self.network, self.frozen)
         self.progress.start(len(batches), "step", f"epoch {state.epoch + 1}/{config.epochs}")

@@ -185,6 +185,13 @@ class PairDataset(Dataset[Item]):
         images = self.folder.images_at(positions, 1 if get_worker_info() else usable_cores())
         return PairRows(positions, images, self._maps(indices), self.labels[indices])
 
+    def read_at(self, indices: Indices) -> npt.NDArray[np.int64]:
+        """Positions in the folder of all that is read for some indices: images, and maps of other images."""
+        own: npt.NDArray[np.int64] = self.rows[np.asarray(indices, dtype=np.int64)]
+        if self.method is None or self.maps not in (MISMATCHED, SAME_CLASS):
+            return own
+        return np.concatenate([own, self.map_rows[np.asarray(indices, dtype=np.int64)]])
+
     def _maps(self, indices: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32] | None:
         """The maps at some indices, or the maps of the control: float32 (B, h, w); None without maps."""
         if self.source is not None:
@@ -261,18 +268,23 @@ class Prefetcher:
             IntegrityError: a shard is damaged.
         """
         waiting: deque[Future[Batch]] = deque()
+        prefetch = self.dataset.folder.prefetch([self.dataset.read_at(batch) for batch in batches])
         pool = _pool(min(self.ahead, max(1, usable_cores() // 2)))
         try:
             for number in range(len(batches) + self.ahead):
                 if number < len(batches):
                     waiting.append(pool.submit(self.prepare, batches[number], epoch))
                 if number >= self.ahead:
+                    if prefetch is not None:
+                        prefetch.reached(number - self.ahead)
                     start = time.perf_counter()
                     batch = waiting.popleft().result()
                     self.waited += time.perf_counter() - start
                     yield batch
         finally:
             pool.shutdown(cancel_futures=True)
+            if prefetch is not None:
+                prefetch.close()
 
     def prepare(self, indices: Indices, epoch: int) -> Batch:
         """One batch, prepared in the calling thread."""

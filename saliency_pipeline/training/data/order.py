@@ -67,6 +67,36 @@ def epoch_order(count: int, seed: int, epoch: int, block: int | None = None, win
     return rows[np.lexsort((bits.random_raw(count), windows))].astype(np.int64)
 
 
+def shard_order(shards: npt.NDArray[np.integer[Any]], seed: int, epoch: int, window: int) -> Indices:
+    """Order of an epoch in which few shards are read at a time: shards are permuted, and rows within windows of shards.
+
+    It depends on the arguments alone, as `epoch_order` does; a batch mixes the rows of at most `window` shards, or of
+    two windows where one ends in it.
+
+    Args:
+        shards: (N,) the shard of each row.
+        seed: at least 0.
+        epoch: at least 0.
+        window: shards per window, at least 1.
+
+    Returns:
+        int64 (N,), a permutation of `range(N)`.
+
+    Raises:
+        SalpipeError: a negative seed or epoch, or an empty window.
+
+    >>> shard_order(np.array([0, 0, 1, 1, 2, 2]), seed=0, epoch=0, window=1).tolist()
+    [0, 1, 2, 3, 5, 4]
+    """
+    if seed < 0 or epoch < 0 or window < 1:
+        raise SalpipeError(f"seed {seed}, epoch {epoch} and window {window}: at least 0, 0 and 1")
+    bits = np.random.Philox(np.random.SeedSequence([seed, epoch]))
+    numbers, shard_of = np.unique(shards, return_inverse=True)
+    place = np.empty(len(numbers), np.int64)
+    place[_sorted_by(bits.random_raw(len(numbers)))] = np.arange(len(numbers))
+    return np.lexsort((bits.random_raw(len(shards)), place[shard_of] // window)).astype(np.int64)
+
+
 def epoch_batches(order: npt.NDArray[np.integer[Any]], batch_size: int) -> list[npt.NDArray[np.integer[Any]]]:
     """Split an order into the fewest batches of at most `batch_size` rows, all of nearly the same size.
 

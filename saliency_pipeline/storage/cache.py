@@ -1,0 +1,279 @@
+"""The cache of shards on this host: each object is fetched once, verified, and kept while there is room for it.
+
+    CACHE/<SHA-256 of the manifest>/<name>/   manifest.json, rejects.jsonl, origin.json, shard-00000.h5, ...
+                                     locks/   for each shard its lock, in which is recorded which file was fetched
+
+All processes of the host share it. A process that reads a shard holds a shared lock (`flock`) on its file, and a file
+is removed only with an exclusive one, so that nothing goes that is being read. A file without its record was not
+fetched and is never removed. What is being fetched has its full size from the start and counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from saliency_pipeline.documents import open_regular, parse_json
+from saliency_pipeline.errors import IntegrityError, OptionError, SalpipeError
+from saliency_pipeline.files import disk_errors_explained, sha256_of
+from saliency_pipeline.locks import is_at, try_lock, unlock
+from saliency_pipeline.storage.settings import CacheSettings
+from saliency_pipeline.storage.store import Store
+from saliency_pipeline.temporaries import exclusive, remove_stale_temporaries, temporary_name
+
+LOCKS = "locks"
+_POLL = 0.05
+
+
+@dataclass(frozen=True)
+class CachedObject:
+    """An object of the cache.
+
+    Attributes:
+        folder: its folder in the cache.
+        name: its name, there and in the store.
+        bytes: its size.
+        sha256: its SHA-256 in hexadecimal.
+    """
+
+    folder: Path
+    name: str
+    bytes: int
+    sha256: str
+
+    @property
+    def path(self) -> Path:
+        """The file, which may not be there."""
+        return self.folder / self.name
+
+    @property
+    def lock(self) -> Path:
+        """The file of its lock and record."""
+        return self.folder / LOCKS / self.name
+
+
+class ShardCache:
+    """The cache of the current settings."""
+
+    def __init__(self, settings: CacheSettings | None = None) -> None:
+        self.settings = settings or CacheSettings.current()
+
+    def open(self, wanted: CachedObject, store: Callable[[], Store]) -> int:
+        """Open an object for reading, and fetch it if it is not there.
+
+        Args:
+            wanted: the object.
+            store: opens the store that has it.
+
+        Returns:
+            A descriptor with a shared lock: the file stays until it is closed.
+
+        Raises:
+            IntegrityError: its bytes are not those that are wanted, twice in succession.
+            SalpipeError: it cannot be fetched or stored, or is larger than the cache.
+        """
+        if (file := self._present(wanted)) is not None:
+            return file
+        with self._locked(wanted.lock):
+            # another process may have fetched it meanwhile
+            if (file := self._present(wanted)) is not None:
+                return file
+            return self._fetch(wanted, store())
+
+    def has(self, wanted: CachedObject) -> bool:
+        """Return whether an object is there."""
+        return _is_fetched(wanted)
+
+    def limit(self) -> int:
+        """Most bytes of the cache at present."""
+        self.settings.folder.mkdir(parents=True, exist_ok=True)
+        return self.settings.limit_beside(sum(size for _, size, _ in self._held()))
+
+    def discard(self, wanted: CachedObject) -> None:
+        """Remove an object that was fetched and is not being read."""
+        with suppress(OSError):
+            if _is_fetched(wanted):
+                _remove_unused(wanted.path)
+
+    def _present(self, wanted: CachedObject) -> int | None:
+        """A locked descriptor of an object that is there; None if it is not.
+
+        Raises:
+            IntegrityError: a file in its place was not fetched and is not that object.
+        """
+        try:
+            file = os.open(wanted.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        try:
+            try_lock(file, shared=True, wait=True)
+            if not is_at(file, wanted.path):
+                os.close(file)
+                return None
+            if not _is_fetched(wanted) and sha256_of(wanted.path) != wanted.sha256:
+                raise IntegrityError(
+                    f"{wanted.path}: was changed in the cache; remove it and run the same command again"
+                )
+            # the least recently used are removed first; the time of change is part of the record and stays
+            os.utime(file, ns=(time.time_ns(), os.fstat(file).st_mtime_ns))
+        except BaseException:
+            with suppress(OSError):
+                os.close(file)
+            raise
+        return file
+
+    def _fetch(self, wanted: CachedObject, store: Store) -> int:
+        """Fetch an object into its place, a second time if its bytes are wrong; returns a locked descriptor."""
+        reason = ""
+        for _ in range(2):
+            with disk_errors_explained(wanted.path):
+                temporary, file = self._reserve(wanted)
+                try:
+                    if not (reason := self._download(wanted, store, file)):
+                        _record(wanted, file)
+                        os.replace(temporary, wanted.path)
+                        # no process may wait for the exclusive lock, under which the file was written
+                        try_lock(file, shared=True)
+                        return file
+                except BaseException:
+                    os.close(file)
+                    raise
+                finally:
+                    temporary.unlink(missing_ok=True)
+                os.close(file)
+        raise IntegrityError(
+            f"{store.place(wanted.name)}: {reason}, twice in succession; delete it and run 'salpipe generate' again to "
+            "write it anew"
+        )
+
+    def _download(self, wanted: CachedObject, store: Store, file: int) -> str:
+        """Write an object into an open file; returns what is wrong with it, or an empty text."""
+        try:
+            head = store.head(wanted.name)
+            if head is not None and head.size != wanted.bytes:
+                return f"{head.size:,} bytes instead of the {wanted.bytes:,} in the manifest"
+            digest = store.fetch(wanted.name, file, wanted.bytes)
+        except FileNotFoundError as error:
+            raise IntegrityError(
+                f"{store.place(wanted.name)}: there is no such object; run 'salpipe generate' again to write it anew"
+            ) from error
+        return "" if digest == wanted.sha256 else f"its SHA-256 is {digest[:12]}…, not the one in the manifest"
+
+    def _reserve(self, wanted: CachedObject) -> tuple[Path, int]:
+        """Make room for an object, and create a file of its size under a temporary name."""
+        while True:
+            with self._locked(self.settings.folder / ".lock"):
+                held = sorted(self._held())
+                total = sum(size for _, size, _ in held)
+                limit = self.settings.limit_beside(total)
+                if wanted.bytes > limit:
+                    raise OptionError(
+                        f"--cache-size {shown_size(limit)}: smaller than {wanted.name} ({shown_size(wanted.bytes)}); "
+                        "use several times that, or another --cache folder with more space"
+                    )
+                for _, size, path in held:
+                    if total + wanted.bytes <= limit:
+                        break
+                    if _remove_unused(path):
+                        total -= size
+                if total + wanted.bytes <= limit:
+                    temporary = temporary_name(wanted.path)
+                    file = exclusive(temporary)
+                    os.ftruncate(file, wanted.bytes)
+                    return temporary, file
+            # others read or fetch all that is there; they will be done
+            time.sleep(_POLL)
+
+    def _held(self) -> Iterator[tuple[float, int, Path]]:
+        """Time of the last use, size and path of every file that was fetched or is being fetched."""
+        for lock in self.settings.folder.glob(f"*/*/{LOCKS}/*"):
+            path = lock.parent.parent / lock.name
+            with suppress(OSError):
+                if is_recorded(lock, path):
+                    status = path.stat()
+                    yield status.st_atime, status.st_size, path
+        for folder in self.settings.folder.glob(f"*/*/{LOCKS}"):
+            with suppress(OSError):
+                remove_stale_temporaries(folder.parent)
+                for path in folder.parent.glob("tmp.*"):
+                    with suppress(OSError):
+                        yield float("inf"), path.stat().st_size, path
+
+    @contextmanager
+    def _locked(self, path: Path) -> Iterator[None]:
+        """Hold a lock file while a block runs.
+
+        Raises:
+            SalpipeError: the folder cannot be written, or its file system has no locks.
+        """
+        with disk_errors_explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            if not try_lock(file, wait=True):
+                raise SalpipeError(
+                    f"{self.settings.folder}: this file system has no locks; give a folder of a local disk with --cache"
+                )
+            yield
+        finally:
+            unlock(file)
+
+
+def shown_size(count: float) -> str:
+    """A size in words.
+
+    >>> shown_size(1536), shown_size(200 * 2**30)
+    ('1.5K', '200G')
+    """
+    for unit in ("", "K", "M", "G"):
+        if count < 1024:
+            return f"{count:.1f}".removesuffix(".0") + unit
+        count /= 1024
+    return f"{count:.1f}".removesuffix(".0") + "T"
+
+
+def is_recorded(lock: Path, path: Path) -> bool:
+    """Return whether a file is the one whose download a lock file records."""
+    try:
+        with open(lock, "rb", opener=open_regular) as file:
+            record = parse_json(file.read(1000))
+        return bool(record == _identity(os.stat(path, follow_symlinks=False)))
+    except (OSError, ValueError):
+        return False
+
+
+def _is_fetched(wanted: CachedObject) -> bool:
+    return is_recorded(wanted.lock, wanted.path)
+
+
+def _record(wanted: CachedObject, file: int) -> None:
+    """Record which file was fetched; the lock is held."""
+    wanted.lock.write_text(json.dumps(_identity(os.fstat(file))))
+
+
+def _identity(status: os.stat_result) -> list[int]:
+    return [status.st_ino, status.st_size, status.st_mtime_ns]
+
+
+def _remove_unused(path: Path) -> bool:
+    """Remove a file unless a process reads or writes it; returns whether it is gone."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        if not try_lock(file):
+            return False
+        path.unlink(missing_ok=True)
+        return True
+    except (BlockingIOError, PermissionError):
+        return False
+    finally:
+        unlock(file)

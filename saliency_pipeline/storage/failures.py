@@ -1,0 +1,131 @@
+"""Failures of object storage: which ones pass, how long to wait for that, and one line for each of the others."""
+
+from __future__ import annotations
+
+import errno
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from saliency_pipeline.errors import SalpipeError
+
+T = TypeVar("T")
+
+ATTEMPTS = 8
+"""Attempts of a request that fails for reasons that pass: throttling, 5xx, lost connections, truncated bodies."""
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
+"""Seconds before the second attempt, doubled for each further one up to the second number."""
+
+_PASSING_CODES = {
+    *("SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "RequestTimeTooSkewed", "OperationAborted"),
+    *("ConditionalRequestConflict", "TooManyRequests", "Throttling", "ThrottlingException", "RequestLimitExceeded"),
+    *("429", "500", "502", "503", "504"),
+}
+# by name: the libraries that define them are optional, and each has its own
+_PASSING_CLASSES = {
+    *("ClientPayloadError", "ServerDisconnectedError", "ClientOSError", "ClientConnectorError", "ServerTimeoutError"),
+    *("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError"),
+    *(
+        "ResponseStreamingError",
+        "IncompleteReadError",
+        "HTTPClientError",
+        "ServiceRequestError",
+        "ServiceResponseError",
+    ),
+}
+_PASSING_NUMBERS = {errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO), errno.EAGAIN}
+_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "azure", "adlfs", "s3fs", "fsspec", "boto3")
+_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound"}
+
+
+class TruncatedError(OSError):
+    """A response ended before all bytes that were asked for had come."""
+
+
+def retried(place: str, call: Callable[[], T]) -> T:
+    """Call a function that makes requests; repeat it after failures that pass, with longer and longer pauses.
+
+    Args:
+        place: URL for messages.
+        call: the function, which may be called several times.
+
+    Raises:
+        FileExistsError, FileNotFoundError: as `call` does.
+        SalpipeError: any other failure of the storage, or one that did not pass.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return call()
+        except FileExistsError:
+            raise
+        except Exception as error:
+            if isinstance(error, FileNotFoundError) and code_of(error) != "NoSuchBucket":
+                raise
+            if attempt == ATTEMPTS or not passes(error):
+                if (explained := explain(place, error)) is None:
+                    raise
+                raise explained from error
+        # random, so that the workers of a cluster do not all come again at the same time
+        time.sleep(min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1)) * random.uniform(0.5, 1))
+    raise AssertionError
+
+
+def passes(error: BaseException) -> bool:
+    """Return whether a failure is one of those after which the same request may succeed."""
+    for each in _chain(error):
+        if isinstance(each, TruncatedError | TimeoutError | ConnectionError):
+            return True
+        if _code(each) in _PASSING_CODES or type(each).__name__ in _PASSING_CLASSES:
+            return True
+        if isinstance(each, OSError) and each.errno in _PASSING_NUMBERS:
+            return True
+    return False
+
+
+def code_of(error: BaseException) -> str:
+    """The storage's code of an error, such as `NoSuchBucket`; empty if there is none."""
+    return next((code for each in _chain(error) if (code := _code(each))), "")
+
+
+def explain(place: str, error: BaseException) -> SalpipeError | None:
+    """The failure in one line with its remedy; None for what is no failure of the storage."""
+    code, chain = code_of(error), list(_chain(error))
+    names = {type(each).__name__ for each in chain}
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    if names & _CREDENTIALS:
+        remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        return SalpipeError(f"{place}: no credentials ({reason}); {remedy}")
+    if code == "NoSuchBucket":
+        return SalpipeError(f"{place}: there is no such bucket; create it, or correct the URL")
+    if isinstance(error, FileNotFoundError):
+        return SalpipeError(f"{place}: there is no such object; check the URL")
+    if isinstance(error, PermissionError):
+        return SalpipeError(f"{place}: access denied ({code or reason}); check credentials and permissions")
+    if passes(error):
+        return SalpipeError(
+            f"{place}: does not answer ({code or reason}), {ATTEMPTS} attempts; run the same command again later"
+        )
+    if isinstance(error, OSError) or any(type(each).__module__.partition(".")[0] in _LIBRARIES for each in chain):
+        return SalpipeError(f"{place}: {code + ': ' if code else ''}{reason}; put that right and run the command again")
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and its causes."""
+    each: BaseException | None = error
+    for _ in range(10):
+        if each is None:
+            return
+        yield each
+        each = each.__cause__
+
+
+def _code(error: BaseException) -> str:
+    """The code in a response of S3, or the status of one of Google's or Azure's."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        return str(response.get("Error", {}).get("Code", ""))
+    status = getattr(error, "status", None) or getattr(error, "status_code", None) or getattr(error, "code", None)
+    return str(status) if isinstance(status, int | str) else ""
