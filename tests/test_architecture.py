@@ -43,6 +43,7 @@ LAYERS = (
     "figures",
     "explanation",
     "gallery",
+    "conversion",
     "statistics",
     "assessment",
     "training",
