@@ -79,10 +79,9 @@ def schema_of(description: Description) -> Any:
     pyarrow = import_pyarrow()
     columns = _columns(description)
     features = {name: feature for name, (feature, _) in columns.items()}
-    metadata = {
-        "huggingface": to_json_in_order({"info": {"features": features}}),
-        "salpipe": to_json(description.as_dict()),
-    }
+    # in the order of the columns, unlike `to_json`
+    own = json.dumps({"info": {"features": features}}, allow_nan=False)
+    metadata = {"huggingface": own, "salpipe": to_json(description.as_dict())}
     return pyarrow.schema([(name, kind) for name, (_, kind) in columns.items()], metadata=metadata)
 
 
