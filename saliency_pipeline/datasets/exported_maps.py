@@ -27,6 +27,7 @@ LEVELS = 2**16 - 1
 
 MAX_FACTS_BYTES = 2**24
 _MAX_GROUP_BYTES = 2**31
+_MOST = {"target": 2**31, "flag": 2**8, "scale": 4e38}
 
 Shapes = Mapping[str, tuple[int, int, int]]
 Place = tuple[str, int, int]
@@ -182,12 +183,12 @@ def raw_maps(maps: dict[str, npt.NDArray[np.float32]], facts: dict[str, Any], sh
 
 
 def _numbers(facts: dict[str, Any], method: str, part: str, count: int) -> list[Any]:
+    """The numbers of a method's maps: whole ones of 32 bits, or scales of any kind."""
+    kinds: tuple[type, ...] = (int, float) if part == "scale" else (int,)
     try:
         values = facts["saliency"][method][part]
-        whole = part != "scale"
-        if len(values) == count and all(type(value) in ((int,) if whole else (int, float)) for value in values):
-            if all(-(2**31) <= value < 2**31 for value in values) or not whole:
-                return list(values)
+        if len(values) == count and all(type(value) in kinds and abs(value) < _MOST[part] for value in values):
+            return list(values)
     except (LookupError, TypeError):
         pass
     raise BadImageError(f"the {part} of its map by {method} is missing or impossible")

@@ -74,8 +74,8 @@ def _with_own_maps(catalogue: Catalogue, top: str, note: Callable[[str], None]) 
     if catalogue.layout != "export" or not os.path.samefile(catalogue.root, top) or not shapes:
         reason = "an export without maps" if catalogue.layout == "export" and not shapes else "an export"
         raise SalpipeError(
-            f"{shown(top)}: {reason}; maps of an export are stored only with its own images: give it as IMAGES as well, "
-            "or for other images one of the folders in its folder maps"
+            f"{shown(top)}: {reason}; maps of an export are stored only with its own images: give it as IMAGES, "
+            "too, or for other images one of the folders in its folder maps"
         )
     note(f"{shown(top)}: maps of {plural(len(catalogue), 'image')} by {', '.join(shapes)}, stored with raw values")
     return replace(catalogue, records=[replace(record, map_path=record.path) for record in catalogue.records])

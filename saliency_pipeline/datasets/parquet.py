@@ -340,6 +340,12 @@ def _note_missing(files: list[str], notes: Notes) -> None:
 
 
 def open_table(path: str, **options: Any) -> Any:
+    """Open a parquet file with limits on memory; `options` are those of `ParquetFile`.
+
+    Raises:
+        SalpipeError: pyarrow is missing.
+        ValueError, OSError: the file is damaged.
+    """
     try:
         from pyarrow import parquet
     except ImportError:

@@ -79,8 +79,8 @@ def given_maps(
 ) -> RawMaps:
     """The maps from elsewhere of an image, by their names in shards.
 
-    Of a folder, a map (1, G, G) in [0, 1], zeros if it has none, see `read_frame_map`; of an export, its raw maps. Their
-    explained classes are kept if the source model is the one that made them, and otherwise -1.
+    Of a folder, a map (1, G, G) in [0, 1], zeros if it has none, see `read_frame_map`; of an export, its raw maps, with
+    the explained classes if the source model is the one that made them, and otherwise -1.
 
     Raises:
         BadImageError: a map cannot be used.

@@ -146,5 +146,5 @@ def read_lines(folder):
 
 
 def test_maps_with_negative_values_are_no_gray_png(shards, tmp_path):
-    with pytest.raises(SalpipeError, match="--maps-as png: maps of smoothgrad.* have negative values"):
+    with pytest.raises(SalpipeError, match=r"--maps-as png: maps of smoothgrad.* have negative values"):
         convert(shards.path, tmp_path / "folders", to="png", maps_as="png")
