@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -15,27 +13,18 @@ import numpy as np
 
 from saliency_pipeline.conversion.config import ConvertConfig
 from saliency_pipeline.conversion.description import Description
-from saliency_pipeline.conversion.output import RECEIPTS, FileEntry, Receipt, valid_receipt
+from saliency_pipeline.conversion.export_folder import export_folder, hash_of
+from saliency_pipeline.conversion.output import FileEntry, Receipt, valid_receipt
 from saliency_pipeline.conversion.parquet import import_pyarrow, write_tables
 from saliency_pipeline.conversion.png import Folders, map_folders, write_folders, write_manifest
-from saliency_pipeline.conversion.samples import Sample, read_samples
+from saliency_pipeline.conversion.samples import Sample, counted, read_samples
 from saliency_pipeline.conversion.selection import chosen_methods, chosen_positions
 from saliency_pipeline.conversion.webdataset import write_tars
-from saliency_pipeline.datasets.export_file import VERSION
 from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.documents import parse_json
-from saliency_pipeline.errors import PlanMismatchError, SalpipeError
-from saliency_pipeline.files import sha256_of, write_atomically
-from saliency_pipeline.folders import FolderLock, make_output, make_subfolder
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.recognition import refuse_shards
-from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.reader import Positions, ShardFolder
-from saliency_pipeline.shards.schema import to_json
-from saliency_pipeline.temporaries import remove_stale_temporaries
-from saliency_pipeline.text import shown
-
-_IDENTITY = ".identity"
 
 Write = Callable[[Path, int, Iterable[Sample], Description], tuple[FileEntry, ...]]
 
@@ -101,10 +90,8 @@ def convert(
     header = replace(data.header, maps={method: data.header.maps[method] for method in methods})
     folders = map_folders(header, config.maps_as) if config.to == "png" else {}
     description = Description(header, config, folders)
-    _refuse_other_files(folder)
-    make_output(folder)
-    with FolderLock(folder, note=progress.note):
-        _claim(folder, identity := _identity(data, description))
+    identity = hash_of(data, {"config": asdict(config), **description.as_dict()})
+    with export_folder(folder, identity, progress.note):
         return _write(folder, data, positions, description, identity, progress)
 
 
@@ -124,7 +111,7 @@ def _write(
             if receipt is None:
                 first = own[0] - data.locate(int(own[0]))[1]
                 samples = read_samples(data.shard(number), own - first, int(first), tuple(description.header.maps))
-                receipt = Receipt(identity, write(folder, number, _counted(samples, progress), description))
+                receipt = Receipt(identity, write(folder, number, counted(samples, progress), description))
                 receipt.write(folder, number)
                 written += 1
             else:
@@ -159,12 +146,6 @@ def _writer(description: Description, data: ShardFolder, positions: Positions) -
     return write_tars if description.config.to == "webdataset" else write_tables
 
 
-def _counted(samples: Iterator[Sample], progress: Progress) -> Iterator[Sample]:
-    for sample in samples:
-        yield sample
-        progress.advance(1)
-
-
 def _facts(folder: Path, lists: Iterable[FileEntry]) -> Iterator[dict[str, object]]:
     """The lines of the lists of samples."""
     for entry in lists:
@@ -173,48 +154,3 @@ def _facts(folder: Path, lists: Iterable[FileEntry]) -> Iterator[dict[str, objec
                 facts = parse_json(line)
                 assert isinstance(facts, dict)
                 yield facts
-
-
-def _identity(data: ShardFolder, description: Description) -> str:
-    """Hash of everything that decides the bytes of an export."""
-    if data.path.is_dir():
-        hashes = [entry.sha256 for entry in Manifest.read(data.path).shards]
-    else:
-        hashes = [sha256_of(data.path)]
-    decisive = {"version": VERSION, "config": asdict(description.config), "shards": hashes, **description.as_dict()}
-    return hashlib.sha256(to_json(decisive).encode()).hexdigest()
-
-
-def _refuse_other_files(folder: Path) -> None:
-    """Raise SalpipeError if a folder holds files that no conversion wrote: some may be called as those of an export."""
-    try:
-        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    except OSError:  # creating it raises the error
-        return
-    if names and not (folder / RECEIPTS / _IDENTITY).is_file():
-        raise SalpipeError(f"{shown(folder)}: holds other files ({shown(names[0])}); choose an empty folder")
-
-
-def _claim(folder: Path, identity: str) -> None:
-    """Mark a folder as that of one export, and remove the temporary files of killed runs from it.
-
-    Raises:
-        PlanMismatchError: it is that of another.
-    """
-    make_subfolder(folder / RECEIPTS)
-    path = folder / RECEIPTS / _IDENTITY
-    if not path.exists():
-        write_atomically(path, identity)
-    elif path.read_text(encoding="utf-8", errors="replace") != identity:
-        raise PlanMismatchError(
-            f"{shown(folder)}: holds the export of other shards, or with other options; choose another output folder"
-        )
-    for place in (folder, folder / RECEIPTS, *_folders_below(folder)):
-        remove_stale_temporaries(place)
-
-
-def _folders_below(folder: Path) -> Iterator[Path]:
-    """The folders of images and maps of an export (`--to png`)."""
-    for top, _, _ in os.walk(folder):
-        if Path(top) not in (folder, folder / RECEIPTS):
-            yield Path(top)

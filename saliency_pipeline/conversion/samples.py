@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from saliency_pipeline.conversion.config import SPLITS
+from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.reader import Positions
 from saliency_pipeline.shards.shard import Shard
 from saliency_pipeline.workers import usable_cores
@@ -72,6 +73,13 @@ def read_samples(shard: Shard, rows: Positions, first: int, methods: Sequence[st
                 yield from pending.popleft().result()
         while pending:
             yield from pending.popleft().result()
+
+
+def counted(samples: Iterable[Sample], progress: Progress) -> Iterator[Sample]:
+    """The samples, each counted when the next one is requested."""
+    for sample in samples:
+        yield sample
+        progress.advance(1)
 
 
 def _read_chunk(shard: Shard, rows: Positions, first: int, methods: Sequence[str]) -> list[Sample]:
