@@ -82,24 +82,19 @@ def command(
       salpipe show shards --to coco --method gradcam --cut otsu -o coco
       salpipe show shards --to fiftyone -o fiftyone
     """  # noqa: D301 - click reads \b
-    default = context.get_parameter_source("count") is ParameterSource.DEFAULT
-    if to == "gallery":
-        if context.get_parameter_source("cut") is not ParameterSource.DEFAULT:
-            raise OptionError(f"--cut {cut}: needs --to coco; leave it out")
-    else:
+    if to != "gallery":
+        if context.get_parameter_source("count") is ParameterSource.DEFAULT:
+            options["count"] = None
         from saliency_pipeline.conversion.annotate import annotate
 
-        count = None if default else options.pop("count")
-        options.pop("count", None)
-        result = annotate(
-            folder, output or beside(folder, to), to, cut=cut, count=count, progress=TerminalProgress(quiet), **options
-        )
-        if as_json:
-            json_echo(asdict(result))
-        else:
-            kind = "mask" if to == "coco" else "heat map"
-            echo(f"{shown(result.file)}: {plural(result.images, 'image')}, {plural(result.annotations, kind)}")
+        output, progress = output or beside(folder, to), TerminalProgress(quiet)
+        result = annotate(folder, output, to, cut=cut, progress=progress, **options)
+        kind = "mask" if to == "coco" else "heat map"
+        line = f"{shown(result.file)}: {plural(result.images, 'image')}, {plural(result.annotations, kind)}"
+        json_echo(asdict(result)) if as_json else echo(line)
         return
+    if context.get_parameter_source("cut") is not ParameterSource.DEFAULT:
+        raise OptionError(f"--cut {cut}: needs --to coco; leave it out")
     from saliency_pipeline.gallery.page import show
 
     gallery = show(folder, output or beside(folder, "gallery"), **options)

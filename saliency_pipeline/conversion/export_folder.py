@@ -25,7 +25,7 @@ _IDENTITY = ".identity"
 
 
 def hash_of(data: ShardFolder, decisive: Mapping[str, Any]) -> str:
-    """Hash of everything that decides the bytes of an export: the shards' own hashes and its JSON-serializable options."""
+    """Hash of everything that decides the bytes of an export: the shards, and its options, JSON-serializable."""
     if data.path.is_dir():
         hashes = [entry.sha256 for entry in Manifest.read(data.path).shards]
     else:
