@@ -14,11 +14,9 @@ from saliency_pipeline.conversion.export_folder import export_folder, hash_of
 from saliency_pipeline.conversion.fiftyone import write_fiftyone
 from saliency_pipeline.conversion.masks import CUT, Cut
 from saliency_pipeline.conversion.samples import Sample, counted, read_samples
-from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.gallery.selection import choose
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.shards.methods import stored_method
 from saliency_pipeline.shards.reader import Positions, ShardFolder
 
@@ -84,14 +82,12 @@ def annotate(
     if to == "coco" and len(methods) != 1:
         listed = ", ".join(methods) or "none"
         raise SalpipeError(f"{data.path}: masks are cut from the maps of one method; choose one of {listed} (--method)")
-    refuse_among_images(folder, shards)
-    refuse_shards(folder)
     chosen = choose(
         data, len(data) if count is None else count, keys=keys, class_name=class_name, random=random, seed=seed
     )
     positions = np.array(sorted(chosen), np.int64)
     decisive = {"to": to, "cut": asdict(how), "methods": list(methods), "positions": positions.tolist()}
-    with export_folder(folder, hash_of(data, decisive), progress.note):
+    with export_folder(folder, shards, hash_of(data, decisive), progress.note):
         progress.start(len(positions), "image", "exporting")
         try:
             samples = counted(_samples(data, positions, methods), progress)

@@ -20,10 +20,8 @@ from saliency_pipeline.conversion.png import Folders, map_folders, write_folders
 from saliency_pipeline.conversion.samples import Sample, counted, read_samples
 from saliency_pipeline.conversion.selection import chosen_methods, chosen_positions
 from saliency_pipeline.conversion.webdataset import write_tars
-from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.documents import parse_json
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.shards.reader import Positions, ShardFolder
 
 Write = Callable[[Path, int, Iterable[Sample], Description], tuple[FileEntry, ...]]
@@ -82,8 +80,6 @@ def convert(
         raise TypeError("give a configuration or its fields, not both")
     config, progress, folder = config or ConvertConfig(**options), progress or Progress(), Path(output)
     data = ShardFolder(shards)
-    refuse_among_images(folder, shards)
-    refuse_shards(folder)
     if config.to == "parquet":
         import_pyarrow()
     methods, positions = chosen_methods(data, config), chosen_positions(data, config)
@@ -91,7 +87,7 @@ def convert(
     folders = map_folders(header, config.maps_as) if config.to == "png" else {}
     description = Description(header, config, folders)
     identity = hash_of(data, {"config": asdict(config), **description.as_dict()})
-    with export_folder(folder, identity, progress.note):
+    with export_folder(folder, shards, identity, progress.note):
         return _write(folder, data, positions, description, identity, progress)
 
 

@@ -11,10 +11,12 @@ from typing import Any
 
 from saliency_pipeline.conversion.output import RECEIPTS
 from saliency_pipeline.datasets.export_file import VERSION
+from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.documents import DocumentError, read_regular
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.files import sha256_of, write_atomically
 from saliency_pipeline.folders import FolderLock, make_output, make_subfolder
+from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import to_json
@@ -34,23 +36,28 @@ def hash_of(data: ShardFolder, decisive: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def export_folder(folder: Path, identity: str, note: Callable[[str], None]) -> Iterator[None]:
+def export_folder(folder: Path, shards: Path | str, identity: str, note: Callable[[str], None]) -> Iterator[None]:
     """Create and lock the folder of an export for a `with` block, and remove temporary files of killed runs from it.
 
     Args:
         folder: the folder; missing, empty or of the same export.
+        shards: what is exported.
         identity: hash of everything that decides its bytes.
         note: receives a note if the file system has no locks.
 
     Raises:
         PlanMismatchError: it is that of another export.
-        SalpipeError: it holds other files, which might be called as those of the export, or cannot be written.
+        SalpipeError: it holds other files, which might be called as those of the export, is a folder of images or
+            shards or within one of images, or cannot be written.
         FolderInUseError: another run is writing there.
     """
     path = folder / RECEIPTS / _IDENTITY
-    if folder.is_dir():
-        others = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-        if others and not path.is_file():
+    if not path.is_file():
+        # an export itself may look like a folder of images
+        refuse_among_images(folder, shards)
+        refuse_shards(folder)
+        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+        if others := [name for name in names if not name.startswith(".")]:
             raise SalpipeError(f"{shown(folder)}: holds other files ({shown(others[0])}); choose an empty folder")
     make_output(folder)
     with FolderLock(folder, note=note):

@@ -50,6 +50,9 @@ class Cut:
             raise OptionError(f"--cut {text}: use threshold=T with T above 0 up to 1, otsu, or percentile=P up to 100")
         return cls(kind, value)
 
+    def __str__(self) -> str:
+        return self.kind if self.kind == "otsu" else f"{self.kind}={self.value:g}"
+
     def mask(self, saliency: npt.NDArray[np.float32], size: int) -> Mask:
         """The pixels of a frame that a map marks.
 

@@ -14,6 +14,7 @@ from saliency_pipeline.conversion.description import Description
 from saliency_pipeline.conversion.names import safe_name, unique_names
 from saliency_pipeline.conversion.output import FileEntry, OutputFiles
 from saliency_pipeline.conversion.samples import Sample, npy
+from saliency_pipeline.datasets.exported_maps import LEVELS
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import stem
 from saliency_pipeline.shards.methods import is_signed
@@ -25,8 +26,6 @@ IMAGES, MAPS, SAMPLES, TABLE = "images", "maps", "samples", "manifest.csv"
 """Folders of the images, of the maps and of the lists of samples, one per shard; and the table of all images."""
 
 COLUMNS = ("file", "key", "label", "class", "split", "predicted", "score")
-LEVELS = 2**16 - 1
-"""Largest value of a 16-bit PNG. A map's value is level / LEVELS * scale, off by at most scale / (2 * LEVELS)."""
 
 _UNLABELED, _NO_SPLIT = "unlabeled", "none"
 
@@ -119,7 +118,10 @@ def _map_files(sample: Sample, description: Description) -> Iterator[tuple[str, 
 
 
 def gray_png(values: npt.NDArray[np.float32], scale: float) -> bytes:
-    """A map (h, w) with values from 0 to its scale as a 16-bit gray PNG."""
+    """A map (h, w) with values from 0 to its scale as a 16-bit gray PNG.
+
+    A value is level / LEVELS * scale, off by at most scale / (2 * LEVELS).
+    """
     levels = np.rint(values.astype(np.float64) * (LEVELS / scale if scale else 0)).clip(0, LEVELS).astype(np.uint16)
     file = io.BytesIO()
     Image.fromarray(levels).save(file, "PNG", compress_level=6)

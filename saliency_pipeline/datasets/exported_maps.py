@@ -20,7 +20,7 @@ from saliency_pipeline.images.record import RawMaps
 from saliency_pipeline.text import one_line, shown
 
 SEEN = 16
-"""Bit of a map's flag: the network that made the map was trained on the image."""
+"""Bit of a map's flag in shards: the network that made the map was trained on the image."""
 
 LEVELS = 2**16 - 1
 """Largest value of maps as 16-bit PNG, which stands for the scale of the map."""

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from saliency_pipeline.conversion.convert import convert
-from saliency_pipeline.conversion.png import LEVELS
+from saliency_pipeline.datasets.exported_maps import LEVELS
 from saliency_pipeline.errors import SalpipeError
 from tests.conversion.examples import KEYS, MAPS, SMOOTHGRAD
 

@@ -9,12 +9,14 @@ import pytest
 
 from saliency_pipeline.conversion.convert import convert
 from saliency_pipeline.datasets.exported import LAYOUTS
+from saliency_pipeline.datasets.exported_maps import raw_maps
 from saliency_pipeline.datasets.map_files import with_maps
 from saliency_pipeline.datasets.open import read_images
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.generation.run import generate
 from saliency_pipeline.images.decode import decode_frame
 from saliency_pipeline.images.fit import boxes_in_frame
+from saliency_pipeline.shards import schema
 from saliency_pipeline.shards.reader import ShardFolder
 from tests.conversion.examples import KEYS, MAPS, SMOOTHGRAD
 from tests.generation.examples import OPTIONS
@@ -85,6 +87,13 @@ def test_generate_stores_the_pixels_labels_and_raw_maps_of_an_export(shards, exp
             np.testing.assert_array_equal(other.maps[f"given:{method}"], pair.maps[method])
             # of another source model, whose classes are others
             assert (other.targets[f"given:{method}"] == -1).all()
+
+
+def test_maps_of_images_that_their_network_was_trained_on_stay_marked():
+    facts = {"saliency": {"edges": {"target": [-1], "flag": [schema.SEEN | schema.CONSTANT]}}}
+    assert raw_maps({"edges": np.ones((1, 4, 6), np.float32)}, facts, {"edges": (1, 4, 6)}).seen
+    facts["saliency"]["edges"]["flag"] = [schema.ALL_FLAGS & ~schema.SEEN]
+    assert not raw_maps({"edges": np.ones((1, 4, 6), np.float32)}, facts, {"edges": (1, 4, 6)}).seen
 
 
 def test_without_maps_from_only_new_maps_are_stored(exports, tmp_path):
