@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from saliency_pipeline.conversion import FORMATS
+from saliency_pipeline.errors import OptionError
 from saliency_pipeline.settings import check_settings, documented, setting
 
 SPLITS = {"train": 0, "validation": 1, "test": 2}
@@ -65,3 +66,8 @@ class ConvertConfig(Chosen):
         "Files of maps (--to png): npy holds the raw values, png 16-bit gray values of maps without negative values.",
         choices=("npy", "png"),
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.maps_as != "npy" and self.to != "png":
+            raise OptionError(f"--maps-as {self.maps_as}: needs --to png; leave it out")

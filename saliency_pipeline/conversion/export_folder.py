@@ -14,7 +14,7 @@ from saliency_pipeline.datasets.export_file import VERSION
 from saliency_pipeline.datasets.nesting import refuse_among_images
 from saliency_pipeline.documents import DocumentError, read_regular
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
-from saliency_pipeline.files import sha256_of, write_atomically
+from saliency_pipeline.files import disk_errors_explained, sha256_of, write_atomically
 from saliency_pipeline.folders import FolderLock, make_output, make_subfolder
 from saliency_pipeline.recognition import refuse_shards
 from saliency_pipeline.shards.manifest import Manifest
@@ -56,7 +56,8 @@ def export_folder(folder: Path, shards: Path | str, identity: str, note: Callabl
         # an export itself may look like a folder of images
         refuse_among_images(folder, shards)
         refuse_shards(folder)
-        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+        with disk_errors_explained(folder):
+            names = sorted(os.listdir(folder)) if folder.is_dir() else []
         if others := [name for name in names if not name.startswith(".")]:
             raise SalpipeError(f"{shown(folder)}: holds other files ({shown(others[0])}); choose an empty folder")
     make_output(folder)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from saliency_pipeline.conversion.config import ConvertConfig
 from saliency_pipeline.conversion.convert import convert
 from saliency_pipeline.datasets.exported_maps import LEVELS
-from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.errors import OptionError, SalpipeError
 from tests.conversion.examples import KEYS, MAPS, SMOOTHGRAD
 
 SPLITS = {-1: "", 0: "train", 1: "validation", 2: "test"}
@@ -148,3 +149,8 @@ def read_lines(folder):
 def test_maps_with_negative_values_are_no_gray_png(shards, tmp_path):
     with pytest.raises(SalpipeError, match=r"--maps-as png: maps of smoothgrad.* have negative values"):
         convert(shards.path, tmp_path / "folders", to="png", maps_as="png")
+
+
+def test_maps_as_needs_png():
+    with pytest.raises(OptionError, match="--maps-as png: needs --to png; leave it out"):
+        ConvertConfig(to="parquet", maps_as="png")
