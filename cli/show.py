@@ -56,9 +56,7 @@ from saliency_pipeline.text import plural, shown
 @seed_option("Random seed (--random).")
 @json_option
 @quiet_option
-@click.pass_context
 def command(
-    context: click.Context,
     folder: Path,
     output: Path | None,
     to: str,
@@ -82,6 +80,7 @@ def command(
       salpipe show shards --to coco --method gradcam --cut otsu -o coco
       salpipe show shards --to fiftyone -o fiftyone
     """  # noqa: D301 - click reads \b
+    context = click.get_current_context()
     if to != "gallery":
         if context.get_parameter_source("count") is ParameterSource.DEFAULT:
             options["count"] = None

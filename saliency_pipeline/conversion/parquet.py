@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ _GROUP_ROWS = 100
 _DTYPES = {"target": "int32", "scale": "float32", "flag": "uint8", "residual": "float32", "standard_error": "float32"}
 
 
-def import_pyarrow() -> ModuleType:
+def import_pyarrow() -> Any:
     """The module pyarrow, with `pyarrow.parquet`.
 
     Raises:
@@ -96,7 +95,9 @@ def _columns(description: Description) -> dict[str, tuple[dict[str, Any], Any]]:
     def several(dtype: str, count: int) -> tuple[dict[str, Any], Any]:
         return {"feature": value(dtype)[0], "length": count, "_type": "Sequence"}, pa.list_(value(dtype)[1], count)
 
-    columns = {"image": ({"_type": "Image"}, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))}
+    columns: dict[str, tuple[dict[str, Any], Any]] = {
+        "image": ({"_type": "Image"}, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    }
     if header.classes:
         columns["label"] = {"names": list(header.classes), "_type": "ClassLabel"}, pa.int64()
     columns |= {name: value("string") for name in ("key", "class", "split")}
