@@ -72,6 +72,7 @@ def test_run_lengths_are_those_of_pycocotools(mask):
         assert box_of(mask) == coco_mask.toBbox(encoded).tolist()
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools with NumPy 2
 @pytest.mark.parametrize("cut", ["threshold=0.4", "otsu", "percentile=90"])
 def test_pycocotools_reads_the_same_masks(shards, tmp_path, cut):
     result = annotate(shards.path, tmp_path / "coco", "coco", cut=cut, method="gradcam")
