@@ -10,6 +10,7 @@ from typing import Any
 
 from saliency_pipeline.documents import DocumentError, read_json
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.images.keys import class_name
 from saliency_pipeline.text import shown
 
 EXPORT = "export.json"
@@ -73,6 +74,8 @@ def _parse(data: Any) -> Export:
         raise ValueError("its kind, size or provenance is impossible")
     if not isinstance(classes, list) or len(classes) > _MAX_CLASSES or not all(isinstance(c, str) for c in classes):
         raise ValueError("classes is not a list of names")
+    if len(set(map(class_name, classes))) < len(classes):
+        raise ValueError("two classes have the same name")
     maps = {}
     for method, shape in sorted(data["maps"].items()):
         sides = tuple(shape[name] for name in ("targets", "height", "width"))

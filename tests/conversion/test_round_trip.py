@@ -129,6 +129,7 @@ def changed(export: Path, tmp_path: Path, **changes: object) -> Path:
         ({"format_version": "2.0"}, "newer than this salpipe can read"),
         ({"kind": "zip"}, "its kind, size or provenance is impossible"),
         ({"classes": [1]}, "classes is not a list of names"),
+        ({"classes": ["cat", "cat"]}, "two classes have the same name"),
         ({"maps": {"edges": {"targets": 1, "height": 10**9, "width": 1}}}, "the shape of the maps of 'edges'"),
         ({"map_folders": {"edges": ["../.."], "gradcam": ["a", "b"], SMOOTHGRAD: ["a", "b"]}}, "the folders of the"),
         ({"classes": ["cat"]}, "its label is none of the 1 class"),
