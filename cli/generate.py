@@ -67,7 +67,7 @@ def share(text: str) -> tuple[float, bool]:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="FOLDER",
     help="Also store maps or masks that were made elsewhere, as method 'given': gray PNG or 2-D NPY files that are "
-    "called as the images.",
+    "called as the images; or, if IMAGES is an export of 'salpipe convert', its own maps as 'given:METHOD'.",
 )
 @setting_options(GenerateConfig)
 @click.option(

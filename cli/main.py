@@ -32,6 +32,7 @@ COMMANDS = {
     "verify": ("saliency_pipeline.cli.verify:command", "Check shards and list the damaged ones."),
     "show": ("saliency_pipeline.cli.show:command", "Render a gallery and a contact sheet of overlays."),
     "assess": ("saliency_pipeline.cli.assess:command", "Measure the quality of maps and rank the methods."),
+    "convert": ("saliency_pipeline.cli.convert:command", "Export shards as WebDataset, Parquet or folders of PNG."),
     "train": ("saliency_pipeline.cli.train:command", "Train a network on images with their saliency maps."),
     "compare": ("saliency_pipeline.cli.compare:command", "Compare networks trained with and without maps."),
     "evaluate": ("saliency_pipeline.cli.evaluate:command", "Evaluate a trained network on labeled images."),

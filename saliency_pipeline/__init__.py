@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from saliency_pipeline.comparison.config import ComparisonConfig as ComparisonConfig
     from saliency_pipeline.comparison.config import Execution as Execution
     from saliency_pipeline.comparison.finished_runs import compare_runs as compare_runs
+    from saliency_pipeline.conversion.config import ConvertConfig as ConvertConfig
+    from saliency_pipeline.conversion.convert import convert as convert
     from saliency_pipeline.datasets.layout import ReadOptions as ReadOptions
     from saliency_pipeline.datasets.open import read_images as read_images
     from saliency_pipeline.errors import SalpipeError as SalpipeError
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "AssessConfig": "assessment.config",
     "ComparisonConfig": "comparison.config",
+    "ConvertConfig": "conversion.config",
     "Execution": "comparison.config",
     "Explainer": "explanation.explain",
     "Explanation": "explanation.explanation",
@@ -61,6 +64,7 @@ _MODULES = {
     "audit": "gallery.audit",
     "compare": "comparison.compare",
     "compare_runs": "comparison.finished_runs",
+    "convert": "conversion.convert",
     "evaluate": "evaluation.evaluate",
     "explain": "explanation.explain",
     "export": "evaluation.export",

@@ -32,6 +32,7 @@ _MARKS = {
     "evaluation.json": "an evaluation",
     "predictions.json": "predictions",
     "gallery.html": "a gallery",
+    "export.json": "an export of 'salpipe convert'",
 }
 _ENDINGS = {
     ".h5": SHARD,

@@ -45,6 +45,7 @@ LAYERS = (
     "figures",
     "explanation",
     "gallery",
+    "conversion",
     "statistics",
     "assessment",
     "training",

@@ -10,10 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 from saliency_pipeline.datasets.box_files import refuse_regions
+from saliency_pipeline.datasets.export_file import is_export
 from saliency_pipeline.datasets.files.errors import file_errors_explained
 from saliency_pipeline.datasets.files.walk import files_below
 from saliency_pipeline.datasets.joining import join_names, unmatched
-from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.files import sha256_of
 from saliency_pipeline.images.record import Catalogue, ImageRecord
 from saliency_pipeline.progress import Progress
@@ -33,7 +34,8 @@ def with_maps(catalogue: Catalogue, folder: str | os.PathLike[str], note: Callab
 
     Args:
         catalogue: all images of a data set, before any are selected.
-        folder: folder of `.png` and `.npy` files, at any depth.
+        folder: folder of `.png` and `.npy` files, at any depth; or the catalogue's own folder if it is an export of
+            `salpipe convert`, whose maps are then used.
         note: receives the number of images with a map, of images without and of files of no image.
 
     Raises:
@@ -41,6 +43,8 @@ def with_maps(catalogue: Catalogue, folder: str | os.PathLike[str], note: Callab
     """
     top = os.path.abspath(folder)
     refuse_regions(catalogue, "--maps-from")
+    if is_export(top):
+        return _with_own_maps(catalogue, top, note)
     paths = _files(top)
     keys = [record.key for record in catalogue.records]
     matches = join_names({name: shown(path) for name, path in paths.items()}, keys, stems=True)
@@ -64,6 +68,19 @@ def with_maps(catalogue: Catalogue, folder: str | os.PathLike[str], note: Callab
     return replace(catalogue, records=records)
 
 
+def _with_own_maps(catalogue: Catalogue, top: str, note: Callable[[str], None]) -> Catalogue:
+    """The catalogue of an export, whose records then use the maps in it."""
+    shapes = next((record.maps.shapes for record in catalogue.records if record.maps), {})
+    if catalogue.layout != "export" or not os.path.samefile(catalogue.root, top) or not shapes:
+        reason = "an export without maps" if catalogue.layout == "export" and not shapes else "an export"
+        raise SalpipeError(
+            f"{shown(top)}: {reason}; maps of an export are stored only with its own images: give it as IMAGES, "
+            "too, or for other images one of the folders in its folder maps"
+        )
+    note(f"{shown(top)}: maps of {plural(len(catalogue), 'image')} by {', '.join(shapes)}, stored with raw values")
+    return replace(catalogue, records=[replace(record, map_path=record.path) for record in catalogue.records])
+
+
 def maps_digest(records: Sequence[ImageRecord], progress: Progress) -> dict[str, Any]:
     """Number of images with a map and SHA-256 of the maps' contents, as the provenance has them.
 
@@ -74,6 +91,7 @@ def maps_digest(records: Sequence[ImageRecord], progress: Progress) -> dict[str,
     """
     own = [record for record in records if record.map_path]
     digest = hashlib.sha256()
+    stored = next((record.maps for record in own if record.maps), None)
     progress.start(len(own), "map", "hashing")
     try:
         with ThreadPoolExecutor(_THREADS) as pool:
@@ -82,12 +100,24 @@ def maps_digest(records: Sequence[ImageRecord], progress: Progress) -> dict[str,
                 progress.advance(1)
     finally:
         progress.stop()
-    return {"images": len(own), "sha256": digest.hexdigest()}
+    facts: dict[str, Any] = {"images": len(own), "sha256": digest.hexdigest()}
+    if stored:
+        facts["methods"] = {method: list(shape) for method, shape in stored.shapes.items()}
+    return facts
 
 
 def _sha256(record: ImageRecord) -> str:
     with file_errors_explained(record.map_path):
-        return sha256_of(record.map_path)
+        if record.maps is None:
+            return sha256_of(record.map_path)
+        try:
+            raw = record.maps.read()
+        except BadImageError as error:
+            raise SalpipeError(f"{shown(record.map_path)}: {shown(record.key)}: {error}") from None
+    digest = hashlib.sha256()
+    for method, values in sorted(raw.maps.items()):
+        digest.update(f"{method}\0{raw.targets[method].tolist()}\0".encode() + values.tobytes())
+    return digest.hexdigest()
 
 
 def _files(top: str) -> dict[str, str]:

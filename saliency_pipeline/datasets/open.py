@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from saliency_pipeline.datasets import folder, parquet, pubfig, webdataset
+from saliency_pipeline.datasets import exported, folder, parquet, pubfig, webdataset
 from saliency_pipeline.datasets.confusable_names import lookalikes
 from saliency_pipeline.datasets.files.errors import file_errors_explained
 from saliency_pipeline.datasets.imagenet import ilsvrc, subsets
@@ -19,6 +19,7 @@ from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.text import shown
 
 LAYOUTS: tuple[Layout, ...] = (
+    *exported.LAYOUTS,
     *pubfig.LAYOUTS,
     *subsets.LAYOUTS,
     *ilsvrc.LAYOUTS,

@@ -68,7 +68,7 @@ class ParquetRecord(ImageRecord):
         """
         rows: _Rows | None = getattr(_thread, "rows", None)
         _thread.rows = None  # after an error the file is opened again
-        with _errors_of_arrow(self.path):
+        with errors_of_arrow(self.path):
             if rows is None or rows.identity != _identity(self.path):
                 rows = _Rows(self.path)
             data = rows.read(self.row)
@@ -82,7 +82,7 @@ class _Rows:
     def __init__(self, path: str) -> None:
         self.identity = _identity(path)
         self._path = path
-        self._file = _open(path)
+        self._file = open_table(path)
         self._columns = _columns(self._file.schema_arrow, path)
         self._groups = row_groups(path)
         self._starts = list(itertools.accumulate((group.rows for group in self._groups), initial=0))
@@ -143,8 +143,8 @@ def _recognize(path: Path) -> bool:
 
 
 def _holds_images(table: str) -> bool:
-    with suppress(OSError, SalpipeError), _errors_of_arrow(table):
-        return bool(_columns(_open(table).schema_arrow, table))
+    with suppress(OSError, SalpipeError), errors_of_arrow(table):
+        return bool(_columns(open_table(table).schema_arrow, table))
     return False
 
 
@@ -184,8 +184,8 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
         raise SalpipeError(f"{shown(root)}: tables in several folders, {shown(there)}; give one of them")
     files = folders[0] if folders else []
     for file in files:
-        with file_errors_explained(file), _errors_of_arrow(file):
-            opened = _open(file)
+        with file_errors_explained(file), errors_of_arrow(file):
+            opened = open_table(file)
             columns = _columns(opened.schema_arrow, file)
             others = [name for name in opened.schema_arrow.names if name not in IMAGE_COLUMNS]
             if others and not columns.label:
@@ -218,7 +218,7 @@ def _records(path: str, opened: Any, columns: _Columns, labels: Labels, notes: N
     if min(counts, default=0) < 0 or sum(counts) * _MIN_ROW_BYTES > os.path.getsize(path):
         raise SalpipeError(f"{shown(path)}: claims more rows than there is room for; download it again")
     if columns.path:
-        opened = _open(path, metadata=opened.metadata, read_dictionary=[columns.path])
+        opened = open_table(path, metadata=opened.metadata, read_dictionary=[columns.path])
     row = -1
     for group, facts in enumerate(groups):
         if not facts.rows:
@@ -339,7 +339,13 @@ def _note_missing(files: list[str], notes: Notes) -> None:
                 notes.remark(f"{name}-{part:05d}-of-{count}.parquet", "a part of the data set that is not there")
 
 
-def _open(path: str, **options: Any) -> Any:
+def open_table(path: str, **options: Any) -> Any:
+    """Open a parquet file with limits on memory; `options` are those of `ParquetFile`.
+
+    Raises:
+        SalpipeError: pyarrow is missing.
+        ValueError, OSError: the file is damaged.
+    """
     try:
         from pyarrow import parquet
     except ImportError:
@@ -351,7 +357,7 @@ def _open(path: str, **options: Any) -> Any:
 
 
 @contextmanager
-def _errors_of_arrow(path: str) -> Iterator[None]:
+def errors_of_arrow(path: str) -> Iterator[None]:
     """Raise Arrow's errors for a damaged file as OSError with a reason of one line."""
     try:
         yield

@@ -37,7 +37,7 @@ from saliency_pipeline.generation.recorded import recorded_placement, recorded_s
 from saliency_pipeline.generation.run import generate
 from saliency_pipeline.models.trained.trained import Trained, load_trained
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.saliency.methods.registry import GIVEN, find_methods
+from saliency_pipeline.saliency.methods.registry import find_methods, is_given
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.storage.mirror import recorded_folder
 from saliency_pipeline.tables import write_table
@@ -156,7 +156,7 @@ def _maps_config(
     trained: Trained, run: str, weights: str | None, target: str | None, device: str, progress: Progress
 ) -> GenerateConfig:
     """The configuration of frames and maps like those of training."""
-    if needs_maps(trained) and recorded_config(trained).method == GIVEN:
+    if needs_maps(trained) and is_given(recorded_config(trained).method or ""):
         raise SalpipeError(
             f"{run}: was trained on maps from elsewhere, which no method computes for new images; make shards "
             "of them with 'salpipe generate --maps-from FOLDER' and use 'salpipe evaluate'"

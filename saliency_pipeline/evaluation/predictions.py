@@ -16,7 +16,7 @@ from saliency_pipeline.evaluation import BATCH
 from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.models.trained.trained import Trained
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.saliency.methods.registry import GIVEN
+from saliency_pipeline.saliency.methods.registry import is_given
 from saliency_pipeline.shards.methods import is_signed
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.statistics.metrics import TOP
@@ -122,7 +122,7 @@ def _maps_of(
         return None, source
     method = config.method
     if method is not None and method not in pairs.methods:
-        option = "--maps-from FOLDER" if method == GIVEN else f"--method {method}"
+        option = "--maps-from FOLDER" if is_given(method) else f"--method {method}"
         raise SalpipeError(
             f"{pairs.path} holds no maps of '{method}', which {trained.path} was trained with (it holds "
             f"{', '.join(pairs.methods) or 'none'}); make them with 'salpipe generate {option}'"

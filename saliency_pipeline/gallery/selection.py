@@ -50,7 +50,7 @@ def choose(
             raise SalpipeError("keys select single images; leave out either them or the class and the random sample")
         return [_find(folder, key) for key in dict.fromkeys(keys)]
     if class_name is not None:
-        label = _label(folder, class_name)
+        label = label_of(folder, class_name)
         labels, _ = _labels(folder)
         candidates: Sequence[int] = np.flatnonzero(labels == label).tolist()
         if not candidates:
@@ -105,7 +105,12 @@ def _evenly(items: Sequence[int], count: int) -> list[int]:
     return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]
 
 
-def _label(folder: ShardFolder, name: str) -> int:
+def label_of(folder: ShardFolder, name: str) -> int:
+    """Label of a class, named in either Unicode form.
+
+    Raises:
+        SalpipeError: there is no such class; names the nearest ones.
+    """
     classes = folder.classes
     for spelling in (name, composed(name)):
         if spelling in classes:

@@ -7,53 +7,99 @@ from typing import Any
 
 import numpy as np
 
-from saliency_pipeline.errors import BadImageError
+from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.generation.config import GenerateConfig
+from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.images.decode import Decoded
 from saliency_pipeline.images.orientation import upright_box
-from saliency_pipeline.images.ready_maps import Map, grid_of, read_frame_map
-from saliency_pipeline.images.record import Box, ImageRecord
-from saliency_pipeline.saliency.methods.registry import GIVEN
-from saliency_pipeline.shards.schema import MapShape
+from saliency_pipeline.images.ready_maps import grid_of, read_frame_map
+from saliency_pipeline.images.record import Box, ImageRecord, RawMaps
+from saliency_pipeline.saliency.methods.registry import GIVEN, is_given
+from saliency_pipeline.shards.methods import description
+from saliency_pipeline.shards.schema import MapShape, ShardHeader, is_method_name
+from saliency_pipeline.text import shown
 
 BOXES, MAPS = "boxes", "maps"
 """Entries of the provenance's `data`, where boxes are from a file and maps from a folder."""
 
 
-def described_maps() -> dict[str, object]:
-    """Description of maps from elsewhere in every shard, as of a method."""
-    return {
+def described_maps(data: Mapping[str, Any]) -> dict[str, dict[str, object]]:
+    """Descriptions of maps from elsewhere in every shard, as of methods, by their names; empty if there are none.
+
+    Those of an export keep the description that its provenance has, with the class that was explained.
+
+    Args:
+        data: the provenance's entry on the data set.
+    """
+    if MAPS not in data:
+        return {}
+    if "methods" in data[MAPS]:
+        origin = data[MAPS]["provenance"]
+        target = Provenance.from_json(origin).target
+        return {
+            f"{GIVEN}:{method}": {**description(origin, method), "method": method, "target": target}
+            for method in data[MAPS]["methods"]
+        }
+    plain: dict[str, object] = {
         "level": "image",
         "convention": "maps from elsewhere, divided by their maximum and resized by area to a quarter of the frame",
         "paper": "made elsewhere",
         "class_agnostic": True,
     }
+    return {GIVEN: plain}
 
 
 def computed(methods: Iterable[str]) -> list[str]:
     """The names of methods that are computed, of all those of a shard."""
-    return [name for name in methods if name != GIVEN]
+    return [name for name in methods if not is_given(name)]
 
 
-def given_shape(data: Mapping[str, Any], size: int) -> dict[str, MapShape]:
-    """Shape of the maps from elsewhere, by their name; empty if there are none.
+def given_shapes(data: Mapping[str, Any], size: int) -> dict[str, MapShape]:
+    """Shapes of the maps from elsewhere, by their names; empty if there are none.
 
     Args:
         data: the provenance's entry on the data set.
         size: side of the frame in pixels.
-    """
-    return {GIVEN: MapShape(1, grid_of(size), grid_of(size))} if MAPS in data else {}
-
-
-def given_map(record: ImageRecord, source_size: tuple[int, int], size: int, config: GenerateConfig) -> Map:
-    """The map (G, G) of an image, zeros if it has none; see `read_frame_map`.
 
     Raises:
-        BadImageError: the map cannot be used.
+        SalpipeError: the name of an export's method is too long.
     """
-    if not record.map_path:
-        return np.zeros((grid_of(size), grid_of(size)), np.float32)
-    return read_frame_map(record.map_path, source_size, size, config.fit, max_pixels=config.max_pixels)
+    if MAPS not in data:
+        return {}
+    if "methods" not in data[MAPS]:
+        return {GIVEN: MapShape(1, grid_of(size), grid_of(size))}
+    shapes = {f"{GIVEN}:{method}": MapShape(*shape) for method, shape in data[MAPS]["methods"].items()}
+    if wrong := [name for name in shapes if not is_method_name(name)]:
+        raise SalpipeError(f"--maps-from: {shown(wrong[0])} is not a possible name of maps; leave --maps-from out")
+    return shapes
+
+
+def given_maps(
+    record: ImageRecord, source_size: tuple[int, int], header: ShardHeader, config: GenerateConfig
+) -> RawMaps:
+    """The maps from elsewhere of an image, by their names in shards.
+
+    Of a folder, a map (1, G, G) in [0, 1], zeros if it has none, see `read_frame_map`; of an export, its raw maps, with
+    the explained classes if the source model is the one that made them, and otherwise -1.
+
+    Raises:
+        BadImageError: a map cannot be used.
+        OSError: a map cannot be read.
+    """
+    if record.maps is None or not record.map_path:
+        size = header.size
+        values = np.zeros((grid_of(size), grid_of(size)), np.float32)
+        if record.map_path:
+            values = read_frame_map(record.map_path, source_size, size, config.fit, max_pixels=config.max_pixels)
+        return RawMaps({GIVEN: values[None]}, {GIVEN: np.array([-1], np.int32)}, False)
+    raw = record.maps.read()
+    made_by = Provenance.from_json(header.provenance["data"][MAPS]["provenance"]).source.get("weights_sha256")
+    same = made_by is not None and made_by == header.provenance["source"].get("weights_sha256")
+    return RawMaps(
+        {f"{GIVEN}:{method}": values for method, values in raw.maps.items()},
+        {f"{GIVEN}:{method}": row if same else np.full_like(row, -1) for method, row in raw.targets.items()},
+        raw.seen,
+    )
 
 
 def upright_boxes(record: ImageRecord, decoded: Decoded, *, check: bool) -> tuple[Box, ...]:

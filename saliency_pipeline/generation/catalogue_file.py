@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.generation.summary import DataSummary
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 
 FORMAT = "salpipe-catalogue"
-_FIELDS = tuple(field.name for field in fields(ImageRecord))
+# maps of an export are read by objects of its layout, which stay here
+_FIELDS = tuple(field.name for field in fields(ImageRecord) if field.name != "maps")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,13 @@ class Lines:
 
 
 def write_catalogue(path: Path, catalogue: Catalogue, summary: DataSummary, shard_size: int) -> list[Lines]:
-    """Write a catalogue, with absolute paths, and return the lines of every shard of `shard_size` records."""
+    """Write a catalogue, with absolute paths, and return the lines of every shard of `shard_size` records.
+
+    Raises:
+        OptionError: maps of an export are to be stored.
+    """
+    if any(record.maps and record.map_path for record in catalogue.records):
+        raise OptionError("--maps-from: maps of an export are stored without a cluster; use --engine loky")
     head = json.dumps({"format": FORMAT, "summary": _to_json(summary)}).encode() + b"\n"
     blocks, lines, position = [head], [], len(head)
     for start in range(0, len(catalogue.records), shard_size):

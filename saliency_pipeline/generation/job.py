@@ -20,7 +20,7 @@ from PIL import Image
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.execution.gpus import take_gpu
 from saliency_pipeline.files import publish
-from saliency_pipeline.generation.annotated import BOXES, computed, given_map, upright_boxes
+from saliency_pipeline.generation.annotated import BOXES, computed, given_maps, upright_boxes
 from saliency_pipeline.generation.background import Frames
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.plan import Choices, ShardTask
@@ -28,12 +28,12 @@ from saliency_pipeline.generation.receipt import Receipt, Reject
 from saliency_pipeline.generation.remote import RemoteOutput
 from saliency_pipeline.images.decode import Decoded, decode_upright
 from saliency_pipeline.images.fit import is_single_color
-from saliency_pipeline.images.record import Box, ImageRecord
+from saliency_pipeline.images.record import Box, ImageRecord, RawMaps
 from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.models.source.source import SourceModel, load_source
 from saliency_pipeline.saliency.engine.backends import Placement
-from saliency_pipeline.saliency.explainer import NO_CLASS, Explainer
-from saliency_pipeline.saliency.methods.registry import GIVEN, find_methods
+from saliency_pipeline.saliency.explainer import Explainer
+from saliency_pipeline.saliency.methods.registry import find_methods, is_given
 from saliency_pipeline.saliency.prepared import prepared_split
 from saliency_pipeline.saliency.targets import Target
 from saliency_pipeline.shards.manifest import ShardEntry
@@ -222,7 +222,7 @@ class _Worker:
         self.interpolation = explainer.source.preprocessing.interpolation
         self.training_images = explainer.source.training_images()
         self.checks_boxes = BOXES in job.header.provenance["data"]
-        self.stores_given = GIVEN in job.header.maps
+        self.stores_given = any(map(is_given, job.header.maps))
         # As many as there are cores, or batches in a GPU's memory.
         self.computing = threading.BoundedSemaphore(job.placement.streams)
 
@@ -230,7 +230,7 @@ class _Worker:
         job, rejects = self.job, []
         records: list[ImageRecord] = []
         boxes: list[tuple[Box, ...]] = []
-        given_maps: list[np.ndarray] = []
+        ready: list[RawMaps] = []
         digests: list[bytes] = []
         sizes: list[tuple[int, int]] = []
         jpegs: list[bytes] = []
@@ -243,7 +243,7 @@ class _Worker:
                 boxes_of = upright_boxes(record, decoded, check=self.checks_boxes)
                 if self.stores_given:
                     # after all else that may reject the image
-                    given_maps.append(given_map(record, decoded.size, job.header.size, job.config))
+                    ready.append(given_maps(record, decoded.size, job.header, job.config))
             except BadImageError as error:
                 rejects.append(Reject(record.key, str(error)))
                 continue
@@ -273,9 +273,12 @@ class _Worker:
             return _Explained(chunk, rest.rows, rejects + rest.rejects)
         sha256 = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
         maps, targets = explanation.maps, explanation.map_targets
+        seen = None if self.training_images is None else self.training_images.contains(sha256)
         if self.stores_given:
-            maps = {**maps, GIVEN: np.stack(given_maps)[:, None]}
-            targets = {**targets, GIVEN: np.full((len(records), 1), NO_CLASS, np.int32)}
+            maps = {**maps, **{name: np.stack([each.maps[name] for each in ready]) for name in ready[0].maps}}
+            targets = {**targets, **{name: np.stack([each.targets[name] for each in ready]) for name in ready[0].maps}}
+            if any(each.seen for each in ready):
+                seen = np.array([each.seen for each in ready], np.bool_) | (False if seen is None else seen)
         rows = ShardRows(
             keys=[record.key for record in records],
             labels=labels,
@@ -292,7 +295,7 @@ class _Worker:
             boxes=boxes if job.header.boxes else (),
             groups=np.array([record.group for record in records], np.int64) if job.header.groups else (),
             single_color=np.array(single_color, np.bool_),
-            seen=() if self.training_images is None else self.training_images.contains(sha256),
+            seen=() if seen is None else seen,
         )
         return _Explained(chunk, rows, rejects)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from saliency_pipeline.devices import find_device
 from saliency_pipeline.errors import BadImageError, SalpipeError
-from saliency_pipeline.generation.annotated import MAPS, computed, described_maps, given_shape
+from saliency_pipeline.generation.annotated import computed, described_maps, given_shapes
 from saliency_pipeline.generation.background import Frames, describe_background, sample_background
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.job import Job, build_explainer, decode_record, frame_as_stored
@@ -35,7 +35,7 @@ from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.layer_choice import explained_layers
 from saliency_pipeline.saliency.methods.method import Method
-from saliency_pipeline.saliency.methods.registry import GIVEN, find_methods
+from saliency_pipeline.saliency.methods.registry import find_methods
 from saliency_pipeline.saliency.targets import parse_target
 from saliency_pipeline.saliency.tuning import FRAMES, choose_placement, default_batch
 from saliency_pipeline.shards.schema import MapShape, ShardHeader
@@ -100,7 +100,7 @@ def resolve(
         "jpeg" if config.encoding == "jpeg" else "raw",
         {
             **map_shapes(methods, chosen.layers, source.preprocessing.size, target.count),
-            **given_shape(record["data"], source.preprocessing.size),
+            **given_shapes(record["data"], source.preprocessing.size),
         },
         data.boxes,
         data.groups,
@@ -233,7 +233,7 @@ def _record(
     taken = {"layout": data.layout, **data.taken}
     return {
         "source": described,
-        "methods": {m.canonical: m.describe() for m in methods} | ({GIVEN: described_maps()} if MAPS in taken else {}),
+        "methods": {m.canonical: m.describe() for m in methods} | described_maps(taken),
         "data": taken,
         "versions": library_versions(backend, config.methods),
         **({} if background is None else {"background": describe_background(background)}),

@@ -7,7 +7,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from saliency_pipeline.documents import open_regular
 
@@ -25,6 +28,31 @@ class Split(IntEnum):
     TRAIN = 0
     VALIDATION = 1
     TEST = 2
+
+
+class RawMaps(NamedTuple):
+    """Maps that a data set has of an image.
+
+    Attributes:
+        maps: for each method raw maps of the whole image, float32 (T, h, w), any finite values.
+        targets: for each method the explained class, int32 (T,); -1 for a map that explains no class.
+        seen: True if a network that made one of the maps was trained on the image.
+    """
+
+    maps: dict[str, npt.NDArray[np.float32]]
+    targets: dict[str, npt.NDArray[np.int32]]
+    seen: bool
+
+
+class StoredMaps(Protocol):
+    """Place of the maps that a data set has of an image."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, int, int]]:
+        """(T, h, w) of the maps of each method."""
+
+    def read(self) -> RawMaps:
+        """Read the maps. Raises BadImageError if they are damaged, with the reason; OSError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +73,7 @@ class ImageRecord:
         length: its number of bytes; None for the whole file.
         group: equal for images that belong together, such as duplicates; -1 for none, or if they were not searched.
         map_path: file of a map that was made elsewhere; empty for none.
+        maps: raw maps that the data set itself has, which are used if `map_path` is the data set's own file.
     """
 
     key: str
@@ -58,6 +87,7 @@ class ImageRecord:
     group: int = -1
     boxes_size: tuple[int, int] | None = None
     map_path: str = ""
+    maps: StoredMaps | None = None
 
     def read(self) -> bytes:
         """The bytes of the image. Raises OSError if they cannot be read or exceed `MAX_FILE_BYTES`."""

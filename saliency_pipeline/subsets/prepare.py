@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from saliency_pipeline.datasets.box_files import boxes_digest, with_boxes
+from saliency_pipeline.datasets.export_file import read_export_file
 from saliency_pipeline.datasets.layout import ReadOptions
 from saliency_pipeline.datasets.map_files import maps_digest, with_maps
 from saliency_pipeline.datasets.open import read_images
@@ -115,10 +116,12 @@ def with_files(
 
 def digests(catalogue: Catalogue, boxes: bool, maps: bool, progress: Progress) -> dict[str, Any]:
     """Number and SHA-256 of the boxes and maps from elsewhere that the images of a catalogue have, for `taken`."""
-    return {
-        **({"boxes": boxes_digest(catalogue.records)} if boxes else {}),
-        **({"maps": maps_digest(catalogue.records, progress)} if maps else {}),
-    }
+    facts: dict[str, Any] = {"boxes": boxes_digest(catalogue.records)} if boxes else {}
+    if maps:
+        facts["maps"] = maps_digest(catalogue.records, progress)
+        if "methods" in facts["maps"]:
+            facts["maps"]["provenance"] = read_export_file(catalogue.root).provenance
+    return facts
 
 
 def _groups(catalogue: Catalogue, cache: Path | None, progress: Progress) -> Places:

@@ -20,7 +20,8 @@ from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.images.record import Split as Part
 from saliency_pipeline.models.trained.trained import open_trained, recorded_images
 from saliency_pipeline.models.trained.training_images import ENTRY, UNKNOWN, TrainingImages
-from saliency_pipeline.shards.methods import is_class_agnostic, stored_method
+from saliency_pipeline.saliency.methods.registry import is_given
+from saliency_pipeline.shards.methods import description, is_class_agnostic, stored_method
 from saliency_pipeline.shards.schema import SEEN
 from saliency_pipeline.training.config import (
     CENTER_PRIOR,
@@ -113,9 +114,11 @@ class LeakCheck:
         # uses that need maps in training alone never see those of held-out images
         if not (config.maps_at_test and reads_stored_maps(config)):
             return None
-        if Provenance.from_json(self.pairs.provenance).target != "label":
+        method, target = self._method(config), Provenance.from_json(self.pairs.provenance).target
+        if method is not None and is_given(method):
+            target = str(description(self.pairs.provenance, method).get("target"))
+        if target != "label":
             return None
-        method = self._method(config)
         if method is not None and is_class_agnostic(self.pairs.provenance, method):
             return None
         return Leak(

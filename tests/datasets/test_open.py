@@ -3,17 +3,20 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
+from saliency_pipeline.conversion.convert import convert
 from saliency_pipeline.datasets.layout import ReadOptions
 from saliency_pipeline.datasets.open import LAYOUTS, read_images
 from saliency_pipeline.errors import SalpipeError
 from tests.datasets import imagenets
 from tests.datasets.archives import write_tar
 from tests.datasets.imagenets import TRAIN, VAL, WNIDS, content, described, expected, lines, val_name, write
+from tests.shards import examples
 
 ROW = "Ada Lovelace\t{}\thttp://example.org/{}.jpg\t1,2,30,40\t{:032x}"
 
@@ -82,6 +85,11 @@ def webdataset(root: Path) -> None:
         write_tar(root / f"set-{part}-0000.tar", files)
 
 
+def export(root: Path) -> None:
+    with TemporaryDirectory() as folder:
+        convert(examples.folder(Path(folder) / "shards", (4,)), root, methods=("gradcam",))
+
+
 def parquet(root: Path) -> None:
     for part, rows in (
         ("train", [(name, name.replace(".", f"_{wnid}."), wnid) for wnid, items in TRAIN.items() for name in items]),
@@ -109,6 +117,7 @@ def pubfig83(root: Path) -> None:
 
 
 SHAPES: dict[str, list[Callable[[Path], None]]] = {
+    "export": [export],
     "folders": [folders],
     "ilsvrc": [unpacked, as_downloaded, with_caffes_lists],
     "kaggle": [kaggle],

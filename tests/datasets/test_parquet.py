@@ -168,7 +168,7 @@ def test_rows_of_two_files_are_read_in_turn(tmp_path):
 def test_rows_in_order_are_decoded_once(tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr(
-        parquet, "_open", lambda path, **options: opened.append(path) or pq.ParquetFile(path, **options)
+        parquet, "open_table", lambda path, **options: opened.append(path) or pq.ParquetFile(path, **options)
     )
     records = read(write(tmp_path / "x.parquet", [("a", 0)] * 40, group=10)).records
     opened.clear()

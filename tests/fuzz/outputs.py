@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from saliency_pipeline.comparison.arms import choose_arms
 from saliency_pipeline.comparison.config import ComparisonConfig
 from saliency_pipeline.comparison.plan import Plan as ComparisonPlan
 from saliency_pipeline.comparison.plan_file import described
+from saliency_pipeline.conversion import FORMATS
+from saliency_pipeline.conversion.convert import convert
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.plan import Choices, Plan, store_plan
 from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, Reject
@@ -48,6 +51,34 @@ def shard_files(root: Path) -> Iterator[Path]:
     """A shard in a finished folder, for each encoding."""
     for encoding in ("raw", "jpeg"):
         yield shards.folder(root / encoding, (3, 2), encoding) / "shard-00000.h5"
+
+
+def exports(root: Path) -> Iterator[Path]:
+    """Descriptions of exports and lists of samples."""
+    for to in FORMATS:
+        yield export(root / to, to) / "export.json"
+    yield export(root / "samples", "png") / "samples" / "shard-00000.jsonl"
+
+
+def export_tars(root: Path) -> Iterator[Path]:
+    yield export(root / "webdataset", "webdataset") / "train-00000.tar"
+
+
+def export_tables(root: Path) -> Iterator[Path]:
+    yield export(root / "parquet", "parquet") / "train-00000.parquet"
+
+
+def export(root: Path, to: str) -> Path:
+    """An export of one shard, without what resuming needs."""
+    source = shards.folder(root.parent.parent / f"shards-{root.name}", (3,))
+    whole, head = shards.rows(3), shards.header()
+    whole.splits[:] = 0
+    path = shards.write(source / "shard-00000.h5", head, whole)
+    folder = Path(convert(path, root, to=to, methods=("gradcam",)).folder)
+    shutil.rmtree(folder / ".receipts")
+    shutil.rmtree(source)
+    (folder / ".lock").unlink()
+    return folder
 
 
 def manifests(root: Path) -> Iterator[Path]:

@@ -120,6 +120,16 @@ def read_data_set(path: Path, random: Random) -> None:
     decode_all(root, random, options=ReadOptions(noise=50 if path.name.startswith("noisy") else 0))
 
 
+def read_export(path: Path, random: Random) -> None:
+    """As `generate --maps-from` reads an export of `convert`: images and maps."""
+    read_data_set(path, random)
+    records = read_images(_root(path)).records
+    for record in random.sample(list(records), min(3, len(records))):
+        if record.maps is not None:
+            with suppress(BadImageError, OSError):
+                record.maps.read()
+
+
 def read_tar(path: Path, random: Random) -> None:
     """As `generate` reads a tar that is given itself."""
     if random.random() < 0.2:

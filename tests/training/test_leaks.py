@@ -18,6 +18,7 @@ from saliency_pipeline.training.find_lr import find_learning_rate
 from saliency_pipeline.training.leaks import LeakCheck, accepted_sentences, start_of, training_images
 from saliency_pipeline.training.run import train
 from saliency_pipeline.training.setup import split_of
+from tests.shards.examples import of_methods
 from tests.training.examples import labeled_rows
 from tests.training.leaky import IMAGES, leaky
 
@@ -80,6 +81,17 @@ def test_maps_of_the_label_are_refused_where_they_are_read(label_maps: Path, pla
         assert names(label_maps, use=use) == leaks
     assert names(plain) == []
     train(label_maps, tmp_path / "baseline", replace(QUICK, arch="baseline"))
+
+
+def test_maps_of_an_export_are_leaks_by_the_target_that_they_were_made_with(tmp_path: Path) -> None:
+    recorded = {
+        "given:edges": {"target": "label", "class_agnostic": True},
+        "given:gradcam": {"target": "label"},
+        "given:rise": {"target": "predicted"},
+    }
+    check = LeakCheck(ShardFolder(of_methods(tmp_path / "shard-00000.h5", recorded)))
+    leaks = {method: check.label_maps(replace(QUICK, method=method)) for method in recorded}
+    assert [method for method, leak in leaks.items() if leak] == ["given:gradcam"]
 
 
 def test_an_accepted_leak_is_recorded_and_noted(label_maps: Path, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ ALIASES = {
 }
 
 GIVEN = "given"
-"""Name of stored maps that come from elsewhere; no method has it."""
+"""Name of stored maps that come from elsewhere; no method has it. Those of an export are called `given:METHOD`."""
 
 CAPTUM = "captum:"
 """Prefix of the attributions of captum that need no arguments, such as `captum:DeepLift`."""
@@ -118,6 +118,15 @@ def find_methods(texts: Iterable[str], layers: Sequence[str] = ()) -> tuple[Meth
     if not parsed:
         raise OptionError(f"--method: no method is requested; choose from {', '.join(METHODS)}")
     return tuple({method.canonical: method for method in parsed}.values())
+
+
+def is_given(name: str) -> bool:
+    """Return whether stored maps of that name come from elsewhere.
+
+    >>> is_given("given"), is_given("given:gradcam"), is_given("gradcam")
+    (True, True, False)
+    """
+    return name.partition(":")[0] == GIVEN
 
 
 def all_methods(broken: Callable[[SalpipeError], None] | None = None) -> dict[str, type[Method]]:
