@@ -8,19 +8,20 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.execution.config import Workers
 from saliency_pipeline.generation import fan_out
 from saliency_pipeline.generation.catalogue_file import read_records, read_summary, write_catalogue
 from saliency_pipeline.generation.run import generate
 from saliency_pipeline.generation.summary import summarize
-from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
+from saliency_pipeline.images.record import Catalogue, ImageRecord, RawMaps, Split
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.methods import registry
 from tests.generation.compared import Compared
@@ -160,6 +161,25 @@ def test_records_of_any_kind_survive_the_file(tmp_path: Path) -> None:
     lines = write_catalogue(tmp_path / "file", catalogue, summary, 1)
     assert [read_records(tmp_path / "file", each) for each in lines] == [(record,) for record in records]
     assert read_summary(tmp_path / "file") == summary
+
+
+def test_maps_of_an_export_are_refused(tmp_path: Path) -> None:
+    class Maps:
+        @property
+        def shapes(self) -> dict[str, tuple[int, int, int]]:
+            return {"gradcam": (1, 2, 2)}
+
+        def read(self) -> RawMaps:
+            raise AssertionError
+
+    record = ImageRecord("a", "/a.tar", maps=Maps())
+    catalogue = Catalogue("/", [record])
+    assert read_records(
+        tmp_path / "file", *write_catalogue(tmp_path / "file", catalogue, summarize(catalogue, first=1), 1)
+    ) == (ImageRecord("a", "/a.tar"),)
+    used = Catalogue("/", [replace(record, map_path="/a.tar")])
+    with pytest.raises(OptionError, match="maps of an export are stored without a cluster"):
+        write_catalogue(tmp_path / "other", used, summarize(used, first=1), 1)
 
 
 def worker(address: str) -> subprocess.Popen[bytes]:
