@@ -32,6 +32,7 @@ def test_results_without_a_table_are_refused(
         generator.page()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", COMPARISONS, ids=lambda folder: folder.name)
 def test_results_rebuild_their_report(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / folder.name)
