@@ -120,6 +120,7 @@ def assess(
         raise TypeError("give a configuration or its fields, not both")
     config, progress, folder = config or AssessConfig(**options), progress or Progress(), Path(output)
     pairs, metrics, notes = ShardFolder(shards), find_metrics(config.metrics), list[str]()
+    pairs.load(progress)
     refuse_among_images(folder, shards)
     refuse_shards(folder)
     if not len(pairs):

@@ -80,6 +80,7 @@ def compare(
         SalpipeError: an option that is not possible, no run that could be trained, or a full disk. Finished runs stay.
     """
     folder, progress, pairs = Path(output), progress or Progress(), ShardFolder(shards)
+    pairs.load(progress)
     refuse_output(folder, shards)
     keep_large_blocks()
     make_output(folder)

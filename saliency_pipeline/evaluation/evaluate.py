@@ -152,6 +152,7 @@ def evaluate(
     progress = progress or Progress()
     keep_large_blocks()
     trained, pairs = load_trained(run), ShardFolder(shards)
+    pairs.load(progress)
     if output is None and not Path(run).is_dir():
         raise SalpipeError(f"{run}: a network outside a run; name the folder of its evaluation with -o")
     recorded = _TrainingShards.of(trained)

@@ -13,6 +13,7 @@ from saliency_pipeline.shards.file import ShardFile, identity_of
 from saliency_pipeline.shards.layout import Layout
 from saliency_pipeline.shards.manifest import ShardEntry
 from saliency_pipeline.shards.shard import Rows, Shard
+from saliency_pipeline.storage.cache import reopen
 from saliency_pipeline.storage.mirror import Mirror
 
 _SMALL = 4096
@@ -66,6 +67,8 @@ class CachedShard(Shard):
         return values[start:stop].copy()
 
     def _open(self) -> ShardFile:
+        if (layout := self._layout) is not None and (number := reopen(self.path, layout.identity)) is not None:
+            return ShardFile(self.path, layout.identity, number)
         number = self.mirror.open_object(self.object)
         try:
             identity = identity_of(number)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from saliency_pipeline.errors import IntegrityError, SalpipeError
+from saliency_pipeline.progress import Progress
 from saliency_pipeline.recognition import is_shards, no_shards
 from saliency_pipeline.shards.cached import CachedShard
 from saliency_pipeline.shards.file import ShardFile
@@ -90,7 +91,7 @@ class ShardFolder(Described, Sequence[Pair]):
 
     def keys(self) -> list[str]:
         """Names of all images in order."""
-        return [key for number in range(len(self.shards)) for key in self.shard(number).keys]
+        return [key for shard in self._in_turn() for key in shard.keys]
 
     @cached_property
     def labels(self) -> npt.NDArray[np.int64]:
@@ -227,8 +228,42 @@ class ShardFolder(Described, Sequence[Pair]):
         number, row = self.locate(index)
         return self.shard(number)[row]
 
+    def load(self, progress: Progress) -> None:
+        """Fetch all shards on object storage once and keep their small columns in memory, with a progress bar.
+
+        Nothing is done for shards on this host.
+
+        Raises:
+            IntegrityError: a shard is damaged.
+            SalpipeError: one cannot be fetched.
+        """
+        if self.mirror is None:
+            return
+        progress.start(len(self.shards), "shard", "fetching")
+        try:
+            for shard in self._in_turn():
+                len(shard)
+                progress.advance(1)
+        finally:
+            progress.stop()
+
+    def _in_turn(self) -> Iterator[Shard]:
+        """All shards in order; those on object storage are fetched ahead."""
+        numbers = range(len(self.shards))
+        prefetch = None
+        if self.mirror is not None and len(self._agreed) < len(self.shards):
+            prefetch = Prefetch(self.mirror, [self.objects([number]) for number in numbers])
+        try:
+            for number in numbers:
+                if prefetch is not None:
+                    prefetch.reached(number)
+                yield self.shard(number)
+        finally:
+            if prefetch is not None:
+                prefetch.close()
+
     def _every(self, read: Callable[[Shard], npt.NDArray[Any]], empty: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return np.concatenate([empty, *(read(self.shard(number)) for number in range(len(self.shards)))])
+        return np.concatenate([empty, *map(read, self._in_turn())])
 
     def _at(self, positions: Positions, read: Callable[[Shard], npt.NDArray[Any]], dtype: type) -> npt.NDArray[Any]:
         values: npt.NDArray[Any] = np.empty(len(positions), dtype)

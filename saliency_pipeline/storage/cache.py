@@ -28,6 +28,8 @@ from saliency_pipeline.temporaries import exclusive, remove_stale_temporaries, t
 
 LOCKS = "locks"
 _POLL = 0.05
+# nanoseconds within which a second use need not be recorded
+_TOUCHED = 10**9
 
 
 @dataclass(frozen=True)
@@ -222,6 +224,30 @@ class ShardCache:
             yield
         finally:
             unlock(file)
+
+
+def reopen(path: Path, identity: tuple[int, int, int, int]) -> int | None:
+    """Open a file of the cache that was opened before, with a shared lock; None if it is no longer there.
+
+    Args:
+        path: the file.
+        identity: its device, inode, size and time of change then.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        try_lock(file, shared=True, wait=True)
+        status = os.fstat(file)
+        if (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns) == identity and status.st_nlink:
+            if (now := time.time_ns()) - status.st_atime_ns > _TOUCHED:
+                os.utime(file, ns=(now, status.st_mtime_ns))
+            return file
+    except OSError:
+        pass
+    os.close(file)
+    return None
 
 
 def shown_size(count: float) -> str:

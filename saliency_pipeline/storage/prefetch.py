@@ -58,9 +58,10 @@ class Prefetch:
         fetches: dict[CachedObject, Future[None]] = {}
         with ThreadPoolExecutor(THREADS, "fetch") as pool:
             for number, step in enumerate(self._steps):
-                for each in step:
-                    total += each.bytes if not window[each] else 0
-                    window[each] += 1
+                # others are there since an earlier step
+                entering = [each for each in step if not window[each]]
+                total += sum(each.bytes for each in entering)
+                window.update(step)
                 while True:
                     with self._changed:
                         current, closed = self._step, self._closed
@@ -79,9 +80,7 @@ class Prefetch:
                         if self._step == current and not self._closed:
                             self._changed.wait()
                 if total <= self._limit:
-                    for each in step:
-                        if each not in fetches or fetches[each].done():
-                            fetches[each] = pool.submit(self._fetch, each)
+                    fetches |= {each: pool.submit(self._fetch, each) for each in entering}
 
     def _fetch(self, wanted: CachedObject) -> None:
         if ShardCache().has(wanted):

@@ -82,6 +82,7 @@ def find_learning_rate(
     device = find_device(config.device)
     check_names(config)
     pairs = ShardFolder(shards)
+    pairs.load(progress)
     setup = set_up(config, pairs, device, find_groups(config, pairs, progress), progress=progress)
     config, train, network = setup.config, setup.train, setup.network
     if config.precision == "auto":

@@ -115,6 +115,7 @@ def train(
     processes = connect(config.device, progress)
     progress = progress if processes.leading else Progress()
     pairs = ShardFolder(shards)
+    pairs.load(progress)
     # so that evaluation finds table and baseline from whatever folder
     baseline = None if config.from_baseline is None else os.path.abspath(config.from_baseline)
     config = replace(config, group_by=anchored(config.group_by), from_baseline=baseline)

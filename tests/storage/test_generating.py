@@ -7,12 +7,14 @@ import signal
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
+from saliency_pipeline.cli.main import salpipe
 from saliency_pipeline.errors import IntegrityError, PlanMismatchError, SalpipeError
 from saliency_pipeline.generation.remote import RemoteOutput
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.verify import verify
-from tests.generation.examples import flat, kept, run
+from tests.generation.examples import COMMAND, flat, kept, run
 from tests.kills import script
 from tests.storage.s3 import Proxy
 
@@ -261,6 +263,23 @@ def test_the_number_of_requests_is_that_of_the_documentation(images: Path, url: 
     assert len(ShardFolder(url).keys()) == IMAGES
     assert [r.method for r in faulty.requests].count("HEAD") == SHARDS
     assert [r.method for r in faulty.requests].count("GET") == SHARDS + 2
+
+
+def test_the_command_line(images: Path, url: str, bucket: str, s3, tmp_path: Path) -> None:
+    def invoke(*words: object) -> Result:
+        return CliRunner().invoke(salpipe, [str(word) for word in words])
+
+    dry = invoke("generate", images, "-o", url, *COMMAND, "--dry-run", "--json")
+    assert (dry.exit_code, json.loads(dry.stdout)["images"]) == (0, 11)
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+    done = invoke("generate", images, "-o", url, *COMMAND, "--max-rejects", 1)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith(f"{url}: 10 images in 3 shards (3 written now), 1 rejected; complete")
+    refused = invoke("train", url, "-o", f"s3://{bucket}/run")
+    assert refused.exit_code == 2
+    assert "is a URL; give a folder of this host" in " ".join(refused.output.split())
+    local = invoke("generate", images, "-o", f"file://{tmp_path}/shards", *COMMAND)
+    assert f"give the path {tmp_path}/shards instead" in local.output
 
 
 def test_a_missing_bucket_is_named(images: Path, url: str) -> None:
