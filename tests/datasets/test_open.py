@@ -202,7 +202,7 @@ def test_what_was_skipped_is_noted(tmp_path):
     ("layout", "message"),
     [
         ("kagle", "--layout kagle: no such layout; did you mean 'kaggle'?"),
-        ("xyz", "--layout xyz: no such layout; choose from auto, pubfig, "),
+        ("xyz", "--layout xyz: no such layout; choose from auto, export, pubfig, "),
     ],
 )
 def test_an_unknown_layout_is_named(tmp_path, layout, message):

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -70,13 +71,12 @@ def export_tables(root: Path) -> Iterator[Path]:
 
 def export(root: Path, to: str) -> Path:
     """An export of one shard, without what resuming needs."""
-    source = shards.folder(root.parent.parent / f"shards-{root.name}", (3,))
-    whole, head = shards.rows(3), shards.header()
+    whole = shards.rows(3)
     whole.splits[:] = 0
-    path = shards.write(source / "shard-00000.h5", head, whole)
-    folder = Path(convert(path, root, to=to, methods=("gradcam",)).folder)
+    with TemporaryDirectory() as source:
+        path = shards.write(Path(source) / "shard-00000.h5", shards.header(), whole)
+        folder = Path(convert(path, root, to=to, methods=("gradcam",)).folder)
     shutil.rmtree(folder / ".receipts")
-    shutil.rmtree(source)
     (folder / ".lock").unlink()
     return folder
 
