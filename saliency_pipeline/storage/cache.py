@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +95,13 @@ class ShardCache:
         """Most bytes of the cache at present."""
         self.settings.folder.mkdir(parents=True, exist_ok=True)
         return self.settings.limit_beside(sum(size for _, size, _ in self._held()))
+
+    def touch(self, objects: Iterable[CachedObject]) -> None:
+        """Record that objects are used now, as far as they are there."""
+        now = time.time_ns()
+        for each in objects:
+            with suppress(OSError):
+                os.utime(each.path, ns=(now, each.path.stat().st_mtime_ns), follow_symlinks=False)
 
     def discard(self, wanted: CachedObject) -> None:
         """Remove an object that was fetched and is not being read."""

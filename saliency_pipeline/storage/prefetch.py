@@ -80,10 +80,14 @@ class Prefetch:
                         if self._step == current and not self._closed:
                             self._changed.wait()
                 if total <= self._limit:
-                    fetches |= {each: pool.submit(self._fetch, each) for each in entering}
+                    needed = [each for each, count in window.items() if count]
+                    fetches |= {each: pool.submit(self._fetch, each, needed) for each in entering}
 
-    def _fetch(self, wanted: CachedObject) -> None:
-        if ShardCache().has(wanted):
+    def _fetch(self, wanted: CachedObject, needed: Sequence[CachedObject]) -> None:
+        cache = ShardCache()
+        if cache.has(wanted):
             return
+        # those that were fetched ahead and wait for their step would otherwise go before those whose step is over
+        cache.touch(needed)
         with suppress(SalpipeError, OSError):
             os.close(self._mirror.open_object(wanted))

@@ -167,11 +167,12 @@ def test_too_small_a_cache_is_refused(tmp_path: Path, store: Counted) -> None:
         read(cache(tmp_path, 0.5), wanted(tmp_path, 0), store)
 
 
-def fetch_all(folder: str, rounds: int) -> None:
+def fetch_all(folder: str, rounds: int, shards: float = 6) -> None:
     """Read all objects in turn; prints how many were fetched."""
     place = Path(folder)
-    store, small = Counted(place / "store"), cache(place, 6)
+    store, small = Counted(place / "store"), cache(place, shards)
     for number in list(range(5)) * rounds:
+        assert len(stored(place)) <= shards
         assert read(small, wanted(place, number), store) == contents(number)
     print(len(store.fetched))
 
@@ -182,6 +183,15 @@ def test_two_processes_fetch_each_object_once(tmp_path: Path, store: Counted) ->
     counts = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], counts
     assert sum(int(output) for output, _ in counts) == 5
+
+
+def test_two_processes_share_a_cache_that_is_too_small(tmp_path: Path, store: Counted) -> None:
+    """Each waits for the other, and the limit holds for both together."""
+    line = "fetch_all(sys.argv[1], 40, 2)"
+    processes = [script("tests.storage.test_cache", line, tmp_path) for _ in range(2)]
+    counts = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], counts
+    assert len(stored(tmp_path)) <= 2
 
 
 def test_downloads_of_killed_processes_make_room(tmp_path: Path, store: Counted) -> None:

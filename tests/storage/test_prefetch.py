@@ -85,6 +85,23 @@ def test_no_further_than_the_cache_holds(mirror: Watched, monkeypatch) -> None:
     assert len(held) <= 3
 
 
+def test_what_waits_for_its_step_stays(mirror: Watched, monkeypatch) -> None:
+    """Of the least recent uses, those of steps that are over go first."""
+    monkeypatch.setenv(settings.SIZE, str(4 * SIZE))
+    planned = steps(mirror, *([n] for n in range(SHARDS)))
+    prefetch = Prefetch(mirror, planned)
+    until(lambda: mirror.fetched == names(0, 1, 2))
+    for number in range(2):
+        prefetch.reached(number)
+        os.close(ShardCache().open(planned[number][0], lambda: LocalStore(Path(mirror.url))))
+    until(lambda: mirror.fetched == names(0, 1, 2, 3))
+    prefetch.reached(2)
+    until(lambda: planned[4][0].path.exists())
+    prefetch.close()
+    held = {path.name for path in mirror.folder.iterdir() if path.is_file()}
+    assert held == set(names(1, 2, 3, 4))
+
+
 def test_closing_ends_it_at_once(mirror: Watched, monkeypatch) -> None:
     monkeypatch.setenv(settings.SIZE, str(3 * SIZE))
     prefetch = Prefetch(mirror, steps(mirror, *([n] for n in range(SHARDS))))
