@@ -86,7 +86,7 @@ def test_no_further_than_the_cache_holds(mirror: Watched, monkeypatch) -> None:
 
 
 def test_what_waits_for_its_step_stays(mirror: Watched, monkeypatch) -> None:
-    """Of the least recent uses, those of steps that are over go first."""
+    """Shards of steps that are over are removed before those that were fetched ahead and not read yet."""
     monkeypatch.setenv(settings.SIZE, str(4 * SIZE))
     planned = steps(mirror, *([n] for n in range(SHARDS)))
     prefetch = Prefetch(mirror, planned)
