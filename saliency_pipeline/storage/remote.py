@@ -186,10 +186,10 @@ class RemoteStore(Store):
             if self._opened is None or self._opened[0] != os.getpid():
                 from fsspec.core import url_to_fs
 
-                # one back-off is enough: three, one inside the other, would multiply
-                alone = {"config_kwargs": {"retries": {"total_max_attempts": 1}}} if self.protocol == "s3" else {}
+                # few, since those of a whole call multiply with them; but a part that fails must not cost all others
+                few = {"config_kwargs": {"retries": {"total_max_attempts": 3}}} if self.protocol == "s3" else {}
                 try:
-                    system, path = url_to_fs(self.url, skip_instance_cache=True, use_listings_cache=False, **alone)
+                    system, path = url_to_fs(self.url, skip_instance_cache=True, use_listings_cache=False, **few)
                 except ValueError as error:
                     raise SalpipeError(f"{self.url}: {error}; check the URL") from error
                 if self.protocol == "s3":
