@@ -186,8 +186,9 @@ class RemoteStore(Store):
             if self._opened is None or self._opened[0] != os.getpid():
                 from fsspec.core import url_to_fs
 
-                # one back-off is enough: three, one inside the other, would multiply
-                alone = {"config_kwargs": {"retries": {"total_max_attempts": 1}}} if self.protocol == "s3" else {}
+                # single requests a few times, so that no upload begins anew for one part; the pauses are in `retried`,
+                # as those of three libraries, one inside the other, would multiply
+                alone = {"config_kwargs": {"retries": {"total_max_attempts": 3}}} if self.protocol == "s3" else {}
                 try:
                     system, path = url_to_fs(self.url, skip_instance_cache=True, use_listings_cache=False, **alone)
                 except ValueError as error:
