@@ -10,6 +10,7 @@ from PIL import Image
 from saliency_pipeline.assessment.results import RESULTS as ASSESSMENT
 from saliency_pipeline.comparison.output import RESULTS
 from saliency_pipeline.comparison.runs import read_run
+from saliency_pipeline.datasets.export_file import EXPORT
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation.evaluate import EVALUATION
 from saliency_pipeline.evaluation.predict import DOCUMENT
@@ -110,7 +111,8 @@ def test_half_a_folder_of_shards_is_to_be_finished(tmp_path: Path) -> None:
 
 
 def test_the_marks_are_the_names_that_are_written() -> None:
-    assert set(_MARKS) == {MANIFEST, PLAN, RESULTS, ASSESSMENT, BEST, LAST, PROVENANCE, EVALUATION, DOCUMENT, PAGE}
+    written = {MANIFEST, PLAN, RESULTS, ASSESSMENT, BEST, LAST, PROVENANCE, EVALUATION, DOCUMENT, PAGE, EXPORT}
+    assert set(_MARKS) == written
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "shard-00000.h5"])

@@ -77,7 +77,8 @@ class Mirror:
         What is elsewhere comes from anyone, and must not make salpipe request a URL.
         """
         place = Path(os.path.abspath(path))
-        if place.parent.parent != CacheSettings.current().folder or not _KEY.fullmatch(place.parent.name):
+        # the name first: the folder of the cache takes seconds to import
+        if not _KEY.fullmatch(place.parent.name) or place.parent.parent != CacheSettings.current().folder:
             return None
         try:
             url = read_json(place / ORIGIN)["url"]
