@@ -1,6 +1,7 @@
 """The study: its tables are those of the committed results, which rebuild a report."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,13 @@ def generator() -> ModuleType:
 def test_the_tables_are_those_of_the_results(generator: ModuleType) -> None:
     assert COMPARISONS
     assert generator.PAGE.read_text(encoding="utf-8") == generator.page(), "run: .venv/bin/python docs/study.py"
+
+
+@pytest.mark.parametrize("folder", COMPARISONS, ids=lambda folder: folder.name)
+def test_no_path_of_a_machine_is_published(folder: Path) -> None:
+    """`costs.json` has the folder of the shards as the command was given it."""
+    assert json.loads((folder / "costs.json").read_text())["shards"].startswith("shards/")
+    assert not re.search(r'"/\w+/', "".join(path.read_text() for path in folder.iterdir()))
 
 
 def test_results_without_a_table_are_refused(
