@@ -210,7 +210,7 @@ class Killer(Progress):
 
 @pytest.mark.slow
 def test_a_worker_that_dies_within_a_shard_is_replaced_by_one_that_joins(tmp_path: Path) -> None:
-    distributed = pytest.importorskip("distributed")
+    distributed = import_module("distributed")
     images = flat(tmp_path / "images", 96)
     run(images, tmp_path / "whole", shard_size=8)
     scheduler = {"dashboard_address": "127.0.0.1:0"}
@@ -230,7 +230,7 @@ def test_a_worker_that_dies_within_a_shard_is_replaced_by_one_that_joins(tmp_pat
 
 @pytest.mark.slow
 def test_a_ray_cluster_of_two_nodes_loses_one(tmp_path: Path) -> None:
-    pytest.importorskip("ray")
+    pytest.importorskip("ray", reason="needs the extra ray")
     images = flat(tmp_path / "images", 96)
     run(images, tmp_path / "whole", shard_size=8)
     cluster = import_module("ray.cluster_utils").Cluster(
