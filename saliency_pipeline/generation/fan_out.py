@@ -166,7 +166,8 @@ def write_lines(shared: SharedPlan, plan: str, index: int, lines: Lines) -> Rece
 
 def _job(shared: SharedPlan, note: Callable[[str], None]) -> Job:
     """The worker's job; the last one is kept."""
-    key = (shared, os.stat(shared.catalogue).st_mtime_ns) if os.path.exists(shared.catalogue) else (shared,)
+    # every run writes the file anew: a worker outlives a run, whose folder may then be begun again
+    key = shared, os.stat(shared.catalogue).st_mtime_ns if os.path.exists(shared.catalogue) else 0
     if key not in _jobs:
         _jobs.clear()
         try:
