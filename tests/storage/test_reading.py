@@ -47,9 +47,19 @@ def url(local: Path, bucket: str, s3, empty_cache: Path) -> str:
     return f"s3://{bucket}/data/shards"
 
 
-def cached(cache: Path) -> dict[str, int]:
-    """Names and sizes of all files of shards in the cache, those that are being fetched as well."""
-    return {path.name: path.stat().st_size for path in cache.rglob("*.h5") if path.parent.name != "locks"}
+def files_of(cache: Path) -> list[Path]:
+    """All files of shards in the cache, those that are being fetched as well."""
+    return sorted(path for path in cache.rglob("*.h5") if path.parent.name != "locks")
+
+
+def bytes_at_one_moment(cache: Path) -> int:
+    """Bytes that the cache held together, at least; 0 when a file came or went while they were counted."""
+    try:
+        files = files_of(cache)
+        total = sum(path.stat().st_size for path in files)
+        return total if files_of(cache) == files else 0
+    except FileNotFoundError:
+        return 0
 
 
 def same(a: ShardFolder, b: ShardFolder) -> None:
@@ -88,7 +98,7 @@ def test_a_cache_of_two_shards_stays_within_its_limit(
 
     def watch() -> None:
         while not over.wait(0.001):
-            largest[0] = max(largest[0], sum(cached(empty_cache).values()))
+            largest[0] = max(largest[0], bytes_at_one_moment(empty_cache))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -284,7 +294,7 @@ def test_commands_take_the_url(
     invoke("train", url, "-o", "run", *options, "--no-search-duplicates", *cache)
     invoke("evaluate", "run", url, "--split", "test", *cache)
     assert (tmp_path / "run" / "evaluation-test" / "evaluation.json").is_file()
-    assert len(cached(tmp_path / "own-cache")) == SHARDS
+    assert len(files_of(tmp_path / "own-cache")) == SHARDS
     assert Manifest.read(next((tmp_path / "own-cache").glob("*/shards"))) == Manifest.read(local)
 
 
