@@ -15,11 +15,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeVar
 
-from platformdirs import user_cache_path
-
 from saliency_pipeline.devices import instructions
 from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.home import cache_folder
 from saliency_pipeline.temporaries import exclusive, remove_stale_temporaries, temporary_name
 
 logger = logging.getLogger(__name__)
@@ -31,16 +30,6 @@ MAX_TOTAL_BYTES = 2 << 30
 SUBFOLDER = "networks"
 _LIBRARIES = ("torch", "torchvision", "timm", "captum", "openvino")
 _DIGEST_SIZE = hashlib.sha256().digest_size
-
-
-def cache_folder() -> Path:
-    """Return the user's cache folder (`~/.cache/salpipe`), which may not be writable."""
-    with suppress(RuntimeError):  # there is no home directory
-        folder = user_cache_path("salpipe")
-        # older versions of the library return a path relative to a folder named "~", which must not be created
-        if folder.is_absolute():
-            return folder
-    return Path(os.devnull, "salpipe")
 
 
 def cached(

@@ -6,6 +6,7 @@ import atexit
 import os
 import pwd
 from contextlib import suppress
+from pathlib import Path
 
 _USER = ("LOGNAME", "USER", "LNAME", "USERNAME")
 
@@ -31,6 +32,18 @@ def provide_home() -> None:
         _provide_temporary(home, cache)
     elif not _can_be_written(os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")):
         os.environ.setdefault("MPLCONFIGDIR", os.path.join(cache, "matplotlib"))
+
+
+def cache_folder() -> Path:
+    """Return the user's cache folder (`~/.cache/salpipe`), which may not be writable."""
+    from platformdirs import user_cache_path
+
+    with suppress(RuntimeError):  # there is no home directory
+        folder = user_cache_path("salpipe")
+        # older versions of the library return a path relative to a folder named "~", which must not be created
+        if folder.is_absolute():
+            return folder
+    return Path(os.devnull, "salpipe")
 
 
 def _provide_temporary(home: str, cache: str) -> None:

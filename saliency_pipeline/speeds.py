@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from saliency_pipeline.cache import cache_folder
 from saliency_pipeline.documents import DocumentError, read_json
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import write_atomically
+from saliency_pipeline.home import cache_folder
 
 logger = logging.getLogger(__name__)
 

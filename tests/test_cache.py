@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from saliency_pipeline import cache
-from saliency_pipeline.cache import cache_folder, cached, discard
+from saliency_pipeline.cache import cached, discard
+from saliency_pipeline.home import cache_folder
 from saliency_pipeline.speeds import remembered_speeds
 from saliency_pipeline.temporaries import temporary_name
 from tests.odd_files import make_odd
@@ -175,7 +176,7 @@ def raising(_name: str) -> Path:
 def test_without_a_home_nothing_is_left_where_the_command_runs(
     answer: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "user_cache_path", answer)
+    monkeypatch.setattr("platformdirs.user_cache_path", answer)
     monkeypatch.chdir(tmp_path)
     making = Making()
     assert making("a") == making("a") == "a"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from saliency_pipeline import home
-from saliency_pipeline.cache import cache_folder
+from saliency_pipeline.home import cache_folder
 from saliency_pipeline.speeds import remembered_speeds
 from tests.datasets.imagenets import write
 

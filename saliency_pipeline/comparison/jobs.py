@@ -68,7 +68,7 @@ def run_tasks(
             try:
                 tasks_left = ((task, os.path.abspath(folder), threads) for task in left)
                 with (
-                    _workers(execution, threads, progress.note) as calls,
+                    _workers(execution, threads, tasks[0].config.device != "cpu", progress.note) as calls,
                     closing(calls(run_task, tasks_left)) as outcomes,
                 ):
                     for outcome in outcomes:
@@ -120,11 +120,11 @@ def run_task(task: Task, folder: str, threads: int) -> Outcome:
 
 
 @contextmanager
-def _workers(execution: Execution, threads: int, note: Callable[[str], None]) -> Iterator[Calls]:
+def _workers(execution: Execution, threads: int, gpu: bool, note: Callable[[str], None]) -> Iterator[Calls]:
     """What calls a function in workers, or in this process for one job of this machine."""
     jobs = execution.jobs or 1
     if execution.engine == "loky" and jobs == 1:
         yield lambda function, calls: (function(*call) for call in calls)
     else:
-        with open_engine(execution, jobs, threads, note) as calls:
+        with open_engine(execution, jobs, threads, most=jobs, gpu=gpu, note=note) as calls:
             yield calls

@@ -88,8 +88,7 @@ def rebuild(output: Path | str, shards: Path | str | None = None) -> Comparison:
         spent = from_json(Costs, costs)
     with damage_refused(folder / RESULTS):
         place = shards or spent.shards
-        exists = not is_url(place) and bool(place) and Path(str(place)).exists()
-        pairs = ShardFolder(str(place)) if exists else shards_of(place) if is_url(place) else None
+        pairs = shards_of(place) if is_url(place) else ShardFolder(place) if place and Path(place).exists() else None
         config = replace(TrainConfig(), method=results.about.get("method"))
         page = write_report(folder, results, spent, pictures_of(pairs, config))
     runs = sum(len(arm.runs) for setting in results.settings for arm in setting.arms.values())

@@ -23,7 +23,13 @@ AHEAD = 2
 
 @contextmanager
 def open_engine(
-    workers: Workers, jobs: int, threads: int, note: Callable[[str], None] = lambda _: None
+    workers: Workers,
+    jobs: int,
+    threads: int,
+    *,
+    most: int | None = None,
+    gpu: bool = False,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Calls]:
     """Start worker processes, or connect to a cluster, while a `with` block runs.
 
@@ -31,6 +37,8 @@ def open_engine(
         workers: engine and address.
         jobs: number of worker processes that are started; of no effect on a cluster that is running.
         threads: threads of each.
+        most: maximum number of calls in flight on a cluster; None for two per worker.
+        gpu: whether a call uses a GPU where a worker has one.
         note: receives notes.
 
     Raises:
@@ -39,12 +47,12 @@ def open_engine(
     if workers.engine == "dask":
         from saliency_pipeline.execution.on_dask import dask_workers
 
-        with dask_workers(workers.address, jobs, note) as calls:
+        with dask_workers(workers.address, jobs, most, note) as calls:
             yield calls
     elif workers.engine == "ray":
         from saliency_pipeline.execution.on_ray import ray_workers
 
-        with ray_workers(workers.address, jobs, threads) as calls:
+        with ray_workers(workers.address, jobs, threads, most, gpu) as calls:
             yield calls
     else:
         yield lambda function, calls: run_in_workers(function, calls, jobs, threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
@@ -21,7 +22,7 @@ _SILENCE = 20.0
 
 
 @contextmanager
-def dask_workers(address: str | None, jobs: int, note: Callable[[str], None]) -> Iterator[Calls]:
+def dask_workers(address: str | None, jobs: int, most: int | None, note: Callable[[str], None]) -> Iterator[Calls]:
     """Connect to the scheduler at an address, or start one with worker processes; see `open_engine`."""
     try:
         distributed: Any = import_module("distributed")
@@ -46,7 +47,7 @@ def dask_workers(address: str | None, jobs: int, note: Callable[[str], None]) ->
             raise SalpipeError(
                 f"--address {address}: no dask scheduler there; start one with 'dask scheduler'"
             ) from error
-        yield lambda function, calls: _run(distributed, client, function, calls, note)
+        yield lambda function, calls: _run(distributed, client, function, calls, most, note)
 
 
 def _run(
@@ -54,6 +55,7 @@ def _run(
     client: Any,
     function: Callable[..., Any],
     calls: Iterable[tuple[Any, ...]],
+    most: int | None,
     note: Callable[[str], None],
 ) -> Generator[Any]:
     left, waiting, alone = iter(calls), set[Any](), False
@@ -61,7 +63,7 @@ def _run(
 
     def submit() -> None:
         # workers may have joined or died since the last result
-        bound = AHEAD * max(1, len(client.nthreads()))
+        bound = min(most or sys.maxsize, AHEAD * max(1, len(client.nthreads())))
         for arguments in islice(left, max(0, bound - len(waiting))):
             waiting.add(client.submit(call, pickle.dumps(arguments), pure=False))
 

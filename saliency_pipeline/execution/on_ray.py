@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def ray_workers(address: str | None, jobs: int, threads: int) -> Iterator[Calls]:
+def ray_workers(address: str | None, jobs: int, threads: int, most: int | None, gpu: bool) -> Iterator[Calls]:
     """Connect to a running cluster, or start one on this machine; see `open_engine`.
 
     Not through joblib, whose pool on ray has no generators and divides work unevenly (ray issues 41028 and 23184).
@@ -30,24 +31,35 @@ def ray_workers(address: str | None, jobs: int, threads: int) -> Iterator[Calls]
     threads = 1 if address else threads
     own = {} if address else {"num_cpus": jobs * threads, "include_dashboard": False}
     try:
-        ray.init(address, logging_level="ERROR", log_to_driver=False, **own)
+        # without an address ray would join a cluster that its environment names
+        ray.init(address or "local", logging_level="ERROR", log_to_driver=False, **own)
     except ConnectionError as error:
         raise SalpipeError(f"--address {address}: no ray cluster there; start one with 'ray start'") from error
     try:
-        yield lambda function, calls: _run(ray, threads, function, calls)
+        gpus = int(gpu and ray.cluster_resources().get("GPU", 0) >= 1)
+        yield lambda function, calls: _run(ray, {"CPU": threads, "GPU": gpus}, most, function, calls)
     finally:
         ray.shutdown()
 
 
-def _run(ray: Any, threads: int, function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> Generator[Any]:
-    remote = ray.remote(num_cpus=threads, max_retries=ATTEMPTS)(function)
+def _run(
+    ray: Any,
+    needs: dict[str, int],
+    most: int | None,
+    function: Callable[..., Any],
+    calls: Iterable[tuple[Any, ...]],
+) -> Generator[Any]:
+    remote = ray.remote(num_cpus=needs["CPU"], num_gpus=needs["GPU"], max_retries=ATTEMPTS)(function)
     left = iter(calls)
     waiting: list[Any] = []
-    dead = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.RayActorError)
+    errors = ray.exceptions
+    dead = (errors.WorkerCrashedError, errors.NodeDiedError, errors.RayActorError, errors.OutOfMemoryError)
 
     def submit() -> None:
         # nodes may have joined or died since the last result
-        bound = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 0)) // threads)
+        there = ray.cluster_resources()
+        slots = min(int(there.get(name, 0)) // count for name, count in needs.items() if count)
+        bound = min(most or sys.maxsize, AHEAD * max(1, slots))
         waiting.extend(remote.remote(*call) for call in islice(left, max(0, bound - len(waiting))))
 
     try:

@@ -9,14 +9,16 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from saliency_pipeline.datasets.parquet import ParquetRecord
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.generation.summary import DataSummary
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 
 FORMAT = "salpipe-catalogue"
+_KINDS = (ImageRecord, ParquetRecord)
 # maps of an export are read by objects of its layout, which stay here
-_FIELDS = tuple(field.name for field in fields(ImageRecord) if field.name != "maps")
+_FIELDS = {kind: tuple(field.name for field in fields(kind) if field.name != "maps") for kind in _KINDS}
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,12 @@ def write_catalogue(path: Path, catalogue: Catalogue, summary: DataSummary, shar
     """Write a catalogue, with absolute paths, and return the lines of every shard of `shard_size` records.
 
     Raises:
-        OptionError: maps of an export are to be stored.
+        OptionError: maps of an export are to be stored, or a layout of a package reads its images itself.
     """
     if any(record.maps and record.map_path for record in catalogue.records):
         raise OptionError("--maps-from: maps of an export are stored without a cluster; use --engine loky")
+    if any(type(record) not in _FIELDS for record in catalogue.records):
+        raise OptionError(f"--engine: layout {catalogue.layout} reads its images itself; use --engine loky")
     head = json.dumps({"format": FORMAT, "summary": _to_json(summary)}).encode() + b"\n"
     blocks, lines, position = [head], [], len(head)
     for start in range(0, len(catalogue.records), shard_size):
@@ -80,23 +84,24 @@ def _line(record: ImageRecord) -> bytes:
 
 
 def _values(record: ImageRecord) -> list[Any]:
-    values = {name: getattr(record, name) for name in _FIELDS}
+    values = {name: getattr(record, name) for name in _FIELDS[type(record)]}
     values["path"] = os.path.abspath(record.path)
     values["map_path"] = record.map_path and os.path.abspath(record.map_path)
-    return list(values.values())
+    return [_KINDS.index(type(record)), *values.values()]
 
 
 def _record(values: Sequence[Any]) -> ImageRecord:
-    record = dict(zip(_FIELDS, values, strict=True))
+    kind = _KINDS[values[0]]
+    record = dict(zip(_FIELDS[kind], values[1:], strict=True))
     for name in ("box", "boxes_size"):
         record[name] = record[name] and tuple(record[name])
     record["boxes"] = tuple(map(tuple, record["boxes"]))
     record["split"] = Split(record["split"])
-    return ImageRecord(**record)
+    return kind(**record)
 
 
 def _to_json(summary: DataSummary) -> dict[str, Any]:
-    samples = {"first": summary.first, "background": summary.background}
+    samples = {"measured": summary.measured, "background": summary.background}
     described = {name: value for name, value in asdict(summary).items() if name not in samples}
     return {
         **described,
@@ -106,6 +111,6 @@ def _to_json(summary: DataSummary) -> dict[str, Any]:
 
 
 def _summary(stored: dict[str, Any]) -> DataSummary:
-    samples = {name: tuple(map(_record, stored[name])) for name in ("first", "background")}
+    samples = {name: tuple(map(_record, stored[name])) for name in ("measured", "background")}
     names = {name: tuple(stored[name]) for name in ("classes", "ids")}
     return DataSummary(**{**stored, **samples, **names})

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.tuning import FRAMES
 from saliency_pipeline.temporaries import remove_stale_temporaries
-from saliency_pipeline.workers import ATTEMPTS, WorkerDiedError, workers_died
+from saliency_pipeline.workers import ATTEMPTS, WorkerDiedError, usable_cores, workers_died
 
 # Images that are tried for the background, which takes 64: more are not sent, as all of them hardly are unusable.
 _CANDIDATES = 1024
@@ -64,7 +65,7 @@ def share(
     folder: Path, config: GenerateConfig, catalogue: Catalogue, threads: int | None
 ) -> tuple[SharedPlan, list[Lines]]:
     """Write the catalogue for the workers of a cluster; returns what each is sent, and the lines of every shard."""
-    data = summarize(catalogue, first=FRAMES, background=_CANDIDATES if compares(config) else 0)
+    data = summarize(catalogue, measured=FRAMES, background=_CANDIDATES if compares(config) else 0)
     path = folder / RECEIPTS / f"catalogue-{data.records[:16]}.jsonl"
     lines = write_catalogue(path, catalogue, data, config.shard_size)
     if os.path.exists(config.weights):
@@ -93,7 +94,7 @@ def in_processes(
 
     with TemporaryDirectory() as locks, open_engine(Workers(), jobs, job.placement.streams) as engine:
         sent = replace(job, gpus=gpus, locks=locks)
-        return _fan_out(engine, write_shard, calls, job, pending, progress)
+        return list(_fan_out(engine, write_shard, calls, job, pending, progress))
 
 
 def on_cluster(
@@ -120,9 +121,13 @@ def on_cluster(
     written: dict[str, Receipt] = {}
     for _ in range(ATTEMPTS):
         left = [task for task in pending if task.name not in written]
-        for receipt in _fan_out(engine, write_lines, calls, job, left, progress):
+        checks: list[tuple[Receipt, Future[Receipt | None]]] = []
+        with ThreadPoolExecutor(usable_cores(), "check") as pool:
+            for receipt in _fan_out(engine, write_lines, calls, job, left, progress):
+                checks.append((receipt, pool.submit(valid_receipt, Path(job.folder), receipt.shard.name, plan)))
+        for receipt, check in checks:
             name = receipt.shard.name
-            if checked := valid_receipt(Path(job.folder), name, plan):
+            if checked := check.result():
                 written[name] = checked
             else:
                 progress.advance(-(receipt.shard.images + len(receipt.rejects)))
@@ -203,22 +208,23 @@ def _fan_out(
     job: Job,
     pending: Sequence[ShardTask],
     progress: Progress,
-) -> list[Receipt]:
-    """Write shards; if a worker dies for good, begin again with what is left."""
-    written: dict[str, Receipt] = {}
+) -> Generator[Receipt]:
+    """Write shards and yield their receipts; if a worker dies for good, begin again with what is left."""
+    written: set[str] = set()
     death: WorkerDiedError
 
-    def count(receipt: Receipt) -> None:
-        written[receipt.shard.name] = receipt
+    def counted(receipt: Receipt) -> Receipt:
+        written.add(receipt.shard.name)
         progress.advance(receipt.shard.images + len(receipt.rejects))
+        return receipt
 
     for attempt in range(1, ATTEMPTS + 1):
         left = [task for task in pending if task.name not in written]
         try:
             with closing(engine(function, calls(left))) as receipts:
                 for receipt in receipts:
-                    count(receipt)
-            return list(written.values())
+                    yield counted(receipt)
+            return
         except WorkerDiedError as error:
             death = error
             progress.note(f"a worker process died ({error}) in attempt {attempt} of {ATTEMPTS}")
@@ -227,7 +233,7 @@ def _fan_out(
                 if task.name not in written and (
                     receipt := valid_receipt(Path(job.folder), task.name, job.header.plan)
                 ):
-                    count(receipt)
+                    yield counted(job.send(receipt))
         finally:
             remove_temporaries(Path(job.folder))
     raise workers_died(death)

@@ -87,6 +87,15 @@ class Job:
         """Backend, precision, device and streams."""
         return Placement(self.resolved.backend, self.resolved.precision, self.config.device, self.streams)
 
+    @property
+    def remote(self) -> RemoteOutput | None:
+        """Where finished shards are sent to."""
+        return RemoteOutput(self.url, Path(self.folder)) if self.url else None
+
+    def send(self, receipt: Receipt) -> Receipt:
+        """Send a finished shard where it is to go, if it is not to stay; returns the receipt that is then valid."""
+        return self.remote.publish(receipt) if self.remote else receipt
+
 
 @dataclass(frozen=True)
 class _Chunk:
@@ -174,7 +183,7 @@ class _OpenShard:
         entry = ShardEntry(self.task.name, images, size, digest)
         receipt = Receipt(self.job.header.plan, entry, tuple(self.rejects), self.single_color, self.seen)
         receipt.write(folder)
-        return RemoteOutput(self.job.url, folder).publish(receipt) if self.job.url else receipt
+        return self.job.send(receipt)
 
 
 def _pool(size: int, name: str) -> ThreadPoolExecutor:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from saliency_pipeline.documents import MAX_BYTES
-from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.generation.plan import PLAN, ShardTask
 from saliency_pipeline.generation.receipt import (
@@ -35,15 +36,13 @@ from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, ShardEntry
 from saliency_pipeline.shards.schema import ShardHeader
 from saliency_pipeline.storage.mirror import kept_store
 from saliency_pipeline.storage.settings import CacheSettings
-from saliency_pipeline.storage.store import LocalStore, Store, is_url, open_store
+from saliency_pipeline.storage.store import Store, is_url, open_store
 from saliency_pipeline.temporaries import exclusive, temporary_name
 
 SCRATCH = "scratch"
 _REQUESTS = 16  # at a time
 
-# a `Job`, whose module imports this one
-_Job = TypeVar("_Job", bound=Any)
-_Rest = TypeVar("_Rest")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -67,18 +66,24 @@ class RemoteOutput:
         """
         if not isinstance(output, str) or not is_url(output):
             return None
-        store = open_store(output)
-        if isinstance(store, LocalStore):
-            raise SalpipeError(f"{output}: give the path {store.folder} instead")
-        name = f"{hashlib.sha256(store.url.encode()).hexdigest()[:16]}-{part[0]}-of-{part[1]}"
-        return cls(store.url, CacheSettings.current().folder / SCRATCH / name)
+        url = open_store(output).url
+        name = f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{part[0]}-of-{part[1]}"
+        return cls(url, CacheSettings.current().folder / SCRATCH / name)
 
     @property
     def store(self) -> Store:
         """The store, one per process."""
         return kept_store(self.url)
 
-    def _pull_plan(self) -> None:
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Refusals within a block name the URL, not the scratch folder."""
+        try:
+            yield
+        except PlanMismatchError as error:
+            raise PlanMismatchError(str(error).replace(str(self.scratch), self.url)) from error
+
+    def pull_plan(self) -> None:
         """Copy the plan that is stored, if any, to the scratch folder; without one, what is there is of no use."""
         try:
             write_atomically(self.scratch / PLAN, self.store.read(PLAN, MAX_BYTES))
@@ -88,22 +93,19 @@ class RemoteOutput:
     def _settle_plan(self) -> bool:
         """Store the plan of the scratch folder; returns False if another run was first, whose plan is then there."""
         plan = (self.scratch / PLAN).read_bytes()
-        if self.store.create(PLAN, plan) or self.store.read(PLAN, MAX_BYTES) == plan:
-            return True
-        self._pull_plan()
+        # it may be deleted meanwhile
+        with suppress(FileNotFoundError):
+            if self.store.create(PLAN, plan) or self.store.read(PLAN, MAX_BYTES) == plan:
+                return True
+        self.pull_plan()
         return False
 
-    def resolved(self, resolve: Callable[[], tuple[_Job, _Rest]]) -> tuple[_Job, _Rest]:
-        """The result of a function that resolves to a job by the plan of the scratch folder, which is that stored.
-
-        Returns:
-            The job, which sends its shards, and what else the function returns.
-        """
-        self._pull_plan()
-        job, rest = resolve()
+    def settled(self, resolve: Callable[[], T]) -> T:
+        """The result of a function that resolves by the plan of the scratch folder, once that is the plan stored."""
+        resolved = resolve()
         while not self._settle_plan():
-            job, rest = resolve()
-        return replace(job, url=self.url), rest
+            resolved = resolve()
+        return resolved
 
     def valid_receipts(self, tasks: Sequence[ShardTask], plan: str, progress: Progress) -> dict[str, Receipt]:
         """Receipts of shards that are stored, by name; sends those that an earlier run left in the scratch folder.

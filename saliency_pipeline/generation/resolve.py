@@ -245,7 +245,7 @@ def _first_frames(data: DataSummary, config: GenerateConfig, source: SourceModel
     """Frames of some images of the data set, on which placements are measured; gray if no image can be used."""
     p = source.preprocessing
     frames = []
-    for record in data.first:
+    for record in data.measured:
         try:
             frame = decode_record(record, record.read(), config, p.size, p.interpolation).frame
         except (BadImageError, OSError):

@@ -149,10 +149,13 @@ def generate(
     checked = config if workers.engine == "loky" else replace(config, device="auto")
     inputs: Any = {"layout": layout, "reading": reading, "selection": selection, "grouping": grouping}
     inputs |= {"boxes": boxes, "maps_from": maps_from}
-    catalogue = checked_catalogue(data, folder if remote else Path(output), checked, **inputs, progress=progress)
     keep_large_blocks()
     with ExitStack() as locks:
-        _open_folder(folder, part, locks, progress.note)
+        if remote:
+            _open_scratch(remote, part, locks, progress.note)
+        catalogue = checked_catalogue(data, folder if remote else Path(output), checked, **inputs, progress=progress)
+        if not remote:
+            _open_folder(folder, part, locks, progress.note)
         if workers.engine != "loky":
             return _on_cluster(folder, config, catalogue, part, jobs, workers, progress, start)
         report = _on_machine(remote, folder, config, catalogue, part, jobs, gpus, background, progress, start)
@@ -204,9 +207,10 @@ def _on_machine(
     start: float,
 ) -> Report:
     """Resolve the job here, and write shards in this process or in worker processes."""
-    data = summarize(catalogue, first=FRAMES, background=len(catalogue) if compares(config) else 0)
+    data = summarize(catalogue, measured=FRAMES, background=len(catalogue) if compares(config) else 0)
     resolved = partial(resolve, folder, config, data, max(1, usable_cores() // jobs), progress.note, background)
-    job, explainer = remote.resolved(resolved) if remote else resolved()
+    job, explainer = remote.settled(resolved) if remote else resolved()
+    job = replace(job, url=remote.url) if remote else job
     return _write(job, partial(_here, job, explainer, jobs, gpus), catalogue, part, progress, start)
 
 
@@ -222,7 +226,7 @@ def _on_cluster(
 ) -> Report:
     """Write shards on the workers of a cluster, which resolve the job as well."""
     threads = max(1, usable_cores() // jobs)
-    with open_engine(workers, jobs, threads, progress.note) as engine:
+    with open_engine(workers, jobs, threads, note=progress.note, gpu=config.device != "cpu") as engine:
         shared, lines = share(folder, config, catalogue, None if workers.address else threads)
         job = resolve_on_worker(engine, shared, progress.note)
         report = _write(job, lambda: partial(on_cluster, engine, shared, lines, job), catalogue, part, progress, start)
@@ -255,7 +259,7 @@ def _write(
         f"{job.config.model}, {with_names(layers)}, {placement.backend} {placement.precision} on {placement.device}"
     )
     own = tasks[part[0] - 1 :: part[1]]
-    remote = RemoteOutput(job.url, folder) if job.url else None
+    remote = job.remote
     done = (remote.valid_receipts if remote else partial(_valid_receipts, folder))(own, job.header.plan, progress)
     written, seconds = _run(ready, [task for task in own if task.name not in done], progress)
     done |= {receipt.shard.name: receipt for receipt in written}
@@ -322,6 +326,13 @@ def _open_folder(folder: Path, part: tuple[int, int], locks: ExitStack, note: Ca
         # A plan without any shard does not bind later runs.
         (folder / PLAN).unlink(missing_ok=True)
     remove_temporaries(folder)
+
+
+def _open_scratch(remote: RemoteOutput, part: tuple[int, int], locks: ExitStack, note: Callable[[str], None]) -> None:
+    """Create and lock the scratch folder of a URL, with the plan that is stored there; refusals name the URL."""
+    locks.enter_context(remote.named())
+    _open_folder(remote.scratch, part, locks, note)
+    remote.pull_plan()
 
 
 def _valid_receipts(folder: Path, tasks: Sequence[ShardTask], plan: str, progress: Progress) -> dict[str, Receipt]:

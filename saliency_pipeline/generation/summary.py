@@ -27,7 +27,7 @@ class DataSummary:
         groups: whether an image is in a group.
         taken: see `Catalogue`.
         passed_over: see `Catalogue`.
-        first: records on whose images backends are measured, spread evenly.
+        measured: records on whose images backends are measured, spread evenly.
         background: records whose images methods compare with, in the order in which they are tried; empty where no
             method does.
     """
@@ -43,7 +43,7 @@ class DataSummary:
     groups: bool
     taken: Mapping[str, Any] = field(default_factory=dict)
     passed_over: Mapping[str, int] = field(default_factory=dict)
-    first: tuple[ImageRecord, ...] = ()
+    measured: tuple[ImageRecord, ...] = ()
     background: tuple[ImageRecord, ...] = ()
 
     @property
@@ -52,12 +52,12 @@ class DataSummary:
         return identify_images(self.classes, self.images, self.records)
 
 
-def summarize(catalogue: Catalogue, *, first: int, background: int = 0) -> DataSummary:
+def summarize(catalogue: Catalogue, *, measured: int, background: int = 0) -> DataSummary:
     """The summary of a catalogue.
 
     Args:
         catalogue: the data set.
-        first: number of images that are wanted for measuring; some more are listed, as some may be unusable.
+        measured: number of images that are wanted for measuring; some more are listed, as some may be unusable.
         background: number of records that may be tried for the background.
     """
     records = catalogue.records
@@ -73,6 +73,6 @@ def summarize(catalogue: Catalogue, *, first: int, background: int = 0) -> DataS
         any(record.group >= 0 for record in records),
         catalogue.taken,
         catalogue.passed_over,
-        tuple(records[:: max(1, len(records) // first)]),
+        tuple(records[:: max(1, len(records) // measured)]),
         background_candidates(catalogue, background) if background else (),
     )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from saliency_pipeline.shards import schema
 from saliency_pipeline.shards.file import ShardFile, identity_of
 from saliency_pipeline.shards.layout import Layout
 from saliency_pipeline.shards.manifest import ShardEntry
@@ -18,6 +19,9 @@ from saliency_pipeline.storage.mirror import Mirror
 
 _SMALL = 4096
 """Most bytes per image of a data set that is kept in memory."""
+
+# these are read image by image, however small they are
+_PIXELS = ("/map", schema.IMAGE, "image_bytes")
 
 
 class CachedShard(Shard):
@@ -49,7 +53,7 @@ class CachedShard(Shard):
                 layout = super().layout
                 small = {}
                 for name, (_, column) in layout.places.items():
-                    if column.nbytes <= _SMALL * max(1, layout.rows) and not name.endswith("/map"):
+                    if column.nbytes <= _SMALL * max(1, layout.rows) and not name.endswith(_PIXELS):
                         small[name] = super().read(name)
                 self._small = small
         return super().layout

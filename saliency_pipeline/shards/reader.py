@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import accumulate
@@ -194,7 +194,7 @@ class ShardFolder(Described, Sequence[Pair]):
         """Those shards that are on object storage, by their numbers."""
         return [shard.object for number in numbers if isinstance(shard := self.shards[number], CachedShard)]
 
-    def prefetch(self, steps: Sequence[Positions]) -> Prefetch | None:
+    def prefetch(self, steps: Iterable[Positions]) -> Prefetch | None:
         """Fetch shards ahead for reading images step by step; None where they are on this host anyway."""
         if self.mirror is None:
             return None

@@ -18,11 +18,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from saliency_pipeline.documents import open_regular, parse_json
+from saliency_pipeline.documents import open_regular, read_json
 from saliency_pipeline.errors import IntegrityError, OptionError, SalpipeError
 from saliency_pipeline.files import disk_errors_explained, sha256_of
 from saliency_pipeline.locks import is_at, try_lock, unlock
-from saliency_pipeline.storage.settings import CacheSettings
+from saliency_pipeline.storage.settings import CacheSettings, shown_size
 from saliency_pipeline.storage.store import Store
 from saliency_pipeline.temporaries import exclusive, remove_stale_temporaries, temporary_name
 
@@ -79,11 +79,11 @@ class ShardCache:
             IntegrityError: its bytes are not those that are wanted, twice in succession.
             SalpipeError: it cannot be fetched or stored, or is larger than the cache.
         """
-        if (file := self._present(wanted)) is not None:
+        if (file := self.present(wanted)) is not None:
             return file
         with self._locked(wanted.lock):
             # another process may have fetched it meanwhile
-            if (file := self._present(wanted)) is not None:
+            if (file := self.present(wanted)) is not None:
                 return file
             return self._fetch(wanted, store())
 
@@ -109,14 +109,14 @@ class ShardCache:
             if _is_fetched(wanted):
                 _remove_unused(wanted.path)
 
-    def _present(self, wanted: CachedObject) -> int | None:
+    def present(self, wanted: CachedObject) -> int | None:
         """A locked descriptor of an object that is there; None if it is not.
 
         Raises:
             IntegrityError: a file in its place was not fetched and is not that object.
         """
         try:
-            file = os.open(wanted.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            file = open_regular(wanted.path, os.O_RDONLY | os.O_NOFOLLOW)
         except FileNotFoundError:
             return None
         try:
@@ -129,7 +129,8 @@ class ShardCache:
                     f"{wanted.path}: was changed in the cache; remove it and run the same command again"
                 )
             # the least recently used are removed first; the time of change is part of the record and stays
-            os.utime(file, ns=(time.time_ns(), os.fstat(file).st_mtime_ns))
+            with suppress(PermissionError):  # another user fetched it
+                os.utime(file, ns=(time.time_ns(), os.fstat(file).st_mtime_ns))
         except BaseException:
             with suppress(OSError):
                 os.close(file)
@@ -146,8 +147,8 @@ class ShardCache:
                     if not (reason := self._download(wanted, store, file)):
                         _record(wanted, file)
                         os.replace(temporary, wanted.path)
-                        # no process may wait for the exclusive lock, under which the file was written
-                        try_lock(file, shared=True)
+                        # it was written under an exclusive lock; one that removes files may have it in between
+                        try_lock(file, shared=True, wait=True)
                         return file
                 except BaseException:
                     os.close(file)
@@ -200,18 +201,16 @@ class ShardCache:
 
     def _held(self) -> Iterator[tuple[float, int, Path]]:
         """Time of the last use, size and path of every file that was fetched or is being fetched."""
-        for lock in self.settings.folder.glob(f"*/*/{LOCKS}/*"):
-            path = lock.parent.parent / lock.name
+        for locks in self.settings.folder.glob(f"*/*/{LOCKS}"):
+            folder = locks.parent
             with suppress(OSError):
-                if is_recorded(lock, path):
-                    status = path.stat()
-                    yield status.st_atime, status.st_size, path
-        for folder in self.settings.folder.glob(f"*/*/{LOCKS}"):
-            with suppress(OSError):
-                remove_stale_temporaries(folder.parent)
-                for path in folder.parent.glob("tmp.*"):
-                    with suppress(OSError):
-                        yield float("inf"), path.stat().st_size, path
+                remove_stale_temporaries(folder)
+            for path in [*(folder / lock.name for lock in locks.iterdir()), *folder.glob("tmp.*")]:
+                fetching = path.name.startswith("tmp.")
+                with suppress(OSError):
+                    if fetching or is_recorded(locks / path.name, path):
+                        status = path.stat()
+                        yield float("inf") if fetching else status.st_atime, status.st_size, path
 
     @contextmanager
     def _locked(self, path: Path) -> Iterator[None]:
@@ -241,7 +240,7 @@ def reopen(path: Path, identity: tuple[int, int, int, int]) -> int | None:
         identity: its device, inode, size and time of change then.
     """
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        file = open_regular(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
         return None
     try:
@@ -249,7 +248,8 @@ def reopen(path: Path, identity: tuple[int, int, int, int]) -> int | None:
         status = os.fstat(file)
         if (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns) == identity and status.st_nlink:
             if (now := time.time_ns()) - status.st_atime_ns > _TOUCHED:
-                os.utime(file, ns=(now, status.st_mtime_ns))
+                with suppress(PermissionError):
+                    os.utime(file, ns=(now, status.st_mtime_ns))
             return file
     except OSError:
         pass
@@ -257,25 +257,10 @@ def reopen(path: Path, identity: tuple[int, int, int, int]) -> int | None:
     return None
 
 
-def shown_size(count: float) -> str:
-    """A size in words.
-
-    >>> shown_size(1536), shown_size(200 * 2**30)
-    ('1.5K', '200G')
-    """
-    for unit in ("", "K", "M", "G"):
-        if count < 1024:
-            return f"{count:.1f}".removesuffix(".0") + unit
-        count /= 1024
-    return f"{count:.1f}".removesuffix(".0") + "T"
-
-
 def is_recorded(lock: Path, path: Path) -> bool:
     """Return whether a file is the one whose download a lock file records."""
     try:
-        with open(lock, "rb", opener=open_regular) as file:
-            record = parse_json(file.read(1000))
-        return bool(record == _identity(os.stat(path, follow_symlinks=False)))
+        return bool(read_json(lock, 1000) == _identity(os.stat(path, follow_symlinks=False)))
     except (OSError, ValueError):
         return False
 
@@ -296,7 +281,7 @@ def _identity(status: os.stat_result) -> list[int]:
 def _remove_unused(path: Path) -> bool:
     """Remove a file unless a process reads or writes it; returns whether it is gone."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = open_regular(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
         return True
     except OSError:

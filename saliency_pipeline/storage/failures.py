@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.text import one_line
 
 T = TypeVar("T")
 
@@ -93,7 +94,7 @@ def explain(place: str, error: BaseException) -> SalpipeError | None:
     """The failure in one line with its remedy; None for what is no failure of the storage."""
     code, chain = code_of(error), list(_chain(error))
     names = {type(each).__name__ for each in chain}
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    reason = one_line(error, 200)
     if names & _CREDENTIALS:
         remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
         return SalpipeError(f"{place}: no credentials ({reason}); {remedy}")

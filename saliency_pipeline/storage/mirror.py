@@ -22,10 +22,11 @@ from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.files import disk_errors_explained, write_atomically
 from saliency_pipeline.storage.cache import LOCKS, CachedObject, ShardCache
 from saliency_pipeline.storage.settings import FOLDER, CacheSettings
-from saliency_pipeline.storage.store import LocalStore, Store, is_url, open_store
+from saliency_pipeline.storage.store import Store, is_url, open_store
 
 MANIFEST, REJECTS, ORIGIN = "manifest.json", "rejects.jsonl", "origin.json"
 _MOST_REJECTS = 2**28
+_FILE = "file://"
 _KEY = re.compile("[0-9a-f]{64}")
 # the process whose threads may use the network; a child that was forked from it has another number
 _PROCESS = os.getpid()
@@ -59,7 +60,7 @@ class Mirror:
             ) from None
         folder = CacheSettings.current().folder / hashlib.sha256(manifest).hexdigest() / store.url.rpartition("/")[2]
         mirror = cls(folder, store.url)
-        if not (folder / ORIGIN).exists() or mirror != cls.at(folder):
+        if mirror != cls.at(folder):
             with disk_errors_explained(folder):
                 (folder / LOCKS).mkdir(parents=True, exist_ok=True)
             try:
@@ -77,7 +78,6 @@ class Mirror:
         What is elsewhere comes from anyone, and must not make salpipe request a URL.
         """
         place = Path(os.path.abspath(path))
-        # the name first: the folder of the cache takes seconds to import
         if not _KEY.fullmatch(place.parent.name) or place.parent.parent != CacheSettings.current().folder:
             return None
         try:
@@ -93,9 +93,12 @@ class Mirror:
     def open_object(self, wanted: CachedObject) -> int:
         """Open a shard, and fetch it if it is not there; see `ShardCache.open`. Works in forked processes as well."""
         cache = ShardCache()
-        if os.getpid() != _PROCESS and not cache.has(wanted):
+        if os.getpid() == _PROCESS:
+            return cache.open(wanted, self.store)
+        # what was fetched may be removed again before it is opened
+        while (file := cache.present(wanted)) is None:
             self._fetch_elsewhere(wanted)
-        return cache.open(wanted, self.store)
+        return file
 
     @contextmanager
     def held(self, wanted: CachedObject) -> Iterator[None]:
@@ -119,7 +122,6 @@ class Mirror:
         words = [str(self.folder), self.url, wanted.name, str(wanted.bytes), wanted.sha256]
         command = [sys.executable, "-m", "saliency_pipeline.storage.fetch", *words]
         path = os.pathsep.join(filter(None, sys.path))
-        # the folder as well, which otherwise follows from libraries that take seconds to import
         environment = os.environ | {"PYTHONPATH": path, FOLDER: str(self.folder.parent.parent)}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
@@ -147,8 +149,7 @@ def local_folder(place: Path | str) -> Path:
     if not is_url(place):
         return Path(place)
     assert isinstance(place, str)
-    store = open_store(place)
-    return store.folder if isinstance(store, LocalStore) else Mirror.open(place).folder
+    return Path(place.removeprefix(_FILE)) if place.startswith(_FILE) else Mirror.open(place).folder
 
 
 def origin_of(path: Path) -> str:

@@ -26,14 +26,13 @@ class Prefetch:
     Args:
         mirror: the folder of the shards.
         steps: the shards of every step, in order; a shard may be needed by any number of steps.
-        limit: bytes that may be used; by default those of the cache.
     """
 
-    def __init__(self, mirror: Mirror, steps: Sequence[Sequence[CachedObject]], limit: int | None = None) -> None:
+    def __init__(self, mirror: Mirror, steps: Sequence[Sequence[CachedObject]]) -> None:
         self._mirror, self._steps = mirror, steps
         # room for one that another process fetches, or that is read longer
         largest = max((each.bytes for step in steps for each in step), default=0)
-        self._limit = (ShardCache().limit() if limit is None else limit) - largest
+        self._limit = ShardCache().limit() - largest
         self._step, self._closed = 0, False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
@@ -79,7 +78,7 @@ class Prefetch:
                     with self._changed:
                         if self._step == current and not self._closed:
                             self._changed.wait()
-                if total <= self._limit:
+                if entering and total <= self._limit:
                     needed = [each for each, count in window.items() if count]
                     fetches |= {each: pool.submit(self._fetch, each, needed) for each in entering}
 

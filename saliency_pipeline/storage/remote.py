@@ -19,9 +19,8 @@ from saliency_pipeline.storage.store import CHUNK, Head, Store, write_at
 PART = 32 << 20
 """Bytes per part of an upload; a file of twice as many or more is sent in parts (S3)."""
 
-_EXTRAS = {"s3": ("s3fs", "s3fs"), "gs": ("gcsfs", "gcsfs"), "gcs": ("gcsfs", "gcsfs")}
 _AZURE = ("az", "abfs", "abfss")
-_EXTRAS |= dict.fromkeys(_AZURE, ("adlfs", "adlfs"))
+_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", **dict.fromkeys(_AZURE, "adlfs")}
 _EXISTS = ("PreconditionFailed", "412")
 
 
@@ -41,12 +40,6 @@ class RemoteStore(Store):
         self._lock = threading.Lock()
         self._opened: tuple[int, Any, str] | None = None
         require(url, protocol)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url, "protocol": self.protocol}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
 
     def read(self, name: str, limit: int) -> bytes:
         """See `Store`."""
@@ -101,7 +94,7 @@ class RemoteStore(Store):
             more = {"Metadata": {"sha256": hashlib.sha256(data).hexdigest()}}
         self._call(name, lambda system, path: system.pipe_file(path, data, **more))
 
-    def list(self, folder: str = "") -> dict[str, int]:
+    def list(self) -> dict[str, int]:
         """See `Store`."""
 
         def find(system: Any, path: str) -> dict[str, int]:
@@ -109,7 +102,7 @@ class RemoteStore(Store):
             return {name: int(entry["size"]) for name, entry in system.find(path, detail=True).items()}
 
         try:
-            listed = self._call(folder, find)
+            listed = self._call("", find)
         except FileNotFoundError:
             return {}
         top = self._system()[1].strip("/") + "/"
@@ -200,10 +193,10 @@ class RemoteStore(Store):
 
 def require(url: str, protocol: str) -> None:
     """Raise SalpipeError if a package that a URL needs is missing; the message has the command that installs it."""
-    package, module = _EXTRAS.get(protocol, ("fsspec", "fsspec"))
+    package = _PACKAGES.get(protocol, "fsspec")
     try:
         __import__("fsspec")
-        __import__(module)
+        __import__(package)
     except ImportError as error:
         install = "'saliency-pipeline[cloud]'" if package in ("s3fs", "fsspec") else package
         raise SalpipeError(f"{url}: needs the package {package}; pip install {install}") from error

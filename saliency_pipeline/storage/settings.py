@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saliency_pipeline.errors import OptionError
+from saliency_pipeline.home import cache_folder
 
 FOLDER, SIZE = "SALPIPE_CACHE", "SALPIPE_CACHE_SIZE"
 """Environment variables of folder and size."""
@@ -41,12 +42,7 @@ class CacheSettings:
             OptionError: the size is none.
         """
         size, folder = os.environ.get(SIZE), os.environ.get(FOLDER)
-        if folder:
-            place = Path(os.path.abspath(os.path.expanduser(folder)))
-        else:
-            from saliency_pipeline.cache import cache_folder  # with PyTorch, which takes seconds
-
-            place = cache_folder() / SUBFOLDER
+        place = Path(os.path.abspath(os.path.expanduser(folder))) if folder else cache_folder() / SUBFOLDER
         return cls(place, parse_size(size) if size else None)
 
     def limit_beside(self, held: int) -> int:
@@ -67,3 +63,16 @@ def parse_size(text: str) -> int:
     if parts is None or not (size := int(float(parts[1]) * _UNITS[parts[2]])):
         raise OptionError(f"--cache-size {text}: not a size; use a number with K, M, G or T, such as 200G")
     return size
+
+
+def shown_size(count: float) -> str:
+    """A size in words.
+
+    >>> shown_size(1536), shown_size(200 * 2**30)
+    ('1.5K', '200G')
+    """
+    for unit in ("", "K", "M", "G"):
+        if count < 1024:
+            return f"{count:.1f}".removesuffix(".0") + unit
+        count /= 1024
+    return f"{count:.1f}".removesuffix(".0") + "T"

@@ -86,7 +86,7 @@ def find_learning_rate(
     setup = set_up(config, pairs, device, find_groups(config, pairs, progress), progress=progress)
     config, train, network = setup.config, setup.train, setup.network
     if config.precision == "auto":
-        first = next(_batches(pairs, train.dataset, config))
+        first = next(_batches(train.dataset, config))
         choice = choose_precision(network, setup.spec, setup.inputs(train.prepare(first, 0)))
         config = replace(config, precision=choice)
     criterion = Loss(config, network, class_weights(config, train, len(setup.spec.classes), device), setup.supervised)
@@ -97,7 +97,7 @@ def find_learning_rate(
     losses: list[float] = []
     average = 0.0
     progress.start(STEPS, "step", "trying learning rates")
-    batches = _batches(pairs, train.dataset, config)
+    batches = _batches(train.dataset, config)
     for step, batch in enumerate(train.run([next(batches) for _ in range(STEPS)], 0)):
         seed_step(config.run_seed, 0, step, 0)
         rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
@@ -142,9 +142,9 @@ def steepest(rates: Sequence[float], losses: Sequence[float]) -> float | None:
     return float(rates[SKIPPED + place]) if slopes[place] < 0 else None
 
 
-def _batches(pairs: ShardFolder, dataset: PairDataset, config: TrainConfig) -> Iterator[npt.NDArray[np.integer]]:
+def _batches(dataset: PairDataset, config: TrainConfig) -> Iterator[npt.NDArray[np.integer]]:
     """Batches of consecutive epochs."""
     # of the small blocks of `auto` no run of a hundred steps is in need
-    shuffle = None if config.shuffle == "auto" else choose_shuffle(pairs, len(dataset), config)
+    shuffle = None if config.shuffle == "auto" else choose_shuffle(dataset.folder, len(dataset), config)
     for epoch in count():
         yield from epoch_batches(training_order(dataset, config.run_seed, epoch, shuffle), config.batch_size)

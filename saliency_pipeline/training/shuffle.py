@@ -6,7 +6,8 @@ import numpy as np
 
 from saliency_pipeline.memory import usable_memory
 from saliency_pipeline.shards.reader import Positions, ShardFolder
-from saliency_pipeline.storage.cache import ShardCache, shown_size
+from saliency_pipeline.storage.cache import ShardCache
+from saliency_pipeline.storage.settings import shown_size
 from saliency_pipeline.training.config import SHARDS_PER_BATCH, TrainConfig, shard_window
 from saliency_pipeline.training.data.batches import PairDataset
 from saliency_pipeline.training.data.order import Indices, epoch_order, shard_order

@@ -81,7 +81,7 @@ def forward(images: Path, work: Path, options: dict[str, Any]) -> dict[str, Any]
     keep_large_blocks()
     folder = work / f"plan-{time.time_ns()}"
     folder.mkdir()
-    data = summarize(read_folder(images), first=FRAMES)
+    data = summarize(read_folder(images), measured=FRAMES)
     job, build = resolve(folder, GenerateConfig(**options), data, usable_cores(), lambda _: None)
     network = build().network
     frames, device = frames_of(images, job.header.size, job.resolved.batch_size), job.placement.device

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from saliency_pipeline.datasets.parquet import ParquetRecord
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.execution.config import Workers
 from saliency_pipeline.generation import fan_out
@@ -48,7 +49,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sent]:
     engine = Sent()
 
     @contextmanager
-    def opened(*_: object) -> Iterator[Sent]:
+    def opened(*_: object, **__: object) -> Iterator[Sent]:
         yield engine
 
     monkeypatch.setattr("saliency_pipeline.generation.run.open_engine", opened)
@@ -155,9 +156,10 @@ def test_records_of_any_kind_survive_the_file(tmp_path: Path) -> None:
     records = [
         ImageRecord("a b/é.jpg", f"/images/{odd}", 1, Split.TRAIN, (1, 2, 3, 4), ((0, 0, 5, 6), (1, 1, 2, 2))),
         ImageRecord("b", "/a.tar", offset=512, length=77, group=3, boxes_size=(8, 9), map_path="/maps/b.png"),
+        ParquetRecord("c", "/c.parquet", length=9, row=4),
     ]
     catalogue = Catalogue("/images", records, ("x", "y"), taken={"seed": 3}, passed_over={"hidden": 2})
-    summary = summarize(catalogue, first=1, background=5)
+    summary = summarize(catalogue, measured=1, background=5)
     lines = write_catalogue(tmp_path / "file", catalogue, summary, 1)
     assert [read_records(tmp_path / "file", each) for each in lines] == [(record,) for record in records]
     assert read_summary(tmp_path / "file") == summary
@@ -175,11 +177,11 @@ def test_maps_of_an_export_are_refused(tmp_path: Path) -> None:
     record = ImageRecord("a", "/a.tar", maps=Maps())
     catalogue = Catalogue("/", [record])
     assert read_records(
-        tmp_path / "file", *write_catalogue(tmp_path / "file", catalogue, summarize(catalogue, first=1), 1)
+        tmp_path / "file", *write_catalogue(tmp_path / "file", catalogue, summarize(catalogue, measured=1), 1)
     ) == (ImageRecord("a", "/a.tar"),)
     used = Catalogue("/", [replace(record, map_path="/a.tar")])
     with pytest.raises(OptionError, match="maps of an export are stored without a cluster"):
-        write_catalogue(tmp_path / "other", used, summarize(used, first=1), 1)
+        write_catalogue(tmp_path / "other", used, summarize(used, measured=1), 1)
 
 
 def worker(address: str) -> subprocess.Popen[bytes]:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from saliency_pipeline import cache
 from saliency_pipeline.models.source.source import load_source
 from tests.generation.examples import COMMAND, OPTIONS, flat, kept, run, salpipe
 
@@ -72,7 +71,7 @@ def test_a_user_without_a_home_is_served(
     def raising(_name: str) -> Path:
         raise RuntimeError("could not determine the home directory")
 
-    monkeypatch.setattr(cache, "user_cache_path", raising)
+    monkeypatch.setattr("platformdirs.user_cache_path", raising)
     run(images, tmp_path / "shards")
     assert kept(tmp_path / "shards") == plain
     assert [path.name for path in tmp_path.iterdir()] == ["shards"]

@@ -10,8 +10,8 @@ import pytest
 from saliency_pipeline.errors import IntegrityError, OptionError
 from saliency_pipeline.storage.cache import CachedObject, ShardCache
 from saliency_pipeline.storage.settings import CacheSettings
-from saliency_pipeline.storage.store import LocalStore
 from tests.kills import script
+from tests.storage.local import LocalStore
 
 SIZE = 1000
 

@@ -4,16 +4,23 @@ import hashlib
 import json
 import os
 import signal
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from saliency_pipeline.cli.main import salpipe
 from saliency_pipeline.errors import IntegrityError, PlanMismatchError, SalpipeError
+from saliency_pipeline.execution.engines import Calls
+from saliency_pipeline.generation import fan_out
+from saliency_pipeline.generation.job import Job
 from saliency_pipeline.generation.remote import RemoteOutput
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.verify import verify
+from saliency_pipeline.workers import WorkerDiedError
 from tests.generation.examples import COMMAND, flat, kept, run
 from tests.kills import script
 from tests.storage.s3 import Proxy
@@ -249,6 +256,49 @@ def test_what_a_killed_run_left_in_its_scratch_folder_is_sent(
     assert report.complete
     assert report.written < SHARDS
     assert stored(s3, bucket) == local
+
+
+def test_what_a_dying_worker_wrote_and_did_not_send_is_sent(
+    images: Path, local: dict[str, bytes], url: str, bucket: str, s3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaths = ["SIGKILL"]
+
+    @contextmanager
+    def opened(*_: object) -> Iterator[Calls]:
+        def calls(function: Callable[..., Any], each: Iterable[tuple[Any, ...]]) -> Generator[Any]:
+            for call in each:
+                if not deaths:
+                    yield function(*call)
+                    continue
+                with monkeypatch.context() as patch:
+                    patch.setattr(Job, "send", lambda _, receipt: receipt)
+                    function(*call)
+                raise WorkerDiedError(deaths.pop())
+
+        yield calls
+
+    monkeypatch.setattr(fan_out, "open_engine", opened)
+    report = run(images, url, jobs=2)
+    assert (report.written, report.complete, deaths) == (3, True, [])
+    assert stored(s3, bucket) == local
+
+
+def test_a_scratch_folder_binds_nobody_and_is_not_named(
+    images: Path, url: str, bucket: str, s3, empty_cache: Path
+) -> None:
+    run(images, url)
+    (place,) = [RemoteOutput.of(url, (1, 1))]
+    assert place is not None
+    with pytest.raises(PlanMismatchError) as refused:
+        run(images, url, size=32)
+    assert str(refused.value).startswith(f"{url} holds the shards of another plan (size 64 -> 32)")
+    # what a killed run left, of shards that were deleted since
+    place.scratch.mkdir(parents=True, exist_ok=True)
+    (place.scratch / "plan.json").write_bytes(s3.get_object(Bucket=bucket, Key="data/shards/plan.json")["Body"].read())
+    (place.scratch / "shard-00000.h5").write_bytes(b"left")
+    for entry in s3.list_objects_v2(Bucket=bucket)["Contents"]:
+        s3.delete_object(Bucket=bucket, Key=entry["Key"])
+    assert run(images, url, size=32).complete
 
 
 def test_the_number_of_requests_is_that_of_the_documentation(images: Path, url: str, faulty: Proxy) -> None:

@@ -12,7 +12,7 @@ from saliency_pipeline.storage import settings
 from saliency_pipeline.storage.cache import CachedObject, ShardCache
 from saliency_pipeline.storage.mirror import Mirror
 from saliency_pipeline.storage.prefetch import Prefetch
-from saliency_pipeline.storage.store import LocalStore
+from tests.storage.local import LocalStore
 
 SIZE, SHARDS = 1000, 6
 

@@ -268,7 +268,7 @@ class Prefetcher:
             IntegrityError: a shard is damaged.
         """
         waiting: deque[Future[Batch]] = deque()
-        prefetch = self.dataset.folder.prefetch([self.dataset.read_at(batch) for batch in batches])
+        prefetch = self.dataset.folder.prefetch(self.dataset.read_at(batch) for batch in batches)
         pool = _pool(min(self.ahead, max(1, usable_cores() // 2)))
         try:
             for number in range(len(batches) + self.ahead):
