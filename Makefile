@@ -66,11 +66,11 @@ bench: $(TESTED) $(VENV)/.with-bench  ## run all benchmarks of tests/benchmarks
 	@set -e; for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
 
 # The wheel is tested in an environment of its own: its dependencies are taken from $(VENV) by a path file, which adds the
-# libraries but not the checkout (path files of such folders are not read). The tests are those that can fail because of
-# the wheel: modules, templates, the command, and the examples in docstrings.
+# libraries but not the checkout (path files of such folders are not read). That every file is in it is checked; the tests
+# are those that can fail all the same: modules, templates and the command as installed, and the examples in docstrings.
 WHEEL := .cache/wheel
-IN_WHEEL := tests/test_packaging.py tests/test_architecture.py tests/cli tests/gallery tests/evaluation/test_evaluate.py \
-	tests/comparison/test_report.py --pyargs saliency_pipeline
+IN_WHEEL := tests/test_packaging.py tests/test_architecture.py tests/cli/test_main.py tests/cli/test_generate.py \
+	tests/gallery/test_page.py tests/comparison/test_report.py --pyargs saliency_pipeline
 wheel: $(TESTED) $(VENV)/.with-check  ## build the wheel, install it, and run part of the tests with it
 	rm -rf build/lib build/bdist.* dist $(WHEEL)
 	$(BIN)/python -m build --wheel --outdir dist .

@@ -350,7 +350,7 @@ def undisturbed(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes
 @pytest.mark.slow
 def test_kills_at_any_moment_change_no_result(shards: Path, undisturbed: bytes, tmp_path: Path) -> None:
     killed, random = tmp_path / "killed", np.random.default_rng(0)
-    for _ in range(3):
+    for _ in range(2):
         process = subprocess.Popen(command(shards, killed), env=environment(), stderr=subprocess.DEVNULL)
         before = len(runs(killed))
         while len(runs(killed)) == before and process.poll() is None:
