@@ -16,6 +16,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
+UNDISTURBED = (0, 0.0)
+"""The moment that never comes: the child ends by itself."""
+
 
 def signal_itself(output: object, number: int, moment: int, delay: float = 0) -> None:
     """Let this process signal itself, `delay` seconds after its n-th access to a temporary file in a folder.

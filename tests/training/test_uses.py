@@ -20,7 +20,7 @@ from tests.evaluation.runs import Notes
 from tests.kills import script
 from tests.training.data.test_uses import some_empty
 from tests.training.examples import Interrupting, disable_plots, labeled
-from tests.training.test_run import QUICK, command, lines, same, tensors
+from tests.training.test_run import QUICK, command, killed_again_and_again, lines, same, tensors
 
 pytestmark = pytest.mark.usefixtures("without_plots")
 
@@ -145,23 +145,22 @@ def test_maps_that_mark_the_evidence_help_and_others_do_not(
     assert top1(evidence, tmp_path / "nothing", use=use, method="nothing") < unaided + 0.2
 
 
+def killed_and_whole(shards: str, folder: str, *options: str) -> None:
+    """A run that kills itself while files are written and a little later, and one that does not, in `folder`."""
+    for name, moments in (("run", [(4, 0.0), (9, 0.1), (7, 0.0)]), ("whole", [])):
+        killed_again_and_again(shards, str(Path(folder, name)), json.dumps(moments), *options)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("use", ["zoom", "mask", "keep", "mix"])
 def test_kills_at_any_moment_cost_nothing(shards: Path, tmp_path: Path, use: str) -> None:
-    """SIGKILL while files are written, and a little later."""
-    run, whole = tmp_path / "run", tmp_path / "whole"
-    moments = json.dumps([(4, 0.0), (9, 0.1), (7, 0.0)])
-    call = "killed_again_and_again(*sys.argv[1:])"
-    killing = script("tests.training.test_run", call, shards, run, moments, "--use", use)
+    killing = script(__name__, "killed_and_whole(*sys.argv[1:])", shards, tmp_path, "--use", use)
     stdout, stderr = killing.communicate()
     assert killing.returncode == 0, stderr
-    assert json.loads(stdout.splitlines()[-1])[0][0] == -signal.SIGKILL
-    for folder in (run, whole):
-        arguments = [sys.executable, "-m", "saliency_pipeline.cli", *command(shards, folder, "--use", use)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        assert subprocess.run(arguments, env=environment, check=False).returncode == 0
-    assert same(tensors(run), tensors(whole))
-    assert same(tensors(run, "best"), tensors(whole, "best"))
+    (killed, *_, resumed), whole = (json.loads(line) for line in stdout.splitlines() if line.startswith("[["))
+    assert (killed[0], resumed[0], whole[0][0]) == (-signal.SIGKILL, 0, 0)
+    for name in ("last", "best"):
+        assert same(tensors(tmp_path / "run", name), tensors(tmp_path / "whole", name))
 
 
 def in_two_processes(shards: Path, run: Path, *options: str) -> list[dict[str, float]]:

@@ -1,6 +1,7 @@
 """Runs with a use of maps that changes the network or the loss: exact resume, two processes, range test."""
 
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from saliency_pipeline.cli.main import salpipe
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.find_lr import find_learning_rate
 from saliency_pipeline.training.run import train
-from tests.kills import kill_again_and_again, script
+from tests.kills import UNDISTURBED, kill_again_and_again, script
 from tests.training.examples import Interrupting
 from tests.training.test_run import lines, same, tensors
 from tests.uses.decoys import decoys
@@ -72,26 +73,24 @@ def test_the_range_test_measures_the_whole_loss(shards: Path, tmp_path: Path) ->
     assert whole.losses[0] > plain.losses[0] + 0.1
 
 
-def killed(shards: str, run: str, use: str, moments: str) -> None:
-    arguments = command(shards, run, use, "--save-every", "0")
-    kill_again_and_again(
-        lambda: salpipe.main(arguments, "salpipe", standalone_mode=False), run, json.loads(moments), lambda: None
-    )
+def killed_and_whole(shards: str, folder: str, use: str) -> None:
+    """A run that kills itself while files are written and a little later, and one that does not, in `folder`."""
+    for name, moments in (("run", ((4, 0.0), (7, 0.05), UNDISTURBED)), ("whole", (UNDISTURBED,))):
+        run = Path(folder, name)
+        arguments = command(shards, run, use, "--save-every", "0")
+        work = functools.partial(salpipe.main, arguments, "salpipe", standalone_mode=False)
+        kill_again_and_again(work, run, moments, lambda: None)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("use", ["attention-loss", "pool"])
 def test_kills_cost_nothing(shards: Path, tmp_path: Path, use: str) -> None:
-    run, moments = tmp_path / "run", [(4, 0.0), (7, 0.05)]
-    killing = script(__name__, "killed(*sys.argv[1:])", shards, run, use, json.dumps(moments))
+    killing = script(__name__, "killed_and_whole(*sys.argv[1:])", shards, tmp_path, use)
     stdout, stderr = killing.communicate()
     assert killing.returncode == 0, stderr
-    assert json.loads(stdout.splitlines()[-1])[0][0] == -signal.SIGKILL
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for folder in (run, tmp_path / "whole"):
-        arguments = [sys.executable, "-m", "saliency_pipeline.cli", *command(shards, folder, use, "--save-every", "0")]
-        assert subprocess.run(arguments, env=environment, check=False).returncode == 0
-    assert same(tensors(run), tensors(tmp_path / "whole"))
+    (killed, *_, resumed), whole = (json.loads(line) for line in stdout.splitlines() if line.startswith("[["))
+    assert (killed[0], resumed[0], whole[0][0]) == (-signal.SIGKILL, 0, 0)
+    assert same(tensors(tmp_path / "run"), tensors(tmp_path / "whole"))
 
 
 @pytest.mark.slow
