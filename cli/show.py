@@ -23,6 +23,7 @@ from saliency_pipeline.cli.options import (
     seed_option,
 )
 from saliency_pipeline.cli.progress import TerminalProgress
+from saliency_pipeline.conversion.config import CUT
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.text import plural, shown
 
@@ -48,11 +49,9 @@ from saliency_pipeline.text import plural, shown
 )
 @click.option(
     "--cut",
-    default="threshold=0.4",
-    show_default=True,
     metavar="threshold=T|otsu|percentile=P",
     help="Mask of a map (--to coco): pixels of at least T times its maximum, above Otsu's threshold, or above a "
-    "percentile.",
+    f"percentile.  [default: {CUT}]",
 )
 @click.option("--random", is_flag=True, help="Sample images at random instead of evenly over the classes.")
 @seed_option("Random seed (--random).")
@@ -63,7 +62,7 @@ def command(
     folder: Path,
     output: Path | None,
     to: str,
-    cut: str,
+    cut: str | None,
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -83,20 +82,22 @@ def command(
       salpipe show shards --to coco --method gradcam --cut otsu -o coco
       salpipe show shards --to fiftyone -o fiftyone
     """  # noqa: D301 - click reads \b
-    context = click.get_current_context()
+    if cut is not None and to != "coco":
+        raise OptionError(f"--cut {cut}: needs --to coco; leave it out")
     if to != "gallery":
-        if context.get_parameter_source("count") is ParameterSource.DEFAULT:
+        if click.get_current_context().get_parameter_source("count") is ParameterSource.DEFAULT:
             options["count"] = None
         from saliency_pipeline.conversion.annotate import annotate
 
         output, progress = output or beside(folder, to), TerminalProgress(quiet)
-        result = annotate(folder, output, to, cut=cut, progress=progress, **options)
+        result = annotate(folder, output, to, cut=cut or CUT, progress=progress, **options)
         kind = "mask" if to == "coco" else "heat map"
         line = f"{shown(result.file)}: {plural(result.images, 'image')}, {plural(result.annotations, kind)}"
-        json_echo(asdict(result)) if as_json else echo(line)
+        if as_json:
+            json_echo(asdict(result))
+        else:
+            echo(line)
         return
-    if context.get_parameter_source("cut") is not ParameterSource.DEFAULT:
-        raise OptionError(f"--cut {cut}: needs --to coco; leave it out")
     from saliency_pipeline.gallery.page import show
 
     gallery = show(folder, output or beside(folder, "gallery"), **options)

@@ -90,13 +90,18 @@ def publish(tmp: Path, final: Path, *, file: int | None = None) -> str:
     return digest
 
 
-def write_atomically(path: Path, data: bytes | str) -> None:
+def write_atomically(path: Path, data: bytes | str, *, durable: bool = True) -> None:
     """Write a file (text as UTF-8) that after a crash at any moment is the old one or the new one.
+
+    Args:
+        path: the file.
+        data: its content.
+        durable: sync it, so that this holds for a crash of the machine, too; otherwise the caller syncs many at once.
 
     Raises:
         SalpipeError: the disk is full or cannot be written; the old file, if any, is untouched.
     """
-    _write(path, data, os.replace)
+    _write(path, data, os.replace, durable=durable)
 
 
 def write_if_absent(path: Path, data: bytes | str) -> None:
@@ -116,18 +121,20 @@ def write_if_absent(path: Path, data: bytes | str) -> None:
     _write(path, data, link)
 
 
-def _write(path: Path, data: bytes | str, move: Callable[[Path, Path], None]) -> None:
+def _write(path: Path, data: bytes | str, move: Callable[[Path, Path], None], *, durable: bool = True) -> None:
     tmp = temporary_name(path)
     with disk_errors_explained(path):
         try:
             with open(tmp, "xb", opener=exclusive) as file:
                 file.write(data.encode() if isinstance(data, str) else data)
                 file.flush()
-                sync(file.fileno())
+                if durable:
+                    sync(file.fileno())
                 move(tmp, path)
         finally:
             tmp.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
 
 
 def sync(file: int) -> None:

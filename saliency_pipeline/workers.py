@@ -1,4 +1,4 @@
-"""Worker processes that end with their run and ignore Ctrl-C; usable cores and shared memory."""
+"""Worker processes that end with their run and ignore Ctrl-C; threads in order, usable cores and shared memory."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import signal
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from itertools import islice
 from multiprocessing import resource_tracker
-from typing import Any
+from typing import Any, TypeVar
 
 from saliency_pipeline.errors import SalpipeError
 
@@ -23,6 +24,9 @@ ATTEMPTS = 3
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that terminals and job schedulers send to all processes of a run."""
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _NO_THREAD = 75
@@ -82,6 +86,23 @@ def check_shared_memory(jobs: int) -> None:
             f"/dev/shm: semaphores of worker processes cannot be made there ({reason}); mount it writable and with "
             "1 MB or more (docker run --shm-size)"
         ) from error
+
+
+def ordered(
+    pool: ThreadPoolExecutor, function: Callable[[_In], _Out], items: Iterable[_In], ahead: int
+) -> Iterator[_Out]:
+    """`map` over a pool of threads in order, with at most `ahead` results pending; after an error they are canceled."""
+    waiting: deque[Future[_Out]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def run_in_workers(

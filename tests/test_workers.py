@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.workers import (
     INTERRUPTIONS,
     WorkerDiedError,
+    ordered,
     possible_jobs,
     run_in_workers,
     usable_cores,
@@ -45,6 +47,25 @@ def test_nothing_else_counts_cores(path: Path) -> None:
         assert not (isinstance(node, ast.Attribute) and node.attr == "cpu_count"), f"line {node.lineno}"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert not (node.func.id == "ThreadPoolExecutor" and not node.args), f"line {node.lineno}"
+
+
+def test_threads_return_results_in_order_and_after_an_error_start_nothing() -> None:
+    def work(number: int) -> int:
+        started.append(number)
+        if number == 3:
+            raise ValueError("three")
+        if number > 3:
+            gate.wait(60)
+        return number
+
+    started: list[int] = []
+    gate = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        assert list(ordered(pool, work, range(3), 2)) == [0, 1, 2]
+        with pytest.raises(ValueError, match="three"):
+            list(ordered(pool, work, range(10), 20))
+        gate.set()
+    assert set(started) <= {0, 1, 2, 3, 4}
 
 
 def blocked() -> set[int]:

@@ -1,4 +1,1 @@
 """Conversion of shards into the formats of other tools: WebDataset, Parquet, folders of PNG, COCO, FiftyOne."""
-
-FORMATS = ("webdataset", "parquet", "png")
-"""Formats of `salpipe convert`."""

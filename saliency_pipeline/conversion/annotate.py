@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from saliency_pipeline.conversion.coco import write_coco
+from saliency_pipeline.conversion.config import CUT
 from saliency_pipeline.conversion.export_folder import export_folder, hash_of
 from saliency_pipeline.conversion.fiftyone import write_fiftyone
-from saliency_pipeline.conversion.masks import CUT, Cut
-from saliency_pipeline.conversion.samples import Sample, counted, read_samples
+from saliency_pipeline.conversion.masks import Cut
+from saliency_pipeline.conversion.samples import counted, read_samples
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.gallery.selection import choose
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.methods import stored_method
-from saliency_pipeline.shards.reader import Positions, ShardFolder
+from saliency_pipeline.shards.reader import ShardFolder
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,8 @@ def annotate(
     with export_folder(folder, shards, hash_of(data, decisive), progress.note):
         progress.start(len(positions), "image", "exporting")
         try:
-            samples = counted(_samples(data, positions, methods), progress)
+            samples = counted(read_samples(data, positions, methods), progress)
             own: Any = write_coco(folder, data, samples, how) if to == "coco" else write_fiftyone(folder, data, samples)
         finally:
             progress.stop()
     return Annotated(own[0], to, len(positions), own[1])
-
-
-def _samples(data: ShardFolder, positions: Positions, methods: Sequence[str]) -> Iterator[Sample]:
-    for shard, places, rows in data.group(positions):
-        yield from read_samples(shard, rows, int(positions[places[0]] - rows[0]), methods)

@@ -10,7 +10,7 @@ from typing import Any
 from saliency_pipeline.conversion.masks import Cut, box_of, run_lengths
 from saliency_pipeline.conversion.names import sample_name
 from saliency_pipeline.conversion.output import OutputFiles
-from saliency_pipeline.conversion.samples import Sample
+from saliency_pipeline.conversion.samples import Sample, explained_class
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.shards.reader import ShardFolder
 
@@ -34,7 +34,7 @@ def write_coco(folder: Path, data: ShardFolder, samples: Iterable[Sample], cut: 
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     size, unlabeled = data.header.size, False
-    with OutputFiles(folder) as output:
+    with OutputFiles(folder, listed=False) as output:
         for sample in samples:
             name = f"{IMAGES}/{sample_name(sample.position)}.{sample.suffix}"
             output.write(name, sample.image)
@@ -65,7 +65,7 @@ def write_coco(folder: Path, data: ShardFolder, samples: Iterable[Sample], cut: 
                             "target_name": explained_class(data, target),
                         }
                     )
-        output.publish({})
+        output.publish()
     names = [*data.classes, *([UNLABELED] if unlabeled else [])]
     document = {
         "info": {"description": f"masks from saliency maps, {cut}", "provenance": data.provenance},
@@ -76,9 +76,3 @@ def write_coco(folder: Path, data: ShardFolder, samples: Iterable[Sample], cut: 
     }
     write_atomically(folder / ANNOTATIONS, json.dumps(document, allow_nan=False) + "\n")
     return folder / ANNOTATIONS, len(annotations)
-
-
-def explained_class(data: ShardFolder, target: int) -> str:
-    """Name of a class of the source model; empty for -1 and for names that the provenance lacks."""
-    classes = data.source_classes
-    return str(classes[target]) if 0 <= target < len(classes) else ""

@@ -1,21 +1,22 @@
-"""Settings of `salpipe convert`."""
+"""Settings of `salpipe convert`, and the default cut of masks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from saliency_pipeline.conversion import FORMATS
+from saliency_pipeline.datasets.export_file import KINDS
 from saliency_pipeline.errors import OptionError
+from saliency_pipeline.images.record import SPLITS
 from saliency_pipeline.settings import check_settings, documented, setting
 
-SPLITS = {"train": 0, "validation": 1, "test": 2}
-"""Splits by name, with the values that shards store; the split of other images has an empty name."""
+CUT = "threshold=0.4"
+"""The default of `salpipe show --cut`."""
 
 
 @documented
 @dataclass(frozen=True)
-class Chosen:
-    """Images and methods of shards that are exported.
+class ConvertConfig:
+    """Settings of a conversion.
 
     Raises:
         OptionError: naming the option that is out of range.
@@ -24,7 +25,7 @@ class Chosen:
     splits: tuple[str, ...] = setting(
         (),
         "Export only images of this split. May be repeated.",
-        choices=tuple(SPLITS),
+        choices=tuple(filter(None, SPLITS)),
         option="split",
         default_text="all images",
     )
@@ -42,24 +43,10 @@ class Chosen:
         metavar="NAME",
         default_text="all that are stored",
     )
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-
-
-@documented
-@dataclass(frozen=True)
-class ConvertConfig(Chosen):
-    """Settings of a conversion.
-
-    Raises:
-        OptionError: naming the option that is out of range.
-    """
-
     to: str = setting(
         "webdataset",
         "Format: tar files of WebDataset, Parquet tables of Hugging Face datasets, or folders of PNG files.",
-        choices=FORMATS,
+        choices=KINDS,
     )
     maps_as: str = setting(
         "npy",
@@ -68,6 +55,6 @@ class ConvertConfig(Chosen):
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        check_settings(self)
         if self.maps_as != "npy" and self.to != "png":
             raise OptionError(f"--maps-as {self.maps_as}: needs --to png; leave it out")

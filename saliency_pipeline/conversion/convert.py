@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -21,6 +20,7 @@ from saliency_pipeline.conversion.samples import Sample, counted, read_samples
 from saliency_pipeline.conversion.selection import chosen_methods, chosen_positions
 from saliency_pipeline.conversion.webdataset import write_tars
 from saliency_pipeline.documents import parse_json
+from saliency_pipeline.images.record import SPLITS
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.reader import Positions, ShardFolder
 
@@ -95,18 +95,15 @@ def _write(
     folder: Path, data: ShardFolder, positions: Positions, description: Description, identity: str, progress: Progress
 ) -> Conversion:
     write = _writer(description, data, positions)
-    numbers = np.array([data.locate(position)[0] for position in positions.tolist()])
-    chosen, starts = np.unique(numbers, return_index=True)
+    chosen, starts = np.unique(data.shard_numbers(positions), return_index=True)
     files: list[FileEntry] = []
     written = 0
-    splits: Counter[str] = Counter()
     progress.start(len(positions), "image", "exporting")
     try:
         for number, own in zip(chosen.tolist(), np.split(positions, starts[1:]), strict=True):
             receipt = valid_receipt(folder, number, identity)
             if receipt is None:
-                first = own[0] - data.locate(int(own[0]))[1]
-                samples = read_samples(data.shard(number), own - first, int(first), tuple(description.header.maps))
+                samples = read_samples(data, own, tuple(description.header.maps))
                 receipt = Receipt(identity, write(folder, number, counted(samples, progress), description))
                 receipt.write(folder, number)
                 written += 1
@@ -115,9 +112,8 @@ def _write(
             files += receipt.files
     finally:
         progress.stop()
-    for name, value in zip(("", "train", "validation", "test"), (-1, 0, 1, 2), strict=True):
-        if count := int((data.splits[positions] == value).sum()):
-            splits[name] = count
+    stored = data.splits[positions]
+    splits = {name: count for name, split in SPLITS.items() if (count := int((stored == split).sum()))}
     listed = [entry for entry in files if entry.images]
     if description.config.to == "png":
         write_manifest(folder, _facts(folder, listed))
@@ -126,7 +122,7 @@ def _write(
         str(folder),
         description.config.to,
         len(positions),
-        dict(splits),
+        splits,
         tuple(description.header.maps),
         len(files),
         sum(entry.bytes for entry in files),

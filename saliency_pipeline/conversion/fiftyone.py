@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from saliency_pipeline.conversion.coco import explained_class
-from saliency_pipeline.conversion.names import sample_name
+from saliency_pipeline.conversion.names import distinct, sample_name, target_names
 from saliency_pipeline.conversion.output import OutputFiles
-from saliency_pipeline.conversion.samples import Sample
+from saliency_pipeline.conversion.samples import Sample, explained_class
+from saliency_pipeline.figures.pictures import png
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.shards.methods import is_signed
 from saliency_pipeline.shards.reader import ShardFolder
@@ -47,7 +44,7 @@ def write_fiftyone(folder: Path, data: ShardFolder, samples: Iterable[Sample]) -
     fields = field_names(data)
     lines: list[dict[str, Any]] = []
     heat_maps = 0
-    with OutputFiles(folder) as output:
+    with OutputFiles(folder, listed=False) as output:
         for sample in samples:
             name = sample_name(sample.position)
             output.write(f"{IMAGES}/{name}.{sample.suffix}", sample.image)
@@ -73,7 +70,7 @@ def write_fiftyone(folder: Path, data: ShardFolder, samples: Iterable[Sample]) -
                     entry[field] = {"_cls": "Heatmap", "tags": [], "map_path": absolute, "range": [0, 255]}
                     heat_maps += 1
             lines.append(entry)
-        output.publish({})
+        output.publish()
     classes = {"ground_truth": list(data.classes)} if data.classes else {}
     info = {"provenance": data.provenance, "methods": {field: m for m, names in fields.items() for field in names}}
     metadata = {"media_type": "image", "classes": classes, "info": info}
@@ -85,20 +82,12 @@ def write_fiftyone(folder: Path, data: ShardFolder, samples: Iterable[Sample]) -
 def field_names(data: ShardFolder) -> dict[str, list[str]]:
     """Fields of the maps by method, one per target: identifiers, as FiftyOne requires."""
     names = [re.sub(r"[^a-z0-9]+", "_", method.lower()).strip("_") for method in data.methods]
-    counts = Counter([*names, *_OWN_FIELDS])
-    fields = {}
-    for number, (method, name) in enumerate(zip(data.methods, names, strict=True)):
-        own = f"{name}_{number}" if counts[name] > 1 else name
-        own = own if own[0].isalpha() else f"map_{own}"
-        targets = data.header.maps[method].targets
-        fields[method] = [own] if targets == 1 else [f"{own}_target_{target + 1}" for target in range(targets)]
-    return fields
+    names = distinct([name if name[:1].isalpha() else f"map_{name}" for name in names], "_", taken=_OWN_FIELDS)
+    return target_names({method: data.header.maps[method].targets for method in data.methods}, names, "_target_")
 
 
 def _heat_map(values: npt.NDArray[np.float32], scale: float, signed: bool) -> bytes:
     """A map (h, w) as an 8-bit gray PNG."""
     share = values.astype(np.float64) / (scale or 1)
     levels = ZERO + 127 * share if signed else 255 * share
-    file = io.BytesIO()
-    Image.fromarray(np.rint(levels).clip(0, 255).astype(np.uint8)).save(file, "PNG")
-    return file.getvalue()
+    return png(np.rint(levels).clip(0, 255).astype(np.uint8))

@@ -12,9 +12,6 @@ import numpy.typing as npt
 
 from saliency_pipeline.errors import OptionError
 
-CUT = "threshold=0.4"
-"""The default of `--cut`."""
-
 Mask = npt.NDArray[np.bool_]
 
 _CUT = re.compile(r"otsu|(threshold|percentile)=([0-9]+(?:\.[0-9]+)?)")
@@ -25,9 +22,9 @@ class Cut:
     """How a map becomes a mask. Values below 0, which speak against the class, count as 0.
 
     Attributes:
-        kind: `threshold`, pixels of at least `value` times the maximum, as `--use zoom:threshold`; `otsu`, pixels above
-            the threshold that separates the gray levels of the map best (N. Otsu, "A threshold selection method from
-            gray-level histograms", IEEE Trans. SMC 1979); `percentile`, pixels above this percentile of all.
+        kind: `threshold`, pixels of at least `value` times the maximum; `otsu`, pixels above the threshold that
+            separates the gray levels of the map best (N. Otsu, "A threshold selection method from gray-level
+            histograms", IEEE Trans. SMC 1979); `percentile`, pixels above this percentile of all.
         value: from 0 to 1 or from 0 to 100; 0 for `otsu`.
     """
 

@@ -6,14 +6,15 @@ import hashlib
 import json
 import os
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, cast
 
-from saliency_pipeline.documents import DocumentError, read_json
+from saliency_pipeline.documents import read_json
 from saliency_pipeline.files import disk_errors_explained, publish, sha256_of, write_atomically
 from saliency_pipeline.folders import make_subfolder, refuse_link
+from saliency_pipeline.serialization import from_json, to_json
 from saliency_pipeline.temporaries import exclusive, temporary_name
 
 RECEIPTS = ".receipts"
@@ -33,6 +34,25 @@ class FileEntry:
     sha256: str
 
 
+@dataclass
+class LargeFile:
+    """A file with the images of one shard and split, written under a temporary name.
+
+    Attributes:
+        path: its final path.
+        split: split of its images.
+        temporary: its path until it is published.
+        stream: the file, open for writing.
+        images: number of images in it, which its writer counts.
+    """
+
+    path: Path
+    split: str
+    temporary: Path
+    stream: BinaryIO
+    images: int = 0
+
+
 class OutputFiles:
     """The files that one shard becomes; leaving the block without `publish` removes the large ones.
 
@@ -41,12 +61,14 @@ class OutputFiles:
 
     Args:
         folder: the folder of the export.
+        listed: whether `publish` returns entries of the small files, for which their contents are hashed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, listed: bool = True) -> None:
         self.folder = folder
-        self.small: list[FileEntry] = []
-        self._open: dict[str, tuple[Path, BinaryIO]] = {}
+        self._listed = listed
+        self._small: list[FileEntry] = []
+        self._large: list[LargeFile] = []
         self._folders: set[Path] = set()
 
     def __enter__(self) -> OutputFiles:
@@ -55,17 +77,19 @@ class OutputFiles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for path, file in self._open.values():
-            path.unlink(missing_ok=True)
+        for file in self._large:
+            file.temporary.unlink(missing_ok=True)
             with suppress(OSError):
-                file.close()
+                file.stream.close()
 
-    def create(self, name: str) -> BinaryIO:
-        """Create a large file and return it, open for writing."""
-        path = temporary_name(self.folder / name)
+    def create(self, split: str, number: int, suffix: str) -> LargeFile:
+        """Create a large file for the images of a split (empty for none) of the shard of a number."""
+        path = self.folder / f"{split or 'shard'}-{number:05d}.{suffix}"
+        temporary = temporary_name(path)
         with disk_errors_explained(path):
-            file = cast(BinaryIO, open(path, "x+b", opener=exclusive))  # noqa: SIM115 - closed by publish or __exit__
-        self._open[name] = path, file
+            stream = cast(BinaryIO, open(temporary, "x+b", opener=exclusive))  # noqa: SIM115 - closed by __exit__
+        file = LargeFile(path, split, temporary, stream)
+        self._large.append(file)
         return file
 
     def write(self, name: str, data: bytes, *, images: int = 0, split: str = "") -> None:
@@ -74,37 +98,29 @@ class OutputFiles:
         if path.parent not in self._folders:
             make_subfolder(path.parent, inside=self.folder)
             self._folders.add(path.parent)
-        temporary = temporary_name(path)
-        with disk_errors_explained(path):
-            refuse_link(path)
-            try:
-                with open(temporary, "xb", opener=exclusive) as file:
-                    file.write(data)
-                    os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
-        self.small.append(FileEntry(name, images, split, len(data), hashlib.sha256(data).hexdigest()))
+        refuse_link(path)
+        write_atomically(path, data, durable=False)
+        if self._listed:
+            self._small.append(FileEntry(name, images, split, len(data), hashlib.sha256(data).hexdigest()))
 
-    def publish(self, counts: dict[str, tuple[int, str]]) -> tuple[FileEntry, ...]:
+    def publish(self) -> tuple[FileEntry, ...]:
         """Sync all files and rename the large ones.
 
-        Args:
-            counts: number of images and split of each large file, by name.
+        Returns:
+            An entry per file, sorted by name.
 
         Raises:
             SalpipeError: the disk is full or cannot be written.
         """
-        entries = list(self.small)
-        if self.small:
+        if self._folders:
             os.sync()  # one by one would take milliseconds each
-        for name, (path, file) in list(self._open.items()):
-            with disk_errors_explained(path):
-                file.flush()
-            size = os.fstat(file.fileno()).st_size
-            digest = publish(path, self.folder / name, file=file.fileno())
-            del self._open[name]
-            file.close()
-            entries.append(FileEntry(name, *counts[name], size, digest))
+        entries = list(self._small)
+        for file in self._large:
+            with disk_errors_explained(file.path):
+                file.stream.flush()
+            size = os.fstat(file.stream.fileno()).st_size
+            digest = publish(file.temporary, file.path, file=file.stream.fileno())
+            entries.append(FileEntry(file.path.name, file.images, file.split, size, digest))
         return tuple(sorted(entries, key=lambda entry: entry.name))
 
 
@@ -117,21 +133,20 @@ class Receipt:
 
     def write(self, folder: Path, number: int) -> None:
         """Write the receipt of a shard, atomically."""
-        write_atomically(_path(folder, number), json.dumps(asdict(self), sort_keys=True, indent=1) + "\n")
+        write_atomically(_path(folder, number), json.dumps(to_json(self), sort_keys=True, indent=1) + "\n")
 
 
 def valid_receipt(folder: Path, number: int, identity: str) -> Receipt | None:
     """The receipt of a shard if all of its files are there with the same bytes, else None."""
     try:
-        data = read_json(_path(folder, number), _MAX_RECEIPT_BYTES)
-        receipt = Receipt(str(data["identity"]), tuple(FileEntry(**entry) for entry in data["files"]))
+        receipt = from_json(Receipt, read_json(_path(folder, number), _MAX_RECEIPT_BYTES))
         if receipt.identity != identity:
             return None
         for entry in receipt.files:
             path = folder / entry.name
             if path.is_symlink() or path.stat().st_size != entry.bytes or sha256_of(path) != entry.sha256:
                 return None
-    except (OSError, DocumentError, LookupError, TypeError, ValueError):
+    except (OSError, ValueError):  # also of documents and of types in them
         return None
     return receipt
 

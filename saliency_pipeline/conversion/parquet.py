@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -12,16 +14,22 @@ import numpy.typing as npt
 
 from saliency_pipeline.conversion.description import Description
 from saliency_pipeline.conversion.names import sample_name
-from saliency_pipeline.conversion.output import FileEntry, OutputFiles
+from saliency_pipeline.conversion.output import FileEntry, LargeFile, OutputFiles
 from saliency_pipeline.conversion.samples import Sample
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import disk_errors_explained
-from saliency_pipeline.shards.schema import PREDICTED, SCORE, SHA256, SOURCE_SIZE, TOP, map_path, to_json
+from saliency_pipeline.shards.schema import PREDICTED, SCORE, SHA256, SOURCE_SIZE, TOP, MapPart, map_path, to_json
 
 _GROUP_ROWS = 100
 """Rows per row group, as many as the Hub recommends for images."""
 
-_DTYPES = {"target": "int32", "scale": "float32", "flag": "uint8", "residual": "float32", "standard_error": "float32"}
+_DTYPES: dict[MapPart, str] = {
+    "target": "int32",
+    "scale": "float32",
+    "flag": "uint8",
+    "residual": "float32",
+    "standard_error": "float32",
+}
 
 
 def import_pyarrow() -> Any:
@@ -47,31 +55,57 @@ def write_tables(
         SalpipeError: the disk is full or cannot be written, or pyarrow is missing.
         IntegrityError: the shard is damaged.
     """
-    pyarrow = import_pyarrow()
     schema = schema_of(description)
-    waiting: dict[str, list[Sample]] = {}
-    writers: dict[str, Any] = {}
-    counts: dict[str, tuple[int, str]] = {}
-    with OutputFiles(folder) as output:
-
-        def flush(name: str) -> None:
-            with disk_errors_explained(folder / name):
-                writers[name].write_table(_table(waiting.pop(name), schema, description), row_group_size=_GROUP_ROWS)
-
+    tables: dict[str, _Table] = {}
+    with OutputFiles(folder) as output, ExitStack() as opened:
         for sample in samples:
-            name = f"{sample.split or 'shard'}-{number:05d}.parquet"
-            if name not in writers:
-                # dictionaries would hold every image and map twice in memory
-                writers[name] = pyarrow.parquet.ParquetWriter(output.create(name), schema, use_dictionary=False)
-            counts[name] = counts.get(name, (0, ""))[0] + 1, sample.split
-            waiting.setdefault(name, []).append(sample)
-            if len(waiting[name]) == _GROUP_ROWS:
-                flush(name)
-        for name in list(waiting):
-            flush(name)
-        for writer in writers.values():
-            writer.close()
-        return output.publish(counts)
+            if sample.split not in tables:
+                file = output.create(sample.split, number, "parquet")
+                tables[sample.split] = opened.enter_context(_Table(file, schema, description))
+            tables[sample.split].add(sample)
+        for table in tables.values():
+            table.finish()
+        return output.publish()
+
+
+class _Table:
+    """A table that is written row group by row group; leaving the block without `finish` abandons it."""
+
+    def __init__(self, file: LargeFile, schema: Any, description: Description) -> None:
+        self._file, self._schema, self._description = file, schema, description
+        self._waiting: list[Sample] = []
+        with disk_errors_explained(file.path):
+            # dictionaries would hold every image and map twice in memory
+            self._writer = import_pyarrow().parquet.ParquetWriter(file.stream, schema, use_dictionary=False)
+
+    def __enter__(self) -> _Table:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # otherwise it is closed when it is freed, which after the error of a full disk prints the same one again
+        with suppress(OSError):
+            self._writer.close()
+
+    def add(self, sample: Sample) -> None:
+        """Add a row. Raises SalpipeError if the disk is full or cannot be written."""
+        self._waiting.append(sample)
+        self._file.images += 1
+        if len(self._waiting) == _GROUP_ROWS:
+            self._flush()
+
+    def finish(self) -> None:
+        """Write the last rows and the end of the file. Raises SalpipeError if the disk is full or cannot be written."""
+        if self._waiting:
+            self._flush()
+        with disk_errors_explained(self._file.path):
+            self._writer.close()
+
+    def _flush(self) -> None:
+        rows, self._waiting = _rows(self._waiting, self._schema, self._description), []
+        with disk_errors_explained(self._file.path):
+            self._writer.write_table(rows, row_group_size=_GROUP_ROWS)
 
 
 def schema_of(description: Description) -> Any:
@@ -113,11 +147,11 @@ def _columns(description: Description) -> dict[str, tuple[dict[str, Any], Any]]:
         columns[map_path(method, "map")] = feature, pa.list_(pa.list_(pa.list_(pa.float32())))
         for part, dtype in _DTYPES.items():
             if getattr(shape, part, True):
-                columns[f"saliency/{method}/{part}"] = several(dtype, shape.targets)
+                columns[map_path(method, part)] = several(dtype, shape.targets)
     return columns
 
 
-def _table(samples: Sequence[Sample], schema: Any, description: Description) -> Any:
+def _rows(samples: Sequence[Sample], schema: Any, description: Description) -> Any:
     pa, facts = import_pyarrow(), [sample.facts for sample in samples]
     images = [{"bytes": sample.image, "path": f"{sample_name(sample.position)}.{sample.suffix}"} for sample in samples]
     columns: dict[str, Any] = {
@@ -134,7 +168,7 @@ def _table(samples: Sequence[Sample], schema: Any, description: Description) -> 
     for method in description.header.maps:
         columns[map_path(method, "map")] = _nested(np.stack([sample.maps[method] for sample in samples]))
         for part in _DTYPES:
-            columns[f"saliency/{method}/{part}"] = [each["saliency"][method].get(part) for each in facts]
+            columns[map_path(method, part)] = [each["saliency"][method].get(part) for each in facts]
     arrays = [
         columns[field.name] if isinstance(columns[field.name], pa.Array) else pa.array(columns[field.name], field.type)
         for field in schema

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from saliency_pipeline.conversion.description import Description
-from saliency_pipeline.conversion.names import safe_name, unique_names
+from saliency_pipeline.conversion.names import safe_name, target_names, unique_names
 from saliency_pipeline.conversion.output import FileEntry, OutputFiles
 from saliency_pipeline.conversion.samples import Sample, npy
 from saliency_pipeline.datasets.exported_maps import LEVELS
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.figures.pictures import png
 from saliency_pipeline.images.keys import stem
 from saliency_pipeline.shards.methods import is_signed
 from saliency_pipeline.shards.schema import ShardHeader, to_json
@@ -31,7 +30,7 @@ _UNLABELED, _NO_SPLIT = "unlabeled", "none"
 
 
 def map_folders(header: ShardHeader, maps_as: str) -> dict[str, list[str]]:
-    """Folders of the maps by method, in the folder `maps`: one, or one per explained class.
+    """Folders of the maps by method, in the folder `maps`: one, or one per explained class; all have other names.
 
     Raises:
         SalpipeError: maps with negative values as PNG.
@@ -43,10 +42,7 @@ def map_folders(header: ShardHeader, maps_as: str) -> dict[str, list[str]]:
             "npy, or choose other methods (--method)"
         )
     names = unique_names([method.replace(":", "-") for method in header.maps])
-    return {
-        method: [name] if shape.targets == 1 else [f"{name}-{target + 1}" for target in range(shape.targets)]
-        for (method, shape), name in zip(header.maps.items(), names, strict=True)
-    }
+    return target_names({method: shape.targets for method, shape in header.maps.items()}, names)
 
 
 class Folders:
@@ -88,7 +84,7 @@ def write_folders(
                 output.write(f"{MAPS}/{place}/{path}.{description.config.maps_as}", data)
             lines.append(to_json({"file": file, **sample.facts}) + "\n")
         output.write(f"{SAMPLES}/shard-{number:05d}.jsonl", "".join(lines).encode(), images=len(lines))
-        return output.publish({})
+        return output.publish()
 
 
 def write_manifest(folder: Path, samples: Iterable[dict[str, object]]) -> None:
@@ -123,6 +119,4 @@ def gray_png(values: npt.NDArray[np.float32], scale: float) -> bytes:
     A value is level / LEVELS * scale, off by at most scale / (2 * LEVELS).
     """
     levels = np.rint(values.astype(np.float64) * (LEVELS / scale if scale else 0)).clip(0, LEVELS).astype(np.uint16)
-    file = io.BytesIO()
-    Image.fromarray(levels).save(file, "PNG", compress_level=6)
-    return file.getvalue()
+    return png(levels)

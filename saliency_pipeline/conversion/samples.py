@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import io
 import math
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from saliency_pipeline.conversion.config import SPLITS
+from saliency_pipeline.figures.pictures import png
+from saliency_pipeline.images.record import SPLITS
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.shards.reader import Positions
+from saliency_pipeline.shards.reader import Positions, ShardFolder
 from saliency_pipeline.shards.shard import Shard
-from saliency_pipeline.workers import usable_cores
+from saliency_pipeline.workers import ordered, usable_cores
 
-_SPLIT_NAMES = {value: name for name, value in SPLITS.items()} | {-1: ""}
+_SPLIT_NAMES = {int(split): name for name, split in SPLITS.items()}
 _CHUNK = 32
+# a higher level takes several times as long, for a few percent
+_COMPRESS_LEVEL = 3
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,6 @@ class Sample:
 
     Attributes:
         position: position in the data set.
-        key: unique name in the data set; not safe as a file name.
-        label: index into the classes, -1 unlabeled.
-        class_name: name of that class; empty where unlabeled.
-        split: `train`, `validation`, `test` or empty.
         image: the frame as a file: lossless PNG of a raw frame, or the stored JPEG bytes.
         suffix: `png` or `jpg`.
         maps: for each method raw maps, float32 (T, h, w).
@@ -42,37 +39,57 @@ class Sample:
     """
 
     position: int
-    key: str
-    label: int
-    class_name: str
-    split: str
     image: bytes
     suffix: str
     maps: dict[str, npt.NDArray[np.float32]]
     facts: dict[str, Any]
 
+    @property
+    def key(self) -> str:
+        """Unique name in the data set; not safe as a file name."""
+        return str(self.facts["key"])
 
-def read_samples(shard: Shard, rows: Positions, first: int, methods: Sequence[str]) -> Iterator[Sample]:
-    """Samples of some rows of a shard, in order; their images are encoded by several threads.
+    @property
+    def label(self) -> int:
+        """Index into the classes, -1 unlabeled."""
+        return int(self.facts["label"])
+
+    @property
+    def class_name(self) -> str:
+        """Name of the class; empty where unlabeled."""
+        return str(self.facts["class"])
+
+    @property
+    def split(self) -> str:
+        """`train`, `validation`, `test` or empty."""
+        return str(self.facts["split"])
+
+
+def read_samples(data: ShardFolder, positions: Positions, methods: Sequence[str]) -> Iterator[Sample]:
+    """Samples at some positions, in order; their images are encoded by several threads.
 
     Args:
-        shard: the shard.
-        rows: int64 (n,), rising.
-        first: position of the shard's row 0 in the data set.
+        data: the data set.
+        positions: int64 (n,), rising.
         methods: names of the methods whose maps are read.
 
     Raises:
-        IntegrityError: the shard is damaged; names it.
+        IntegrityError: a shard is damaged; names it.
     """
     threads = usable_cores()
+    chunks = (
+        (shard, places[start : start + _CHUNK], rows[start : start + _CHUNK])
+        for shard, places, rows in data.group(positions)
+        for start in range(0, len(rows), _CHUNK)
+    )
+
+    def read(chunk: tuple[Shard, Positions, Positions]) -> list[Sample]:
+        shard, places, rows = chunk
+        return _read_chunk(shard, rows, positions[places].tolist(), methods)
+
     with ThreadPoolExecutor(threads, "export") as pool:
-        pending: deque[Future[list[Sample]]] = deque()
-        for start in range(0, len(rows), _CHUNK):
-            pending.append(pool.submit(_read_chunk, shard, rows[start : start + _CHUNK], first, methods))
-            if len(pending) > threads:
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
+        for samples in ordered(pool, read, chunks, threads + 1):
+            yield from samples
 
 
 def counted(samples: Iterable[Sample], progress: Progress) -> Iterator[Sample]:
@@ -82,10 +99,14 @@ def counted(samples: Iterable[Sample], progress: Progress) -> Iterator[Sample]:
         progress.advance(1)
 
 
-def _read_chunk(shard: Shard, rows: Positions, first: int, methods: Sequence[str]) -> list[Sample]:
+def _read_chunk(shard: Shard, rows: Positions, positions: list[int], methods: Sequence[str]) -> list[Sample]:
     labels, splits = shard.labels[rows], shard.splits[rows]
     raw = shard.header.encoding == "raw"
-    images = [_png(frame) for frame in shard.images(rows)] if raw else [shard.jpeg(row) for row in rows.tolist()]
+    images = (
+        [png(frame, _COMPRESS_LEVEL) for frame in shard.images(rows)]
+        if raw
+        else [shard.jpeg(row) for row in rows.tolist()]
+    )
     maps = {method: shard.maps(method, rows) for method in methods}
     per_map = {method: _numbers_of_maps(shard, method, rows) for method in methods}
     predicted, scores = (values[rows] for values in shard.predictions)
@@ -97,11 +118,10 @@ def _read_chunk(shard: Shard, rows: Positions, first: int, methods: Sequence[str
             source["box"] = shard.boxes(row).tolist()
         if shard.header.groups:
             source["group"] = int(groups[place])
-        name = shard.classes[label] if label >= 0 else ""
         facts = {
             "key": shard.keys[row],
             "label": label,
-            "class": name,
+            "class": shard.classes[label] if label >= 0 else "",
             "split": _SPLIT_NAMES[split],
             "prediction": {"class": predicted[place].tolist(), "score": finite(scores[place])},
             "source": source,
@@ -111,10 +131,7 @@ def _read_chunk(shard: Shard, rows: Positions, first: int, methods: Sequence[str
             },
         }
         own = {method: values[place] for method, values in maps.items()}
-        suffix = "png" if raw else "jpg"
-        samples.append(
-            Sample(first + row, shard.keys[row], label, name, _SPLIT_NAMES[split], images[place], suffix, own, facts)
-        )
+        samples.append(Sample(positions[place], images[place], "png" if raw else "jpg", own, facts))
     return samples
 
 
@@ -135,15 +152,14 @@ def finite(values: npt.NDArray[Any]) -> list[Any]:
     return [None if isinstance(value, float) and not math.isfinite(value) else value for value in values.tolist()]
 
 
-def _png(frame: npt.NDArray[np.uint8]) -> bytes:
-    file = io.BytesIO()
-    # a higher level takes several times as long, for a few percent
-    Image.fromarray(frame).save(file, "PNG", compress_level=3)
-    return file.getvalue()
-
-
 def npy(values: npt.NDArray[Any]) -> bytes:
     """An array as a file in NPY format."""
     file = io.BytesIO()
     np.lib.format.write_array(file, np.ascontiguousarray(values), version=(1, 0), allow_pickle=False)
     return file.getvalue()
+
+
+def explained_class(data: ShardFolder, target: int) -> str:
+    """Name of a class of the source model; empty for -1 and for names that the provenance lacks."""
+    classes = data.source_classes
+    return str(classes[target]) if 0 <= target < len(classes) else ""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from saliency_pipeline.conversion.config import SPLITS, Chosen
+from saliency_pipeline.conversion.config import ConvertConfig
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.gallery.selection import label_of
+from saliency_pipeline.images.record import SPLITS
 from saliency_pipeline.shards.methods import stored_method
 from saliency_pipeline.shards.reader import Positions, ShardFolder
 
 
-def chosen_positions(data: ShardFolder, chosen: Chosen) -> Positions:
+def chosen_positions(data: ShardFolder, chosen: ConvertConfig) -> Positions:
     """Positions of the images of the requested splits and classes, int64 (n,), in rising order.
 
     Raises:
@@ -31,7 +32,7 @@ def chosen_positions(data: ShardFolder, chosen: Chosen) -> Positions:
     return np.flatnonzero(wanted)
 
 
-def chosen_methods(data: ShardFolder, chosen: Chosen) -> tuple[str, ...]:
+def chosen_methods(data: ShardFolder, chosen: ConvertConfig) -> tuple[str, ...]:
     """Names of the requested methods as stored, sorted.
 
     Raises:

@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from saliency_pipeline.datasets.export_file import Export, is_export, read_export_file
+from saliency_pipeline.datasets.export_file import Export, is_broken, is_export, is_inside, read_export_file
 from saliency_pipeline.datasets.exported_maps import MAX_FACTS_BYTES, FileMaps, TableMaps, TarMaps, facts_at
 from saliency_pipeline.datasets.exported_tables import read_rows
 from saliency_pipeline.datasets.files.archive import Member, members
@@ -21,10 +21,8 @@ from saliency_pipeline.datasets.parquet import ParquetRecord
 from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.images.keys import class_name, natural
-from saliency_pipeline.images.record import Box, Catalogue, ImageRecord, Split
+from saliency_pipeline.images.record import SPLITS, Box, Catalogue, ImageRecord
 from saliency_pipeline.text import plural, shown
-
-SPLITS = {"train": Split.TRAIN, "validation": Split.VALIDATION, "test": Split.TEST, "": Split.NONE}
 
 _MAX_KEY = 4096
 _DAMAGED = "run the same 'salpipe convert' again"
@@ -57,7 +55,7 @@ class _Reader:
             make: makes the record from key, label, split and boxes.
         """
         key, label, split = facts.get("key"), facts.get("label", -1), facts.get("split")
-        if not isinstance(key, str) or not 0 < len(key) <= _MAX_KEY or "\0" in key or _is_broken(key):
+        if not isinstance(key, str) or not 0 < len(key) <= _MAX_KEY or "\0" in key or is_broken(key):
             raise self._fault(where, "its key is missing or impossible")
         if type(label) is not int or not -1 <= label < max(1, len(self.export.classes)):
             raise self._fault(where, f"its label is none of the {plural(len(self.export.classes), 'class')}")
@@ -106,7 +104,7 @@ class _Reader:
                     where = f"samples/{name}: byte {offset}"
                     facts = self._facts((path, offset, len(line)), where)
                     file_name = facts.get("file")
-                    if not isinstance(file_name, str) or not _is_inside(file_name):
+                    if not isinstance(file_name, str) or not is_inside(file_name):
                         raise self._fault(where, "the path of its image is missing or leads out of the export")
                     stem = file_name.removeprefix("images/").rpartition(".")[0]
                     own = FileMaps(
@@ -153,6 +151,9 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
         records = sorted(read(), key=lambda record: natural(record.key))
     if not records:
         raise SalpipeError(f"{shown(root)}: no images{notes.cause()}; {_DAMAGED}")
+    if len(records) != export.images:
+        count = f"{plural(len(records), 'image')} instead of {export.images:,}"
+        raise SalpipeError(f"{shown(root)}: {count}, because files are missing or were added; {_DAMAGED}")
     classes = tuple(map(class_name, export.classes))
     if export.maps:
         named = ", ".join(export.maps)
@@ -177,17 +178,6 @@ def _names(folder: str, suffix: str) -> list[str]:
     with folder_errors_explained(folder):
         names = [name for name in os.listdir(folder) if name.endswith(suffix) and not name.startswith((".", "tmp."))]
     return sorted(names, key=natural)
-
-
-def _is_inside(name: str) -> bool:
-    """True if a path stays within the folder that it is relative to."""
-    parts = name.split("/")
-    return all(part not in ("", ".", "..") and "\0" not in part for part in parts) and not _is_broken(name)
-
-
-def _is_broken(text: str) -> bool:
-    """True if a text from JSON is no valid Unicode."""
-    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 LAYOUTS = (

@@ -15,7 +15,6 @@ import numpy.typing as npt
 from saliency_pipeline.datasets.exported_tables import read_columns
 from saliency_pipeline.documents import DocumentError, open_regular, parse_json, read_regular
 from saliency_pipeline.errors import BadImageError
-from saliency_pipeline.images.decode import DEFAULT_MAX_PIXELS, decode_gray
 from saliency_pipeline.images.record import RawMaps
 from saliency_pipeline.text import one_line, shown
 
@@ -32,6 +31,9 @@ _MOST = {"target": 2**31, "flag": 2**8, "scale": 4e38}
 Shapes = Mapping[str, tuple[int, int, int]]
 Place = tuple[str, int, int]
 """File, and offset and size in it."""
+
+_KEPT_GROUPS = 3
+"""Row groups that a thread keeps: one per split, whose tables alternate in the order of keys."""
 
 _thread = threading.local()
 
@@ -119,14 +121,8 @@ class TableMaps:
     shapes: Shapes
 
     def read(self) -> RawMaps:
-        """Read the maps; each thread keeps its last row group. Raises BadImageError if they are damaged; OSError."""
-        key = (os.getpid(), self.path, os.stat(self.path).st_mtime_ns, self.group)
-        if getattr(_thread, "key", None) != key:
-            _thread.key = None
-            names = [f"saliency/{method}/{part}" for method in self.shapes for part in ("map", "target", "flag")]
-            _thread.columns = read_columns(self.path, self.group, names, _MAX_GROUP_BYTES)
-            _thread.key = key
-        columns = _thread.columns
+        """Read the maps; each thread keeps a few row groups. Raises BadImageError if they are damaged; OSError."""
+        columns = self._columns()
         maps, saliency = {}, {}
         try:
             for method, shape in self.shapes.items():
@@ -138,6 +134,19 @@ class TableMaps:
         except Exception as error:  # Arrow raises exceptions of many kinds for damaged values
             raise BadImageError(f"its maps are damaged ({one_line(error)})") from None
         return raw_maps(maps, {"saliency": saliency}, self.shapes)
+
+    def _columns(self) -> dict[str, Any]:
+        """The columns of the maps' row group; of the row groups in memory the one that was used last comes last."""
+        key = (os.getpid(), self.path, os.stat(self.path).st_mtime_ns, self.group)
+        kept: dict[object, dict[str, Any]] = _thread.__dict__.setdefault("groups", {})
+        columns = kept.pop(key, None)
+        if columns is None:
+            while len(kept) >= _KEPT_GROUPS:
+                del kept[next(iter(kept))]
+            names = [f"saliency/{method}/{part}" for method in self.shapes for part in ("map", "target", "flag")]
+            columns = read_columns(self.path, self.group, names, _MAX_GROUP_BYTES)
+        kept[key] = columns
+        return columns
 
 
 def facts_at(place: Place) -> dict[str, Any]:
@@ -195,6 +204,9 @@ def _numbers(facts: dict[str, Any], method: str, part: str, count: int) -> list[
 
 
 def _leveled(data: bytes, shape: tuple[int, int], scale: float) -> npt.NDArray[np.float32]:
+    # recognizing a data set needs no PyTorch, which this imports
+    from saliency_pipeline.images.decode import DEFAULT_MAX_PIXELS, decode_gray
+
     values = decode_gray(data, DEFAULT_MAX_PIXELS)
     if values.shape != shape:
         raise BadImageError(f"a map is {values.shape} instead of {shape}")

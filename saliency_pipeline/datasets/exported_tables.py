@@ -77,6 +77,8 @@ def read_columns(path: str, group: int, names: Sequence[str], most: int) -> dict
     with errors_of_arrow(path):
         check_columns(path, row_groups(path)[group], names, most)
         table = open_table(path).read_row_group(group, columns=list(names), use_threads=False)
+        if missing := [name for name in names if name not in table.column_names]:
+            raise ValueError(f"no column {missing[0]}")
         return {name: table.column(name).combine_chunks() for name in names}
 
 

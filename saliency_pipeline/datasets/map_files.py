@@ -55,7 +55,8 @@ def with_maps(catalogue: Catalogue, folder: str | os.PathLike[str], note: Callab
             f"{shown(top)}: maps of none of the images of {shown(catalogue.root)} ({there}; an image is "
             f"{shown(keys[0])}); call each map as its image, with .png or .npy"
         )
-    records = list(catalogue.records)
+    # an export's own maps are not those of the folder
+    records = [replace(record, maps=None) if record.maps else record for record in catalogue.records]
     for name, place in matches.items():
         records[place] = replace(records[place], map_path=paths[name])
     lines = [f"{shown(top)}: maps of {plural(len(matches), 'image')}, each of the whole image"]

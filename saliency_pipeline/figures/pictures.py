@@ -27,10 +27,15 @@ def jpeg(image: Pixels, quality: int = 82) -> bytes:
     return file.getvalue()
 
 
-def png(image: Pixels) -> bytes:
-    """An image as a PNG file."""
+def png(image: Pixels | npt.NDArray[np.uint16], compress_level: int = 6) -> bytes:
+    """An image, RGB or gray with 8 or 16 bits, as a PNG file.
+
+    Args:
+        image: (H, W, 3) uint8, or (H, W) uint8 or uint16.
+        compress_level: 0 to 9, as of zlib.
+    """
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
+    Image.fromarray(image).save(file, "PNG", compress_level=compress_level)
     return file.getvalue()
 
 

@@ -75,12 +75,16 @@ def given_shapes(data: Mapping[str, Any], size: int) -> dict[str, MapShape]:
 
 
 def given_maps(
-    record: ImageRecord, source_size: tuple[int, int], header: ShardHeader, config: GenerateConfig
+    record: ImageRecord,
+    source_size: tuple[int, int],
+    header: ShardHeader,
+    config: GenerateConfig,
+    same_network: bool,
 ) -> RawMaps:
     """The maps from elsewhere of an image, by their names in shards.
 
     Of a folder, a map (1, G, G) in [0, 1], zeros if it has none, see `read_frame_map`; of an export, its raw maps, with
-    the explained classes if the source model is the one that made them, and otherwise -1.
+    the explained classes if the source model is the one that made them (`same_network`), and otherwise -1.
 
     Raises:
         BadImageError: a map cannot be used.
@@ -93,13 +97,18 @@ def given_maps(
             values = read_frame_map(record.map_path, source_size, size, config.fit, max_pixels=config.max_pixels)
         return RawMaps({GIVEN: values[None]}, {GIVEN: np.array([-1], np.int32)}, False)
     raw = record.maps.read()
-    made_by = Provenance.from_json(header.provenance["data"][MAPS]["provenance"]).source.get("weights_sha256")
-    same = made_by is not None and made_by == header.provenance["source"].get("weights_sha256")
     return RawMaps(
         {f"{GIVEN}:{method}": values for method, values in raw.maps.items()},
-        {f"{GIVEN}:{method}": row if same else np.full_like(row, -1) for method, row in raw.targets.items()},
+        {f"{GIVEN}:{method}": row if same_network else np.full_like(row, -1) for method, row in raw.targets.items()},
         raw.seen,
     )
+
+
+def made_by_source(header: ShardHeader) -> bool:
+    """True if the source model of a run is the one that made the maps of the export that are stored as well."""
+    origin = header.provenance["data"].get(MAPS, {}).get("provenance")
+    made_by = None if origin is None else Provenance.from_json(origin).source.get("weights_sha256")
+    return made_by is not None and made_by == header.provenance["source"].get("weights_sha256")
 
 
 def upright_boxes(record: ImageRecord, decoded: Decoded, *, check: bool) -> tuple[Box, ...]:

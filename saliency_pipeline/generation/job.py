@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +18,7 @@ from PIL import Image
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.execution.gpus import take_gpu
 from saliency_pipeline.files import publish
-from saliency_pipeline.generation.annotated import BOXES, computed, given_maps, upright_boxes
+from saliency_pipeline.generation.annotated import BOXES, computed, given_maps, made_by_source, upright_boxes
 from saliency_pipeline.generation.background import Frames
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.plan import Choices, ShardTask
@@ -40,7 +38,7 @@ from saliency_pipeline.shards.manifest import ShardEntry
 from saliency_pipeline.shards.schema import ShardHeader, ShardRows
 from saliency_pipeline.shards.writer import ShardWriter
 from saliency_pipeline.temporaries import temporary_name
-from saliency_pipeline.workers import usable_cores
+from saliency_pipeline.workers import ordered, usable_cores
 
 # Images per chunk of a worker: enough that handing over and writing take little time in comparison.
 CHUNK = 16
@@ -49,9 +47,6 @@ CHUNK = 16
 COSTLY = 20.0
 
 _kept: dict[tuple[str, Placement], Explainer] = {}
-
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True)
@@ -134,7 +129,7 @@ def write_shards(
     shard: _OpenShard | None = None
     with _pool(workers, "explain") as pool, _pool(1, "publish") as publisher:
         try:
-            for explained in _ordered(pool, work, _chunks(job, tasks), 2 * workers):
+            for explained in ordered(pool, work, _chunks(job, tasks), 2 * workers):
                 chunk = explained.chunk
                 shard = shard or _OpenShard(job, chunk.task)
                 shard.add(explained)
@@ -191,23 +186,6 @@ def _pool(size: int, name: str) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(size, name, initializer=torch.set_num_threads, initargs=(1,))
 
 
-def _ordered(
-    pool: ThreadPoolExecutor, function: Callable[[_In], _Out], items: Iterable[_In], ahead: int
-) -> Iterator[_Out]:
-    """`map` over a pool in order, with at most `ahead` results pending."""
-    waiting: deque[Future[_Out]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
 def _chunks(job: Job, tasks: Sequence[ShardTask]) -> Iterator[_Chunk]:
     batch = job.resolved.batch_size
     # where an image takes many passes, all threads should have some of the last images
@@ -232,6 +210,7 @@ class _Worker:
         self.training_images = explainer.source.training_images()
         self.checks_boxes = BOXES in job.header.provenance["data"]
         self.stores_given = any(map(is_given, job.header.maps))
+        self.same_network = made_by_source(job.header)
         # As many as there are cores, or batches in a GPU's memory.
         self.computing = threading.BoundedSemaphore(job.placement.streams)
 
@@ -252,7 +231,7 @@ class _Worker:
                 boxes_of = upright_boxes(record, decoded, check=self.checks_boxes)
                 if self.stores_given:
                     # after all else that may reject the image
-                    ready.append(given_maps(record, decoded.size, job.header, job.config))
+                    ready.append(given_maps(record, decoded.size, job.header, job.config, self.same_network))
             except BadImageError as error:
                 rejects.append(Reject(record.key, str(error)))
                 continue

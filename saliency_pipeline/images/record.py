@@ -31,6 +31,10 @@ class Split(IntEnum):
     TEST = 2
 
 
+SPLITS = {"": Split.NONE} | {split.name.lower(): split for split in Split if split != Split.NONE}
+"""Splits by the names that users read and write; that of images without one is empty."""
+
+
 class RawMaps(NamedTuple):
     """Maps that a data set has of an image.
 
@@ -74,7 +78,7 @@ class ImageRecord:
         length: its number of bytes; None for the whole file.
         group: equal for images that belong together, such as duplicates; -1 for none, or if they were not searched.
         map_path: file of a map that was made elsewhere; empty for none.
-        maps: raw maps that the data set itself has, which are used if `map_path` is the data set's own file.
+        maps: raw maps that the data set itself has, used if `map_path` is a file of it; None if that is another file.
     """
 
     key: str

@@ -14,14 +14,15 @@ import numpy.typing as npt
 
 from saliency_pipeline.documents import parse_json
 from saliency_pipeline.errors import IntegrityError
+from saliency_pipeline.images.record import SPLITS
 from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, Manifest, reject_lines
 from saliency_pipeline.shards.methods import is_class_agnostic, is_signed, recorded_parameters
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import ALL_ZERO, CONSTANT, NON_FINITE, SEEN, SINGLE_COLOR, MapShape
 from saliency_pipeline.text import plural, printable
 
-# in the order of the columns of counts
-SPLITS = ("none", "train", "validation", "test")
+# the columns of counts
+_SPLITS = [name or "none" for name in SPLITS]
 
 _SHOWN = 10
 _SHOWN_CLASSES = 40
@@ -240,7 +241,7 @@ def inspect(path: Path | str) -> Summary:
     """
     folder = ShardFolder(path)
     classes = folder.classes
-    counts = np.zeros((len(classes) + 1, len(SPLITS)), dtype=np.int64)
+    counts = np.zeros((len(classes) + 1, len(_SPLITS)), dtype=np.int64)
     predicted: Counter[int] = Counter()
     size_on_disk = boxed = duplicates = 0
     # each list begins with an empty array, for folders without any shard
@@ -365,7 +366,7 @@ def _passed_over(provenance: Mapping[str, object]) -> dict[str, int]:
 
 
 def _named(counts: npt.NDArray[np.int64]) -> dict[str, int]:
-    return {name: int(count) for name, count in zip(SPLITS, counts, strict=True) if count}
+    return {name: int(count) for name, count in zip(_SPLITS, counts, strict=True) if count}
 
 
 def _listing(counts: dict[str, int]) -> str:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from saliency_pipeline.conversion import FORMATS
 from saliency_pipeline.conversion.annotate import annotate
 from saliency_pipeline.conversion.convert import convert
+from saliency_pipeline.datasets.export_file import KINDS
 from saliency_pipeline.shards.schema import MapShape, ShardRows
 from tests.shards.examples import header, write
 
@@ -61,7 +61,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         path = shard(root / "shard-00000.h5", count)
-        for to in (*FORMATS, "coco"):
+        for to in (*KINDS, "coco"):
             start = time.perf_counter()
             if to == "coco":
                 annotate(path, root / to, to)

@@ -153,6 +153,7 @@ def test_the_command_restricts_images_as_for_a_gallery(shards, tmp_path):
     result = show("--to", "coco", "--method", "edges", "--class", "cat", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["images"] == sum(shards.labels == 0)
-    refused = show("--cut", "otsu")
-    assert refused.exit_code == 2
-    assert "--cut otsu: needs --to coco" in refused.output
+    for arguments in ((), ("--to", "fiftyone")):
+        refused = show(*arguments, "--cut", "otsu")
+        assert refused.exit_code == 2
+        assert "--cut otsu: needs --to coco" in refused.output

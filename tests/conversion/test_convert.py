@@ -1,5 +1,9 @@
 """Conversions: selection, resuming, determinism, refusals, the command."""
 
+import errno
+import gc
+import hashlib
+import io
 import json
 import os
 import shutil
@@ -7,16 +11,23 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
 from saliency_pipeline.cli.main import salpipe
 from saliency_pipeline.conversion import convert as module
+from saliency_pipeline.conversion import output as output_module
 from saliency_pipeline.conversion.convert import convert
+from saliency_pipeline.conversion.fiftyone import field_names
 from saliency_pipeline.conversion.names import safe_name, unique_names
+from saliency_pipeline.conversion.output import OutputFiles
+from saliency_pipeline.conversion.png import map_folders
 from saliency_pipeline.errors import PlanMismatchError, SalpipeError
+from saliency_pipeline.shards.schema import MapShape
 from tests.conversion.examples import KEYS, tree
 from tests.shards import examples
 
@@ -100,6 +111,75 @@ def test_names_are_safe():
         assert name not in ("", ".", "..")
         assert not set(name) & set("/\\\0\n\x1b")
         assert len(name.encode()) <= 90
+
+
+def test_names_differ_from_those_that_get_a_position():
+    assert unique_names(["a/b", "A:b", "a_b-0"]) == ["a_b-0-0", "A_b-1", "a_b-0"]
+    assert unique_names(["x-1", "x", "X-1", "x"]) == ["x-1-0", "x-1-1", "X-1-2", "x-3"]
+
+
+@pytest.mark.parametrize("name", ["CON", "nul.txt", "Com1", "lpt9.tar.gz", "aux .png"])
+def test_names_of_windows_devices_are_avoided(name):
+    assert safe_name(name) == f"_{name}"
+    assert safe_name(f"{name[:3]}x") == f"{name[:3]}x"
+
+
+def test_folders_and_fields_of_maps_differ(tmp_path):
+    methods = {"gradcam": {}, "gradcam-1": {}, "gradcam_target_2": {}}
+    maps = {method: MapShape(2 if method == "gradcam" else 1, 4, 4) for method in methods}
+    head = examples.header()
+    head = replace(head, maps=maps, provenance={**head.provenance, "methods": methods})
+    folders = [name for names in map_folders(head, "npy").values() for name in names]
+    assert len(set(folders)) == len(folders) == 4
+    data = SimpleNamespace(methods=tuple(maps), header=head)
+    fields = [name for names in field_names(data).values() for name in names]
+    assert len(set(fields)) == len(fields) == 4
+    assert all(name.isidentifier() for name in fields)
+
+
+def test_small_files_are_whole_before_they_get_their_names(tmp_path, monkeypatch):
+    def seen(source, target):
+        sizes.append(os.path.getsize(source))
+        move(source, target)
+
+    sizes, move = [], os.replace
+    monkeypatch.setattr(os, "replace", seen)
+    with OutputFiles(tmp_path) as output:
+        output.write("images/a.png", b"abc", images=1)
+        (entry,) = output.publish()
+    assert sizes == [3]
+    assert (entry.name, entry.images, entry.sha256) == ("images/a.png", 1, hashlib.sha256(b"abc").hexdigest())
+    (tmp_path / "images/b.png").symlink_to(tmp_path / "elsewhere")
+    with OutputFiles(tmp_path) as output, pytest.raises(SalpipeError, match="a symbolic link inside the output folder"):
+        output.write("images/b.png", b"abc")
+
+
+class FullDisk(io.FileIO):
+    """A file on a disk that has room for some bytes only."""
+
+    room = 0
+
+    def write(self, data):
+        size = memoryview(data).nbytes
+        if self.tell() + size > self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(data)
+
+
+@pytest.mark.parametrize("room", [10, 3000, 20_000])
+@pytest.mark.parametrize("to", ["webdataset", "parquet"])
+def test_a_full_disk_is_one_line(shards, tmp_path, monkeypatch, to, room):
+    def full(path, mode, opener):
+        return FullDisk(path, mode, opener=opener)
+
+    monkeypatch.setattr(output_module, "open", full, raising=False)
+    monkeypatch.setattr(FullDisk, "room", room)
+    with pytest.raises(SalpipeError, match=r"disk full while writing .*/\w+-00000\."):
+        convert(shards.path, tmp_path / "out", to=to)
+    # a writer that is freed prints an error if it is still open
+    gc.collect()
+    assert not [path for path in (tmp_path / "out").iterdir() if path.suffix in (".tar", ".parquet")]
+    assert not list((tmp_path / "out").glob("tmp.*"))
 
 
 def test_the_command(shards, tmp_path):

@@ -2,30 +2,35 @@
 
 import json
 import shutil
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from saliency_pipeline.conversion.convert import convert
+from saliency_pipeline.datasets import exported_maps
+from saliency_pipeline.datasets.export_file import KINDS, is_export
 from saliency_pipeline.datasets.exported import LAYOUTS
 from saliency_pipeline.datasets.exported_maps import raw_maps
-from saliency_pipeline.datasets.map_files import with_maps
+from saliency_pipeline.datasets.map_files import maps_digest, with_maps
 from saliency_pipeline.datasets.open import read_images
 from saliency_pipeline.errors import BadImageError, SalpipeError
+from saliency_pipeline.generation.annotated import given_maps, made_by_source
+from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.run import generate
 from saliency_pipeline.images.decode import decode_frame
 from saliency_pipeline.images.fit import boxes_in_frame
+from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards import schema
 from saliency_pipeline.shards.reader import ShardFolder
 from tests.conversion.examples import KEYS, MAPS, SMOOTHGRAD
 from tests.generation.examples import OPTIONS
-from tests.shards.examples import SIZE
-
-FORMATS = ("webdataset", "parquet", "png")
+from tests.shards.examples import SIZE, header
 
 
-@pytest.fixture(params=FORMATS)
+@pytest.fixture(params=KINDS)
 def export(exports, request) -> Path:
     return exports[request.param]
 
@@ -54,7 +59,7 @@ def test_an_export_is_recognized_and_read_like_the_shards(shards, export):
 
 
 def test_frames_of_jpeg_shards_are_the_same(jpeg_shards, tmp_path):
-    for to in FORMATS:
+    for to in KINDS:
         folder = convert(jpeg_shards.path, tmp_path / to, to=to, methods=("edges",)).folder
         frames = {each.key: decode_frame(each.read(), SIZE)[0] for each in read_images(folder).records}
         for pair in jpeg_shards:
@@ -89,6 +94,32 @@ def test_generate_stores_the_pixels_labels_and_raw_maps_of_an_export(shards, exp
             assert (other.targets[f"given:{method}"] == -1).all()
 
 
+def test_explained_classes_are_kept_if_the_source_model_is_the_same(exports):
+    record = read_images(exports["webdataset"]).records[0]
+    raw = record.maps.read()
+    for same in (True, False):
+        own = given_maps(replace(record, map_path=record.path), (SIZE, SIZE), header(), GenerateConfig(), same)
+        for method, targets in raw.targets.items():
+            expected = targets if same else np.full_like(targets, -1)
+            np.testing.assert_array_equal(own.targets[f"given:{method}"], expected)
+
+
+@pytest.mark.parametrize(("weights", "same"), [("5" * 64, True), ("6" * 64, False), (None, False)])
+def test_the_source_model_is_recognized_by_its_weights(shards, weights, same):
+    def run(data):
+        return replace(
+            header(), provenance={**header().provenance, "source": {"weights_sha256": weights}, "data": data}
+        )
+
+    assert made_by_source(run({"maps": {"provenance": shards.provenance}})) == same
+    assert not made_by_source(run({}))
+    assert not made_by_source(run({"maps": {"images": 1}}))
+
+
+def test_the_mark_of_seen_images_is_that_of_shards():
+    assert exported_maps.SEEN == schema.SEEN
+
+
 def test_maps_of_images_that_their_network_was_trained_on_stay_marked():
     facts = {"saliency": {"edges": {"target": [-1], "flag": [schema.SEEN | schema.CONSTANT]}}}
     assert raw_maps({"edges": np.ones((1, 4, 6), np.float32)}, facts, {"edges": (1, 4, 6)}).seen
@@ -114,6 +145,48 @@ def test_maps_of_one_folder_are_read_as_maps_from_elsewhere(shards, exports):
         with_maps(read_images(top / "images"), exports["webdataset"], notes.append)
 
 
+def test_maps_of_another_folder_replace_those_of_an_export(export, tmp_path):
+    (tmp_path / "masks/d").mkdir(parents=True)
+    levels = np.linspace(0, 1, SIZE**2, dtype=np.float32).reshape(SIZE, SIZE)
+    np.save(tmp_path / "masks/d/same.npy", levels)
+    catalogue = with_maps(read_images(export), tmp_path / "masks", [].append)
+    assert [record.key for record in catalogue.records if record.map_path] == ["d/same.jpg"]
+    digest = maps_digest(catalogue.records, Progress())
+    assert (digest["images"], "methods" in digest) == (1, False)
+    generate(
+        export, tmp_path / "again", maps_from=tmp_path / "masks", **{**OPTIONS, "size": SIZE, "methods": ("edges",)}
+    )
+    again = ShardFolder(tmp_path / "again")
+    assert again.methods == ("edges", "given")
+    for pair in again:
+        assert pair.maps["given"].any() == (pair.key == "d/same.jpg")
+
+
+def test_row_groups_of_several_tables_stay_in_memory(exports, monkeypatch):
+    def counted(*arguments):
+        calls.append(arguments)
+        return read(*arguments)
+
+    calls, read = [], exported_maps.read_columns
+    monkeypatch.setattr(exported_maps, "read_columns", counted)
+    monkeypatch.setattr(exported_maps, "_thread", threading.local())
+    first = {each.path: each for each in read_images(exports["parquet"]).records}
+    three, other = list(first.values())[:3], list(first.values())[3]
+    for record in three * 3:
+        record.maps.read()
+    assert len(calls) == 3
+    # the one that was used longest ago is dropped
+    for record in (other, three[1], three[2], other, three[0]):
+        record.maps.read()
+    assert len(calls) == 5
+
+
+def test_a_missing_column_is_the_reason(exports):
+    path = str(next(exports["parquet"].glob("*.parquet")))
+    with pytest.raises(OSError, match="no column saliency/rise/map"):
+        exported_maps.read_columns(path, 0, ["key", "saliency/rise/map"], 2**20)
+
+
 def changed(export: Path, tmp_path: Path, **changes: object) -> Path:
     """A copy of an export with other entries in `export.json`."""
     folder = Path(shutil.copytree(export, tmp_path / "copy"))
@@ -132,12 +205,33 @@ def changed(export: Path, tmp_path: Path, **changes: object) -> Path:
         ({"classes": ["cat", "cat"]}, "two classes have the same name"),
         ({"maps": {"edges": {"targets": 1, "height": 10**9, "width": 1}}}, "the shape of the maps of 'edges'"),
         ({"map_folders": {"edges": ["../.."], "gradcam": ["a", "b"], SMOOTHGRAD: ["a", "b"]}}, "the folders of the"),
+        ({"map_folders": {"edges": ["a\0"], "gradcam": ["a", "b"], SMOOTHGRAD: ["a", "b"]}}, "the folders of the"),
+        ({"map_folders": {"edges": ["\ud800"], "gradcam": ["a", "b"], SMOOTHGRAD: ["a", "b"]}}, "the folders of the"),
+        ({"images": -1}, "its number of images is impossible"),
         ({"classes": ["cat"]}, "its label is none of the 1 class"),
     ],
 )
 def test_a_damaged_description_is_one_line(exports, tmp_path, changes, reason):
     with pytest.raises(SalpipeError, match=reason):
         read_images(changed(exports["png"], tmp_path, **changes), "export")
+
+
+@pytest.mark.parametrize(("to", "name"), [("webdataset", "*.tar"), ("parquet", "*.parquet"), ("png", "samples/*")])
+def test_a_missing_file_is_one_line(exports, tmp_path, to, name):
+    folder = changed(exports[to], tmp_path)
+    sorted(folder.glob(name))[0].unlink()
+    with pytest.raises(SalpipeError, match=r"copy: \d+ images? instead of 12, because files are missing"):
+        read_images(folder)
+
+
+def test_a_file_of_that_name_by_another_tool_is_ignored(exports, tmp_path):
+    (tmp_path / "photos/cat").mkdir(parents=True)
+    shutil.copy(next(exports["png"].rglob("*.png")), tmp_path / "photos/cat/1.png")
+    (tmp_path / "photos/export.json").write_text('{"format": "COCO", "version": 2}')
+    assert read_images(tmp_path / "photos").layout == "folders"
+    # the name of the format across two blocks that are read
+    (tmp_path / "photos/export.json").write_text(" " * (2**20 - 5) + '"salpipe-export"')
+    assert is_export(tmp_path / "photos")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Recognition of layouts by their files, and equal catalogues for the same images."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -130,6 +132,15 @@ SHAPES: dict[str, list[Callable[[Path], None]]] = {
     "pubfig-kaggle": [pubfig_of_kaggle],
     "pubfig83": [pubfig83],
 }
+
+
+def test_layouts_are_there_without_slow_imports():
+    code = (
+        "import sys, saliency_pipeline.datasets.open\n"
+        "print([name for name in ('torch', 'h5py', 'PIL', 'scipy', 'pyarrow') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
 
 
 def test_every_layout_is_here():

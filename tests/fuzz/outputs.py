@@ -18,8 +18,8 @@ from saliency_pipeline.comparison.arms import choose_arms
 from saliency_pipeline.comparison.config import ComparisonConfig
 from saliency_pipeline.comparison.plan import Plan as ComparisonPlan
 from saliency_pipeline.comparison.plan_file import described
-from saliency_pipeline.conversion import FORMATS
 from saliency_pipeline.conversion.convert import convert
+from saliency_pipeline.datasets.export_file import KINDS
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.plan import Choices, Plan, store_plan
 from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, Reject
@@ -56,7 +56,7 @@ def shard_files(root: Path) -> Iterator[Path]:
 
 def exports(root: Path) -> Iterator[Path]:
     """Descriptions of exports and lists of samples."""
-    for to in FORMATS:
+    for to in KINDS:
         yield export(root / to, to) / "export.json"
     yield export(root / "samples", "png") / "samples" / "shard-00000.jsonl"
 

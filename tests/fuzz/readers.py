@@ -123,7 +123,7 @@ def read_data_set(path: Path, random: Random) -> None:
 def read_export(path: Path, random: Random) -> None:
     """As `generate --maps-from` reads an export of `convert`: images and maps."""
     read_data_set(path, random)
-    records = read_images(_root(path)).records
+    records = read_images(_root(path), "export").records
     for record in random.sample(list(records), min(3, len(records))):
         if record.maps is not None:
             with suppress(BadImageError, OSError):
