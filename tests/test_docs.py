@@ -147,6 +147,7 @@ def test_the_code_that_reads_batches_reads_them(tmp_path: Path, monkeypatch: pyt
     assert shapes["images"] == ((32, 32, 32, 3), "torch.uint8")
     assert shapes["maps"] == ((32, 7, 7), "torch.float32")
     assert shapes["labels"] == ((32,), "torch.int64")
+    assert (names["position"]["epoch"], names["position"]["step"]) == (0, 1)
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ from saliency_pipeline.training.precision import autocast, choose_precision
 from saliency_pipeline.training.processes import training_processes
 from saliency_pipeline.training.runlog import write_json
 from saliency_pipeline.training.setup import check_names, class_weights, make_optimizer, set_up
-from saliency_pipeline.training.shuffle import choose_shuffle, training_order
+from saliency_pipeline.training.shuffle import ANY_ORDER, choose_shuffle
 from saliency_pipeline.training.trainer import seed_step
 
 PICTURE, DATA = "lr-find.png", "lr-find.json"
@@ -145,6 +145,6 @@ def steepest(rates: Sequence[float], losses: Sequence[float]) -> float | None:
 def _batches(dataset: PairDataset, config: TrainConfig) -> Iterator[npt.NDArray[np.integer]]:
     """Batches of consecutive epochs."""
     # of the small blocks of `auto` no run of a hundred steps is in need
-    shuffle = None if config.shuffle == "auto" else choose_shuffle(dataset.folder, len(dataset), config)
+    shuffle = ANY_ORDER if config.shuffle == "auto" else choose_shuffle(dataset.folder, len(dataset), config)
     for epoch in count():
-        yield from epoch_batches(training_order(dataset, config.run_seed, epoch, shuffle), config.batch_size)
+        yield from epoch_batches(shuffle.order(dataset, config.run_seed, epoch), config.batch_size)

@@ -47,7 +47,7 @@ from saliency_pipeline.training.setup import (
     set_up,
     unmarked_note,
 )
-from saliency_pipeline.training.shuffle import Shuffle, cache_note, choose_shuffle, training_order
+from saliency_pipeline.training.shuffle import Shuffle, cache_note, choose_shuffle
 from saliency_pipeline.training.start import is_neutral, start_distance
 from saliency_pipeline.training.trainer import Trainer
 
@@ -292,7 +292,7 @@ def _same_start(folder: Path, provenance: dict[str, Any]) -> Shuffle:
                 f"{folder} holds a run with other initial weights (--weights or --from has changed); choose another "
                 "output folder"
             )
-        return None if stored["shuffle"] is None else (int(stored["shuffle"][0]), int(stored["shuffle"][1]))
+        return Shuffle.from_json(stored["shuffle"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise SalpipeError(f"{folder / PROVENANCE}: damaged; choose another output folder") from error
 
@@ -310,8 +310,7 @@ def _precision(setup: Setup, shuffle: Shuffle, progress: Progress) -> str:
     config, train = setup.config, setup.train
     if config.precision != "auto":
         return config.precision
-    order = training_order(train.dataset, config.run_seed, 0, shuffle)
-    first = epoch_batches(order, config.batch_size)[0]
+    first = epoch_batches(shuffle.order(train.dataset, config.run_seed, 0), config.batch_size)[0]
     progress.note("choosing the precision on the first batch")
     return choose_precision(setup.network, setup.spec, setup.inputs(train.prepare(first, 0)))
 
@@ -333,7 +332,7 @@ def _record_start(
             f"--freeze {config.freeze}: --fusion {config.fusion} moves the features by {start['features']['eval']:.0%} "
             "of their norm before training, and frozen layers cannot adapt to that; use --fusion neutral"
         )
-    more = {"start": start, "shuffle": shuffle, "leaks": leak_records(setup.leaks)}
+    more = {"start": start, "shuffle": shuffle.to_json(), "leaks": leak_records(setup.leaks)}
     surroundings = {"environment": environment(processes.device, processes.world)}
     write_json(folder / PROVENANCE, provenance | more | surroundings)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
 from saliency_pipeline.memory import usable_memory
@@ -15,8 +18,38 @@ from saliency_pipeline.training.data.order import Indices, epoch_order, shard_or
 BLOCK = 64
 """Rows that are read consecutively where the frames do not fit into memory."""
 
-Shuffle = tuple[int, int] | None
-"""Rows per block and blocks per window, 0 rows where a block is a shard; None for any order of all rows."""
+
+@dataclass(frozen=True)
+class Shuffle:
+    """How the rows of an epoch are shuffled: all of them, or contiguous blocks and then the rows of a few blocks.
+
+    Attributes:
+        block: rows per block; 0 where a shard is a block; None for any order of all rows.
+        window: number of blocks whose rows are mixed.
+    """
+
+    block: int | None = None
+    window: int = 1
+
+    def order(self, dataset: PairDataset, seed: int, epoch: int) -> Indices:
+        """Order of the rows of a data set in an epoch, int64 (N,)."""
+        if self.block is None:
+            return epoch_order(len(dataset), seed, epoch)
+        if self.block:
+            return epoch_order(len(dataset), seed, epoch, self.block, self.window)
+        return shard_order(dataset.folder.shard_numbers(dataset.rows), seed, epoch, self.window)
+
+    def to_json(self) -> list[int] | None:
+        """Block and window as `provenance.json` has them; None for any order."""
+        return None if self.block is None else [self.block, self.window]
+
+    @classmethod
+    def from_json(cls, value: Any) -> Shuffle:
+        """The reverse of `to_json`. Raises TypeError, ValueError or IndexError if it is of another form."""
+        return ANY_ORDER if value is None else cls(int(value[0]), int(value[1]))
+
+
+ANY_ORDER = Shuffle()
 
 
 def choose_shuffle(pairs: ShardFolder, images: int, config: TrainConfig) -> Shuffle:
@@ -26,22 +59,12 @@ def choose_shuffle(pairs: ShardFolder, images: int, config: TrainConfig) -> Shuf
     and a batch mixes thousands of blocks.
     """
     if (window := shard_window(config.shuffle)) is not None:
-        return 0, window
+        return Shuffle(0, window)
     memory = usable_memory()
     frame = pairs.header.size**2 * 3 * (1 if pairs.header.encoding == "raw" else 0.15)
     if config.shuffle == "full" or images * frame <= memory / 2:
-        return None
-    return BLOCK, max(8, int(memory / 4 / (BLOCK * frame)))
-
-
-def training_order(dataset: PairDataset, seed: int, epoch: int, shuffle: Shuffle) -> Indices:
-    """Order of the rows of a data set in an epoch, int64 (N,)."""
-    if shuffle is None:
-        return epoch_order(len(dataset), seed, epoch)
-    block, window = shuffle
-    if block:
-        return epoch_order(len(dataset), seed, epoch, block, window)
-    return shard_order(dataset.folder.shard_numbers(dataset.rows), seed, epoch, window)
+        return ANY_ORDER
+    return Shuffle(BLOCK, max(8, int(memory / 4 / (BLOCK * frame))))
 
 
 def cache_note(pairs: ShardFolder, positions: Positions, shuffle: Shuffle) -> str | None:
@@ -60,7 +83,7 @@ def cache_note(pairs: ShardFolder, positions: Positions, shuffle: Shuffle) -> st
         return None
     # one more is fetched while these are read
     fit = max(1, limit // max(each.bytes for each in touched) - 1)
-    if shuffle is not None and not shuffle[0] and shuffle[1] <= fit:
+    if shuffle.block == 0 and shuffle.window <= fit:
         effect = "every epoch fetches each shard again"
     else:
         effect = (

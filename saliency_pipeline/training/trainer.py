@@ -21,13 +21,14 @@ from saliency_pipeline.training.batchnorm import synchronize
 from saliency_pipeline.training.checkpoint import VALIDATED, EpochMetrics, load_last, save_last
 from saliency_pipeline.training.data.batches import Batch
 from saliency_pipeline.training.data.kept import KeptBatches
-from saliency_pipeline.training.data.order import epoch_batches, rank_slice
+from saliency_pipeline.training.data.order import epoch_batches
+from saliency_pipeline.training.loader import PairLoader
 from saliency_pipeline.training.loss import Loss
 from saliency_pipeline.training.precision import autocast
 from saliency_pipeline.training.processes import ConnectedProcesses
 from saliency_pipeline.training.schedule import learning_rate
 from saliency_pipeline.training.setup import Setup, class_weights, make_optimizer
-from saliency_pipeline.training.shuffle import Shuffle, training_order
+from saliency_pipeline.training.shuffle import Shuffle
 from saliency_pipeline.training.validation import validated_epochs
 
 Logits = npt.NDArray[np.float32]
@@ -62,7 +63,7 @@ class Trainer:
             setup.train,
             setup.validation,
         )
-        self.frozen, self.shuffle, self.processes = setup.frozen, shuffle, processes
+        self.frozen, self.processes = setup.frozen, processes
         self.folder, self.save_seconds, self.progress = folder, save_seconds, progress
         self.network = setup.network if processes.world == 1 else synchronize(setup.network, processes.device)
         weights = class_weights(setup.config, setup.train, len(setup.spec.classes), processes.device)
@@ -74,6 +75,9 @@ class Trainer:
         # with the initial weights, so that a resumed run decides alike
         self.folded = fold_for(setup) if processes.world == 1 and processes.device.type == "cpu" else None
         self.state = load_last(folder, self.network, self.optimizer.optimizer)
+        place = {"rank": processes.rank, "world": processes.world}
+        config = setup.config
+        self.loader = PairLoader(self.train, config.batch_size, seed=config.run_seed, shuffle=shuffle, **place)
 
     def save(self) -> None:
         """Write the checkpoint."""
@@ -82,19 +86,16 @@ class Trainer:
 
     def train_epoch(self) -> None:
         """Take the remaining steps of the current epoch, with a checkpoint every `save_seconds`."""
-        config, state, rank = self.config, self.state, self.processes.rank
-        order = training_order(self.train.dataset, config.run_seed, state.epoch, self.shuffle)
-        batches = epoch_batches(order, config.batch_size)
+        config, state, steps = self.config, self.state, len(self.loader)
+        self.loader.epoch, self.loader.step = state.epoch, state.step
         training_mode(self.network, self.frozen)
-        self.progress.start(len(batches), "step", f"epoch {state.epoch + 1}/{config.epochs}")
+        self.progress.start(steps, "step", f"epoch {state.epoch + 1}/{config.epochs}")
         self.progress.advance(state.step)
         saved = begun = time.perf_counter()
         self.train.waited = 0.0
-        own = [rank_slice(batch, rank, self.processes.world) for batch in batches[state.step :]]
-        for batch in self.train.run(own, state.epoch):
-            indices = batches[state.step]
-            seed_step(config.run_seed, state.epoch, state.step, rank)
-            self.set_rate(state.epoch * len(batches) + state.step, len(batches))
+        for indices, batch in self.loader.steps():
+            seed_step(config.run_seed, state.epoch, state.step, self.processes.rank)
+            self.set_rate(state.epoch * steps + state.step, steps)
             loss, correct = self.step(batch, indices)
             state.step += 1
             state.loss_sum += loss
@@ -102,7 +103,7 @@ class Trainer:
             state.seen += len(indices)
             self.progress.advance(1)
             now = time.perf_counter()
-            if now - saved >= self.save_seconds and state.step < len(batches):
+            if now - saved >= self.save_seconds and state.step < steps:
                 state.seconds, begun = state.seconds + now - begun, now
                 state.waited, self.train.waited = state.waited + self.train.waited, 0.0
                 self.save()

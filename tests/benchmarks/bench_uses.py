@@ -27,6 +27,7 @@ from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.data.batches import Batch
 from saliency_pipeline.training.processes import connect
 from saliency_pipeline.training.setup import set_up
+from saliency_pipeline.training.shuffle import ANY_ORDER
 from saliency_pipeline.training.trainer import Trainer
 from saliency_pipeline.uses.registry import USES
 from tests.benchmarks.bench_train import write_shards
@@ -42,7 +43,7 @@ class Arm:
         )
         processes = connect("auto", Progress())
         setup = set_up(config, shards, processes.device)
-        self.trainer = Trainer(setup, processes, folder, shuffle=None, save_seconds=1e9, progress=Progress())
+        self.trainer = Trainer(setup, processes, folder, shuffle=ANY_ORDER, save_seconds=1e9, progress=Progress())
         parts = [np.arange(options.batch) + options.batch * i for i in range(options.steps)]
         self.numbered = cycle(parts)
         self.batches = self._endless(parts)

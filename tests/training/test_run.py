@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from saliency_pipeline.progress import Progress
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train
 from tests.kills import UNDISTURBED, kill_again_and_again, script
+from tests.slurm import free_port, needs_slurm, waited
 from tests.training.examples import Interrupting, labeled
 
 pytestmark = pytest.mark.usefixtures("without_plots")
@@ -372,3 +374,25 @@ def test_two_processes_train_as_one_does(shards: Path, tmp_path: Path, options: 
         kept = [name for name in tensors(one) if ".layer1." in name]
         assert kept
         assert all(torch.equal(tensors(one)[name], tensors(two)[name]) for name in kept)
+
+
+@pytest.mark.slow
+@needs_slurm
+def test_two_nodes_train_as_one_process_does(slurm: Callable[..., str], shards: Path, tmp_path: Path) -> None:
+    one, two, script, log = (tmp_path / name for name in ("one", "two", "job.sh", "log"))
+    train(shards, one, QUICK)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}", "--rdzv-id", "two-nodes"]
+    arguments = map(str, [*torchrun, *rendezvous, "-m", "saliency_pipeline.cli", *command(shards, two)])
+    script.write_text(
+        f"#!/bin/bash\n#SBATCH --nodes=2 --ntasks-per-node=1\n#SBATCH --output={log}\n"
+        f"export OMP_NUM_THREADS=1\nsrun {' '.join(arguments)}\n"
+    )
+    job = slurm("sbatch", "--parsable", script)
+    assert waited(lambda: not slurm("squeue", "-h", "-j", job), 180), log.read_text()
+    assert "NumNodes=2" in slurm("scontrol", "show", "job", job)
+    assert (two / "summary.json").exists(), log.read_text()
+    assert json.loads((two / "provenance.json").read_text())["environment"]["processes"] == 2
+    for ours, theirs in zip(lines(two), lines(one), strict=True):
+        for name in ("train_loss", "validation_loss"):
+            assert ours[name] == pytest.approx(theirs[name], rel=2e-3), name

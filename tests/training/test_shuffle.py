@@ -12,7 +12,7 @@ from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.data.batches import PairDataset
 from saliency_pipeline.training.data.order import epoch_order, shard_order
-from saliency_pipeline.training.shuffle import cache_note, choose_shuffle, training_order
+from saliency_pipeline.training.shuffle import ANY_ORDER, Shuffle, cache_note, choose_shuffle
 from tests.training.examples import labeled
 
 # of unequal shards, as where images were rejected
@@ -52,16 +52,16 @@ def test_orders_by_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     folder = ShardFolder(labeled(tmp_path / "shards", 48, 4))
     dataset = PairDataset(folder, np.arange(3, 45), None)
     choices = {text: choose_shuffle(folder, 42, TrainConfig(shuffle=text)) for text in ("auto", "full", "blocks=2")}
-    assert choices == {"auto": None, "full": None, "blocks=2": (0, 2)}
-    np.testing.assert_array_equal(training_order(dataset, 1, 2, None), epoch_order(42, 1, 2))
-    np.testing.assert_array_equal(training_order(dataset, 1, 2, (4, 3)), epoch_order(42, 1, 2, 4, 3))
-    order = training_order(dataset, 1, 2, (0, 2))
+    assert choices == {"auto": ANY_ORDER, "full": ANY_ORDER, "blocks=2": Shuffle(0, 2)}
+    np.testing.assert_array_equal(ANY_ORDER.order(dataset, 1, 2), epoch_order(42, 1, 2))
+    np.testing.assert_array_equal(Shuffle(4, 3).order(dataset, 1, 2), epoch_order(42, 1, 2, 4, 3))
+    order = Shuffle(0, 2).order(dataset, 1, 2)
     assert sorted(order.tolist()) == list(range(42))
     half = set((dataset.rows[order[: len(order) // 3]] // 12).tolist())
     assert len(half) == 2
     monkeypatch.setattr("saliency_pipeline.training.shuffle.usable_memory", lambda: 1000)
-    assert choose_shuffle(folder, 42, TrainConfig()) == (64, 8)
-    assert choose_shuffle(folder, 42, TrainConfig(shuffle="full")) is None
+    assert choose_shuffle(folder, 42, TrainConfig()) == Shuffle(64, 8)
+    assert choose_shuffle(folder, 42, TrainConfig(shuffle="full")) == ANY_ORDER
 
 
 def test_a_cache_that_is_too_small_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,12 +70,15 @@ def test_a_cache_that_is_too_small_is_noted(monkeypatch: pytest.MonkeyPatch) -> 
     rows = np.arange(100)
     limit = 1000 << 20
     monkeypatch.setattr("saliency_pipeline.training.shuffle.ShardCache", lambda: SimpleNamespace(limit=lambda: limit))
-    assert cache_note(pairs, rows, None) is None
+    assert cache_note(pairs, rows, ANY_ORDER) is None
     limit = 350 << 20
-    note = cache_note(pairs, rows, None)
+    note = cache_note(pairs, rows, ANY_ORDER)
     assert note is not None
     assert note.startswith("an epoch reads 1000M of shards, and the cache holds 350M: shards are fetched again and")
     assert "raise --cache-size, or use --shuffle blocks=2, with" in note
-    assert cache_note(pairs, rows, (0, 4)) == note
-    assert str(cache_note(pairs, rows, (0, 2))).endswith("350M: every epoch fetches each shard again")
-    assert cache_note(SimpleNamespace(shard_numbers=lambda rows: rows, objects=lambda numbers: []), rows, None) is None
+    assert cache_note(pairs, rows, Shuffle(0, 4)) == note
+    assert str(cache_note(pairs, rows, Shuffle(0, 2))).endswith("350M: every epoch fetches each shard again")
+    assert (
+        cache_note(SimpleNamespace(shard_numbers=lambda rows: rows, objects=lambda numbers: []), rows, ANY_ORDER)
+        is None
+    )

@@ -20,6 +20,7 @@ from saliency_pipeline.training.data.kept import KeptBatches
 from saliency_pipeline.training.processes import connect
 from saliency_pipeline.training.run import train
 from saliency_pipeline.training.setup import set_up
+from saliency_pipeline.training.shuffle import ANY_ORDER
 from saliency_pipeline.training.trainer import Trainer
 from saliency_pipeline.training.validation import validated_epochs
 from tests.training.examples import Interrupting, labeled
@@ -47,7 +48,7 @@ def made(shards: Path, folder: Path, **options: object) -> Trainer:
     config = dataclasses.replace(QUICK, **options)
     processes = connect("cpu", Progress())
     setup = set_up(config, ShardFolder(shards), processes.device)
-    return Trainer(setup, processes, folder, shuffle=None, save_seconds=600.0, progress=Progress())
+    return Trainer(setup, processes, folder, shuffle=ANY_ORDER, save_seconds=600.0, progress=Progress())
 
 
 @pytest.mark.parametrize(
