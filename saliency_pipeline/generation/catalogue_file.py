@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from saliency_pipeline.datasets.parquet import ParquetRecord
+from saliency_pipeline.datasets.parquet_rows import ParquetRecord
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.generation.summary import DataSummary

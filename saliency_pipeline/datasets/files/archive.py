@@ -12,10 +12,10 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from functools import partial
 from io import BufferedReader, RawIOBase
 from typing import NamedTuple, TypedDict, cast
 
+from saliency_pipeline.contents import open_contents
 from saliency_pipeline.datasets.files.errors import file_errors_explained
 from saliency_pipeline.datasets.files.notes import Notes
 from saliency_pipeline.documents import open_regular
@@ -99,11 +99,10 @@ def members(
             instead, since archives beside it may be intact.
     """
     called = called or os.path.basename(path)
-    with file_errors_explained(path), open(path, "rb", 0, opener=open_regular) as file:
-        end = os.fstat(file.fileno()).st_size
+    with file_errors_explained(path), open_contents(path) as file:
+        end, read = file.size, file.read
         if length is not None:
             end = min(end, start + length)
-        read = partial(os.pread, file.fileno())
         fault = _fault(read(min(_BLOCK, end - start), start))
         if fault is None:
             yield from _members(read, start, end, called, notes)
@@ -116,8 +115,8 @@ def members(
 def is_archive(path: str) -> bool:
     """True if a file has the suffix .tar, or begins like a tar or a compressed file."""
     try:
-        with open(path, "rb", 0, opener=open_regular) as file:
-            block = os.pread(file.fileno(), _BLOCK, 0)
+        with open_contents(path) as file:
+            block = file.read(_BLOCK, 0)
     except OSError:
         return False
     return path.lower().endswith(".tar") or block.startswith(tuple(_COMPRESSED)) or _header(block) is not None
