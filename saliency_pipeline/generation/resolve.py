@@ -20,6 +20,7 @@ from saliency_pipeline.generation.plan import (
     PASSED_OVER,
     Choices,
     Plan,
+    check_same_origin,
     check_same_plan,
     library_versions,
     store_plan,
@@ -87,9 +88,10 @@ def resolve(
         # a graph and its module refer to each other: the rejected candidates' weights are not freed otherwise
         gc.collect()
         record = _record(config, data, source, methods, choices.backend, background)
-        plan = store_plan(folder, Plan(settings, choices, data.identity, record))
+        plan = store_plan(folder, Plan(settings, choices, data.identity, record, data.origin))
     chosen = plan.resolved
     record = _record(config, data, source, (), chosen.backend, background)
+    check_same_origin(folder, plan, data.origin)
     check_same_plan(folder, plan, Plan(settings, chosen, data.identity, record).identity)
     methods = find_methods(computed(plan.record["methods"]))
     header = ShardHeader(

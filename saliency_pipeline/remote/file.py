@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urlsplit
 
-from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.remote.address import HUB, OBJECT_STORAGE, hub_parts, shown_url
 from saliency_pipeline.storage.failures import ChangedError, retried
 from saliency_pipeline.storage.mirror import kept_store
@@ -26,6 +26,10 @@ MOST = 8
 
 _EASED = 32
 """Successful requests after which one more is made at a time, once a server had asked for fewer."""
+
+
+class RemoteError(SalpipeError):
+    """A remote file has changed or cannot be read: no fault of what it contains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class RemoteFile:
         """Bytes from an offset, fewer at the end of the file; taken from what was read ahead, else requested.
 
         Raises:
-            SalpipeError: the file has changed, or its server fails in every attempt. A response with other bytes than
+            RemoteError: the file has changed, or its server fails in every attempt. A response with other bytes than
                 were asked for is such a failure.
         """
         length = max(0, min(length, self.size - offset))
@@ -95,7 +99,7 @@ def attempted(url: str, call: Callable[[], T]) -> T:
     """Call a function that makes a request, with pauses between attempts, and few at a time where a server asks so.
 
     Raises:
-        SalpipeError: there is no such file, access is denied, or every attempt fails; names the URL without its query.
+        RemoteError: there is no such file, access is denied, or every attempt fails; names the URL without its query.
     """
     place, gate = shown_url(url), _gate_of(url)
 
@@ -106,7 +110,11 @@ def attempted(url: str, call: Callable[[], T]) -> T:
     try:
         return retried(place, once, gate.throttled)
     except FileNotFoundError as error:
-        raise SalpipeError(f"{place}: there is no such file; check the URL") from error
+        raise RemoteError(f"{place}: there is no such file; check the URL") from error
+    except OptionError:
+        raise
+    except SalpipeError as error:
+        raise RemoteError(str(error)) from error
 
 
 class Gate:

@@ -328,7 +328,7 @@ def test_no_damage_crashes_it(tmp_path_factory, data):
 
 def test_an_image_that_takes_all_memory_is_refused(tmp_path, monkeypatch):
     record = read(write(tmp_path / "x.parquet", [("a", 0)])).records[0]
-    monkeypatch.setattr(parquet, "MAX_FILE_BYTES", 10)
+    monkeypatch.setattr(parquet_rows, "MAX_FILE_BYTES", 10)
     with pytest.raises(OSError, match="File too large"):
         record.read()
 

@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterator
 from io import BufferedReader, RawIOBase
 from typing import NamedTuple, TypedDict, cast
 
-from saliency_pipeline.contents import open_contents
+from saliency_pipeline.contents import ContentsStream, open_contents
 from saliency_pipeline.datasets.files.errors import file_errors_explained
 from saliency_pipeline.datasets.files.notes import Notes
-from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import MAX_FILE_BYTES
 from saliency_pipeline.text import shown
@@ -157,10 +156,11 @@ def small_files(path: str, notes: Notes, limit: int, unpacked: int) -> Iterator[
         SalpipeError: the archive cannot be read or is damaged; members 64 KiB before the damage were yielded.
     """
     try:
-        with open(path, "rb", 0, opener=open_regular) as file:
-            packed = os.pread(file.fileno(), 2, 0) == _GZIP
-            end = unpacked if packed else os.fstat(file.fileno()).st_size
-            stream = BufferedReader(cast(RawIOBase, gzip.GzipFile(fileobj=file)) if packed else file, 2**16)
+        with open_contents(path) as file:
+            packed = file.read(2, 0) == _GZIP
+            end = unpacked if packed else file.size
+            raw = ContentsStream(file)
+            stream = BufferedReader(cast(RawIOBase, gzip.GzipFile(fileobj=raw)) if packed else raw, 2**16)
             if (fault := _fault(stream.peek(_BLOCK)[:_BLOCK])) is not None:
                 raise SalpipeError(f"{shown(path)}: {fault}")
             read = _forwards(stream.read)
