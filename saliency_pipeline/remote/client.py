@@ -66,7 +66,8 @@ class _Client:
         self.private = allows_private()
         self.moved: dict[str, str] = {}
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="http", daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="http", daemon=True)
+        self._thread.start()
         self.session: aiohttp.ClientSession = asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
 
     async def _open(self) -> aiohttp.ClientSession:
@@ -83,6 +84,8 @@ class _Client:
     def close(self) -> None:
         asyncio.run_coroutine_threadsafe(self.session.close(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
 
 _clients: dict[int, _Client] = {}  # by process
