@@ -43,23 +43,28 @@ def merged(spans: Iterable[Span]) -> list[tuple[Span, list[int]]]:
 
     >>> file = RemoteFile("s3://bucket/data.tar", 10**9)
     >>> [(r.start, r.end, users) for r, users in merged([Span(file, 700, 900), Span(file, 0, 500)])]
-    [(0, 900, [1, 0])]
+    [(0, 900, [0, 1])]
     """
-    numbered = sorted(enumerate(spans), key=lambda item: (item[1].file.url, item[1].start, item[1].end))
-    requests: list[tuple[Span, list[int]]] = []
-    for index, (file, start, end) in numbered:
+    spans = list(spans)
+    requests: list[Span] = []
+    for file, start, end in sorted(set(spans), key=lambda span: (span.file.url, span.start, span.end)):
         if requests:
-            last, users = requests[-1]
+            last = requests[-1]
             if last.file == file and start <= last.end + GAP and max(end, last.end) - last.start <= LONGEST:
-                requests[-1] = Span(file, last.start, max(end, last.end)), [*users, index]
+                requests[-1] = Span(file, last.start, max(end, last.end))
                 continue
-            # what overlaps has a part in both
-            if last.file == file and start < last.end:
-                users.append(index)
-                start = last.end
+            if last.file == file:
+                start = max(start, last.end)
         for piece in range(start, end, LONGEST):
-            requests.append((Span(file, piece, min(end, piece + LONGEST)), [index]))
-    return sorted(requests, key=lambda request: min(request[1]))
+            requests.append(Span(file, piece, min(end, piece + LONGEST)))
+    places = [(request.file.url, request.start) for request in requests]
+    users: list[list[int]] = [[] for _ in requests]
+    for index, (file, start, end) in enumerate(spans):
+        place = bisect_right(places, (file.url, start)) - 1 if start < end else len(requests)
+        while place < len(requests) and requests[place].file == file and requests[place].start < end:
+            users[place].append(index)
+            place += 1
+    return sorted(zip(requests, users, strict=True), key=lambda request: request[1][0])
 
 
 @dataclass(eq=False)
