@@ -57,8 +57,10 @@ class KeptBytes:
         make_output(path.parent.parent)
         make_subfolder(path.parent)
         tables = [self._starts.tobytes(), self._lengths.tobytes(), self._places.tobytes(), bytes(self._data)]
-        head = {**_described(file), "parts": len(self._starts), "bytes": sum(map(len, tables))}
-        write_atomically(path, json.dumps(head).encode() + b"\n" + zlib.compress(b"".join(tables), 1))
+        data = b"".join(tables)
+        digest = hashlib.sha256(data).hexdigest()
+        head = {**_described(file), "parts": len(self._starts), "bytes": len(data), "sha256": digest}
+        write_atomically(path, json.dumps(head).encode() + b"\n" + zlib.compress(data, 1))
 
     @classmethod
     def load(cls, path: Path, file: RemoteFile) -> KeptBytes | None:
@@ -71,7 +73,7 @@ class KeptBytes:
                 data = zlib.decompressobj().decompress(stream.read(), head["bytes"] or 1)
             kept, count = cls(), int(head["parts"])
             ends = [8 * count, 16 * count, 24 * count + 8]
-            if len(data) != head["bytes"] or len(data) < ends[-1]:
+            if hashlib.sha256(data).hexdigest() != head["sha256"] or not 0 <= ends[-1] <= len(data):
                 return None
             kept._starts = array("Q", data[: ends[0]])
             kept._lengths = array("Q", data[ends[0] : ends[1]])
