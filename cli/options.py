@@ -104,6 +104,21 @@ class ImagesPlace(click.Path):
         return checked_url(value)
 
 
+class LocalPath(click.Path):
+    """An existing path of this machine; a URL is refused by its name."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(exists=True, path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Convert a value."""
+        if is_url(value):
+            # all else in a URL may be a password
+            protocol = value.partition("://")[0]
+            self.fail(f"{protocol}:// is read by 'salpipe generate' alone; give a path", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class OutputPath(click.Path):
     """A path to write to; refuses the empty path, which is an unset shell variable rather than the current folder."""
 

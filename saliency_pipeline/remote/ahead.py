@@ -114,13 +114,14 @@ class ReadAhead:
             thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._changed:
             self._closed = True
             self._queue.clear()
             self._changed.notify_all()
         for thread in self._threads:
-            thread.join()
+            # after an error nobody waits for requests that are still being repeated
+            thread.join(0 if kind else None)
 
     def need(self, spans: Sequence[tuple[Hashable, Span]]) -> None:
         """Request what is needed next.

@@ -25,6 +25,10 @@ MAX_WHOLE_BYTES = 1 << 30
 """Largest file that is requested as a whole."""
 
 
+class WholeFileError(TruncatedError):
+    """A response has the whole file where a part was asked for."""
+
+
 @dataclass(frozen=True)
 class Part:
     """A part of a file on a web server.
@@ -155,7 +159,7 @@ def _size_of(response: aiohttp.ClientResponse, start: int, end: int) -> int:
     if response.status == 200:
         length = response.content_length
         if start or length is None or length > end:
-            raise TruncatedError("the whole file where a part was asked for: the server has no range requests")
+            raise WholeFileError("the whole file where a part was asked for: the server has no range requests")
         return length
     unit, _, text = response.headers.get("Content-Range", "").partition(" ")
     given, _, total = text.partition("/")

@@ -18,7 +18,7 @@ from saliency_pipeline.remote.address import (
     name_of,
     shown_url,
 )
-from saliency_pipeline.remote.file import RemoteFile, attempted, hub_endpoint, store_of, web_address
+from saliency_pipeline.remote.file import RemoteFile, attempted, hub_endpoint, store_of
 from saliency_pipeline.remote.session import retry_after
 from saliency_pipeline.storage.failures import StatusError, TruncatedError
 from saliency_pipeline.text import one_line
@@ -95,17 +95,20 @@ def _of_storage(url: str) -> Origin:
 
 
 def _of_web(url: str) -> Origin:
-    from saliency_pipeline.remote.client import get_part
+    from saliency_pipeline.remote.client import Part, WholeFileError, get_part
+
+    def first_byte() -> Part:
+        try:
+            return get_part(url, 0, 1, {})
+        except WholeFileError as error:
+            raise SalpipeError(
+                f"{shown_url(url)}: its server has no range requests; download the file, and give its path"
+            ) from error
 
     # the first byte tells whether there are ranges, and the size; HEAD is often refused, and so not tried
-    part = attempted(url, lambda: get_part(*_first_byte(url)))
+    part = attempted(url, first_byte)
     files = {"": RemoteFile(url, part.size, part.tag)}
     return Origin(shown_url(url), name_of(url), _revision(files), files)
-
-
-def _first_byte(url: str) -> tuple[str, int, int, dict[str, str]]:
-    address, headers = web_address(url)
-    return address, 0, 1, headers
 
 
 def _of_hub(url: str, pinned: str | None) -> Origin:

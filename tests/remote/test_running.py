@@ -134,3 +134,11 @@ def test_other_urls_are_refused_in_one_line(arguments: list[str], message: str, 
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith(message)
     assert "secret" not in line
+
+
+@pytest.mark.parametrize("command", ["audit", "predict", "explain"])
+def test_other_commands_refuse_urls(command: str) -> None:
+    result = CliRunner().invoke(salpipe, [command, "s3://key:secret@bucket/photos"])
+    assert result.exit_code == 2
+    assert "s3:// is read by 'salpipe generate' alone; give a path" in result.output
+    assert "secret" not in result.output
