@@ -86,10 +86,12 @@ def _of_storage(url: str) -> Origin:
     store, name = store_of(url)
     single, entries = store.entries(name)
     base = url if single or not name else f"{store.url}/{name}"
+    folders = {each.rpartition("/")[0] for each in entries}
     files = {
         each: RemoteFile(base if single else f"{base}/{each}", size, tag)
         for each, (size, tag) in entries.items()
-        if not each.endswith("/") and (each or single)
+        # empty objects that stand for folders, which some tools create
+        if single or not (each.endswith("/") or (not size and each in folders))
     }
     return Origin(url, name_of(url), _revision(files), files)
 

@@ -87,13 +87,13 @@ def retried(place: str, call: Callable[[], T], throttled: Callable[[float], None
         throttled: called with the seconds of the pause when a server asks for fewer requests.
 
     Raises:
-        FileExistsError, FileNotFoundError: as `call` does.
+        FileExistsError, FileNotFoundError, SalpipeError: as `call` does.
         SalpipeError: any other failure of the storage, or one that did not pass.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return call()
-        except FileExistsError:
+        except (FileExistsError, SalpipeError):
             raise
         except Exception as error:
             if isinstance(error, FileNotFoundError) and code_of(error) != "NoSuchBucket":

@@ -108,7 +108,7 @@ class RemoteStore(Store):
             system.invalidate_cache()
             entries = system.find(path, detail=True)
             top = path.strip("/")
-            own = {name.strip("/"): (int(entry["size"]), _tag_of(entry)) for name, entry in sorted(entries.items())}
+            own = {name.lstrip("/"): (int(entry["size"]), _tag_of(entry)) for name, entry in sorted(entries.items())}
             if top in own:
                 return True, {"": own[top]}
             return False, {each.removeprefix(f"{top}/"): facts for each, facts in own.items()}

@@ -12,12 +12,10 @@ from saliency_pipeline.cli.main import salpipe
 from saliency_pipeline.execution.config import Workers
 from saliency_pipeline.subsets.selection import Grouping, Selection
 from tests.generation.examples import COMMAND, kept, receipts, run
-from tests.generation.test_cluster import sent
+from tests.generation.test_cluster import sent  # noqa: F401 - a fixture
 from tests.kills import script
 from tests.remote import examples
 from tests.remote.web import Files, Hub
-
-__all__ = ["sent"]
 
 
 @pytest.fixture(scope="module")
@@ -123,16 +121,19 @@ def test_the_command_takes_urls(served: str, web: Files, tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["https://user:secret@host/a.tar"], "error: https://host: a URL with a user name or password"),
-        (["ftp://host/a.tar"], "error: ftp://: images are read from s3://, gs://, az://, https:// and hf://datasets/"),
-        (["hf://datasets/org"], "error: "),
+        (["https://user:secret@host/a.tar"], "https://host: a URL with a user name or password"),
+        (["ftp://host/a.tar"], "ftp://: images are read from s3://, gs://, az://, https:// and hf://datasets/"),
+        (
+            ["hf://datasets/org/birds@v9"],
+            "hf://datasets/org/birds@v9: not on the Hub, or not accessible (HTTP 404); check",
+        ),
     ],
 )
 def test_other_urls_are_refused_in_one_line(arguments: list[str], message: str, web: Files, tmp_path: Path) -> None:
     result = salpipe_generate(*arguments, "-o", tmp_path / "shards")
     assert result.exit_code in (1, 2)
     (line,) = result.stderr.strip().splitlines()
-    assert line.startswith(message)
+    assert line.startswith(f"salpipe: error: {message}")
     assert "secret" not in line
 
 
