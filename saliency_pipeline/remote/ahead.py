@@ -201,7 +201,7 @@ class ReadAhead:
         return not self._bytes or not self._queue or self._bytes + self._queue[0].size <= self._most
 
     def _drop(self, piece: _Piece) -> None:
-        if piece.state in ("requested", "there"):
+        if piece.state in ("requested", "there", "failed"):
             self._bytes -= piece.size
         piece.state, piece.data = "dropped", b""
         own = self._files[piece.span.file]

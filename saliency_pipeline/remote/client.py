@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from saliency_pipeline.remote.address import allows_private
 from saliency_pipeline.remote.session import Limits, import_aiohttp, new_session, retry_after
@@ -23,6 +24,9 @@ CONNECTIONS = 16
 
 MAX_WHOLE_BYTES = 1 << 30
 """Largest file that is requested as a whole."""
+
+
+_WHOLE = "the whole file where a part was asked for: the server has no range requests"
 
 
 class WholeFileError(TruncatedError):
@@ -121,7 +125,9 @@ atexit.register(close)
 async def _get(url: str, start: int, end: int, headers: Mapping[str, str]) -> Part:
     client = _clients[os.getpid()]
     here = client.moved.get(url, url)
-    asked = {"Accept": "*/*", "Range": f"bytes={start}-{end - 1}", **(headers if here == url else {})}
+    # as for redirects, credentials are for one server only
+    own = urlsplit(here)[:2] == urlsplit(url)[:2]
+    asked = {"Accept": "*/*", "Range": f"bytes={start}-{end - 1}", **(headers if own else {})}
     async with client.session.get(here, headers=asked, max_redirects=5) as response:
         if url.startswith("https:") and response.url.scheme != "https":
             raise OSError(f"redirected to {response.url.scheme}://{response.url.host}, without encryption")
@@ -139,27 +145,31 @@ async def _get(url: str, start: int, end: int, headers: Mapping[str, str]) -> Pa
 async def _part(response: aiohttp.ClientResponse, start: int, end: int) -> Part:
     """The part in a response."""
     size = _size_of(response, start, end)
-    expected = min(end, size) - start
+    most = (end if size is None else min(end, size)) - start
     data = bytearray()
     async for chunk in response.content.iter_chunked(1 << 20):
         data += chunk
-        if len(data) > expected:
+        if len(data) > most:
             break
-    if len(data) != expected:
-        raise TruncatedError(f"{len(data):,} bytes or more instead of {expected:,}")
+    if size is None:
+        if len(data) > most:
+            raise WholeFileError(_WHOLE)
+        size = len(data)
+    elif len(data) != most:
+        raise TruncatedError(f"{'more' if len(data) > most else f'{len(data):,}'} instead of {most:,} bytes")
     # a weak one, too, names the version; of compressed responses none are taken
     tag = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
     return Part(bytes(data), size, tag)
 
 
-def _size_of(response: aiohttp.ClientResponse, start: int, end: int) -> int:
-    """The size of the file whose part a response has."""
+def _size_of(response: aiohttp.ClientResponse, start: int, end: int) -> int | None:
+    """The size of the file whose part a response has; None if it has the whole file without its size."""
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise TruncatedError("a compressed response, which was not asked for")
     if response.status == 200:
         length = response.content_length
-        if start or length is None or length > end:
-            raise WholeFileError("the whole file where a part was asked for: the server has no range requests")
+        if start or (length or 0) > end:
+            raise WholeFileError(_WHOLE)
         return length
     unit, _, text = response.headers.get("Content-Range", "").partition(" ")
     given, _, total = text.partition("/")

@@ -157,6 +157,29 @@ def test_failures_that_stay_are_no_rejects(
     assert kept(shards) == local
 
 
+def test_a_server_without_ranges_is_named_at_once(served: str, web: Files, tmp_path: Path) -> None:
+    web.fault = lambda request: "whole"
+    message = r"photos\.tar: its server has no range requests; download the file, and give its path"
+    with pytest.raises(SalpipeError, match=message):
+        run(served, tmp_path / "shards")  # type: ignore[arg-type]
+    assert len(web.requests) == 1
+
+
+def test_from_object_storage_to_object_storage(
+    tar: Path, local: dict[str, bytes], bucket: str, s3, empty_cache: Path
+) -> None:
+    s3.upload_file(str(tar), bucket, "photos.tar")
+    report = run(f"s3://{bucket}/photos.tar", f"s3://{bucket}/shards")  # type: ignore[arg-type]
+    assert report.complete
+    for name, data in local.items():
+        assert s3.get_object(Bucket=bucket, Key=f"shards/{name}")["Body"].read() == data
+    plan = json.loads(s3.get_object(Bucket=bucket, Key="shards/plan.json")["Body"].read())
+    assert plan["origin"]["url"] == f"s3://{bucket}/photos.tar"
+    s3.put_object(Bucket=bucket, Key="photos.tar", Body=tar.read_bytes() + bytes(512))
+    with pytest.raises(SalpipeError, match="has changed since the output was begun"):
+        run(f"s3://{bucket}/photos.tar", f"s3://{bucket}/shards")  # type: ignore[arg-type]
+
+
 def test_a_changed_file_is_refused(served: str, tar: Path, web: Files, tmp_path: Path) -> None:
     shards = tmp_path / "shards"
     run(served, shards, part=(1, 3))  # type: ignore[arg-type]
