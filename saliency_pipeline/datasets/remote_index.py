@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from pathlib import Path
 
-from saliency_pipeline.documents import open_regular
+from saliency_pipeline.documents import open_regular, parse_json
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output, make_subfolder
 from saliency_pipeline.remote.address import shown_url
@@ -18,7 +18,7 @@ from saliency_pipeline.remote.file import RemoteError, RemoteFile
 
 _MAGIC = "salpipe-remote-index"
 _VERSION = 1
-_MAX_BYTES = 1 << 32
+_PACKED = 100  # of an index: headers of tars differ in names and sizes
 _FIRST, _LONGEST = 256 << 10, 8 << 20
 _OPEN = 4
 
@@ -67,10 +67,12 @@ class KeptBytes:
         """The index of a file; None if there is none, or a damaged one, or one of another version of the file."""
         try:
             with open(path, "rb", opener=open_regular) as stream:
-                head = json.loads(stream.readline(1 << 16))
-                if {name: head[name] for name in _described(file)} != _described(file) or head["bytes"] > _MAX_BYTES:
-                    return None
-                data = zlib.decompressobj().decompress(stream.read(), head["bytes"] or 1)
+                head, packed = parse_json(stream.readline(1 << 16)), stream.read()
+            if {name: head[name] for name in _described(file)} != _described(file):
+                return None
+            if not 0 < head["bytes"] <= _PACKED * len(packed):
+                return None
+            data = zlib.decompressobj().decompress(packed, head["bytes"])
             kept, count = cls(), int(head["parts"])
             ends = [8 * count, 16 * count, 24 * count + 8]
             if hashlib.sha256(data).hexdigest() != head["sha256"] or not 0 <= ends[-1] <= len(data):
