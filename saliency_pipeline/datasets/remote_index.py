@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zlib
 from array import array
 from bisect import bisect_right
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 from saliency_pipeline.documents import open_regular, parse_json
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output, make_subfolder
 from saliency_pipeline.remote.address import shown_url
-from saliency_pipeline.remote.file import RemoteError, RemoteFile
+from saliency_pipeline.remote.file import MOST, RemoteError, RemoteFile
 
 _MAGIC = "salpipe-remote-index"
 _VERSION = 1
 _PACKED = 100  # of an index: headers of tars differ in names and sizes
 _FIRST, _LONGEST = 256 << 10, 8 << 20
-_OPEN = 4
+_OPEN, _PARALLEL = 4, 4
 
 
 class KeptBytes:
@@ -103,22 +106,49 @@ def _described(file: RemoteFile) -> dict[str, object]:
 
 
 class Window:
-    """Contents of a remote file that are read forwards: requests grow while what is read lies together."""
+    """Contents of a remote file that are read forwards: requests grow, and then follow one another without a pause."""
 
     def __init__(self, file: RemoteFile) -> None:
-        self.file, self.size = file, file.size
-        self._start, self._data = 0, b""
+        self.size = file.size
+        self._file = file
+        self._start, self._data, self._length = 0, b"", _FIRST
+        self._following: deque[tuple[int, Future[bytes]]] = deque()
 
     def read(self, length: int, offset: int) -> bytes:
         """See `Contents`."""
-        length = max(0, min(length, self.size - offset))
-        end = self._start + len(self._data)
-        if not (self._start <= offset and offset + length <= end):
-            near = self._start <= offset <= end + _FIRST and self._data
-            size = min(_LONGEST, 2 * len(self._data)) if near else _FIRST
-            self._data = self.file.read(max(size, length), offset)
-            self._start = offset
+        if (length := min(length, self.size - offset)) <= 0:
+            return b""
+        while not self._start <= offset <= offset + length <= self._start + len(self._data):
+            self._move(length, offset)
         return self._data[offset - self._start : offset - self._start + length]
+
+    def _move(self, length: int, offset: int) -> None:
+        """Request what is read next, or behind what is there."""
+        end = self._start + len(self._data)
+        near = bool(self._data) and self._start <= offset <= end + _FIRST
+        if near and self._length == _LONGEST >= length:
+            rest = self._data[offset - self._start :]
+            self._start, self._data = min(offset, end), rest + self._next(end)
+            return
+        self._following.clear()
+        self._length = min(_LONGEST, 2 * self._length) if near else _FIRST
+        self._start, self._data = offset, self._file.read(max(self._length, length), offset)
+
+    def _next(self, start: int) -> bytes:
+        """The bytes behind an offset, while those behind them are being requested."""
+        if self._following and self._following[0][0] != start:
+            self._following.clear()
+        at = self._following[-1][0] + _LONGEST if self._following else start
+        while len(self._following) < _PARALLEL and at < self.size:
+            self._following.append((at, _pool(os.getpid()).submit(self._file.read, _LONGEST, at)))
+            at += _LONGEST
+        return self._following.popleft()[1].result()
+
+
+@lru_cache(maxsize=1)
+def _pool(_: int) -> ThreadPoolExecutor:
+    """Threads for requests of a process."""
+    return ThreadPoolExecutor(MOST, "scan")
 
 
 class Recorder:

@@ -52,24 +52,53 @@ def test_an_index_is_that_of_one_version_of_a_file(tmp_path: Path) -> None:
         assert KeptBytes.load(path, file) is None
 
 
-def test_requests_grow_while_headers_lie_together_and_skip_large_members(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Requests of files whose bytes tell their offset, by range."""
     made: list[tuple[int, int]] = []
 
     def request(file: RemoteFile, start: int, end: int) -> bytes:
         made.append((start, end))
-        return bytes(end - start)
+        return content(start, end)
 
     monkeypatch.setattr(RemoteFile, "request", request)
-    small = Window(RemoteFile("s3://bucket/a.tar", 64 << 20))
-    for offset in range(0, 64 << 20, 100_000):
-        small.read(512, offset)
-    assert len(made) < 20
-    assert max(end - start for start, end in made) == 8 << 20
-    made.clear()
+    return made
+
+
+def content(start: int, end: int) -> bytes:
+    whole = bytes(range(251))
+    return (whole * ((end - start) // 251 + 2))[start % 251 :][: end - start]
+
+
+def test_requests_grow_while_headers_lie_together(requests: list[tuple[int, int]]) -> None:
+    size = (64 << 20) + 7
+    small = Window(RemoteFile("s3://bucket/a.tar", size))
+    for offset in range(0, size, 99_999):
+        assert small.read(512, offset) == content(offset, min(offset + 512, size))
+    ordered = sorted(requests)
+    assert len(ordered) < 20
+    assert max(end - start for start, end in ordered) == 8 << 20
+    # each byte is requested once, but for what a request had of the next header
+    assert sum(end - start for start, end in ordered) < 1.02 * size
+
+
+def test_large_members_are_skipped(requests: list[tuple[int, int]]) -> None:
     large = Window(RemoteFile("s3://bucket/b.tar", 1 << 30))
     for offset in range(0, 1 << 30, 32 << 20):
-        large.read(512, offset)
-    assert (len(made), sum(end - start for start, end in made)) == (32, 32 * (256 << 10))
+        assert large.read(512, offset) == content(offset, offset + 512)
+    assert (len(requests), sum(end - start for start, end in requests)) == (32, 32 * (256 << 10))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 300)), max_size=40), st.integers(1, 3000))
+def test_windows_have_the_bytes_of_the_file(reads: list[tuple[int, int]], size: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RemoteFile, "request", lambda file, start, end: content(start, end))
+        for name, value in (("_FIRST", 16), ("_LONGEST", 64)):
+            patch.setattr(f"saliency_pipeline.datasets.remote_index.{name}", value)
+        window = Window(RemoteFile("s3://bucket/a.tar", size))
+        for offset, length in [*reads, *((o, 9) for o in range(0, size, 11))]:
+            assert window.read(length, offset) == content(offset, max(offset, min(offset + length, size)))
 
 
 def archive(path: Path, members: dict[str, bytes]) -> Path:
