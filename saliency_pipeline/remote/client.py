@@ -172,8 +172,8 @@ def _size_of(response: aiohttp.ClientResponse, start: int, end: int) -> int | No
             raise WholeFileError(_WHOLE)
         return length
     unit, _, text = response.headers.get("Content-Range", "").partition(" ")
-    given, _, total = text.partition("/")
-    first, _, last = given.partition("-")
+    span, _, total = text.partition("/")
+    first, _, last = span.partition("-")
     with suppress(ValueError):
         if unit == "bytes" and int(first) == start and int(last) == min(end, int(total)) - 1:
             return int(total)

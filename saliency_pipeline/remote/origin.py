@@ -42,7 +42,7 @@ class Origin:
 
     @property
     def is_file(self) -> bool:
-        """Whether the URL is that of one file."""
+        """True if the URL is that of one file."""
         return "" in self.files
 
     @property
