@@ -15,6 +15,7 @@ OBJECT_STORAGE = ("s3", "gs", "gcs", "az", "abfs", "abfss")
 WEB = ("https", "http")
 HUB = "hf"
 
+_QUERY = re.compile(r"(?<=://)([^\s?'\")<>]*)\?[^\s'\")<>]+")
 _HUB = re.compile(
     r"hf://datasets/(?P<repository>[\w.-]+/[\w.-]+|[\w.-]+(?=@|$))"
     r"(?:@(?P<revision>refs/(?:convert|pr)/[^/@]+|[^/@]+))?(?:/(?P<path>.+))?",
@@ -76,6 +77,15 @@ def shown_url(url: str) -> str:
     """
     before, query, _ = url.partition("?")
     return f"{before}?..." if query and before.startswith(("http://", "https://")) else url
+
+
+def without_queries(text: str) -> str:
+    """A text in which no URL of a web server has its query: messages of libraries have those of redirects, too.
+
+    >>> without_queries("url='https://cdn/a?Signature=secret', 3 redirects")
+    "url='https://cdn/a?...', 3 redirects"
+    """
+    return _QUERY.sub(r"\1?...", text)
 
 
 def name_of(url: str) -> str:

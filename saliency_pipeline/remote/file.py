@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urlsplit
 
 from saliency_pipeline.errors import OptionError, SalpipeError
-from saliency_pipeline.remote.address import HUB, OBJECT_STORAGE, hub_parts, shown_url
+from saliency_pipeline.remote.address import HUB, OBJECT_STORAGE, hub_parts, shown_url, without_queries
 from saliency_pipeline.storage.failures import ChangedError, retried
 from saliency_pipeline.storage.mirror import kept_store
 from saliency_pipeline.storage.remote import RemoteStore
@@ -114,7 +114,7 @@ def attempted(url: str, call: Callable[[], T]) -> T:
     except OptionError:
         raise
     except SalpipeError as error:
-        raise RemoteError(str(error)) from error
+        raise RemoteError(without_queries(str(error))) from error
 
 
 class Gate:

@@ -261,6 +261,14 @@ def test_a_redirect_is_followed_and_remembered(
     assert len(web.of("/photos.tar")) == 1
 
 
+def test_signatures_are_in_no_message(served: str, web: Files, tmp_path: Path) -> None:
+    targets = {"/photos.tar": f"{web.address}/other.tar?Signature=secret", "/other.tar": f"{served}?Signature=secret"}
+    web.fault = lambda request: targets[request.path]
+    with pytest.raises(SalpipeError, match=r"photos\.tar\?\.\.\.: ") as caught:
+        run(f"{served}?Signature=secret", tmp_path / "shards")  # type: ignore[arg-type]
+    assert "secret" not in str(caught.value)
+
+
 def test_private_addresses_are_refused(
     served: str, web: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
