@@ -15,7 +15,7 @@ OBJECT_STORAGE = ("s3", "gs", "gcs", "az", "abfs", "abfss")
 WEB = ("https", "http")
 HUB = "hf"
 
-_QUERY = re.compile(r"(?<=://)([^\s?'\")<>]*)\?[^\s'\")<>]+")
+_QUERY = re.compile(r"(?<=://)([^\s?'\")<>]*)\?(?!\.\.\.)[^\s'\")<>]+")
 _HUB = re.compile(
     r"hf://datasets/(?P<repository>[\w.-]+/[\w.-]+|[\w.-]+(?=@|$))"
     r"(?:@(?P<revision>refs/(?:convert|pr)/[^/@]+|[^/@]+))?(?:/(?P<path>.+))?",

@@ -19,6 +19,8 @@ from saliency_pipeline.storage.failures import ChangedError, StatusError, Trunca
 if TYPE_CHECKING:
     import aiohttp
 
+_REDIRECTS = 5
+
 CONNECTIONS = 16
 """Maximum number of connections to one host."""
 
@@ -123,23 +125,28 @@ atexit.register(close)
 
 
 async def _get(url: str, start: int, end: int, headers: Mapping[str, str]) -> Part:
+    import aiohttp
+
     client = _clients[os.getpid()]
     here = client.moved.get(url, url)
     # as for redirects, credentials are for one server only
     own = urlsplit(here)[:2] == urlsplit(url)[:2]
     asked = {"Accept": "*/*", "Range": f"bytes={start}-{end - 1}", **(headers if own else {})}
-    async with client.session.get(here, headers=asked, max_redirects=5) as response:
-        if url.startswith("https:") and response.url.scheme != "https":
-            raise OSError(f"redirected to {response.url.scheme}://{response.url.host}, without encryption")
-        if response.status not in (200, 206):
-            if response.status in (401, 403, 404, 410) and client.moved.pop(url, ""):
-                # addresses of redirects expire
-                raise TruncatedError(f"HTTP {response.status} where it had been redirected to")
-            _refused(response)
-        part = await _part(response, start, end)
-        if response.history:
-            client.moved[url] = str(response.url)
-        return part
+    try:
+        async with client.session.get(here, headers=asked, max_redirects=_REDIRECTS) as response:
+            if url.startswith("https:") and response.url.scheme != "https":
+                raise OSError(f"redirected to {response.url.scheme}://{response.url.host}, without encryption")
+            if response.status not in (200, 206):
+                if response.status in (401, 403, 404, 410) and client.moved.pop(url, ""):
+                    # addresses of redirects expire
+                    raise TruncatedError(f"HTTP {response.status} where it had been redirected to")
+                _refused(response)
+            part = await _part(response, start, end)
+            if response.history:
+                client.moved[url] = str(response.url)
+            return part
+    except aiohttp.TooManyRedirects:
+        raise OSError(f"more than {_REDIRECTS} redirects") from None
 
 
 async def _part(response: aiohttp.ClientResponse, start: int, end: int) -> Part:
