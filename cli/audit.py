@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from saliency_pipeline.cli.options import Number, beside, common_options, echo, json_echo, output_option
+from saliency_pipeline.cli.options import LocalPath, Number, beside, common_options, echo, json_echo, output_option
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.cli.selection import selection_options
 from saliency_pipeline.errors import IntegrityError, SalpipeError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="audit")
-@click.argument("images", type=click.Path(exists=True, path_type=Path))
+@click.argument("images", type=LocalPath())
 @output_option("Output folder.  [default: IMAGES-audit, beside IMAGES]", required=False)
 @click.option("--exact-only", is_flag=True, help="Compare file contents only; nothing is decoded.")
 @click.option(

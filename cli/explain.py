@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from saliency_pipeline.cli.options import (
+    LocalPath,
     OutputPath,
     common_options,
     echo,
@@ -32,7 +33,7 @@ _OTHERS = tuple(name for name in settings_of(GenerateConfig) if name not in _SHA
 
 
 @click.command()
-@click.argument("images", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=LocalPath(dir_okay=False))
 @click.option(
     "-o",
     "--output",

@@ -11,7 +11,7 @@ import click
 from saliency_pipeline.cli.options import common_options, echo, json_echo, output_option, setting_options, take_settings
 from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.fetching.session import Limits
+from saliency_pipeline.remote.session import Limits
 from saliency_pipeline.text import shown
 
 

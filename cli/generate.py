@@ -12,6 +12,8 @@ from typing import Any
 import click
 
 from saliency_pipeline.cli.options import (
+    ImagesPlace,
+    allow_private_option,
     cache_options,
     common_options,
     echo,
@@ -49,7 +51,7 @@ def share(text: str) -> tuple[float, bool]:
 
 
 @click.command()
-@click.argument("images", type=click.Path(exists=True, path_type=Path))
+@click.argument("images", type=ImagesPlace())
 @output_option(
     "Folder of the shards, or its URL on object storage; run the same command again to resume an interrupted run.",
     or_url=True,
@@ -101,10 +103,11 @@ def share(text: str) -> tuple[float, bool]:
     is_flag=True,
     help="Print the number of images per split and class and the estimated cost, and explain nothing.",
 )
+@allow_private_option
 @partial(cache_options, limited=False)
 @common_options
 def command(
-    images: Path,
+    images: Path | str,
     output: Path | str,
     jobs: int,
     part: tuple[int, int],
@@ -117,7 +120,9 @@ def command(
     """Compute saliency maps of the images of a data set and store both in shards.
 
     IMAGES is a folder whose subfolders are the classes (inside train, val, validation or test if there are splits), or
-    that holds unlabeled images; or ImageNet or PubFig in any of their usual layouts, which the documentation lists.
+    that holds unlabeled images; or ImageNet or PubFig in any of their usual layouts, which the documentation lists. Or
+    the URL of such a folder or archive on object storage, of a file on a web server, or of a data set on the Hugging
+    Face Hub, whose images are read by ranges as they are needed.
     Images that cannot be used are listed in rejects.jsonl and never stop a run. The same command resumes a run that
     was interrupted, even by a power failure.
 
@@ -136,6 +141,9 @@ def command(
       salpipe generate photos -o shards --shards 3/16      (one task of a job array)
       salpipe generate photos -o shards --engine dask --address tcp://10.0.0.1:8786
       salpipe generate photos -o s3://bucket/shards
+      salpipe generate s3://bucket/imagenet -o shards
+      salpipe generate https://example.org/photos.tar -o shards
+      salpipe generate hf://datasets/org/birds@main -o shards
     """  # noqa: D301 - click reads \b
     config, grouping = take_settings(GenerateConfig, options), take_settings(Grouping, options)
     workers = take_settings(Workers, options)

@@ -89,6 +89,36 @@ class ShardsPath(click.Path):
         return local_folder(value)
 
 
+class ImagesPlace(click.Path):
+    """An existing path, or the URL of a data set, which is delivered as a text."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Convert a value; nothing is requested."""
+        if not is_url(value):
+            return super().convert(value, param, ctx)
+        from saliency_pipeline.remote.address import checked_url
+
+        return checked_url(value)
+
+
+class LocalPath(click.Path):
+    """An existing path of this machine; a URL is refused by its name."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(exists=True, path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Convert a value."""
+        if is_url(value):
+            # all else in a URL may be a password
+            protocol = value.partition("://")[0]
+            self.fail(f"{protocol}:// is read by 'salpipe generate' alone; give a path", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class OutputPath(click.Path):
     """A path to write to; refuses the empty path, which is an unset shell variable rather than the current folder."""
 
@@ -192,6 +222,25 @@ def _set_cache(_: click.Context, parameter: click.Parameter, value: str | None) 
     else:
         settings.parse_size(value)
         os.environ[settings.SIZE] = value
+
+
+def allow_private_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--allow-private`, which is not delivered: it is for all requests of this process and its workers."""
+    return click.option(
+        "--allow-private",
+        is_flag=True,
+        callback=_allow_private,
+        expose_value=False,
+        help="Also read images from web servers at private, loopback and other non-public addresses.",
+    )(command)
+
+
+def _allow_private(_: click.Context, __: click.Parameter, value: bool) -> None:
+    """Set the environment variable of `--allow-private`, which worker processes inherit."""
+    if value:
+        from saliency_pipeline.remote import address
+
+        os.environ[address.ALLOW_PRIVATE] = "1"
 
 
 def output_option(help: str, *, required: bool = True, or_url: bool = False) -> Callable[[Any], Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from saliency_pipeline.cli.options import (
+    LocalPath,
     batch_size_option,
     beside,
     common_options,
@@ -27,7 +28,7 @@ NAMED = 8
 
 
 @click.command()
-@click.argument("images", type=click.Path(exists=True, path_type=Path))
+@click.argument("images", type=LocalPath())
 @click.option(
     "--run",
     type=click.Path(exists=True, path_type=Path),

@@ -13,8 +13,8 @@ from saliency_pipeline.cli.main import salpipe
 from saliency_pipeline.cli.options import config_option, setting_options, take_settings
 from saliency_pipeline.datasets.layout import ReadOptions
 from saliency_pipeline.errors import OptionError
-from saliency_pipeline.fetching.session import Limits
 from saliency_pipeline.generation.config import GenerateConfig
+from saliency_pipeline.remote.session import Limits
 from saliency_pipeline.settings import (
     SEEDS,
     check_settings,

@@ -17,7 +17,7 @@ from saliency_pipeline.datasets.files.archive import Member, members
 from saliency_pipeline.datasets.files.errors import file_errors_explained, folder_errors_explained
 from saliency_pipeline.datasets.files.notes import Notes
 from saliency_pipeline.datasets.layout import Layout, ReadOptions
-from saliency_pipeline.datasets.parquet import ParquetRecord
+from saliency_pipeline.datasets.parquet_rows import ParquetRecord
 from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.images.keys import class_name, natural

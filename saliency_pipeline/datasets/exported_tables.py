@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from saliency_pipeline.datasets.parquet import errors_of_arrow, open_table
 from saliency_pipeline.datasets.parquet_pages import RowGroup, check_pages, row_groups
+from saliency_pipeline.datasets.parquet_rows import errors_of_arrow, open_table
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.text import shown
 

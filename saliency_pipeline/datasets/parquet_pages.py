@@ -7,11 +7,10 @@ bytes of zstd are enough. The headers are therefore checked before the pages are
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from saliency_pipeline.documents import open_regular
+from saliency_pipeline.contents import Contents, open_contents
 
 MAX_PAGE_BYTES = 2**27
 """Largest unpacked page, unless it takes an eighth of that or more in the file, as compressed images do."""
@@ -55,6 +54,11 @@ class Chunk(NamedTuple):
     unpacked: int
     nulls: int | None
 
+    @property
+    def start(self) -> int:
+        """Offset of its first page."""
+        return self.dictionary if self.dictionary is not None and 0 < self.dictionary < self.data else self.data
+
 
 class RowGroup(NamedTuple):
     """A row group: number of rows, and columns."""
@@ -97,13 +101,13 @@ def row_groups(path: str) -> list[RowGroup]:
 
 def _footer(path: str, most: int) -> bytes:
     """The first bytes of the metadata at the end of a file."""
-    with open(path, "rb", opener=open_regular) as file:
-        size = os.fstat(file.fileno()).st_size
-        tail = os.pread(file.fileno(), 8, max(size - 8, 0))
+    with open_contents(path) as file:
+        size = file.size
+        tail = file.read(8, max(size - 8, 0))
         length = int.from_bytes(tail[:4], "little") if tail[4:] == b"PAR1" else 0
         if length > MAX_FOOTER_BYTES:
             raise ValueError(f"its footer has {length:,} bytes, more than {MAX_FOOTER_BYTES:,}")
-        return os.pread(file.fileno(), min(length, most), max(size - 8 - length, 0))
+        return file.read(min(length, most), max(size - 8 - length, 0))
 
 
 def _row_group(fields: dict[int, Any]) -> RowGroup:
@@ -152,13 +156,11 @@ def check_pages(path: str, chunk: Chunk, rows: int, total: int | None = None) ->
 
 
 def _pages(path: str, chunk: Chunk) -> Iterator[_Page]:
-    at = chunk.data
-    if chunk.dictionary is not None and 0 < chunk.dictionary < at:
-        at = chunk.dictionary
-    with open(path, "rb", 0, opener=open_regular) as file:
-        end = min(at + chunk.packed, os.fstat(file.fileno()).st_size)
+    at = chunk.start
+    with open_contents(path) as file:
+        end = min(at + chunk.packed, file.size)
         while 0 <= at < end:
-            fields, length = _header(file.fileno(), at, end)
+            fields, length = _header(file, at, end)
             unpacked, packed = _number(fields, 2), _number(fields, 3)
             details = {number: fields[number] for number in (_DATA, _DICTIONARY, _DATA_V2) if number in fields}
             if unpacked < 0 or packed < 0 or not all(isinstance(detail, dict) for detail in details.values()):
@@ -172,11 +174,11 @@ def _pages(path: str, chunk: Chunk) -> Iterator[_Page]:
             )
 
 
-def _header(file: int, at: int, end: int) -> tuple[dict[int, Any], int]:
+def _header(file: Contents, at: int, end: int) -> tuple[dict[int, Any], int]:
     """Fields and length of the page header at an offset."""
     size = _HEADER_BYTES
     while True:
-        data = os.pread(file, min(size, end - at), at)
+        data = file.read(min(size, end - at), at)
         try:
             return _structure(data, 0, 0, [_MAX_FIELDS])
         except IndexError:

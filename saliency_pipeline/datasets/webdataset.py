@@ -8,10 +8,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from saliency_pipeline.contents import open_contents
 from saliency_pipeline.datasets.files.archive import Member, members
 from saliency_pipeline.datasets.files.errors import file_errors_explained
 from saliency_pipeline.datasets.files.lines import Lines
@@ -20,7 +20,7 @@ from saliency_pipeline.datasets.files.notes import Notes
 from saliency_pipeline.datasets.folder import SPLIT_FOLDERS, has_class_folders
 from saliency_pipeline.datasets.layout import Layout, ReadOptions
 from saliency_pipeline.datasets.samples import NO_NUMBER, Labels, Original, catalogue, original, split_of
-from saliency_pipeline.documents import DocumentError, open_regular, parse_json
+from saliency_pipeline.documents import DocumentError, parse_json
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.keys import NO_ENDING, SUFFIXES, ending_of, key_part, natural
 from saliency_pipeline.images.magic import first_bytes, format_of
@@ -149,8 +149,7 @@ def _records(shard: _Shard, labels: Labels, notes: Notes) -> Iterator[ImageRecor
     looked = ByContent()
     unlabeled: list[str] = []
     count = 0
-    with open(shard.path, "rb", 0, opener=open_regular) as file:
-        read = partial(os.pread, file.fileno())
+    with open_contents(shard.path) as file:
         for sample in _samples(members(shard.path, notes, called=shard.name), shard.name, notes):
             images = [member for ending, member in sample.items() if ending in SUFFIXES]
             rest = [member for ending, member in sample.items() if ending not in SUFFIXES and ending not in _LABELS]
@@ -168,7 +167,7 @@ def _records(shard: _Shard, labels: Labels, notes: Notes) -> Iterator[ImageRecor
                     notes.add(f"{shard.name}: {named[0].name}", "a sample without an image")
                 continue
             image = images[0]
-            of_ilsvrc, number = _facts(read, image, sample, shard.name, labels, notes)
+            of_ilsvrc, number = _facts(file.read, image, sample, shard.name, labels, notes)
             count += 1
             label = -1
             if number is None:

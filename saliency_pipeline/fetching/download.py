@@ -10,21 +10,19 @@ import asyncio
 import errno
 import hashlib
 import random
-import re
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.fetching.session import REFUSED, Limits
 from saliency_pipeline.files import disk_errors_explained
 from saliency_pipeline.folders import refuse_link
 from saliency_pipeline.images.magic import format_of
+from saliency_pipeline.remote.session import Limits, retry_after
+from saliency_pipeline.storage.failures import REFUSED
 from saliency_pipeline.temporaries import temporary_name
 from saliency_pipeline.text import shown
 
@@ -245,7 +243,7 @@ def _check_head(response: aiohttp.ClientResponse, limits: Limits) -> None:
     if status != 200:
         outcome = {404: "not-found", 410: "gone"}.get(status, "http-error")
         passing = status in _BUSY or status >= 500
-        wait = _retry_after(response.headers.get("Retry-After", "")) if passing else 0.0
+        wait = retry_after(response.headers.get("Retry-After", "")) if passing else 0.0
         raise DownloadError(outcome, response.reason or "", status=status, passing=passing, wait=wait)
     kind = response.content_type.lower()
     if "Content-Type" in response.headers and not kind.startswith("image/") and kind not in _TYPES:
@@ -260,12 +258,3 @@ def suffix_of(head: bytes) -> str | None:
     if head[:2] == b"BM" and head[6:10] == bytes(4):
         return "bmp"
     return _SUFFIXES.get(format_of(head) or "")
-
-
-def _retry_after(value: str) -> float:
-    """Seconds of a Retry-After header, which may be a date; 0 if it is invalid."""
-    if re.fullmatch(r"\s*[0-9]{1,9}\s*", value):
-        return float(value)
-    with suppress(ValueError, TypeError, OverflowError):
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    return 0.0

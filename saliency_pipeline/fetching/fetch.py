@@ -16,11 +16,11 @@ from saliency_pipeline.datasets.pubfig_list import ListedFace, of_people, person
 from saliency_pipeline.fetching.fetch_log import LOG_NAME, FetchLog, FetchReport
 from saliency_pipeline.fetching.presence import FEW, too_few
 from saliency_pipeline.fetching.retrieval import Retrieval
-from saliency_pipeline.fetching.session import Limits, import_aiohttp, possible_downloads
 from saliency_pipeline.files import disk_errors_explained, write_atomically
 from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.images.keys import natural
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.remote.session import Limits, import_aiohttp, possible_downloads
 from saliency_pipeline.temporaries import remove_stale_temporaries
 
 if TYPE_CHECKING:

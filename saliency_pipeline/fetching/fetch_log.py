@@ -9,9 +9,9 @@ from types import TracebackType
 
 from saliency_pipeline.datasets.pubfig_list import ListedFace
 from saliency_pipeline.documents import parse_json
-from saliency_pipeline.fetching.session import Limits
 from saliency_pipeline.files import disk_errors_explained
 from saliency_pipeline.folders import open_to_append
+from saliency_pipeline.remote.session import Limits
 from saliency_pipeline.text import shown
 
 LOG_NAME = "fetch.jsonl"

@@ -20,11 +20,11 @@ from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.fetching.download import Download, DownloadError, download, suffix_of
 from saliency_pipeline.fetching.fetch_log import FetchLog, Outcome
-from saliency_pipeline.fetching.session import Limits, new_session
 from saliency_pipeline.files import disk_errors_explained
 from saliency_pipeline.folders import refuse_link
 from saliency_pipeline.images.magic import FIRST_BYTES
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.remote.session import Limits, new_session
 from saliency_pipeline.temporaries import temporary_name
 
 if TYPE_CHECKING:

@@ -9,14 +9,17 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from saliency_pipeline.datasets.parquet import ParquetRecord
+from saliency_pipeline.datasets.parquet_rows import ParquetRecord, RemoteParquetRecord
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.generation.summary import DataSummary
 from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
+from saliency_pipeline.images.remote_record import RemoteRecord, is_remote
+from saliency_pipeline.remote.address import shown_url
+from saliency_pipeline.storage.store import is_url
 
 FORMAT = "salpipe-catalogue"
-_KINDS = (ImageRecord, ParquetRecord)
+_KINDS = (ImageRecord, ParquetRecord, RemoteRecord, RemoteParquetRecord)
 # maps of an export are read by objects of its layout, which stay here
 _FIELDS = {kind: tuple(field.name for field in fields(kind) if field.name != "maps") for kind in _KINDS}
 
@@ -44,6 +47,9 @@ def write_catalogue(path: Path, catalogue: Catalogue, summary: DataSummary, shar
         raise OptionError("--maps-from: maps of an export are stored without a cluster; use --engine loky")
     if any(type(record) not in _FIELDS for record in catalogue.records):
         raise OptionError(f"--engine: layout {catalogue.layout} reads its images itself; use --engine loky")
+    if any(is_remote(record) and shown_url(record.path) != record.path for record in catalogue.records[:1]):
+        # the catalogue's file would hold it
+        raise OptionError("--engine: the URL has a query, which may be a signature; use --engine loky")
     head = json.dumps({"format": FORMAT, "summary": _to_json(summary)}).encode() + b"\n"
     blocks, lines, position = [head], [], len(head)
     for start in range(0, len(catalogue.records), shard_size):
@@ -85,7 +91,7 @@ def _line(record: ImageRecord) -> bytes:
 
 def _values(record: ImageRecord) -> list[Any]:
     values = {name: getattr(record, name) for name in _FIELDS[type(record)]}
-    values["path"] = os.path.abspath(record.path)
+    values["path"] = _place(record.path)
     values["map_path"] = record.map_path and os.path.abspath(record.map_path)
     return [_KINDS.index(type(record)), *values.values()]
 
@@ -100,12 +106,17 @@ def _record(values: Sequence[Any]) -> ImageRecord:
     return kind(**record)
 
 
+def _place(path: str) -> str:
+    """A path that workers with other working folders can use, or a URL."""
+    return path if is_url(path) else os.path.abspath(path)
+
+
 def _to_json(summary: DataSummary) -> dict[str, Any]:
     samples = {"measured": summary.measured, "background": summary.background}
     described = {name: value for name, value in asdict(summary).items() if name not in samples}
     return {
         **described,
-        "root": os.path.abspath(summary.root),
+        "root": _place(summary.root),
         **{name: [_values(record) for record in records] for name, records in samples.items()},
     }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.methods.registry import find_methods
 from saliency_pipeline.saliency.targets import check_target
 from saliency_pipeline.shards.schema import is_shard_name
+from saliency_pipeline.storage.store import is_url
 from saliency_pipeline.subsets.classes import check_files
 from saliency_pipeline.subsets.group_by import check_rule
 from saliency_pipeline.subsets.prepare import digests, prepare, with_files
@@ -59,9 +62,11 @@ def checked_catalogue(
         TypeError: settings for a data set that is a catalogue already.
         SalpipeError: an option, the output folder or the data set is wrong.
     """
-    root = Path(data.root if isinstance(data, Catalogue) else data)
-    refuse_nesting(root, output)
-    refuse_among_images(output, root)
+    place = os.fspath(data.root if isinstance(data, Catalogue) else data)
+    root = None if is_url(place) else Path(place)
+    if root is not None:
+        refuse_nesting(root, output)
+    refuse_among_images(output, place)
     check_target(config.target)
     if not dry:
         find_device(config.device)
@@ -73,7 +78,8 @@ def checked_catalogue(
         return replace(catalogue, taken={**catalogue.taken, **files})
     check_source(config.model, config.weights)
     find_methods(config.methods)
-    check_files(selection.classes if selection else (), root)
+    if root is not None:
+        check_files(selection.classes if selection else (), root)
     if grouping and grouping.group_by is not None:
         check_rule(grouping.group_by)
     if not dry:
@@ -89,8 +95,19 @@ def checked_catalogue(
         boxes=boxes,
         maps_from=maps_from,
         cache=output / "fingerprints",
+        index=None if dry else output / "index",
+        pinned=_pinned(output),
         progress=progress,
     )
+
+
+def _pinned(folder: Path) -> Mapping[str, str]:
+    """Origin of a remote data set in the plan of a folder; empty without one."""
+    # a plan without shards binds nothing else: one that cannot be read is replaced
+    with suppress(SalpipeError):
+        stored = stored_plan(folder)
+        return stored.origin if stored else {}
+    return {}
 
 
 def refusal(catalogue: Catalogue, records: str, folder: Path, config: GenerateConfig) -> str | None:

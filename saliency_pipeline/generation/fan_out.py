@@ -26,6 +26,7 @@ from saliency_pipeline.generation.summary import summarize
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.tuning import FRAMES
+from saliency_pipeline.storage.store import is_url
 from saliency_pipeline.temporaries import remove_stale_temporaries
 from saliency_pipeline.workers import ATTEMPTS, WorkerDiedError, usable_cores, workers_died
 
@@ -178,7 +179,7 @@ def _job(shared: SharedPlan, note: Callable[[str], None]) -> Job:
         try:
             data = read_summary(Path(shared.catalogue))
             _check_versions(Path(shared.folder))
-            if not os.path.exists(data.root):
+            if not is_url(data.root) and not os.path.exists(data.root):
                 raise SalpipeError(f"{data.root}: not there; all workers must share the images")
             threads = shared.threads or own_threads()
             _jobs[key], _ = resolve(Path(shared.folder), shared.config, data, threads, note)

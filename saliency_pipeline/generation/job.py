@@ -27,8 +27,10 @@ from saliency_pipeline.generation.remote import RemoteOutput
 from saliency_pipeline.images.decode import Decoded, decode_upright
 from saliency_pipeline.images.fit import is_single_color
 from saliency_pipeline.images.record import Box, ImageRecord, RawMaps
+from saliency_pipeline.images.remote_record import is_remote, need
 from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.models.source.source import SourceModel, load_source
+from saliency_pipeline.remote.ahead import ReadAhead, reading_ahead
 from saliency_pipeline.saliency.engine.backends import Placement
 from saliency_pipeline.saliency.explainer import Explainer
 from saliency_pipeline.saliency.methods.registry import find_methods, is_given
@@ -124,12 +126,13 @@ def write_shards(
         SalpipeError: the disk is full or cannot be written; finished shards stay.
     """
     workers, threads = _worker_count(job.placement), torch.get_num_threads()
-    work = _Worker(job, explainer)
+    remote = any(is_remote(record) for task in tasks for record in task.records[:1])
     receipts: list[Future[Receipt]] = []
     shard: _OpenShard | None = None
-    with _pool(workers, "explain") as pool, _pool(1, "publish") as publisher:
+    with reading_ahead(remote) as ahead, _pool(workers, "explain") as pool, _pool(1, "publish") as publisher:
+        work = _Worker(job, explainer, ahead)
         try:
-            for explained in ordered(pool, work, _chunks(job, tasks), 2 * workers):
+            for explained in ordered(pool, work, _chunks(job, tasks, ahead), 2 * workers):
                 chunk = explained.chunk
                 shard = shard or _OpenShard(job, chunk.task)
                 shard.add(explained)
@@ -186,12 +189,13 @@ def _pool(size: int, name: str) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(size, name, initializer=torch.set_num_threads, initargs=(1,))
 
 
-def _chunks(job: Job, tasks: Sequence[ShardTask]) -> Iterator[_Chunk]:
+def _chunks(job: Job, tasks: Sequence[ShardTask], ahead: ReadAhead | None) -> Iterator[_Chunk]:
     batch = job.resolved.batch_size
     # where an image takes many passes, all threads should have some of the last images
     costly = sum(method.cost for method in find_methods(job.config.methods)) >= COSTLY
     size = batch if costly else -(-CHUNK // batch) * batch
     for task in tasks:
+        need(ahead, task.records)
         for start in range(0, len(task.records), size):
             yield _Chunk(task, task.records[start : start + size], start + size >= len(task.records))
 
@@ -204,8 +208,8 @@ def _worker_count(placement: Placement) -> int:
 class _Worker:
     """Turns a chunk into rows: reads, decodes, explains. Called from as many threads as there are workers."""
 
-    def __init__(self, job: Job, explainer: Explainer) -> None:
-        self.job, self.explainer = job, explainer
+    def __init__(self, job: Job, explainer: Explainer, ahead: ReadAhead | None = None) -> None:
+        self.job, self.explainer, self.ahead = job, explainer, ahead
         self.interpolation = explainer.source.preprocessing.interpolation
         self.training_images = explainer.source.training_images()
         self.checks_boxes = BOXES in job.header.provenance["data"]
@@ -239,6 +243,9 @@ class _Worker:
                 reason = f"cannot be read: {error.strerror or type(error).__name__}"
                 rejects.append(Reject(record.key, reason))
                 continue
+            finally:
+                if self.ahead is not None:
+                    self.ahead.done(record.key)
             single_color.append(is_single_color(decoded.frame, job.config.fit))
             frames[len(records)], encoded = frame_as_stored(decoded.frame, job.config)
             if encoded is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -92,12 +92,14 @@ class Plan:
         images: classes, number and digest of the images, see `identify_images`.
         record: the rest of the provenance: source model, methods, data set, background, versions, and counts of skipped
             files. These identify nothing: a README put beside the images changes neither images nor maps.
+        origin: URL and revision of a remote data set, which identify nothing but are not to change; empty for others.
     """
 
     settings: GenerateConfig
     resolved: Choices
     images: Mapping[str, Any]
     record: Mapping[str, Any]
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -219,7 +221,7 @@ def stored_plan(folder: Path) -> Plan | None:
         data = read_json(path)
         if data["format"] != FORMAT:
             raise ValueError("not a plan of salpipe")
-        plan = _from_json(data["images"], data["provenance"])
+        plan = _from_json(data["images"], data["provenance"], data.get("origin", {}))
         if data["plan"] != plan.hash:
             raise ValueError("its hash is not that of its contents")
         return plan
@@ -232,12 +234,14 @@ def stored_plan(folder: Path) -> Plan | None:
         ) from error
 
 
-def _from_json(images: Any, provenance: Any) -> Plan:
+def _from_json(images: Any, provenance: Any, origin: Any) -> Plan:
     if not all(isinstance(part, dict) for part in (images, *(provenance[name] for name in _TABLES))):
         raise TypeError("a part of it is not a table")
+    if origin and not (isinstance(origin, dict) and all(isinstance(origin.get(k), str) for k in ("url", "revision"))):
+        raise TypeError("its origin is none")
     record = {name: value for name, value in provenance.items() if name not in ("settings", "resolved")}
     settings = from_table(GenerateConfig, provenance["settings"])
-    plan = Plan(settings, Choices.from_json(provenance["resolved"]), images, record)
+    plan = Plan(settings, Choices.from_json(provenance["resolved"]), images, record, origin)
     if not isinstance(plan.identity["weights_sha256"], str):
         raise TypeError("its weights have no hash")
     return plan
@@ -253,6 +257,20 @@ def check_same_plan(folder: Path, stored: Plan, identity: Mapping[str, Any]) -> 
     if differences:
         raise PlanMismatchError(
             f"{folder} holds the shards of another plan ({'; '.join(differences)}); choose another output folder"
+        )
+
+
+def check_same_origin(folder: Path, stored: Plan, origin: Mapping[str, str]) -> None:
+    """Refuse a remote data set that has changed, or whose branch was resolved to another commit by another run.
+
+    Raises:
+        PlanMismatchError: it is at the same URL as that of the stored plan, but another revision.
+    """
+    before = stored.origin
+    if before and origin and before["url"] == origin["url"] and before["revision"] != origin["revision"]:
+        raise PlanMismatchError(
+            f"{folder}: begun with revision {before['revision'][:12]} of {before['url']}, which is now "
+            f"{origin['revision'][:12]}; run the same command again, or choose another output folder"
         )
 
 
@@ -288,6 +306,8 @@ def _with(values: Sequence[object], own: Sequence[object]) -> str:
 def store_plan(folder: Path, plan: Plan) -> Plan:
     """Write the plan beside the shards, unless another job of the same array was first; the stored one is returned."""
     document = {"format": FORMAT, "plan": plan.hash, "images": plan.images, "provenance": plan.provenance}
+    if plan.origin:
+        document["origin"] = dict(plan.origin)
     write_if_absent(folder / PLAN, json.dumps(document, indent=2, sort_keys=True) + "\n")
     stored = stored_plan(folder)
     assert stored is not None

@@ -13,13 +13,14 @@ import numpy as np
 from saliency_pipeline.devices import find_device
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.generation.annotated import computed, described_maps, given_shapes
-from saliency_pipeline.generation.background import Frames, describe_background, sample_background
+from saliency_pipeline.generation.background import IMAGES, Frames, describe_background, sample_background
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.job import Job, build_explainer, decode_record, frame_as_stored
 from saliency_pipeline.generation.plan import (
     PASSED_OVER,
     Choices,
     Plan,
+    check_same_origin,
     check_same_plan,
     library_versions,
     store_plan,
@@ -27,9 +28,11 @@ from saliency_pipeline.generation.plan import (
 )
 from saliency_pipeline.generation.summary import DataSummary
 from saliency_pipeline.images.record import ImageRecord
+from saliency_pipeline.images.remote_record import is_remote, need
 from saliency_pipeline.models.source.registry import is_own, stored_name
 from saliency_pipeline.models.source.source import SourceModel, load_source
 from saliency_pipeline.models.trained.training_images import ENTRY
+from saliency_pipeline.remote.ahead import reading_ahead
 from saliency_pipeline.saliency.capability import LIMITED, check_capable
 from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.explainer import Explainer
@@ -87,9 +90,10 @@ def resolve(
         # a graph and its module refer to each other: the rejected candidates' weights are not freed otherwise
         gc.collect()
         record = _record(config, data, source, methods, choices.backend, background)
-        plan = store_plan(folder, Plan(settings, choices, data.identity, record))
+        plan = store_plan(folder, Plan(settings, choices, data.identity, record, data.origin))
     chosen = plan.resolved
     record = _record(config, data, source, (), chosen.backend, background)
+    check_same_origin(folder, plan, data.origin)
     check_same_plan(folder, plan, Plan(settings, chosen, data.identity, record).identity)
     methods = find_methods(computed(plan.record["methods"]))
     header = ShardHeader(
@@ -173,7 +177,9 @@ def _background(config: GenerateConfig, data: DataSummary, source: SourceModel, 
             decoded = decode_record(record, record.read(), config, size, source.preprocessing.interpolation)
             return frame_as_stored(decoded.frame, config)[0]
 
-        frames = sample_background(data.background, decode)
+        with reading_ahead(any(map(is_remote, data.background[:1]))) as ahead:
+            need(ahead, data.background[:IMAGES])
+            frames = sample_background(data.background, decode)
     if not len(frames):
         raise SalpipeError(f"{data.root}: none of its images can be used, so that there is nothing to compare with")
     if frames.shape[1:] != (size, size, 3) or frames.dtype != np.uint8:
@@ -245,12 +251,14 @@ def _first_frames(data: DataSummary, config: GenerateConfig, source: SourceModel
     """Frames of some images of the data set, on which placements are measured; gray if no image can be used."""
     p = source.preprocessing
     frames = []
-    for record in data.measured:
-        try:
-            frame = decode_record(record, record.read(), config, p.size, p.interpolation).frame
-        except (BadImageError, OSError):
-            continue
-        frames.append(frame)
-        if len(frames) == count:
-            break
+    with reading_ahead(any(map(is_remote, data.measured[:1]))) as ahead:
+        need(ahead, data.measured[:count])
+        for record in data.measured:
+            try:
+                frame = decode_record(record, record.read(), config, p.size, p.interpolation).frame
+            except (BadImageError, OSError):
+                continue
+            frames.append(frame)
+            if len(frames) == count:
+                break
     return np.stack(frames) if frames else np.full((1, p.size, p.size, 3), 128, np.uint8)

@@ -103,7 +103,7 @@ def generate(
     """Compute saliency maps of the images of a data set and store both in shards; resumes an interrupted run.
 
     Args:
-        data: a data set in any layout, or a catalogue of images that are already read and selected.
+        data: a data set in any layout, by path or URL, or a catalogue of images that are already read and selected.
         output: folder of the shards, outside the image folder; created if missing. Or a URL on object storage, such as
             s3://bucket/shards.
         config: settings of the frames and maps.

@@ -27,6 +27,7 @@ class DataSummary:
         groups: whether an image is in a group.
         taken: see `Catalogue`.
         passed_over: see `Catalogue`.
+        origin: see `Catalogue`.
         measured: records on whose images backends are measured, spread evenly.
         background: records whose images methods compare with, in the order in which they are tried; empty where no
             method does.
@@ -45,6 +46,7 @@ class DataSummary:
     passed_over: Mapping[str, int] = field(default_factory=dict)
     measured: tuple[ImageRecord, ...] = ()
     background: tuple[ImageRecord, ...] = ()
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -75,4 +77,5 @@ def summarize(catalogue: Catalogue, *, measured: int, background: int = 0) -> Da
         catalogue.passed_over,
         tuple(records[:: max(1, len(records) // measured)]),
         background_candidates(catalogue, background) if background else (),
+        catalogue.origin,
     )

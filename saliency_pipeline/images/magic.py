@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 
-from saliency_pipeline.documents import open_regular
+from saliency_pipeline.contents import open_contents
 
 FIRST_BYTES = 64
 """Largest number of bytes that `format_of` needs."""
@@ -61,7 +60,7 @@ def format_of(data: bytes) -> str | None:
 def first_bytes(path: str, offset: int = 0) -> bytes:
     """First bytes of a regular file, or of a part of it; empty if it is none or cannot be read."""
     try:
-        with open(path, "rb", 0, opener=open_regular) as file:
-            return os.pread(file.fileno(), FIRST_BYTES, offset)
+        with open_contents(path) as file:
+            return file.read(FIRST_BYTES, offset)
     except OSError:
         return b""

@@ -131,6 +131,7 @@ class Catalogue:
         notes: notes on skipped things with reasons, one per line.
         passed_over: number of skipped files and other things, by kind and reason; few entries.
         taken: options of reading and selection other than the defaults; JSON-serializable.
+        origin: `url` and `revision` of a remote data set; empty for one of this machine.
     """
 
     root: str
@@ -141,6 +142,7 @@ class Catalogue:
     notes: tuple[str, ...] = ()
     passed_over: Mapping[str, int] = field(default_factory=dict)
     taken: Mapping[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records)

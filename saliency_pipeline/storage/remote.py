@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.storage.failures import TruncatedError, code_of, retried
+from saliency_pipeline.storage.failures import ChangedError, TruncatedError, code_of, retried
 from saliency_pipeline.storage.store import CHUNK, Head, Store, write_at
 
 PART = 32 << 20
@@ -64,6 +64,60 @@ class RemoteStore(Store):
             digest.update(data)
             write_at(file, data, start)
         return digest.hexdigest()
+
+    def read_range(self, name: str, start: int, end: int, tag: str = "") -> bytes:
+        """Bytes from one offset of an object to another, requested once.
+
+        Args:
+            name: the object.
+            start: offset of the first byte.
+            end: offset behind the last one.
+            tag: ETag that the object must have; empty for any. Only S3 checks it.
+
+        Raises:
+            TruncatedError: the response has fewer bytes.
+            ChangedError: the object has another ETag.
+            OSError: the request fails; see `failures.retried`.
+        """
+        system, top = self._system()
+        path = f"{top}/{name}" if name else top
+        try:
+            if self.protocol == "s3":
+                data = _range_of_s3(system, path, start, end, tag)
+            else:
+                data = bytes(system.cat_file(path, start=start, end=end))
+        except OSError as error:
+            if code_of(error) in (*_EXISTS, "InvalidRange", "416"):
+                raise ChangedError("has changed since it was listed") from error
+            raise
+        if len(data) != end - start:
+            raise TruncatedError(f"{len(data):,} bytes instead of {end - start:,}")
+        return data
+
+    def entries(self, name: str = "") -> tuple[bool, dict[str, tuple[int, str]]]:
+        """Size and tag, such as the ETag, of an object, or of all objects below a name.
+
+        Returns:
+            True if the name is that of an object, whose own name is then empty; and size and tag by name.
+
+        Raises:
+            SalpipeError: the storage fails.
+        """
+
+        def find(system: Any, path: str) -> tuple[bool, dict[str, tuple[int, str]]]:
+            system.invalidate_cache()
+            entries = system.find(path, detail=True)
+            top = path.strip("/")
+            own = {name.lstrip("/"): (int(entry["size"]), _tag_of(entry)) for name, entry in sorted(entries.items())}
+            if top in own:
+                return True, {"": own[top]}
+            return False, {each.removeprefix(f"{top}/"): facts for each, facts in own.items()}
+
+        try:
+            listed: tuple[bool, dict[str, tuple[int, str]]] = self._call(name, find)
+        except FileNotFoundError:
+            return False, {}
+        return listed
 
     def put_file(self, name: str, path: Path, sha256: str) -> bool:
         """See `Store`."""
@@ -189,6 +243,29 @@ class RemoteStore(Store):
                     system.retries = 1
                 self._opened = os.getpid(), system, path.rstrip("/")
             return self._opened[1], self._opened[2]
+
+
+def _range_of_s3(system: Any, path: str, start: int, end: int, tag: str) -> bytes:
+    """A range of an object, if it has a tag; `cat_file` has no such condition."""
+    from fsspec.asyn import sync
+
+    bucket, key, _ = system.split_path(path)
+    more = {"IfMatch": tag} if tag else {}
+
+    async def get() -> bytes:
+        answer = await system._call_s3("get_object", Bucket=bucket, Key=key, Range=f"bytes={start}-{end - 1}", **more)
+        try:
+            return bytes(await answer["Body"].read())
+        finally:
+            answer["Body"].close()
+
+    return bytes(sync(system.loop, get))
+
+
+def _tag_of(entry: dict[str, Any]) -> str:
+    """What identifies the version of an object in a listing; empty if there is nothing."""
+    names = ("ETag", "etag", "content_md5", "md5Hash", "generation", "last_modified", "LastModified", "updated")
+    return next((str(entry[name]) for name in names if entry.get(name)), "")
 
 
 def require(url: str, protocol: str) -> None:

@@ -20,7 +20,9 @@ from saliency_pipeline.errors import BadImageError
 from saliency_pipeline.images.decode import decode_frame
 from saliency_pipeline.images.fit import PAD_VALUE, Stored, fit_frame
 from saliency_pipeline.images.record import Catalogue, ImageRecord
+from saliency_pipeline.images.remote_record import is_remote, need
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.remote.ahead import reading_ahead
 from saliency_pipeline.subsets.fingerprint_cache import FingerprintCache
 from saliency_pipeline.workers import usable_cores
 
@@ -236,11 +238,16 @@ def _rows(records: Any, places: list[int], bytes_only: bool, threads: int | None
             return str(error)
         except OSError as error:
             return error.strerror or str(error)
+        finally:
+            if ahead is not None:
+                ahead.done(record.key)
 
-    with ThreadPoolExecutor(threads or usable_cores()) as pool:
+    remote = bool(places) and is_remote(records[places[0]])
+    with reading_ahead(remote) as ahead, ThreadPoolExecutor(threads or usable_cores()) as pool:
         # in parts: a million waiting jobs take a gigabyte
         for start in range(0, len(places), _TOGETHER):
             some = places[start : start + _TOGETHER]
+            need(ahead, (records[place] for place in some))
             yield from zip(some, pool.map(row, some), strict=True)
 
 

@@ -17,6 +17,7 @@ from saliency_pipeline.documents import DocumentError, read_regular
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.folders import make_output, make_subfolder
 from saliency_pipeline.images.record import ImageRecord
+from saliency_pipeline.images.remote_record import RemoteRecord
 
 _MAX_PART_BYTES = 2**28
 
@@ -49,7 +50,8 @@ class FingerprintCache:
             return result.st_size, result.st_mtime_ns
 
         for record in records:
-            text = f"{self.version}\0{record.key}\0{record.offset}\0{record.length}\0{status(record.path)}"
+            version = (record.file_size, record.tag) if isinstance(record, RemoteRecord) else status(record.path)
+            text = f"{self.version}\0{record.key}\0{record.offset}\0{record.length}\0{version}"
             yield hashlib.blake2b(text.encode(), digest_size=16).hexdigest().encode()
 
     def load(self, identities: Sequence[bytes], keep: Callable[[int, npt.NDArray[Any]], None]) -> set[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +14,7 @@ from saliency_pipeline.datasets.box_files import boxes_digest, with_boxes
 from saliency_pipeline.datasets.export_file import read_export_file
 from saliency_pipeline.datasets.layout import ReadOptions
 from saliency_pipeline.datasets.map_files import maps_digest, with_maps
-from saliency_pipeline.datasets.open import read_images
+from saliency_pipeline.datasets.remote import read_place
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import Catalogue
 from saliency_pipeline.progress import Progress
@@ -37,6 +37,8 @@ def prepare(
     boxes: str | os.PathLike[str] | None = None,
     maps_from: str | os.PathLike[str] | None = None,
     cache: Path | None = None,
+    index: Path | None = None,
+    pinned: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Catalogue:
     """Read, select and split a data set.
@@ -48,7 +50,7 @@ def prepare(
     person, scene or patient; overlapping groups become one.
 
     Args:
-        path: the data set.
+        path: the data set; or its URL, see `read_place`.
         layout: its layout's name, or `auto`.
         reading: options for reading it.
         selection: classes, images and splits.
@@ -56,6 +58,8 @@ def prepare(
         boxes: file of boxes of objects, see `datasets.box_files`.
         maps_from: folder of maps that were made elsewhere, see `datasets.map_files`.
         cache: folder that keeps the images' fingerprints for the next run of the same command.
+        index: folder that keeps the indexes of remote archives.
+        pinned: origin of a remote data set in an earlier run, which must not differ.
         progress: receives notes and progress.
 
     Raises:
@@ -63,7 +67,8 @@ def prepare(
     """
     progress = progress or Progress()
     reading, selection, grouping = reading or ReadOptions(), selection or Selection(), grouping or Grouping()
-    catalogue = whole = with_files(read_images(path, layout, reading, progress.note), boxes, maps_from, progress.note)
+    catalogue = read_place(path, layout, reading, index=index, pinned=pinned, progress=progress)
+    catalogue = whole = with_files(catalogue, boxes, maps_from, progress.note)
     if grouping.dedupe:
         # the sampled classes do not depend on their images, unless `min_per_class` is set
         few = None if selection.min_per_class else selection.num_classes

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saliency_pipeline.datasets import parquet
+from saliency_pipeline.datasets import parquet, parquet_rows
 from saliency_pipeline.datasets.imagenet.synsets import imagenet_names
 from saliency_pipeline.datasets.layout import ReadOptions
-from saliency_pipeline.datasets.parquet import LAYOUTS, ParquetRecord
+from saliency_pipeline.datasets.parquet import LAYOUTS
+from saliency_pipeline.datasets.parquet_rows import ParquetRecord
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import Catalogue, Split
 from tests.datasets.archives import tar_bytes
@@ -168,13 +169,13 @@ def test_rows_of_two_files_are_read_in_turn(tmp_path):
 def test_rows_in_order_are_decoded_once(tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr(
-        parquet, "open_table", lambda path, **options: opened.append(path) or pq.ParquetFile(path, **options)
+        parquet_rows, "open_table", lambda path, **options: opened.append(path) or pq.ParquetFile(path, **options)
     )
     records = read(write(tmp_path / "x.parquet", [("a", 0)] * 40, group=10)).records
     opened.clear()
     batches = []
-    leaves = parquet._leaves
-    monkeypatch.setattr(parquet, "_leaves", lambda batch: batches.append(batch.num_rows) or leaves(batch))
+    leaves = parquet_rows.leaves_of
+    monkeypatch.setattr(parquet_rows, "leaves_of", lambda batch: batches.append(batch.num_rows) or leaves(batch))
     assert [record.read() for record in records] == [pixels(row) for row in range(40)]
     assert len(opened) == 1
     assert batches == [1] * 40
@@ -199,10 +200,10 @@ def test_a_record_is_pickled_and_read_by_threads(tmp_path):
 def test_a_forked_process_opens_the_file_itself(tmp_path, monkeypatch):
     record = read(write(tmp_path / "x.parquet", [("a", 0)])).records[0]
     record.read()
-    before = parquet._thread.rows
+    before = parquet_rows._thread.rows
     monkeypatch.setattr(os, "getpid", lambda: -1)
     assert record.read() == pixels(0)
-    assert parquet._thread.rows is not before
+    assert parquet_rows._thread.rows is not before
 
 
 def test_a_file_that_has_taken_the_place_of_another_is_opened_anew(tmp_path):
@@ -327,7 +328,7 @@ def test_no_damage_crashes_it(tmp_path_factory, data):
 
 def test_an_image_that_takes_all_memory_is_refused(tmp_path, monkeypatch):
     record = read(write(tmp_path / "x.parquet", [("a", 0)])).records[0]
-    monkeypatch.setattr(parquet, "MAX_FILE_BYTES", 10)
+    monkeypatch.setattr(parquet_rows, "MAX_FILE_BYTES", 10)
     with pytest.raises(OSError, match="File too large"):
         record.read()
 

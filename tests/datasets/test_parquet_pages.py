@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from saliency_pipeline.datasets import parquet, parquet_pages
+from saliency_pipeline.datasets import parquet, parquet_pages, parquet_rows
 from saliency_pipeline.datasets.parquet_pages import Chunk, check_pages, row_groups
 from saliency_pipeline.errors import SalpipeError
 from tests.datasets.test_parquet import STRUCT, read, write_table
@@ -167,7 +167,7 @@ def test_a_footer_that_would_fill_memory_is_not_read(tmp_path, size):
 
 
 def test_more_columns_than_any_table_has_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet, "MAX_THRIFT_ITEMS", 50)
+    monkeypatch.setattr(parquet_rows, "MAX_THRIFT_ITEMS", 50)
     data = table([os.urandom(99)], ["a"])
     for column in range(60):
         data = data.append_column(f"c{column}", pa.array([1]))

@@ -13,11 +13,11 @@ pytest.importorskip("aiohttp")
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from saliency_pipeline.fetching import session
-from saliency_pipeline.fetching.download import LONGEST_WAIT, _retry_after, suffix_of
+from saliency_pipeline.fetching.download import LONGEST_WAIT, suffix_of
 from saliency_pipeline.fetching.fetch import fetch
 from saliency_pipeline.fetching.fetch_log import Outcome
-from saliency_pipeline.fetching.session import Limits, is_public
+from saliency_pipeline.remote import session
+from saliency_pipeline.remote.session import Limits, is_public, retry_after
 from tests.broken_images import encode, good_files, photo
 from tests.fetching import web as replies
 from tests.fetching.web import Web
@@ -286,10 +286,10 @@ def test_a_wait_that_a_server_asks_for_is_bounded(tmp_path, monkeypatch):
 
 
 def test_waits_that_servers_ask_for():
-    assert _retry_after("7") == 7
-    assert _retry_after("Fri, 31 Dec 1999 23:59:59 GMT") == 0
-    assert _retry_after("Fri, 31 Dec 2100 23:59:59 GMT") > LONGEST_WAIT
-    assert [_retry_after(value) for value in ("", "soon", "-5", "1e9", "Fri, 31 Dec 1999 23:59:59")] == [0] * 5
+    assert retry_after("7") == 7
+    assert retry_after("Fri, 31 Dec 1999 23:59:59 GMT") == 0
+    assert retry_after("Fri, 31 Dec 2100 23:59:59 GMT") > LONGEST_WAIT
+    assert [retry_after(value) for value in ("", "soon", "-5", "1e9", "Fri, 31 Dec 1999 23:59:59")] == [0] * 5
 
 
 def test_content_decides_the_suffix():

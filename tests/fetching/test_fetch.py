@@ -258,7 +258,9 @@ def test_a_folder_that_cannot_be_written_ends_the_run_in_one_line(tmp_path, web)
 
 def test_a_missing_aiohttp_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "aiohttp", None)
-    with pytest.raises(SalpipeError, match=r"fetching needs aiohttp; pip install 'saliency-pipeline\[fetch\]'"):
+    with pytest.raises(
+        SalpipeError, match=r"reading from web servers needs aiohttp; pip install 'saliency-pipeline\[fetch\]'"
+    ):
         run(write_list(tmp_path, ("a b", 1, "http://host/", md5(b""))))
 
 

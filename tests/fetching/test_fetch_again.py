@@ -15,7 +15,7 @@ pytest.importorskip("aiohttp")
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.fetching.fetch_log import PASSING, Outcome
-from saliency_pipeline.fetching.session import Limits
+from saliency_pipeline.remote.session import Limits
 from tests.broken_images import encode, photo
 from tests.fetching import web as replies
 from tests.fetching.test_download import LIMITS, closed_port, log_of

@@ -20,6 +20,7 @@ from saliency_pipeline.comparison.plan import Plan as ComparisonPlan
 from saliency_pipeline.comparison.plan_file import described
 from saliency_pipeline.conversion.convert import convert
 from saliency_pipeline.datasets.export_file import KINDS
+from saliency_pipeline.datasets.remote_index import KeptBytes, index_path
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.plan import Choices, Plan, store_plan
 from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, Reject
@@ -27,6 +28,7 @@ from saliency_pipeline.models.source.source import _serialize, load_source
 from saliency_pipeline.models.trained.trained import BEST, write_trained
 from saliency_pipeline.models.trained.training_images import DIGEST, TrainingImages
 from saliency_pipeline.models.trained.two_branch import NetworkSpec, build_network
+from saliency_pipeline.remote.file import RemoteFile
 from saliency_pipeline.saliency.engine.layers import Layer, choose_layer
 from saliency_pipeline.saliency.engine.split import split_network
 from saliency_pipeline.saliency.engine.stored_graph import to_bytes
@@ -256,6 +258,19 @@ def graphs(root: Path) -> Iterator[Path]:
     body = to_bytes(split.whole, {"cut": True, "linear": True})
     name = f"network-{hashlib.sha256(b'fuzz').hexdigest()}"
     yield written(root / "home" / "salpipe" / "networks" / name, hashlib.sha256(body).digest() + body)
+
+
+INDEXED = RemoteFile("s3://bucket/photos.tar", 100_000, "tag")
+"""The remote archive whose index is mutated."""
+
+
+def remote_index(root: Path) -> Iterator[Path]:
+    """The index of a remote archive."""
+    kept, path = KeptBytes(), index_path(root / "shards" / "index", INDEXED)
+    for number in range(20):
+        kept.add(5000 * number, b"name of a member %d" % number + bytes(400))
+    kept.save(path, INDEXED)
+    yield path
 
 
 def fingerprints(root: Path) -> Iterator[Path]:

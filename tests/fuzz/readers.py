@@ -21,6 +21,7 @@ from saliency_pipeline.comparison.runs import is_finished, read_run
 from saliency_pipeline.datasets.box_files import with_boxes
 from saliency_pipeline.datasets.layout import ReadOptions
 from saliency_pipeline.datasets.open import LAYOUTS, read_images
+from saliency_pipeline.datasets.remote_index import KeptBytes
 from saliency_pipeline.documents import read_object
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.evaluation.predictions import recorded_config
@@ -42,7 +43,7 @@ from saliency_pipeline.subsets.fingerprint_cache import FingerprintCache
 from saliency_pipeline.training.checkpoint import load_last
 from saliency_pipeline.training.config import TrainConfig, check_same
 from tests.fuzz import outputs
-from tests.fuzz.outputs import CONFIG, NETWORK
+from tests.fuzz.outputs import CONFIG, INDEXED, NETWORK
 from tests.fuzz.watch import EXIT_CODES, broken_promise
 
 MOST_IMAGES = 6
@@ -290,6 +291,15 @@ def read_graph(path: Path, random: Random) -> None:
     """As `read_cache`."""
     os.environ["XDG_CACHE_HOME"] = str(_root(path))
     cached("network", ("fuzz",), lambda: (None, {}), lambda arrays: to_bytes(*arrays), from_bytes)
+
+
+def read_remote_index(path: Path, random: Random) -> None:
+    """What an index has of some parts, if it is one."""
+    kept = KeptBytes.load(path, INDEXED)
+    if kept is None:
+        raise SalpipeError("not an index")
+    for offset in range(0, 100_000, 500):
+        assert len(kept.read(100, offset) or bytes(100)) == 100
 
 
 def read_fingerprints(path: Path, random: Random) -> None:

@@ -80,6 +80,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("pubfig", seeds.pubfig, readers.read_pubfig, (*TEXT, *JSON_LINES)),
     Kind("cache", outputs.cache, readers.read_cache, _CACHE),
     Kind("graph", outputs.graphs, readers.read_graph, (structures.signed(structures.safetensors_header),)),
+    Kind("remote-index", outputs.remote_index, readers.read_remote_index),
     Kind("fingerprints", outputs.fingerprints, readers.read_fingerprints, (structures.npy_header,)),
     Kind("speeds", outputs.speeds, readers.read_speeds, JSON),
 )

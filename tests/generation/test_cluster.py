@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from saliency_pipeline.datasets.parquet import ParquetRecord
+from saliency_pipeline.datasets.parquet_rows import ParquetRecord
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.execution.config import Workers
 from saliency_pipeline.generation import fan_out

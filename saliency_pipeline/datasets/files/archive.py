@@ -12,13 +12,12 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from functools import partial
 from io import BufferedReader, RawIOBase
 from typing import NamedTuple, TypedDict, cast
 
+from saliency_pipeline.contents import ContentsStream, open_contents
 from saliency_pipeline.datasets.files.errors import file_errors_explained
 from saliency_pipeline.datasets.files.notes import Notes
-from saliency_pipeline.documents import open_regular
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import MAX_FILE_BYTES
 from saliency_pipeline.text import shown
@@ -99,11 +98,10 @@ def members(
             instead, since archives beside it may be intact.
     """
     called = called or os.path.basename(path)
-    with file_errors_explained(path), open(path, "rb", 0, opener=open_regular) as file:
-        end = os.fstat(file.fileno()).st_size
+    with file_errors_explained(path), open_contents(path) as file:
+        end, read = file.size, file.read
         if length is not None:
             end = min(end, start + length)
-        read = partial(os.pread, file.fileno())
         fault = _fault(read(min(_BLOCK, end - start), start))
         if fault is None:
             yield from _members(read, start, end, called, notes)
@@ -116,8 +114,8 @@ def members(
 def is_archive(path: str) -> bool:
     """True if a file has the suffix .tar, or begins like a tar or a compressed file."""
     try:
-        with open(path, "rb", 0, opener=open_regular) as file:
-            block = os.pread(file.fileno(), _BLOCK, 0)
+        with open_contents(path) as file:
+            block = file.read(_BLOCK, 0)
     except OSError:
         return False
     return path.lower().endswith(".tar") or block.startswith(tuple(_COMPRESSED)) or _header(block) is not None
@@ -158,10 +156,11 @@ def small_files(path: str, notes: Notes, limit: int, unpacked: int) -> Iterator[
         SalpipeError: the archive cannot be read or is damaged; members 64 KiB before the damage were yielded.
     """
     try:
-        with open(path, "rb", 0, opener=open_regular) as file:
-            packed = os.pread(file.fileno(), 2, 0) == _GZIP
-            end = unpacked if packed else os.fstat(file.fileno()).st_size
-            stream = BufferedReader(cast(RawIOBase, gzip.GzipFile(fileobj=file)) if packed else file, 2**16)
+        with open_contents(path) as file:
+            packed = file.read(2, 0) == _GZIP
+            end = unpacked if packed else file.size
+            raw = ContentsStream(file)
+            stream = BufferedReader(cast(RawIOBase, gzip.GzipFile(fileobj=raw)) if packed else raw, 2**16)
             if (fault := _fault(stream.peek(_BLOCK)[:_BLOCK])) is not None:
                 raise SalpipeError(f"{shown(path)}: {fault}")
             read = _forwards(stream.read)

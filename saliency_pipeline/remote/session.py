@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 import resource
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.settings import check_settings, documented, setting
+from saliency_pipeline.storage.failures import REFUSED
 
 if TYPE_CHECKING:
     import aiohttp
     from aiohttp.abc import AbstractResolver
-
-REFUSED = -77
-"""errno of our own in an OSError: the address is not public."""
 
 _TOTAL = 10
 """Longest duration of an attempt in time-outs: a server that drips bytes never times out otherwise."""
@@ -111,7 +113,7 @@ def import_aiohttp() -> None:
     try:
         import aiohttp  # noqa: F401
     except ImportError:
-        raise SalpipeError("fetching needs aiohttp; pip install 'saliency-pipeline[fetch]'") from None
+        raise SalpipeError("reading from web servers needs aiohttp; pip install 'saliency-pipeline[fetch]'") from None
 
 
 def possible_downloads(jobs: int) -> int:
@@ -136,6 +138,15 @@ def user_agent() -> str:
         return f"salpipe/{version('saliency-pipeline')} (research data set retrieval)"
     except PackageNotFoundError:
         return "salpipe (research data set retrieval)"
+
+
+def retry_after(value: str) -> float:
+    """Seconds of a Retry-After header, which may be a date; 0 if it is invalid."""
+    if re.fullmatch(r"\s*[0-9]{1,9}\s*", value):
+        return float(value)
+    with suppress(ValueError, TypeError, OverflowError):
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    return 0.0
 
 
 def is_public(host: str) -> bool:
