@@ -50,6 +50,7 @@ LAYERS = (
     "assessment",
     "training",
     "evaluation",
+    "hub",
     "comparison",
     "cli",
 )

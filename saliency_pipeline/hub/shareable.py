@@ -1,0 +1,98 @@
+"""What is recorded about a run or shards without paths of this machine, for publication."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from saliency_pipeline.documents import parse_json
+from saliency_pipeline.errors import SalpipeError
+
+NAMES = ("classes",)
+"""Keys of documents whose texts are names, however they look."""
+
+# absolute, of a home folder, of Windows, or a URL that is not public
+_WHOLE = re.compile(r"(?:/[^\s/]|~[\w.-]*/|[A-Za-z]:[\\/]|\\\\|(?!https?://|hf://)[a-z][a-z0-9+.-]*://).*", re.DOTALL)
+_PART = re.compile(r"(?<![\w.:/~-])[~/](?:[^\s/'\",;:()\[\]]*/)+[^\s/'\",;:()\[\]]*")
+
+
+def without_paths(document: Any) -> Any:
+    """A JSON document in which every path of this machine is replaced by its last component.
+
+    Texts that are paths as a whole are recognized whatever they contain; within other texts those with at least two
+    components are. The names of classes stay.
+
+    >>> without_paths({"path": "/home/me/my shards", "note": "from /home/me/my shards and /mnt/x/w.pth", "a": "b/c"})
+    {'path': 'my shards', 'note': 'from my shards and w.pth', 'a': 'b/c'}
+    """
+    # longest first: one may contain the other
+    return _replaced(document, sorted(set(local_paths(document)), key=len, reverse=True))
+
+
+def local_paths(document: Any) -> Iterator[str]:
+    """Texts of a JSON document that are paths of this machine."""
+    if isinstance(document, str):
+        if len(document) > 1 and _WHOLE.fullmatch(document):
+            yield document
+    elif isinstance(document, dict):
+        for key, item in document.items():
+            if key not in NAMES:
+                yield from local_paths(item)
+    elif isinstance(document, list | tuple):
+        for item in document:
+            yield from local_paths(item)
+
+
+def _replaced(document: Any, paths: list[str]) -> Any:
+    if isinstance(document, dict):
+        return {key: item if key in NAMES else _replaced(item, paths) for key, item in document.items()}
+    if isinstance(document, list | tuple):
+        return [_replaced(item, paths) for item in document]
+    if not isinstance(document, str):
+        return document
+    for path in paths:
+        document = document.replace(path, _last(path))
+    return _PART.sub(lambda match: _last(match[0]), document)
+
+
+def _last(path: str) -> str:
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1].lstrip("~") or "folder"
+
+
+def network_without_paths(data: bytes) -> bytes:
+    """The file of a trained network without paths in its record; its tensors are the same to the bit.
+
+    Args:
+        data: a file of `models.trained`, whose format has been checked.
+    """
+    (length,) = struct.unpack("<Q", data[:8])
+    import json
+
+    header = parse_json(data[8 : 8 + length])
+    description = parse_json(header["__metadata__"]["salpipe"])
+    description["about"] = without_paths(description["about"])
+    header["__metadata__"]["salpipe"] = json.dumps(description, sort_keys=True)
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    # the format aligns tensors to 8 bytes
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + data[8 + length :]
+
+
+def check_shareable(name: str, data: bytes, folder: Path) -> None:
+    """Check that a file does not name this machine or its folders: the last line of defense before an upload.
+
+    Raises:
+        SalpipeError: it does.
+    """
+    places = {os.path.expanduser("~"), os.path.abspath(folder), os.path.realpath(folder)}
+    for place in sorted(place for place in places if len(place) > 1):
+        if re.search(rb"(?<![\w.-])" + re.escape(place.encode()) + rb"(?![\w-])", data):
+            raise SalpipeError(f"{folder / name}: holds the path {place} of this machine and is not uploaded")
+    host = socket.gethostname()
+    if len(host) > 3 and host != "localhost" and re.search(rb"(?<!\w)" + re.escape(host.encode()) + rb"(?!\w)", data):
+        raise SalpipeError(f"{folder / name}: holds the name of this machine, {host}, and is not uploaded")
