@@ -211,8 +211,12 @@ def _refused(address: HubAddress, error: Any) -> SalpipeError:
 
 def _unreachable(address: HubAddress, error: BaseException) -> SalpipeError | None:
     """The error of a connection, or of an upload that names it as its cause; None for any other."""
+    from huggingface_hub.errors import HfHubHTTPError
+
     each: BaseException | None = error
     while each is not None:
+        if isinstance(each, HfHubHTTPError):
+            return _refused(address, each)
         package = type(each).__module__.partition(".")[0]
         if isinstance(each, ConnectionError | TimeoutError) or package in _NETWORK or "xet" in str(each).lower():
             return SalpipeError(

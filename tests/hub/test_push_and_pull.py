@@ -18,6 +18,9 @@ from saliency_pipeline.models.trained.trained import load_trained
 from saliency_pipeline.shards.verify import verify
 from tests.hub.fake_hub import TOKEN, Commit, FakeHub
 
+# of the library's own uploads
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
 LICENSE = "cc-by-4.0"
 
 
@@ -155,7 +158,7 @@ def test_a_download_replaces_nothing(hub: FakeHub, shards: Path, tmp_path: Path)
         pull("hf://org/figures", tmp_path / "mine")
     pull("hf://org/figures", tmp_path / "again")
     (tmp_path / "again" / "README.md").write_text("my notes")
-    with pytest.raises(SalpipeError, match="README.md: another file than in the repository, which is not replaced"):
+    with pytest.raises(SalpipeError, match=r"README.md: another file than in the repository, which is not replaced"):
         pull("hf://org/figures", tmp_path / "again")
     assert (tmp_path / "again" / "README.md").read_text() == "my notes"
     (tmp_path / "again" / "README.md").unlink()
