@@ -8,6 +8,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from saliency_pipeline.documents import MAX_BYTES
 from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.files import disk_errors_explained, publish, sha256_of
 from saliency_pipeline.folders import FolderLock, make_output, make_subfolder, refuse_link
@@ -66,20 +67,17 @@ def pull(source: str, output: Path | str, *, progress: Progress | None = None) -
     with FolderLock(folder, note=progress.note):
         repository, commit = _resolve(address, folder)
         make_subfolder(folder / DOWNLOADS)
-        listing = repository.read(LISTING, commit, folder / DOWNLOADS).read_bytes()
-        kind, _, files = read_listing(listing, str(address))
-        if kind != repository.kind:
-            raise SalpipeError(f"{address}: {LISTING} is of a {kind}, the repository is not; give another one")
+        files = _listed(repository, commit, folder / DOWNLOADS)
         missing = {name: listed for name, listed in files.items() if not _present(folder, name, listed)}
         Origin(address.name, repository.kind, address.revision, commit).write(folder)
         _check_space(folder, sum(listed.size for listed in missing.values()))
         _fetch(repository, commit, folder, missing, progress)
-        if kind == DATASET:
+        if repository.kind == DATASET:
             _check_shards(folder)
         with disk_errors_explained(folder):
             shutil.rmtree(folder / DOWNLOADS)
     total = sum(listed.size for listed in files.values())
-    return Pulled(str(folder), kind, address.name, commit, len(files), len(missing), total)
+    return Pulled(str(folder), repository.kind, address.name, commit, len(files), len(missing), total)
 
 
 def _resolve(address: HubAddress, folder: Path) -> tuple[Repository, str]:
@@ -102,6 +100,25 @@ def _resolve(address: HubAddress, folder: Path) -> tuple[Repository, str]:
             f"{folder}: holds revision {origin.revision or 'main'} of {origin.name}; choose another folder"
         )
     return Repository(address, origin.kind), origin.commit
+
+
+def _listed(repository: Repository, commit: str, downloads: Path) -> dict[str, Listed]:
+    """The files to download; the Hub's sizes are compared first, so that no file can be larger than it should be.
+
+    Raises:
+        SalpipeError: the listing is damaged.
+        IntegrityError: a file is missing or has another size.
+    """
+    where, remote = str(repository.address), repository.files(commit)
+    if LISTING not in remote or remote[LISTING].size > MAX_BYTES:
+        raise IntegrityError(f"{where}: {LISTING} is missing or too large; ask its owner to push again")
+    kind, _, files = read_listing(repository.read(LISTING, commit, downloads).read_bytes(), where)
+    if kind != repository.kind:
+        raise SalpipeError(f"{where}: {LISTING} is of a {kind}, the repository is not; ask its owner to push again")
+    for name, listed in files.items():
+        if name not in remote or remote[name].size != listed.size:
+            raise IntegrityError(f"{where}: {name} is not the file that was pushed; ask its owner to push again")
+    return files
 
 
 def _present(folder: Path, name: str, listed: Listed) -> bool:

@@ -91,7 +91,7 @@ def test_without_a_connection(hub: FakeHub, shards: Path, tmp_path: Path, monkey
         with pytest.raises(SalpipeError, match=r"^hf://org/a: the Hub cannot be reached \(.*check the network and run"):
             action()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(SalpipeError, match="^hf://org/a: "):
+    with pytest.raises(SalpipeError, match=r"^hf://org/a: "):
         pull("hf://org/a", tmp_path / "a")
 
 

@@ -12,7 +12,11 @@ import torch
 
 from saliency_pipeline.errors import IntegrityError, OptionError, SalpipeError
 from saliency_pipeline.evaluation.evaluate import evaluate
+from saliency_pipeline.hub.address import HubAddress
+from saliency_pipeline.hub.card import write_card
+from saliency_pipeline.hub.contents import contents_of
 from saliency_pipeline.hub.pull import pull
+from saliency_pipeline.hub.pulled import Origin
 from saliency_pipeline.hub.push import push
 from saliency_pipeline.models.trained.trained import load_trained
 from saliency_pipeline.shards.verify import verify
@@ -195,6 +199,31 @@ def test_other_bytes_are_refused(hub: FakeHub, shards: Path, tmp_path: Path, nam
     with pytest.raises(IntegrityError, match=rf"^hf://org/figures: {name} is not the file that was pushed"):
         pull("hf://org/figures", tmp_path / "again")
     assert not (tmp_path / "again" / name).exists()
+
+
+@pytest.mark.parametrize("change", ["longer", "missing"])
+def test_other_sizes_are_refused_before_the_download(hub: FakeHub, shards: Path, tmp_path: Path, change: str) -> None:
+    push(shards, "hf://org/figures", license=LICENSE)
+    repo = hub.repos["datasets", "org/figures"]
+    files = dict(hub.commits[repo.branches["main"]].files)
+    data, large = files.pop("rejects.jsonl")
+    if change == "longer":
+        files["rejects.jsonl"] = data + b"!", large
+    repo.branches["main"] = hub.add_commit(Commit(files))
+    with pytest.raises(IntegrityError, match=r"^hf://org/figures: rejects.jsonl is not the file that was pushed"):
+        pull("hf://org/figures", tmp_path / "again")
+    assert hub.downloads == ["salpipe.json"]
+
+
+def test_a_run_names_the_data_set_that_its_shards_were_pulled_from(run: Path, shards: Path) -> None:
+    Origin("org/figures", "dataset", None, "ab" * 20).write(shards)
+    try:
+        contents = contents_of(run)
+    finally:
+        (shards / "hub.json").unlink()
+    card = write_card(contents, HubAddress("org/half"), "mit")
+    assert "datasets:\n- org/figures\n" in card
+    assert "name: top-1 accuracy (95 % interval " in card
 
 
 def test_damaged_shards_are_not_pushed(hub: FakeHub, shards: Path, tmp_path: Path) -> None:

@@ -148,9 +148,7 @@ def test_names_of_unknown_origin_are_no_markup() -> None:
 def test_shards_that_hold_a_path_are_refused(tmp_path: Path) -> None:
     shards = manifest(settings={"weights": "/home/me/w.pth"})
     shards.write(tmp_path)
-    with pytest.raises(
-        SalpipeError, match=r"its shards hold the path '/home/me/w.pth', .* generate them with a relative"
-    ):
+    with pytest.raises(SalpipeError, match=r"its shards hold the path '/home/me/w.pth', "):
         contents_of(tmp_path)
 
 

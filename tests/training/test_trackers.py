@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 
 import pytest
 
+from saliency_pipeline.comparison.config import Execution
+from saliency_pipeline.comparison.jobs import run_task
 from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.training.config import TrainConfig
@@ -177,6 +179,17 @@ def test_trackers_that_are_missing_are_refused_before_training(
         with pytest.raises(SalpipeError, match=rf"--log {name}: not installed; run pip install '.*\[{name}\]'$"):
             train(shards, tmp_path / "run", QUICK, log=[name])
     assert not (tmp_path / "run").exists()
+
+
+def test_runs_of_a_comparison_get_its_trackers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained(shards: str, folder: Path, config: TrainConfig, *, log: tuple[str, ...]) -> Any:
+        return SimpleNamespace(last=SimpleNamespace(validation_top1=len(log)))
+
+    monkeypatch.setattr("saliency_pipeline.comparison.jobs.train", trained)
+    task: Any = SimpleNamespace(folder="runs/a", shards="shards", config=QUICK, test=False, purpose="main")
+    assert run_task(task, str(tmp_path), 1, Execution(log=("tensorboard", "wandb")).log).final == 2
+    with pytest.raises(OptionError, match=r"^--log"):
+        Execution(log=("board",))
 
 
 def test_events_of_tensorboard_after_a_resume(tmp_path: Path) -> None:
