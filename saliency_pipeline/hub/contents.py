@@ -17,8 +17,8 @@ from saliency_pipeline.documents import MAX_BYTES, DocumentError, parse_json, pa
 from saliency_pipeline.errors import IntegrityError, SalpipeError
 from saliency_pipeline.files import sha256_of
 from saliency_pipeline.hub.address import DATASET, MODEL
-from saliency_pipeline.hub.shareable import check_shareable, local_paths, network_without_paths, without_paths
-from saliency_pipeline.models.trained.trained import BEST, Trained, load_trained
+from saliency_pipeline.hub.shareable import absolute_paths, check_shareable, network_without_paths, without_paths
+from saliency_pipeline.models.trained.trained import BEST, OpenedRun, open_trained
 from saliency_pipeline.recognition import RUN, is_shards, no_run, no_shards, recognize
 from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, Manifest
 from saliency_pipeline.shards.reader import ShardFolder
@@ -126,7 +126,7 @@ class RunRecord:
     """What a run records, without paths of this machine.
 
     Attributes:
-        trained: its network.
+        trained: its network, of which no tensor is read.
         about: the record of its training in the network's file.
         provenance: `provenance.json`.
         summary: `summary.json`.
@@ -135,7 +135,7 @@ class RunRecord:
         dataset: repository that its shards were pulled from; None if that is not known.
     """
 
-    trained: Trained
+    trained: OpenedRun
     about: dict[str, Any]
     provenance: dict[str, Any]
     summary: dict[str, Any]
@@ -179,7 +179,7 @@ def contents_of(path: Path | str) -> Contents:
 def _of_run(folder: Path) -> Contents:
     if not (folder / BEST).is_file() or not (folder / "summary.json").is_file():
         raise no_run(folder)
-    trained = load_trained(folder)
+    trained = open_trained(folder)
     documents = {name: without_paths(read_object(folder / name)) for name in ("provenance.json", "summary.json")}
     documents["summary.json"].pop("folder", None)
     surroundings = documents["provenance.json"].get("environment")
@@ -210,7 +210,7 @@ def _of_run(folder: Path) -> Contents:
 
 def _of_shards(folder: Path) -> Contents:
     manifest, mirror = Manifest.read(folder), Mirror.at(folder)
-    if paths := sorted(set(local_paths(manifest.header.provenance))):
+    if paths := sorted(set(absolute_paths(manifest.header.provenance))):
         raise SalpipeError(
             f"{folder}: its shards hold the path {paths[0]!r}, as 'salpipe generate' was called with it; they are not "
             "uploaded: generate them with a relative path"

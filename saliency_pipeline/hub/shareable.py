@@ -16,6 +16,11 @@ from saliency_pipeline.errors import SalpipeError
 NAMES = ("classes",)
 """Keys of documents whose texts are names, however they look."""
 
+_PLACES = ("run", "shards", "folder", "start", "from", "from_baseline", "from-baseline", "path", "origin")
+"""Keys of documents whose texts are places, also relative ones."""
+
+# relative, of a file of weights or a table, or of any file in a parent folder
+_RELATIVE = re.compile(r"\.{1,2}/.*|[^:]*/[^/:]*\.(?:pth|pt|pt2|ckpt|bin|safetensors|toml|csv|json)", re.DOTALL)
 # absolute, of a home folder, of Windows, or a URL that is not public
 _WHOLE = re.compile(r"(?:/[^\s/]|~[\w.-]*/|[A-Za-z]:[\\/]|\\\\|(?!https?://|hf://)[a-z][a-z0-9+.-]*://).*", re.DOTALL)
 _PART = re.compile(r"(?<![\w.:/~-])[~/](?:[^\s/'\",;:()\[\]]*/)+[^\s/'\",;:()\[\]]*")
@@ -24,37 +29,40 @@ _PART = re.compile(r"(?<![\w.:/~-])[~/](?:[^\s/'\",;:()\[\]]*/)+[^\s/'\",;:()\[\
 def without_paths(document: Any) -> Any:
     """A JSON document in which every path of this machine is replaced by its last component.
 
-    Texts that are paths as a whole are recognized whatever they contain; within other texts those with at least two
-    components are. The names of classes stay.
+    Texts that are paths as a whole are recognized whatever they contain; within other texts absolute ones with at least
+    two components are. The names of classes stay.
 
     >>> without_paths({"path": "/home/me/my shards", "note": "from /home/me/my shards and /mnt/x/w.pth", "a": "b/c"})
     {'path': 'my shards', 'note': 'from my shards and w.pth', 'a': 'b/c'}
     """
     # longest first: one may contain the other
-    return _replaced(document, sorted(set(local_paths(document)), key=len, reverse=True))
+    return _replaced(document, "", sorted(set(absolute_paths(document)), key=len, reverse=True))
 
 
-def local_paths(document: Any) -> Iterator[str]:
-    """Texts of a JSON document that are paths of this machine."""
+def absolute_paths(document: Any) -> Iterator[str]:
+    """Texts of a JSON document that are absolute paths of this machine, or URLs that are not public."""
     if isinstance(document, str):
         if len(document) > 1 and _WHOLE.fullmatch(document):
             yield document
     elif isinstance(document, dict):
         for key, item in document.items():
             if key not in NAMES:
-                yield from local_paths(item)
+                yield from absolute_paths(item)
     elif isinstance(document, list | tuple):
         for item in document:
-            yield from local_paths(item)
+            yield from absolute_paths(item)
 
 
-def _replaced(document: Any, paths: list[str]) -> Any:
+def _replaced(document: Any, name: str, paths: list[str]) -> Any:
+    """The document, which has a name in the one that holds it, without some paths."""
     if isinstance(document, dict):
-        return {key: item if key in NAMES else _replaced(item, paths) for key, item in document.items()}
+        return {key: item if key in NAMES else _replaced(item, key, paths) for key, item in document.items()}
     if isinstance(document, list | tuple):
-        return [_replaced(item, paths) for item in document]
+        return [_replaced(item, name, paths) for item in document]
     if not isinstance(document, str):
         return document
+    if _RELATIVE.fullmatch(document) or (name in _PLACES and "/" in document and ":" not in document):
+        return _last(document)
     for path in paths:
         document = document.replace(path, _last(path))
     return _PART.sub(lambda match: _last(match[0]), document)

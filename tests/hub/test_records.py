@@ -36,6 +36,9 @@ ADDRESS = HubAddress("org/figures")
         ("train/test, 1/2 and and/or; a / b", "train/test, 1/2 and and/or; a / b"),
         ("hf://org/name", "hf://org/name"),
         ("/", "/"),
+        ("../data/flowers", "flowers"),
+        ("weights/of me/w.pth", "w.pth"),
+        ("hf-hub:timm/resnet18.a1_in1k", "hf-hub:timm/resnet18.a1_in1k"),
     ],
 )
 def test_paths_become_names(text: str, shareable: str) -> None:
@@ -46,6 +49,17 @@ def test_paths_become_names(text: str, shareable: str) -> None:
 def test_a_path_with_spaces_is_recognized_within_other_texts_if_it_is_one_elsewhere() -> None:
     record = {"from": "/my disk/a run", "report": "weights of /my disk/a run/best.safetensors were loaded"}
     assert without_paths(record) == {"from": "a run", "report": "weights of a run/best.safetensors were loaded"}
+
+
+def test_places_become_names_also_if_they_are_relative() -> None:
+    record = {
+        "run": "runs/half",
+        "config": {"start": "old/run"},
+        "key": "cat/1",
+        "origin": "timm:a/b",
+        "start": {"x": 1},
+    }
+    assert without_paths(record) == record | {"run": "half", "config": {"start": "run"}}
 
 
 def test_classes_may_look_like_paths() -> None:
