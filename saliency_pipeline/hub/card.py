@@ -229,10 +229,8 @@ def _data_set_text(record: ShardsRecord, address: HubAddress) -> Iterator[str]:
     ]
     yield _table_of(("", ""), rows)
     yield "## Splits"
-    codes = {name: code for code, name in SPLITS.items()}
-    yield _table_of(
-        ("split", "images", "`split` in the shards"), ((s, n, codes[s]) for s, n in record.splits.items() if n)
-    )
+    numbers = ((name, f"{record.splits[name]:,}", code) for code, name in SPLITS.items() if record.splits[name])
+    yield _table_of(("split", "images", "`split` in the shards"), numbers)
     yield "## Maps"
     shapes = ((name, s.targets, f"{s.height} x {s.width}") for name, s in header.maps.items())
     yield _table_of(("method", "explained classes per image", "cells"), shapes)

@@ -20,7 +20,7 @@ _PLACES = ("run", "shards", "folder", "start", "from", "from_baseline", "from-ba
 """Keys of documents whose texts are places, also relative ones."""
 
 # relative, of a file of weights or a table, or of any file in a parent folder
-_RELATIVE = re.compile(r"\.{1,2}/.*|[^:]*/[^/:]*\.(?:pth|pt|pt2|ckpt|bin|safetensors|toml|csv|json)", re.DOTALL)
+_RELATIVE = re.compile(r"\.{1,2}/.*|[^:\s]*/[^/:\s]*\.(?:pth|pt|pt2|ckpt|bin|safetensors|toml|csv|json)", re.DOTALL)
 # absolute, of a home folder, of Windows, or a URL that is not public
 _WHOLE = re.compile(r"(?:/[^\s/]|~[\w.-]*/|[A-Za-z]:[\\/]|\\\\|(?!https?://|hf://)[a-z][a-z0-9+.-]*://).*", re.DOTALL)
 _PART = re.compile(r"(?<![\w.:/~-])[~/](?:[^\s/'\",;:()\[\]]*/)+[^\s/'\",;:()\[\]]*")

