@@ -10,8 +10,7 @@ from pathlib import Path
 from saliency_pipeline.documents import read_json
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.hub.address import KINDS
-
-ORIGIN = "hub.json"
+from saliency_pipeline.recognition import PULLED
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Origin:
     def read(cls, folder: Path) -> Origin | None:
         """The origin of a folder; None if it was not pulled."""
         try:
-            stored = cls(**read_json(folder / ORIGIN))
+            stored = cls(**read_json(folder / PULLED))
         except (OSError, ValueError, TypeError):
             return None
         texts = isinstance(stored.name, str) and isinstance(stored.commit, str)
@@ -36,4 +35,4 @@ class Origin:
 
     def write(self, folder: Path) -> None:
         """Store it."""
-        write_atomically(folder / ORIGIN, json.dumps(asdict(self), indent=2) + "\n")
+        write_atomically(folder / PULLED, json.dumps(asdict(self), indent=2) + "\n")

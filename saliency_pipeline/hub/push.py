@@ -13,6 +13,7 @@ from saliency_pipeline.hub.contents import CARD, LISTING, Contents, File, conten
 from saliency_pipeline.hub.repository import Remote, Repository
 from saliency_pipeline.hub.shareable import check_shareable
 from saliency_pipeline.progress import Progress
+from saliency_pipeline.storage.mirror import local_folder
 
 LICENSES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc0-1.0", "other", "unknown")
 """Licenses that messages name; the Hub has more."""
@@ -63,7 +64,7 @@ def push(
     One commit makes all of them visible; of shards every 200 have one of their own before.
 
     Args:
-        source: a run of `salpipe train`, or a folder of `salpipe generate`.
+        source: a run of `salpipe train`, or a folder of `salpipe generate`, or the URL of one on object storage.
         to: `hf://org/name`; the repository is created if it is missing.
         license: identifier of the license, such as `cc-by-4.0`; `unknown` if there is none.
         private: visibility of a new repository.
@@ -80,11 +81,12 @@ def push(
         raise OptionError(f"{to}: name the branch with --revision {address.revision}")
     address = replace(address, revision=revision)
     check_license(license)
-    contents = contents_of(source)
+    folder = local_folder(source)
+    contents = contents_of(folder)
     if address.kind not in (None, contents.kind):
         raise SalpipeError(f"{to}: {source} is for a repository of kind '{contents.kind}'; give hf://{address.name}")
     card = File.of(CARD, write_card(contents, address, str(license)).encode())
-    check_shareable(CARD, card.data or b"", Path(source))
+    check_shareable(CARD, card.data or b"", folder)
     listing = contents.listing((*contents.files, card))
     files = (*contents.files, card, listing)
     sizes = {file.name: file.size for file in files}

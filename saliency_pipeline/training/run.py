@@ -20,7 +20,7 @@ from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.models.trained.trained import BEST, write_trained
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.recognition import refuse_shards
+from saliency_pipeline.recognition import PULLED, refuse_shards
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.subsets.group_by import anchored
 from saliency_pipeline.training.checkpoint import LAST, EpochMetrics, State
@@ -130,6 +130,8 @@ def train(
     refuse_among_images(folder, pairs.path)
     refuse_shards(folder)
     make_output(folder)
+    if (folder / PULLED).exists() and not (folder / LAST).exists():
+        raise SalpipeError(f"{folder}: was pulled, without the checkpoint {LAST}; choose another output folder")
     with FolderLock(folder, note=progress.note) if processes.leading else nullcontext():
         stored = processes.from_leading(lambda: TrainConfig.read(folder))
         if stored is not None:

@@ -27,6 +27,7 @@ from saliency_pipeline.evaluation.predictions import recorded_config
 from saliency_pipeline.fetching.fetch_log import FetchLog
 from saliency_pipeline.generation.plan import check_same_plan, stored_plan
 from saliency_pipeline.generation.receipt import read_receipt, valid_receipt
+from saliency_pipeline.hub.contents import ALLOWED, read_listing
 from saliency_pipeline.images.decode import FITS, decode_frame
 from saliency_pipeline.images.ready_maps import read_frame_map
 from saliency_pipeline.models.source import source
@@ -128,6 +129,15 @@ def read_export(path: Path, random: Random) -> None:
         if record.maps is not None:
             with suppress(BadImageError, OSError):
                 record.maps.read()
+
+
+def read_repository(path: Path, random: Random) -> None:
+    """As `pull` reads the list of a repository's files: no name leads out of a folder."""
+    kind, _, files = read_listing(path.read_bytes(), "hf://org/name")
+    for name in files:
+        assert ALLOWED[kind].fullmatch(name)
+        assert not name.startswith("/")
+        assert ".." not in name.split("/")
 
 
 def read_tar(path: Path, random: Random) -> None:

@@ -22,6 +22,8 @@ from saliency_pipeline.hub.push import push
 from saliency_pipeline.models.trained.trained import load_trained
 from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.shards.verify import verify
+from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.run import train
 from tests.hub.fake_hub import TOKEN, Commit, FakeHub
 from tests.training.examples import labeled_rows, store
 
@@ -67,6 +69,10 @@ def test_a_run_comes_back_and_is_evaluated_alike(hub: FakeHub, run: Path, shards
     )
     assert before.metrics.to_json() == after.metrics.to_json()
     assert before.caveats == after.caveats
+    with pytest.raises(
+        SalpipeError, match=r"was pulled, without the checkpoint last\.safetensors; choose another output"
+    ):
+        train(shards, tmp_path / "run", TrainConfig.read(run))
 
 
 def test_nothing_that_is_uploaded_names_this_machine(hub: FakeHub, run: Path, shards: Path, home: Path) -> None:
