@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 
@@ -21,6 +22,7 @@ from saliency_pipeline.hub.pulled import Origin
 from saliency_pipeline.hub.push import push
 from saliency_pipeline.models.trained.trained import load_trained
 from saliency_pipeline.shards.manifest import Manifest
+from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.verify import verify
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train
@@ -49,6 +51,20 @@ def test_shards_come_back_as_they_were(hub: FakeHub, shards: Path, tmp_path: Pat
     assert {name: data for name, data in files.items() if name not in ("README.md", "hub.json")} == by_name(shards)
     assert not verify(tmp_path / "again", deep=True).problems
     assert not (tmp_path / "again" / ".downloads").exists()
+
+
+@pytest.mark.filterwarnings("default")  # of the other library
+def test_datasets_reads_pulled_shards_by_their_card(hub: FakeHub, shards: Path, tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    push(shards, "hf://org/figures", license=LICENSE)
+    pull("hf://org/figures", tmp_path / "again")
+    # as from the Hub: files and splits are those of the card
+    data = load_dataset(str(tmp_path / "again"), split="train", cache_dir=str(tmp_path / "cache")).with_format("numpy")
+    assert len(data) == 48
+    for row, pair in zip((data[0], data[47]), (ShardFolder(shards)[0], ShardFolder(shards)[47]), strict=True):
+        assert np.array_equal(np.asarray(row["image"], np.uint8), pair.image)
+        assert row["key"] == pair.key
 
 
 def test_a_run_comes_back_and_is_evaluated_alike(hub: FakeHub, run: Path, shards: Path, tmp_path: Path) -> None:
