@@ -75,8 +75,8 @@ def test_records_stay_records(record: dict[str, Any]) -> None:
 
 
 def test_the_record_of_a_network_changes_and_its_tensors_do_not() -> None:
-    about = {"shards": {"path": "/home/me/shards"}, "config": {"arch": "baseline"}}
-    description = json.dumps({"about": about, "spec": {"classes": ["/m/1"]}})
+    training = {"shards": {"path": "/home/me/shards"}, "config": {"arch": "baseline"}}
+    description = json.dumps({"about": training, "spec": {"classes": ["/m/1"]}})
     entry = {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]}
     header = json.dumps({"__metadata__": {"salpipe": description}, "t": entry}).encode()
     data = network_without_paths(struct.pack("<Q", len(header)) + header + b"\x01\x02\x03")

@@ -193,7 +193,7 @@ def test_runs_of_a_comparison_get_its_trackers(tmp_path: Path, monkeypatch: pyte
 
 
 def test_events_of_tensorboard_after_a_resume(tmp_path: Path) -> None:
-    """Of an epoch that a killed process has sent and did not record, the one that is sent again counts."""
+    """An epoch that a killed process has sent, but not recorded, counts as it is sent again."""
     accumulator = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
     for first, rows in ((0, ROWS[:2]), (1, ROWS)):
         if first:
