@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,8 +42,11 @@ class FakeHub(ThreadingHTTPServer):
         commits: by their hash.
         stored: large files that were uploaded, by SHA-256.
         requests: all requests, method and path, in order.
-        sent: names of the large files that were sent, in order; None for those of an upload that failed.
+        sent: SHA-256 of the large files that were sent, in order.
+        downloads: names of the files that were downloaded, in order.
         fail: number of large files after which uploads are refused; None for never.
+        transfers: number of uploads and downloads of files so far.
+        on_transfer: called with that number before each.
     """
 
     daemon_threads = True
@@ -58,10 +61,17 @@ class FakeHub(ThreadingHTTPServer):
         self.downloads: list[str] = []
         self.fail: int | None = None
         self.tokens = {TOKEN}
+        self.transfers = 0
+        self.on_transfer: Callable[[int], None] | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
+
+    def count_transfer(self) -> None:
+        self.transfers += 1
+        if self.on_transfer is not None:
+            self.on_transfer(self.transfers)
 
     def add_commit(self, commit: Commit) -> str:
         digest = hashlib.sha1(repr((sorted(commit.files), commit.parent, len(self.commits))).encode()).hexdigest()
@@ -179,9 +189,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def store(self, oid: str) -> None:
         server = self.server
-        if self.command == "GET":
-            server.downloads.append(oid)
-            return self.answer(server.stored[oid])
+        server.count_transfer()
         if server.fail is not None and len(server.sent) >= server.fail:
             return self.answer({"error": "no space"}, 400)
         if hashlib.sha256(self.body).hexdigest() != oid:
@@ -241,7 +249,9 @@ class Handler(BaseHTTPRequestHandler):
         data, large = files[path]
         entry = self.entry(path, data, large)
         etag = entry["lfs"]["oid"] if large else entry["oid"]
-        self.server.downloads.extend([path] if self.command == "GET" else [])
+        if self.command == "GET":
+            self.server.count_transfer()
+            self.server.downloads.append(path)
         # Content-Length of a HEAD is the size of the file
         return self.answer(data, ETag=f'"{etag}"', X_Repo_Commit=oid, X_Linked_Size=str(len(data)))
 
