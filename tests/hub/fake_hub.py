@@ -61,6 +61,7 @@ class FakeHub(ThreadingHTTPServer):
         self.downloads: list[str] = []
         self.fail: int | None = None
         self.tokens = {TOKEN}
+        self.counting = threading.Lock()
         self.transfers = 0
         self.on_transfer: Callable[[int], None] | None = None
 
@@ -69,9 +70,10 @@ class FakeHub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def count_transfer(self) -> None:
-        self.transfers += 1
-        if self.on_transfer is not None:
-            self.on_transfer(self.transfers)
+        with self.counting:
+            self.transfers += 1
+            if self.on_transfer is not None:
+                self.on_transfer(self.transfers)
 
     def add_commit(self, commit: Commit) -> str:
         digest = hashlib.sha1(repr((sorted(commit.files), commit.parent, len(self.commits))).encode()).hexdigest()
