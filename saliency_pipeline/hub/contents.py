@@ -15,14 +15,22 @@ import tomli_w
 
 from saliency_pipeline.documents import MAX_BYTES, DocumentError, parse_json, parse_toml, read_object, read_regular
 from saliency_pipeline.errors import IntegrityError, SalpipeError
+from saliency_pipeline.evaluation.predictions import recorded_baseline
 from saliency_pipeline.files import sha256_of
 from saliency_pipeline.hub.address import DATASET, MODEL
-from saliency_pipeline.hub.shareable import absolute_paths, check_shareable, network_without_paths, without_paths
+from saliency_pipeline.hub.shareable import (
+    absolute_paths,
+    check_shareable,
+    network_without_paths,
+    with_baseline,
+    without_paths,
+)
 from saliency_pipeline.models.trained.trained import BEST, OpenedRun, open_trained
 from saliency_pipeline.recognition import RUN, is_shards, no_run, no_shards, recognize
 from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, Manifest
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.storage.mirror import Mirror
+from saliency_pipeline.training.config import SELF
 
 CARD, LISTING = "README.md", "salpipe.json"
 FORMAT, FORMAT_VERSION = "salpipe-hub", "1.0"
@@ -180,13 +188,15 @@ def _of_run(folder: Path) -> Contents:
     if not (folder / BEST).is_file() or not (folder / "summary.json").is_file():
         raise no_run(folder)
     trained = open_trained(folder)
+    baseline = _pushed_baseline(trained)
     documents = {name: without_paths(read_object(folder / name)) for name in ("provenance.json", "summary.json")}
     documents["summary.json"].pop("folder", None)
+    documents["provenance.json"] = with_baseline(documents["provenance.json"], baseline)
     surroundings = documents["provenance.json"].get("environment")
     if isinstance(surroundings, dict):
         surroundings.pop("platform", None)
     origin = trained.about.get("shards")
-    files = [File.of(BEST, network_without_paths(_read(folder / BEST, trained.path.stat().st_size)))]
+    files = [File.of(BEST, _network(trained.path, baseline))]
     files += [File.of(name, _json(document)) for name, document in documents.items()]
     files.append(File.of("config.toml", _config(folder / "config.toml")))
     files += [File.of(name, _read(folder / name)) for name in _NUMBERS if (folder / name).is_file()]
@@ -198,7 +208,7 @@ def _of_run(folder: Path) -> Contents:
             files.append(File.of(f"{place.name}/{_EVALUATED[1]}", _read(place / _EVALUATED[1])))
     record = RunRecord(
         trained,
-        about=without_paths(trained.about),
+        about=with_baseline(without_paths(trained.about), baseline),
         provenance=documents["provenance.json"],
         summary=documents["summary.json"],
         evaluations=evaluations,
@@ -206,6 +216,22 @@ def _of_run(folder: Path) -> Contents:
         dataset=_pulled_from(origin.get("path") if isinstance(origin, dict) else None),
     )
     return Contents(MODEL, "", tuple(files), record)
+
+
+def _network(path: Path, baseline: str | None = None) -> bytes:
+    return network_without_paths(_read(path, path.stat().st_size), baseline)
+
+
+def _pushed_baseline(trained: OpenedRun) -> str | None:
+    """SHA-256 that the network of a run's baseline has once it is pushed itself; None for other runs.
+
+    Raises:
+        SalpipeError: the baseline cannot be read.
+    """
+    config = trained.about.get("config")
+    if not isinstance(config, dict) or config.get("maps") != SELF:
+        return None
+    return hashlib.sha256(_network(recorded_baseline(trained).folder / BEST)).hexdigest()
 
 
 def _of_shards(folder: Path) -> Contents:

@@ -72,21 +72,27 @@ def _last(path: str) -> str:
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1].lstrip("~") or "folder"
 
 
-def network_without_paths(data: bytes) -> bytes:
+def network_without_paths(data: bytes, baseline: str | None = None) -> bytes:
     """The file of a trained network without paths in its record; its tensors are the same to the bit.
 
     Args:
         data: a file of `models.trained`, whose format has been checked.
+        baseline: SHA-256 of the network that makes its maps, as that is uploaded; None if no network does.
     """
     (length,) = struct.unpack("<Q", data[:8])
     header = parse_json(data[8 : 8 + length])
     description = parse_json(header["__metadata__"]["salpipe"])
-    description["about"] = without_paths(description["about"])
+    description["about"] = with_baseline(without_paths(description["about"]), baseline)
     header["__metadata__"]["salpipe"] = json.dumps(description, sort_keys=True)
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     # the format aligns tensors to 8 bytes
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text + data[8 + length :]
+
+
+def with_baseline(record: dict[str, Any], baseline: str | None) -> dict[str, Any]:
+    """The record of a run with another SHA-256 of the network that makes its maps; unchanged for None."""
+    return record if baseline is None else record | {"maps": record["maps"] | {"sha256": baseline}}
 
 
 def check_shareable(name: str, data: bytes, folder: Path) -> None:

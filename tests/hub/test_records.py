@@ -14,7 +14,7 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.hub.address import HubAddress
 from saliency_pipeline.hub.card import escaped, write_card
 from saliency_pipeline.hub.contents import FORMAT, Contents, ShardsRecord, contents_of, read_listing
-from saliency_pipeline.hub.shareable import check_shareable, network_without_paths, without_paths
+from saliency_pipeline.hub.shareable import check_shareable, network_without_paths, with_baseline, without_paths
 from saliency_pipeline.shards.manifest import Manifest, ShardEntry
 from saliency_pipeline.shards.schema import MapShape, ShardHeader
 
@@ -89,6 +89,16 @@ def test_the_record_of_a_network_changes_and_its_tensors_do_not() -> None:
         "about": {"shards": {"path": "shards"}, "config": {"arch": "baseline"}},
         "spec": {"classes": ["/m/1"]},
     }
+
+
+def test_the_baseline_of_a_network_is_that_which_is_pushed() -> None:
+    record = {"config": {"maps": "self"}, "maps": {"self": "gradcam", "sha256": "ab"}}
+    changed = {**record, "maps": {"self": "gradcam", "sha256": "cd"}}
+    assert with_baseline(record, "cd") == changed
+    assert with_baseline(record, None) == record
+    header = json.dumps({"__metadata__": {"salpipe": json.dumps({"about": record})}}).encode()
+    data = network_without_paths(struct.pack("<Q", len(header)) + header, "cd")
+    assert json.loads(json.loads(data[8:])["__metadata__"]["salpipe"])["about"] == changed
 
 
 def test_a_text_that_names_the_folder_is_never_uploaded(tmp_path: Path) -> None:
