@@ -94,7 +94,7 @@ def repositories(root: Path) -> Iterator[Path]:
     """Lists of the files of a model and of a data set on the Hub."""
     for kind, name in (("model", "best.safetensors"), ("dataset", "shard-00000.h5")):
         listing = Contents(kind, "plan", (), None).listing((File.of(name, b"x"), File.of("README.md", b"")))  # type: ignore[arg-type]
-        yield written(root / f"{kind}.json", listing.data or b"")
+        yield written(root / kind / "salpipe.json", listing.data or b"")
 
 
 def plans(root: Path) -> Iterator[Path]:

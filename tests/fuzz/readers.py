@@ -21,7 +21,7 @@ from saliency_pipeline.comparison.runs import is_finished, read_run
 from saliency_pipeline.datasets.box_files import with_boxes
 from saliency_pipeline.datasets.layout import ReadOptions
 from saliency_pipeline.datasets.open import LAYOUTS, read_images
-from saliency_pipeline.documents import read_object
+from saliency_pipeline.documents import DocumentError, read_object, read_regular
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.evaluation.predictions import recorded_config
 from saliency_pipeline.fetching.fetch_log import FetchLog
@@ -133,7 +133,12 @@ def read_export(path: Path, random: Random) -> None:
 
 def read_repository(path: Path, random: Random) -> None:
     """As `pull` reads the list of a repository's files: no name leads out of a folder."""
-    kind, _, files = read_listing(path.read_bytes(), "hf://org/name")
+    with suppress(OSError, DocumentError):  # downloads are regular files
+        _read_repository(read_regular(path))
+
+
+def _read_repository(data: bytes) -> None:
+    kind, _, files = read_listing(data, "hf://org/name")
     for name in files:
         assert ALLOWED[kind].fullmatch(name)
         assert not name.startswith("/")
