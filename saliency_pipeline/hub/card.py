@@ -8,10 +8,7 @@ from typing import Any
 
 from saliency_pipeline.hub.address import HubAddress
 from saliency_pipeline.hub.contents import SPLITS, Contents, RunRecord, ShardsRecord
-from saliency_pipeline.models.source.registry import find_source
 from saliency_pipeline.shards.manifest import Manifest
-from saliency_pipeline.statistics.power import LEVEL
-from saliency_pipeline.statistics.shares import wilson
 from saliency_pipeline.text import plural
 
 MOST_CLASSES = 200
@@ -80,6 +77,8 @@ def _base_model(run: RunRecord) -> str | None:
     config = _table(run.about, "config")
     if config.get("init") != "half" or config.get("weights") != "default":
         return None
+    from saliency_pipeline.models.source.registry import find_source
+
     library, name = find_source(run.trained.spec.backbone)
     if library != "timm":
         return None
@@ -185,6 +184,9 @@ def _scores(run: RunRecord) -> Iterator[tuple[str, list[Score]]]:
         best = _table(run.summary, "best")
         count, share = _number(_table(run.provenance, "images").get("validation")), _number(best.get("validation_top1"))
         if count and share is not None:
+            from saliency_pipeline.statistics.power import LEVEL
+            from saliency_pipeline.statistics.shares import wilson
+
             ends = wilson(round(share * count), count)
             name = f"validation, {count} images, epoch {best.get('epoch')}"
             yield name, [(*_METRICS["top1"], share, (float(ends[0]), float(ends[1])), LEVEL)]

@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
 from saliency_pipeline.documents import MAX_BYTES, DocumentError, parse_json, parse_toml, read_object, read_regular
 from saliency_pipeline.errors import IntegrityError, SalpipeError
-from saliency_pipeline.evaluation.predictions import recorded_baseline
 from saliency_pipeline.files import sha256_of
 from saliency_pipeline.hub.address import DATASET, MODEL
 from saliency_pipeline.hub.shareable import (
@@ -25,13 +24,17 @@ from saliency_pipeline.hub.shareable import (
     with_baseline,
     without_paths,
 )
-from saliency_pipeline.models.trained.trained import BEST, OpenedRun, open_trained
 from saliency_pipeline.recognition import RUN, is_shards, no_run, no_shards, recognize
 from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, Manifest
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.storage.mirror import Mirror
 from saliency_pipeline.training.config import SELF
 
+if TYPE_CHECKING:
+    from saliency_pipeline.models.trained.trained import OpenedRun
+
+# in `models.trained`, which imports torch; shards are pushed and all is pulled without it
+BEST = "best.safetensors"
 CARD, LISTING = "README.md", "salpipe.json"
 FORMAT, FORMAT_VERSION = "salpipe-hub", "1.0"
 SPLITS = {0: "training", 1: "validation", 2: "test", -1: "none"}
@@ -187,6 +190,8 @@ def contents_of(path: Path | str) -> Contents:
 def _of_run(folder: Path) -> Contents:
     if not (folder / BEST).is_file() or not (folder / "summary.json").is_file():
         raise no_run(folder)
+    from saliency_pipeline.models.trained.trained import open_trained
+
     trained = open_trained(folder)
     baseline = _pushed_baseline(trained)
     documents = {name: without_paths(read_object(folder / name)) for name in ("provenance.json", "summary.json")}
@@ -231,6 +236,8 @@ def _pushed_baseline(trained: OpenedRun) -> str | None:
     config = trained.about.get("config")
     if not isinstance(config, dict) or config.get("maps") != SELF:
         return None
+    from saliency_pipeline.evaluation.predictions import recorded_baseline
+
     return hashlib.sha256(_network(recorded_baseline(trained).folder / BEST)).hexdigest()
 
 

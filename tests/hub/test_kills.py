@@ -33,7 +33,7 @@ def killed(hub: FakeHub, process: subprocess.Popen[str], moment: int) -> None:
     """Kill a process when it transfers its n-th file, whose transfer then fails."""
     hub.on_transfer = lambda count: process.kill() if count == moment else None
     try:
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate(timeout=900)
     finally:
         hub.on_transfer = None
     assert process.returncode == -signal.SIGKILL, err
@@ -44,7 +44,7 @@ def test_killed_commands_resume(hub: FakeHub, shards: Path, tmp_path: Path) -> N
     killed(hub, started(hub, tmp_path / "hf", *push), 2)
     assert len(hub.commits) == 1
     process = started(hub, tmp_path / "hf", *push)
-    assert (process.communicate(timeout=300)[1], process.returncode) == ("", 0)
+    assert (process.communicate(timeout=900)[1], process.returncode) == ("", 0)
     assert len(hub.sent) == len(set(hub.sent)) == 3
     assert len(hub.commits) == 2
     hub.transfers = 0
@@ -53,7 +53,7 @@ def test_killed_commands_resume(hub: FakeHub, shards: Path, tmp_path: Path) -> N
     assert not (tmp_path / "again" / "manifest.json").exists()
     hub.downloads.clear()
     process = started(hub, tmp_path / "hf", *pull)
-    assert (process.communicate(timeout=300)[1], process.returncode) == ("", 0)
+    assert (process.communicate(timeout=900)[1], process.returncode) == ("", 0)
     # the list of files, and what was missing
     assert len(hub.downloads) < 6
     assert not verify(tmp_path / "again", deep=True).problems

@@ -64,7 +64,7 @@ def test_datasets_reads_pulled_shards_by_their_card(hub: FakeHub, shards: Path, 
     assert len(data) == 48
     for row, pair in zip((data[0], data[47]), (ShardFolder(shards)[0], ShardFolder(shards)[47]), strict=True):
         assert np.array_equal(np.asarray(row["image"], np.uint8), pair.image)
-        assert row["key"] == pair.key
+        assert row["key"].decode() == pair.key
 
 
 def test_a_run_comes_back_and_is_evaluated_alike(hub: FakeHub, run: Path, shards: Path, tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.hub import contents
 from saliency_pipeline.hub.address import HubAddress
 from saliency_pipeline.hub.card import escaped, write_card
 from saliency_pipeline.hub.contents import FORMAT, Contents, ShardsRecord, contents_of, read_listing
 from saliency_pipeline.hub.shareable import check_shareable, network_without_paths, with_baseline, without_paths
+from saliency_pipeline.models.trained import trained
 from saliency_pipeline.shards.manifest import Manifest, ShardEntry
 from saliency_pipeline.shards.schema import MapShape, ShardHeader
 
@@ -109,6 +111,10 @@ def test_a_text_that_names_the_folder_is_never_uploaded(tmp_path: Path) -> None:
     # the tensors of a network are no text
     header = b'{"__metadata__":{}}'
     check_shareable("best.safetensors", struct.pack("<Q", len(header)) + header + str(tmp_path).encode(), tmp_path)
+
+
+def test_the_name_of_the_network_is_that_of_trained_networks() -> None:
+    assert contents.BEST == trained.BEST
 
 
 def manifest(
