@@ -38,6 +38,8 @@ COMMANDS = {
     "evaluate": ("saliency_pipeline.cli.evaluate:command", "Evaluate a trained network on labeled images."),
     "predict": ("saliency_pipeline.cli.predict:command", "Classify images with a trained network."),
     "export": ("saliency_pipeline.cli.export:command", "Export a trained network to ONNX."),
+    "push": ("saliency_pipeline.cli.push:command", "Upload a run or shards to the Hugging Face Hub."),
+    "pull": ("saliency_pipeline.cli.pull:command", "Download a run or shards from the Hugging Face Hub."),
     "methods": ("saliency_pipeline.cli.methods:command", "List the available saliency methods."),
     "models": ("saliency_pipeline.cli.models:command", "List the available source models."),
 }

@@ -10,6 +10,7 @@ import click
 
 from saliency_pipeline.cli.options import (
     Number,
+    Separated,
     ShardsPath,
     cache_options,
     common_options,
@@ -23,6 +24,7 @@ from saliency_pipeline.cli.progress import TerminalProgress
 from saliency_pipeline.models.files.file_kinds import check_weights
 from saliency_pipeline.text import plural, shown
 from saliency_pipeline.training.config import TrainConfig
+from saliency_pipeline.training.trackers import TRACKERS
 
 
 @click.command()
@@ -38,7 +40,13 @@ from saliency_pipeline.training.config import TrainConfig
     help="Maximum time between checkpoints.",
 )
 @click.option("--find-lr", is_flag=True, help="Do not train: plot loss against learning rate.")
-@click.option("--tensorboard", is_flag=True, help="Also log scalars for TensorBoard.")
+@click.option(
+    "--log",
+    type=Separated(",", str),
+    default=(),
+    metavar="NAME[,NAME]",
+    help=f"Also send the metrics of every epoch to these trackers: {', '.join(TRACKERS)}.",
+)
 @cache_options
 @common_options
 def command(
@@ -46,7 +54,7 @@ def command(
     output: Path,
     save_every: float,
     find_lr: bool,
-    tensorboard: bool,
+    log: tuple[str, ...],
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -63,6 +71,7 @@ def command(
       salpipe train shards -o runs/baseline --arch baseline --optimizer adamw --lr 3e-4 --schedule cosine --epochs 10
       salpipe train shards -o runs/full --init full --from runs/pretrained
       salpipe train shards -o runs/fold-1 --folds 5 --fold 1 --per-class 20
+      salpipe train shards -o runs/half --log tensorboard,mlflow
       salpipe train shards -o lr --find-lr
       torchrun --nproc-per-node 2 -m saliency_pipeline.cli train shards -o runs/half
     """  # noqa: D301 - click reads \b
@@ -85,7 +94,7 @@ def command(
             result = f"suggested: --lr {rate:.1e}" if rate else "no learning rate reduced the loss"
             echo(f"{shown(search.picture)}: {result}")
         return
-    report = train(shards, output, config, tensorboard=tensorboard, save_seconds=60 * save_every, progress=progress)
+    report = train(shards, output, config, log=log, save_seconds=60 * save_every, progress=progress)
     if not training_processes().leading:
         return
     if as_json:

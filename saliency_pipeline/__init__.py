@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from saliency_pipeline.gallery.page import show as show
     from saliency_pipeline.generation.config import GenerateConfig as GenerateConfig
     from saliency_pipeline.generation.run import generate as generate
+    from saliency_pipeline.hub.pull import pull as pull
+    from saliency_pipeline.hub.push import push as push
     from saliency_pipeline.models.source.registry import list_sources as list_sources
     from saliency_pipeline.models.source.source import load_source as load_source
     from saliency_pipeline.saliency.methods.listing import list_methods as list_methods
@@ -76,6 +78,8 @@ _MODULES = {
     "load_source": "models.source.source",
     "predict": "evaluation.predict",
     "prepare": "subsets.prepare",
+    "pull": "hub.pull",
+    "push": "hub.push",
     "read_images": "datasets.open",
     "show": "gallery.page",
     "train": "training.run",

@@ -19,6 +19,9 @@ ARCHIVES, TABLES, EMPTY = "a folder of archives", "a folder of Parquet files", "
 IMAGE, ARCHIVE, TABLE, NETWORK = "a single image", "an archive", "a Parquet file", "the weights of a network"
 SHARD, FOLDER, FILE, ODD = "a shard", "a folder of other files", "some other file", "no regular file"
 
+PULLED = "hub.json"
+"""File of a folder that `salpipe pull` wrote."""
+
 # kinds of folders by a file in them, in order of precedence
 _MARKS = {
     "manifest.json": SHARDS,

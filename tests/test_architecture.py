@@ -52,6 +52,7 @@ LAYERS = (
     "assessment",
     "training",
     "evaluation",
+    "hub",
     "comparison",
     "cli",
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import saliency_pipeline
+from saliency_pipeline.training.trackers import TRACKERS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(saliency_pipeline.__file__).parent
@@ -98,8 +99,8 @@ def imported(folder: Path) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("place", "extras"),
     [
-        ("package", ("openvino", "onnx", "tensorboard", "parquet", "fetch", "heic", "cloud")),
-        ("tests", ("openvino", "onnx", "bench", "parquet", "fetch", "cloud", "test")),
+        ("package", ("openvino", "onnx", *TRACKERS, "parquet", "fetch", "heic", "cloud")),
+        ("tests", ("openvino", "onnx", *TRACKERS, "bench", "parquet", "fetch", "cloud", "test")),
         ("docs", ("docs", "demo")),
     ],
 )

@@ -192,7 +192,7 @@ def test_options_of_train_are_the_fields_of_its_configuration() -> None:
     with click.Context(salpipe) as context:
         command = salpipe.get_command(context, "train")
     assert command is not None
-    own = {"shards", "output", "save_every", "find_lr", "tensorboard", "as_json", "quiet"}
+    own = {"shards", "output", "save_every", "find_lr", "log", "as_json", "quiet"}
     options = {option.name: option.opts[0] for option in command.params if option.expose_value}
     derived = {name: flag for name, flag in options.items() if name not in own}
     assert derived == {name: f"--{option_name(TrainConfig, name)}" for name in settings_of(TrainConfig)}

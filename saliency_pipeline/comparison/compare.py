@@ -48,6 +48,7 @@ from saliency_pipeline.training.data.controls import STORED
 from saliency_pipeline.training.data.groups import Groups, check_same_groups, divided, find_groups
 from saliency_pipeline.training.runlog import PROVENANCE
 from saliency_pipeline.training.setup import check_names, chosen_method
+from saliency_pipeline.training.trackers import check_trackers
 from saliency_pipeline.workers import possible_jobs, usable_cores
 
 
@@ -216,6 +217,7 @@ def _planned(
 ) -> tuple[Plan, Execution]:
     """The plan, and the execution with its number of jobs; open choices are those of the folder's plan, if any."""
     config, execution = config or ComparisonConfig(), execution or Execution()
+    check_trackers(execution.log)
     configs = [arm.config(shared) for arm in arms]
     for each in {(c.backbone, c.init, c.weights, c.start): c for c in configs}.values():
         check_names(each)

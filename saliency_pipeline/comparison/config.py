@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.execution.config import Workers
 from saliency_pipeline.settings import check_settings, documented, setting
+from saliency_pipeline.training.trackers import TRACKERS
 
 ALL = "all"
 
@@ -131,6 +132,13 @@ class Execution(Workers):
         "SRG; 0 for no measurement.",
         range=(0, 1 << 30),
         metavar="N",
+    )
+    log: tuple[str, ...] = setting(
+        (),
+        f"Also send the metrics of every epoch of every run to these trackers: {', '.join(TRACKERS)}.",
+        choices=tuple(TRACKERS),
+        metavar="NAME[,NAME]",
+        separator=",",
     )
 
 

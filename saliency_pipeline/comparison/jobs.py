@@ -66,7 +66,7 @@ def run_tasks(
         for attempt in range(1, ATTEMPTS + 1):
             left = [task for task in left if task.folder not in failed and not is_done(task, folder)]
             try:
-                tasks_left = ((task, os.path.abspath(folder), threads) for task in left)
+                tasks_left = ((task, os.path.abspath(folder), threads, execution.log) for task in left)
                 with (
                     _workers(execution, threads, tasks[0].config.device != "cpu", progress.note) as calls,
                     closing(calls(run_task, tasks_left)) as outcomes,
@@ -95,7 +95,7 @@ def is_done(task: Task, folder: Path) -> bool:
     return is_finished(run, task.config) and (not task.test or (run / TEST / EVALUATION).is_file())
 
 
-def run_task(task: Task, folder: str, threads: int) -> Outcome:
+def run_task(task: Task, folder: str, threads: int, log: Sequence[str] = ()) -> Outcome:
     """Train one run in the current process, with its own number of threads."""
     run = Path(folder) / task.folder
     with limited_threads(threads):
@@ -103,7 +103,7 @@ def run_task(task: Task, folder: str, threads: int) -> Outcome:
             make_subfolder(run, inside=Path(folder))
             for waited in range(int(PATIENCE)):
                 try:
-                    report = train(task.shards, run, task.config)
+                    report = train(task.shards, run, task.config, log=log)
                     break
                 except FolderInUseError:
                     if waited == PATIENCE - 1:

@@ -14,7 +14,7 @@ from saliency_pipeline.devices import find_device
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.evaluation import BATCH
 from saliency_pipeline.generation.provenance import Provenance
-from saliency_pipeline.models.trained.trained import Trained
+from saliency_pipeline.models.trained.trained import OpenedRun, Trained
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.methods.registry import is_given
 from saliency_pipeline.shards.methods import is_signed
@@ -36,7 +36,7 @@ Probabilities = npt.NDArray[np.float64]
 _ROWS = 1024
 
 
-def recorded_config(trained: Trained) -> TrainConfig:
+def recorded_config(trained: Trained | OpenedRun) -> TrainConfig:
     """The resolved options that a network was trained with.
 
     Raises:
@@ -68,7 +68,7 @@ def reads_signed_maps(trained: Trained) -> bool:
     return is_signed(provenance, method)
 
 
-def recorded_baseline(trained: Trained, place: str | None = None) -> BaselineRun:
+def recorded_baseline(trained: Trained | OpenedRun, place: str | None = None) -> BaselineRun:
     """The run whose network makes the maps of a network that was trained with `--maps self`.
 
     Args:

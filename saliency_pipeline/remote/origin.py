@@ -141,13 +141,15 @@ def _of_hub(url: str, pinned: str | None) -> Origin:
 
 def _asked(url: str, call: Callable[[], Any]) -> Any:
     """The response of the Hub's interface, with as many attempts as it takes."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     def once() -> Any:
         try:
             return call()
         except HFValidationError as error:
             raise OptionError(f"{url}: {one_line(error)}; correct the URL") from error
+        except OfflineModeIsEnabled as error:
+            raise OptionError(f"{url}: HF_HUB_OFFLINE is set; unset it to use the Hub") from error
         except HfHubHTTPError as error:
             status = error.response.status_code
             if status in (401, 403, 404):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.models.trained.trained import BEST, write_trained
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.recognition import refuse_shards
+from saliency_pipeline.recognition import PULLED, refuse_shards
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.subsets.group_by import anchored
 from saliency_pipeline.training.checkpoint import LAST, EpochMetrics, State
@@ -32,7 +33,6 @@ from saliency_pipeline.training.processes import ConnectedProcesses, connect
 from saliency_pipeline.training.runlog import (
     PROVENANCE,
     SUMMARY,
-    TensorBoardWriter,
     environment,
     write_curves,
     write_json,
@@ -49,6 +49,7 @@ from saliency_pipeline.training.setup import (
 )
 from saliency_pipeline.training.shuffle import Shuffle, cache_note, choose_shuffle
 from saliency_pipeline.training.start import is_neutral, start_distance
+from saliency_pipeline.training.trackers import Tracking, check_trackers
 from saliency_pipeline.training.trainer import Trainer
 
 
@@ -83,7 +84,7 @@ def train(
     output: Path | str,
     config: TrainConfig | None = None,
     *,
-    tensorboard: bool = False,
+    log: Sequence[str] = (),
     save_seconds: float = 600.0,
     progress: Progress | None = None,
 ) -> RunReport:
@@ -98,7 +99,8 @@ def train(
             last epoch on the validation images), `curves.png`, `summary.json`, `provenance.json`, `best.safetensors`
             and `last.safetensors`.
         config: all options; by default the article's.
-        tensorboard: also write scalars for TensorBoard.
+        log: trackers that also get the metrics of every epoch: `tensorboard`, `wandb`, `mlflow`, `trackio`. They do not
+            change the run, and may differ when it is resumed.
         save_seconds: most seconds of training that a kill can cost.
         progress: receives progress and notes.
 
@@ -111,6 +113,7 @@ def train(
     """
     config, folder, progress = config or TrainConfig(), Path(output), progress or Progress()
     check_names(config)
+    check_trackers(log)
     keep_large_blocks()
     processes = connect(config.device, progress)
     progress = progress if processes.leading else Progress()
@@ -127,13 +130,15 @@ def train(
     refuse_among_images(folder, pairs.path)
     refuse_shards(folder)
     make_output(folder)
+    if (folder / PULLED).exists() and not (folder / LAST).exists():
+        raise SalpipeError(f"{folder}: was pulled, without the checkpoint {LAST}; choose another output folder")
     with FolderLock(folder, note=progress.note) if processes.leading else nullcontext():
         stored = processes.from_leading(lambda: TrainConfig.read(folder))
         if stored is not None:
             config = _resumed(folder, stored, config, processes, progress)
         elif (folder / LAST).exists():
             raise SalpipeError(f"{folder}: holds a run without its {CONFIG}; choose another output folder")
-        return _train(pairs, folder, config, processes, progress, tensorboard, save_seconds, new=stored is None)
+        return _train(pairs, folder, config, processes, progress, log, save_seconds, new=stored is None)
 
 
 def _train(
@@ -142,7 +147,7 @@ def _train(
     config: TrainConfig,
     processes: ConnectedProcesses,
     progress: Progress,
-    tensorboard: bool,
+    log: Sequence[str],
     save_seconds: float,
     *,
     new: bool,
@@ -156,7 +161,6 @@ def _train(
     precision = processes.from_leading(lambda: _precision(setup, shuffle, progress))
     setup = replace(setup, config=replace(setup.config, precision=precision))
     config, spec, validation, leading = setup.config, setup.spec, setup.validation.dataset, processes.leading
-    board = TensorBoardWriter(folder, wanted=tensorboard and leading)
     if leading:
         if new:
             _record_start(folder, provenance, setup, shuffle, processes, progress)
@@ -173,7 +177,9 @@ def _train(
         config.write(folder)
     parts = ("shards", "groups", "initialization", "maps")
     record = {"config": asdict(config), **{name: provenance[name] for name in parts if name in provenance}}
+    tracking = Tracking(log if leading else (), folder, asdict(config), progress.note)
     try:
+        tracking.update([asdict(row) for row in state.rows])
         with torch.random.fork_rng([processes.device] if processes.device.type == "cuda" else []):
             while state.epoch < config.epochs and not (config.patience and state.stale >= config.patience):
                 trainer.train_epoch()
@@ -187,11 +193,11 @@ def _train(
                         write_trained(folder / BEST, network, spec, record | {"scores": _scores(row)}, images)
                     trainer.save()
                     write_metrics(folder, state.rows)
-                    board.add(row)
+                    tracking.update([asdict(row) for row in state.rows])
                 progress.note(_epoch_note(row, config.epochs, better=better))
     finally:
         progress.stop()
-        board.close()
+        tracking.close()
         if leading and state.rows:
             # once more: a kill may have come between the last checkpoint and its metrics
             write_metrics(folder, state.rows)

@@ -1,4 +1,4 @@
-"""Files of a training run besides its weights: metrics, predictions, curves, summary, provenance, TensorBoard."""
+"""Files of a training run besides its weights: metrics, predictions, curves, summary, provenance."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ import torch
 from scipy.special import softmax
 
 from saliency_pipeline.devices import device_name
-from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.files import write_atomically
-from saliency_pipeline.folders import make_subfolder
 from saliency_pipeline.tables import write_table
 from saliency_pipeline.training.checkpoint import COLUMNS, EpochMetrics
 from saliency_pipeline.training.curves import plot_curves
@@ -83,36 +81,3 @@ def environment(device: torch.device, world: int) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "processes": world,
     }
-
-
-class TensorBoardWriter:
-    """Writes scalars for TensorBoard, if wanted.
-
-    Raises:
-        SalpipeError: TensorBoard is not installed.
-    """
-
-    def __init__(self, folder: Path, *, wanted: bool) -> None:
-        self.writer: Any = None
-        if wanted:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise SalpipeError(
-                    f"--tensorboard: not usable ({error}); run pip install 'saliency-pipeline[tensorboard]'"
-                ) from error
-            make_subfolder(folder / "tensorboard")
-            self.writer = SummaryWriter(str(folder / "tensorboard"))
-
-    def add(self, row: EpochMetrics) -> None:
-        """Write the metrics of an epoch that are defined."""
-        if self.writer is not None:
-            for name, value in asdict(row).items():
-                if name != "epoch" and value is not None:
-                    self.writer.add_scalar(name.replace("_", "/", 1), value, row.epoch)
-            self.writer.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        if self.writer is not None:
-            self.writer.close()

@@ -24,6 +24,7 @@ from saliency_pipeline.datasets.remote_index import KeptBytes, index_path
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.plan import Choices, Plan, store_plan
 from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, Reject
+from saliency_pipeline.hub.contents import Contents, File
 from saliency_pipeline.models.source.source import _serialize, load_source
 from saliency_pipeline.models.trained.trained import BEST, write_trained
 from saliency_pipeline.models.trained.training_images import DIGEST, TrainingImages
@@ -89,6 +90,13 @@ def manifests(root: Path) -> Iterator[Path]:
 
 def rejects(root: Path) -> Iterator[Path]:
     yield shards.folder(root / "raw", (2,), rejects=5) / "rejects.jsonl"
+
+
+def repositories(root: Path) -> Iterator[Path]:
+    """Lists of the files of a model and of a data set on the Hub."""
+    for kind, name in (("model", "best.safetensors"), ("dataset", "shard-00000.h5")):
+        listing = Contents(kind, "plan", (), None).listing((File.of(name, b"x"), File.of("README.md", b"")))  # type: ignore[arg-type]
+        yield written(root / kind / "salpipe.json", listing.data or b"")
 
 
 def plans(root: Path) -> Iterator[Path]:

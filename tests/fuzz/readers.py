@@ -22,12 +22,13 @@ from saliency_pipeline.datasets.box_files import with_boxes
 from saliency_pipeline.datasets.layout import ReadOptions
 from saliency_pipeline.datasets.open import LAYOUTS, read_images
 from saliency_pipeline.datasets.remote_index import KeptBytes
-from saliency_pipeline.documents import read_object
+from saliency_pipeline.documents import DocumentError, read_object, read_regular
 from saliency_pipeline.errors import BadImageError, SalpipeError
 from saliency_pipeline.evaluation.predictions import recorded_config
 from saliency_pipeline.fetching.fetch_log import FetchLog
 from saliency_pipeline.generation.plan import check_same_plan, stored_plan
 from saliency_pipeline.generation.receipt import read_receipt, valid_receipt
+from saliency_pipeline.hub.contents import ALLOWED, read_listing
 from saliency_pipeline.images.decode import FITS, decode_frame
 from saliency_pipeline.images.ready_maps import read_frame_map
 from saliency_pipeline.models.source import source
@@ -129,6 +130,20 @@ def read_export(path: Path, random: Random) -> None:
         if record.maps is not None:
             with suppress(BadImageError, OSError):
                 record.maps.read()
+
+
+def read_repository(path: Path, random: Random) -> None:
+    """As `pull` reads the list of a repository's files: no name leads out of a folder."""
+    with suppress(OSError, DocumentError):  # downloads are regular files
+        _read_repository(read_regular(path))
+
+
+def _read_repository(data: bytes) -> None:
+    kind, _, files = read_listing(data, "hf://org/name")
+    for name in files:
+        assert ALLOWED[kind].fullmatch(name)
+        assert not name.startswith("/")
+        assert ".." not in name.split("/")
 
 
 def read_tar(path: Path, random: Random) -> None:

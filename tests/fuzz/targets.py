@@ -61,6 +61,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("shard", outputs.shard_files, readers.read_shard, _SHARDS),
     Kind("manifest", outputs.manifests, readers.read_manifest, JSON),
     Kind("rejects", outputs.rejects, readers.read_manifest, JSON_LINES),
+    Kind("repository", outputs.repositories, readers.read_repository, JSON),
     Kind("plan", outputs.plans, readers.read_plan, (*JSON, structures.plan_with_hash, structures.plan_with_hash)),
     Kind("receipt", outputs.receipts, readers.read_receipts, JSON),
     Kind("weights", outputs.weights, readers.read_weights, _CHECKPOINTS),

@@ -182,4 +182,6 @@ def allow(patch: pytest.MonkeyPatch, state: Files) -> None:
     """Let this process and its children ask the server, and take it for the Hub."""
     patch.setenv("SALPIPE_ALLOW_PRIVATE", "1")
     patch.setenv("HF_ENDPOINT", state.address)
+    # tests of other libraries may have set it before
+    patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     patch.setattr("saliency_pipeline.storage.failures.FIRST_WAIT", 0.01)

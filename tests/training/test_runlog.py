@@ -10,10 +10,10 @@ import pytest
 from saliency_pipeline.models.source.weights import tensor_digests
 from saliency_pipeline.models.trained.two_branch import build_network
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.training.checkpoint import COLUMNS, EpochMetrics
+from saliency_pipeline.training.checkpoint import EpochMetrics
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train
-from saliency_pipeline.training.runlog import TensorBoardWriter, write_metrics
+from saliency_pipeline.training.runlog import write_metrics
 from saliency_pipeline.training.setup import network_spec
 from tests.training.examples import labeled
 
@@ -51,26 +51,6 @@ def test_a_metric_that_is_not_defined_is_null_in_one_table_and_empty_in_the_othe
     assert [row["validation_top5"] for row in rows_of(tmp_path)] == [None, 0.75]
     with open(tmp_path / "metrics.csv", newline="", encoding="utf-8") as file:
         assert [row["validation_top5"] for row in csv.DictReader(file)] == ["", "0.75"]
-
-
-def test_a_metric_that_is_not_defined_is_no_scalar(tmp_path: Path) -> None:
-    class Writer:
-        def __init__(self) -> None:
-            self.names: list[str] = []
-
-        def add_scalar(self, name: str, value: float, _epoch: int) -> None:
-            self.names.append(name)
-            float(value)
-
-        def flush(self) -> None:
-            pass
-
-    board = TensorBoardWriter(tmp_path, wanted=False)
-    board.writer = Writer()
-    board.add(ROW)
-    assert board.writer.names == [
-        name.replace("_", "/", 1) for name in COLUMNS if name not in ("epoch", "validation_top5")
-    ]
 
 
 def test_top5_is_no_metric_of_three_classes(shards: Path, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Tests of `salpipe push` and `salpipe pull`."""
