@@ -137,7 +137,9 @@ def test_other_urls_are_refused_in_one_line(arguments: list[str], message: str, 
     assert "secret" not in line
 
 
-def test_a_user_who_is_offline_is_told_so(web: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_who_is_offline_is_refused_in_one_line(
+    web: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     result = salpipe_generate("hf://datasets/org/birds", "-o", tmp_path / "shards")
     assert result.stderr.strip().endswith("hf://datasets/org/birds: HF_HUB_OFFLINE is set; unset it to use the Hub")
