@@ -14,9 +14,8 @@ from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.files import write_atomically
 from saliency_pipeline.serialization import MismatchError, from_json
 from saliency_pipeline.text import plural
-from saliency_pipeline.training.config import option
+from saliency_pipeline.training.config import TrainConfig, option
 from saliency_pipeline.training.runlog import SUMMARY
-from saliency_pipeline.training.validation import ALL
 
 PLAN = "plan.json"
 FORMAT_VERSION = 2
@@ -158,7 +157,8 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     differing = [
         f"{name} {_shown(old.get(name))} -> {_shown(new[name])}" for name in _FIXED if old.get(name) != new[name]
     ]
-    before = {"validate": ALL, **old.get("shared", {})}  # earlier versions validated every epoch
+    # options that are new since were what their defaults are
+    before = {**json.loads(json.dumps(asdict(TrainConfig()))), **old.get("shared", {})}
     differing += [
         f"{option(name)} {before.get(name)} -> {value}"
         for name, value in new["shared"].items()

@@ -1,7 +1,7 @@
 """Runs that are written instead of trained, with scores of a function: comparisons of many runs in a moment."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -38,7 +38,7 @@ class Pretended:
         # the page takes longer than all else
         patch.setattr("saliency_pipeline.comparison.output.write_report", lambda folder, *_: folder / "report.html")
 
-    def train(self, shards: Path | str, run: Path, config: TrainConfig) -> RunReport:
+    def train(self, shards: Path | str, run: Path, config: TrainConfig, log: Sequence[str] = ()) -> RunReport:
         """A run whose final validation top-1 is that of the function; a score of NaN is a run that diverges."""
         self.trained.append((str(run), config))
         final = self.score(config)

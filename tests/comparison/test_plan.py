@@ -141,6 +141,23 @@ def test_the_primary_question_stays_when_arms_and_budgets_are_added(
     assert stored["primary"] == {"arm": "half", "measure": "final", "setting": "all images"}
 
 
+def test_options_that_are_new_since_were_what_their_defaults_are(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Pretended(monkeypatch, effect(0.0))
+    made(shards, tmp_path)
+    before = json.loads((tmp_path / "plan.json").read_text())
+    for name in ("shuffle", "validate"):
+        del before["shared"][name]
+    (tmp_path / "plan.json").write_text(json.dumps(before))
+    made(shards, tmp_path)
+    assert json.loads((tmp_path / "plan.json").read_text())["shared"]["shuffle"] == "auto"
+    before["shared"]["shuffle"] = "full"
+    (tmp_path / "plan.json").write_text(json.dumps(before))
+    with pytest.raises(PlanMismatchError, match="--shuffle full -> auto"):
+        made(shards, tmp_path)
+
+
 def test_a_plan_of_an_earlier_version_is_refused(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text('{"shards": "s", "hash": "h", "shared": {"precision": "fp32"}, "threads": 1}')
     with pytest.raises(SalpipeError, match="holds a comparison of an earlier version, with other controls and rules"):
