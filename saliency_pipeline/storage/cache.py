@@ -14,7 +14,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,8 +145,10 @@ class ShardCache:
                 temporary, file = self._reserve(wanted)
                 try:
                     if not (reason := self._download(wanted, store, file)):
-                        _record(wanted, file)
-                        os.replace(temporary, wanted.path)
+                        # one that makes room would miss a file whose name changes while it counts
+                        with self._making_room():
+                            _record(wanted, file)
+                            os.replace(temporary, wanted.path)
                         # it was written under an exclusive lock; one that removes files may have it in between
                         try_lock(file, shared=True, wait=True)
                         return file
@@ -177,7 +179,7 @@ class ShardCache:
     def _reserve(self, wanted: CachedObject) -> tuple[Path, int]:
         """Make room for an object, and create a file of its size under a temporary name."""
         while True:
-            with self._locked(self.settings.folder / ".lock"):
+            with self._making_room():
                 held = sorted(self._held())
                 total = sum(size for _, size, _ in held)
                 limit = self.settings.limit_beside(total)
@@ -211,6 +213,10 @@ class ShardCache:
                     if fetching or is_recorded(locks / path.name, path):
                         status = path.stat()
                         yield float("inf") if fetching else status.st_atime, status.st_size, path
+
+    def _making_room(self) -> AbstractContextManager[None]:
+        """The lock of all who change what is counted; taken after that of an object."""
+        return self._locked(self.settings.folder / ".lock")
 
     @contextmanager
     def _locked(self, path: Path) -> Iterator[None]:

@@ -71,10 +71,9 @@ def stored(tmp_path: Path) -> set[str]:
 
 
 def held(tmp_path: Path, small: ShardCache) -> int:
-    """Number of files, while no process removes or begins one; one that is being renamed counts once."""
-    with small._locked(tmp_path / "cache" / ".lock"):
-        folders = (tmp_path / "cache").glob("*/shards")
-        return len({entry.inode() for folder in folders for entry in os.scandir(folder) if entry.is_file()})
+    """Number of files, while no process begins, renames or removes one."""
+    with small._making_room():
+        return len(stored(tmp_path))
 
 
 def test_an_object_is_fetched_once(tmp_path: Path, store: Counted) -> None:
