@@ -51,7 +51,7 @@ def scan(name: str, file: RemoteFile) -> KeptBytes:
     except RemoteError:
         raise
     except (ValueError, OSError, SalpipeError):
-        pass  # it is damaged: readers come to the same end, and say what is wrong
+        pass  # it is damaged: readers find the same, and name it
     return kept
 
 

@@ -11,26 +11,10 @@ from hypothesis import strategies as st
 from saliency_pipeline.remote import ahead as module
 from saliency_pipeline.remote.ahead import GAP, LONGEST, ReadAhead, Span, held_by, merged
 from saliency_pipeline.remote.file import Gate, RemoteError, RemoteFile
+from tests.remote.examples import content
 
 FILE = RemoteFile("s3://bucket/data.tar", 100 << 20)
 OTHER = RemoteFile("s3://bucket/other.tar", 100 << 20)
-
-
-@pytest.fixture
-def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Requests of files whose bytes tell their offset, by range."""
-    made: list[tuple[int, int]] = []
-
-    def request(file: RemoteFile, start: int, end: int) -> bytes:
-        made.append((start, end))
-        return content(start, end)
-
-    monkeypatch.setattr(RemoteFile, "request", request)
-    return made
-
-
-def content(start: int, end: int) -> bytes:
-    return bytes(offset % 251 for offset in range(start, end))
 
 
 def test_neighbors_are_one_request_and_distant_spans_are_several() -> None:

@@ -16,6 +16,7 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.remote.file import RemoteFile
 from tests.broken_images import encode, photo
 from tests.remote import examples
+from tests.remote.examples import content
 from tests.remote.web import Files, Hub
 
 JPEG = encode(photo(), "JPEG")
@@ -50,24 +51,6 @@ def test_an_index_is_that_of_one_version_of_a_file(tmp_path: Path) -> None:
     for damaged in (b"", b"[]\n", path.read_bytes()[:-30], path.read_bytes().replace(b'"parts": 1', b'"parts": 9')):
         path.write_bytes(damaged)
         assert KeptBytes.load(path, file) is None
-
-
-@pytest.fixture
-def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Requests of files whose bytes tell their offset, by range."""
-    made: list[tuple[int, int]] = []
-
-    def request(file: RemoteFile, start: int, end: int) -> bytes:
-        made.append((start, end))
-        return content(start, end)
-
-    monkeypatch.setattr(RemoteFile, "request", request)
-    return made
-
-
-def content(start: int, end: int) -> bytes:
-    whole = bytes(range(251))
-    return (whole * ((end - start) // 251 + 2))[start % 251 :][: end - start]
 
 
 def test_requests_grow_while_headers_lie_together(requests: list[tuple[int, int]]) -> None:

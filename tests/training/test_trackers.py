@@ -215,7 +215,13 @@ def resumed(name: str, folder: Path) -> None:
         tracking.close()
 
 
-needs = {name: pytest.mark.skipif(not importlib.util.find_spec(name), reason=name) for name in ("mlflow", "trackio")}
+needs = {
+    name: pytest.mark.skipif(
+        not importlib.util.find_spec(name),
+        reason=f"needs {name}, which changes other packages: pip install '.[{name}]' in another environment",
+    )
+    for name in ("mlflow", "trackio", "wandb")
+}
 
 
 # of the packages that these need
@@ -252,7 +258,7 @@ def test_metrics_of_trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.skipif(not importlib.util.find_spec("wandb"), reason="wandb")
+@needs["wandb"]
 def test_files_of_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     resumed("wandb", tmp_path)
