@@ -47,7 +47,7 @@ def write_catalogue(path: Path, catalogue: Catalogue, summary: DataSummary, shar
         raise OptionError("--maps-from: maps of an export are stored without a cluster; use --engine loky")
     if any(type(record) not in _FIELDS for record in catalogue.records):
         raise OptionError(f"--engine: layout {catalogue.layout} reads its images itself; use --engine loky")
-    if any(is_remote(record) and shown_url(record.path) != record.path for record in catalogue.records[:1]):
+    if is_remote(catalogue.records) and shown_url(url := catalogue.records[0].path) != url:
         # the catalogue's file would hold it
         raise OptionError("--engine: the URL has a query, which may be a signature; use --engine loky")
     head = json.dumps({"format": FORMAT, "summary": _to_json(summary)}).encode() + b"\n"

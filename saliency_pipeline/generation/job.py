@@ -126,7 +126,7 @@ def write_shards(
         SalpipeError: the disk is full or cannot be written; finished shards stay.
     """
     workers, threads = _worker_count(job.placement), torch.get_num_threads()
-    remote = any(is_remote(record) for task in tasks for record in task.records[:1])
+    remote = any(is_remote(task.records) for task in tasks)
     receipts: list[Future[Receipt]] = []
     shard: _OpenShard | None = None
     with reading_ahead(remote) as ahead, _pool(workers, "explain") as pool, _pool(1, "publish") as publisher:

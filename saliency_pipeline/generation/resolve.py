@@ -177,7 +177,7 @@ def _background(config: GenerateConfig, data: DataSummary, source: SourceModel, 
             decoded = decode_record(record, record.read(), config, size, source.preprocessing.interpolation)
             return frame_as_stored(decoded.frame, config)[0]
 
-        with reading_ahead(any(map(is_remote, data.background[:1]))) as ahead:
+        with reading_ahead(is_remote(data.background)) as ahead:
             need(ahead, data.background[:IMAGES])
             frames = sample_background(data.background, decode)
     if not len(frames):
@@ -251,7 +251,7 @@ def _first_frames(data: DataSummary, config: GenerateConfig, source: SourceModel
     """Frames of some images of the data set, on which placements are measured; gray if no image can be used."""
     p = source.preprocessing
     frames = []
-    with reading_ahead(any(map(is_remote, data.measured[:1]))) as ahead:
+    with reading_ahead(is_remote(data.measured)) as ahead:
         need(ahead, data.measured[:count])
         for record in data.measured:
             try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from saliency_pipeline.images.record import MAX_FILE_BYTES, ImageRecord
@@ -49,9 +49,9 @@ class RemoteRecord(ImageRecord):
         return self.file.read(length, self.offset)
 
 
-def is_remote(record: ImageRecord) -> bool:
-    """Return whether the bytes of an image are remote."""
-    return hasattr(record, "span")
+def is_remote(records: Sequence[ImageRecord]) -> bool:
+    """Return whether the images of a data set are remote: all are, or none is."""
+    return bool(records) and isinstance(records[0], RemoteRecord)
 
 
 def need(ahead: ReadAhead | None, records: Iterable[ImageRecord]) -> None:

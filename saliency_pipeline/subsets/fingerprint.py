@@ -242,8 +242,7 @@ def _rows(records: Any, places: list[int], bytes_only: bool, threads: int | None
             if ahead is not None:
                 ahead.done(record.key)
 
-    remote = bool(places) and is_remote(records[places[0]])
-    with reading_ahead(remote) as ahead, ThreadPoolExecutor(threads or usable_cores()) as pool:
+    with reading_ahead(is_remote(records)) as ahead, ThreadPoolExecutor(threads or usable_cores()) as pool:
         # in parts: a million waiting jobs take a gigabyte
         for start in range(0, len(places), _TOGETHER):
             some = places[start : start + _TOGETHER]

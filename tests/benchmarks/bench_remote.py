@@ -45,7 +45,7 @@ def listed(place: Path | str) -> Catalogue:
 def rate(catalogue: Catalogue) -> float:
     """Images read per second, by as many threads as generate decodes with."""
     start = time.perf_counter()
-    with reading_ahead(is_remote(catalogue.records[0])) as ahead, ThreadPoolExecutor(THREADS) as pool:
+    with reading_ahead(is_remote(catalogue.records)) as ahead, ThreadPoolExecutor(THREADS) as pool:
         for first in range(0, len(catalogue), SHARD):
             shard = catalogue.records[first : first + SHARD]
             need(ahead, shard)
