@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 
 from saliency_pipeline.comparison.arms import REFERENCE
 from saliency_pipeline.comparison.output import read_results
-from saliency_pipeline.comparison.results import ArmResult, ContrastResult, Results
-from saliency_pipeline.comparison.wording import percent, points, whole_percent
+from saliency_pipeline.comparison.results import ArmResult, ContrastResult, MeasureResult, Results
+from saliency_pipeline.comparison.rules import MEASURES
+from saliency_pipeline.comparison.wording import difference, percent, points, whole_percent
 from saliency_pipeline.figures.plotting import BLUE, GRAY, ORANGE, VERBATIM, frame, new_figure, write_png
 
 PAGE = Path(__file__).with_suffix(".md")
@@ -26,11 +27,16 @@ def page() -> str:
     text = PAGE.read_text(encoding="utf-8")
     for results in sorted(RESULTS.glob("*/results.json")):
         name = results.parent.name
-        table = "\n".join(rows(read_results(results.parent, Results)))
-        marked = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
-        text, count = marked.subn(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text)  # type: ignore[misc]
-        if count != 1:
-            raise SystemExit(f"{PAGE}: {count} tables for {results}; give it one '<!-- {name} -->'")
+        read = read_results(results.parent, Results)
+        tables = {name: rows(read)}
+        if read.about["plan"].get("pretraining"):
+            tables[f"{name}: measures"] = measures(read)
+        for title, table in tables.items():
+            marked = re.compile(rf"(<!-- {re.escape(title)} -->\n).*?(<!-- end -->)", re.DOTALL)
+            new = "\n".join(table)
+            text, count = marked.subn(lambda match, new=new: f"{match[1]}{new}\n{match[2]}", text)  # type: ignore[misc]
+            if count != 1:
+                raise SystemExit(f"{PAGE}: {count} tables for {results}; give it one '<!-- {title} -->'")
     return text
 
 
@@ -47,6 +53,24 @@ def rows(results: Results) -> Iterator[str]:
         )
         recovered = NONE if share is None else f"{whole_percent(share)} % [{whole_percent(low)}, {whole_percent(high)}]"
         yield f"| `{arm.name}` | {accuracy(setting.arms[arm.name])} | {effect(contrast)} | {recovered} |"
+
+
+def measures(results: Results) -> Iterator[str]:
+    """A table in Markdown: a contrast per row, with its final accuracy, its first epochs and its speed."""
+    (setting,) = results.settings
+    yield "| contrast | final accuracy, points | area over epochs 1 to 10, points | epochs to 95 % of its own final accuracy |"
+    yield "|---|---|---|---|"
+    for contrast in setting.contrasts:
+        cells = [measure(getattr(contrast, name), name) for name in MEASURES]
+        yield f"| `{contrast.arm}` − `{contrast.against}` | {' | '.join(cells)} |"
+
+
+def measure(result: MeasureResult, name: str) -> str:
+    """A difference with its interval, and its verdict where it has one."""
+    if (statistics := result.statistics) is None:
+        return NONE
+    mean, low, high = (difference(value, name) for value in (statistics.mean, statistics.low, statistics.high))
+    return f"{mean} [{low}, {high}]" + (f", {result.verdict}" if result.verdict else "")
 
 
 def accuracy(arm: ArmResult) -> str:

@@ -17,6 +17,7 @@ from saliency_pipeline.comparison.disagreements import confusion, disagreements
 from saliency_pipeline.comparison.headroom import headrooms
 from saliency_pipeline.comparison.looks import Looks, first_repeats, first_seed, make_looks
 from saliency_pipeline.comparison.map_results import ClassMaps, MapQuality
+from saliency_pipeline.comparison.pretraining import source_contrasts
 from saliency_pipeline.comparison.results import (
     FORMAT,
     FORMAT_VERSION,
@@ -86,7 +87,7 @@ def analyze(
             first candidate's final accuracy under the last setting is taken.
         context: the rest of results.json.
     """
-    questions = contrasts(arms)
+    questions = [*contrasts(arms), *source_contrasts(arms)]
     reference, leaking = first_reference(arms), bool(context.leaks)
     question, primary = _primary(rules, questions, settings)
     rules = replace(rules, primary=primary)
@@ -163,7 +164,7 @@ def _setting(
         arms={arm: summarize(own, where, classes) for arm, own in by_arm.items() if own},
         contrasts=tuple(
             contrast(question, by_arm, where)
-            for question in contrasts(arms)
+            for question in (*contrasts(arms), *source_contrasts(arms))
             # with a plan, those without runs count in the family as well
             if looks.expected or (by_arm[question.arm] and by_arm[question.against])
         ),

@@ -66,7 +66,8 @@ class Question:
         arm: name of the arm whose scores are the minuend.
         against: name of the arm whose scores are subtracted.
         role: `reference` for a candidate and its reference, `control` for a candidate and its own control,
-            `descriptive` for a control and the reference of its candidate, which is estimated and never gets a verdict.
+            `descriptive` for a control and the reference of its candidate, and for pretrained arms and those with fewer
+            or no source images; these are estimated and never get a verdict.
     """
 
     arm: str

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from saliency_pipeline.comparison.arms import CANDIDATE, REFERENCE, Arm
+from saliency_pipeline.comparison.arms import CANDIDATE, CONTROL, DESCRIPTIVE, REFERENCE, Arm, Question, first_reference
 from saliency_pipeline.comparison.config import ALL, ComparisonConfig
 from saliency_pipeline.comparison.use_arms import MAP_OPTIONS, is_plain
 from saliency_pipeline.errors import SalpipeError
@@ -95,6 +95,24 @@ def unequal_starts(arms: Sequence[Arm]) -> list[str]:
                 "due to these images; use --pretrain SHARDS, which trains a baseline on the same images"
             )
     return warnings
+
+
+def source_contrasts(arms: Sequence[Arm]) -> list[Question]:
+    """What source images do, without a verdict: each pretrained arm but controls with the comparison's reference, and
+    with the same arm pretrained on the size before its own.
+    """
+    first, smaller = first_reference(arms), {}
+    made: list[Question] = []
+    for arm in arms:
+        if pretrained(arm) is None or arm.kind == CONTROL:
+            continue
+        if arm.name != first and not (arm.kind == CANDIDATE and arm.reference in ("", first)):
+            made.append(Question(arm.name, first, DESCRIPTIVE))
+        same = tuple(sorted((name, str(value)) for name, value in arm.options.items() if name != "start"))
+        if same in smaller:
+            made.append(Question(arm.name, smaller[same], DESCRIPTIVE))
+        smaller[same] = arm.name
+    return made
 
 
 def _sized(arm: Arm, size: str, several: bool) -> Arm:

@@ -35,7 +35,7 @@ _PRIMARY_TITLES = {
 _ROLES = (
     ("reference", "Candidates vs. the reference"),
     ("control", "Candidates vs. their own controls"),
-    ("descriptive", "Controls vs. the reference: descriptive, without a verdict"),
+    ("descriptive", "Descriptive, without a verdict"),
 )
 _UNSAFE = re.compile(r"[^\w.-]+")
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from saliency_pipeline.hub.address import HubAddress
-from saliency_pipeline.hub.contents import SPLITS, Contents, RunRecord, ShardsRecord
+from saliency_pipeline.hub.contents import Contents, RunRecord, ShardsRecord
+from saliency_pipeline.images.record import SPLITS
 from saliency_pipeline.shards.manifest import Manifest
 from saliency_pipeline.text import plural
 
@@ -231,7 +232,9 @@ def _data_set_text(record: ShardsRecord, address: HubAddress) -> Iterator[str]:
     ]
     yield _table_of(("", ""), rows)
     yield "## Splits"
-    numbers = ((name, f"{record.splits[name]:,}", code) for code, name in SPLITS.items() if record.splits[name])
+    numbers = (
+        (name or "none", f"{record.splits[name]:,}", int(code)) for name, code in SPLITS.items() if record.splits[name]
+    )
     yield _table_of(("split", "images", "`split` in the shards"), numbers)
     yield "## Maps"
     shapes = ((name, s.targets, f"{s.height} x {s.width}") for name, s in header.maps.items())

@@ -24,6 +24,7 @@ from saliency_pipeline.hub.shareable import (
     with_baseline,
     without_paths,
 )
+from saliency_pipeline.images.record import SPLITS
 from saliency_pipeline.recognition import RUN, is_shards, no_run, no_shards, recognize
 from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, Manifest
 from saliency_pipeline.shards.reader import ShardFolder
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 BEST = "best.safetensors"
 CARD, LISTING = "README.md", "salpipe.json"
 FORMAT, FORMAT_VERSION = "salpipe-hub", "1.0"
-SPLITS = {0: "training", 1: "validation", 2: "test", -1: "none"}
-"""Splits as shards store them."""
 
 _NUMBERS = ("metrics.jsonl", "metrics.csv", "curves.png")
 _EVALUATION = re.compile(r"evaluation-[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -252,7 +251,7 @@ def _of_shards(folder: Path) -> Contents:
     files = [File(entry.name, entry.bytes, entry.sha256, None, folder, mirror) for entry in manifest.shards]
     files += [File.of(REJECTS, rejects), File.of(MANIFEST, _read(folder / MANIFEST))]
     pairs = ShardFolder(folder)
-    counts = {name: int((pairs.splits == code).sum()) for code, name in SPLITS.items()}
+    counts = {name: int((pairs.splits == code).sum()) for name, code in SPLITS.items()}
     per_class = {name: int((pairs.labels == label).sum()) for label, name in enumerate(pairs.classes)}
     return Contents(DATASET, manifest.header.plan, tuple(files), ShardsRecord(manifest, counts, per_class))
 

@@ -8,7 +8,7 @@ import pytest
 from saliency_pipeline.comparison.arms import Question, choose_arms, contrasts
 from saliency_pipeline.comparison.compare import compare, plan_only
 from saliency_pipeline.comparison.config import ComparisonConfig
-from saliency_pipeline.comparison.pretraining import unequal_starts, with_pretrained
+from saliency_pipeline.comparison.pretraining import source_contrasts, unequal_starts, with_pretrained
 from saliency_pipeline.training.config import TrainConfig
 from tests.comparison.examples import settings
 from tests.comparison.pretended import Pretended
@@ -41,6 +41,10 @@ def test_full_is_compared_with_a_baseline_of_the_same_source_images() -> None:
         Question("full", "full-mismatched", "control"),
         Question("full-mismatched", "baseline-full", "descriptive"),
     ]
+    assert source_contrasts(arms) == [
+        Question("full", "baseline", "descriptive"),
+        Question("baseline-full", "baseline", "descriptive"),
+    ]
     starts = [arm.options.get("start") for arm in arms]
     assert starts == [None, "pretrained/all/full", "pretrained/all/full-mismatched", "pretrained/all/baseline-full"]
     assert arms[3].options == {"arch": "baseline", "init": "full", "start": "pretrained/all/baseline-full"}
@@ -56,6 +60,14 @@ def test_every_size_has_a_baseline_of_its_own() -> None:
         ("full-all-mismatched", "full-all", ""),
         ("baseline-full-12", "", ""),
         ("baseline-full-all", "", ""),
+    ]
+    assert [(question.arm, question.against) for question in source_contrasts(arms)] == [
+        ("full-12", "baseline"),
+        ("full-all", "baseline"),
+        ("full-all", "full-12"),
+        ("baseline-full-12", "baseline"),
+        ("baseline-full-all", "baseline"),
+        ("baseline-full-all", "baseline-full-12"),
     ]
     named = with_pretrained(
         choose_arms(("baseline", "baseline-full", "full"), controls=()), ComparisonConfig(pretrain="source")

@@ -78,7 +78,7 @@ def test_the_verdict_is_first_and_every_part_follows_in_order(page: Page, folder
         "Contrasts",
         "Candidates vs. the reference",
         "Candidates vs. their own controls",
-        "Controls vs. the reference: descriptive, without a verdict",
+        "Descriptive, without a verdict",
         "Initial networks",
         "Maps and duplicates",
         "Learning rates",
@@ -105,7 +105,7 @@ def test_the_verdict_is_first_and_every_part_follows_in_order(page: Page, folder
 def test_contrasts_are_grouped_by_role_and_descriptive_ones_have_no_verdict(page: Page) -> None:
     words = page.text
     reference, rest = words.split("Candidates vs. the reference", 1)[1].split("Candidates vs. their own controls", 1)
-    own, rest = rest.split("Controls vs. the reference: descriptive", 1)
+    own, rest = rest.split("Descriptive, without a verdict", 1)
     descriptive = rest.split("Are the arms comparable?", 1)[0]
     assert "half − baseline" in reference
     assert "half − half-mismatched" in own

@@ -126,7 +126,7 @@ def manifest(
 
 
 def card(record: Manifest, license: str = "mit") -> str:
-    counts = {"training": 2000, "validation": 0, "test": 500, "none": 0}
+    counts = {"train": 2000, "validation": 0, "test": 500, "": 0}
     shards = ShardsRecord(record, counts, dict.fromkeys(record.header.classes, 1250))
     return write_card(Contents("dataset", "plan", (), shards), ADDRESS, license)
 
@@ -147,7 +147,7 @@ def test_a_card_of_shards() -> None:
     }
     for part in (
         "2,500 images of 2 classes",
-        "| training | 2,000 | 0 |",
+        "| train | 2,000 | 0 |",
         "| test | 500 | 2 |",
         "| gradcam | 1 | 7 x 7 |",
         "a \\(1,250\\), b \\(1,250\\)",
