@@ -132,7 +132,7 @@ def plan_only(
     own = plan.tasks(folder)
     tasks = [*plan.pretrainings(), *tuning_tasks(own, plan.config.lrs), *own]
     left = [task for task in tasks if not is_finished(folder / task.folder, task.config)]
-    return plan, tasks, estimate(plan, left, execution.jobs or 1)
+    return plan, tasks, estimate(plan, left, execution.jobs or 1, progress)
 
 
 def _look(

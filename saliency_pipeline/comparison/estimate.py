@@ -14,6 +14,7 @@ from saliency_pipeline.comparison.costs import Spent
 from saliency_pipeline.comparison.plan import Plan, Task
 from saliency_pipeline.comparison.self_maps import without_baseline
 from saliency_pipeline.devices import find_device, limited_threads
+from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import SELF, TrainConfig
 from saliency_pipeline.training.data.order import epoch_batches, epoch_order
@@ -48,14 +49,15 @@ class Estimate:
     parts: dict[str, Spent]
 
 
-def estimate(plan: Plan, tasks: Sequence[Task], jobs: int) -> Estimate:
+def estimate(plan: Plan, tasks: Sequence[Task], jobs: int, progress: Progress | None = None) -> Estimate:
     """Measure a few steps of every arm, with the threads of a run, and count.
 
     Raises:
         SalpipeError: an arm that cannot be trained on these shards.
     """
     firsts = {task.label: task for task in reversed(tasks)}
-    measured = {}
+    measured, progress = {}, progress or Progress()
+    progress.start(len(firsts), "arm", "measuring the time per step")
     with limited_threads(plan.threads):
         for name, task in firsts.items():
             config = without_baseline(task.config)
@@ -63,6 +65,8 @@ def estimate(plan: Plan, tasks: Sequence[Task], jobs: int) -> Estimate:
                 # its start may not be trained yet, and weights do not change the time per step
                 config = replace(config, init="scratch", start=None)
             measured[name] = _measure(config, ShardFolder(task.shards))
+            progress.advance(1)
+    progress.stop()
     steps, seconds, runs = 0, defaultdict[str, float](float), Counter(task.purpose for task in tasks)
     for task in tasks:
         step, inference = measured[task.label]

@@ -8,13 +8,14 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.shards.verify import verify
 from saliency_pipeline.temporaries import temporary_name
-from tests.generation.examples import COMMAND, flat, kept, receipts, run, salpipe, temporaries
+from tests.generation.examples import COMMAND, flat, kept, receipts, run, temporaries
 from tests.kills import kill_again_and_again, script, wait_for_stop
 
 
@@ -159,11 +160,14 @@ def test_a_finished_folder_is_only_read(images: Path, copied: Path) -> None:
     assert times() == before
 
 
-def killed_again_and_again(images: str, output: str, moments: str) -> None:
+def killed_again_and_again(images: str, output: str, moments: str, options: str) -> None:
     """Run in children that kill themselves, and print how many receipts each of them left."""
     folder = Path(output)
     kill_again_and_again(
-        lambda: run(Path(images), folder, shard_size=1), output, json.loads(moments), lambda: len(receipts(folder))
+        lambda: run(Path(images), folder, shard_size=1, **json.loads(options)),
+        output,
+        json.loads(moments),
+        lambda: len(receipts(folder)),
     )
 
 
@@ -186,17 +190,37 @@ def arguments(images: Path, output: Path) -> list[object]:
     return ["generate", images, "-o", output, *COMMAND, "--shard-size", 1, "--quiet", "--json"]
 
 
+MASKED = ["scorecam:channels=4", "groupcam:groups=2", "occlusion:stride=32", "rise:masks=8", "hsic:grid=3,samples=8"]
+BACKWARD = ["kernelshap:segments=4,samples=8", "guided-backprop", "guided-gradcam", "deeplift", "lrp"]
+ATTENTION = {"model": "test_vit", "size": 160, "methods": ["attention", "rollout", "chefer", "legrad"]}
+
+
 @pytest.mark.parametrize(
-    ("seed", "kills"),
-    [(1, 2), pytest.param(1, 3, marks=pytest.mark.slow), pytest.param(2, 20, marks=pytest.mark.slow)],
+    ("seed", "kills", "options"),
+    [
+        (1, 2, {}),
+        pytest.param(1, 3, {}, marks=pytest.mark.slow),
+        pytest.param(2, 20, {}, marks=pytest.mark.slow),
+        pytest.param(3, 2, {"methods": [*MASKED, *BACKWARD]}, marks=pytest.mark.slow, id="masked and backward"),
+        pytest.param(4, 2, ATTENTION, marks=pytest.mark.slow, id="attention"),
+    ],
 )
-def test_any_number_of_kills_leave_the_bytes_of_an_undisturbed_run(tmp_path: Path, seed: int, kills: int) -> None:
+def test_any_number_of_kills_leave_the_bytes_of_an_undisturbed_run(
+    tmp_path: Path, seed: int, kills: int, options: dict[str, Any]
+) -> None:
     images = flat(tmp_path / "images", 6 * kills)
-    run(images, tmp_path / "undisturbed", shard_size=1)
+    run(images, tmp_path / "undisturbed", shard_size=1, **options)
 
     output, dice = tmp_path / "shards", random.Random(seed)
     moments = [(THREE_SHARDS, 0.0), *((dice.randrange(1, 30), dice.uniform(0, 0.02)) for _ in range(kills - 1))]
-    killing = script(__name__, "killed_again_and_again(*sys.argv[1:])", images, output, json.dumps(moments))
+    killing = script(
+        __name__,
+        "killed_again_and_again(*sys.argv[1:])",
+        images,
+        output,
+        json.dumps(moments),
+        json.dumps(options),
+    )
     stdout, stderr = killing.communicate()
     assert (killing.returncode, stderr) == (0, "")
     codes, counts = zip(*json.loads(stdout), strict=True)
@@ -204,12 +228,9 @@ def test_any_number_of_kills_leave_the_bytes_of_an_undisturbed_run(tmp_path: Pat
     assert (len(codes), codes[0], {*codes} <= {-signal.SIGKILL, 0}) == (kills, -signal.SIGKILL, True)
     assert 0 < counts[0] < 6 * kills
 
-    last = salpipe(*arguments(images, output))
-    stdout, stderr = last.communicate()
-    assert (last.returncode, stderr) == (0, "")
-    report = json.loads(stdout)
-    assert report["complete"]
-    assert (report["images"], report["written"]) == (6 * kills, 6 * kills - counts[-1])
+    report = run(images, output, shard_size=1, **options)
+    assert report.complete
+    assert (report.images, report.written) == (6 * kills, 6 * kills - counts[-1])
     assert kept(output) == kept(tmp_path / "undisturbed")
     assert temporaries(output) == []
 
