@@ -58,7 +58,7 @@ def rows(results: Results) -> Iterator[str]:
 def measures(results: Results) -> Iterator[str]:
     """A table in Markdown: a contrast per row, with its final accuracy, its first epochs and its speed."""
     (setting,) = results.settings
-    yield "| contrast | final accuracy, points | area over epochs 1 to 10, points | epochs to 95 % of its own final accuracy |"
+    yield "| contrast | final accuracy, points | area over epochs 1 to 10, points | epochs to 95 % of the own final |"
     yield "|---|---|---|---|"
     for contrast in setting.contrasts:
         cells = [measure(getattr(contrast, name), name) for name in MEASURES]

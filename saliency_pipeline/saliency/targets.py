@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,6 +49,17 @@ def top_classes(logits: Tensor, count: int) -> Tensor:
         if bool((values[:, :-1] > values[:, 1:]).all()):
             return classes[:, :count]
     return logits.sort(dim=1, descending=True, stable=True).indices[:, :count]
+
+
+def summed_scores(logits: Tensor, targets: Tensor) -> Iterator[Tensor]:
+    """For each of the T explained classes (N, T) the sum of their logits over frames, to be differentiated.
+
+    No logit depends on another frame, so that the gradient of the sum has those of all frames.
+    """
+    for target in targets.unbind(1):
+        with torch.enable_grad():
+            total = logits.gather(1, target[:, None]).sum()
+        yield total  # outside, as the caller's own operations are not to be recorded
 
 
 def check_target(text: str) -> None:

@@ -18,7 +18,7 @@ from saliency_pipeline.saliency.engine.network import Network
 from saliency_pipeline.saliency.engine.once import Once
 from saliency_pipeline.saliency.engine.pull_back import PulledBack, Record, Table, pulled_back
 from saliency_pipeline.saliency.engine.random_numbers import generator
-from saliency_pipeline.saliency.targets import Target
+from saliency_pipeline.saliency.targets import Target, summed_scores
 
 X = TypeVar("X")
 
@@ -379,8 +379,6 @@ class Answers:
 
 def _pulled(logits: Tensor, targets: Tensor, leaves: list[Tensor], keep: bool = False) -> Iterator[tuple[Tensor, ...]]:
     """Gradients of each explained class's logit with respect to some tensors, one backward pass per class."""
-    count = targets.shape[1]
-    for t in range(count):
-        with torch.enable_grad():
-            score = logits.gather(1, targets[:, t : t + 1]).sum()
-        yield torch.autograd.grad(score, leaves, retain_graph=keep or t < count - 1)
+    last = targets.shape[1] - 1
+    for t, score in enumerate(summed_scores(logits, targets)):
+        yield torch.autograd.grad(score, leaves, retain_graph=keep or t < last)

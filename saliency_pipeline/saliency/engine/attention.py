@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from saliency_pipeline.models.probe import probe_frames
 from saliency_pipeline.saliency.engine.split import call, constant, cut
+from saliency_pipeline.saliency.targets import summed_scores
 
 aten = torch.ops.aten
 
@@ -104,7 +105,7 @@ class Attended:
         Args:
             targets: (N, T) explained classes.
         """
-        for scores in _sums(self.results[-1], targets):
+        for scores in summed_scores(self.results[-1], targets):
             yield torch.autograd.grad(scores, self._recorded, retain_graph=True)
 
     def block_gradients(self, block: int, targets: Tensor, averaged: bool) -> Iterator[Tensor]:
@@ -125,15 +126,8 @@ class Attended:
             if averaged:
                 tokens = tokens.mean(1, keepdim=True).expand_as(tokens)
             (logits,) = self.graph.classifier(tokens)
-        for scores in _sums(logits, targets):
+        for scores in summed_scores(logits, targets):
             yield torch.autograd.grad(scores, self._recorded[block], retain_graph=True)[0]
-
-
-def _sums(logits: Tensor, targets: Tensor) -> Iterator[Tensor]:
-    """The sum over frames of the logits of each class of `targets` (N, T); no frame's depends on another frame."""
-    for target in targets.unbind(1):
-        with torch.enable_grad():
-            yield logits.gather(1, target[:, None]).sum()
 
 
 def attention_graph(whole: fx.GraphModule, grid: tuple[int, int], size: int, batch: int) -> AttentionGraph:
