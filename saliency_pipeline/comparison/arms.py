@@ -18,7 +18,7 @@ from saliency_pipeline.comparison.arm_entries import (
 )
 from saliency_pipeline.comparison.use_arms import MAP_SOURCES, is_plain, maps_of, same_use
 from saliency_pipeline.errors import OptionError, SalpipeError
-from saliency_pipeline.training.config import ORACLE, OWN, SELF, TrainConfig
+from saliency_pipeline.training.config import CENTER_PRIOR, ORACLE, OWN, SELF, STORED, UNIFORM, TrainConfig
 
 REFERENCE, CANDIDATE, CONTROL = "reference", "candidate", "control"
 
@@ -173,6 +173,9 @@ def _with_maps(arms: Sequence[Arm], maps: str) -> tuple[Arm, ...]:
     """For every use that reads maps a candidate with other maps, `oracle` or `self`, unless there is one."""
     if not (reading := _reading(arms)):
         raise SalpipeError(f"--{maps}: no candidate reads maps; add --uses zoom")
+    if maps == SELF:
+        # their pretraining would need a baseline of the source pairs
+        reading = [arm for arm in reading if arm.options.get("init") != "full"]
     made: list[Arm] = []
     for arm in reading:
         have = [other for other in (*arms, *made) if maps_of(other.options) == maps]
@@ -229,7 +232,13 @@ def _checked(arm: Arm, arms: Sequence[Arm]) -> Arm:
             f"arm {arm.name}: {', '.join(differing)} differs from {arm.of}; a control differs from its candidate in "
             "maps alone, so leave it out"
         )
-    if maps_of(arm.options) == maps_of(own.options):
+    source, maps = maps_of(own.options), maps_of(arm.options)
+    if source not in STORED and maps in STORED:
+        raise SalpipeError(
+            f"arm {arm.name}: would read the stored maps of other images, and its candidate {arm.of} reads maps = "
+            f"{source}; use {CENTER_PRIOR} or {UNIFORM}, or name a candidate that reads stored maps"
+        )
+    if maps == source:
         raise SalpipeError(
             f"arm {arm.name}: has the maps of its candidate {arm.of}; add maps = one of {', '.join(CONTROLS)}"
         )

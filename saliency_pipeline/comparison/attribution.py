@@ -71,7 +71,11 @@ def other_differences(results: Results, primary: PrimaryQuestion) -> list[str]:
 def _rest(arm: ComparedArm) -> str:
     """Difference of a candidate from its reference besides the maps."""
     use = arm.options.get("use")
-    return "the extra branch" if use is None else f"{str(use).partition(':')[0]} itself"
+    if use is not None:
+        return f"{str(use).partition(':')[0]} itself"
+    if arm.options.get("arch") == "pooled":
+        return "the attention pooling itself"
+    return "the fourth channel itself" if arm.options.get("fusion") == "input" else "the extra branch"
 
 
 def _controls(names: Sequence[str]) -> str:

@@ -38,14 +38,13 @@ from saliency_pipeline.folders import FolderLock, make_output
 from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.progress import Progress
-from saliency_pipeline.saliency.methods.registry import GIVEN
 from saliency_pipeline.serialization import from_json
 from saliency_pipeline.shards.flagged import flagged_shares
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.subsets.group_by import anchored
-from saliency_pipeline.training.config import ORACLE, TrainConfig
-from saliency_pipeline.training.data.controls import STORED
+from saliency_pipeline.training.config import ORACLE, STORED, TrainConfig
 from saliency_pipeline.training.data.groups import Groups, check_same_groups, divided, find_groups
+from saliency_pipeline.training.data.sources import OracleMaps
 from saliency_pipeline.training.runlog import PROVENANCE
 from saliency_pipeline.training.setup import check_names, chosen_method
 from saliency_pipeline.training.trackers import check_trackers
@@ -228,7 +227,7 @@ def _planned(
     jobs = execution.jobs or (cores if device.type == "cpu" else 1)
     runs = (config.folds or 1) * config.repeats * len(arms) * len(config.per_class)
     threads = before.threads if before else max(1, cores // min(jobs, max(1, runs)))
-    _refuse_without_boxes(arms, pairs)
+    _refuse_without_boxes(arms, pairs, config.pretrain)
     shared = replace(shared, device=device.type, method=_method(shared, arms, pairs))
     plan = make_plan(pairs, arms, shared, config, threads=threads)
     stored = before.primary if before and config.primary is None else None
@@ -255,14 +254,17 @@ def _method(shared: TrainConfig, arms: Sequence[Arm], pairs: ShardFolder) -> str
     return chosen_method(replace(shared, arch="modulated"), pairs)
 
 
-def _refuse_without_boxes(arms: Sequence[Arm], pairs: ShardFolder) -> None:
-    """Refuse arms with oracle maps where there is no truth to make them from, before anything is trained."""
-    oracle = next((arm.name for arm in arms if maps_of(arm.options) == ORACLE), None)
-    if oracle is not None and not pairs.header.boxes and GIVEN not in pairs.methods:
-        raise SalpipeError(
-            f"arm {oracle}: {pairs.path} holds no boxes of objects and no masks; generate the shards with --boxes or "
-            "--maps-from, or leave --oracle out"
-        )
+def _refuse_without_boxes(arms: Sequence[Arm], pairs: ShardFolder, pretrain: str | None) -> None:
+    """Refuse arms with oracle maps where too few images have boxes or masks, before anything is trained."""
+    oracles = [arm for arm in arms if maps_of(arm.options) == ORACLE]
+    folders = [pairs] * bool(oracles)
+    if pretrain is not None and any(arm.options.get("init") == "full" for arm in oracles):
+        folders.append(ShardFolder(pretrain))
+    for folder in folders:
+        try:
+            OracleMaps(folder).check()
+        except SalpipeError as error:
+            raise SalpipeError(f"arm {oracles[0].name}: {error}, or leave the oracle arms out") from None
 
 
 def _first_configs(plan: Plan, folder: Path) -> list[TrainConfig]:

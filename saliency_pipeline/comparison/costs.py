@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,9 +20,8 @@ from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.provenance import Provenance
 from saliency_pipeline.generation.run import generate
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.training.config import SELF, TrainConfig
-from saliency_pipeline.training.data.controls import STORED
-from saliency_pipeline.training.data.self_maps import MAPS, made_maps
+from saliency_pipeline.training.config import SELF, STORED, TrainConfig
+from saliency_pipeline.training.data.self_maps import MAPS, computed_method, made_maps
 from saliency_pipeline.training.setup import chosen_method
 
 logger = logging.getLogger(__name__)
@@ -145,7 +145,8 @@ def _self_maps(runs: Sequence[Run]) -> float | None:
             spent = logged(baseline, "seconds")
         except (SalpipeError, OSError):
             return None
-        seconds.append(spent + sum(made_maps(folder)[1] for folder in (baseline / MAPS).glob("*")))
+        own = glob.escape(computed_method(run.config.method).canonical)
+        seconds.append(spent + sum(made_maps(folder)[1] for folder in (baseline / MAPS).glob(f"{own}-*")))
     return float(np.mean(seconds)) if seconds else None
 
 

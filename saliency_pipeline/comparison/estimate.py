@@ -68,11 +68,17 @@ def estimate(plan: Plan, tasks: Sequence[Task], jobs: int, progress: Progress | 
             progress.advance(1)
     progress.stop()
     steps, seconds, runs = 0, defaultdict[str, float](float), Counter(task.purpose for task in tasks)
+    explained: dict[tuple[str | None, str | None], int] = {}
     for task in tasks:
         step, inference = measured[task.label]
         train, validation = _images(task)
         if task.config.maps == SELF:
-            seconds[task.purpose] += SELF_MAPS * inference * (train + validation)
+            # those of a baseline are made once, by the first run that reads them
+            own = task.config.from_baseline, task.config.method
+            read, made = train + validation * task.config.maps_at_test, explained.get(own, 0)
+            seconds[task.purpose] += SELF_MAPS * inference * max(0, read - made)
+            explained[own] = max(read, made)
+        validation *= task.config.map_use.views if task.config.map_use else 1
         batches = -(-train // task.config.batch_size)
         steps += task.config.epochs * batches
         validations = len(validated_epochs(task.config.validate, task.config.epochs))

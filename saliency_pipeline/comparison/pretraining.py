@@ -101,8 +101,8 @@ def source_contrasts(arms: Sequence[Arm]) -> list[Question]:
     """What source images do, without a verdict: each pretrained arm but controls with the comparison's reference, and
     with the same arm pretrained on the size before its own.
     """
-    first, smaller = first_reference(arms), {}
-    made: list[Question] = []
+    first, made = first_reference(arms), list[Question]()
+    smaller: dict[tuple[tuple[str, str], ...], str] = {}
     for arm in arms:
         if pretrained(arm) is None or arm.kind == CONTROL:
             continue

@@ -15,7 +15,7 @@ from saliency_pipeline.comparison.use_arms import maps_of
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.training.config import ORACLE, SELF, TrainConfig
+from saliency_pipeline.training.config import STORED, TrainConfig
 
 FOLDER = "assessment"
 _METRICS = {"pointing-game": "pointing", "srg": "srg"}
@@ -35,7 +35,7 @@ def map_quality(
         images: number of images that SRG is measured on; 0 for no measurement.
         progress: receives notes.
     """
-    reading = [arm.options for arm in arms if reads_maps(arm) and maps_of(arm.options) not in (ORACLE, SELF)]
+    reading = [arm.options for arm in arms if reads_maps(arm) and maps_of(arm.options) in STORED]
     read = [options.get("method") or shared.method for options in reading]
     methods = tuple(dict.fromkeys(str(name) for name in read if name is not None))
     if not methods or not images:

@@ -38,10 +38,15 @@ def check_self_maps(arms: Sequence[Arm], shared: TrainConfig) -> None:
     """Check that there is a baseline, and a method to compute, for every arm with maps of its own baseline.
 
     Raises:
-        SalpipeError: there is none.
+        SalpipeError: there is none, or an arm is pretrained.
     """
     for arm in arms:
         if reads_own_baseline(arm):
+            if arm.options.get("init") == "full":
+                raise SalpipeError(
+                    f"arm {arm.name}: the source pairs that it is pretrained on have no maps of its own baseline, "
+                    "which is trained on the target; leave it out"
+                )
             baseline_arm(arms)
             computed_method(own_method(arm, shared))
 

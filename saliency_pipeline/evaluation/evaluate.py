@@ -256,7 +256,7 @@ def _caveats(
                 images = TrainingImages.of(own.source_sha256[parts.train], complete=config.start is None)
     if seen := int(images.contains(digests).sum()):
         which = "these images" if seen == len(rows) else f"{seen:,} of these {len(rows):,} images"
-        yield f"the network was trained on {which}: the figures say what it remembers, not what it has learned"
+        yield f"the network was trained on {which}: the figures hold for images it was trained on, not for new ones"
     if chosen := 0 if validation is None else int(validation.contains(digests).sum()):
         which = "these images" if chosen == len(rows) else f"{chosen:,} of these {len(rows):,} images"
         yield f"the best epoch was chosen by {which}: the figures are optimistic; use --split test for held-out images"
@@ -271,8 +271,10 @@ def _caveats(
     for leak in (check.label_maps(config), check.source_images(config, lambda: rows, baseline)):
         if leak is not None:
             yield f"{leak.problem}: the figures do not hold for new images"
-    if config.size is None and pairs.header.size != trained.spec.size:
-        yield f"frames of {pairs.header.size} pixels, but the network was trained on {trained.spec.size}"
+    stored = Provenance.from_json(recorded.provenance).source.get("size", pairs.header.size)
+    trained_on = trained.spec.size if config.size is None else stored
+    if pairs.header.size != trained_on:
+        yield f"frames of {pairs.header.size} pixels, but the network was trained on {trained_on}"
     if recorded.plan != pairs.header.plan and needs_maps(trained) and config.maps not in (ORACLE, SELF):
         there, here = _origin(recorded.provenance), _origin(pairs.provenance)
         if differing := [f"{name} {there[name]} -> {here[name]}" for name in there if there[name] != here[name]]:

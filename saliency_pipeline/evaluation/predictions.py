@@ -85,7 +85,7 @@ def recorded_baseline(trained: Trained | OpenedRun, place: str | None = None) ->
     except SalpipeError as error:
         raise SalpipeError(
             f"{trained.path}: its maps are made by the network of a baseline, which cannot be read ({error}); put that "
-            "run back"
+            "run back, or name its new folder ('salpipe predict --weights RUN')"
         ) from error
     if run.sha256 != expected:
         raise SalpipeError(

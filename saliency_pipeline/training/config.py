@@ -49,6 +49,9 @@ OWN, MISMATCHED, SAME_CLASS, CENTER_PRIOR, UNIFORM, SHUFFLED, ORACLE, SELF = MAP
 NO_CONTROLS = (OWN, ORACLE, SELF)
 """Maps of candidates; the others are controls."""
 
+STORED = (OWN, MISMATCHED, SAME_CLASS, SHUFFLED)
+"""Maps that are made of those of the shards."""
+
 NORMALIZATIONS = ("minmax", "max", "p99", "none")
 """See `training.data.maps`."""
 
@@ -247,9 +250,12 @@ class TrainConfig:
         use = find_use(text)
         if self.arch not in (type(self).arch, use.arch):
             raise OptionError(f"--use {text}: trains --arch {use.arch}, not {self.arch}; leave --arch out")
+        fusion = use.fusion if isinstance(use, Architecture) else None
+        if fusion is not None and self.fusion not in (type(self).fusion, fusion):
+            raise OptionError(f"--use {text}: trains --fusion {fusion}, not {self.fusion}; leave --fusion out")
         resolved = {"arch": use.arch, "use": None if isinstance(use, Architecture) else use.canonical}
-        if isinstance(use, Architecture) and use.fusion is not None:
-            resolved["fusion"] = use.fusion
+        if fusion is not None:
+            resolved["fusion"] = fusion
         for name, value in resolved.items():
             # frozen, but still within its __post_init__
             object.__setattr__(self, name, value)

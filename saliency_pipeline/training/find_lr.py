@@ -144,7 +144,7 @@ def steepest(rates: Sequence[float], losses: Sequence[float]) -> float | None:
 
 def _batches(dataset: PairDataset, config: TrainConfig) -> Iterator[npt.NDArray[np.integer]]:
     """Batches of consecutive epochs."""
-    # of the small blocks of `auto` no run of a hundred steps is in need
+    # the small blocks of `auto` are for whole epochs from disk, and this run has a hundred steps
     shuffle = ANY_ORDER if config.shuffle == "auto" else choose_shuffle(dataset.folder, len(dataset), config)
     for epoch in count():
         yield from epoch_batches(shuffle.order(dataset, config.run_seed, epoch), config.batch_size)

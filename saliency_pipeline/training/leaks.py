@@ -23,15 +23,7 @@ from saliency_pipeline.models.trained.training_images import ENTRY, UNKNOWN, Tra
 from saliency_pipeline.saliency.methods.registry import is_given
 from saliency_pipeline.shards.methods import description, is_class_agnostic, stored_method
 from saliency_pipeline.shards.schema import SEEN
-from saliency_pipeline.training.config import (
-    CENTER_PRIOR,
-    LABEL_MAPS,
-    ORACLE,
-    SELF,
-    SOURCE_IMAGES,
-    START_IMAGES,
-    UNIFORM,
-)
+from saliency_pipeline.training.config import LABEL_MAPS, SELF, SOURCE_IMAGES, START_IMAGES, STORED
 from saliency_pipeline.training.runlog import PROVENANCE
 
 if TYPE_CHECKING:
@@ -261,7 +253,7 @@ def refuse_leaks(
 
 def reads_stored_maps(config: TrainConfig) -> bool:
     """Return whether a run reads maps of the shards, not only a control that is the same for all images."""
-    return config.reads_maps and config.maps not in (CENTER_PRIOR, UNIFORM, ORACLE, SELF)
+    return config.reads_maps and config.maps in STORED
 
 
 def start_of(config: TrainConfig) -> TrainingImages | None:

@@ -51,6 +51,7 @@ from saliency_pipeline.training.shuffle import Shuffle, cache_note, choose_shuff
 from saliency_pipeline.training.start import is_neutral, start_distance
 from saliency_pipeline.training.trackers import Tracking, check_trackers
 from saliency_pipeline.training.trainer import Trainer
+from saliency_pipeline.training.validation import validated_epochs
 
 
 @dataclass(frozen=True)
@@ -253,6 +254,11 @@ def _resumed(
         )
     if stored.schedule == "cosine" and stored.epochs != config.epochs:
         progress.note("extending a cosine schedule does not reproduce a run that was started with that many epochs")
+    elif stored.epochs < config.epochs and stored.epochs not in validated_epochs(stored.validate, config.epochs):
+        progress.note(
+            f"epoch {stored.epochs} was validated as the last one, which a run that was started with {config.epochs} "
+            "epochs would not do; it may be the best one"
+        )
     return replace(stored, epochs=config.epochs)
 
 

@@ -35,6 +35,7 @@ from saliency_pipeline.training.data.sources import MapSource, OracleMaps
 from saliency_pipeline.training.data.split import Split, Together, choose_split
 from saliency_pipeline.training.leaks import Leak, refuse_leaks, start_of
 from saliency_pipeline.training.loss import supervised_layer
+from saliency_pipeline.uses.mix import Mix
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,6 +200,11 @@ def datasets(
         raise SalpipeError(
             f"{images} training images in steps of --batch-size {config.batch_size}: some step has fewer than {world} "
             "images, one per process; use fewer processes or larger steps"
+        )
+    if isinstance(config.map_use, Mix) and world > 1 and config.batch_size < 2 * world:
+        raise SalpipeError(
+            f"--use {config.use}: mixes images of one process, and some of {world} processes have a single one in "
+            f"steps of --batch-size {config.batch_size}; use fewer processes or larger steps"
         )
     source = map_source(config, pairs) if config.reads_maps else None
     method = config.method if config.reads_maps and source is None else None

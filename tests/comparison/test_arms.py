@@ -164,6 +164,18 @@ def test_oracle_and_self_arms_are_candidates_that_differ_in_maps_alone() -> None
     assert choose_arms(["baseline", "oracle-zoom"])[1].options == {**BUILT_IN["zoom"], "maps": "oracle"}
 
 
+def test_controls_of_oracle_and_self_arms_are_those_that_read_no_stored_map() -> None:
+    arms = choose_arms(["baseline", "self-zoom", "self-zoom-center-prior", "self-zoom-uniform"])
+    assert [(arm.options["maps"], arm.kind, arm.of) for arm in arms[2:]] == [
+        ("center-prior", "control", "self-zoom"),
+        ("uniform", "control", "self-zoom"),
+    ]
+    # the pretraining of an arm has no baseline of its own
+    names = [arm.name for arm in choose_arms(["baseline", "half", "full"], self_maps=True)]
+    assert "self-half" in names
+    assert "self-full" not in names
+
+
 def test_arms_that_differ_in_their_method_share_an_oracle(tmp_path: Path) -> None:
     text = "[arm.masks]\nuse = 'zoom'\nmethod = 'given'\n[arm.truth]\nuse = 'mask'\nmaps = 'oracle'\n"
     arms = choose_arms([], file(tmp_path, text), uses=["zoom", "mask"], oracle=True, controls=())
@@ -209,6 +221,11 @@ FILE = "[arm.baseline]\narch = 'baseline'\n[arm.late]\nlike = 'half'\nfuse-at = 
             "its candidate neutral is not among the arms; add",
         ),
         (["baseline", "learned", "learned-mismatched"], None, "learned reads no maps, so it has no controls"),
+        (
+            ["baseline", "self-zoom", "self-zoom-mismatched"],
+            None,
+            "would read the stored maps of other images, and its",
+        ),
         (["baseline", "half", "baseline-uniform"], None, "baseline reads no maps, so it has no controls"),
         (["baseline", "x=learned", "x-uniform"], None, r"x reads no maps \(learned\), so it has no controls"),
         (["half", "add", "half-uniform"], None, "half is the reference, which has no controls; name a candidate"),

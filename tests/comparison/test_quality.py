@@ -46,6 +46,8 @@ def test_nothing_is_measured_where_nothing_is_read_or_requested(shards: Path, tm
     pairs = ShardFolder(shards)
     assert map_quality(pairs, tmp_path, (BASELINE,), SHARED, 3, Notes()) is None
     assert map_quality(pairs, tmp_path, (BASELINE, HALF), SHARED, 0, Notes()) is None
+    control = Arm("self-zoom-center-prior", {"use": "zoom", "maps": "center-prior"}, "control")
+    assert map_quality(pairs, tmp_path, (BASELINE, control), SHARED, 3, Notes()) is None
     assert not (tmp_path / FOLDER).exists()
 
 

@@ -149,6 +149,11 @@ def test_a_comparison_without_a_baseline_is_refused(shards: Path, tmp_path: Path
         SalpipeError, match="arm zoom-self: its maps are made by a baseline of the same fold; add --arm"
     ):
         compare(shards, tmp_path / "out", (reference, zoomed, ZOOM), SHORT, **settings(**ONCE))
+    full = Arm("late", {"arch": "modulated", "init": "full", "maps": "self"})
+    with pytest.raises(
+        SalpipeError, match="^arm late: the source pairs that it is pretrained on have no maps of its own"
+    ):
+        plan_only(shards, tmp_path / "out", (BASELINE, full), SHORT, **settings(**ONCE, pretrain=str(shards)))
     own = Arm("odd", {**ZOOM.options, "method": "expected-gradients"})
     with pytest.raises(OptionError, match="compares images with others"):
         compare(shards, tmp_path / "out", (BASELINE, own), SHORT, **settings(**ONCE))

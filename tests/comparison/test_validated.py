@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saliency_pipeline.comparison.arms import Arm
+from saliency_pipeline.comparison.arms import Arm, choose_arms
 from saliency_pipeline.comparison.compare import plan_only
 from saliency_pipeline.comparison.costs import Costs
-from saliency_pipeline.comparison.estimate import estimate
+from saliency_pipeline.comparison.estimate import BEGIN, SELF_MAPS, estimate
 from saliency_pipeline.comparison.overall import estimate_of
 from saliency_pipeline.comparison.plan import make_plan
 from saliency_pipeline.comparison.report import write_report
@@ -123,6 +123,26 @@ def test_a_run_is_read_with_gaps(finished):  # noqa: F811 - the fixture
     assert np.isfinite(run.curves["train_top1"]).all()
     assert "validation_top5" in run.curves
     assert run.final == 1
+
+
+def test_the_estimate_counts_maps_of_a_baseline_once_and_views(shards, tmp_path, monkeypatch):
+    monkeypatch.setattr("saliency_pipeline.comparison.estimate._measure", lambda config, pairs: (0.0, 1.0))
+
+    def seconds(*names: str) -> float:
+        arms = choose_arms(["baseline", *names], controls=())
+        plan, tasks, _ = plan_only(
+            shards, tmp_path / "out", arms, dataclasses.replace(QUICK, init="half"), **settings(folds=5, jobs=1)
+        )
+        firsts = list({task.arm: task for task in reversed(tasks) if task.arm != "baseline"}.values())
+        return estimate(plan, firsts, 1).seconds - BEGIN * len(firsts)
+
+    pool = len(ShardFolder(shards)) - 24
+    train, validation = pool - pool // 5, pool // 5
+    maps, once = SELF_MAPS * (train + validation), QUICK.epochs * validation
+    assert seconds("self-zoom") == pytest.approx(maps + once, rel=0.05)
+    assert seconds("self-zoom", "self-mask") == pytest.approx(maps + 2 * once, rel=0.05)
+    assert seconds("self-keep") == pytest.approx(SELF_MAPS * train + once, rel=0.05)
+    assert seconds("zoom:views=2") == 2 * seconds("zoom")
 
 
 def test_the_estimate_counts_validations(shards, tmp_path, monkeypatch):

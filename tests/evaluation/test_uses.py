@@ -74,7 +74,7 @@ def test_shards_of_another_size_are_resized_to_the_runs(
     run, notes = run_on(large, tmp_path / "run", size=48, use="zoom:mass=0.3"), Notes()
     evaluated = evaluate(run, tiny_shards, "all", tmp_path / "evaluation", device="cpu", progress=notes)
     assert evaluated.metrics.images == 12
-    assert not any("pixels, but the network was trained on" in note for note in notes.notes)
+    assert "frames of 64 pixels, but the network was trained on 96" in notes.notes
 
 
 def test_two_views_average_the_logits_of_both(large: Path, tmp_path: Path) -> None:

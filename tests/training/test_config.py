@@ -99,6 +99,7 @@ def test_the_command_line_reads_it(tmp_path: Path) -> None:
         ({"method": 3}, "--method 3: use text"),
         ({"augment": "crop"}, "--augment 'crop': use a list of names"),
         ({"augment": (1,)}, "--augment .*: use a list of names"),
+        ({"use": "input", "fusion": "concat"}, "--use input: trains --fusion input, not concat; leave --fusion out"),
     ],
 )
 def test_a_value_that_is_not_permitted_names_its_option(options: dict[str, object], message: str) -> None:

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from saliency_pipeline.errors import OptionError
+from saliency_pipeline.errors import OptionError, SalpipeError
+from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.training.config import TrainConfig
 from saliency_pipeline.training.run import train
+from saliency_pipeline.training.setup import datasets, network_spec
 from tests.comparison.marked import marked
 from tests.evaluation.runs import Notes
 from tests.kills import script
@@ -107,6 +109,15 @@ def test_empty_maps_are_noted_and_counted(tmp_path: Path, use: str, effect: str)
     # the maps of images that only keep or mix reads are those of training
     assert note.startswith(f"the maps of {total} of ")
     assert total > 0
+
+
+def test_processes_of_a_single_image_per_step_mix_nothing_and_are_refused(shards: Path) -> None:
+    pairs, config = ShardFolder(shards), options(use="mix", batch_size=4)
+    spec = network_spec(config, pairs)
+    assert datasets(config, spec, pairs, world=2)
+    with pytest.raises(SalpipeError, match="^--use mix.*: mixes images of one process, and some of 3 processes have a"):
+        datasets(config, spec, pairs, world=3)
+    datasets(options(use="keep", batch_size=4), spec, pairs, world=3)
 
 
 def test_the_network_may_be_smaller_than_the_frames_and_not_larger(shards: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from saliency_pipeline.training.setup import set_up
 from saliency_pipeline.training.shuffle import ANY_ORDER
 from saliency_pipeline.training.trainer import Trainer
 from saliency_pipeline.training.validation import validated_epochs
+from tests.evaluation.runs import Notes
 from tests.training.examples import Interrupting, labeled
 from tests.training.test_run import QUICK, lines, same, tensors
 
@@ -49,6 +50,13 @@ def made(shards: Path, folder: Path, **options: object) -> Trainer:
     processes = connect("cpu", Progress())
     setup = set_up(config, ShardFolder(shards), processes.device)
     return Trainer(setup, processes, folder, shuffle=ANY_ORDER, save_seconds=600.0, progress=Progress())
+
+
+def test_a_longer_run_says_that_the_last_epoch_was_validated(shards: Path, tmp_path: Path) -> None:
+    notes, short = Notes(), dataclasses.replace(THREE, epochs=1)
+    train(shards, tmp_path / "run", short)
+    train(shards, tmp_path / "run", dataclasses.replace(short, epochs=2), progress=notes)
+    assert notes.find("epoch 1 was validated as the last one, which a run that was started with 2 epochs would not do")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,16 @@ from torch.utils.data import Dataset, get_worker_info
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.shards.methods import stored_method
 from saliency_pipeline.shards.reader import ShardFolder
-from saliency_pipeline.training.config import CENTER_PRIOR, MISMATCHED, ORACLE, OWN, SAME_CLASS, SHUFFLED, UNIFORM
+from saliency_pipeline.training.config import (
+    CENTER_PRIOR,
+    MISMATCHED,
+    ORACLE,
+    OWN,
+    SAME_CLASS,
+    SHUFFLED,
+    STORED,
+    UNIFORM,
+)
 from saliency_pipeline.training.data.augment import augment
 from saliency_pipeline.training.data.controls import center_prior, partners, partners_of_class, shuffle_cells
 from saliency_pipeline.training.data.maps import normalize, upsample
@@ -161,7 +170,7 @@ class PairDataset(Dataset[Item]):
         """Number of images whose map is 0 everywhere and marks no place; 0 without maps and for maps that are made."""
         if self.source is not None:
             return int((~self.source.marked(self.rows)).sum())
-        if self.method is None or self.maps in (UNIFORM, CENTER_PRIOR):
+        if self.method is None or self.maps not in STORED:
             return 0
         return int((self.scales == 0).sum())
 

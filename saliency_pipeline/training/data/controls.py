@@ -11,10 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.training.config import MISMATCHED, OWN, SAME_CLASS, SHUFFLED
-
-STORED = (OWN, MISMATCHED, SAME_CLASS, SHUFFLED)
-"""Choices that read the maps of the shards."""
 
 _SIGMA = 0.25
 """Standard deviation of the center prior, as a share of the frame's side."""

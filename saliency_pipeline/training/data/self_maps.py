@@ -1,7 +1,7 @@
 """Maps of the run's own baseline (`--maps self`): its network explains the images, and its folder keeps the maps.
 
-The network was trained on the same training images as the run and on none of its validation images, so that the maps
-depend on the task and on no held-out image (cross-fitting). They are computed once per network, shards and method, and
+The network was trained on the same training images as the run and on none of its validation images, which chose only its
+best epoch: the maps depend on the task. They are computed once per network, shards and method, and
 every run that needs them reads the same files.
 """
 

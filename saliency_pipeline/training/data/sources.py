@@ -17,7 +17,7 @@ from saliency_pipeline.shards.reader import Positions, ShardFolder
 from saliency_pipeline.shards.schema import ALL_ZERO
 
 LEAST_MARKED = 0.9
-"""Least share of the images that have a box, for maps of boxes to say what perfect maps would gain."""
+"""Least share of the images that have a box, so that the gain of maps of boxes is that of perfect maps."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -44,7 +44,7 @@ class MapSource(Protocol):
 
 
 class OracleMaps:
-    """Maps that mark the truth: 1 inside the boxes of an image, 0 elsewhere, at the size of the frame.
+    """Ground truth as maps: 1 inside the boxes of an image, 0 elsewhere, at the size of the frame.
 
     A pixel at the border of a box has the share of it that is inside; of several boxes the largest counts. Where the
     shards hold no boxes but masks from elsewhere (`--maps-from`), the maps are these, with values in [0, 1].
@@ -70,11 +70,18 @@ class OracleMaps:
         return {"oracle": "boxes" if self.pairs.header.boxes else GIVEN}
 
     def prepare(self, positions: Positions, device: torch.device, progress: Progress) -> None:
-        """Check that there are boxes.
+        """Nothing has to be made; see `check`."""
+        self.check()
+
+    def check(self) -> None:
+        """Check that there are boxes: of the shards as a whole, so that all runs on them agree.
 
         Raises:
-            SalpipeError: more than 10 % of the images have none in their frame.
+            SalpipeError: more than 10 % of the labeled images, or of all where none is labeled, have none in their
+                frame.
         """
+        labeled = np.flatnonzero(self.pairs.labels >= 0)
+        positions = labeled if len(labeled) else np.arange(len(self.pairs))
         marked, count = int(self.marked(positions).sum()), len(positions)
         kind, remedy = ("box", "--boxes FILE") if self.pairs.header.boxes else ("mask", "--maps-from FOLDER")
         if marked < LEAST_MARKED * count:
