@@ -256,7 +256,7 @@ def _caveats(
                 images = TrainingImages.of(own.source_sha256[parts.train], complete=config.start is None)
     if seen := int(images.contains(digests).sum()):
         which = "these images" if seen == len(rows) else f"{seen:,} of these {len(rows):,} images"
-        yield f"the network was trained on {which}: the figures hold for images it was trained on, not for new ones"
+        yield f"the network was trained on {which}: the figures do not hold for new ones"
     if chosen := 0 if validation is None else int(validation.contains(digests).sum()):
         which = "these images" if chosen == len(rows) else f"{chosen:,} of these {len(rows):,} images"
         yield f"the best epoch was chosen by {which}: the figures are optimistic; use --split test for held-out images"

@@ -224,7 +224,7 @@ FILE = "[arm.baseline]\narch = 'baseline'\n[arm.late]\nlike = 'half'\nfuse-at = 
         (
             ["baseline", "self-zoom", "self-zoom-mismatched"],
             None,
-            "would read the stored maps of other images, and its",
+            "would read the stored maps of other images",
         ),
         (["baseline", "half", "baseline-uniform"], None, "baseline reads no maps, so it has no controls"),
         (["baseline", "x=learned", "x-uniform"], None, r"x reads no maps \(learned\), so it has no controls"),

@@ -90,15 +90,15 @@ def test_an_oracle_without_boxes_is_refused_before_anything_is_trained(tmp_path:
     shards = labeled(tmp_path / "target", IMAGES)
     arms = choose_arms(["baseline", "zoom"], oracle=True)
     message = (
-        r"^arm oracle-zoom: --maps oracle: .*target holds no boxes of objects; generate it again with 'salpipe generate "
-        r"--boxes FILE', or with masks \(--maps-from FOLDER\), or leave the oracle arms out$"
+        r"^arm oracle-zoom: --maps oracle: .*target holds no boxes of objects; generate it again with 'salpipe "
+        r"generate --boxes FILE', or with masks \(--maps-from FOLDER\), or leave the oracle arms out$"
     )
     refused(shards, tmp_path / "a", message, arms=arms)
     some = boxed(tmp_path / "some", without=range(8))
     refused(some, tmp_path / "a", "^arm oracle-zoom: .*40 of 48 images have a box in .*some, fewer than 90%", arms=arms)
     # an arm that is pretrained needs boxes of the source pairs as well
     whole, full = boxed(tmp_path / "whole"), choose_arms(["baseline", "full", "oracle-full"])
-    with pytest.raises(SalpipeError, match="^arm oracle-full: .*target holds no boxes"):
+    with pytest.raises(SalpipeError, match=r"^arm oracle-full: .*target holds no boxes"):
         plan_only(whole, tmp_path / "a", full, QUICK, **settings(folds=2, repeats=1, jobs=1, pretrain=str(shards)))
     # the same without it is planned, with a measured step of every arm
     arms = tuple(

@@ -150,9 +150,7 @@ def test_a_comparison_without_a_baseline_is_refused(shards: Path, tmp_path: Path
     ):
         compare(shards, tmp_path / "out", (reference, zoomed, ZOOM), SHORT, **settings(**ONCE))
     full = Arm("late", {"arch": "modulated", "init": "full", "maps": "self"})
-    with pytest.raises(
-        SalpipeError, match="^arm late: the source pairs that it is pretrained on have no maps of its own"
-    ):
+    with pytest.raises(SalpipeError, match=r"^arm late: the source pairs that it is pretrained on have"):
         plan_only(shards, tmp_path / "out", (BASELINE, full), SHORT, **settings(**ONCE, pretrain=str(shards)))
     own = Arm("odd", {**ZOOM.options, "method": "expected-gradients"})
     with pytest.raises(OptionError, match="compares images with others"):

@@ -48,7 +48,7 @@ def test_what_limits_the_figures_is_kept_with_them(figure_run: Path, figures: Pa
     chosen = (
         "the best epoch was chosen by these images: the figures are optimistic; use --split test for held-out images"
     )
-    trained = "the network was trained on these images: the figures hold for images it was trained on, not for new ones"
+    trained = "the network was trained on these images: the figures do not hold for new ones"
     for split, caveats in (("validation", [chosen]), ("train", [trained]), ("test", [])):
         notes = Notes()
         evaluation = evaluate(figure_run, figures, split, tmp_path / split, device="cpu", progress=notes)
@@ -97,7 +97,7 @@ def test_folds_are_those_of_the_run(figures: Path, tmp_path: Path) -> None:
         assert keys == [pairs[row].key for row in rows.tolist()]
         assert evaluation.fold == "2/4"
     assert notes.find("the network was trained on") == (
-        "the network was trained on 15 of these 54 images: the figures hold for images it was trained on, not for new ones"
+        "the network was trained on 15 of these 54 images: the figures do not hold for new ones"
     )
     assert evaluate(run, figures, "test", device="cpu").metrics.images == 24
 
@@ -131,7 +131,7 @@ def test_images_of_training_are_recognized_in_shards_with_another_split(
     notes = Notes()
     evaluation = evaluate(figure_run, again, device="cpu", progress=notes)
     assert notes.notes == [
-        "the network was trained on 24 of these 48 images: the figures hold for images it was trained on, not for new ones",
+        "the network was trained on 24 of these 48 images: the figures do not hold for new ones",
         "the best epoch was chosen by 24 of these 48 images: the figures are optimistic; use --split test for held-out "
         "images",
     ]

@@ -1,8 +1,8 @@
 """Maps of the run's own baseline (`--maps self`): its network explains the images, and its folder keeps the maps.
 
-The network was trained on the same training images as the run and on none of its validation images, which chose only its
-best epoch: the maps depend on the task. They are computed once per network, shards and method, and
-every run that needs them reads the same files.
+The network was trained on the same training images as the run and on none of its validation images, which chose only
+its best epoch: the maps depend on the task. They are computed once per network, shards and method, and every run that
+needs them reads the same files.
 """
 
 from __future__ import annotations
