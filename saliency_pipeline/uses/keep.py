@@ -52,7 +52,7 @@ class Keep(Use):
 
         return Limits(self.crop, allowed)
 
-    def finished(self, images: Tensor, maps: Tensor | None, mean: Sequence[float], seeds: Seeds) -> Tensor:
+    def finish(self, images: Tensor, maps: Tensor | None, mean: Sequence[float], seeds: Seeds) -> Tensor:
         import torch
 
         assert maps is not None

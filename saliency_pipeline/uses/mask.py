@@ -36,7 +36,7 @@ class Mask(Use):
     )
     floor: float = setting(0.2, "Share of a pixel that stays where the map is 0.", range=(0.0, 1.0))
 
-    def changed(self, images: Tensor, maps: Tensor, mean: Sequence[float]) -> Tensor:
+    def change(self, images: Tensor, maps: Tensor, mean: Sequence[float]) -> Tensor:
         import torch
 
         weights = (self.floor + (1 - self.floor) * maps.clamp(0, 1)).where(marks_place(maps).view(-1, 1, 1, 1), 1)

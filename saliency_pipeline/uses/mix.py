@@ -55,7 +55,7 @@ class Mix(Use):
     def reads_maps(self) -> bool:
         return self.kind == "saliency"
 
-    def mixed(self, images: Tensor, maps: Tensor | None, seeds: Seeds) -> tuple[Tensor, Tensor, Tensor] | None:
+    def mix(self, images: Tensor, maps: Tensor | None, seeds: Seeds) -> tuple[Tensor, Tensor, Tensor] | None:
         import numpy as np
         import torch
         from scipy.special import betaincinv

@@ -37,7 +37,7 @@ class Limits:
 class Use:
     """A use of maps with its parameters. Subclasses are frozen dataclasses; each parameter is a `setting`.
 
-    A use acts on pairs (`changed`, `regions`), on augmentation (`limits`, `finished`) or on batches (`mixed`); what it
+    A use acts on pairs (`change`, `regions`), on augmentation (`limits`, `finish`) or on batches (`mix`); what it
     does not override leaves training as it is without maps.
 
     Attributes:
@@ -80,7 +80,7 @@ class Use:
         items = ",".join(f"{name}={_text(value)}" for name, value in values if value is not None)
         return f"{self.name}:{items}" if items else self.name
 
-    def changed(self, images: Tensor, maps: Tensor, mean: Sequence[float]) -> Tensor:
+    def change(self, images: Tensor, maps: Tensor, mean: Sequence[float]) -> Tensor:
         """The images (B, 3, F, F) uint8 that the network sees, before they are cropped.
 
         Args:
@@ -103,24 +103,24 @@ class Use:
         """Restriction of the random crops of training images, from their maps (B, 1, F, F); None for none."""
         return None
 
-    def finished(self, images: Tensor, maps: Tensor | None, mean: Sequence[float], seeds: Seeds) -> Tensor:
+    def finish(self, images: Tensor, maps: Tensor | None, mean: Sequence[float], seeds: Seeds) -> Tensor:
         """The training images (B, 3, T, T) uint8 after augmentation.
 
         Args:
             images: (B, 3, T, T) uint8 RGB, augmented.
             maps: (B, 1, T, T) float32, augmented alike; None if training reads none.
-            mean: as of `changed`.
+            mean: as of `change`.
             seeds: of each image.
         """
         return images
 
-    def mixed(self, images: Tensor, maps: Tensor | None, seeds: Seeds) -> tuple[Tensor, Tensor, Tensor] | None:
+    def mix(self, images: Tensor, maps: Tensor | None, seeds: Seeds) -> tuple[Tensor, Tensor, Tensor] | None:
         """Training images that are mixed with others of their batch; None if none are.
 
         Args:
-            images: as of `finished`.
-            maps: as of `finished`.
-            seeds: as of `finished`.
+            images: as of `finish`.
+            maps: as of `finish`.
+            seeds: as of `finish`.
 
         Returns:
             Images (B, 3, T, T) uint8, indices of the partners int64 (B,), and the share of the own label of each image

@@ -47,7 +47,7 @@ def test_a_pair_of_which_no_crop_is_allowed_stays_whole() -> None:
 
 def test_what_is_erased_has_the_mean_color_and_little_mass() -> None:
     images = noise(COUNT)
-    result = Keep(share=0.9, erase=0.4).finished(images, CORNER, MEAN, seeds(COUNT))
+    result = Keep(share=0.9, erase=0.4).finish(images, CORNER, MEAN, seeds(COUNT))
     boxes = erased(images, result)
     some = boxes.flatten(1).any(1)
     assert 0.35 * COUNT < int(some.sum()) < 0.65 * COUNT
@@ -56,7 +56,7 @@ def test_what_is_erased_has_the_mean_color_and_little_mass() -> None:
     assert areas.max() > 4 * areas.min()
     lost = (boxes * CORNER[:, 0]).sum((1, 2)) / CORNER[0].sum()
     assert lost.max() <= 0.1
-    anywhere = erased(images, Keep(share=0, erase=0.4).finished(images, CORNER, MEAN, seeds(COUNT)))
+    anywhere = erased(images, Keep(share=0, erase=0.4).finish(images, CORNER, MEAN, seeds(COUNT)))
     assert ((anywhere * CORNER[:, 0]).sum((1, 2)) / CORNER[0].sum()).max() > 0.5
 
 
@@ -69,22 +69,22 @@ def test_without_a_mark_it_is_plain_augmentation() -> None:
     uniform, free = torch.ones(COUNT, 1, SIZE, SIZE), Keep(share=0)
     many = noise(COUNT)
     assert torch.equal(
-        Keep(share=1).finished(many, uniform, MEAN, seeds(COUNT)), free.finished(many, CORNER, MEAN, seeds(COUNT))
+        Keep(share=1).finish(many, uniform, MEAN, seeds(COUNT)), free.finish(many, CORNER, MEAN, seeds(COUNT))
     )
 
 
 def test_without_probability_or_augmentation_nothing_changes() -> None:
     images, maps = noise(4), CORNER[:4]
-    assert torch.equal(find_use("keep:p=0").finished(images, maps, MEAN, seeds(4)), images)
+    assert torch.equal(find_use("keep:p=0").finish(images, maps, MEAN, seeds(4)), images)
     assert torch.equal(augment(images, maps, (), seeds(4), limits=Keep().limits(maps))[0], images)
 
 
 def test_choices_depend_on_an_images_own_numbers() -> None:
     images, numbers = noise(6), seeds(6, seed=3)
-    result = Keep(p=1).finished(images, CORNER[:6], MEAN, numbers)
-    part = Keep(p=1).finished(images[[4, 1]], CORNER[:2], MEAN, [numbers[4], numbers[1]])
+    result = Keep(p=1).finish(images, CORNER[:6], MEAN, numbers)
+    part = Keep(p=1).finish(images[[4, 1]], CORNER[:2], MEAN, [numbers[4], numbers[1]])
     assert torch.equal(part, result[[4, 1]])
-    assert not torch.equal(Keep(p=1).finished(images, CORNER[:6], MEAN, seeds(6, seed=3, epoch=1)), result)
+    assert not torch.equal(Keep(p=1).finish(images, CORNER[:6], MEAN, seeds(6, seed=3, epoch=1)), result)
 
 
 @settings(deadline=None, max_examples=30)
@@ -99,7 +99,7 @@ def test_the_share_holds_after_crop_and_erasing(seed: int, share: float) -> None
         assert limits.allowed(index, (0, 0, SIZE, SIZE))
         box = (5, 5, 30, 40)
         assert limits.allowed(index, box) == (mass_share(maps[index, 0], box) >= share)
-    boxes = erased(images, use.finished(images, maps, MEAN, numbers))
+    boxes = erased(images, use.finish(images, maps, MEAN, numbers))
     lost = (boxes * maps[:, 0]).sum((1, 2)) / maps.sum((1, 2, 3))
     assert lost.max() <= 1 - share + 1e-5
 

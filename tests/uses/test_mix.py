@@ -28,7 +28,7 @@ def spots(count: int = COUNT) -> torch.Tensor:
 
 def mix(text: str, maps: torch.Tensor | None, images: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
     images = plain() if images is None else images
-    result = find_use(text).mixed(images, maps, seeds(len(images)))
+    result = find_use(text).mix(images, maps, seeds(len(images)))
     assert result is not None
     mixed, partners, share = result
     assert (mixed.shape, mixed.dtype, share.dtype) == (images.shape, torch.uint8, torch.float32)
@@ -94,8 +94,8 @@ def test_mixup_blends_whole_images() -> None:
 def test_a_share_of_the_images_is_mixed(kind: str) -> None:
     maps = spots() if kind == "saliency" else None
     images = noise(COUNT)
-    assert find_use(f"mix:kind={kind},p=0").mixed(images, maps, seeds(COUNT)) is None
-    assert find_use(f"mix:kind={kind},p=1").mixed(images[:1], None if maps is None else maps[:1], seeds(1)) is None
+    assert find_use(f"mix:kind={kind},p=0").mix(images, maps, seeds(COUNT)) is None
+    assert find_use(f"mix:kind={kind},p=1").mix(images[:1], None if maps is None else maps[:1], seeds(1)) is None
     mixed, _, share = mix(f"mix:kind={kind},p=0.3", maps, images)
     untouched = (mixed == images).flatten(1).all(1)
     assert 0.5 < untouched.float().mean() < 0.9
@@ -113,10 +113,10 @@ def test_ratios_have_the_beta_distribution() -> None:
 def test_partners_and_shares_depend_on_the_numbers_of_the_batch_alone() -> None:
     images, maps = plain(), spots()
     torch.manual_seed(3)
-    first = Mix().mixed(images, maps, seeds(COUNT))
+    first = Mix().mix(images, maps, seeds(COUNT))
     torch.manual_seed(4)
-    again = Mix().mixed(images, maps, seeds(COUNT))
-    later = Mix().mixed(images, maps, seeds(COUNT, epoch=1))
+    again = Mix().mix(images, maps, seeds(COUNT))
+    later = Mix().mix(images, maps, seeds(COUNT, epoch=1))
     assert first is not None
     assert again is not None
     assert later is not None

@@ -317,13 +317,13 @@ class Prefetcher:
         own, images, maps = self.transform, stored.images, stored.maps
         regions, limits, mixed, views = None, None, None, 1
         if maps is not None:
-            images, regions = use.changed(images, maps, own.mean), use.regions(maps, seeds)
+            images, regions = use.change(images, maps, own.mean), use.regions(maps, seeds)
             limits = use.limits(maps) if own.training else None
             views = 1 if own.training else use.views
         images, maps = self._framed(images, maps, seeds, regions, limits)
         if own.training and seeds is not None:
-            images = use.finished(images, maps, own.mean, seeds)
-            if (mixture := use.mixed(images, maps, seeds)) is not None:
+            images = use.finish(images, maps, own.mean, seeds)
+            if (mixture := use.mix(images, maps, seeds)) is not None:
                 images, partners, share = mixture
                 mixed = Mixed(stored.labels[partners], share)
         if views == 2:

@@ -79,7 +79,7 @@ def test_uniform_keep_is_plain_augmentation_with_erasing(folder: ShardFolder, na
     plain = batch(folder, None).images
     if names:
         plain, _ = augment(plain, None, names, seeds, scale=(0.3, 1.0))
-    expected = use.finished(plain, torch.ones(len(ROWS), 1, SIZE, SIZE), (0.5, 0.5, 0.5), seeds)
+    expected = use.finish(plain, torch.ones(len(ROWS), 1, SIZE, SIZE), (0.5, 0.5, 0.5), seeds)
     assert torch.equal(ours.images, expected)
     assert not torch.equal(other.images, expected)
 
