@@ -1,8 +1,8 @@
 """Maps of one click per object, for docs/study.md: python docs/study_clicks.py cards_boxes.csv clicks.
 
-A map is a Gaussian at the center of each true box, with a standard deviation of 15 % of the image's shorter side: what a
-person would mark. The table has the columns file, width, height, xmin, ymin, xmax and ymax, in pixels; a map has the name
-of its image and the ending .png.
+A map is a Gaussian at the center of each true box, with a standard deviation of 15 % of the image's shorter side: what
+a person would mark. The table has the columns file, width, height, xmin, ymin, xmax and ymax, in pixels; a map has the
+name of its image and the ending .png.
 """
 
 import csv
