@@ -115,7 +115,8 @@ class _StandIns:
             with _space_explained():
                 self._make()
             places = self.index or self.folder / "index"
-            contents = [path for path in self.files if path not in set(self.lists) and not has_image_suffix(path)]
+            lists = set(self.lists)
+            contents = [path for path in self.files if path not in lists and not has_image_suffix(path)]
             self._fetch(contents, places, progress)
             indexes = Indexes(places)
             with standing_in({path: Indexed(self.files[path], indexes) for path in contents}):
