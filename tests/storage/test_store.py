@@ -199,10 +199,10 @@ def test_a_url_with_credentials_is_refused_without_showing_them(protocol: str, p
     assert "hunt" not in str(error.value)
 
 
-def test_an_at_sign_of_a_path_and_a_container_of_azure_are_no_credentials() -> None:
+def test_an_at_sign_of_a_path_and_a_container_of_azure_are_no_credentials(monkeypatch) -> None:
     assert open_store("memory://host:9870/data@2/shards").url.endswith("data@2/shards")
-    with pytest.raises(SalpipeError, match="package adlfs"), pytest.MonkeyPatch.context() as patch:
-        patch.setitem(__import__("sys").modules, "adlfs", None)
+    monkeypatch.setitem(__import__("sys").modules, "adlfs", None)
+    with pytest.raises(SalpipeError, match="package adlfs"):
         open_store("abfs://container@account.dfs.core.windows.net/shards")
     with pytest.raises(SalpipeError, match="user name or password"):
         open_store("abfs://container:hunter2@account/shards")
