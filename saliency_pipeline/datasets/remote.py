@@ -198,7 +198,8 @@ class _StandIns:
 
     def _remote(self, record: ImageRecord) -> ImageRecord:
         """A record with the URL of its file."""
-        file = self.files[record.path]
+        if (file := self.files.get(record.path)) is None:
+            raise SalpipeError(f"{record.path}: in a list of images, but not there; restore it, or correct the list")
         # maps of an export are read from files here; --maps-from takes a folder
         values: dict[str, Any] = {name: getattr(record, name) for name in _PLAIN} | {"maps": None}
         values |= {"path": file.url, "file_size": file.size, "tag": file.tag}
