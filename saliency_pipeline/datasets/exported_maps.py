@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import threading
 from collections.abc import Mapping
@@ -12,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from saliency_pipeline.contents import open_contents
 from saliency_pipeline.datasets.exported_tables import read_columns
-from saliency_pipeline.documents import DocumentError, open_regular, parse_json, read_regular
+from saliency_pipeline.documents import DocumentError, parse_json, read_regular
 from saliency_pipeline.errors import BadImageError
 from saliency_pipeline.images.record import RawMaps
 from saliency_pipeline.text import one_line, shown
@@ -144,7 +146,8 @@ class TableMaps:
             while len(kept) >= _KEPT_GROUPS:
                 del kept[next(iter(kept))]
             names = [f"saliency/{method}/{part}" for method in self.shapes for part in ("map", "target", "flag")]
-            columns = read_columns(self.path, self.group, names, _MAX_GROUP_BYTES)
+            values = max(math.prod(shape) for shape in self.shapes.values())
+            columns = read_columns(self.path, self.group, names, _MAX_GROUP_BYTES, values)
         kept[key] = columns
         return columns
 
@@ -216,8 +219,8 @@ def _leveled(data: bytes, shape: tuple[int, int], scale: float) -> npt.NDArray[n
 
 def _part(place: Place) -> bytes:
     path, offset, size = place
-    with open(path, "rb", 0, opener=open_regular) as file:
-        data = os.pread(file.fileno(), size, offset)
+    with open_contents(path) as file:
+        data = file.read(size, offset)
     if len(data) < size:
         raise BadImageError(f"{shown(os.path.basename(path))} ends within it")
     return data

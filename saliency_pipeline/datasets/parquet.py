@@ -15,7 +15,7 @@ from saliency_pipeline.datasets.files.listing import listing
 from saliency_pipeline.datasets.files.notes import Notes
 from saliency_pipeline.datasets.folder import SPLIT_FOLDERS, has_class_folders
 from saliency_pipeline.datasets.layout import Layout, ReadOptions
-from saliency_pipeline.datasets.parquet_pages import RowGroup, check_pages, row_groups
+from saliency_pipeline.datasets.parquet_pages import MAX_LIGHT_BYTES, RowGroup, check_pages, check_rows, row_groups
 from saliency_pipeline.datasets.parquet_rows import (
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
@@ -34,12 +34,10 @@ from saliency_pipeline.images.record import Catalogue, ImageRecord, Split
 from saliency_pipeline.text import shown
 
 _MAX_GROUP_BYTES = 2**31
-_MAX_LIGHT_BYTES = 2**26  # of names or labels in a row group
 _MAX_METADATA_BYTES = 2**24
 _MAX_NAME = 4096
 _MAX_NAMES = 2**20  # of classes
 _LIGHT_ROWS = 2**16
-_MIN_ROW_BYTES = 32
 _MANY, _GLANCE = 16, 4096  # of folders that can be configurations, and of entries that are looked at in each
 
 # metadata.parquet describes image files beside it
@@ -133,9 +131,7 @@ def _records(path: str, opened: Any, columns: Columns, labels: Labels, notes: No
         stem, file = f"{part}/{stem}", f"{part}/{file}"
         split = split_of(os.path.basename(path), SPLIT_FOLDERS[part.lower()])
     groups = row_groups(path)
-    counts = [group.rows for group in groups]
-    if min(counts, default=0) < 0 or sum(counts) * _MIN_ROW_BYTES > os.path.getsize(path):
-        raise SalpipeError(f"{shown(path)}: claims more rows than there is room for; download it again")
+    check_rows(path, groups)
     if columns.path:
         opened = open_table(path, metadata=opened.metadata, read_dictionary=[columns.path])
     row = -1
@@ -170,7 +166,7 @@ def _facts(
     light = [column for column in (columns.path, columns.label) if column]
     chunk = facts.chunk(columns.bytes)
     for column in light:
-        check_pages(path, facts.chunk(column), facts.rows, _MAX_LIGHT_BYTES)
+        check_pages(path, facts.chunk(column), facts.rows, MAX_LIGHT_BYTES)
     if chunk.nulls != 0:
         # only the images themselves show which rows have one; row by row, as in `_Rows`
         check_pages(path, chunk, facts.rows)

@@ -15,6 +15,12 @@ from saliency_pipeline.contents import Contents, open_contents
 MAX_PAGE_BYTES = 2**27
 """Largest unpacked page, unless it takes an eighth of that or more in the file, as compressed images do."""
 
+MAX_LIGHT_BYTES = 2**26
+"""Largest column of names or labels in a row group, unpacked."""
+
+MIN_ROW_BYTES = 32
+"""Fewest bytes per row of a file of images: more rows than that are a claim that would fill memory."""
+
 MAX_FOOTER_BYTES = 2**25
 """Largest footer: a file with a million images in row groups of a hundred has about 8 MB."""
 
@@ -35,12 +41,13 @@ _DELTA_BYTES = {6: "DELTA_LENGTH_BYTE_ARRAY", 7: "DELTA_BYTE_ARRAY"}
 
 
 class _Page(NamedTuple):
-    """Header of a page: bytes unpacked and in the file, number of values of a dictionary, encoding of values."""
+    """Header of a page: bytes unpacked and in the file, values of a dictionary, encoding and number of values."""
 
     unpacked: int
     packed: int
     dictionary: int
     encoding: int
+    values: int
 
 
 class Chunk(NamedTuple):
@@ -99,6 +106,19 @@ def row_groups(path: str) -> list[RowGroup]:
         raise ValueError("damaged metadata") from None
 
 
+def check_rows(path: str, groups: list[RowGroup]) -> None:
+    """Refuse a file that claims more rows than its bytes have room for.
+
+    Raises:
+        ValueError: it does.
+        OSError: the file cannot be read.
+    """
+    counts = [group.rows for group in groups]
+    with open_contents(path) as file:
+        if min(counts, default=0) < 0 or sum(counts) * MIN_ROW_BYTES > file.size:
+            raise ValueError("claims more rows than there is room for")
+
+
 def _footer(path: str, most: int) -> bytes:
     """The first bytes of the metadata at the end of a file."""
     with open_contents(path) as file:
@@ -127,7 +147,7 @@ def _row_group(fields: dict[int, Any]) -> RowGroup:
     return RowGroup(_number(fields, 3), tuple(chunks))
 
 
-def check_pages(path: str, chunk: Chunk, rows: int, total: int | None = None) -> None:
+def check_pages(path: str, chunk: Chunk, rows: int, total: int | None = None, values: int | None = None) -> None:
     """Refuse a column of a row group that would take too much memory.
 
     Args:
@@ -135,14 +155,17 @@ def check_pages(path: str, chunk: Chunk, rows: int, total: int | None = None) ->
         chunk: a column without lists.
         rows: rows of the row group.
         total: largest number of unpacked bytes of all pages, if the column is read as a whole.
+        values: largest number of values of all pages: encodings store many equal ones in a few bytes.
 
     Raises:
         ValueError: with the reason: a page or the column is too large, or its headers are damaged.
         OSError: the file cannot be read.
     """
-    unpacked = 0
+    unpacked = count = 0
     for page in _pages(path, chunk):
-        unpacked += page.unpacked
+        unpacked, count = unpacked + page.unpacked, count + page.values
+        if values is not None and not 0 <= page.values <= count <= values:
+            raise ValueError(f"column {chunk.column} has more than {values:,} values in a row group")
         if page.unpacked > max(MAX_PAGE_BYTES, _WORTH * page.packed):
             raise ValueError(f"a page of column {chunk.column} unpacks to {page.unpacked:,} bytes")
         if total is not None and unpacked > total:
@@ -171,6 +194,7 @@ def _pages(path: str, chunk: Chunk) -> Iterator[_Page]:
                 min(packed, end),
                 _number(details.get(_DICTIONARY, {}), 1, 0),
                 _number(details.get(_DATA_V2, {}), 4, _number(details.get(_DATA, {}), 2, 0)),
+                _number(details.get(_DATA_V2, {}), 1, _number(details.get(_DATA, {}), 1, 0)),
             )
 
 

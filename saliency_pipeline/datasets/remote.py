@@ -7,11 +7,13 @@ records are then given the URLs. Nothing of an image is read.
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -45,6 +47,8 @@ MAX_LIST_BYTES = 1 << 26
 
 _LISTS = frozenset({".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".mat"})
 _PLAIN = tuple(field.name for field in fields(ImageRecord))
+_OF_NAMES = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EILSEQ)
+"""Errors of creating a file that its name is the cause of."""
 
 
 def read_place(
@@ -78,7 +82,9 @@ def read_place(
     if not is_url(place):
         return read_images(place, layout, options, progress.note)
     origin = find_origin(str(place), dict(pinned) if pinned else None)
-    with TemporaryDirectory(prefix="salpipe-") as folder:
+    with ExitStack() as stack:
+        with _space_explained():
+            folder = stack.enter_context(TemporaryDirectory(prefix="salpipe-"))
         stand_ins = _StandIns(origin, Path(os.path.realpath(folder)), index)
         return stand_ins.read(layout, options, progress)
 
@@ -106,9 +112,11 @@ class _StandIns:
     def read(self, layout: str, options: ReadOptions | None, progress: Progress) -> Catalogue:
         """The catalogue of the data set."""
         with self._named():
-            self._make()
+            with _space_explained():
+                self._make()
             places = self.index or self.folder / "index"
-            contents = [path for path in self.files if path not in set(self.lists) and not has_image_suffix(path)]
+            lists = set(self.lists)
+            contents = [path for path in self.files if path not in lists and not has_image_suffix(path)]
             self._fetch(contents, places, progress)
             indexes = Indexes(places)
             with standing_in({path: Indexed(self.files[path], indexes) for path in contents}):
@@ -147,8 +155,10 @@ class _StandIns:
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
                 if not has_image_suffix(name or self.origin.name):
                     self._size(path, file)
-            except (OSError, ValueError):
-                self.notes.add(name, "no name of a file here; rename it")
+            except (OSError, ValueError) as error:
+                if isinstance(error, OSError) and error.errno not in _OF_NAMES:
+                    raise
+                self.notes.add(name, "not a valid file name on this machine; rename it")
                 continue
             self.files[path] = file
 
@@ -171,7 +181,9 @@ class _StandIns:
         def fetch(path: str) -> None:
             file = self.files[path]
             if path in lists:
-                Path(path).write_bytes(file.read(file.size, 0))
+                data = file.read(file.size, 0)
+                with _space_explained():
+                    Path(path).write_bytes(data)
             else:
                 indexed(path, file, index_path(places, file))
 
@@ -186,7 +198,8 @@ class _StandIns:
 
     def _remote(self, record: ImageRecord) -> ImageRecord:
         """A record with the URL of its file."""
-        file = self.files[record.path]
+        if (file := self.files.get(record.path)) is None:
+            raise SalpipeError(f"{record.path}: in a list of images, but not there; restore it, or correct the list")
         # maps of an export are read from files here; --maps-from takes a folder
         values: dict[str, Any] = {name: getattr(record, name) for name in _PLAIN} | {"maps": None}
         values |= {"path": file.url, "file_size": file.size, "tag": file.tag}
@@ -210,6 +223,19 @@ class _StandIns:
 
     def _renamed(self, text: str) -> str:
         return text.replace(str(self.top), self.origin.url)
+
+
+@contextmanager
+def _space_explained() -> Iterator[None]:
+    """Raise an OSError of writing stand-ins as SalpipeError: an image without one would be missing."""
+    try:
+        yield
+    except OSError as error:
+        raise SalpipeError(
+            f"{tempfile.tempdir or 'temporary folder'}: cannot hold the temporary files of the data set "
+            f"({error.strerror or error}); free space there, or set TMPDIR to another folder, and run the same command "
+            "again"
+        ) from error
 
 
 def _safe(name: str) -> str:

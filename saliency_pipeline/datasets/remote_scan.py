@@ -8,7 +8,7 @@ from pathlib import Path
 from saliency_pipeline.contents import standing_in
 from saliency_pipeline.datasets.files.archive import members
 from saliency_pipeline.datasets.files.notes import Notes
-from saliency_pipeline.datasets.parquet_pages import row_groups
+from saliency_pipeline.datasets.parquet_pages import MAX_LIGHT_BYTES, row_groups
 from saliency_pipeline.datasets.parquet_rows import IMAGE_COLUMNS, LABEL_COLUMNS
 from saliency_pipeline.datasets.remote_index import KeptBytes, Recorder, Window
 from saliency_pipeline.errors import SalpipeError
@@ -21,7 +21,6 @@ _LABELS, _MAX_LABEL_BYTES = frozenset({".cls", ".json"}), 1 << 20
 _TAIL = 64 << 10
 """Bytes that Arrow reads at the end of a table."""
 
-_MAX_LIGHT_BYTES = 1 << 26
 _NESTED = 2
 
 
@@ -71,7 +70,7 @@ def _table(path: str, file: RemoteFile) -> KeptBytes:
     spans = [
         Span(file, chunk.start, min(file.size, chunk.start + chunk.packed))
         for chunk in itertools.chain.from_iterable(group.chunks for group in row_groups(path))
-        if chunk.column in names and 0 <= chunk.start < file.size and 0 < chunk.packed <= _MAX_LIGHT_BYTES
+        if chunk.column in names and 0 <= chunk.start < file.size and 0 < chunk.packed <= MAX_LIGHT_BYTES
     ]
     footer = int.from_bytes(file.read(4, file.size - 8), "little") + 8
     tail = max(0, file.size - max(footer, _TAIL))

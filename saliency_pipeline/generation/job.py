@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -48,6 +50,12 @@ CHUNK = 16
 # Forward passes per image from which on a chunk is a batch.
 COSTLY = 20.0
 
+_OF_MACHINE = (
+    *(errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENODEV, errno.ENXIO),
+    *(errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNRESET, errno.ECONNABORTED),
+)
+"""Errors of reading an image that are no fault of the image: it is not rejected, which would be permanent."""
+
 _kept: dict[tuple[str, Placement], Explainer] = {}
 
 
@@ -66,6 +74,7 @@ class Job:
         gpus: the GPUs that worker processes divide among them; empty if they need not.
         locks: folder of the locks on these.
         url: where finished shards are sent to; empty if they stay in the folder.
+        root: folder or archive of the images; empty if they are remote.
     """
 
     folder: str
@@ -78,6 +87,7 @@ class Job:
     gpus: tuple[str, ...] = ()
     locks: str = ""
     url: str = ""
+    root: str = ""
 
     @property
     def placement(self) -> Placement:
@@ -240,8 +250,8 @@ class _Worker:
                 rejects.append(Reject(record.key, str(error)))
                 continue
             except OSError as error:
-                reason = f"cannot be read: {error.strerror or type(error).__name__}"
-                rejects.append(Reject(record.key, reason))
+                check_machine(error, record.path, job.root)
+                rejects.append(Reject(record.key, f"cannot be read: {error.strerror or type(error).__name__}"))
                 continue
             finally:
                 if self.ahead is not None:
@@ -293,6 +303,39 @@ class _Worker:
             seen=() if seen is None else seen,
         )
         return _Explained(chunk, rows, rejects)
+
+
+def check_machine(error: OSError, path: str, root: str) -> None:
+    """Check that an image cannot be read for a reason of its own, so that it is to be rejected.
+
+    Args:
+        error: the error of reading it.
+        path: its file.
+        root: folder or archive of the data set; empty if it is remote.
+
+    Raises:
+        SalpipeError: this machine, a mount or the whole data set fails.
+    """
+    reason = error.strerror or type(error).__name__
+    # readers of archives and tables raise EIO with their own words for damaged ones
+    fails = error.errno in _OF_MACHINE or (error.errno == errno.EIO and reason == os.strerror(errno.EIO))
+    if error.errno == errno.ENOENT and root and _is_gone(root):
+        path, reason, fails = root, "is no longer there", True
+    if fails:
+        raise SalpipeError(
+            f"{path}: {reason}, which is no fault of the image; make it readable and run the same command again"
+        ) from error
+
+
+def _is_gone(root: str) -> bool:
+    """True if a data set is not there, or an empty folder, as where a mount was lost."""
+    try:
+        with os.scandir(root) as entries:
+            return next(entries, None) is None
+    except NotADirectoryError:
+        return False
+    except OSError:
+        return True
 
 
 def decode_record(record: ImageRecord, data: bytes, config: GenerateConfig, size: int, interpolation: str) -> Decoded:

@@ -42,6 +42,7 @@ from saliency_pipeline.saliency.methods.registry import find_methods
 from saliency_pipeline.saliency.targets import parse_target
 from saliency_pipeline.saliency.tuning import FRAMES, choose_placement, default_batch
 from saliency_pipeline.shards.schema import MapShape, ShardHeader
+from saliency_pipeline.storage.store import is_url
 from saliency_pipeline.text import plural
 from saliency_pipeline.workers import usable_cores
 
@@ -109,7 +110,10 @@ def resolve(
         data.boxes,
         data.groups,
     )
-    job = Job(str(folder), config, chosen, target, threads if config.device == "cpu" else 2, header, background)
+    streams = threads if config.device == "cpu" else 2
+    job = Job(
+        str(folder), config, chosen, target, streams, header, background, root="" if is_url(data.root) else data.root
+    )
     # with several workers the measured explainer fits none of them and would only take memory
     fitting = tried if tried and tried.placement == job.placement else None
     return job, lambda: fitting.with_target(target) if fitting else build_explainer(job, source)

@@ -13,6 +13,7 @@ from typing import Any
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.hub.address import KINDS, HubAddress
 from saliency_pipeline.hub.contents import LISTING, File
+from saliency_pipeline.storage.cache import ShardCache
 from saliency_pipeline.text import one_line
 
 TOGETHER = 8
@@ -91,9 +92,8 @@ class Repository:
         """
         from huggingface_hub import CommitOperationAdd
 
-        for start in range(0, len(files), TOGETHER):
+        for some in _batches(files):
             with ExitStack() as stack, explained(self.address), _without_bars():
-                some = files[start : start + TOGETHER]
                 operations = [CommitOperationAdd(file.name, stack.enter_context(file.opened())) for file in some]
                 self.api.preupload_lfs_files(
                     self.address.name, operations, repo_type=self.kind, revision=self.address.revision
@@ -123,6 +123,28 @@ class Repository:
                 self.address.name, name, repo_type=self.kind, revision=commit, local_dir=folder
             )
         return Path(path)
+
+
+def _batches(files: Sequence[File]) -> Iterator[list[File]]:
+    """A few files at a time; of shards on object storage those that the cache holds together.
+
+    A fetch waits until there is room for its shard, and all shards of a batch stay in the cache until it is sent.
+    """
+    # room for one that another process fetches
+    largest = max((file.size for file in files if file.mirror), default=0)
+    batch: list[File] = []
+    held = room = 0
+    for file in files:
+        size = file.size if file.mirror else 0
+        if len(batch) == TOGETHER or (size and held and held + size > room):
+            yield batch
+            batch, held = [], 0
+        if size and not held:
+            room = ShardCache().limit() - largest
+        batch.append(file)
+        held += size
+    if batch:
+        yield batch
 
 
 def find_repository(address: HubAddress) -> tuple[Repository, str]:

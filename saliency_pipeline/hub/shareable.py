@@ -26,8 +26,14 @@ _WHOLE = re.compile(r"(?:/[^\s/]|~[\w.-]*/|[A-Za-z]:[\\/]|\\\\|(?!https?://|hf:/
 _PART = re.compile(r"(?<![\w.:/~-])[~/](?:[^\s/'\",;:()\[\]]*/)+[^\s/'\",;:()\[\]]*")
 
 
+# where a container of Azure is no secret
+_USER = re.compile(r"\b(https?://)[^/\s]*@|\b([a-z][a-z0-9+.-]*://)[^/\s]*:[^/\s]*@")
+
+
 def without_paths(document: Any) -> Any:
     """A JSON document in which every path of this machine is replaced by its last component.
+
+    User names and passwords in URLs are left out.
 
     Texts that are paths as a whole are recognized whatever they contain; within other texts absolute ones with at least
     two components are. The names of classes stay.
@@ -35,6 +41,7 @@ def without_paths(document: Any) -> Any:
     >>> without_paths({"path": "/home/me/my shards", "note": "from /home/me/my shards and /mnt/x/w.pth", "a": "b/c"})
     {'path': 'my shards', 'note': 'from my shards and w.pth', 'a': 'b/c'}
     """
+    document = _without_users(document)
     # longest first: one may contain the other
     return _replaced(document, "", sorted(set(absolute_paths(document)), key=len, reverse=True))
 
@@ -51,6 +58,14 @@ def absolute_paths(document: Any) -> Iterator[str]:
     elif isinstance(document, list | tuple):
         for item in document:
             yield from absolute_paths(item)
+
+
+def _without_users(document: Any) -> Any:
+    if isinstance(document, dict):
+        return {key: item if key in NAMES else _without_users(item) for key, item in document.items()}
+    if isinstance(document, list | tuple):
+        return [_without_users(item) for item in document]
+    return _USER.sub(lambda match: match[1] or match[2], document) if isinstance(document, str) else document
 
 
 def _replaced(document: Any, name: str, paths: list[str]) -> Any:

@@ -14,13 +14,12 @@ from typing import Any
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.storage.failures import ChangedError, TruncatedError, code_of, retried
-from saliency_pipeline.storage.store import CHUNK, Head, Store, write_at
+from saliency_pipeline.storage.store import AZURE, CHUNK, Head, Store, write_at
 
 PART = 32 << 20
 """Bytes per part of an upload; a file of twice as many or more is sent in parts (S3)."""
 
-_AZURE = ("az", "abfs", "abfss")
-_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", **dict.fromkeys(_AZURE, "adlfs")}
+_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", **dict.fromkeys(AZURE, "adlfs")}
 _EXISTS = ("PreconditionFailed", "412")
 
 
@@ -204,7 +203,7 @@ class RemoteStore(Store):
         """Arguments with which the protocol's package creates an object and refuses to replace one."""
         if self.protocol == "s3":
             return {"mode": "create", "Metadata": {"sha256": sha256}}
-        return {"overwrite": False} if self.protocol in _AZURE else {"mode": "create"}
+        return {"overwrite": False} if self.protocol in AZURE else {"mode": "create"}
 
     def _refuse_existing(self, system: Any, path: str) -> None:
         """Refuse an object that exists; of protocols with a condition of their own that one decides."""

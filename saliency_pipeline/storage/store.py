@@ -14,6 +14,11 @@ CHUNK = 64 << 20
 """Bytes per request of `Store.fetch`."""
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
+# a secret may contain slashes; what looks like a port is none
+_USER = re.compile(r"[^/@]*@|[^/@]*:(?![0-9]+(?:/|$))[^@]*@")
+_CONTAINER = re.compile(r"[^/@:]+@[^/@]+(?:/|$)")
+AZURE = ("az", "abfs", "abfss")
+"""Protocols whose URLs name a container where others name a user."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,15 @@ def open_store(url: str) -> Store:
     """The store at a URL. Nothing is requested yet.
 
     Raises:
-        SalpipeError: the URL is none of a store, or the package for its protocol is missing.
+        SalpipeError: the URL is none of a store or has credentials, or the package for its protocol is missing.
     """
     url = url.rstrip("/")
     parts = _URL.fullmatch(url)
+    if parts and _USER.match(parts[2]) and not (parts[1] in AZURE and _CONTAINER.match(parts[2])):
+        raise SalpipeError(
+            f"{parts[1]}://{parts[2].rpartition('@')[2]}: a URL with a user name or password would be stored; leave "
+            "them out, and give credentials in the environment"
+        )
     if parts is None or not parts[2].strip("/"):
         raise SalpipeError(f"{url}: not the URL of a folder; give one such as s3://bucket/shards")
     if any(part in ("", ".", "..") for part in parts[2].lstrip("/").split("/")):

@@ -184,7 +184,7 @@ def test_row_groups_of_several_tables_stay_in_memory(exports, monkeypatch):
 def test_a_missing_column_is_the_reason(exports):
     path = str(next(exports["parquet"].glob("*.parquet")))
     with pytest.raises(OSError, match="no column saliency/rise/map"):
-        exported_maps.read_columns(path, 0, ["key", "saliency/rise/map"], 2**20)
+        exported_maps.read_columns(path, 0, ["key", "saliency/rise/map"], 2**20, 1)
 
 
 def changed(export: Path, tmp_path: Path, **changes: object) -> Path:

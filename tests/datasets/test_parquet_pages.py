@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from saliency_pipeline.datasets import parquet, parquet_pages, parquet_rows
+from saliency_pipeline.datasets.exported_tables import read_columns, read_rows
 from saliency_pipeline.datasets.parquet_pages import Chunk, check_pages, row_groups
 from saliency_pipeline.errors import SalpipeError
 from tests.datasets.test_parquet import STRUCT, read, write_table
@@ -62,7 +63,7 @@ def dictionary_page(unpacked: int, packed: int, values: int) -> bytes:
 
 @pytest.mark.parametrize(("codec", "dictionary"), CASES)
 def test_names_that_unpack_to_too_much_are_refused(tmp_path, monkeypatch, codec, dictionary):
-    monkeypatch.setattr(parquet, "_MAX_LIGHT_BYTES", 2**20)
+    monkeypatch.setattr(parquet, "MAX_LIGHT_BYTES", 2**20)
     names = [chr(97 + row) * 2**18 for row in range(10)]
     data = table([os.urandom(99) for _ in names], names)
     path = write_table(tmp_path / "x.parquet", data, compression=codec, use_dictionary=dictionary)
@@ -253,3 +254,23 @@ def test_a_pipe_in_the_place_of_a_table_is_not_waited_for(tmp_path: Path) -> Non
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="Not a regular file"):
         check_pages(str(tmp_path / "pipe"), claimed(tmp_path, b"")[1], rows=1)
+
+
+def test_rows_of_an_export_have_room_in_the_file(tmp_path):
+    count = 100_000
+    data = {"key": ["a"] * count, "split": ["train"] * count, "image": pa.array([None] * count, STRUCT)}
+    path = write_table(tmp_path / "x.parquet", pa.table(data))
+    assert path.stat().st_size < 10_000
+    with pytest.raises(OSError, match="claims more rows than there is room for"):
+        next(read_rows(str(path), ["key", "split"], []))
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_values_of_a_map_are_no_more_than_its_cells(tmp_path, version):
+    """A few bytes of a dictionary's encoding stand for as many equal values as they like."""
+    maps = pa.array([[0.5] * 2**20, [0.5] * 3], pa.list_(pa.float32()))
+    path = write_table(tmp_path / "x.parquet", pa.table({"map": maps}), data_page_version=version)
+    assert path.stat().st_size < 10_000
+    with pytest.raises(OSError, match=r"column map\.list\.element has more than 32 values in a row group"):
+        read_columns(str(path), 0, ["map"], 2**31, 16)
+    assert len(read_columns(str(path), 0, ["map"], 2**31, 2**20)["map"]) == 2

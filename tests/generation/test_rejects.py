@@ -1,6 +1,8 @@
 """Unusable images are rejected without stopping a run; full disks stop it without damage."""
 
+import errno
 import json
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from safetensors.torch import save_file
 from saliency_pipeline.cli.main import salpipe
 from saliency_pipeline.datasets.folder import read_folder
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.generation.job import check_machine
 from saliency_pipeline.models.source import build
 from saliency_pipeline.models.source.registry import find_source
 from saliency_pipeline.progress import Progress
@@ -111,6 +114,32 @@ def test_an_image_that_vanishes_during_the_run_is_rejected(tmp_path: Path) -> No
     report = run(images, tmp_path / "shards", progress=Vanishing(images / "3.jpg"))
     assert (report.images, report.rejects) == (4, 1)
     assert rejects(tmp_path / "shards") == {"3.jpg": "cannot be read: No such file or directory"}
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.EMFILE, errno.ENOMEM])
+def test_faults_of_the_machine_are_no_rejects(tmp_path: Path, number: int) -> None:
+    error = OSError(number, os.strerror(number), "1.jpg")
+    with pytest.raises(SalpipeError, match=f"1.jpg: {os.strerror(number)}, which is no fault of the image"):
+        check_machine(error, "1.jpg", "")
+    check_machine(OSError(errno.EIO, "the archive ends within the image", "1.jpg"), "1.jpg", "")
+    check_machine(OSError(errno.EACCES, os.strerror(errno.EACCES), "1.jpg"), "1.jpg", str(tmp_path))
+
+
+@pytest.mark.parametrize("lost", ["removed", "empty"])
+def test_a_lost_data_set_ends_the_run_and_is_read_once_it_is_back(tmp_path: Path, lost: str) -> None:
+    class Lost(Progress):
+        def start(self, total: int, unit: str, label: str) -> None:
+            images.rename(tmp_path / "elsewhere")
+            if lost == "empty":
+                images.mkdir()
+
+    images = flat(tmp_path / "images", 3)
+    with pytest.raises(SalpipeError, match="images: is no longer there, which is no fault of the image"):
+        run(images, tmp_path / "shards", progress=Lost())
+    if lost == "empty":
+        images.rmdir()
+    (tmp_path / "elsewhere").rename(images)
+    assert (run(images, tmp_path / "shards").images, rejects(tmp_path / "shards")) == (3, {})
 
 
 @contextmanager

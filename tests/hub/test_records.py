@@ -41,6 +41,10 @@ ADDRESS = HubAddress("org/figures")
         ("../data/flowers", "flowers"),
         ("weights/of-me/w.pth", "w.pth"),
         ("hf-hub:timm/resnet18.a1_in1k", "hf-hub:timm/resnet18.a1_in1k"),
+        ("https://me:hunter2@host/a.tar", "https://host/a.tar"),
+        ("from http://token@host/x@2 and https://a:b@c", "from http://host/x@2 and https://c"),
+        ("s3://me:hunter2@bucket", "bucket"),
+        ("hf://datasets/org/name@main", "hf://datasets/org/name@main"),
     ],
 )
 def test_paths_become_names(text: str, shareable: str) -> None:

@@ -1,7 +1,10 @@
 """Indexes of remote archives: what is kept, requests of readers, names that no file can have."""
 
+import errno
 import io
+import os
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -141,8 +144,40 @@ def test_names_of_objects_that_no_file_can_have(bucket: str, s3) -> None:
     keys = [record.key for record in catalogue.records]
     assert {"cat/1.jpg", "dog/3.jpg"} <= set(keys)
     assert not any(".." in key or "//" in key for key in keys)
-    assert any("no name of a file here; rename it" in note for note in catalogue.notes)
+    assert any("not a valid file name on this machine; rename it" in note for note in catalogue.notes)
     assert catalogue.root == f"s3://{bucket}"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EMFILE])
+def test_a_full_temporary_folder_drops_no_image(bucket: str, s3, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("cat/1.jpg", "cat/2.jpg", "dog/3.jpg"):
+        s3.put_object(Bucket=bucket, Key=key, Body=JPEG)
+    opened = os.open
+
+    def full(path: object, flags: int, *rest: int, **options: int) -> int:
+        if str(path).endswith("2.jpg"):
+            raise OSError(number, os.strerror(number), path)
+        return opened(path, flags, *rest, **options)
+
+    monkeypatch.setattr("saliency_pipeline.datasets.remote.os.open", full)
+    with pytest.raises(SalpipeError) as error:
+        read_place(f"s3://{bucket}")
+    assert str(error.value) == (
+        f"{tempfile.gettempdir()}: cannot hold the temporary files of the data set ({os.strerror(number)}); free space "
+        "there, or set TMPDIR to another folder, and run the same command again"
+    )
+
+
+def test_a_list_that_finds_no_room_ends_in_one_line(bucket: str, s3, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("cat/1.jpg", "classnames.txt"):
+        s3.put_object(Bucket=bucket, Key=key, Body=JPEG)
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(SalpipeError, match=r"No space left on device\); free space there, or set TMPDIR"):
+        read_place(f"s3://{bucket}")
 
 
 def test_lists_beside_the_images_are_read(web: Files, tmp_path: Path) -> None:

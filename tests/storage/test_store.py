@@ -187,3 +187,22 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch) -> None:
 def test_an_impossible_url_is_refused(url: str) -> None:
     with pytest.raises(SalpipeError, match=r"URL|known"):
         open_store(url)
+
+
+@pytest.mark.parametrize(
+    "place", ["AKIA:hunter2@bucket/shards", "AKIA:hunt/hunter2@bucket/shards", "hunter2@bucket/shards", "a:hunter2@"]
+)
+@pytest.mark.parametrize("protocol", ["s3", "memory", "gs"])
+def test_a_url_with_credentials_is_refused_without_showing_them(protocol: str, place: str) -> None:
+    with pytest.raises(SalpipeError, match="a URL with a user name or password would be stored") as error:
+        open_store(f"{protocol}://{place}")
+    assert "hunt" not in str(error.value)
+
+
+def test_an_at_sign_of_a_path_and_a_container_of_azure_are_no_credentials(monkeypatch) -> None:
+    assert open_store("memory://host:9870/data@2/shards").url.endswith("data@2/shards")
+    monkeypatch.setitem(__import__("sys").modules, "adlfs", None)
+    with pytest.raises(SalpipeError, match="package adlfs"):
+        open_store("abfs://container@account.dfs.core.windows.net/shards")
+    with pytest.raises(SalpipeError, match="user name or password"):
+        open_store("abfs://container:hunter2@account/shards")
