@@ -175,7 +175,7 @@ class RemoteExport:
             raise self._other_bytes(name)
 
     def _all_stored(self, entries: Iterable[FileEntry]) -> bool:
-        """Whether all files are stored with their sizes and, where the store keeps them, their hashes."""
+        """Return whether all files are stored with their sizes and, where the store keeps them, their hashes."""
 
         def stored(entry: FileEntry) -> bool:
             if self._sizes.get(entry.name) != entry.bytes:
