@@ -22,8 +22,8 @@ class PairLoader:
 
     Iterating gives the rest of the current epoch; the next iteration begins the next epoch. The order of an epoch, and
     every augmentation, depends on seed and epoch alone, and each process takes its part of every batch. So a loop that
-    saves `state_dict()` with its network goes on with the very batches that it would have had, also with another number
-    of processes.
+    saves `state_dict()` with its network continues with the very batches that it would have had, also with another
+    number of processes.
 
     Args:
         pairs: prepares the batches: data set, transform and batches ahead.
