@@ -67,8 +67,7 @@ def share(
 ) -> tuple[SharedPlan, list[Lines]]:
     """Write the catalogue for the workers of a cluster; returns what each is sent, and the lines of every shard."""
     data = summarize(catalogue, measured=FRAMES, background=_CANDIDATES if compares(config) else 0)
-    path = folder / RECEIPTS / f"catalogue-{data.records[:16]}.jsonl"
-    lines = write_catalogue(path, catalogue, data, config.shard_size)
+    path, lines = write_catalogue(folder / RECEIPTS, catalogue, data, config.shard_size)
     if os.path.exists(config.weights):
         config = replace(config, weights=os.path.abspath(config.weights))
     return SharedPlan(str(folder), config, str(path), threads), lines
