@@ -20,6 +20,8 @@ from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.execution.config import Workers
 from saliency_pipeline.generation import fan_out
 from saliency_pipeline.generation.catalogue_file import read_records, read_summary, write_catalogue
+from saliency_pipeline.generation.config import GenerateConfig
+from saliency_pipeline.generation.receipt import RECEIPTS
 from saliency_pipeline.generation.run import generate
 from saliency_pipeline.generation.summary import summarize
 from saliency_pipeline.images.record import Catalogue, ImageRecord, RawMaps, Split
@@ -176,6 +178,23 @@ def test_parts_whose_catalogues_differ_have_files_of_their_own(tmp_path: Path) -
     assert written[0] == written[2]
     for path, (lines,) in written:
         assert read_records(path, lines) == (record,)
+
+
+@pytest.mark.parametrize("model", ["runs/half", "local-dir:runs/half"])
+def test_a_relative_model_is_refused_on_a_running_cluster(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/half", "test_resnet", RECEIPTS):
+        (tmp_path / name).mkdir(parents=True)
+    catalogue, path = Catalogue("/images", [ImageRecord("a", "/images/a.jpg")]), f"{tmp_path}/runs/half"
+    absolute = model.replace("runs/half", path)
+    with pytest.raises(OptionError, match=rf"^--model {model}: a relative path, .* use {absolute}$"):
+        fan_out.share(tmp_path, GenerateConfig(model=model), catalogue, None)
+    # not where the command starts the workers, and neither names of models nor absolute paths
+    for other, threads in ((model, 2), ("test_resnet", None), (absolute, None)):
+        shared, _ = fan_out.share(tmp_path, GenerateConfig(model=other), catalogue, threads)
+        assert shared.config.model == other
 
 
 def test_maps_of_an_export_are_refused(tmp_path: Path) -> None:
