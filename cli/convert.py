@@ -25,11 +25,15 @@ from saliency_pipeline.text import plural, shown
 
 @click.command()
 @click.argument("shards", type=ShardsPath())
-@output_option("Folder of the export; run the same command again to resume an interrupted conversion.")
+@output_option(
+    "Folder of the export, or its URL on object storage; run the same command again to resume an interrupted "
+    "conversion.",
+    or_url=True,
+)
 @setting_options(ConvertConfig)
 @cache_options
 @common_options
-def command(shards: Path, output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
+def command(shards: Path, output: Path | str, as_json: bool, quiet: bool, **options: Any) -> None:
     """Export shards for other tools: images, labels, raw maps and their provenance.
 
     SHARDS is a complete folder of shards, or one shard file. Formats are tar files of WebDataset, Parquet tables of
@@ -42,6 +46,7 @@ def command(shards: Path, output: Path, as_json: bool, quiet: bool, **options: A
       salpipe convert shards --to webdataset -o tars
       salpipe convert shards --to parquet -o tables --split train --class cat
       salpipe convert shards --to png -o folders --method gradcam --maps-as png
+      salpipe convert s3://bucket/shards --to parquet -o s3://bucket/tables
       salpipe generate tars -o again --maps-from tars
     """  # noqa: D301 - click reads \b
     from saliency_pipeline.conversion.convert import convert

@@ -51,6 +51,7 @@ IDIOMS = {
     r"(?<![A-Za-z])held[ _]against(?![A-Za-z])": "'compared with'",
     # shards store the reason "passed over beside train and val"
     r"\bpass(ed|ing) over\b(?! beside)": "'skip'",
+    r"\bgo(es)? on\b": "'continue'",
 }
 VAGUE = {
     "found": "duplicates, match, error",

@@ -16,6 +16,7 @@ from saliency_pipeline.conversion.export_folder import export_folder, hash_of
 from saliency_pipeline.conversion.output import FileEntry, Receipt, valid_receipt
 from saliency_pipeline.conversion.parquet import import_pyarrow, write_tables
 from saliency_pipeline.conversion.png import Folders, map_folders, write_folders, write_manifest
+from saliency_pipeline.conversion.remote import RemoteExport
 from saliency_pipeline.conversion.samples import Sample, counted, read_samples
 from saliency_pipeline.conversion.selection import chosen_methods, chosen_positions
 from saliency_pipeline.conversion.webdataset import write_tars
@@ -32,7 +33,7 @@ class Conversion:
     """The result of a conversion.
 
     Attributes:
-        folder: the export.
+        folder: the export, or its URL.
         to: its format.
         images: number of images.
         splits: number of images per split; those without one have an empty name.
@@ -66,7 +67,8 @@ def convert(
 
     Args:
         shards: a folder that `salpipe generate` finished, or one shard.
-        output: folder of the export; created if missing, otherwise empty or of the same conversion.
+        output: folder of the export, or its URL on object storage; created if missing, otherwise empty or of the same
+            conversion.
         config: settings of the conversion.
         progress: receives progress.
         **options: fields of `ConvertConfig`, instead of `config`.
@@ -78,7 +80,7 @@ def convert(
     """
     if config is not None and options:
         raise TypeError("give a configuration or its fields, not both")
-    config, progress, folder = config or ConvertConfig(**options), progress or Progress(), Path(output)
+    config, progress = config or ConvertConfig(**options), progress or Progress()
     data = ShardFolder(shards)
     if config.to == "parquet":
         import_pyarrow()
@@ -87,12 +89,22 @@ def convert(
     folders = map_folders(header, config.maps_as) if config.to == "png" else {}
     description = Description(header, config, folders)
     identity = hash_of(data, {"config": asdict(config), **description.as_dict()})
+    remote = RemoteExport.of(output, identity)
+    folder = remote.scratch if remote else Path(output)
     with export_folder(folder, shards, identity, progress.note):
-        return _write(folder, data, positions, description, identity, progress)
+        if remote:
+            remote.claim()
+        return _write(folder, remote, data, positions, description, identity, progress)
 
 
 def _write(
-    folder: Path, data: ShardFolder, positions: Positions, description: Description, identity: str, progress: Progress
+    folder: Path,
+    remote: RemoteExport | None,
+    data: ShardFolder,
+    positions: Positions,
+    description: Description,
+    identity: str,
+    progress: Progress,
 ) -> Conversion:
     write = _writer(description, data, positions)
     chosen, starts = np.unique(data.shard_numbers(positions), return_index=True)
@@ -101,11 +113,13 @@ def _write(
     progress.start(len(positions), "image", "exporting")
     try:
         for number, own in zip(chosen.tolist(), np.split(positions, starts[1:]), strict=True):
-            receipt = valid_receipt(folder, number, identity)
+            receipt = remote.receipt(number) if remote else valid_receipt(folder, number, identity)
             if receipt is None:
                 samples = read_samples(data, own, tuple(description.header.maps))
                 receipt = Receipt(identity, write(folder, number, counted(samples, progress), description))
                 receipt.write(folder, number)
+                if remote:
+                    remote.send(number, receipt)
                 written += 1
             else:
                 progress.advance(len(own))
@@ -116,10 +130,14 @@ def _write(
     splits = {name: count for name, split in SPLITS.items() if (count := int((stored == split).sum()))}
     listed = [entry for entry in files if entry.images]
     if description.config.to == "png":
+        if remote:
+            remote.fetch_lists(listed)
         write_manifest(folder, _facts(folder, listed))
     description.write(folder, len(positions), listed)
+    if remote:
+        remote.finish()
     return Conversion(
-        str(folder),
+        remote.url if remote else str(folder),
         description.config.to,
         len(positions),
         splits,

@@ -23,7 +23,8 @@ from saliency_pipeline.shards.schema import to_json
 from saliency_pipeline.temporaries import remove_stale_temporaries
 from saliency_pipeline.text import shown
 
-_IDENTITY = ".identity"
+IDENTITY = ".identity"
+"""File of the identity, in the folder of receipts."""
 
 
 def hash_of(data: ShardFolder, decisive: Mapping[str, Any]) -> str:
@@ -51,7 +52,7 @@ def export_folder(folder: Path, shards: Path | str, identity: str, note: Callabl
             shards or within one of images, or cannot be written.
         FolderInUseError: another run is writing there.
     """
-    path = folder / RECEIPTS / _IDENTITY
+    path = folder / RECEIPTS / IDENTITY
     if not path.is_file():
         # an export itself may look like a folder of images
         refuse_among_images(folder, shards)
@@ -66,12 +67,15 @@ def export_folder(folder: Path, shards: Path | str, identity: str, note: Callabl
         if not path.exists():
             write_atomically(path, identity)
         elif _stored(path) != identity:
-            raise PlanMismatchError(
-                f"{shown(folder)}: holds the export of other shards, or with other options; choose another folder"
-            )
+            raise other_export(shown(folder))
         for place, _, _ in os.walk(folder):
             remove_stale_temporaries(Path(place))
         yield
+
+
+def other_export(place: str) -> PlanMismatchError:
+    """The error of a place that holds another export."""
+    return PlanMismatchError(f"{place}: holds the export of other shards, or with other options; choose another folder")
 
 
 def _stored(path: Path) -> str | None:

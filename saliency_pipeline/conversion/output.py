@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, cast
 
-from saliency_pipeline.documents import read_json
+from saliency_pipeline.documents import parse_json, read_regular
 from saliency_pipeline.files import disk_errors_explained, publish, sha256_of, write_atomically
 from saliency_pipeline.folders import make_subfolder, refuse_link
 from saliency_pipeline.serialization import from_json, to_json
@@ -20,7 +20,7 @@ from saliency_pipeline.temporaries import exclusive, temporary_name
 RECEIPTS = ".receipts"
 """Folder of receipts; its name is hidden, so that readers of data sets ignore it."""
 
-_MAX_RECEIPT_BYTES = 2**28
+MAX_RECEIPT_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -133,14 +133,18 @@ class Receipt:
 
     def write(self, folder: Path, number: int) -> None:
         """Write the receipt of a shard, atomically."""
-        write_atomically(_path(folder, number), json.dumps(to_json(self), sort_keys=True, indent=1) + "\n")
+        write_atomically(folder / receipt_name(number), self.to_json())
+
+    def to_json(self) -> str:
+        """The text of its file."""
+        return json.dumps(to_json(self), sort_keys=True, indent=1) + "\n"
 
 
 def valid_receipt(folder: Path, number: int, identity: str) -> Receipt | None:
     """The receipt of a shard if all of its files are there with the same bytes, else None."""
     try:
-        receipt = from_json(Receipt, read_json(_path(folder, number), _MAX_RECEIPT_BYTES))
-        if receipt.identity != identity:
+        receipt = parse_receipt(read_regular(folder / receipt_name(number), MAX_RECEIPT_BYTES))
+        if receipt is None or receipt.identity != identity:
             return None
         for entry in receipt.files:
             path = folder / entry.name
@@ -151,5 +155,14 @@ def valid_receipt(folder: Path, number: int, identity: str) -> Receipt | None:
     return receipt
 
 
-def _path(folder: Path, number: int) -> Path:
-    return folder / RECEIPTS / f"shard-{number:05d}.json"
+def parse_receipt(data: bytes) -> Receipt | None:
+    """The receipt in the bytes of its file, which may come from anywhere; None if it is damaged."""
+    try:
+        return from_json(Receipt, parse_json(data))
+    except ValueError:  # also of documents and of types in them
+        return None
+
+
+def receipt_name(number: int) -> str:
+    """Path of the receipt of a shard in its export."""
+    return f"{RECEIPTS}/shard-{number:05d}.json"

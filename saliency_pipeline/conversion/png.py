@@ -38,8 +38,8 @@ def map_folders(header: ShardHeader, maps_as: str) -> dict[str, list[str]]:
     signed = [method for method in header.maps if is_signed(header.provenance, method)]
     if maps_as == "png" and signed:
         raise SalpipeError(
-            f"--maps-as png: maps of {', '.join(signed)} have negative values, which a gray PNG has not; use --maps-as "
-            "npy, or choose other methods (--method)"
+            f"--maps-as png: maps of {', '.join(signed)} have negative values, which a gray PNG cannot store; use "
+            "--maps-as npy, or choose other methods (--method)"
         )
     names = unique_names([method.replace(":", "-") for method in header.maps])
     return target_names({method: shape.targets for method, shape in header.maps.items()}, names)

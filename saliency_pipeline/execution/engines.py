@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.execution.config import Workers
 from saliency_pipeline.workers import run_in_workers, usable_cores
 
@@ -70,3 +71,34 @@ def own_threads() -> int:
         if cpus >= 1:
             return int(cpus)
     return usable_cores()
+
+
+def by_name(function: Callable[..., Any]) -> Callable[[bytes], Any]:
+    """A call of a function that a worker looks up itself.
+
+    It is sent by value, as an inner function: of a function that is sent by name and that a worker cannot find, dask's
+    worker leaves the cluster without a word, and ray's has a traceback. Arguments are pickled by the caller.
+
+    Raises:
+        ImportError: in the worker, which it names, if that has no such function or lacks a class of the arguments.
+    """
+    module, name = function.__module__, function.__qualname__
+
+    def call(arguments: bytes) -> Any:
+        import importlib
+        import pickle
+        import socket
+
+        try:
+            target = getattr(importlib.import_module(module), name)
+            values = pickle.loads(arguments)
+        except (ImportError, AttributeError) as error:
+            raise ImportError(f"worker {socket.gethostname()}: {error}") from None
+        return target(*values)
+
+    return call
+
+
+def other_salpipe(error: ImportError) -> SalpipeError:
+    """The error of a worker without salpipe, or with another version, in one line."""
+    return SalpipeError(f"{error}; install the same salpipe on all workers")

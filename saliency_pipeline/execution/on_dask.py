@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.execution.engines import AHEAD
+from saliency_pipeline.execution.engines import AHEAD, by_name, other_salpipe
 from saliency_pipeline.workers import WorkerDiedError, check_shared_memory, interruptions_deferred
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _run(
     note: Callable[[str], None],
 ) -> Generator[Any]:
     left, waiting, alone = iter(calls), set[Any](), False
-    call = _by_name(function)
+    call = by_name(function)
 
     def submit() -> None:
         # workers may have joined or died since the last result
@@ -85,7 +85,7 @@ def _run(
                 submit()
                 yield result
     except ImportError as error:
-        raise SalpipeError(f"{error}; install the same salpipe on all workers") from error
+        raise other_salpipe(error) from error
     except distributed.KilledWorker as error:
         raise WorkerDiedError(type(error).__name__) from error
     except (distributed.CancelledError, distributed.comm.CommClosedError) as error:
@@ -95,26 +95,3 @@ def _run(
     finally:
         # what has not begun must not run after this command
         client.cancel(list(waiting))
-
-
-def _by_name(function: Callable[..., Any]) -> Callable[[bytes], Any]:
-    """A call of a function that a worker looks up itself.
-
-    It is sent by value, as an inner function: a worker that cannot find a function that is sent by name leaves the
-    cluster without a word.
-    """
-    module, name = function.__module__, function.__qualname__
-
-    def call(arguments: bytes) -> Any:
-        import importlib
-        import pickle
-        import socket
-
-        try:
-            target = getattr(importlib.import_module(module), name)
-            values = pickle.loads(arguments)
-        except (ImportError, AttributeError) as error:
-            raise ImportError(f"worker {socket.gethostname()}: {error}") from None
-        return target(*values)
-
-    return call

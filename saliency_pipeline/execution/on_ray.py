@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.execution.engines import AHEAD
+from saliency_pipeline.execution.engines import AHEAD, by_name, other_salpipe
 from saliency_pipeline.workers import ATTEMPTS, WorkerDiedError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _run(
     function: Callable[..., Any],
     calls: Iterable[tuple[Any, ...]],
 ) -> Generator[Any]:
-    remote = ray.remote(num_cpus=needs["CPU"], num_gpus=needs["GPU"], max_retries=ATTEMPTS)(function)
+    remote = ray.remote(num_cpus=needs["CPU"], num_gpus=needs["GPU"], max_retries=ATTEMPTS)(by_name(function))
     left = iter(calls)
     waiting: list[Any] = []
     errors = ray.exceptions
@@ -60,7 +61,7 @@ def _run(
         there = ray.cluster_resources()
         slots = min(int(there.get(name, 0)) // count for name, count in needs.items() if count)
         bound = min(most or sys.maxsize, AHEAD * max(1, slots))
-        waiting.extend(remote.remote(*call) for call in islice(left, max(0, bound - len(waiting))))
+        waiting.extend(remote.remote(pickle.dumps(call)) for call in islice(left, max(0, bound - len(waiting))))
 
     try:
         submit()
@@ -73,6 +74,8 @@ def _run(
         if isinstance(error.cause, SystemExit):
             # its node ends
             raise WorkerDiedError("SIGTERM") from error
+        if isinstance(error.cause, ImportError):
+            raise other_salpipe(error.cause) from error
         # its own message is the traceback of the worker
         raise error.cause from None
     except dead as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from saliency_pipeline.remote.address import shown_url
 from saliency_pipeline.storage.store import is_url
 
 FORMAT = "salpipe-catalogue"
+PREFIX = "catalogue-"
 _KINDS = (ImageRecord, ParquetRecord, RemoteRecord, RemoteParquetRecord)
 # maps of an export are read by objects of its layout, which stay here
 _FIELDS = {kind: tuple(field.name for field in fields(kind) if field.name != "maps") for kind in _KINDS}
@@ -37,8 +39,15 @@ class Lines:
     length: int
 
 
-def write_catalogue(path: Path, catalogue: Catalogue, summary: DataSummary, shard_size: int) -> list[Lines]:
-    """Write a catalogue, with absolute paths, and return the lines of every shard of `shard_size` records.
+def write_catalogue(
+    folder: Path, catalogue: Catalogue, summary: DataSummary, shard_size: int
+) -> tuple[Path, list[Lines]]:
+    """Write a catalogue, with absolute paths, as `catalogue-<hash of the file>.jsonl`.
+
+    Parts of one run, which write beside each other, share a file only if it has the same bytes in all.
+
+    Returns:
+        The file, and the lines of every shard of `shard_size` records.
 
     Raises:
         OptionError: maps of an export are to be stored, or a layout of a package reads its images itself.
@@ -57,8 +66,10 @@ def write_catalogue(path: Path, catalogue: Catalogue, summary: DataSummary, shar
         lines.append(Lines(position, len(block)))
         blocks.append(block)
         position += len(block)
-    write_atomically(path, b"".join(blocks))
-    return lines
+    data = b"".join(blocks)
+    path = folder / f"{PREFIX}{hashlib.sha256(data).hexdigest()[:16]}.jsonl"
+    write_atomically(path, data)
+    return path, lines
 
 
 def read_summary(path: Path) -> DataSummary:

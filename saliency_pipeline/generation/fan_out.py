@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.execution.config import Workers
 from saliency_pipeline.execution.engines import Calls, open_engine, own_threads
 from saliency_pipeline.generation.catalogue_file import Lines, read_records, read_summary, write_catalogue
@@ -24,6 +24,7 @@ from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, valid_receip
 from saliency_pipeline.generation.resolve import compares, resolve
 from saliency_pipeline.generation.summary import summarize
 from saliency_pipeline.images.record import Catalogue
+from saliency_pipeline.models.source.registry import LOCAL, is_source
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.tuning import FRAMES
 from saliency_pipeline.storage.store import is_url
@@ -65,13 +66,29 @@ class Resolved:
 def share(
     folder: Path, config: GenerateConfig, catalogue: Catalogue, threads: int | None
 ) -> tuple[SharedPlan, list[Lines]]:
-    """Write the catalogue for the workers of a cluster; returns what each is sent, and the lines of every shard."""
+    """Write the catalogue for the workers of a cluster; returns what each is sent, and the lines of every shard.
+
+    Raises:
+        OptionError: the model is a relative path on a cluster that is running, or see `write_catalogue`.
+    """
+    # workers that the command starts have its working folder
+    if threads is None:
+        _refuse_relative(config.model)
     data = summarize(catalogue, measured=FRAMES, background=_CANDIDATES if compares(config) else 0)
-    path = folder / RECEIPTS / f"catalogue-{data.records[:16]}.jsonl"
-    lines = write_catalogue(path, catalogue, data, config.shard_size)
+    path, lines = write_catalogue(folder / RECEIPTS, catalogue, data, config.shard_size)
     if os.path.exists(config.weights):
         config = replace(config, weights=os.path.abspath(config.weights))
     return SharedPlan(str(folder), config, str(path), threads), lines
+
+
+def _refuse_relative(model: str) -> None:
+    """Refuse a model whose path would be another one in the working folder of a worker."""
+    prefix = LOCAL if model.startswith(LOCAL) else ""
+    path = model.removeprefix(prefix)
+    if not os.path.isabs(path) and (prefix or (os.path.exists(path) and not is_source(model))):
+        raise OptionError(
+            f"--model {model}: a relative path, but workers run in other folders; use {prefix}{os.path.abspath(path)}"
+        )
 
 
 def in_processes(

@@ -35,11 +35,10 @@ from saliency_pipeline.shards.layout import read_layout
 from saliency_pipeline.shards.manifest import MANIFEST, REJECTS, ShardEntry
 from saliency_pipeline.shards.schema import ShardHeader
 from saliency_pipeline.storage.mirror import kept_store
-from saliency_pipeline.storage.settings import CacheSettings
+from saliency_pipeline.storage.settings import scratch_folder
 from saliency_pipeline.storage.store import Store, is_url, open_store
 from saliency_pipeline.temporaries import exclusive, temporary_name
 
-SCRATCH = "scratch"
 _REQUESTS = 16  # at a time
 
 T = TypeVar("T")
@@ -67,8 +66,7 @@ class RemoteOutput:
         if not isinstance(output, str) or not is_url(output):
             return None
         url = open_store(output).url
-        name = f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{part[0]}-of-{part[1]}"
-        return cls(url, CacheSettings.current().folder / SCRATCH / name)
+        return cls(url, scratch_folder(url, f"{part[0]}-of-{part[1]}"))
 
     @property
     def store(self) -> Store:

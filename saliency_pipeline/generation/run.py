@@ -20,6 +20,7 @@ from saliency_pipeline.execution.engines import open_engine
 from saliency_pipeline.execution.gpus import ALL, visible_gpus
 from saliency_pipeline.folders import FolderLock, make_output, make_subfolder
 from saliency_pipeline.generation.background import Frames
+from saliency_pipeline.generation.catalogue_file import PREFIX
 from saliency_pipeline.generation.checks import checked_catalogue
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.fan_out import in_processes, on_cluster, remove_temporaries, resolve_on_worker, share
@@ -231,7 +232,9 @@ def _on_cluster(
         job = resolve_on_worker(engine, shared, progress.note)
         report = _write(job, lambda: partial(on_cluster, engine, shared, lines, job), catalogue, part, progress, start)
         if report.complete:
-            Path(shared.catalogue).unlink(missing_ok=True)
+            # those of other parts as well, which need them no longer
+            for path in Path(shared.catalogue).parent.glob(f"{PREFIX}*"):
+                path.unlink(missing_ok=True)
     return report
 
 

@@ -134,8 +134,10 @@ async def _get(url: str, start: int, end: int, headers: Mapping[str, str]) -> Pa
     asked = {"Accept": "*/*", "Range": f"bytes={start}-{end - 1}", **(headers if own else {})}
     try:
         async with client.session.get(here, headers=asked, max_redirects=_REDIRECTS) as response:
-            if url.startswith("https:") and response.url.scheme != "https":
-                raise OSError(f"redirected to {response.url.scheme}://{response.url.host}, without encryption")
+            # also a hop that leads back: who changes it decides where
+            for hop in (*(each.url for each in response.history), response.url) if url.startswith("https:") else ():
+                if hop.scheme != "https":
+                    raise OSError(f"redirected to {hop.scheme}://{hop.host}, without encryption")
             if response.status not in (200, 206):
                 if response.status in (401, 403, 404, 410) and client.moved.pop(url, ""):
                     # addresses of redirects expire

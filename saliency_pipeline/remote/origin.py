@@ -73,7 +73,7 @@ def find_origin(url: str, pinned: dict[str, str] | None = None) -> Origin:
         assert protocol in WEB
         origin = _of_web(url)
     if not origin.files:
-        raise SalpipeError(f"{shown_url(url)}: there is nothing; check the URL")
+        raise SalpipeError(f"{shown_url(url)}: no files there; check the URL")
     if before not in (None, origin.revision):
         raise SalpipeError(
             f"{shown_url(url)}: has changed since the output was begun (revision {str(before)[:12]} is now "

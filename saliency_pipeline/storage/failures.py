@@ -159,7 +159,7 @@ def explain(place: str, error: BaseException) -> SalpipeError | None:
             f"{place}: does not answer ({code or reason}), {ATTEMPTS} attempts; run the same command again later"
         )
     if isinstance(error, OSError) or any(type(each).__module__.partition(".")[0] in _LIBRARIES for each in chain):
-        return SalpipeError(f"{place}: {code + ': ' if code else ''}{reason}; put that right and run the command again")
+        return SalpipeError(f"{place}: {code + ': ' if code else ''}{reason}; fix this and run the command again")
     return None
 
 

@@ -5,6 +5,7 @@ Both are environment variables of the process, so that its worker processes agre
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from saliency_pipeline.home import cache_folder
 FOLDER, SIZE = "SALPIPE_CACHE", "SALPIPE_CACHE_SIZE"
 """Environment variables of folder and size."""
 
-SUBFOLDER = "shards"
+SUBFOLDER, SCRATCH = "shards", "scratch"
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -48,6 +49,11 @@ class CacheSettings:
     def limit_beside(self, held: int) -> int:
         """Most bytes of a cache that has `held` bytes now."""
         return (shutil.disk_usage(self.folder).free + held) // 2 if self.limit is None else self.limit
+
+
+def scratch_folder(place: str, suffix: str) -> Path:
+    """Folder on this host for what is not sent yet to a place on object storage, beside the cache of this process."""
+    return CacheSettings.current().folder / SCRATCH / f"{hashlib.sha256(place.encode()).hexdigest()[:16]}-{suffix}"
 
 
 def parse_size(text: str) -> int:

@@ -208,7 +208,7 @@ TRACKERS: dict[str, type[Tracker]] = {
 class Tracking:
     """Sends the rows of a run's metrics to trackers, each row once, also if the run is resumed.
 
-    A tracker that fails is closed after one note, and training goes on: `metrics.jsonl` has all rows, and what a
+    A tracker that fails is closed after one note, and training continues: `metrics.jsonl` has all rows, and what a
     tracker lacks is sent when the run is resumed. A kill at the moment of sending costs Weights & Biases and Trackio
     that one epoch; the others get it then.
 
@@ -268,7 +268,7 @@ class Tracking:
                 self._save()
 
     def _guarded(self, name: str, call: Callable[[], None]) -> None:
-        """Call a function; after an error of the tracker's package go on without it. Its output is no result."""
+        """Call a function; after an error of the tracker's package continue without it. Its output is no result."""
         try:
             with redirect_stdout(sys.stderr):
                 call()

@@ -64,4 +64,4 @@ HOSTILE = {
     "no path": entry(b"./.", b"evil") + entry(b"", b"evil"),
     "an extended header without sense": entry(b"x", b"99 path=evil.jpg\n", kind=b"x") + entry(b"x.jpg", b"evil"),
 }
-"""Members no catalogue may hold, by the reason that is noted; a reader goes on behind them."""
+"""Members no catalogue may hold, by the reason that is noted; a reader continues behind them."""

@@ -213,7 +213,7 @@ def test_rows_are_tried_until_a_person_has_enough(tmp_path, web):
     assert report.outcomes == {"not-tried": 4, "not-found": 3, "ok": 2, "copied": 1}
     assert (report.few_below, report.few) == (2, {"c d": 1, "e f": 0})
     assert web.requests == {"/dead": 1, "/0": 1, "/1": 1}
-    # the same again changes nothing, a higher limit goes on where it was
+    # the same again changes nothing, a higher limit continues where it was
     assert run(listed, limit_per_person=2).images == 3
     assert run(listed, limit_per_person=4).outcomes == {"ok": 4, "not-found": 3, "not-tried": 2, "copied": 1}
     assert web.requests == {"/dead": 1, "/0": 1, "/1": 1, "/2": 1, "/3": 1}

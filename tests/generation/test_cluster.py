@@ -20,6 +20,8 @@ from saliency_pipeline.errors import OptionError, SalpipeError
 from saliency_pipeline.execution.config import Workers
 from saliency_pipeline.generation import fan_out
 from saliency_pipeline.generation.catalogue_file import read_records, read_summary, write_catalogue
+from saliency_pipeline.generation.config import GenerateConfig
+from saliency_pipeline.generation.receipt import RECEIPTS
 from saliency_pipeline.generation.run import generate
 from saliency_pipeline.generation.summary import summarize
 from saliency_pipeline.images.record import Catalogue, ImageRecord, RawMaps, Split
@@ -160,9 +162,39 @@ def test_records_of_any_kind_survive_the_file(tmp_path: Path) -> None:
     ]
     catalogue = Catalogue("/images", records, ("x", "y"), taken={"seed": 3}, passed_over={"hidden": 2})
     summary = summarize(catalogue, measured=1, background=5)
-    lines = write_catalogue(tmp_path / "file", catalogue, summary, 1)
-    assert [read_records(tmp_path / "file", each) for each in lines] == [(record,) for record in records]
-    assert read_summary(tmp_path / "file") == summary
+    path, lines = write_catalogue(tmp_path, catalogue, summary, 1)
+    assert [read_records(path, each) for each in lines] == [(record,) for record in records]
+    assert read_summary(path) == summary
+
+
+def test_parts_whose_catalogues_differ_have_files_of_their_own(tmp_path: Path) -> None:
+    """The number of skipped files changes the first line, and with it the place of all others."""
+    record = ImageRecord("a", "/images/a.jpg")
+    written = []
+    for skipped in (2, 1000, 2):
+        catalogue = Catalogue("/images", [record], passed_over={"hidden": skipped})
+        written.append(write_catalogue(tmp_path, catalogue, summarize(catalogue, measured=1), 1))
+    assert len(list(tmp_path.glob("catalogue-*.jsonl"))) == 2
+    assert written[0] == written[2]
+    for path, (lines,) in written:
+        assert read_records(path, lines) == (record,)
+
+
+@pytest.mark.parametrize("model", ["runs/half", "local-dir:runs/half"])
+def test_a_relative_model_is_refused_on_a_running_cluster(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/half", "test_resnet", RECEIPTS):
+        (tmp_path / name).mkdir(parents=True)
+    catalogue, path = Catalogue("/images", [ImageRecord("a", "/images/a.jpg")]), f"{tmp_path}/runs/half"
+    absolute = model.replace("runs/half", path)
+    with pytest.raises(OptionError, match=rf"^--model {model}: a relative path, .* use {absolute}$"):
+        fan_out.share(tmp_path, GenerateConfig(model=model), catalogue, None)
+    # not where the command starts the workers, and neither names of models nor absolute paths
+    for other, threads in ((model, 2), ("test_resnet", None), (absolute, None)):
+        shared, _ = fan_out.share(tmp_path, GenerateConfig(model=other), catalogue, threads)
+        assert shared.config.model == other
 
 
 def test_maps_of_an_export_are_refused(tmp_path: Path) -> None:
@@ -176,12 +208,11 @@ def test_maps_of_an_export_are_refused(tmp_path: Path) -> None:
 
     record = ImageRecord("a", "/a.tar", maps=Maps())
     catalogue = Catalogue("/", [record])
-    assert read_records(
-        tmp_path / "file", *write_catalogue(tmp_path / "file", catalogue, summarize(catalogue, measured=1), 1)
-    ) == (ImageRecord("a", "/a.tar"),)
+    path, (lines,) = write_catalogue(tmp_path, catalogue, summarize(catalogue, measured=1), 1)
+    assert read_records(path, lines) == (ImageRecord("a", "/a.tar"),)
     used = Catalogue("/", [replace(record, map_path="/a.tar")])
     with pytest.raises(OptionError, match="maps of an export are stored without a cluster"):
-        write_catalogue(tmp_path / "other", used, summarize(used, measured=1), 1)
+        write_catalogue(tmp_path, used, summarize(used, measured=1), 1)
 
 
 def worker(address: str) -> subprocess.Popen[bytes]:

@@ -193,7 +193,7 @@ def test_lists_beside_the_images_are_read(web: Files, tmp_path: Path) -> None:
         SalpipeError, match=r"hf://datasets/org/birds@v9: not on the Hub, or not accessible \(HTTP 404\)"
     ):
         read_place("hf://datasets/org/birds@v9")
-    with pytest.raises(SalpipeError, match="there is nothing; check the URL"):
+    with pytest.raises(SalpipeError, match="no files there; check the URL"):
         read_place("hf://datasets/org/birds/missing")
 
 

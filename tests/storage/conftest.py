@@ -4,7 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.conversion.conftest import exports, shards
 from tests.storage.s3 import Proxy, client, proxy, server, use
+
+__all__ = ["address", "bucket", "exports", "faulty", "s3", "shards"]
 
 
 @pytest.fixture(scope="session")

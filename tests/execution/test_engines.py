@@ -1,0 +1,91 @@
+"""Calls on ray and dask: a worker without the function is named in one line, whatever engine has it."""
+
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.execution import on_ray
+from saliency_pipeline.execution.engines import by_name
+
+
+class TaskError(Exception):
+    """As ray's `RayTaskError`."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class Ray:
+    """ray in this process: a call is pickled, and its failure is wrapped."""
+
+    exceptions = SimpleNamespace(
+        RayTaskError=TaskError,
+        **dict.fromkeys(("WorkerCrashedError", "NodeDiedError", "RayActorError", "OutOfMemoryError"), MemoryError),
+    )
+
+    def remote(self, **_: object) -> Callable[[Callable[..., Any]], SimpleNamespace]:
+        return lambda function: SimpleNamespace(remote=lambda *words: (function, pickle.loads(pickle.dumps(words))))
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 1}
+
+    def wait(self, calls: list[Any]) -> tuple[list[Any], list[Any]]:
+        return calls[:1], calls[1:]
+
+    def get(self, call: tuple[Callable[..., Any], tuple[Any, ...]]) -> Any:
+        function, words = call
+        try:
+            return function(*words)
+        except Exception as error:
+            raise TaskError(error) from error
+
+    def cancel(self, *_: object, **__: object) -> None:
+        pass
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def calls(function: Callable[..., Any]) -> list[Any]:
+    return list(on_ray._run(Ray(), {"CPU": 1, "GPU": 0}, None, function, [(1,), (2,), (3,)]))
+
+
+def test_ray_calls_a_function_by_its_name() -> None:
+    assert calls(double) == [2, 4, 6]
+
+
+@pytest.mark.parametrize(("module", "reason"), [("no_such", "No module named 'no_such'"), ("json", "has no attribute")])
+def test_a_worker_without_the_function_is_one_line(module: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: int) -> None:
+        raise AssertionError
+
+    missing.__module__, missing.__qualname__ = module, "missing"
+    monkeypatch.setattr("socket.gethostname", lambda: "node7")
+    with pytest.raises(SalpipeError, match=f"^worker node7: .*{reason}.*; install the same salpipe on all workers$"):
+        calls(missing)
+
+
+def test_a_call_needs_no_salpipe_until_it_is_called() -> None:
+    cloudpickle = pytest.importorskip("cloudpickle")
+    program = """if True:
+        import pickle, sys
+        sys.modules["saliency_pipeline"] = None  # as where it is not installed
+        call = pickle.loads(sys.stdin.buffer.read())
+        try:
+            call(pickle.dumps((1,)))
+        except ImportError as error:
+            print(error)
+    """
+    function = SimpleNamespace(__module__="saliency_pipeline.generation.fan_out", __qualname__="write_lines")
+    data = cloudpickle.dumps(by_name(function))  # type: ignore[arg-type]
+    done = subprocess.run([sys.executable, "-c", program], input=data, capture_output=True, check=True)
+    assert done.stdout.startswith(b"worker ")
+    assert b"No module named 'saliency_pipeline" in done.stdout
