@@ -110,7 +110,7 @@ def test_a_kill_between_two_files(
 @pytest.mark.slow
 def test_kills_at_any_moment(shards: ShardFolder, exports: dict[str, Path], url: str, bucket: str, s3) -> None:
     """Before the identity, before a receipt, amid small files, before class names and before `export.json`."""
-    for method, moment in (("create", 1), ("create", 2), ("put_file", 50), ("replace", 1), ("replace", 2)):
+    for method, moment in (("create", 1), ("create", 2), ("put_file", 30), ("replace", 1), ("replace", 2)):
         kill(shards.path, url, "png", method, moment)
         assert "export.json" not in stored(s3, bucket)
     assert convert(shards.path, url, to="png").written == 0
