@@ -166,6 +166,6 @@ def test_baselines_and_full_arms_train_from_their_own_pretraining(
         **settings(folds=2, repeats=2, pretrain=str(source), pretrain_size=("12",), jobs=1),
     )
     assert (comparison.runs, comparison.failed) == (16, 0)
-    made = {(c.arm, c.against) for c in comparison.results.settings[0].contrasts}
-    assert ("full", "baseline-full") in made
-    assert ("full", "baseline") not in made
+    made = {(c.arm, c.against): c for c in comparison.results.settings[0].contrasts}
+    assert made["full", "baseline-full"].role == "reference"
+    assert (made["full", "baseline"].role, made["full", "baseline"].final.verdict) == ("descriptive", None)
