@@ -40,6 +40,20 @@ def signal_itself(output: object, number: int, moment: int, delay: float = 0) ->
     sys.addaudithook(count)
 
 
+def kill_at_call(owner: type, method: str, moment: int) -> None:
+    """Let this process kill itself before its n-th call of a method of a class, in whichever thread."""
+    whole, left, lock = getattr(owner, method), [moment], threading.Lock()
+
+    def call(*arguments: object, **keywords: object) -> object:
+        with lock:
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return whole(*arguments, **keywords)
+
+    setattr(owner, method, call)
+
+
 def kill_again_and_again(
     work: Callable[[], object], output: object, moments: Sequence[tuple[int, float]], state: Callable[[], object]
 ) -> None:

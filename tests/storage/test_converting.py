@@ -1,7 +1,6 @@
 """`convert` to object storage: the files are those of a local export, whatever is killed, and salpipe reads them."""
 
 import json
-import os
 import signal
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.storage.remote import RemoteStore
 from tests.conversion.examples import tree
-from tests.kills import script
+from tests.kills import kill_at_call, script
 
 
 @pytest.fixture
@@ -74,15 +73,7 @@ def test_generate_reads_an_export_at_a_url(shards: ShardFolder, exports: dict[st
 
 def killed_conversion(shards: str, url: str, to: str, method: str, moment: str) -> None:
     """A conversion that kills itself before its n-th call of a method of the store."""
-    whole, left = getattr(RemoteStore, method), [int(moment)]
-
-    def call(*arguments: object, **keywords: object) -> object:
-        left[0] -= 1
-        if not left[0]:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return whole(*arguments, **keywords)
-
-    setattr(RemoteStore, method, call)
+    kill_at_call(RemoteStore, method, int(moment))
     convert(shards, url, to=to)
 
 

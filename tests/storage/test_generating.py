@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.verify import verify
 from saliency_pipeline.workers import WorkerDiedError
 from tests.generation.examples import COMMAND, flat, kept, run
-from tests.kills import script
+from tests.kills import kill_at_call, script
 from tests.storage.s3 import Proxy
 
 IMAGES, SHARDS = 10, 3
@@ -88,15 +87,7 @@ def killed_run(images: str, url: str, method: str, moment: str) -> None:
     """A run that kills itself before its n-th call of a method of the store."""
     from saliency_pipeline.storage.remote import RemoteStore
 
-    whole, left = getattr(RemoteStore, method), [int(moment)]
-
-    def call(*arguments: object, **keywords: object) -> object:
-        left[0] -= 1
-        if not left[0]:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return whole(*arguments, **keywords)
-
-    setattr(RemoteStore, method, call)
+    kill_at_call(RemoteStore, method, int(moment))
     run(Path(images), url)
 
 
