@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from saliency_pipeline.text import shown
 _MAX_GROUP_BYTES = 2**31
 _MAX_METADATA_BYTES = 2**24
 _MAX_NAME = 4096
+_MAX_FILE_NAME = 255
 _MAX_NAMES = 2**20  # of classes
 _LIGHT_ROWS = 2**16
 _MANY, _GLANCE = 16, 4096  # of folders that can be configurations, and of entries that are looked at in each
@@ -92,6 +94,7 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
     root = os.path.abspath(path)
     notes, labels = Notes(), Labels()
     records: list[ImageRecord] = []
+    image_names: list[str] = []
     names: tuple[str, ...] = ()
     source = ""
     unlabeled: dict[str, str] = {}
@@ -108,7 +111,9 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
             if others and not columns.label:
                 unlabeled.setdefault(", ".join(others), file)
             own_names = _class_names(opened.schema_arrow, columns)
-            records.extend(_records(file, opened, columns, labels, notes))
+            for record, image_name in _records(file, opened, columns, labels, notes):
+                records.append(record)
+                image_names.append(image_name)
         if own_names and names and own_names != names:
             raise SalpipeError(f"{shown(file)}: names other classes than {shown(source)}; give one data set at a time")
         if own_names:
@@ -120,11 +125,46 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
         reason = f"no column {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]}, so its images are unlabeled"
         notes.remark(f"{os.path.basename(file)}, which has {others_there}", reason)
     _note_missing(files, notes)
+    keys = _folder_keys(records, image_names, names)
+    if keys is not None:
+        records = [replace(record, key=key) for record, key in zip(records, keys, strict=True)]
     return catalogue(root, "parquet", records, labels, labels.classes(names, source), set(files), notes)
 
 
-def _records(path: str, opened: Any, columns: Columns, labels: Labels, notes: Notes) -> Iterator[ImageRecord]:
-    """The images of one table with its labels."""
+def _folder_keys(
+    records: Sequence[ImageRecord], image_names: Sequence[str], classes: Sequence[str]
+) -> list[str] | None:
+    """The keys that images have in folders of their classes, if they are stored in that order.
+
+    So the same images have the same keys however they are packed. Of other tables the rows are the keys, since images
+    are read in the order of their keys.
+
+    Args:
+        records: the images, with the table's own labels and their rows as keys.
+        image_names: the names of their files; empty where a file can have none such.
+        classes: the table's own names of its classes.
+    """
+    keys, before = [], ("", "")
+    for record, name in zip(records, image_names, strict=True):
+        if not name or not 0 <= record.label < len(classes):
+            return None
+        parts = (classes[record.label], name)
+        if any("/" in part or "\0" in part or part in (".", "..") for part in parts):
+            return None
+        split = () if record.split is Split.NONE else (record.split.name.lower(),)
+        key = "/".join((*split, *map(key_part, parts)))
+        place = natural(key)
+        if place <= before:
+            return None
+        keys.append(key)
+        before = place
+    return keys
+
+
+def _records(
+    path: str, opened: Any, columns: Columns, labels: Labels, notes: Notes
+) -> Iterator[tuple[ImageRecord, str]]:
+    """The images of one table with its labels, and for `_folder_keys` the names of their files."""
     above, file = os.path.split(path)
     stem, split = key_part(file[: -len(".parquet")]), split_of(file)
     if (part := os.path.basename(above)).lower() in SPLIT_FOLDERS:
@@ -154,9 +194,11 @@ def _records(path: str, opened: Any, columns: Columns, labels: Labels, notes: No
             elif columns.label and split is not Split.TEST:
                 labels.unusable(NULL, file, row)
             key = image.key if image else f"{stem}/{row}"
-            if not image and has_image_suffix(name):
+            named = not image and has_image_suffix(name)
+            if named:
                 key = f"{key}.{name.rpartition('.')[2]}"
-            yield ParquetRecord(key, path, label, split, None, (), 0, length, row=row)
+            record = ParquetRecord(key, path, label, split, None, (), 0, length, row=row)
+            yield record, name if named and len(name) <= _MAX_FILE_NAME else ""
 
 
 def _facts(

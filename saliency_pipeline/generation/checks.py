@@ -18,11 +18,13 @@ from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.plan import (
     Plan,
     check_same_plan,
+    check_same_sizes,
     code_of,
     compared_settings,
     identify_images,
     identity_of,
     library_versions,
+    sizes_digest,
     stored_plan,
 )
 from saliency_pipeline.generation.resolve import check_model, stored_names
@@ -122,11 +124,11 @@ def refusal(catalogue: Catalogue, records: str, folder: Path, config: GenerateCo
         settings = replace(stored_names(config), device=str(find_device(config.device)))
         images = identify_images(catalogue.classes, len(catalogue), records)
         hashes = code_of(settings.model) | {"weights_sha256": _weights_sha256(config, stored)}
-        data = {"layout": catalogue.layout, **catalogue.taken}
         versions = library_versions(stored.resolved.backend, settings.methods)
         # images to compare with follow from the others
         background = stored.record.get("background")
-        check_same_plan(folder, stored, identity_of(settings, images, hashes, data, versions, background))
+        check_same_plan(folder, stored, identity_of(settings, images, hashes, catalogue.taken, versions, background))
+        check_same_sizes(folder, stored, catalogue.layout, sizes_digest(catalogue))
     except SalpipeError as error:
         return str(error)
     return None

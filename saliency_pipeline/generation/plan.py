@@ -28,6 +28,7 @@ FORMAT = "salpipe-plan"
 PASSED_OVER = "passed_over"
 _SHORT = 160  # characters
 _TABLES = ("settings", "resolved", "source", "methods", "data", "versions")
+_TEXTS = ("layout", "sizes")
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg", "h5py")
 
 
@@ -93,6 +94,8 @@ class Plan:
         record: the rest of the provenance: source model, methods, data set, background, versions, and counts of skipped
             files. These identify nothing: a README put beside the images changes neither images nor maps.
         origin: URL and revision of a remote data set, which identify nothing but are not to change; empty for others.
+        layout: name of the data set's layout, which identifies nothing: the same images may be packed in another one.
+        sizes: `sizes_digest` of the images, which identifies nothing, but is not to change within a layout.
     """
 
     settings: GenerateConfig
@@ -100,6 +103,8 @@ class Plan:
     images: Mapping[str, Any]
     record: Mapping[str, Any]
     origin: Mapping[str, str] = field(default_factory=dict)
+    layout: str = ""
+    sizes: str = ""
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -148,13 +153,12 @@ def identity_of(
     Weights are identified by their hash, whatever their file is called: `hashes` has `weights_sha256`, and for one's
     own network `code_sha256`. The settings have the stored names of model, methods and device.
     """
-    selection = {name: value for name, value in data.items() if name != "layout"}
     return {
         **compared_settings(settings),
         **hashes,
         **images,
         # so that a refusal says why the images differ; absent where all of a data set is taken as it is
-        **({"selection": selection} if selection else {}),
+        **({"selection": dict(data)} if data else {}),
         "versions": dict(versions),
         **({"background": dict(background)} if background else {}),
     }
@@ -178,18 +182,26 @@ def identify_images(classes: Sequence[str], images: int, records: str) -> dict[s
 
 
 def records_digest(catalogue: Catalogue) -> str:
-    """SHA-256 of what identifies the images: key, label, split, boxes, group and size in bytes.
-
-    An image that changed its content without changing its size is not noticed.
-    """
+    """SHA-256 of what identifies the images, however they are packed: key, label, split, boxes and group."""
     digest = hashlib.sha256()
     for record in catalogue.records:
-        identity: list[object] = [record.key, record.label, record.split, record.box, record.size()]
+        identity: list[object] = [record.key, record.label, record.split, record.box]
         if record.boxes:
             identity.append(record.boxes)
         if record.group >= 0:
             identity.append({"group": record.group})
         digest.update(to_json(identity).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def sizes_digest(catalogue: Catalogue) -> str:
+    """SHA-256 of the images' sizes in bytes as their layout states them: a parquet table only states means.
+
+    It tells whether images were replaced since a run was begun, unless they have the same sizes.
+    """
+    digest = hashlib.sha256()
+    for record in catalogue.records:
+        digest.update(b"%d\n" % record.size())
     return digest.hexdigest()
 
 
@@ -221,7 +233,7 @@ def stored_plan(folder: Path) -> Plan | None:
         data = read_json(path)
         if data["format"] != FORMAT:
             raise ValueError("not a plan of salpipe")
-        plan = _from_json(data["images"], data["provenance"], data.get("origin", {}))
+        plan = _from_json(data)
         if data["plan"] != plan.hash:
             raise ValueError("its hash is not that of its contents")
         return plan
@@ -234,14 +246,18 @@ def stored_plan(folder: Path) -> Plan | None:
         ) from error
 
 
-def _from_json(images: Any, provenance: Any, origin: Any) -> Plan:
+def _from_json(data: Any) -> Plan:
+    images, provenance, origin = data["images"], data["provenance"], data.get("origin", {})
+    texts = {name: data.get(name, "") for name in _TEXTS}
+    if not all(isinstance(text, str) for text in texts.values()):
+        raise TypeError("layout or sizes are no text")
     if not all(isinstance(part, dict) for part in (images, *(provenance[name] for name in _TABLES))):
         raise TypeError("a part of it is not a table")
     if origin and not (isinstance(origin, dict) and all(isinstance(origin.get(k), str) for k in ("url", "revision"))):
         raise TypeError("its origin is none")
     record = {name: value for name, value in provenance.items() if name not in ("settings", "resolved")}
     settings = from_table(GenerateConfig, provenance["settings"])
-    plan = Plan(settings, Choices.from_json(provenance["resolved"]), images, record, origin)
+    plan = Plan(settings, Choices.from_json(provenance["resolved"]), images, record, origin, **texts)
     if not isinstance(plan.identity["weights_sha256"], str):
         raise TypeError("its weights have no hash")
     return plan
@@ -271,6 +287,19 @@ def check_same_origin(folder: Path, stored: Plan, origin: Mapping[str, str]) -> 
         raise PlanMismatchError(
             f"{folder}: begun with revision {before['revision'][:12]} of {before['url']}, which is now "
             f"{origin['revision'][:12]}; run the same command again, or choose another output folder"
+        )
+
+
+def check_same_sizes(folder: Path, stored: Plan, layout: str, sizes: str) -> None:
+    """Refuse images that were replaced.
+
+    Raises:
+        PlanMismatchError: their sizes are not those of the stored plan, whose layout is the same.
+    """
+    if stored.layout == layout and stored.sizes != sizes:
+        raise PlanMismatchError(
+            f"{folder} was begun with images of other sizes under the same names; restore them, or choose another "
+            "output folder"
         )
 
 
@@ -306,6 +335,7 @@ def _with(values: Sequence[object], own: Sequence[object]) -> str:
 def store_plan(folder: Path, plan: Plan) -> Plan:
     """Write the plan beside the shards, unless another job of the same array was first; the stored one is returned."""
     document = {"format": FORMAT, "plan": plan.hash, "images": plan.images, "provenance": plan.provenance}
+    document |= {name: value for name in _TEXTS if (value := getattr(plan, name))}
     if plan.origin:
         document["origin"] = dict(plan.origin)
     write_if_absent(folder / PLAN, json.dumps(document, indent=2, sort_keys=True) + "\n")

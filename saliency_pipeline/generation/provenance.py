@@ -22,7 +22,7 @@ class Provenance:
         backend: the backend that was chosen.
         precision: the precision that was chosen.
         source: the source model: name, weights and their hash, preprocessing, class names.
-        data: layout of the data set, and options of reading and selection other than the defaults.
+        data: options of reading and selection other than the defaults.
         background: number and hash of the images that methods compared with.
         target: the explained class as it was requested, also where the other settings cannot be read, as in shards of
             another version: maps of labels must not go unnoticed.

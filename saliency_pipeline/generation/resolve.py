@@ -22,6 +22,7 @@ from saliency_pipeline.generation.plan import (
     Plan,
     check_same_origin,
     check_same_plan,
+    check_same_sizes,
     library_versions,
     store_plan,
     stored_plan,
@@ -91,11 +92,12 @@ def resolve(
         # a graph and its module refer to each other: the rejected candidates' weights are not freed otherwise
         gc.collect()
         record = _record(config, data, source, methods, choices.backend, background)
-        plan = store_plan(folder, Plan(settings, choices, data.identity, record, data.origin))
+        plan = store_plan(folder, Plan(settings, choices, data.identity, record, data.origin, data.layout, data.sizes))
     chosen = plan.resolved
     record = _record(config, data, source, (), chosen.backend, background)
     check_same_origin(folder, plan, data.origin)
     check_same_plan(folder, plan, Plan(settings, chosen, data.identity, record).identity)
+    check_same_sizes(folder, plan, data.layout, data.sizes)
     methods = find_methods(computed(plan.record["methods"]))
     header = ShardHeader(
         plan.hash,
@@ -240,11 +242,10 @@ def _record(
     if (images := source.training_images()) is not None:
         # the flags say which; null where the source model's file does not record all
         described[ENTRY] = len(images) if images.complete else None
-    taken = {"layout": data.layout, **data.taken}
     return {
         "source": described,
-        "methods": {m.canonical: m.describe() for m in methods} | described_maps(taken),
-        "data": taken,
+        "methods": {m.canonical: m.describe() for m in methods} | described_maps(data.taken),
+        "data": dict(data.taken),
         "versions": library_versions(backend, config.methods),
         **({} if background is None else {"background": describe_background(background)}),
         **({PASSED_OVER: dict(data.passed_over)} if data.passed_over else {}),

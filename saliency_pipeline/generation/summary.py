@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from saliency_pipeline.generation.background import background_candidates
-from saliency_pipeline.generation.plan import identify_images, records_digest
+from saliency_pipeline.generation.plan import identify_images, records_digest, sizes_digest
 from saliency_pipeline.images.record import Catalogue, ImageRecord
 
 
@@ -23,6 +23,7 @@ class DataSummary:
         images: number of images.
         unlabeled: number of images without a label.
         records: digest of the records, see `records_digest`.
+        sizes: digest of the images' sizes, see `sizes_digest`.
         boxes: whether an image has boxes of its objects.
         groups: whether an image is in a group.
         taken: see `Catalogue`.
@@ -40,6 +41,7 @@ class DataSummary:
     images: int
     unlabeled: int
     records: str
+    sizes: str
     boxes: bool
     groups: bool
     taken: Mapping[str, Any] = field(default_factory=dict)
@@ -71,6 +73,7 @@ def summarize(catalogue: Catalogue, *, measured: int, background: int = 0) -> Da
         len(records),
         sum(record.label < 0 for record in records),
         records_digest(catalogue),
+        sizes_digest(catalogue),
         any(record.boxes for record in records),
         any(record.group >= 0 for record in records),
         catalogue.taken,

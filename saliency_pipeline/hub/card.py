@@ -266,12 +266,10 @@ def _data_set_text(record: ShardsRecord, address: HubAddress) -> Iterator[str]:
 
 def _provenance(provenance: dict[str, Any]) -> Iterator[str]:
     """How maps were made."""
-    source, data, settings = (_table(provenance, name) for name in ("source", "data", "settings"))
+    source, settings = (_table(provenance, name) for name in ("source", "settings"))
     lines = [f"Source network: {escaped(source.get('model', 'not recorded'))}"]
     if source.get("weights_sha256"):
         lines.append(f"Its weights: {escaped(source.get('weights'))}, SHA-256 `{escaped(source['weights_sha256'])}`")
-    if data.get("layout"):
-        lines.append(f"Layout of the data set: {escaped(data['layout'])}")
     if settings.get("target"):
         lines.append(f"Explained class: {escaped(settings['target'])}")
     for name, method in _table(provenance, "methods").items():

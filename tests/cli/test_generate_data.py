@@ -79,7 +79,7 @@ def test_a_tar_is_explained_in_place_and_its_boxes_are_kept(imagenet: Path, tmp_
     number, row = folder.locate(2)
     assert folder.shard(number).boxes(row).tolist() == [[1, 2, 31, 41], [5, 5, 10, 10]]
     assert folder.shard(0).boxes(0).shape == (0, 4)
-    assert folder.provenance["data"] == {"layout": "ilsvrc", "splits": [60, 40], "group_duplicates": False}
+    assert folder.provenance["data"] == {"splits": [60, 40], "group_duplicates": False}
     assert verify(tmp_path / "shards", deep=True).problems == ()
 
 
@@ -187,7 +187,7 @@ def test_faces_are_cut_out(tmp_path: Path) -> None:
     assert (folder.classes, folder.keys()) == (("Ada Lovelace",), ["Ada Lovelace/1.png"])
     frame, _ = decode_frame(encode(piece[10:70, 0:60], "PNG"), int(OPTIONS["size"]))
     np.testing.assert_array_equal(folder[0].image, frame)
-    assert folder.provenance["data"] == {"layout": "pubfig", "margin": 0.25}
+    assert folder.provenance["data"] == {"margin": 0.25}
 
 
 def test_duplicates_are_left_out_and_a_later_run_sees_them_no_more(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_images_of_one_patient_are_kept_together_in_splits_and_in_the_folds_of_t
 
     done(images, "-o", tmp_path / "plain", *COMMAND, *rule)
     pairs = ShardFolder(tmp_path / "plain")
-    assert pairs.provenance["data"] == {"layout": "folders", "group_by": "patient[0-9]", "group_duplicates": False}
+    assert pairs.provenance["data"] == {"group_by": "patient[0-9]", "group_duplicates": False}
     assert find_groups(TrainConfig(search_duplicates=False), pairs).report() == {
         "searched": False,
         "images": 28,

@@ -8,7 +8,7 @@ from saliency_pipeline.datasets.open import read_images
 from saliency_pipeline.datasets.parquet import LAYOUTS
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.images.record import Split
-from tests.datasets.test_parquet import imagenet, write, write_table
+from tests.datasets.test_parquet import imagenet, labels, pixels, read, write, write_table
 
 pa = pytest.importorskip("pyarrow")
 
@@ -78,3 +78,42 @@ def test_endings_of_tables_may_be_capitals(tmp_path: Path) -> None:
     write(tmp_path / "train.PARQUET", [("a.jpg", 1)])
     catalogue = read_images(tmp_path)
     assert (catalogue.layout, [record.key for record in catalogue.records]) == ("parquet", ["train/0.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([("2.jpg", 0), ("10.jpg", 0), ("1.PNG", 1)], ["train/cat/2.jpg", "train/cat/10.jpg", "train/dog/1.PNG"]),
+        ([("10.jpg", 0), ("2.jpg", 0)], None),
+        ([("1.jpg", 1), ("1.jpg", 0)], None),
+        ([("1.jpg", 0), ("1.jpg", 0)], None),
+        ([("1.jpg", 0), ("2", 0)], None),
+        ([("1.jpg", 0), (None, 0)], None),
+        ([("1.jpg", None), ("2.jpg", 0)], None),
+        ([("1.jpg", -1), ("2.jpg", 0)], None),
+        ([("1.jpg", 0), ("../2.jpg", 0)], None),
+        ([("1.jpg", 0), ("2\0.jpg", 0)], None),
+        ([("1.jpg", 0), ("2" * 252 + ".jpg", 0)], None),
+        ([("1.jpg", 0), ("n01440764_1.JPEG", 0)], None),
+    ],
+    ids=lambda case: None if case is None else "-".join(map(str, case))[:40],
+)
+def test_rows_in_the_order_of_a_folder_have_its_keys(tmp_path, rows, expected):
+    catalogue = read(write(tmp_path / "train.parquet", rows, ["cat", "dog"]))
+    keys = [record.key for record in catalogue.records]
+    if expected is None:
+        assert not any(key.startswith(("train/cat", "train/dog")) for key in keys)
+    else:
+        assert keys == expected
+        assert [record.read() for record in catalogue.records] == [pixels(row) for row in range(len(rows))]
+
+
+def test_tables_have_the_keys_of_a_folder_of_splits(tmp_path):
+    names = ["cat", "..", "a/b"]
+    write(tmp_path / "data" / "test-00000-of-00001.parquet", [("1.jpg", 0)], names)
+    write(tmp_path / "data" / "train-00000-of-00002.parquet", [("1.jpg", 0), ("3.jpg", 0)], names)
+    second = write(tmp_path / "data" / "train-00001-of-00002.parquet", [("4.jpg", 0)], names)
+    assert list(labels(read(tmp_path))) == ["test/cat/1.jpg", "train/cat/1.jpg", "train/cat/3.jpg", "train/cat/4.jpg"]
+    for row in [("2.jpg", 0), ("5.jpg", 1), ("5.jpg", 2)]:
+        write(second, [row], names)
+        assert list(labels(read(tmp_path)))[-1] == "train-00001-of-00002/0.jpg"

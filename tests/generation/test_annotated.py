@@ -159,7 +159,7 @@ def test_images_of_impossible_boxes_or_maps_are_rejected(images: Path, tmp_path:
 
 def test_a_catalogue_takes_both(images: Path, truth: Path, tmp_path: Path) -> None:
     run(read_folder(images), tmp_path / "shards", boxes=truth / "boxes.csv", maps_from=truth / "masks")
-    assert set(Shard(tmp_path / "shards" / "shard-00000.h5").header.provenance["data"]) == {"layout", "boxes", "maps"}
+    assert set(Shard(tmp_path / "shards" / "shard-00000.h5").header.provenance["data"]) == {"boxes", "maps"}
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -102,7 +102,7 @@ def move_to_another_split(root: Path) -> None:
     ("change", "named"),
     [
         (add, "images 14 -> 15; records "),
-        (grow, "(records "),
+        (grow, "images of other sizes under the same names"),
         (relabel, "(records "),
         (move_to_another_split, "(records "),
         (lambda root: os.rename(root / "train/cat", root / "train/kitten"), "-> ['cat', 'dog', 'kitten', 'owl']"),

@@ -192,13 +192,14 @@ class Handler(BaseHTTPRequestHandler):
     def store(self, oid: str) -> None:
         server = self.server
         server.count_transfer()
-        if server.fail is not None and len(server.sent) >= server.fail:
-            return self.answer({"error": "no space"}, 400)
         if hashlib.sha256(self.body).hexdigest() != oid:
             return self.answer({"error": "other bytes"}, 400)
-        server.sent.append(oid)
-        server.stored[oid] = self.body
-        return self.answer({})
+        with server.counting:  # files are sent at the same time
+            full = server.fail is not None and len(server.sent) >= server.fail
+            if not full:
+                server.sent.append(oid)
+                server.stored[oid] = self.body
+        return self.answer({"error": "no space"}, 400) if full else self.answer({})
 
     def commit(self, kind: str, name: str, revision: str) -> None:
         if not (repo := self.repo(kind, name)):

@@ -45,19 +45,19 @@ def webdataset(top: Path, target: Path) -> Path:
     return target
 
 
-def tables(top: Path, target: Path) -> Path:
+def tables(top: Path, target: Path, split: str = "train") -> Path:
     """Parquet tables of a folder of classes, as the Hub has them, in row groups of three."""
     import pyarrow as pa
     from pyarrow import parquet
 
     (target / "data").mkdir(parents=True)
     for part, names in enumerate((NAMES[:6], NAMES[6:])):
-        images = [{"bytes": (top / name).read_bytes(), "path": name.replace("/", "-")} for name in names]
+        images = [{"bytes": (top / name).read_bytes(), "path": name.rpartition("/")[2]} for name in names]
         labels = [int(name.startswith("dog")) for name in names]
         table = pa.table({"image": images, "label": labels})
         info = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
         table = table.replace_schema_metadata({"huggingface": json.dumps(info)})
-        path = target / "data" / f"train-{part:05d}-of-00002.parquet"
+        path = target / "data" / f"{split}-{part:05d}-of-00002.parquet"
         parquet.write_table(table, path, row_group_size=3)
     return target
 

@@ -1,6 +1,7 @@
 """`generate` from URLs: digest and shards are those of a copy on disk, whatever fails on the way."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,11 @@ def upload(s3, bucket: str, folder: Path) -> None:
 def test_a_tar_and_a_folder_anywhere_make_the_same_shards(
     photos: Path, tar: Path, local: dict[str, bytes], web: Files, bucket: str, s3, tmp_path: Path
 ) -> None:
-    """Acceptance: folder, local tar, tar on S3 and on a web server, and a folder of objects."""
+    """Acceptance: folder, local tar, tar on S3 and on a web server, a folder of objects, and tables of the Hub."""
+    tables = examples.tables(photos, tmp_path / "tables", "part")
+    shutil.copy(photos / "notes.txt", tables)
+    web.hub = Hub("org/photos")
+    web.hub.commit(tables)
     s3.upload_file(str(tar), bucket, "data/photos.tar")
     upload(s3, bucket, photos)
     places = {
@@ -53,6 +58,8 @@ def test_a_tar_and_a_folder_anywhere_make_the_same_shards(
         "tar on S3": f"s3://{bucket}/data/photos.tar",
         "folder on S3": f"s3://{bucket}/data/photos",
         "tar on a web server": web.put("/photos.tar", tar.read_bytes()),
+        "tables on disk": tables,
+        "tables of the Hub": "hf://datasets/org/photos",
     }
     expected = digest(photos)
     for number, (name, place) in enumerate(places.items()):
