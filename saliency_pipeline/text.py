@@ -35,8 +35,8 @@ def one_line(reason: object, most: int = 160) -> str:
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun in the singular or plural.
 
-    >>> plural(1, "shard"), plural(1200, "shard"), plural(0, "class")
-    ('1 shard', '1,200 shards', '0 classes')
+    >>> plural(1, "shard"), plural(1200, "shard"), plural(0, "class"), plural(2, "box")
+    ('1 shard', '1,200 shards', '0 classes', '2 boxes')
     """
-    ending = "es" if noun.endswith("s") else "s"
+    ending = "es" if noun.endswith(("s", "x")) else "s"
     return f"{count:,} {noun}{'' if count == 1 else ending}"

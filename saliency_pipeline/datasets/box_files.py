@@ -47,7 +47,8 @@ def with_boxes(catalogue: Catalogue, path: str | os.PathLike[str], note: Callabl
     Args:
         catalogue: all images of a data set, before any are selected.
         path: the file, or a folder of XML files.
-        note: receives the number of images with boxes, of images without and of names of no image.
+        note: receives the number of images with boxes, of images without, of boxes partly outside, and of names of no
+            image.
 
     Raises:
         SalpipeError: the file cannot be read, a box is impossible, no name is that of an image, or only regions of the
@@ -73,6 +74,8 @@ def with_boxes(catalogue: Catalogue, path: str | os.PathLike[str], note: Callabl
     lines = [f"{shown(os.fspath(path))}: boxes of {plural(len(matches), 'image')}"]
     if bare := sum(not record.boxes for record in records):
         lines.append(f"{plural(bare, 'image')} without a box ({_first(r.key for r in records if not r.boxes)})")
+    if cut := sum(_is_cut(box, annotated[name].size) for name in matches for box in annotated[name].boxes):
+        lines.append(f"{plural(cut, 'box')} partly outside the image, of which the part inside is used")
     if others:
         lines.append(f"{plural(len(others), 'name')} of no image: {unmatched(others, keys)}")
     if replaced:
@@ -246,6 +249,11 @@ def _add(own: _Annotated, box: Box, size: tuple[int, int] | None, where: str) ->
     if size and (box[2] <= 0 or box[3] <= 0 or box[0] >= size[0] or box[1] >= size[1]):
         _fail(where, f"the box {', '.join(map(str, box))} lies outside the {size[0]} x {size[1]} image; remove it")
     own.boxes.append(box)
+
+
+def _is_cut(box: Box, size: tuple[int, int] | None) -> bool:
+    """Whether a part of a box is outside its image; one pixel is a matter of counting from 0 or 1."""
+    return size is not None and (min(box[:2]) < -1 or box[2] > size[0] + 1 or box[3] > size[1] + 1)
 
 
 def _first(keys: Iterator[str]) -> str:

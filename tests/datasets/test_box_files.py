@@ -50,6 +50,13 @@ def test_the_size_of_the_image_is_kept_where_a_table_states_it(tmp_path):
     assert [size for _, size in boxes(path).values()] == [(40, 30), None]
 
 
+def test_boxes_that_are_partly_outside_are_counted(tmp_path):
+    rows = "cat/1.jpg,40,30,0,0,39,29\ncat/1.jpg,40,30,-1,0,40,30\n2.jpg,40,30,-3,0,9,9\n2.jpg,40,30,5,5,60,9\n"
+    path, notes = table(tmp_path, "filename,width,height,xmin,ymin,xmax,ymax\n" + rows), []
+    boxes(path, notes)
+    assert "; 2 boxes partly outside the image, of which the part inside is used" in notes[0]
+
+
 def test_boxes_of_a_file_replace_those_of_the_data_set(tmp_path):
     notes = []
     own = boxes(table(tmp_path, HEADER + "2.jpg,1,1,1,1\n"), notes, catalogue(boxes=((7, 7, 8, 8),)))
