@@ -252,7 +252,7 @@ def _add(own: _Annotated, box: Box, size: tuple[int, int] | None, where: str) ->
 
 
 def _is_cut(box: Box, size: tuple[int, int] | None) -> bool:
-    """Whether a part of a box is outside its image; one pixel is a matter of counting from 0 or 1."""
+    """Return whether a part of a box is outside its image; one pixel is a matter of counting from 0 or 1."""
     return size is not None and (min(box[:2]) < -1 or box[2] > size[0] + 1 or box[3] > size[1] + 1)
 
 

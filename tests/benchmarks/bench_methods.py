@@ -8,8 +8,8 @@
               activations, as captum needs it; lrp, which captum refuses for most networks, only where it does not
     masks     rise, occlusion, scorecam and groupcam, against xaitk-saliency's RISEStack, captum's Occlusion and the
               Score-CAM of torch-cam and pytorch-grad-cam, in masks per second, each at its best batch size. The two
-              use all channels of a layer, so that a map of theirs takes more masks. `overhead` is the time of a masked
-              pass relative to one of gradcam on the same placement. A peer that is not installed is named
+              use all channels of a layer, and so does ours here, but constant channels take no pass. `overhead` is the
+              time of a mask relative to a pass of gradcam on the same placement. A peer that is not installed is named
               (pip install torchcam grad-cam xaitk-saliency)
 
 Rounds take turns; the best of each arm counts.
@@ -176,7 +176,7 @@ def backward(source: SourceModel, device: str, options: argparse.Namespace) -> d
 
 def masks(source: SourceModel, device: str, options: argparse.Namespace) -> dict[str, Any]:
     """Methods that mask frames against those of other libraries, per mask and image."""
-    own = {"rise": f"rise:masks={options.masks}", "occlusion": "occlusion", "scorecam": "scorecam"}
+    own = {"rise": f"rise:masks={options.masks}", "occlusion": "occlusion", "scorecam": "scorecam:channels=0"}
     own["groupcam"] = "groupcam"
     results: dict[str, Any] = {"missing": []}
     size, streams = source.preprocessing.size, usable_cores() if device == "cpu" else 2

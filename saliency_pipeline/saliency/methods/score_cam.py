@@ -61,10 +61,14 @@ class ScoreCam(LayerMethod):
 
     def maps(self, ask: Answers) -> Tensor:
         activations = ask.activations(self.layer)
-        variances = activations.flatten(2).var(2, correction=0)
-        order = variances.argsort(dim=1, descending=True, stable=True)[:, : self.channels or None]
+        cells = activations.flatten(2)
+        varied = cells.amax(2) > cells.amin(2)
+        variances = cells.var(2, correction=0).where(varied, -1.0)
+        # constant channels, half of them after a ReLU, come last and take no passes
+        count = min(self.channels or cells.shape[1], max(1, int(varied.sum(1).max())))
+        order = variances.argsort(dim=1, descending=True, stable=True)[:, :count]
         picked = activations.gather(1, order[:, :, None, None].expand(-1, -1, *activations.shape[2:]))
-        varied = (picked.amax((2, 3)) > picked.amin((2, 3)))[:, :, None]
+        varied = varied.gather(1, order)[:, :, None]
         score = "probability" if self.weights == "probability" else "logit"
         scores = ask.masked(_enlarged(_unit_range(picked), ask.size), mean_color(ask), score).where(
             varied, 0.0 if score == "probability" else -torch.inf

@@ -1,5 +1,7 @@
 """Score-CAM and Group-CAM: torch-cam, the formulas step by step, and frames that masks do not change."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -7,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from saliency_pipeline.saliency.engine.answers import Answers
 from saliency_pipeline.saliency.engine.layers import choose_layers
+from saliency_pipeline.saliency.engine.masks import GridMasks
 from saliency_pipeline.saliency.explainer import Explainer, Explanation
 from saliency_pipeline.saliency.methods.method import Setup
 from saliency_pipeline.saliency.methods.registry import find_methods
@@ -93,14 +97,22 @@ def test_weights_follow_the_order_of_the_variances_only(network: Pooled) -> None
     assert ScoreCam().passes(Setup(channels=20)) == 20
 
 
-def test_channels_that_are_constant_do_not_count() -> None:
+def test_channels_that_are_constant_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Pooled(True, channels=9).float()
     network.conv2.weight.data[3:] = 0
     network.conv2.bias.data[3:] = 2.0
+    masked, passes = Answers.masked, []
+
+    def counting(self: Answers, masks: list[GridMasks], *rest: Any) -> Tensor:
+        passes.append(len(masks[0]))
+        return masked(self, masks, *rest)
+
+    monkeypatch.setattr(Answers, "masked", counting)
     for weights in ("probability", "softmax"):
         own = explained(network, f"scorecam:channels=0,weights={weights}").maps
         few = explained(network, f"scorecam:channels=3,weights={weights}").maps
         np.testing.assert_allclose(next(iter(own.values())), next(iter(few.values())), rtol=1e-5, atol=1e-6)
+    assert set(passes) == {3}
     network.conv2.weight.data[:] = 0
     for weights in ("probability", "softmax"):
         (maps,) = explained(network, f"scorecam:weights={weights}").maps.values()
