@@ -134,31 +134,31 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
 def _folder_keys(
     records: Sequence[ImageRecord], image_names: Sequence[str], classes: Sequence[str]
 ) -> list[str] | None:
-    """The keys that images have in folders of their classes, if they are stored in that order.
+    """The keys that images have in folders of their classes, if they are stored class by class.
 
-    So the same images have the same keys however they are packed. Of other tables the rows are the keys, since images
-    are read in the order of their keys.
+    So the same images have the same keys however they are packed. Of other tables the rows are the keys: images are
+    read in the order of their keys, and those of neighbors should not lie far apart.
 
     Args:
         records: the images, with the table's own labels and their rows as keys.
         image_names: the names of their files; empty where a file can have none such.
         classes: the table's own names of its classes.
     """
-    keys, before = [], ("", "")
+    keys: list[str] = []
+    folders: dict[tuple[Split, int], None] = {}
     for record, name in zip(records, image_names, strict=True):
         if not name or not 0 <= record.label < len(classes):
             return None
         parts = (classes[record.label], name)
         if any("/" in part or "\0" in part or part in (".", "..") for part in parts):
             return None
-        split = () if record.split is Split.NONE else (record.split.name.lower(),)
-        key = "/".join((*split, *map(key_part, parts)))
-        place = natural(key)
-        if place <= before:
+        folder = record.split, record.label
+        if folder in folders and folder != next(reversed(folders)):
             return None
-        keys.append(key)
-        before = place
-    return keys
+        folders[folder] = None
+        split = () if record.split is Split.NONE else (record.split.name.lower(),)
+        keys.append("/".join((*split, *map(key_part, parts))))
+    return keys if len(set(keys)) == len(keys) else None
 
 
 def _records(
