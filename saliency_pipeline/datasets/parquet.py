@@ -38,6 +38,7 @@ _MAX_GROUP_BYTES = 2**31
 _MAX_METADATA_BYTES = 2**24
 _MAX_NAME = 4096
 _MAX_FILE_NAME = 255
+_FEW_JUMPS = 16
 _MAX_NAMES = 2**20  # of classes
 _LIGHT_ROWS = 2**16
 _MANY, _GLANCE = 16, 4096  # of folders that can be configurations, and of entries that are looked at in each
@@ -134,10 +135,10 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
 def _folder_keys(
     records: Sequence[ImageRecord], image_names: Sequence[str], classes: Sequence[str]
 ) -> list[str] | None:
-    """The keys that images have in folders of their classes, if they are stored class by class.
+    """The keys that images have in folders of their classes, if they are stored nearly in the order of these.
 
     So the same images have the same keys however they are packed. Of other tables the rows are the keys: images are
-    read in the order of their keys, and those of neighbors should not lie far apart.
+    read in the order of their keys, and each that does not follow its neighbor may cost a whole row group.
 
     Args:
         records: the images, with the table's own labels and their rows as keys.
@@ -145,20 +146,17 @@ def _folder_keys(
         classes: the table's own names of its classes.
     """
     keys: list[str] = []
-    folders: dict[tuple[Split, int], None] = {}
     for record, name in zip(records, image_names, strict=True):
         if not name or not 0 <= record.label < len(classes):
             return None
         parts = (classes[record.label], name)
         if any("/" in part or "\0" in part or part in (".", "..") for part in parts):
             return None
-        folder = record.split, record.label
-        if folder in folders and folder != next(reversed(folders)):
-            return None
-        folders[folder] = None
         split = () if record.split is Split.NONE else (record.split.name.lower(),)
         keys.append("/".join((*split, *map(key_part, parts))))
-    return keys if len(set(keys)) == len(keys) else None
+    order = sorted(range(len(keys)), key=lambda row: natural(keys[row]))
+    jumps = sum(row != before + 1 for before, row in itertools.pairwise(order))
+    return keys if jumps <= _FEW_JUMPS + len(keys) // 100 and len(set(keys)) == len(keys) else None
 
 
 def _records(
