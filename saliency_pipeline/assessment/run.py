@@ -197,7 +197,7 @@ def _network(
     note: Callable[[str], None],
 ) -> tuple[SourceNetwork | None, tuple[Metric, ...], dict[str, Any]]:
     """The source model where metrics need it, the metrics that can be measured, and what identifies the run."""
-    record: dict[str, Any] = {"shards_plan": pairs.header.plan, "images": len(pairs), "versions": library_versions("")}
+    record: dict[str, Any] = {"shards_sha256": pairs.identity, "images": len(pairs), "versions": library_versions("")}
     record["source"] = {name: pairs.source.get(name) for name in ("model", "weights", "weights_sha256")}
     if not any(metric.cost for metric in metrics):
         return None, metrics, record

@@ -99,7 +99,7 @@ def compare_datasets(
     """
     folder, progress, named = Path(output), progress or Progress(), name_inputs(shards)
     opened = {name: ShardFolder(path) for name, path in named.items()}
-    _refuse_same({name: {pairs.header.plan} for name, pairs in opened.items()})
+    _refuse_same({name: {pairs.identity} for name, pairs in opened.items()})
     _shared_images(opened)
     refuse_output(folder, *shards, over_datasets=True)
     _refuse_others(folder, set(named))
@@ -229,7 +229,7 @@ def _refuse_same(hashes: Mapping[str, set[str]]) -> None:
 
 
 def _hashes(path: Path, results: Results) -> set[str]:
-    """Hashes of the plans of the shards that a comparison was trained on."""
+    """`ShardFolder.identity` of the shards that a comparison was trained on."""
     plan = results.about.get("plan", {})
     hashes = {plan["hash"]} if "hash" in plan else set(results.about.get("shards", ()))
     if not hashes or not all(isinstance(each, str) for each in hashes):

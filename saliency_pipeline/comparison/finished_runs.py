@@ -77,7 +77,11 @@ def compare_runs(
     for warning in warnings:
         progress.note(warning)
     pairs = shards_of(named[0].shards)
-    origin = {"given": True, "runs": [str(run.folder) for run in named], "shards": sorted({run.plan for run in named})}
+    origin = {
+        "given": True,
+        "runs": [str(run.folder) for run in named],
+        "shards": sorted({run.shards_sha256 for run in named}),
+    }
     context = Context(
         origin,
         warnings=tuple(warnings),

@@ -65,7 +65,9 @@ def _check_paired(runs: Sequence[Run], arm: str, reference: str) -> None:
 
 def shards_and_folds(first: Run, second: Run) -> list[str]:
     """Differences of two runs in shards and options of the split."""
-    differing = [] if first.plan == second.plan else [f"shards {_shards(first)} and {_shards(second)}"]
+    differing = (
+        [] if first.shards_sha256 == second.shards_sha256 else [f"shards {_shards(first)} and {_shards(second)}"]
+    )
     # without folds these options decide nothing
     names = SPLIT if first.config.folds or second.config.folds else ()
     return differing + _options(first, second, names)
@@ -131,7 +133,7 @@ def _value(value: Any) -> str:
 
 
 def _shards(run: Run) -> str:
-    return f"{run.shards} (plan {run.plan[:12]})"
+    return f"{run.shards} ({run.shards_sha256[:12]})"
 
 
 def _seed_and_fold(run: Run) -> str:

@@ -66,7 +66,7 @@ class Plan:
 
     Attributes:
         shards: the pairs.
-        hash: of the shards' plan.
+        hash: `ShardFolder.identity` of the shards.
         arms: the arms, those that start from a pretraining with its folder.
         shared: options of every run.
         config: folds, budgets and rules.
@@ -158,7 +158,7 @@ def make_plan(
     _check_measured(primary, shared)
     return Plan(
         pairs.origin,
-        pairs.header.plan,
+        pairs.identity,
         arms,
         replace(shared, lr=config.lrs[0]) if config.lrs else shared,
         config if config.pretrain is None else replace(config, pretrain=origin_of(local_folder(config.pretrain))),

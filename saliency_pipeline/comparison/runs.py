@@ -79,7 +79,7 @@ class Run:
         curves: float64 (E,) by the name of a metric, such as `validation_top1`, NaN where an epoch was not validated;
             top-5 accuracy is left out where it is not defined.
         images: how many images trained (`train`), validated (`validation`), and training was sampled from (`pool`).
-        plan: hash of the shards' plan.
+        shards_sha256: `ShardFolder.identity` of its shards.
         shards: folder of the shards.
         initial_sha256: of the first weights.
         validation: predictions of the last epoch; None for a run that kept none.
@@ -94,7 +94,7 @@ class Run:
     config: TrainConfig
     curves: dict[str, npt.NDArray[np.float64]]
     images: dict[str, int]
-    plan: str
+    shards_sha256: str
     shards: Path
     initial_sha256: str
     validation: Predictions | None
@@ -136,7 +136,7 @@ def read_run(folder: Path, arm: str, setting: str) -> Run:
             config,
             curves,
             {"pool": images["train"], **images},
-            str(provenance["shards"]["plan"]),
+            str(provenance["shards"]["sha256"]),
             Path(provenance["shards"]["path"]),
             str(provenance["initialization"]["sha256"]),
             _read_predictions(folder / VALIDATION),

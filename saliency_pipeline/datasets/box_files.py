@@ -74,7 +74,7 @@ def with_boxes(catalogue: Catalogue, path: str | os.PathLike[str], note: Callabl
     lines = [f"{shown(os.fspath(path))}: boxes of {plural(len(matches), 'image')}"]
     if bare := sum(not record.boxes for record in records):
         lines.append(f"{plural(bare, 'image')} without a box ({_first(r.key for r in records if not r.boxes)})")
-    if cut := sum(_is_cut(box, annotated[name].size) for name in matches for box in annotated[name].boxes):
+    if cut := sum(_is_cut(box, annotated[name].size) for name in matches for box in set(annotated[name].boxes)):
         lines.append(f"{plural(cut, 'box')} partly outside the image, of which the part inside is used")
     if others:
         lines.append(f"{plural(len(others), 'name')} of no image: {unmatched(others, keys)}")

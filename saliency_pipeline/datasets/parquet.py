@@ -39,6 +39,7 @@ _MAX_METADATA_BYTES = 2**24
 _MAX_NAME = 4096
 _MAX_FILE_NAME = 255
 _FEW_JUMPS = 16
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_NAMES = 2**20  # of classes
 _LIGHT_ROWS = 2**16
 _MANY, _GLANCE = 16, 4096  # of folders that can be configurations, and of entries that are looked at in each
@@ -142,7 +143,7 @@ def _folder_keys(
 
     Args:
         records: the images, with the table's own labels and their rows as keys.
-        image_names: the names of their files; empty where a file can have none such.
+        image_names: the names of their files; empty for none.
         classes: the table's own names of its classes.
     """
     keys: list[str] = []
@@ -150,13 +151,20 @@ def _folder_keys(
         if not name or not 0 <= record.label < len(classes):
             return None
         parts = (classes[record.label], name)
-        if any("/" in part or "\0" in part or part in (".", "..") for part in parts):
+        if not all(map(_can_be_a_file, parts)):
             return None
         split = () if record.split is Split.NONE else (record.split.name.lower(),)
         keys.append("/".join((*split, *map(key_part, parts))))
     order = sorted(range(len(keys)), key=lambda row: natural(keys[row]))
     jumps = sum(row != before + 1 for before, row in itertools.pairwise(order))
     return keys if jumps <= _FEW_JUMPS + len(keys) // 100 and len(set(keys)) == len(keys) else None
+
+
+def _can_be_a_file(name: str) -> bool:
+    """Return whether a file or folder can have a name: untrusted ones may be long, paths, or no UTF-8."""
+    if len(name) > _MAX_FILE_NAME or "/" in name or "\0" in name or name in (".", ".."):
+        return False
+    return len(name.encode("utf-8", "surrogatepass")) <= _MAX_FILE_NAME and not _SURROGATE.search(name)
 
 
 def _records(
@@ -196,7 +204,7 @@ def _records(
             if named:
                 key = f"{key}.{name.rpartition('.')[2]}"
             record = ParquetRecord(key, path, label, split, None, (), 0, length, row=row)
-            yield record, name if named and len(name) <= _MAX_FILE_NAME else ""
+            yield record, name if named and _can_be_a_file(name) else ""
 
 
 def _facts(

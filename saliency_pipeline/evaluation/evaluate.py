@@ -98,21 +98,21 @@ class _TrainingShards:
     """Shards of training as the file of a network records them; anything may be missing."""
 
     path: str
-    plan: object
+    identity: object
     provenance: Mapping[str, Any]
 
     @classmethod
     def of(cls, trained: Trained) -> _TrainingShards:
         shards = _table(trained.about, "shards")
-        return cls(str(shards.get("path")), shards.get("plan"), _table(shards, "provenance"))
+        return cls(str(shards.get("path")), shards.get("sha256"), _table(shards, "provenance"))
 
     def open(self, pairs: ShardFolder) -> ShardFolder | None:
         """The shards of training, which may be `pairs`; None if they are gone or others have replaced them."""
-        if pairs.header.plan == self.plan:
+        if pairs.identity == self.identity:
             return pairs
         with suppress(SalpipeError):
             own = ShardFolder(recorded_folder(self.path))
-            return own if own.header.plan == self.plan else None
+            return own if own.identity == self.identity else None
         return None
 
 
@@ -156,7 +156,7 @@ def evaluate(
     if output is None and not Path(run).is_dir():
         raise SalpipeError(f"{run}: a network outside a run; name the folder of its evaluation with -o")
     recorded = _TrainingShards.of(trained)
-    same = recorded.plan == pairs.header.plan
+    same = recorded.identity == pairs.identity
     name = f"evaluation-{split}" + ("" if same else f"-{pairs.path.resolve().name}")
     folder = Path(run) / name if output is None else Path(output)
     refuse_among_images(folder, run, pairs.path)
@@ -275,7 +275,7 @@ def _caveats(
     trained_on = trained.spec.size if config.size is None else stored
     if pairs.header.size != trained_on:
         yield f"frames of {pairs.header.size} pixels, but the network was trained on {trained_on}"
-    if recorded.plan != pairs.header.plan and needs_maps(trained) and config.maps not in (ORACLE, SELF):
+    if recorded.identity != pairs.identity and needs_maps(trained) and config.maps not in (ORACLE, SELF):
         there, here = _origin(recorded.provenance), _origin(pairs.provenance)
         if differing := [f"{name} {there[name]} -> {here[name]}" for name in there if there[name] != here[name]]:
             yield f"maps from elsewhere than in training: {'; '.join(differing)}"

@@ -22,6 +22,7 @@ from saliency_pipeline.saliency.methods.registry import packages_of
 from saliency_pipeline.saliency.prepared import layer_from_json
 from saliency_pipeline.settings import from_table, option_name, settings_of, to_table
 from saliency_pipeline.shards.schema import shard_name, to_json
+from saliency_pipeline.text import shown
 
 PLAN = "plan.json"
 FORMAT = "salpipe-plan"
@@ -95,7 +96,7 @@ class Plan:
             files. These identify nothing: a README put beside the images changes neither images nor maps.
         origin: URL and revision of a remote data set, which identify nothing but are not to change; empty for others.
         layout: name of the data set's layout, which identifies nothing: the same images may be packed in another one.
-        sizes: `sizes_digest` of the images, which identifies nothing, but is not to change within a layout.
+        sizes: `sizes_digest` of the images, which identifies nothing, but is not to change.
     """
 
     settings: GenerateConfig
@@ -197,7 +198,7 @@ def records_digest(catalogue: Catalogue) -> str:
 def sizes_digest(catalogue: Catalogue) -> str:
     """SHA-256 of the images' sizes in bytes as their layout states them: a parquet table only states means.
 
-    It tells whether images were replaced since a run was begun, unless they have the same sizes.
+    Images that were replaced since a run was begun are noticed unless they have the same sizes.
     """
     digest = hashlib.sha256()
     for record in catalogue.records:
@@ -250,7 +251,7 @@ def _from_json(data: Any) -> Plan:
     images, provenance, origin = data["images"], data["provenance"], data.get("origin", {})
     texts = {name: data.get(name, "") for name in _TEXTS}
     if not all(isinstance(text, str) for text in texts.values()):
-        raise TypeError("layout or sizes are no text")
+        raise TypeError("its layout or sizes are not strings")
     if not all(isinstance(part, dict) for part in (images, *(provenance[name] for name in _TABLES))):
         raise TypeError("a part of it is not a table")
     if origin and not (isinstance(origin, dict) and all(isinstance(origin.get(k), str) for k in ("url", "revision"))):
@@ -291,14 +292,19 @@ def check_same_origin(folder: Path, stored: Plan, origin: Mapping[str, str]) -> 
 
 
 def check_same_sizes(folder: Path, stored: Plan, layout: str, sizes: str) -> None:
-    """Refuse images that were replaced.
+    """Refuse images that may have been replaced.
 
     Raises:
-        PlanMismatchError: their sizes are not those of the stored plan, whose layout is the same.
+        PlanMismatchError: their sizes are not those of the stored plan, or cannot be compared, as layouts differ.
     """
-    if stored.layout == layout and stored.sizes != sizes:
+    if stored.layout != layout:
         raise PlanMismatchError(
-            f"{folder} was begun with images of other sizes under the same names; restore them, or choose another "
+            f"{folder} was begun with the same images in layout {shown(stored.layout)} instead of {layout}; choose "
+            "another output folder"
+        )
+    if stored.sizes != sizes:
+        raise PlanMismatchError(
+            f"{folder} was begun with files of other sizes under the same names; restore them, or choose another "
             "output folder"
         )
 

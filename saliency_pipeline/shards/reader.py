@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import resource
 from bisect import bisect_right
 from collections import deque
@@ -85,6 +86,11 @@ class ShardFolder(Described, Sequence[Pair]):
     def header(self) -> ShardHeader:
         """Header of the folder: what its images have in common."""
         return self._header
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 of the plan and of the images' files: equal for the same maps of the same images only."""
+        return hashlib.sha256(self.header.plan.encode() + self.source_sha256.tobytes()).hexdigest()
 
     def __len__(self) -> int:
         return self._starts[-1]

@@ -102,7 +102,7 @@ class PairLoader:
             "seed": self.seed,
             "batch_size": self.batch_size,
             "shuffle": self.shuffle.to_json(),
-            "shards": dataset.folder.header.plan,
+            "shards": dataset.folder.identity,
             "images": hashlib.sha256(dataset.rows.astype("<i8").tobytes()).hexdigest(),
         }
 

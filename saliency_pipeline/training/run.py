@@ -267,7 +267,12 @@ def _provenance(pairs: ShardFolder, setup: Setup, groups: Groups) -> dict[str, A
     source = setup.train.dataset.source
     return {
         **({} if source is None else {"maps": source.record}),
-        "shards": {"path": pairs.origin, "plan": pairs.header.plan, "provenance": pairs.provenance},
+        "shards": {
+            "path": pairs.origin,
+            "plan": pairs.header.plan,
+            "sha256": pairs.identity,
+            "provenance": pairs.provenance,
+        },
         "images": {
             "train": len(setup.train.dataset),
             "validation": len(setup.validation.dataset),
@@ -291,7 +296,7 @@ def _same_start(folder: Path, provenance: dict[str, Any]) -> Shuffle:
     """
     stored = read_object(folder / PROVENANCE)
     try:
-        if stored["shards"]["plan"] != provenance["shards"]["plan"] or stored["images"] != provenance["images"]:
+        if stored["shards"]["sha256"] != provenance["shards"]["sha256"] or stored["images"] != provenance["images"]:
             raise PlanMismatchError(f"{folder} holds a run on other shards; choose another output folder")
         if stored.get("maps") != provenance.get("maps"):
             raise PlanMismatchError(

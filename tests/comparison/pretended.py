@@ -52,7 +52,7 @@ class Pretended:
             run / PROVENANCE,
             {
                 "images": {"train": 60, "validation": 40, "pool": 160},
-                "shards": {"plan": ShardFolder(shards).header.plan, "path": str(shards)},
+                "shards": {"sha256": ShardFolder(shards).identity, "path": str(shards)},
                 "initialization": {"sha256": "0"},
                 "start": START if config.arch == "modulated" else None,
             },

@@ -147,7 +147,7 @@ def faked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, dict[str, Any]]]:
     def compare(shards: Path, output: Path, arms: Any, shared: Any, *options: Any, **_: Any) -> Comparison:
         calls.append((output, {"arms": arms, "options": options}))
         content = results(EFFECTS[len(calls) % 3], len(calls))
-        content["about"]["plan"]["hash"] = ShardFolder(shards).header.plan
+        content["about"]["plan"]["hash"] = ShardFolder(shards).identity
         (output / "results.json").write_text(json.dumps(content))
         (output / "costs.json").write_text(json.dumps({"shards": str(shards)}))
         return Comparison(output, output / "report.html", 30, 0, content)
@@ -159,7 +159,7 @@ def faked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, dict[str, Any]]]:
 def test_each_data_set_is_compared_in_its_own_folder_with_the_same_options(
     shards: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ShardFolder, "header", Distinct())
+    monkeypatch.setattr(ShardFolder, "identity", Distinct())
     calls = faked(monkeypatch)
     arms = choose_arms(())
     comparison = compare_datasets(shards, tmp_path / "out", arms, **settings(folds=5, jobs=2))
@@ -170,10 +170,10 @@ def test_each_data_set_is_compared_in_its_own_folder_with_the_same_options(
 
 
 class Distinct:
-    """A header whose plan is the name of the folder: examples of one seed and size otherwise share theirs."""
+    """The name of the folder as identity: examples of one seed and size otherwise share theirs."""
 
-    def __get__(self, pairs: ShardFolder, _: type) -> Any:
-        return type("Header", (), {"plan": pairs.path.name})()
+    def __get__(self, pairs: ShardFolder, _: type) -> str:
+        return pairs.path.name
 
 
 def test_a_data_set_given_twice_is_refused_before_anything_is_trained(
@@ -184,7 +184,7 @@ def test_a_data_set_given_twice_is_refused_before_anything_is_trained(
     with pytest.raises(SalpipeError, match="again: the same shards as pets, which are not independent data sets"):
         compare_datasets([shards[0], again], tmp_path / "out", choose_arms(()))
     # the same images under another plan, such as with other maps
-    monkeypatch.setattr(ShardFolder, "header", Distinct())
+    monkeypatch.setattr(ShardFolder, "identity", Distinct())
     with pytest.raises(SalpipeError, match="24 of its images are also in pets, so that they are not independent"):
         compare_datasets([shards[0], again], tmp_path / "out", choose_arms(()))
     assert not calls

@@ -26,7 +26,7 @@ def finished(tmp_path: Path) -> Path:
     """A run folder with all files that are read."""
     TrainConfig(epochs=1).write(tmp_path)
     (tmp_path / SUMMARY).write_text('{"epochs": 1}')
-    record = {"images": {"train": 2, "validation": 1}, "shards": {"plan": "p", "path": "s"}}
+    record = {"images": {"train": 2, "validation": 1}, "shards": {"sha256": "p", "path": "s"}}
     (tmp_path / PROVENANCE).write_text(json.dumps(record | {"initialization": {"sha256": "x"}}))
     (tmp_path / METRICS).write_text(json.dumps(ROW) + "\n")
     (tmp_path / VALIDATION).write_text("key,label,predicted,score\na,cat,dog,0.5\n")

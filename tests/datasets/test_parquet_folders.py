@@ -110,6 +110,12 @@ def test_rows_nearly_in_the_order_of_a_folder_have_its_keys(tmp_path, rows, expe
         assert [record.read() for record in catalogue.records] == [pixels(row) for row in order]
 
 
+@pytest.mark.parametrize("name", ["c" * 256, "é" * 128, "\ud800", "a/b", "..", "\0"])
+def test_names_that_no_folder_can_have_are_in_no_key(tmp_path, name):
+    catalogue = read(write(tmp_path / "train.parquet", [("1.jpg", 0), ("2.jpg", 0)], [name]))
+    assert [record.key for record in catalogue.records] == ["train/0.jpg", "train/1.jpg"]
+
+
 def test_tables_have_the_keys_of_a_folder_of_splits(tmp_path):
     names = ["cat", "..", "a/b"]
     write(tmp_path / "data" / "test-00000-of-00001.parquet", [("1.jpg", 0)], names)

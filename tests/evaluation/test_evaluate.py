@@ -105,7 +105,7 @@ def test_folds_are_those_of_the_run(figures: Path, tmp_path: Path) -> None:
     manifest = json.loads((other / "manifest.json").read_text())
     assert manifest["plan"] == "plan-labeled"
     trained = load_trained(run)
-    rewrite(trained, tmp_path / "n.safetensors", trained.about | {"shards": {"plan": "another", "provenance": {}}})
+    rewrite(trained, tmp_path / "n.safetensors", trained.about | {"shards": {"sha256": "another", "provenance": {}}})
     evaluate(tmp_path / "n.safetensors", other, "validation", tmp_path / "out", device="cpu", progress=notes)
     assert notes.find("the run does not record all images it was trained on: some of these images may be among them")
 

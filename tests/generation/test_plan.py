@@ -18,6 +18,7 @@ from saliency_pipeline.errors import PlanMismatchError, SalpipeError
 from saliency_pipeline.generation import plan as plan_module
 from saliency_pipeline.generation import resolve as resolve_module
 from saliency_pipeline.generation.config import GenerateConfig
+from saliency_pipeline.generation.outline import dry_run
 from saliency_pipeline.generation.plan import (
     Choices,
     Plan,
@@ -34,10 +35,11 @@ from saliency_pipeline.models.source.source import load_source
 from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.settings import option_name, settings_of
 from saliency_pipeline.shards.manifest import Manifest
+from saliency_pipeline.shards.reader import ShardFolder
 from saliency_pipeline.shards.schema import to_json
 from saliency_pipeline.shards.summary import inspect
 from saliency_pipeline.shards.verify import verify
-from tests.generation.examples import kept, photographs, run
+from tests.generation.examples import OPTIONS, kept, photographs, run
 
 CHOICES = Choices((Layer("layer4", "nchw", 8, (2, 2), 0, True),), "torch", "fp32", 2)
 RECORD = {"source": {"weights_sha256": "0" * 64}, "methods": {}, "data": {}, "versions": {"torch": "2.9"}}
@@ -102,7 +104,7 @@ def move_to_another_split(root: Path) -> None:
     ("change", "named"),
     [
         (add, "images 14 -> 15; records "),
-        (grow, "images of other sizes under the same names"),
+        (grow, "files of other sizes under the same names"),
         (relabel, "(records "),
         (move_to_another_split, "(records "),
         (lambda root: os.rename(root / "train/cat", root / "train/kitten"), "-> ['cat', 'dog', 'kitten', 'owl']"),
@@ -117,6 +119,29 @@ def test_other_images_are_another_plan(
     with pytest.raises(PlanMismatchError) as caught:
         run(own_images, copied)
     assert named in str(caught.value)
+
+
+def test_a_dry_run_names_images_of_other_sizes(own_images: Path, copied: Path) -> None:
+    config = GenerateConfig(**{name: value for name, value in OPTIONS.items() if name != "jobs"})
+    assert dry_run(own_images, copied, config).refused is None
+    grow(own_images)
+    assert "files of other sizes under the same names" in str(dry_run(own_images, copied, config).refused)
+
+
+def test_the_same_images_in_another_layout_do_not_continue_a_run(images: Path, copied: Path) -> None:
+    catalogue = replace(read_folder(images), layout="parquet")
+    with pytest.raises(PlanMismatchError, match="the same images in layout folders instead of parquet"):
+        run(catalogue, copied)
+
+
+def test_other_images_under_the_same_names_are_one_plan_with_another_identity(
+    own_images: Path, finished: Path, tmp_path: Path
+) -> None:
+    shutil.copy(own_images / "train/cat/1.jpg", own_images / "train/cat/2.jpg")
+    run(own_images, tmp_path / "others")
+    first, second = ShardFolder(finished), ShardFolder(tmp_path / "others")
+    assert first.header.plan == second.header.plan
+    assert first.identity == ShardFolder(finished).identity != second.identity
 
 
 def test_other_versions_are_another_plan(images: Path, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ def test_a_state_of_another_order_is_refused(folder: ShardFolder, changed: dict[
 
 def test_a_state_of_other_shards_is_refused(folder: ShardFolder) -> None:
     state = loader(folder).state_dict()
-    assert state["shards"] == folder.header.plan
+    assert state["shards"] == folder.identity
     with pytest.raises(SalpipeError, match="with other shards"):
         loader(folder).load_state_dict(state | {"shards": "another plan"})
 

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from saliency_pipeline.saliency.engine.masks import GridMasks, bilinear
 from saliency_pipeline.saliency.engine.need import Need
@@ -64,13 +65,15 @@ class ScoreCam(LayerMethod):
         cells = activations.flatten(2)
         varied = cells.amax(2) > cells.amin(2)
         variances = cells.var(2, correction=0).where(varied, -1.0)
-        # constant channels, half of them after a ReLU, come last and take no passes
-        count = min(self.channels or cells.shape[1], max(1, int(varied.sum(1).max())))
-        order = variances.argsort(dim=1, descending=True, stable=True)[:, :count]
+        order = variances.argsort(dim=1, descending=True, stable=True)[:, : self.channels or None]
         picked = activations.gather(1, order[:, :, None, None].expand(-1, -1, *activations.shape[2:]))
+        # constant channels come last; those behind the last other one of any image take no passes
         varied = varied.gather(1, order)[:, :, None]
+        count = max(1, int(varied.sum(1).max()))
         score = "probability" if self.weights == "probability" else "logit"
-        scores = ask.masked(_enlarged(_unit_range(picked), ask.size), mean_color(ask), score).where(
+        scores = ask.masked(_enlarged(_unit_range(picked[:, :count]), ask.size), mean_color(ask), score)
+        # the sums have the same shape whatever the other images are: its rounding depends on it
+        scores = pad(scores, (0, 0, 0, picked.shape[1] - count)).where(
             varied, 0.0 if score == "probability" else -torch.inf
         )
         if self.weights == "softmax":
@@ -116,7 +119,7 @@ class GroupCam(LayerMethod):
             limits = sums.flatten(2).quantile(KEPT_QUANTILE, 2)[:, :, None, None]
             masks = _unit_range(sums.where(sums > limits, 0.0))
             # the last mask replaces all
-            grids = torch.nn.functional.pad(masks, (0, 0, 0, 0, 0, 1))
+            grids = pad(masks, (0, 0, 0, 0, 0, 1))
             scores = ask.masked(_enlarged(grids, ask.size), fill, "probability")[:, :, t]
             maps.append(weighted_sum(masks, (scores[:, :-1] - scores[:, -1:])[:, None])[:, 0].relu_())
         return torch.stack(maps, 1)

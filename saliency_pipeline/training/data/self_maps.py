@@ -67,14 +67,14 @@ class BaselineRun:
         sha256: of its network's file.
         size: side of its frames in pixels.
         shards: shards that it was trained on, as it records them.
-        plan: hash of the plan of these shards; None if it records none.
+        identity: `ShardFolder.identity` of these shards; None if it records none.
     """
 
     folder: Path
     sha256: str
     size: int
     shards: str
-    plan: str | None
+    identity: str | None
 
     @classmethod
     def open(cls, path: Path | str) -> BaselineRun:
@@ -93,7 +93,7 @@ class BaselineRun:
             raise SalpipeError(f"{path}: a run of {kind}; maps are made by a run of --arch baseline that uses no maps")
         shards = opened.about.get("shards")
         table = shards if isinstance(shards, dict) else {}
-        return cls(folder, sha256_of(opened.path), opened.spec.size, str(table.get("path")), table.get("plan"))
+        return cls(folder, sha256_of(opened.path), opened.spec.size, str(table.get("path")), table.get("sha256"))
 
     def training_images(self) -> TrainingImages:
         """The images that its network was trained on."""
@@ -101,7 +101,7 @@ class BaselineRun:
 
     def refuse_other_shards(self, pairs: ShardFolder) -> None:
         """Raise SalpipeError if it was trained on other shards."""
-        if self.plan != pairs.header.plan:
+        if self.identity != pairs.identity:
             raise SalpipeError(
                 f"--from-baseline {self.folder}: was trained on other shards ({self.shards}); train a baseline on "
                 f"{pairs.path} with the same folds"
@@ -131,7 +131,7 @@ class SelfMaps:
 
     def __init__(self, pairs: ShardFolder, baseline: BaselineRun, method: Method) -> None:
         self.pairs, self.baseline, self.method = pairs, baseline, method
-        key = hashlib.sha256("\0".join([baseline.sha256, pairs.header.plan, method.canonical]).encode()).hexdigest()
+        key = hashlib.sha256("\0".join([baseline.sha256, pairs.identity, method.canonical]).encode()).hexdigest()
         self.folder = baseline.folder / MAPS / f"{method.canonical}-{key[:16]}"
         self._parts: _Parts | None = None
 

@@ -13,6 +13,7 @@ from saliency_pipeline.saliency.engine.answers import Answers
 from saliency_pipeline.saliency.engine.layers import choose_layers
 from saliency_pipeline.saliency.engine.masks import GridMasks
 from saliency_pipeline.saliency.explainer import Explainer, Explanation
+from saliency_pipeline.saliency.methods import score_cam
 from saliency_pipeline.saliency.methods.method import Setup
 from saliency_pipeline.saliency.methods.registry import find_methods
 from saliency_pipeline.saliency.methods.score_cam import GroupCam, ScoreCam, blurred_frames
@@ -107,12 +108,21 @@ def test_channels_that_are_constant_do_not_count(monkeypatch: pytest.MonkeyPatch
         passes.append(len(masks[0]))
         return masked(self, masks, *rest)
 
+    sums, widths = score_cam.weighted_sum, []
+
+    def measuring(grids: Tensor, weights: Tensor) -> Tensor:
+        widths.append((grids.shape[1], weights.shape[2]))
+        return sums(grids, weights)
+
     monkeypatch.setattr(Answers, "masked", counting)
+    monkeypatch.setattr(score_cam, "weighted_sum", measuring)
     for weights in ("probability", "softmax"):
         own = explained(network, f"scorecam:channels=0,weights={weights}").maps
         few = explained(network, f"scorecam:channels=3,weights={weights}").maps
         np.testing.assert_allclose(next(iter(own.values())), next(iter(few.values())), rtol=1e-5, atol=1e-6)
     assert set(passes) == {3}
+    # the rounding of a sum depends on its length, which is not to depend on the other images
+    assert set(widths) == {(9, 9), (3, 3)}
     network.conv2.weight.data[:] = 0
     for weights in ("probability", "softmax"):
         (maps,) = explained(network, f"scorecam:weights={weights}").maps.values()
