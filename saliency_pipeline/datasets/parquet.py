@@ -136,9 +136,9 @@ def _read(path: Path, options: ReadOptions) -> Catalogue:
 def _folder_keys(
     records: Sequence[ImageRecord], image_names: Sequence[str], classes: Sequence[str]
 ) -> list[str] | None:
-    """The keys that images have in folders of their classes, if they are stored nearly in the order of these.
+    """The keys of the images in folders of their classes, if the rows are nearly in the order of these keys.
 
-    So the same images have the same keys however they are packed. Of other tables the rows are the keys: images are
+    So the same images have the same keys however they are packed. In other tables keys are numbers of rows: images are
     read in the order of their keys, and each that does not follow its neighbor may cost a whole row group.
 
     Args:

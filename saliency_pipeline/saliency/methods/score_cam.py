@@ -72,7 +72,7 @@ class ScoreCam(LayerMethod):
         count = max(1, int(varied.sum(1).max()))
         score = "probability" if self.weights == "probability" else "logit"
         scores = ask.masked(_enlarged(_unit_range(picked[:, :count]), ask.size), mean_color(ask), score)
-        # the sums have the same shape whatever the other images are: its rounding depends on it
+        # sums have the same length whatever the other images are, since their rounding depends on it
         scores = pad(scores, (0, 0, 0, picked.shape[1] - count)).where(
             varied, 0.0 if score == "probability" else -torch.inf
         )
