@@ -38,8 +38,7 @@ _MAX_GROUP_BYTES = 2**31
 _MAX_METADATA_BYTES = 2**24
 _MAX_NAME = 4096
 _MAX_FILE_NAME = 255
-_FEW_JUMPS = 16
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_FEW_JUMPS = 16  # rows that may be out of order in any table, besides one in a hundred
 _MAX_NAMES = 2**20  # of classes
 _LIGHT_ROWS = 2**16
 _MANY, _GLANCE = 16, 4096  # of folders that can be configurations, and of entries that are looked at in each
@@ -164,7 +163,9 @@ def _can_be_a_file(name: str) -> bool:
     """Return whether a file or folder can have a name: untrusted ones may be long, paths, or no UTF-8."""
     if len(name) > _MAX_FILE_NAME or "/" in name or "\0" in name or name in (".", ".."):
         return False
-    return len(name.encode("utf-8", "surrogatepass")) <= _MAX_FILE_NAME and not _SURROGATE.search(name)
+    with suppress(UnicodeEncodeError):
+        return len(name.encode()) <= _MAX_FILE_NAME
+    return False
 
 
 def _records(

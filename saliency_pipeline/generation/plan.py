@@ -114,7 +114,7 @@ class Plan:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of everything that decides images and maps."""
+        """SHA-256 of everything that decides images and maps, except the contents of the images' files."""
         decides = {name: value for name, value in self.provenance.items() if name != PASSED_OVER}
         return hashlib.sha256(to_json({"images": self.images, "provenance": decides}).encode()).hexdigest()
 

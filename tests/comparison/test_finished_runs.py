@@ -67,14 +67,14 @@ def change_digest(tensors: dict[str, str], name: str) -> None:
     tensors[name] = tensors[name][:-1] + ("0" if tensors[name][-1] != "0" else "1")
 
 
-def other_shards(text: str) -> str:
+def with_other_shards(text: str) -> str:
     record = json.loads(text)
     record["shards"]["sha256"] = "5" * 64
     return json.dumps(record)
 
 
-def other_plan(run: Path) -> None:
-    edit(run / "provenance.json", other_shards)
+def other_shards(run: Path) -> None:
+    edit(run / "provenance.json", with_other_shards)
 
 
 def other_precision(run: Path) -> None:
@@ -110,7 +110,7 @@ def other_random_weights(run: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "difference"),
     [
-        (other_plan, r"shards .*/shards \([0-9a-f]{12}\) and .*/shards \(555555555555\)"),
+        (other_shards, r"shards .*/shards \([0-9a-f]{12}\) and .*/shards \(555555555555\)"),
         (other_precision, "--precision fp32 and bf16"),
         (other_folds, "--folds none and 3"),
         (other_grouping, "--folds none and 3, --group-by none and level"),

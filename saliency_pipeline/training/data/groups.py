@@ -251,11 +251,9 @@ def _rows(pairs: ShardFolder, threads: int) -> Iterator[Row]:
 
 
 def _key(pairs: ShardFolder) -> tuple[str, ...]:
-    """Everything that near duplicates depend on: the plan of the shards, their files, and the versions of libraries."""
-    files = hashlib.sha256(pairs.source_sha256.tobytes())
+    """Everything that near duplicates depend on: the shards, and the versions of libraries."""
     versions = [f"{library.__name__} {library.__version__}" for library in (cv2, imagehash, PIL, np, scipy, torch)]
-    frames = (pairs.header.plan, str(pairs.header.size), files.hexdigest())
-    return (f"{_SEARCH}.{VERSION}", str(THRESHOLD), *frames, *versions)
+    return (f"{_SEARCH}.{VERSION}", str(THRESHOLD), pairs.identity, str(pairs.header.size), *versions)
 
 
 def _serialized(groups: Places) -> bytes:
