@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from saliency_pipeline.cli.selection import selection_options
 from saliency_pipeline.errors import TooManyRejectsError
 from saliency_pipeline.execution.config import Workers
 from saliency_pipeline.execution.job_array import slurm_part
+from saliency_pipeline.generation.cluster import open_cluster
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.models.files.file_kinds import check_weights
 from saliency_pipeline.subsets.selection import Grouping
@@ -149,15 +151,21 @@ def command(
     workers = take_settings(Workers, options)
     # before the libraries are imported, which takes seconds
     check_weights(config.weights)
-    from saliency_pipeline.generation import outline, run
-
-    options |= {"grouping": grouping, "progress": TerminalProgress(quiet)}
+    progress = TerminalProgress(quiet)
+    options |= {"grouping": grouping, "progress": progress}
     if dry_run:
+        from saliency_pipeline.generation import outline
+
         with prints_on_stderr():
             outlined = outline.dry_run(images, output, config, **options)
         json_echo(asdict(outlined)) if as_json else echo(outlined.as_text())
         return
-    with prints_on_stderr():
+    with prints_on_stderr(), ExitStack() as stack:
+        if workers.engine != "loky":
+            # workers that are started import the libraries at the same time
+            options["cluster"] = stack.enter_context(open_cluster(workers, jobs, config.device, progress.note))
+        from saliency_pipeline.generation import run
+
         report = run.generate(images, output, config, jobs=jobs, part=part, workers=workers, **options)
     if as_json:
         json_echo(asdict(report))

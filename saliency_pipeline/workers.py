@@ -125,9 +125,7 @@ def run_in_workers(
             warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
             # loky looks for tools that slim containers lack, to end processes that are ended below
             warnings.filterwarnings("ignore", "Failed to kill subprocesses", UserWarning)
-            with interruptions_deferred():
-                # its start unblocks the signals
-                resource_tracker.ensure_running()
+            start_resource_tracker()
             with interruptions_deferred():
                 executor = ProcessPoolExecutor(
                     jobs,
@@ -166,6 +164,15 @@ def workers_died(error: WorkerDiedError) -> SalpipeError:
     ended = str(error)
     cause = _CAUSES.get(ended, _CRASHED if ended.startswith("SIG") else _CAUSES["SIGKILL"])
     return SalpipeError(f"worker processes died {ATTEMPTS} times ({ended}), {cause}")
+
+
+def start_resource_tracker() -> None:
+    """Start multiprocessing's tracker of resources before processes that are to ignore interruptions.
+
+    The first such process starts it otherwise, which unblocks the signals.
+    """
+    with interruptions_deferred():
+        resource_tracker.ensure_running()
 
 
 @contextmanager

@@ -30,9 +30,12 @@ def open_engine(
     *,
     most: int | None = None,
     gpu: bool = False,
+    imports: tuple[str, ...] = (),
     note: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Calls]:
     """Start worker processes, or connect to a cluster, while a `with` block runs.
+
+    Workers that dask starts do so in the background: the first call waits for them.
 
     Args:
         workers: engine and address.
@@ -40,6 +43,7 @@ def open_engine(
         threads: threads of each.
         most: maximum number of calls in flight on a cluster; None for two per worker.
         gpu: whether a call uses a GPU where a worker has one.
+        imports: modules that workers which dask starts import at once, before their first call.
         note: receives notes.
 
     Raises:
@@ -48,7 +52,7 @@ def open_engine(
     if workers.engine == "dask":
         from saliency_pipeline.execution.on_dask import dask_workers
 
-        with dask_workers(workers.address, jobs, most, note) as calls:
+        with dask_workers(workers.address, jobs, most, imports, note) as calls:
             yield calls
     elif workers.engine == "ray":
         from saliency_pipeline.execution.on_ray import ray_workers

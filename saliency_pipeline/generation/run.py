@@ -16,12 +16,13 @@ from saliency_pipeline.datasets.layout import ReadOptions
 from saliency_pipeline.devices import threads_within_cores
 from saliency_pipeline.errors import OptionError
 from saliency_pipeline.execution.config import Workers
-from saliency_pipeline.execution.engines import open_engine
+from saliency_pipeline.execution.engines import Calls
 from saliency_pipeline.execution.gpus import ALL, visible_gpus
 from saliency_pipeline.folders import FolderLock, make_output, make_subfolder
 from saliency_pipeline.generation.background import Frames
 from saliency_pipeline.generation.catalogue_file import PREFIX
 from saliency_pipeline.generation.checks import checked_catalogue
+from saliency_pipeline.generation.cluster import open_cluster, threads_of
 from saliency_pipeline.generation.config import GenerateConfig
 from saliency_pipeline.generation.fan_out import in_processes, on_cluster, remove_temporaries, resolve_on_worker, share
 from saliency_pipeline.generation.job import Job, write_shards
@@ -97,6 +98,7 @@ def generate(
     jobs: int = 1,
     part: tuple[int, int] = (1, 1),
     workers: Workers | None = None,
+    cluster: Calls | None = None,
     background: Frames | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -105,20 +107,19 @@ def generate(
 
     Args:
         data: a data set in any layout, by path or URL, or a catalogue of images that are already read and selected.
-        output: folder of the shards, outside the image folder; created if missing. Or a URL on object storage, such as
-            s3://bucket/shards.
+        output: folder of the shards, outside the image folder, created if missing; or a URL such as s3://bucket/shards.
         config: settings of the frames and maps.
         layout: name of the data set's layout, or `auto`.
         reading: options for reading the data set.
         selection: classes, images and splits.
         grouping: treatment of duplicates and groups of images.
         boxes: file of boxes of objects: CSV, COCO's JSON, PASCAL VOC's XML, or a folder of such XML files.
-        maps_from: folder of maps or masks that were made elsewhere, gray PNG or 2-D NPY files that are called as the
-            images; stored as maps of the method `given`.
+        maps_from: folder of gray PNG or 2-D NPY files that are called as the images: maps of the method `given`.
         jobs: worker processes of this machine; each gets its share of the cores.
         part: (I, N): write only every N-th shard from the I-th on, so that N runs, here or on other machines that
             share the output, do the work between them. The last to finish writes the manifest.
         workers: processes of this machine, or a cluster whose workers share images and output folder.
+        cluster: the cluster of `workers` where `open_cluster` has already been called; by default it is opened.
         background: uint8 (M, S, S, 3), frames for methods that compare with other images; by default some of the data
             set, of its training images where there are splits.
         progress: receives notes and progress.
@@ -150,7 +151,6 @@ def generate(
     checked = config if workers.engine == "loky" else replace(config, device="auto")
     inputs: Any = {"layout": layout, "reading": reading, "selection": selection, "grouping": grouping}
     inputs |= {"boxes": boxes, "maps_from": maps_from}
-    keep_large_blocks()
     with ExitStack() as locks:
         if remote:
             _open_scratch(remote, part, locks, progress.note)
@@ -158,7 +158,8 @@ def generate(
         if not remote:
             _open_folder(folder, part, locks, progress.note)
         if workers.engine != "loky":
-            return _on_cluster(folder, config, catalogue, part, jobs, workers, progress, start)
+            engine = cluster or locks.enter_context(open_cluster(workers, jobs, config.device, progress.note))
+            return _on_cluster(engine, folder, config, catalogue, part, workers, jobs, progress, start)
         report = _on_machine(remote, folder, config, catalogue, part, jobs, gpus, background, progress, start)
         if remote:
             locks.callback(remote.clean)
@@ -208,33 +209,33 @@ def _on_machine(
     start: float,
 ) -> Report:
     """Resolve the job here, and write shards in this process or in worker processes."""
+    keep_large_blocks()
     data = summarize(catalogue, measured=FRAMES, background=len(catalogue) if compares(config) else 0)
-    resolved = partial(resolve, folder, config, data, max(1, usable_cores() // jobs), progress.note, background)
+    resolved = partial(resolve, folder, config, data, threads_of(jobs), progress.note, background)
     job, explainer = remote.settled(resolved) if remote else resolved()
     job = replace(job, url=remote.url) if remote else job
     return _write(job, partial(_here, job, explainer, jobs, gpus), catalogue, part, progress, start)
 
 
 def _on_cluster(
+    engine: Calls,
     folder: Path,
     config: GenerateConfig,
     catalogue: Catalogue,
     part: tuple[int, int],
-    jobs: int,
     workers: Workers,
+    jobs: int,
     progress: Progress,
     start: float,
 ) -> Report:
     """Write shards on the workers of a cluster, which resolve the job as well."""
-    threads = max(1, usable_cores() // jobs)
-    with open_engine(workers, jobs, threads, note=progress.note, gpu=config.device != "cpu") as engine:
-        shared, lines = share(folder, config, catalogue, None if workers.address else threads)
-        job = resolve_on_worker(engine, shared, progress.note)
-        report = _write(job, lambda: partial(on_cluster, engine, shared, lines, job), catalogue, part, progress, start)
-        if report.complete:
-            # those of other parts as well, which need them no longer
-            for path in Path(shared.catalogue).parent.glob(f"{PREFIX}*"):
-                path.unlink(missing_ok=True)
+    shared, lines = share(folder, config, catalogue, None if workers.address else threads_of(jobs))
+    job = resolve_on_worker(engine, shared, progress.note)
+    report = _write(job, lambda: partial(on_cluster, engine, shared, lines, job), catalogue, part, progress, start)
+    if report.complete:
+        # those of other parts as well, which need them no longer
+        for path in Path(shared.catalogue).parent.glob(f"{PREFIX}*"):
+            path.unlink(missing_ok=True)
     return report
 
 

@@ -1,5 +1,6 @@
 """Calls on ray and dask: a worker without the function is named in one line, whatever engine has it."""
 
+import multiprocessing
 import pickle
 import subprocess
 import sys
@@ -11,7 +12,8 @@ import pytest
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.execution import on_ray
-from saliency_pipeline.execution.engines import by_name
+from saliency_pipeline.execution.config import Workers
+from saliency_pipeline.execution.engines import by_name, open_engine
 
 
 class TaskError(Exception):
@@ -89,3 +91,19 @@ def test_a_call_needs_no_salpipe_until_it_is_called() -> None:
     done = subprocess.run([sys.executable, "-c", program], input=data, capture_output=True, check=True)
     assert done.stdout.startswith(b"worker ")
     assert b"No module named 'saliency_pipeline" in done.stdout
+
+
+def imported(module: str) -> bool:
+    return module in sys.modules
+
+
+@pytest.mark.slow
+def test_workers_of_dask_start_in_the_background_and_end_with_the_block() -> None:
+    with open_engine(Workers("dask"), 2, 1, imports=("nturl2path",)) as calls:
+        assert list(calls(imported, [("nturl2path",), ("sndhdr",)])) == [True, False]
+        assert len(multiprocessing.active_children()) == 2
+    assert not multiprocessing.active_children()
+    # before its workers have started
+    with pytest.raises(ZeroDivisionError), open_engine(Workers("dask"), 2, 1):
+        raise ZeroDivisionError
+    assert not multiprocessing.active_children()

@@ -54,7 +54,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sent]:
     def opened(*_: object, **__: object) -> Iterator[Sent]:
         yield engine
 
-    monkeypatch.setattr("saliency_pipeline.generation.run.open_engine", opened)
+    monkeypatch.setattr("saliency_pipeline.generation.run.open_cluster", opened)
     yield engine
     fan_out._jobs.clear()
 
