@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import pickle
@@ -47,7 +48,11 @@ def dask_workers(
     except ImportError as error:
         raise SalpipeError("--engine dask: not installed; run pip install 'saliency-pipeline[dask]'") from error
     others = set(multiprocessing.active_children())
+    log = logging.getLogger("distributed")
     with ExitStack() as stack, ThreadPoolExecutor(1, "cluster") as background:
+        # with a traceback for every connection that ends with its process
+        stack.callback(log.setLevel, log.level)
+        log.setLevel(logging.WARNING)
         if address is None:
             check_shared_memory(jobs)
             client = background.submit(_started, distributed, jobs, imports, stack)
