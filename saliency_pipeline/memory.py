@@ -11,6 +11,9 @@ from pathlib import Path
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 KEEP = 1 << 30
 
+MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(KEEP), "MALLOC_TRIM_THRESHOLD_": str(KEEP)}
+"""Environment of a process that does what `keep_large_blocks` does from its start, before it has threads."""
+
 _CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 

@@ -18,6 +18,7 @@ from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 from saliency_pipeline.errors import SalpipeError
+from saliency_pipeline.memory import keep_large_blocks
 
 ATTEMPTS = 3
 """Attempts of a run whose worker processes die, as the kernel may kill one for a short lack of memory."""
@@ -201,6 +202,8 @@ def become_worker(run: int) -> None:
     """Initialize a worker process, which then ends with the run of process id `run`."""
     from tqdm import tqdm
 
+    # before the first thread, which would have an arena of its own
+    keep_large_blocks()
     # tqdm's default lock is a system semaphore, whose tracker writes to the terminal when a worker is killed
     tqdm.set_lock(threading.RLock())
     try:

@@ -1,6 +1,7 @@
 """Usable cores and worker processes: how they end, signals that they ignore, systems that cannot start any."""
 
 import ast
+import ctypes
 import errno
 import multiprocessing
 import os
@@ -25,6 +26,7 @@ from saliency_pipeline.workers import (
     usable_cores,
     workers_died,
 )
+from tests.arenas import arenas_of_threads
 from tests.test_architecture import name, sources
 
 
@@ -133,3 +135,10 @@ def test_without_room_for_semaphores_work_is_done_one_by_one(number: int, monkey
     assert notes[0].startswith(f"/dev/shm: semaphores of worker processes cannot be made there ({os.strerror(number)})")
     assert possible_jobs(1, notes.append) == 1
     assert len(notes) == 1
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="another C library than glibc")
+def test_threads_of_a_worker_share_one_arena() -> None:
+    """Others hold no large block: torch's would be mapped, zeroed and unmapped again and again."""
+    with closing(run_in_workers(arenas_of_threads, [()], 1, 1)) as results:
+        assert list(results) == [1]

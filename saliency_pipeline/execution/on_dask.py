@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.execution.engines import AHEAD, by_name, other_salpipe
+from saliency_pipeline.memory import MALLOC
 from saliency_pipeline.workers import (
     WorkerDiedError,
     check_shared_memory,
@@ -36,6 +37,8 @@ _UNWATCHED = {
     "distributed.admin.system-monitor.interval": "5s",
 }
 """Settings without what dask measures for its dashboard, which takes 3 % of two cores."""
+
+_ENVIRONMENT = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in MALLOC.items()}
 
 
 @contextmanager
@@ -73,7 +76,7 @@ def _started(distributed: Any, jobs: int, imports: tuple[str, ...], stack: ExitS
     """A client of a scheduler that is started with its workers."""
     config: Any = import_module("dask.config")
     start_resource_tracker()
-    with interruptions_deferred(), config.set(_UNWATCHED):
+    with interruptions_deferred(), config.set(_UNWATCHED | _ENVIRONMENT):
         cluster = distributed.LocalCluster(
             n_workers=jobs,
             # a second thread would run a second call

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.execution.engines import AHEAD, by_name, other_salpipe
+from saliency_pipeline.memory import MALLOC
 from saliency_pipeline.workers import ATTEMPTS, WorkerDiedError
 
 if TYPE_CHECKING:
@@ -33,7 +34,13 @@ def ray_workers(address: str | None, jobs: int, threads: int, most: int | None, 
     own = {} if address else {"num_cpus": jobs * threads, "include_dashboard": False}
     try:
         # without an address ray would join a cluster that its environment names
-        ray.init(address or "local", logging_level="ERROR", log_to_driver=False, **own)
+        ray.init(
+            address or "local",
+            logging_level="ERROR",
+            log_to_driver=False,
+            runtime_env={"env_vars": MALLOC},
+            **own,
+        )
     except ConnectionError as error:
         raise SalpipeError(f"--address {address}: no ray cluster there; start one with 'ray start'") from error
     try:

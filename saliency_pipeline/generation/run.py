@@ -151,6 +151,7 @@ def generate(
     checked = config if workers.engine == "loky" else replace(config, device="auto")
     inputs: Any = {"layout": layout, "reading": reading, "selection": selection, "grouping": grouping}
     inputs |= {"boxes": boxes, "maps_from": maps_from}
+    keep_large_blocks()
     with ExitStack() as locks:
         if remote:
             _open_scratch(remote, part, locks, progress.note)
@@ -160,10 +161,7 @@ def generate(
         if workers.engine != "loky":
             engine = cluster or locks.enter_context(open_cluster(workers, jobs, config.device, progress.note))
             return _on_cluster(engine, folder, config, catalogue, part, workers, jobs, progress, start)
-        report = _on_machine(remote, folder, config, catalogue, part, jobs, gpus, background, progress, start)
-        if remote:
-            locks.callback(remote.clean)
-        return report
+        return _on_machine(remote, folder, config, catalogue, part, jobs, gpus, background, progress, start)
 
 
 def _checked(
@@ -209,12 +207,14 @@ def _on_machine(
     start: float,
 ) -> Report:
     """Resolve the job here, and write shards in this process or in worker processes."""
-    keep_large_blocks()
     data = summarize(catalogue, measured=FRAMES, background=len(catalogue) if compares(config) else 0)
     resolved = partial(resolve, folder, config, data, threads_of(jobs), progress.note, background)
     job, explainer = remote.settled(resolved) if remote else resolved()
     job = replace(job, url=remote.url) if remote else job
-    return _write(job, partial(_here, job, explainer, jobs, gpus), catalogue, part, progress, start)
+    report = _write(job, partial(_here, job, explainer, jobs, gpus), catalogue, part, progress, start)
+    if remote:
+        remote.clean()
+    return report
 
 
 def _on_cluster(

@@ -14,6 +14,7 @@ from saliency_pipeline.errors import SalpipeError
 from saliency_pipeline.execution import on_ray
 from saliency_pipeline.execution.config import Workers
 from saliency_pipeline.execution.engines import by_name, open_engine
+from tests.arenas import arenas_of_threads
 
 
 class TaskError(Exception):
@@ -102,6 +103,7 @@ def test_workers_of_dask_start_in_the_background_and_end_with_the_block() -> Non
     before = set(multiprocessing.active_children())
     with open_engine(Workers("dask"), 2, 1, imports=("nturl2path",)) as calls:
         assert sorted(calls(imported, [("nturl2path",), ("sndhdr",)])) == [False, True]
+        assert list(calls(arenas_of_threads, [()])) == [1]
         assert len(set(multiprocessing.active_children()) - before) == 2
     assert not set(multiprocessing.active_children()) - before
     # before its workers have started
