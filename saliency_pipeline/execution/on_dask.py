@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from itertools import islice
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from saliency_pipeline.errors import SalpipeError
@@ -76,7 +77,9 @@ def _started(distributed: Any, jobs: int, imports: tuple[str, ...], stack: ExitS
     """A client of a scheduler that is started with its workers."""
     config: Any = import_module("dask.config")
     start_resource_tracker()
-    with interruptions_deferred(), config.set(_UNWATCHED | _ENVIRONMENT):
+    # killed workers do not remove theirs
+    folder = stack.enter_context(TemporaryDirectory(ignore_cleanup_errors=True))
+    with interruptions_deferred(), config.set(_UNWATCHED | _ENVIRONMENT | {"temporary-directory": folder}):
         cluster = distributed.LocalCluster(
             n_workers=jobs,
             # a second thread would run a second call

@@ -4,7 +4,9 @@ import multiprocessing
 import pickle
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -99,7 +101,10 @@ def imported(module: str) -> bool:
 
 
 @pytest.mark.slow
-def test_workers_of_dask_start_in_the_background_and_end_with_the_block() -> None:
+def test_workers_of_dask_start_in_the_background_and_end_with_the_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = set(multiprocessing.active_children())
     with open_engine(Workers("dask"), 2, 1, imports=("nturl2path",)) as calls:
         assert sorted(calls(imported, [("nturl2path",), ("sndhdr",)])) == [False, True]
@@ -110,3 +115,4 @@ def test_workers_of_dask_start_in_the_background_and_end_with_the_block() -> Non
     with pytest.raises(ZeroDivisionError), open_engine(Workers("dask"), 2, 1):
         raise ZeroDivisionError
     assert not set(multiprocessing.active_children()) - before
+    assert not list(tmp_path.iterdir())
