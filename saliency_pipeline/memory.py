@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 KEEP = 1 << 30
 
-MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(KEEP), "MALLOC_TRIM_THRESHOLD_": str(KEEP)}
+# by the names that glibc reads from the environment: number of the option in malloc.h, and value
+_OPTIONS = {"MALLOC_MMAP_THRESHOLD_": (-3, KEEP), "MALLOC_TRIM_THRESHOLD_": (-1, KEEP), "MALLOC_ARENA_MAX": (-8, 1)}
+
+MALLOC = {name: str(value) for name, (_, value) in _OPTIONS.items()}
 """Environment of a process that does what `keep_large_blocks` does from its start, before it has threads."""
 
 _CONTROL_GROUPS = Path("/sys/fs/cgroup")
@@ -28,8 +30,7 @@ def keep_large_blocks() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    options = {M_MMAP_THRESHOLD: KEEP, M_TRIM_THRESHOLD: KEEP, M_ARENA_MAX: 1}
-    return all(mallopt(option, value) for option, value in options.items())
+    return all(mallopt(option, value) for option, value in _OPTIONS.values())
 
 
 def usable_memory() -> int:

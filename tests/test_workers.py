@@ -1,7 +1,6 @@
 """Usable cores and worker processes: how they end, signals that they ignore, systems that cannot start any."""
 
 import ast
-import ctypes
 import errno
 import multiprocessing
 import os
@@ -137,7 +136,6 @@ def test_without_room_for_semaphores_work_is_done_one_by_one(number: int, monkey
     assert len(notes) == 1
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="another C library than glibc")
 def test_threads_of_a_worker_share_one_arena() -> None:
     """Others hold no large block: torch's would be mapped, zeroed and unmapped again and again."""
     with closing(run_in_workers(arenas_of_threads, [()], 1, 1)) as results:

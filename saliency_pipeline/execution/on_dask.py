@@ -54,7 +54,7 @@ def dask_workers(
     others = set(multiprocessing.active_children())
     log = logging.getLogger("distributed")
     with ExitStack() as stack, ThreadPoolExecutor(1, "cluster") as background:
-        # with a traceback for every connection that ends with its process
+        # its lesser notes have a traceback for every connection that ends with its process
         stack.callback(log.setLevel, log.level)
         log.setLevel(logging.WARNING)
         if address is None:

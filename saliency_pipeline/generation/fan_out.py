@@ -24,6 +24,7 @@ from saliency_pipeline.generation.receipt import RECEIPTS, Receipt, valid_receip
 from saliency_pipeline.generation.resolve import compares, resolve
 from saliency_pipeline.generation.summary import summarize
 from saliency_pipeline.images.record import Catalogue
+from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.models.source.registry import LOCAL, is_source
 from saliency_pipeline.progress import Progress
 from saliency_pipeline.saliency.tuning import FRAMES
@@ -193,6 +194,8 @@ def _job(shared: SharedPlan, note: Callable[[str], None]) -> Job:
     key = shared, os.stat(shared.catalogue).st_mtime_ns if os.path.exists(shared.catalogue) else 0
     if key not in _jobs:
         _jobs.clear()
+        # for a worker that others started
+        keep_large_blocks()
         try:
             data = read_summary(Path(shared.catalogue))
             _check_versions(Path(shared.folder))

@@ -30,7 +30,6 @@ from saliency_pipeline.images.decode import Decoded, decode_upright
 from saliency_pipeline.images.fit import is_single_color
 from saliency_pipeline.images.record import Box, ImageRecord, RawMaps
 from saliency_pipeline.images.remote_record import is_remote, need
-from saliency_pipeline.memory import keep_large_blocks
 from saliency_pipeline.models.source.source import SourceModel, load_source
 from saliency_pipeline.remote.ahead import ReadAhead, reading_ahead
 from saliency_pipeline.saliency.engine.backends import Placement
@@ -355,7 +354,6 @@ def frame_as_stored(frame: np.ndarray, config: GenerateConfig) -> tuple[np.ndarr
 
 def write_shard(job: Job, task: ShardTask) -> Receipt:
     """Write one shard in a worker process, which keeps its engine for the next shard."""
-    keep_large_blocks()
     if job.gpus:
         take_gpu(job.gpus, Path(job.locks))
     return write_shards(job, [task], _kept_explainer(job))[0]

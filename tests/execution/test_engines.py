@@ -1,4 +1,4 @@
-"""Calls on ray and dask: a worker without the function is named in one line, whatever engine has it."""
+"""Calls on ray and dask: a worker without the function is named in one line; those of dask end with their block."""
 
 import multiprocessing
 import pickle
