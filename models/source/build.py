@@ -9,6 +9,7 @@ import math
 import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ class _ParametersOnMeta(TorchFunctionMode):
         return func(*args, **(kwargs or {}) | ({"device": "meta"} if func is torch.empty else {}))
 
 
+@cache
 def head_tensors(library: str, bare: str) -> tuple[str, ...]:
     """Names of the tensors whose shape follows the number of classes: those of the last linear layer."""
     two, three = (skeleton(library, bare, classes).state_dict() for classes in (2, 3))

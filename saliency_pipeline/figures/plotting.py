@@ -106,9 +106,13 @@ def write_png(figure: Figure, path: Path, *, dpi: int = _DPI, tight: bool = Fals
     Raises:
         SalpipeError: the file cannot be written.
     """
-    FigureCanvasAgg(figure)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=dpi, facecolor="white", bbox_inches="tight" if tight else None)
+    canvas, file = FigureCanvasAgg(figure), io.BytesIO()
+    if tight:
+        figure.savefig(file, format="png", dpi=dpi, facecolor="white", bbox_inches="tight")
+    else:
+        # what `savefig` would do, but drawn once
+        figure.set_dpi(dpi)
+        canvas.print_png(file)  # type: ignore[no-untyped-call]
     write_atomically(path, file.getvalue())
 
 
@@ -154,6 +158,8 @@ def picture_of(folder: Path, name: str, figure: Figure | None) -> str | None:
             path.unlink(missing_ok=True)
         return None
     write_png(figure, paths[0])
+    # where the PNG has everything: laying it out again takes as long as drawing it
+    figure.set_layout_engine("none")
     return data_uri(write_svg(figure, paths[1]), "svg+xml")
 
 
