@@ -34,7 +34,7 @@ def tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def outputs_of(page: str) -> dict[str, str]:
     """The standard output of every command of a page.
 
-    Comparisons train in this process. Only the first one of a page measures its maps, on a few images: all have the same.
+    Comparisons train in this process. Only the first one of a page measures its maps, on few images: all have the same.
     """
     outputs: dict[str, str] = {}
     compared = 0
