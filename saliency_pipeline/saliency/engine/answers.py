@@ -12,12 +12,13 @@ from torch import Tensor
 from saliency_pipeline.saliency.engine.attention import Attended
 from saliency_pipeline.saliency.engine.biases import biases_of
 from saliency_pipeline.saliency.engine.layers import Layer
-from saliency_pipeline.saliency.engine.masks import Masks, masked_scores
+from saliency_pipeline.saliency.engine.masks import Masks, WindowMasks, masked_scores
 from saliency_pipeline.saliency.engine.need import Need
 from saliency_pipeline.saliency.engine.network import Network
 from saliency_pipeline.saliency.engine.once import Once
 from saliency_pipeline.saliency.engine.pull_back import PulledBack, Record, Table, pulled_back
 from saliency_pipeline.saliency.engine.random_numbers import generator
+from saliency_pipeline.saliency.engine.windows import window_scores
 from saliency_pipeline.saliency.targets import Target, summed_scores
 
 X = TypeVar("X")
@@ -123,8 +124,8 @@ class Answers:
     def masked(self, masks: Masks | Sequence[Masks], fill: Tensor, score: str = "logit") -> Tensor:
         """Scores (N, K, T) of the explained classes for frames that are partly replaced. Needs FORWARD.
 
-        One pass through the network per frame and mask; a score depends on neither the other frames nor their number.
-        Frames that only fill a batch have scores of 0, without a pass.
+        One pass through the network per frame and mask, or through what a window changes of it. A score depends on
+        neither the other frames nor their number. Frames that only fill a batch have scores of 0, without a pass.
 
         Args:
             masks: K masks that all frames share, or K masks for each frame.
@@ -135,14 +136,22 @@ class Answers:
         # torch reads no memory that may not be written, such as a file mapped for reading
         frames = torch.from_numpy(np.require(self.frames[own], requirements="W")).to(targets.device)
 
-        def score_of(n: int, mixed: Tensor) -> Tensor:
-            logits = self.network.logits(mixed)
+        def score_of(n: int, logits: Tensor) -> Tensor:
             return (logits.softmax(1) if score == "probability" else logits)[:, targets[n]]
 
-        fills = fill.to(frames.device).expand(self.frames.shape)[own]
-        scores = masked_scores(
-            frames, masks if isinstance(masks, Masks) else masks[own], fills, score_of, self.network.batch
-        )
+        network = self.network
+        windowed = network.for_windows(masks) if isinstance(masks, WindowMasks) and fill.ndim == 1 else None
+        if windowed is not None:
+            scores = window_scores(frames, windowed, fill, lambda n, output: score_of(n, network.logits_behind(output)))
+        else:
+            fills = fill.to(frames.device).expand(self.frames.shape)[own]
+            scores = masked_scores(
+                frames,
+                masks if isinstance(masks, Masks) else masks[own],
+                fills,
+                lambda n, mixed: score_of(n, network.logits(mixed)),
+                network.batch,
+            )
         return torch.nn.functional.pad(scores, (0, 0, 0, 0, 0, len(self.frames) - self.count))
 
     # about layers

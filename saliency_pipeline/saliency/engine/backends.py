@@ -45,12 +45,12 @@ class Placement:
 
 
 class Trunk(Protocol):
-    """Runs the network up to the explained layer; called from several threads at once."""
+    """Runs the network up to the explained layer, or a part of that; called from several threads at once."""
 
     def __call__(self, frames: np.ndarray | Tensor) -> Tensor:
         """Frames (N, S, S, 3) uint8 RGB, N a multiple of the batch size, to activations (N, ...) float32.
 
-        A tensor of frames is on the device already.
+        A tensor of frames is on the device already. Parts that start within the network read (N, C, h, w) float32.
         """
 
 
@@ -60,15 +60,17 @@ def make_trunk(
     batch: int,
     placement: Placement,
     cache_key: tuple[str, ...] = (),
+    inputs: tuple[int, int, int] | None = None,
 ) -> Trunk:
     """The trunk `graph` on the backend of `placement`.
 
     Args:
         graph: normalized (N, 3, S, S) to the layer's output.
-        preprocessing: how frames are normalized.
+        preprocessing: how frames are normalized, and their size S.
         batch: N.
         placement: backend, precision, device and streams.
         cache_key: determines the graph's content; under it OpenVINO's compiled model is cached. Empty: not cached.
+        inputs: (C, h, w) of the activations that the graph starts from, instead of frames.
 
     Raises:
         SalpipeError: where the backend is not installed or cannot run on the device.
@@ -79,10 +81,10 @@ def make_trunk(
         if placement.device != "cpu":
             raise SalpipeError(f"--backend openvino runs on the CPU, not on {placement.device}; use --backend torch")
         try:
-            return OpenVinoTrunk(graph, preprocessing, batch, placement, cache_key)
+            return OpenVinoTrunk(graph, preprocessing, batch, placement, cache_key, inputs)
         except Exception as error:  # an unsupported operator, a missing kernel, no memory
             raise cannot_run(placement, error) from error
-    return TorchTrunk(graph, preprocessing, batch, placement)
+    return TorchTrunk(graph, preprocessing, batch, placement, inputs)
 
 
 def computes_bf16_in(backend: str, device: str) -> bool:
@@ -127,11 +129,20 @@ class Normalize:
 class TorchTrunk:
     """The trunk in PyTorch: folded, channels_last, in fp32 or bf16, optionally compiled."""
 
-    def __init__(self, graph: fx.GraphModule, preprocessing: Preprocessing, batch: int, placement: Placement) -> None:
+    def __init__(
+        self,
+        graph: fx.GraphModule,
+        preprocessing: Preprocessing,
+        batch: int,
+        placement: Placement,
+        inputs: tuple[int, int, int] | None = None,
+    ) -> None:
         dtype = PRECISIONS[placement.precision]
         module = placed(rounded_to_bf16(graph) if placement.precision == "bf16" else graph, placement.device, dtype)
         reuse_buffers(module)
-        self.normalize = Normalize(preprocessing, placement.device, dtype)
+        self.prepare: Any = Normalize(preprocessing, placement.device, dtype)
+        if inputs:
+            self.prepare = lambda values: torch.as_tensor(values).to(dtype, memory_format=torch.channels_last)
         # Freezing makes the weights constants, so that they are laid out for the kernels once.
         self.run: Any = torch.compile(module, options={"freezing": True}) if placement.backend == "compile" else module
         self.batch, self.placement, self.has_run = batch, placement, placement.backend == "torch"
@@ -144,7 +155,7 @@ class TorchTrunk:
 
     def _batch(self, frames: np.ndarray | Tensor) -> Tensor:
         try:
-            activations: Tensor = self.run(self.normalize(frames))
+            activations: Tensor = self.run(self.prepare(frames))
         except Exception as error:
             # Compiling happens in the first call, and needs a C++ compiler for one.
             if self.has_run:
@@ -191,6 +202,7 @@ class OpenVinoTrunk:
         batch: int,
         placement: Placement,
         cache_key: tuple[str, ...],
+        inputs: tuple[int, int, int] | None = None,
     ) -> None:
         exact = placement.precision == "fp32"
         core = import_openvino().Core()
@@ -203,7 +215,7 @@ class OpenVinoTrunk:
         }
 
         def compile_model() -> Any:
-            model = _converted(graph if exact else rounded_to_bf16(graph), preprocessing, batch)
+            model = _converted(graph if exact else rounded_to_bf16(graph), preprocessing, batch, inputs)
             return core.compile_model(model, "CPU", options)
 
         self.compiled = cached(
@@ -245,19 +257,22 @@ def import_openvino() -> Any:
     return openvino
 
 
-def _converted(graph: fx.GraphModule, preprocessing: Preprocessing, batch: int) -> Any:
-    """The trunk as an OpenVINO model that starts from uint8 frames (batch, S, S, 3)."""
+def _converted(
+    graph: fx.GraphModule, preprocessing: Preprocessing, batch: int, inputs: tuple[int, int, int] | None
+) -> Any:
+    """The trunk as an OpenVINO model that starts from uint8 frames (batch, S, S, 3), or from float32 activations."""
     ov = import_openvino()
-    size = preprocessing.size
+    shape = (batch, *(inputs or (3, preprocessing.size, preprocessing.size)))
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        model = ov.convert_model(torch.export.export(graph, (torch.zeros(batch, 3, size, size),), strict=False))
+        model = ov.convert_model(torch.export.export(graph, (torch.zeros(shape),), strict=False))
     # The converted network accepts batches of any size, but plans its memory again for every one.
-    model.reshape([batch, 3, size, size])
-    frames = ov.preprocess.PrePostProcessor(model)
-    frames.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
-    frames.input().model().set_layout(ov.Layout("NCHW"))
-    steps = frames.input().preprocess().convert_element_type(ov.Type.f32)
-    steps.mean([255 * v for v in preprocessing.mean]).scale([255 * v for v in preprocessing.std])
-    frames.output().tensor().set_element_type(ov.Type.f32)
-    return frames.build()
+    model.reshape(list(shape))
+    steps = ov.preprocess.PrePostProcessor(model)
+    if not inputs:
+        steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+        steps.input().model().set_layout(ov.Layout("NCHW"))
+        normalized = steps.input().preprocess().convert_element_type(ov.Type.f32)
+        normalized.mean([255 * v for v in preprocessing.mean]).scale([255 * v for v in preprocessing.std])
+    steps.output().tensor().set_element_type(ov.Type.f32)
+    return steps.build()

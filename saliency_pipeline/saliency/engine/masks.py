@@ -7,7 +7,7 @@ of one frame only, so that a score depends neither on the other frames nor on ho
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -86,6 +86,32 @@ class GridMasks(Masks):
 
 
 @dataclass(frozen=True)
+class WindowMasks(GridMasks):
+    """Masks that each replace one square window, row by row, and a last one that replaces nothing: P^2 + 1 masks.
+
+    Attributes:
+        starts: first row, or column, of each of the P windows along a side.
+        side: of the windows in pixels.
+    """
+
+    starts: tuple[int, ...] = ()
+    side: int = 0
+
+    @classmethod
+    def of(cls, starts: Sequence[int], side: int, size: int) -> WindowMasks:
+        """The masks of a frame with `size` pixels per side."""
+        inside = torch.zeros(len(starts), size, 1)
+        for window, start in zip(inside, starts, strict=True):
+            window[start : start + side] = 1
+        windows = torch.arange(len(starts))
+        # the window of the last mask is not removed
+        grids = torch.ones(len(starts) ** 2 + 1, 1, 1)
+        grids[-1] = 0
+        places = torch.cartesian_prod(windows, windows)
+        return cls(grids, inside, inside, torch.cat([places, places[-1:]]), True, tuple(starts), side)
+
+
+@dataclass(frozen=True)
 class SegmentMasks(Masks):
     """Masks that are constant on each segment of a frame.
 
@@ -137,6 +163,13 @@ def nearest(size: int, cells: int) -> Tensor:
     return torch.nn.functional.one_hot(cell, cells).float()
 
 
+def chunks(total: int, batch: int) -> Iterator[tuple[int, int]]:
+    """First mask and number of masks of each chunk, whole batches of passes even in the last one."""
+    step = batch * -(-CHUNK // batch)
+    for start in range(0, total, step):
+        yield start, min(step, batch * -(-(total - start) // batch))
+
+
 def masked_scores(
     frames: Tensor,
     masks: Masks | Sequence[Masks],
@@ -155,7 +188,6 @@ def masked_scores(
         score_of: the index n of a frame and masked frames (M, S, S, 3) uint8 to T scores of each, (M, T).
         batch: M is a multiple of it.
     """
-    step = batch * -(-CHUNK // batch)
     count, size, device = len(frames), frames.shape[1], frames.device
     wide = (count, size, COLORS * size)
     # The half makes the conversion, which rounds down, round to nearest.
@@ -164,11 +196,10 @@ def masked_scores(
     shared = isinstance(masks, Masks)
     each = [own.to(device).interleaved() for own in ([masks] if isinstance(masks, Masks) else masks)]
     total, parts = len(each[0]), []
-    values = torch.empty((step, size, COLORS * size), device=device)
-    mixed = torch.empty((step, size, COLORS * size), dtype=torch.uint8, device=device)
-    for start in range(0, total, step):
-        # the last chunk, too, has whole batches
-        masked = min(step, batch * -(-(total - start) // batch))
+    largest = max(masked for _, masked in chunks(total, batch))
+    values = torch.empty((largest, size, COLORS * size), device=device)
+    mixed = torch.empty((largest, size, COLORS * size), dtype=torch.uint8, device=device)
+    for start, masked in chunks(total, batch):
         index = torch.arange(start, start + masked, device=device).clamp_max_(total - 1)
         enlarged = each[0].enlarged(index) if shared else None
         scores = []

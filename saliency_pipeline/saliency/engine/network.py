@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, fx, nn
 
@@ -9,9 +13,11 @@ from saliency_pipeline.models.source.source import SourceModel
 from saliency_pipeline.saliency.engine.attention import AttentionGraph, attention_graph
 from saliency_pipeline.saliency.engine.backends import Normalize, Placement, Trunk, make_trunk, placed
 from saliency_pipeline.saliency.engine.layers import Layer
+from saliency_pipeline.saliency.engine.masks import WindowMasks
 from saliency_pipeline.saliency.engine.mixed import MixedNetwork
 from saliency_pipeline.saliency.engine.need import Need
 from saliency_pipeline.saliency.engine.split import SplitNetwork, heads
+from saliency_pipeline.saliency.engine.windows import WindowTrunk, window_trunk
 
 # what only a transformer with exposed attention can answer
 ATTENDED = Need.ATTENTION | Need.ATTENTION_GRADIENTS | Need.BLOCKS
@@ -21,7 +27,7 @@ RECORDED = Need.PIXELS | Need.POINTS | ATTENDED
 
 
 class Network:
-    """A network on its device, with all that some needs take. Nothing in it changes, so that threads may share it.
+    """A network on its device, with all that some needs take. Threads may share it: what it is made of never changes.
 
     Attributes:
         layers: the explained layers by name, in the order in which they run.
@@ -56,6 +62,9 @@ class Network:
         self.graph: fx.GraphModule | None = None
         self.module: nn.Module | None = None
         self.attention: AttentionGraph | None = None
+        self._make_for_windows: Callable[[WindowMasks], WindowTrunk | None] | None = None
+        self._for_windows: dict[tuple[tuple[int, ...], int], WindowTrunk | None] = {}
+        self._lock = threading.Lock()
         self.heads: dict[str, nn.Module]
         if need & ATTENDED and isinstance(split.whole, fx.GraphModule):
             whole = placed(split.whole, device)
@@ -64,7 +73,9 @@ class Network:
         elif split.trunk is None or need & RECORDED:
             self.whole = _recorded(split, placement)
         else:
-            self.trunk = make_trunk(split.trunk, source.preprocessing, split.batch, placement, split.cache_key)
+            how = (source.preprocessing, split.batch, placement, split.cache_key)
+            self.trunk = make_trunk(split.trunk, *how)
+            self._make_for_windows = partial(window_trunk, split.trunk, *how)
         if split.linear:
             self.weight, self.bias = (values.to(device) for values in (split.linear.weight, split.linear.bias))
         if split.head is not None and self.trunk and not split.linear:
@@ -86,11 +97,22 @@ class Network:
             if self.whole is not None:
                 return torch.cat([self.whole(self.normalize(batch))[-1] for batch in torch.split(frames, self.batch)])
             assert self.trunk is not None
-            output = self.trunk(frames)
-            if self.head is not None:
-                return torch.cat([self.head(batch)[-1] for batch in torch.split(output, self.batch)])
-            (layer,) = self.layers.values()
-            return self.linear_logits(layer.to_grid(output).mean((2, 3)))
+            return self.logits_behind(self.trunk(frames))
+
+    def logits_behind(self, output: Tensor) -> Tensor:
+        """Logits (M, K) for the trunk's output of M frames, M a multiple of the batch."""
+        if self.head is not None:
+            return torch.cat([self.head(batch)[-1] for batch in torch.split(output, self.batch)])
+        (layer,) = self.layers.values()
+        return self.linear_logits(layer.to_grid(output).mean((2, 3)))
+
+    def for_windows(self, masks: WindowMasks) -> WindowTrunk | None:
+        """The trunk for frames with windows replaced; None where whole frames have to pass, or do so as fast."""
+        with self._lock:
+            key = masks.starts, masks.side
+            if key not in self._for_windows:
+                self._for_windows[key] = self._make_for_windows(masks) if self._make_for_windows else None
+            return self._for_windows[key]
 
     def linear_logits(self, pooled: Tensor) -> Tensor:
         """Logits (M, K) of a linear head for means of its layer's output over the grid (M, C)."""

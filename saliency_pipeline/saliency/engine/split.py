@@ -128,7 +128,7 @@ def cut(whole: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
     nodes = list(whole.graph.nodes)
     start = next(node for node in nodes if node.op == "placeholder")
     output, *rest = nodes[-1].args[0]
-    return _subgraph(whole, start, output), _subgraph(whole, output, tuple(rest))
+    return subgraph(whole, start, output), subgraph(whole, output, tuple(rest))
 
 
 def heads(split: SplitNetwork) -> dict[str, fx.GraphModule]:
@@ -137,7 +137,7 @@ def heads(split: SplitNetwork) -> dict[str, fx.GraphModule]:
         return {}
     *outputs, logits = list(split.whole.graph.nodes)[-1].args[0]
     pairs = zip(split.layers, outputs, strict=True)
-    return {layer.name: _subgraph(split.whole, output, (logits,)) for layer, output in pairs if layer.clean}
+    return {layer.name: subgraph(split.whole, output, (logits,)) for layer, output in pairs if layer.clean}
 
 
 def _exported(observed: WithActivations, frames: Tensor) -> fx.GraphModule | None:
@@ -228,7 +228,7 @@ def fold_constants(module: fx.GraphModule) -> None:
     module.recompile()
 
 
-def _subgraph(module: fx.GraphModule, start: fx.Node, end: fx.Node | tuple[fx.Node, ...]) -> fx.GraphModule:
+def subgraph(module: fx.GraphModule, start: fx.Node, end: fx.Node | tuple[fx.Node, ...]) -> fx.GraphModule:
     """The part of the graph that computes `end` from `start`; it shares the weights."""
     needed: set[fx.Node] = set(end if isinstance(end, tuple) else (end,))
     for node in reversed(module.graph.nodes):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from saliency_pipeline.errors import OptionError
-from saliency_pipeline.saliency.engine.masks import GridMasks, bilinear, nearest, weighted_masks
+from saliency_pipeline.saliency.engine.masks import GridMasks, WindowMasks, bilinear, nearest, weighted_masks
 from saliency_pipeline.saliency.engine.need import Need
 from saliency_pipeline.saliency.engine.random_numbers import generator
 from saliency_pipeline.saliency.methods.method import Grids, Method, Setup
@@ -66,33 +66,24 @@ class Occlusion(Method):
         return self.passes(Setup())
 
     def passes(self, setup: Setup) -> float:
-        return float(len(self._windows(setup.size)) ** 2 + 1)
+        return float(len(self._masks(setup.size)))
 
     def maps(self, ask: Answers) -> Tensor:
-        rows = self._windows(ask.size)
-        count = len(rows)
-        # the last mask removes nothing
-        places = torch.cartesian_prod(torch.arange(count), torch.arange(count))
-        grids = torch.ones(count**2 + 1, 1, 1)
-        grids[-1] = 0
-        places = torch.cat([places, places[-1:]])
-        masks = GridMasks(grids, rows[:, :, None], rows[:, :, None], places, removed=True)
-        scores = ask.masked(masks, mean_color(ask), self.score)
+        masks = self._masks(ask.size)
+        scores, count = ask.masked(masks, mean_color(ask), self.score), len(masks.starts)
         drops = (scores[:, -1:] - scores[:, :-1]).transpose(1, 2).reshape(*scores.shape[::2], count, count)
-        rows = rows.to(drops)
+        rows = masks.rows[:, :, 0].to(drops)
         # frame by frame, so that the rounding does not depend on their number
         sums = torch.stack([rows.t() @ own @ rows for own in drops])
         covered = rows.sum(0)
         return sums / (covered[:, None] * covered)
 
-    def _windows(self, size: int) -> Tensor:
-        """(P, S) float32, 1 where a window is, of all positions along a side."""
+    def _masks(self, size: int) -> WindowMasks:
         side = min(self.window, size)
         starts = list(range(0, size - side + 1, self.stride))
         if starts[-1] < size - side:
             starts.append(size - side)
-        pixel = torch.arange(size)
-        return torch.stack([((pixel >= start) & (pixel < start + side)).float() for start in starts])
+        return WindowMasks.of(starts, side, size)
 
 
 @dataclass(frozen=True)
