@@ -191,9 +191,9 @@ def _work(node: fx.Node, shapes: Mapping[fx.Node, torch.Size]) -> int:
 
 def _field(node: fx.Node, fields: Mapping[fx.Node, Field], shapes: Mapping[fx.Node, torch.Size]) -> Field | None:
     """The field of a node's output, None if the operator is not local, or not alike in rows and columns."""
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return None
     sources = [source for source in node.all_input_nodes if source in fields]
+    if not sources or not isinstance(node.target, torch._ops.OpOverload):
+        return None
     arguments = _arguments(node)
     if node.target in _POINTWISE or (node.target is aten.cat.default and arguments["dim"] == 1):
         others = [shapes[other] for other in node.all_input_nodes if other not in fields]

@@ -196,7 +196,7 @@ def masked_scores(
     shared = isinstance(masks, Masks)
     each = [own.to(device).interleaved() for own in ([masks] if isinstance(masks, Masks) else masks)]
     total, parts = len(each[0]), []
-    largest = max(masked for _, masked in chunks(total, batch))
+    _, largest = next(chunks(total, batch))
     values = torch.empty((largest, size, COLORS * size), device=device)
     mixed = torch.empty((largest, size, COLORS * size), dtype=torch.uint8, device=device)
     for start, masked in chunks(total, batch):
