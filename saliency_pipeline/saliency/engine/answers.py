@@ -121,6 +121,10 @@ class Answers:
         with torch.no_grad():
             return self.network.whole(pixels)[-1]  # type: ignore[no-any-return]
 
+    def forward_once(self, key: Hashable, pixels: Callable[[], Tensor]) -> Tensor:
+        """Logits, as `forward`, of frames that are the same for all batches, which pass for the first one only."""
+        return self.network.once((key, len(self.frames)), lambda: self.forward(pixels()))
+
     def masked(self, masks: Masks | Sequence[Masks], fill: Tensor, score: str = "logit") -> Tensor:
         """Scores (N, K, T) of the explained classes for frames that are partly replaced. Needs FORWARD.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -18,6 +19,8 @@ from saliency_pipeline.saliency.engine.mixed import MixedNetwork
 from saliency_pipeline.saliency.engine.need import Need
 from saliency_pipeline.saliency.engine.split import SplitNetwork, heads
 from saliency_pipeline.saliency.engine.windows import WindowTrunk, window_trunk
+
+X = TypeVar("X")
 
 # what only a transformer with exposed attention can answer
 ATTENDED = Need.ATTENTION | Need.ATTENTION_GRADIENTS | Need.BLOCKS
@@ -63,7 +66,7 @@ class Network:
         self.module: nn.Module | None = None
         self.attention: AttentionGraph | None = None
         self._make_for_windows: Callable[[WindowMasks], WindowTrunk | None] | None = None
-        self._for_windows: dict[tuple[tuple[int, ...], int], WindowTrunk | None] = {}
+        self._kept: dict[Hashable, object] = {}
         self._lock = threading.Lock()
         self.heads: dict[str, nn.Module]
         if need & ATTENDED and isinstance(split.whole, fx.GraphModule):
@@ -108,11 +111,18 @@ class Network:
 
     def for_windows(self, masks: WindowMasks) -> WindowTrunk | None:
         """The trunk for frames with windows replaced; None where whole frames have to pass, or do so as fast."""
+        make = self._make_for_windows
+        return self.once(("windows", masks.starts, masks.side), lambda: make(masks)) if make else None
+
+    def once(self, key: Hashable, compute: Callable[[], X]) -> X:
+        """The value of `compute()`, which no frame determines: computed once for all batches; threads wait for it."""
         with self._lock:
-            key = masks.starts, masks.side
-            if key not in self._for_windows:
-                self._for_windows[key] = self._make_for_windows(masks) if self._make_for_windows else None
-            return self._for_windows[key]
+            if key not in self._kept:
+                self._kept[key] = compute()
+                if self.normalize.device.type == "cuda":
+                    # other streams read it
+                    torch.cuda.synchronize(self.normalize.device)
+            return cast(X, self._kept[key])
 
     def linear_logits(self, pooled: Tensor) -> Tensor:
         """Logits (M, K) of a linear head for means of its layer's output over the grid (M, C)."""

@@ -45,7 +45,7 @@ class IntegratedGradients(Method):
 
     @property
     def cost(self) -> float:
-        return 3.0 * self.nodes + 1
+        return 3.0 * self.nodes + (self.baseline == "blur")
 
     def maps(self, ask: Answers) -> Tensor:
         key = (self.name, self.nodes, self.baseline)
@@ -53,8 +53,13 @@ class IntegratedGradients(Method):
         return ((ask.pixels() - baseline_frames(ask, self.baseline)) * sums).sum(2).transpose(0, 1)
 
     def residuals(self, ask: Answers, maps: Tensor) -> Tensor:
-        end = ask.scores(ask.forward(baseline_frames(ask, self.baseline)))
-        return sum_residuals(maps, ask.scores(), end)
+        def start() -> Tensor:
+            return baseline_frames(ask, self.baseline)
+
+        # all baselines but this one are colors
+        own = self.baseline == "blur"
+        logits = ask.forward(start()) if own else ask.forward_once(("baseline", self.baseline), start)
+        return sum_residuals(maps, ask.scores(), ask.scores(logits))
 
     def _points(self, ask: Answers) -> Iterator[tuple[float, Tensor]]:
         start = baseline_frames(ask, self.baseline)
@@ -85,7 +90,7 @@ class ExpectedGradients(Method):
 
     @property
     def cost(self) -> float:
-        return 4.0 * self.samples
+        return 3.0 * self.samples
 
     def maps(self, ask: Answers) -> Tensor:
         (sums,) = ask.moments((self.name, self.samples, self.seed), lambda: self._points(ask))
@@ -93,14 +98,14 @@ class ExpectedGradients(Method):
 
     def residuals(self, ask: Answers, maps: Tensor) -> Tensor:
         background, batch = ask.background(), len(ask.keys)
-        draws = np.stack([images for images, _ in self._draws(ask, len(background))])
-        # each image once, in batches of N as the network takes them
-        used = np.unique(draws)
-        padded = np.pad(used, (0, -len(used) % batch), mode="edge")
-        parts = [ask.forward(background[padded[i : i + batch]]) for i in range(0, len(padded), batch)]
-        places = np.searchsorted(used, draws)
-        end = torch.cat(parts)[places].mean(0)
-        return sum_residuals(maps, ask.scores(), ask.scores(end))
+        # in batches of N as the network takes them
+        padded = np.pad(np.arange(len(background)), (0, -len(background) % batch), mode="edge")
+        parts = [
+            ask.forward_once(("background", part), lambda images=images: background[images])  # type: ignore[misc]
+            for part, images in enumerate(np.split(padded, len(padded) // batch))
+        ]
+        draws = np.stack([drawn for drawn, _ in self._draws(ask, len(background))])
+        return sum_residuals(maps, ask.scores(), ask.scores(torch.cat(parts)[draws].mean(0)))
 
     def _draws(self, ask: Answers, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Index (N,) of one of `count` images and position (N, 1, 1, 1) on the path, for each of the samples."""

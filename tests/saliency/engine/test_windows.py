@@ -210,9 +210,9 @@ def test_occlusion_is_that_of_whole_frames(monkeypatch: pytest.MonkeyPatch) -> N
     explainer = library_explainer("efficientnet_lite0", ("occlusion:window=8,stride=7",))
     frames = noise(BATCH)
     own = explainer.explain(frames)
-    (trunk,) = explainer.network._for_windows.values()
+    (trunk,) = explainer.network._kept.values()
     assert trunk is not None
-    explainer.network._for_windows = dict.fromkeys(explainer.network._for_windows)
+    explainer.network._kept = dict.fromkeys(explainer.network._kept)
     whole = explainer.explain(frames)
     for method, maps in own.maps.items():
         assert np.abs(maps - whole.maps[method]).max() <= 1e-4 * np.abs(whole.maps[method]).max()

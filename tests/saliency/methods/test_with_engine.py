@@ -77,6 +77,22 @@ def test_residuals_are_small_where_they_should_be(explainer: Explainer) -> None:
     assert sizes["expected-gradients"] < 0.2 * ways
 
 
+def test_what_all_batches_compare_with_passes_once(explainer: Explainer) -> None:
+    names = [
+        "integrated-gradients:nodes=2",
+        "integrated-gradients:nodes=2,baseline=blur",
+        "expected-gradients:samples=2",
+    ]
+    source, layers, methods = explainer.source, explainer.layers, find_methods(names)
+    own = Explainer(source, layers, methods, Target("predicted", 2), BATCH, FP32, background=noise(5, SIZE, seed=1))
+    passed: list[int] = []
+    own.network.whole.register_forward_hook(lambda _, inputs, __: passed.append(len(inputs[0])))
+    first, second = (own.explain(FRAMES[:BATCH], keys=KEYS[:BATCH]) for _ in range(2))
+    # the frames, two points of each method, the blurred frames; before that the mean color and five other frames
+    assert passed == [BATCH] * ((1 + 6 + 1) * 2 + 1 + 3)
+    assert all(np.array_equal(first.residuals[name], second.residuals[name]) for name in first.residuals)
+
+
 def test_maps_are_captums_of_the_untouched_network(explainer: Explainer) -> None:
     from captum.attr import InputXGradient, IntegratedGradients
 
