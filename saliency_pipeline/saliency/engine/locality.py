@@ -142,7 +142,7 @@ def _stage(begin: Cut, end: Cut, starts: Sequence[int], side: int) -> Stage:
     return Stage(begin, end, crop, tuple(min(first, begin.rows - crop) for first, _ in needed), kept)
 
 
-class _Shapes(fx.Interpreter):
+class Shapes(fx.Interpreter):
     """Runs a graph and keeps the shapes of what its nodes return."""
 
     def __init__(self, module: fx.GraphModule) -> None:
@@ -159,7 +159,7 @@ class _Shapes(fx.Interpreter):
 
 def cuts_of(module: fx.GraphModule, batch: int, size: int) -> tuple[list[Cut], int]:
     """The frame itself and the cuts behind it as far as operators are local, and the work of the whole graph."""
-    interpreter = _Shapes(module)
+    interpreter = Shapes(module)
     with torch.no_grad():
         interpreter.run(torch.zeros(batch, 3, size, size))
     shapes, nodes = interpreter.shapes, [node for node in module.graph.nodes if node.op != "get_attr"]
@@ -194,8 +194,8 @@ def _field(node: fx.Node, fields: Mapping[fx.Node, Field], shapes: Mapping[fx.No
     sources = [source for source in node.all_input_nodes if source in fields]
     if not sources or not isinstance(node.target, torch._ops.OpOverload):
         return None
-    arguments = _arguments(node)
-    if node.target in _POINTWISE or (node.target is aten.cat.default and arguments["dim"] == 1):
+    own_arguments = arguments_of(node)
+    if node.target in _POINTWISE or (node.target is aten.cat.default and own_arguments["dim"] == 1):
         others = [shapes[other] for other in node.all_input_nodes if other not in fields]
         alike = {(fields[source].stride, shapes[source][2:]) for source in sources}
         if len(alike) != 1 or any(len(shape) > 1 and shape[-2:] != (1, 1) for shape in others):
@@ -204,21 +204,21 @@ def _field(node: fx.Node, fields: Mapping[fx.Node, Field], shapes: Mapping[fx.No
         return Field(fields[sources[0]].stride, before, after)
     own = fields[sources[0]]
     if node.target is aten.pad.default:
-        pad = arguments["pad"]
-        constant = len(pad) == 4 and pad[:2] == pad[2:] and arguments["mode"] == "constant"
+        pad = own_arguments["pad"]
+        constant = len(pad) == 4 and pad[:2] == pad[2:] and own_arguments["mode"] == "constant"
         return own.through(1 + pad[0] + pad[1], padding=pad[0]) if constant else None
     if node.target is aten.conv2d.default:
-        kernel = list(shapes[arguments["weight"]][2:])
-    elif node.target in (aten.max_pool2d.default, aten.avg_pool2d.default) and not arguments["ceil_mode"]:
-        kernel = arguments["kernel_size"]
+        kernel = list(shapes[own_arguments["weight"]][2:])
+    elif node.target in (aten.max_pool2d.default, aten.avg_pool2d.default) and not own_arguments["ceil_mode"]:
+        kernel = own_arguments["kernel_size"]
     else:
         return None
-    window = (kernel, arguments["stride"] or kernel, arguments["padding"], arguments.get("dilation", 1))
+    window = (kernel, own_arguments["stride"] or kernel, own_arguments["padding"], own_arguments.get("dilation", 1))
     sides = [set(value) if isinstance(value, (list, tuple)) else {value} for value in window]
     return own.through(*(value for (value,) in sides)) if all(len(side) == 1 for side in sides) else None
 
 
-def _arguments(node: fx.Node) -> dict[str, Any]:
+def arguments_of(node: fx.Node) -> dict[str, Any]:
     """The arguments of an operator of PyTorch by their names, with those that are not passed."""
     expected = node.target._schema.arguments  # type: ignore[union-attr]
     passed = {argument.name: value for argument, value in zip(expected, node.args, strict=False)}

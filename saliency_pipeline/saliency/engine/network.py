@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from saliency_pipeline.models.source.source import SourceModel
 from saliency_pipeline.saliency.engine.attention import AttentionGraph, attention_graph
 from saliency_pipeline.saliency.engine.backends import Normalize, Placement, Trunk, make_trunk, placed
+from saliency_pipeline.saliency.engine.fused import fuse_convolutions
 from saliency_pipeline.saliency.engine.layers import Layer
 from saliency_pipeline.saliency.engine.masks import WindowMasks
 from saliency_pipeline.saliency.engine.mixed import MixedNetwork
@@ -74,7 +75,7 @@ class Network:
             self.attention = attention_graph(whole, split.layers[-1].grid, self.size, split.batch)
             self.whole = whole
         elif split.trunk is None or need & RECORDED:
-            self.whole = _recorded(split, placement)
+            self.whole = _recorded(split, self.size, placement)
         else:
             how = (source.preprocessing, split.batch, placement, split.cache_key)
             self.trunk = make_trunk(split.trunk, *how)
@@ -131,8 +132,11 @@ class Network:
         return torch.addmm(self.bias, pooled, self.weight.t())
 
 
-def _recorded(split: SplitNetwork, placement: Placement) -> nn.Module:
+def _recorded(split: SplitNetwork, size: int, placement: Placement) -> nn.Module:
     """The whole network for backward passes; bf16 means the backward pass alone, never the forward pass."""
     if placement.precision == "bf16" and split.trunk is not None and split.head is not None:
         return placed(MixedNetwork(split.trunk, split.head), placement.device)
-    return placed(split.whole, placement.device)
+    whole = placed(split.whole, placement.device)
+    if placement.device == "cpu" and isinstance(whole, fx.GraphModule):
+        fuse_convolutions(whole, split.batch, size)
+    return whole

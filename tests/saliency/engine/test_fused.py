@@ -1,0 +1,132 @@
+"""Fused convolutions against the same graphs with every operator by itself: outputs, gradients, what is left alone."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.functional import conv2d, hardtanh, relu, relu6
+
+from saliency_pipeline.saliency.engine import fused
+from saliency_pipeline.saliency.engine.fused import fuse_convolutions
+from saliency_pipeline.saliency.engine.layers import choose_layer
+from saliency_pipeline.saliency.engine.split import split_network
+from tests.saliency.networks import BATCH
+
+SIZE = 12
+Forward = Callable[[nn.ModuleList, Tensor], Tensor]
+
+
+def activated(convs: nn.ModuleList, x: Tensor) -> Tensor:
+    return relu6(convs[1](convs[1](hardtanh(convs[1](relu(convs[0](x))), -0.5, 0.5))))
+
+
+def cells(convs: nn.ModuleList, x: Tensor) -> Tensor:
+    return relu(convs[5](relu(convs[4](relu(convs[3](relu(convs[2](convs[0](x)))))))))
+
+
+def summed(convs: nn.ModuleList, x: Tensor) -> Tensor:
+    x = relu(convs[0](x))
+    x = relu(x + convs[1](x))
+    x = relu(convs[2](x) + convs[1](x))
+    return convs[1](x) + x
+
+
+def summed_in_bounds(convs: nn.ModuleList, x: Tensor) -> Tensor:
+    x = convs[0](x)
+    return relu6(convs[1](x) + x)
+
+
+def broadcast(convs: nn.ModuleList, x: Tensor) -> Tensor:
+    x = convs[0](x)
+    return relu(convs[2](x) + convs[2](x.mean((2, 3), keepdim=True)))
+
+
+def read_twice(convs: nn.ModuleList, x: Tensor) -> Tensor:
+    x = convs[0](x)
+    y = convs[1](x)
+    return relu(x) + x + (y + y)
+
+
+def weighted(convs: nn.ModuleList, x: Tensor) -> Tensor:
+    x = relu(convs[0](x))
+    return relu(conv2d(x, convs[2].weight * x.mean()) + torch.add(convs[2](x), x, alpha=2))
+
+
+class Connected(nn.Module):
+    """Convolutions that a function connects, global pooling and a linear layer."""
+
+    def __init__(self, forward: Forward) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.convs = nn.ModuleList(
+            [
+                nn.Conv2d(3, 8, 3, padding=1),
+                nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=4, bias=False),
+                nn.Conv2d(8, 8, 1),
+                nn.Conv2d(8, 8, 1, stride=(2, 3)),
+                nn.Conv2d(8, 8, 1, groups=2),
+                nn.Conv2d(8, 8, 1, padding=1),
+            ]
+        )
+        self.fc, self.connect, self.last = nn.Linear(8, 4), forward, nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.last(self.connect(self.convs, x)).mean((2, 3)))
+
+
+def graph_of(forward: Forward) -> fx.GraphModule:
+    network = Connected(forward).eval().requires_grad_(False)
+    whole = split_network(network, [choose_layer(network, SIZE, "last")], SIZE, BATCH).whole
+    assert isinstance(whole, fx.GraphModule)
+    return whole
+
+
+def results(graph: fx.GraphModule, frames: Tensor) -> list[Tensor]:
+    leaf = frames.clone().requires_grad_()
+    *_, output, logits = graph(leaf)
+    scores = logits[:, 1].sum(), logits[:, 2].sum()
+    gradients = [torch.autograd.grad(score, leaf, retain_graph=True)[0] for score in scores]
+    return [output, logits, *gradients]
+
+
+def kinds(graph: fx.GraphModule) -> list[str]:
+    """Names of the operators that are left, other than pooling and linear layers."""
+    names = [node.target.__name__.split(".")[0] for node in graph.graph.nodes if node.op == "call_function"]
+    return sorted(name for name in names if name not in ("mean", "linear", "_convolve"))
+
+
+@pytest.mark.parametrize(
+    ("forward", "left"),
+    [
+        (activated, []),
+        (cells, []),
+        (summed, []),
+        (summed_in_bounds, ["relu6"]),
+        (broadcast, ["add", "relu"]),
+        (read_twice, ["add", "add", "add", "relu"]),
+        (weighted, ["add", "add", "conv2d", "mul", "relu"]),
+    ],
+)
+def test_fused_graphs_are_those_of_single_operators(forward: Forward, left: list[str]) -> None:
+    plain = graph_of(forward)
+    fused_graph = copy.deepcopy(plain)
+    fuse_convolutions(fused_graph, BATCH, SIZE)
+    assert kinds(fused_graph) == left
+    frames = torch.randn(BATCH, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    for x in (frames, frames.contiguous(memory_format=torch.channels_last)):
+        for ours, reference in zip(results(fused_graph, x), results(plain, x), strict=True):
+            assert reference.abs().max() > 0
+            assert (ours - reference).abs().max() <= 1e-5 * reference.abs().max()
+
+
+def test_sums_of_unknown_shapes_and_networks_without_onednn_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = graph_of(summed)
+    monkeypatch.setattr(fused, "_shapes", lambda *_: {})
+    unknown, without = copy.deepcopy(plain), copy.deepcopy(plain)
+    fuse_convolutions(unknown, BATCH, SIZE)
+    assert kinds(unknown) == ["add", "add", "add", "relu", "relu"]
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    fuse_convolutions(without, BATCH, SIZE)
+    assert kinds(without) == kinds(plain)
