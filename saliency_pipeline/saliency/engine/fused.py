@@ -17,11 +17,13 @@ from saliency_pipeline.saliency.engine.locality import Shapes, arguments_of
 
 aten = torch.ops.aten
 
-Activation = tuple[str, tuple[float, ...]]
+Activation = tuple[str | None, tuple[float, ...]]
 """Name of a function of oneDNN, and its parameters. What those here return determines their gradients."""
 
+_NONE: Activation = (None, ())
+
 # oneDNN's sums have no other
-_BEHIND_SUMS = (None, ("relu", ()))
+_BEHIND_SUMS = (_NONE, ("relu", ()))
 
 
 def fuse_convolutions(module: fx.GraphModule, batch: int, size: int) -> None:
@@ -38,8 +40,8 @@ def fuse_convolutions(module: fx.GraphModule, batch: int, size: int) -> None:
     # the last first, as the later one of two convolutions adds the other's result
     for node in reversed(list(graph.nodes)):
         activation = _activation(node)
-        end = node.args[0] if activation else node
-        if not node.users or not isinstance(end, fx.Node) or (activation and len(end.users) > 1):
+        end = node if activation == _NONE else node.args[0]
+        if not node.users or not isinstance(end, fx.Node) or (end is not node and len(end.users) > 1):
             continue
         convolution, residual = _parts(end, shapes)
         if convolution is None or (residual is not None and activation not in _BEHIND_SUMS):
@@ -69,7 +71,7 @@ def _shapes(module: fx.GraphModule, batch: int, size: int) -> Mapping[fx.Node, t
     return shapes.shapes
 
 
-def _activation(node: fx.Node) -> Activation | None:
+def _activation(node: fx.Node) -> Activation:
     if node.target is aten.relu.default:
         return "relu", ()
     if node.target is aten.relu6.default:
@@ -77,7 +79,7 @@ def _activation(node: fx.Node) -> Activation | None:
     if node.target is aten.hardtanh.default:
         own = arguments_of(node)
         return "hardtanh", (float(own["min_val"]), float(own["max_val"]))
-    return None
+    return _NONE
 
 
 def _parts(end: fx.Node, shapes: Mapping[fx.Node, torch.Size]) -> tuple[fx.Node | None, fx.Node | None]:
@@ -113,7 +115,7 @@ class _Convolution(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, how: dict[str, Any]
     ) -> Tensor:
         window = (how["padding"], how["stride"], how["dilation"], how["groups"])
-        name, parameters = how["activation"] or (None, ())
+        name, parameters = how["activation"]
         output: Tensor
         if residual is None:
             output = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *window, name or "none", parameters, "")
@@ -129,7 +131,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, output = ctx.saved_tensors
-        name, parameters = ctx.how["activation"] or (None, ())
+        name, parameters = ctx.how["activation"]
         if name == "relu":
             gradient = aten.threshold_backward(gradient, output, 0)
         elif name == "hardtanh":
@@ -141,8 +143,10 @@ class _Convolution(torch.autograd.Function):
 def _pulled(gradient: Tensor, x: Tensor, weight: Tensor, how: dict[str, Any]) -> Tensor:
     """The gradient of a convolution's input."""
     if weight.shape[2:] == (1, 1) and how["padding"] == [0, 0] and how["groups"] == 1:
-        # a matrix product, for which PyTorch takes a slow kernel or lays the weights out for each batch
-        product = gradient.permute(0, 2, 3, 1) @ weight.flatten(1)
+        # Matrix products, for which PyTorch takes a slow kernel or lays the weights out for each batch; frame by frame,
+        # because rounding depends on a frame's rows, and copies, as each then begins at an aligned address.
+        matrix = weight.flatten(1)
+        product = torch.stack([frame.clone() @ matrix for frame in gradient.permute(0, 2, 3, 1).contiguous()])
         if how["stride"] == [1, 1]:
             return product.permute(0, 3, 1, 2)
         pulled = torch.zeros_like(x, memory_format=torch.channels_last)
