@@ -127,6 +127,7 @@ def test_the_gradient_of_a_frame_does_not_depend_on_its_place() -> None:
     for side, stride, channels, inputs in ((14, 1, 8, 8), (14, 1, 96, 24), (28, 2, 37, 16)):
         x = torch.empty(2, inputs, side, side)
         signal = torch.randn(2, channels, side // stride, side // stride, generator=generator)
+        signal = signal.contiguous(memory_format=torch.channels_last)
         weight = torch.randn(channels, inputs, 1, 1, generator=generator)
         how = {"stride": [stride] * 2, "padding": [0, 0], "dilation": [1, 1], "groups": 1}
         own, turned = (fused._pulled(signals, x, weight, how) for signals in (signal, signal.flip(0)))
