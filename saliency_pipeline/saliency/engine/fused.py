@@ -25,6 +25,9 @@ _NONE: Activation = (None, ())
 # oneDNN's sums have no other
 _BEHIND_SUMS = (_NONE, ("relu", ()))
 
+# Bytes to whose multiples PyTorch aligns tensors on the CPU
+_ALIGNED = 64
+
 
 def fuse_convolutions(module: fx.GraphModule, batch: int, size: int) -> None:
     """Fuse the convolutions of a flat graph with what follows them, in place.
@@ -143,10 +146,8 @@ class _Convolution(torch.autograd.Function):
 def _pulled(gradient: Tensor, x: Tensor, weight: Tensor, how: dict[str, Any]) -> Tensor:
     """The gradient of a convolution's input."""
     if weight.shape[2:] == (1, 1) and how["padding"] == [0, 0] and how["groups"] == 1:
-        # Matrix products, for which PyTorch takes a slow kernel or lays the weights out for each batch; frame by frame,
-        # because rounding depends on a frame's rows, and copies, as each then begins at an aligned address.
-        matrix = weight.flatten(1)
-        product = torch.stack([frame.clone() @ matrix for frame in gradient.permute(0, 2, 3, 1).contiguous()])
+        # a matrix product, for which PyTorch takes a slow kernel or lays the weights out for each batch
+        product = _frame_products(gradient.permute(0, 2, 3, 1).contiguous(), weight.flatten(1))
         if how["stride"] == [1, 1]:
             return product.permute(0, 3, 1, 2)
         pulled = torch.zeros_like(x, memory_format=torch.channels_last)
@@ -155,3 +156,15 @@ def _pulled(gradient: Tensor, x: Tensor, weight: Tensor, how: dict[str, Any]) ->
         return pulled
     window = (how["stride"], how["padding"], how["dilation"], False, [0, 0], how["groups"])
     return cast(Tensor, aten.convolution_backward(gradient, x, weight, None, *window, [True, False, False])[0])
+
+
+def _frame_products(signal: Tensor, matrix: Tensor) -> Tensor:
+    """Products of frames (N, H, W, C) with a matrix, each rounded as if its frame were alone.
+
+    One product of all rows rounds them by their place, and any product may by the address where its frame begins.
+    """
+    count, height, width, _ = signal.shape
+    sizes = [height * width * channels * signal.element_size() for channels in matrix.shape]
+    if all(size % _ALIGNED == 0 for size in sizes):
+        return torch.bmm(signal.flatten(1, 2), matrix.expand(count, -1, -1)).view(count, height, width, -1)
+    return torch.stack([frame.clone() @ matrix for frame in signal])
