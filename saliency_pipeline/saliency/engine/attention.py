@@ -17,7 +17,8 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from saliency_pipeline.models.probe import probe_frames
-from saliency_pipeline.saliency.engine.split import call, constant, cut
+from saliency_pipeline.saliency.engine.flat_graph import call, constant
+from saliency_pipeline.saliency.engine.split import cut
 from saliency_pipeline.saliency.targets import summed_scores
 
 aten = torch.ops.aten

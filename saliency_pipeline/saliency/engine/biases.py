@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from saliency_pipeline.saliency.engine.split import call, constant
+from saliency_pipeline.saliency.engine.flat_graph import call, constant
 
 aten = torch.ops.aten
 _CONVOLUTIONS = (aten.conv2d.default, aten.conv2d.padding)

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx
 
-from saliency_pipeline.saliency.engine.locality import Shapes, arguments_of
+from saliency_pipeline.saliency.engine.flat_graph import Shapes, arguments_of
 
 aten = torch.ops.aten
 

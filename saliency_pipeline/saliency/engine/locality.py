@@ -10,10 +10,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
+
+from saliency_pipeline.saliency.engine.flat_graph import Shapes, arguments_of
 
 aten = torch.ops.aten
 
@@ -142,21 +143,6 @@ def _stage(begin: Cut, end: Cut, starts: Sequence[int], side: int) -> Stage:
     return Stage(begin, end, crop, tuple(min(first, begin.rows - crop) for first, _ in needed), kept)
 
 
-class Shapes(fx.Interpreter):
-    """Runs a graph and keeps the shapes of what its nodes return."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.shapes: dict[fx.Node, torch.Size] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        """Run a node."""
-        result = super().run_node(n)
-        if isinstance(result, Tensor):
-            self.shapes[n] = result.shape
-        return result
-
-
 def cuts_of(module: fx.GraphModule, batch: int, size: int) -> tuple[list[Cut], int]:
     """The frame itself and the cuts behind it as far as operators are local, and the work of the whole graph."""
     interpreter = Shapes(module)
@@ -216,10 +202,3 @@ def _field(node: fx.Node, fields: Mapping[fx.Node, Field], shapes: Mapping[fx.No
     window = (kernel, own_arguments["stride"] or kernel, own_arguments["padding"], own_arguments.get("dilation", 1))
     sides = [set(value) if isinstance(value, (list, tuple)) else {value} for value in window]
     return own.through(*(value for (value,) in sides)) if all(len(side) == 1 for side in sides) else None
-
-
-def arguments_of(node: fx.Node) -> dict[str, Any]:
-    """The arguments of an operator of PyTorch by their names, with those that are not passed."""
-    expected = node.target._schema.arguments  # type: ignore[union-attr]
-    passed = {argument.name: value for argument, value in zip(expected, node.args, strict=False)}
-    return {argument.name: argument.default_value for argument in expected} | passed | dict(node.kwargs)

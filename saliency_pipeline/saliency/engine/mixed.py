@@ -12,9 +12,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
+from saliency_pipeline.saliency.engine.flat_graph import constant
 from saliency_pipeline.saliency.engine.pull_back import Pull, Record, Rule, Step, by_autograd
 from saliency_pipeline.saliency.engine.rules.linear import Convolution
-from saliency_pipeline.saliency.engine.split import constant
 
 aten = torch.ops.aten
 HALF = torch.bfloat16

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx
 
 from saliency_pipeline.errors import SalpipeError
-from saliency_pipeline.saliency.engine.split import call, constant
+from saliency_pipeline.saliency.engine.flat_graph import call, constant
 
 Pull = Callable[[Tensor], tuple[Tensor | None, ...]]
 """From the signal at an operator's result to the signals at what it reads; called once per explained class."""

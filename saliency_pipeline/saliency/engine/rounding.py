@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, fx
 
-from saliency_pipeline.saliency.engine.split import constant
+from saliency_pipeline.saliency.engine.flat_graph import constant
 
 aten = torch.ops.aten
 

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, fx
 
-from saliency_pipeline.saliency.engine.split import constant
+from saliency_pipeline.saliency.engine.flat_graph import constant
 
 _METADATA = "graph"
 # types without a JSON equivalent whose values are attributes of torch

@@ -11,9 +11,9 @@ from torch import Tensor, fx
 
 from saliency_pipeline.models.preprocessing import Preprocessing
 from saliency_pipeline.saliency.engine.backends import Normalize, Placement, make_trunk, placed
+from saliency_pipeline.saliency.engine.flat_graph import subgraph
 from saliency_pipeline.saliency.engine.locality import Stage, stages_of
 from saliency_pipeline.saliency.engine.masks import WindowMasks, chunks
-from saliency_pipeline.saliency.engine.split import subgraph
 
 FEW = 64
 """Number of masks for which preparing the stages would take longer than they save."""

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import fx
 
-from saliency_pipeline.saliency.engine.split import constant
+from saliency_pipeline.saliency.engine.flat_graph import constant
 from saliency_pipeline.saliency.engine.stored_graph import from_bytes, to_bytes
 from tests import rare
 from tests.saliency.networks import BATCH, library_source, library_split, noise, normalized

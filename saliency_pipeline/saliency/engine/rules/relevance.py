@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
+from saliency_pipeline.saliency.engine.flat_graph import call, constant
 from saliency_pipeline.saliency.engine.pull_back import Pull, Rule, Step, Table, by_autograd
 from saliency_pipeline.saliency.engine.rules.linear import CONVOLUTIONS, LAYERS, LinearLayer, linear_layer
 from saliency_pipeline.saliency.engine.rules.operators import (
@@ -23,7 +24,6 @@ from saliency_pipeline.saliency.engine.rules.operators import (
     is_linear,
     is_product,
 )
-from saliency_pipeline.saliency.engine.split import call, constant
 
 EPSILON = 1e-6
 GAMMA = 0.25
