@@ -54,7 +54,7 @@ def fuse_convolutions(module: fx.GraphModule, batch: int, size: int) -> None:
         how |= {"groups": own["groups"], "activation": activation}
         with graph.inserting_before(node):
             inputs = (own["input"], own["weight"], own["bias"], residual)
-            node.replace_all_uses_with(graph.call_function(_convolve, inputs, how))
+            node.replace_all_uses_with(graph.call_function(fused_convolution, inputs, how))
         for done in dict.fromkeys((node, end, convolution)):
             if not done.users:
                 graph.erase_node(done)
@@ -106,28 +106,40 @@ def _pair(value: Any) -> list[int]:
     return values if len(values) == 2 else values * 2
 
 
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, **how: Any) -> Tensor:
+def fused_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, **how: Any) -> Tensor:
+    """activation(convolution(x) + residual), differentiable: the operator of a fused graph, (N, C, h, w).
+
+    Args:
+        x: (N, B, ., .).
+        weight: (C, B / groups, ., .).
+        bias: (C,).
+        residual: (N, C, h, w), if there is one.
+        how: `stride`, `padding`, `dilation`, `groups` and `activation`.
+    """
     return cast(Tensor, _Convolution.apply(x, weight, bias, residual, how))
 
 
-class _Convolution(torch.autograd.Function):
-    """activation(convolution(x) + residual)."""
+def convolved(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, how: Mapping[str, Any]
+) -> Tensor:
+    """The output of `fused_convolution`, without a gradient."""
+    window = (how["padding"], how["stride"], how["dilation"], how["groups"])
+    name, parameters = how["activation"]
+    if residual is None:
+        plain = torch.ops.mkldnn._convolution_pointwise
+        return cast(Tensor, plain(x, weight, bias, *window, name or "none", parameters, ""))
+    summed = torch.ops.mkldnn._convolution_pointwise.binary
+    return cast(Tensor, summed(x, residual, weight, bias, *window, "add", 1.0, name, parameters, ""))
 
+
+class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, how: dict[str, Any]
     ) -> Tensor:
-        window = (how["padding"], how["stride"], how["dilation"], how["groups"])
-        name, parameters = how["activation"]
-        output: Tensor
-        if residual is None:
-            output = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *window, name or "none", parameters, "")
-        else:
-            output = torch.ops.mkldnn._convolution_pointwise.binary(
-                x, residual, weight, bias, *window, "add", 1.0, name, parameters, ""
-            )
+        output = convolved(x, weight, bias, residual, how)
         # what returns the sum itself needs no more of it
-        ctx.save_for_backward(x, weight, output if name else None)
+        ctx.save_for_backward(x, weight, output if how["activation"] != _NONE else None)
         ctx.how, ctx.summed = how, residual is not None
         return output
 

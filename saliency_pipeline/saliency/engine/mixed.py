@@ -7,17 +7,24 @@ what it belongs to, so the trunk is differentiated by `pull_back`, node by node 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 
 from saliency_pipeline.saliency.engine.flat_graph import constant
+from saliency_pipeline.saliency.engine.fused import convolved, fused_convolution
 from saliency_pipeline.saliency.engine.pull_back import Pull, Record, Rule, Step, by_autograd
 from saliency_pipeline.saliency.engine.rules.linear import Convolution
 
 aten = torch.ops.aten
 HALF = torch.bfloat16
+
+_CONVOLUTIONS = (aten.conv2d.default, fused_convolution)
+
+Through = Callable[[Tensor], Tensor]
+"""From the gradient behind an activation function to that before it."""
 
 
 class MixedTrunk(nn.Module):
@@ -28,7 +35,7 @@ class MixedTrunk(nn.Module):
         self.trunk = trunk
         for node in trunk.graph.nodes:
             if node.op == "get_attr" and any(
-                user.target is aten.conv2d.default and user.args[1] is node for user in node.users
+                user.target in _CONVOLUTIONS and user.args[1] is node for user in node.users
             ):
                 self.register_buffer(f"half_{node.target}", constant(trunk, node).to(HALF))
 
@@ -42,6 +49,8 @@ class MixedTrunk(nn.Module):
 
     def rule(self, node: fx.Node, sources: tuple[fx.Node, ...]) -> Rule:
         """The rule of a node: autograd's own formula in fp32, between bf16 gradients, unless it has one in bf16."""
+        if node.target is fused_convolution:
+            return self._fused
         # a rule pulls a gradient back to everything that is no weight
         if not node.kwargs and {n for n in node.all_input_nodes if n.op != "get_attr"} == set(sources):
             if node.target is aten.conv2d.default:
@@ -55,6 +64,27 @@ class MixedTrunk(nn.Module):
             return _in_fp32(step)
         half = self.half_weight(kernel)
         return step.output(), lambda gradient: (convolution.backward(gradient, half),)
+
+    def _fused(self, step: Step) -> tuple[Tensor, Pull]:
+        source, kernel, _, residual = step.node.args
+        x, weight, bias, other = step.arguments()
+        how: dict[str, Any] = dict(step.node.kwargs)
+        value = convolved(x, weight, bias, other, how)
+        rest = tuple(how[name] for name in ("stride", "padding", "dilation", "groups"))
+        convolution = Convolution(aten.conv2d.default, weight, bias, rest, x.shape)
+        half = self.half_weight(cast(fx.Node, kernel))
+        name, bounds = how["activation"]
+        through = _THROUGH[name](value, *bounds)
+
+        def pull(gradient: Tensor) -> tuple[Tensor | None, ...]:
+            gradient = through(gradient)
+            signals: dict[Any, Tensor] = {residual: gradient}
+            if source in step.sources:
+                signal = convolution.backward(gradient, half)
+                signals[source] = signal + gradient if source is residual else signal
+            return tuple(signals[node] for node in step.sources)
+
+        return value, pull
 
 
 class MixedNetwork(nn.Module):
@@ -88,20 +118,17 @@ def _in_fp32(step: Step) -> tuple[Any, Pull | None]:
     return by_autograd(step, HALF)
 
 
-def _relu(step: Step) -> tuple[Tensor, Pull]:
-    value = step.output()
+def _through_relu(value: Tensor) -> Through:
     # positive numbers stay positive in bf16, and two of a kind are compared four times as fast as through a bool mask
     half = value.to(HALF)
-    return value, lambda gradient: (aten.threshold_backward(gradient, half, 0),)
+    return lambda gradient: aten.threshold_backward(gradient, half, 0)
 
 
-def _hardtanh(step: Step) -> tuple[Tensor, Pull]:
-    value = step.output()
-    _, low, high = step.arguments(None, -1.0, 1.0)
+def _through_hardtanh(value: Tensor, low: float, high: float) -> Through:
     if truncated(torch.tensor([low, high])).tolist() != [low, high]:
-        return value, lambda gradient: (gradient * ((value > low) & (value < high)),)
+        return lambda gradient: gradient * ((value > low) & (value < high))
     half = truncated(value)
-    return value, lambda gradient: (aten.hardtanh_backward(gradient, half, low, high),)
+    return lambda gradient: aten.hardtanh_backward(gradient, half, low, high)
 
 
 def truncated(values: Tensor) -> Tensor:
@@ -111,7 +138,23 @@ def truncated(values: Tensor) -> Tensor:
     >>> truncated(near).tolist(), near.bfloat16().tolist()
     ([5.96875, 6.0], [6.0, 6.0])
     """
-    return (values.view(torch.int32) & -0x10000).view(torch.float32).to(HALF)
+    channels_last = values.stride(-1) != 1
+    rows = values.movedim(1, -1).contiguous() if channels_last else values
+    # the second half of each number in memory: one copy, as fast as rounding
+    half = rows.view(torch.bfloat16)[..., 1::2].contiguous().to(HALF)
+    return half.movedim(-1, 1) if channels_last else half
+
+
+def _relu(step: Step) -> tuple[Tensor, Pull]:
+    value = step.output()
+    through = _through_relu(value)
+    return value, lambda gradient: (through(gradient),)
+
+
+def _hardtanh(step: Step) -> tuple[Tensor, Pull]:
+    value = step.output()
+    through = _through_hardtanh(value, *step.arguments(None, -1.0, 1.0)[1:])
+    return value, lambda gradient: (through(gradient),)
 
 
 def _add(step: Step) -> tuple[Any, Pull | None]:
@@ -121,5 +164,12 @@ def _add(step: Step) -> tuple[Any, Pull | None]:
         return _in_fp32(step)
     return step.output(), lambda gradient: (gradient, gradient)
 
+
+# by the names that fused convolutions have for them
+_THROUGH: dict[str | None, Callable[..., Through]] = {
+    None: lambda _: lambda gradient: gradient,
+    "relu": _through_relu,
+    "hardtanh": _through_hardtanh,
+}
 
 _RULES: dict[Any, Rule] = {aten.relu.default: _relu, aten.hardtanh.default: _hardtanh, aten.add.Tensor: _add}

@@ -134,9 +134,11 @@ class Network:
 
 def _recorded(split: SplitNetwork, size: int, placement: Placement) -> nn.Module:
     """The whole network for backward passes; bf16 means the backward pass alone, never the forward pass."""
-    if placement.precision == "bf16" and split.trunk is not None and split.head is not None:
-        return placed(MixedNetwork(split.trunk, split.head), placement.device)
-    whole = placed(split.whole, placement.device)
-    if placement.device == "cpu" and isinstance(whole, fx.GraphModule):
+    device = placement.device
+    trunk, head = (split.trunk, split.head) if placement.precision == "bf16" else (None, None)
+    whole = placed(trunk or split.whole, device)
+    if device == "cpu" and isinstance(whole, fx.GraphModule):
         fuse_convolutions(whole, split.batch, size)
-    return whole
+    if head is None:
+        return whole
+    return MixedNetwork(cast(fx.GraphModule, whole), placed(head, device))

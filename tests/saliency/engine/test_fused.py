@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.functional import conv2d, hardtanh, relu, relu6
 
-from saliency_pipeline.saliency.engine import fused
+from saliency_pipeline.saliency.engine import fused, mixed
 from saliency_pipeline.saliency.engine.fused import fuse_convolutions
 from saliency_pipeline.saliency.engine.layers import choose_layer
-from saliency_pipeline.saliency.engine.split import split_network
+from saliency_pipeline.saliency.engine.mixed import MixedNetwork
+from saliency_pipeline.saliency.engine.split import SplitNetwork, split_network
 from tests.saliency.networks import BATCH
 
 SIZE = 12
@@ -76,14 +77,18 @@ class Connected(nn.Module):
         return self.fc(self.last(self.connect(self.convs, x)).mean((2, 3)))
 
 
-def graph_of(forward: Forward) -> fx.GraphModule:
+def split_of(forward: Forward) -> SplitNetwork:
     network = Connected(forward).eval().requires_grad_(False)
-    whole = split_network(network, [choose_layer(network, SIZE, "last")], SIZE, BATCH).whole
+    return split_network(network, [choose_layer(network, SIZE, "last")], SIZE, BATCH)
+
+
+def graph_of(forward: Forward) -> fx.GraphModule:
+    whole = split_of(forward).whole
     assert isinstance(whole, fx.GraphModule)
     return whole
 
 
-def results(graph: fx.GraphModule, frames: Tensor) -> list[Tensor]:
+def results(graph: nn.Module, frames: Tensor) -> list[Tensor]:
     leaf = frames.clone().requires_grad_()
     *_, output, logits = graph(leaf)
     scores = logits[:, 1].sum(), logits[:, 2].sum()
@@ -94,21 +99,22 @@ def results(graph: fx.GraphModule, frames: Tensor) -> list[Tensor]:
 def kinds(graph: fx.GraphModule) -> list[str]:
     """Names of the operators that are left, other than pooling and linear layers."""
     names = [node.target.__name__.split(".")[0] for node in graph.graph.nodes if node.op == "call_function"]
-    return sorted(name for name in names if name not in ("mean", "linear", "_convolve"))
+    return sorted(name for name in names if name not in ("mean", "linear", "fused_convolution"))
 
 
-@pytest.mark.parametrize(
-    ("forward", "left"),
-    [
-        (activated, []),
-        (cells, []),
-        (summed, []),
-        (summed_in_bounds, ["relu6"]),
-        (broadcast, ["add", "relu"]),
-        (read_twice, ["add", "add", "add", "relu"]),
-        (weighted, ["add", "add", "conv2d", "mul", "relu"]),
-    ],
-)
+LEFT: dict[Forward, list[str]] = {
+    activated: [],
+    cells: [],
+    summed: [],
+    summed_in_bounds: ["relu6"],
+    broadcast: ["add", "relu"],
+    read_twice: ["add", "add", "add", "relu"],
+    weighted: ["add", "add", "conv2d", "mul", "relu"],
+}
+"""What no convolution computes in its kernel."""
+
+
+@pytest.mark.parametrize(("forward", "left"), LEFT.items())
 def test_fused_graphs_are_those_of_single_operators(forward: Forward, left: list[str]) -> None:
     plain = graph_of(forward)
     fused_graph = copy.deepcopy(plain)
@@ -119,6 +125,25 @@ def test_fused_graphs_are_those_of_single_operators(forward: Forward, left: list
         for ours, reference in zip(results(fused_graph, x), results(plain, x), strict=True):
             assert reference.abs().max() > 0
             assert (ours - reference).abs().max() <= 1e-5 * reference.abs().max()
+
+
+@pytest.mark.parametrize("forward", LEFT)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+def test_the_backward_pass_in_bf16_is_theirs(
+    forward: Forward, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mixed, "HALF", dtype)
+    split = split_of(forward)
+    assert split.trunk is not None
+    assert split.head is not None
+    frames = torch.randn(BATCH, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    wanted = results(graph_of(forward), frames)
+    fuse_convolutions(split.trunk, BATCH, SIZE)
+    output, logits, *gradients = results(MixedNetwork(split.trunk, split.head), frames)
+    for ours, reference in zip((output, logits), wanted[:2], strict=True):
+        assert (ours - reference).abs().max() <= 1e-5 * reference.abs().max()
+    for ours, reference in zip(gradients, wanted[2:], strict=True):
+        assert (ours - reference).abs().max() <= tolerance * reference.abs().max()
 
 
 def test_the_gradient_of_a_frame_does_not_depend_on_its_place() -> None:
