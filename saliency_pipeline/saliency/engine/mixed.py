@@ -66,7 +66,7 @@ class MixedTrunk(nn.Module):
         return step.output(), lambda gradient: (convolution.backward(gradient, half),)
 
     def _fused(self, step: Step) -> tuple[Tensor, Pull]:
-        source, kernel, _, residual = step.node.args
+        (source, kernel, _, residual), sources = step.node.args, step.sources
         x, weight, bias, other = step.arguments()
         how: dict[str, Any] = dict(step.node.kwargs)
         value = convolved(x, weight, bias, other, how)
@@ -79,10 +79,10 @@ class MixedTrunk(nn.Module):
         def pull(gradient: Tensor) -> tuple[Tensor | None, ...]:
             gradient = through(gradient)
             signals: dict[Any, Tensor] = {residual: gradient}
-            if source in step.sources:
+            if source in sources:
                 signal = convolution.backward(gradient, half)
                 signals[source] = signal + gradient if source is residual else signal
-            return tuple(signals[node] for node in step.sources)
+            return tuple(signals[node] for node in sources)
 
         return value, pull
 
