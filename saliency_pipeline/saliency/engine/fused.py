@@ -171,7 +171,7 @@ def _pulled(gradient: Tensor, x: Tensor, weight: Tensor, how: dict[str, Any]) ->
 
 
 def _frame_products(signal: Tensor, matrix: Tensor) -> Tensor:
-    """Products of frames (N, H, W, C) with a matrix, each rounded as if its frame were alone.
+    """Products of frames (N, H, W, C) with a matrix, rounded alike at every place in the batch.
 
     One product of all rows rounds them by their place, and any product may by the address where its frame begins.
     """

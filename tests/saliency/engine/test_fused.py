@@ -148,8 +148,8 @@ def test_the_backward_pass_in_bf16_is_theirs(
 
 def test_the_gradient_of_a_frame_does_not_depend_on_its_place() -> None:
     generator = torch.Generator().manual_seed(2)
-    # one product of all frames rounds these otherwise, the first three on CPUs with AVX2, the last with AVX-512
-    for side, stride, channels, inputs in ((14, 1, 8, 8), (14, 1, 96, 24), (28, 2, 37, 16), (10, 1, 1024, 256)):
+    # one product of all frames rounds these otherwise on CPUs with AVX2
+    for side, stride, channels, inputs in ((14, 1, 8, 8), (14, 1, 96, 24), (28, 2, 37, 16)):
         x = torch.empty(2, inputs, side, side)
         signal = torch.randn(2, channels, side // stride, side // stride, generator=generator)
         signal = signal.contiguous(memory_format=torch.channels_last)
