@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from saliency_pipeline.models.probe import probe_frames
-from saliency_pipeline.saliency.engine.flat_graph import call, constant
+from saliency_pipeline.saliency.engine.flat_graph import device_of, shapes_of
 from saliency_pipeline.saliency.engine.split import cut
 from saliency_pipeline.saliency.targets import summed_scores
 
@@ -147,7 +146,7 @@ def attention_graph(whole: fx.GraphModule, grid: tuple[int, int], size: int, bat
     copies: dict[fx.Node, fx.Node] = {}
     results: Any = graph.graph_copy(whole.graph, copies)
     graph.output(results)
-    shapes = _shapes(whole, size, batch)
+    shapes = shapes_of(whole, batch, size)
     shapes = {copies[node]: shape for node, shape in shapes.items() if node in copies}
     matrices = [matrix for node in list(graph.nodes) if (matrix := _matrix(node, shapes, batch)) is not None]
     tokens = _tokens([shapes[matrix] for matrix in matrices], batch)
@@ -164,20 +163,6 @@ def attention_graph(whole: fx.GraphModule, grid: tuple[int, int], size: int, bat
     classifier = _classifier(whole, graph, blocks[-1], results[-1]) if blocks else None
     read = _read_tokens(exposed, len(results) - 1, len(matrices), size, batch)
     return AttentionGraph(whole, exposed, classifier, len(matrices), grid, prefix, read)
-
-
-def _shapes(module: fx.GraphModule, size: int, batch: int) -> dict[fx.Node, tuple[int, ...]]:
-    """Shape of every tensor of a flat graph, without computing any; a stored graph does not have them."""
-    values: dict[fx.Node, Any] = {}
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        for node in module.graph.nodes:
-            if node.op == "placeholder":
-                values[node] = torch.empty(batch, 3, size, size, device=_device(module))
-            elif node.op == "get_attr":
-                values[node] = mode.from_tensor(constant(module, node).detach())
-            elif node.op == "call_function":
-                values[node] = call(node, values)
-    return {node: tuple(value.shape) for node, value in values.items() if isinstance(value, Tensor)}
 
 
 def _matrix(node: fx.Node, shapes: dict[fx.Node, tuple[int, ...]], batch: int) -> fx.Node | None:
@@ -304,17 +289,13 @@ def _classifier(whole: fx.GraphModule, graph: fx.Graph, block: fx.Node, logits: 
     return cut(fx.GraphModule(whole, copy))[1]
 
 
-def _device(module: fx.GraphModule) -> torch.device:
-    return next((tensor.device for tensor in (*module.buffers(), *module.parameters())), torch.device("cpu"))
-
-
 def _read_tokens(exposed: fx.GraphModule, logits: int, depth: int, size: int, batch: int) -> Tensor:
     """Weights (T,) of the tokens on which the logits depend behind the last attention.
 
     That is the class token, both tokens of a distilled network, or all of the frame where it averages them.
     """
     generator = torch.Generator().manual_seed(0)
-    device = _device(exposed)
+    device = device_of(exposed)
     # a classifier of zeros (torchvision's ViT before training) would hide what it reads
     blank = {
         name: torch.randn(tensor.shape, generator=generator).to(device)

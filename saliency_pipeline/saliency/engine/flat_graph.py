@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 aten = torch.ops.aten
 
@@ -34,19 +35,29 @@ def arguments_of(node: fx.Node) -> dict[str, Any]:
     return {argument.name: argument.default_value for argument in expected} | passed | dict(node.kwargs)
 
 
-class Shapes(fx.Interpreter):
-    """Runs a graph and keeps the shapes of what its nodes return."""
+def shapes_of(module: fx.GraphModule, batch: int, size: int) -> dict[fx.Node, tuple[int, ...]]:
+    """Shape of every tensor of a flat graph that reads (batch, 3, size, size), without computing any.
 
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.shapes: dict[fx.Node, torch.Size] = {}
+    A stored graph does not have them. Empty where an operator insists on values.
+    """
+    values: dict[fx.Node, Any] = {}
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            for node in module.graph.nodes:
+                if node.op == "placeholder":
+                    values[node] = torch.empty(batch, 3, size, size, device=device_of(module))
+                elif node.op == "get_attr":
+                    values[node] = mode.from_tensor(constant(module, node).detach())
+                elif node.op == "call_function":
+                    values[node] = call(node, values)
+    except Exception:  # operators raise what they want
+        return {}
+    return {node: tuple(value.shape) for node, value in values.items() if isinstance(value, Tensor)}
 
-    def run_node(self, n: fx.Node) -> Any:
-        """Run a node."""
-        result = super().run_node(n)
-        if isinstance(result, Tensor):
-            self.shapes[n] = result.shape
-        return result
+
+def device_of(module: fx.GraphModule) -> torch.device:
+    """The device of a graph's constants; the CPU if there are none."""
+    return next((tensor.device for tensor in (*module.buffers(), *module.parameters())), torch.device("cpu"))
 
 
 def subgraph(module: fx.GraphModule, start: fx.Node, end: fx.Node | tuple[fx.Node, ...]) -> fx.GraphModule:

@@ -6,14 +6,13 @@ and biases that are constants of the graph are fused, as none of them gets a gra
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
 
-from saliency_pipeline.saliency.engine.flat_graph import Shapes, arguments_of
+from saliency_pipeline.saliency.engine.flat_graph import arguments_of, shapes_of
 
 aten = torch.ops.aten
 
@@ -39,7 +38,7 @@ def fuse_convolutions(module: fx.GraphModule, batch: int, size: int) -> None:
     """
     if not hasattr(torch.ops.mkldnn, "_convolution_pointwise") or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return
-    graph, shapes = module.graph, _shapes(module, batch, size)
+    graph, shapes = module.graph, shapes_of(module, batch, size)
     # the last first, as the later one of two convolutions adds the other's result
     for node in reversed(list(graph.nodes)):
         activation = _activation(node)
@@ -62,18 +61,6 @@ def fuse_convolutions(module: fx.GraphModule, batch: int, size: int) -> None:
     module.recompile()
 
 
-def _shapes(module: fx.GraphModule, batch: int, size: int) -> Mapping[fx.Node, torch.Size]:
-    """Shapes of what nodes return, computed without values; empty where an operator insists on values."""
-    shapes = Shapes(module)
-    # the interpreter reads weights from its module, the graph's nodes stay those of the argument
-    shapes.module = copy.deepcopy(module).to("meta")
-    try:
-        shapes.run(torch.zeros(batch, 3, size, size, device="meta"))
-    except Exception:
-        return {}
-    return shapes.shapes
-
-
 def _activation(node: fx.Node) -> Activation:
     if node.target is aten.relu.default:
         return "relu", ()
@@ -85,7 +72,7 @@ def _activation(node: fx.Node) -> Activation:
     return _NONE
 
 
-def _parts(end: fx.Node, shapes: Mapping[fx.Node, torch.Size]) -> tuple[fx.Node | None, fx.Node | None]:
+def _parts(end: fx.Node, shapes: Mapping[fx.Node, tuple[int, ...]]) -> tuple[fx.Node | None, fx.Node | None]:
     """The convolution that a node is, or is the sum of with a residual of the same shape, and the residual."""
     if _is_constant_convolution(end):
         return end, None

@@ -14,7 +14,7 @@ from itertools import accumulate
 import torch
 from torch import fx
 
-from saliency_pipeline.saliency.engine.flat_graph import Shapes, arguments_of
+from saliency_pipeline.saliency.engine.flat_graph import arguments_of, shapes_of
 
 aten = torch.ops.aten
 
@@ -145,10 +145,9 @@ def _stage(begin: Cut, end: Cut, starts: Sequence[int], side: int) -> Stage:
 
 def cuts_of(module: fx.GraphModule, batch: int, size: int) -> tuple[list[Cut], int]:
     """The frame itself and the cuts behind it as far as operators are local, and the work of the whole graph."""
-    interpreter = Shapes(module)
-    with torch.no_grad():
-        interpreter.run(torch.zeros(batch, 3, size, size))
-    shapes, nodes = interpreter.shapes, [node for node in module.graph.nodes if node.op != "get_attr"]
+    shapes, nodes = shapes_of(module, batch, size), [node for node in module.graph.nodes if node.op != "get_attr"]
+    if not shapes:
+        return [], 0
     done = list(accumulate(_work(node, shapes) // batch for node in nodes))
     cuts: list[Cut] = []
     fields: dict[fx.Node, Field] = {}
@@ -168,20 +167,20 @@ def cuts_of(module: fx.GraphModule, batch: int, size: int) -> tuple[list[Cut], i
     return cuts, done[-1]
 
 
-def _work(node: fx.Node, shapes: Mapping[fx.Node, torch.Size]) -> int:
-    values = shapes[node].numel() if node in shapes else 0
+def _work(node: fx.Node, shapes: Mapping[fx.Node, tuple[int, ...]]) -> int:
+    values = math.prod(shapes[node]) if node in shapes else 0
     if node.target is aten.conv2d.default:
-        values *= shapes[node.all_input_nodes[1]][1:].numel()
+        values *= math.prod(shapes[node.all_input_nodes[1]][1:])
     return values
 
 
-def _field(node: fx.Node, fields: Mapping[fx.Node, Field], shapes: Mapping[fx.Node, torch.Size]) -> Field | None:
+def _field(node: fx.Node, fields: Mapping[fx.Node, Field], shapes: Mapping[fx.Node, tuple[int, ...]]) -> Field | None:
     """The field of a node's output, None if the operator is not local, or not alike in rows and columns."""
     sources = [source for source in node.all_input_nodes if source in fields]
     if not sources or not isinstance(node.target, torch._ops.OpOverload):
         return None
-    own_arguments = arguments_of(node)
-    if node.target in _POINTWISE or (node.target is aten.cat.default and own_arguments["dim"] == 1):
+    arguments = arguments_of(node)
+    if node.target in _POINTWISE or (node.target is aten.cat.default and arguments["dim"] == 1):
         others = [shapes[other] for other in node.all_input_nodes if other not in fields]
         alike = {(fields[source].stride, shapes[source][2:]) for source in sources}
         if len(alike) != 1 or any(len(shape) > 1 and shape[-2:] != (1, 1) for shape in others):
@@ -190,15 +189,15 @@ def _field(node: fx.Node, fields: Mapping[fx.Node, Field], shapes: Mapping[fx.No
         return Field(fields[sources[0]].stride, before, after)
     own = fields[sources[0]]
     if node.target is aten.pad.default:
-        pad = own_arguments["pad"]
-        constant = len(pad) == 4 and pad[:2] == pad[2:] and own_arguments["mode"] == "constant"
+        pad = arguments["pad"]
+        constant = len(pad) == 4 and pad[:2] == pad[2:] and arguments["mode"] == "constant"
         return own.through(1 + pad[0] + pad[1], padding=pad[0]) if constant else None
     if node.target is aten.conv2d.default:
-        kernel = list(shapes[own_arguments["weight"]][2:])
-    elif node.target in (aten.max_pool2d.default, aten.avg_pool2d.default) and not own_arguments["ceil_mode"]:
-        kernel = own_arguments["kernel_size"]
+        kernel = list(shapes[arguments["weight"]][2:])
+    elif node.target in (aten.max_pool2d.default, aten.avg_pool2d.default) and not arguments["ceil_mode"]:
+        kernel = arguments["kernel_size"]
     else:
         return None
-    window = (kernel, own_arguments["stride"] or kernel, own_arguments["padding"], own_arguments.get("dilation", 1))
+    window = (kernel, arguments["stride"] or kernel, arguments["padding"], arguments.get("dilation", 1))
     sides = [set(value) if isinstance(value, (list, tuple)) else {value} for value in window]
     return own.through(*(value for (value,) in sides)) if all(len(side) == 1 for side in sides) else None

@@ -161,7 +161,7 @@ def test_the_gradient_of_a_frame_does_not_depend_on_its_place() -> None:
 
 def test_sums_of_unknown_shapes_and_networks_without_onednn_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = graph_of(summed)
-    monkeypatch.setattr(fused, "_shapes", lambda *_: {})
+    monkeypatch.setattr(fused, "shapes_of", lambda *_: {})
     unknown, without = copy.deepcopy(plain), copy.deepcopy(plain)
     fuse_convolutions(unknown, BATCH, SIZE)
     assert kinds(unknown) == ["add", "add", "add", "relu", "relu"]
